@@ -1,0 +1,48 @@
+//! What it costs to move a deadline, through the library and nothing else.
+//!
+//! A server moves one on every read, and all it reads in one turn of the loop it reads at the same `now()`:
+//! so the first figure is for a time that stays, the second for one that is new with each move.
+
+use std::hint::black_box;
+use std::io;
+use std::time::{Duration, Instant};
+
+use netpoller::{Runtime, TcpListener, TcpStream, time};
+
+const ROUNDS: usize = 5;
+const MOVES: u32 = 200_000;
+const IDLE: Duration = Duration::from_secs(30);
+
+/// In nanoseconds, the call of `now()` included.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlineCost {
+    pub same_time: f64,
+    pub new_time: f64,
+}
+
+pub fn deadline_cost() -> io::Result<DeadlineCost> {
+    Runtime::new()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let stream = TcpStream::connect(listener.local_addr()?).await?;
+        let same_time = median(|_| stream.set_read_deadline(Some(time::now() + IDLE)))?;
+        let new_time = median(|step| stream.set_read_deadline(Some(time::now() + IDLE + step)))?;
+        Ok(DeadlineCost {
+            same_time,
+            new_time,
+        })
+    })
+}
+
+/// The median round's cost of one move; each move is given a time one microsecond further.
+fn median(mut one_move: impl FnMut(Duration) -> io::Result<()>) -> io::Result<f64> {
+    let mut rounds = [0.0; ROUNDS];
+    for round in &mut rounds {
+        let start = Instant::now();
+        for step in 0..MOVES {
+            one_move(black_box(Duration::from_micros(u64::from(step))))?;
+        }
+        *round = start.elapsed().as_nanos() as f64 / f64::from(MOVES);
+    }
+    rounds.sort_by(f64::total_cmp);
+    Ok(rounds[ROUNDS / 2])
+}

@@ -1,0 +1,133 @@
+//! The run: cell after cell on the loader's thread, while the main one shows a progress bar and keeps the time.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cell::{self, Cell, Cpus, Order, Target};
+use crate::deadline::{DeadlineCost, deadline_cost};
+use crate::flags::Plan;
+use crate::measure::{ClientThreads, MachineTime};
+use crate::report;
+use crate::system;
+
+/// Left over for the pictures.
+const RESERVE: Duration = Duration::from_millis(200);
+/// What a run may take beyond its time before it is given up: the loader's own limits on a dead or slow server are
+/// shorter, so this one is for what nobody thought of.
+const GRACE: Duration = Duration::from_secs(30);
+
+pub struct Results {
+    pub cells: Vec<Cell>,
+    pub deadline: Option<DeadlineCost>,
+    pub cpus: Cpus,
+    pub loader_cpu: Option<usize>,
+    /// CPUs that other processes took at least, on average.
+    pub others: Option<f64>,
+}
+
+/// Does what the plan says, in the time it says.
+pub fn run(plan: &Plan) -> Result<Results, String> {
+    let start = Instant::now();
+    let mut clients = ClientThreads::default();
+    clients.add_this_one();
+    let (say, said) = mpsc::channel();
+    let its_plan = plan.clone();
+    let loader = thread::Builder::new()
+        .name("loader".to_owned())
+        .spawn(move || load(&its_plan, start, clients, &say))
+        .map_err(|error| format!("no thread for the loader: {error}"))?;
+
+    let bar = progress_bar(plan.length);
+    loop {
+        match said.recv_timeout(Duration::from_millis(100)) {
+            Ok(message) => bar.set_message(message),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let elapsed = start.elapsed();
+        bar.set_position(elapsed.min(plan.length).as_millis() as u64);
+        if elapsed > plan.length + GRACE {
+            bar.finish_and_clear();
+            return Err(format!(
+                "given up after {} s: the run hangs",
+                elapsed.as_secs()
+            ));
+        }
+    }
+    bar.finish_and_clear();
+    loader
+        .join()
+        .unwrap_or_else(|_| Err("the loader panicked: a bug of this bench".to_owned()))
+}
+
+/// Nothing at all where standard error is not a terminal.
+fn progress_bar(length: Duration) -> ProgressBar {
+    let target = ProgressDrawTarget::stderr();
+    let bar = ProgressBar::with_draw_target(Some(length.as_millis() as u64), target);
+    let style = ProgressStyle::with_template("{bar:30.cyan/dim} {percent:>3} %  {msg}");
+    bar.set_style(style.expect("the template is right").progress_chars("━━─"));
+    bar
+}
+
+/// The loader's thread. Modes next to each other in time, so that what else the machine does meets them alike.
+fn load(
+    plan: &Plan,
+    start: Instant,
+    mut clients: ClientThreads,
+    say: &Sender<String>,
+) -> Result<Results, String> {
+    clients.add_this_one();
+    let (cpus, loader_cpu) = place();
+    if let Some(cpu) = loader_cpu {
+        system::pin_to(cpu);
+    }
+    let machine = MachineTime::now();
+    let own = matches!(plan.targets[..], [Target::Own(_), ..]);
+    let deadline = own.then(deadline_cost).transpose();
+    let deadline = deadline.map_err(|error| format!("measuring deadlines: {error}"))?;
+    let end = start + plan.length.saturating_sub(RESERVE);
+    let mut cells = Vec::new();
+    for &connections in &plan.counts {
+        for &target in &plan.targets {
+            let now = Instant::now();
+            let left = end.saturating_duration_since(now) / (plan.cells() - cells.len()) as u32;
+            let order = Order {
+                target,
+                connections,
+                shape: plan.shape,
+                cpus,
+                end: now + left,
+            };
+            let name = format!("{}, {}", target.name(), report::connections(connections));
+            let tell = |what: &str| drop(say.send(format!("{name}: {what}")));
+            cells
+                .push(cell::run(&order, &clients, tell).map_err(|what| format!("{name}: {what}"))?);
+        }
+    }
+    Ok(Results {
+        cells,
+        deadline,
+        cpus,
+        loader_cpu,
+        others: machine.and_then(MachineTime::others_since),
+    })
+}
+
+/// With two CPUs or more, one is the server's and one the loader's.
+fn place() -> (Cpus, Option<usize>) {
+    let several = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    let (server, loader) = match system::cpus()[..] {
+        [first, second, ..] => (Some(first), Some(second)),
+        _ => (None, None),
+    };
+    (
+        Cpus {
+            server,
+            loader_has_its_own: several,
+        },
+        loader,
+    )
+}

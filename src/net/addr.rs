@@ -1,0 +1,109 @@
+//! What can be dialled and listened on, as people write it.
+//!
+//! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::endpoints::Addr;
+
+/// An address as it was asked for: see [`ToAddr`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing to resolve.
+    Literal(SocketAddr),
+    /// `host:port`, as Go reads it: names and services, `[::1]:http`, an empty host or port.
+    Text(String),
+}
+
+impl From<Target> for Addr {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Literal(address) => Addr::Socket(address),
+            Target::Text(text) => match text.parse() {
+                Ok(address) => Addr::Socket(address),
+                Err(_) => Addr::Name(text),
+            },
+        }
+    }
+}
+
+/// What can be given where an address is asked for: `"host:port"` as `&str` or `String`,
+/// a [`SocketAddr`], or a pair of host and port.
+pub trait ToAddr {
+    /// The address, not resolved yet.
+    fn to_addr(&self) -> Target;
+}
+
+impl<T: ToAddr + ?Sized> ToAddr for &T {
+    fn to_addr(&self) -> Target {
+        (**self).to_addr()
+    }
+}
+
+impl ToAddr for str {
+    fn to_addr(&self) -> Target {
+        match self.parse() {
+            Ok(address) => Target::Literal(address),
+            Err(_) => Target::Text(self.to_owned()),
+        }
+    }
+}
+
+impl ToAddr for String {
+    fn to_addr(&self) -> Target {
+        self.as_str().to_addr()
+    }
+}
+
+impl ToAddr for SocketAddr {
+    fn to_addr(&self) -> Target {
+        Target::Literal(*self)
+    }
+}
+
+impl ToAddr for (IpAddr, u16) {
+    fn to_addr(&self) -> Target {
+        Target::Literal((*self).into())
+    }
+}
+
+impl ToAddr for (&str, u16) {
+    fn to_addr(&self) -> Target {
+        let (host, port) = *self;
+        match host.parse::<IpAddr>() {
+            Ok(ip) => Target::Literal((ip, port).into()),
+            // Go's JoinHostPort: what has a colon goes into brackets.
+            Err(_) if host.contains(':') => Target::Text(format!("[{host}]:{port}")),
+            Err(_) => Target::Text(format!("{host}:{port}")),
+        }
+    }
+}
+
+impl ToAddr for (String, u16) {
+    fn to_addr(&self) -> Target {
+        (self.0.as_str(), self.1).to_addr()
+    }
+}
+
+/// What the system says of a socket's end.
+pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
+    if let Some(address) = address.as_socket() {
+        return Some(Addr::Socket(unmapped(address)));
+    }
+    if address.is_unix() {
+        let path = address.as_pathname().map(ToOwned::to_owned);
+        return Some(Addr::Path(path.unwrap_or_default()));
+    }
+    None
+}
+
+/// A dual-stack socket has IPv4 peers in IPv6 clothes; Go shows them as IPv4.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}

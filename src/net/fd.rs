@@ -1,0 +1,512 @@
+//! THE loop: try, EAGAIN, park, again; with the locks, the deadlines and the close around it.
+//!
+//! May touch: the runtime and the reactor. Every socket's every operation goes through here.
+//! Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.Accept`) and `fd_mutex.go`.
+//!
+//! ```text
+//!   acquire the direction ─► may I? (closed, expired) ─► ready? ──no──► park ─► Pending
+//!                                  ▲                       │yes                   │ a turn
+//!                                  └── forget readiness ◄─ try ──► done: release  │ hands us
+//!                                         (EAGAIN)                                ▼ back
+//!                                                            (polled again) ─► may I? …
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use socket2::SockRef;
+
+use super::error::{Cause, OpError};
+use crate::endpoints::{Addr, End, Endpoints, Network};
+use crate::reactor::{Descriptor, Direction, Park, Readiness, Refusal};
+use crate::runtime::blocking;
+use crate::runtime::context;
+use crate::runtime::resource::{Hold, Parked, Place, Resource};
+use crate::runtime::scheduler::Scheduler;
+use crate::sys::{self, Handle};
+
+/// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
+pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
+
+/// A socket of the runtime, shared by its handles; closed when the last goes.
+#[derive(Clone)]
+pub(crate) struct Fd {
+    link: Descriptor<Parked, Resource>,
+}
+
+impl Fd {
+    /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
+    pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+        let raw = fd.as_raw_fd();
+        let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
+        let link = scheduler
+            .reactor
+            .open_carrying(&mut SourceFd(&raw), resource)?;
+        link.assume_ready(Readiness::READ | Readiness::WRITE);
+        Ok(Fd { link })
+    }
+
+    /// Takes in a source that somebody else owns and reads.
+    pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
+        let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
+        let link = scheduler.reactor.open_carrying(source, resource)?;
+        link.assume_ready(Readiness::READ | Readiness::WRITE);
+        Ok(Fd { link })
+    }
+
+    /// As [`Fd::open`], beside this one: for what a listener accepts.
+    pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+        let raw = fd.as_raw_fd();
+        let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
+        let link = self.link.open_beside(&mut SourceFd(&raw), resource)?;
+        link.assume_ready(Readiness::READ | Readiness::WRITE);
+        Ok(Fd { link })
+    }
+
+    // ---- the loop ----
+
+    /// One operation, as far as it gets. `attempt` makes one system call; `hold` is the
+    /// operation's own, and says whether it has the direction.
+    #[inline]
+    pub(crate) fn poll<R>(
+        &self,
+        direction: Direction,
+        hold: &mut Hold,
+        cx: &Context<'_>,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let polled = self.poll_step(direction, hold, cx, attempt);
+        if polled.is_ready() {
+            self.link.carried().release(direction, hold);
+        }
+        polled
+    }
+
+    /// As [`Fd::poll`], but what is ready keeps the direction, for operations of several steps.
+    #[inline]
+    pub(crate) fn poll_step<R>(
+        &self,
+        direction: Direction,
+        hold: &mut Hold,
+        cx: &Context<'_>,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let resource = self.link.carried();
+        if !resource.acquire(direction, hold, cx.waker()) {
+            return Poll::Pending;
+        }
+        loop {
+            if let Err(refusal) = self.link.check(direction) {
+                return Poll::Ready(Err(Failure::Refused(refusal)));
+            }
+            if !self.link.is_ready(direction) {
+                self.park(direction, cx.waker());
+                return Poll::Pending;
+            }
+            if !context::may_go_on() {
+                // The very waker, not our machine's id: within a join of many futures only that
+                // one knows which of them to poll again.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match attempt(self) {
+                Ok(done) => return Poll::Ready(Ok(done)),
+                Err(error) => {
+                    if let Some(error) = self.try_failed(direction, error) {
+                        return Poll::Ready(Err(Failure::System(error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// EAGAIN and EINTR are no errors: `None`, go round again.
+    #[cold]
+    #[inline(never)]
+    fn try_failed(&self, direction: Direction, error: io::Error) -> Option<io::Error> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                log::trace!("EAGAIN {:?} {direction:?}", self.link.token());
+                self.drained(direction).err()
+            }
+            io::ErrorKind::Interrupted => None,
+            _ => Some(error),
+        }
+    }
+
+    fn drained(&self, direction: Direction) -> io::Result<()> {
+        self.link.drained(direction);
+        let raw = self.link.carried().handle.raw();
+        if raw < 0 {
+            // Somebody else's source, which they arm again themselves.
+            return Ok(());
+        }
+        self.link.rearm(&mut SourceFd(&raw))
+    }
+
+    #[inline]
+    fn park(&self, direction: Direction, waker: &Waker) {
+        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
+        let _earlier = self.link.unpark(direction);
+        let parked = match context::own(self.link.home(), waker) {
+            Some(parked) => parked,
+            None => self.keep_foreign(direction, waker),
+        };
+        let outcome = self.link.park(direction, parked);
+        debug_assert_eq!(outcome, Park::Parked, "checked just before");
+        if log::log_enabled!(log::Level::Trace) {
+            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
+        self.link.carried().keep_waker(direction, waker);
+        Parked::foreign(self.link.token(), Place::from(direction))
+    }
+
+    /// An operation is given up: it leaves its parking place, its lock or its queue.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn give_up(&self, direction: Direction, hold: &mut Hold) {
+        let resource = self.link.carried();
+        match hold {
+            Hold::Free => {}
+            Hold::Queued(_) => resource.forget(direction, hold),
+            Hold::Held => {
+                self.link.unpark(direction);
+                drop(resource.take_wakers(Place::from(direction)));
+                resource.release(direction, hold);
+            }
+        }
+    }
+
+    /// Notes what a read or write moved. One that moved less than it might have shows that the
+    /// kernel has no more, or takes no more: the next try can wait for an edge, and a system call
+    /// is saved. That holds on TCP alone (a Unix stream's read stops at passed descriptors).
+    #[inline]
+    pub(crate) fn moved(&self, direction: Direction, bytes: usize, asked: usize) {
+        context::charge(bytes);
+        if bytes < asked
+            && asked < MOST_AT_ONCE
+            && bytes > 0
+            && self.network().is_tcp()
+            && self.link.short_means_drained()
+        {
+            self.link.drained(direction);
+        }
+    }
+
+    /// One write, of no more than the system takes at once, and never a SIGPIPE.
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(MOST_AT_ONCE)];
+        let gone = sys::send(&self.socket(), bytes)?;
+        self.moved(Direction::Write, gone, bytes.len());
+        Ok(gone)
+    }
+
+    /// One try, no waiting: `WouldBlock` if it would have to.
+    pub(crate) fn try_once<R>(
+        &self,
+        direction: Direction,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Result<R, Failure> {
+        self.link.check(direction).map_err(Failure::Refused)?;
+        loop {
+            match attempt(self) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.drained(direction).map_err(Failure::System)?;
+                    }
+                    return Err(Failure::System(error));
+                }
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
+    // ---- the peer's going ----
+
+    pub(crate) fn poll_hung_up(
+        &self,
+        ticket: &mut Option<u32>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let parked = Parked::foreign(self.link.token(), Place::HangUp);
+        match self.link.park_hang_up(parked).0 {
+            Park::Ready(_) => Poll::Ready(Ok(())),
+            Park::Parked => {
+                self.link.carried().await_hang_up(ticket, cx.waker());
+                Poll::Pending
+            }
+            Park::TimedOut(_) | Park::Closed(_) => {
+                Poll::Ready(Err(Failure::Refused(Refusal::Closed)))
+            }
+        }
+    }
+
+    pub(crate) fn forget_hang_up(&self, ticket: u32) {
+        self.link.carried().forget_hang_up(ticket);
+    }
+
+    // ---- deadlines ----
+
+    #[inline]
+    pub(crate) fn set_deadline(
+        &self,
+        direction: Direction,
+        when: Option<Instant>,
+    ) -> Result<(), Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        self.link.set_deadline(direction, when);
+        Ok(())
+    }
+
+    // ---- closing ----
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.link.is_closed()
+    }
+
+    /// Closes for every handle, at once: who is parked is woken and never touches it again.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        // While the socket can still tell: errors of other handles will want to name it.
+        if self.link.handles() > 2 {
+            self.learn_endpoints();
+        }
+        if let Some(fd) = self.detach() {
+            let lingers = self.link.carried().may_linger() && lingers(&fd);
+            close_fd(fd, lingers);
+        }
+        Ok(())
+    }
+
+    /// Takes the socket out of the runtime; the other handles find it closed.
+    pub(crate) fn detach(&self) -> Option<OwnedFd> {
+        let raw = self.resource().handle.raw();
+        self.leave(&mut SourceFd(&raw));
+        self.resource().handle.take()
+    }
+
+    /// Deregisters, and wakes whoever is parked.
+    pub(crate) fn leave(&self, source: &mut dyn Source) {
+        let resource = self.link.carried();
+        let places = [Place::Read, Place::Write, Place::HangUp];
+        let wakers: Vec<Waker> = places
+            .into_iter()
+            .flat_map(|place| resource.take_wakers(place))
+            .collect();
+        if let Err(error) = self.link.close(source) {
+            log::debug!("the selector would not forget a descriptor: {error}");
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Arms a source again that somebody else owns, after its EAGAIN.
+    pub(crate) fn source_drained(
+        &self,
+        direction: Direction,
+        source: &mut dyn Source,
+    ) -> io::Result<()> {
+        self.link.drained(direction);
+        self.link.rearm(source)
+    }
+
+    // ---- what it is ----
+
+    #[inline]
+    pub(crate) fn network(&self) -> Network {
+        self.link.carried().endpoints.network
+    }
+
+    /// The socket, for one system call: only an attempt may ask, or who has checked it is open.
+    #[inline]
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        self.link.carried().handle.socket()
+    }
+
+    pub(crate) fn resource(&self) -> &Resource {
+        self.link.carried()
+    }
+
+    /// Calls on the open socket: options and the like.
+    pub(crate) fn with_socket<R>(
+        &self,
+        f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
+    ) -> Result<R, Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        f(&self.socket()).map_err(Failure::System)
+    }
+
+    /// An end's address: known, or asked of the system.
+    pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
+        let endpoints = &self.resource().endpoints;
+        if let Some(known) = endpoints.get(end) {
+            return Some(known);
+        }
+        if self.is_closed() {
+            return None;
+        }
+        let socket = self.socket();
+        let address = match end {
+            End::Local => socket.local_addr(),
+            End::Peer => socket.peer_addr(),
+        };
+        let address = super::addr::from_system(&address.ok()?)?;
+        endpoints.set(end, address.clone());
+        Some(address)
+    }
+
+    pub(crate) fn learn_endpoints(&self) {
+        self.endpoint(End::Local);
+        self.endpoint(End::Peer);
+    }
+
+    /// The error for a failed operation, with both ends.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
+        let call = match op {
+            "set" => "setsockopt",
+            op => op,
+        };
+        let cause = match failure {
+            Failure::Refused(refusal) => Cause::from(refusal),
+            Failure::System(error) => Cause::system(call, error),
+        };
+        OpError {
+            written,
+            ..self.name_error(op, cause)
+        }
+        .into()
+    }
+
+    /// As [`Fd::error`], for a system call that is not named like the operation.
+    #[cold]
+    pub(crate) fn op_error(&self, op: &'static str, cause: Cause) -> io::Error {
+        self.name_error(op, cause).into()
+    }
+
+    fn name_error(&self, op: &'static str, cause: Cause) -> OpError {
+        let (source, addr) = match op {
+            // A listener has one end, and Go names that as the address.
+            "accept" | "set" => (None, self.endpoint(End::Local)),
+            _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
+        };
+        OpError {
+            op,
+            net: self.network().name(),
+            source,
+            addr,
+            written: 0,
+            cause,
+        }
+    }
+}
+
+impl Drop for Fd {
+    #[inline]
+    fn drop(&mut self) {
+        // The registry's and ours: the last handle goes, so nothing can be parked here.
+        if self.link.handles() <= 2 && !self.is_closed() {
+            let _ = self.close();
+        }
+    }
+}
+
+/// Why an operation failed, before its names are added: that is done once, out of the hot path.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Refused(Refusal),
+    System(io::Error),
+}
+
+/// Whether closing it may block until what was written has been sent.
+fn lingers(fd: &OwnedFd) -> bool {
+    let linger = SockRef::from(fd).linger();
+    matches!(linger, Ok(Some(wait)) if !wait.is_zero())
+}
+
+fn close_fd(fd: OwnedFd, lingers: bool) {
+    if lingers {
+        // A lingering close blocks even on a non-blocking socket: not in the loop.
+        blocking::run(Box::new(move || drop(fd)));
+    }
+}
+
+/// One operation as a future: the loop above, with a try of its own.
+pub(crate) struct Op<'a, F> {
+    fd: &'a Fd,
+    name: &'static str,
+    direction: Direction,
+    hold: Hold,
+    attempt: F,
+}
+
+impl<'a, F> Op<'a, F> {
+    #[inline]
+    pub(crate) fn new<R>(
+        fd: &'a Fd,
+        name: &'static str,
+        direction: Direction,
+        attempt: F,
+    ) -> Self
+    where
+        F: FnMut(&Fd) -> io::Result<R>,
+    {
+        Op {
+            fd,
+            name,
+            direction,
+            hold: Hold::Free,
+            attempt,
+        }
+    }
+}
+
+// Nothing in it is ever pinned: an operation holds borrows and plain values.
+impl<F> Unpin for Op<'_, F> {}
+
+impl<F, R> Future for Op<'_, F>
+where
+    F: FnMut(&Fd) -> io::Result<R>,
+{
+    type Output = io::Result<R>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Op { fd, hold, .. } = this;
+        match fd.poll(this.direction, hold, cx, &mut this.attempt) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(this.name, failure, 0))),
+        }
+    }
+}
+
+impl<F> Drop for Op<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.hold != Hold::Free {
+            self.fd.give_up(self.direction, &mut self.hold);
+        }
+    }
+}

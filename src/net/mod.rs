@@ -1,0 +1,23 @@
+//! Sockets that behave as Go's do.
+//!
+//! May touch: the runtime and what is below. Mirrors Go's `net` and `internal/poll`.
+
+pub(crate) mod addr;
+mod dial;
+mod error;
+pub(crate) mod fd;
+mod listen;
+mod options;
+mod resolve;
+mod source;
+mod stream;
+mod tcp;
+
+pub use addr::{Target, ToAddr};
+pub use dial::Dialer;
+pub use error::{Cause, NetError, OpError};
+pub use listen::{ListenConfig, Listener};
+pub use options::KeepAlive;
+pub use source::Source;
+pub use stream::Stream;
+pub use tcp::{Tcp, TcpListener, TcpStream};

@@ -1,0 +1,130 @@
+//! Any other descriptor, or mio source, in the runtime.
+//!
+//! May touch: fd.rs. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+
+use super::fd::{Fd, Op};
+use crate::reactor::Direction;
+use crate::runtime::context;
+
+/// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
+/// descriptor ([`mio::unix::SourceFd`]), a socket of mio's own.
+///
+/// It must be non-blocking. Operations of one direction queue up behind each other.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::{Direction, Source};
+/// use std::io::{Read, Write};
+/// # netpoller::Runtime::new()?.block_on(async {
+/// let (ours, mut theirs) = mio::net::UnixStream::pair()?;
+/// let ours = Source::new(ours)?;
+/// theirs.write_all(b"!")?;
+/// let mut byte = [0];
+/// let got = ours.io(Direction::Read, |source| source.read(&mut byte)).await?;
+/// assert_eq!((got, byte), (1, *b"!"));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub struct Source<S: mio::event::Source> {
+    fd: Fd,
+    source: RefCell<S>,
+}
+
+impl<S: mio::event::Source> Source<S> {
+    /// Registers a source with the runtime that runs this.
+    ///
+    /// # Errors
+    ///
+    /// The selector's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn new(mut source: S) -> io::Result<Self> {
+        let open = |scheduler: &std::rc::Rc<_>| Fd::open_source(scheduler, &mut source);
+        let fd = context::with("Source::new", open)?;
+        Ok(Source {
+            fd,
+            source: RefCell::new(source),
+        })
+    }
+
+    /// Waits until reading may succeed. It may not: then tell by way of [`Source::io`].
+    ///
+    /// # Errors
+    ///
+    /// Closed, with its runtime.
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        Op::new(&self.fd, "read", Direction::Read, |_| Ok(()))
+    }
+
+    /// Waits until writing may succeed: see [`Source::readable`].
+    ///
+    /// # Errors
+    ///
+    /// Closed, with its runtime.
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        Op::new(&self.fd, "write", Direction::Write, |_| Ok(()))
+    }
+
+    /// Tries `attempt` whenever the direction is ready, until it says something other than
+    /// `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `attempt`; closed, with its runtime.
+    ///
+    /// # Panics
+    ///
+    /// If `attempt` uses this very source again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has done nothing.
+    pub fn io<R>(
+        &self,
+        direction: Direction,
+        mut attempt: impl FnMut(&mut S) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        let op = match direction {
+            Direction::Read => "read",
+            Direction::Write => "write",
+        };
+        Op::new(&self.fd, op, direction, move |fd| {
+            let source = &mut *self.source.borrow_mut();
+            context::charge(0);
+            let result = attempt(source);
+            if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                fd.source_drained(direction, source)?;
+            }
+            result
+        })
+    }
+
+    /// Looks at the source; do not close it.
+    ///
+    /// # Panics
+    ///
+    /// From inside an attempt of [`Source::io`].
+    pub fn with<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
+        f(&mut self.source.borrow_mut())
+    }
+}
+
+impl<S: mio::event::Source> Drop for Source<S> {
+    fn drop(&mut self) {
+        self.fd.leave(self.source.get_mut());
+    }
+}
+
+impl<S: mio::event::Source> fmt::Debug for Source<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}

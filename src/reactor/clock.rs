@@ -1,0 +1,115 @@
+//! The loop's time: read once a turn, real or virtual; and how instants become ticks.
+//!
+//! May touch: the wheel's [`Tick`]. Mirrors the one `nanotime()` a round of Go's scheduler takes,
+//! and `testing/synctest`'s clock that jumps when everybody is durably blocked.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::wheel::Tick;
+
+/// A tick is a millisecond: the selector's own resolution.
+const TICKS_A_SECOND: u64 = 1000;
+const NANOS_A_TICK: u32 = 1_000_000;
+
+/// The latest tick a deadline can have: one short of [`Tick::MAX`], which means "none".
+const LATEST: u64 = u64::MAX - 1;
+
+pub(crate) struct Clock {
+    /// Tick zero.
+    base: Instant,
+    now: Cell<Instant>,
+    tick: Cell<Tick>,
+    /// How far a virtual clock has jumped; `None` for the real one.
+    jumped: Cell<Option<Duration>>,
+    /// The last conversion: a busy loop moves every deadline of a turn to the same instant.
+    memo: Cell<(Instant, Tick)>,
+}
+
+impl Clock {
+    pub(crate) fn new(is_virtual: bool) -> Self {
+        let base = Instant::now();
+        Clock {
+            base,
+            now: Cell::new(base),
+            tick: Cell::new(Tick::ZERO),
+            jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
+            memo: Cell::new((base, Tick::ZERO)),
+        }
+    }
+
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.jumped.get().is_some()
+    }
+
+    /// The loop's time.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// The loop's time in ticks, rounded down: what has passed for sure.
+    #[inline]
+    pub(crate) fn tick(&self) -> Tick {
+        self.tick.get()
+    }
+
+    /// Reads the clock anew and makes that the loop's time.
+    pub(crate) fn read(&self) -> Instant {
+        let now = match self.jumped.get() {
+            None => Instant::now(),
+            Some(jumped) => self.base + jumped,
+        };
+        self.now.set(now);
+        let passed = now.saturating_duration_since(self.base);
+        let ticks = passed.as_secs() * TICKS_A_SECOND;
+        let part = passed.subsec_nanos() / NANOS_A_TICK;
+        self.tick.set(Tick::new(ticks + u64::from(part)));
+        now
+    }
+
+    /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
+    /// before the clock began is tick 0; what lies too far ahead is the latest tick there is.
+    #[inline]
+    pub(crate) fn tick_of(&self, when: Instant) -> Tick {
+        let (known, tick) = self.memo.get();
+        if known == when {
+            return tick;
+        }
+        let tick = self.convert(when);
+        self.memo.set((when, tick));
+        tick
+    }
+
+    fn convert(&self, when: Instant) -> Tick {
+        let ahead = when.saturating_duration_since(self.base);
+        let ticks = ahead.as_secs().saturating_mul(TICKS_A_SECOND);
+        let part = ahead.subsec_nanos().div_ceil(NANOS_A_TICK);
+        Tick::new(ticks.saturating_add(u64::from(part)).min(LATEST))
+    }
+
+    /// Whether `when` has passed: by the loop's time, or, close to it, by a fresh reading.
+    pub(crate) fn has_passed(&self, when: Instant) -> bool {
+        when <= self.now.get()
+            || (self.tick_of(when) <= self.tick.get().saturating_add(1) && when <= self.read())
+    }
+
+    /// How long from the loop's time to the start of `tick`.
+    pub(crate) fn until(&self, tick: Tick) -> Duration {
+        let (seconds, part) = (tick.get() / TICKS_A_SECOND, tick.get() % TICKS_A_SECOND);
+        let ahead = Duration::new(seconds, part as u32 * NANOS_A_TICK);
+        ahead.saturating_sub(self.now.get().saturating_duration_since(self.base))
+    }
+
+    /// A virtual clock jumps forward; the real one can't be moved.
+    pub(crate) fn jump(&self, ahead: Duration) {
+        if let Some(jumped) = self.jumped.get() {
+            // Instants can't go on for ever: stay within what `base` can be moved by.
+            let to = jumped.saturating_add(ahead);
+            if self.base.checked_add(to).is_some() {
+                self.jumped.set(Some(to));
+            }
+            self.read();
+        }
+    }
+}

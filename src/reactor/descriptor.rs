@@ -1,0 +1,459 @@
+//! One registered source as a pure state machine: no I/O, no clock, no selector.
+//!
+//! May touch: the wheel's [`Tick`] and nothing else. Mirrors `pollDesc` in Go's
+//! `runtime/netpoll.go`, with its `rg`/`wg` as parking places and its `rd`/`wd` as deadlines.
+//!
+//! # The parking place, one for each direction
+//!
+//! | state | meaning | who moves it there | on to |
+//! |---|---|---|---|
+//! | Nil | nobody waits, nothing known | `drained`; `park` that consumed Ready | Parked, Ready |
+//! | Ready | an attempt may succeed | `ready` (selector); `assume_ready` (open) | Nil by `drained` or `park` |
+//! | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, `expire`, `evict`; Ready by `ready` |
+//!
+//! Illegal: a second W in a place that holds one (panics, by name); Parked and Ready at once;
+//! anything but `unpark` on a closed descriptor changes nothing.
+//!
+//! # The flags
+//!
+//! | flag | set by | cleared by |
+//! |---|---|---|
+//! | ready | `ready`, `assume_ready` | `drained`, `park` |
+//! | expired | `expire`, a deadline that has passed already | a deadline moved to later, or to none |
+//! | hung up | `ready` | never |
+//! | urgent | `ready` | `drained`, that is at EAGAIN |
+//! | closed | `evict` | never |
+//! | guarded | `new`, where the selector can't tell edges or urgent data | never |
+//! | idle place | the last deadline cleared while a place is held | a deadline set; the place coming up |
+
+use std::cell::Cell;
+
+use crate::wheel::Tick;
+
+/// Which half of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Data, connections or end of file coming in.
+    Read,
+    /// Room for data going out.
+    Write,
+}
+
+/// What became of an attempt to park.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Park<W> {
+    /// It waits: a turn will hand it back.
+    Parked,
+    /// Readiness had come already: try again. The readiness is used up.
+    Ready(W),
+    /// The direction's deadline has passed.
+    TimedOut(W),
+    /// The descriptor is closed.
+    Closed(W),
+}
+
+/// Why an operation must not be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The direction's deadline has passed, and has not been moved since.
+    TimedOut,
+    /// The descriptor is closed.
+    Closed,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refusal::TimedOut => "i/o timeout",
+            Refusal::Closed => "use of closed network connection",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Readiness(u8);
+
+impl Readiness {
+    /// Nothing.
+    pub const NONE: Readiness = Readiness(0);
+    /// An attempt to read may succeed.
+    pub const READ: Readiness = Readiness(1);
+    /// An attempt to write may succeed.
+    pub const WRITE: Readiness = Readiness(2);
+    /// The peer sent FIN or RST.
+    pub const HUNG_UP: Readiness = Readiness(4);
+    /// Urgent data stands in the stream: a read may stop short of what is there.
+    pub const URGENT: Readiness = Readiness(8);
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Readiness) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether nothing is in this set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn of(direction: Direction) -> Readiness {
+        match direction {
+            Direction::Read => Readiness::READ,
+            Direction::Write => Readiness::WRITE,
+        }
+    }
+}
+
+impl std::ops::BitOr for Readiness {
+    type Output = Readiness;
+    fn bitor(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Readiness {
+    fn bitor_assign(&mut self, other: Readiness) {
+        self.0 |= other.0;
+    }
+}
+
+// The low four bits are `Readiness`; the high half is the stamp of the last harvest.
+const HUNG_UP: u32 = Readiness::HUNG_UP.0 as u32;
+const URGENT: u32 = Readiness::URGENT.0 as u32;
+const CLOSED: u32 = 1 << 6;
+const GUARDED: u32 = 1 << 7;
+const IDLE_PLACE: u32 = 1 << 8;
+const STAMP_SHIFT: u32 = 16;
+
+const fn ready_bit(direction: Direction) -> u32 {
+    1 << direction as u32
+}
+
+const fn expired_bit(direction: Direction) -> u32 {
+    1 << (4 + direction as u32)
+}
+
+/// No deadline: later than every other.
+pub(crate) const NEVER: Tick = Tick::MAX;
+
+/// The place of whoever waits for the peer to go, whether or not anybody reads.
+const HANG_UP: usize = 2;
+
+const BOTH: [Direction; 2] = [Direction::Read, Direction::Write];
+
+/// Go's `pollDesc`, less its links. All cells: a turn and an operation may both hold it.
+pub(crate) struct State<W> {
+    flags: Cell<u32>,
+    /// Readers, writers, and who waits for the peer to hang up.
+    parked: [Cell<Option<W>>; 3],
+    deadline: [Cell<Tick>; 2],
+    /// The earliest place in the wheel that still counts, `NEVER` for none.
+    placed: Cell<Tick>,
+}
+
+/// What the wheel should do with a place of this descriptor.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The place had been left behind.
+    Lapsed,
+    /// No deadline is left.
+    Nothing,
+    /// A deadline stands at this later tick.
+    Again(Tick),
+}
+
+impl<W> State<W> {
+    /// `guarded`: a short read or write never proves anything here.
+    pub(crate) fn new(guarded: bool) -> Self {
+        State {
+            flags: Cell::new(if guarded { GUARDED } else { 0 }),
+            parked: [const { Cell::new(None) }; 3],
+            deadline: [Cell::new(NEVER), Cell::new(NEVER)],
+            placed: Cell::new(NEVER),
+        }
+    }
+
+    fn raise(&self, bits: u32) {
+        self.flags.set(self.flags.get() | bits);
+    }
+
+    fn lower(&self, bits: u32) {
+        self.flags.set(self.flags.get() & !bits);
+    }
+
+    /// Closed? Expired? One load when all is well.
+    #[inline]
+    pub(crate) fn check(&self, direction: Direction) -> Result<(), Refusal> {
+        let flags = self.flags.get();
+        if flags & (CLOSED | expired_bit(direction)) == 0 {
+            return Ok(());
+        }
+        // Closed comes first, as in netpollcheckerr: closing is for ever, a deadline is not.
+        Err(if flags & CLOSED != 0 {
+            Refusal::Closed
+        } else {
+            Refusal::TimedOut
+        })
+    }
+
+    #[inline]
+    pub(crate) fn is_ready(&self, direction: Direction) -> bool {
+        self.flags.get() & ready_bit(direction) != 0
+    }
+
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.flags.get() & HUNG_UP != 0
+    }
+
+    /// How many wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        let waits = |place: &Cell<Option<W>>| {
+            let w = place.take();
+            let waits = w.is_some();
+            place.set(w);
+            waits
+        };
+        self.parked.iter().filter(|place| waits(place)).count()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flags.get() & CLOSED != 0
+    }
+
+    /// Whether a short read or write proves that the kernel has no more: not when it stopped for
+    /// another reason (end of file to come, or an urgent byte), for no further edge would come.
+    #[inline]
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.flags.get() & (HUNG_UP | URGENT | GUARDED) == 0
+    }
+
+    #[inline]
+    pub(crate) fn park(&self, direction: Direction, w: W) -> Park<W> {
+        if let Err(refusal) = self.check(direction) {
+            return match refusal {
+                Refusal::Closed => Park::Closed(w),
+                Refusal::TimedOut => Park::TimedOut(w),
+            };
+        }
+        if self.is_ready(direction) {
+            self.lower(ready_bit(direction));
+            return Park::Ready(w);
+        }
+        let place = &self.parked[direction as usize];
+        if let Some(first) = place.take() {
+            // Put back before the panic, so that the first waiter is not lost to the mistake.
+            place.set(Some(first));
+            second_waiter(direction);
+        }
+        place.set(Some(w));
+        Park::Parked
+    }
+
+    #[inline]
+    pub(crate) fn unpark(&self, direction: Direction) -> Option<W> {
+        self.parked[direction as usize].take()
+    }
+
+    /// As `park`, for the peer's hanging up; it is not used up, has no deadline, and may be parked
+    /// again over an earlier W, which comes back.
+    pub(crate) fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
+        match () {
+            () if self.is_closed() => (Park::Closed(w), None),
+            () if self.is_hung_up() => (Park::Ready(w), None),
+            () => (Park::Parked, self.parked[HANG_UP].replace(Some(w))),
+        }
+    }
+
+    /// EAGAIN, or as good as: the next attempt waits for an edge.
+    #[inline]
+    pub(crate) fn drained(&self, direction: Direction) {
+        let urgent = match direction {
+            Direction::Read => URGENT,
+            Direction::Write => 0,
+        };
+        self.lower(ready_bit(direction) | urgent);
+    }
+
+    /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
+    pub(crate) fn assume_ready(&self, readiness: Readiness) {
+        self.raise(u32::from(readiness.0));
+    }
+
+    /// The selector's word. Whoever waited for it goes to `out`.
+    #[inline]
+    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut impl FnMut(W)) {
+        let flags = self.flags.get();
+        if flags & CLOSED != 0 {
+            return;
+        }
+        let stamped = (flags & 0xffff) | u32::from(stamp) << STAMP_SHIFT;
+        self.flags.set(stamped | u32::from(readiness.0));
+        for direction in BOTH {
+            if readiness.contains(Readiness::of(direction))
+                && let Some(w) = self.unpark(direction)
+            {
+                out(w);
+            }
+        }
+        if readiness.contains(Readiness::HUNG_UP)
+            && let Some(w) = self.parked[HANG_UP].take()
+        {
+            out(w);
+        }
+    }
+
+    /// Stores a deadline that has not passed ([`NEVER`] for none), and says what the wheel must
+    /// hear of it: nothing at all when it moved later.
+    #[inline]
+    pub(crate) fn set_deadline(&self, direction: Direction, when: Tick) -> Placing {
+        let flags = self.flags.get();
+        if flags & (CLOSED | IDLE_PLACE) != 0 || when < self.placed.get() || when == NEVER {
+            return self.set_deadline_and_place(direction, when);
+        }
+        self.deadline[direction as usize].set(when);
+        self.flags.set(flags & !expired_bit(direction));
+        Placing::Keep
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_deadline_and_place(&self, direction: Direction, when: Tick) -> Placing {
+        if self.is_closed() {
+            return Placing::Keep;
+        }
+        self.deadline[direction as usize].set(when);
+        self.lower(expired_bit(direction));
+        let idle = self.flags.get() & IDLE_PLACE != 0;
+        if self.next_deadline() == NEVER {
+            if idle || self.placed.get() == NEVER {
+                return Placing::Keep;
+            }
+            self.raise(IDLE_PLACE);
+            return Placing::Idle;
+        }
+        self.lower(IDLE_PLACE);
+        if self.next_deadline() >= self.placed.get() {
+            return if idle { Placing::Revive } else { Placing::Keep };
+        }
+        let held = self.placed.replace(when) != NEVER;
+        Placing::Place {
+            when,
+            left_behind: held && !idle,
+        }
+    }
+
+    fn next_deadline(&self) -> Tick {
+        self.deadline[0].get().min(self.deadline[1].get())
+    }
+
+    /// A deadline in the past: expires at once, even with data waiting.
+    pub(crate) fn expire_now(&self, direction: Direction) -> Option<W> {
+        self.deadline[direction as usize].set(NEVER);
+        self.raise(expired_bit(direction));
+        self.unpark(direction)
+    }
+
+    /// The wheel reached `place`; deadlines up to `limit` have passed. A direction that this very
+    /// harvest (`stamp`) made ready is spared until the next: its bytes had come, and its owner
+    /// has had no turn to move the deadline.
+    pub(crate) fn expire(
+        &self,
+        place: Tick,
+        limit: Tick,
+        stamp: Option<u16>,
+        out: &mut impl FnMut(W),
+    ) -> Due {
+        if place != self.placed.get() {
+            return Due::Lapsed;
+        }
+        let fresh = stamp.is_some_and(|stamp| self.flags.get() >> STAMP_SHIFT == u32::from(stamp));
+        let mut next = NEVER;
+        for direction in BOTH {
+            let mut when = self.deadline[direction as usize].get();
+            if when <= limit {
+                if fresh && self.is_ready(direction) {
+                    when = limit.saturating_add(1);
+                } else {
+                    if let Some(w) = self.expire_now(direction) {
+                        out(w);
+                    }
+                    continue;
+                }
+            }
+            next = next.min(when);
+        }
+        self.replace_place(next)
+    }
+
+    /// Whether the wheel's `place` still counts, and for when.
+    pub(crate) fn due(&self, place: Tick) -> Due {
+        if place != self.placed.get() {
+            return Due::Lapsed;
+        }
+        self.replace_place(self.next_deadline())
+    }
+
+    /// The held place is coming out of the wheel, and goes back in at `next` if there is one.
+    fn replace_place(&self, next: Tick) -> Due {
+        let idle = self.flags.get() & IDLE_PLACE != 0;
+        self.lower(IDLE_PLACE);
+        self.placed.set(next);
+        match next {
+            NEVER if idle => Due::Lapsed,
+            NEVER => Due::Nothing,
+            next => Due::Again(next),
+        }
+    }
+
+    /// Whether the wheel should keep `place` when it throws out what is stale.
+    pub(crate) fn keeps(&self, place: Tick) -> bool {
+        if place != self.placed.get() {
+            return false;
+        }
+        if self.flags.get() & IDLE_PLACE != 0 {
+            self.lower(IDLE_PLACE);
+            self.placed.set(NEVER);
+            return false;
+        }
+        true
+    }
+
+    /// Closes for ever and takes out everybody who waits. Returns whether a place in the wheel is
+    /// left behind.
+    pub(crate) fn evict(&self, out: &mut impl FnMut(W)) -> bool {
+        let idle = self.flags.get() & IDLE_PLACE != 0;
+        self.lower(IDLE_PLACE);
+        self.raise(CLOSED);
+        for direction in BOTH {
+            self.deadline[direction as usize].set(NEVER);
+            if let Some(w) = self.unpark(direction) {
+                out(w);
+            }
+        }
+        if let Some(w) = self.parked[HANG_UP].take() {
+            out(w);
+        }
+        self.placed.replace(NEVER) != NEVER && !idle
+    }
+}
+
+/// What the wheel must hear of a deadline that was set.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// Nothing: the place it holds comes up early enough.
+    Keep,
+    /// It needs an earlier place; the one it held, if any, is left behind.
+    Place { when: Tick, left_behind: bool },
+    /// The place it holds no longer stands for a deadline.
+    Idle,
+    /// The place it holds stands for a deadline again.
+    Revive,
+}
+
+#[cold]
+#[inline(never)]
+fn second_waiter(direction: Direction) -> ! {
+    panic!("netpoller: something is parked already for {direction:?}: one waiter a direction");
+}

@@ -1,0 +1,196 @@
+//! What runs on this thread just now: which runtime, which machine, on how much of its budget.
+//!
+//! May touch: the other files of the runtime. Mirrors Go's `getg()` and `g.m.p` (the goroutine
+//! that runs, and the processor it runs on).
+//!
+//! Ground rules: `RUNNING` is plain words, so that the hot path reads it without a borrow, a
+//! reference count or a check for destruction; `CURRENT` is the runtime itself, for the rest.
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::rc::Rc;
+use std::task::{RawWakerVTable, Waker};
+use std::time::Instant;
+
+use super::machine::MachineId;
+use super::resource::Parked;
+use super::scheduler::Scheduler;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+    static RUNNING: Running = const { Running::idle() };
+}
+
+struct Running {
+    /// The reactor of the runtime that is in a turn, by identity.
+    home: Cell<*const ()>,
+    id: Cell<MachineId>,
+    waker_data: Cell<*const ()>,
+    waker_vtable: Cell<*const RawWakerVTable>,
+    budget: Cell<i64>,
+    now: Cell<Option<Instant>>,
+}
+
+/// What a machine may do before others have their turn: bytes moved, and as many for each
+/// operation. Two reads and writes of 64 KiB, or 128 small ones: enough to amortise a run, and
+/// eight such machines pass in a few hundred microseconds.
+const BUDGET: i64 = 128 * 1024;
+
+/// What an operation costs besides its bytes.
+const OPERATION: i64 = 1024;
+
+impl Running {
+    const fn idle() -> Self {
+        Running {
+            home: Cell::new(ptr::null()),
+            id: Cell::new(MachineId::ROOT),
+            waker_data: Cell::new(ptr::null()),
+            waker_vtable: Cell::new(ptr::null()),
+            budget: Cell::new(BUDGET),
+            now: Cell::new(None),
+        }
+    }
+}
+
+/// A runtime is in a turn on this thread while this lives.
+pub(crate) struct Entered(());
+
+impl Entered {
+    /// # Panics
+    ///
+    /// If a runtime is in a turn on this thread already.
+    pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
+        CURRENT.with_borrow_mut(|current| {
+            assert!(
+                current.is_none(),
+                "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
+                 (await the future, or spawn it)"
+            );
+            *current = Some(scheduler.clone());
+        });
+        RUNNING.with(|running| {
+            running.home.set(scheduler.home());
+            running.waker_data.set(ptr::null());
+            running.now.set(Some(scheduler.reactor.now()));
+        });
+        Entered(())
+    }
+}
+
+impl Entered {
+    /// Enters if the thread is in no turn: for a runtime that is dropped, wherever that happens.
+    pub(crate) fn unless_inside(scheduler: &Rc<Scheduler>) -> Option<Self> {
+        let inside = CURRENT.try_with(|current| current.borrow().is_some());
+        matches!(inside, Ok(false)).then(|| Entered::new(scheduler))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        RUNNING.with(|running| {
+            running.home.set(ptr::null());
+            running.waker_data.set(ptr::null());
+            running.now.set(None);
+        });
+        let left = CURRENT.with_borrow_mut(Option::take);
+        drop(left);
+    }
+}
+
+/// The loop took a reading.
+#[inline]
+pub(crate) fn set_now(now: Instant) {
+    RUNNING.with(|running| running.now.set(Some(now)));
+}
+
+/// The loop's time on this thread, if one is in a turn.
+#[inline]
+pub(crate) fn now() -> Option<Instant> {
+    RUNNING.with(|running| running.now.get())
+}
+
+/// A machine begins to run, with a fresh budget.
+#[inline]
+pub(crate) fn begin(id: MachineId, waker: &Waker) {
+    RUNNING.with(|running| {
+        running.id.set(id);
+        running.waker_data.set(waker.data());
+        running.waker_vtable.set(waker.vtable());
+        running.budget.set(BUDGET);
+    });
+}
+
+/// No machine runs: whoever parks now is a stranger.
+#[inline]
+pub(crate) fn end() {
+    RUNNING.with(|running| running.waker_data.set(ptr::null()));
+}
+
+/// The id to park, if `waker` is the running machine's own and `home` its reactor. A waker is two
+/// words, and equal words wake the same machine; anything else is kept as a foreign waker.
+#[inline]
+pub(crate) fn own(home: *const (), waker: &Waker) -> Option<Parked> {
+    RUNNING.with(|running| {
+        let own = ptr::eq(running.waker_data.get(), waker.data())
+            && ptr::eq(running.waker_vtable.get(), waker.vtable())
+            && ptr::eq(running.home.get(), home);
+        own.then(|| Parked::machine(running.id.get()))
+    })
+}
+
+/// Charges an operation to the machine that runs. False when its budget is used up: it must yield.
+#[inline]
+pub(crate) fn charge(bytes: usize) {
+    RUNNING.with(|running| {
+        running
+            .budget
+            .set(running.budget.get() - OPERATION - bytes as i64);
+    });
+}
+
+/// Whether the machine that runs may go on.
+#[inline]
+pub(crate) fn may_go_on() -> bool {
+    RUNNING.with(|running| running.budget.get() > 0) || outside()
+}
+
+/// Futures polled by somebody else's executor are not ours to be fair to.
+#[cold]
+fn outside() -> bool {
+    RUNNING.with(|running| {
+        let outside = running.waker_data.get().is_null();
+        if outside {
+            running.budget.set(BUDGET);
+        }
+        outside
+    })
+}
+
+/// Runs `f` on the runtime that is in a turn on this thread, if one is.
+pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+    // The clone keeps the borrow short: `f` may do anything, even end the thread's turn.
+    let current = CURRENT.try_with(|current| current.borrow().clone());
+    current.ok().flatten().map(|scheduler| f(&scheduler))
+}
+
+/// As [`try_with`].
+///
+/// # Panics
+///
+/// Outside a runtime, saying what was called.
+#[track_caller]
+pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Rc<Scheduler>) -> R) -> R {
+    match try_with(f) {
+        Some(result) => result,
+        None => outside_a_runtime(what),
+    }
+}
+
+#[cold]
+#[track_caller]
+pub(crate) fn outside_a_runtime(what: &str) -> ! {
+    panic!(
+        "netpoller: {what} was called outside a runtime: call it from a future that runs in \
+         Runtime::block_on or was spawned on a Runtime"
+    )
+}

@@ -1,0 +1,337 @@
+//! Machines on a reactor: the runtime that one embeds, drives, and spawns onto.
+//!
+//! May touch: the reactor and the wheel below. Mirrors Go's `runtime/proc.go`, for one thread.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
+//! | `machine.rs` | the slab of machines and their states |
+//! | `context.rs` | what runs on this thread now |
+//! | `waker.rs` | waking, from here and from other threads |
+//! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
+//! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
+
+pub(crate) mod blocking;
+pub(crate) mod context;
+mod handle;
+mod join;
+mod machine;
+pub(crate) mod resource;
+pub(crate) mod scheduler;
+pub(crate) mod sleeper;
+mod waker;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::RawFd;
+#[cfg(not(mio_unsupported_force_poll_poll))]
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::reactor::{MioSelector, Selector, Turn};
+pub use handle::{Handle, spawn_blocking};
+pub use join::{JoinError, JoinHandle};
+use scheduler::Scheduler;
+
+/// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
+///
+/// One thread, nothing shared: for more cores, make more of them. A runtime is driven either by
+/// [`block_on`](Runtime::block_on) or, under a loop of your own, by [`turn`](Runtime::turn).
+///
+/// ```
+/// use std::time::Duration;
+/// use netpoller::{Runtime, time};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = Runtime::new()?;
+/// let task = runtime.spawn(async {
+///     time::sleep(Duration::from_millis(5)).await;
+///     "slept"
+/// });
+///
+/// // A frame of a game: do its own work, then give the network what time is left.
+/// while !task.is_finished() {
+///     runtime.turn(Some(Duration::from_millis(2)))?;
+/// }
+/// assert_eq!(runtime.block_on(task).unwrap(), "slept");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it drops its machines and closes their sockets; I/O on a socket that outlives it is an
+/// error.
+pub struct Runtime {
+    scheduler: Rc<Scheduler>,
+    /// The selector's, for nesting; it lives as long as the scheduler.
+    #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+    descriptor: Option<RawFd>,
+}
+
+impl Runtime {
+    /// A runtime on the system's selector and clock.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no descriptor to spare.
+    pub fn new() -> io::Result<Self> {
+        Runtime::builder().build()
+    }
+
+    /// A runtime with other settings.
+    pub fn builder() -> Builder {
+        Builder {
+            spin: Duration::ZERO,
+            virtual_clock: false,
+            selector: None,
+        }
+    }
+
+    /// Runs a future to its end, and everything spawned meanwhile.
+    ///
+    /// Tasks that have not ended stay where they are, for the next call.
+    ///
+    /// # Panics
+    ///
+    /// Inside a runtime (await the future instead); if the future panics; if the selector fails.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.scheduler.block_on(future)
+    }
+
+    /// Spawns a task, between turns or inside one. It runs from the next turn on.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        spawn_on(&self.scheduler, future)
+    }
+
+    /// One turn, for a host loop: runs what is runnable, else waits up to `max_wait` (for ever if
+    /// `None`) until something is, and runs that.
+    ///
+    /// Call again at once while [`Turn::more`] is set, if the host has the time.
+    ///
+    /// # Errors
+    ///
+    /// The selector's. Nothing is lost: call again.
+    ///
+    /// # Panics
+    ///
+    /// Inside a runtime.
+    pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let _entered = context::Entered::new(&self.scheduler);
+        self.scheduler.turn(max_wait)
+    }
+
+    /// How long the host may sleep before it must call [`turn`](Runtime::turn): zero while
+    /// anything is runnable, `None` if only readiness can bring work.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.scheduler.next_timeout()
+    }
+
+    /// What lives on it, and what it has done.
+    pub fn stats(&self) -> Stats {
+        let scheduler = &self.scheduler;
+        let (placed, stale) = scheduler.reactor.places();
+        let sleepers = scheduler.timers.borrow().len();
+        let counters = &scheduler.counters;
+        Stats {
+            tasks: scheduler.tasks(),
+            connections: 0,
+            descriptors: scheduler.reactor.descriptors(),
+            timers: placed - stale + sleepers,
+            waiters: sleepers + scheduler.reactor.waiting(resource::Resource::waiting),
+            places: placed + scheduler.timers.borrow().places(),
+            turns: counters.turns.get(),
+            events: counters.events.get(),
+            machines: counters.machines.get(),
+            expired: counters.expired.get(),
+            spawned: counters.spawned.get(),
+        }
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.scheduler.remote.clone())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Inside its own turn for what is dropped may spawn, or ask for the time.
+        let _entered = context::Entered::unless_inside(&self.scheduler);
+        self.scheduler.shut_down();
+    }
+}
+
+/// To nest a runtime in another loop: wait for this to be readable, no longer than
+/// [`Runtime::next_timeout`], then call [`Runtime::turn`] with a wait of zero.
+///
+/// # Panics
+///
+/// If the runtime was built on a selector of your own that has no descriptor.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+impl AsFd for Runtime {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.descriptor {
+            Some(descriptor) => crate::sys::borrow(descriptor, &self.scheduler),
+            None => panic!("netpoller: this runtime's selector has no descriptor to nest"),
+        }
+    }
+}
+
+#[cfg(not(mio_unsupported_force_poll_poll))]
+impl AsRawFd for Runtime {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Runtime`].
+pub struct Builder {
+    spin: Duration,
+    virtual_clock: bool,
+    selector: Option<Box<dyn Selector>>,
+}
+
+impl Builder {
+    /// Polls for this long without sleeping before each sleep: answers sooner, at the price of a
+    /// CPU. Zero by default.
+    #[must_use]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// A clock for tests: it stands still, and jumps to the next deadline when nothing is
+    /// runnable, the system has had nothing for us twice a millisecond apart, and no blocking job
+    /// is out. Take instants from [`time::now`](crate::time::now).
+    #[must_use]
+    pub fn virtual_clock(mut self) -> Self {
+        self.virtual_clock = true;
+        self
+    }
+
+    /// A selector of your own in place of the system's.
+    #[must_use]
+    pub fn selector(mut self, selector: Box<dyn Selector>) -> Self {
+        self.selector = Some(selector);
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no descriptor to spare.
+    pub fn build(self) -> io::Result<Runtime> {
+        let selector = match self.selector {
+            Some(selector) => selector,
+            None => Box::new(MioSelector::new()?),
+        };
+        let scheduler = Rc::new(Scheduler::new(selector, self.virtual_clock));
+        scheduler.reactor.set_spin(self.spin);
+        #[cfg(not(mio_unsupported_force_poll_poll))]
+        let descriptor = scheduler.reactor.with_fd(|fd| fd.as_raw_fd());
+        #[cfg(mio_unsupported_force_poll_poll)]
+        let descriptor = None;
+        Ok(Runtime {
+            scheduler,
+            descriptor,
+        })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("spin", &self.spin)
+            .field("virtual_clock", &self.virtual_clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What lives on a runtime, and what it has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Connections run by a server.
+    pub connections: usize,
+    /// Sockets and other sources registered.
+    pub descriptors: usize,
+    /// Deadlines and sleeps armed.
+    pub timers: usize,
+    /// Operations parked, queued or asleep.
+    pub waiters: usize,
+    /// Places held in the timer wheels: at most twice the timers and a constant.
+    pub places: usize,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events harvested.
+    pub events: u64,
+    /// Times that a machine was run.
+    pub machines: u64,
+    /// Deadlines passed and timers fired.
+    pub expired: u64,
+    /// Tasks spawned.
+    pub spawned: u64,
+}
+
+fn spawn_on<F>(scheduler: &Rc<Scheduler>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let id = scheduler.spawn(future);
+    JoinHandle::new(Rc::downgrade(scheduler), id)
+}
+
+/// Spawns a task onto the runtime that runs this one.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// netpoller::Runtime::new()?.block_on(async {
+///     let task = netpoller::spawn(async { "done" });
+///     assert_eq!(task.await.unwrap(), "done");
+/// });
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    context::with("spawn", |scheduler| spawn_on(scheduler, future))
+}
+
+/// Lets everything else that is runnable go first, and the selector be polled.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

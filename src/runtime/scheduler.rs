@@ -1,0 +1,403 @@
+//! The loop: what is runnable, what runs, and when to ask the netpoller.
+//!
+//! May touch: the reactor, the wheel's timers, and the files beside it. Mirrors `schedule()`,
+//! `findRunnable()` and `execute()` in Go's `runtime/proc.go`.
+//!
+//! # One turn
+//!
+//! ```text
+//!   woken ──► how long may we sleep? ──► reactor.turn ──► mail ──► timers ──► run a batch ─┐
+//!     ▲        (not at all, while             │             │         │                    │
+//!     │         anything is runnable)         └──► ids ─────┴─────────┴──► batch           │
+//!     └──────────────────────────── wakes, spawns, yields ◄────────────────────────────────┘
+//! ```
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::context::{self, Entered};
+use super::join::{JoinError, Joins};
+use super::machine::{MachineId, Machines, Step, Suspended};
+use super::resource::{Parked, Place, Resource, Who};
+use super::sleeper::Sleeper;
+use super::waker::{MachineWaker, Remote};
+use crate::reactor::{Reactor, Selector, Turn};
+use crate::wheel::Timers;
+
+/// Machines run between two looks at the selector, so that a long queue does not keep new
+/// readiness, and with it everybody's deadlines, waiting.
+const BATCH: usize = 1024;
+
+/// Timers fired in one turn at most.
+const TIMER_BUDGET: usize = 4096;
+
+/// A runtime's inside: one thread's machines, and the netpoller they park on.
+pub(crate) struct Scheduler {
+    pub(crate) reactor: Reactor<Parked, Resource>,
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) timers: RefCell<Timers<Sleeper>>,
+    machines: RefCell<Machines>,
+    pub(crate) joins: RefCell<Joins>,
+    /// Runnable from the next turn on.
+    woken: RefCell<Vec<Parked>>,
+    /// Runnable in this turn, and how many of them have been run.
+    batch: RefCell<Batch>,
+    root_woken: Cell<bool>,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Default)]
+struct Batch {
+    ids: Vec<Parked>,
+    done: usize,
+}
+
+/// What the runtime has done, ever.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) turns: Cell<u64>,
+    pub(crate) events: Cell<u64>,
+    pub(crate) machines: Cell<u64>,
+    pub(crate) expired: Cell<u64>,
+    pub(crate) spawned: Cell<u64>,
+}
+
+fn add(counter: &Cell<u64>, more: usize) {
+    counter.set(counter.get().wrapping_add(more as u64));
+}
+
+impl Scheduler {
+    pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
+        let reactor = Reactor::carrying(selector, is_virtual);
+        let remote = Arc::new(Remote::new(reactor.breaker()));
+        Scheduler {
+            reactor,
+            remote,
+            timers: RefCell::new(Timers::new()),
+            machines: RefCell::new(Machines::new()),
+            joins: RefCell::new(HashMap::new()),
+            woken: RefCell::new(Vec::new()),
+            batch: RefCell::default(),
+            root_woken: Cell::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The reactor's identity, as its descriptors know it.
+    pub(crate) fn home(&self) -> *const () {
+        Rc::as_ptr(self.reactor.core()).cast()
+    }
+
+    // ---- who is runnable ----
+
+    /// Makes a machine runnable, once.
+    #[inline]
+    pub(crate) fn wake(&self, id: MachineId) {
+        if id == MachineId::ROOT {
+            self.root_woken.set(true);
+        } else if self.machines.borrow_mut().wake(id) {
+            self.woken.borrow_mut().push(Parked::machine(id));
+        }
+    }
+
+    pub(crate) fn spawn<F>(&self, future: F) -> MachineId
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let body = Box::pin(future);
+        let id = self.machines.borrow_mut().insert(body, |id| {
+            MachineWaker::waker(id, &self.remote)
+        });
+        self.woken.borrow_mut().push(Parked::machine(id));
+        add(&self.counters.spawned, 1);
+        log::trace!("spawn {id:?}");
+        id
+    }
+
+    fn has_runnable(&self) -> bool {
+        let batch = self.batch.borrow();
+        batch.done < batch.ids.len()
+            || !self.woken.borrow().is_empty()
+            || self.root_woken.get()
+            || self.remote.has_mail()
+    }
+
+    // ---- one turn, in the order of the diagram ----
+
+    pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let mut batch = self.batch.take();
+        batch.ids.append(&mut self.woken.borrow_mut());
+        let sleepless = batch.done < batch.ids.len() || self.root_woken.get();
+        let wait = if sleepless {
+            Some(Duration::ZERO)
+        } else {
+            self.sleep_limit(max_wait)
+        };
+        let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
+        let polled = self.reactor.turn_held(wait, may_jump, &mut batch.ids);
+        let mut turn = match polled {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.batch.replace(batch);
+                return Err(error);
+            }
+        };
+        context::set_now(self.reactor.now());
+        self.open_mail(&mut batch);
+        self.fire_timers(&mut batch, &mut turn);
+        self.run_batch(&mut batch, &mut turn);
+        self.batch.replace(batch);
+        turn.more |= self.has_runnable();
+        add(&self.counters.turns, 1);
+        add(&self.counters.events, turn.events);
+        add(&self.counters.machines, turn.machines);
+        add(&self.counters.expired, turn.expired);
+        Ok(turn)
+    }
+
+    /// The caller's limit, or the next timer if that is sooner.
+    fn sleep_limit(&self, max_wait: Option<Duration>) -> Option<Duration> {
+        let next = {
+            let mut timers = self.timers.borrow_mut();
+            if self.reactor.is_virtual() {
+                timers.next_live()
+            } else {
+                timers.next()
+            }
+        };
+        match next {
+            None => max_wait,
+            Some(next) => {
+                let until = self.reactor.until(next);
+                Some(max_wait.map_or(until, |max_wait| max_wait.min(until)))
+            }
+        }
+    }
+
+    #[inline]
+    fn open_mail(&self, batch: &mut Batch) {
+        let Some((woken, jobs)) = self.remote.collect() else {
+            return;
+        };
+        for id in woken {
+            self.wake(id);
+        }
+        for job in jobs {
+            // A panic in a job is nobody's to join: it stays here.
+            if panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                log::error!("a future sent through a Handle panicked before it was made");
+            }
+        }
+        batch.ids.append(&mut self.woken.borrow_mut());
+    }
+
+    #[inline]
+    fn fire_timers(&self, batch: &mut Batch, turn: &mut Turn) {
+        let now = self.reactor.tick();
+        let mut timers = self.timers.borrow_mut();
+        match timers.next() {
+            Some(next) if next <= now => {}
+            _ => return,
+        }
+        let mut foreign = Vec::new();
+        let mut fired = 0;
+        turn.more |= timers.advance(now, TIMER_BUDGET, |sleeper| {
+            fired += 1;
+            match sleeper {
+                Sleeper::Machine(id) => batch.ids.push(Parked::machine(id)),
+                Sleeper::Foreign(waker) => foreign.push(waker),
+            }
+        });
+        turn.expired += fired;
+        drop(timers);
+        foreign.into_iter().for_each(Waker::wake);
+    }
+
+    fn run_batch(&self, batch: &mut Batch, turn: &mut Turn) {
+        let end = batch.ids.len().min(batch.done + BATCH);
+        turn.machines = end - batch.done;
+        while batch.done < end {
+            let parked = batch.ids[batch.done];
+            // Counted first: if a panic should get past us, it is not run again.
+            batch.done += 1;
+            match parked.who() {
+                Who::Machine(id) => self.run(id),
+                Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
+            }
+        }
+        if batch.done == batch.ids.len() {
+            batch.ids.clear();
+            batch.done = 0;
+        } else if batch.done > batch.ids.len() / 2 {
+            batch.ids.drain(..mem::take(&mut batch.done));
+        }
+    }
+
+    #[inline]
+    fn run(&self, id: MachineId) {
+        if id == MachineId::ROOT {
+            return self.root_woken.set(true);
+        }
+        let Some((mut body, waker, joined)) = self.machines.borrow_mut().start(id) else {
+            return;
+        };
+        let mut step = Step {
+            waker: &waker,
+            joined,
+            output: None,
+        };
+        context::begin(id, &waker);
+        let ran = panic::catch_unwind(AssertUnwindSafe(|| body.as_mut().run(&mut step)));
+        context::end();
+        if let Ok(Poll::Pending) = ran {
+            let suspended = self.machines.borrow_mut().suspend(id, body, waker);
+            if let Suspended::Aborted { joined, body } = suspended {
+                drop_quietly(body);
+                self.end(id, joined, Err(JoinError::aborted()));
+            }
+            return;
+        }
+        let output = step.output.take();
+        self.finish(id, body, waker, ran.err(), output);
+    }
+
+    /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
+    fn finish(
+        &self,
+        id: MachineId,
+        body: super::machine::Body,
+        waker: Waker,
+        panicked: Option<Box<dyn Any + Send>>,
+        output: Option<Box<dyn Any>>,
+    ) {
+        log::trace!("done {id:?}");
+        let panicked = drop_quietly(body).or(panicked);
+        drop(waker);
+        let joined = self.machines.borrow_mut().finish(id);
+        match (panicked, output) {
+            (Some(payload), _) => self.end(id, joined, Err(JoinError::panicked(payload))),
+            (None, Some(output)) => self.end(id, joined, Ok(output)),
+            // It was detached when it ended, so that nobody waits for what it returned.
+            (None, None) => {}
+        }
+    }
+
+    /// Leaves the outcome for whoever joins, and wakes them.
+    fn end(&self, id: MachineId, joined: bool, outcome: Result<Box<dyn Any>, JoinError>) {
+        if !joined {
+            if let Err(error) = &outcome
+                && error.is_panic()
+            {
+                log::error!("a detached task panicked: {error}");
+            }
+            return;
+        }
+        let mut joins = self.joins.borrow_mut();
+        let join = joins.entry(id).or_default();
+        join.outcome = Some(outcome);
+        let waiter = join.waiter.take();
+        drop(joins);
+        if let Some(waker) = waiter {
+            waker.wake();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_foreign(&self, token_bits: u64, place: Place) {
+        let slot = Parked::slot(token_bits);
+        let is_it = |token| Parked::token_bits(token) == token_bits;
+        let take = |resource: &Resource| resource.take_wakers(place);
+        for waker in self.reactor.carried(slot, is_it, take).into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    // ---- the root: block_on's own future ----
+
+    pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
+        let _entered = Entered::new(self);
+        let mut future = std::pin::pin!(future);
+        let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
+        self.root_woken.set(true);
+        loop {
+            if self.root_woken.take() {
+                context::begin(MachineId::ROOT, &waker);
+                let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                context::end();
+                if let Poll::Ready(output) = polled {
+                    return output;
+                }
+            }
+            if let Err(error) = self.turn(None) {
+                panic!("netpoller: the selector failed, and nothing can go on: {error}");
+            }
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        if self.has_runnable() {
+            return Some(Duration::ZERO);
+        }
+        self.sleep_limit(self.reactor.next_timeout())
+    }
+
+    // ---- aborting and shutting down ----
+
+    pub(crate) fn abort(&self, id: MachineId) {
+        let aborted = self.machines.borrow_mut().abort(id);
+        if let Some(body) = aborted {
+            drop_quietly(body);
+            self.end(id, true, Err(JoinError::aborted()));
+        }
+    }
+
+    pub(crate) fn detach(&self, id: MachineId) {
+        self.machines.borrow_mut().detach(id);
+        let gone = self.joins.borrow_mut().remove(&id);
+        drop(gone);
+    }
+
+    pub(crate) fn is_alive(&self, id: MachineId) -> bool {
+        self.machines.borrow_mut().is_alive(id)
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.machines.borrow().len()
+    }
+
+    /// Drops all machines, one after the other, as dropping one may spawn or close anything; then
+    /// shuts the reactor, so that what outlives the runtime fails instead of hanging.
+    pub(crate) fn shut_down(self: &Rc<Self>) {
+        drop(self.remote.close());
+        let mut next = self.machines.borrow_mut().pop();
+        while let Some((id, body)) = next {
+            if let Some(body) = body {
+                drop_quietly(body);
+            }
+            self.end(id, true, Err(JoinError::aborted()));
+            next = self.machines.borrow_mut().pop();
+        }
+        self.reactor.shut_down();
+        let timers = self.timers.replace(Timers::new());
+        drop(timers);
+        let joins = self.joins.take();
+        drop(joins);
+    }
+}
+
+/// Drops what may panic in being dropped, and says what it panicked with.
+fn drop_quietly<T>(value: T) -> Option<Box<dyn Any + Send>> {
+    panic::catch_unwind(AssertUnwindSafe(|| drop(value))).err()
+}

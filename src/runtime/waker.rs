@@ -1,0 +1,140 @@
+//! Waking machines: from this thread straight into the queue, from any other through a mailbox.
+//!
+//! May touch: the reactor's break. Mirrors `goready`, and `netpollBreak` with its one pending
+//! wake-up (`netpollWakeSig`).
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+use super::context;
+use super::machine::MachineId;
+use crate::reactor::Breaker;
+
+/// Something sent to the loop from another thread.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// The side of a runtime that other threads see.
+pub(crate) struct Remote {
+    mail: Mutex<Mail>,
+    /// A break is on its way: no other is needed until the loop has looked.
+    pending: AtomicBool,
+    /// Blocking jobs under way: a virtual clock waits for them.
+    pub(crate) jobs_out: AtomicUsize,
+    breaker: Breaker,
+}
+
+#[derive(Default)]
+struct Mail {
+    woken: Vec<MachineId>,
+    jobs: Vec<Job>,
+    closed: bool,
+}
+
+impl Remote {
+    pub(crate) fn new(breaker: Breaker) -> Self {
+        Remote {
+            mail: Mutex::default(),
+            pending: AtomicBool::new(false),
+            jobs_out: AtomicUsize::new(0),
+            breaker,
+        }
+    }
+
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        // Nothing of anybody's runs under the lock, so a poisoned one is as good as ever.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_machine(&self, id: MachineId) {
+        let mut mail = self.mail();
+        if mail.closed {
+            return;
+        }
+        mail.woken.push(id);
+        drop(mail);
+        self.interrupt();
+    }
+
+    /// Sends a job; it comes back if the runtime is gone.
+    pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
+        let mut mail = self.mail();
+        if mail.closed {
+            return Err(job);
+        }
+        mail.jobs.push(job);
+        drop(mail);
+        self.interrupt();
+        Ok(())
+    }
+
+    /// Makes the loop look: one break at most is pending.
+    pub(crate) fn interrupt(&self) {
+        // The mail was put in before: the loop clears the flag before it takes the mail out, so
+        // either it sees the mail, or we see the flag cleared and break.
+        if !self.pending.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.breaker.break_netpoll()
+        {
+            self.pending.store(false, Ordering::Release);
+            log::error!("can't wake the loop from another thread: {error}");
+        }
+    }
+
+    /// What has come since the last look. A load when nothing has.
+    #[inline]
+    pub(crate) fn collect(&self) -> Option<(Vec<MachineId>, Vec<Job>)> {
+        if !self.pending.load(Ordering::Acquire) {
+            return None;
+        }
+        self.pending.store(false, Ordering::Release);
+        let mut mail = self.mail();
+        Some((mem::take(&mut mail.woken), mem::take(&mut mail.jobs)))
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Refuses mail from now on; what had come is handed back to be dropped.
+    pub(crate) fn close(&self) -> Vec<Job> {
+        let mut mail = self.mail();
+        mail.closed = true;
+        mail.woken.clear();
+        mem::take(&mut mail.jobs)
+    }
+}
+
+/// What a machine's [`Waker`] points to.
+pub(crate) struct MachineWaker {
+    id: MachineId,
+    remote: Arc<Remote>,
+}
+
+impl MachineWaker {
+    pub(crate) fn waker(id: MachineId, remote: &Arc<Remote>) -> Waker {
+        Waker::from(Arc::new(MachineWaker {
+            id,
+            remote: remote.clone(),
+        }))
+    }
+}
+
+impl Wake for MachineWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let here = context::try_with(|scheduler| {
+            let here = Arc::ptr_eq(&scheduler.remote, &self.remote);
+            if here {
+                scheduler.wake(self.id);
+            }
+            here
+        });
+        if here != Some(true) {
+            self.remote.wake_machine(self.id);
+        }
+    }
+}
