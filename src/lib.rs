@@ -12,7 +12,8 @@ pub mod wheel;
 
 pub use endpoints::Addr;
 pub use net::{
-    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream, ToAddr,
+    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
+    ToAddr,
 };
 pub use reactor::{Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{

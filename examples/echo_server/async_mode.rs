@@ -37,7 +37,8 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
         let listener = TcpListener::from_std(listener)?;
         let accepting = spawn(accept(listener.clone(), server.clone()));
         let stop = Source::new(mio::net::UnixStream::from_std(stop))?;
-        stop.io(netpoller::Direction::Read, |stop| peek(stop)).await?;
+        stop.io(netpoller::Direction::Read, |stop| peek(stop))
+            .await?;
         drain(&server, &listener).await;
         accepting.abort();
         io::Result::Ok(())

@@ -84,7 +84,11 @@ impl Server {
     /// One turn; who did not wait in the last one comes first.
     fn turn(&mut self, max_wait: Option<Duration>, ready: &mut Vec<usize>) -> io::Result<()> {
         ready.append(&mut self.again);
-        let max_wait = if ready.is_empty() { max_wait } else { Some(Duration::ZERO) };
+        let max_wait = if ready.is_empty() {
+            max_wait
+        } else {
+            Some(Duration::ZERO)
+        };
         let turn = self.reactor.turn(max_wait, ready)?;
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;
@@ -118,7 +122,9 @@ impl Server {
             Next::Wait(direction) => {
                 if let (Some(limit), Direction::Read) = (self.idle_timeout, direction) {
                     let deadline = self.reactor.now() + limit;
-                    connection.descriptor.set_deadline(Direction::Read, Some(deadline));
+                    connection
+                        .descriptor
+                        .set_deadline(Direction::Read, Some(deadline));
                 }
                 match connection.descriptor.park(direction, id) {
                     Park::Parked => {}
@@ -132,7 +138,11 @@ impl Server {
     }
 
     fn close(&mut self, id: usize) {
-        let Connection { mut stream, descriptor, .. } = self.connections.remove(id);
+        let Connection {
+            mut stream,
+            descriptor,
+            ..
+        } = self.connections.remove(id);
         if let Err(error) = self.reactor.close(descriptor, &mut stream) {
             log::debug!("connection {id}: {error}");
         }
@@ -144,7 +154,9 @@ impl Server {
         self.idle_timeout = Some(QUIET);
         let quiet = Instant::now() + QUIET;
         for (_, connection) in &self.connections {
-            connection.descriptor.set_deadline(Direction::Read, Some(quiet));
+            connection
+                .descriptor
+                .set_deadline(Direction::Read, Some(quiet));
         }
         let mut ready = Vec::new();
         while !self.connections.is_empty() && Instant::now() < end {
@@ -200,7 +212,11 @@ impl Connection {
             }
             Ok(_) => {
                 self.rest = Vec::new();
-                if self.ended { self.end() } else { Ok(Next::Again) }
+                if self.ended {
+                    self.end()
+                } else {
+                    Ok(Next::Again)
+                }
             }
             Err(error) => self.failed(Direction::Write, error),
         }
@@ -249,7 +265,10 @@ impl Door {
     fn accept(&mut self, server: &mut Server) {
         self.descriptor.set_deadline(Direction::Read, None);
         for _ in 0..Door::BATCH {
-            let added = self.listener.accept().and_then(|(stream, _)| server.add(stream));
+            let added = self
+                .listener
+                .accept()
+                .and_then(|(stream, _)| server.add(stream));
             match added {
                 Ok(()) => self.backoff.reset(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return self.wait(),

@@ -58,16 +58,17 @@ impl Dialer {
         let mut failed = None;
         for address in addresses {
             match self.connect(address).await {
-                Ok(fd) => return Ok(Stream {
-                    fd,
-                    kind: PhantomData,
-                }),
+                Ok(fd) => {
+                    return Ok(Stream {
+                        fd,
+                        kind: PhantomData,
+                    });
+                }
                 Err(cause) => failed = Some(self.error(Addr::Socket(address), cause)),
             }
         }
-        Err(failed.unwrap_or_else(|| {
-            self.error(name, Cause::Other(io::ErrorKind::NotFound.into()))
-        }))
+        Err(failed
+            .unwrap_or_else(|| self.error(name, Cause::Other(io::ErrorKind::NotFound.into()))))
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
@@ -113,7 +114,9 @@ impl Dialer {
             });
             connected.await.map_err(call("connect"))?;
         }
-        fd.resource().endpoints.set(End::Peer, Addr::Socket(address));
+        fd.resource()
+            .endpoints
+            .set(End::Peer, Addr::Socket(address));
         Ok(fd)
     }
 }

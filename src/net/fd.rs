@@ -462,12 +462,7 @@ pub(crate) struct Op<'a, F> {
 
 impl<'a, F> Op<'a, F> {
     #[inline]
-    pub(crate) fn new<R>(
-        fd: &'a Fd,
-        name: &'static str,
-        direction: Direction,
-        attempt: F,
-    ) -> Self
+    pub(crate) fn new<R>(fd: &'a Fd, name: &'static str, direction: Direction, attempt: F) -> Self
     where
         F: FnMut(&Fd) -> io::Result<R>,
     {

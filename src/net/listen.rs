@@ -189,7 +189,10 @@ impl Listener<Tcp> {
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
             let fd = fd.open_beside(connection, fd.network())?;
-            let peer = peer.as_socket().map(unmapped).ok_or(io::ErrorKind::InvalidData)?;
+            let peer = peer
+                .as_socket()
+                .map(unmapped)
+                .ok_or(io::ErrorKind::InvalidData)?;
             fd.resource().endpoints.set(End::Peer, Addr::Socket(peer));
             Ok((Stream::new(fd), peer))
         })

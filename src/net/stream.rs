@@ -111,7 +111,11 @@ impl<K> Stream<K> {
             }
             let got = sys::receive_vectored(&fd.socket(), buffers)?;
             // Of more buffers than the system takes at once, some are not even offered.
-            let offered = if buffers.len() <= 1024 { asked } else { MOST_AT_ONCE };
+            let offered = if buffers.len() <= 1024 {
+                asked
+            } else {
+                MOST_AT_ONCE
+            };
             fd.moved(Direction::Read, got, offered);
             Ok(got)
         })
@@ -160,10 +164,7 @@ impl<K> Stream<K> {
     /// # Errors
     ///
     /// As [`read`](Stream::read).
-    pub fn read_with<R>(
-        &self,
-        f: impl FnOnce(&[u8]) -> R,
-    ) -> impl Future<Output = io::Result<R>> {
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
         let mut f = Some(f);
         Op::new(&self.fd, "read", Direction::Read, move |fd| {
             let mut buffer = Buffer::take();
@@ -236,7 +237,10 @@ impl<K> Stream<K> {
     /// # Errors
     ///
     /// As [`write`](Stream::write).
-    pub fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> impl Future<Output = io::Result<usize>> {
+    pub fn write_vectored(
+        &self,
+        buffers: &[IoSlice<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
         Op::new(&self.fd, "write", Direction::Write, move |fd| {
             let gone = sys::send_vectored(&fd.socket(), buffers)?;
             // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
@@ -255,10 +259,7 @@ impl<K> Stream<K> {
     ///
     /// Dropped half-way, some of it has been written.
     #[inline]
-    pub fn write_all<'a>(
-        &'a self,
-        bytes: &'a [u8],
-    ) -> impl Future<Output = io::Result<()>> + 'a {
+    pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
         WriteAll {
             fd: &self.fd,
             hold: Hold::Free,
@@ -286,9 +287,7 @@ impl<K> Stream<K> {
     /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let tried = self
-            .fd
-            .try_once(Direction::Write, |fd| fd.send(bytes));
+        let tried = self.fd.try_once(Direction::Write, |fd| fd.send(bytes));
         tried.map_err(|failure| self.error("write", failure))
     }
 
@@ -439,9 +438,7 @@ impl Future for WriteAll<'_> {
         let fd = this.fd;
         loop {
             let rest = &this.bytes[this.written..];
-            let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| {
-                fd.send(rest)
-            });
+            let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
             let result = match step {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
@@ -482,7 +479,10 @@ impl Future for ReadExact<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         loop {
-            let length = this.buffer.len().min(this.filled.saturating_add(MOST_AT_ONCE));
+            let length = this
+                .buffer
+                .len()
+                .min(this.filled.saturating_add(MOST_AT_ONCE));
             let rest = &mut this.buffer[this.filled..length];
             let step = this
                 .fd

@@ -337,13 +337,7 @@ impl<W, T> Core<W, T> {
     /// Some place has come up.
     #[cold]
     #[inline(never)]
-    fn expire(
-        &self,
-        harvest: Harvest,
-        events: &mut Vec<Event>,
-        turn: &mut Turn,
-        out: &mut Vec<W>,
-    ) {
+    fn expire(&self, harvest: Harvest, events: &mut Vec<Event>, turn: &mut Turn, out: &mut Vec<W>) {
         let mut quiet = events.is_empty() && harvest == Harvest::Complete;
         if quiet && !self.clock.is_virtual() {
             // We may have been stalled between the harvest and the clock: look once more, so that
@@ -508,7 +502,11 @@ impl<W, T> Registered<W, T> {
             return;
         }
         self.evict();
-        let ours = self.core.registry.borrow_mut().try_remove(self.token.slot());
+        let ours = self
+            .core
+            .registry
+            .borrow_mut()
+            .try_remove(self.token.slot());
         log::trace!("close {:?}", self.token);
         // Out of the borrow: dropping what it carries may run anything.
         drop(ours);

@@ -129,11 +129,7 @@ impl<W, T> Reactor<W, T> {
     /// # Errors
     ///
     /// The selector's; the descriptor is closed all the same.
-    pub fn close(
-        &self,
-        descriptor: Descriptor<W, T>,
-        source: &mut dyn Source,
-    ) -> io::Result<()> {
+    pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
         descriptor.close(source)
     }
 

@@ -118,7 +118,10 @@ pub(crate) struct Machines {
 pub(crate) enum Suspended {
     Kept,
     /// It was aborted while it ran: drop its body once no borrow is held.
-    Aborted { joined: bool, body: (Body, Waker) },
+    Aborted {
+        joined: bool,
+        body: (Body, Waker),
+    },
 }
 
 impl Machines {
@@ -144,7 +147,11 @@ impl Machines {
     }
 
     /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(&mut self, body: Body, waker: impl FnOnce(MachineId) -> Waker) -> MachineId {
+    pub(crate) fn insert(
+        &mut self,
+        body: Body,
+        waker: impl FnOnce(MachineId) -> Waker,
+    ) -> MachineId {
         let entry = self.slots.vacant_entry();
         let id = MachineId::new(entry.key(), self.generation);
         self.generation = match self.generation {
@@ -238,7 +245,11 @@ impl Machines {
 
     /// Takes out one machine after the other, at shutdown.
     pub(crate) fn pop(&mut self) -> Option<(MachineId, Option<(Body, Waker)>)> {
-        let key = self.slots.iter().map(|(key, _)| key).find(|&key| key != 0)?;
+        let key = self
+            .slots
+            .iter()
+            .map(|(key, _)| key)
+            .find(|&key| key != 0)?;
         let slot = self.slots.remove(key);
         Some((MachineId::new(key, slot.generation), slot.body))
     }

@@ -303,7 +303,10 @@ impl Resource {
 
     pub(crate) fn forget_hang_up(&self, ticket: u32) {
         let mut extra = self.extra().borrow_mut();
-        let at = extra.hung_up.iter().position(|(waiting, _)| *waiting == ticket);
+        let at = extra
+            .hung_up
+            .iter()
+            .position(|(waiting, _)| *waiting == ticket);
         let gone = at.map(|at| extra.hung_up.swap_remove(at));
         drop(extra);
         drop(gone);

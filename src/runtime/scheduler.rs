@@ -116,9 +116,10 @@ impl Scheduler {
         F::Output: 'static,
     {
         let body = Box::pin(future);
-        let id = self.machines.borrow_mut().insert(body, |id| {
-            MachineWaker::waker(id, &self.remote)
-        });
+        let id = self
+            .machines
+            .borrow_mut()
+            .insert(body, |id| MachineWaker::waker(id, &self.remote));
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}");
@@ -319,7 +320,12 @@ impl Scheduler {
         let slot = Parked::slot(token_bits);
         let is_it = |token| Parked::token_bits(token) == token_bits;
         let take = |resource: &Resource| resource.take_wakers(place);
-        for waker in self.reactor.carried(slot, is_it, take).into_iter().flatten() {
+        for waker in self
+            .reactor
+            .carried(slot, is_it, take)
+            .into_iter()
+            .flatten()
+        {
             waker.wake();
         }
     }
