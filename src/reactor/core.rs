@@ -307,19 +307,19 @@ impl<W, T> Core<W, T> {
     /// Hands out whoever waited for what has been harvested; counts whom it concerned.
     #[inline]
     fn unpark_ready(&self, events: &[Event], out: &mut Vec<W>) -> usize {
+        if log::log_enabled!(log::Level::Trace) {
+            trace_ready(events);
+        }
+        out.reserve(events.len());
         let registry = self.registry.borrow();
         let stamp = self.stamp.get();
-        let tracing = log::log_enabled!(log::Level::Trace);
         let mut live = 0;
         for event in events {
-            if tracing {
-                log::trace!("ready {:?} {:?}", event.token, event.readiness);
-            }
-            // Else a break, or an earlier owner of the slot was meant.
+            // None: a break, or an earlier owner of the slot was meant.
             if let Some(registered) = registry.get(event.token) {
                 live += 1;
-                let mut unpark = |w| out.push(w);
-                registered.state.ready(event.readiness, stamp, &mut unpark);
+                let unpark = |w| out.push(w);
+                registered.state.ready(event.readiness, stamp, unpark);
             }
         }
         live
@@ -396,6 +396,13 @@ impl<W, T> Core<W, T> {
                 due.unwrap_or(false)
             });
         }
+    }
+}
+
+#[cold]
+fn trace_ready(events: &[Event]) {
+    for event in events {
+        log::trace!("ready {:?} {:?}", event.token, event.readiness);
     }
 }
 

@@ -205,6 +205,13 @@ impl<W> State<W> {
         self.flags.get() & of_interest == ready_bit(direction)
     }
 
+    /// Open, not expired, and not ready.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        let of_interest = CLOSED | expired_bit(direction) | ready_bit(direction);
+        self.flags.get() & of_interest == 0
+    }
+
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.flags.get() & ready_bit(direction) != 0
@@ -297,19 +304,22 @@ impl<W> State<W> {
 
     /// The selector's word. Whoever waited for it goes to `out`.
     #[inline]
-    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut impl FnMut(W)) {
-        let flags = self.flags.get();
+    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, mut out: impl FnMut(W)) {
+        let flags = self.flags.get() & 0xffff;
         if flags & CLOSED != 0 {
             return;
         }
-        let stamped = (flags & 0xffff) | u32::from(stamp) << STAMP_SHIFT;
-        self.flags.set(stamped | u32::from(readiness.0));
-        for direction in BOTH {
-            if readiness.contains(Readiness::of(direction))
-                && let Some(w) = self.unpark(direction)
-            {
-                out(w);
-            }
+        let stamp = u32::from(stamp) << STAMP_SHIFT;
+        self.flags.set(flags | stamp | u32::from(readiness.0));
+        if readiness.contains(Readiness::READ)
+            && let Some(w) = self.parked[0].take()
+        {
+            out(w);
+        }
+        if readiness.contains(Readiness::WRITE)
+            && let Some(w) = self.parked[1].take()
+        {
+            out(w);
         }
         if readiness.contains(Readiness::HUNG_UP)
             && let Some(w) = self.parked[HANG_UP].take()

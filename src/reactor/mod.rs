@@ -427,6 +427,12 @@ impl<W, T> Descriptor<W, T> {
         self.registered.state.may_try(direction)
     }
 
+    /// Whether nothing speaks against waiting: open, not expired, and not ready.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        self.registered.state.must_wait(direction)
+    }
+
     /// As [`park`](Descriptor::park), for one operation at a time that has just been refused
     /// nothing and found not ready: it takes the place, from itself if it was there.
     #[inline]

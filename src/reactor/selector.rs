@@ -203,6 +203,15 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     if event.is_writable() {
         readiness |= Readiness::WRITE;
     }
+    if event.is_read_closed() || event.is_error() || event.is_priority() || event.is_write_closed() {
+        readiness |= unusual(event);
+    }
+    readiness
+}
+
+#[cold]
+fn unusual(event: &mio::event::Event) -> Readiness {
+    let mut readiness = Readiness::NONE;
     if event.is_read_closed() {
         readiness |= Readiness::READ | Readiness::HUNG_UP;
     }

@@ -8,6 +8,7 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
+//! | `lent.rs` | the buffer that is lent to reads |
 //! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
@@ -15,6 +16,7 @@ pub(crate) mod blocking;
 pub(crate) mod context;
 mod handle;
 mod join;
+pub(crate) mod lent;
 mod machine;
 pub(crate) mod resource;
 pub(crate) mod scheduler;

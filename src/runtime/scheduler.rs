@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
-use super::machine::{MachineId, Machines, Suspended};
+use super::lent::Buffer;
+use super::machine::{MachineId, Machines, Output, Resting, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
@@ -53,6 +54,10 @@ pub(crate) struct Scheduler {
     /// Runnable in this turn, and how many of them have been run.
     batch: RefCell<Batch>,
     root_woken: Cell<bool>,
+    /// Where a machine that is done leaves what it returns.
+    output: Cell<Output>,
+    /// The lent buffer, between turns.
+    pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
 }
 
@@ -89,6 +94,8 @@ impl Scheduler {
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
             root_woken: Cell::new(false),
+            output: Cell::new(None),
+            buffer: Cell::new(None),
             counters: Counters::default(),
         }
     }
@@ -251,15 +258,14 @@ impl Scheduler {
         if id == MachineId::ROOT {
             return self.root_woken.set(true);
         }
-        let Some((mut body, waker, joined)) = self.machines.borrow_mut().start(id) else {
+        let Some(((mut body, waker), joined)) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        let mut output = None;
         context::begin(id, &waker);
-        let run = || body.as_mut().run(&waker, joined, &mut output);
+        let run = || body.as_mut().run(&waker, joined, &self.output);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
-            let suspended = self.machines.borrow_mut().suspend(id, body, waker);
+            let suspended = self.machines.borrow_mut().suspend(id, (body, waker));
             if let Suspended::Aborted { joined, body } = suspended {
                 context::end();
                 drop_quietly(body);
@@ -268,21 +274,19 @@ impl Scheduler {
             return;
         }
         context::end();
-        self.finish(id, body, waker, ran.err(), output);
+        self.finish(id, (body, waker), ran.err());
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
     fn finish(
         &self,
         id: MachineId,
-        body: super::machine::Body,
-        waker: Waker,
+        body: Resting,
         panicked: Option<Box<dyn Any + Send>>,
-        output: Option<Box<dyn Any>>,
     ) {
         log::trace!("done {id:?}");
+        let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
-        drop(waker);
         let joined = self.machines.borrow_mut().finish(id);
         match (panicked, output) {
             (Some(payload), _) => self.end(id, joined, Err(JoinError::panicked(payload))),
