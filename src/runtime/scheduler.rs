@@ -28,11 +28,12 @@ use std::time::Duration;
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
-use super::machine::{MachineId, Machines, Output, Resting, Suspended};
+use super::machine::{Body, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Reactor, Selector, Turn};
+use crate::sys::WithWaker;
 use crate::wheel::Timers;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
@@ -122,11 +123,11 @@ impl Scheduler {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let body = Box::pin(future);
-        let id = self
-            .machines
-            .borrow_mut()
-            .insert(body, |id| MachineWaker::waker(id, &self.remote));
+        let make = |id| -> Body {
+            let waker = MachineWaker::waker(id, &self.remote);
+            Box::pin(WithWaker::new(waker, future))
+        };
+        let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}");
@@ -258,14 +259,13 @@ impl Scheduler {
         if id == MachineId::ROOT {
             return self.root_woken.set(true);
         }
-        let Some(((mut body, waker), joined)) = self.machines.borrow_mut().start(id) else {
+        let Some((mut body, joined)) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        context::begin(id, &waker);
-        let run = || body.as_mut().run(&waker, joined, &self.output);
+        let run = || body.as_mut().run(id, joined, &self.output);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
-            let suspended = self.machines.borrow_mut().suspend(id, (body, waker));
+            let suspended = self.machines.borrow_mut().suspend(id, body);
             if let Suspended::Aborted { joined, body } = suspended {
                 context::end();
                 drop_quietly(body);
@@ -274,14 +274,14 @@ impl Scheduler {
             return;
         }
         context::end();
-        self.finish(id, (body, waker), ran.err());
+        self.finish(id, body, ran.err());
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
     fn finish(
         &self,
         id: MachineId,
-        body: Resting,
+        body: Body,
         panicked: Option<Box<dyn Any + Send>>,
     ) {
         log::trace!("done {id:?}");
