@@ -6,8 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
@@ -120,7 +120,8 @@ impl Handle {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         // SAFETY: the slice is valid for reads of its length. A descriptor that is closed is -1,
         // which the system refuses.
-        let sent = unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
+        let sent =
+            unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
         count(sent)
     }
 

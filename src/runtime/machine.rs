@@ -118,7 +118,10 @@ pub(crate) struct Machines {
 pub(crate) enum Suspended {
     Kept,
     /// It was aborted while it ran: drop its body once no borrow is held.
-    Aborted { joined: bool, body: Body },
+    Aborted {
+        joined: bool,
+        body: Body,
+    },
 }
 
 impl Machines {

@@ -32,7 +32,7 @@ use super::machine::{Body, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
-use crate::reactor::{Reactor, Selector, Turn};
+use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Timers;
 
@@ -83,8 +83,8 @@ fn add(counter: &Cell<u64>, more: usize) {
 }
 
 impl Scheduler {
-    pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
-        let reactor = Reactor::carrying(selector, is_virtual);
+    pub(crate) fn new(poller: Poller, is_virtual: bool) -> Self {
+        let reactor = Reactor::carrying(poller, is_virtual);
         let remote = Arc::new(Remote::new(reactor.breaker()));
         Scheduler {
             reactor,
@@ -278,12 +278,7 @@ impl Scheduler {
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
-    fn finish(
-        &self,
-        id: MachineId,
-        body: Body,
-        panicked: Option<Box<dyn Any + Send>>,
-    ) {
+    fn finish(&self, id: MachineId, body: Body, panicked: Option<Box<dyn Any + Send>>) {
         log::trace!("done {id:?}");
         let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
