@@ -117,7 +117,8 @@ impl Handle {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         // SAFETY: the slice is valid for reads of its length. A descriptor that is closed is -1,
         // which the system refuses.
-        let sent = unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
+        let sent =
+            unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
         count(sent)
     }
 

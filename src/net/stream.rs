@@ -152,9 +152,7 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
-            sys::peek(&fd.socket(), buffer)
-        })
+        Op::new(Reading, &self.fd, move |fd| sys::peek(&fd.socket(), buffer))
     }
 
     /// Waits until a read may succeed, or would say end of file or an error.
@@ -190,9 +188,7 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Writing, &self.fd, move |fd| {
-            fd.send(bytes)
-        })
+        Op::new(Writing, &self.fd, move |fd| fd.send(bytes))
     }
 
     /// Writes several buffers, one after the other, with one system call.

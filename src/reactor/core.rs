@@ -9,13 +9,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
 use super::Turn;
 use super::clock::Clock;
 use super::descriptor::{Direction, Due, NEVER, Placing, Readiness, State};
 use super::registry::{Registry, Tokened};
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::wheel::{Tick, Verdict, Wheel};
+use mio::event::Source;
 
 /// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
 const EXPIRY_BUDGET: usize = 4096;
@@ -27,7 +27,10 @@ const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 /// Shared by the reactor and all its descriptors.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
-    wheel: RefCell<Wheel<Token>>,
+    wheel: RefCell<Wheel<Place>>,
+    /// Counts placings, and wraps: at worst an old place is then taken for a live one, finds the
+    /// truth, and moves there or goes.
+    placings: Cell<u32>,
     registry: RefCell<Registry<Rc<Registered<W, T>>>>,
     /// Handed back by the next turn: evicted, or expired by a deadline set in the past.
     pending: RefCell<Vec<W>>,
@@ -40,6 +43,13 @@ pub(crate) struct Core<W, T> {
     harvested: Cell<Tick>,
     pub(crate) spin: Cell<Duration>,
     shut: Cell<bool>,
+}
+
+/// What the wheel holds for a descriptor.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: u32,
+    number: u32,
 }
 
 /// What the registry holds and a [`super::Descriptor`] points to.
@@ -63,6 +73,7 @@ impl<W, T> Core<W, T> {
         Core {
             clock: Clock::new(is_virtual),
             wheel: RefCell::new(Wheel::new()),
+            placings: Cell::new(0),
             registry: RefCell::new(Registry::new()),
             pending: RefCell::new(Vec::new()),
             traits: selector.traits(),
@@ -99,14 +110,11 @@ impl<W, T> Core<W, T> {
         Ok(registered)
     }
 
-    /// The descriptor that a token names, unless its slot has another owner now.
-    #[inline]
-    pub(crate) fn lookup<R>(
-        &self,
-        token: Token,
-        f: impl FnOnce(&Rc<Registered<W, T>>) -> R,
-    ) -> Option<R> {
-        self.registry.borrow().get(token).map(f)
+    /// What the owner of a place in the wheel says, if the slot has one.
+    fn ask<R>(&self, place: Place, f: impl FnOnce(&State<W>) -> R) -> Option<R> {
+        let registry = self.registry.borrow();
+        let registered = registry.in_slot(place.slot as usize)?;
+        Some(f(&registered.state))
     }
 
     /// What a descriptor carries, if the owner of the slot is the one that is meant.
@@ -295,13 +303,14 @@ impl<W, T> Core<W, T> {
     }
 
     fn next_live(&self) -> Option<Tick> {
-        self.wheel.borrow_mut().next_live(|place, token| {
-            match self.lookup(token, |registered| registered.state.due(place)) {
-                Some(Due::Again(when)) if when > place => Verdict::Again(when),
+        let mut wheel = self.wheel.borrow_mut();
+        wheel.next_live(
+            |tick, place| match self.ask(place, |state| state.due(place.number)) {
+                Some(Due::Again(when)) if when > tick => Verdict::Again(when),
                 Some(Due::Again(_)) => Verdict::Done,
                 _ => Verdict::Lapsed,
-            }
-        })
+            },
+        )
     }
 
     /// Hands out whoever waited for what has been harvested; counts whom it concerned.
@@ -351,9 +360,9 @@ impl<W, T> Core<W, T> {
             let mut unpark = |w| out.push(w);
             self.wheel
                 .borrow_mut()
-                .advance(limit, EXPIRY_BUDGET, |place, token| {
-                    let due = self.lookup(token, |registered| {
-                        registered.state.expire(place, limit, stamp, &mut unpark)
+                .advance(limit, EXPIRY_BUDGET, |_, place| {
+                    let due = self.ask(place, |state| {
+                        state.expire(place.number, limit, stamp, &mut unpark)
                     });
                     verdict(due.unwrap_or(Due::Lapsed))
                 })
@@ -365,12 +374,16 @@ impl<W, T> Core<W, T> {
 
     // ---- the wheel's upkeep ----
 
-    fn place(&self, token: Token, placing: Placing) {
+    fn place(&self, registered: &Registered<W, T>, placing: Placing) {
         let mut wheel = self.wheel.borrow_mut();
         match placing {
             Placing::Keep => return,
             Placing::Place { when, left_behind } => {
-                wheel.place(when, token);
+                let number = self.placings.get().wrapping_add(1);
+                self.placings.set(number);
+                registered.state.number_place(number);
+                let slot = registered.token.slot() as u32;
+                wheel.place(when, Place { slot, number });
                 if !left_behind {
                     return;
                 }
@@ -391,9 +404,9 @@ impl<W, T> Core<W, T> {
     fn compact(&self) {
         let mut wheel = self.wheel.borrow_mut();
         if wheel.overgrown() {
-            wheel.compact(|place, token| {
-                let due = self.lookup(token, |registered| registered.state.keeps(place));
-                due.unwrap_or(false)
+            wheel.compact(|_, place| {
+                let keeps = self.ask(place, |state| state.keeps(place.number));
+                keeps.unwrap_or(false)
             });
         }
     }
@@ -442,9 +455,9 @@ impl<W, T> Registered<W, T> {
             return;
         }
         if when <= self.core.clock.read() {
-            if let Some(w) = self.state.expire_now(direction) {
-                self.core.pending.borrow_mut().push(w);
-            }
+            let (parked, placing) = self.state.expire_now(direction);
+            self.core.pending.borrow_mut().extend(parked);
+            self.place(placing);
         } else {
             self.place(self.state.set_deadline(direction, tick));
         }
@@ -453,7 +466,7 @@ impl<W, T> Registered<W, T> {
     #[cold]
     #[inline(never)]
     fn place(&self, placing: Placing) {
-        self.core.place(self.token, placing);
+        self.core.place(self, placing);
     }
 
     pub(crate) fn evict(&self) {
@@ -500,11 +513,7 @@ impl<W, T> Registered<W, T> {
             return;
         }
         self.evict();
-        let ours = self
-            .core
-            .registry
-            .borrow_mut()
-            .remove(self.token);
+        let ours = self.core.registry.borrow_mut().remove(self.token);
         log::trace!("close {:?}", self.token);
         // Out of the borrow: dropping what it carries may run anything.
         drop(ours);

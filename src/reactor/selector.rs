@@ -203,7 +203,8 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     if event.is_writable() {
         readiness |= Readiness::WRITE;
     }
-    if event.is_read_closed() || event.is_error() || event.is_priority() || event.is_write_closed() {
+    if event.is_read_closed() || event.is_error() || event.is_priority() || event.is_write_closed()
+    {
         readiness |= unusual(event);
     }
     readiness

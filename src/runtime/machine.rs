@@ -116,7 +116,10 @@ pub(crate) struct Machines {
 pub(crate) enum Suspended {
     Kept,
     /// It was aborted while it ran: drop its body once no borrow is held.
-    Aborted { joined: bool, body: Resting },
+    Aborted {
+        joined: bool,
+        body: Resting,
+    },
 }
 
 impl Machines {
@@ -142,7 +145,11 @@ impl Machines {
     }
 
     /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(&mut self, body: Body, waker: impl FnOnce(MachineId) -> Waker) -> MachineId {
+    pub(crate) fn insert(
+        &mut self,
+        body: Body,
+        waker: impl FnOnce(MachineId) -> Waker,
+    ) -> MachineId {
         let generation = self.generation;
         self.generation = match generation {
             MachineId::LAST_GENERATION => MachineId::FIRST_GENERATION,

@@ -278,12 +278,7 @@ impl Scheduler {
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
-    fn finish(
-        &self,
-        id: MachineId,
-        body: Resting,
-        panicked: Option<Box<dyn Any + Send>>,
-    ) {
+    fn finish(&self, id: MachineId, body: Resting, panicked: Option<Box<dyn Any + Send>>) {
         log::trace!("done {id:?}");
         let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
