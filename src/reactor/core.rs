@@ -39,8 +39,10 @@ pub(crate) struct Core<W, T> {
     traits: Traits,
     /// Which harvest it is: stamps what it makes ready.
     stamp: Cell<u16>,
-    /// The time of the last complete harvest: what had come by then has been handed out.
+    /// The time of a complete harvest: what had come by then has been handed out, and has run.
     harvested: Cell<Tick>,
+    /// The time of the last complete harvest: what had come by then has been handed out.
+    latest: Cell<Tick>,
     pub(crate) spin: Cell<Duration>,
     shut: Cell<bool>,
 }
@@ -81,6 +83,7 @@ impl<W, T> Core<W, T> {
             events: RefCell::new(Vec::new()),
             stamp: Cell::new(0),
             harvested: Cell::new(Tick::ZERO),
+            latest: Cell::new(Tick::ZERO),
             spin: Cell::new(Duration::ZERO),
             shut: Cell::new(false),
         }
@@ -171,12 +174,17 @@ impl<W, T> Core<W, T> {
 
     // ---- one turn, in the order of the diagram in mod.rs ----
 
+    /// `settled`: all that earlier turns handed out has run, and could move its deadlines.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
+        settled: bool,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
+        if settled {
+            self.harvested.set(self.latest.get());
+        }
         let before = out.len();
         out.append(&mut self.pending.borrow_mut());
         let idle = out.len() == before;
@@ -197,11 +205,12 @@ impl<W, T> Core<W, T> {
             events: self.unpark_ready(&events, out),
             ..Turn::default()
         };
+        let mut harvest = harvest;
         if self.is_due() {
-            self.expire(harvest, &mut events, &mut turn, out);
+            harvest = self.expire(harvest, settled, &mut events, &mut turn, out);
         }
-        if harvest == Harvest::Complete {
-            self.harvested.set(self.clock.tick());
+        if harvest == Harvest::Complete && settled {
+            self.latest.set(self.clock.tick());
         }
         self.events.replace(events);
         turn.more |= !self.pending.borrow().is_empty();
@@ -337,8 +346,15 @@ impl<W, T> Core<W, T> {
     /// Some place has come up.
     #[cold]
     #[inline(never)]
-    fn expire(&self, harvest: Harvest, events: &mut Vec<Event>, turn: &mut Turn, out: &mut Vec<W>) {
-        let mut quiet = events.is_empty() && harvest == Harvest::Complete;
+    fn expire(
+        &self,
+        mut harvest: Harvest,
+        settled: bool,
+        events: &mut Vec<Event>,
+        turn: &mut Turn,
+        out: &mut Vec<W>,
+    ) -> Harvest {
+        let mut quiet = settled && events.is_empty() && harvest == Harvest::Complete;
         if quiet && !self.clock.is_virtual() {
             // We may have been stalled between the harvest and the clock: look once more, so that
             // all that had come by the clock's time has been seen.
@@ -346,7 +362,8 @@ impl<W, T> Core<W, T> {
                 .selector
                 .borrow_mut()
                 .netpoll(Some(Duration::ZERO), events);
-            quiet = events.is_empty() && matches!(again, Ok(Harvest::Complete));
+            harvest = again.unwrap_or(Harvest::Partial);
+            quiet = events.is_empty() && harvest == Harvest::Complete;
             turn.events = self.unpark_ready(events, out);
         }
         let limit = if quiet {
@@ -370,6 +387,7 @@ impl<W, T> Core<W, T> {
         turn.expired = out.len() - before;
         turn.more = more;
         self.compact();
+        harvest
     }
 
     // ---- the wheel's upkeep ----

@@ -53,6 +53,8 @@ pub(crate) struct Scheduler {
     woken: RefCell<Vec<Parked>>,
     /// Runnable in this turn, and how many of them have been run.
     batch: RefCell<Batch>,
+    /// How far those have run whom the netpoller handed out.
+    backlog: Cell<Backlog>,
     root_woken: Cell<bool>,
     /// Where a machine that is done leaves what it returns.
     output: Cell<Output>,
@@ -65,6 +67,38 @@ pub(crate) struct Scheduler {
 struct Batch {
     ids: Vec<Parked>,
     done: usize,
+}
+
+/// How far those have run whom the netpoller handed out: until they have, nobody's deadline
+/// passes, for they may have bytes to move it by.
+///
+/// | state | meaning | on to |
+/// |---|---|---|
+/// | Settled | all have run | Handed, when a turn leaves any |
+/// | Handed(n) | n machines to run, theirs among them | Woken |
+/// | Woken(n) | n machines to run, whom foreign wakers woke among them | Settled |
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    Settled,
+    Handed(usize),
+    Woken(usize),
+}
+
+impl Backlog {
+    /// A turn ran so many, left `left` of its batch, and `queued` in all.
+    #[cold]
+    fn after(self, ran: usize, left: usize, queued: usize) -> Backlog {
+        let next = match self {
+            Backlog::Settled => Backlog::Handed(left),
+            Backlog::Handed(behind) => Backlog::Handed(behind.saturating_sub(ran)),
+            Backlog::Woken(behind) => Backlog::Woken(behind.saturating_sub(ran)),
+        };
+        match next {
+            Backlog::Handed(0) => Backlog::Woken(queued),
+            Backlog::Woken(0) => Backlog::Settled,
+            next => next,
+        }
+    }
 }
 
 /// What the runtime has done, ever.
@@ -93,6 +127,7 @@ impl Scheduler {
             joins: RefCell::new(HashMap::new()),
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
+            backlog: Cell::new(Backlog::Settled),
             root_woken: Cell::new(false),
             output: Cell::new(None),
             buffer: Cell::new(None),
@@ -153,7 +188,9 @@ impl Scheduler {
             self.sleep_limit(max_wait)
         };
         let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
-        let polled = self.reactor.turn_held(wait, may_jump, &mut batch.ids);
+        let settled = self.backlog.get() == Backlog::Settled;
+        let ids = &mut batch.ids;
+        let polled = self.reactor.turn_held(wait, may_jump, settled, ids);
         let mut turn = match polled {
             Ok(turn) => turn,
             Err(error) => {
@@ -165,6 +202,12 @@ impl Scheduler {
         self.open_mail(&mut batch);
         self.fire_timers(&mut batch, &mut turn);
         self.run_batch(&mut batch, &mut turn);
+        let left = batch.ids.len() - batch.done;
+        let queued = left + self.woken.borrow().len();
+        self.backlog.set(match queued {
+            0 => Backlog::Settled,
+            queued => self.backlog.get().after(turn.machines, left, queued),
+        });
         self.batch.replace(batch);
         turn.more |= self.has_runnable();
         add(&self.counters.turns, 1);
