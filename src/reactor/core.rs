@@ -132,6 +132,13 @@ impl<W, T> Core<W, T> {
         is_it(registered.token).then(|| f(&registered.carried))
     }
 
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let registry = self.registry.borrow();
+        registry
+            .iter()
+            .for_each(|registered| look(&registered.carried));
+    }
+
     pub(crate) fn descriptors(&self) -> usize {
         self.registry.borrow().len()
     }

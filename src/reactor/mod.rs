@@ -244,6 +244,11 @@ impl<W, T> Reactor<W, T> {
         self.core.waiting(count)
     }
 
+    /// Looks at what each descriptor carries; nothing of anybody's may run meanwhile.
+    pub(crate) fn each(&self, look: impl FnMut(&T)) {
+        self.core.each(look);
+    }
+
     /// What the descriptor carries whose token is `bits`, compared by what the caller kept of it.
     pub(crate) fn carried<R>(
         &self,
@@ -455,6 +460,11 @@ impl<W, T> Descriptor<W, T> {
         let result = self.registered.deregister(source);
         self.registered.unregister();
         result
+    }
+
+    /// Takes out whoever is parked for the peer's hanging up.
+    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
+        self.registered.state.unpark_hang_up()
     }
 
     /// What this descriptor carries.

@@ -31,9 +31,9 @@ use super::lent::Buffer;
 use super::machine::{MachineId, Machines, Output, Resting, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
-use super::waker::{MachineWaker, Remote};
+use super::waker::{MachineWaker, Remote, wake_quietly};
 use crate::reactor::{Reactor, Selector, Turn};
-use crate::wheel::Timers;
+use crate::wheel::{Tick, Timers};
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
 /// readiness, and with it everybody's deadlines, waiting.
@@ -55,7 +55,7 @@ pub(crate) struct Scheduler {
     batch: RefCell<Batch>,
     /// How far those have run whom the netpoller handed out.
     backlog: Cell<Backlog>,
-    root_woken: Cell<bool>,
+    root: Cell<Root>,
     /// Where a machine that is done leaves what it returns.
     output: Cell<Output>,
     /// The lent buffer, between turns.
@@ -67,6 +67,36 @@ pub(crate) struct Scheduler {
 struct Batch {
     ids: Vec<Parked>,
     done: usize,
+}
+
+/// The future of `block_on`.
+///
+/// | state | meaning | on to |
+/// |---|---|---|
+/// | Absent | no `block_on` is under way | Woken, when one begins |
+/// | Idle | it waits | Woken, by a waker; Absent, at its end |
+/// | Woken | it is to be polled before the next turn | Idle, when it is |
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Absent,
+    Idle,
+    Woken,
+}
+
+/// There is a root while this lives: it ends with a panic, too.
+struct Rooted<'a>(&'a Cell<Root>);
+
+impl<'a> Rooted<'a> {
+    fn new(root: &'a Cell<Root>) -> Self {
+        root.set(Root::Woken);
+        Rooted(root)
+    }
+}
+
+impl Drop for Rooted<'_> {
+    fn drop(&mut self) {
+        self.0.set(Root::Absent);
+    }
 }
 
 /// How far those have run whom the netpoller handed out: until they have, nobody's deadline
@@ -128,7 +158,7 @@ impl Scheduler {
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
             backlog: Cell::new(Backlog::Settled),
-            root_woken: Cell::new(false),
+            root: Cell::new(Root::Absent),
             output: Cell::new(None),
             buffer: Cell::new(None),
             counters: Counters::default(),
@@ -146,7 +176,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if id == MachineId::ROOT {
-            self.root_woken.set(true);
+            self.wake_root();
         } else if self.machines.borrow_mut().wake(id) {
             self.woken.borrow_mut().push(Parked::machine(id));
         }
@@ -172,7 +202,7 @@ impl Scheduler {
         let batch = self.batch.borrow();
         batch.done < batch.ids.len()
             || !self.woken.borrow().is_empty()
-            || self.root_woken.get()
+            || self.root.get() == Root::Woken
             || self.remote.has_mail()
     }
 
@@ -181,7 +211,7 @@ impl Scheduler {
     pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let mut batch = self.batch.take();
         batch.ids.append(&mut self.woken.borrow_mut());
-        let sleepless = batch.done < batch.ids.len() || self.root_woken.get();
+        let sleepless = batch.done < batch.ids.len() || self.root.get() == Root::Woken;
         let wait = if sleepless {
             Some(Duration::ZERO)
         } else {
@@ -272,7 +302,7 @@ impl Scheduler {
         });
         turn.expired += fired;
         drop(timers);
-        foreign.into_iter().for_each(Waker::wake);
+        foreign.into_iter().for_each(wake_quietly);
     }
 
     fn run_batch(&self, batch: &mut Batch, turn: &mut Turn) {
@@ -299,7 +329,7 @@ impl Scheduler {
     #[inline]
     fn run(&self, id: MachineId) {
         if id == MachineId::ROOT {
-            return self.root_woken.set(true);
+            return self.wake_root();
         }
         let Some(((mut body, waker), joined)) = self.machines.borrow_mut().start(id) else {
             return;
@@ -327,7 +357,10 @@ impl Scheduler {
         let panicked = drop_quietly(body).or(panicked);
         let joined = self.machines.borrow_mut().finish(id);
         match (panicked, output) {
-            (Some(payload), _) => self.end(id, joined, Err(JoinError::panicked(payload))),
+            (Some(payload), output) => {
+                drop_quietly(output);
+                self.end(id, joined, Err(JoinError::panicked(payload)));
+            }
             (None, Some(output)) => self.end(id, joined, Ok(output)),
             // It was detached when it ended, so that nobody waits for what it returned.
             (None, None) => {}
@@ -342,6 +375,7 @@ impl Scheduler {
             {
                 log::error!("a detached task panicked: {error}");
             }
+            drop_quietly(outcome);
             return;
         }
         let mut joins = self.joins.borrow_mut();
@@ -350,7 +384,7 @@ impl Scheduler {
         let waiter = join.waiter.take();
         drop(joins);
         if let Some(waker) = waiter {
-            waker.wake();
+            wake_quietly(waker);
         }
     }
 
@@ -360,25 +394,27 @@ impl Scheduler {
         let slot = Parked::slot(token_bits);
         let is_it = |token| Parked::token_bits(token) == token_bits;
         let take = |resource: &Resource| resource.take_wakers(place);
-        for waker in self
-            .reactor
-            .carried(slot, is_it, take)
-            .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
+        let wakers = self.reactor.carried(slot, is_it, take);
+        wakers.into_iter().flatten().for_each(wake_quietly);
     }
 
     // ---- the root: block_on's own future ----
 
+    /// Its wakers may outlive it: then they wake nobody, and no host's loop is kept from sleeping.
+    fn wake_root(&self) {
+        if self.root.get() != Root::Absent {
+            self.root.set(Root::Woken);
+        }
+    }
+
     pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
         let _entered = Entered::new(self);
+        let _rooted = Rooted::new(&self.root);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        self.root_woken.set(true);
         loop {
-            if self.root_woken.take() {
+            if self.root.get() == Root::Woken {
+                self.root.set(Root::Idle);
                 context::begin(MachineId::ROOT, &waker);
                 let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
                 context::end();
@@ -426,24 +462,41 @@ impl Scheduler {
     /// Drops all machines, one after the other, as dropping one may spawn or close anything; then
     /// shuts the reactor, so that what outlives the runtime fails instead of hanging.
     pub(crate) fn shut_down(self: &Rc<Self>) {
-        drop(self.remote.close());
-        let mut next = self.machines.borrow_mut().pop();
-        while let Some((id, body)) = next {
-            if let Some(body) = body {
-                drop_quietly(body);
+        self.remote.close().into_iter().for_each(drop_for_good);
+        loop {
+            let all = self.machines.borrow_mut().take_all();
+            if all.is_empty() {
+                break;
             }
-            self.end(id, true, Err(JoinError::aborted()));
-            next = self.machines.borrow_mut().pop();
+            for (id, body) in all {
+                drop_for_good(body);
+                self.end(id, true, Err(JoinError::aborted()));
+            }
         }
+        // Who waits elsewhere, in another runtime or on another executor, must learn of it.
+        let mut strangers = Vec::new();
+        self.reactor
+            .each(|resource| resource.take_all_wakers(&mut strangers));
         self.reactor.shut_down();
-        let timers = self.timers.replace(Timers::new());
-        drop(timers);
+        let mut timers = self.timers.replace(Timers::new());
+        timers.advance(Tick::MAX, usize::MAX, |sleeper| {
+            if let Sleeper::Foreign(waker) = sleeper {
+                strangers.push(waker);
+            }
+        });
+        strangers.into_iter().for_each(wake_quietly);
         let joins = self.joins.take();
-        drop(joins);
+        joins.into_values().for_each(drop_for_good);
     }
 }
 
 /// Drops what may panic in being dropped, and says what it panicked with.
 fn drop_quietly<T>(value: T) -> Option<Box<dyn Any + Send>> {
     panic::catch_unwind(AssertUnwindSafe(|| drop(value))).err()
+}
+
+fn drop_for_good<T>(value: T) {
+    if drop_quietly(value).is_some() {
+        log::error!("something panicked in being dropped with its runtime");
+    }
 }
