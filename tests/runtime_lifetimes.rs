@@ -343,7 +343,7 @@ fn at_the_threads_end(stream_first: bool) {
         let (stream, mut peer) = connection(&runtime);
         let held = stream.clone();
         let task = runtime.spawn(async move {
-            let _last_wish = OnDrop(move || drop(tell.send(())));
+            let _last_wish = OnDrop(move || tell.send(()).unwrap());
             let _ = held.read(&mut [0; 8]).await;
         });
         runtime.turn(NOW).unwrap();

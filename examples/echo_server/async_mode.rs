@@ -109,16 +109,19 @@ impl Session {
             if let Err(error) = self.push_deadline() {
                 break Err(error);
             }
-            match self.stream.read_with(|bytes| self.echo(bytes)).await {
-                Ok(Echoed::All) => {}
-                Ok(Echoed::Some) => {
+            let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
+                Ok(echoed) => echoed,
+                Err(error) => break Err(error),
+            };
+            match echoed {
+                Echoed::All => {}
+                Echoed::Some => {
                     let rest = self.rest.take();
                     if let Err(error) = self.stream.write_all(&rest).await {
                         break Err(error);
                     }
                 }
-                Ok(Echoed::End) => break self.stream.close_write(),
-                Err(error) => break Err(error),
+                Echoed::End => break self.stream.close_write(),
             }
         };
         if let Err(error) = ended {

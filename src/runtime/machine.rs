@@ -17,11 +17,14 @@
 //! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::future::Future;
+use std::mem;
 use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
+
+use super::context;
+use crate::sys::WithWaker;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
@@ -66,24 +69,25 @@ pub(crate) type Output = Option<Box<dyn Any>>;
 
 /// Something the loop runs when its id comes up.
 pub(crate) trait Machine {
-    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns goes to
-    /// `output` if it is `joined`; `waker` is for other people's futures in it.
-    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &Cell<Output>) -> Poll<()>;
+    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns is left with
+    /// the scheduler, if somebody joins it.
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
 }
 
-/// A task is a future: a machine that the compiler wrote.
-impl<F: Future> Machine for F
+/// A task is a future, a machine that the compiler wrote, with a waker for what is polled in it.
+impl<F: Future> Machine for WithWaker<F>
 where
     F::Output: 'static,
 {
     #[inline]
-    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &Cell<Output>) -> Poll<()> {
-        match self.poll(&mut Context::from_waker(waker)) {
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
+        context::begin(id, &self.waker);
+        match self.poll() {
             Poll::Pending => Poll::Pending,
             Poll::Ready(returned) => {
-                if joined {
-                    output.set(Some(Box::new(returned)));
-                }
+                context::with("ending a task", |scheduler| {
+                    scheduler.returned(id, returned)
+                });
                 Poll::Ready(())
             }
         }
@@ -92,12 +96,9 @@ where
 
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
-/// A machine at rest: its body, and the waker of what runs in it.
-pub(crate) type Resting = (Body, Waker);
-
 struct Slot {
     /// Out while it runs, and in a free slot.
-    body: Option<Resting>,
+    body: Option<Body>,
     /// Zero in a free slot: no id has that.
     generation: u32,
     queued: bool,
@@ -118,7 +119,7 @@ pub(crate) enum Suspended {
     /// It was aborted while it ran: drop its body once no borrow is held.
     Aborted {
         joined: bool,
-        body: Resting,
+        body: Body,
     },
 }
 
@@ -145,11 +146,7 @@ impl Machines {
     }
 
     /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(
-        &mut self,
-        body: Body,
-        waker: impl FnOnce(MachineId) -> Waker,
-    ) -> MachineId {
+    pub(crate) fn insert(&mut self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let generation = self.generation;
         self.generation = match generation {
             MachineId::LAST_GENERATION => MachineId::FIRST_GENERATION,
@@ -159,7 +156,7 @@ impl Machines {
         let at = free.map_or(self.slots.len(), |slot| slot as usize);
         let id = MachineId::new(at, generation);
         let slot = Slot {
-            body: Some((body, waker(id))),
+            body: Some(make(id)),
             generation,
             queued: true,
             aborted: false,
@@ -194,22 +191,26 @@ impl Machines {
         }
     }
 
-    /// Takes a machine out to run it; the flag says whether it is joined.
+    /// Takes a machine out to run it.
     #[inline]
-    pub(crate) fn start(&mut self, id: MachineId) -> Option<(Resting, bool)> {
+    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.slot(id)?;
         slot.queued = false;
-        let body = slot.body.take()?;
-        Some((body, slot.joined))
+        slot.body.take()
+    }
+
+    pub(crate) fn is_joined(&mut self, id: MachineId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.joined)
     }
 
     /// Puts a machine back that has to wait.
     #[inline]
-    pub(crate) fn suspend(&mut self, id: MachineId, body: Resting) -> Suspended {
+    pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Suspended {
         // It kept its slot while it ran, so there is no generation to compare.
         let slot = &mut self.slots[id.slot()];
         if !slot.aborted {
-            slot.body = Some(body);
+            // Forgotten, for it is None: to drop it would cost a check.
+            mem::forget(slot.body.replace(body));
             return Suspended::Kept;
         }
         let joined = self.finish(id);
@@ -225,7 +226,7 @@ impl Machines {
 
     /// Takes out a machine for good, to be dropped once no borrow is held. One that runs goes when
     /// it suspends.
-    pub(crate) fn abort(&mut self, id: MachineId) -> Option<Resting> {
+    pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.slot(id)?;
         let body = slot.body.take();
         match body {
@@ -247,7 +248,7 @@ impl Machines {
     }
 
     /// Takes out all machines, at shutdown.
-    pub(crate) fn take_all(&mut self) -> Vec<(MachineId, Option<Resting>)> {
+    pub(crate) fn take_all(&mut self) -> Vec<(MachineId, Option<Body>)> {
         let mut all = Vec::with_capacity(self.len());
         for (at, slot) in self.slots.iter_mut().enumerate() {
             if slot.generation != 0 {

@@ -22,17 +22,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
-use super::machine::{MachineId, Machines, Output, Resting, Suspended};
+use super::machine::{Body, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote, wake_quietly};
-use crate::reactor::{Reactor, Selector, Turn};
+use crate::reactor::{Poller, Reactor, Turn};
+use crate::sys::WithWaker;
 use crate::wheel::{Tick, Timers};
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
@@ -146,8 +147,8 @@ fn add(counter: &Cell<u64>, more: usize) {
 }
 
 impl Scheduler {
-    pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
-        let reactor = Reactor::carrying(selector, is_virtual);
+    pub(crate) fn new(poller: Poller, is_virtual: bool) -> Self {
+        let reactor = Reactor::carrying(poller, is_virtual);
         let remote = Arc::new(Remote::new(reactor.breaker()));
         Scheduler {
             reactor,
@@ -187,11 +188,11 @@ impl Scheduler {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let body = Box::pin(future);
-        let id = self
-            .machines
-            .borrow_mut()
-            .insert(body, |id| MachineWaker::waker(id, &self.remote));
+        let make = |id| -> Body {
+            let waker = MachineWaker::waker(id, &self.remote);
+            Box::pin(WithWaker::new(waker, future))
+        };
+        let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}");
@@ -331,14 +332,13 @@ impl Scheduler {
         if id == MachineId::ROOT {
             return self.wake_root();
         }
-        let Some(((mut body, waker), joined)) = self.machines.borrow_mut().start(id) else {
+        let Some(mut body) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        context::begin(id, &waker);
-        let run = || body.as_mut().run(&waker, joined, &self.output);
+        let run = || body.as_mut().run(id);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
-            let suspended = self.machines.borrow_mut().suspend(id, (body, waker));
+            let suspended = self.machines.borrow_mut().suspend(id, body);
             if let Suspended::Aborted { joined, body } = suspended {
                 context::end();
                 drop_quietly(body);
@@ -347,11 +347,18 @@ impl Scheduler {
             return;
         }
         context::end();
-        self.finish(id, (body, waker), ran.err());
+        self.finish(id, body, ran.err());
+    }
+
+    /// A task returned: kept if somebody joins it, else dropped, while it still counts as running.
+    pub(crate) fn returned<T: 'static>(&self, id: MachineId, returned: T) {
+        if self.machines.borrow_mut().is_joined(id) {
+            self.output.set(Some(Box::new(returned)));
+        }
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
-    fn finish(&self, id: MachineId, body: Resting, panicked: Option<Box<dyn Any + Send>>) {
+    fn finish(&self, id: MachineId, body: Body, panicked: Option<Box<dyn Any + Send>>) {
         log::trace!("done {id:?}");
         let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
@@ -391,6 +398,8 @@ impl Scheduler {
     #[cold]
     #[inline(never)]
     fn wake_foreign(&self, token_bits: u64, place: Place) {
+        // Whatever a stranger's waker does, the last machine has no part in it.
+        context::end();
         let slot = Parked::slot(token_bits);
         let is_it = |token| Parked::token_bits(token) == token_bits;
         let take = |resource: &Resource| resource.take_wakers(place);
