@@ -303,7 +303,9 @@ impl Fd {
     }
 
     pub(crate) fn forget_hang_up(&self, ticket: u32) {
-        self.link.carried().forget_hang_up(ticket);
+        if self.link.carried().forget_hang_up(ticket) {
+            self.link.unpark_hang_up();
+        }
     }
 
     // ---- deadlines ----

@@ -31,8 +31,10 @@ pub(crate) struct Core<W, T> {
     traits: Traits,
     /// Which harvest it is: stamps what it makes ready.
     pub(super) stamp: Cell<u16>,
-    /// The time of the last complete harvest: what had come by then has been handed out.
+    /// The time of a complete harvest: what had come by then has been handed out, and has run.
     pub(super) harvested: Cell<Tick>,
+    /// The time of the last complete harvest: what had come by then has been handed out.
+    pub(super) latest: Cell<Tick>,
     pub(crate) spin: Cell<Duration>,
     shut: Cell<bool>,
 }
@@ -72,6 +74,7 @@ impl<W, T> Core<W, T> {
             poller: RefCell::new(poller),
             stamp: Cell::new(0),
             harvested: Cell::new(Tick::ZERO),
+            latest: Cell::new(Tick::ZERO),
             spin: Cell::new(Duration::ZERO),
             shut: Cell::new(false),
         }
@@ -118,6 +121,13 @@ impl<W, T> Core<W, T> {
         // The clone ends the borrow: `f` may be anything.
         let registered = self.registry.borrow().in_slot(slot).cloned()?;
         is_it(registered.token).then(|| f(&registered.carried))
+    }
+
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let registry = self.registry.borrow();
+        registry
+            .iter()
+            .for_each(|registered| look(&registered.carried));
     }
 
     pub(crate) fn descriptors(&self) -> usize {

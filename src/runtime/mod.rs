@@ -163,8 +163,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Inside its own turn for what is dropped may spawn, or ask for the time.
-        let _entered = context::Entered::unless_inside(&self.scheduler);
+        // Inside its own turn, for what is dropped may spawn, or ask for the time.
+        let _entered = context::Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
     }
 }

@@ -181,6 +181,8 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        // Cloned out of the borrow: a waker's clone may run anything.
+        let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let old = match *hold {
             Hold::Queued(ticket) if extra.granted[direction as usize] == Some(ticket) => {
@@ -191,12 +193,12 @@ impl Resource {
             Hold::Queued(ticket) => {
                 let queue = &mut extra.queues[direction as usize];
                 let waiting = queue.iter_mut().find(|(queued, _)| *queued == ticket);
-                waiting.map(|(_, place)| std::mem::replace(place, waker.clone()))
+                waiting.map(|(_, place)| std::mem::replace(place, waker))
             }
             _ => {
                 let ticket = extra.tickets;
                 extra.tickets = ticket.wrapping_add(1);
-                extra.queues[direction as usize].push_back((ticket, waker.clone()));
+                extra.queues[direction as usize].push_back((ticket, waker));
                 self.locks.set(self.locks.get() | queued_bit(direction));
                 *hold = Hold::Queued(ticket);
                 None
@@ -269,8 +271,9 @@ impl Resource {
     /// Keeps a waker for a place; the one it replaces is dropped.
     #[cold]
     pub(crate) fn keep_waker(&self, direction: Direction, waker: &Waker) {
-        let place = &mut self.extra().borrow_mut().wakers[direction as usize];
-        let old = place.replace(waker.clone());
+        let waker = waker.clone();
+        let old = self.extra().borrow_mut().wakers[direction as usize].replace(waker);
+        // Out of the borrow, as all that runs anything.
         drop(old);
     }
 
@@ -287,19 +290,27 @@ impl Resource {
         }
     }
 
+    /// Takes out everybody, whatever they wait for, at the runtime's end.
+    pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
+        for place in [Place::Read, Place::Write, Place::HangUp] {
+            out.extend(self.take_wakers(place));
+        }
+    }
+
     /// Registers one more who waits for the peer to go, or renews its waker.
     pub(crate) fn await_hang_up(&self, ticket: &mut Option<u32>, waker: &Waker) {
+        let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let known = ticket.and_then(|ticket| {
             let mut all = extra.hung_up.iter_mut();
             all.find(|(waiting, _)| *waiting == ticket)
         });
         let old = match known {
-            Some((_, place)) => Some(std::mem::replace(place, waker.clone())),
+            Some((_, place)) => Some(std::mem::replace(place, waker)),
             None => {
                 let fresh = extra.tickets;
                 extra.tickets = fresh.wrapping_add(1);
-                extra.hung_up.push((fresh, waker.clone()));
+                extra.hung_up.push((fresh, waker));
                 *ticket = Some(fresh);
                 None
             }
@@ -308,15 +319,18 @@ impl Resource {
         drop(old);
     }
 
-    pub(crate) fn forget_hang_up(&self, ticket: u32) {
+    /// One less waits for the peer to go. Whether nobody does any more.
+    pub(crate) fn forget_hang_up(&self, ticket: u32) -> bool {
         let mut extra = self.extra().borrow_mut();
         let at = extra
             .hung_up
             .iter()
             .position(|(waiting, _)| *waiting == ticket);
         let gone = at.map(|at| extra.hung_up.swap_remove(at));
+        let was_last = extra.hung_up.is_empty();
         drop(extra);
         drop(gone);
+        was_last
     }
 
     /// Wakers kept here, in queues too: for the runtime's figures.
@@ -326,6 +340,7 @@ impl Resource {
         };
         let extra = extra.borrow();
         let queued: usize = extra.queues.iter().map(VecDeque::len).sum();
-        queued + extra.hung_up.len()
+        // The first of them is counted as parked.
+        queued + extra.hung_up.len().saturating_sub(1)
     }
 }

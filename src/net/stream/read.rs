@@ -12,6 +12,7 @@ use super::Stream;
 use super::read_with::ReadWith;
 use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
 use crate::reactor::Direction;
+use crate::runtime::context;
 use crate::runtime::resource::Hold;
 use crate::sys;
 
@@ -25,6 +26,7 @@ impl<K> Stream<K> {
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         Op::new(Reading, &self.fd, move |fd| {
             if buffer.is_empty() {
+                context::charge(0);
                 return Ok(0);
             }
             let asked = buffer.len().min(MOST_AT_ONCE);
@@ -46,6 +48,7 @@ impl<K> Stream<K> {
         Op::new(Reading, &self.fd, move |fd| {
             let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
             if asked == 0 {
+                context::charge(0);
                 return Ok(0);
             }
             let got = sys::receive_vectored(&fd.socket(), buffers)?;
@@ -113,7 +116,10 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| sys::peek(&fd.socket(), buffer))
+        Op::new(Reading, &self.fd, move |fd| {
+            context::charge(0);
+            sys::peek(&fd.socket(), buffer)
+        })
     }
 
     /// Waits until a read may succeed, or would say end of file or an error.
@@ -122,7 +128,10 @@ impl<K> Stream<K> {
     ///
     /// A timeout once the read deadline has passed; closed.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// Reads what is there without waiting.
