@@ -270,7 +270,17 @@ fn ipv6_and_a_socket_of_both_families_work() {
         assert_eq!((length, from), (4, own));
         both.send_to(b"back", from).await.unwrap();
         assert_eq!(v4.recv(&mut [0; 9]).await.unwrap(), 4);
+        let (other, address) = bound().await;
+        for (socket, to) in [(&v4, own), (&other, address)] {
+            both.connect(to).await.unwrap();
+            assert_eq!(both.send(b"hi").await.unwrap(), 2);
+            assert_eq!(socket.recv(&mut [0; 9]).await.unwrap(), 2);
+        }
 
+        let Ok(both) = UdpSocket::bind("[::]:0").await else {
+            return;
+        };
+        let port = both.local_addr().unwrap().port();
         if let Ok(v6) = UdpSocket::bind("[::1]:0").await {
             v6.send_to(b"six", ("::1", port)).await.unwrap();
             let (length, from) = both.recv_from(&mut [0; 9]).await.unwrap();
