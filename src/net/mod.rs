@@ -17,6 +17,7 @@ mod stream;
 mod tcp;
 mod udp;
 mod unix;
+mod unixgram;
 
 pub use addr::{Target, ToAddr};
 pub use datagram::Datagram;
@@ -28,4 +29,5 @@ pub use source::Source;
 pub use stream::Stream;
 pub use tcp::{Tcp, TcpListener, TcpStream};
 pub use udp::{Udp, UdpSocket};
-pub use unix::{Unix, UnixDatagram, UnixListener, UnixStream};
+pub use unix::{Unix, UnixListener, UnixStream};
+pub use unixgram::UnixDatagram;

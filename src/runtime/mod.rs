@@ -8,7 +8,7 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
-//! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -16,6 +16,7 @@ pub(crate) mod context;
 mod handle;
 mod join;
 mod machine;
+mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod sleeper;
