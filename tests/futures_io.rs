@@ -305,6 +305,32 @@ fn an_operation_takes_over_from_a_parked_poller_who_then_waits_its_turn() {
 }
 
 #[test]
+fn read_with_takes_over_from_a_parked_poller_too() {
+    run(async {
+        let (client, server) = pair().await;
+        let gone = Arc::new(Count::default());
+        // Nothing is known to be ready when `read_with` comes: it parks without a try.
+        assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
+        let poller = spawn({
+            let mut server = server.clone();
+            async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
+        });
+        yield_now().await;
+        let lent = spawn({
+            let server = server.clone();
+            async move { server.read_with(<[u8]>::len).await.unwrap() }
+        });
+        yield_now().await;
+        yield_now().await;
+        client.write_all(b"12").await.unwrap();
+        assert_eq!(lent.await.unwrap(), 2);
+        assert!(!poller.is_finished());
+        client.write_all(b"3").await.unwrap();
+        assert_eq!(poller.await.unwrap(), 1);
+    });
+}
+
+#[test]
 fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
     run(async {
         let (client, server) = pair().await;

@@ -89,6 +89,8 @@ fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
         let (client, server) = pair().await;
+        // Once the watchdog sleeps.
+        yield_now().await;
         let idle = runtime.stats().waiters;
         let waits = |server: &TcpStream| {
             let server = server.clone();

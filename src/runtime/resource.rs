@@ -131,6 +131,18 @@ impl Resource {
         }
     }
 
+    /// Whether no operation has the direction, and no poller waits for it.
+    #[inline]
+    pub(crate) fn is_free(&self, direction: Direction) -> bool {
+        self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0
+    }
+
+    /// Takes a direction that is free: see [`Resource::is_free`].
+    #[inline]
+    pub(crate) fn hold(&self, direction: Direction) {
+        self.locks.set(self.locks.get() | held_bit(direction));
+    }
+
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
@@ -231,6 +243,7 @@ impl Resource {
     }
 
     /// Whether an operation of this direction is under way.
+    #[inline]
     pub(crate) fn is_held(&self, direction: Direction) -> bool {
         self.locks.get() & held_bit(direction) != 0
     }
