@@ -5,7 +5,9 @@
 pub(crate) mod addr;
 mod dial;
 mod error;
+mod family;
 pub(crate) mod fd;
+mod hostport;
 mod listen;
 mod options;
 mod resolve;
