@@ -254,7 +254,8 @@ fn a_scope_can_be_awaited_again_and_by_whoever_polls_last() {
         let token = CancelToken::new();
         let mut waiting = Box::pin(token.canceled());
         // Polled here once, then handed to a task: it is the task that must wake.
-        poll_fn(|cx| Poll::Ready(assert!(waiting.as_mut().poll(cx).is_pending()))).await;
+        let polled = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
         let task = spawn(waiting);
         netpoller::yield_now().await;
         assert_eq!(figures(&token), (0, 1));
