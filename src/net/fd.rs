@@ -30,7 +30,7 @@ use crate::runtime::blocking;
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
-use crate::sys::{self, Handle};
+use crate::sys::Handle;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
@@ -46,9 +46,10 @@ impl Fd {
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = scheduler
-            .reactor
-            .open_carrying(&mut SourceFd(&raw), resource)?;
+        let link =
+            scheduler
+                .reactor
+                .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -56,7 +57,7 @@ impl Fd {
     /// Takes in a source that somebody else owns and reads.
     pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
         let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
-        let link = scheduler.reactor.open_carrying(source, resource)?;
+        let link = scheduler.reactor.open_carrying(source, resource, true)?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -65,7 +66,9 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = self.link.open_beside(&mut SourceFd(&raw), resource)?;
+        let link = self
+            .link
+            .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -103,10 +106,10 @@ impl Fd {
             return Poll::Pending;
         }
         loop {
-            if let Err(refusal) = self.link.check(direction) {
-                return Poll::Ready(Err(Failure::Refused(refusal)));
-            }
-            if !self.link.is_ready(direction) {
+            if !self.link.may_try(direction) {
+                if let Err(refusal) = self.link.check(direction) {
+                    return Poll::Ready(Err(Failure::Refused(refusal)));
+                }
                 self.park(direction, cx.waker());
                 return Poll::Pending;
             }
@@ -125,6 +128,28 @@ impl Fd {
                 }
             }
         }
+    }
+
+    /// Whether an operation that holds the direction may try at once.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> bool {
+        self.link.may_try(direction) && context::may_go_on()
+    }
+
+    /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
+    /// against waiting, and the waker is our own machine's: what an operation most often finds.
+    #[inline]
+    pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
+        let resource = self.link.carried();
+        if !self.link.must_wait(direction) || resource.is_held(direction) {
+            return false;
+        }
+        let Some(parked) = context::own_untraced(self.link.home(), waker) else {
+            return false;
+        };
+        resource.hold(direction);
+        self.link.park_again(direction, parked);
+        true
     }
 
     /// EAGAIN and EINTR are no errors: `None`, go round again.
@@ -153,14 +178,12 @@ impl Fd {
 
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
-        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
-        let _earlier = self.link.unpark(direction);
         let parked = match context::own(self.link.home(), waker) {
             Some(parked) => parked,
             None => self.keep_foreign(direction, waker),
         };
-        let outcome = self.link.park(direction, parked);
-        debug_assert_eq!(outcome, Park::Parked, "checked just before");
+        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
+        self.link.park_again(direction, parked);
         if log::log_enabled!(log::Level::Trace) {
             log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
         }
@@ -195,21 +218,45 @@ impl Fd {
     #[inline]
     pub(crate) fn moved(&self, direction: Direction, bytes: usize, asked: usize) {
         context::charge(bytes);
-        if bytes < asked
-            && asked < MOST_AT_ONCE
-            && bytes > 0
-            && self.network().is_tcp()
-            && self.link.short_means_drained()
-        {
+        self.fell_short(direction, bytes, asked);
+    }
+
+    #[inline]
+    fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
+        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
+    }
+
+    /// One read.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.resource().handle.receive(buffer)
+    }
+
+    /// One write without waiting. It is not charged: it follows on a read that was.
+    #[inline]
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
+            if let Ok(gone) = self.resource().handle.send(bytes) {
+                self.fell_short(Direction::Write, gone, bytes.len());
+                return Ok(gone);
+            }
+        }
+        self.try_send_with_care(bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_send_with_care(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.try_once(Direction::Write, |fd| fd.send(bytes))
     }
 
     /// One write, of no more than the system takes at once, and never a SIGPIPE.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(MOST_AT_ONCE)];
-        let gone = sys::send(&self.socket(), bytes)?;
+        let gone = self.resource().handle.send(bytes)?;
         self.moved(Direction::Write, gone, bytes.len());
         Ok(gone)
     }
@@ -261,14 +308,14 @@ impl Fd {
 
     // ---- deadlines ----
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
         when: Option<Instant>,
-    ) -> Result<(), Failure> {
+    ) -> io::Result<()> {
         if self.is_closed() {
-            return Err(Failure::Refused(Refusal::Closed));
+            return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
         }
         self.link.set_deadline(direction, when);
         Ok(())
@@ -451,25 +498,87 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
     }
 }
 
+/// Which operation an [`Op`] is; mostly known to the compiler, so that it costs nothing to carry.
+pub(crate) trait Kind: Copy {
+    fn name(self) -> &'static str;
+    fn direction(self) -> Direction;
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Reading;
+#[derive(Clone, Copy)]
+pub(crate) struct Writing;
+#[derive(Clone, Copy)]
+pub(crate) struct Accepting;
+#[derive(Clone, Copy)]
+pub(crate) struct Connecting;
+
+impl Kind for Reading {
+    fn name(self) -> &'static str {
+        "read"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Writing {
+    fn name(self) -> &'static str {
+        "write"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+impl Kind for Accepting {
+    fn name(self) -> &'static str {
+        "accept"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Connecting {
+    fn name(self) -> &'static str {
+        "connect"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+/// Whichever the caller asks for.
+impl Kind for Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Direction::Read => Reading.name(),
+            Direction::Write => Writing.name(),
+        }
+    }
+    fn direction(self) -> Direction {
+        self
+    }
+}
+
 /// One operation as a future: the loop above, with a try of its own.
-pub(crate) struct Op<'a, F> {
+pub(crate) struct Op<'a, K: Kind, F> {
+    kind: K,
     fd: &'a Fd,
-    name: &'static str,
-    direction: Direction,
     hold: Hold,
     attempt: F,
 }
 
-impl<'a, F> Op<'a, F> {
+impl<'a, K: Kind, F> Op<'a, K, F> {
     #[inline]
-    pub(crate) fn new<R>(fd: &'a Fd, name: &'static str, direction: Direction, attempt: F) -> Self
+    pub(crate) fn new<R>(kind: K, fd: &'a Fd, attempt: F) -> Self
     where
         F: FnMut(&Fd) -> io::Result<R>,
     {
         Op {
+            kind,
             fd,
-            name,
-            direction,
             hold: Hold::Free,
             attempt,
         }
@@ -477,9 +586,9 @@ impl<'a, F> Op<'a, F> {
 }
 
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
-impl<F> Unpin for Op<'_, F> {}
+impl<K: Kind, F> Unpin for Op<'_, K, F> {}
 
-impl<F, R> Future for Op<'_, F>
+impl<K: Kind, F, R> Future for Op<'_, K, F>
 where
     F: FnMut(&Fd) -> io::Result<R>,
 {
@@ -488,20 +597,20 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Op { fd, hold, .. } = this;
-        match fd.poll(this.direction, hold, cx, &mut this.attempt) {
+        let (kind, fd) = (this.kind, this.fd);
+        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
-            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(this.name, failure, 0))),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),
         }
     }
 }
 
-impl<F> Drop for Op<'_, F> {
+impl<K: Kind, F> Drop for Op<'_, K, F> {
     #[inline]
     fn drop(&mut self) {
         if self.hold != Hold::Free {
-            self.fd.give_up(self.direction, &mut self.hold);
+            self.fd.give_up(self.kind.direction(), &mut self.hold);
         }
     }
 }

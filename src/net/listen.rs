@@ -17,7 +17,7 @@ use super::addr::{ToAddr, unmapped};
 use super::dial::{Asked, Control};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Fd, Op};
+use super::fd::{Accepting, Fd, Op};
 use super::options;
 use super::resolve::{self, Purpose, Resolution, Resolver};
 use super::stream::Stream;
@@ -254,7 +254,7 @@ impl Listener<Tcp> {
     ///
     /// Dropping it loses no connection.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
-        Op::new(&self.fd, "accept", Direction::Read, |fd| {
+        Op::new(Accepting, &self.fd, |fd| {
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
             let fd = fd.open_beside(connection, fd.network())?;
@@ -288,8 +288,7 @@ impl<K> Listener<K> {
     ///
     /// Closed.
     pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Read, when);
-        set.map_err(|failure| self.fd.error("set", failure, 0))
+        self.fd.set_deadline(Direction::Read, when)
     }
 
     /// Closes the listener, for every handle, and frees the port before it returns. Whoever is

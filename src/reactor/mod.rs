@@ -17,7 +17,10 @@
 mod clock;
 mod core;
 mod descriptor;
+mod poller;
+mod registry;
 mod selector;
+mod turn;
 
 use std::fmt;
 use std::io;
@@ -32,6 +35,7 @@ use crate::wheel::Tick;
 
 use self::core::{Core, Registered};
 pub use descriptor::{Direction, Park, Readiness, Refusal};
+pub(crate) use poller::Poller;
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
 
 /// What one turn of the loop did.
@@ -88,12 +92,15 @@ impl<W> Reactor<W> {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn new() -> io::Result<Self> {
-        Ok(Reactor::with(Box::new(MioSelector::new()?)))
+        Ok(Reactor::carrying(
+            Poller::System(MioSelector::new()?),
+            false,
+        ))
     }
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::carrying(selector, false)
+        Reactor::carrying(Poller::given(selector), false)
     }
 
     /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
@@ -102,24 +109,26 @@ impl<W> Reactor<W> {
     ///
     /// The selector's, and `OutOfMemory` when all slots are taken.
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.open_carrying(source, ())
+        self.open_carrying(source, (), false)
     }
 }
 
 impl<W, T> Reactor<W, T> {
     /// A reactor whose descriptors carry a `T`, on the real or on a virtual clock.
-    pub(crate) fn carrying(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
+    pub(crate) fn carrying(poller: Poller, is_virtual: bool) -> Self {
         Reactor {
-            core: Rc::new(Core::new(selector, is_virtual)),
+            core: Rc::new(Core::new(poller, is_virtual)),
         }
     }
 
+    /// As [`Reactor::open`]; `guarded` if a short read or write never proves anything there.
     pub(crate) fn open_carrying(
         &self,
         source: &mut dyn Source,
         carried: T,
+        guarded: bool,
     ) -> io::Result<Descriptor<W, T>> {
-        let registered = self.core.open(source, carried)?;
+        let registered = self.core.open(source, carried, guarded)?;
         Ok(Descriptor { registered })
     }
 
@@ -178,7 +187,7 @@ impl<W, T> Reactor<W, T> {
     /// Ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
         Breaker {
-            inner: self.core.selector.borrow().breaker(),
+            inner: self.core.poller.borrow().breaker(),
         }
     }
 
@@ -197,7 +206,7 @@ impl<W, T> Reactor<W, T> {
     ///
     /// Deadlines do not make it readable: wait on it no longer than [`Reactor::next_timeout`].
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        self.core.selector.borrow().descriptor().map(f)
+        self.core.poller.borrow().descriptor().map(f)
     }
 
     pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
@@ -367,7 +376,7 @@ impl<W, T> Descriptor<W, T> {
     ///
     /// A deadline that has passed expires at once; one that had expired revives. On an evicted
     /// descriptor it changes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         self.registered.set_deadline(direction, when);
     }
@@ -408,13 +417,33 @@ impl<W, T> Descriptor<W, T> {
         &self,
         source: &mut dyn Source,
         carried: T,
+        guarded: bool,
     ) -> io::Result<Descriptor<W, T>> {
-        let registered = self.registered.core.open(source, carried)?;
+        let registered = self.registered.core.open(source, carried, guarded)?;
         Ok(Descriptor { registered })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.registered.state.is_closed()
+    }
+
+    /// Whether nothing speaks against a try: open, not expired, and ready as far as is known.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> bool {
+        self.registered.state.may_try(direction)
+    }
+
+    /// Whether nothing speaks against waiting: open, not expired, and not ready.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        self.registered.state.must_wait(direction)
+    }
+
+    /// As [`park`](Descriptor::park), for one operation at a time that has just been refused
+    /// nothing and found not ready: it takes the place, from itself if it was there.
+    #[inline]
+    pub(crate) fn park_again(&self, direction: Direction, w: W) {
+        self.registered.state.park_again(direction, w);
     }
 
     pub(crate) fn assume_ready(&self, readiness: Readiness) {

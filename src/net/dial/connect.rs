@@ -13,9 +13,8 @@ use super::{Dial, OpError};
 use crate::endpoints::{Addr, End};
 use crate::net::error::Cause;
 use crate::net::family;
-use crate::net::fd::{Fd, Op};
+use crate::net::fd::{Connecting, Fd, Op};
 use crate::net::options;
-use crate::reactor::Direction;
 use crate::runtime::context;
 
 /// How often a dial is repeated that went wrong by the system's own choice of a port.
@@ -58,7 +57,7 @@ impl Dial<'_> {
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
         let fd = context::with("dialling", open).map_err(call("netpoll"))?;
         if under_way {
-            let connected = Op::new(&fd, "connect", Direction::Write, is_connected).await;
+            let connected = Op::new(Connecting, &fd, is_connected).await;
             // The dial has names of its own to add; only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,
