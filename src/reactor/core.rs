@@ -97,7 +97,7 @@ impl<W, T> Core<W, T> {
             carried,
         });
         self.registry.borrow_mut().insert(registered.clone());
-        log::trace!("open {token:?}");
+        log::trace!("open {token:?}, {} bytes", size_of::<Registered<W, T>>());
         Ok(registered)
     }
 
