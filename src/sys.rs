@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
 
-use socket2::{SockAddr, SockRef, Socket};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 /// An owned descriptor that can be closed through a shared reference, exactly once.
 ///
@@ -180,6 +180,20 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
     // closes only when it goes itself.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A new socket, non-blocking and close-on-exec.
+pub(crate) fn socket(domain: Domain, kind: Type) -> io::Result<Socket> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    {
+        Socket::new(domain, kind.nonblocking(), None)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let socket = Socket::new(domain, kind, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
 }
 
 /// `accept4`: the connection comes non-blocking and close-on-exec in one call where it can.

@@ -73,13 +73,13 @@ struct Stack {
 fn stack() -> &'static Stack {
     static STACK: OnceLock<Stack> = OnceLock::new();
     STACK.get_or_init(|| Stack {
-        v4: Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None).is_ok(),
+        v4: Socket::new(Domain::IPV4, Type::STREAM, None).is_ok(),
         mapped: binds_mapped().is_ok(),
     })
 }
 
 fn binds_mapped() -> std::io::Result<()> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM.cloexec(), None)?;
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
     socket.bind(&loopback.into())

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::addr::{ToAddr, unmapped};
 use super::dial::{Asked, Control};
@@ -172,12 +172,8 @@ impl ListenConfig {
     fn listen(&self, network: Network, address: SocketAddr) -> Result<Fd, Cause> {
         let (address, only_v6) = family::to_bind(network, address, self.only_v6);
         let call = |name| move |error| Cause::system(name, error);
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            None,
-        )
-        .map_err(call("socket"))?;
+        let socket = sys::socket(Domain::for_address(address), Type::STREAM);
+        let socket = socket.map_err(call("socket"))?;
         let set = call("setsockopt");
         if let Some(only) = only_v6 {
             socket.set_only_v6(only).map_err(set)?;

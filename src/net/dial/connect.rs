@@ -16,6 +16,7 @@ use crate::net::family;
 use crate::net::fd::{Connecting, Fd, Op};
 use crate::net::options;
 use crate::runtime::context;
+use crate::sys;
 
 /// How often a dial is repeated that went wrong by the system's own choice of a port.
 const MORE_TRIES: usize = 2;
@@ -71,8 +72,7 @@ impl Dial<'_> {
 
     /// A socket with its options, shown to the hook, and bound if that was asked for.
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
-        let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, None);
+        let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
         let set = call("setsockopt");
         socket.set_tcp_nodelay(true).map_err(&set)?;
