@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod cancel;
 mod endpoints;
 pub mod net;
 pub mod reactor;
@@ -10,6 +11,7 @@ mod sys;
 pub mod time;
 pub mod wheel;
 
+pub use cancel::{CancelError, CancelToken};
 pub use endpoints::Addr;
 pub use net::{
     Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
