@@ -30,6 +30,7 @@ use crate::runtime::blocking;
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::shortage;
 use crate::sys::{self, Handle};
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
@@ -205,6 +206,11 @@ impl Fd {
         }
     }
 
+    /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.link.short_means_drained()
+    }
+
     /// One write, of no more than the system takes at once, and never a SIGPIPE.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -292,6 +298,7 @@ impl Fd {
         if let Some(fd) = self.detach() {
             let lingers = self.link.carried().may_linger() && lingers(&fd);
             close_fd(fd, lingers);
+            shortage::descriptor_closed();
         }
         Ok(())
     }

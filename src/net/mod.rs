@@ -3,6 +3,7 @@
 //! May touch: the runtime and what is below. Mirrors Go's `net` and `internal/poll`.
 
 pub(crate) mod addr;
+mod copy;
 mod dial;
 mod error;
 pub(crate) mod fd;
@@ -14,6 +15,7 @@ mod stream;
 mod tcp;
 
 pub use addr::{Target, ToAddr};
+pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_bidirectional};
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
 pub use listen::{ListenConfig, Listener};

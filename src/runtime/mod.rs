@@ -9,6 +9,7 @@
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
 //! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
+//! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -18,6 +19,7 @@ mod join;
 mod machine;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
+pub(crate) mod shortage;
 pub(crate) mod sleeper;
 mod waker;
 
