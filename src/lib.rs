@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod endpoints;
+mod heartbeat;
 pub mod net;
 pub mod reactor;
 mod runtime;
@@ -11,6 +12,7 @@ pub mod time;
 pub mod wheel;
 
 pub use endpoints::Addr;
+pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
     Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
     ToAddr,
