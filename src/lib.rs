@@ -15,7 +15,7 @@ pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
     Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
-    ToAddr,
+    ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream,
 };
 pub use reactor::{Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{

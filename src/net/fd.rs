@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -47,9 +47,10 @@ impl Fd {
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = scheduler
-            .reactor
-            .open_carrying(&mut SourceFd(&raw), resource)?;
+        let link =
+            scheduler
+                .reactor
+                .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -57,7 +58,7 @@ impl Fd {
     /// Takes in a source that somebody else owns and reads.
     pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
         let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
-        let link = scheduler.reactor.open_carrying(source, resource)?;
+        let link = scheduler.reactor.open_carrying(source, resource, true)?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -66,7 +67,13 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = self.link.open_beside(&mut SourceFd(&raw), resource)?;
+        if self.resource().may_linger() {
+            // An accepted socket inherits it.
+            resource.note_linger();
+        }
+        let link = self
+            .link
+            .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -104,10 +111,10 @@ impl Fd {
             return Poll::Pending;
         }
         loop {
-            if let Err(refusal) = self.link.check(direction) {
-                return Poll::Ready(Err(Failure::Refused(refusal)));
-            }
-            if !self.link.is_ready(direction) {
+            if !self.link.may_try(direction) {
+                if let Err(refusal) = self.link.check(direction) {
+                    return Poll::Ready(Err(Failure::Refused(refusal)));
+                }
                 self.park(direction, cx.waker());
                 return Poll::Pending;
             }
@@ -126,6 +133,43 @@ impl Fd {
                 }
             }
         }
+    }
+
+    /// One operation of a poller, which has no future to hold the direction between two polls: it
+    /// waits while an operation holds it, and else parks without holding it.
+    pub(crate) fn poll_unheld<R>(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let resource = self.link.carried();
+        if let Err(refusal) = self.link.check(direction) {
+            drop(resource.take_poller(direction));
+            return Poll::Ready(Err(Failure::Refused(refusal)));
+        }
+        if self.poll_release(direction, cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut hold = Hold::Free;
+        let polled = self.poll_step(direction, &mut hold, cx, attempt);
+        resource.release(direction, &mut hold);
+        if polled.is_pending() {
+            resource.keep_poller(direction, cx.waker());
+        }
+        polled
+    }
+
+    /// Waits until no operation holds the direction. The last poller wins: an earlier one's waker
+    /// goes.
+    pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
+        let resource = self.link.carried();
+        drop(resource.take_poller(direction));
+        if self.is_closed() || !resource.is_held(direction) {
+            return Poll::Ready(());
+        }
+        resource.keep_poller(direction, cx.waker());
+        Poll::Pending
     }
 
     /// EAGAIN and EINTR are no errors: `None`, go round again.
@@ -154,14 +198,12 @@ impl Fd {
 
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
-        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
-        let _earlier = self.link.unpark(direction);
         let parked = match context::own(self.link.home(), waker) {
             Some(parked) => parked,
             None => self.keep_foreign(direction, waker),
         };
-        let outcome = self.link.park(direction, parked);
-        debug_assert_eq!(outcome, Park::Parked, "checked just before");
+        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
+        self.link.park_again(direction, parked);
         if log::log_enabled!(log::Level::Trace) {
             log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
         }
@@ -196,12 +238,7 @@ impl Fd {
     #[inline]
     pub(crate) fn moved(&self, direction: Direction, bytes: usize, asked: usize) {
         context::charge(bytes);
-        if bytes < asked
-            && asked < MOST_AT_ONCE
-            && bytes > 0
-            && self.network().is_tcp()
-            && self.link.short_means_drained()
-        {
+        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
     }
@@ -291,16 +328,21 @@ impl Fd {
         if self.is_closed() {
             return Err(Failure::Refused(Refusal::Closed));
         }
-        // While the socket can still tell: errors of other handles will want to name it.
-        if self.link.handles() > 2 {
-            self.learn_endpoints();
-        }
-        if let Some(fd) = self.detach() {
-            let lingers = self.link.carried().may_linger() && lingers(&fd);
-            close_fd(fd, lingers);
-            shortage::descriptor_closed();
-        }
+        // While the socket can still tell: later errors will want to name it.
+        self.learn_endpoints();
+        self.shut();
         Ok(())
+    }
+
+    fn shut(&self) {
+        let resource = self.link.carried();
+        // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
+        drop(resource.attach(None));
+        match self.detach() {
+            Some(fd) if resource.may_linger() => close_fd(fd),
+            closed => drop(closed),
+        }
+        shortage::descriptor_closed();
     }
 
     /// Takes the socket out of the runtime; the other handles find it closed.
@@ -314,9 +356,12 @@ impl Fd {
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let resource = self.link.carried();
         let places = [Place::Read, Place::Write, Place::HangUp];
+        let directions = [Direction::Read, Direction::Write];
+        let pollers = directions.map(|direction| resource.take_poller(direction));
         let wakers: Vec<Waker> = places
             .into_iter()
             .flat_map(|place| resource.take_wakers(place))
+            .chain(pollers.into_iter().flatten())
             .collect();
         if let Err(error) = self.link.close(source) {
             log::debug!("the selector would not forget a descriptor: {error}");
@@ -362,6 +407,16 @@ impl Fd {
         f(&self.socket()).map_err(Failure::System)
     }
 
+    /// Lends the descriptor itself; a close that comes meanwhile is put off until it is back.
+    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        self.resource().note_linger();
+        let lent = self.resource().handle.with(f, close_fd);
+        lent.ok_or(Failure::Refused(Refusal::Closed))
+    }
+
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
         let endpoints = &self.resource().endpoints;
@@ -392,15 +447,12 @@ impl Fd {
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
         let call = match op {
             "set" => "setsockopt",
+            "get" => "getsockopt",
             op => op,
-        };
-        let cause = match failure {
-            Failure::Refused(refusal) => Cause::from(refusal),
-            Failure::System(error) => Cause::system(call, error),
         };
         OpError {
             written,
-            ..self.name_error(op, cause)
+            ..self.name_error(op, failure.cause(call))
         }
         .into()
     }
@@ -414,7 +466,7 @@ impl Fd {
     fn name_error(&self, op: &'static str, cause: Cause) -> OpError {
         let (source, addr) = match op {
             // A listener has one end, and Go names that as the address.
-            "accept" | "set" => (None, self.endpoint(End::Local)),
+            "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
             _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
         };
         OpError {
@@ -433,7 +485,7 @@ impl Drop for Fd {
     fn drop(&mut self) {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
-            let _ = self.close();
+            self.shut();
         }
     }
 }
@@ -451,32 +503,103 @@ fn lingers(fd: &OwnedFd) -> bool {
     matches!(linger, Ok(Some(wait)) if !wait.is_zero())
 }
 
-fn close_fd(fd: OwnedFd, lingers: bool) {
-    if lingers {
-        // A lingering close blocks even on a non-blocking socket: not in the loop.
+impl Failure {
+    pub(crate) fn cause(self, call: &'static str) -> Cause {
+        match self {
+            Failure::Refused(refusal) => Cause::from(refusal),
+            Failure::System(error) => Cause::system(call, error),
+        }
+    }
+}
+
+/// A lingering close blocks even on a non-blocking socket: not in the loop.
+fn close_fd(fd: OwnedFd) {
+    if lingers(&fd) {
         blocking::run(Box::new(move || drop(fd)));
     }
 }
 
+/// Which operation an [`Op`] is; mostly known to the compiler, so that it costs nothing to carry.
+pub(crate) trait Kind: Copy {
+    fn name(self) -> &'static str;
+    fn direction(self) -> Direction;
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Reading;
+#[derive(Clone, Copy)]
+pub(crate) struct Writing;
+#[derive(Clone, Copy)]
+pub(crate) struct Accepting;
+#[derive(Clone, Copy)]
+pub(crate) struct Connecting;
+
+impl Kind for Reading {
+    fn name(self) -> &'static str {
+        "read"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Writing {
+    fn name(self) -> &'static str {
+        "write"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+impl Kind for Accepting {
+    fn name(self) -> &'static str {
+        "accept"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Connecting {
+    fn name(self) -> &'static str {
+        "connect"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+/// Whichever the caller asks for.
+impl Kind for Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Direction::Read => Reading.name(),
+            Direction::Write => Writing.name(),
+        }
+    }
+    fn direction(self) -> Direction {
+        self
+    }
+}
+
 /// One operation as a future: the loop above, with a try of its own.
-pub(crate) struct Op<'a, F> {
+pub(crate) struct Op<'a, K: Kind, F> {
+    kind: K,
     fd: &'a Fd,
-    name: &'static str,
-    direction: Direction,
     hold: Hold,
     attempt: F,
 }
 
-impl<'a, F> Op<'a, F> {
+impl<'a, K: Kind, F> Op<'a, K, F> {
     #[inline]
-    pub(crate) fn new<R>(fd: &'a Fd, name: &'static str, direction: Direction, attempt: F) -> Self
+    pub(crate) fn new<R>(kind: K, fd: &'a Fd, attempt: F) -> Self
     where
         F: FnMut(&Fd) -> io::Result<R>,
     {
         Op {
+            kind,
             fd,
-            name,
-            direction,
             hold: Hold::Free,
             attempt,
         }
@@ -484,9 +607,9 @@ impl<'a, F> Op<'a, F> {
 }
 
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
-impl<F> Unpin for Op<'_, F> {}
+impl<K: Kind, F> Unpin for Op<'_, K, F> {}
 
-impl<F, R> Future for Op<'_, F>
+impl<K: Kind, F, R> Future for Op<'_, K, F>
 where
     F: FnMut(&Fd) -> io::Result<R>,
 {
@@ -495,20 +618,20 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Op { fd, hold, .. } = this;
-        match fd.poll(this.direction, hold, cx, &mut this.attempt) {
+        let (kind, fd) = (this.kind, this.fd);
+        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
-            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(this.name, failure, 0))),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),
         }
     }
 }
 
-impl<F> Drop for Op<'_, F> {
+impl<K: Kind, F> Drop for Op<'_, K, F> {
     #[inline]
     fn drop(&mut self) {
         if self.hold != Hold::Free {
-            self.fd.give_up(self.direction, &mut self.hold);
+            self.fd.give_up(self.kind.direction(), &mut self.hold);
         }
     }
 }

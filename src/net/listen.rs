@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{ToAddr, unmapped};
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Op};
+use super::fd::{Accepting, Fd, Op};
 use super::options;
 use super::resolve::{self, Purpose};
 use super::stream::Stream;
@@ -152,25 +152,6 @@ impl<K> Clone for Listener<K> {
 }
 
 impl Listener<Tcp> {
-    /// Takes over a listener of std's, as it is set.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-        listener.set_nonblocking(true)?;
-        let open = |scheduler: &_| Fd::open(scheduler, listener.into(), Network::Tcp);
-        let fd = context::with("TcpListener::from_std", open)?;
-        Ok(Listener {
-            fd,
-            kind: PhantomData,
-        })
-    }
-
     /// Waits for a connection, and says from where it comes.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
@@ -185,7 +166,7 @@ impl Listener<Tcp> {
     ///
     /// Dropping it loses no connection.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
-        Op::new(&self.fd, "accept", Direction::Read, |fd| {
+        Op::new(Accepting, &self.fd, |fd| {
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
             let fd = fd.open_beside(connection, fd.network())?;
@@ -212,6 +193,13 @@ impl Listener<Tcp> {
 }
 
 impl<K> Listener<K> {
+    pub(super) fn new(fd: Fd) -> Self {
+        Listener {
+            fd,
+            kind: PhantomData,
+        }
+    }
+
     /// When accepting fails with a timeout; `None` for never. See
     /// [`Stream::set_read_deadline`].
     ///
@@ -247,7 +235,7 @@ impl<K> fmt::Debug for Listener<K> {
 }
 
 /// One connection; those that the peer gave up meanwhile are passed over.
-fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
+pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
     loop {
         match sys::accept(socket) {
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}

@@ -4,19 +4,25 @@
 
 pub(crate) mod addr;
 mod copy;
+mod datagram;
 mod dial;
 mod error;
 pub(crate) mod fd;
+mod futures_io;
 mod listen;
 mod options;
+mod raw;
 mod resolve;
 mod serve;
 mod source;
 mod stream;
 mod tcp;
+mod udp;
+mod unix;
 
 pub use addr::{Target, ToAddr};
 pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_bidirectional};
+pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
 pub use listen::{ListenConfig, Listener};
@@ -25,3 +31,5 @@ pub use serve::{Accept, Serve, ServeCounters};
 pub use source::Source;
 pub use stream::Stream;
 pub use tcp::{Tcp, TcpListener, TcpStream};
+pub use udp::{Udp, UdpSocket};
+pub use unix::{Unix, UnixDatagram, UnixListener, UnixStream};

@@ -12,7 +12,21 @@
 //! | Granted(t) | ticket t has it, and has not been polled since | `release` with a queue | Held by `acquire` of t; on to the next by `forget` of t |
 //!
 //! First come, first served. Illegal: releasing what one does not hold.
+//!
+//! # The poller, one for each direction
+//!
+//! Who calls `poll_read` or `poll_write` has no future of ours to hold the lock between two calls,
+//! or to give it up when dropped. So a poller never holds it while it waits: it leaves its waker.
+//!
+//! | state | meaning | who moves it there | on to |
+//! |---|---|---|---|
+//! | None | no poller waits | `take_poller` | Waiting |
+//! | Waiting | its waker is kept | `keep_poller`, after a try without luck or a lock that was held | Waiting with another waker by `keep_poller`: the last wins; None when an operation takes the direction over or gives it back, at a close, or when the poller is done |
+//!
+//! Readiness and deadlines find a poller in the descriptor's parking place, if its direction was
+//! free; whoever takes the place over wakes it, so that it comes back and finds the lock held.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -109,15 +123,19 @@ pub(crate) struct Extra {
     wakers: [Option<Waker>; 2],
     /// Those who wait for the peer to go.
     hung_up: Vec<(u32, Waker)>,
+    /// The pollers that wait, by direction.
+    pollers: [Option<Waker>; 2],
     queues: [VecDeque<(u32, Waker)>; 2],
     granted: [Option<u32>; 2],
     tickets: u32,
+    /// What ends with the socket.
+    attached: Option<Box<dyn Any>>,
 }
 
 pub(crate) struct Resource {
     pub(crate) handle: Handle,
     pub(crate) endpoints: Endpoints,
-    /// One bit a direction: held; one more: somebody is queued.
+    /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
     /// Somebody set a linger, or had the descriptor in hand and may have.
     may_linger: Cell<bool>,
@@ -130,6 +148,10 @@ const fn held_bit(direction: Direction) -> u8 {
 
 const fn queued_bit(direction: Direction) -> u8 {
     4 << direction as u8
+}
+
+const fn poller_bit(direction: Direction) -> u8 {
+    16 << direction as u8
 }
 
 impl Resource {
@@ -156,6 +178,15 @@ impl Resource {
         self.may_linger.set(true);
     }
 
+    /// Keeps what is to be dropped when the socket is closed, such as a Unix listener's path; what
+    /// was kept before comes back.
+    pub(crate) fn attach(&self, attached: Option<Box<dyn Any>>) -> Option<Box<dyn Any>> {
+        if attached.is_none() && self.extra.get().is_none() {
+            return None;
+        }
+        std::mem::replace(&mut self.extra().borrow_mut().attached, attached)
+    }
+
     // ---- the lock ----
 
     /// Takes the direction, or queues for it. True once it is held.
@@ -163,7 +194,7 @@ impl Resource {
     pub(crate) fn acquire(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
         match hold {
             Hold::Held => true,
-            Hold::Free if self.locks.get() & held_bit(direction) == 0 => {
+            Hold::Free if self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0 => {
                 self.locks.set(self.locks.get() | held_bit(direction));
                 *hold = Hold::Held;
                 true
@@ -175,22 +206,27 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        if *hold == Hold::Free && !self.is_held(direction) {
+            return self.take_over(direction, hold);
+        }
+        let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let old = match *hold {
             Hold::Queued(ticket) if extra.granted[direction as usize] == Some(ticket) => {
                 extra.granted[direction as usize] = None;
                 *hold = Hold::Held;
+                drop(extra);
                 return true;
             }
             Hold::Queued(ticket) => {
                 let queue = &mut extra.queues[direction as usize];
                 let waiting = queue.iter_mut().find(|(queued, _)| *queued == ticket);
-                waiting.map(|(_, place)| std::mem::replace(place, waker.clone()))
+                waiting.map(|(_, place)| std::mem::replace(place, waker))
             }
             _ => {
                 let ticket = extra.tickets;
                 extra.tickets = ticket.wrapping_add(1);
-                extra.queues[direction as usize].push_back((ticket, waker.clone()));
+                extra.queues[direction as usize].push_back((ticket, waker));
                 self.locks.set(self.locks.get() | queued_bit(direction));
                 *hold = Hold::Queued(ticket);
                 None
@@ -201,12 +237,22 @@ impl Resource {
         false
     }
 
+    /// Takes a direction that only a poller waits on: it will come back, and find it held.
+    fn take_over(&self, direction: Direction, hold: &mut Hold) -> bool {
+        self.locks.set(self.locks.get() | held_bit(direction));
+        *hold = Hold::Held;
+        if let Some(poller) = self.take_poller(direction) {
+            poller.wake();
+        }
+        true
+    }
+
     /// Gives the direction back, to whoever queued first.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, hold: &mut Hold) {
         debug_assert_eq!(*hold, Hold::Held, "released a lock that was not held");
         *hold = Hold::Free;
-        if self.locks.get() & queued_bit(direction) == 0 {
+        if self.locks.get() & (queued_bit(direction) | poller_bit(direction)) == 0 {
             self.locks.set(self.locks.get() & !held_bit(direction));
         } else {
             self.pass_on(direction);
@@ -223,9 +269,12 @@ impl Resource {
         }
         extra.granted[direction as usize] = next.as_ref().map(|(ticket, _)| *ticket);
         drop(extra);
-        match next {
-            Some((_, waker)) => waker.wake(),
-            None => self.locks.set(self.locks.get() & !held_bit(direction)),
+        if let Some((_, waker)) = next {
+            return waker.wake();
+        }
+        self.locks.set(self.locks.get() & !held_bit(direction));
+        if let Some(poller) = self.take_poller(direction) {
+            poller.wake();
         }
     }
 
@@ -257,13 +306,33 @@ impl Resource {
         self.locks.get() & held_bit(direction) != 0
     }
 
+    // ---- the poller ----
+
+    /// Keeps a poller's waker until its direction can be tried again.
+    pub(crate) fn keep_poller(&self, direction: Direction, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.extra().borrow_mut().pollers[direction as usize].replace(waker);
+        self.locks.set(self.locks.get() | poller_bit(direction));
+        drop(old);
+    }
+
+    /// Takes the poller's waker out, to be woken or dropped.
+    #[inline]
+    pub(crate) fn take_poller(&self, direction: Direction) -> Option<Waker> {
+        if self.locks.get() & poller_bit(direction) == 0 {
+            return None;
+        }
+        self.locks.set(self.locks.get() & !poller_bit(direction));
+        self.extra().borrow_mut().pollers[direction as usize].take()
+    }
+
     // ---- foreign wakers ----
 
     /// Keeps a waker for a place; the one it replaces is dropped.
     #[cold]
     pub(crate) fn keep_waker(&self, direction: Direction, waker: &Waker) {
-        let place = &mut self.extra().borrow_mut().wakers[direction as usize];
-        let old = place.replace(waker.clone());
+        let waker = waker.clone();
+        let old = self.extra().borrow_mut().wakers[direction as usize].replace(waker);
         drop(old);
     }
 
@@ -282,17 +351,18 @@ impl Resource {
 
     /// Registers one more who waits for the peer to go, or renews its waker.
     pub(crate) fn await_hang_up(&self, ticket: &mut Option<u32>, waker: &Waker) {
+        let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let known = ticket.and_then(|ticket| {
             let mut all = extra.hung_up.iter_mut();
             all.find(|(waiting, _)| *waiting == ticket)
         });
         let old = match known {
-            Some((_, place)) => Some(std::mem::replace(place, waker.clone())),
+            Some((_, place)) => Some(std::mem::replace(place, waker)),
             None => {
                 let fresh = extra.tickets;
                 extra.tickets = fresh.wrapping_add(1);
-                extra.hung_up.push((fresh, waker.clone()));
+                extra.hung_up.push((fresh, waker));
                 *ticket = Some(fresh);
                 None
             }
@@ -319,6 +389,14 @@ impl Resource {
         };
         let extra = extra.borrow();
         let queued: usize = extra.queues.iter().map(VecDeque::len).sum();
-        queued + extra.hung_up.len()
+        // A poller whose direction is free is in the parking place, and counted there.
+        let held =
+            |direction| self.is_held(direction) && extra.pollers[direction as usize].is_some();
+        let both = [Direction::Read, Direction::Write];
+        let pollers = both
+            .into_iter()
+            .filter(|&direction| held(direction))
+            .count();
+        queued + extra.hung_up.len() + pollers
     }
 }
