@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::io::{AssertAsync, AsyncReadExt, Cursor};
-use netpoller::net::{self, Relay};
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::net::{self, Relay, Stream};
+use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ fn noise(count: usize) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
-async fn read_all(stream: &TcpStream) -> Vec<u8> {
+async fn read_all<K>(stream: &Stream<K>) -> Vec<u8> {
     let mut all = Vec::new();
     let mut more = true;
     while more {
@@ -87,6 +87,37 @@ fn every_byte_arrives_in_order_and_is_counted() {
         assert_eq!(net::copy(&a, &b).await.unwrap(), 16 << 20);
         b.close_write().unwrap();
         assert!(writing.await.unwrap() == reading.await.unwrap());
+    });
+}
+
+#[test]
+fn every_byte_arrives_between_unix_and_tcp_streams_in_any_combination() {
+    run(async {
+        let sent = Rc::new(noise(3 << 20));
+        let (unix_source, a) = UnixStream::pair().unwrap();
+        let (b, tcp_source) = pair().await;
+        let (tcp_sink, c) = pair().await;
+        let (unix_between, d) = UnixStream::pair().unwrap();
+        let (unix_sink, e) = UnixStream::pair().unwrap();
+        // Unix to TCP to TCP to Unix to Unix.
+        let copies = [
+            spawn(async move { Relay::new().run(&a, &b).await }),
+            spawn(async move { Relay::new().run(&tcp_source, &tcp_sink).await }),
+            spawn(async move { Relay::new().run(&c, &d).await }),
+            spawn(async move { Relay::new().run(&unix_between, &e).await }),
+        ];
+        let bytes = sent.clone();
+        let writing = spawn(async move {
+            unix_source.write_all(&bytes).await.unwrap();
+            unix_source.close_write().unwrap();
+            assert_eq!(unix_source.read(&mut [0]).await.unwrap(), 0);
+        });
+        assert!(read_all(&unix_sink).await == *sent);
+        unix_sink.close().unwrap();
+        for copy in copies {
+            assert_eq!(copy.await.unwrap().unwrap(), (3 << 20, 0));
+        }
+        writing.await.unwrap();
     });
 }
 

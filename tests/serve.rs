@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use netpoller::net::{self, Accept, Serve};
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::{
+    NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time, yield_now,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -67,6 +69,23 @@ fn every_connection_is_served_at_once_until_the_listener_is_closed() {
         (runtime.stats().descriptors, runtime.stats().waiters),
         (0, 0)
     );
+}
+
+#[test]
+fn unix_listeners_serve_too() {
+    run(async {
+        let name = format!("netpoller-serve-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let accepting = listener.clone();
+        let echo = async |stream: UnixStream, _| net::copy(&stream, &stream).await;
+        let serving = spawn(async move { accepting.serve(echo).await });
+        let client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"ping").await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        listener.close().unwrap();
+        serving.await.unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -25,6 +25,7 @@ use super::error::NetError;
 use super::fd::Fd;
 use super::listen::Listener;
 use super::tcp::{Tcp, TcpListener, TcpStream};
+use super::unix::{Unix, UnixListener, UnixStream};
 use crate::runtime;
 use crate::runtime::shortage::UntilClosed;
 use crate::time;
@@ -67,16 +68,32 @@ impl Accept for TcpListener {
     }
 }
 
-impl Listener<Tcp> {
+impl Accept for UnixListener {
+    type Connection = UnixStream;
+    type Peer = std::os::unix::net::SocketAddr;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, Self::Peer)>> {
+        Listener::<Unix>::accept(self)
+    }
+
+    fn closed(&self) -> impl Future<Output = ()> {
+        Closed::new(&self.fd)
+    }
+}
+
+impl<K> Listener<K>
+where
+    Self: Accept,
+{
     /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of
     /// its own: [`Serve`] with its defaults.
     ///
     /// # Errors
     ///
     /// As [`Serve::run`].
-    pub fn serve<H, F>(&self, handler: H) -> impl Future<Output = io::Result<()>> + use<H, F>
+    pub fn serve<H, F>(&self, handler: H) -> impl Future<Output = io::Result<()>> + use<K, H, F>
     where
-        H: FnMut(TcpStream, SocketAddr) -> F,
+        H: FnMut(<Self as Accept>::Connection, <Self as Accept>::Peer) -> F,
         F: Future + 'static,
         F::Output: 'static,
     {

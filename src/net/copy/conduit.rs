@@ -19,9 +19,7 @@ use std::os::fd::AsFd;
 
 use super::pipe::Pipe;
 use crate::net::fd::Fd;
-use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::sys;
 
 /// A buffer's length: half of what a machine may move before it yields.
 const LENGTH: usize = 64 * 1024;
@@ -61,9 +59,9 @@ impl Conduit {
                 // End of file; or so it says at an urgent byte, whatever comes behind that. A
                 // plain read goes past it, and knows.
                 Ok(0) => {}
-                // Likewise: for splice, a stream at an urgent byte has nothing, ever.
+                // Likewise: for splice, a TCP stream at an urgent byte has nothing, ever.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if fd.short_means_drained() {
+                    if fd.short_means_drained() || !fd.network().is_tcp() {
                         pipe.give_back();
                         return Err(error);
                     }
@@ -73,11 +71,7 @@ impl Conduit {
             }
             pipe.give_back();
         }
-        Conduit::fill(|bytes| {
-            let got = sys::receive(&fd.socket(), bytes)?;
-            fd.moved(Direction::Read, got, bytes.len());
-            Ok(got)
-        })
+        Conduit::fill(|bytes| fd.receive(bytes))
     }
 
     /// Fills a buffer with what `read` has; of nothing (end of file) an empty conduit comes.
