@@ -93,8 +93,8 @@ impl Conduit {
 
     // ---- draining ----
 
-    /// One write to a socket. How much it took.
-    pub(super) fn write_to(&mut self, fd: &Fd) -> io::Result<usize> {
+    /// One write to a socket. How much it took; and `may_splice` is taken back once it can't be.
+    pub(super) fn write_to(&mut self, fd: &Fd, may_splice: &mut bool) -> io::Result<usize> {
         if let Conduit::Pipe(pipe) = self {
             match pipe.drain(fd.socket().as_fd()) {
                 Ok(gone) => {
@@ -102,7 +102,10 @@ impl Conduit {
                     self.settle();
                     return moving(gone);
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.spill()?,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    *may_splice = false;
+                    self.spill()?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -164,5 +167,28 @@ fn moving(gone: usize) -> io::Result<usize> {
     match gone {
         0 => Err(io::ErrorKind::WriteZero.into()),
         gone => Ok(gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_in_a_pipe_can_be_spilled_into_memory() {
+        let Some(mut pipe) = Pipe::take() else { return };
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"on their way").unwrap();
+        assert_eq!(pipe.fill(theirs.as_fd()).unwrap(), 12);
+        let mut conduit = Conduit::Pipe(pipe);
+        conduit.spill().unwrap();
+        let mut out = Vec::new();
+        while !conduit.is_empty() {
+            let write = |bytes: &[u8]| out.write(&bytes[..bytes.len().min(5)]);
+            conduit.drain(write).unwrap();
+        }
+        assert_eq!(out, b"on their way");
     }
 }

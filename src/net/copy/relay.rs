@@ -102,6 +102,7 @@ impl Relay {
             b,
             forth: Transfer::new(AtEnd::Close),
             back: Transfer::new(AtEnd::Close),
+            back_first: false,
             linger: self.linger,
             lingering: None,
         }
@@ -114,6 +115,8 @@ struct Relaying<A: CopySource + CopySink, B: CopySource + CopySink> {
     b: B,
     forth: Transfer,
     back: Transfer,
+    /// They share a budget: whichever comes second may find it used up, so they take turns.
+    back_first: bool,
     linger: Option<Duration>,
     lingering: Option<Lingering>,
 }
@@ -125,6 +128,24 @@ struct Lingering {
 }
 
 impl<A: CopySource + CopySink, B: CopySource + CopySink> Relaying<A, B> {
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.back_first = !self.back_first;
+        let mut pending = false;
+        for backwards in [self.back_first, !self.back_first] {
+            let polled = if backwards {
+                self.back.poll(self.b.reader(), self.a.writer(), cx)?
+            } else {
+                self.forth.poll(self.a.reader(), self.b.writer(), cx)?
+            };
+            pending |= polled.is_pending();
+        }
+        if pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     fn written(&self) -> u64 {
         self.forth.written() + self.back.written()
     }
@@ -160,11 +181,7 @@ impl<A: CopySource + CopySink, B: CopySource + CopySink> Future for Relaying<A, 
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (reader, writer) = (this.a.reader(), this.b.writer());
-        let forth = this.forth.poll(reader, writer, cx)?;
-        let (reader, writer) = (this.b.reader(), this.a.writer());
-        let back = this.back.poll(reader, writer, cx)?;
-        if forth.is_pending() || back.is_pending() {
+        if this.poll_both(cx)?.is_pending() {
             if this.poll_linger(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -163,7 +163,8 @@ impl Transfer {
             let gone = match &mut writer.0 {
                 WriteEnd::Stream(fd) => {
                     let conduit = &mut self.conduit;
-                    let write = |fd: &Fd| conduit.write_to(fd);
+                    let may_splice = &mut self.may_splice;
+                    let write = |fd: &Fd| conduit.write_to(fd, may_splice);
                     let step = fd.poll_step(Direction::Write, &mut self.writing, cx, write);
                     match ready!(step) {
                         Ok(gone) => gone,
