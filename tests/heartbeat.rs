@@ -34,10 +34,13 @@ async fn read_ping(stream: &TcpStream) {
     assert_eq!(&ping, b"ping");
 }
 
+/// What was written, and when.
+type Line = (Instant, Vec<u8>);
+
 /// Notes what is written to it, and when; takes so many bytes at once, and fails when told to.
 #[derive(Clone)]
 struct Paper {
-    written: Rc<RefCell<Vec<(Instant, Vec<u8>)>>>,
+    written: Rc<RefCell<Vec<Line>>>,
     flushed: Rc<Cell<usize>>,
     at_once: usize,
     torn: Rc<Cell<bool>>,
