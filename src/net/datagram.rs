@@ -59,7 +59,7 @@ impl<K> Datagram<K> {
     /// whose peer's port is closed says `connection refused`, once, and lives on.
     pub fn recv(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         Op::new(Reading, &self.fd, move |fd| {
-            let got = sys::receive(&fd.socket(), buffer)?;
+            let got = fd.receive(buffer)?;
             context::charge(got);
             Ok(got)
         })
@@ -72,7 +72,7 @@ impl<K> Datagram<K> {
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let tried = self.fd.try_once(Direction::Read, |fd| {
-            let got = sys::receive(&fd.socket(), buffer)?;
+            let got = fd.receive(buffer)?;
             context::charge(got);
             Ok(got)
         });

@@ -47,7 +47,7 @@ impl<K> AsyncRead for &Stream<K> {
         if buffer.is_empty() && !self.fd.is_closed() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_reading(cx, |fd| fd.receive(buffer))
+        self.poll_reading(cx, |fd| fd.read_some(buffer))
     }
 
     fn poll_read_vectored(
@@ -58,7 +58,7 @@ impl<K> AsyncRead for &Stream<K> {
         if buffers.iter().all(|buffer| buffer.is_empty()) && !self.fd.is_closed() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_reading(cx, |fd| fd.receive_vectored(buffers))
+        self.poll_reading(cx, |fd| fd.read_some_vectored(buffers))
     }
 }
 

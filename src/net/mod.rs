@@ -19,6 +19,7 @@ mod stream;
 mod tcp;
 mod udp;
 mod unix;
+mod unixgram;
 
 pub use addr::{Target, ToAddr};
 pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_bidirectional};
@@ -32,4 +33,5 @@ pub use source::Source;
 pub use stream::Stream;
 pub use tcp::{Tcp, TcpListener, TcpStream};
 pub use udp::{Udp, UdpSocket};
-pub use unix::{Unix, UnixDatagram, UnixListener, UnixStream};
+pub use unix::{Unix, UnixListener, UnixStream};
+pub use unixgram::UnixDatagram;

@@ -95,8 +95,11 @@ impl Datagram<Udp> {
     }
 
     fn connect_to(&self, address: SocketAddr) -> Result<(), Cause> {
-        let to = self.system_addr(address);
-        let connected = self.fd.with_socket(|socket| socket.connect(&to));
+        let connected = self.fd.with_socket(|socket| {
+            // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
+            let ipv6 = socket.local_addr()?.is_ipv6();
+            socket.connect(&system_addr(address, ipv6))
+        });
         connected.map_err(|failure| failure.cause("connect"))?;
         let endpoints = &self.fd.resource().endpoints;
         endpoints.forget();
@@ -128,7 +131,7 @@ impl Datagram<Udp> {
             target => self.resolve_peer(target).await?,
         };
         self.check_unconnected(&Addr::Socket(address))?;
-        let to = self.system_addr(address);
+        let to = system_addr(address, self.is_ipv6());
         self.send_to_system(message, &to, Addr::Socket(address))
             .await
     }
@@ -143,16 +146,6 @@ impl Datagram<Udp> {
         match addresses.iter().find(fits).or(addresses.first()) {
             Some(&address) => Ok(address),
             None => Err(op_error("write", name, no_address())),
-        }
-    }
-
-    /// As the socket's own family has it: a socket of both takes IPv4 in IPv6 clothes.
-    fn system_addr(&self, address: SocketAddr) -> SockAddr {
-        match address {
-            SocketAddr::V4(v4) if self.is_ipv6() => {
-                SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
-            }
-            address => address.into(),
         }
     }
 
@@ -184,6 +177,16 @@ impl Datagram<Udp> {
             Some(Addr::Socket(address)) => Ok(address),
             _ => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+}
+
+/// As the socket's own family has it: a socket of both takes IPv4 in IPv6 clothes.
+fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
+    match address {
+        SocketAddr::V4(v4) if ipv6 => {
+            SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+        }
+        address => address.into(),
     }
 }
 

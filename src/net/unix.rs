@@ -1,4 +1,4 @@
-//! Unix sockets: streams and listeners, by path.
+//! Unix sockets: streams and listeners, by path; and the names of all Unix sockets.
 //!
 //! May touch: fd.rs, stream.rs, listen.rs. Mirrors Go's `net/unixsock.go` and
 //! `net/unixsock_posix.go`.
@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::addr;
-use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::fd::{Accepting, Fd, Op};
 use super::listen::{self, Listener};
@@ -25,7 +24,8 @@ use crate::endpoints::{Addr, End, Network};
 use crate::runtime::context;
 use crate::sys;
 
-/// The kind of a [`UnixStream`], a [`UnixListener`] and a [`UnixDatagram`].
+/// The kind of a [`UnixStream`], a [`UnixListener`] and a
+/// [`UnixDatagram`](crate::UnixDatagram).
 #[derive(Debug)]
 pub enum Unix {}
 
@@ -54,9 +54,6 @@ pub type UnixStream = Stream<Unix>;
 /// # }
 /// ```
 pub type UnixListener = Listener<Unix>;
-
-/// A Unix datagram socket: see [`Datagram`] for the rest of what it can do.
-pub type UnixDatagram = Datagram<Unix>;
 
 impl Stream<Unix> {
     /// Connects to `path`. On Linux, `@name` is a name in the abstract namespace.
@@ -223,127 +220,6 @@ impl Drop for Unlink {
     }
 }
 
-impl Datagram<Unix> {
-    /// Binds a socket to `path`, which stays when the socket is closed. On Linux, `@name` is a
-    /// name in the abstract namespace.
-    ///
-    /// # Errors
-    ///
-    /// An [`OpError`] with `listen` as its operation; `address already in use` if the path exists.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
-        let path = path.as_ref();
-        let open = || {
-            let call = |name| move |error| Cause::system(name, error);
-            let on = system_addr(path)?;
-            let socket = sys::socket(Domain::UNIX, Type::DGRAM).map_err(call("socket"))?;
-            socket.bind(&on).map_err(call("bind"))?;
-            take_in("UnixDatagram::bind", socket, Network::Unixgram)
-        };
-        let fd = open().map_err(|cause| op_error("listen", Network::Unixgram, path, cause))?;
-        fd.endpoint(End::Local);
-        Ok(Datagram::new(fd))
-    }
-
-    /// A socket without a name: it can send, and can't be answered.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn unbound() -> io::Result<UnixDatagram> {
-        Datagram::<Unix>::from_std(std::os::unix::net::UnixDatagram::unbound()?)
-    }
-
-    /// Two sockets, connected to each other.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (one, other) = std::os::unix::net::UnixDatagram::pair()?;
-        Ok((
-            Datagram::<Unix>::from_std(one)?,
-            Datagram::<Unix>::from_std(other)?,
-        ))
-    }
-
-    /// Connects: from now on the socket sends to `path`, and receives from there only.
-    ///
-    /// # Errors
-    ///
-    /// An [`OpError`] with `dial` as its operation.
-    pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let path = path.as_ref();
-        let connect = || {
-            let to = system_addr(path)?;
-            let connected = self.fd.with_socket(|socket| socket.connect(&to));
-            connected.map_err(|failure| failure.cause("connect"))
-        };
-        connect().map_err(|cause| op_error("dial", Network::Unixgram, path, cause))?;
-        let endpoints = &self.fd.resource().endpoints;
-        endpoints.forget();
-        endpoints.set(End::Peer, Addr::Path(path.to_owned()));
-        Ok(())
-    }
-
-    /// Receives a message, and says from where it comes; the sender may have no name.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Datagram::recv).
-    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (got, from) = self.recv_from_system(buffer).await?;
-        Ok((got, std_name(&addr::unix_name(&from))?))
-    }
-
-    /// Sends a message to `path`; waits while the receiver has no room for it. All of it goes, or
-    /// nothing.
-    ///
-    /// The system tells an unconnected socket of room only when one of its own messages is
-    /// received: set a deadline, or connect, where others may have filled the receiver's queue.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Datagram::send); if the socket is connected.
-    pub async fn send_to(&self, message: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
-        let path = path.as_ref();
-        let name = Addr::Path(path.to_owned());
-        self.check_unconnected(&name)?;
-        let to =
-            system_addr(path).map_err(|cause| op_error("write", Network::Unixgram, path, cause))?;
-        self.send_to_system(message, &to, name).await
-    }
-
-    /// Our end's address.
-    ///
-    /// # Errors
-    ///
-    /// Closed, if it was not asked for before.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        std_addr(&self.fd, End::Local)
-    }
-
-    /// The peer's address.
-    ///
-    /// # Errors
-    ///
-    /// Not connected.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        std_addr(&self.fd, End::Peer)
-    }
-}
-
 // ---- names ----
 
 fn is_abstract(path: &Path) -> bool {
@@ -352,7 +228,7 @@ fn is_abstract(path: &Path) -> bool {
 }
 
 /// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
-fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
+pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
     let name = path.as_os_str().as_bytes();
     if name.contains(&0) {
@@ -368,7 +244,7 @@ fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
 }
 
 /// As std has it.
-fn std_name(path: &Path) -> io::Result<SocketAddr> {
+pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let [b'@', name @ ..] = path.as_os_str().as_bytes() {
         #[cfg(target_os = "android")]
@@ -380,14 +256,14 @@ fn std_name(path: &Path) -> io::Result<SocketAddr> {
     SocketAddr::from_pathname(path)
 }
 
-fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
+pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
     match fd.endpoint(end) {
         Some(Addr::Path(path)) => std_name(&path),
         _ => Err(io::ErrorKind::NotConnected.into()),
     }
 }
 
-fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
+pub(super) fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
     OpError {
         op,
         net: network.name(),
@@ -399,7 +275,7 @@ fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io
     .into()
 }
 
-fn take_in(what: &str, socket: Socket, network: Network) -> Result<Fd, Cause> {
+pub(super) fn take_in(what: &str, socket: Socket, network: Network) -> Result<Fd, Cause> {
     let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
     context::with(what, open).map_err(|error| Cause::system("epoll_ctl", error))
 }

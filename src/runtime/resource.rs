@@ -29,84 +29,12 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::task::Waker;
 
-use super::machine::MachineId;
+pub(crate) use super::parked::{Parked, Place, Who};
 use crate::endpoints::Endpoints;
-use crate::reactor::{Direction, Token};
+use crate::reactor::Direction;
 use crate::sys::Handle;
-
-/// What is parked on a descriptor: a machine's id, or the note that a waker is kept beside it.
-///
-/// One word: the top bit tells the two apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parked(NonZeroU64);
-
-const FOREIGN: u64 = 1 << 63;
-const PLACE_SHIFT: u32 = 61;
-const TOKEN_MASK: u64 = (1 << PLACE_SHIFT) - 1;
-
-/// Which of a descriptor's places a foreign waker waits in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Read = 0,
-    Write = 1,
-    HangUp = 2,
-}
-
-impl From<Direction> for Place {
-    fn from(direction: Direction) -> Place {
-        match direction {
-            Direction::Read => Place::Read,
-            Direction::Write => Place::Write,
-        }
-    }
-}
-
-/// A [`Parked`] taken apart.
-pub(crate) enum Who {
-    Machine(MachineId),
-    Foreign { token_bits: u64, place: Place },
-}
-
-impl Parked {
-    #[inline]
-    pub(crate) fn machine(id: MachineId) -> Self {
-        Parked(id.bits())
-    }
-
-    pub(crate) fn foreign(token: Token, place: Place) -> Self {
-        let bits = FOREIGN | (place as u64) << PLACE_SHIFT | Self::token_bits(token);
-        Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
-    }
-
-    /// As much of a token as fits: the slot, and the generation less its top three bits.
-    pub(crate) fn token_bits(token: Token) -> u64 {
-        token.0 as u64 & TOKEN_MASK
-    }
-
-    /// The slot in what is kept of a token.
-    pub(crate) fn slot(token_bits: u64) -> usize {
-        Token(token_bits as usize).slot()
-    }
-
-    #[inline]
-    pub(crate) fn who(self) -> Who {
-        let bits = self.0.get();
-        if bits & FOREIGN == 0 {
-            return Who::Machine(MachineId::from_bits(self.0));
-        }
-        Who::Foreign {
-            token_bits: bits & TOKEN_MASK,
-            place: match bits >> PLACE_SHIFT & 3 {
-                0 => Place::Read,
-                1 => Place::Write,
-                _ => Place::HangUp,
-            },
-        }
-    }
-}
 
 /// How far an operation is with its direction's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +131,18 @@ impl Resource {
         }
     }
 
+    /// Whether no operation has the direction, and no poller waits for it.
+    #[inline]
+    pub(crate) fn is_free(&self, direction: Direction) -> bool {
+        self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0
+    }
+
+    /// Takes a direction that is free: see [`Resource::is_free`].
+    #[inline]
+    pub(crate) fn hold(&self, direction: Direction) {
+        self.locks.set(self.locks.get() | held_bit(direction));
+    }
+
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
@@ -239,9 +179,10 @@ impl Resource {
 
     /// Takes a direction that only a poller waits on: it will come back, and find it held.
     fn take_over(&self, direction: Direction, hold: &mut Hold) -> bool {
+        // First, for dropping or waking a waker may run anything.
         self.locks.set(self.locks.get() | held_bit(direction));
         *hold = Hold::Held;
-        if let Some(poller) = self.take_poller(direction) {
+        if let Some(poller) = self.take_poller_and(direction, true) {
             poller.wake();
         }
         true
@@ -302,6 +243,7 @@ impl Resource {
     }
 
     /// Whether an operation of this direction is under way.
+    #[inline]
     pub(crate) fn is_held(&self, direction: Direction) -> bool {
         self.locks.get() & held_bit(direction) != 0
     }
@@ -322,8 +264,21 @@ impl Resource {
         if self.locks.get() & poller_bit(direction) == 0 {
             return None;
         }
+        self.take_poller_and(direction, !self.is_held(direction))
+    }
+
+    /// While no operation has the direction (`free`), a waker parked there is the poller's as well.
+    fn take_poller_and(&self, direction: Direction, free: bool) -> Option<Waker> {
         self.locks.set(self.locks.get() & !poller_bit(direction));
-        self.extra().borrow_mut().pollers[direction as usize].take()
+        let mut extra = self.extra().borrow_mut();
+        let poller = extra.pollers[direction as usize].take();
+        let parked = match free {
+            true => extra.wakers[direction as usize].take(),
+            false => None,
+        };
+        drop(extra);
+        drop(parked);
+        poller
     }
 
     // ---- foreign wakers ----

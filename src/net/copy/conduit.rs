@@ -71,7 +71,7 @@ impl Conduit {
             }
             pipe.give_back();
         }
-        Conduit::fill(|bytes| fd.receive(bytes))
+        Conduit::fill(|bytes| fd.read_some(bytes))
     }
 
     /// Fills a buffer with what `read` has; of nothing (end of file) an empty conduit comes.

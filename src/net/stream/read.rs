@@ -3,56 +3,31 @@
 //! May touch: fd.rs. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
 //! `io.ReadFull`.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
+use super::read_with::ReadWith;
 use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::resource::Hold;
 use crate::sys;
 
-/// Room to read into, lent to one read after the other on this thread.
-type Buffer = Box<[u8; BUFFER]>;
-
-/// What one read takes at most: half of what a socket's receive buffer holds by default, and no
-/// more than the caches like.
-const BUFFER: usize = 64 * 1024;
-
-thread_local! {
-    static LENT: Cell<Option<Buffer>> = const { Cell::new(None) };
-}
-
-/// Takes the buffer, for a borrow would not do: a closure that reads again gets another.
-#[inline]
-fn take_buffer() -> Buffer {
-    LENT.take().unwrap_or_else(new_buffer)
-}
-
-#[cold]
-fn new_buffer() -> Buffer {
-    match vec![0; BUFFER].into_boxed_slice().try_into() {
-        Ok(buffer) => buffer,
-        Err(_) => unreachable!("it is of that length"),
-    }
-}
-
 impl Fd {
     /// One read, of no more than the system takes at once.
     #[inline]
-    pub(in crate::net) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(in crate::net) fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let asked = buffer.len().min(MOST_AT_ONCE);
-        let got = sys::receive(&self.socket(), &mut buffer[..asked])?;
+        let got = self.receive(&mut buffer[..asked])?;
         self.moved(Direction::Read, got, asked);
         Ok(got)
     }
 
-    /// As [`Fd::receive`], into several buffers.
-    pub(in crate::net) fn receive_vectored(
+    /// As [`Fd::read_some`], into several buffers.
+    pub(in crate::net) fn read_some_vectored(
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> io::Result<usize> {
@@ -77,7 +52,7 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffer.is_empty();
-        let read = Op::new(Reading, &self.fd, move |fd| fd.receive(buffer));
+        let read = Op::new(Reading, &self.fd, move |fd| fd.read_some(buffer));
         self.unless(nothing, read)
     }
 
@@ -91,7 +66,7 @@ impl<K> Stream<K> {
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffers.iter().all(|buffer| buffer.is_empty());
-        let read = Op::new(Reading, &self.fd, move |fd| fd.receive_vectored(buffers));
+        let read = Op::new(Reading, &self.fd, move |fd| fd.read_some_vectored(buffers));
         self.unless(nothing, read)
     }
 
@@ -139,18 +114,7 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let mut f = Some(f);
-        Op::new(Reading, &self.fd, move |fd| {
-            let mut buffer = take_buffer();
-            let got = sys::receive(&fd.socket(), &mut buffer[..]);
-            let result = got.map(|got| {
-                fd.moved(Direction::Read, got, BUFFER);
-                let f = f.take().expect("an operation that is done is not polled");
-                f(&buffer[..got])
-            });
-            LENT.set(Some(buffer));
-            result
-        })
+        ReadWith::new(&self.fd, f)
     }
 
     /// Reads without taking the bytes out: the next read sees them again.
@@ -182,7 +146,7 @@ impl<K> Stream<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Read, |fd| fd.receive(buffer));
+        let tried = self.fd.try_once(Direction::Read, |fd| fd.read_some(buffer));
         tried.map_err(|failure| self.error("read", failure))
     }
 }
@@ -207,7 +171,7 @@ impl Future for ReadExact<'_> {
                 .fd
                 .poll_step(Direction::Read, &mut this.hold, cx, |fd| match nothing {
                     true => Ok(0),
-                    false => fd.receive(rest),
+                    false => fd.read_some(rest),
                 });
             let result = match step {
                 // Nothing is asked for, so there is nothing to wait for either.
