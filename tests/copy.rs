@@ -295,7 +295,7 @@ fn the_sink_is_written_to_by_others_between_steps() {
 #[test]
 fn a_copy_that_is_dropped_while_it_waits_loses_nothing() {
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
+    let body = async {
         let (source, a) = pair().await;
         let (b, _sink) = pair().await;
         for _ in 0..100 {
@@ -307,7 +307,9 @@ fn a_copy_that_is_dropped_while_it_waits_loses_nothing() {
         a.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"still here");
         b.write_all(b"and not locked").await.unwrap();
-    });
+    };
+    let watched = runtime.block_on(async { time::timeout(30 * SECOND, body).await });
+    watched.expect("hangs");
     assert_eq!(runtime.stats().waiters, 0);
 }
 

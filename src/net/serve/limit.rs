@@ -75,7 +75,7 @@ impl Drop for Permit {
     }
 }
 
-/// What a [`Serve`] has done and does.
+/// What a [`Serve`](super::Serve) has done and does.
 #[derive(Clone)]
 pub struct ServeCounters(pub(super) Rc<Limit>);
 
