@@ -4,6 +4,7 @@
 
 pub mod cancel;
 mod endpoints;
+mod heartbeat;
 pub mod net;
 pub mod reactor;
 mod runtime;
@@ -13,9 +14,10 @@ pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
 pub use endpoints::Addr;
+pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
-    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
-    ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream,
+    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Relay, Serve, Source, TcpListener,
+    TcpStream, ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream, copy, copy_bidirectional,
 };
 pub use reactor::{Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
