@@ -16,6 +16,8 @@
 //! | `writing.rs` | many buffers, big ones, many writers, short ones |
 //! | `errors.rs` | which operation, which addresses, in which words |
 
+mod aftermath;
+mod closing;
 mod deadlines;
 mod test_conn;
 mod timeouts;
