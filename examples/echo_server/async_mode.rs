@@ -85,31 +85,41 @@ async fn connection(stream: TcpStream, server: Rc<Server>, key: usize) {
     drop(gone);
 }
 
+/// What became of the bytes that were read.
+enum Echoed {
+    All,
+    End,
+    /// The kernel did not take this: it is copied, and written before more is read.
+    Rest(Box<Vec<u8>>),
+}
+
 /// Echoes until end of file, which is passed on.
 async fn echo(stream: &TcpStream, server: &Server) -> io::Result<()> {
     loop {
         if let Some(limit) = server.limit() {
             stream.set_read_deadline(Some(time::now() + limit))?;
         }
-        // What the kernel does not take at once is copied, and written before more is read.
-        let rest = stream.read_with(|bytes| {
+        let echoed = stream.read_with(|bytes| {
             server.bytes.set(server.bytes.get() + bytes.len() as u64);
-            match bytes {
-                [] => Ok(None),
-                bytes => match stream.try_write(bytes) {
-                    Ok(gone) => Ok(Some(bytes[gone..].to_vec())),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        Ok(Some(bytes.to_vec()))
-                    }
-                    Err(error) => Err(error),
-                },
-            }
+            echo_at_once(stream, bytes)
         });
-        match rest.await?? {
-            None => return stream.close_write(),
-            Some(rest) if rest.is_empty() => {}
-            Some(rest) => stream.write_all(&rest).await?,
+        match echoed.await? {
+            Echoed::All => {}
+            Echoed::Rest(rest) => stream.write_all(&rest).await?,
+            Echoed::End => return stream.close_write(),
         }
+    }
+}
+
+fn echo_at_once(stream: &TcpStream, bytes: &[u8]) -> Echoed {
+    if bytes.is_empty() {
+        return Echoed::End;
+    }
+    match stream.try_write(bytes) {
+        Ok(gone) if gone == bytes.len() => Echoed::All,
+        Ok(gone) => Echoed::Rest(Box::new(bytes[gone..].to_vec())),
+        // Full, or broken: writing what is left will wait, or say so.
+        Err(_) => Echoed::Rest(Box::new(bytes.to_vec())),
     }
 }
 

@@ -11,13 +11,12 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::ToAddr;
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Op};
+use super::fd::{Connecting, Fd, Op};
 use super::options;
 use super::resolve::{self, Purpose};
 use super::stream::Stream;
 use super::tcp::TcpStream;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::Direction;
 use crate::runtime::context;
 
 /// How to dial: Go's `net.Dialer`.
@@ -100,7 +99,7 @@ impl Dialer {
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
         let fd = context::with("dialling", open).map_err(call("epoll_ctl"))?;
         if under_way {
-            let connected = Op::new(&fd, "connect", Direction::Write, |fd| {
+            let connected = Op::new(Connecting, &fd, |fd| {
                 let socket = fd.socket();
                 if let Some(error) = socket.take_error()? {
                     return Err(error);

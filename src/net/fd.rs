@@ -48,7 +48,7 @@ impl Fd {
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
         let link = scheduler
             .reactor
-            .open_carrying(&mut SourceFd(&raw), resource)?;
+            .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -56,7 +56,7 @@ impl Fd {
     /// Takes in a source that somebody else owns and reads.
     pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
         let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
-        let link = scheduler.reactor.open_carrying(source, resource)?;
+        let link = scheduler.reactor.open_carrying(source, resource, true)?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -65,7 +65,9 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = self.link.open_beside(&mut SourceFd(&raw), resource)?;
+        let link = self
+            .link
+            .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -103,10 +105,10 @@ impl Fd {
             return Poll::Pending;
         }
         loop {
-            if let Err(refusal) = self.link.check(direction) {
-                return Poll::Ready(Err(Failure::Refused(refusal)));
-            }
-            if !self.link.is_ready(direction) {
+            if !self.link.may_try(direction) {
+                if let Err(refusal) = self.link.check(direction) {
+                    return Poll::Ready(Err(Failure::Refused(refusal)));
+                }
                 self.park(direction, cx.waker());
                 return Poll::Pending;
             }
@@ -153,14 +155,12 @@ impl Fd {
 
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
-        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
-        let _earlier = self.link.unpark(direction);
         let parked = match context::own(self.link.home(), waker) {
             Some(parked) => parked,
             None => self.keep_foreign(direction, waker),
         };
-        let outcome = self.link.park(direction, parked);
-        debug_assert_eq!(outcome, Park::Parked, "checked just before");
+        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
+        self.link.park_again(direction, parked);
         if log::log_enabled!(log::Level::Trace) {
             log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
         }
@@ -198,7 +198,6 @@ impl Fd {
         if bytes < asked
             && asked < MOST_AT_ONCE
             && bytes > 0
-            && self.network().is_tcp()
             && self.link.short_means_drained()
         {
             self.link.drained(direction);
@@ -451,25 +450,87 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
     }
 }
 
+/// Which operation an [`Op`] is; mostly known to the compiler, so that it costs nothing to carry.
+pub(crate) trait Kind: Copy {
+    fn name(self) -> &'static str;
+    fn direction(self) -> Direction;
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Reading;
+#[derive(Clone, Copy)]
+pub(crate) struct Writing;
+#[derive(Clone, Copy)]
+pub(crate) struct Accepting;
+#[derive(Clone, Copy)]
+pub(crate) struct Connecting;
+
+impl Kind for Reading {
+    fn name(self) -> &'static str {
+        "read"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Writing {
+    fn name(self) -> &'static str {
+        "write"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+impl Kind for Accepting {
+    fn name(self) -> &'static str {
+        "accept"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+}
+
+impl Kind for Connecting {
+    fn name(self) -> &'static str {
+        "connect"
+    }
+    fn direction(self) -> Direction {
+        Direction::Write
+    }
+}
+
+/// Whichever the caller asks for.
+impl Kind for Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Direction::Read => Reading.name(),
+            Direction::Write => Writing.name(),
+        }
+    }
+    fn direction(self) -> Direction {
+        self
+    }
+}
+
 /// One operation as a future: the loop above, with a try of its own.
-pub(crate) struct Op<'a, F> {
+pub(crate) struct Op<'a, K: Kind, F> {
+    kind: K,
     fd: &'a Fd,
-    name: &'static str,
-    direction: Direction,
     hold: Hold,
     attempt: F,
 }
 
-impl<'a, F> Op<'a, F> {
+impl<'a, K: Kind, F> Op<'a, K, F> {
     #[inline]
-    pub(crate) fn new<R>(fd: &'a Fd, name: &'static str, direction: Direction, attempt: F) -> Self
+    pub(crate) fn new<R>(kind: K, fd: &'a Fd, attempt: F) -> Self
     where
         F: FnMut(&Fd) -> io::Result<R>,
     {
         Op {
+            kind,
             fd,
-            name,
-            direction,
             hold: Hold::Free,
             attempt,
         }
@@ -477,9 +538,9 @@ impl<'a, F> Op<'a, F> {
 }
 
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
-impl<F> Unpin for Op<'_, F> {}
+impl<K: Kind, F> Unpin for Op<'_, K, F> {}
 
-impl<F, R> Future for Op<'_, F>
+impl<K: Kind, F, R> Future for Op<'_, K, F>
 where
     F: FnMut(&Fd) -> io::Result<R>,
 {
@@ -488,20 +549,20 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Op { fd, hold, .. } = this;
-        match fd.poll(this.direction, hold, cx, &mut this.attempt) {
+        let (kind, fd) = (this.kind, this.fd);
+        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
-            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(this.name, failure, 0))),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),
         }
     }
 }
 
-impl<F> Drop for Op<'_, F> {
+impl<K: Kind, F> Drop for Op<'_, K, F> {
     #[inline]
     fn drop(&mut self) {
         if self.hold != Hold::Free {
-            self.fd.give_up(self.direction, &mut self.hold);
+            self.fd.give_up(self.kind.direction(), &mut self.hold);
         }
     }
 }

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{ToAddr, unmapped};
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Op};
+use super::fd::{Accepting, Fd, Op};
 use super::options;
 use super::resolve::{self, Purpose};
 use super::stream::Stream;
@@ -185,7 +185,7 @@ impl Listener<Tcp> {
     ///
     /// Dropping it loses no connection.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
-        Op::new(&self.fd, "accept", Direction::Read, |fd| {
+        Op::new(Accepting, &self.fd, |fd| {
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
             let fd = fd.open_beside(connection, fd.network())?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 
-use super::fd::{Fd, Op};
+use super::fd::{Fd, Op, Reading, Writing};
 use crate::reactor::Direction;
 use crate::runtime::context;
 
@@ -61,7 +61,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(&self.fd, "read", Direction::Read, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| Ok(()))
     }
 
     /// Waits until writing may succeed: see [`Source::readable`].
@@ -70,7 +70,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(&self.fd, "write", Direction::Write, |_| Ok(()))
+        Op::new(Writing, &self.fd, |_| Ok(()))
     }
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than
@@ -92,11 +92,7 @@ impl<S: mio::event::Source> Source<S> {
         direction: Direction,
         mut attempt: impl FnMut(&mut S) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        let op = match direction {
-            Direction::Read => "read",
-            Direction::Write => "write",
-        };
-        Op::new(&self.fd, op, direction, move |fd| {
+        Op::new(direction, &self.fd, move |fd| {
             let source = &mut *self.source.borrow_mut();
             context::charge(0);
             let result = attempt(source);

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::error::Cause;
-use super::fd::{Failure, Fd, MOST_AT_ONCE, Op};
+use super::fd::{Failure, Fd, MOST_AT_ONCE, Op, Reading, Writing};
 use crate::endpoints::End;
 use crate::reactor::Direction;
 use crate::runtime::resource::Hold;
@@ -42,28 +42,27 @@ impl<K> Clone for Stream<K> {
 }
 
 /// Room to read into, lent to one read after the other on this thread.
-struct Buffer(Box<[u8]>);
+type Buffer = Box<[u8; BUFFER]>;
+
+/// What one read takes at most: half of what a socket's receive buffer holds by default, and no
+/// more than the caches like.
+const BUFFER: usize = 64 * 1024;
 
 thread_local! {
-    static BUFFER: Cell<Option<Buffer>> = const { Cell::new(None) };
+    static LENT: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-impl Buffer {
-    /// What one read takes at most: half of what a socket's receive buffer holds by default, and
-    /// no more than the caches like.
-    const LENGTH: usize = 64 * 1024;
+/// Takes the buffer, for a borrow would not do: a closure that reads again gets another.
+#[inline]
+fn take_buffer() -> Buffer {
+    LENT.take().unwrap_or_else(new_buffer)
+}
 
-    /// Taken, not borrowed: a closure that reads again gets another.
-    #[inline]
-    fn take() -> Buffer {
-        BUFFER
-            .take()
-            .unwrap_or_else(|| Buffer(vec![0; Buffer::LENGTH].into_boxed_slice()))
-    }
-
-    #[inline]
-    fn give_back(self) {
-        BUFFER.set(Some(self));
+#[cold]
+fn new_buffer() -> Buffer {
+    match vec![0; BUFFER].into_boxed_slice().try_into() {
+        Ok(buffer) => buffer,
+        Err(_) => unreachable!("it is of that length"),
     }
 }
 
@@ -84,7 +83,7 @@ impl<K> Stream<K> {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(&self.fd, "read", Direction::Read, move |fd| {
+        Op::new(Reading, &self.fd, move |fd| {
             if buffer.is_empty() {
                 return Ok(0);
             }
@@ -104,7 +103,7 @@ impl<K> Stream<K> {
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(&self.fd, "read", Direction::Read, move |fd| {
+        Op::new(Reading, &self.fd, move |fd| {
             let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
             if asked == 0 {
                 return Ok(0);
@@ -166,20 +165,16 @@ impl<K> Stream<K> {
     /// As [`read`](Stream::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
         let mut f = Some(f);
-        Op::new(&self.fd, "read", Direction::Read, move |fd| {
-            let mut buffer = Buffer::take();
-            let got = match sys::receive(&fd.socket(), &mut buffer.0) {
-                Ok(got) => got,
-                Err(error) => {
-                    buffer.give_back();
-                    return Err(error);
-                }
-            };
-            fd.moved(Direction::Read, got, Buffer::LENGTH);
-            let f = f.take().expect("an operation that is done is not polled");
-            let result = f(&buffer.0[..got]);
-            buffer.give_back();
-            Ok(result)
+        Op::new(Reading, &self.fd, move |fd| {
+            let mut buffer = take_buffer();
+            let got = sys::receive(&fd.socket(), &mut buffer[..]);
+            let result = got.map(|got| {
+                fd.moved(Direction::Read, got, BUFFER);
+                let f = f.take().expect("an operation that is done is not polled");
+                f(&buffer[..got])
+            });
+            LENT.set(Some(buffer));
+            result
         })
     }
 
@@ -189,7 +184,7 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(&self.fd, "read", Direction::Read, move |fd| {
+        Op::new(Reading, &self.fd, move |fd| {
             sys::peek(&fd.socket(), buffer)
         })
     }
@@ -200,7 +195,7 @@ impl<K> Stream<K> {
     ///
     /// A timeout once the read deadline has passed; closed.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(&self.fd, "read", Direction::Read, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| Ok(()))
     }
 
     /// Reads what is there without waiting.
@@ -227,7 +222,7 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(&self.fd, "write", Direction::Write, move |fd| {
+        Op::new(Writing, &self.fd, move |fd| {
             fd.send(bytes)
         })
     }
@@ -241,7 +236,7 @@ impl<K> Stream<K> {
         &self,
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(&self.fd, "write", Direction::Write, move |fd| {
+        Op::new(Writing, &self.fd, move |fd| {
             let gone = sys::send_vectored(&fd.socket(), buffers)?;
             // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
             fd.moved(Direction::Write, gone, gone);
@@ -274,7 +269,7 @@ impl<K> Stream<K> {
     ///
     /// A timeout once the write deadline has passed; closed.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(&self.fd, "write", Direction::Write, |_| Ok(()))
+        Op::new(Writing, &self.fd, |_| Ok(()))
     }
 
     /// Writes what the kernel takes without waiting.

@@ -10,11 +10,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
-use slab::Slab;
-
 use super::Turn;
 use super::clock::Clock;
 use super::descriptor::{Direction, Due, NEVER, Placing, Readiness, State};
+use super::registry::{Registry, Tokened};
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::wheel::{Tick, Verdict, Wheel};
 
@@ -29,13 +28,12 @@ const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
     wheel: RefCell<Wheel<Token>>,
-    registry: RefCell<Slab<Rc<Registered<W, T>>>>,
+    registry: RefCell<Registry<Rc<Registered<W, T>>>>,
     /// Handed back by the next turn: evicted, or expired by a deadline set in the past.
     pending: RefCell<Vec<W>>,
     pub(crate) selector: RefCell<Box<dyn Selector>>,
     events: RefCell<Vec<Event>>,
     traits: Traits,
-    generation: Cell<usize>,
     /// Which harvest it is: stamps what it makes ready.
     stamp: Cell<u16>,
     /// The time of the last complete harvest: what had come by then has been handed out.
@@ -53,17 +51,23 @@ pub(crate) struct Registered<W, T> {
     pub(crate) carried: T,
 }
 
+impl<W, T> Tokened for Rc<Registered<W, T>> {
+    #[inline]
+    fn token(&self) -> Token {
+        self.token
+    }
+}
+
 impl<W, T> Core<W, T> {
     pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
         Core {
             clock: Clock::new(is_virtual),
             wheel: RefCell::new(Wheel::new()),
-            registry: RefCell::new(Slab::new()),
+            registry: RefCell::new(Registry::new()),
             pending: RefCell::new(Vec::new()),
             traits: selector.traits(),
             selector: RefCell::new(selector),
             events: RefCell::new(Vec::new()),
-            generation: Cell::new(0),
             stamp: Cell::new(0),
             harvested: Cell::new(Tick::ZERO),
             spin: Cell::new(Duration::ZERO),
@@ -75,27 +79,22 @@ impl<W, T> Core<W, T> {
         self: &Rc<Self>,
         source: &mut dyn Source,
         carried: T,
+        guarded: bool,
     ) -> io::Result<Rc<Registered<W, T>>> {
         if self.shut.get() {
             return Err(io::Error::other("the runtime is gone"));
         }
-        let mut registry = self.registry.borrow_mut();
-        let entry = registry.vacant_entry();
-        if entry.key() >= Token::MOST {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        }
-        let generation = self.generation.get();
-        self.generation.set(generation.wrapping_add(1));
-        let token = Token::new(entry.key(), generation);
+        let token = self.registry.borrow_mut().next_token();
+        let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
         self.selector.borrow_mut().open(source, token)?;
         let registered = Rc::new(Registered {
-            state: State::new(!(self.traits.edges && self.traits.urgent)),
+            state: State::new(guarded || !(self.traits.edges && self.traits.urgent)),
             token,
             registered: Cell::new(true),
             core: self.clone(),
             carried,
         });
-        entry.insert(registered.clone());
+        self.registry.borrow_mut().insert(registered.clone());
         log::trace!("open {token:?}");
         Ok(registered)
     }
@@ -107,11 +106,7 @@ impl<W, T> Core<W, T> {
         token: Token,
         f: impl FnOnce(&Rc<Registered<W, T>>) -> R,
     ) -> Option<R> {
-        let registry = self.registry.borrow();
-        match registry.get(token.slot()) {
-            Some(registered) if registered.token == token => Some(f(registered)),
-            _ => None,
-        }
+        self.registry.borrow().get(token).map(f)
     }
 
     /// What a descriptor carries, if the owner of the slot is the one that is meant.
@@ -122,7 +117,7 @@ impl<W, T> Core<W, T> {
         f: impl FnOnce(&T) -> R,
     ) -> Option<R> {
         // The clone ends the borrow: `f` may be anything.
-        let registered = self.registry.borrow().get(slot).cloned()?;
+        let registered = self.registry.borrow().in_slot(slot).cloned()?;
         is_it(registered.token).then(|| f(&registered.carried))
     }
 
@@ -134,7 +129,7 @@ impl<W, T> Core<W, T> {
     pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> usize {
         let registry = self.registry.borrow();
         let all = registry.iter();
-        all.map(|(_, registered)| registered.state.waiting() + count(&registered.carried))
+        all.map(|registered| registered.state.waiting() + count(&registered.carried))
             .sum()
     }
 
@@ -155,10 +150,7 @@ impl<W, T> Core<W, T> {
     /// Evicts everybody: the reactor is going, and I/O on what outlives it is an error.
     pub(crate) fn shut_down(&self) {
         self.shut.set(true);
-        let all: Vec<_> = {
-            let mut registry = self.registry.borrow_mut();
-            registry.drain().collect()
-        };
+        let all = self.registry.borrow_mut().take_all();
         for registered in &all {
             registered.registered.set(false);
             registered.evict();
@@ -312,23 +304,22 @@ impl<W, T> Core<W, T> {
         })
     }
 
+    /// Hands out whoever waited for what has been harvested; counts whom it concerned.
     #[inline]
     fn unpark_ready(&self, events: &[Event], out: &mut Vec<W>) -> usize {
         let registry = self.registry.borrow();
         let stamp = self.stamp.get();
+        let tracing = log::log_enabled!(log::Level::Trace);
         let mut live = 0;
         for event in events {
-            match registry.get(event.token.slot()) {
-                Some(registered) if registered.token == event.token => {
-                    live += 1;
-                    if log::log_enabled!(log::Level::Trace) {
-                        log::trace!("ready {:?} {:?}", event.token, event.readiness);
-                    }
-                    let mut unpark = |w| out.push(w);
-                    registered.state.ready(event.readiness, stamp, &mut unpark);
-                }
-                // A break, or an earlier owner of the slot was meant.
-                _ => log::trace!("nobody's event {:?}", event.token),
+            if tracing {
+                log::trace!("ready {:?} {:?}", event.token, event.readiness);
+            }
+            // Else a break, or an earlier owner of the slot was meant.
+            if let Some(registered) = registry.get(event.token) {
+                live += 1;
+                let mut unpark = |w| out.push(w);
+                registered.state.ready(event.readiness, stamp, &mut unpark);
             }
         }
         live
@@ -506,7 +497,7 @@ impl<W, T> Registered<W, T> {
             .core
             .registry
             .borrow_mut()
-            .try_remove(self.token.slot());
+            .remove(self.token);
         log::trace!("close {:?}", self.token);
         // Out of the borrow: dropping what it carries may run anything.
         drop(ours);

@@ -198,6 +198,13 @@ impl<W> State<W> {
         })
     }
 
+    /// Open, not expired, and ready: one load says all three.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> bool {
+        let of_interest = CLOSED | expired_bit(direction) | ready_bit(direction);
+        self.flags.get() & of_interest == ready_bit(direction)
+    }
+
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.flags.get() & ready_bit(direction) != 0
@@ -249,6 +256,13 @@ impl<W> State<W> {
         }
         place.set(Some(w));
         Park::Parked
+    }
+
+    /// As `park`, where `check` and `is_ready` have just been asked, and the place is the caller's.
+    #[inline]
+    pub(crate) fn park_again(&self, direction: Direction, w: W) {
+        debug_assert!(self.check(direction).is_ok() && !self.is_ready(direction));
+        self.parked[direction as usize].set(Some(w));
     }
 
     #[inline]

@@ -17,6 +17,7 @@
 mod clock;
 mod core;
 mod descriptor;
+mod registry;
 mod selector;
 
 use std::fmt;
@@ -102,7 +103,7 @@ impl<W> Reactor<W> {
     ///
     /// The selector's, and `OutOfMemory` when all slots are taken.
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.open_carrying(source, ())
+        self.open_carrying(source, (), false)
     }
 }
 
@@ -114,12 +115,14 @@ impl<W, T> Reactor<W, T> {
         }
     }
 
+    /// As [`Reactor::open`]; `guarded` if a short read or write never proves anything there.
     pub(crate) fn open_carrying(
         &self,
         source: &mut dyn Source,
         carried: T,
+        guarded: bool,
     ) -> io::Result<Descriptor<W, T>> {
-        let registered = self.core.open(source, carried)?;
+        let registered = self.core.open(source, carried, guarded)?;
         Ok(Descriptor { registered })
     }
 
@@ -408,13 +411,27 @@ impl<W, T> Descriptor<W, T> {
         &self,
         source: &mut dyn Source,
         carried: T,
+        guarded: bool,
     ) -> io::Result<Descriptor<W, T>> {
-        let registered = self.registered.core.open(source, carried)?;
+        let registered = self.registered.core.open(source, carried, guarded)?;
         Ok(Descriptor { registered })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.registered.state.is_closed()
+    }
+
+    /// Whether nothing speaks against a try: open, not expired, and ready as far as is known.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> bool {
+        self.registered.state.may_try(direction)
+    }
+
+    /// As [`park`](Descriptor::park), for one operation at a time that has just been refused
+    /// nothing and found not ready: it takes the place, from itself if it was there.
+    #[inline]
+    pub(crate) fn park_again(&self, direction: Direction, w: W) {
+        self.registered.state.park_again(direction, w);
     }
 
     pub(crate) fn assume_ready(&self, readiness: Readiness) {

@@ -49,6 +49,11 @@ pub struct Event {
     pub readiness: Readiness,
 }
 
+const NOTHING: Event = Event {
+    token: Token::BREAK,
+    readiness: Readiness::NONE,
+};
+
 /// Whether a harvest brought in everything that had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harvest {
@@ -256,13 +261,14 @@ impl Selector for MioSelector {
             }
             Err(error) => return Err(error),
         }
-        let mut harvested = 0;
-        for event in &self.events {
-            harvested += 1;
-            events.push(Event {
-                token: Token(event.token().0),
-                readiness: readiness(event),
-            });
+        let start = events.len();
+        let harvested = self.events.iter().count();
+        events.resize(start + harvested, NOTHING);
+        for (event, harvested) in events[start..].iter_mut().zip(&self.events) {
+            *event = Event {
+                token: Token(harvested.token().0),
+                readiness: readiness(harvested),
+            };
         }
         let capacity = self.events.capacity();
         if harvested < capacity {

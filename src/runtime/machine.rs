@@ -62,20 +62,14 @@ impl MachineId {
     }
 }
 
-/// What a machine sees of the loop while it runs.
-pub(crate) struct Step<'a> {
-    /// The waker of a machine that other people's futures run in.
-    pub(crate) waker: &'a Waker,
-    /// Whether somebody will join it and wants what it returns.
-    pub(crate) joined: bool,
-    /// Left here by a machine that is done, if it is wanted.
-    pub(crate) output: Option<Box<dyn Any>>,
-}
+/// What a task returned, for whoever joins it.
+pub(crate) type Output = Option<Box<dyn Any>>;
 
 /// Something the loop runs when its id comes up.
 pub(crate) trait Machine {
-    /// Goes on until it has to wait (`Pending`) or is done (`Ready`).
-    fn run(self: Pin<&mut Self>, step: &mut Step<'_>) -> Poll<()>;
+    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns goes to
+    /// `output` if it is `joined`; `waker` is for other people's futures in it.
+    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &mut Output) -> Poll<()>;
 }
 
 /// A task is a future: a machine that the compiler wrote.
@@ -84,12 +78,12 @@ where
     F::Output: 'static,
 {
     #[inline]
-    fn run(self: Pin<&mut Self>, step: &mut Step<'_>) -> Poll<()> {
-        match self.poll(&mut Context::from_waker(step.waker)) {
+    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &mut Output) -> Poll<()> {
+        match self.poll(&mut Context::from_waker(waker)) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(output) => {
-                if step.joined {
-                    step.output = Some(Box::new(output));
+            Poll::Ready(returned) => {
+                if joined {
+                    *output = Some(Box::new(returned));
                 }
                 Poll::Ready(())
             }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
-use super::machine::{MachineId, Machines, Step, Suspended};
+use super::machine::{MachineId, Machines, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
@@ -237,6 +237,7 @@ impl Scheduler {
                 Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
             }
         }
+        context::end();
         if batch.done == batch.ids.len() {
             batch.ids.clear();
             batch.done = 0;
@@ -253,23 +254,20 @@ impl Scheduler {
         let Some((mut body, waker, joined)) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        let mut step = Step {
-            waker: &waker,
-            joined,
-            output: None,
-        };
+        let mut output = None;
         context::begin(id, &waker);
-        let ran = panic::catch_unwind(AssertUnwindSafe(|| body.as_mut().run(&mut step)));
-        context::end();
+        let run = || body.as_mut().run(&waker, joined, &mut output);
+        let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
             let suspended = self.machines.borrow_mut().suspend(id, body, waker);
             if let Suspended::Aborted { joined, body } = suspended {
+                context::end();
                 drop_quietly(body);
                 self.end(id, joined, Err(JoinError::aborted()));
             }
             return;
         }
-        let output = step.output.take();
+        context::end();
         self.finish(id, body, waker, ran.err(), output);
     }
 
