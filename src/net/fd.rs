@@ -46,9 +46,10 @@ impl Fd {
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link = scheduler
-            .reactor
-            .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
+        let link =
+            scheduler
+                .reactor
+                .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -195,11 +196,7 @@ impl Fd {
     #[inline]
     pub(crate) fn moved(&self, direction: Direction, bytes: usize, asked: usize) {
         context::charge(bytes);
-        if bytes < asked
-            && asked < MOST_AT_ONCE
-            && bytes > 0
-            && self.link.short_means_drained()
-        {
+        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
     }

@@ -9,13 +9,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
 use super::Turn;
 use super::clock::Clock;
 use super::descriptor::{Direction, Due, NEVER, Placing, Readiness, State};
 use super::registry::{Registry, Tokened};
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::wheel::{Tick, Verdict, Wheel};
+use mio::event::Source;
 
 /// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
 const EXPIRY_BUDGET: usize = 4096;
@@ -493,11 +493,7 @@ impl<W, T> Registered<W, T> {
             return;
         }
         self.evict();
-        let ours = self
-            .core
-            .registry
-            .borrow_mut()
-            .remove(self.token);
+        let ours = self.core.registry.borrow_mut().remove(self.token);
         log::trace!("close {:?}", self.token);
         // Out of the borrow: dropping what it carries may run anything.
         drop(ours);

@@ -1,0 +1,235 @@
+//! Reading from a stream.
+//!
+//! May touch: fd.rs. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
+//! `io.ReadFull`.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::Stream;
+use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
+use crate::reactor::Direction;
+use crate::runtime::resource::Hold;
+use crate::sys;
+
+/// Room to read into, lent to one read after the other on this thread.
+type Buffer = Box<[u8; BUFFER]>;
+
+/// What one read takes at most: half of what a socket's receive buffer holds by default, and no
+/// more than the caches like.
+const BUFFER: usize = 64 * 1024;
+
+thread_local! {
+    static LENT: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+/// Takes the buffer, for a borrow would not do: a closure that reads again gets another.
+#[inline]
+fn take_buffer() -> Buffer {
+    LENT.take().unwrap_or_else(new_buffer)
+}
+
+#[cold]
+fn new_buffer() -> Buffer {
+    match vec![0; BUFFER].into_boxed_slice().try_into() {
+        Ok(buffer) => buffer,
+        Err(_) => unreachable!("it is of that length"),
+    }
+}
+
+impl<K> Stream<K> {
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
+    /// file, or an empty buffer.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the read deadline has passed; closed.
+    pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        Op::new(Reading, &self.fd, move |fd| {
+            if buffer.is_empty() {
+                return Ok(0);
+            }
+            let asked = buffer.len().min(MOST_AT_ONCE);
+            let got = sys::receive(&fd.socket(), &mut buffer[..asked])?;
+            fd.moved(Direction::Read, got, asked);
+            Ok(got)
+        })
+    }
+
+    /// Reads into several buffers, one after the other, with one system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn read_vectored(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        Op::new(Reading, &self.fd, move |fd| {
+            let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            if asked == 0 {
+                return Ok(0);
+            }
+            let got = sys::receive_vectored(&fd.socket(), buffers)?;
+            // Of more buffers than the system takes at once, some are not even offered.
+            let offered = if buffers.len() <= 1024 {
+                asked
+            } else {
+                MOST_AT_ONCE
+            };
+            fd.moved(Direction::Read, got, offered);
+            Ok(got)
+        })
+    }
+
+    /// Fills the whole buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read); [`io::ErrorKind::UnexpectedEof`] if the stream ends first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it has taken bytes from the stream.
+    pub fn read_exact<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<()>> + 'a {
+        ReadExact {
+            fd: &self.fd,
+            hold: Hold::Free,
+            buffer,
+            filled: 0,
+        }
+    }
+
+    /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
+    /// no buffer. At end of file, `f` gets an empty slice.
+    ///
+    /// `f` may do anything but wait: no borrow is held while it runs.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// let (server, _) = listener.accept().await?;
+    /// client.write_all(b"hello").await?;
+    /// assert_eq!(server.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
+        let mut f = Some(f);
+        Op::new(Reading, &self.fd, move |fd| {
+            let mut buffer = take_buffer();
+            let got = sys::receive(&fd.socket(), &mut buffer[..]);
+            let result = got.map(|got| {
+                fd.moved(Direction::Read, got, BUFFER);
+                let f = f.take().expect("an operation that is done is not polled");
+                f(&buffer[..got])
+            });
+            LENT.set(Some(buffer));
+            result
+        })
+    }
+
+    /// Reads without taking the bytes out: the next read sees them again.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        Op::new(Reading, &self.fd, move |fd| sys::peek(&fd.socket(), buffer))
+    }
+
+    /// Waits until a read may succeed, or would say end of file or an error.
+    ///
+    /// # Errors
+    ///
+    /// A timeout once the read deadline has passed; closed.
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        Op::new(Reading, &self.fd, |_| Ok(()))
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let asked = buffer.len().min(MOST_AT_ONCE);
+        let tried = self.fd.try_once(Direction::Read, |fd| {
+            let got = sys::receive(&fd.socket(), &mut buffer[..asked])?;
+            fd.moved(Direction::Read, got, asked);
+            Ok(got)
+        });
+        tried.map_err(|failure| self.error("read", failure))
+    }
+}
+
+/// [`Stream::read_exact`]: holds the direction until the buffer is full.
+struct ReadExact<'a> {
+    fd: &'a Fd,
+    hold: Hold,
+    buffer: &'a mut [u8],
+    filled: usize,
+}
+
+impl Future for ReadExact<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let length = this
+                .buffer
+                .len()
+                .min(this.filled.saturating_add(MOST_AT_ONCE));
+            let rest = &mut this.buffer[this.filled..length];
+            let step = this
+                .fd
+                .poll_step(Direction::Read, &mut this.hold, cx, |fd| {
+                    if rest.is_empty() {
+                        return Ok(0);
+                    }
+                    let got = sys::receive(&fd.socket(), rest)?;
+                    fd.moved(Direction::Read, got, rest.len());
+                    Ok(got)
+                });
+            let result = match step {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(got)) => {
+                    this.filled += got;
+                    if this.filled == this.buffer.len() {
+                        Ok(())
+                    } else if got == 0 {
+                        Err(io::ErrorKind::UnexpectedEof.into())
+                    } else {
+                        continue;
+                    }
+                }
+                Poll::Ready(Err(failure)) => Err(this.fd.error("read", failure, 0)),
+            };
+            this.fd.resource().release(Direction::Read, &mut this.hold);
+            return Poll::Ready(result);
+        }
+    }
+}
+
+impl Drop for ReadExact<'_> {
+    fn drop(&mut self) {
+        if self.hold != Hold::Free {
+            self.fd.give_up(Direction::Read, &mut self.hold);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Writing to a stream.
+//!
+//! May touch: fd.rs. Mirrors `conn.Write` (`net/net.go`) and `FD.Write` (`internal/poll/fd_unix.go`).
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::Stream;
+use crate::net::fd::{Fd, Op, Writing};
+use crate::reactor::Direction;
+use crate::runtime::resource::Hold;
+use crate::sys;
+
+impl<K> Stream<K> {
+    /// Writes what the kernel takes at once, waiting until it takes something: one system call.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the write deadline has passed; closed.
+    #[inline]
+    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        Op::new(Writing, &self.fd, move |fd| fd.send(bytes))
+    }
+
+    /// Writes several buffers, one after the other, with one system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Stream::write).
+    pub fn write_vectored(
+        &self,
+        buffers: &[IoSlice<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        Op::new(Writing, &self.fd, move |fd| {
+            let gone = sys::send_vectored(&fd.socket(), buffers)?;
+            // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
+            fd.moved(Direction::Write, gone, gone);
+            Ok(gone)
+        })
+    }
+
+    /// Writes everything: Go's `Write`. Nobody else's writes come between.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Stream::write); the [`OpError`](crate::OpError) says how much had gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, some of it has been written.
+    #[inline]
+    pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
+        WriteAll {
+            fd: &self.fd,
+            hold: Hold::Free,
+            bytes,
+            written: 0,
+        }
+    }
+
+    /// Waits until a write may take something, or would fail.
+    ///
+    /// # Errors
+    ///
+    /// A timeout once the write deadline has passed; closed.
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        Op::new(Writing, &self.fd, |_| Ok(()))
+    }
+
+    /// Writes what the kernel takes without waiting.
+    ///
+    /// It goes past those who queue to write: [`writable`](Stream::writable) or the only writer
+    /// should come before.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
+    #[inline]
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let tried = self.fd.try_once(Direction::Write, |fd| fd.send(bytes));
+        tried.map_err(|failure| self.error("write", failure))
+    }
+}
+
+/// [`Stream::write_all`]: holds the direction from the first byte to the last.
+struct WriteAll<'a> {
+    fd: &'a Fd,
+    hold: Hold,
+    bytes: &'a [u8],
+    written: usize,
+}
+
+impl Future for WriteAll<'_> {
+    type Output = io::Result<()>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let fd = this.fd;
+        loop {
+            let rest = &this.bytes[this.written..];
+            let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
+            let result = match step {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(gone)) => {
+                    this.written += gone;
+                    if this.written < this.bytes.len() {
+                        continue;
+                    }
+                    Ok(())
+                }
+                Poll::Ready(Err(failure)) => Err(fd.error("write", failure, this.written)),
+            };
+            fd.resource().release(Direction::Write, &mut this.hold);
+            return Poll::Ready(result);
+        }
+    }
+}
+
+impl Drop for WriteAll<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.hold != Hold::Free {
+            self.fd.give_up(Direction::Write, &mut self.hold);
+        }
+    }
+}
