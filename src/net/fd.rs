@@ -451,6 +451,36 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
 pub(crate) trait Kind: Copy {
     fn name(self) -> &'static str;
     fn direction(self) -> Direction;
+    /// Whether there is nothing to move, and so nothing to wait for.
+    fn moves_nothing(self) -> bool {
+        false
+    }
+}
+
+/// An operation of so many bytes that there may be none: Go's zero-byte `Read` returns at once.
+#[derive(Clone, Copy)]
+pub(crate) struct OfBytes<K> {
+    kind: K,
+    nothing: bool,
+}
+
+impl<K: Kind> OfBytes<K> {
+    #[inline]
+    pub(crate) fn new(kind: K, nothing: bool) -> Self {
+        OfBytes { kind, nothing }
+    }
+}
+
+impl<K: Kind> Kind for OfBytes<K> {
+    fn name(self) -> &'static str {
+        self.kind.name()
+    }
+    fn direction(self) -> Direction {
+        self.kind.direction()
+    }
+    fn moves_nothing(self) -> bool {
+        self.nothing
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -534,6 +564,21 @@ impl<'a, K: Kind, F> Op<'a, K, F> {
     }
 }
 
+impl<K: Kind, F, R> Op<'_, K, F>
+where
+    F: FnMut(&Fd) -> io::Result<R>,
+{
+    /// There is nothing to wait for, neither for readiness nor for whoever has the direction.
+    #[cold]
+    #[inline(never)]
+    fn at_once(&mut self) -> io::Result<R> {
+        let (kind, fd) = (self.kind, self.fd);
+        fd.give_up(kind.direction(), &mut self.hold);
+        let tried = fd.try_once(kind.direction(), &mut self.attempt);
+        tried.map_err(|failure| fd.error(kind.name(), failure, 0))
+    }
+}
+
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
 impl<K: Kind, F> Unpin for Op<'_, K, F> {}
 
@@ -548,6 +593,7 @@ where
         let this = self.get_mut();
         let (kind, fd) = (this.kind, this.fd);
         match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
+            Poll::Pending if kind.moves_nothing() => Poll::Ready(this.at_once()),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
             Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
-use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
+use crate::net::fd::{Fd, MOST_AT_ONCE, OfBytes, Op, Reading};
 use crate::reactor::Direction;
 use crate::runtime::resource::Hold;
 use crate::sys;
@@ -48,7 +48,8 @@ impl<K> Stream<K> {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
+        let kind = OfBytes::new(Reading, buffer.is_empty());
+        Op::new(kind, &self.fd, move |fd| {
             if buffer.is_empty() {
                 return Ok(0);
             }
@@ -68,8 +69,8 @@ impl<K> Stream<K> {
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
-            let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        Op::new(OfBytes::new(Reading, asked == 0), &self.fd, move |fd| {
             if asked == 0 {
                 return Ok(0);
             }
@@ -149,7 +150,14 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| sys::peek(&fd.socket(), buffer))
+        let kind = OfBytes::new(Reading, buffer.is_empty());
+        Op::new(kind, &self.fd, move |fd| {
+            // Asked for nothing, the system would wait for something all the same.
+            if buffer.is_empty() {
+                return Ok(0);
+            }
+            sys::peek(&fd.socket(), buffer)
+        })
     }
 
     /// Waits until a read may succeed, or would say end of file or an error.
@@ -169,6 +177,9 @@ impl<K> Stream<K> {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let asked = buffer.len().min(MOST_AT_ONCE);
         let tried = self.fd.try_once(Direction::Read, |fd| {
+            if asked == 0 {
+                return Ok(0);
+            }
             let got = sys::receive(&fd.socket(), &mut buffer[..asked])?;
             fd.moved(Direction::Read, got, asked);
             Ok(got)
@@ -207,6 +218,7 @@ impl Future for ReadExact<'_> {
                     Ok(got)
                 });
             let result = match step {
+                Poll::Pending if this.buffer.is_empty() => return this.nothing_to_read(),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(got)) => {
                     this.filled += got;
@@ -223,6 +235,15 @@ impl Future for ReadExact<'_> {
             this.fd.resource().release(Direction::Read, &mut this.hold);
             return Poll::Ready(result);
         }
+    }
+}
+
+impl ReadExact<'_> {
+    /// An empty buffer is full, whatever comes and whoever else reads.
+    #[cold]
+    fn nothing_to_read(&mut self) -> Poll<io::Result<()>> {
+        self.fd.give_up(Direction::Read, &mut self.hold);
+        Poll::Ready(Ok(()))
     }
 }
 

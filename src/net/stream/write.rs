@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
-use crate::net::fd::{Fd, Op, Writing};
+use crate::net::fd::{Fd, OfBytes, Op, Writing};
 use crate::reactor::Direction;
 use crate::runtime::resource::Hold;
 use crate::sys;
@@ -21,7 +21,8 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Writing, &self.fd, move |fd| fd.send(bytes))
+        let kind = OfBytes::new(Writing, bytes.is_empty());
+        Op::new(kind, &self.fd, move |fd| fd.send(bytes))
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -33,7 +34,8 @@ impl<K> Stream<K> {
         &self,
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Writing, &self.fd, move |fd| {
+        let nothing = buffers.iter().all(|buffer| buffer.is_empty());
+        Op::new(OfBytes::new(Writing, nothing), &self.fd, move |fd| {
             let gone = sys::send_vectored(&fd.socket(), buffers)?;
             // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
             fd.moved(Direction::Write, gone, gone);
@@ -103,6 +105,7 @@ impl Future for WriteAll<'_> {
             let rest = &this.bytes[this.written..];
             let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
             let result = match step {
+                Poll::Pending if this.bytes.is_empty() => return this.nothing_to_write(),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
                     this.written += gone;
@@ -116,6 +119,15 @@ impl Future for WriteAll<'_> {
             fd.resource().release(Direction::Write, &mut this.hold);
             return Poll::Ready(result);
         }
+    }
+}
+
+impl WriteAll<'_> {
+    /// No bytes have been written, whatever is taken and whoever else writes.
+    #[cold]
+    fn nothing_to_write(&mut self) -> Poll<io::Result<()>> {
+        self.fd.give_up(Direction::Write, &mut self.hold);
+        Poll::Ready(Ok(()))
     }
 }
 
