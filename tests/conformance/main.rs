@@ -16,9 +16,11 @@
 //! | `writing.rs` | many buffers, big ones, many writers, short ones |
 //! | `errors.rs` | which operation, which addresses, in which words |
 
+mod accepting;
 mod aftermath;
 mod closing;
 mod deadlines;
 mod test_conn;
 mod timeouts;
 mod transport;
+mod writing;
