@@ -20,6 +20,7 @@ mod accepting;
 mod aftermath;
 mod closing;
 mod deadlines;
+mod errors;
 mod test_conn;
 mod timeouts;
 mod transport;
