@@ -6,9 +6,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use socket2::{SockAddr, SockRef, Socket};
 
@@ -111,26 +114,44 @@ const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const SEND_FLAGS: libc::c_int = 0;
 
-/// Sends without ever raising SIGPIPE: a C host may not have it ignored.
-#[inline]
-pub(crate) fn send(socket: &SockRef<'_>, bytes: &[u8]) -> io::Result<usize> {
-    socket.send_with_flags(bytes, SEND_FLAGS)
+impl Handle {
+    /// Sends without ever raising SIGPIPE: a C host may not have it ignored.
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the slice is valid for reads of its length. A descriptor that is closed is -1,
+        // which the system refuses.
+        let sent =
+            unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
+        count(sent)
+    }
+
+    /// Reads what is there.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: the slice is valid for writes of its length. A descriptor that is closed is -1,
+        // which the system refuses.
+        let got = unsafe { libc::recv(self.raw(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        count(got)
+    }
 }
 
-/// As [`send`], from several buffers; of more than the system takes at once, the first ones.
+/// A count of bytes, or the error that a negative one stands for.
+#[inline]
+fn count(returned: isize) -> io::Result<usize> {
+    if returned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(returned as usize)
+}
+
+/// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     const MOST_BUFFERS: usize = 1024;
     let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
     socket.send_vectored_with_flags(buffers, SEND_FLAGS)
 }
 
-/// Reads, through a shared reference.
-#[inline]
-pub(crate) fn receive(socket: &SockRef<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    Read::read(&mut &**socket, buffer)
-}
-
-/// As [`receive`], into several buffers.
+/// Reads into several buffers, through a shared reference.
 pub(crate) fn receive_vectored(
     socket: &SockRef<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -179,5 +200,33 @@ pub(crate) fn accept(listener: &Socket) -> io::Result<(OwnedFd, SockAddr)> {
         let (socket, address) = listener.accept()?;
         socket.set_nonblocking(true)?;
         Ok((socket.into(), address))
+    }
+}
+
+/// A future and the waker it runs with, in one allocation.
+///
+/// Apart, the waker would have to be moved out of the scheduler's slab and back on every run, for
+/// the slab can't stay borrowed while anything runs; that is a dozen instructions a message.
+pub(crate) struct WithWaker<F> {
+    pub(crate) waker: Waker,
+    future: F,
+}
+
+impl<F: Future> WithWaker<F> {
+    pub(crate) fn new(waker: Waker, future: F) -> Self {
+        WithWaker { waker, future }
+    }
+
+    /// Polls the future with the waker.
+    #[inline]
+    pub(crate) fn poll(self: Pin<&mut Self>) -> Poll<F::Output> {
+        // SAFETY: `future` is pinned whenever the whole is: nothing here moves it or hands out
+        // `&mut F`, there is no `Drop` impl, and the whole is `Unpin` only if `F` is. `waker` is
+        // never pinned, and only lent.
+        let (waker, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&this.waker, Pin::new_unchecked(&mut this.future))
+        };
+        future.poll(&mut Context::from_waker(waker))
     }
 }

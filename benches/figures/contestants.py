@@ -16,9 +16,10 @@ BUILT = TARGET / "floor"
 ECHO_SERVER = TARGET / "release" / "examples" / "echo_server"
 
 BASELINE = "C epoll"
+EDGE = "C epoll --edge"
 DRAIN = "C epoll --drain"
 MIO = "mio by hand"
-FLOORS = (BASELINE, DRAIN, MIO)
+FLOORS = (BASELINE, EDGE, DRAIN, MIO)
 MODES = ("reactor", "protocol", "async")
 
 
@@ -45,10 +46,8 @@ class Roster:
     def __init__(self, servers=(), only=(), build=True):
         self.notes = []
         self._build_c()
-        everybody = [
-            Contestant(BASELINE, (str(BUILT / "epoll"), "--addr", "{addr}")),
-            Contestant(DRAIN, (str(BUILT / "epoll"), "--addr", "{addr}", "--drain")),
-        ]
+        floor = Contestant(BASELINE, (str(BUILT / "epoll"), "--addr", "{addr}"))
+        everybody = [floor] + [replace(floor, name=f"{BASELINE} {flag}", command=floor.command + (flag,)) for flag in ("--edge", "--drain")]
         if self._cargo("mio by hand", ["--locked", "--target-dir", str(BUILT)], FLOOR / "mio-echo", build):
             everybody.append(Contestant(MIO, (str(BUILT / "release" / "mio-echo"), "--addr", "{addr}")))
         if servers:
@@ -102,4 +101,4 @@ class Roster:
 
     def timed(self, seconds):
         """Floors and strangers as they are, ours with idle timeout."""
-        return [c.timed(seconds) if c.mode else c for c in self.plain()]
+        return [c.timed(seconds) if c.mode else c for c in self.plain(without=(EDGE, DRAIN))]

@@ -2,7 +2,7 @@
 
 import resource
 
-from .contestants import BASELINE, DRAIN
+from .contestants import BASELINE, DRAIN, EDGE
 from .process import Server, run_load
 from .rounds import interleave, spread
 
@@ -103,7 +103,7 @@ def churn(roster, report, settings):
 def spin(roster, report, settings):
     """Ours with --spin against C that blocks; with a load that sleeps while it waits, and with one that does not."""
     rounds, seconds, warmup = timing(settings, 4, 1)
-    contestants = [c.flagged(["--spin", "50us"], "spin") if c.mode else c for c in roster.plain(without=(DRAIN,))]
+    contestants = [c.flagged(["--spin", "50us"], "spin") if c.mode else c for c in roster.plain(without=(EDGE, DRAIN))]
     for options, what in (([], "a load that sleeps while it waits"), (["--spin"], "a load that never sleeps")):
         outcome = interleave(contestants, rounds, loaded(["--connections", 1, *options], seconds, warmup))
         columns = [column(outcome, "messages/s", rate), against_c(outcome)]

@@ -41,7 +41,7 @@ struct connection {
 
 static char buffer[BUFFER];
 static int epoll, listener;
-static enum { LEVEL, EDGE, DRAIN } flavour;
+static enum flavour { LEVEL, EDGE, DRAIN } flavour;
 
 static void die(const char *what) {
     fprintf(stderr, "epoll: %s: %s\n", what, strerror(errno));
@@ -113,13 +113,13 @@ static __attribute__((noinline, cold)) bool flush(struct connection *connection)
 
 /* Is there more to read, after a read that gave `length`? An end of file that came together with
  * the bytes makes no edge of its own, so it is read now. */
-static inline bool more(ssize_t length, uint32_t events) {
-    if (flavour == EDGE) return length == BUFFER || events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
-    return flavour == DRAIN;
+static inline bool more(enum flavour how, ssize_t length, uint32_t events) {
+    if (how == EDGE) return length == BUFFER || events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    return how == DRAIN;
 }
 
 /* One event. False when the connection is done with. */
-static inline bool serve(struct connection *connection, uint32_t events) {
+static inline __attribute__((always_inline)) bool serve(enum flavour how, struct connection *connection, uint32_t events) {
     if (__builtin_expect(connection->pending != NULL, 0)) {
         if (!flush(connection)) return false;
         if (connection->pending) return true;
@@ -131,8 +131,25 @@ static inline bool serve(struct connection *connection, uint32_t events) {
         ssize_t written = write(connection->fd, buffer, length);
         /* EINTR cannot come between: the only handler ends the process. */
         if (__builtin_expect(written != length, 0)) return keep_rest(connection, written, length);
-    } while (__builtin_expect(more(length, events), 0));
+    } while (__builtin_expect(more(how, length, events), 0));
     return true;
+}
+
+/* The loop, compiled once for each flavour. */
+static inline __attribute__((always_inline)) void run(enum flavour how) {
+    static struct epoll_event events[EVENTS];
+    for (;;) {
+        int count = epoll_wait(epoll, events, EVENTS, -1);
+        if (count < 0 && errno != EINTR) die("epoll_wait");
+        for (int i = 0; i < count; i++) {
+            struct connection *connection = events[i].data.ptr;
+            if (__builtin_expect(connection == NULL, 0)) {
+                accept_all();
+            } else if (__builtin_expect(!serve(how, connection, events[i].events), 0)) {
+                forget(connection);
+            }
+        }
+    }
 }
 
 static void listen_on(const char *addr) {
@@ -185,17 +202,7 @@ int main(int argc, char **argv) {
     listen_on(addr);
     watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL);
 
-    static struct epoll_event events[EVENTS];
-    for (;;) {
-        int count = epoll_wait(epoll, events, EVENTS, -1);
-        if (count < 0 && errno != EINTR) die("epoll_wait");
-        for (int i = 0; i < count; i++) {
-            struct connection *connection = events[i].data.ptr;
-            if (__builtin_expect(connection == NULL, 0)) {
-                accept_all();
-            } else if (__builtin_expect(!serve(connection, events[i].events), 0)) {
-                forget(connection);
-            }
-        }
-    }
+    if (flavour == LEVEL) run(LEVEL);
+    else if (flavour == EDGE) run(EDGE);
+    else run(DRAIN);
 }

@@ -14,12 +14,12 @@ use super::{Backoff, Counts, DRAIN, Options, QUIET};
 
 /// What the connections share.
 struct Server {
-    idle_timeout: Option<Duration>,
+    /// How long a connection may be quiet.
+    limit: Cell<Option<Duration>>,
     accepted: Cell<u64>,
     bytes: Cell<u64>,
     /// Every open connection, to hurry them when the server stops.
     open: RefCell<Slab<TcpStream>>,
-    stopping: Cell<bool>,
 }
 
 pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::Result<Counts> {
@@ -27,11 +27,10 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
         .spin(options.spin.unwrap_or_default())
         .build()?;
     let server = Rc::new(Server {
-        idle_timeout: options.idle_timeout,
+        limit: Cell::new(options.idle_timeout),
         accepted: Cell::new(0),
         bytes: Cell::new(0),
         open: RefCell::new(Slab::new()),
-        stopping: Cell::new(false),
     });
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -68,8 +67,7 @@ async fn accept(listener: TcpListener, server: Rc<Server>) {
             Ok((stream, _)) => {
                 backoff.reset();
                 server.accepted.set(server.accepted.get() + 1);
-                let key = server.open.borrow_mut().insert(stream.clone());
-                drop(spawn(connection(stream, server.clone(), key)));
+                drop(spawn(Session::new(stream, server.clone()).run()));
             }
             Err(error) if error.is_temporary() => time::sleep(backoff.next(&error)).await,
             Err(error) => return log::info!("{error}"),
@@ -77,66 +75,101 @@ async fn accept(listener: TcpListener, server: Rc<Server>) {
     }
 }
 
-async fn connection(stream: TcpStream, server: Rc<Server>, key: usize) {
-    if let Err(error) = echo(&stream, &server).await {
-        log::debug!("{error}");
-    }
-    let gone = server.open.borrow_mut().try_remove(key);
-    drop(gone);
-}
-
 /// What became of the bytes that were read.
+#[derive(Clone, Copy)]
 enum Echoed {
     All,
     End,
-    /// The kernel did not take this: it is copied, and written before more is read.
-    Rest(Box<Vec<u8>>),
+    /// The kernel did not take all: what is left lies in `rest`.
+    Some,
 }
 
-/// Echoes until end of file, which is passed on.
-async fn echo(stream: &TcpStream, server: &Server) -> io::Result<()> {
-    loop {
-        if let Some(limit) = server.limit() {
-            stream.set_read_deadline(Some(time::now() + limit))?;
+struct Session {
+    stream: TcpStream,
+    server: Rc<Server>,
+    key: usize,
+    /// Written before more is read. Empty, and without memory of its own, while the peer keeps up.
+    rest: RefCell<Vec<u8>>,
+}
+
+impl Session {
+    fn new(stream: TcpStream, server: Rc<Server>) -> Session {
+        let key = server.open.borrow_mut().insert(stream.clone());
+        Session {
+            stream,
+            server,
+            key,
+            rest: RefCell::new(Vec::new()),
         }
-        let echoed = stream.read_with(|bytes| {
-            server.bytes.set(server.bytes.get() + bytes.len() as u64);
-            echo_at_once(stream, bytes)
-        });
-        match echoed.await? {
-            Echoed::All => {}
-            Echoed::Rest(rest) => stream.write_all(&rest).await?,
-            Echoed::End => return stream.close_write(),
+    }
+
+    /// Echoes until end of file, which is passed on.
+    async fn run(self) {
+        let ended = loop {
+            if let Err(error) = self.push_deadline() {
+                break Err(error);
+            }
+            let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
+                Ok(echoed) => echoed,
+                Err(error) => break Err(error),
+            };
+            match echoed {
+                Echoed::All => {}
+                Echoed::Some => {
+                    let rest = self.rest.take();
+                    if let Err(error) = self.stream.write_all(&rest).await {
+                        break Err(error);
+                    }
+                }
+                Echoed::End => break self.stream.close_write(),
+            }
+        };
+        if let Err(error) = ended {
+            log::debug!("{error}");
         }
+    }
+
+    #[inline]
+    fn push_deadline(&self) -> io::Result<()> {
+        match self.server.limit.get() {
+            Some(limit) => self.stream.set_read_deadline(Some(time::now() + limit)),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn echo(&self, bytes: &[u8]) -> Echoed {
+        let count = &self.server.bytes;
+        count.set(count.get() + bytes.len() as u64);
+        if bytes.is_empty() {
+            return Echoed::End;
+        }
+        match self.stream.try_write(bytes) {
+            Ok(gone) if gone == bytes.len() => Echoed::All,
+            Ok(gone) => self.keep(&bytes[gone..]),
+            // Full, or broken: writing what is left will wait, or say so.
+            Err(_) => self.keep(bytes),
+        }
+    }
+
+    #[cold]
+    fn keep(&self, rest: &[u8]) -> Echoed {
+        self.rest.replace(rest.to_vec());
+        Echoed::Some
     }
 }
 
-fn echo_at_once(stream: &TcpStream, bytes: &[u8]) -> Echoed {
-    if bytes.is_empty() {
-        return Echoed::End;
-    }
-    match stream.try_write(bytes) {
-        Ok(gone) if gone == bytes.len() => Echoed::All,
-        Ok(gone) => Echoed::Rest(Box::new(bytes[gone..].to_vec())),
-        // Full, or broken: writing what is left will wait, or say so.
-        Err(_) => Echoed::Rest(Box::new(bytes.to_vec())),
-    }
-}
-
-impl Server {
-    fn limit(&self) -> Option<Duration> {
-        if self.stopping.get() {
-            Some(QUIET)
-        } else {
-            self.idle_timeout
-        }
+impl Drop for Session {
+    fn drop(&mut self) {
+        let gone = self.server.open.borrow_mut().try_remove(self.key);
+        drop(gone);
     }
 }
 
 /// Stops accepting, and gives what is in flight its time.
 async fn drain(server: &Server, listener: &TcpListener) {
     let _ = listener.close();
-    server.stopping.set(true);
+    server.limit.set(Some(QUIET));
     let quiet = time::now() + QUIET;
     for (_, stream) in server.open.borrow().iter() {
         let _ = stream.set_read_deadline(Some(quiet));

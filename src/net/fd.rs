@@ -30,7 +30,7 @@ use crate::runtime::blocking;
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
-use crate::sys::{self, Handle};
+use crate::sys::Handle;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
@@ -130,6 +130,36 @@ impl Fd {
         }
     }
 
+    /// Whether an operation that holds the direction may try at once.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> bool {
+        self.link.may_try(direction) && context::may_go_on()
+    }
+
+    /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
+    /// against waiting, and the waker is our own machine's: what an operation most often finds.
+    #[inline]
+    pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
+        let resource = self.link.carried();
+        if !self.link.must_wait(direction) || resource.is_held(direction) {
+            return false;
+        }
+        let Some(parked) = context::own(self.link.home(), waker) else {
+            return false;
+        };
+        resource.hold(direction);
+        self.link.park_again(direction, parked);
+        self.trace_park(direction, parked);
+        true
+    }
+
+    #[inline]
+    fn trace_park(&self, direction: Direction, parked: Parked) {
+        if log::log_enabled!(log::Level::Trace) {
+            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
+        }
+    }
+
     /// EAGAIN and EINTR are no errors: `None`, go round again.
     #[cold]
     #[inline(never)]
@@ -162,9 +192,7 @@ impl Fd {
         };
         // A poll that nothing called for finds itself parked: it parks anew, under this waker.
         self.link.park_again(direction, parked);
-        if log::log_enabled!(log::Level::Trace) {
-            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
-        }
+        self.trace_park(direction, parked);
     }
 
     #[cold]
@@ -196,16 +224,45 @@ impl Fd {
     #[inline]
     pub(crate) fn moved(&self, direction: Direction, bytes: usize, asked: usize) {
         context::charge(bytes);
+        self.fell_short(direction, bytes, asked);
+    }
+
+    #[inline]
+    fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
+    }
+
+    /// One read.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.resource().handle.receive(buffer)
+    }
+
+    /// One write without waiting. It is not charged: it follows on a read that was.
+    #[inline]
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
+            if let Ok(gone) = self.resource().handle.send(bytes) {
+                self.fell_short(Direction::Write, gone, bytes.len());
+                return Ok(gone);
+            }
+        }
+        self.try_send_with_care(bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_send_with_care(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.try_once(Direction::Write, |fd| fd.send(bytes))
     }
 
     /// One write, of no more than the system takes at once, and never a SIGPIPE.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(MOST_AT_ONCE)];
-        let gone = sys::send(&self.socket(), bytes)?;
+        let gone = self.resource().handle.send(bytes)?;
         self.moved(Direction::Write, gone, bytes.len());
         Ok(gone)
     }

@@ -9,37 +9,39 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Turn;
 use super::clock::Clock;
-use super::descriptor::{Direction, Due, NEVER, Placing, Readiness, State};
+use super::descriptor::{Direction, NEVER, Placing, Readiness, State};
+use super::poller::Poller;
 use super::registry::{Registry, Tokened};
-use super::selector::{Event, Harvest, Selector, Token, Traits};
-use crate::wheel::{Tick, Verdict, Wheel};
+use super::selector::{Token, Traits};
+use crate::wheel::{Tick, Wheel};
 use mio::event::Source;
-
-/// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
-const EXPIRY_BUDGET: usize = 4096;
-
-/// How far apart the two looks are that a virtual clock takes before it jumps: loopback delivers
-/// in softirq context, which on a loaded machine may be a moment later.
-const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
 /// Shared by the reactor and all its descriptors.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
-    wheel: RefCell<Wheel<Token>>,
-    registry: RefCell<Registry<Rc<Registered<W, T>>>>,
+    pub(super) wheel: RefCell<Wheel<Place>>,
+    /// Counts placings, and wraps: at worst an old place is then taken for a live one, finds the
+    /// truth, and moves there or goes.
+    placings: Cell<u32>,
+    pub(super) registry: RefCell<Registry<Rc<Registered<W, T>>>>,
     /// Handed back by the next turn: evicted, or expired by a deadline set in the past.
-    pending: RefCell<Vec<W>>,
-    pub(crate) selector: RefCell<Box<dyn Selector>>,
-    events: RefCell<Vec<Event>>,
+    pub(super) pending: RefCell<Vec<W>>,
+    pub(crate) poller: RefCell<Poller>,
     traits: Traits,
     /// Which harvest it is: stamps what it makes ready.
-    stamp: Cell<u16>,
+    pub(super) stamp: Cell<u16>,
     /// The time of the last complete harvest: what had come by then has been handed out.
-    harvested: Cell<Tick>,
+    pub(super) harvested: Cell<Tick>,
     pub(crate) spin: Cell<Duration>,
     shut: Cell<bool>,
+}
+
+/// What the wheel holds for a descriptor.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    slot: u32,
+    pub(super) number: u32,
 }
 
 /// What the registry holds and a [`super::Descriptor`] points to.
@@ -59,15 +61,15 @@ impl<W, T> Tokened for Rc<Registered<W, T>> {
 }
 
 impl<W, T> Core<W, T> {
-    pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
+    pub(crate) fn new(poller: Poller, is_virtual: bool) -> Self {
         Core {
             clock: Clock::new(is_virtual),
             wheel: RefCell::new(Wheel::new()),
+            placings: Cell::new(0),
             registry: RefCell::new(Registry::new()),
             pending: RefCell::new(Vec::new()),
-            traits: selector.traits(),
-            selector: RefCell::new(selector),
-            events: RefCell::new(Vec::new()),
+            traits: poller.traits(),
+            poller: RefCell::new(poller),
             stamp: Cell::new(0),
             harvested: Cell::new(Tick::ZERO),
             spin: Cell::new(Duration::ZERO),
@@ -86,7 +88,7 @@ impl<W, T> Core<W, T> {
         }
         let token = self.registry.borrow_mut().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
-        self.selector.borrow_mut().open(source, token)?;
+        self.poller.borrow_mut().open(source, token)?;
         let registered = Rc::new(Registered {
             state: State::new(guarded || !(self.traits.edges && self.traits.urgent)),
             token,
@@ -99,14 +101,11 @@ impl<W, T> Core<W, T> {
         Ok(registered)
     }
 
-    /// The descriptor that a token names, unless its slot has another owner now.
-    #[inline]
-    pub(crate) fn lookup<R>(
-        &self,
-        token: Token,
-        f: impl FnOnce(&Rc<Registered<W, T>>) -> R,
-    ) -> Option<R> {
-        self.registry.borrow().get(token).map(f)
+    /// What the owner of a place in the wheel says, if the slot has one.
+    pub(super) fn ask<R>(&self, place: Place, f: impl FnOnce(&State<W>) -> R) -> Option<R> {
+        let registry = self.registry.borrow();
+        let registered = registry.in_slot(place.slot as usize)?;
+        Some(f(&registered.state))
     }
 
     /// What a descriptor carries, if the owner of the slot is the one that is meant.
@@ -161,216 +160,18 @@ impl<W, T> Core<W, T> {
         drop(parked);
     }
 
-    // ---- one turn, in the order of the diagram in mod.rs ----
-
-    pub(crate) fn turn(
-        &self,
-        max_wait: Option<Duration>,
-        may_jump: bool,
-        out: &mut Vec<W>,
-    ) -> io::Result<Turn> {
-        let before = out.len();
-        out.append(&mut self.pending.borrow_mut());
-        let idle = out.len() == before;
-        let max_wait = if idle { max_wait } else { Some(Duration::ZERO) };
-
-        let mut events = self.events.take();
-        events.clear();
-        let harvest = match self.wait(max_wait, may_jump, &mut events) {
-            Ok(harvest) => harvest,
-            Err(error) => {
-                self.events.replace(events);
-                return Err(error);
-            }
-        };
-        self.clock.read();
-        self.stamp.set(self.stamp.get().wrapping_add(1));
-        let mut turn = Turn {
-            events: self.unpark_ready(&events, out),
-            ..Turn::default()
-        };
-        if self.is_due() {
-            self.expire(harvest, &mut events, &mut turn, out);
-        }
-        if harvest == Harvest::Complete {
-            self.harvested.set(self.clock.tick());
-        }
-        self.events.replace(events);
-        turn.more |= !self.pending.borrow().is_empty();
-        Ok(turn)
-    }
-
-    fn is_due(&self) -> bool {
-        match self.wheel.borrow().next() {
-            Some(next) => next <= self.clock.tick(),
-            None => false,
-        }
-    }
-
-    /// Waits for the selector, no longer than the next deadline.
-    fn wait(
-        &self,
-        max_wait: Option<Duration>,
-        may_jump: bool,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        let mut selector = self.selector.borrow_mut();
-        if max_wait == Some(Duration::ZERO) {
-            return selector.netpoll(max_wait, events);
-        }
-        if self.clock.is_virtual() {
-            drop(selector);
-            return self.wait_virtually(max_wait, may_jump, events);
-        }
-        let next = self.wheel.borrow().next();
-        let wait = match next {
-            // A fresh reading: the machines since the last one may have taken their time.
-            Some(next) => {
-                self.clock.read();
-                let until = self.clock.until(next);
-                Some(max_wait.map_or(until, |max_wait| max_wait.min(until)))
-            }
-            None => max_wait,
-        };
-        if self.spin.get() > Duration::ZERO
-            && let Some(harvest) = self.spin(&mut **selector, wait, events)?
-        {
-            return Ok(harvest);
-        }
-        if log::log_enabled!(log::Level::Trace) {
-            log::trace!("turn: waiting {wait:?}");
-        }
-        selector.netpoll(wait, events)
-    }
-
-    #[cold]
-    fn spin(
-        &self,
-        selector: &mut dyn Selector,
-        wait: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Option<Harvest>> {
-        let spin = self.spin.get();
-        let spin = wait.map_or(spin, |wait| wait.min(spin));
-        let start = Instant::now();
-        loop {
-            let harvest = selector.netpoll(Some(Duration::ZERO), events)?;
-            if !events.is_empty() {
-                return Ok(Some(harvest));
-            }
-            if start.elapsed() >= spin {
-                return Ok(None);
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Jumps to the next live deadline once the system has had nothing for us twice.
-    #[cold]
-    fn wait_virtually(
-        &self,
-        max_wait: Option<Duration>,
-        may_jump: bool,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        let mut selector = self.selector.borrow_mut();
-        for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            let harvest = selector.netpoll(Some(grace), events)?;
-            if !events.is_empty() || harvest == Harvest::Partial {
-                return Ok(harvest);
-            }
-        }
-        drop(selector);
-        let next = self.next_live().map(|next| self.clock.until(next));
-        let ahead = match (max_wait, next) {
-            (Some(max_wait), Some(next)) => Some(max_wait.min(next)),
-            (max_wait, next) => max_wait.or(next),
-        };
-        if may_jump && let Some(ahead) = ahead {
-            self.clock.jump(ahead);
-            return Ok(Harvest::Complete);
-        }
-        // Nothing to jump to, or somebody is out on a blocking job: only the world can go on.
-        self.selector.borrow_mut().netpoll(None, events)
-    }
-
-    fn next_live(&self) -> Option<Tick> {
-        self.wheel.borrow_mut().next_live(|place, token| {
-            match self.lookup(token, |registered| registered.state.due(place)) {
-                Some(Due::Again(when)) if when > place => Verdict::Again(when),
-                Some(Due::Again(_)) => Verdict::Done,
-                _ => Verdict::Lapsed,
-            }
-        })
-    }
-
-    /// Hands out whoever waited for what has been harvested; counts whom it concerned.
-    #[inline]
-    fn unpark_ready(&self, events: &[Event], out: &mut Vec<W>) -> usize {
-        let registry = self.registry.borrow();
-        let stamp = self.stamp.get();
-        let tracing = log::log_enabled!(log::Level::Trace);
-        let mut live = 0;
-        for event in events {
-            if tracing {
-                log::trace!("ready {:?} {:?}", event.token, event.readiness);
-            }
-            // Else a break, or an earlier owner of the slot was meant.
-            if let Some(registered) = registry.get(event.token) {
-                live += 1;
-                let mut unpark = |w| out.push(w);
-                registered.state.ready(event.readiness, stamp, &mut unpark);
-            }
-        }
-        live
-    }
-
-    /// Some place has come up.
-    #[cold]
-    #[inline(never)]
-    fn expire(&self, harvest: Harvest, events: &mut Vec<Event>, turn: &mut Turn, out: &mut Vec<W>) {
-        let mut quiet = events.is_empty() && harvest == Harvest::Complete;
-        if quiet && !self.clock.is_virtual() {
-            // We may have been stalled between the harvest and the clock: look once more, so that
-            // all that had come by the clock's time has been seen.
-            let again = self
-                .selector
-                .borrow_mut()
-                .netpoll(Some(Duration::ZERO), events);
-            quiet = events.is_empty() && matches!(again, Ok(Harvest::Complete));
-            turn.events = self.unpark_ready(events, out);
-        }
-        let limit = if quiet {
-            self.clock.tick()
-        } else {
-            self.harvested.get()
-        };
-        let stamp = (!events.is_empty()).then(|| self.stamp.get());
-        let before = out.len();
-        let more = {
-            let mut unpark = |w| out.push(w);
-            self.wheel
-                .borrow_mut()
-                .advance(limit, EXPIRY_BUDGET, |place, token| {
-                    let due = self.lookup(token, |registered| {
-                        registered.state.expire(place, limit, stamp, &mut unpark)
-                    });
-                    verdict(due.unwrap_or(Due::Lapsed))
-                })
-        };
-        turn.expired = out.len() - before;
-        turn.more = more;
-        self.compact();
-    }
-
     // ---- the wheel's upkeep ----
 
-    fn place(&self, token: Token, placing: Placing) {
+    fn place(&self, registered: &Registered<W, T>, placing: Placing) {
         let mut wheel = self.wheel.borrow_mut();
         match placing {
             Placing::Keep => return,
             Placing::Place { when, left_behind } => {
-                wheel.place(when, token);
+                let number = self.placings.get().wrapping_add(1);
+                self.placings.set(number);
+                registered.state.number_place(number);
+                let slot = registered.token.slot() as u32;
+                wheel.place(when, Place { slot, number });
                 if !left_behind {
                     return;
                 }
@@ -388,22 +189,14 @@ impl<W, T> Core<W, T> {
         self.compact();
     }
 
-    fn compact(&self) {
+    pub(super) fn compact(&self) {
         let mut wheel = self.wheel.borrow_mut();
         if wheel.overgrown() {
-            wheel.compact(|place, token| {
-                let due = self.lookup(token, |registered| registered.state.keeps(place));
-                due.unwrap_or(false)
+            wheel.compact(|_, place| {
+                let keeps = self.ask(place, |state| state.keeps(place.number));
+                keeps.unwrap_or(false)
             });
         }
-    }
-}
-
-fn verdict(due: Due) -> Verdict {
-    match due {
-        Due::Lapsed => Verdict::Lapsed,
-        Due::Nothing => Verdict::Done,
-        Due::Again(when) => Verdict::Again(when),
     }
 }
 
@@ -435,9 +228,9 @@ impl<W, T> Registered<W, T> {
             return;
         }
         if when <= self.core.clock.read() {
-            if let Some(w) = self.state.expire_now(direction) {
-                self.core.pending.borrow_mut().push(w);
-            }
+            let (parked, placing) = self.state.expire_now(direction);
+            self.core.pending.borrow_mut().extend(parked);
+            self.place(placing);
         } else {
             self.place(self.state.set_deadline(direction, tick));
         }
@@ -446,7 +239,7 @@ impl<W, T> Registered<W, T> {
     #[cold]
     #[inline(never)]
     fn place(&self, placing: Placing) {
-        self.core.place(self.token, placing);
+        self.core.place(self, placing);
     }
 
     pub(crate) fn evict(&self) {
@@ -475,13 +268,13 @@ impl<W, T> Registered<W, T> {
                 wanted |= Readiness::of(direction);
             }
         }
-        let mut selector = self.core.selector.borrow_mut();
-        selector.rearm(source, self.token, wanted)
+        let mut poller = self.core.poller.borrow_mut();
+        poller.rearm(source, self.token, wanted)
     }
 
     pub(crate) fn deregister(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.registered.get() {
-            self.core.selector.borrow_mut().close(source)
+            self.core.poller.borrow_mut().close(source)
         } else {
             Ok(())
         }

@@ -151,6 +151,8 @@ pub(crate) struct State<W> {
     deadline: [Cell<Tick>; 2],
     /// The earliest place in the wheel that still counts, `NEVER` for none.
     placed: Cell<Tick>,
+    /// Tells that place from those left behind: a deadline may come back to the very same tick.
+    number: Cell<u32>,
 }
 
 /// What the wheel should do with a place of this descriptor.
@@ -172,6 +174,7 @@ impl<W> State<W> {
             parked: [const { Cell::new(None) }; 3],
             deadline: [Cell::new(NEVER), Cell::new(NEVER)],
             placed: Cell::new(NEVER),
+            number: Cell::new(0),
         }
     }
 
@@ -203,6 +206,13 @@ impl<W> State<W> {
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
         let of_interest = CLOSED | expired_bit(direction) | ready_bit(direction);
         self.flags.get() & of_interest == ready_bit(direction)
+    }
+
+    /// Open, not expired, and not ready.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        let of_interest = CLOSED | expired_bit(direction) | ready_bit(direction);
+        self.flags.get() & of_interest == 0
     }
 
     #[inline]
@@ -297,19 +307,22 @@ impl<W> State<W> {
 
     /// The selector's word. Whoever waited for it goes to `out`.
     #[inline]
-    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut impl FnMut(W)) {
-        let flags = self.flags.get();
+    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, mut out: impl FnMut(W)) {
+        let flags = self.flags.get() & 0xffff;
         if flags & CLOSED != 0 {
             return;
         }
-        let stamped = (flags & 0xffff) | u32::from(stamp) << STAMP_SHIFT;
-        self.flags.set(stamped | u32::from(readiness.0));
-        for direction in BOTH {
-            if readiness.contains(Readiness::of(direction))
-                && let Some(w) = self.unpark(direction)
-            {
-                out(w);
-            }
+        let stamp = u32::from(stamp) << STAMP_SHIFT;
+        self.flags.set(flags | stamp | u32::from(readiness.0));
+        if readiness.contains(Readiness::READ)
+            && let Some(w) = self.parked[0].take()
+        {
+            out(w);
+        }
+        if readiness.contains(Readiness::WRITE)
+            && let Some(w) = self.parked[1].take()
+        {
+            out(w);
         }
         if readiness.contains(Readiness::HUNG_UP)
             && let Some(w) = self.parked[HANG_UP].take()
@@ -348,7 +361,8 @@ impl<W> State<W> {
             return Placing::Idle;
         }
         self.lower(IDLE_PLACE);
-        if self.next_deadline() >= self.placed.get() {
+        // Not the earlier of both deadlines: one that was spared lies before its place, and waits.
+        if when >= self.placed.get() {
             return if idle { Placing::Revive } else { Placing::Keep };
         }
         let held = self.placed.replace(when) != NEVER;
@@ -363,23 +377,38 @@ impl<W> State<W> {
     }
 
     /// A deadline in the past: expires at once, even with data waiting.
-    pub(crate) fn expire_now(&self, direction: Direction) -> Option<W> {
+    pub(crate) fn expire_now(&self, direction: Direction) -> (Option<W>, Placing) {
+        let placing = self.set_deadline(direction, NEVER);
+        (self.expire_one(direction), placing)
+    }
+
+    fn expire_one(&self, direction: Direction) -> Option<W> {
         self.deadline[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         self.unpark(direction)
     }
 
-    /// The wheel reached `place`; deadlines up to `limit` have passed. A direction that this very
-    /// harvest (`stamp`) made ready is spared until the next: its bytes had come, and its owner
-    /// has had no turn to move the deadline.
+    /// The place that was just put into the wheel has this number.
+    pub(crate) fn number_place(&self, number: u32) {
+        self.number.set(number);
+    }
+
+    /// Whether the place of this number is the one that counts.
+    fn holds(&self, number: u32) -> bool {
+        number == self.number.get() && self.placed.get() != NEVER
+    }
+
+    /// The wheel reached a place; deadlines up to `limit` have passed. A direction that this very
+    /// harvest (`stamp`) made ready is spared, once: its bytes had come, and its owner has had no
+    /// turn to move the deadline. A deadline that lies before its place has been spared.
     pub(crate) fn expire(
         &self,
-        place: Tick,
+        number: u32,
         limit: Tick,
         stamp: Option<u16>,
         out: &mut impl FnMut(W),
     ) -> Due {
-        if place != self.placed.get() {
+        if !self.holds(number) {
             return Due::Lapsed;
         }
         let fresh = stamp.is_some_and(|stamp| self.flags.get() >> STAMP_SHIFT == u32::from(stamp));
@@ -387,10 +416,10 @@ impl<W> State<W> {
         for direction in BOTH {
             let mut when = self.deadline[direction as usize].get();
             if when <= limit {
-                if fresh && self.is_ready(direction) {
+                if fresh && self.is_ready(direction) && when >= self.placed.get() {
                     when = limit.saturating_add(1);
                 } else {
-                    if let Some(w) = self.expire_now(direction) {
+                    if let Some(w) = self.expire_one(direction) {
                         out(w);
                     }
                     continue;
@@ -401,12 +430,16 @@ impl<W> State<W> {
         self.replace_place(next)
     }
 
-    /// Whether the wheel's `place` still counts, and for when.
-    pub(crate) fn due(&self, place: Tick) -> Due {
-        if place != self.placed.get() {
+    /// Whether a place still counts, and for when: for a virtual clock, which stops nowhere else.
+    pub(crate) fn due(&self, number: u32) -> Due {
+        if !self.holds(number) {
             return Due::Lapsed;
         }
-        self.replace_place(self.next_deadline())
+        match self.next_deadline() {
+            NEVER => self.replace_place(NEVER),
+            // One that was spared comes up at its place, not before.
+            next => self.replace_place(next.max(self.placed.get())),
+        }
     }
 
     /// The held place is coming out of the wheel, and goes back in at `next` if there is one.
@@ -421,9 +454,9 @@ impl<W> State<W> {
         }
     }
 
-    /// Whether the wheel should keep `place` when it throws out what is stale.
-    pub(crate) fn keeps(&self, place: Tick) -> bool {
-        if place != self.placed.get() {
+    /// Whether the wheel should keep a place when it throws out what is stale.
+    pub(crate) fn keeps(&self, number: u32) -> bool {
+        if !self.holds(number) {
             return false;
         }
         if self.flags.get() & IDLE_PLACE != 0 {
@@ -471,3 +504,6 @@ pub(crate) enum Placing {
 fn second_waiter(direction: Direction) -> ! {
     panic!("netpoller: something is parked already for {direction:?}: one waiter a direction");
 }
+
+#[cfg(test)]
+mod tests;

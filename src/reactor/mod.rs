@@ -17,8 +17,10 @@
 mod clock;
 mod core;
 mod descriptor;
+mod poller;
 mod registry;
 mod selector;
+mod turn;
 
 use std::fmt;
 use std::io;
@@ -33,6 +35,7 @@ use crate::wheel::Tick;
 
 use self::core::{Core, Registered};
 pub use descriptor::{Direction, Park, Readiness, Refusal};
+pub(crate) use poller::Poller;
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
 
 /// What one turn of the loop did.
@@ -89,12 +92,15 @@ impl<W> Reactor<W> {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn new() -> io::Result<Self> {
-        Ok(Reactor::with(Box::new(MioSelector::new()?)))
+        Ok(Reactor::carrying(
+            Poller::System(MioSelector::new()?),
+            false,
+        ))
     }
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::carrying(selector, false)
+        Reactor::carrying(Poller::given(selector), false)
     }
 
     /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
@@ -109,9 +115,9 @@ impl<W> Reactor<W> {
 
 impl<W, T> Reactor<W, T> {
     /// A reactor whose descriptors carry a `T`, on the real or on a virtual clock.
-    pub(crate) fn carrying(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
+    pub(crate) fn carrying(poller: Poller, is_virtual: bool) -> Self {
         Reactor {
-            core: Rc::new(Core::new(selector, is_virtual)),
+            core: Rc::new(Core::new(poller, is_virtual)),
         }
     }
 
@@ -181,7 +187,7 @@ impl<W, T> Reactor<W, T> {
     /// Ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
         Breaker {
-            inner: self.core.selector.borrow().breaker(),
+            inner: self.core.poller.borrow().breaker(),
         }
     }
 
@@ -200,7 +206,7 @@ impl<W, T> Reactor<W, T> {
     ///
     /// Deadlines do not make it readable: wait on it no longer than [`Reactor::next_timeout`].
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        self.core.selector.borrow().descriptor().map(f)
+        self.core.poller.borrow().descriptor().map(f)
     }
 
     pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
@@ -425,6 +431,12 @@ impl<W, T> Descriptor<W, T> {
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
         self.registered.state.may_try(direction)
+    }
+
+    /// Whether nothing speaks against waiting: open, not expired, and not ready.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        self.registered.state.must_wait(direction)
     }
 
     /// As [`park`](Descriptor::park), for one operation at a time that has just been refused

@@ -49,11 +49,6 @@ pub struct Event {
     pub readiness: Readiness,
 }
 
-const NOTHING: Event = Event {
-    token: Token::BREAK,
-    readiness: Readiness::NONE,
-};
-
 /// Whether a harvest brought in everything that had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harvest {
@@ -145,6 +140,8 @@ pub struct MioSelector {
     poll: mio::Poll,
     events: mio::Events,
     waker: Arc<mio::Waker>,
+    /// The last harvest filled the buffer.
+    overflowed: bool,
 }
 
 const BREAK: mio::Token = mio::Token(Token::BREAK.0);
@@ -169,6 +166,39 @@ impl MioSelector {
             poll,
             events: mio::Events::with_capacity(CAPACITY),
             waker,
+            overflowed: false,
+        })
+    }
+}
+
+impl MioSelector {
+    /// Waits, and keeps what comes, for [`MioSelector::harvested`].
+    pub(crate) fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Harvest> {
+        if self.overflowed && self.events.capacity() < MOST_CAPACITY {
+            self.events = mio::Events::with_capacity(self.events.capacity() * 2);
+        }
+        match self.poll.poll(&mut self.events, max_wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                return Ok(Harvest::Partial);
+            }
+            Err(error) => return Err(error),
+        }
+        self.overflowed = self.events.iter().count() >= self.events.capacity();
+        Ok(if self.overflowed {
+            Harvest::Partial
+        } else {
+            Harvest::Complete
+        })
+    }
+
+    /// What the last wait brought in.
+    #[inline]
+    pub(crate) fn harvested(&self) -> impl Iterator<Item = Event> + Clone {
+        self.events.iter().map(|event| Event {
+            token: Token(event.token().0),
+            readiness: readiness(event),
         })
     }
 }
@@ -203,6 +233,16 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     if event.is_writable() {
         readiness |= Readiness::WRITE;
     }
+    if event.is_read_closed() || event.is_error() || event.is_priority() || event.is_write_closed()
+    {
+        readiness |= unusual(event);
+    }
+    readiness
+}
+
+#[cold]
+fn unusual(event: &mio::event::Event) -> Readiness {
+    let mut readiness = Readiness::NONE;
     if event.is_read_closed() {
         readiness |= Readiness::READ | Readiness::HUNG_UP;
     }
@@ -254,30 +294,9 @@ impl Selector for MioSelector {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        match self.poll.poll(&mut self.events, max_wait) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return Ok(Harvest::Partial);
-            }
-            Err(error) => return Err(error),
-        }
-        let start = events.len();
-        let harvested = self.events.iter().count();
-        events.resize(start + harvested, NOTHING);
-        for (event, harvested) in events[start..].iter_mut().zip(&self.events) {
-            *event = Event {
-                token: Token(harvested.token().0),
-                readiness: readiness(harvested),
-            };
-        }
-        let capacity = self.events.capacity();
-        if harvested < capacity {
-            return Ok(Harvest::Complete);
-        }
-        if capacity < MOST_CAPACITY {
-            self.events = mio::Events::with_capacity(capacity * 2);
-        }
-        Ok(Harvest::Partial)
+        let harvest = self.wait(max_wait)?;
+        events.extend(self.harvested());
+        Ok(harvest)
     }
 
     fn breaker(&self) -> Arc<dyn Break> {

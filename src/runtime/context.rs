@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{RawWakerVTable, Waker};
 use std::time::Instant;
 
+use super::lent;
 use super::machine::MachineId;
 use super::resource::Parked;
 use super::scheduler::Scheduler;
@@ -68,6 +69,9 @@ impl Entered {
             );
             *current = Some(scheduler.clone());
         });
+        if let Some(buffer) = scheduler.buffer.take() {
+            lent::give_back(buffer);
+        }
         RUNNING.with(|running| {
             running.home.set(scheduler.home());
             running.waker_data.set(ptr::null());
@@ -93,6 +97,9 @@ impl Drop for Entered {
             running.now.set(None);
         });
         let left = CURRENT.with_borrow_mut(Option::take);
+        if let (Some(scheduler), Some(buffer)) = (&left, lent::collect()) {
+            scheduler.buffer.set(Some(buffer));
+        }
         drop(left);
     }
 }

@@ -17,12 +17,15 @@
 //! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
+use std::mem;
 use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
-use slab::Slab;
+use super::context;
+use crate::sys::WithWaker;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
@@ -68,22 +71,23 @@ pub(crate) type Output = Option<Box<dyn Any>>;
 /// Something the loop runs when its id comes up.
 pub(crate) trait Machine {
     /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns goes to
-    /// `output` if it is `joined`; `waker` is for other people's futures in it.
-    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &mut Output) -> Poll<()>;
+    /// `output` if it is `joined`.
+    fn run(self: Pin<&mut Self>, id: MachineId, joined: bool, output: &Cell<Output>) -> Poll<()>;
 }
 
-/// A task is a future: a machine that the compiler wrote.
-impl<F: Future> Machine for F
+/// A task is a future, a machine that the compiler wrote, with a waker for what is polled in it.
+impl<F: Future> Machine for WithWaker<F>
 where
     F::Output: 'static,
 {
     #[inline]
-    fn run(self: Pin<&mut Self>, waker: &Waker, joined: bool, output: &mut Output) -> Poll<()> {
-        match self.poll(&mut Context::from_waker(waker)) {
+    fn run(self: Pin<&mut Self>, id: MachineId, joined: bool, output: &Cell<Output>) -> Poll<()> {
+        context::begin(id, &self.waker);
+        match self.poll() {
             Poll::Pending => Poll::Pending,
             Poll::Ready(returned) => {
                 if joined {
-                    *output = Some(Box::new(returned));
+                    output.set(Some(Box::new(returned)));
                 }
                 Poll::Ready(())
             }
@@ -94,8 +98,9 @@ where
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
 struct Slot {
-    /// Out while it runs.
-    body: Option<(Body, Waker)>,
+    /// Out while it runs, and in a free slot.
+    body: Option<Body>,
+    /// Zero in a free slot: no id has that.
     generation: u32,
     queued: bool,
     aborted: bool,
@@ -104,7 +109,8 @@ struct Slot {
 
 /// All machines of a runtime.
 pub(crate) struct Machines {
-    slots: Slab<Slot>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
     generation: u32,
 }
 
@@ -114,59 +120,67 @@ pub(crate) enum Suspended {
     /// It was aborted while it ran: drop its body once no borrow is held.
     Aborted {
         joined: bool,
-        body: (Body, Waker),
+        body: Body,
     },
 }
 
 impl Machines {
     pub(crate) fn new() -> Self {
-        let mut slots = Slab::new();
         // Slot zero is the root's, for good: it is never looked up here.
-        slots.insert(Slot {
+        let root = Slot {
             body: None,
             generation: 0,
             queued: true,
             aborted: false,
             joined: false,
-        });
+        };
         Machines {
-            slots,
+            slots: vec![root],
+            free: Vec::new(),
             generation: MachineId::FIRST_GENERATION,
         }
     }
 
     /// Machines alive.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - 1
+        self.slots.len() - 1 - self.free.len()
     }
 
     /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(
-        &mut self,
-        body: Body,
-        waker: impl FnOnce(MachineId) -> Waker,
-    ) -> MachineId {
-        let entry = self.slots.vacant_entry();
-        let id = MachineId::new(entry.key(), self.generation);
-        self.generation = match self.generation {
+    pub(crate) fn insert(&mut self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
+        let generation = self.generation;
+        self.generation = match generation {
             MachineId::LAST_GENERATION => MachineId::FIRST_GENERATION,
             generation => generation + 1,
         };
-        entry.insert(Slot {
-            body: Some((body, waker(id))),
-            generation: id.generation(),
+        let free = self.free.pop();
+        let at = free.map_or(self.slots.len(), |slot| slot as usize);
+        let id = MachineId::new(at, generation);
+        let slot = Slot {
+            body: Some(make(id)),
+            generation,
             queued: true,
             aborted: false,
             joined: true,
-        });
+        };
+        match free {
+            Some(_) => self.slots[at] = slot,
+            None => self.slots.push(slot),
+        }
         id
     }
 
     #[inline]
     fn slot(&mut self, id: MachineId) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(id.slot())
-            .filter(|slot| slot.generation == id.generation())
+        match self.slots.get_mut(id.slot()) {
+            Some(slot) if slot.generation == id.generation() => Some(slot),
+            _ => None,
+        }
+    }
+
+    fn free(&mut self, id: MachineId) {
+        self.slots[id.slot()].generation = 0;
+        self.free.push(id.slot() as u32);
     }
 
     /// Marks it queued. Whether it was not: then its id goes into the queue.
@@ -180,50 +194,44 @@ impl Machines {
 
     /// Takes a machine out to run it; the flag says whether it is joined.
     #[inline]
-    pub(crate) fn start(&mut self, id: MachineId) -> Option<(Body, Waker, bool)> {
+    pub(crate) fn start(&mut self, id: MachineId) -> Option<(Body, bool)> {
         let slot = self.slot(id)?;
         slot.queued = false;
-        let (body, waker) = slot.body.take()?;
-        Some((body, waker, slot.joined))
+        let body = slot.body.take()?;
+        Some((body, slot.joined))
     }
 
     /// Puts a machine back that has to wait.
     #[inline]
-    pub(crate) fn suspend(&mut self, id: MachineId, body: Body, waker: Waker) -> Suspended {
-        match self.slot(id) {
-            Some(slot) if !slot.aborted => {
-                slot.body = Some((body, waker));
-                Suspended::Kept
-            }
-            _ => Suspended::Aborted {
-                joined: self.finish(id),
-                body: (body, waker),
-            },
+    pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Suspended {
+        // It kept its slot while it ran, so there is no generation to compare.
+        let slot = &mut self.slots[id.slot()];
+        if !slot.aborted {
+            // Forgotten, for it is None: to drop it would cost a check.
+            mem::forget(slot.body.replace(body));
+            return Suspended::Kept;
         }
+        let joined = self.finish(id);
+        Suspended::Aborted { joined, body }
     }
 
     /// A machine that ran is done: frees its slot, and says whether it is joined.
     pub(crate) fn finish(&mut self, id: MachineId) -> bool {
-        match self.slot(id) {
-            Some(_) => self.slots.remove(id.slot()).joined,
-            None => false,
-        }
+        let joined = self.slot(id).is_some_and(|slot| slot.joined);
+        self.free(id);
+        joined
     }
 
     /// Takes out a machine for good, to be dropped once no borrow is held. One that runs goes when
     /// it suspends.
-    pub(crate) fn abort(&mut self, id: MachineId) -> Option<(Body, Waker)> {
+    pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.slot(id)?;
-        match slot.body.take() {
-            Some(body) => {
-                self.slots.remove(id.slot());
-                Some(body)
-            }
-            None => {
-                slot.aborted = true;
-                None
-            }
+        let body = slot.body.take();
+        match body {
+            Some(_) => self.free(id),
+            None => slot.aborted = true,
         }
+        body
     }
 
     /// Nobody will join it any more.
@@ -238,13 +246,11 @@ impl Machines {
     }
 
     /// Takes out one machine after the other, at shutdown.
-    pub(crate) fn pop(&mut self) -> Option<(MachineId, Option<(Body, Waker)>)> {
-        let key = self
-            .slots
-            .iter()
-            .map(|(key, _)| key)
-            .find(|&key| key != 0)?;
-        let slot = self.slots.remove(key);
-        Some((MachineId::new(key, slot.generation), slot.body))
+    pub(crate) fn pop(&mut self) -> Option<(MachineId, Option<Body>)> {
+        let at = self.slots.iter().rposition(|slot| slot.generation != 0)?;
+        let id = MachineId::new(at, self.slots[at].generation);
+        let body = self.slots[at].body.take();
+        self.free(id);
+        Some((id, body))
     }
 }

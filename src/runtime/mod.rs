@@ -8,6 +8,7 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
+//! | `lent.rs` | the buffer that is lent to reads |
 //! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
@@ -15,6 +16,7 @@ pub(crate) mod blocking;
 pub(crate) mod context;
 mod handle;
 mod join;
+pub(crate) mod lent;
 mod machine;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
@@ -31,7 +33,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::reactor::{MioSelector, Selector, Turn};
+use crate::reactor::{MioSelector, Poller, Selector, Turn};
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 use scheduler::Scheduler;
@@ -236,11 +238,11 @@ impl Builder {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn build(self) -> io::Result<Runtime> {
-        let selector = match self.selector {
-            Some(selector) => selector,
-            None => Box::new(MioSelector::new()?),
+        let poller = match self.selector {
+            Some(selector) => Poller::given(selector),
+            None => Poller::System(MioSelector::new()?),
         };
-        let scheduler = Rc::new(Scheduler::new(selector, self.virtual_clock));
+        let scheduler = Rc::new(Scheduler::new(poller, self.virtual_clock));
         scheduler.reactor.set_spin(self.spin);
         #[cfg(not(mio_unsupported_force_poll_poll))]
         let descriptor = scheduler.reactor.with_fd(|fd| fd.as_raw_fd());

@@ -172,6 +172,12 @@ impl Resource {
         }
     }
 
+    /// Takes a direction that is free: see [`Resource::is_held`].
+    #[inline]
+    pub(crate) fn hold(&self, direction: Direction) {
+        self.locks.set(self.locks.get() | held_bit(direction));
+    }
+
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
@@ -253,6 +259,7 @@ impl Resource {
     }
 
     /// Whether an operation of this direction is under way.
+    #[inline]
     pub(crate) fn is_held(&self, direction: Direction) -> bool {
         self.locks.get() & held_bit(direction) != 0
     }

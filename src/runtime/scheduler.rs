@@ -27,11 +27,13 @@ use std::time::Duration;
 
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
-use super::machine::{MachineId, Machines, Suspended};
+use super::lent::Buffer;
+use super::machine::{Body, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
-use crate::reactor::{Reactor, Selector, Turn};
+use crate::reactor::{Poller, Reactor, Turn};
+use crate::sys::WithWaker;
 use crate::wheel::Timers;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
@@ -53,6 +55,10 @@ pub(crate) struct Scheduler {
     /// Runnable in this turn, and how many of them have been run.
     batch: RefCell<Batch>,
     root_woken: Cell<bool>,
+    /// Where a machine that is done leaves what it returns.
+    output: Cell<Output>,
+    /// The lent buffer, between turns.
+    pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
 }
 
@@ -77,8 +83,8 @@ fn add(counter: &Cell<u64>, more: usize) {
 }
 
 impl Scheduler {
-    pub(crate) fn new(selector: Box<dyn Selector>, is_virtual: bool) -> Self {
-        let reactor = Reactor::carrying(selector, is_virtual);
+    pub(crate) fn new(poller: Poller, is_virtual: bool) -> Self {
+        let reactor = Reactor::carrying(poller, is_virtual);
         let remote = Arc::new(Remote::new(reactor.breaker()));
         Scheduler {
             reactor,
@@ -89,6 +95,8 @@ impl Scheduler {
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
             root_woken: Cell::new(false),
+            output: Cell::new(None),
+            buffer: Cell::new(None),
             counters: Counters::default(),
         }
     }
@@ -115,11 +123,11 @@ impl Scheduler {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let body = Box::pin(future);
-        let id = self
-            .machines
-            .borrow_mut()
-            .insert(body, |id| MachineWaker::waker(id, &self.remote));
+        let make = |id| -> Body {
+            let waker = MachineWaker::waker(id, &self.remote);
+            Box::pin(WithWaker::new(waker, future))
+        };
+        let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}");
@@ -251,15 +259,13 @@ impl Scheduler {
         if id == MachineId::ROOT {
             return self.root_woken.set(true);
         }
-        let Some((mut body, waker, joined)) = self.machines.borrow_mut().start(id) else {
+        let Some((mut body, joined)) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        let mut output = None;
-        context::begin(id, &waker);
-        let run = || body.as_mut().run(&waker, joined, &mut output);
+        let run = || body.as_mut().run(id, joined, &self.output);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
-            let suspended = self.machines.borrow_mut().suspend(id, body, waker);
+            let suspended = self.machines.borrow_mut().suspend(id, body);
             if let Suspended::Aborted { joined, body } = suspended {
                 context::end();
                 drop_quietly(body);
@@ -268,21 +274,14 @@ impl Scheduler {
             return;
         }
         context::end();
-        self.finish(id, body, waker, ran.err(), output);
+        self.finish(id, body, ran.err());
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
-    fn finish(
-        &self,
-        id: MachineId,
-        body: super::machine::Body,
-        waker: Waker,
-        panicked: Option<Box<dyn Any + Send>>,
-        output: Option<Box<dyn Any>>,
-    ) {
+    fn finish(&self, id: MachineId, body: Body, panicked: Option<Box<dyn Any + Send>>) {
         log::trace!("done {id:?}");
+        let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
-        drop(waker);
         let joined = self.machines.borrow_mut().finish(id);
         match (panicked, output) {
             (Some(payload), _) => self.end(id, joined, Err(JoinError::panicked(payload))),

@@ -9,6 +9,7 @@
 
 mod close;
 mod read;
+mod read_with;
 mod write;
 
 use std::fmt;

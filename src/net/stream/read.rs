@@ -3,42 +3,17 @@
 //! May touch: fd.rs. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
 //! `io.ReadFull`.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
+use super::read_with::ReadWith;
 use crate::net::fd::{Fd, MOST_AT_ONCE, OfBytes, Op, Reading};
 use crate::reactor::Direction;
 use crate::runtime::resource::Hold;
 use crate::sys;
-
-/// Room to read into, lent to one read after the other on this thread.
-type Buffer = Box<[u8; BUFFER]>;
-
-/// What one read takes at most: half of what a socket's receive buffer holds by default, and no
-/// more than the caches like.
-const BUFFER: usize = 64 * 1024;
-
-thread_local! {
-    static LENT: Cell<Option<Buffer>> = const { Cell::new(None) };
-}
-
-/// Takes the buffer, for a borrow would not do: a closure that reads again gets another.
-#[inline]
-fn take_buffer() -> Buffer {
-    LENT.take().unwrap_or_else(new_buffer)
-}
-
-#[cold]
-fn new_buffer() -> Buffer {
-    match vec![0; BUFFER].into_boxed_slice().try_into() {
-        Ok(buffer) => buffer,
-        Err(_) => unreachable!("it is of that length"),
-    }
-}
 
 impl<K> Stream<K> {
     /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
@@ -54,7 +29,7 @@ impl<K> Stream<K> {
                 return Ok(0);
             }
             let asked = buffer.len().min(MOST_AT_ONCE);
-            let got = sys::receive(&fd.socket(), &mut buffer[..asked])?;
+            let got = fd.receive(&mut buffer[..asked])?;
             fd.moved(Direction::Read, got, asked);
             Ok(got)
         })
@@ -130,18 +105,7 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let mut f = Some(f);
-        Op::new(Reading, &self.fd, move |fd| {
-            let mut buffer = take_buffer();
-            let got = sys::receive(&fd.socket(), &mut buffer[..]);
-            let result = got.map(|got| {
-                fd.moved(Direction::Read, got, BUFFER);
-                let f = f.take().expect("an operation that is done is not polled");
-                f(&buffer[..got])
-            });
-            LENT.set(Some(buffer));
-            result
-        })
+        ReadWith::new(&self.fd, f)
     }
 
     /// Reads without taking the bytes out: the next read sees them again.
@@ -180,7 +144,7 @@ impl<K> Stream<K> {
             if asked == 0 {
                 return Ok(0);
             }
-            let got = sys::receive(&fd.socket(), &mut buffer[..asked])?;
+            let got = fd.receive(&mut buffer[..asked])?;
             fd.moved(Direction::Read, got, asked);
             Ok(got)
         });
@@ -213,7 +177,7 @@ impl Future for ReadExact<'_> {
                     if rest.is_empty() {
                         return Ok(0);
                     }
-                    let got = sys::receive(&fd.socket(), rest)?;
+                    let got = fd.receive(rest)?;
                     fd.moved(Direction::Read, got, rest.len());
                     Ok(got)
                 });

@@ -81,7 +81,7 @@ impl<K> Stream<K> {
     /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Write, |fd| fd.send(bytes));
+        let tried = self.fd.try_send(bytes);
         tried.map_err(|failure| self.error("write", failure))
     }
 }

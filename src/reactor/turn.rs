@@ -1,0 +1,219 @@
+//! One turn of the netpoller, in the order of the diagram in mod.rs.
+//!
+//! May touch: the files beside it, and the wheel. Mirrors `netpoll()` in Go's `netpoll_epoll.go`
+//! and `netpolldeadlineimpl` in `runtime/netpoll.go`.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Turn;
+use super::core::Core;
+use super::descriptor::Due;
+use super::poller::Poller;
+use super::selector::{Event, Harvest};
+use crate::wheel::{Tick, Verdict};
+
+/// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
+const EXPIRY_BUDGET: usize = 4096;
+
+/// How far apart the two looks are that a virtual clock takes before it jumps: loopback delivers
+/// in softirq context, which on a loaded machine may be a moment later.
+const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
+
+impl<W, T> Core<W, T> {
+    pub(crate) fn turn(
+        &self,
+        max_wait: Option<Duration>,
+        may_jump: bool,
+        out: &mut Vec<W>,
+    ) -> io::Result<Turn> {
+        let before = out.len();
+        out.append(&mut self.pending.borrow_mut());
+        let idle = out.len() == before;
+        let max_wait = if idle { max_wait } else { Some(Duration::ZERO) };
+
+        let harvest = self.wait(max_wait, may_jump)?;
+        self.clock.read();
+        self.stamp.set(self.stamp.get().wrapping_add(1));
+        let mut turn = Turn {
+            events: self.unpark_ready(out),
+            ..Turn::default()
+        };
+        if self.is_due() {
+            self.expire(harvest, &mut turn, out);
+        }
+        if harvest == Harvest::Complete {
+            self.harvested.set(self.clock.tick());
+        }
+        turn.more |= !self.pending.borrow().is_empty();
+        Ok(turn)
+    }
+
+    fn is_due(&self) -> bool {
+        match self.wheel.borrow().next() {
+            Some(next) => next <= self.clock.tick(),
+            None => false,
+        }
+    }
+
+    // ---- wait ----
+
+    fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
+        self.poller.borrow_mut().netpoll(max_wait)
+    }
+
+    /// Waits for the selector, no longer than the next deadline.
+    fn wait(&self, max_wait: Option<Duration>, may_jump: bool) -> io::Result<Harvest> {
+        if max_wait == Some(Duration::ZERO) {
+            return self.poll(max_wait);
+        }
+        if self.clock.is_virtual() {
+            return self.wait_virtually(max_wait, may_jump);
+        }
+        let next = self.wheel.borrow().next();
+        let mut wait = match next {
+            // A fresh reading: the machines since the last one may have taken their time.
+            Some(next) => {
+                self.clock.read();
+                let until = self.clock.until(next);
+                Some(max_wait.map_or(until, |max_wait| max_wait.min(until)))
+            }
+            None => max_wait,
+        };
+        if self.spin.get() > Duration::ZERO {
+            if let Some(harvest) = self.spin(wait)? {
+                return Ok(harvest);
+            }
+            wait = wait.map(|wait| wait.saturating_sub(self.spin.get()));
+        }
+        if log::log_enabled!(log::Level::Trace) {
+            log::trace!("turn: waiting {wait:?}");
+        }
+        self.poll(wait)
+    }
+
+    #[cold]
+    fn spin(&self, wait: Option<Duration>) -> io::Result<Option<Harvest>> {
+        let spin = self.spin.get();
+        let spin = wait.map_or(spin, |wait| wait.min(spin));
+        let start = Instant::now();
+        loop {
+            let harvest = self.poll(Some(Duration::ZERO))?;
+            if !self.poller.borrow().is_empty() {
+                return Ok(Some(harvest));
+            }
+            if start.elapsed() >= spin {
+                return Ok(None);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Jumps to the next live deadline once the system has had nothing for us twice.
+    #[cold]
+    fn wait_virtually(&self, max_wait: Option<Duration>, may_jump: bool) -> io::Result<Harvest> {
+        for grace in [Duration::ZERO, VIRTUAL_GRACE] {
+            let harvest = self.poll(Some(grace))?;
+            if !self.poller.borrow().is_empty() || harvest == Harvest::Partial {
+                return Ok(harvest);
+            }
+        }
+        let next = self.next_live().map(|next| self.clock.until(next));
+        let ahead = match (max_wait, next) {
+            (Some(max_wait), Some(next)) => Some(max_wait.min(next)),
+            (max_wait, next) => max_wait.or(next),
+        };
+        if may_jump && let Some(ahead) = ahead {
+            self.clock.jump(ahead);
+            return Ok(Harvest::Complete);
+        }
+        // Nothing to jump to, or somebody is out on a blocking job: only the world can go on.
+        self.poll(None)
+    }
+
+    fn next_live(&self) -> Option<Tick> {
+        let mut wheel = self.wheel.borrow_mut();
+        wheel.next_live(
+            |tick, place| match self.ask(place, |state| state.due(place.number)) {
+                Some(Due::Again(when)) if when > tick => Verdict::Again(when),
+                Some(Due::Again(_)) => Verdict::Done,
+                _ => Verdict::Lapsed,
+            },
+        )
+    }
+
+    // ---- unpark the ready ----
+
+    /// Hands out whoever waited for what has been harvested; counts whom it concerned.
+    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
+        match &*self.poller.borrow() {
+            Poller::System(selector) => self.unpark_all(selector.harvested(), out),
+            Poller::Given { events, .. } => self.unpark_all(events.iter().copied(), out),
+        }
+    }
+
+    fn unpark_all(&self, events: impl Iterator<Item = Event> + Clone, out: &mut Vec<W>) -> usize {
+        if log::log_enabled!(log::Level::Trace) {
+            events.clone().for_each(trace_ready);
+        }
+        let registry = self.registry.borrow();
+        let stamp = self.stamp.get();
+        let mut live = 0;
+        for event in events {
+            // None: a break, or an earlier owner of the slot was meant.
+            if let Some(registered) = registry.get(event.token) {
+                live += 1;
+                registered
+                    .state
+                    .ready(event.readiness, stamp, |w| out.push(w));
+            }
+        }
+        live
+    }
+
+    // ---- expire ----
+
+    /// Some place has come up.
+    #[cold]
+    #[inline(never)]
+    fn expire(&self, harvest: Harvest, turn: &mut Turn, out: &mut Vec<W>) {
+        let mut quiet = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
+        if quiet && !self.clock.is_virtual() {
+            // We may have been stalled between the harvest and the clock: look once more, so that
+            // all that had come by the clock's time has been seen.
+            let again = self.poll(Some(Duration::ZERO));
+            quiet = self.poller.borrow().is_empty() && matches!(again, Ok(Harvest::Complete));
+            turn.events = self.unpark_ready(out);
+        }
+        let limit = if quiet {
+            self.clock.tick()
+        } else {
+            self.harvested.get()
+        };
+        let stamp = (turn.events > 0).then(|| self.stamp.get());
+        let before = out.len();
+        let mut unpark = |w| out.push(w);
+        let mut wheel = self.wheel.borrow_mut();
+        turn.more = wheel.advance(limit, EXPIRY_BUDGET, |_, place| {
+            let expire = |state: &super::descriptor::State<W>| {
+                state.expire(place.number, limit, stamp, &mut unpark)
+            };
+            verdict(self.ask(place, expire).unwrap_or(Due::Lapsed))
+        });
+        drop(wheel);
+        turn.expired = out.len() - before;
+        self.compact();
+    }
+}
+
+fn trace_ready(event: Event) {
+    log::trace!("ready {:?} {:?}", event.token, event.readiness);
+}
+
+fn verdict(due: Due) -> Verdict {
+    match due {
+        Due::Lapsed => Verdict::Lapsed,
+        Due::Nothing => Verdict::Done,
+        Due::Again(when) => Verdict::Again(when),
+    }
+}
