@@ -4,7 +4,7 @@
 //! turn says whose turn it is, and `drive` goes on with that one until it has to wait.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener as StdListener;
+use std::net::{Shutdown, TcpListener as StdListener};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,14 @@ struct Connection {
     descriptor: Descriptor<usize>,
     /// Read, and not yet taken by the kernel. Nothing more is read before it has gone.
     rest: Vec<u8>,
-    ended: bool,
 }
 
 /// What a connection comes to when it has been driven.
 enum Next {
-    Wait(Direction),
+    /// It waits for more to read.
+    Read,
+    /// It waits for room to write.
+    Write,
     /// It could go on, but others have their turn first.
     Again,
     Close,
@@ -43,6 +45,8 @@ struct Server {
     connections: Slab<Connection>,
     buffer: Vec<u8>,
     idle_timeout: Option<Duration>,
+    /// Until when a connection that goes on in this turn may be quiet.
+    deadline: Option<Instant>,
     counts: Counts,
     /// Connections that did not wait.
     again: Vec<usize>,
@@ -54,6 +58,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
         connections: Slab::new(),
         buffer: vec![0; BUFFER],
         idle_timeout: options.idle_timeout,
+        deadline: None,
         counts: Counts::default(),
         again: Vec::new(),
     };
@@ -90,6 +95,7 @@ impl Server {
             Some(Duration::ZERO)
         };
         let turn = self.reactor.turn(max_wait, ready)?;
+        self.deadline = self.idle_timeout.map(|limit| self.reactor.now() + limit);
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;
         Ok(())
@@ -101,42 +107,37 @@ impl Server {
             stream,
             descriptor,
             rest: Vec::new(),
-            ended: false,
         });
         self.counts.accepted += 1;
-        self.run(id);
+        // Its first turn comes with the others': the connection may well have sent something.
+        self.again.push(id);
         Ok(())
     }
 
     /// Drives a connection, and parks it where it has to wait.
+    #[inline(always)]
     fn run(&mut self, id: usize) {
+        let deadline = self.deadline;
         let connection = &mut self.connections[id];
-        let next = match connection.drive(&mut self.buffer, &mut self.counts.bytes) {
-            Ok(next) => next,
-            Err(error) => {
-                log::debug!("connection {id}: {error}");
-                Next::Close
-            }
+        let waits = match connection.drive(&mut self.buffer, &mut self.counts.bytes) {
+            Next::Read => connection.park(Direction::Read, deadline, id),
+            Next::Write => connection.park(Direction::Write, deadline, id),
+            Next::Again => false,
+            Next::Close => return self.close(id),
         };
-        match next {
-            Next::Wait(direction) => {
-                if let (Some(limit), Direction::Read) = (self.idle_timeout, direction) {
-                    let deadline = self.reactor.now() + limit;
-                    connection
-                        .descriptor
-                        .set_deadline(Direction::Read, Some(deadline));
-                }
-                match connection.descriptor.park(direction, id) {
-                    Park::Parked => {}
-                    // Ready meanwhile; or timed out or closed, which `drive` will find.
-                    Park::Ready(id) | Park::TimedOut(id) | Park::Closed(id) => self.again.push(id),
-                }
-            }
-            Next::Again => self.again.push(id),
-            Next::Close => self.close(id),
+        if !waits {
+            self.again.push(id);
         }
     }
 
+    /// As `run`, where speed is no matter.
+    #[cold]
+    #[inline(never)]
+    fn run_again(&mut self, id: usize) {
+        self.run(id);
+    }
+
+    #[cold]
     fn close(&mut self, id: usize) {
         let Connection {
             mut stream,
@@ -163,7 +164,7 @@ impl Server {
             self.turn(Some(end - Instant::now()), &mut ready)?;
             for id in ready.drain(..) {
                 if self.connections.contains(id) {
-                    self.run(id);
+                    self.run_again(id);
                 }
             }
         }
@@ -174,68 +175,90 @@ impl Server {
 
 impl Connection {
     /// One read and one write at most.
-    fn drive(&mut self, buffer: &mut [u8], bytes: &mut u64) -> io::Result<Next> {
+    #[inline(always)]
+    fn drive(&mut self, buffer: &mut [u8], bytes: &mut u64) -> Next {
         if !self.rest.is_empty() {
             return self.write_rest();
         }
         if self.descriptor.check(Direction::Read).is_err() {
-            return Ok(Next::Close);
+            return Next::Close;
         }
         let got = match self.stream.read(buffer) {
             Ok(0) => return self.end(),
             Ok(got) => got,
-            Err(error) => return self.failed(Direction::Read, error),
+            Err(error) => return self.failed(Direction::Read, &error),
         };
         *bytes += got as u64;
-        let gone = match self.stream.write(&buffer[..got]) {
-            Ok(gone) => gone,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        if gone < got {
-            self.rest.extend_from_slice(&buffer[gone..got]);
-            return self.write_rest();
+        match self.stream.write(&buffer[..got]) {
+            Ok(gone) if gone == got => {}
+            Ok(gone) => return self.keep(&buffer[gone..got]),
+            // Full, or broken: writing what is left will wait, or say so.
+            Err(_) => return self.keep(&buffer[..got]),
         }
         // Less than there was room for: the kernel has no more, and a probe can be saved.
         if got < buffer.len() && self.descriptor.short_means_drained() {
             self.descriptor.drained(Direction::Read);
-            return Ok(Next::Wait(Direction::Read));
+            return Next::Read;
         }
-        Ok(Next::Again)
+        Next::Again
     }
 
-    fn write_rest(&mut self) -> io::Result<Next> {
+    /// False if it need not wait: ready meanwhile; or timed out, which `drive` will find.
+    #[inline(always)]
+    fn park(&self, direction: Direction, deadline: Option<Instant>, id: usize) -> bool {
+        if deadline.is_some() {
+            self.descriptor.set_deadline(direction, deadline);
+        }
+        self.descriptor.park(direction, id) == Park::Parked
+    }
+
+    #[cold]
+    fn keep(&mut self, rest: &[u8]) -> Next {
+        self.rest.extend_from_slice(rest);
+        self.write_rest()
+    }
+
+    #[cold]
+    fn write_rest(&mut self) -> Next {
+        if self.descriptor.check(Direction::Write).is_err() {
+            return Next::Close;
+        }
         match self.stream.write(&self.rest) {
-            Ok(gone) if gone < self.rest.len() => {
+            Ok(gone) => {
                 self.rest.drain(..gone);
-                Ok(Next::Again)
-            }
-            Ok(_) => {
-                self.rest = Vec::new();
-                if self.ended {
-                    self.end()
-                } else {
-                    Ok(Next::Again)
+                if self.rest.is_empty() {
+                    self.rest = Vec::new();
                 }
+                Next::Again
             }
-            Err(error) => self.failed(Direction::Write, error),
+            Err(error) => self.failed(Direction::Write, &error),
         }
     }
 
-    /// The peer has ended: it got everything back, and now our end.
-    fn end(&mut self) -> io::Result<Next> {
-        self.stream.shutdown(std::net::Shutdown::Write)?;
-        Ok(Next::Close)
+    /// The peer has ended, and has got everything back: now our end.
+    #[cold]
+    fn end(&mut self) -> Next {
+        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
+            log::debug!("{error}");
+        }
+        Next::Close
     }
 
-    fn failed(&mut self, direction: Direction, error: io::Error) -> io::Result<Next> {
+    #[cold]
+    fn failed(&mut self, direction: Direction, error: &io::Error) -> Next {
         match error.kind() {
             ErrorKind::WouldBlock => {
                 self.descriptor.drained(direction);
-                Ok(Next::Wait(direction))
+                match direction {
+                    Direction::Read => Next::Read,
+                    Direction::Write => Next::Write,
+                }
             }
-            ErrorKind::Interrupted => Ok(Next::Again),
-            _ => Err(error),
+            ErrorKind::Interrupted => Next::Again,
+            _ => {
+                log::debug!("{error}");
+                Next::Close
+            }
         }
     }
 }

@@ -144,20 +144,12 @@ impl Fd {
         if !self.link.must_wait(direction) || resource.is_held(direction) {
             return false;
         }
-        let Some(parked) = context::own(self.link.home(), waker) else {
+        let Some(parked) = context::own_untraced(self.link.home(), waker) else {
             return false;
         };
         resource.hold(direction);
         self.link.park_again(direction, parked);
-        self.trace_park(direction, parked);
         true
-    }
-
-    #[inline]
-    fn trace_park(&self, direction: Direction, parked: Parked) {
-        if log::log_enabled!(log::Level::Trace) {
-            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
-        }
     }
 
     /// EAGAIN and EINTR are no errors: `None`, go round again.
@@ -192,7 +184,9 @@ impl Fd {
         };
         // A poll that nothing called for finds itself parked: it parks anew, under this waker.
         self.link.park_again(direction, parked);
-        self.trace_park(direction, parked);
+        if log::log_enabled!(log::Level::Trace) {
+            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
+        }
     }
 
     #[cold]

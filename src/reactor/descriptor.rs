@@ -305,30 +305,30 @@ impl<W> State<W> {
         self.raise(u32::from(readiness.0));
     }
 
-    /// The selector's word. Whoever waited for it goes to `out`.
+    /// The selector's word. The reader who waited for it is returned; whoever else did, which is
+    /// rarer, goes to `out`.
     #[inline]
-    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, mut out: impl FnMut(W)) {
+    pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut Vec<W>) -> Option<W> {
         let flags = self.flags.get() & 0xffff;
         if flags & CLOSED != 0 {
-            return;
+            return None;
         }
         let stamp = u32::from(stamp) << STAMP_SHIFT;
         self.flags.set(flags | stamp | u32::from(readiness.0));
-        if readiness.contains(Readiness::READ)
-            && let Some(w) = self.parked[0].take()
-        {
-            out(w);
-        }
         if readiness.contains(Readiness::WRITE)
-            && let Some(w) = self.parked[1].take()
+            && let Some(w) = self.parked[Direction::Write as usize].take()
         {
-            out(w);
+            push(out, w);
         }
         if readiness.contains(Readiness::HUNG_UP)
             && let Some(w) = self.parked[HANG_UP].take()
         {
-            out(w);
+            push(out, w);
         }
+        if readiness.contains(Readiness::READ) {
+            return self.parked[Direction::Read as usize].take();
+        }
+        None
     }
 
     /// Stores a deadline that has not passed ([`NEVER`] for none), and says what the wheel must
@@ -497,6 +497,12 @@ pub(crate) enum Placing {
     Idle,
     /// The place it holds stands for a deadline again.
     Revive,
+}
+
+#[cold]
+#[inline(never)]
+fn push<W>(out: &mut Vec<W>, w: W) {
+    out.push(w);
 }
 
 #[cold]

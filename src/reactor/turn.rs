@@ -158,17 +158,21 @@ impl<W, T> Core<W, T> {
         }
         let registry = self.registry.borrow();
         let stamp = self.stamp.get();
-        let mut live = 0;
+        let mut count = 0;
+        let mut nobodys = 0;
         for event in events {
-            // None: a break, or an earlier owner of the slot was meant.
-            if let Some(registered) = registry.get(event.token) {
-                live += 1;
-                registered
-                    .state
-                    .ready(event.readiness, stamp, |w| out.push(w));
+            count += 1;
+            match registry.get(event.token) {
+                Some(registered) => {
+                    if let Some(w) = registered.state.ready(event.readiness, stamp, out) {
+                        out.push(w);
+                    }
+                }
+                // A break, or an earlier owner of the slot was meant.
+                None => nobodys += 1,
             }
         }
-        live
+        count - nobodys
     }
 
     // ---- expire ----

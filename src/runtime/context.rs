@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
-use std::task::{RawWakerVTable, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::lent;
@@ -25,9 +25,11 @@ thread_local! {
 struct Running {
     /// The reactor of the runtime that is in a turn, by identity.
     home: Cell<*const ()>,
+    /// The same, unless somebody reads the trace: then nothing takes the short way round it.
+    untraced_home: Cell<*const ()>,
     id: Cell<MachineId>,
-    waker_data: Cell<*const ()>,
-    waker_vtable: Cell<*const RawWakerVTable>,
+    /// Where the running machine's own waker lies.
+    waker: Cell<*const Waker>,
     budget: Cell<i64>,
     now: Cell<Option<Instant>>,
 }
@@ -44,9 +46,9 @@ impl Running {
     const fn idle() -> Self {
         Running {
             home: Cell::new(ptr::null()),
+            untraced_home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
-            waker_data: Cell::new(ptr::null()),
-            waker_vtable: Cell::new(ptr::null()),
+            waker: Cell::new(ptr::null()),
             budget: Cell::new(BUDGET),
             now: Cell::new(None),
         }
@@ -74,7 +76,10 @@ impl Entered {
         }
         RUNNING.with(|running| {
             running.home.set(scheduler.home());
-            running.waker_data.set(ptr::null());
+            if !log::log_enabled!(log::Level::Trace) {
+                running.untraced_home.set(scheduler.home());
+            }
+            running.waker.set(ptr::null());
             running.now.set(Some(scheduler.reactor.now()));
         });
         Entered(())
@@ -93,7 +98,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         RUNNING.with(|running| {
             running.home.set(ptr::null());
-            running.waker_data.set(ptr::null());
+            running.untraced_home.set(ptr::null());
+            running.waker.set(ptr::null());
             running.now.set(None);
         });
         let left = CURRENT.with_borrow_mut(Option::take);
@@ -121,8 +127,7 @@ pub(crate) fn now() -> Option<Instant> {
 pub(crate) fn begin(id: MachineId, waker: &Waker) {
     RUNNING.with(|running| {
         running.id.set(id);
-        running.waker_data.set(waker.data());
-        running.waker_vtable.set(waker.vtable());
+        running.waker.set(waker);
         running.budget.set(BUDGET);
     });
 }
@@ -130,17 +135,25 @@ pub(crate) fn begin(id: MachineId, waker: &Waker) {
 /// No machine runs: whoever parks now is a stranger.
 #[inline]
 pub(crate) fn end() {
-    RUNNING.with(|running| running.waker_data.set(ptr::null()));
+    RUNNING.with(|running| running.waker.set(ptr::null()));
 }
 
-/// The id to park, if `waker` is the running machine's own and `home` its reactor. A waker is two
-/// words, and equal words wake the same machine; anything else is kept as a foreign waker.
+/// The id to park, if `waker` is the running machine's own and `home` its reactor. It is its own if
+/// it is the very same object: it lives as long as the machine runs, so nothing else can lie there.
+/// A clone is taken for a stranger's, and does as well, if not as fast.
 #[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<Parked> {
     RUNNING.with(|running| {
-        let own = ptr::eq(running.waker_data.get(), waker.data())
-            && ptr::eq(running.waker_vtable.get(), waker.vtable())
-            && ptr::eq(running.home.get(), home);
+        let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.home.get(), home);
+        own.then(|| Parked::machine(running.id.get()))
+    })
+}
+
+/// As [`own`], and `None` too while the trace is read.
+#[inline]
+pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
+    RUNNING.with(|running| {
+        let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.untraced_home.get(), home);
         own.then(|| Parked::machine(running.id.get()))
     })
 }
@@ -165,7 +178,7 @@ pub(crate) fn may_go_on() -> bool {
 #[cold]
 fn outside() -> bool {
     RUNNING.with(|running| {
-        let outside = running.waker_data.get().is_null();
+        let outside = running.waker.get().is_null();
         if outside {
             running.budget.set(BUDGET);
         }

@@ -17,7 +17,6 @@
 //! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::future::Future;
 use std::mem;
 use std::num::NonZeroU64;
@@ -70,9 +69,9 @@ pub(crate) type Output = Option<Box<dyn Any>>;
 
 /// Something the loop runs when its id comes up.
 pub(crate) trait Machine {
-    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns goes to
-    /// `output` if it is `joined`.
-    fn run(self: Pin<&mut Self>, id: MachineId, joined: bool, output: &Cell<Output>) -> Poll<()>;
+    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns is left with
+    /// the scheduler, if somebody joins it.
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
 }
 
 /// A task is a future, a machine that the compiler wrote, with a waker for what is polled in it.
@@ -81,14 +80,14 @@ where
     F::Output: 'static,
 {
     #[inline]
-    fn run(self: Pin<&mut Self>, id: MachineId, joined: bool, output: &Cell<Output>) -> Poll<()> {
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         context::begin(id, &self.waker);
         match self.poll() {
             Poll::Pending => Poll::Pending,
             Poll::Ready(returned) => {
-                if joined {
-                    output.set(Some(Box::new(returned)));
-                }
+                context::with("ending a task", |scheduler| {
+                    scheduler.returned(id, returned)
+                });
                 Poll::Ready(())
             }
         }
@@ -192,13 +191,16 @@ impl Machines {
         }
     }
 
-    /// Takes a machine out to run it; the flag says whether it is joined.
+    /// Takes a machine out to run it.
     #[inline]
-    pub(crate) fn start(&mut self, id: MachineId) -> Option<(Body, bool)> {
+    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.slot(id)?;
         slot.queued = false;
-        let body = slot.body.take()?;
-        Some((body, slot.joined))
+        slot.body.take()
+    }
+
+    pub(crate) fn is_joined(&mut self, id: MachineId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.joined)
     }
 
     /// Puts a machine back that has to wait.

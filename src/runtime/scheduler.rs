@@ -259,10 +259,10 @@ impl Scheduler {
         if id == MachineId::ROOT {
             return self.root_woken.set(true);
         }
-        let Some((mut body, joined)) = self.machines.borrow_mut().start(id) else {
+        let Some(mut body) = self.machines.borrow_mut().start(id) else {
             return;
         };
-        let run = || body.as_mut().run(id, joined, &self.output);
+        let run = || body.as_mut().run(id);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
             let suspended = self.machines.borrow_mut().suspend(id, body);
@@ -275,6 +275,13 @@ impl Scheduler {
         }
         context::end();
         self.finish(id, body, ran.err());
+    }
+
+    /// A task returned: kept if somebody joins it, else dropped, while it still counts as running.
+    pub(crate) fn returned<T: 'static>(&self, id: MachineId, returned: T) {
+        if self.machines.borrow_mut().is_joined(id) {
+            self.output.set(Some(Box::new(returned)));
+        }
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.

@@ -2,7 +2,8 @@
 //!
 //! Touches the levels and nothing else. Mirrors `check` and `run` in Go's runtime/time.go.
 
-use super::{Tick, Verdict, Wheel, level};
+use super::level::slot_of;
+use super::{AHEAD, Owner, Tick, Verdict, Wheel};
 
 /// How many places may cascade for the price of handing one out.
 const CASCADED_FOR_ONE: usize = 16;
@@ -12,12 +13,12 @@ impl<K: Copy> Wheel<K> {
     /// order within a tick), until `budget` is used up. Returns whether it was, with more due:
     /// then call again, with the same `now` or a later one.
     ///
-    /// A place handed out costs one of the budget, and so do 16 that cascade, so a call's work
-    /// is bounded by the budget however full a slot is. A `now` before
-    /// [`elapsed`](Wheel::elapsed) counts as `elapsed`.
+    /// A place handed out costs one of the budget, and so do 16 that cascade: a call's work is
+    /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts
+    /// as `elapsed`.
     ///
-    /// An [`Again`](Verdict::Again) that names no later tick than the one handed out is taken as
-    /// one tick after `now`, or an owner that errs would keep the wheel here for ever. (At
+    /// An [`Again`](Verdict::Again) that names no later tick than the one handed out counts as
+    /// one tick after `now`: an owner that errs would else keep the wheel here for ever. (At
     /// [`Tick::MAX`] there is no such tick, and only the budget ends it.)
     ///
     /// O(1) when nothing is due; a place costs O(1) for each level that it comes down.
@@ -35,23 +36,25 @@ impl<K: Copy> Wheel<K> {
     ///     Verdict::Done
     /// };
     /// assert!(wheel.advance(Tick::new(9), 2, &mut check)); // one is left
-    /// assert!(!wheel.advance(Tick::new(9), 2, &mut check));
+    /// assert!(!wheel.advance(Tick::new(9), 1, &mut check));
     /// assert_eq!(seen, 3);
     /// ```
     pub fn advance(
         &mut self,
         now: Tick,
-        mut budget: usize,
+        budget: usize,
         mut check: impl FnMut(Tick, K) -> Verdict,
     ) -> bool {
+        self.turn(now, budget, &mut check)
+    }
+
+    /// As [`advance`](Wheel::advance), for any owner.
+    #[inline]
+    pub(super) fn turn(&mut self, now: Tick, mut budget: usize, owner: &mut impl Owner<K>) -> bool {
         let now = now.max(self.elapsed);
-        // The common turn: nothing is due, and no slot is looked at.
+        // The common turn ends here: nothing is due, and no slot is looked at.
         while self.earliest <= now {
-            let Some(front) = self.front() else {
-                self.earliest = Tick::MAX;
-                break;
-            };
-            self.earliest = front.tick;
+            let Some(front) = self.front() else { break };
             if front.tick > now {
                 break;
             }
@@ -61,7 +64,7 @@ impl<K: Copy> Wheel<K> {
             // Nothing held is earlier, so nothing is passed.
             self.elapsed = front.tick;
             if front.level == 0 {
-                self.hand_out(front.slot, now, &mut budget, &mut check);
+                self.hand_out(front.slot, now, &mut budget, owner);
             } else {
                 self.cascade(front.level, front.slot, &mut budget);
             }
@@ -71,41 +74,62 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Hands out the places of one tick, as far as the budget goes.
-    fn hand_out(
-        &mut self,
-        slot: usize,
-        now: Tick,
-        budget: &mut usize,
-        check: &mut impl FnMut(Tick, K) -> Verdict,
-    ) {
-        while *budget > 0 {
-            // Taken out before the call: whatever the owner does, even panic, it is handed out once.
-            let Some((when, key)) = self.levels[0].slot(slot).places.pop() else {
-                break;
-            };
-            *budget -= 1;
-            self.len -= 1;
-            match check(when, key) {
-                Verdict::Done => {}
-                Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
-                Verdict::Again(later) if later > when => self.place(later, key),
-                Verdict::Again(_) => self.place(now.saturating_add(1), key),
+    fn hand_out(&mut self, slot: usize, now: Tick, budget: &mut usize, owner: &mut impl Owner<K>) {
+        loop {
+            let tail = self.levels[0].tail(slot, &mut self.spare);
+            if tail.is_empty() {
+                return self.levels[0].settle(slot, &mut self.spare);
+            }
+            let batch = tail.len().min(AHEAD).min(*budget);
+            if batch == 0 {
+                return;
+            }
+            *budget -= batch;
+            owner.ahead(&tail[tail.len() - batch..]);
+            for _ in 0..batch {
+                self.hand_out_one(slot, now, owner);
             }
         }
-        self.levels[0].settle(slot);
     }
 
-    /// Spreads the places of a slot over the levels below, as far as the budget goes.
-    /// `elapsed` is the earliest of them, so every one moves down (ground rule 1).
-    fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
-        let (below, above) = self.levels.split_at_mut(level);
-        let places = &mut above[0].slot(slot).places;
-        let moving = places.len().min(budget.saturating_mul(CASCADED_FOR_ONE));
-        for (when, key) in places.drain(places.len() - moving..) {
-            level::put(below, self.elapsed, when, key);
+    fn hand_out_one(&mut self, slot: usize, now: Tick, owner: &mut impl Owner<K>) {
+        // Taken out before the owner is asked: even if that panics, a place comes out once.
+        let Some((when, key)) = self.levels[0].tail(slot, &mut self.spare).pop() else {
+            return;
+        };
+        self.len -= 1;
+        match owner.check(when, key) {
+            Verdict::Done => {}
+            Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
+            Verdict::Again(later) if later > when => self.place(later, key),
+            Verdict::Again(_) => self.place(now.saturating_add(1), key),
         }
-        // Rounded down: the earliest of them falls due now, and pays for a handful.
-        *budget -= moving / CASCADED_FOR_ONE;
-        above[0].settle(slot);
+    }
+
+    /// Spreads the places of a slot over the level below, as far as the budget goes.
+    /// `elapsed` is the earliest of them, so the level below reads where they belong.
+    fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
+        let [.., below, here] = &mut self.levels[..=level] else {
+            return;
+        };
+        let allowed = budget.saturating_mul(CASCADED_FOR_ONE);
+        let mut moved = 0;
+        loop {
+            let tail = here.tail(slot, &mut self.spare);
+            if tail.is_empty() {
+                here.settle(slot, &mut self.spare);
+                break;
+            }
+            let moving = tail.len().min(allowed - moved);
+            if moving == 0 {
+                break;
+            }
+            moved += moving;
+            for place in tail.drain(tail.len() - moving..) {
+                below.push(slot_of(level - 1, place.0), place.0, place, &mut self.spare);
+            }
+        }
+        // Rounded down: the earliest of them is handed out next, and pays for a few.
+        *budget -= moved / CASCADED_FOR_ONE;
     }
 }

@@ -1,21 +1,19 @@
-//! One ring of the wheel: 64 slots, a bitmap of those in use, and the sum that finds a place's ring.
+//! One ring of the wheel: 64 slots, a bitmap of those in use, and the sums that find a tick's.
 //!
-//! Touches [`Tick`] only. Stands where Go's runtime/time.go has a 4-ary heap (`siftUpTimer`):
-//! a heap walks memory on every insert, a slot is an array that is appended to and read in order.
+//! Touches [`Tick`] and [`Slot`] only. With the slots, stands where Go's runtime/time.go has a
+//! 4-ary heap (`siftUp`): a heap compares its way through memory, a ring is indexed.
 
 use super::Tick;
+use super::slot::{Place, Slot, Spare};
 
-/// How many bits of a tick one level tells apart.
+/// How many bits of a tick one level reads.
 const BITS: u32 = 6;
 
 /// How many slots a level has: one for each value of its bits.
 const SLOTS: usize = 1 << BITS;
 
-/// How many levels tell all ticks apart: the last has only four bits left to read.
+/// How many levels tell all ticks apart; the last has only four bits left to read.
 pub(super) const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
-
-/// The buffer an empty slot may keep for the next time, in places. A larger one is given back.
-const KEPT: usize = 256;
 
 /// One ring of slots. A slot of level `n` spans `64^n` ticks.
 pub(super) struct Level<K> {
@@ -24,52 +22,30 @@ pub(super) struct Level<K> {
     slots: [Slot<K>; SLOTS],
 }
 
-/// The places of one span of time, in no order.
-pub(super) struct Slot<K> {
-    pub(super) places: Vec<(Tick, K)>,
-    /// The earliest of `places`, so that nobody has to search them.
-    pub(super) earliest: Tick,
-}
-
 /// Which level tells `tick` from `elapsed`: the one that reads the highest bit they differ in.
+#[inline]
 pub(super) fn level_of(elapsed: Tick, tick: Tick) -> usize {
     let differing = elapsed.get() ^ tick.get();
-    // Level 0 holds whatever differs in its bits, or not at all.
+    // The same tick is level 0's too.
     ((differing | 1).ilog2() / BITS) as usize
 }
 
 /// Which slot of `level` spans `tick`.
+#[inline]
 pub(super) fn slot_of(level: usize, tick: Tick) -> usize {
     (tick.get() >> (level as u32 * BITS)) as usize % SLOTS
 }
 
-/// Appends a place to the slot where it belongs while the time is `elapsed`; that level must exist.
-/// A tick that has passed counts as `elapsed`.
-#[inline]
-pub(super) fn put<K>(levels: &mut [Level<K>], elapsed: Tick, when: Tick, key: K) {
-    let tick = when.max(elapsed);
-    let level = level_of(elapsed, tick);
-    let slot = slot_of(level, tick);
-    let level = &mut levels[level];
-    level.occupied |= 1 << slot;
-    let slot = &mut level.slots[slot];
-    slot.earliest = slot.earliest.min(tick);
-    slot.places.push((when, key));
-}
-
-impl<K> Level<K> {
+impl<K: Copy> Level<K> {
     pub(super) fn new() -> Self {
-        let empty = |_| Slot {
-            places: Vec::new(),
-            earliest: Tick::MAX,
-        };
         Level {
             occupied: 0,
-            slots: std::array::from_fn(empty),
+            slots: std::array::from_fn(|_| Slot::new()),
         }
     }
 
-    /// The first slot in use and the earliest tick in it.
+    /// The earliest place of this level, and the slot where it lies.
+    #[inline]
     pub(super) fn first(&self) -> Option<(Tick, usize)> {
         if self.occupied == 0 {
             return None;
@@ -78,26 +54,35 @@ impl<K> Level<K> {
         Some((self.slots[slot].earliest, slot))
     }
 
-    /// The slots in use, first to last.
+    /// The slots in use now.
     pub(super) fn in_use(&self) -> impl Iterator<Item = usize> + use<K> {
         let occupied = self.occupied;
         (0..SLOTS).filter(move |slot| occupied >> slot & 1 == 1)
     }
 
-    pub(super) fn slot(&mut self, slot: usize) -> &mut Slot<K> {
-        &mut self.slots[slot]
+    /// Adds a place that counts as due at `tick`.
+    #[inline]
+    pub(super) fn push(&mut self, slot: usize, tick: Tick, place: Place<K>, spare: &mut Spare<K>) {
+        self.occupied |= 1 << slot;
+        self.slots[slot].push(tick, place, spare);
     }
 
-    /// Tidies a slot that places were taken from: an empty one is marked so, and a buffer
-    /// far too large for what is left in it is given back.
-    pub(super) fn settle(&mut self, slot: usize) {
-        let Slot { places, earliest } = &mut self.slots[slot];
-        if places.is_empty() {
-            self.occupied &= !(1 << slot);
-            *earliest = Tick::MAX;
-        }
-        if places.capacity() > KEPT.max(4 * places.len()) {
-            places.shrink_to(2 * places.len());
-        }
+    /// The last places of `slot`, to take from; empty only if the slot is: then
+    /// [`settle`](Level::settle) it.
+    #[inline]
+    pub(super) fn tail(&mut self, slot: usize, spare: &mut Spare<K>) -> &mut Vec<Place<K>> {
+        self.slots[slot].tail(spare)
+    }
+
+    /// Marks `slot` empty, when everything was taken from it.
+    pub(super) fn settle(&mut self, slot: usize, spare: &mut Spare<K>) {
+        self.occupied &= !(1 << slot);
+        self.slots[slot].settle(spare);
+    }
+
+    /// Takes everything out of `slot`, block by block.
+    pub(super) fn take(&mut self, slot: usize) -> impl Iterator<Item = Vec<Place<K>>> + use<K> {
+        self.occupied &= !(1 << slot);
+        self.slots[slot].take()
     }
 }

@@ -28,6 +28,8 @@
 
 mod advance;
 mod level;
+mod slab;
+mod slot;
 mod sweep;
 mod tick;
 mod timers;
@@ -35,13 +37,15 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use slab::TimerKey;
 pub use tick::Tick;
-pub use timers::{TimerKey, Timers};
+pub use timers::Timers;
 
-use level::Level;
+use level::{Level, level_of, slot_of};
+use slot::Spare;
 
-/// How many stale places are free: below this, sweeping a small wheel is not worth the while.
-const SLACK: usize = 64;
+/// How many places an owner is told of in advance.
+const AHEAD: usize = 64;
 
 /// What a place's owner says when the wheel hands it the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,23 @@ pub enum Verdict {
     /// Its timer moved later meanwhile: the place goes there. A tick that has come as well
     /// comes out again in the same [`advance`](Wheel::advance).
     Again(Tick),
+}
+
+/// Who knows the truth about places. Every closure that gives verdicts is one.
+trait Owner<K> {
+    /// These are asked about next. An owner that looks them up in far-away memory can start to
+    /// load them all at once here, where one [`check`](Owner::check) after another would wait.
+    fn ahead(&mut self, _places: &[(Tick, K)]) {}
+
+    /// What of the place of `key` at tick `when`?
+    fn check(&mut self, when: Tick, key: K) -> Verdict;
+}
+
+impl<K, F: FnMut(Tick, K) -> Verdict> Owner<K> for F {
+    #[inline]
+    fn check(&mut self, when: Tick, key: K) -> Verdict {
+        self(when, key)
+    }
 }
 
 /// Places in time, each a tick and a key, that come out when their tick has come.
@@ -90,6 +111,7 @@ pub enum Verdict {
 pub struct Wheel<K: Copy> {
     /// Made when first needed.
     levels: Vec<Level<K>>,
+    spare: Spare<K>,
     elapsed: Tick,
     /// The earliest place held, or [`Tick::MAX`]; between calls it is exact.
     earliest: Tick,
@@ -115,6 +137,7 @@ impl<K: Copy> Wheel<K> {
     pub fn new() -> Self {
         Wheel {
             levels: Vec::new(),
+            spare: Spare::new(),
             elapsed: Tick::ZERO,
             earliest: Tick::MAX,
             len: 0,
@@ -137,7 +160,9 @@ impl<K: Copy> Wheel<K> {
     pub fn place(&mut self, when: Tick, key: K) {
         self.put(when, key);
         self.len += 1;
-        self.earliest = self.earliest.min(when.max(self.elapsed));
+        if when < self.earliest {
+            self.earliest = when.max(self.elapsed);
+        }
     }
 
     /// Tells the wheel that one of the places it holds no longer counts.
@@ -235,14 +260,15 @@ impl<K: Copy> Wheel<K> {
         (self.len > 0).then_some(self.earliest)
     }
 
-    /// The level below which everything exists is made on the way.
-    #[inline]
+    /// Puts a place where it belongs now. Leaves `len` and `earliest` to the caller.
+    #[inline(always)]
     fn put(&mut self, when: Tick, key: K) {
-        let level = level::level_of(self.elapsed, when.max(self.elapsed));
+        let tick = when.max(self.elapsed);
+        let level = level_of(self.elapsed, tick);
         if level >= self.levels.len() {
             self.grow(level);
         }
-        level::put(&mut self.levels, self.elapsed, when, key);
+        self.levels[level].push(slot_of(level, tick), tick, (when, key), &mut self.spare);
     }
 
     #[cold]
@@ -251,12 +277,15 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// The slot with the earliest place of all: one of the levels' first slots (ground rule 2).
-    fn front(&self) -> Option<Front> {
+    /// Corrects `earliest` on the way.
+    fn front(&mut self) -> Option<Front> {
         let firsts = self.levels.iter().enumerate().filter_map(|(level, ring)| {
             let (tick, slot) = ring.first()?;
             Some(Front { tick, level, slot })
         });
-        firsts.min_by_key(|front| front.tick)
+        let front = firsts.min_by_key(|front| front.tick);
+        self.earliest = front.as_ref().map_or(Tick::MAX, |front| front.tick);
+        front
     }
 }
 

@@ -3,8 +3,11 @@
 //! Touches the levels and nothing else. Mirrors `adjust` and `cleanHead` in Go's runtime/time.go,
 //! which removes zombies once they are a quarter of the heap; here they may be half.
 
-use super::level::{LEVELS, Slot};
-use super::{SLACK, Tick, Verdict, Wheel};
+use super::level::LEVELS;
+use super::{AHEAD, Owner, Tick, Verdict, Wheel};
+
+/// How many stale places are free: below this, sweeping a small wheel is not worth the while.
+const SLACK: usize = 64;
 
 impl<K: Copy> Wheel<K> {
     /// Whether stale places outnumber the live ones by more than 64: time to
@@ -32,8 +35,12 @@ impl<K: Copy> Wheel<K> {
 
     /// Drops every place that `keep` does not want; none is stale after it.
     ///
-    /// O(places) and not bounded by a budget. When called only if the wheel is
-    /// [`overgrown`](Wheel::overgrown): at most two places looked at for each that lapsed.
+    /// O(places), without a budget. An owner who calls it only when the wheel is
+    /// [`overgrown`](Wheel::overgrown) has less than two places looked at for each that lapsed.
+    ///
+    /// # Panics
+    ///
+    /// Only if `keep` does; places that it was to be asked about may then be lost.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -44,37 +51,26 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
-        for level in &mut self.levels {
-            for slot in level.in_use() {
-                let Slot { places, earliest } = level.slot(slot);
-                let mut kept = Tick::MAX;
-                places.retain(|&(when, key)| {
-                    let keeping = keep(when, key);
-                    if keeping {
-                        kept = kept.min(when.max(self.elapsed));
-                    } else {
-                        self.len -= 1;
-                    }
-                    keeping
-                });
-                *earliest = kept;
-                level.settle(slot);
-            }
-        }
-        self.stale = 0;
-        self.earliest = self.front().map_or(Tick::MAX, |front| front.tick);
+        self.sweep(&mut |when, key| match keep(when, key) {
+            true => Verdict::Done,
+            false => Verdict::Lapsed,
+        });
     }
 
-    /// The earliest place that counts, after removing those before it that do not; nothing
-    /// fires, and [`elapsed`](Wheel::elapsed) stays. Never before `elapsed`. For a virtual
-    /// clock, which must not stop where only a stale place lies.
+    /// The earliest place that counts, after removing those before it that do not. Nothing
+    /// fires, [`elapsed`](Wheel::elapsed) stays, and the answer is never before it. For a
+    /// virtual clock, which must not stop where only a stale place lies.
     ///
-    /// `check` answers [`Done`](Verdict::Done) for a live place, which stays, and is asked in
-    /// no order, about places after the earliest too. An [`Again`](Verdict::Again) that names no
-    /// later tick counts as `Done`.
+    /// `check` answers [`Done`](Verdict::Done) for a live place, which stays. It is asked in no
+    /// order, and about some later places too. An [`Again`](Verdict::Again) that names no later
+    /// tick counts as `Done`.
     ///
-    /// O(the places of the first slots), and amortised O(levels) a place for an owner that
-    /// advances to the answer.
+    /// O(places in the first slots); amortised O(levels) a place for an owner who advances to
+    /// the answer.
+    ///
+    /// # Panics
+    ///
+    /// Only if `check` does; places that it was to be asked about may then be lost.
     ///
     /// ```
     /// use netpoller::wheel::{Tick, Verdict, Wheel};
@@ -91,44 +87,52 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.stale()), (1, 0));
     /// ```
     pub fn next_live(&mut self, mut check: impl FnMut(Tick, K) -> Verdict) -> Option<Tick> {
-        // Slots whose places are all live, a bitmap a level. What is moved to them is live too.
+        self.sweep_front(&mut check)
+    }
+
+    /// As [`compact`](Wheel::compact), for any owner; moved places move.
+    pub(super) fn sweep(&mut self, owner: &mut impl Owner<K>) {
+        for level in 0..self.levels.len() {
+            for slot in self.levels[level].in_use() {
+                self.sweep_slot(level, slot, owner);
+            }
+        }
+        self.stale = 0;
+        self.front();
+    }
+
+    /// As [`next_live`](Wheel::next_live), for any owner.
+    pub(super) fn sweep_front(&mut self, owner: &mut impl Owner<K>) -> Option<Tick> {
+        // The slots with live places only, a bitmap a level. What moves there is live as well.
         let mut swept = [0u64; LEVELS];
         loop {
-            let Some(front) = self.front() else {
-                self.earliest = Tick::MAX;
-                return None;
-            };
+            let front = self.front()?;
             if swept[front.level] >> front.slot & 1 == 1 {
-                self.earliest = front.tick;
                 return Some(front.tick);
             }
-            self.sweep(front.level, front.slot, &mut check);
+            self.sweep_slot(front.level, front.slot, owner);
             swept[front.level] |= 1 << front.slot;
         }
     }
 
-    /// Asks about every place of a slot: stale ones go, moved ones move.
-    fn sweep(&mut self, level: usize, slot: usize, check: &mut impl FnMut(Tick, K) -> Verdict) {
-        let mut earliest = Tick::MAX;
-        let mut index = 0;
-        while let Some(&(when, key)) = self.levels[level].slot(slot).places.get(index) {
-            match check(when, key) {
-                Verdict::Lapsed => {
-                    self.levels[level].slot(slot).places.swap_remove(index);
-                    self.len -= 1;
-                    self.stale = self.stale.saturating_sub(1);
-                }
-                Verdict::Again(later) if later > when => {
-                    self.levels[level].slot(slot).places.swap_remove(index);
-                    self.put(later, key);
-                }
-                Verdict::Done | Verdict::Again(_) => {
-                    earliest = earliest.min(when.max(self.elapsed));
-                    index += 1;
+    /// Asks about every place of a slot, and puts those that count where they belong by now:
+    /// here, or on a level below, or wherever they moved.
+    fn sweep_slot(&mut self, level: usize, slot: usize, owner: &mut impl Owner<K>) {
+        for block in self.levels[level].take(slot) {
+            for places in block.chunks(AHEAD) {
+                owner.ahead(places);
+                for &(when, key) in places {
+                    match owner.check(when, key) {
+                        Verdict::Done => self.put(when, key),
+                        Verdict::Again(later) => self.put(later.max(when), key),
+                        Verdict::Lapsed => {
+                            self.len -= 1;
+                            self.stale = self.stale.saturating_sub(1);
+                        }
+                    }
                 }
             }
+            self.spare.give(block);
         }
-        self.levels[level].slot(slot).earliest = earliest;
-        self.levels[level].settle(slot);
     }
 }

@@ -1,61 +1,31 @@
 //! Timers with an owner: a slab that knows when each is due, over a wheel that finds it then.
 //!
-//! Touches the wheel beside it. Mirrors `timer` in Go's runtime/time.go, whose `when` may
-//! likewise have moved on from the `timerWhen` that stands for it in the heap.
+//! Touches the wheel and the slab beside it. Mirrors Go's runtime/time.go, where a `timer`'s
+//! `when` may likewise have moved on from the `timerWhen` that stands for it in the heap.
 //!
-//! | a timer            | the slab              | the wheel                                   |
-//! |--------------------|-----------------------|---------------------------------------------|
-//! | is inserted        | a slot, from `free`   | a place                                     |
-//! | moves later        | `when` is stored      | nothing; its place finds out, and moves     |
-//! | moves earlier      | a new stamp           | a new place; the old one lapses             |
-//! | fires, is canceled | the slot goes to `free` | the place is spent; lapses                |
+//! | a timer       | in the slab                  | in the wheel                                |
+//! |---------------|------------------------------|---------------------------------------------|
+//! | is inserted   | a slot, a stamp              | a place with that stamp                     |
+//! | moves later   | `when` is stored             | nothing; its place finds out when it is met |
+//! | moves earlier | `when`, `placed`, a new stamp | a new place; the old one lapses            |
+//! | is canceled   | the slot is free             | the place lapses                            |
+//! | fires         | the slot is free             | the place is spent                          |
 
-use std::num::NonZeroU32;
-
-use super::{Tick, Verdict, Wheel};
-
-/// Names one timer of a [`Timers`], and never a later one: when a slot's generations are spent,
-/// after four billion timers, the slot is retired.
-///
-/// ```
-/// use netpoller::wheel::{Tick, Timers};
-///
-/// let mut timers = Timers::new();
-/// let old = timers.insert(Tick::new(1), 'a');
-/// timers.cancel(old);
-/// let new = timers.insert(Tick::new(1), 'b'); // in the same slot
-/// assert_ne!(old, new);
-/// assert_eq!((timers.get(old), timers.get(new)), (None, Some(&'b')));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TimerKey {
-    index: u32,
-    generation: NonZeroU32,
-}
+use super::slab::{Slab, TimerKey};
+use super::{Owner, Tick, Verdict, Wheel};
 
 /// What the wheel holds for a timer.
 #[derive(Clone, Copy)]
 struct Place {
     index: u32,
-    /// Tells a timer's live place from those that it, or an earlier timer of its slot, left.
+    /// Tells a timer's live place from those that it, or another in its slot, left behind.
     stamp: u32,
-}
-
-struct Timer<V> {
-    /// The truth.
-    when: Tick,
-    /// Where its live place is: never after `when`.
-    placed: Tick,
-    /// The stamp of its live place.
-    stamp: u32,
-    generation: NonZeroU32,
-    value: V,
 }
 
 /// Timers, each with a value that comes out when its tick has come.
 ///
-/// Costs 32 bytes a timer when the value has 8, and 16 in the wheel. The slab keeps its greatest
-/// size.
+/// Costs 32 bytes a timer when the value has 8, and 16 for each place in the wheel. The slab
+/// keeps the size it once had.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -74,12 +44,9 @@ struct Timer<V> {
 /// ```
 pub struct Timers<V> {
     wheel: Wheel<Place>,
-    slab: Vec<Option<Timer<V>>>,
-    /// The keys that vacant slots are given out under next.
-    free: Vec<TimerKey>,
-    len: usize,
-    /// Goes on with every new place. It may wrap: at worst an old place is then taken for a
-    /// live one, finds the truth, and moves there or lapses, as any other.
+    slab: Slab<V>,
+    /// The latest place's. It may wrap: at worst a place left behind is then taken for the live
+    /// one, and moves to where the timer is due instead of lapsing.
     stamp: u32,
 }
 
@@ -93,21 +60,19 @@ impl<V> Timers<V> {
     pub fn new() -> Self {
         Timers {
             wheel: Wheel::new(),
-            slab: Vec::new(),
-            free: Vec::new(),
-            len: 0,
+            slab: Slab::new(),
             stamp: 0,
         }
     }
 
-    /// Adds a timer that fires at tick `when`; a tick that has come fires with the next
+    /// Adds a timer that fires at tick `when`; if that has come, with the next
     /// [`advance`](Timers::advance).
     ///
-    /// O(1), amortised over the slab's and the slots' growth.
+    /// O(1), amortised over the growth of a slot.
     ///
     /// # Panics
     ///
-    /// With 2^32 timers in the slab.
+    /// With 2^32 timers at a time.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -116,46 +81,16 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
-        self.stamp = self.stamp.wrapping_add(1);
-        let stamp = self.stamp;
-        let timer = |generation| {
-            Some(Timer {
-                when,
-                placed: when,
-                stamp,
-                generation,
-                value,
-            })
-        };
-        let key = match self.free.pop() {
-            Some(key) => {
-                self.slab[key.index as usize] = timer(key.generation);
-                key
-            }
-            None => {
-                let index = u32::try_from(self.slab.len()).expect("more than 2^32 timers");
-                let key = TimerKey {
-                    index,
-                    generation: NonZeroU32::MIN,
-                };
-                self.slab.push(timer(key.generation));
-                key
-            }
-        };
-        self.len += 1;
-        self.wheel.place(
-            when,
-            Place {
-                index: key.index,
-                stamp,
-            },
-        );
+        let stamp = self.next_stamp();
+        let key = self.slab.insert(when, stamp, value);
+        let index = key.index();
+        self.wheel.place(when, Place { index, stamp });
         key
     }
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
     ///
-    /// Later: a store. Earlier than its place in the wheel: O(1), amortised over compaction.
+    /// Later than its place in the wheel: a store. Earlier: O(1), amortised over compaction.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -166,7 +101,7 @@ impl<V> Timers<V> {
     /// ```
     #[inline]
     pub fn move_to(&mut self, key: TimerKey, when: Tick) -> bool {
-        let Some(timer) = self.live(key) else {
+        let Some(timer) = self.slab.get_mut(key) else {
             return false;
         };
         timer.when = when;
@@ -176,7 +111,7 @@ impl<V> Timers<V> {
         true
     }
 
-    /// Takes a timer out before it fires; `None` if it has fired or was canceled before.
+    /// Takes a timer out before it fires; `None` if it has, or was canceled before.
     ///
     /// O(1), amortised over compaction.
     ///
@@ -188,13 +123,11 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.cancel(key), None);
     /// ```
     pub fn cancel(&mut self, key: TimerKey) -> Option<V> {
-        self.live(key)?;
-        let timer = self.slab[key.index as usize].take()?;
-        release(&mut self.free, key);
-        self.len -= 1;
+        self.slab.get(key)?;
+        let value = self.slab.take(key.index());
         self.wheel.lapse();
         self.compact();
-        Some(timer.value)
+        value
     }
 
     /// A timer's value, until it fires or is canceled. O(1).
@@ -206,7 +139,7 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.get(key), Some(&'a'));
     /// ```
     pub fn get(&self, key: TimerKey) -> Option<&V> {
-        self.peek(key).map(|timer| &timer.value)
+        self.slab.get(key).map(|timer| &timer.value)
     }
 
     /// A timer's value, to change. O(1).
@@ -219,10 +152,10 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.cancel(key), Some('b'));
     /// ```
     pub fn get_mut(&mut self, key: TimerKey) -> Option<&mut V> {
-        self.live(key).map(|timer| &mut timer.value)
+        self.slab.get_mut(key).map(|timer| &mut timer.value)
     }
 
-    /// The tick at which a timer will fire. O(1).
+    /// The tick at which a timer is due. O(1).
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -231,11 +164,12 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
     pub fn when(&self, key: TimerKey) -> Option<Tick> {
-        self.peek(key).map(|timer| timer.when)
+        self.slab.get(key).map(|timer| timer.when)
     }
 
-    /// When to [`advance`](Timers::advance) next: no timer is due before. A place that a moved
-    /// or canceled timer left may be there instead, at most once each. O(1).
+    /// When to [`advance`](Timers::advance) next: no timer is due before, but none need be due
+    /// then. A timer that moved or was canceled may have left a place there, which costs one
+    /// such call. O(1).
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -249,8 +183,8 @@ impl<V> Timers<V> {
         self.wheel.next()
     }
 
-    /// When the next timer fires, exactly: for a virtual clock. See [`Wheel::next_live`] for
-    /// its cost.
+    /// When the next timer fires, exactly, for a virtual clock. Costs what
+    /// [`Wheel::next_live`] does.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -260,16 +194,15 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.next_live(), Some(Tick::new(9)));
     /// ```
     pub fn next_live(&mut self) -> Option<Tick> {
-        self.wheel
-            .next_live(|when, place| judge(&mut self.slab, when, place))
+        self.wheel.sweep_front(&mut self.slab)
     }
 
     /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the
-    /// order of their ticks, until `budget` is used up. Returns whether it was, with more due:
-    /// then call again.
+    /// order of their ticks, until `budget` is used up. Returns whether it was, with more to
+    /// look at: then call again.
     ///
-    /// The budget is [`Wheel::advance`]'s; a place that a moved or canceled timer left costs as
-    /// much of it as one that fires. O(1) when nothing is due.
+    /// The budget is that of [`Wheel::advance`]; a place left behind costs as much of it as a
+    /// timer that fires. O(1) when nothing is due.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -281,32 +214,10 @@ impl<V> Timers<V> {
     /// assert!(!timers.advance(Tick::new(5), 1, |value| fired.push(value)));
     /// assert_eq!(fired, "ba");
     /// ```
-    pub fn advance(&mut self, now: Tick, budget: usize, mut fire: impl FnMut(V)) -> bool {
-        let Timers {
-            wheel,
-            slab,
-            free,
-            len,
-            ..
-        } = self;
-        let more = wheel.advance(now, budget, |when, place| {
-            let verdict = judge(slab, when, place);
-            if verdict == Verdict::Done
-                && let Some(timer) = slab[place.index as usize].take()
-            {
-                release(
-                    free,
-                    TimerKey {
-                        index: place.index,
-                        generation: timer.generation,
-                    },
-                );
-                *len -= 1;
-                fire(timer.value);
-            }
-            verdict
-        });
-        // Each that fired leaves fewer live ones for the stale ones to be measured against.
+    pub fn advance(&mut self, now: Tick, budget: usize, fire: impl FnMut(V)) -> bool {
+        let slab = &mut self.slab;
+        let more = self.wheel.turn(now, budget, &mut Firing { slab, fire });
+        // Fewer are live now, so that the stale ones may be too many.
         self.compact();
         more
     }
@@ -320,7 +231,7 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.len(), 1);
     /// ```
     pub fn len(&self) -> usize {
-        self.len
+        self.slab.len()
     }
 
     /// How many places the wheel holds: never more than 2 x [`len`](Timers::len) + 64.
@@ -343,67 +254,83 @@ impl<V> Timers<V> {
     /// assert!(Timers::<u64>::new().is_empty());
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    #[inline]
-    fn peek(&self, key: TimerKey) -> Option<&Timer<V>> {
-        let timer = self.slab.get(key.index as usize)?.as_ref()?;
-        (timer.generation == key.generation).then_some(timer)
+    fn next_stamp(&mut self) -> u32 {
+        self.stamp = self.stamp.wrapping_add(1);
+        self.stamp
     }
 
-    #[inline]
-    fn live(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
-        let timer = self.slab.get_mut(key.index as usize)?.as_mut()?;
-        (timer.generation == key.generation).then_some(timer)
-    }
-
+    /// Gives a timer a place at `when`, before the one it has.
     #[inline(never)]
     fn place_anew(&mut self, key: TimerKey, when: Tick) {
-        self.stamp = self.stamp.wrapping_add(1);
-        let stamp = self.stamp;
-        let Some(timer) = self.live(key) else { return };
-        timer.placed = when;
-        timer.stamp = stamp;
-        self.wheel.place(
-            when,
-            Place {
-                index: key.index,
-                stamp,
-            },
-        );
-        self.wheel.lapse();
-        self.compact();
+        let stamp = self.next_stamp();
+        if let Some(timer) = self.slab.get_mut(key) {
+            (timer.placed, timer.stamp) = (when, stamp);
+            let index = key.index();
+            self.wheel.place(when, Place { index, stamp });
+            self.wheel.lapse();
+            self.compact();
+        }
     }
 
+    /// Sweeps the wheel once too many places are stale, and brings moved timers to where they
+    /// are due by the way.
     fn compact(&mut self) {
         if self.wheel.overgrown() {
-            let slab = &self.slab;
-            self.wheel.compact(|_, place| {
-                let timer = slab[place.index as usize].as_ref();
-                timer.is_some_and(|timer| timer.stamp == place.stamp)
-            });
+            self.wheel.sweep(&mut self.slab);
         }
-    }
-}
-/// What becomes of a place that is met at tick `when`.
-#[inline]
-fn judge<V>(slab: &mut [Option<Timer<V>>], when: Tick, place: Place) -> Verdict {
-    match &mut slab[place.index as usize] {
-        Some(timer) if timer.stamp != place.stamp => Verdict::Lapsed,
-        Some(timer) if timer.when > when => {
-            timer.placed = timer.when;
-            Verdict::Again(timer.when)
-        }
-        Some(_) => Verdict::Done,
-        None => Verdict::Lapsed,
     }
 }
 
-/// Makes a slot vacant under its next generation, or retires it when that was the last.
-fn release(free: &mut Vec<TimerKey>, key: TimerKey) {
-    if let Some(generation) = key.generation.checked_add(1) {
-        free.push(TimerKey { generation, ..key });
+/// Who knows the truth while nothing fires.
+impl<V> Owner<Place> for Slab<V> {
+    #[inline]
+    fn ahead(&mut self, places: &[(Tick, Place)]) {
+        let live = places
+            .iter()
+            .filter(|(_, place)| self.at(place.index).is_some());
+        // To count them is to load them all, none waiting for another.
+        std::hint::black_box(live.count());
+    }
+
+    #[inline]
+    fn check(&mut self, when: Tick, place: Place) -> Verdict {
+        match self.at_mut(place.index) {
+            Some(timer) if timer.stamp == place.stamp => {
+                if timer.when <= when {
+                    return Verdict::Done;
+                }
+                timer.placed = timer.when;
+                Verdict::Again(timer.when)
+            }
+            _ => Verdict::Lapsed,
+        }
+    }
+}
+
+/// Who knows it while timers fire.
+struct Firing<'a, V, F> {
+    slab: &'a mut Slab<V>,
+    fire: F,
+}
+
+impl<V, F: FnMut(V)> Owner<Place> for Firing<'_, V, F> {
+    #[inline]
+    fn ahead(&mut self, places: &[(Tick, Place)]) {
+        self.slab.ahead(places);
+    }
+
+    #[inline]
+    fn check(&mut self, when: Tick, place: Place) -> Verdict {
+        let verdict = self.slab.check(when, place);
+        if verdict == Verdict::Done
+            && let Some(value) = self.slab.take(place.index)
+        {
+            (self.fire)(value);
+        }
+        verdict
     }
 }
 
@@ -417,8 +344,8 @@ impl<V> std::fmt::Debug for Timers<V> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Timers")
-            .field("len", &self.len)
+            .field("len", &self.len())
             .field("wheel", &self.wheel)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
