@@ -13,7 +13,7 @@ pub mod wheel;
 pub use endpoints::Addr;
 pub use net::{
     Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Source, TcpListener, TcpStream,
-    ToAddr,
+    ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream,
 };
 pub use reactor::{Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use socket2::{SockAddr, SockRef, Socket};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 /// An owned descriptor that can be closed through a shared reference, exactly once.
 ///
@@ -57,14 +57,19 @@ impl Handle {
         SockRef::from(self)
     }
 
-    /// Lends the descriptor to a caller's closure; `None` if it is closed.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        struct Return<'a>(&'a Handle);
+    /// Lends the descriptor to a caller's closure; `None` if it is closed. A close that was put
+    /// off meanwhile is left to `close`.
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> R,
+        close: fn(OwnedFd),
+    ) -> Option<R> {
+        struct Return<'a>(&'a Handle, fn(OwnedFd));
         impl Drop for Return<'_> {
             fn drop(&mut self) {
                 self.0.lent.set(self.0.lent.get() - 1);
                 if self.0.lent.get() == 0 && self.0.close_asked.get() {
-                    drop(self.0.take());
+                    self.0.take().into_iter().for_each(self.1);
                 }
             }
         }
@@ -72,9 +77,13 @@ impl Handle {
             return None;
         }
         self.lent.set(self.lent.get() + 1);
-        let _returned_even_on_panic = Return(self);
+        let _returned_even_on_panic = Return(self, close);
         // SAFETY: open, owned by us, and not closed while `lent` is above zero.
         Some(f(unsafe { BorrowedFd::borrow_raw(self.fd.get()) }))
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.get() > 0
     }
 
     /// Takes the descriptor out: the one who gets it closes it. `None` the second time, and
@@ -144,6 +153,11 @@ fn count(returned: isize) -> io::Result<usize> {
     Ok(returned as usize)
 }
 
+/// As [`Handle::send`], to an address.
+pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
+    socket.send_to_with_flags(bytes, to, SEND_FLAGS)
+}
+
 /// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     const MOST_BUFFERS: usize = 1024;
@@ -176,6 +190,13 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
     // closes only when it goes itself.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A new socket, non-blocking and close-on-exec.
+pub(crate) fn socket(domain: Domain, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// `accept4`: the connection comes non-blocking and close-on-exec in one call where it can.

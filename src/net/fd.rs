@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -66,6 +66,10 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
+        if self.resource().may_linger() {
+            // An accepted socket inherits it.
+            resource.note_linger();
+        }
         let link = self
             .link
             .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
@@ -130,6 +134,43 @@ impl Fd {
         }
     }
 
+    /// One operation of a poller, which has no future to hold the direction between two polls: it
+    /// waits while an operation holds it, and else parks without holding it.
+    pub(crate) fn poll_unheld<R>(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let resource = self.link.carried();
+        if let Err(refusal) = self.link.check(direction) {
+            drop(resource.take_poller(direction));
+            return Poll::Ready(Err(Failure::Refused(refusal)));
+        }
+        if self.poll_release(direction, cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut hold = Hold::Free;
+        let polled = self.poll_step(direction, &mut hold, cx, attempt);
+        resource.release(direction, &mut hold);
+        if polled.is_pending() {
+            resource.keep_poller(direction, cx.waker());
+        }
+        polled
+    }
+
+    /// Waits until no operation holds the direction. The last poller wins: an earlier one's waker
+    /// goes.
+    pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
+        let resource = self.link.carried();
+        drop(resource.take_poller(direction));
+        if self.is_closed() || !resource.is_held(direction) {
+            return Poll::Ready(());
+        }
+        resource.keep_poller(direction, cx.waker());
+        Poll::Pending
+    }
+
     /// Whether an operation that holds the direction may try at once.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
@@ -141,7 +182,7 @@ impl Fd {
     #[inline]
     pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let resource = self.link.carried();
-        if !self.link.must_wait(direction) || resource.is_held(direction) {
+        if !self.link.must_wait(direction) || !resource.is_free(direction) {
             return false;
         }
         let Some(parked) = context::own_untraced(self.link.home(), waker) else {
@@ -332,15 +373,20 @@ impl Fd {
         if self.is_closed() {
             return Err(Failure::Refused(Refusal::Closed));
         }
-        // While the socket can still tell: errors of other handles will want to name it.
-        if self.link.handles() > 2 {
-            self.learn_endpoints();
-        }
-        if let Some(fd) = self.detach() {
-            let lingers = self.link.carried().may_linger() && lingers(&fd);
-            close_fd(fd, lingers);
-        }
+        // While the socket can still tell: later errors will want to name it.
+        self.learn_endpoints();
+        self.shut();
         Ok(())
+    }
+
+    fn shut(&self) {
+        let resource = self.link.carried();
+        // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
+        drop(resource.attach(None));
+        match self.detach() {
+            Some(fd) if resource.may_linger() => close_fd(fd),
+            closed => drop(closed),
+        }
     }
 
     /// Takes the socket out of the runtime; the other handles find it closed.
@@ -354,9 +400,12 @@ impl Fd {
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let resource = self.link.carried();
         let places = [Place::Read, Place::Write, Place::HangUp];
+        let directions = [Direction::Read, Direction::Write];
+        let pollers = directions.map(|direction| resource.take_poller(direction));
         let wakers: Vec<Waker> = places
             .into_iter()
             .flat_map(|place| resource.take_wakers(place))
+            .chain(pollers.into_iter().flatten())
             .collect();
         if let Err(error) = self.link.close(source) {
             log::debug!("the selector would not forget a descriptor: {error}");
@@ -402,6 +451,16 @@ impl Fd {
         f(&self.socket()).map_err(Failure::System)
     }
 
+    /// Lends the descriptor itself; a close that comes meanwhile is put off until it is back.
+    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        self.resource().note_linger();
+        let lent = self.resource().handle.with(f, close_fd);
+        lent.ok_or(Failure::Refused(Refusal::Closed))
+    }
+
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
         let endpoints = &self.resource().endpoints;
@@ -432,15 +491,12 @@ impl Fd {
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
         let call = match op {
             "set" => "setsockopt",
+            "get" => "getsockopt",
             op => op,
-        };
-        let cause = match failure {
-            Failure::Refused(refusal) => Cause::from(refusal),
-            Failure::System(error) => Cause::system(call, error),
         };
         OpError {
             written,
-            ..self.name_error(op, cause)
+            ..self.name_error(op, failure.cause(call))
         }
         .into()
     }
@@ -454,7 +510,7 @@ impl Fd {
     fn name_error(&self, op: &'static str, cause: Cause) -> OpError {
         let (source, addr) = match op {
             // A listener has one end, and Go names that as the address.
-            "accept" | "set" => (None, self.endpoint(End::Local)),
+            "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
             _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
         };
         OpError {
@@ -473,7 +529,7 @@ impl Drop for Fd {
     fn drop(&mut self) {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
-            let _ = self.close();
+            self.shut();
         }
     }
 }
@@ -491,9 +547,18 @@ fn lingers(fd: &OwnedFd) -> bool {
     matches!(linger, Ok(Some(wait)) if !wait.is_zero())
 }
 
-fn close_fd(fd: OwnedFd, lingers: bool) {
-    if lingers {
-        // A lingering close blocks even on a non-blocking socket: not in the loop.
+impl Failure {
+    pub(crate) fn cause(self, call: &'static str) -> Cause {
+        match self {
+            Failure::Refused(refusal) => Cause::from(refusal),
+            Failure::System(error) => Cause::system(call, error),
+        }
+    }
+}
+
+/// A lingering close blocks even on a non-blocking socket: not in the loop.
+fn close_fd(fd: OwnedFd) {
+    if lingers(&fd) {
         blocking::run(Box::new(move || drop(fd)));
     }
 }
@@ -502,36 +567,6 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
 pub(crate) trait Kind: Copy {
     fn name(self) -> &'static str;
     fn direction(self) -> Direction;
-    /// Whether there is nothing to move, and so nothing to wait for.
-    fn moves_nothing(self) -> bool {
-        false
-    }
-}
-
-/// An operation of so many bytes that there may be none: Go's zero-byte `Read` returns at once.
-#[derive(Clone, Copy)]
-pub(crate) struct OfBytes<K> {
-    kind: K,
-    nothing: bool,
-}
-
-impl<K: Kind> OfBytes<K> {
-    #[inline]
-    pub(crate) fn new(kind: K, nothing: bool) -> Self {
-        OfBytes { kind, nothing }
-    }
-}
-
-impl<K: Kind> Kind for OfBytes<K> {
-    fn name(self) -> &'static str {
-        self.kind.name()
-    }
-    fn direction(self) -> Direction {
-        self.kind.direction()
-    }
-    fn moves_nothing(self) -> bool {
-        self.nothing
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -615,21 +650,6 @@ impl<'a, K: Kind, F> Op<'a, K, F> {
     }
 }
 
-impl<K: Kind, F, R> Op<'_, K, F>
-where
-    F: FnMut(&Fd) -> io::Result<R>,
-{
-    /// There is nothing to wait for, neither for readiness nor for whoever has the direction.
-    #[cold]
-    #[inline(never)]
-    fn at_once(&mut self) -> io::Result<R> {
-        let (kind, fd) = (self.kind, self.fd);
-        fd.give_up(kind.direction(), &mut self.hold);
-        let tried = fd.try_once(kind.direction(), &mut self.attempt);
-        tried.map_err(|failure| fd.error(kind.name(), failure, 0))
-    }
-}
-
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
 impl<K: Kind, F> Unpin for Op<'_, K, F> {}
 
@@ -644,7 +664,6 @@ where
         let this = self.get_mut();
         let (kind, fd) = (this.kind, this.fd);
         match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
-            Poll::Pending if kind.moves_nothing() => Poll::Ready(this.at_once()),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
             Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),

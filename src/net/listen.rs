@@ -152,25 +152,6 @@ impl<K> Clone for Listener<K> {
 }
 
 impl Listener<Tcp> {
-    /// Takes over a listener of std's, as it is set.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-        listener.set_nonblocking(true)?;
-        let open = |scheduler: &_| Fd::open(scheduler, listener.into(), Network::Tcp);
-        let fd = context::with("TcpListener::from_std", open)?;
-        Ok(Listener {
-            fd,
-            kind: PhantomData,
-        })
-    }
-
     /// Waits for a connection, and says from where it comes.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
@@ -212,6 +193,13 @@ impl Listener<Tcp> {
 }
 
 impl<K> Listener<K> {
+    pub(super) fn new(fd: Fd) -> Self {
+        Listener {
+            fd,
+            kind: PhantomData,
+        }
+    }
+
     /// When accepting fails with a timeout; `None` for never. See
     /// [`Stream::set_read_deadline`].
     ///
@@ -257,7 +245,7 @@ impl<K> fmt::Debug for Listener<K> {
 }
 
 /// One connection; those that the peer gave up meanwhile are passed over.
-fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
+pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
     loop {
         match sys::accept(socket) {
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}

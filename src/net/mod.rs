@@ -3,17 +3,24 @@
 //! May touch: the runtime and what is below. Mirrors Go's `net` and `internal/poll`.
 
 pub(crate) mod addr;
+mod datagram;
 mod dial;
 mod error;
 pub(crate) mod fd;
+mod futures_io;
 mod listen;
 mod options;
+mod raw;
 mod resolve;
 mod source;
 mod stream;
 mod tcp;
+mod udp;
+mod unix;
+mod unixgram;
 
 pub use addr::{Target, ToAddr};
+pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
 pub use listen::{ListenConfig, Listener};
@@ -21,3 +28,6 @@ pub use options::KeepAlive;
 pub use source::Source;
 pub use stream::Stream;
 pub use tcp::{Tcp, TcpListener, TcpStream};
+pub use udp::{Udp, UdpSocket};
+pub use unix::{Unix, UnixListener, UnixStream};
+pub use unixgram::UnixDatagram;

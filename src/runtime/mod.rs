@@ -9,7 +9,7 @@
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
 //! | `lent.rs` | the buffer that is lent to reads |
-//! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -18,6 +18,7 @@ mod handle;
 mod join;
 pub(crate) mod lent;
 mod machine;
+mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod sleeper;

@@ -8,10 +8,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
-use crate::net::fd::{Fd, OfBytes, Op, Writing};
+use crate::net::fd::{Fd, Op, Writing};
 use crate::reactor::Direction;
 use crate::runtime::resource::Hold;
 use crate::sys;
+
+impl Fd {
+    /// As [`Fd::send`], from several buffers.
+    pub(in crate::net) fn send_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let gone = sys::send_vectored(&self.socket(), buffers)?;
+        // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
+        self.moved(Direction::Write, gone, gone);
+        Ok(gone)
+    }
+}
 
 impl<K> Stream<K> {
     /// Writes what the kernel takes at once, waiting until it takes something: one system call.
@@ -21,8 +31,8 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        let kind = OfBytes::new(Writing, bytes.is_empty());
-        Op::new(kind, &self.fd, move |fd| fd.send(bytes))
+        let write = Op::new(Writing, &self.fd, move |fd| fd.send(bytes));
+        self.unless(bytes.is_empty(), write)
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -35,12 +45,8 @@ impl<K> Stream<K> {
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffers.iter().all(|buffer| buffer.is_empty());
-        Op::new(OfBytes::new(Writing, nothing), &self.fd, move |fd| {
-            let gone = sys::send_vectored(&fd.socket(), buffers)?;
-            // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
-            fd.moved(Direction::Write, gone, gone);
-            Ok(gone)
-        })
+        let write = Op::new(Writing, &self.fd, |fd| fd.send_vectored(buffers));
+        self.unless(nothing, write)
     }
 
     /// Writes everything: Go's `Write`. Nobody else's writes come between.
@@ -105,7 +111,11 @@ impl Future for WriteAll<'_> {
             let rest = &this.bytes[this.written..];
             let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
             let result = match step {
-                Poll::Pending if this.bytes.is_empty() => return this.nothing_to_write(),
+                // Nothing is to go, so there is nothing to wait for either.
+                Poll::Pending if this.bytes.is_empty() && this.hold == Hold::Held => {
+                    fd.give_up(Direction::Write, &mut this.hold);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
                     this.written += gone;
@@ -119,15 +129,6 @@ impl Future for WriteAll<'_> {
             fd.resource().release(Direction::Write, &mut this.hold);
             return Poll::Ready(result);
         }
-    }
-}
-
-impl WriteAll<'_> {
-    /// No bytes have been written, whatever is taken and whoever else writes.
-    #[cold]
-    fn nothing_to_write(&mut self) -> Poll<io::Result<()>> {
-        self.fd.give_up(Direction::Write, &mut self.hold);
-        Poll::Ready(Ok(()))
     }
 }
 
