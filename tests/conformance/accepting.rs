@@ -47,6 +47,7 @@ fn many_tasks_may_accept_on_one_listener() {
         Clock::Real,
         concurrent_accept::<Tcp4>,
         concurrent_accept::<Tcp6>,
+        concurrent_accept::<UnixPath>,
     );
 }
 
@@ -92,7 +93,12 @@ async fn stress<T: Transport>() {
 
 #[test]
 fn several_conversations_at_once_stay_apart() {
-    over_streams(Clock::Real, stress::<Tcp4>, stress::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        stress::<Tcp4>,
+        stress::<Tcp6>,
+        stress::<UnixPath>,
+    );
 }
 
 /// More connections than anybody accepts just now: the backlog keeps them, with what they sent.
@@ -115,7 +121,12 @@ async fn backlog<T: Transport>() {
 
 #[test]
 fn connections_wait_their_turn_to_be_accepted() {
-    over_streams(Clock::Real, backlog::<Tcp4>, backlog::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        backlog::<Tcp4>,
+        backlog::<Tcp6>,
+        backlog::<UnixPath>,
+    );
 }
 
 async fn conn_and_listener<T: Transport>() {
@@ -147,6 +158,7 @@ fn both_ends_and_the_listener_agree_on_their_names() {
         Clock::Real,
         conn_and_listener::<Tcp4>,
         conn_and_listener::<Tcp6>,
+        conn_and_listener::<UnixPath>,
     );
 }
 
@@ -168,11 +180,8 @@ async fn aborted_before_accept<T: Transport<Kind = netpoller::net::Tcp>>() {
 
 #[test]
 fn a_connection_aborted_before_its_accept_does_not_fail_the_next() {
-    over_streams(
-        Clock::Real,
-        aborted_before_accept::<Tcp4>,
-        aborted_before_accept::<Tcp6>,
-    );
+    by(Clock::Real, "tcp4", aborted_before_accept::<Tcp4>);
+    by(Clock::Real, "tcp6", aborted_before_accept::<Tcp6>);
 }
 
 // ---- TCP's ports ----
@@ -205,11 +214,8 @@ async fn listen_after_close<T: Transport<Kind = netpoller::net::Tcp>>() {
 
 #[test]
 fn a_closed_listeners_port_is_free_before_close_returns() {
-    over_streams(
-        Clock::Virtual,
-        listen_after_close::<Tcp4>,
-        listen_after_close::<Tcp6>,
-    );
+    by(Clock::Virtual, "tcp4", listen_after_close::<Tcp4>);
+    by(Clock::Virtual, "tcp6", listen_after_close::<Tcp6>);
 }
 
 async fn listen_twice(address: &str) {

@@ -40,7 +40,12 @@ async fn one_batch<T: Transport>() {
 
 #[test]
 fn a_close_in_the_same_batch_of_events_wins() {
-    over_streams(Clock::Virtual, one_batch::<Tcp4>, one_batch::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        one_batch::<Tcp4>,
+        one_batch::<Tcp6>,
+        one_batch::<UnixPath>,
+    );
 }
 
 /// The same, with the slot used again before the late event's waiter could run. `hung_up` parks a
@@ -80,11 +85,12 @@ async fn slot_reused_in_the_batch<T: Transport>() {
 
 #[test]
 fn an_event_of_a_slots_former_owner_reaches_nobody() {
-    let claims = (
+    over_streams(
+        Clock::Virtual,
         slot_reused_in_the_batch::<Tcp4>,
         slot_reused_in_the_batch::<Tcp6>,
+        slot_reused_in_the_batch::<UnixPath>,
     );
-    over_streams(Clock::Virtual, claims.0, claims.1);
 }
 
 /// The wheel still holds a place for a descriptor that is gone.
@@ -107,7 +113,12 @@ async fn old_deadline<T: Transport>() {
 
 #[test]
 fn a_deadline_of_a_slots_former_owner_expires_nobody() {
-    over_streams(Clock::Virtual, old_deadline::<Tcp4>, old_deadline::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        old_deadline::<Tcp4>,
+        old_deadline::<Tcp6>,
+        old_deadline::<UnixPath>,
+    );
 }
 
 /// Unread bytes of a connection that is closed and replaced, again and again.
@@ -132,11 +143,12 @@ async fn readiness_is_not_inherited<T: Transport>() {
 
 #[test]
 fn a_new_connection_inherits_no_readiness() {
-    let claims = (
+    over_streams(
+        Clock::Real,
         readiness_is_not_inherited::<Tcp4>,
         readiness_is_not_inherited::<Tcp6>,
+        readiness_is_not_inherited::<UnixPath>,
     );
-    over_streams(Clock::Real, claims.0, claims.1);
 }
 
 // ---- given up ----
@@ -157,7 +169,12 @@ async fn given_up_read<T: Transport>() {
 
 #[test]
 fn a_read_given_up_loses_no_byte() {
-    over_streams(Clock::Real, given_up_read::<Tcp4>, given_up_read::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        given_up_read::<Tcp4>,
+        given_up_read::<Tcp6>,
+        given_up_read::<UnixPath>,
+    );
 }
 
 async fn given_up_in_the_queue<T: Transport>() {
@@ -183,6 +200,7 @@ fn readers_given_up_leave_the_queue_to_the_others() {
         Clock::Virtual,
         given_up_in_the_queue::<Tcp4>,
         given_up_in_the_queue::<Tcp6>,
+        given_up_in_the_queue::<UnixPath>,
     );
 }
 
@@ -200,6 +218,7 @@ fn an_accept_given_up_loses_no_connection() {
         Clock::Virtual,
         given_up_accept::<Tcp4>,
         given_up_accept::<Tcp6>,
+        given_up_accept::<UnixPath>,
     );
 }
 
@@ -228,6 +247,7 @@ fn one_task_may_read_and_write_at_once() {
         Clock::Virtual,
         both_in_one_task::<Tcp4>,
         both_in_one_task::<Tcp6>,
+        both_in_one_task::<UnixPath>,
     );
 }
 

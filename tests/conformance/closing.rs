@@ -30,7 +30,12 @@ async fn close_read<T: Transport>() {
 
 #[test]
 fn close_read_ends_reading_a_parked_read_too_and_leaves_writing() {
-    over_streams(Clock::Virtual, close_read::<Tcp4>, close_read::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        close_read::<Tcp4>,
+        close_read::<Tcp6>,
+        close_read::<UnixPath>,
+    );
 }
 
 async fn close_write<T: Transport>() {
@@ -52,7 +57,12 @@ async fn close_write<T: Transport>() {
 
 #[test]
 fn close_write_is_end_of_file_there_and_the_answer_still_comes() {
-    over_streams(Clock::Real, close_write::<Tcp4>, close_write::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        close_write::<Tcp4>,
+        close_write::<Tcp6>,
+        close_write::<UnixPath>,
+    );
 }
 
 /// TCP only: of a Unix stream Linux reports no event for it, and in Go too the write then waits for
@@ -106,7 +116,12 @@ async fn after_close<T: Transport>() {
 
 #[test]
 fn after_close_every_operation_of_every_handle_says_closed() {
-    over_streams(Clock::Real, after_close::<Tcp4>, after_close::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        after_close::<Tcp4>,
+        after_close::<Tcp6>,
+        after_close::<UnixPath>,
+    );
 }
 
 async fn close_unblocks_all<T: Transport>() {
@@ -140,6 +155,7 @@ fn close_ends_all_that_is_parked_or_queued_at_once() {
         Clock::Virtual,
         close_unblocks_all::<Tcp4>,
         close_unblocks_all::<Tcp6>,
+        close_unblocks_all::<UnixPath>,
     );
 }
 
@@ -165,6 +181,7 @@ fn closing_a_listener_ends_every_accept() {
         Clock::Virtual,
         listener_close::<Tcp4>,
         listener_close::<Tcp6>,
+        listener_close::<UnixPath>,
     );
 }
 
@@ -182,7 +199,12 @@ async fn dropped<T: Transport>() {
 
 #[test]
 fn the_last_handle_dropped_closes() {
-    over_streams(Clock::Real, dropped::<Tcp4>, dropped::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        dropped::<Tcp4>,
+        dropped::<Tcp6>,
+        dropped::<UnixPath>,
+    );
 }
 
 async fn zero_bytes<T: Transport>() {
@@ -216,5 +238,10 @@ async fn assert_zero_bytes_return<K>(stream: &Stream<K>) {
 
 #[test]
 fn reads_and_writes_of_zero_bytes_return_at_once() {
-    over_streams(Clock::Real, zero_bytes::<Tcp4>, zero_bytes::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        zero_bytes::<Tcp4>,
+        zero_bytes::<Tcp6>,
+        zero_bytes::<UnixPath>,
+    );
 }

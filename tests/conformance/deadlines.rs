@@ -28,7 +28,12 @@ async fn exactly_now<T: Transport>() {
 
 #[test]
 fn a_deadline_of_now_has_passed() {
-    over_streams(Clock::Real, exactly_now::<Tcp4>, exactly_now::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        exactly_now::<Tcp4>,
+        exactly_now::<Tcp6>,
+        exactly_now::<UnixPath>,
+    );
 }
 
 /// The earliest or latest instant that can be told, by halving the step until it is too much.
@@ -76,7 +81,12 @@ async fn extremes<T: Transport>() {
 
 #[test]
 fn the_ends_of_time_are_a_past_and_a_future() {
-    over_streams(Clock::Virtual, extremes::<Tcp4>, extremes::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        extremes::<Tcp4>,
+        extremes::<Tcp6>,
+        extremes::<UnixPath>,
+    );
 }
 
 /// Both readers' deadlines pass in the same turn; whoever runs first moves the other's.
@@ -113,6 +123,7 @@ fn a_deadline_moved_after_it_fired_but_before_the_waiter_ran_was_moved() {
         Clock::Virtual,
         moved_after_it_fired::<Tcp4>,
         moved_after_it_fired::<Tcp6>,
+        moved_after_it_fired::<UnixPath>,
     );
 }
 
@@ -136,6 +147,7 @@ fn the_last_word_on_a_deadline_counts_for_a_parked_read_too() {
         Clock::Virtual,
         earlier_and_later::<Tcp4>,
         earlier_and_later::<Tcp6>,
+        earlier_and_later::<UnixPath>,
     );
 }
 
@@ -173,7 +185,12 @@ async fn deadline_race<T: Transport>() {
 
 #[test]
 fn deadlines_that_race_with_their_operations_hang_nobody() {
-    over_streams(Clock::Real, deadline_race::<Tcp4>, deadline_race::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        deadline_race::<Tcp4>,
+        deadline_race::<Tcp6>,
+        deadline_race::<UnixPath>,
+    );
 }
 
 /// Steadily earlier deadlines from eight tasks, as Go's TestConcurrentSetDeadline has it; here the
@@ -239,7 +256,12 @@ async fn stalled_loop<T: Transport>() {
 
 #[test]
 fn a_stalled_loop_expires_nobody_whose_bytes_had_come() {
-    over_streams(Clock::Real, stalled_loop::<Tcp4>, stalled_loop::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        stalled_loop::<Tcp4>,
+        stalled_loop::<Tcp6>,
+        stalled_loop::<UnixPath>,
+    );
 }
 
 async fn each_its_own<T: Transport>() {
@@ -262,7 +284,12 @@ async fn each_its_own<T: Transport>() {
 
 #[test]
 fn each_direction_of_each_end_has_its_own_deadline() {
-    over_streams(Clock::Virtual, each_its_own::<Tcp4>, each_its_own::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        each_its_own::<Tcp4>,
+        each_its_own::<Tcp6>,
+        each_its_own::<UnixPath>,
+    );
 }
 
 /// A future that is polled again for nothing stays parked, once.
@@ -285,5 +312,6 @@ fn polling_for_nothing_changes_nothing() {
         Clock::Virtual,
         polled_for_nothing::<Tcp4>,
         polled_for_nothing::<Tcp6>,
+        polled_for_nothing::<UnixPath>,
     );
 }

@@ -97,7 +97,12 @@ async fn timeouts<T: Transport>() {
 
 #[test]
 fn a_timeout_names_the_operation_and_both_ends() {
-    over_streams(Clock::Real, timeouts::<Tcp4>, timeouts::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        timeouts::<Tcp4>,
+        timeouts::<Tcp6>,
+        timeouts::<UnixPath>,
+    );
 }
 
 /// From the only handle, and nothing asked for before: Go knows its ends from the beginning.
@@ -148,7 +153,12 @@ async fn assert_all_say_closed<T: Transport>(stream: Stream<T::Kind>, ends: &str
 
 #[test]
 fn use_of_a_closed_connection_names_the_operation_and_both_ends() {
-    over_streams(Clock::Real, closed::<Tcp4>, closed::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        closed::<Tcp4>,
+        closed::<Tcp6>,
+        closed::<UnixPath>,
+    );
 }
 
 async fn broken<T: Transport>() {
@@ -170,7 +180,12 @@ async fn broken<T: Transport>() {
 
 #[test]
 fn a_broken_pipe_is_told_in_the_systems_words() {
-    over_streams(Clock::Real, broken::<Tcp4>, broken::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        broken::<Tcp4>,
+        broken::<Tcp6>,
+        broken::<UnixPath>,
+    );
 }
 
 /// TCP only: a RST, and a socket that is not connected any more.
@@ -220,7 +235,7 @@ async fn plain<T: Transport>() {
 
 #[test]
 fn an_end_of_file_is_no_failed_operation() {
-    over_streams(Clock::Real, plain::<Tcp4>, plain::<Tcp6>);
+    over_streams(Clock::Real, plain::<Tcp4>, plain::<Tcp6>, plain::<UnixPath>);
 }
 
 // ---- on a listener ----
@@ -270,7 +285,12 @@ async fn close_and_fail<T: Transport>(listener: Listener<T::Kind>, at: &str) {
 
 #[test]
 fn a_failed_accept_names_the_listeners_address() {
-    over_streams(Clock::Virtual, accept_errors::<Tcp4>, accept_errors::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        accept_errors::<Tcp4>,
+        accept_errors::<Tcp6>,
+        accept_errors::<UnixPath>,
+    );
 }
 
 /// Threads may carry errors about, and `?` turns them into anything.

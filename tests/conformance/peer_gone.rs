@@ -29,7 +29,12 @@ async fn peers_close<T: Transport>() {
 
 #[test]
 fn the_peers_close_ends_a_parked_read_with_end_of_file() {
-    over_streams(Clock::Virtual, peers_close::<Tcp4>, peers_close::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        peers_close::<Tcp4>,
+        peers_close::<Tcp6>,
+        peers_close::<UnixPath>,
+    );
 }
 
 async fn write_after_the_peer_closed<T: Transport>() {
@@ -52,11 +57,12 @@ async fn write_after_the_peer_closed<T: Transport>() {
 
 #[test]
 fn a_write_after_the_peer_closed_fails_without_a_signal() {
-    let claims = (
+    over_streams(
+        Clock::Real,
         write_after_the_peer_closed::<Tcp4>,
         write_after_the_peer_closed::<Tcp6>,
+        write_after_the_peer_closed::<UnixPath>,
     );
-    over_streams(Clock::Real, claims.0, claims.1);
 }
 
 async fn end_with_data<T: Transport>() {
@@ -94,7 +100,12 @@ async fn assert_said_its_last_words<K>(stream: &Stream<K>) {
 
 #[test]
 fn an_end_of_file_that_comes_with_data_comes_after_it() {
-    over_streams(Clock::Real, end_with_data::<Tcp4>, end_with_data::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        end_with_data::<Tcp4>,
+        end_with_data::<Tcp6>,
+        end_with_data::<UnixPath>,
+    );
 }
 
 async fn closed_with_data_unread<T: Transport>() {
@@ -129,6 +140,7 @@ fn a_peer_that_closes_with_data_unread_resets() {
         Clock::Real,
         closed_with_data_unread::<Tcp4>,
         closed_with_data_unread::<Tcp6>,
+        closed_with_data_unread::<UnixPath>,
     );
 }
 

@@ -26,7 +26,12 @@ async fn basic_io<T: Transport>() {
 
 #[test]
 fn what_is_written_is_read_and_then_the_end() {
-    over_streams(Clock::Real, basic_io::<Tcp4>, basic_io::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        basic_io::<Tcp4>,
+        basic_io::<Tcp6>,
+        basic_io::<UnixPath>,
+    );
 }
 
 async fn ping_pong<T: Transport>() {
@@ -56,7 +61,12 @@ async fn ping_pong<T: Transport>() {
 
 #[test]
 fn both_ends_take_turns_a_thousand_times() {
-    over_streams(Clock::Real, ping_pong::<Tcp4>, ping_pong::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        ping_pong::<Tcp4>,
+        ping_pong::<Tcp6>,
+        ping_pong::<UnixPath>,
+    );
 }
 
 /// In Go the buffer of a read that timed out may be written to at once. Here the borrow checker
@@ -104,7 +114,12 @@ async fn racy_read<T: Transport>() {
 
 #[test]
 fn reads_that_time_out_take_no_byte() {
-    over_streams(Clock::Real, racy_read::<Tcp4>, racy_read::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        racy_read::<Tcp4>,
+        racy_read::<Tcp6>,
+        racy_read::<UnixPath>,
+    );
 }
 
 async fn racy_write<T: Transport>() {
@@ -144,7 +159,12 @@ async fn racy_write<T: Transport>() {
 
 #[test]
 fn writes_that_time_out_know_what_went() {
-    over_streams(Clock::Real, racy_write::<Tcp4>, racy_write::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        racy_write::<Tcp4>,
+        racy_write::<Tcp6>,
+        racy_write::<UnixPath>,
+    );
 }
 
 async fn read_timeout<T: Transport>() {
@@ -159,7 +179,12 @@ async fn read_timeout<T: Transport>() {
 
 #[test]
 fn a_read_timeout_does_not_touch_writing() {
-    over_streams(Clock::Real, read_timeout::<Tcp4>, read_timeout::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        read_timeout::<Tcp4>,
+        read_timeout::<Tcp6>,
+        read_timeout::<UnixPath>,
+    );
 }
 
 async fn write_timeout<T: Transport>() {
@@ -174,7 +199,12 @@ async fn write_timeout<T: Transport>() {
 
 #[test]
 fn a_write_timeout_does_not_touch_reading() {
-    over_streams(Clock::Real, write_timeout::<Tcp4>, write_timeout::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        write_timeout::<Tcp4>,
+        write_timeout::<Tcp6>,
+        write_timeout::<UnixPath>,
+    );
 }
 
 /// nettest's testRoundtrip; the peer must echo.
@@ -218,7 +248,12 @@ async fn past_timeout<T: Transport>() {
 
 #[test]
 fn a_deadline_in_the_past_fails_both_directions_at_once() {
-    over_streams(Clock::Real, past_timeout::<Tcp4>, past_timeout::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        past_timeout::<Tcp4>,
+        past_timeout::<Tcp6>,
+        past_timeout::<UnixPath>,
+    );
 }
 
 async fn present_timeout<T: Transport>() {
@@ -252,6 +287,7 @@ fn a_past_deadline_ends_what_is_parked() {
         Clock::Virtual,
         present_timeout::<Tcp4>,
         present_timeout::<Tcp6>,
+        present_timeout::<UnixPath>,
     );
 }
 
@@ -281,6 +317,7 @@ fn a_future_deadline_ends_both_directions_and_the_stream_lives_on() {
         Clock::Virtual,
         future_timeout::<Tcp4>,
         future_timeout::<Tcp6>,
+        future_timeout::<UnixPath>,
     );
 }
 
@@ -300,7 +337,12 @@ async fn close_timeout<T: Transport>() {
 
 #[test]
 fn a_close_ends_what_is_parked() {
-    over_streams(Clock::Virtual, close_timeout::<Tcp4>, close_timeout::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        close_timeout::<Tcp4>,
+        close_timeout::<Tcp6>,
+        close_timeout::<UnixPath>,
+    );
 }
 
 async fn concurrent_methods<T: Transport>() {
@@ -345,5 +387,6 @@ fn any_methods_may_run_at_the_same_time() {
         Clock::Virtual,
         concurrent_methods::<Tcp4>,
         concurrent_methods::<Tcp6>,
+        concurrent_methods::<UnixPath>,
     );
 }

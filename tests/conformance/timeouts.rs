@@ -29,6 +29,7 @@ fn accept_times_out_in_the_past_even_with_a_connection_waiting() {
         Clock::Real,
         accept_in_the_past::<Tcp4>,
         accept_in_the_past::<Tcp6>,
+        accept_in_the_past::<UnixPath>,
     );
 }
 
@@ -48,6 +49,7 @@ fn accept_must_return_at_its_deadline() {
         Clock::Virtual,
         accept_must_return::<Tcp4>,
         accept_must_return::<Tcp6>,
+        accept_must_return::<UnixPath>,
     );
 }
 
@@ -74,6 +76,7 @@ fn accept_must_not_return_once_its_deadline_is_cleared() {
         Clock::Virtual,
         accept_must_not_return::<Tcp4>,
         accept_must_not_return::<Tcp6>,
+        accept_must_not_return::<UnixPath>,
     );
 }
 
@@ -101,7 +104,12 @@ async fn read_timeout<T: Transport>() {
 
 #[test]
 fn a_read_past_its_deadline_fails_even_with_data_waiting() {
-    over_streams(Clock::Virtual, read_timeout::<Tcp4>, read_timeout::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        read_timeout::<Tcp4>,
+        read_timeout::<Tcp6>,
+        read_timeout::<UnixPath>,
+    );
 }
 
 /// Runs for 100 ms of nobody doing anything, then closes; it must have waited till then.
@@ -128,6 +136,7 @@ fn a_read_must_not_return_once_its_deadline_is_cleared() {
         Clock::Virtual,
         read_must_not_return::<Tcp4>,
         read_must_not_return::<Tcp6>,
+        read_must_not_return::<UnixPath>,
     );
 }
 
@@ -148,7 +157,12 @@ async fn write_timeout<T: Transport>() {
 
 #[test]
 fn a_write_past_its_deadline_fails_even_with_room() {
-    over_streams(Clock::Virtual, write_timeout::<Tcp4>, write_timeout::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        write_timeout::<Tcp4>,
+        write_timeout::<Tcp6>,
+        write_timeout::<UnixPath>,
+    );
 }
 
 async fn write_must_not_return<T: Transport>() {
@@ -167,6 +181,7 @@ fn a_write_must_not_return_once_its_deadline_is_cleared() {
         Clock::Virtual,
         write_must_not_return::<Tcp4>,
         write_must_not_return::<Tcp6>,
+        write_must_not_return::<UnixPath>,
     );
 }
 
@@ -205,11 +220,12 @@ async fn read_timeout_fluctuation<T: Transport>() {
 
 #[test]
 fn reads_time_out_on_time() {
-    let claims = (
+    over_streams(
+        Clock::Virtual,
         read_timeout_fluctuation::<Tcp4>,
         read_timeout_fluctuation::<Tcp6>,
+        read_timeout_fluctuation::<UnixPath>,
     );
-    over_streams(Clock::Virtual, claims.0, claims.1);
 }
 
 async fn write_timeout_fluctuation<T: Transport>() {
@@ -230,11 +246,12 @@ async fn write_timeout_fluctuation<T: Transport>() {
 
 #[test]
 fn writes_time_out_on_time() {
-    let claims = (
+    over_streams(
+        Clock::Virtual,
         write_timeout_fluctuation::<Tcp4>,
         write_timeout_fluctuation::<Tcp6>,
+        write_timeout_fluctuation::<UnixPath>,
     );
-    over_streams(Clock::Virtual, claims.0, claims.1);
 }
 
 /// On the real clock: how late it is depends on the machine, but early is early.
@@ -261,6 +278,7 @@ fn whatever_the_deadline_it_is_kept_and_never_early() {
         Clock::Real,
         various_deadlines::<Tcp4>,
         various_deadlines::<Tcp6>,
+        various_deadlines::<UnixPath>,
     );
 }
 
@@ -296,5 +314,10 @@ async fn prolonged<T: Transport>() {
 
 #[test]
 fn deadlines_pushed_before_every_operation_never_fire() {
-    over_streams(Clock::Real, prolonged::<Tcp4>, prolonged::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        prolonged::<Tcp4>,
+        prolonged::<Tcp6>,
+        prolonged::<UnixPath>,
+    );
 }

@@ -4,16 +4,23 @@
 //! add a transport, implement the trait and name it in [`over_streams`]'s callers.
 //! Mirrors `nettest.MakePipe` and Go's `net/mockserver_test.go`.
 
+use std::env;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
+use std::os::unix::net::SocketAddr;
 use std::panic;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::net::{Listener, Stream, Tcp};
-use netpoller::{JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::net::{Listener, Stream, Tcp, Unix};
+use netpoller::{
+    JoinHandle, NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time,
+    yield_now,
+};
 
 /// One kind of connected byte stream.
 pub trait Transport: 'static {
@@ -71,6 +78,47 @@ impl<L: Loopback> Transport for L {
 
     fn address(listener: &TcpListener) -> String {
         listener.local_addr().unwrap().to_string()
+    }
+}
+
+/// Unix stream sockets, each listener at a path of its own.
+pub struct UnixPath;
+
+impl Transport for UnixPath {
+    type Kind = Unix;
+    const NETWORK: &'static str = "unix";
+
+    async fn listen() -> io::Result<UnixListener> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("netpoller-{}-{number}", process::id());
+        UnixListener::bind(env::temp_dir().join(name))
+    }
+
+    async fn dial(listener: &UnixListener) -> io::Result<UnixStream> {
+        let address = listener.local_addr()?;
+        UnixStream::connect(address.as_pathname().expect("a path")).await
+    }
+
+    async fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+        listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn ends(stream: &UnixStream) -> String {
+        let (here, there) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        format!("{}->{}", name(&here), name(&there))
+    }
+
+    fn address(listener: &UnixListener) -> String {
+        name(&listener.local_addr().unwrap())
+    }
+}
+
+/// As Go prints it: whoever dialled has no name, which is `@`.
+fn name(address: &SocketAddr) -> String {
+    match address.as_pathname() {
+        Some(path) => path.display().to_string(),
+        None => "@".to_owned(),
     }
 }
 
@@ -135,13 +183,15 @@ pub fn runtime(clock: Clock) -> Runtime {
 }
 
 /// Runs a claim over every stream transport, one after the other.
-pub fn over_streams<A, B>(clock: Clock, tcp4: fn() -> A, tcp6: fn() -> B)
+pub fn over_streams<A, B, C>(clock: Clock, tcp4: fn() -> A, tcp6: fn() -> B, unix: fn() -> C)
 where
     A: Future<Output = ()> + 'static,
     B: Future<Output = ()> + 'static,
+    C: Future<Output = ()> + 'static,
 {
     by(clock, "tcp4", tcp4);
     by(clock, "tcp6", tcp6);
+    by(clock, "unix", unix);
 }
 
 // ---- what claims are made of ----

@@ -37,7 +37,12 @@ async fn write_vectored<T: Transport>() {
 
 #[test]
 fn any_number_of_buffers_arrives_in_order() {
-    over_streams(Clock::Real, write_vectored::<Tcp4>, write_vectored::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        write_vectored::<Tcp4>,
+        write_vectored::<Tcp6>,
+        write_vectored::<UnixPath>,
+    );
 }
 
 /// Pieces of all sizes, more of them than fits: partial writes end within pieces.
@@ -70,6 +75,7 @@ fn more_buffers_than_fit_wait_and_arrive() {
         Clock::Real,
         write_vectored_big::<Tcp4>,
         write_vectored_big::<Tcp6>,
+        write_vectored_big::<UnixPath>,
     );
 }
 
@@ -88,6 +94,7 @@ fn writing_many_buffers_to_a_peer_that_went_fails() {
         Clock::Real,
         write_vectored_error::<Tcp4>,
         write_vectored_error::<Tcp6>,
+        write_vectored_error::<UnixPath>,
     );
 }
 
@@ -116,7 +123,12 @@ async fn read_vectored<T: Transport>() {
 
 #[test]
 fn reading_into_many_buffers_fills_them_in_order() {
-    over_streams(Clock::Real, read_vectored::<Tcp4>, read_vectored::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        read_vectored::<Tcp4>,
+        read_vectored::<Tcp6>,
+        read_vectored::<UnixPath>,
+    );
 }
 
 async fn peek<T: Transport>() {
@@ -137,7 +149,7 @@ async fn peek<T: Transport>() {
 
 #[test]
 fn peeking_takes_nothing() {
-    over_streams(Clock::Real, peek::<Tcp4>, peek::<Tcp6>);
+    over_streams(Clock::Real, peek::<Tcp4>, peek::<Tcp6>, peek::<UnixPath>);
 }
 
 async fn big<T: Transport>() {
@@ -163,7 +175,7 @@ async fn big<T: Transport>() {
 
 #[test]
 fn sixteen_megabytes_arrive_in_order() {
-    over_streams(Clock::Real, big::<Tcp4>, big::<Tcp6>);
+    over_streams(Clock::Real, big::<Tcp4>, big::<Tcp6>, big::<UnixPath>);
 }
 
 /// TestTCPBig: one write and one read of more than 4 GiB. `cargo test -- --ignored`, with memory
@@ -206,7 +218,12 @@ async fn endless<T: Transport>() {
 
 #[test]
 fn a_writer_is_held_up_by_its_reader_and_goes_on_with_it() {
-    over_streams(Clock::Virtual, endless::<Tcp4>, endless::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        endless::<Tcp4>,
+        endless::<Tcp6>,
+        endless::<UnixPath>,
+    );
 }
 
 async fn half_written<T: Transport>() {
@@ -233,7 +250,12 @@ async fn half_written<T: Transport>() {
 
 #[test]
 fn a_write_that_fails_half_way_says_how_much_went() {
-    over_streams(Clock::Virtual, half_written::<Tcp4>, half_written::<Tcp6>);
+    over_streams(
+        Clock::Virtual,
+        half_written::<Tcp4>,
+        half_written::<Tcp6>,
+        half_written::<UnixPath>,
+    );
 }
 
 async fn many_writers<T: Transport>() {
@@ -262,7 +284,12 @@ async fn many_writers<T: Transport>() {
 
 #[test]
 fn packets_of_many_writers_go_whole_and_in_turn() {
-    over_streams(Clock::Real, many_writers::<Tcp4>, many_writers::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        many_writers::<Tcp4>,
+        many_writers::<Tcp6>,
+        many_writers::<UnixPath>,
+    );
 }
 
 async fn many_readers<T: Transport>() {
@@ -294,5 +321,10 @@ async fn many_readers<T: Transport>() {
 
 #[test]
 fn packets_for_many_readers_come_whole_and_once() {
-    over_streams(Clock::Real, many_readers::<Tcp4>, many_readers::<Tcp6>);
+    over_streams(
+        Clock::Real,
+        many_readers::<Tcp4>,
+        many_readers::<Tcp6>,
+        many_readers::<UnixPath>,
+    );
 }
