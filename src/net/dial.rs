@@ -111,7 +111,12 @@ impl Dialer {
                     _ => Ok(()),
                 }
             });
-            connected.await.map_err(call("connect"))?;
+            // The dial has names of its own to add; only the cause is wanted.
+            let failed = |error: io::Error| match error.downcast::<OpError>() {
+                Ok(error) => error.cause,
+                Err(error) => Cause::system("connect", error),
+            };
+            connected.await.map_err(failed)?;
         }
         fd.resource()
             .endpoints
