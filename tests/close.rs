@@ -20,8 +20,19 @@ async fn pair() -> (TcpStream, TcpStream) {
     (client.unwrap(), listener.accept().await.unwrap().0)
 }
 
-/// Writes until the system takes no more.
-async fn fill(stream: &TcpStream) -> usize {
+/// As [`pair`], with little room on the way, so that a test of a full one is soon done.
+async fn narrow_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Accepted sockets inherit it, and the peer hears of it before it sends.
+    let narrow = listener.with_fd(|fd| SockRef::from(&fd).set_recv_buffer_size(65_536));
+    narrow.unwrap().unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+    (client.unwrap(), listener.accept().await.unwrap().0)
+}
+
+/// Writes until the system takes no more, which is not much.
+fn fill(stream: &TcpStream) -> usize {
+    stream.set_write_buffer(32_768).unwrap();
     let mut sent = 0;
     loop {
         match stream.try_write(&[7; 65536]) {
@@ -135,8 +146,8 @@ fn the_only_handle_names_both_ends_after_its_own_close() {
 #[test]
 fn a_close_ends_parked_reads_writes_and_waits_at_once() {
     run(async {
-        let (client, _server) = pair().await;
-        fill(&client).await;
+        let (client, _server) = narrow_pair().await;
+        fill(&client);
         let reader = spawn({
             let client = client.clone();
             async move { client.read(&mut [0]).await }
@@ -249,10 +260,10 @@ fn has_time_wait(ports: [u16; 2]) -> bool {
 #[test]
 fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
     run(async {
-        let (client, server) = pair().await;
+        let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.linger().unwrap(), Some(Duration::from_secs(60)));
-        let sent = fill(&client).await;
+        let sent = fill(&client);
         let before = Instant::now();
         client.close().unwrap();
         assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
@@ -271,7 +282,7 @@ fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
 fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
     run(async {
         for how in 0..3 {
-            let (client, _server) = pair().await;
+            let (client, _server) = narrow_pair().await;
             let linger = Some(Duration::from_secs(60));
             let client = match how {
                 0 => {
@@ -292,7 +303,7 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
                     TcpStream::from_std(std).unwrap()
                 }
             };
-            fill(&client).await;
+            fill(&client);
             let before = Instant::now();
             drop(client);
             assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
@@ -303,9 +314,9 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
 #[test]
 fn c3_by_default_what_was_written_arrives() {
     run(async {
-        let (client, server) = pair().await;
+        let (client, server) = narrow_pair().await;
         assert_eq!(client.linger().unwrap(), None);
-        let sent = fill(&client).await;
+        let sent = fill(&client);
         client.close().unwrap();
         let mut got = 0;
         loop {

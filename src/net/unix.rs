@@ -182,15 +182,15 @@ impl Listener<Unix> {
     /// Whether the path is removed when the listener is closed or dropped. It is, unless it came
     /// from std.
     pub fn set_unlink_on_close(&self, unlink: bool) {
-        if self.fd.is_closed() {
+        self.keep_path();
+        if !unlink || self.fd.is_closed() {
             return;
         }
-        self.keep_path();
         let Some(Addr::Path(path)) = self.fd.endpoint(End::Local) else {
             return;
         };
         let is_file = !path.as_os_str().is_empty() && !is_abstract(&path);
-        if unlink && is_file {
+        if is_file {
             let unlink = Box::new(Unlink { path, still: true });
             self.fd.resource().attach(Some(unlink));
         }

@@ -25,7 +25,7 @@ impl Datagram<Unix> {
     ///
     /// # Errors
     ///
-    /// An [`OpError`] with `listen` as its operation; `address already in use` if the path exists.
+    /// An [`OpError`](crate::OpError) with `listen` as its operation; `address already in use` if the path exists.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Datagram<Unix> {
     ///
     /// # Errors
     ///
-    /// An [`OpError`] with `dial` as its operation.
+    /// An [`OpError`](crate::OpError) with `dial` as its operation.
     pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref();
         let connect = || {
