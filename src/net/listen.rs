@@ -282,8 +282,18 @@ impl<K> Listener<K> {
     ///
     /// Closed already.
     pub fn close(&self) -> io::Result<()> {
-        let closed = self.fd.close();
-        closed.map_err(|failure| self.fd.error("close", failure, 0))
+        self.fd.close().map_err(|_closed_already| {
+            // A listener has one end, and Go names that as the address.
+            let error = OpError {
+                op: "close",
+                net: self.fd.network().name(),
+                source: None,
+                addr: self.fd.endpoint(End::Local),
+                written: 0,
+                cause: Cause::Closed,
+            };
+            error.into()
+        })
     }
 }
 
