@@ -178,6 +178,17 @@ impl Fd {
         self.link.may_try(direction) && context::may_go_on()
     }
 
+    /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
+    /// and yields in its turn, or a loop of such would run for ever.
+    pub(crate) fn poll_nothing<T: Default>(&self, cx: &Context<'_>) -> Poll<T> {
+        if !context::may_go_on() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        context::charge(0);
+        Poll::Ready(T::default())
+    }
+
     /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
     /// against waiting, and the waker is our own machine's: what an operation most often finds.
     #[inline]

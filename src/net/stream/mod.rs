@@ -135,7 +135,7 @@ impl<T: Default, O: Future<Output = io::Result<T>> + Unpin> Future for Unless<'_
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.nothing && !this.fd.is_closed() {
-            return Poll::Ready(Ok(T::default()));
+            return this.fd.poll_nothing(cx).map(Ok);
         }
         Pin::new(&mut this.operation).poll(cx)
     }
