@@ -12,7 +12,9 @@ use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, Waker};
