@@ -190,8 +190,7 @@ impl<K> Datagram<K> {
     ///
     /// Closed.
     pub fn set_read_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Read, when);
-        set.map_err(|failure| self.error("set", failure))
+        self.fd.set_deadline(Direction::Read, when)
     }
 
     /// When sending fails with a timeout; `None` for never.
@@ -200,8 +199,7 @@ impl<K> Datagram<K> {
     ///
     /// Closed.
     pub fn set_write_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Write, when);
-        set.map_err(|failure| self.error("set", failure))
+        self.fd.set_deadline(Direction::Write, when)
     }
 
     // ---- closing ----
