@@ -147,12 +147,13 @@ impl<W, T> Core<W, T> {
     }
 
     /// Evicts everybody: the reactor is going, and I/O on what outlives it is an error.
-    pub(crate) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self, mut leaving: impl FnMut(&T)) {
         self.shut.set(true);
         let all = self.registry.borrow_mut().take_all();
         for registered in &all {
             registered.registered.set(false);
             registered.evict();
+            leaving(&registered.carried);
         }
         // Out of the borrow: dropping a W or what a descriptor carries may run anything.
         drop(all);

@@ -258,14 +258,14 @@ impl<W, T> Reactor<W, T> {
         self.core.carried(slot, is_it, f)
     }
 
-    pub(crate) fn shut_down(&self) {
-        self.core.shut_down();
+    pub(crate) fn shut_down(&self, leaving: impl FnMut(&T)) {
+        self.core.shut_down(leaving);
     }
 }
 
 impl<W, T> Drop for Reactor<W, T> {
     fn drop(&mut self) {
-        self.core.shut_down();
+        self.core.shut_down(|_| ());
     }
 }
 

@@ -304,6 +304,15 @@ impl Resource {
         }
     }
 
+    /// Takes out whoever waits in any place, at the end; those in the queue follow by themselves.
+    #[cold]
+    pub(crate) fn take_all_wakers(&self) -> Vec<Waker> {
+        let pollers = [Direction::Read, Direction::Write].map(|way| self.take_poller(way));
+        let parked = [Place::Read, Place::Write, Place::HangUp].map(|way| self.take_wakers(way));
+        let parked = parked.into_iter().flatten();
+        parked.chain(pollers.into_iter().flatten()).collect()
+    }
+
     /// Registers one more who waits for the peer to go, or renews its waker.
     pub(crate) fn await_hang_up(&self, ticket: &mut Option<u32>, waker: &Waker) {
         let waker = waker.clone();

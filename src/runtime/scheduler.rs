@@ -399,7 +399,11 @@ impl Scheduler {
             self.end(id, true, Err(JoinError::aborted()));
             next = self.machines.borrow_mut().pop();
         }
-        self.reactor.shut_down();
+        let mut strangers = Vec::new();
+        let leaving = |resource: &Resource| strangers.extend(resource.take_all_wakers());
+        self.reactor.shut_down(leaving);
+        // Another runtime's tasks: they come back, and find it closed.
+        strangers.into_iter().for_each(Waker::wake);
         let timers = self.timers.replace(Timers::new());
         drop(timers);
         let joins = self.joins.take();
