@@ -30,6 +30,7 @@ use crate::runtime::blocking;
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::shortage;
 use crate::sys::Handle;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
@@ -269,6 +270,11 @@ impl Fd {
         }
     }
 
+    /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.link.short_means_drained()
+    }
+
     /// One read.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -344,7 +350,9 @@ impl Fd {
     }
 
     pub(crate) fn forget_hang_up(&self, ticket: u32) {
-        self.link.carried().forget_hang_up(ticket);
+        if self.link.carried().forget_hang_up(ticket) {
+            self.link.unpark_hang_up();
+        }
     }
 
     // ---- deadlines ----
@@ -387,6 +395,7 @@ impl Fd {
             Some(fd) if resource.may_linger() => close_fd(fd),
             closed => drop(closed),
         }
+        shortage::descriptor_closed();
     }
 
     /// Takes the socket out of the runtime; the other handles find it closed.
@@ -398,7 +407,8 @@ impl Fd {
 
     /// Deregisters, and wakes whoever is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
-        let wakers = self.link.carried().take_all_wakers();
+        let mut wakers = Vec::new();
+        self.link.carried().take_all_wakers(&mut wakers);
         if let Err(error) = self.link.close(source) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }

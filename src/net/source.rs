@@ -61,7 +61,10 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// Waits until writing may succeed: see [`Source::readable`].
@@ -70,7 +73,10 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Writing, &self.fd, |_| Ok(()))
+        Op::new(Writing, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than

@@ -31,8 +31,10 @@ pub(crate) struct Core<W, T> {
     traits: Traits,
     /// Which harvest it is: stamps what it makes ready.
     pub(super) stamp: Cell<u16>,
-    /// The time of the last complete harvest: what had come by then has been handed out.
+    /// The time of a complete harvest: what had come by then has been handed out, and has run.
     pub(super) harvested: Cell<Tick>,
+    /// The time of the last complete harvest: what had come by then has been handed out.
+    pub(super) latest: Cell<Tick>,
     pub(crate) spin: Cell<Duration>,
     shut: Cell<bool>,
 }
@@ -72,6 +74,7 @@ impl<W, T> Core<W, T> {
             poller: RefCell::new(poller),
             stamp: Cell::new(0),
             harvested: Cell::new(Tick::ZERO),
+            latest: Cell::new(Tick::ZERO),
             spin: Cell::new(Duration::ZERO),
             shut: Cell::new(false),
         }
@@ -120,6 +123,13 @@ impl<W, T> Core<W, T> {
         is_it(registered.token).then(|| f(&registered.carried))
     }
 
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let registry = self.registry.borrow();
+        registry
+            .iter()
+            .for_each(|registered| look(&registered.carried));
+    }
+
     pub(crate) fn descriptors(&self) -> usize {
         self.registry.borrow().len()
     }
@@ -147,13 +157,12 @@ impl<W, T> Core<W, T> {
     }
 
     /// Evicts everybody: the reactor is going, and I/O on what outlives it is an error.
-    pub(crate) fn shut_down(&self, mut leaving: impl FnMut(&T)) {
+    pub(crate) fn shut_down(&self) {
         self.shut.set(true);
         let all = self.registry.borrow_mut().take_all();
         for registered in &all {
             registered.registered.set(false);
             registered.evict();
-            leaving(&registered.carried);
         }
         // Out of the borrow: dropping a W or what a descriptor carries may run anything.
         drop(all);

@@ -304,6 +304,10 @@ impl<W> State<W> {
         }
     }
 
+    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
+        self.parked[HANG_UP].take()
+    }
+
     /// EAGAIN, or as good as: the next attempt waits for an edge.
     #[inline]
     pub(crate) fn drained(&self, direction: Direction) {

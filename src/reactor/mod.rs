@@ -14,6 +14,7 @@
 //!      └──────────────────────────── out: Vec<W> ◄─────────────┴──────────────────┘
 //! ```
 
+mod alarm;
 mod clock;
 mod core;
 mod descriptor;
@@ -147,23 +148,25 @@ impl<W, T> Reactor<W, T> {
     ///
     /// A turn may end early and hand back nobody. Deadlines are never early; a turn that
     /// harvested readiness expires only up to the time of the harvest before it, so that bytes
-    /// which had come can still push their deadlines.
+    /// which had come can still push their deadlines: run whoever was handed out before the next.
     ///
     /// # Errors
     ///
     /// The selector's. Whoever was appended to `out` before is still to be run.
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        self.core.turn(max_wait, true, out)
+        self.core.turn(max_wait, true, true, out)
     }
 
-    /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back.
+    /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back, and `settled` false the
+    /// deadlines: somebody whom an earlier turn handed out has not run, and may yet move them.
     pub(crate) fn turn_held(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
+        settled: bool,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
-        self.core.turn(max_wait, may_jump, out)
+        self.core.turn(max_wait, may_jump, settled, out)
     }
 
     /// How long a turn could sleep: until the next deadline, zero if somebody was evicted, `None`
@@ -248,6 +251,11 @@ impl<W, T> Reactor<W, T> {
         self.core.waiting(count)
     }
 
+    /// Looks at what each descriptor carries; nothing of anybody's may run meanwhile.
+    pub(crate) fn each(&self, look: impl FnMut(&T)) {
+        self.core.each(look);
+    }
+
     /// What the descriptor carries whose token is `bits`, compared by what the caller kept of it.
     pub(crate) fn carried<R>(
         &self,
@@ -258,14 +266,14 @@ impl<W, T> Reactor<W, T> {
         self.core.carried(slot, is_it, f)
     }
 
-    pub(crate) fn shut_down(&self, leaving: impl FnMut(&T)) {
-        self.core.shut_down(leaving);
+    pub(crate) fn shut_down(&self) {
+        self.core.shut_down();
     }
 }
 
 impl<W, T> Drop for Reactor<W, T> {
     fn drop(&mut self) {
-        self.core.shut_down(|_| ());
+        self.core.shut_down();
     }
 }
 
@@ -459,6 +467,11 @@ impl<W, T> Descriptor<W, T> {
         let result = self.registered.deregister(source);
         self.registered.unregister();
         result
+    }
+
+    /// Takes out whoever is parked for the peer's hanging up.
+    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
+        self.registered.state.unpark_hang_up()
     }
 
     /// What this descriptor carries.

@@ -21,18 +21,23 @@ const EXPIRY_BUDGET: usize = 4096;
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
 impl<W, T> Core<W, T> {
+    /// `settled`: all that earlier turns handed out has run, and could move its deadlines.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
+        settled: bool,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
+        if settled {
+            self.harvested.set(self.latest.get());
+        }
         let before = out.len();
         out.append(&mut self.pending.borrow_mut());
         let idle = out.len() == before;
         let max_wait = if idle { max_wait } else { Some(Duration::ZERO) };
 
-        let harvest = self.wait(max_wait, may_jump)?;
+        let mut harvest = self.wait(max_wait, may_jump)?;
         self.clock.read();
         self.stamp.set(self.stamp.get().wrapping_add(1));
         let mut turn = Turn {
@@ -40,10 +45,10 @@ impl<W, T> Core<W, T> {
             ..Turn::default()
         };
         if self.is_due() {
-            self.expire(harvest, &mut turn, out);
+            harvest = self.expire(harvest, settled, &mut turn, out);
         }
-        if harvest == Harvest::Complete {
-            self.harvested.set(self.clock.tick());
+        if harvest == Harvest::Complete && settled {
+            self.latest.set(self.clock.tick());
         }
         turn.more |= !self.pending.borrow().is_empty();
         Ok(turn)
@@ -177,16 +182,23 @@ impl<W, T> Core<W, T> {
 
     // ---- expire ----
 
-    /// Some place has come up.
+    /// Some place has come up. Whether the harvest, with a second look, is complete.
     #[cold]
     #[inline(never)]
-    fn expire(&self, harvest: Harvest, turn: &mut Turn, out: &mut Vec<W>) {
-        let mut quiet = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
+    fn expire(
+        &self,
+        mut harvest: Harvest,
+        settled: bool,
+        turn: &mut Turn,
+        out: &mut Vec<W>,
+    ) -> Harvest {
+        let mut quiet = settled && self.poller.borrow().is_empty() && harvest == Harvest::Complete;
         if quiet && !self.clock.is_virtual() {
             // We may have been stalled between the harvest and the clock: look once more, so that
             // all that had come by the clock's time has been seen.
             let again = self.poll(Some(Duration::ZERO));
-            quiet = self.poller.borrow().is_empty() && matches!(again, Ok(Harvest::Complete));
+            harvest = again.unwrap_or(Harvest::Partial);
+            quiet = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
             turn.events = self.unpark_ready(out);
         }
         let limit = if quiet {
@@ -207,6 +219,7 @@ impl<W, T> Core<W, T> {
         drop(wheel);
         turn.expired = out.len() - before;
         self.compact();
+        harvest
     }
 }
 

@@ -56,54 +56,70 @@ impl Running {
 }
 
 /// A runtime is in a turn on this thread while this lives.
-pub(crate) struct Entered(());
+pub(crate) struct Entered {
+    /// Whose turn it was, and goes on being.
+    outer: Option<Rc<Scheduler>>,
+    untraced_home: *const (),
+    waker: *const Waker,
+}
 
 impl Entered {
     /// # Panics
     ///
     /// If a runtime is in a turn on this thread already.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
-        CURRENT.with_borrow_mut(|current| {
-            assert!(
-                current.is_none(),
-                "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
-                 (await the future, or spawn it)"
-            );
-            *current = Some(scheduler.clone());
-        });
+        let inside = CURRENT.with_borrow(Option::is_some);
+        assert!(
+            !inside,
+            "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
+             (await the future, or spawn it)"
+        );
+        Entered::enter(scheduler)
+    }
+
+    /// Enters even inside another's turn: for a runtime that is dropped, wherever that happens.
+    /// `None` where the thread is ending.
+    pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
+        let there = CURRENT.try_with(|_| ());
+        there.is_ok().then(|| Entered::enter(scheduler))
+    }
+
+    fn enter(scheduler: &Rc<Scheduler>) -> Self {
+        let outer = CURRENT.replace(Some(scheduler.clone()));
         if let Some(buffer) = scheduler.buffer.take() {
             lent::give_back(buffer);
         }
         RUNNING.with(|running| {
             running.home.set(scheduler.home());
+            let untraced_home = running.untraced_home.get();
             if !log::log_enabled!(log::Level::Trace) {
                 running.untraced_home.set(scheduler.home());
             }
-            running.waker.set(ptr::null());
             running.now.set(Some(scheduler.reactor.now()));
-        });
-        Entered(())
-    }
-}
-
-impl Entered {
-    /// Enters if the thread is in no turn: for a runtime that is dropped, wherever that happens.
-    pub(crate) fn unless_inside(scheduler: &Rc<Scheduler>) -> Option<Self> {
-        let inside = CURRENT.try_with(|current| current.borrow().is_some());
-        matches!(inside, Ok(false)).then(|| Entered::new(scheduler))
+            Entered {
+                outer,
+                untraced_home,
+                waker: running.waker.replace(ptr::null()),
+            }
+        })
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        let outer = self.outer.take();
         RUNNING.with(|running| {
-            running.home.set(ptr::null());
-            running.untraced_home.set(ptr::null());
-            running.waker.set(ptr::null());
-            running.now.set(None);
+            let home = outer.as_ref().map_or(ptr::null(), |outer| outer.home());
+            running.home.set(home);
+            running.untraced_home.set(self.untraced_home);
+            running.waker.set(self.waker);
+            let now = outer.as_ref().map(|outer| outer.reactor.now());
+            running.now.set(now);
         });
-        let left = CURRENT.with_borrow_mut(Option::take);
-        if let (Some(scheduler), Some(buffer)) = (&left, lent::collect()) {
+        let outside = outer.is_none();
+        let left = CURRENT.replace(outer);
+        // Inside another's turn, it is that one's now.
+        if outside && let (Some(scheduler), Some(buffer)) = (&left, lent::collect()) {
             scheduler.buffer.set(Some(buffer));
         }
         drop(left);

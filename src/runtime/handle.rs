@@ -125,6 +125,8 @@ where
         drop(out);
     }));
     spawn(poll_fn(move |cx| {
+        // Cloned out of the lock: a waker's clone may run anything.
+        let waker = cx.waker().clone();
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome.result.take() {
             Some(Ok(value)) => Poll::Ready(value),
@@ -133,7 +135,9 @@ where
                 panic::resume_unwind(payload)
             }
             None => {
-                outcome.waiter = Some(cx.waker().clone());
+                let old = outcome.waiter.replace(waker);
+                drop(outcome);
+                drop(old);
                 Poll::Pending
             }
         }

@@ -81,17 +81,20 @@ impl<T: 'static> Future for JoinHandle<T> {
             return Poll::Ready(Err(JoinError::aborted()));
         };
         let alive = scheduler.is_alive(self.id);
+        // Cloned out of the borrow: a waker's clone may run anything.
+        let waker = cx.waker().clone();
         let mut joins = scheduler.joins.borrow_mut();
         let join = joins.entry(self.id).or_default();
         let Some(outcome) = join.outcome.take() else {
             assert!(alive, "netpoller: JoinHandle polled after it was ready");
-            let old = join.waiter.replace(cx.waker().clone());
+            let old = join.waiter.replace(waker);
             drop(joins);
             drop(old);
             return Poll::Pending;
         };
-        joins.remove(&self.id);
+        let join = joins.remove(&self.id);
         drop(joins);
+        drop(join);
         Poll::Ready(outcome.map(|output| match output.downcast::<T>() {
             Ok(output) => *output,
             Err(_) => unreachable!("a task's output is of the type its handle was made for"),

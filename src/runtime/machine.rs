@@ -247,12 +247,16 @@ impl Machines {
         self.slot(id).is_some()
     }
 
-    /// Takes out one machine after the other, at shutdown.
-    pub(crate) fn pop(&mut self) -> Option<(MachineId, Option<Body>)> {
-        let at = self.slots.iter().rposition(|slot| slot.generation != 0)?;
-        let id = MachineId::new(at, self.slots[at].generation);
-        let body = self.slots[at].body.take();
-        self.free(id);
-        Some((id, body))
+    /// Takes out all machines, at shutdown.
+    pub(crate) fn take_all(&mut self) -> Vec<(MachineId, Option<Body>)> {
+        let mut all = Vec::with_capacity(self.len());
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if slot.generation != 0 {
+                let generation = std::mem::take(&mut slot.generation);
+                all.push((MachineId::new(at, generation), slot.body.take()));
+                self.free.push(at as u32);
+            }
+        }
+        all
     }
 }

@@ -8,6 +8,7 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
+//! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
 //! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
@@ -21,6 +22,7 @@ mod machine;
 mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
+pub(crate) mod shortage;
 pub(crate) mod sleeper;
 mod waker;
 
@@ -164,8 +166,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Inside its own turn for what is dropped may spawn, or ask for the time.
-        let _entered = context::Entered::unless_inside(&self.scheduler);
+        // Inside its own turn, for what is dropped may spawn, or ask for the time.
+        let _entered = context::Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
     }
 }

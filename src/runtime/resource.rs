@@ -149,6 +149,7 @@ impl Resource {
         if *hold == Hold::Free && !self.is_held(direction) {
             return self.take_over(direction, hold);
         }
+        // Cloned out of the borrow: a waker's clone may run anything.
         let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let old = match *hold {
@@ -288,6 +289,7 @@ impl Resource {
     pub(crate) fn keep_waker(&self, direction: Direction, waker: &Waker) {
         let waker = waker.clone();
         let old = self.extra().borrow_mut().wakers[direction as usize].replace(waker);
+        // Out of the borrow, as all that runs anything.
         drop(old);
     }
 
@@ -304,13 +306,15 @@ impl Resource {
         }
     }
 
-    /// Takes out whoever waits in any place, at the end; those in the queue follow by themselves.
-    #[cold]
-    pub(crate) fn take_all_wakers(&self) -> Vec<Waker> {
-        let pollers = [Direction::Read, Direction::Write].map(|way| self.take_poller(way));
-        let parked = [Place::Read, Place::Write, Place::HangUp].map(|way| self.take_wakers(way));
-        let parked = parked.into_iter().flatten();
-        parked.chain(pollers.into_iter().flatten()).collect()
+    /// Takes out everybody, whatever they wait for, at the end; those in the queue follow by
+    /// themselves.
+    pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
+        for place in [Place::Read, Place::Write, Place::HangUp] {
+            out.extend(self.take_wakers(place));
+        }
+        for direction in [Direction::Read, Direction::Write] {
+            out.extend(self.take_poller(direction));
+        }
     }
 
     /// Registers one more who waits for the peer to go, or renews its waker.
@@ -335,15 +339,18 @@ impl Resource {
         drop(old);
     }
 
-    pub(crate) fn forget_hang_up(&self, ticket: u32) {
+    /// One less waits for the peer to go. Whether nobody does any more.
+    pub(crate) fn forget_hang_up(&self, ticket: u32) -> bool {
         let mut extra = self.extra().borrow_mut();
         let at = extra
             .hung_up
             .iter()
             .position(|(waiting, _)| *waiting == ticket);
         let gone = at.map(|at| extra.hung_up.swap_remove(at));
+        let was_last = extra.hung_up.is_empty();
         drop(extra);
         drop(gone);
+        was_last
     }
 
     /// Wakers kept here, in queues too: for the runtime's figures.
@@ -361,6 +368,7 @@ impl Resource {
             .into_iter()
             .filter(|&direction| held(direction))
             .count();
-        queued + extra.hung_up.len() + pollers
+        // The first of those who wait for a hang-up is counted as parked.
+        queued + extra.hung_up.len().saturating_sub(1) + pollers
     }
 }

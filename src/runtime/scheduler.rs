@@ -22,7 +22,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::context::{self, Entered};
@@ -31,10 +31,10 @@ use super::lent::Buffer;
 use super::machine::{Body, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
-use super::waker::{MachineWaker, Remote};
+use super::waker::{MachineWaker, Remote, wake_quietly};
 use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Timers;
+use crate::wheel::{Tick, Timers};
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
 /// readiness, and with it everybody's deadlines, waiting.
@@ -54,7 +54,9 @@ pub(crate) struct Scheduler {
     woken: RefCell<Vec<Parked>>,
     /// Runnable in this turn, and how many of them have been run.
     batch: RefCell<Batch>,
-    root_woken: Cell<bool>,
+    /// How far those have run whom the netpoller handed out.
+    backlog: Cell<Backlog>,
+    root: Cell<Root>,
     /// Where a machine that is done leaves what it returns.
     output: Cell<Output>,
     /// The lent buffer, between turns.
@@ -66,6 +68,68 @@ pub(crate) struct Scheduler {
 struct Batch {
     ids: Vec<Parked>,
     done: usize,
+}
+
+/// The future of `block_on`.
+///
+/// | state | meaning | on to |
+/// |---|---|---|
+/// | Absent | no `block_on` is under way | Woken, when one begins |
+/// | Idle | it waits | Woken, by a waker; Absent, at its end |
+/// | Woken | it is to be polled before the next turn | Idle, when it is |
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Absent,
+    Idle,
+    Woken,
+}
+
+/// There is a root while this lives: it ends with a panic, too.
+struct Rooted<'a>(&'a Cell<Root>);
+
+impl<'a> Rooted<'a> {
+    fn new(root: &'a Cell<Root>) -> Self {
+        root.set(Root::Woken);
+        Rooted(root)
+    }
+}
+
+impl Drop for Rooted<'_> {
+    fn drop(&mut self) {
+        self.0.set(Root::Absent);
+    }
+}
+
+/// How far those have run whom the netpoller handed out: until they have, nobody's deadline
+/// passes, for they may have bytes to move it by.
+///
+/// | state | meaning | on to |
+/// |---|---|---|
+/// | Settled | all have run | Handed, when a turn leaves any |
+/// | Handed(n) | n machines to run, theirs among them | Woken |
+/// | Woken(n) | n machines to run, whom foreign wakers woke among them | Settled |
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    Settled,
+    Handed(usize),
+    Woken(usize),
+}
+
+impl Backlog {
+    /// A turn ran so many, left `left` of its batch, and `queued` in all.
+    #[cold]
+    fn after(self, ran: usize, left: usize, queued: usize) -> Backlog {
+        let next = match self {
+            Backlog::Settled => Backlog::Handed(left),
+            Backlog::Handed(behind) => Backlog::Handed(behind.saturating_sub(ran)),
+            Backlog::Woken(behind) => Backlog::Woken(behind.saturating_sub(ran)),
+        };
+        match next {
+            Backlog::Handed(0) => Backlog::Woken(queued),
+            Backlog::Woken(0) => Backlog::Settled,
+            next => next,
+        }
+    }
 }
 
 /// What the runtime has done, ever.
@@ -94,7 +158,8 @@ impl Scheduler {
             joins: RefCell::new(HashMap::new()),
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
-            root_woken: Cell::new(false),
+            backlog: Cell::new(Backlog::Settled),
+            root: Cell::new(Root::Absent),
             output: Cell::new(None),
             buffer: Cell::new(None),
             counters: Counters::default(),
@@ -112,7 +177,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if id == MachineId::ROOT {
-            self.root_woken.set(true);
+            self.wake_root();
         } else if self.machines.borrow_mut().wake(id) {
             self.woken.borrow_mut().push(Parked::machine(id));
         }
@@ -138,7 +203,7 @@ impl Scheduler {
         let batch = self.batch.borrow();
         batch.done < batch.ids.len()
             || !self.woken.borrow().is_empty()
-            || self.root_woken.get()
+            || self.root.get() == Root::Woken
             || self.remote.has_mail()
     }
 
@@ -147,14 +212,16 @@ impl Scheduler {
     pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let mut batch = self.batch.take();
         batch.ids.append(&mut self.woken.borrow_mut());
-        let sleepless = batch.done < batch.ids.len() || self.root_woken.get();
+        let sleepless = batch.done < batch.ids.len() || self.root.get() == Root::Woken;
         let wait = if sleepless {
             Some(Duration::ZERO)
         } else {
             self.sleep_limit(max_wait)
         };
         let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
-        let polled = self.reactor.turn_held(wait, may_jump, &mut batch.ids);
+        let settled = self.backlog.get() == Backlog::Settled;
+        let ids = &mut batch.ids;
+        let polled = self.reactor.turn_held(wait, may_jump, settled, ids);
         let mut turn = match polled {
             Ok(turn) => turn,
             Err(error) => {
@@ -166,6 +233,12 @@ impl Scheduler {
         self.open_mail(&mut batch);
         self.fire_timers(&mut batch, &mut turn);
         self.run_batch(&mut batch, &mut turn);
+        let left = batch.ids.len() - batch.done;
+        let queued = left + self.woken.borrow().len();
+        self.backlog.set(match queued {
+            0 => Backlog::Settled,
+            queued => self.backlog.get().after(turn.machines, left, queued),
+        });
         self.batch.replace(batch);
         turn.more |= self.has_runnable();
         add(&self.counters.turns, 1);
@@ -230,7 +303,7 @@ impl Scheduler {
         });
         turn.expired += fired;
         drop(timers);
-        foreign.into_iter().for_each(Waker::wake);
+        foreign.into_iter().for_each(wake_quietly);
     }
 
     fn run_batch(&self, batch: &mut Batch, turn: &mut Turn) {
@@ -257,7 +330,7 @@ impl Scheduler {
     #[inline]
     fn run(&self, id: MachineId) {
         if id == MachineId::ROOT {
-            return self.root_woken.set(true);
+            return self.wake_root();
         }
         let Some(mut body) = self.machines.borrow_mut().start(id) else {
             return;
@@ -291,7 +364,10 @@ impl Scheduler {
         let panicked = drop_quietly(body).or(panicked);
         let joined = self.machines.borrow_mut().finish(id);
         match (panicked, output) {
-            (Some(payload), _) => self.end(id, joined, Err(JoinError::panicked(payload))),
+            (Some(payload), output) => {
+                drop_quietly(output);
+                self.end(id, joined, Err(JoinError::panicked(payload)));
+            }
             (None, Some(output)) => self.end(id, joined, Ok(output)),
             // It was detached when it ended, so that nobody waits for what it returned.
             (None, None) => {}
@@ -306,6 +382,7 @@ impl Scheduler {
             {
                 log::error!("a detached task panicked: {error}");
             }
+            drop_quietly(outcome);
             return;
         }
         let mut joins = self.joins.borrow_mut();
@@ -314,35 +391,39 @@ impl Scheduler {
         let waiter = join.waiter.take();
         drop(joins);
         if let Some(waker) = waiter {
-            waker.wake();
+            wake_quietly(waker);
         }
     }
 
     #[cold]
     #[inline(never)]
     fn wake_foreign(&self, token_bits: u64, place: Place) {
+        // Whatever a stranger's waker does, the last machine has no part in it.
+        context::end();
         let slot = Parked::slot(token_bits);
         let is_it = |token| Parked::token_bits(token) == token_bits;
         let take = |resource: &Resource| resource.take_wakers(place);
-        for waker in self
-            .reactor
-            .carried(slot, is_it, take)
-            .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
+        let wakers = self.reactor.carried(slot, is_it, take);
+        wakers.into_iter().flatten().for_each(wake_quietly);
     }
 
     // ---- the root: block_on's own future ----
 
+    /// Its wakers may outlive it: then they wake nobody, and no host's loop is kept from sleeping.
+    fn wake_root(&self) {
+        if self.root.get() != Root::Absent {
+            self.root.set(Root::Woken);
+        }
+    }
+
     pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
         let _entered = Entered::new(self);
+        let _rooted = Rooted::new(&self.root);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        self.root_woken.set(true);
         loop {
-            if self.root_woken.take() {
+            if self.root.get() == Root::Woken {
+                self.root.set(Root::Idle);
                 context::begin(MachineId::ROOT, &waker);
                 let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
                 context::end();
@@ -390,28 +471,41 @@ impl Scheduler {
     /// Drops all machines, one after the other, as dropping one may spawn or close anything; then
     /// shuts the reactor, so that what outlives the runtime fails instead of hanging.
     pub(crate) fn shut_down(self: &Rc<Self>) {
-        drop(self.remote.close());
-        let mut next = self.machines.borrow_mut().pop();
-        while let Some((id, body)) = next {
-            if let Some(body) = body {
-                drop_quietly(body);
+        self.remote.close().into_iter().for_each(drop_for_good);
+        loop {
+            let all = self.machines.borrow_mut().take_all();
+            if all.is_empty() {
+                break;
             }
-            self.end(id, true, Err(JoinError::aborted()));
-            next = self.machines.borrow_mut().pop();
+            for (id, body) in all {
+                drop_for_good(body);
+                self.end(id, true, Err(JoinError::aborted()));
+            }
         }
+        // Who waits elsewhere, in another runtime or on another executor, must learn of it.
         let mut strangers = Vec::new();
-        let leaving = |resource: &Resource| strangers.extend(resource.take_all_wakers());
-        self.reactor.shut_down(leaving);
-        // Another runtime's tasks: they come back, and find it closed.
-        strangers.into_iter().for_each(Waker::wake);
-        let timers = self.timers.replace(Timers::new());
-        drop(timers);
+        self.reactor
+            .each(|resource| resource.take_all_wakers(&mut strangers));
+        self.reactor.shut_down();
+        let mut timers = self.timers.replace(Timers::new());
+        timers.advance(Tick::MAX, usize::MAX, |sleeper| {
+            if let Sleeper::Foreign(waker) = sleeper {
+                strangers.push(waker);
+            }
+        });
+        strangers.into_iter().for_each(wake_quietly);
         let joins = self.joins.take();
-        drop(joins);
+        joins.into_values().for_each(drop_for_good);
     }
 }
 
 /// Drops what may panic in being dropped, and says what it panicked with.
 fn drop_quietly<T>(value: T) -> Option<Box<dyn Any + Send>> {
     panic::catch_unwind(AssertUnwindSafe(|| drop(value))).err()
+}
+
+fn drop_for_good<T>(value: T) {
+    if drop_quietly(value).is_some() {
+        log::error!("something panicked in being dropped with its runtime");
+    }
 }

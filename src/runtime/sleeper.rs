@@ -59,10 +59,12 @@ impl Registration {
         let Some(scheduler) = self.scheduler.upgrade() else {
             return Poll::Ready(());
         };
+        // Made before the borrow: cloning a waker may run anything.
+        let sleeper = Sleeper::of(&scheduler, cx);
         let mut timers = scheduler.timers.borrow_mut();
         let live = self.key.and_then(|key| timers.get_mut(key));
         if let Some(place) = live {
-            let old = std::mem::replace(place, Sleeper::of(&scheduler, cx));
+            let old = std::mem::replace(place, sleeper);
             drop(timers);
             drop(old);
             return Poll::Pending;

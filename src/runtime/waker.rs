@@ -4,6 +4,7 @@
 //! wake-up (`netpollWakeSig`).
 
 use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
@@ -136,5 +137,12 @@ impl Wake for MachineWaker {
         if here != Some(true) {
             self.remote.wake_machine(self.id);
         }
+    }
+}
+
+/// Wakes somebody. A waker of other people's making may panic: that is nobody's here to suffer.
+pub(crate) fn wake_quietly(waker: Waker) {
+    if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        log::error!("a waker panicked");
     }
 }

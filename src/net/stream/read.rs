@@ -137,7 +137,10 @@ impl<K> Stream<K> {
     ///
     /// A timeout once the read deadline has passed; closed.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// Reads what is there without waiting.
@@ -146,7 +149,13 @@ impl<K> Stream<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Read, |fd| fd.read_some(buffer));
+        let tried = self
+            .fd
+            .try_once(Direction::Read, |fd| match buffer.is_empty() {
+                // Asked for nothing, the system would say that it has to wait.
+                true => Ok(0),
+                false => fd.read_some(buffer),
+            });
         tried.map_err(|failure| self.error("read", failure))
     }
 }

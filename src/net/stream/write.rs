@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use super::Stream;
 use crate::net::fd::{Fd, Op, Writing};
 use crate::reactor::Direction;
+use crate::runtime::context;
 use crate::runtime::resource::Hold;
 use crate::sys;
 
@@ -74,7 +75,10 @@ impl<K> Stream<K> {
     ///
     /// A timeout once the write deadline has passed; closed.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Writing, &self.fd, |_| Ok(()))
+        Op::new(Writing, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// Writes what the kernel takes without waiting.

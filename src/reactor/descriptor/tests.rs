@@ -10,7 +10,7 @@ use super::*;
 use crate::wheel::{Verdict, Wheel};
 
 /// Operations in a row. The walk meets every state that so many can lead to.
-const DEPTH: usize = 7;
+const DEPTH: usize = 6;
 
 const HUNG: Readiness = Readiness(Readiness::READ.0 | Readiness::WRITE.0 | Readiness::HUNG_UP.0);
 const URGENT_READ: Readiness = Readiness(Readiness::READ.0 | Readiness::URGENT.0);

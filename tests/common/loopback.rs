@@ -1,0 +1,27 @@
+//! Connections over loopback, inside a runtime.
+#![allow(dead_code, reason = "each test file uses some")]
+
+use netpoller::{Runtime, TcpListener, TcpStream};
+
+/// Two ends of one connection, both in the runtime that runs this.
+pub async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (server, client)
+}
+
+/// A connection whose other end is a plain, blocking socket.
+pub fn plain_pair(runtime: &Runtime) -> (TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ours = runtime.block_on(TcpStream::connect(address)).unwrap();
+    (ours, listener.accept().unwrap().0)
+}
+
+/// A runtime whose clock jumps.
+pub fn virtual_runtime() -> Runtime {
+    Runtime::builder().virtual_clock().build().unwrap()
+}

@@ -1,0 +1,21 @@
+//! A test that hangs fails, and says which.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// Ends the process if it lives for longer than a minute.
+pub struct Watchdog {
+    _done: Sender<()>,
+}
+
+pub fn watchdog() -> Watchdog {
+    let (_done, done) = channel();
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if done.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{test} hangs");
+            std::process::abort();
+        }
+    });
+    Watchdog { _done }
+}
