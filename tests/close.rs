@@ -452,3 +452,29 @@ fn closing_a_listener_from_a_clone_ends_accept_and_frees_the_port() {
         assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
     });
 }
+
+#[test]
+fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
+    let gone = Runtime::new().unwrap();
+    let (stream, _peer) = gone.block_on(async { UnixStream::pair().unwrap() });
+    let other = Runtime::new().unwrap();
+    let parked = [0, 1, 2].map(|how| {
+        let stream = stream.clone();
+        other.spawn(async move {
+            match how {
+                0 | 1 => stream.read(&mut [0]).await.unwrap_err(),
+                _ => stream.hung_up().await.unwrap_err(),
+            }
+        })
+    });
+    for _ in 0..3 {
+        other.turn(Some(Duration::ZERO)).unwrap();
+    }
+    drop(gone);
+    other.block_on(async {
+        for parked in parked {
+            let ended = time::timeout(Duration::from_secs(10), parked).await;
+            assert!(ended.expect("it hangs").unwrap().is_closed());
+        }
+    });
+}

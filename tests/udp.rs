@@ -292,6 +292,24 @@ fn ipv6_and_a_socket_of_both_families_work() {
 }
 
 #[test]
+fn names_and_empty_hosts_work_as_in_go() {
+    run(async {
+        let everywhere = UdpSocket::bind(":0").await.unwrap();
+        let port = everywhere.local_addr().unwrap().port();
+        let (client, own) = bound().await;
+        client.send_to(b"x", ("localhost", port)).await.unwrap();
+        assert_eq!(everywhere.recv_from(&mut [0]).await.unwrap(), (1, own));
+        client.connect(format!(":{port}")).await.unwrap();
+        client.send(b"y").await.unwrap();
+        assert_eq!(everywhere.recv_from(&mut [0]).await.unwrap().0, 1);
+        let error = client.connect("127.0.0.1:99999").await.unwrap_err();
+        assert!(error.to_string().starts_with("dial udp"), "{error}");
+        let error = UdpSocket::bind("127.0.0.1").await.unwrap_err();
+        assert!(error.to_string().starts_with("listen udp"), "{error}");
+    });
+}
+
+#[test]
 fn many_messages_both_ways_at_once_all_arrive() {
     run(async {
         let ((server, address), (client, _)) = (bound().await, bound().await);

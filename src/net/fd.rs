@@ -418,15 +418,8 @@ impl Fd {
 
     /// Deregisters, and wakes whoever is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
-        let resource = self.link.carried();
-        let places = [Place::Read, Place::Write, Place::HangUp];
-        let directions = [Direction::Read, Direction::Write];
-        let pollers = directions.map(|direction| resource.take_poller(direction));
-        let wakers: Vec<Waker> = places
-            .into_iter()
-            .flat_map(|place| resource.take_wakers(place))
-            .chain(pollers.into_iter().flatten())
-            .collect();
+        let mut wakers = Vec::new();
+        self.link.carried().take_all_wakers(&mut wakers);
         if let Err(error) = self.link.close(source) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }

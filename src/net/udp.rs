@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Type};
 use super::addr::{Target, ToAddr, unmapped};
 use super::datagram::Datagram;
 use super::error::{Cause, OpError};
+use super::family;
 use super::fd::Fd;
 use super::resolve::{self, Purpose};
 use crate::endpoints::{Addr, End, Network};
@@ -46,8 +47,8 @@ pub type UdpSocket = Datagram<Udp>;
 
 impl Datagram<Udp> {
     /// Binds a socket to `addr`; port 0 takes a free one, which
-    /// [`local_addr`](Datagram::local_addr) tells. The address of no host in particular, `[::]`,
-    /// is every address of both families.
+    /// [`local_addr`](Datagram::local_addr) tells. An empty host, `0.0.0.0` and `[::]` are every
+    /// address of both families, as in Go.
     ///
     /// # Errors
     ///
@@ -60,14 +61,15 @@ impl Datagram<Udp> {
         let target = addr.to_addr();
         let name = Addr::from(target.clone());
         let fail = |addr, cause| op_error("listen", addr, cause);
-        let resolved = resolve::resolve(Network::Udp, target, Purpose::Listen).await;
+        let resolved = resolve::resolve(Network::Udp, target.clone(), Purpose::Listen).await;
         let addresses = resolved.map_err(|cause| fail(name.clone(), cause))?;
         // As for a listener: the first that is found, IPv4 preferred.
         let first = addresses.iter().find(|address| address.is_ipv4());
         let Some(&address) = first.or(addresses.first()) else {
             return Err(fail(name, no_address()));
         };
-        let bound = open(address).map_err(|cause| fail(Addr::Socket(address), cause))?;
+        let asked = resolve::asked_for(&target, address);
+        let bound = open(address).map_err(|cause| fail(asked, cause))?;
         Ok(Datagram::new(bound))
     }
 
@@ -83,7 +85,7 @@ impl Datagram<Udp> {
         match resolve::resolve(Network::Udp, target, Purpose::Dial).await {
             Err(cause) => failed.1 = cause,
             Ok(addresses) => {
-                for address in addresses {
+                for address in addresses.into_iter().map(family::to_dial) {
                     match self.connect_to(address) {
                         Ok(()) => return Ok(()),
                         Err(cause) => failed = (Addr::Socket(address), cause),
@@ -207,15 +209,16 @@ fn no_address() -> Cause {
     Cause::Other(io::Error::new(io::ErrorKind::NotFound, text))
 }
 
-/// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families on `[::]`.
+/// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
+/// address in particular is asked for.
 fn open(address: SocketAddr) -> Result<Fd, Cause> {
+    let (address, only_v6) = family::to_bind(Network::Udp, address, None);
     let call = |name| move |error| Cause::system(name, error);
     let socket = sys::socket(Domain::for_address(address), Type::DGRAM).map_err(call("socket"))?;
-    socket.set_broadcast(true).map_err(call("setsockopt"))?;
-    if address.is_ipv6() {
-        let every = address.ip().is_unspecified();
-        // Where the system has no such sockets, it stays one of IPv6.
-        let _ = socket.set_only_v6(!every);
+    let set = call("setsockopt");
+    socket.set_broadcast(true).map_err(set)?;
+    if let Some(only) = only_v6 {
+        socket.set_only_v6(only).map_err(set)?;
     }
     socket.bind(&address.into()).map_err(call("bind"))?;
     let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), Network::Udp);

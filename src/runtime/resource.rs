@@ -306,10 +306,14 @@ impl Resource {
         }
     }
 
-    /// Takes out everybody, whatever they wait for, at the runtime's end.
+    /// Takes out everybody, whatever they wait for, at the end; those in the queue follow by
+    /// themselves.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
         for place in [Place::Read, Place::Write, Place::HangUp] {
             out.extend(self.take_wakers(place));
+        }
+        for direction in [Direction::Read, Direction::Write] {
+            out.extend(self.take_poller(direction));
         }
     }
 
