@@ -88,8 +88,8 @@ struct Session {
     stream: TcpStream,
     server: Rc<Server>,
     key: usize,
-    /// Written before more is read. Empty, and without memory of its own, while the peer keeps up.
-    rest: RefCell<Vec<u8>>,
+    /// Written before more is read; a peer that keeps up costs one word.
+    rest: Cell<Option<Box<Vec<u8>>>>,
 }
 
 impl Session {
@@ -99,33 +99,37 @@ impl Session {
             stream,
             server,
             key,
-            rest: RefCell::new(Vec::new()),
+            rest: Cell::new(None),
         }
     }
 
-    /// Echoes until end of file, which is passed on.
-    async fn run(self) {
-        let ended = loop {
-            if let Err(error) = self.push_deadline() {
-                break Err(error);
-            }
-            let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
-                Ok(echoed) => echoed,
-                Err(error) => break Err(error),
-            };
-            match echoed {
-                Echoed::All => {}
-                Echoed::Some => {
-                    let rest = self.rest.take();
-                    if let Err(error) = self.stream.write_all(&rest).await {
-                        break Err(error);
-                    }
+    /// Echoes until end of file, which is passed on. A block and not an `async fn`, which would
+    /// hold `self` twice: as its argument, and as what that is bound to.
+    #[allow(clippy::manual_async_fn)]
+    fn run(self) -> impl Future<Output = ()> {
+        async move {
+            let ended = loop {
+                if let Err(error) = self.push_deadline() {
+                    break Err(error);
                 }
-                Echoed::End => break self.stream.close_write(),
+                let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
+                    Ok(echoed) => echoed,
+                    Err(error) => break Err(error),
+                };
+                match echoed {
+                    Echoed::All => {}
+                    Echoed::Some => {
+                        let rest = self.rest.take().unwrap_or_default();
+                        if let Err(error) = self.stream.write_all(&rest).await {
+                            break Err(error);
+                        }
+                    }
+                    Echoed::End => break self.stream.close_write(),
+                }
+            };
+            if let Err(error) = ended {
+                log::debug!("{error}");
             }
-        };
-        if let Err(error) = ended {
-            log::debug!("{error}");
         }
     }
 
@@ -154,7 +158,7 @@ impl Session {
 
     #[cold]
     fn keep(&self, rest: &[u8]) -> Echoed {
-        self.rest.replace(rest.to_vec());
+        self.rest.set(Some(Box::new(rest.to_vec())));
         Echoed::Some
     }
 }

@@ -310,14 +310,14 @@ impl Fd {
 
     // ---- deadlines ----
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
         when: Option<Instant>,
-    ) -> Result<(), Failure> {
+    ) -> io::Result<()> {
         if self.is_closed() {
-            return Err(Failure::Refused(Refusal::Closed));
+            return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
         }
         self.link.set_deadline(direction, when);
         Ok(())

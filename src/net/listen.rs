@@ -219,8 +219,7 @@ impl<K> Listener<K> {
     ///
     /// Closed.
     pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Read, when);
-        set.map_err(|failure| self.fd.error("set", failure, 0))
+        self.fd.set_deadline(Direction::Read, when)
     }
 
     /// Closes the listener, for every handle, and frees the port before it returns. Whoever is

@@ -15,6 +15,8 @@ const NANOS_A_TICK: u32 = 1_000_000;
 /// The latest tick a deadline can have: one short of [`Tick::MAX`], which means "none".
 const LATEST: u64 = u64::MAX - 1;
 
+const DISTANT: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
 pub(crate) struct Clock {
     /// Tick zero.
     base: Instant,
@@ -22,20 +24,29 @@ pub(crate) struct Clock {
     tick: Cell<Tick>,
     /// How far a virtual clock has jumped; `None` for the real one.
     jumped: Cell<Option<Duration>>,
-    /// The last conversion: a busy loop moves every deadline of a turn to the same instant.
+    /// The last conversion, while it is not near: a busy loop moves every deadline of a turn to the
+    /// same instant.
     memo: Cell<(Instant, Tick)>,
 }
 
 impl Clock {
     pub(crate) fn new(is_virtual: bool) -> Self {
         let base = Instant::now();
-        Clock {
+        let clock = Clock {
             base,
             now: Cell::new(base),
             tick: Cell::new(Tick::ZERO),
             jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
             memo: Cell::new((base, Tick::ZERO)),
-        }
+        };
+        clock.forget();
+        clock
+    }
+
+    /// Remembers a conversion that is true, and that nobody asks for.
+    fn forget(&self) {
+        let distant = self.base + DISTANT;
+        self.memo.set((distant, self.tick_of(distant)));
     }
 
     pub(crate) fn is_virtual(&self) -> bool {
@@ -67,23 +78,41 @@ impl Clock {
         let part = passed.subsec_nanos() / NANOS_A_TICK;
         let tick = ticks.saturating_add(u64::from(part)).min(LATEST);
         self.tick.set(Tick::new(tick));
+        if self.is_near(self.memo.get().1) {
+            self.forget();
+        }
         now
+    }
+
+    /// The tick of a deadline that is not near: what is within a tick of the loop's time, which may
+    /// be old, needs a fresh reading to tell whether it has passed.
+    #[inline]
+    pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
+        let (known, tick) = self.memo.get();
+        if known == when {
+            return Some(tick);
+        }
+        self.convert_far(when)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn convert_far(&self, when: Instant) -> Option<Tick> {
+        let tick = self.tick_of(when);
+        if self.is_near(tick) {
+            return None;
+        }
+        self.memo.set((when, tick));
+        Some(tick)
+    }
+
+    fn is_near(&self, tick: Tick) -> bool {
+        tick <= self.tick.get().saturating_add(1)
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
     /// before the clock began is tick 0; what lies too far ahead is the latest tick there is.
-    #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
-        let (known, tick) = self.memo.get();
-        if known == when {
-            return tick;
-        }
-        let tick = self.convert(when);
-        self.memo.set((when, tick));
-        tick
-    }
-
-    fn convert(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
         let ticks = ahead.as_secs().saturating_mul(TICKS_A_SECOND);
         let part = ahead.subsec_nanos().div_ceil(NANOS_A_TICK);
@@ -92,8 +121,7 @@ impl Clock {
 
     /// Whether `when` has passed: by the loop's time, or, close to it, by a fresh reading.
     pub(crate) fn has_passed(&self, when: Instant) -> bool {
-        when <= self.now.get()
-            || (self.tick_of(when) <= self.tick.get().saturating_add(1) && when <= self.read())
+        when <= self.now.get() || (self.is_near(self.tick_of(when)) && when <= self.read())
     }
 
     /// How long from the loop's time to the start of `tick`.

@@ -100,7 +100,7 @@ impl<W, T> Core<W, T> {
             carried,
         });
         self.registry.borrow_mut().insert(registered.clone());
-        log::trace!("open {token:?}");
+        log::trace!("open {token:?}, {} bytes", size_of::<Registered<W, T>>());
         Ok(registered)
     }
 
@@ -211,19 +211,15 @@ impl<W, T> Core<W, T> {
 }
 
 impl<W, T> Registered<W, T> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
-        let tick = match when {
-            None => NEVER,
-            Some(when) => {
-                let tick = self.core.clock.tick_of(when);
-                if tick <= self.core.clock.tick().saturating_add(1) {
-                    return self.set_near_deadline(direction, when, tick);
-                }
-                tick
-            }
+        let placing = match when {
+            None => self.state.set_deadline(direction, NEVER),
+            Some(when) => match self.core.clock.far_tick_of(when) {
+                Some(tick) => self.state.set_far_deadline(direction, tick),
+                None => return self.set_near_deadline(direction, when),
+            },
         };
-        let placing = self.state.set_deadline(direction, tick);
         if placing != Placing::Keep {
             self.place(placing);
         }
@@ -233,7 +229,7 @@ impl<W, T> Registered<W, T> {
     /// it has passed.
     #[cold]
     #[inline(never)]
-    fn set_near_deadline(&self, direction: Direction, when: Instant, tick: Tick) {
+    fn set_near_deadline(&self, direction: Direction, when: Instant) {
         if self.state.is_closed() {
             return;
         }
@@ -242,6 +238,7 @@ impl<W, T> Registered<W, T> {
             self.core.pending.borrow_mut().extend(parked);
             self.place(placing);
         } else {
+            let tick = self.core.clock.tick_of(when);
             self.place(self.state.set_deadline(direction, tick));
         }
     }

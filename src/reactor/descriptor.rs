@@ -125,6 +125,8 @@ const URGENT: u32 = Readiness::URGENT.0 as u32;
 const CLOSED: u32 = 1 << 6;
 const GUARDED: u32 = 1 << 7;
 const IDLE_PLACE: u32 = 1 << 8;
+/// Somebody may be parked for writing or for a hang-up: set when parking, looked at by `ready`.
+const OTHERS: u32 = 1 << 9;
 const STAMP_SHIFT: u32 = 16;
 
 const fn ready_bit(direction: Direction) -> u32 {
@@ -265,6 +267,7 @@ impl<W> State<W> {
             second_waiter(direction);
         }
         place.set(Some(w));
+        self.note_other(direction);
         Park::Parked
     }
 
@@ -273,6 +276,14 @@ impl<W> State<W> {
     pub(crate) fn park_again(&self, direction: Direction, w: W) {
         debug_assert!(self.check(direction).is_ok() && !self.is_ready(direction));
         self.parked[direction as usize].set(Some(w));
+        self.note_other(direction);
+    }
+
+    #[inline]
+    fn note_other(&self, direction: Direction) {
+        if direction == Direction::Write {
+            self.raise(OTHERS);
+        }
     }
 
     #[inline]
@@ -286,7 +297,10 @@ impl<W> State<W> {
         match () {
             () if self.is_closed() => (Park::Closed(w), None),
             () if self.is_hung_up() => (Park::Ready(w), None),
-            () => (Park::Parked, self.parked[HANG_UP].replace(Some(w))),
+            () => {
+                self.raise(OTHERS);
+                (Park::Parked, self.parked[HANG_UP].replace(Some(w)))
+            }
         }
     }
 
@@ -310,24 +324,14 @@ impl<W> State<W> {
     }
 
     /// The selector's word. The reader who waited for it is returned; whoever else did, which is
-    /// rarer, goes to `out`.
+    /// rarer, goes to `out`. On a closed descriptor it changes nothing that anybody looks at.
     #[inline]
     pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut Vec<W>) -> Option<W> {
         let flags = self.flags.get() & 0xffff;
-        if flags & CLOSED != 0 {
-            return None;
-        }
         let stamp = u32::from(stamp) << STAMP_SHIFT;
         self.flags.set(flags | stamp | u32::from(readiness.0));
-        if readiness.contains(Readiness::WRITE)
-            && let Some(w) = self.parked[Direction::Write as usize].take()
-        {
-            push(out, w);
-        }
-        if readiness.contains(Readiness::HUNG_UP)
-            && let Some(w) = self.parked[HANG_UP].take()
-        {
-            push(out, w);
+        if flags & OTHERS != 0 {
+            self.ready_others(readiness, out);
         }
         if readiness.contains(Readiness::READ) {
             return self.parked[Direction::Read as usize].take();
@@ -335,22 +339,43 @@ impl<W> State<W> {
         None
     }
 
-    /// Stores a deadline that has not passed ([`NEVER`] for none), and says what the wheel must
-    /// hear of it: nothing at all when it moved later.
+    #[cold]
+    #[inline(never)]
+    fn ready_others(&self, readiness: Readiness, out: &mut Vec<W>) {
+        self.lower(OTHERS);
+        let others = [
+            (Readiness::WRITE, Direction::Write as usize),
+            (Readiness::HUNG_UP, HANG_UP),
+        ];
+        for (wanted, place) in others {
+            match self.parked[place].take() {
+                Some(w) if readiness.contains(wanted) => out.push(w),
+                Some(w) => {
+                    self.parked[place].set(Some(w));
+                    self.raise(OTHERS);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Stores a deadline that has not passed, and says what the wheel must hear of it: nothing at
+    /// all when it moved later.
     #[inline]
-    pub(crate) fn set_deadline(&self, direction: Direction, when: Tick) -> Placing {
+    pub(crate) fn set_far_deadline(&self, direction: Direction, when: Tick) -> Placing {
         let flags = self.flags.get();
-        if flags & (CLOSED | IDLE_PLACE) != 0 || when < self.placed.get() || when == NEVER {
-            return self.set_deadline_and_place(direction, when);
+        if flags & (CLOSED | IDLE_PLACE) != 0 || when < self.placed.get() {
+            return self.set_deadline(direction, when);
         }
         self.deadline[direction as usize].set(when);
         self.flags.set(flags & !expired_bit(direction));
         Placing::Keep
     }
 
+    /// Stores any deadline that has not passed, [`NEVER`] for none.
     #[cold]
     #[inline(never)]
-    fn set_deadline_and_place(&self, direction: Direction, when: Tick) -> Placing {
+    pub(crate) fn set_deadline(&self, direction: Direction, when: Tick) -> Placing {
         if self.is_closed() {
             return Placing::Keep;
         }
@@ -501,12 +526,6 @@ pub(crate) enum Placing {
     Idle,
     /// The place it holds stands for a deadline again.
     Revive,
-}
-
-#[cold]
-#[inline(never)]
-fn push<W>(out: &mut Vec<W>, w: W) {
-    out.push(w);
 }
 
 #[cold]

@@ -383,7 +383,7 @@ impl<W, T> Descriptor<W, T> {
     ///
     /// A deadline that has passed expires at once; one that had expired revives. On an evicted
     /// descriptor it changes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         self.registered.set_deadline(direction, when);
     }

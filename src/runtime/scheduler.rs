@@ -195,7 +195,7 @@ impl Scheduler {
         let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
-        log::trace!("spawn {id:?}");
+        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
         id
     }
 

@@ -72,8 +72,7 @@ impl<K> Stream<K> {
     /// Closed.
     #[inline]
     pub fn set_read_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Read, when);
-        set.map_err(|failure| self.error("set", failure))
+        self.fd.set_deadline(Direction::Read, when)
     }
 
     /// When writes fail with a timeout: see [`set_read_deadline`](Stream::set_read_deadline).
@@ -83,8 +82,7 @@ impl<K> Stream<K> {
     /// Closed.
     #[inline]
     pub fn set_write_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        let set = self.fd.set_deadline(Direction::Write, when);
-        set.map_err(|failure| self.error("set", failure))
+        self.fd.set_deadline(Direction::Write, when)
     }
 
     #[cold]

@@ -1,0 +1,135 @@
+//! A runtime under somebody else's loop, both ways: by turns with a frame budget, as a game or a
+//! GUI would, and nested by its descriptor in the host's own poll(2), as a daemon would.
+//!
+//! `cargo run --example embed_host_loop` shows both, one after the other.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use netpoller::{Runtime, TcpListener, TcpStream, time};
+
+/// What the network does meanwhile: a server that answers, and a client that asks five times.
+fn start(runtime: &Runtime) -> netpoller::JoinHandle<io::Result<()>> {
+    runtime.spawn(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = netpoller::spawn(async move {
+            let (stream, _) = listener.accept().await?;
+            loop {
+                let question = stream.read_with(<[u8]>::to_vec).await?;
+                if question.is_empty() {
+                    return io::Result::Ok(());
+                }
+                stream.write_all(&question).await?;
+            }
+        });
+        let client = TcpStream::connect(address).await?;
+        for number in 1..=5 {
+            time::sleep(Duration::from_millis(30)).await;
+            client.write_all(format!("{number}").as_bytes()).await?;
+            let answer = client.read_with(<[u8]>::to_vec).await?;
+            println!("  the network: {}", String::from_utf8_lossy(&answer));
+        }
+        client.close()?;
+        server.await.map_err(io::Error::other)?
+    })
+}
+
+/// A game: sixty frames a second, and the network gets what the frame leaves over.
+fn by_turns() -> io::Result<()> {
+    const FRAME: Duration = Duration::from_micros(16_667);
+    let runtime = Runtime::new()?;
+    let network = start(&runtime);
+    let mut frames = 0;
+    let mut next_frame = Instant::now();
+    while !network.is_finished() {
+        frames += 1;
+        next_frame += FRAME;
+        // … the game's own work would be here …
+        loop {
+            let left = next_frame.saturating_duration_since(Instant::now());
+            let turn = runtime.turn(Some(left))?;
+            if left.is_zero() && !turn.more {
+                break;
+            }
+        }
+    }
+    println!("by turns: {frames} frames");
+    runtime.block_on(network).map_err(io::Error::other)?
+}
+
+/// A daemon: its own poll(2) over its own descriptors, of which the runtime is one.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+fn nested() -> io::Result<()> {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    let runtime = Runtime::new()?;
+    let network = start(&runtime);
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    theirs.write_all(b"the daemon's own")?;
+    let mut host_read = 0;
+    let mut waits = 0;
+    while !network.is_finished() {
+        waits += 1;
+        let host_ready = host::poll(
+            ours.as_fd(),
+            runtime.as_fd(),
+            // Deadlines do not make a descriptor readable: no longer than this.
+            runtime.next_timeout(),
+        )?;
+        if host_ready {
+            host_read += ours.read(&mut [0; 4])?;
+            if host_read == 16 {
+                println!("  the host: all of its own read");
+            }
+        }
+        runtime.turn(Some(Duration::ZERO))?;
+    }
+    println!("nested: {waits} waits of the host's poll");
+    runtime.block_on(network).map_err(io::Error::other)?
+}
+
+#[cfg(mio_unsupported_force_poll_poll)]
+fn nested() -> io::Result<()> {
+    println!("nested: poll(2) has no descriptor to nest");
+    Ok(())
+}
+
+/// The host's loop: poll(2) on two descriptors.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+mod host {
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::time::Duration;
+
+    /// Waits until one is readable. Says whether the first, the host's own, is.
+    pub fn poll(
+        first: BorrowedFd<'_>,
+        second: BorrowedFd<'_>,
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
+        let mut descriptors = [first, second].map(|fd| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // Rounded up: to wake too early would be to spin.
+        let limit = limit.map_or(-1, |limit| {
+            i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: the array is valid for the call, and the length is its own.
+        let ready = unsafe { libc::poll(descriptors.as_mut_ptr(), 2, limit) };
+        match ready {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(descriptors[0].revents != 0),
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    by_turns()?;
+    nested()
+}
