@@ -130,6 +130,24 @@ impl Fd {
         }
     }
 
+    /// An operation that moves nothing: it waits for nobody, and fails only when closed.
+    #[cold]
+    pub(crate) fn poll_at_once<R>(
+        &self,
+        cx: &Context<'_>,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        if self.is_closed() {
+            return Poll::Ready(Err(Failure::Refused(Refusal::Closed)));
+        }
+        if !context::may_go_on() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        context::charge(0);
+        Poll::Ready(attempt(self).map_err(Failure::System))
+    }
+
     /// Whether an operation that holds the direction may try at once.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
@@ -504,10 +522,19 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
 pub(crate) trait Kind: Copy {
     fn name(self) -> &'static str;
     fn direction(self) -> Direction;
+    /// Whether it has anything to wait for: a read of no bytes has not.
+    fn may_wait(self) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct Reading;
+/// Reading into a buffer, which has room or has none.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadingInto {
+    pub(crate) room: bool,
+}
 #[derive(Clone, Copy)]
 pub(crate) struct Writing;
 #[derive(Clone, Copy)]
@@ -521,6 +548,18 @@ impl Kind for Reading {
     }
     fn direction(self) -> Direction {
         Direction::Read
+    }
+}
+
+impl Kind for ReadingInto {
+    fn name(self) -> &'static str {
+        "read"
+    }
+    fn direction(self) -> Direction {
+        Direction::Read
+    }
+    fn may_wait(self) -> bool {
+        self.room
     }
 }
 
@@ -600,7 +639,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (kind, fd) = (this.kind, this.fd);
-        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
+        let polled = if kind.may_wait() {
+            fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt)
+        } else {
+            fd.poll_at_once(cx, &mut this.attempt)
+        };
+        match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
             Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use super::Stream;
 use super::read_with::ReadWith;
-use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
+use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading, ReadingInto};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::resource::Hold;
@@ -24,9 +24,9 @@ impl<K> Stream<K> {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
+        let room = !buffer.is_empty();
+        Op::new(ReadingInto { room }, &self.fd, move |fd| {
             if buffer.is_empty() {
-                context::charge(0);
                 return Ok(0);
             }
             let asked = buffer.len().min(MOST_AT_ONCE);
@@ -45,10 +45,10 @@ impl<K> Stream<K> {
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
-            let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let room = asked > 0;
+        Op::new(ReadingInto { room }, &self.fd, move |fd| {
             if asked == 0 {
-                context::charge(0);
                 return Ok(0);
             }
             let got = sys::receive_vectored(&fd.socket(), buffers)?;
@@ -163,6 +163,10 @@ impl Future for ReadExact<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if this.buffer.is_empty() {
+            let nothing = this.fd.poll_at_once(cx, |_| Ok(()));
+            return nothing.map_err(|failure| this.fd.error("read", failure, 0));
+        }
         loop {
             let length = this
                 .buffer
@@ -172,9 +176,6 @@ impl Future for ReadExact<'_> {
             let step = this
                 .fd
                 .poll_step(Direction::Read, &mut this.hold, cx, |fd| {
-                    if rest.is_empty() {
-                        return Ok(0);
-                    }
                     let got = fd.receive(rest)?;
                     fd.moved(Direction::Read, got, rest.len());
                     Ok(got)
