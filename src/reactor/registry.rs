@@ -81,3 +81,6 @@ impl<R: Tokened> Registry<R> {
         all.into_iter().flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

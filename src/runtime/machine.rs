@@ -260,3 +260,6 @@ impl Machines {
         all
     }
 }
+
+#[cfg(test)]
+mod tests;
