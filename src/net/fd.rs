@@ -11,6 +11,8 @@
 //!                                                            (polled again) ─► may I? …
 //! ```
 
+mod owned;
+
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
