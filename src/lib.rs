@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod cancel;
+pub mod connection;
 mod endpoints;
 mod heartbeat;
 pub mod net;
@@ -13,6 +14,10 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
+pub use connection::{
+    Bound, Conn, ConnHandle, Limits, Protocol, Server, ServerHandle, Stats as ServerStats,
+    WorkerStats,
+};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
