@@ -52,26 +52,27 @@ impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
             && this.conn.fd.is_ready(Direction::Read)
         {
             let mut buffer = lent::take();
-            let read = this.conn.fd.receive(&mut buffer[..]);
-            if let Ok(got) = read
-                && got > 0
-            {
-                this.came(got);
-                let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-                let all_used = matches!(used, Ok(used) if used == got);
-                if all_used
-                    && this.conn.send_gathered()
-                    && this.conn.asked == Asked::Nothing
-                    && this.conn.fd.must_wait(Direction::Read)
-                    && this.conn.worker.phase.get() == Phase::Serving
-                {
-                    lent::give_back(buffer);
-                    this.conn.fd.park_owner(Direction::Read, id);
-                    return Poll::Pending;
+            match this.conn.fd.receive(&mut buffer[..]) {
+                Ok(got) if got > 0 => {
+                    this.came(got);
+                    let used = this.protocol.data(&mut this.conn, &buffer[..got]);
+                    let all_used = matches!(used, Ok(used) if used == got);
+                    if all_used
+                        && this.conn.send_gathered()
+                        && this.conn.asked == Asked::Nothing
+                        && this.conn.fd.must_wait(Direction::Read)
+                        && this.conn.worker.phase.get() == Phase::Serving
+                    {
+                        lent::give_back(buffer);
+                        this.conn.fd.park_owner(Direction::Read, id);
+                        return Poll::Pending;
+                    }
+                    if !all_used {
+                        this.go_on_offering(used, &buffer[..got]);
+                    }
                 }
-                if !all_used {
-                    this.go_on_offering(used, &buffer[..got]);
-                }
+                // The system tells of an error once.
+                ended => this.take(ended, &buffer[..]),
             }
             lent::give_back(buffer);
         }
@@ -251,15 +252,22 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
 
     fn read(&mut self) {
         let mut buffer = lent::take();
-        let read = self
-            .conn
-            .fd
-            .try_once(Direction::Read, |fd| fd.receive(&mut buffer[..]));
-        match read {
-            Ok(0) => {
-                self.conn.fd.forget_readiness();
-                self.on(Event::PeerEnded, None);
-            }
+        let read = self.conn.fd.receive(&mut buffer[..]);
+        self.take(read, &buffer[..]);
+        lent::give_back(buffer);
+    }
+
+    /// What came of a read.
+    #[cold]
+    #[inline(never)]
+    fn take(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+            return;
+        }
+        let mut read = Some(read);
+        let attempt = |_: &Fd| read.take().unwrap_or(Ok(0));
+        match self.conn.fd.try_once(Direction::Read, attempt) {
+            Ok(0) => self.ended(),
             Ok(got) => {
                 self.came(got);
                 if self.conn.state.on(Event::Bytes).is_none() {
@@ -279,7 +287,19 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
                 self.on(Event::Reset, Some(error));
             }
         }
-        lent::give_back(buffer);
+    }
+
+    /// End of file, or once more: after that a read never tells of a reset, and the system must be
+    /// asked.
+    fn ended(&mut self) {
+        self.conn.fd.forget_readiness();
+        if self.conn.state != State::PeerEnded {
+            return self.on(Event::PeerEnded, None);
+        }
+        if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
+            let error = self.conn.fd.error("read", Failure::System(error), 0);
+            self.on(Event::Reset, Some(error));
+        }
     }
 
     /// Offers bytes that were kept.
