@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Conn {
     pub(super) state: State,
     /// What the protocol asked for since it was last looked at.
     pub(super) asked: Asked,
+    /// Whether the protocol may write, by state and by what it asked for.
+    may_write: bool,
     /// It has heard that the server is being drained.
     pub(super) hurried: bool,
 }
@@ -64,6 +67,7 @@ impl Conn {
             extra: None,
             state: State::Opening,
             asked: Asked::Nothing,
+            may_write: true,
             hurried: false,
         }
     }
@@ -77,10 +81,7 @@ impl Conn {
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.worker.out.borrow_mut();
-        if self.asked != Asked::Nothing
-            || !self.state.takes_writes()
-            || out.len() + bytes.len() > GATHER
-        {
+        if !self.may_write || out.len() + bytes.len() > GATHER {
             drop(out);
             return self.write_with_care(bytes);
         }
@@ -112,7 +113,7 @@ impl Conn {
     }
 
     fn check_write(&self, more: usize) -> io::Result<()> {
-        if self.asked != Asked::Nothing || !self.state.takes_writes() {
+        if !self.may_write {
             let error = io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended");
             return Err(error);
         }
@@ -157,19 +158,40 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
+    /// Goes into another state, or takes up what was asked for.
+    pub(super) fn enter(&mut self, state: State) {
+        self.state = state;
+        self.may_write = self.asked == Asked::Nothing && state.takes_writes();
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked) {
+        self.asked = self.asked.max(asked);
+        self.may_write &= asked == Asked::Nothing;
+    }
+
+    /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).
+    ///
+    /// # Errors
+    ///
+    /// Closed.
+    pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+        let lent = self.fd.with_fd(f);
+        lent.map_err(|failure| self.fd.error("raw-control", failure, 0))
+    }
+
     /// Closes the connection once all is written. Nothing more is read.
     pub fn close(&mut self) {
-        self.asked = self.asked.max(Asked::Close);
+        self.ask(Asked::Close);
     }
 
     /// Ends our direction once all is written: the peer reads end of file, and can still send.
     pub fn close_write(&mut self) {
-        self.asked = self.asked.max(Asked::End);
+        self.ask(Asked::End);
     }
 
     /// Closes with a RST: what was not sent is thrown away.
     pub fn abort(&mut self) {
-        self.asked = Asked::Abort;
+        self.ask(Asked::Abort);
     }
 
     /// Whether the server is being drained: a protocol may want to say good-bye.

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem;
 
-use super::conn::{Asked, Conn};
+use super::conn::{Asked, Conn, Extra};
 use super::worker::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
@@ -15,27 +15,69 @@ use crate::sys;
 impl Conn {
     /// Sends what the callback wrote. False if something is left, or went wrong: then `flush`
     /// knows.
-    #[inline]
-    pub(super) fn send_gathered(&mut self) -> bool {
+    #[inline(always)]
+    pub(super) fn send_gathered_at_once(&mut self) -> bool {
         let mut out = self.worker.out.borrow_mut();
         if out.is_empty() {
+            return self.extra.is_none();
+        }
+        if self.extra.is_some() {
+            drop(out);
+            self.send_rest(Ok(0));
+            return false;
+        }
+        let sent = self.fd.try_send(&out);
+        if let Ok(gone) = sent
+            && gone == out.len()
+        {
+            add(&self.worker.tally.sent, gone as u64);
+            self.worker.clear(&mut out);
             return true;
         }
-        let nothing_waits = self
-            .extra
-            .as_ref()
-            .is_none_or(|extra| extra.queue.is_empty());
-        if nothing_waits && let Ok(gone) = self.fd.try_send(&out) {
-            add(&self.worker.tally.sent, gone as u64);
-            if gone == out.len() {
-                self.worker.clear(&mut out);
-                return true;
-            }
-            out.drain(..gone);
-        }
         drop(out);
-        self.gathered_to_queue();
+        self.send_rest(sent);
         false
+    }
+
+    /// As [`Conn::send_gathered_at_once`], where nobody hurries.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_gathered(&mut self) {
+        let has_queue = |extra: &Box<Extra>| !extra.queue.is_empty();
+        let waits = self.extra.as_ref().is_some_and(has_queue);
+        let out = self.worker.out.borrow();
+        let sent = match waits || out.is_empty() {
+            true => Ok(0),
+            false => self.fd.try_send(&out),
+        };
+        drop(out);
+        self.send_rest(sent);
+    }
+
+    /// Queues what was not sent.
+    #[cold]
+    #[inline(never)]
+    fn send_rest(&mut self, sent: Result<usize, Failure>) {
+        match sent {
+            Ok(gone) => {
+                add(&self.worker.tally.sent, gone as u64);
+                self.worker.out.borrow_mut().drain(..gone);
+            }
+            Err(failure) => self.note(failure),
+        }
+        self.gathered_to_queue();
+    }
+
+    /// The system tells of an error once; the next write fails with less of one.
+    fn note(&mut self, failure: Failure) {
+        let Failure::System(error) = failure else {
+            return;
+        };
+        if error.kind() != io::ErrorKind::WouldBlock {
+            let error = self.fd.error("write", Failure::System(error), 0);
+            let kept = &mut self.extra.get_or_insert_default().why;
+            kept.get_or_insert(error);
+        }
     }
 
     /// A callback writes more than is gathered: what the system takes now need not be kept.
@@ -90,7 +132,7 @@ impl Conn {
                 .into_iter()
                 .for_each(|piece| self.enqueue(piece));
         }
-        self.asked = self.asked.max(mail.asked);
+        self.ask(mail.asked);
         None
     }
 

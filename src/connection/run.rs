@@ -56,19 +56,15 @@ impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
                 Ok(got) if got > 0 => {
                     this.came(got);
                     let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-                    let all_used = matches!(used, Ok(used) if used == got);
-                    if all_used
-                        && this.conn.send_gathered()
+                    if !matches!(used, Ok(used) if used == got) {
+                        this.go_on_offering(used, &buffer[..got]);
+                    } else if this.conn.send_gathered_at_once()
                         && this.conn.asked == Asked::Nothing
                         && this.conn.fd.must_wait(Direction::Read)
-                        && this.conn.worker.phase.get() == Phase::Serving
                     {
                         lent::give_back(buffer);
                         this.conn.fd.park_owner(Direction::Read, id);
                         return Poll::Pending;
-                    }
-                    if !all_used {
-                        this.go_on_offering(used, &buffer[..got]);
                     }
                 }
                 // The system tells of an error once.
@@ -90,15 +86,17 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
     }
 
     /// So many bytes came: pushes the deadlines.
-    #[inline]
+    #[inline(always)]
     fn came(&self, got: usize) {
         let conn = &self.conn;
         conn.fd.moved(Direction::Read, got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
-        self.arm();
+        if conn.worker.arms() {
+            self.arm();
+        }
     }
 
-    #[inline]
+    #[inline(never)]
     fn arm(&self) {
         let conn = &self.conn;
         let idle = conn.worker.idle_ticks.get();
@@ -191,7 +189,9 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
             conn.extra.get_or_insert_default().why = Some(error);
             return Some(Event::Reset);
         }
-        match mem::replace(&mut conn.asked, Asked::Nothing) {
+        let asked = mem::replace(&mut conn.asked, Asked::Nothing);
+        conn.enter(conn.state);
+        match asked {
             Asked::Nothing => None,
             Asked::End => Some(Event::EndAsked),
             Asked::Close => Some(Event::CloseAsked),
@@ -377,7 +377,7 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
             ));
         }
         let told = self.tell(actions);
-        self.conn.state = next;
+        self.conn.enter(next);
         if let Some(error) = why {
             let kept = &mut self.conn.extra.get_or_insert_default().why;
             kept.get_or_insert(error);
@@ -490,7 +490,7 @@ impl<P: Protocol, H> Drop for Connection<P, H> {
             return;
         }
         // A callback panicked, or the runtime goes.
-        self.conn.state = State::Closed;
+        self.conn.enter(State::Closed);
         let error = io::Error::other("a callback panicked, or the runtime ended");
         self.conn.fd.close_for_good(false);
         if let Some(extra) = self.conn.extra.take() {

@@ -101,6 +101,12 @@ impl Worker {
         }
     }
 
+    /// Whether there are deadlines to push.
+    #[inline]
+    pub(super) fn arms(&self) -> bool {
+        self.idle_ticks.get() | self.heartbeat_ticks.get() != 0
+    }
+
     // ---- connections come and go ----
 
     pub(super) fn spawn(&self, connection: Box<dyn Machine>) {
@@ -212,7 +218,10 @@ impl Worker {
         self.enter(Phase::Draining);
     }
 
+    /// From here on connections end when they run: they are woken, and one that is busy just then
+    /// has a deadline soon.
     pub(super) fn stop(&self) {
+        self.idle_ticks.set(1);
         self.enter(Phase::Stopped);
     }
 
