@@ -911,3 +911,55 @@ fn std_clients_over_threads_are_served_too() {
     handle.stop();
     server.join().unwrap().unwrap();
 }
+
+#[test]
+fn bytes_passed_on_keep_their_place_among_other_writes() {
+    type Write = fn(&mut Conn, &[u8]) -> io::Result<()>;
+    const CASES: [(&[u8], Write); 7] = [
+        (b"bc", |conn, bytes| conn.write(&bytes[1..3])),
+        (b"bca", |conn, bytes| {
+            conn.write(&bytes[1..3])?;
+            conn.write(&bytes[..1])
+        }),
+        (b"<abc>", |conn, bytes| {
+            conn.write(b"<")?;
+            conn.write(bytes)?;
+            conn.write(b">")
+        }),
+        (b"abc>", |conn, bytes| {
+            conn.write(bytes)?;
+            conn.write(b">")
+        }),
+        (b"abcshared", |conn, bytes| {
+            conn.write(bytes)?;
+            conn.write_shared(&Rc::from(*b"shared"))
+        }),
+        (b"sharedabc", |conn, bytes| {
+            conn.write_shared(&Rc::from(*b"shared"))?;
+            conn.write(bytes)
+        }),
+        (b"xabc", |conn, bytes| {
+            conn.write(b"")?;
+            conn.write(&bytes[3..])?;
+            conn.write(b"x")?;
+            conn.write(bytes)
+        }),
+    ];
+    struct Writes(usize);
+    impl Protocol for Writes {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            CASES[self.0].1(conn, bytes)?;
+            self.0 += 1;
+            Ok(bytes.len())
+        }
+    }
+    serving(Server::new(|_| Writes(0)), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for (wanted, _) in CASES {
+            client.write_all(b"abc").await.unwrap();
+            let mut got = vec![0; wanted.len()];
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, wanted, "{}", got.escape_ascii());
+        }
+    });
+}

@@ -80,12 +80,20 @@ impl Conn {
     /// direction has ended.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.may_write && self.worker.passed_on.note(bytes) {
+            return Ok(());
+        }
+        self.gather(bytes)
+    }
+
+    #[inline(never)]
+    fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.worker.out.borrow_mut();
         if !self.may_write || out.len() + bytes.len() > GATHER {
             drop(out);
             return self.write_with_care(bytes);
         }
-        out.extend_from_slice(bytes);
+        self.worker.put(&mut out, bytes);
         Ok(())
     }
 
@@ -96,6 +104,11 @@ impl Conn {
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
         self.check_write(bytes.len())?;
+        if self.worker.passed_on.len() > 0 {
+            // That comes first, and can't be queued before the callback has ended.
+            self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            return Ok(());
+        }
         self.gathered_to_queue();
         self.enqueue(Piece::Shared(bytes.clone()));
         Ok(())
@@ -105,6 +118,10 @@ impl Conn {
     #[inline(never)]
     fn write_with_care(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
+        if self.worker.passed_on.len() > 0 {
+            self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            return Ok(());
+        }
         self.gathered_to_queue();
         self.enqueue(Piece::Own(bytes.to_vec()));
         // Before it grows: the system may take it at once. A failure shows at the callback's end.
@@ -117,12 +134,14 @@ impl Conn {
             let error = io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended");
             return Err(error);
         }
-        let waiting = self.queued() + self.worker.out.borrow().len();
+        let gathered = self.worker.passed_on.len() + self.worker.out.borrow().len();
+        let waiting = self.queued() + gathered;
         self.worker.check_room(waiting, more)
     }
 
     /// Moves what was gathered into the queue.
     pub(super) fn gathered_to_queue(&mut self) {
+        self.worker.passed_on.shut();
         let worker = self.worker.clone();
         let mut out = worker.out.borrow_mut();
         if !out.is_empty() {

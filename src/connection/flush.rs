@@ -13,40 +13,52 @@ use crate::reactor::Direction;
 use crate::sys;
 
 impl Conn {
-    /// Sends what the callback wrote. False if something is left, or went wrong: then `flush`
-    /// knows.
+    /// Sends what the callback wrote: nothing else than some of what it was offered, as a rule.
+    /// False if something is left, or went wrong: then `flush` knows.
     #[inline(always)]
-    pub(super) fn send_gathered_at_once(&mut self) -> bool {
-        let mut out = self.worker.out.borrow_mut();
-        if out.is_empty() {
+    pub(super) fn send_at_once(&mut self, passed_on: bool, offered: &[u8]) -> bool {
+        if self.worker.has_gathered.get() || self.extra.is_some() {
+            if passed_on {
+                self.gather_passed_on(offered);
+            }
+            self.send_gathered();
             return self.extra.is_none();
         }
-        if self.extra.is_some() {
-            drop(out);
-            self.send_rest(Ok(0));
-            return false;
-        }
-        let sent = self.fd.try_send(&out);
-        if let Ok(gone) = sent
-            && gone == out.len()
-        {
-            add(&self.worker.tally.sent, gone as u64);
-            self.worker.clear(&mut out);
+        if !passed_on {
             return true;
         }
-        drop(out);
-        self.send_rest(sent);
-        false
+        match self.fd.try_send(offered) {
+            Ok(gone) if gone == offered.len() => {
+                add(&self.worker.tally.sent, gone as u64);
+                true
+            }
+            sent => {
+                self.gather_passed_on(offered);
+                self.send_rest(sent);
+                false
+            }
+        }
     }
 
-    /// As [`Conn::send_gathered_at_once`], where nobody hurries.
+    /// It can't be sent from where it lies.
     #[cold]
+    #[inline(never)]
+    pub(super) fn gather_passed_on(&mut self, passed_on: &[u8]) {
+        let mut out = self.worker.out.borrow_mut();
+        out.splice(0..0, passed_on.iter().copied());
+        self.worker.has_gathered.set(!out.is_empty());
+    }
+
+    /// Sends what was gathered, as far as the system takes it, and queues the rest.
     #[inline(never)]
     pub(super) fn send_gathered(&mut self) {
         let has_queue = |extra: &Box<Extra>| !extra.queue.is_empty();
         let waits = self.extra.as_ref().is_some_and(has_queue);
         let out = self.worker.out.borrow();
-        let sent = match waits || out.is_empty() {
+        if out.is_empty() {
+            return;
+        }
+        let sent = match waits {
             true => Ok(0),
             false => self.fd.try_send(&out),
         };
@@ -61,7 +73,11 @@ impl Conn {
         match sent {
             Ok(gone) => {
                 add(&self.worker.tally.sent, gone as u64);
-                self.worker.out.borrow_mut().drain(..gone);
+                let mut out = self.worker.out.borrow_mut();
+                if gone == out.len() {
+                    return self.worker.clear(&mut out);
+                }
+                out.drain(..gone);
             }
             Err(failure) => self.note(failure),
         }

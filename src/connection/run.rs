@@ -55,10 +55,16 @@ impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
             match this.conn.fd.receive(&mut buffer[..]) {
                 Ok(got) if got > 0 => {
                     this.came(got);
-                    let used = this.protocol.data(&mut this.conn, &buffer[..got]);
+                    let offered = &buffer[..got];
+                    this.conn.worker.passed_on.offer(offered);
+                    let used = this.protocol.data(&mut this.conn, offered);
+                    let passed_on = this.conn.worker.passed_on.take();
                     if !matches!(used, Ok(used) if used == got) {
-                        this.go_on_offering(used, &buffer[..got]);
-                    } else if this.conn.send_gathered_at_once()
+                        if passed_on {
+                            this.conn.gather_passed_on(offered);
+                        }
+                        this.go_on_offering(used, offered);
+                    } else if this.conn.send_at_once(passed_on, offered)
                         && this.conn.asked == Asked::Nothing
                         && this.conn.fd.must_wait(Direction::Read)
                     {
@@ -89,7 +95,8 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
     #[inline(always)]
     fn came(&self, got: usize) {
         let conn = &self.conn;
-        conn.fd.moved(Direction::Read, got, lent::LENGTH);
+        // Not charged: it parks, or goes on with care and a budget that is as good as whole.
+        conn.fd.read_short(got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
         if conn.worker.arms() {
             self.arm();
@@ -99,11 +106,11 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
     #[inline(never)]
     fn arm(&self) {
         let conn = &self.conn;
-        let idle = conn.worker.idle_ticks.get();
+        let worker = &*conn.worker;
+        let (idle, heartbeat) = (worker.idle_ticks.get(), worker.heartbeat_ticks.get());
         if idle > 0 {
             conn.fd.set_deadline_after(Direction::Read, idle);
         }
-        let heartbeat = conn.worker.heartbeat_ticks.get();
         if heartbeat > 0 {
             conn.fd.set_deadline_after(Direction::Write, heartbeat);
         }
@@ -269,6 +276,7 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
         match self.conn.fd.try_once(Direction::Read, attempt) {
             Ok(0) => self.ended(),
             Ok(got) => {
+                context::charge(got);
                 self.came(got);
                 if self.conn.state.on(Event::Bytes).is_none() {
                     // After its end of file: no system does that.
@@ -467,7 +475,7 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
             extra.mailbox.inspect(|mailbox| mailbox.close());
             why = extra.why;
         }
-        self.conn.worker.out.borrow_mut().clear();
+        self.conn.worker.forget_callback();
         if why.as_ref().is_some_and(|error| !error.is_timeout()) {
             add(&self.conn.worker.tally.failed, 1);
         }
@@ -497,9 +505,7 @@ impl<P: Protocol, H> Drop for Connection<P, H> {
             self.conn.worker.queued_less(extra.queue.len());
             extra.mailbox.inspect(|mailbox| mailbox.close());
         }
-        if let Ok(mut out) = self.conn.worker.out.try_borrow_mut() {
-            out.clear();
-        }
+        self.conn.worker.forget_callback();
         add(&self.conn.worker.tally.failed, 1);
         self.protocol.closed(Err(error));
     }

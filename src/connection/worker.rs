@@ -32,7 +32,11 @@ pub(super) enum Phase {
 
 pub(super) struct Worker {
     scheduler: Weak<Scheduler>,
-    /// What the callback that runs has written.
+    /// What the callback that runs has written: first these bytes of what it was offered, which
+    /// need not be copied, then `out`.
+    pub(super) passed_on: PassedOn,
+    /// Whether anything is in `out`.
+    pub(super) has_gathered: Cell<bool>,
     pub(super) out: RefCell<Vec<u8>>,
     /// The idle timeout and the heartbeat's interval, in ticks; zero for none.
     pub(super) idle_ticks: Cell<u64>,
@@ -78,6 +82,60 @@ pub(super) fn ticks(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
+/// Bytes that a protocol was offered and writes as they are, as an echo or a relay does: told by
+/// where they lie, and sent from there.
+///
+/// | state | who moves it there | on to |
+/// |---|---|---|
+/// | Shut | `new`, `take` | Offered by `offer` |
+/// | Offered | `offer`, before `data` is called | Noted by `note`; Shut by `shut`, when other bytes are written first |
+/// | Noted | `note` | Shut by `take`, when `data` has returned |
+#[derive(Default)]
+pub(super) struct PassedOn {
+    /// Where the bytes offered begin, zero if it is not Offered; and how many they are.
+    offer: Cell<usize>,
+    length: Cell<usize>,
+    noted: Cell<bool>,
+}
+
+impl PassedOn {
+    #[inline]
+    pub(super) fn offer(&self, bytes: &[u8]) {
+        self.offer.set(bytes.as_ptr().addr());
+        self.length.set(bytes.len());
+    }
+
+    /// Whether the bytes are what is offered, all of it, and the first that are written.
+    #[inline]
+    pub(super) fn note(&self, bytes: &[u8]) -> bool {
+        if bytes.as_ptr().addr() != self.offer.get() || bytes.len() != self.length.get() {
+            return false;
+        }
+        self.offer.set(0);
+        self.noted.set(true);
+        true
+    }
+
+    pub(super) fn shut(&self) {
+        self.offer.set(0);
+    }
+
+    /// Whether the offer, which is over, is to be passed on.
+    #[inline]
+    pub(super) fn take(&self) -> bool {
+        self.offer.set(0);
+        self.noted.replace(false)
+    }
+
+    /// How many bytes are noted.
+    pub(super) fn len(&self) -> usize {
+        match self.noted.get() {
+            true => self.length.get(),
+            false => 0,
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn new(
         scheduler: &Rc<Scheduler>,
@@ -88,6 +146,8 @@ impl Worker {
     ) -> Self {
         Worker {
             scheduler: Rc::downgrade(scheduler),
+            passed_on: PassedOn::default(),
+            has_gathered: Cell::new(false),
             out: RefCell::default(),
             idle_ticks: Cell::new(ticks(idle)),
             heartbeat_ticks: Cell::new(ticks(heartbeat)),
@@ -168,6 +228,14 @@ impl Worker {
         interval.saturating_add(later as u64)
     }
 
+    /// A callback did not come to its end: nothing of it is sent.
+    pub(super) fn forget_callback(&self) {
+        self.passed_on.take();
+        if let Ok(mut out) = self.out.try_borrow_mut() {
+            self.clear(&mut out);
+        }
+    }
+
     // ---- what waits to be written ----
 
     pub(super) fn queued_more(&self, bytes: usize) {
@@ -191,10 +259,18 @@ impl Worker {
         Err(io::Error::new(io::ErrorKind::QuotaExceeded, text))
     }
 
+    /// Gathers some more; what was offered can't come first any more.
+    pub(super) fn put(&self, out: &mut Vec<u8>, bytes: &[u8]) {
+        out.extend_from_slice(bytes);
+        self.has_gathered.set(!out.is_empty());
+        self.passed_on.shut();
+    }
+
     /// Empties the gathered bytes, and gives back what a large answer took.
     #[inline]
     pub(super) fn clear(&self, out: &mut RefMut<'_, Vec<u8>>) {
         out.clear();
+        self.has_gathered.set(false);
         if out.capacity() > GATHER {
             out.shrink_to(GATHER);
         }

@@ -71,7 +71,8 @@ impl Clock {
     /// The tick so many after the loop's time: never early.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        Tick::new(self.ceiling.get().get().saturating_add(ticks).min(LATEST))
+        // Too far is never.
+        Tick::new(self.ceiling.get().get().saturating_add(ticks))
     }
 
     /// Reads the clock anew and makes that the loop's time.

@@ -50,6 +50,12 @@ impl Fd {
         self.link.set_deadline(direction, None);
     }
 
+    /// A read that took less than it might have: see [`Fd::moved`], which also charges it.
+    #[inline]
+    pub(crate) fn read_short(&self, bytes: usize, asked: usize) {
+        self.fell_short(Direction::Read, bytes, asked);
+    }
+
     /// After end of file nothing more is read; the next edge can only be a reset.
     pub(crate) fn forget_readiness(&self) {
         self.link.drained(Direction::Read);
