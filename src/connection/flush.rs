@@ -6,7 +6,7 @@
 use std::io;
 use std::mem;
 
-use super::conn::{Asked, Conn, Extra};
+use super::conn::{Asked, Conn};
 use super::worker::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
@@ -52,8 +52,7 @@ impl Conn {
     /// Sends what was gathered, as far as the system takes it, and queues the rest.
     #[inline(never)]
     pub(super) fn send_gathered(&mut self) {
-        let has_queue = |extra: &Box<Extra>| !extra.queue.is_empty();
-        let waits = self.extra.as_ref().is_some_and(has_queue);
+        let waits = self.queued() > 0;
         let out = self.worker.out.borrow();
         if out.is_empty() {
             return;
