@@ -284,16 +284,11 @@ impl Loop {
             descriptor,
             machine,
         } = connection;
-        loop {
-            match machine.drive(socket, descriptor).unwrap() {
-                Next::Wait(direction) => {
-                    descriptor.drained(direction);
-                    match descriptor.park(direction, id) {
-                        Park::Parked => return,
-                        refused => panic!("drained, and yet {refused:?}"),
-                    }
-                }
-                Next::Done => break,
+        if let Next::Wait(direction) = machine.drive(socket, descriptor).unwrap() {
+            descriptor.drained(direction);
+            match descriptor.park(direction, id) {
+                Park::Parked => return,
+                refused => panic!("drained, and yet {refused:?}"),
             }
         }
         let mut connection = self.connections[id].take().expect("it has just run");
