@@ -2,7 +2,7 @@
 //!
 //! May touch: std. Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which takes a few hundred.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ pub(crate) struct Endpoints {
     pub(crate) network: Network,
     known: Cell<u8>,
     v4: [Cell<[u8; 6]>; 2],
-    others: OnceCell<Box<[OnceCell<Addr>; 2]>>,
+    others: OnceCell<Box<[RefCell<Option<Addr>>; 2]>>,
 }
 
 /// Which end.
@@ -104,7 +104,7 @@ impl Endpoints {
             let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port);
             return Some(Addr::Socket(SocketAddr::V4(address)));
         }
-        self.others.get()?[end as usize].get().cloned()
+        self.others.get()?[end as usize].borrow().clone()
     }
 
     /// Notes an end, once: a second address for an end that is known is dropped.
@@ -119,7 +119,15 @@ impl Endpoints {
             self.known.set(self.known.get() | 1 << end as u8);
         } else {
             let others = self.others.get_or_init(Box::default);
-            let _ = others[end as usize].set(address);
+            others[end as usize].replace(Some(address));
+        }
+    }
+
+    /// Forgets both, when a datagram socket is connected: its own may change with the peer's.
+    pub(crate) fn forget(&self) {
+        self.known.set(0);
+        for other in self.others.get().into_iter().flat_map(|others| &**others) {
+            other.take();
         }
     }
 }

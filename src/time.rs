@@ -16,7 +16,7 @@ use crate::runtime::sleeper::Registration;
 /// A deadline that never comes within anybody's life, for durations that overflow.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
-fn after(start: Instant, wait: Duration) -> Instant {
+pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait).unwrap_or_else(|| start + FAR)
 }
 

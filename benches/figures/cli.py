@@ -34,7 +34,7 @@ def parse():
     common.add_argument("--only", action="append", default=[], metavar="NAME", help=f"only these, and {BASELINE}; repeatable")
     common.add_argument("--rounds", type=int, help="how often each is measured")
     common.add_argument("--seconds", type=float, help="how long each measurement by the clock is")
-    common.add_argument("--patience", type=float, metavar="S", help="how long to wait, before each measurement by the clock, for others to leave the CPUs (5)")
+    common.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for others to leave the CPUs, and to measure again (120)")
     common.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     common.add_argument("--cpus", metavar="S,L", help="CPU of the server, CPU of the load")
     common.add_argument("--no-build", action="store_true", help="use the Rust binaries as they are")
@@ -79,7 +79,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Cpus.choose(settings.cpus)
-    Machine.patience = settings.patience if settings.patience is not None else 0 if settings.quick else 5
+    Machine.patience = settings.patience if settings.patience is not None else 0 if settings.quick else 120
     try:
         roster = Roster(settings.server, settings.only, build=not settings.no_build)
     except Failure as failure:

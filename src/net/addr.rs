@@ -2,7 +2,10 @@
 //!
 //! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use crate::endpoints::Addr;
 
@@ -91,10 +94,20 @@ pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
         return Some(Addr::Socket(unmapped(address)));
     }
     if address.is_unix() {
-        let path = address.as_pathname().map(ToOwned::to_owned);
-        return Some(Addr::Path(path.unwrap_or_default()));
+        return Some(Addr::Path(unix_name(address)));
     }
     None
+}
+
+/// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
+pub(crate) fn unix_name(address: &socket2::SockAddr) -> PathBuf {
+    if let Some(name) = address.as_abstract_namespace() {
+        return OsString::from_vec([b"@", name].concat()).into();
+    }
+    address
+        .as_pathname()
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 /// A dual-stack socket has IPv4 peers in IPv6 clothes; Go shows them as IPv4.

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::cancel::CancelError;
 use crate::endpoints::Addr;
 use crate::reactor::Refusal;
 
@@ -28,18 +29,59 @@ pub enum Cause {
         /// What the system said.
         error: io::Error,
     },
-    /// Anything else: a name that did not resolve, an address that does not parse.
+    /// A name did not resolve, or a service's: `lookup nosuch.invalid: no such host`.
+    Lookup {
+        /// What was looked up: a host, or `tcp/http`.
+        name: String,
+        /// Why it was not found.
+        cause: Box<Cause>,
+        /// Asking again may help.
+        temporary: bool,
+    },
+    /// What was asked for is no address: `address 127.0.0.1: missing port in address`.
+    Address {
+        /// The part that is wrong; empty if nothing was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// What was asked for is no network: `unknown network foo`.
+    UnknownNetwork(String),
+    /// Several addresses were tried, and each failed; the first error is the one that counts. See
+    /// [`OpError::attempts`].
+    Attempts(Vec<OpError>),
+    /// Anything else.
     Other(io::Error),
 }
 
 impl Cause {
-    fn kind(&self) -> io::ErrorKind {
+    /// What it comes down to: of several attempts the first, of a look-up what stopped it.
+    fn root(&self) -> &Cause {
         match self {
+            Cause::Lookup { cause, .. } => cause.root(),
+            Cause::Attempts(all) => all.first().map_or(self, |first| first.cause.root()),
+            root => root,
+        }
+    }
+
+    /// Whether its text names what was asked for, so that the operation's need not.
+    fn names_address(&self) -> bool {
+        matches!(
+            self,
+            Cause::Lookup { .. } | Cause::Address { .. } | Cause::UnknownNetwork(_)
+        )
+    }
+
+    fn kind(&self) -> io::ErrorKind {
+        match self.root() {
             Cause::Timeout => io::ErrorKind::TimedOut,
             Cause::Closed => io::ErrorKind::NotConnected,
             // Never `Interrupted`: read_to_end and its like would try again for ever.
             Cause::Canceled => io::ErrorKind::Other,
             Cause::System { error, .. } | Cause::Other(error) => error.kind(),
+            Cause::Address { .. } | Cause::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
+            // Attempts that are none: of no address at all.
+            Cause::Lookup { .. } | Cause::Attempts(_) => io::ErrorKind::NotFound,
         }
     }
 
@@ -57,6 +99,15 @@ impl From<Refusal> for Cause {
     }
 }
 
+impl From<CancelError> for Cause {
+    fn from(ended: CancelError) -> Self {
+        match ended {
+            CancelError::Canceled => Cause::Canceled,
+            CancelError::DeadlineExceeded => Cause::Timeout,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -64,6 +115,14 @@ impl fmt::Display for Cause {
             Cause::Closed => f.write_str("use of closed network connection"),
             Cause::Canceled => f.write_str("operation was canceled"),
             Cause::System { call, error } => write!(f, "{call}: {}", system_text(error)),
+            Cause::Lookup { name, cause, .. } => write!(f, "lookup {name}: {cause}"),
+            Cause::Address { text, reason } if text.is_empty() => f.write_str(reason),
+            Cause::Address { text, reason } => write!(f, "address {text}: {reason}"),
+            Cause::UnknownNetwork(name) => write!(f, "unknown network {name}"),
+            Cause::Attempts(all) => match all.first() {
+                Some(first) => first.cause.fmt(f),
+                None => f.write_str("missing address"),
+            },
             Cause::Other(error) => f.write_str(&system_text(error)),
         }
     }
@@ -125,14 +184,38 @@ pub struct OpError {
 impl OpError {
     /// The system's error number, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
-        match &self.cause {
+        match self.cause.root() {
             Cause::System { error, .. } | Cause::Other(error) => error.raw_os_error(),
             _ => None,
         }
     }
 
-    fn is_timeout(&self) -> bool {
+    /// The errors of all addresses that were tried, the one that counts first. Of an operation
+    /// that tried only one that is the error itself.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Dialer, NetError};
+    /// let both = |_: &str| Ok(vec![[127, 0, 0, 1].into(), [127, 0, 0, 1].into()]);
+    /// netpoller::Runtime::new()?.block_on(async {
+    ///     let error = Dialer::new().resolver(both).dial("twice.test:1").await.unwrap_err();
+    ///     let tried = error.op_error().unwrap().attempts();
+    ///     assert_eq!(tried.len(), 2);
+    ///     assert_eq!(tried[1].to_string(), "dial tcp 127.0.0.1:1: connect: connection refused");
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn attempts(&self) -> &[OpError] {
         match &self.cause {
+            Cause::Attempts(all) => all,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    fn is_timeout(&self) -> bool {
+        match self.cause.root() {
             Cause::Timeout => true,
             Cause::System { error, .. } | Cause::Other(error) => error.is_timeout(),
             _ => false,
@@ -140,7 +223,13 @@ impl OpError {
     }
 
     fn is_temporary(&self) -> bool {
-        match &self.cause {
+        if let Cause::Lookup {
+            temporary: true, ..
+        } = self.cause
+        {
+            return true;
+        }
+        match self.cause.root() {
             Cause::Timeout => true,
             Cause::System { error, .. } | Cause::Other(error) => {
                 // On accept these are the peer's doing, not the listener's.
@@ -157,8 +246,13 @@ impl OpError {
 
 impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.op, self.net)?;
+        let net = match &self.cause {
+            Cause::UnknownNetwork(name) => name,
+            _ => self.net,
+        };
+        write!(f, "{} {net}", self.op)?;
         match (&self.source, &self.addr) {
+            _ if self.cause.names_address() => {}
             (Some(source), Some(addr)) => write!(f, " {source}->{addr}")?,
             (Some(one), None) | (None, Some(one)) => write!(f, " {one}")?,
             (None, None) => {}
@@ -173,7 +267,7 @@ impl fmt::Display for OpError {
 
 impl Error for OpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.cause {
+        match self.cause.root() {
             Cause::System { error, .. } | Cause::Other(error) => Some(error),
             _ => None,
         }
@@ -228,23 +322,13 @@ impl NetError for io::Error {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(
-            self.op_error(),
-            Some(OpError {
-                cause: Cause::Closed,
-                ..
-            })
-        )
+        self.op_error()
+            .is_some_and(|error| matches!(error.cause.root(), Cause::Closed))
     }
 
     fn is_canceled(&self) -> bool {
-        matches!(
-            self.op_error(),
-            Some(OpError {
-                cause: Cause::Canceled,
-                ..
-            })
-        )
+        self.op_error()
+            .is_some_and(|error| matches!(error.cause.root(), Cause::Canceled))
     }
 
     fn op_error(&self) -> Option<&OpError> {

@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -30,6 +30,7 @@ use crate::runtime::blocking;
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::shortage;
 use crate::sys::Handle;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
@@ -66,6 +67,10 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
+        if self.resource().may_linger() {
+            // An accepted socket inherits it.
+            resource.note_linger();
+        }
         let link = self
             .link
             .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
@@ -130,22 +135,41 @@ impl Fd {
         }
     }
 
-    /// An operation that moves nothing: it waits for nobody, and fails only when closed.
-    #[cold]
-    pub(crate) fn poll_at_once<R>(
+    /// One operation of a poller, which has no future to hold the direction between two polls: it
+    /// waits while an operation holds it, and else parks without holding it.
+    pub(crate) fn poll_unheld<R>(
         &self,
+        direction: Direction,
         cx: &Context<'_>,
-        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        if self.is_closed() {
-            return Poll::Ready(Err(Failure::Refused(Refusal::Closed)));
+        let resource = self.link.carried();
+        if let Err(refusal) = self.link.check(direction) {
+            drop(resource.take_poller(direction));
+            return Poll::Ready(Err(Failure::Refused(refusal)));
         }
-        if !context::may_go_on() {
-            cx.waker().wake_by_ref();
+        if self.poll_release(direction, cx).is_pending() {
             return Poll::Pending;
         }
-        context::charge(0);
-        Poll::Ready(attempt(self).map_err(Failure::System))
+        let mut hold = Hold::Free;
+        let polled = self.poll_step(direction, &mut hold, cx, attempt);
+        resource.release(direction, &mut hold);
+        if polled.is_pending() {
+            resource.keep_poller(direction, cx.waker());
+        }
+        polled
+    }
+
+    /// Waits until no operation holds the direction. The last poller wins: an earlier one's waker
+    /// goes.
+    pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
+        let resource = self.link.carried();
+        drop(resource.take_poller(direction));
+        if self.is_closed() || !resource.is_held(direction) {
+            return Poll::Ready(());
+        }
+        resource.keep_poller(direction, cx.waker());
+        Poll::Pending
     }
 
     /// Whether an operation that holds the direction may try at once.
@@ -154,12 +178,23 @@ impl Fd {
         self.link.may_try(direction) && context::may_go_on()
     }
 
+    /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
+    /// and yields in its turn, or a loop of such would run for ever.
+    pub(crate) fn poll_nothing<T: Default>(&self, cx: &Context<'_>) -> Poll<T> {
+        if !context::may_go_on() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        context::charge(0);
+        Poll::Ready(T::default())
+    }
+
     /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
     /// against waiting, and the waker is our own machine's: what an operation most often finds.
     #[inline]
     pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let resource = self.link.carried();
-        if !self.link.must_wait(direction) || resource.is_held(direction) {
+        if !self.link.must_wait(direction) || !resource.is_free(direction) {
             return false;
         }
         let Some(parked) = context::own_untraced(self.link.home(), waker) else {
@@ -244,6 +279,11 @@ impl Fd {
         if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
+    }
+
+    /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.link.short_means_drained()
     }
 
     /// One read.
@@ -352,15 +392,21 @@ impl Fd {
         if self.is_closed() {
             return Err(Failure::Refused(Refusal::Closed));
         }
-        // While the socket can still tell: errors of other handles will want to name it.
-        if self.link.handles() > 2 {
-            self.learn_endpoints();
-        }
-        if let Some(fd) = self.detach() {
-            let lingers = self.link.carried().may_linger() && lingers(&fd);
-            close_fd(fd, lingers);
-        }
+        // While the socket can still tell: later errors will want to name it.
+        self.learn_endpoints();
+        self.shut();
         Ok(())
+    }
+
+    fn shut(&self) {
+        let resource = self.link.carried();
+        // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
+        drop(resource.attach(None));
+        match self.detach() {
+            Some(fd) if resource.may_linger() => close_fd(fd),
+            closed => drop(closed),
+        }
+        shortage::descriptor_closed();
     }
 
     /// Takes the socket out of the runtime; the other handles find it closed.
@@ -372,12 +418,8 @@ impl Fd {
 
     /// Deregisters, and wakes whoever is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
-        let resource = self.link.carried();
-        let places = [Place::Read, Place::Write, Place::HangUp];
-        let wakers: Vec<Waker> = places
-            .into_iter()
-            .flat_map(|place| resource.take_wakers(place))
-            .collect();
+        let mut wakers = Vec::new();
+        self.link.carried().take_all_wakers(&mut wakers);
         if let Err(error) = self.link.close(source) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
@@ -422,6 +464,16 @@ impl Fd {
         f(&self.socket()).map_err(Failure::System)
     }
 
+    /// Lends the descriptor itself; a close that comes meanwhile is put off until it is back.
+    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
+        if self.is_closed() {
+            return Err(Failure::Refused(Refusal::Closed));
+        }
+        self.resource().note_linger();
+        let lent = self.resource().handle.with(f, close_fd);
+        lent.ok_or(Failure::Refused(Refusal::Closed))
+    }
+
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
         let endpoints = &self.resource().endpoints;
@@ -452,15 +504,12 @@ impl Fd {
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
         let call = match op {
             "set" => "setsockopt",
+            "get" => "getsockopt",
             op => op,
-        };
-        let cause = match failure {
-            Failure::Refused(refusal) => Cause::from(refusal),
-            Failure::System(error) => Cause::system(call, error),
         };
         OpError {
             written,
-            ..self.name_error(op, cause)
+            ..self.name_error(op, failure.cause(call))
         }
         .into()
     }
@@ -474,7 +523,7 @@ impl Fd {
     fn name_error(&self, op: &'static str, cause: Cause) -> OpError {
         let (source, addr) = match op {
             // A listener has one end, and Go names that as the address.
-            "accept" | "set" => (None, self.endpoint(End::Local)),
+            "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
             _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
         };
         OpError {
@@ -493,7 +542,7 @@ impl Drop for Fd {
     fn drop(&mut self) {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
-            let _ = self.close();
+            self.shut();
         }
     }
 }
@@ -511,9 +560,18 @@ fn lingers(fd: &OwnedFd) -> bool {
     matches!(linger, Ok(Some(wait)) if !wait.is_zero())
 }
 
-fn close_fd(fd: OwnedFd, lingers: bool) {
-    if lingers {
-        // A lingering close blocks even on a non-blocking socket: not in the loop.
+impl Failure {
+    pub(crate) fn cause(self, call: &'static str) -> Cause {
+        match self {
+            Failure::Refused(refusal) => Cause::from(refusal),
+            Failure::System(error) => Cause::system(call, error),
+        }
+    }
+}
+
+/// A lingering close blocks even on a non-blocking socket: not in the loop.
+fn close_fd(fd: OwnedFd) {
+    if lingers(&fd) {
         blocking::run(Box::new(move || drop(fd)));
     }
 }
@@ -522,19 +580,10 @@ fn close_fd(fd: OwnedFd, lingers: bool) {
 pub(crate) trait Kind: Copy {
     fn name(self) -> &'static str;
     fn direction(self) -> Direction;
-    /// Whether it has anything to wait for: a read of no bytes has not.
-    fn may_wait(self) -> bool {
-        true
-    }
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct Reading;
-/// Reading into a buffer, which has room or has none.
-#[derive(Clone, Copy)]
-pub(crate) struct ReadingInto {
-    pub(crate) room: bool,
-}
 #[derive(Clone, Copy)]
 pub(crate) struct Writing;
 #[derive(Clone, Copy)]
@@ -548,18 +597,6 @@ impl Kind for Reading {
     }
     fn direction(self) -> Direction {
         Direction::Read
-    }
-}
-
-impl Kind for ReadingInto {
-    fn name(self) -> &'static str {
-        "read"
-    }
-    fn direction(self) -> Direction {
-        Direction::Read
-    }
-    fn may_wait(self) -> bool {
-        self.room
     }
 }
 
@@ -639,12 +676,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (kind, fd) = (this.kind, this.fd);
-        let polled = if kind.may_wait() {
-            fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt)
-        } else {
-            fd.poll_at_once(cx, &mut this.attempt)
-        };
-        match polled {
+        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
             Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),

@@ -7,17 +7,19 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::addr::{ToAddr, unmapped};
+use super::dial::{Asked, Control};
 use super::error::{Cause, OpError};
+use super::family;
 use super::fd::{Accepting, Fd, Op};
 use super::options;
-use super::resolve::{self, Purpose};
+use super::resolve::{self, Purpose, Resolution, Resolver};
 use super::stream::Stream;
 use super::tcp::{Tcp, TcpListener, TcpStream};
 use crate::endpoints::{Addr, End, Network};
@@ -28,9 +30,12 @@ use crate::sys;
 /// How to listen: Go's `net.ListenConfig`.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    network: Network,
+    network: Asked,
     backlog: Option<u32>,
     reuse_port: bool,
+    only_v6: Option<bool>,
+    control: Option<Control>,
+    resolver: Option<Resolver>,
 }
 
 impl Default for ListenConfig {
@@ -45,10 +50,21 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: Network::Tcp,
+            network: Asked::Known(Network::Tcp),
             backlog: None,
             reuse_port: false,
+            only_v6: None,
+            control: None,
+            resolver: None,
         }
+    }
+
+    /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of
+    /// [`bind`](ListenConfig::bind).
+    #[must_use]
+    pub fn network(mut self, network: &str) -> Self {
+        self.network = Asked::tcp(network);
+        self
     }
 
     /// How many connections the system keeps for us to accept; its own maximum by default.
@@ -66,6 +82,36 @@ impl ListenConfig {
         self
     }
 
+    /// Whether an IPv6 socket leaves IPv4 alone (IPV6_V6ONLY). By default it does on `tcp6`, and on
+    /// `tcp` it does not: there every address is those of both families, where the system can.
+    #[must_use]
+    pub fn only_v6(mut self, only: bool) -> Self {
+        self.only_v6 = Some(only);
+        self
+    }
+
+    /// A hook that is given the socket before it is bound, with the address that it is to be bound
+    /// to: to set options. Its error fails the bind.
+    #[must_use]
+    pub fn control(
+        mut self,
+        hook: impl Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.control = Some(Control::new(hook));
+        self
+    }
+
+    /// Looks names up in place of the system: see
+    /// [`Dialer::resolver`](crate::Dialer::resolver).
+    #[must_use]
+    pub fn resolver(
+        mut self,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolver = Some(Resolver::new(look_up));
+        self
+    }
+
     /// Listens on `addr`; port 0 takes a free one, which [`Listener::local_addr`] tells.
     ///
     /// # Errors
@@ -78,21 +124,37 @@ impl ListenConfig {
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
         let target = addr.to_addr();
         let name = Addr::from(target.clone());
-        let resolved = resolve::resolve(self.network, target, Purpose::Listen).await;
-        let addresses = resolved.map_err(|cause| self.error(name.clone(), cause))?;
+        let network = match self.network.network() {
+            Ok(network) => network,
+            Err(cause) => return Err(self.error(name, cause)),
+        };
+        let resolution = Resolution {
+            network: self.only_network(network),
+            purpose: Purpose::Listen,
+            resolver: self.resolver.as_ref(),
+            scope: None,
+        };
+        let resolved = resolution.addresses(target.clone()).await;
+        let addresses = resolved.map_err(|cause| self.error(name, cause))?;
         // Go listens on the first that is found, IPv4 preferred.
         let first = addresses.iter().find(|address| address.is_ipv4());
-        let Some(&address) = first.or(addresses.first()) else {
-            let none = io::Error::new(io::ErrorKind::NotFound, "no suitable address found");
-            return Err(self.error(name, Cause::Other(none)));
-        };
-        let fd = self
-            .listen(address)
-            .map_err(|cause| self.error(Addr::Socket(address), cause))?;
+        let address = *first.unwrap_or(&addresses[0]);
+        let fd = self.listen(network, address).map_err(|cause| {
+            let asked = resolve::asked_for(&target, address);
+            self.error(asked, cause)
+        })?;
         Ok(Listener {
             fd,
             kind: PhantomData,
         })
+    }
+
+    /// Who wants IPv6 alone has no use for other addresses.
+    fn only_network(&self, network: Network) -> Network {
+        match (network, self.only_v6) {
+            (Network::Tcp, Some(true)) => Network::Tcp6,
+            _ => network,
+        }
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
@@ -107,26 +169,29 @@ impl ListenConfig {
         .into()
     }
 
-    fn listen(&self, address: SocketAddr) -> Result<Fd, Cause> {
+    fn listen(&self, network: Network, address: SocketAddr) -> Result<Fd, Cause> {
+        let (address, only_v6) = family::to_bind(network, address, self.only_v6);
         let call = |name| move |error| Cause::system(name, error);
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            None,
-        )
-        .map_err(call("socket"))?;
+        let socket = sys::socket(Domain::for_address(address), Type::STREAM);
+        let socket = socket.map_err(call("socket"))?;
         let set = call("setsockopt");
+        if let Some(only) = only_v6 {
+            socket.set_only_v6(only).map_err(set)?;
+        }
         socket.set_reuse_address(true).map_err(set)?;
         if self.reuse_port {
             socket.set_reuse_port(true).map_err(set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
         options::set_tcp_defaults(&SockRef::from(&socket)).map_err(set)?;
+        if let Some(control) = &self.control {
+            control.call(socket.as_fd(), address)?;
+        }
         socket.bind(&address.into()).map_err(call("bind"))?;
         let backlog = self.backlog.unwrap_or_else(options::most_backlog);
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         socket.listen(backlog).map_err(call("listen"))?;
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
+        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
         let fd = context::with("listening", open).map_err(call("epoll_ctl"))?;
         fd.endpoint(End::Local);
         Ok(fd)
@@ -152,25 +217,6 @@ impl<K> Clone for Listener<K> {
 }
 
 impl Listener<Tcp> {
-    /// Takes over a listener of std's, as it is set.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a runtime.
-    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-        listener.set_nonblocking(true)?;
-        let open = |scheduler: &_| Fd::open(scheduler, listener.into(), Network::Tcp);
-        let fd = context::with("TcpListener::from_std", open)?;
-        Ok(Listener {
-            fd,
-            kind: PhantomData,
-        })
-    }
-
     /// Waits for a connection, and says from where it comes.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
@@ -212,6 +258,13 @@ impl Listener<Tcp> {
 }
 
 impl<K> Listener<K> {
+    pub(super) fn new(fd: Fd) -> Self {
+        Listener {
+            fd,
+            kind: PhantomData,
+        }
+    }
+
     /// When accepting fails with a timeout; `None` for never. See
     /// [`Stream::set_read_deadline`].
     ///
@@ -229,8 +282,18 @@ impl<K> Listener<K> {
     ///
     /// Closed already.
     pub fn close(&self) -> io::Result<()> {
-        let closed = self.fd.close();
-        closed.map_err(|failure| self.fd.error("close", failure, 0))
+        self.fd.close().map_err(|_closed_already| {
+            // A listener has one end, and Go names that as the address.
+            let error = OpError {
+                op: "close",
+                net: self.fd.network().name(),
+                source: None,
+                addr: self.fd.endpoint(End::Local),
+                written: 0,
+                cause: Cause::Closed,
+            };
+            error.into()
+        })
     }
 }
 
@@ -246,7 +309,7 @@ impl<K> fmt::Debug for Listener<K> {
 }
 
 /// One connection; those that the peer gave up meanwhile are passed over.
-fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
+pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
     loop {
         match sys::accept(socket) {
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}

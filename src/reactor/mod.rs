@@ -14,6 +14,7 @@
 //!      └──────────────────────────── out: Vec<W> ◄─────────────┴──────────────────┘
 //! ```
 
+mod alarm;
 mod clock;
 mod core;
 mod descriptor;

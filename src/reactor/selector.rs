@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mio::event::Source;
 
+use super::alarm::Alarm;
 use super::descriptor::Readiness;
 
 /// Names a registered source to the selector: a slot and a generation.
@@ -139,7 +140,7 @@ pub trait Selector {
 pub struct MioSelector {
     poll: mio::Poll,
     events: mio::Events,
-    waker: Arc<mio::Waker>,
+    alarm: Alarm,
     /// The last harvest filled the buffer.
     overflowed: bool,
 }
@@ -161,11 +162,11 @@ impl MioSelector {
     /// The system's, when descriptors or memory ran out.
     pub fn new() -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), BREAK)?);
+        let alarm = Alarm::new(&poll, BREAK)?;
         Ok(MioSelector {
             poll,
             events: mio::Events::with_capacity(CAPACITY),
-            waker,
+            alarm,
             overflowed: false,
         })
     }
@@ -186,6 +187,11 @@ impl MioSelector {
             Err(error) => return Err(error),
         }
         self.overflowed = self.events.iter().count() >= self.events.capacity();
+        if cfg!(mio_unsupported_force_poll_poll)
+            && self.events.iter().any(|event| event.token() == BREAK)
+        {
+            self.alarm.heard();
+        }
         Ok(if self.overflowed {
             Harvest::Partial
         } else {
@@ -200,12 +206,6 @@ impl MioSelector {
             token: Token(event.token().0),
             readiness: readiness(event),
         })
-    }
-}
-
-impl Break for mio::Waker {
-    fn break_netpoll(&self) -> io::Result<()> {
-        self.wake()
     }
 }
 
@@ -300,7 +300,7 @@ impl Selector for MioSelector {
     }
 
     fn breaker(&self) -> Arc<dyn Break> {
-        self.waker.clone()
+        self.alarm.breaker()
     }
 
     fn traits(&self) -> Traits {

@@ -8,8 +8,9 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
+//! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
-//! | `resource.rs` | what a descriptor carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -18,8 +19,10 @@ mod handle;
 mod join;
 pub(crate) mod lent;
 mod machine;
+mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
+pub(crate) mod shortage;
 pub(crate) mod sleeper;
 mod waker;
 

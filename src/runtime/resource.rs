@@ -12,87 +12,29 @@
 //! | Granted(t) | ticket t has it, and has not been polled since | `release` with a queue | Held by `acquire` of t; on to the next by `forget` of t |
 //!
 //! First come, first served. Illegal: releasing what one does not hold.
+//!
+//! # The poller, one for each direction
+//!
+//! Who calls `poll_read` or `poll_write` has no future of ours to hold the lock between two calls,
+//! or to give it up when dropped. So a poller never holds it while it waits: it leaves its waker.
+//!
+//! | state | meaning | who moves it there | on to |
+//! |---|---|---|---|
+//! | None | no poller waits | `take_poller` | Waiting |
+//! | Waiting | its waker is kept | `keep_poller`, after a try without luck or a lock that was held | Waiting with another waker by `keep_poller`: the last wins; None when an operation takes the direction over or gives it back, at a close, or when the poller is done |
+//!
+//! Readiness and deadlines find a poller in the descriptor's parking place, if its direction was
+//! free; whoever takes the place over wakes it, so that it comes back and finds the lock held.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::task::Waker;
 
-use super::machine::MachineId;
+pub(crate) use super::parked::{Parked, Place, Who};
 use crate::endpoints::Endpoints;
-use crate::reactor::{Direction, Token};
+use crate::reactor::Direction;
 use crate::sys::Handle;
-
-/// What is parked on a descriptor: a machine's id, or the note that a waker is kept beside it.
-///
-/// One word: the top bit tells the two apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parked(NonZeroU64);
-
-const FOREIGN: u64 = 1 << 63;
-const PLACE_SHIFT: u32 = 61;
-const TOKEN_MASK: u64 = (1 << PLACE_SHIFT) - 1;
-
-/// Which of a descriptor's places a foreign waker waits in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Read = 0,
-    Write = 1,
-    HangUp = 2,
-}
-
-impl From<Direction> for Place {
-    fn from(direction: Direction) -> Place {
-        match direction {
-            Direction::Read => Place::Read,
-            Direction::Write => Place::Write,
-        }
-    }
-}
-
-/// A [`Parked`] taken apart.
-pub(crate) enum Who {
-    Machine(MachineId),
-    Foreign { token_bits: u64, place: Place },
-}
-
-impl Parked {
-    #[inline]
-    pub(crate) fn machine(id: MachineId) -> Self {
-        Parked(id.bits())
-    }
-
-    pub(crate) fn foreign(token: Token, place: Place) -> Self {
-        let bits = FOREIGN | (place as u64) << PLACE_SHIFT | Self::token_bits(token);
-        Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
-    }
-
-    /// As much of a token as fits: the slot, and the generation less its top three bits.
-    pub(crate) fn token_bits(token: Token) -> u64 {
-        token.0 as u64 & TOKEN_MASK
-    }
-
-    /// The slot in what is kept of a token.
-    pub(crate) fn slot(token_bits: u64) -> usize {
-        Token(token_bits as usize).slot()
-    }
-
-    #[inline]
-    pub(crate) fn who(self) -> Who {
-        let bits = self.0.get();
-        if bits & FOREIGN == 0 {
-            return Who::Machine(MachineId::from_bits(self.0));
-        }
-        Who::Foreign {
-            token_bits: bits & TOKEN_MASK,
-            place: match bits >> PLACE_SHIFT & 3 {
-                0 => Place::Read,
-                1 => Place::Write,
-                _ => Place::HangUp,
-            },
-        }
-    }
-}
 
 /// How far an operation is with its direction's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,15 +51,19 @@ pub(crate) struct Extra {
     wakers: [Option<Waker>; 2],
     /// Those who wait for the peer to go.
     hung_up: Vec<(u32, Waker)>,
+    /// The pollers that wait, by direction.
+    pollers: [Option<Waker>; 2],
     queues: [VecDeque<(u32, Waker)>; 2],
     granted: [Option<u32>; 2],
     tickets: u32,
+    /// What ends with the socket.
+    attached: Option<Box<dyn Any>>,
 }
 
 pub(crate) struct Resource {
     pub(crate) handle: Handle,
     pub(crate) endpoints: Endpoints,
-    /// One bit a direction: held; one more: somebody is queued.
+    /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
     /// Somebody set a linger, or had the descriptor in hand and may have.
     may_linger: Cell<bool>,
@@ -130,6 +76,10 @@ const fn held_bit(direction: Direction) -> u8 {
 
 const fn queued_bit(direction: Direction) -> u8 {
     4 << direction as u8
+}
+
+const fn poller_bit(direction: Direction) -> u8 {
+    16 << direction as u8
 }
 
 impl Resource {
@@ -156,6 +106,15 @@ impl Resource {
         self.may_linger.set(true);
     }
 
+    /// Keeps what is to be dropped when the socket is closed, such as a Unix listener's path; what
+    /// was kept before comes back.
+    pub(crate) fn attach(&self, attached: Option<Box<dyn Any>>) -> Option<Box<dyn Any>> {
+        if attached.is_none() && self.extra.get().is_none() {
+            return None;
+        }
+        std::mem::replace(&mut self.extra().borrow_mut().attached, attached)
+    }
+
     // ---- the lock ----
 
     /// Takes the direction, or queues for it. True once it is held.
@@ -163,7 +122,7 @@ impl Resource {
     pub(crate) fn acquire(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
         match hold {
             Hold::Held => true,
-            Hold::Free if self.locks.get() & held_bit(direction) == 0 => {
+            Hold::Free if self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0 => {
                 self.locks.set(self.locks.get() | held_bit(direction));
                 *hold = Hold::Held;
                 true
@@ -172,7 +131,13 @@ impl Resource {
         }
     }
 
-    /// Takes a direction that is free: see [`Resource::is_held`].
+    /// Whether no operation has the direction, and no poller waits for it.
+    #[inline]
+    pub(crate) fn is_free(&self, direction: Direction) -> bool {
+        self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0
+    }
+
+    /// Takes a direction that is free: see [`Resource::is_free`].
     #[inline]
     pub(crate) fn hold(&self, direction: Direction) {
         self.locks.set(self.locks.get() | held_bit(direction));
@@ -181,6 +146,9 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        if *hold == Hold::Free && !self.is_held(direction) {
+            return self.take_over(direction, hold);
+        }
         // Cloned out of the borrow: a waker's clone may run anything.
         let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
@@ -188,6 +156,7 @@ impl Resource {
             Hold::Queued(ticket) if extra.granted[direction as usize] == Some(ticket) => {
                 extra.granted[direction as usize] = None;
                 *hold = Hold::Held;
+                drop(extra);
                 return true;
             }
             Hold::Queued(ticket) => {
@@ -209,12 +178,23 @@ impl Resource {
         false
     }
 
+    /// Takes a direction that only a poller waits on: it will come back, and find it held.
+    fn take_over(&self, direction: Direction, hold: &mut Hold) -> bool {
+        // First, for dropping or waking a waker may run anything.
+        self.locks.set(self.locks.get() | held_bit(direction));
+        *hold = Hold::Held;
+        if let Some(poller) = self.take_poller_and(direction, true) {
+            poller.wake();
+        }
+        true
+    }
+
     /// Gives the direction back, to whoever queued first.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, hold: &mut Hold) {
         debug_assert_eq!(*hold, Hold::Held, "released a lock that was not held");
         *hold = Hold::Free;
-        if self.locks.get() & queued_bit(direction) == 0 {
+        if self.locks.get() & (queued_bit(direction) | poller_bit(direction)) == 0 {
             self.locks.set(self.locks.get() & !held_bit(direction));
         } else {
             self.pass_on(direction);
@@ -231,9 +211,12 @@ impl Resource {
         }
         extra.granted[direction as usize] = next.as_ref().map(|(ticket, _)| *ticket);
         drop(extra);
-        match next {
-            Some((_, waker)) => waker.wake(),
-            None => self.locks.set(self.locks.get() & !held_bit(direction)),
+        if let Some((_, waker)) = next {
+            return waker.wake();
+        }
+        self.locks.set(self.locks.get() & !held_bit(direction));
+        if let Some(poller) = self.take_poller(direction) {
+            poller.wake();
         }
     }
 
@@ -266,6 +249,39 @@ impl Resource {
         self.locks.get() & held_bit(direction) != 0
     }
 
+    // ---- the poller ----
+
+    /// Keeps a poller's waker until its direction can be tried again.
+    pub(crate) fn keep_poller(&self, direction: Direction, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.extra().borrow_mut().pollers[direction as usize].replace(waker);
+        self.locks.set(self.locks.get() | poller_bit(direction));
+        drop(old);
+    }
+
+    /// Takes the poller's waker out, to be woken or dropped.
+    #[inline]
+    pub(crate) fn take_poller(&self, direction: Direction) -> Option<Waker> {
+        if self.locks.get() & poller_bit(direction) == 0 {
+            return None;
+        }
+        self.take_poller_and(direction, !self.is_held(direction))
+    }
+
+    /// While no operation has the direction (`free`), a waker parked there is the poller's as well.
+    fn take_poller_and(&self, direction: Direction, free: bool) -> Option<Waker> {
+        self.locks.set(self.locks.get() & !poller_bit(direction));
+        let mut extra = self.extra().borrow_mut();
+        let poller = extra.pollers[direction as usize].take();
+        let parked = match free {
+            true => extra.wakers[direction as usize].take(),
+            false => None,
+        };
+        drop(extra);
+        drop(parked);
+        poller
+    }
+
     // ---- foreign wakers ----
 
     /// Keeps a waker for a place; the one it replaces is dropped.
@@ -290,10 +306,14 @@ impl Resource {
         }
     }
 
-    /// Takes out everybody, whatever they wait for, at the runtime's end.
+    /// Takes out everybody, whatever they wait for, at the end; those in the queue follow by
+    /// themselves.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
         for place in [Place::Read, Place::Write, Place::HangUp] {
             out.extend(self.take_wakers(place));
+        }
+        for direction in [Direction::Read, Direction::Write] {
+            out.extend(self.take_poller(direction));
         }
     }
 
@@ -340,7 +360,15 @@ impl Resource {
         };
         let extra = extra.borrow();
         let queued: usize = extra.queues.iter().map(VecDeque::len).sum();
-        // The first of them is counted as parked.
-        queued + extra.hung_up.len().saturating_sub(1)
+        // A poller whose direction is free is in the parking place, and counted there.
+        let held =
+            |direction| self.is_held(direction) && extra.pollers[direction as usize].is_some();
+        let both = [Direction::Read, Direction::Write];
+        let pollers = both
+            .into_iter()
+            .filter(|&direction| held(direction))
+            .count();
+        // The first of those who wait for a hang-up is counted as parked.
+        queued + extra.hung_up.len().saturating_sub(1) + pollers
     }
 }

@@ -13,8 +13,11 @@ mod read_with;
 mod write;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::fd::{Failure, Fd};
@@ -85,6 +88,16 @@ impl<K> Stream<K> {
         self.fd.set_deadline(Direction::Write, when)
     }
 
+    /// The operation, unless it is on no bytes: that waits for nothing, as in Go.
+    #[inline]
+    fn unless<O>(&self, nothing: bool, operation: O) -> Unless<'_, O> {
+        Unless {
+            fd: &self.fd,
+            nothing,
+            operation,
+        }
+    }
+
     #[cold]
     pub(super) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         match failure {
@@ -105,5 +118,25 @@ impl<K> fmt::Debug for Stream<K> {
             }
         }
         debug.field("closed", &self.fd.is_closed()).finish()
+    }
+}
+
+/// See [`Stream::unless`].
+struct Unless<'a, O> {
+    fd: &'a Fd,
+    nothing: bool,
+    operation: O,
+}
+
+impl<T: Default, O: Future<Output = io::Result<T>> + Unpin> Future for Unless<'_, O> {
+    type Output = io::Result<T>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.nothing && !this.fd.is_closed() {
+            return this.fd.poll_nothing(cx).map(Ok);
+        }
+        Pin::new(&mut this.operation).poll(cx)
     }
 }

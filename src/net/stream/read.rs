@@ -10,11 +10,38 @@ use std::task::{Context, Poll};
 
 use super::Stream;
 use super::read_with::ReadWith;
-use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading, ReadingInto};
+use crate::net::fd::{Fd, MOST_AT_ONCE, Op, Reading};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::resource::Hold;
 use crate::sys;
+
+impl Fd {
+    /// One read, of no more than the system takes at once.
+    #[inline]
+    pub(in crate::net) fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let asked = buffer.len().min(MOST_AT_ONCE);
+        let got = self.receive(&mut buffer[..asked])?;
+        self.moved(Direction::Read, got, asked);
+        Ok(got)
+    }
+
+    /// As [`Fd::read_some`], into several buffers.
+    pub(in crate::net) fn read_some_vectored(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> io::Result<usize> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let got = sys::receive_vectored(&self.socket(), buffers)?;
+        // Of more buffers than the system takes at once, some are not even offered.
+        let offered = match buffers.len() {
+            0..=1024 => asked,
+            _ => MOST_AT_ONCE,
+        };
+        self.moved(Direction::Read, got, offered);
+        Ok(got)
+    }
+}
 
 impl<K> Stream<K> {
     /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
@@ -24,16 +51,9 @@ impl<K> Stream<K> {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let room = !buffer.is_empty();
-        Op::new(ReadingInto { room }, &self.fd, move |fd| {
-            if buffer.is_empty() {
-                return Ok(0);
-            }
-            let asked = buffer.len().min(MOST_AT_ONCE);
-            let got = fd.receive(&mut buffer[..asked])?;
-            fd.moved(Direction::Read, got, asked);
-            Ok(got)
-        })
+        let nothing = buffer.is_empty();
+        let read = Op::new(Reading, &self.fd, move |fd| fd.read_some(buffer));
+        self.unless(nothing, read)
     }
 
     /// Reads into several buffers, one after the other, with one system call.
@@ -45,22 +65,9 @@ impl<K> Stream<K> {
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        let room = asked > 0;
-        Op::new(ReadingInto { room }, &self.fd, move |fd| {
-            if asked == 0 {
-                return Ok(0);
-            }
-            let got = sys::receive_vectored(&fd.socket(), buffers)?;
-            // Of more buffers than the system takes at once, some are not even offered.
-            let offered = if buffers.len() <= 1024 {
-                asked
-            } else {
-                MOST_AT_ONCE
-            };
-            fd.moved(Direction::Read, got, offered);
-            Ok(got)
-        })
+        let nothing = buffers.iter().all(|buffer| buffer.is_empty());
+        let read = Op::new(Reading, &self.fd, move |fd| fd.read_some_vectored(buffers));
+        self.unless(nothing, read)
     }
 
     /// Fills the whole buffer.
@@ -116,10 +123,12 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Reading, &self.fd, move |fd| {
+        let nothing = buffer.is_empty();
+        let peek = Op::new(Reading, &self.fd, move |fd| {
             context::charge(0);
             sys::peek(&fd.socket(), buffer)
-        })
+        });
+        self.unless(nothing, peek)
     }
 
     /// Waits until a read may succeed, or would say end of file or an error.
@@ -140,12 +149,13 @@ impl<K> Stream<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let asked = buffer.len().min(MOST_AT_ONCE);
-        let tried = self.fd.try_once(Direction::Read, |fd| {
-            let got = fd.receive(&mut buffer[..asked])?;
-            fd.moved(Direction::Read, got, asked);
-            Ok(got)
-        });
+        let tried = self
+            .fd
+            .try_once(Direction::Read, |fd| match buffer.is_empty() {
+                // Asked for nothing, the system would say that it has to wait.
+                true => Ok(0),
+                false => fd.read_some(buffer),
+            });
         tried.map_err(|failure| self.error("read", failure))
     }
 }
@@ -163,24 +173,21 @@ impl Future for ReadExact<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.buffer.is_empty() {
-            let nothing = this.fd.poll_at_once(cx, |_| Ok(()));
-            return nothing.map_err(|failure| this.fd.error("read", failure, 0));
-        }
         loop {
-            let length = this
-                .buffer
-                .len()
-                .min(this.filled.saturating_add(MOST_AT_ONCE));
-            let rest = &mut this.buffer[this.filled..length];
+            let rest = &mut this.buffer[this.filled..];
+            let nothing = rest.is_empty();
             let step = this
                 .fd
-                .poll_step(Direction::Read, &mut this.hold, cx, |fd| {
-                    let got = fd.receive(rest)?;
-                    fd.moved(Direction::Read, got, rest.len());
-                    Ok(got)
+                .poll_step(Direction::Read, &mut this.hold, cx, |fd| match nothing {
+                    true => Ok(0),
+                    false => fd.read_some(rest),
                 });
             let result = match step {
+                // Nothing is asked for, so there is nothing to wait for either.
+                Poll::Pending if nothing && this.hold == Hold::Held => {
+                    this.fd.give_up(Direction::Read, &mut this.hold);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(got)) => {
                     this.filled += got;

@@ -14,6 +14,16 @@ use crate::runtime::context;
 use crate::runtime::resource::Hold;
 use crate::sys;
 
+impl Fd {
+    /// As [`Fd::send`], from several buffers.
+    pub(in crate::net) fn send_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let gone = sys::send_vectored(&self.socket(), buffers)?;
+        // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
+        self.moved(Direction::Write, gone, gone);
+        Ok(gone)
+    }
+}
+
 impl<K> Stream<K> {
     /// Writes what the kernel takes at once, waiting until it takes something: one system call.
     ///
@@ -22,7 +32,8 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Writing, &self.fd, move |fd| fd.send(bytes))
+        let write = Op::new(Writing, &self.fd, move |fd| fd.send(bytes));
+        self.unless(bytes.is_empty(), write)
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -34,12 +45,9 @@ impl<K> Stream<K> {
         &self,
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
-        Op::new(Writing, &self.fd, move |fd| {
-            let gone = sys::send_vectored(&fd.socket(), buffers)?;
-            // Not every buffer may have been offered: only EAGAIN proves that no more is taken.
-            fd.moved(Direction::Write, gone, gone);
-            Ok(gone)
-        })
+        let nothing = buffers.iter().all(|buffer| buffer.is_empty());
+        let write = Op::new(Writing, &self.fd, |fd| fd.send_vectored(buffers));
+        self.unless(nothing, write)
     }
 
     /// Writes everything: Go's `Write`. Nobody else's writes come between.
@@ -107,6 +115,11 @@ impl Future for WriteAll<'_> {
             let rest = &this.bytes[this.written..];
             let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
             let result = match step {
+                // Nothing is to go, so there is nothing to wait for either.
+                Poll::Pending if this.bytes.is_empty() && this.hold == Hold::Held => {
+                    fd.give_up(Direction::Write, &mut this.hold);
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
                     this.written += gone;

@@ -1,0 +1,111 @@
+//! A TCP proxy: whoever connects talks to the target, through us.
+//!
+//! ```text
+//! cargo run --example proxy                     # shows itself: a ping server, a proxy, a client
+//! cargo run --example proxy -- 127.0.0.1:8080 example.com:80
+//! ```
+//!
+//! Half-close is carried across, and both sides are closed in the end. On Linux the bytes never
+//! come into this process: see `net::copy`.
+
+use std::io;
+use std::time::Duration;
+
+use futures_lite::io::{AssertAsync, Cursor};
+use netpoller::net::{self, CopySink, CopySource, Relay, Serve};
+use netpoller::{Runtime, TcpListener, TcpStream, spawn, time};
+
+/// More at once are left to wait in the system's backlog.
+const MOST: usize = 10_000;
+
+fn main() -> io::Result<()> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    Runtime::new()?.block_on(async {
+        match arguments.as_slice() {
+            [] => show().await,
+            [on, target] => proxy(TcpListener::bind(on).await?, target.clone()).await,
+            _ => Err(io::Error::other(
+                "usage: proxy [LISTEN-ADDRESS TARGET-ADDRESS]",
+            )),
+        }
+    })
+}
+
+/// Row F4: between two connections.
+async fn proxy(listener: TcpListener, target: String) -> io::Result<()> {
+    log::info!("{} -> {target}", listener.local_addr()?);
+    let serve = Serve::new(listener).max_connections(MOST);
+    serve
+        .run(move |client, peer| {
+            let target = target.clone();
+            async move {
+                match between(&client, &target).await {
+                    Ok((up, down)) => log::info!("{peer}: {up} bytes up, {down} down"),
+                    Err(error) => log::warn!("{peer}: {error}"),
+                }
+            }
+        })
+        .await
+}
+
+async fn between(client: &TcpStream, target: &str) -> io::Result<(u64, u64)> {
+    let server = time::timeout(Duration::from_secs(10), TcpStream::connect(target)).await??;
+    // One side that has gone, and another that is silent: that is nobody's connection any more.
+    let relay = Relay::new().linger(Duration::from_secs(60));
+    relay.run(client, &server).await
+}
+
+/// Row F5: the same function whatever the ends are.
+async fn pass_on(from: impl CopySource, to: impl CopySink) -> io::Result<u64> {
+    net::copy(from, to).await
+}
+
+// ---- what it looks like ----
+
+async fn show() -> io::Result<()> {
+    let servers = TcpListener::bind("127.0.0.1:0").await?;
+    let target = servers.local_addr()?.to_string();
+    spawn(async move { servers.serve(ping_server).await });
+
+    let proxies = TcpListener::bind("127.0.0.1:0").await?;
+    let address = proxies.local_addr()?;
+    spawn(proxy(proxies, target));
+
+    let client = TcpStream::connect(address).await?;
+    for message in ["ping", "hello", "ping"] {
+        client.write_all(message.as_bytes()).await?;
+        let answer = client.read_with(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        log::info!("{message} -> {}", answer.await?);
+    }
+    client.close_write()?;
+    log::info!("and then {} bytes: the end", client.read(&mut [0]).await?);
+
+    let mut memory = Cursor::new(Vec::new());
+    let (reader, writer) = io::pipe()?;
+    pass_on(
+        &mut &b"from memory into a pipe"[..],
+        &mut AssertAsync::new(writer),
+    )
+    .await?;
+    pass_on(&mut AssertAsync::new(reader), &mut memory).await?;
+    let this = std::fs::File::open(file!())?;
+    let read = pass_on(&mut AssertAsync::new(this), &mut futures_lite::io::sink()).await?;
+    log::info!("{}, out of it again; and {read} bytes of a file", {
+        String::from_utf8_lossy(memory.get_ref())
+    });
+    Ok(())
+}
+
+/// Answers `ping` with `pong`, and everything else with itself.
+async fn ping_server(stream: TcpStream, _peer: std::net::SocketAddr) -> io::Result<()> {
+    let mut buffer = [0; 1024];
+    loop {
+        let got = stream.read(&mut buffer).await?;
+        match &buffer[..got] {
+            b"" => return Ok(()),
+            b"ping" => stream.write_all(b"pong").await?,
+            other => stream.write_all(other).await?,
+        }
+    }
+}

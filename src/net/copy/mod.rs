@@ -1,0 +1,102 @@
+//! Copying from one connection to another, and relaying between two.
+//!
+//! May touch: fd.rs, stream.rs, time. Mirrors Go's `io.Copy` over `net/splice_linux.go`, which is
+//! what a proxy is made of there.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `ends.rs` | what one can copy from and to |
+//! | `transfer.rs` | one direction: read, write all of it, again |
+//! | `conduit.rs` | what is in hand between a read and its writes |
+//! | `pipe.rs` | the pipes of splice(2) |
+//! | `relay.rs` | both directions |
+
+mod conduit;
+mod ends;
+mod pipe;
+mod relay;
+mod transfer;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+pub use ends::{CopyReader, CopySink, CopySource, CopyWriter};
+pub use relay::{Relay, copy_bidirectional};
+use transfer::{AtEnd, Transfer};
+
+/// Copies everything from `source` to `sink`, until end of file, and says how much it was: Go's
+/// `io.Copy`.
+///
+/// An end is `&TcpStream` or `&UnixStream`, or `&mut` anything that futures-io can read or write:
+/// a file, a pipe, memory. Between two streams of ours the bytes stay in the kernel, on Linux (by
+/// splice(2)). The sink is not closed, and may be the source: that is an echo server.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{TcpListener, TcpStream, net};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _) = listener.accept().await?;
+///
+/// net::copy(&mut &b"from memory"[..], &client).await?;
+/// client.close_write()?;
+/// net::copy(&server, &server).await?;
+/// server.close()?;
+/// let mut echoed = futures_lite::io::Cursor::new(Vec::new());
+/// assert_eq!(net::copy(&client, &mut echoed).await?, 11);
+/// assert_eq!(echoed.into_inner(), b"from memory");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
+/// Each end's deadline holds. Others may read and write between two steps, never within one: a
+/// step is a read, and the writing of all that it brought.
+///
+/// # Errors
+///
+/// Those of the end that failed. If it is a stream of ours, the [`OpError`](crate::OpError) says
+/// in `written` how much had gone to the sink by then.
+///
+/// # Cancel safety
+///
+/// Dropped while it waits for its source, it loses nothing. Dropped while it waits for its sink,
+/// it loses what it had read and not yet written, up to a pipe full (64 KiB).
+pub fn copy<R: CopySource, W: CopySink>(
+    source: R,
+    sink: W,
+) -> impl Future<Output = io::Result<u64>> {
+    Copy {
+        source,
+        sink,
+        transfer: Transfer::new(AtEnd::Flush),
+    }
+}
+
+/// [`copy`] under way.
+struct Copy<R: CopySource, W: CopySink> {
+    source: R,
+    sink: W,
+    transfer: Transfer,
+}
+
+impl<R: CopySource, W: CopySink> Future for Copy<R, W> {
+    type Output = io::Result<u64>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (reader, writer) = (this.source.reader(), this.sink.writer());
+        let polled = this.transfer.poll(reader, writer, cx);
+        polled.map_ok(|()| this.transfer.written())
+    }
+}
+
+impl<R: CopySource, W: CopySink> Drop for Copy<R, W> {
+    fn drop(&mut self) {
+        self.transfer
+            .give_up(self.source.reader(), self.sink.writer());
+    }
+}

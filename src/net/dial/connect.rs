@@ -1,0 +1,123 @@
+//! Connecting to one address.
+//!
+//! May touch: fd.rs, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
+//! (`net/sock_posix.go`) and the loop of `doDialTCPProto` (`net/tcpsock_posix.go`).
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{Dial, OpError};
+use crate::endpoints::{Addr, End};
+use crate::net::error::Cause;
+use crate::net::family;
+use crate::net::fd::{Connecting, Fd, Op};
+use crate::net::options;
+use crate::runtime::context;
+use crate::sys;
+
+/// How often a dial is repeated that went wrong by the system's own choice of a port.
+const MORE_TRIES: usize = 2;
+
+fn call(name: &'static str) -> impl Fn(io::Error) -> Cause {
+    move |error| Cause::system(name, error)
+}
+
+impl Dial<'_> {
+    /// Connects. The system chooses the local port, and may choose badly: the very port that is
+    /// dialled, where nobody listens, so that the socket connects to itself (legal TCP, and never
+    /// meant); or one that is taken. Then it is asked again.
+    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
+        let address = family::to_dial(address);
+        let port_is_given = self.dialer.local.is_some_and(|local| local.port() != 0);
+        for _ in 0..MORE_TRIES {
+            let connected = self.connect_once(address).await;
+            let again = match &connected {
+                Ok(fd) => fd.endpoint(End::Local) == Some(Addr::Socket(address)),
+                Err(cause) => is_address_not_available(cause),
+            };
+            if !again || port_is_given {
+                return connected;
+            }
+        }
+        self.connect_once(address).await
+    }
+
+    async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
+        let socket = self.prepare(address)?;
+        let under_way = match socket.connect(&address.into()) {
+            Ok(()) => false,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EISCONN) => false,
+                Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => true,
+                _ => return Err(Cause::system("connect", error)),
+            },
+        };
+        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
+        let fd = context::with("dialling", open).map_err(call("netpoll"))?;
+        if under_way {
+            let connected = Op::new(Connecting, &fd, is_connected).await;
+            // The dial has names of its own to add; only the cause is wanted.
+            connected.map_err(|error| match error.downcast::<OpError>() {
+                Ok(error) => error.cause,
+                Err(error) => Cause::system("connect", error),
+            })?;
+        }
+        let peer = Addr::Socket(address);
+        fd.resource().endpoints.set(End::Peer, peer);
+        Ok(fd)
+    }
+
+    /// A socket with its options, shown to the hook, and bound if that was asked for.
+    fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
+        let socket = sys::socket(Domain::for_address(address), Type::STREAM);
+        let socket = socket.map_err(call("socket"))?;
+        let set = call("setsockopt");
+        socket.set_tcp_nodelay(true).map_err(&set)?;
+        options::set_keepalive(&SockRef::from(&socket), self.dialer.keepalive).map_err(&set)?;
+        if let Some(control) = &self.dialer.control {
+            control.call(socket.as_fd(), address)?;
+        }
+        if let Some(local) = self.dialer.local {
+            let local = in_family_of(address, local);
+            socket.bind(&local.into()).map_err(call("bind"))?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Whether a connect that was under way has ended, and how. Readiness alone says nothing: the
+/// selector may wake us without a reason, and a socket that is not connected yet has no error.
+fn is_connected(fd: &Fd) -> io::Result<()> {
+    let socket = fd.socket();
+    match socket.take_error()? {
+        Some(error) => match error.raw_os_error() {
+            Some(libc::EISCONN) => Ok(()),
+            Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            _ => Err(error),
+        },
+        None if socket.peer_addr().is_ok() => Ok(()),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// "Any address" has one spelling in each family.
+fn in_family_of(peer: SocketAddr, local: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V4(_) if local.ip().is_unspecified() => {
+            (Ipv4Addr::UNSPECIFIED, local.port()).into()
+        }
+        SocketAddr::V6(_) if local.ip().is_unspecified() => {
+            (Ipv6Addr::UNSPECIFIED, local.port()).into()
+        }
+        _ => local,
+    }
+}
+
+fn is_address_not_available(cause: &Cause) -> bool {
+    matches!(cause, Cause::System { error, .. } if error.raw_os_error() == Some(libc::EADDRNOTAVAIL))
+}

@@ -1,0 +1,157 @@
+//! Several addresses: one family against the other, and within a family one after the other.
+//!
+//! May touch: connect.rs, the cancel scopes. Mirrors Go's `dialParallel`, `dialSerial` and
+//! `partialDeadline`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::{Dial, OpError};
+use crate::cancel;
+use crate::net::error::Cause;
+use crate::net::fd::Fd;
+use crate::time;
+
+/// All that went wrong; the first is the one to show.
+pub(super) type Failed = Vec<OpError>;
+
+/// Dials the addresses until one connects. What else was under way is closed on return.
+pub(super) async fn race(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Failed> {
+    let (primaries, fallbacks): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
+        .iter()
+        .partition(|address| address.is_ipv4() == addresses[0].is_ipv4());
+    if fallbacks.is_empty() {
+        return one_by_one(dial, &primaries).await;
+    }
+    let primary = pin!(one_by_one(dial, &primaries));
+    let fallback = pin!(one_by_one(dial, &fallbacks));
+    let (mut primary, mut fallback) = (Racer::new(primary), Racer::new(fallback));
+    let mut head_start = Some(time::sleep(dial.dialer.fallback_delay));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(fd) = primary.poll(cx) {
+            return Poll::Ready(Ok(fd));
+        }
+        if let (Some(start), None) = (&mut head_start, &primary.failed) {
+            if Pin::new(start).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            log::debug!("dial: no answer from {primaries:?} yet, trying {fallbacks:?} too");
+        }
+        head_start = None;
+        if let Poll::Ready(fd) = fallback.poll(cx) {
+            return Poll::Ready(Ok(fd));
+        }
+        match (&mut primary.failed, &mut fallback.failed) {
+            (Some(first), Some(second)) => {
+                first.append(second);
+                Poll::Ready(Err(std::mem::take(first)))
+            }
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// One side of the race.
+struct Racer<'a, F> {
+    run: Pin<&'a mut F>,
+    failed: Option<Failed>,
+}
+
+impl<'a, F: Future<Output = Result<Fd, Failed>>> Racer<'a, F> {
+    fn new(run: Pin<&'a mut F>) -> Self {
+        Racer { run, failed: None }
+    }
+
+    /// Ready when it has won. One that has failed waits for ever.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fd> {
+        if self.failed.is_some() {
+            return Poll::Pending;
+        }
+        match self.run.as_mut().poll(cx) {
+            Poll::Ready(Ok(fd)) => Poll::Ready(fd),
+            Poll::Ready(Err(failed)) => {
+                self.failed = Some(failed);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// One address after the other. The first error is the one that counts, unless the scope ends: then
+/// nothing else is tried, and that is the error.
+async fn one_by_one(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Failed> {
+    let mut failed = Failed::new();
+    for (done, &address) in addresses.iter().enumerate() {
+        let ended = dial.scope.as_ref().and_then(|scope| scope.err());
+        if let Some(ended) = ended {
+            failed.insert(0, dial.error(address, ended.into()));
+            break;
+        }
+        match within_a_share(dial, address, addresses.len() - done).await {
+            Ok(fd) => return Ok(fd),
+            Err(cause @ Cause::Canceled) => {
+                failed.insert(0, dial.error(address, cause));
+                break;
+            }
+            Err(cause) => failed.push(dial.error(address, cause)),
+        }
+    }
+    Err(failed)
+}
+
+/// One address, in its share of the time; `remaining` counts it too.
+async fn within_a_share(
+    dial: &Dial<'_>,
+    address: SocketAddr,
+    remaining: usize,
+) -> Result<Fd, Cause> {
+    let Some(scope) = &dial.scope else {
+        return dial.connect(address).await;
+    };
+    let connected = match scope.deadline() {
+        Some(deadline) if remaining > 1 => {
+            let share = share(cancel::clock(), deadline, remaining);
+            let scope = scope.with_deadline(share);
+            scope.run(dial.connect(address)).await
+        }
+        _ => scope.run(dial.connect(address)).await,
+    };
+    connected.unwrap_or_else(|ended| Err(ended.into()))
+}
+
+/// When an attempt is given up for the next: an equal part of what is left, but at the cost of
+/// those at the end not less than two seconds.
+fn share(now: Instant, deadline: Instant, remaining: usize) -> Instant {
+    const SANE: Duration = Duration::from_secs(2);
+    let left = deadline.saturating_duration_since(now);
+    let part = left / u32::try_from(remaining).unwrap_or(u32::MAX);
+    now + part.max(SANE.min(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_shared_as_go_shares_it() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        for (left, remaining, part) in [
+            (seconds(12), 1, seconds(12)),
+            (seconds(12), 2, seconds(6)),
+            (seconds(12), 3, seconds(4)),
+            (seconds(12), 1000, seconds(2)),
+            (seconds(3), 2, seconds(2)),
+            (seconds(1), 2, seconds(1)),
+            (Duration::from_nanos(1), 2, Duration::from_nanos(1)),
+            (seconds(0), 2, seconds(0)),
+        ] {
+            assert_eq!(share(now, now + left, remaining), now + part);
+        }
+    }
+}

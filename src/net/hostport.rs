@@ -1,0 +1,224 @@
+//! Taking `host:port` apart: literals, zones, ports, services, and what is no name at all.
+//!
+//! May touch: sys, for interfaces and services. Blocks only in [`service_port`].
+//! Mirrors Go's `net.SplitHostPort`, `net/port.go`, `lookupPortMap` and `isDomainName`.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use super::error::Cause;
+use crate::endpoints::Network;
+use crate::sys::{self, NotFound};
+
+pub(super) fn wrong(text: &str, reason: &'static str) -> Cause {
+    Cause::Address {
+        text: text.to_owned(),
+        reason,
+    }
+}
+
+/// Splits at the last colon; a host with colons of its own has brackets around it.
+pub(super) fn split(text: &str) -> Result<(&str, &str), Cause> {
+    const NO_PORT: &str = "missing port in address";
+    const COLONS: &str = "too many colons in address";
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(text, NO_PORT))?;
+    let Some(inside) = text.strip_prefix('[') else {
+        return match host {
+            _ if host.contains(':') => Err(wrong(text, COLONS)),
+            _ => no_brackets(text, text).map(|()| (host, port)),
+        };
+    };
+    let (host, rest) = inside
+        .split_once(']')
+        .ok_or_else(|| wrong(text, "missing ']' in address"))?;
+    match rest.strip_prefix(':') {
+        None => return Err(wrong(text, NO_PORT)),
+        Some(port) if port.contains(':') => return Err(wrong(text, COLONS)),
+        Some(_) => {}
+    }
+    no_brackets(text, host)?;
+    no_brackets(text, port)?;
+    Ok((host, port))
+}
+
+fn no_brackets(text: &str, part: &str) -> Result<(), Cause> {
+    match part {
+        _ if part.contains('[') => Err(wrong(text, "unexpected '[' in address")),
+        _ if part.contains(']') => Err(wrong(text, "unexpected ']' in address")),
+        _ => Ok(()),
+    }
+}
+
+/// A port by its number, an empty one being 0; `None` if it is a service's name.
+pub(super) fn number(port: &str) -> Result<Option<u16>, Cause> {
+    if port.is_empty() {
+        return Ok(Some(0));
+    }
+    let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match port.parse::<i64>().map(u16::try_from) {
+        Ok(Ok(number)) => Ok(Some(number)),
+        _ => Err(wrong(port, "invalid port")),
+    }
+}
+
+/// An IP address, with the zone it may have. `None` if the host is a name.
+pub(super) fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(ip, 0)));
+    }
+    // The zone follows the last percent sign; only IPv6 has them.
+    let Some((ip, zone)) = host.rsplit_once('%') else {
+        return Ok(None);
+    };
+    let Ok(ip) = ip.parse::<Ipv6Addr>() else {
+        return Ok(None);
+    };
+    let scope = sys::interface_index(zone).or_else(|| zone.parse().ok());
+    let scope = scope.ok_or_else(|| wrong(host, "no such network interface"))?;
+    Ok(Some(SocketAddrV6::new(ip, 0, 0, scope).into()))
+}
+
+/// Whether a name can be one of DNS at all: what can't is not asked for.
+pub(super) fn is_domain_name(name: &str) -> bool {
+    // In DNS's own form a byte of length precedes each label, and a zero ends it; that makes 255.
+    const LONGEST: usize = 253;
+    const LONGEST_LABEL: usize = 63;
+    if name == "." {
+        return true;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=LONGEST_LABEL).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // All digits and dots is an address that somebody mistyped.
+    let only_numbers = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    name.len() <= LONGEST && !only_numbers && name.split('.').all(is_label)
+}
+
+/// Services that every system is taken to know, even one without a list: Go's `services`.
+const SERVICES: [(&str, u16); 14] = [
+    ("ftp", 21),
+    ("ftps", 990),
+    ("gopher", 70),
+    ("http", 80),
+    ("https", 443),
+    ("imap2", 143),
+    ("imap3", 220),
+    ("imaps", 993),
+    ("pop3", 110),
+    ("pop3s", 995),
+    ("smtp", 25),
+    ("ssh", 22),
+    ("submissions", 465),
+    ("telnet", 23),
+];
+
+/// A service's port: asks the system, so it may block.
+pub(super) fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
+    let service = service.to_ascii_lowercase();
+    let kind = match network.is_tcp() {
+        true => libc::SOCK_STREAM,
+        false => libc::SOCK_DGRAM,
+    };
+    let found = sys::address_info(None, Some(&service), kind);
+    match found.map(|all| all.first().map(SocketAddr::port)) {
+        Ok(Some(port)) => Ok(port),
+        Ok(None) => Err(NotFound::NoSuch),
+        Err(failed) => {
+            let known = SERVICES.iter().find(|(name, _)| *name == service);
+            match known {
+                Some(&(_, port)) if network.is_tcp() => Ok(port),
+                _ if service == "domain" => Ok(53),
+                _ => Err(failed),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_as_go_does() {
+        for (text, parts) in [
+            ("127.0.0.1:80", ("127.0.0.1", "80")),
+            ("[::1]:http", ("::1", "http")),
+            ("[fe80::1%lo]:", ("fe80::1%lo", "")),
+            ("[]:1", ("", "1")),
+            (":", ("", "")),
+        ] {
+            assert_eq!(split(text).unwrap(), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_an_address_in_go_s_words() {
+        for (text, reason) in [
+            ("127.0.0.1", "missing port in address"),
+            ("[::1]", "missing port in address"),
+            ("[::1]x:80", "missing port in address"),
+            ("::1:80", "too many colons in address"),
+            ("[::1]:1:2", "too many colons in address"),
+            ("[::1", "missing ']' in address"),
+            ("a[b:80", "unexpected '[' in address"),
+            ("a]b:80", "unexpected ']' in address"),
+            ("[a[b]:80", "unexpected '[' in address"),
+            ("[::1]:8]0", "unexpected ']' in address"),
+        ] {
+            let error = split(text).unwrap_err().to_string();
+            assert_eq!(error, format!("address {text}: {reason}"));
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_number_within_bounds_or_a_service() {
+        for (port, number_is) in [
+            ("", 0),
+            ("0", 0),
+            ("80", 80),
+            ("+80", 80),
+            ("065535", 65535),
+        ] {
+            assert_eq!(number(port).unwrap(), Some(number_is), "{port}");
+        }
+        for port in ["65536", "-1", "99999999999999999999999"] {
+            let error = number(port).unwrap_err().to_string();
+            assert_eq!(error, format!("address {port}: invalid port"));
+        }
+        for port in ["http", "8o", "-", "80 "] {
+            assert_eq!(number(port).unwrap(), None, "{port}");
+        }
+    }
+
+    #[test]
+    fn knows_what_can_be_a_name() {
+        let longest = [&*"a".repeat(63); 4].join(".");
+        for name in [".", "a", "a.b.", "x-y.z_1", "1.a", &longest[..253]] {
+            assert!(is_domain_name(name), "{name}");
+        }
+        let label = "a".repeat(64);
+        for name in [
+            "",
+            "..",
+            "a..b",
+            "-a",
+            "a-",
+            "a b",
+            "a\0b",
+            "1.2",
+            "300.1.1.1",
+            "é",
+            &label,
+            &longest,
+        ] {
+            assert!(!is_domain_name(name), "{name}");
+        }
+    }
+}

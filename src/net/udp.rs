@@ -1,0 +1,228 @@
+//! UDP: binding, connecting, and whom datagrams come from and go to.
+//!
+//! May touch: fd.rs, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
+//! `net/udpsock_posix.go`.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, SockAddr, Type};
+
+use super::addr::{Target, ToAddr, unmapped};
+use super::datagram::Datagram;
+use super::error::{Cause, OpError};
+use super::family;
+use super::fd::Fd;
+use super::resolve::{self, Purpose};
+use crate::endpoints::{Addr, End, Network};
+use crate::runtime::context;
+use crate::sys;
+
+/// The kind of a [`UdpSocket`].
+#[derive(Debug)]
+pub enum Udp {}
+
+/// A UDP socket: see [`Datagram`] for the rest of what it can do.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::UdpSocket;
+/// let server = UdpSocket::bind("127.0.0.1:0").await?;
+/// let client = UdpSocket::bind("127.0.0.1:0").await?;
+/// client.send_to(b"ping", server.local_addr()?).await?;
+///
+/// let mut buffer = [0; 1500];
+/// let (length, from) = server.recv_from(&mut buffer).await?;
+/// assert_eq!(&buffer[..length], b"ping");
+/// server.send_to(b"pong", from).await?;
+/// # let (length, _) = client.recv_from(&mut buffer).await?;
+/// # assert_eq!(&buffer[..length], b"pong");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub type UdpSocket = Datagram<Udp>;
+
+impl Datagram<Udp> {
+    /// Binds a socket to `addr`; port 0 takes a free one, which
+    /// [`local_addr`](Datagram::local_addr) tells. An empty host, `0.0.0.0` and `[::]` are every
+    /// address of both families, as in Go.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpError`] with `listen` as its operation.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub async fn bind(addr: impl ToAddr) -> io::Result<UdpSocket> {
+        let target = addr.to_addr();
+        let name = Addr::from(target.clone());
+        let fail = |addr, cause| op_error("listen", addr, cause);
+        let resolved = resolve::resolve(Network::Udp, target.clone(), Purpose::Listen).await;
+        let addresses = resolved.map_err(|cause| fail(name.clone(), cause))?;
+        // As for a listener: the first that is found, IPv4 preferred.
+        let first = addresses.iter().find(|address| address.is_ipv4());
+        let Some(&address) = first.or(addresses.first()) else {
+            return Err(fail(name, no_address()));
+        };
+        let asked = resolve::asked_for(&target, address);
+        let bound = open(address).map_err(|cause| fail(asked, cause))?;
+        Ok(Datagram::new(bound))
+    }
+
+    /// Connects: from now on the socket sends to `addr`, and receives from there only. Connecting
+    /// again changes the peer.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpError`] with `dial` as its operation.
+    pub async fn connect(&self, addr: impl ToAddr) -> io::Result<()> {
+        let target = addr.to_addr();
+        let mut failed = (Addr::from(target.clone()), no_address());
+        match resolve::resolve(Network::Udp, target, Purpose::Dial).await {
+            Err(cause) => failed.1 = cause,
+            Ok(addresses) => {
+                for address in addresses.into_iter().map(family::to_dial) {
+                    match self.connect_to(address) {
+                        Ok(()) => return Ok(()),
+                        Err(cause) => failed = (Addr::Socket(address), cause),
+                    }
+                }
+            }
+        }
+        Err(op_error("dial", failed.0, failed.1))
+    }
+
+    fn connect_to(&self, address: SocketAddr) -> Result<(), Cause> {
+        let connected = self.fd.with_socket(|socket| {
+            // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
+            let ipv6 = socket.local_addr()?.is_ipv6();
+            socket.connect(&system_addr(address, ipv6))
+        });
+        connected.map_err(|failure| failure.cause("connect"))?;
+        let endpoints = &self.fd.resource().endpoints;
+        endpoints.forget();
+        endpoints.set(End::Peer, Addr::Socket(address));
+        Ok(())
+    }
+
+    /// Receives a message, and says from where it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Datagram::recv).
+    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let (got, from) = self.recv_from_system(buffer).await?;
+        let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        Ok((got, unmapped(from)))
+    }
+
+    /// Sends a message to `addr`; waits while the system has no room for it. All of it goes, or
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Datagram::send); of the address, if it does not resolve; if the socket is
+    /// connected.
+    pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
+        let address = match addr.to_addr() {
+            Target::Literal(address) => address,
+            target => self.resolve_peer(target).await?,
+        };
+        self.check_unconnected(&Addr::Socket(address))?;
+        let to = system_addr(address, self.is_ipv6());
+        self.send_to_system(message, &to, Addr::Socket(address))
+            .await
+    }
+
+    /// The address of a name to send to: the first of the socket's own family.
+    async fn resolve_peer(&self, target: Target) -> io::Result<SocketAddr> {
+        let name = Addr::from(target.clone());
+        let resolved = resolve::resolve(Network::Udp, target, Purpose::Dial).await;
+        let addresses = resolved.map_err(|cause| op_error("write", name.clone(), cause))?;
+        let ipv6 = self.is_ipv6();
+        let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
+        match addresses.iter().find(fits).or(addresses.first()) {
+            Some(&address) => Ok(address),
+            None => Err(op_error("write", name, no_address())),
+        }
+    }
+
+    fn is_ipv6(&self) -> bool {
+        let local = self.fd.endpoint(End::Local);
+        matches!(local, Some(Addr::Socket(SocketAddr::V6(_))))
+    }
+
+    /// Our end's address, with the real port.
+    ///
+    /// # Errors
+    ///
+    /// Closed, if it was not asked for before.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket_addr(End::Local)
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    ///
+    /// Not connected.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket_addr(End::Peer)
+    }
+
+    fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
+        match self.fd.endpoint(end) {
+            Some(Addr::Socket(address)) => Ok(address),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// As the socket's own family has it: a socket of both takes IPv4 in IPv6 clothes.
+fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
+    match address {
+        SocketAddr::V4(v4) if ipv6 => {
+            SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+        }
+        address => address.into(),
+    }
+}
+
+fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
+    OpError {
+        op,
+        net: Network::Udp.name(),
+        source: None,
+        addr: Some(addr),
+        written: 0,
+        cause,
+    }
+    .into()
+}
+
+fn no_address() -> Cause {
+    let text = "no suitable address found";
+    Cause::Other(io::Error::new(io::ErrorKind::NotFound, text))
+}
+
+/// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
+/// address in particular is asked for.
+fn open(address: SocketAddr) -> Result<Fd, Cause> {
+    let (address, only_v6) = family::to_bind(Network::Udp, address, None);
+    let call = |name| move |error| Cause::system(name, error);
+    let socket = sys::socket(Domain::for_address(address), Type::DGRAM).map_err(call("socket"))?;
+    let set = call("setsockopt");
+    socket.set_broadcast(true).map_err(set)?;
+    if let Some(only) = only_v6 {
+        socket.set_only_v6(only).map_err(set)?;
+    }
+    socket.bind(&address.into()).map_err(call("bind"))?;
+    let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), Network::Udp);
+    let fd = context::with("UdpSocket::bind", open).map_err(call("epoll_ctl"))?;
+    fd.endpoint(End::Local);
+    Ok(fd)
+}

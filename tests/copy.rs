@@ -1,0 +1,609 @@
+//! Copying and relaying: every byte, every end, every error, and nothing left behind.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::process::Command;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_lite::io::{AssertAsync, AsyncReadExt, Cursor};
+use netpoller::net::{self, Relay, Stream};
+use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs it, but not for ever.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let watched = async { time::timeout(30 * SECOND, future).await.expect("hangs") };
+    Runtime::new().unwrap().block_on(watched)
+}
+
+fn run_virtually<T>(future: impl Future<Output = T>) -> T {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(future)
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
+    (dialled.unwrap(), listener.accept().await.unwrap().0)
+}
+
+/// `count` bytes that are different everywhere.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+async fn read_all<K>(stream: &Stream<K>) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut more = true;
+    while more {
+        let take = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            !bytes.is_empty()
+        };
+        more = stream.read_with(take).await.unwrap();
+    }
+    all
+}
+
+/// Runs this very test alone in a process of its own, where it finds `COPY_CHILD` set.
+fn in_child(test: &str) -> bool {
+    if std::env::var_os("COPY_CHILD").is_some() {
+        return true;
+    }
+    let itself = std::env::current_exe().unwrap();
+    let ended = Command::new("sh")
+        .args(["-c", "ulimit -n 256; exec \"$@\"", "sh"])
+        .arg(itself)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("COPY_CHILD", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "in the child: {said}");
+    false
+}
+
+#[test]
+fn every_byte_arrives_in_order_and_is_counted() {
+    run(async {
+        let sent = noise(16 << 20);
+        let (source, a) = pair().await;
+        let (b, sink) = pair().await;
+        let writing = spawn(async move {
+            source.write_all(&sent).await.unwrap();
+            sent
+        });
+        let reading = spawn(async move { read_all(&sink).await });
+        assert_eq!(net::copy(&a, &b).await.unwrap(), 16 << 20);
+        b.close_write().unwrap();
+        assert!(writing.await.unwrap() == reading.await.unwrap());
+    });
+}
+
+#[test]
+fn every_byte_arrives_between_unix_and_tcp_streams_in_any_combination() {
+    run(async {
+        let sent = Rc::new(noise(3 << 20));
+        let (unix_source, a) = UnixStream::pair().unwrap();
+        let (b, tcp_source) = pair().await;
+        let (tcp_sink, c) = pair().await;
+        let (unix_between, d) = UnixStream::pair().unwrap();
+        let (unix_sink, e) = UnixStream::pair().unwrap();
+        // Unix to TCP to TCP to Unix to Unix.
+        let copies = [
+            spawn(async move { Relay::new().run(&a, &b).await }),
+            spawn(async move { Relay::new().run(&tcp_source, &tcp_sink).await }),
+            spawn(async move { Relay::new().run(&c, &d).await }),
+            spawn(async move { Relay::new().run(&unix_between, &e).await }),
+        ];
+        let bytes = sent.clone();
+        let writing = spawn(async move {
+            unix_source.write_all(&bytes).await.unwrap();
+            unix_source.close_write().unwrap();
+            assert_eq!(unix_source.read(&mut [0]).await.unwrap(), 0);
+        });
+        assert!(read_all(&unix_sink).await == *sent);
+        unix_sink.close().unwrap();
+        for copy in copies {
+            assert_eq!(copy.await.unwrap().unwrap(), (3 << 20, 0));
+        }
+        writing.await.unwrap();
+    });
+}
+
+#[test]
+fn a_stream_copied_to_itself_is_an_echo_server() {
+    run(async {
+        let (client, server) = pair().await;
+        let echo = spawn(async move { net::copy(&server, &server).await });
+        for message in [&b"one"[..], b"two", b"a longer third"] {
+            client.write_all(message).await.unwrap();
+            let mut back = vec![0; message.len()];
+            client.read_exact(&mut back).await.unwrap();
+            assert_eq!(back, message);
+        }
+        client.close_write().unwrap();
+        assert_eq!(echo.await.unwrap().unwrap(), 20);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_source_s_read_deadline_ends_it_with_a_timeout_that_says_how_much_had_gone() {
+    run_virtually(async {
+        let (source, a) = pair().await;
+        let (b, sink) = pair().await;
+        source.write_all(b"twelve bytes").await.unwrap();
+        a.set_read_deadline(Some(time::now() + SECOND)).unwrap();
+        let error = net::copy(&a, &b).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.op_error().unwrap().op, "read");
+        assert_eq!(error.op_error().unwrap().written, 12);
+        sink.read_exact(&mut [0; 12]).await.unwrap();
+        // And the connection works again.
+        a.set_read_deadline(None).unwrap();
+        source.write_all(b"!").await.unwrap();
+        source.close_write().unwrap();
+        assert_eq!(net::copy(&a, &b).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn the_sink_s_write_deadline_ends_it_with_a_timeout_that_says_how_much_had_gone() {
+    run_virtually(async {
+        let (source, a) = pair().await;
+        let (b, sink) = pair().await;
+        let sent = vec![b'x'; 32 << 20];
+        let writing = spawn(async move {
+            let _cut_off = source.write_all(&sent).await;
+        });
+        b.set_write_deadline(Some(time::now() + SECOND)).unwrap();
+        let error = net::copy(&a, &b).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let error = error.op_error().unwrap();
+        assert_eq!(error.op, "write");
+        assert!(error.written > 0 && error.written < 32 << 20, "{error}");
+        let written = error.written;
+        drop((writing, a));
+        b.close().unwrap();
+        assert_eq!(read_all(&sink).await.len(), written);
+    });
+}
+
+#[test]
+fn closing_either_stream_ends_it() {
+    run(async {
+        let (_source, a) = pair().await;
+        let (b, _sink) = pair().await;
+        for closes_source in [false, true] {
+            let (from, to) = (a.clone(), b.clone());
+            let copying = spawn(async move { net::copy(&from, &to).await });
+            netpoller::yield_now().await;
+            if closes_source {
+                a.close().unwrap();
+            } else {
+                // It is not written to, so nobody notices: until there is something to write.
+                b.close().unwrap();
+                _source.write_all(b"x").await.unwrap();
+            }
+            let error = copying.await.unwrap().unwrap_err();
+            assert!(error.is_closed(), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+    if !in_child("a_peer_that_is_gone_is_an_error_and_no_signal") {
+        return;
+    }
+    // A handler in place of Rust's ignoring it: as if a C host had its own.
+    let raised = std::sync::Arc::default();
+    signal_hook::flag::register(signal_hook::consts::SIGPIPE, std::sync::Arc::clone(&raised))
+        .unwrap();
+    run(async {
+        for goes_first in [true, false] {
+            let (source, a) = pair().await;
+            let (b, sink) = pair().await;
+            let writing = spawn(async move {
+                let chunk = noise(1 << 16);
+                while source.write_all(&chunk).await.is_ok() {}
+            });
+            if goes_first {
+                // Unread data on its side make it a RST; our shutdown makes it EPIPE for sure.
+                b.close_write().unwrap();
+            } else {
+                spawn(async move {
+                    sink.read_exact(&mut [0; 1 << 16]).await.unwrap();
+                    sink.abort().unwrap();
+                });
+            }
+            let error = net::copy(&a, &b).await.unwrap_err();
+            let kind = error.kind();
+            let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+            assert!(gone.contains(&kind), "{error}");
+            assert_eq!(error.op_error().unwrap().op, "write");
+            a.close().unwrap();
+            writing.await.unwrap();
+        }
+    });
+    assert!(!raised.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+#[test]
+fn an_urgent_byte_in_the_source_holds_nothing_up() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let source = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let a = listener.accept().await.unwrap().0;
+        let (b, sink) = pair().await;
+        let copying = spawn(async move { net::copy(&a, &b).await });
+        let send_urgent = || {
+            (&source).write_all(b"abc").unwrap();
+            let socket = socket2::SockRef::from(&source);
+            socket.send_out_of_band(b"U").unwrap();
+            (&source).write_all(b"def").unwrap();
+        };
+        for _ in 0..10 {
+            send_urgent();
+            let mut got = [0; 6];
+            sink.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"abcdef");
+        }
+        // With the end already behind it, splice would call the mark the end.
+        send_urgent();
+        source.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), 66);
+    });
+}
+
+#[test]
+fn the_sink_is_written_to_by_others_between_steps() {
+    run(async {
+        let (source, a) = pair().await;
+        let (b, sink) = pair().await;
+        let (from, to) = (a.clone(), b.clone());
+        let copying = spawn(async move { net::copy(&from, &to).await });
+        for _ in 0..10 {
+            source.write_all(b"copied").await.unwrap();
+            let mut got = [0; 6];
+            sink.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"copied");
+            // The copy waits for its source now, and does not hold the sink.
+            b.write_all(b"other").await.unwrap();
+            sink.read_exact(&mut got[..5]).await.unwrap();
+            assert_eq!(&got[..5], b"other");
+        }
+        source.close().unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), 60);
+    });
+}
+
+#[test]
+fn a_copy_that_is_dropped_while_it_waits_loses_nothing() {
+    let runtime = Runtime::new().unwrap();
+    let body = async {
+        let (source, a) = pair().await;
+        let (b, _sink) = pair().await;
+        for _ in 0..100 {
+            let short = time::timeout(Duration::ZERO, net::copy(&a, &b));
+            assert!(short.await.is_err());
+        }
+        source.write_all(b"still here").await.unwrap();
+        let mut got = [0; 10];
+        a.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"still here");
+        b.write_all(b"and not locked").await.unwrap();
+    };
+    let watched = runtime.block_on(async { time::timeout(30 * SECOND, body).await });
+    watched.expect("hangs");
+    assert_eq!(runtime.stats().waiters, 0);
+}
+
+#[test]
+fn no_pipe_outlives_its_copy_and_an_idle_copy_has_none() {
+    if !in_child("no_pipe_outlives_its_copy_and_an_idle_copy_has_none") {
+        return;
+    }
+    let pipes = || {
+        let all = std::fs::read_dir("/dev/fd").unwrap();
+        let targets = all.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+            .count()
+    };
+    run(async {
+        // The runtime itself may have some, to be woken by.
+        let before = pipes();
+        let sent = vec![b'x'; 1 << 20];
+        let mut copies = Vec::new();
+        for _ in 0..20 {
+            let (source, a) = pair().await;
+            let (b, sink) = pair().await;
+            copies.push((spawn(async move { net::copy(&a, &b).await }), source, sink));
+        }
+        for (_, source, sink) in &copies {
+            source.write_all(b"ping").await.unwrap();
+            sink.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        assert!(pipes() - before <= 2 * 8, "{} pipes", pipes() - before);
+        // Half of them are stuck with a pipe full of bytes, and dropped so.
+        for (copying, source, _sink) in &copies[..10] {
+            let _ = time::timeout(
+                Duration::from_millis(20),
+                source.write_all(&vec![b'x'; 8 << 20]),
+            )
+            .await;
+            copying.abort();
+        }
+        for (copying, source, sink) in copies.drain(10..) {
+            let reading = spawn(async move { read_all(&sink).await.len() });
+            source.write_all(&sent).await.unwrap();
+            source.close().unwrap();
+            assert_eq!(copying.await.unwrap().unwrap(), 4 + (1 << 20));
+            assert_eq!(reading.await.unwrap(), 1 << 20);
+        }
+        copies.clear();
+        assert_eq!(pipes(), before);
+    });
+}
+
+#[test]
+fn without_a_descriptor_for_a_pipe_a_buffer_does() {
+    if !in_child("without_a_descriptor_for_a_pipe_a_buffer_does") {
+        return;
+    }
+    run(async {
+        let (source, a) = pair().await;
+        let (b, sink) = pair().await;
+        let mut all = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            all.push(file);
+        }
+        let sent = noise(1 << 20);
+        let copying = spawn(async move { net::copy(&a, &b).await });
+        let reading = spawn(async move {
+            let mut got = vec![0; 1 << 20];
+            sink.read_exact(&mut got).await.unwrap();
+            got
+        });
+        source.write_all(&sent).await.unwrap();
+        source.close_write().unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), 1 << 20);
+        assert!(reading.await.unwrap() == sent);
+    });
+}
+
+#[test]
+fn any_reader_and_any_writer_memory_a_file_a_pipe() {
+    run(async {
+        let sent = noise(200_000);
+        let (client, server) = pair().await;
+
+        // Memory to a stream, and the stream to a file.
+        let name = format!("netpoller-copy-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        let saving = spawn(async move { net::copy(&server, &mut AssertAsync::new(file)).await });
+        assert_eq!(net::copy(&mut &sent[..], &client).await.unwrap(), 200_000);
+        client.close().unwrap();
+        assert_eq!(saving.await.unwrap().unwrap(), 200_000);
+
+        // The file to memory.
+        let file = std::fs::File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut memory = Cursor::new(Vec::new());
+        net::copy(&mut AssertAsync::new(file), &mut memory)
+            .await
+            .unwrap();
+        assert!(memory.into_inner() == sent);
+
+        // Memory to a pipe, and the pipe to memory.
+        let (reader, writer) = io::pipe().unwrap();
+        net::copy(&mut &sent[..4096], &mut AssertAsync::new(writer))
+            .await
+            .unwrap();
+        let mut memory = Cursor::new(Vec::new());
+        net::copy(&mut AssertAsync::new(reader), &mut memory)
+            .await
+            .unwrap();
+        assert!(memory.into_inner() == sent[..4096]);
+    });
+}
+
+#[test]
+fn a_source_that_never_ends_leaves_others_their_turn() {
+    run(async {
+        let turns = Rc::new(Cell::new(0));
+        let counted = turns.clone();
+        let counting = spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                netpoller::yield_now().await;
+            }
+        });
+        let for_ever = &mut futures_lite::io::repeat(b'x').take(16 << 20);
+        assert_eq!(
+            net::copy(for_ever, &mut futures_lite::io::sink())
+                .await
+                .unwrap(),
+            16 << 20
+        );
+        assert!(turns.get() > 100, "{} turns", turns.get());
+        counting.abort();
+    });
+}
+
+#[test]
+fn an_error_of_somebody_else_s_end_passes_through() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "broken"))
+        }
+    }
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    run(async {
+        let mut sink = futures_lite::io::sink();
+        let error = net::copy(&mut AssertAsync::new(Broken), &mut sink).await;
+        assert_eq!(error.unwrap_err().to_string(), "broken");
+        let error = net::copy(&mut &b"x"[..], &mut AssertAsync::new(Broken)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::WriteZero);
+    });
+}
+
+#[test]
+fn a_relay_carries_half_close_across_and_counts_both_ways() {
+    run(async {
+        let (client, a) = pair().await;
+        let (b, server) = pair().await;
+        let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
+        let serving = spawn(async move {
+            let asked = read_all(&server).await;
+            server
+                .write_all(b"an answer after the question's end")
+                .await
+                .unwrap();
+            asked
+        });
+        client.write_all(b"a question").await.unwrap();
+        client.close_write().unwrap();
+        assert_eq!(read_all(&client).await.len(), 34);
+        assert_eq!(serving.await.unwrap(), b"a question");
+        assert_eq!(relay.await.unwrap().unwrap(), (10, 34));
+        // Both sides are closed in the end, as the relay's streams are dropped.
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_relay_lingers_while_bytes_come_and_no_longer() {
+    run_virtually(async {
+        let (client, a) = pair().await;
+        let (b, server) = pair().await;
+        let start = time::now();
+        let relay = spawn(async move { Relay::new().linger(SECOND).run(&a, &b).await });
+        client.close_write().unwrap();
+        let serving = spawn(async move {
+            for _ in 0..5 {
+                time::sleep(SECOND / 2).await;
+                server.write_all(b"pong").await.unwrap();
+            }
+            server
+        });
+        assert_eq!(relay.await.unwrap().unwrap(), (0, 20));
+        let took = time::now() - start;
+        assert!(took >= SECOND * 7 / 2 && took < SECOND * 4, "{took:?}");
+        drop(serving);
+    });
+}
+
+#[test]
+fn a_relay_without_linger_waits_for_both_ends() {
+    run_virtually(async {
+        let (client, a) = pair().await;
+        let (b, server) = pair().await;
+        client.close().unwrap();
+        let relay = time::timeout(3600 * SECOND, net::copy_bidirectional(&a, &b));
+        assert!(relay.await.is_err());
+        server.close().unwrap();
+        net::copy_bidirectional(&a, &b).await.unwrap();
+    });
+}
+
+#[test]
+fn a_relay_that_lingers_in_vain_for_its_sink_says_so() {
+    run_virtually(async {
+        let (client, a) = pair().await;
+        let (b, server) = pair().await;
+        server.close_write().unwrap();
+        let flooding = spawn(async move {
+            let _cut_off = client.write_all(&vec![b'x'; 32 << 20]).await;
+        });
+        let error = Relay::new().linger(SECOND).run(&a, &b).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(error.op_error().unwrap().written > 0);
+        flooding.abort();
+    });
+}
+
+/// Always has something to say, always listens, and counts what it hears.
+#[derive(Default)]
+struct Chatterbox {
+    heard: Rc<Cell<usize>>,
+}
+
+impl AsyncRead for Chatterbox {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buffer.len()))
+    }
+}
+
+impl AsyncWrite for Chatterbox {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.heard.set(self.heard.get() + bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn neither_direction_of_a_relay_starves_the_other() {
+    run(async {
+        let (mut a, mut b) = (Chatterbox::default(), Chatterbox::default());
+        let heard = [a.heard.clone(), b.heard.clone()];
+        let relay = spawn(async move { net::copy_bidirectional(&mut a, &mut b).await });
+        while heard.iter().map(|heard| heard.get()).sum::<usize>() < 64 << 20 {
+            netpoller::yield_now().await;
+        }
+        for heard in heard {
+            assert!(heard.get() > 24 << 20, "{} of 64 MiB", heard.get());
+        }
+        relay.abort();
+    });
+}
+
+#[test]
+fn a_relay_of_mixed_ends() {
+    run(async {
+        let (client, a) = pair().await;
+        let mut memory = Cursor::new(b"answer".to_vec());
+        client.close_write().unwrap();
+        let moved = net::copy_bidirectional(&a, &mut memory).await.unwrap();
+        assert_eq!(moved, (0, 6));
+        assert_eq!(read_all(&client).await, b"answer");
+    });
+}

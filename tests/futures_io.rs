@@ -1,0 +1,450 @@
+//! The futures-io traits: futures-lite's helpers work on our streams, and pollers live in peace
+//! with our own operations.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_lite::future;
+use futures_lite::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let watched = async { time::timeout(Duration::from_secs(10), future).await };
+    let ended = Runtime::new().unwrap().block_on(watched);
+    ended.expect("it hangs")
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+    (client.unwrap(), listener.accept().await.unwrap().0)
+}
+
+fn fill(stream: &TcpStream) -> usize {
+    let mut sent = 0;
+    while let Ok(gone) = stream.try_write(&[0; 65536]) {
+        sent += gone;
+    }
+    sent
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Count {
+    fn woken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll_read(mut stream: &TcpStream, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    Pin::new(&mut stream).poll_read(&mut Context::from_waker(waker), into)
+}
+
+fn poll_write(mut stream: &TcpStream, waker: &Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    Pin::new(&mut stream).poll_write(&mut Context::from_waker(waker), bytes)
+}
+
+/// Turns, until `waker` was woken.
+async fn until_woken(count: &Count) {
+    while count.woken() == 0 {
+        yield_now().await;
+    }
+}
+
+// ---- helpers ----
+
+async fn says_and_hears<S: AsyncRead + AsyncWrite + Unpin>(mut one: S, other: S) {
+    one.write_all(b"one\ntwo\n").await.unwrap();
+    one.flush().await.unwrap();
+    let mut other = BufReader::new(other);
+    let mut line = String::new();
+    other.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "one\n");
+    line.clear();
+    other.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "two\n");
+    line.clear();
+    one.close().await.unwrap();
+    one.close().await.unwrap();
+    assert_eq!(other.read_line(&mut line).await.unwrap(), 0);
+    other.get_mut().write_all(b"answer").await.unwrap();
+    other.get_mut().close().await.unwrap();
+    let mut answer = String::new();
+    one.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "answer");
+    // Both ways are shut by now.
+    one.close().await.unwrap();
+}
+
+#[test]
+fn helpers_work_on_streams_and_on_references_to_them() {
+    run(async {
+        let (one, other) = pair().await;
+        says_and_hears(one, other).await;
+        let (one, other) = pair().await;
+        says_and_hears(&one, &other).await;
+        let (one, other) = UnixStream::pair().unwrap();
+        says_and_hears(one, other).await;
+        let (one, other) = UnixStream::pair().unwrap();
+        says_and_hears(&one, &other).await;
+    });
+}
+
+#[test]
+fn copy_and_split_carry_megabytes_both_ways() {
+    run(async {
+        let (client, server) = pair().await;
+        let echo = spawn(async move { futures_lite::io::copy(&server, &server).await.unwrap() });
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 / 3) as u8).collect();
+        let (mut reading, mut writing) = futures_lite::io::split(client.clone());
+        let write = async {
+            writing.write_all(&sent).await.unwrap();
+            client.close_write().unwrap();
+        };
+        let mut back = Vec::new();
+        let (_, read) = future::zip(write, reading.read_to_end(&mut back)).await;
+        assert_eq!(read.unwrap(), sent.len());
+        assert!(back == sent);
+        assert_eq!(echo.await.unwrap(), sent.len() as u64);
+    });
+}
+
+#[test]
+fn vectored_reads_and_writes_fill_one_buffer_after_the_other() {
+    run(async {
+        let (mut one, mut other) = pair().await;
+        let bytes = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")];
+        assert_eq!(one.write_vectored(&bytes).await.unwrap(), 5);
+        let (mut first, mut rest) = ([0; 3], [0; 9]);
+        let mut buffers = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut rest)];
+        let read = poll_fn(|cx| Pin::new(&mut other).poll_read_vectored(cx, &mut buffers));
+        assert_eq!(read.await.unwrap(), 5);
+        assert_eq!((&first, &rest[..2]), (b"abc", &b"de"[..]));
+        assert_eq!(AsyncWriteExt::write(&mut one, &[]).await.unwrap(), 0);
+        assert_eq!(AsyncReadExt::read(&mut other, &mut []).await.unwrap(), 0);
+    });
+}
+
+// ---- pollers among themselves ----
+
+#[test]
+fn the_last_poller_wins_and_the_earlier_waker_is_dropped() {
+    run(async {
+        let (client, server) = pair().await;
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        assert!(poll_read(&server, &first.clone().into(), &mut [0]).is_pending());
+        assert!(poll_read(&server, &second.clone().into(), &mut [0]).is_pending());
+        assert_eq!(Arc::strong_count(&first), 1, "its waker is kept");
+        client.write_all(b"x").await.unwrap();
+        until_woken(&second).await;
+        assert_eq!(first.woken(), 0);
+        let waker = second.clone().into();
+        assert!(matches!(
+            poll_read(&server, &waker, &mut [0]),
+            Poll::Ready(Ok(1))
+        ));
+        drop(waker);
+        assert_eq!(Arc::strong_count(&second), 1, "its waker is kept");
+    });
+}
+
+#[test]
+fn a_reader_and_a_writer_that_poll_are_apart() {
+    run(async {
+        let (client, server) = pair().await;
+        fill(&client);
+        let (reader, writer) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        assert!(poll_read(&client, &reader.clone().into(), &mut [0]).is_pending());
+        assert!(poll_write(&client, &writer.clone().into(), b"x").is_pending());
+        server.write_all(b"y").await.unwrap();
+        until_woken(&reader).await;
+        assert_eq!(writer.woken(), 0);
+        while writer.woken() == 0 {
+            server.read_with(|_| ()).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn deadlines_and_closing_wake_a_poller() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (_client, mut server) = pair().await;
+        let deadline = time::now() + Duration::from_secs(5);
+        server.set_read_deadline(Some(deadline)).unwrap();
+        let error = AsyncReadExt::read(&mut server, &mut [0]).await.unwrap_err();
+        assert!(error.is_timeout() && time::now() >= deadline);
+        assert!(error.op_error().unwrap().addr.is_some());
+        server.set_read_deadline(None).unwrap();
+        let parked = spawn({
+            let mut server = server.clone();
+            async move { AsyncReadExt::read(&mut server, &mut [0]).await.unwrap_err() }
+        });
+        yield_now().await;
+        server.clone().close().unwrap();
+        assert!(parked.await.unwrap().is_closed());
+        let error = AsyncWriteExt::close(&mut server).await.unwrap_err();
+        assert!(error.is_closed());
+    });
+}
+
+// ---- pollers and our own operations ----
+
+#[test]
+fn poll_write_waits_while_a_write_all_holds_the_lock_and_comes_after_it() {
+    const LENGTH: usize = 300_000;
+    run(async {
+        let (client, server) = pair().await;
+        let filled = fill(&client);
+        let whole = spawn({
+            let client = client.clone();
+            async move { client.write_all(&[1; LENGTH]).await.unwrap() }
+        });
+        yield_now().await;
+        let polled = spawn({
+            let mut client = client.clone();
+            async move {
+                AsyncWriteExt::write_all(&mut client, &[2; LENGTH])
+                    .await
+                    .unwrap();
+                AsyncWriteExt::close(&mut client).await.unwrap();
+            }
+        });
+        yield_now().await;
+        let mut all = Vec::new();
+        while server
+            .read_with(|bytes| all.extend_from_slice(bytes))
+            .await
+            .is_ok()
+        {
+            if all.len() == filled + 2 * LENGTH {
+                break;
+            }
+        }
+        assert!(all[filled..][..LENGTH].iter().all(|&byte| byte == 1));
+        assert!(all[filled + LENGTH..].iter().all(|&byte| byte == 2));
+        whole.await.unwrap();
+        polled.await.unwrap();
+        assert_eq!(server.read_with(<[u8]>::len).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn poll_close_waits_for_a_write_all_to_end() {
+    run(async {
+        let (client, server) = pair().await;
+        let filled = fill(&client);
+        let whole = spawn({
+            let client = client.clone();
+            async move { client.write_all(&[1; 100_000]).await }
+        });
+        yield_now().await;
+        let closing = spawn({
+            let mut client = client.clone();
+            async move { AsyncWriteExt::close(&mut client).await }
+        });
+        yield_now().await;
+        let mut got = 0;
+        loop {
+            match server.read_with(<[u8]>::len).await.unwrap() {
+                0 => break,
+                more => got += more,
+            }
+        }
+        assert_eq!(got, filled + 100_000);
+        whole.await.unwrap().unwrap();
+        closing.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_operation_takes_over_from_a_parked_poller_who_then_waits_its_turn() {
+    run(async {
+        let (client, server) = pair().await;
+        let poller = spawn({
+            let mut server = server.clone();
+            async move {
+                let mut bytes = [0; 9];
+                let got = AsyncReadExt::read(&mut server, &mut bytes).await.unwrap();
+                bytes[..got].to_vec()
+            }
+        });
+        yield_now().await;
+        let operation = spawn({
+            let server = server.clone();
+            async move {
+                let mut bytes = [0; 4];
+                server.read_exact(&mut bytes).await.unwrap();
+                bytes
+            }
+        });
+        yield_now().await;
+        yield_now().await;
+        client.write_all(b"12").await.unwrap();
+        yield_now().await;
+        client.write_all(b"34").await.unwrap();
+        assert_eq!(&operation.await.unwrap(), b"1234");
+        assert!(!poller.is_finished());
+        client.write_all(b"56").await.unwrap();
+        assert_eq!(poller.await.unwrap(), b"56");
+    });
+}
+
+#[test]
+fn read_with_takes_over_from_a_parked_poller_too() {
+    run(async {
+        let (client, server) = pair().await;
+        let gone = Arc::new(Count::default());
+        // Nothing is known to be ready when `read_with` comes: it parks without a try.
+        assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
+        let poller = spawn({
+            let mut server = server.clone();
+            async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
+        });
+        yield_now().await;
+        let lent = spawn({
+            let server = server.clone();
+            async move { server.read_with(<[u8]>::len).await.unwrap() }
+        });
+        yield_now().await;
+        yield_now().await;
+        client.write_all(b"12").await.unwrap();
+        assert_eq!(lent.await.unwrap(), 2);
+        assert!(!poller.is_finished());
+        client.write_all(b"3").await.unwrap();
+        assert_eq!(poller.await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
+    run(async {
+        let (client, server) = pair().await;
+        let poller = spawn({
+            let mut server = server.clone();
+            async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
+        });
+        yield_now().await;
+        let operation = spawn({
+            let server = server.clone();
+            async move { server.read(&mut [0]).await }
+        });
+        let queued = spawn({
+            let server = server.clone();
+            async move { server.read(&mut [0]).await }
+        });
+        yield_now().await;
+        yield_now().await;
+        operation.abort();
+        yield_now().await;
+        queued.abort();
+        client.write_all(b"abc").await.unwrap();
+        assert_eq!(poller.await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_poller_that_went_away_holds_up_nobody() {
+    run(async {
+        let (client, server) = pair().await;
+        let gone = Arc::new(Count::default());
+        assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
+        let reader = spawn({
+            let server = server.clone();
+            async move { server.read(&mut [0; 9]).await.unwrap() }
+        });
+        yield_now().await;
+        yield_now().await;
+        assert_eq!(gone.woken(), 1, "it lost its place and must hear of it");
+        assert_eq!(Arc::strong_count(&gone), 1, "its waker is kept");
+        client.write_all(b"abc").await.unwrap();
+        assert_eq!(reader.await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (client, _server) = pair().await;
+        fill(&client);
+        let whole = spawn({
+            let client = client.clone();
+            async move { client.write_all(&[1; 10]).await.unwrap_err() }
+        });
+        yield_now().await;
+        let deadline = time::now() + Duration::from_secs(5);
+        client.set_write_deadline(Some(deadline)).unwrap();
+        let mut poller = client.clone();
+        let error = AsyncWriteExt::write(&mut poller, b"x").await.unwrap_err();
+        assert!(error.is_timeout());
+        assert!(whole.await.unwrap().is_timeout());
+    });
+}
+
+#[test]
+fn pollers_and_operations_that_compete_lose_no_byte() {
+    const BYTES: usize = 20_000;
+    run(async {
+        let (client, server) = pair().await;
+        let total = std::rc::Rc::new(std::cell::Cell::new(0));
+        let readers: Vec<_> = (0..4)
+            .map(|reader| {
+                let (mut server, total) = (server.clone(), total.clone());
+                spawn(async move {
+                    let mut buffer = [0; 7];
+                    loop {
+                        let got = match reader {
+                            0 => AsyncReadExt::read(&mut server, &mut buffer).await,
+                            _ => server.read(&mut buffer).await,
+                        };
+                        match got.unwrap() {
+                            0 => break,
+                            got => total.set(total.get() + got),
+                        }
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let mut client = client.clone();
+                spawn(async move {
+                    for n in 0..BYTES / 2 / 5 {
+                        let bytes = [n as u8; 5];
+                        match writer {
+                            0 => AsyncWriteExt::write_all(&mut client, &bytes).await.unwrap(),
+                            _ => client.write_all(&bytes).await.unwrap(),
+                        }
+                        if n % 16 == 0 {
+                            yield_now().await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        client.close_write().unwrap();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(total.get(), BYTES);
+    });
+}

@@ -1,0 +1,189 @@
+//! Row R9: many tasks on one connection. And that an operation on no bytes waits for nothing.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+
+fn run<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
+    let watched = async { time::timeout(Duration::from_secs(10), future).await };
+    runtime.block_on(watched).expect("it hangs")
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+    (client.unwrap(), listener.accept().await.unwrap().0)
+}
+
+fn fill(stream: &TcpStream) {
+    while stream.try_write(&[0; 65536]).is_ok() {}
+}
+
+#[test]
+fn r9_packets_of_many_writers_never_interleave() {
+    const WRITERS: u8 = 8;
+    const PACKETS: usize = 6;
+    const LENGTH: usize = 200_000;
+    let runtime = Runtime::new().unwrap();
+    run(&runtime, async {
+        let (client, server) = pair().await;
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let client = client.clone();
+                spawn(async move {
+                    for _ in 0..PACKETS {
+                        client.write_all(&vec![writer; LENGTH]).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut packet = vec![0; LENGTH];
+        let mut from = [0; WRITERS as usize];
+        for _ in 0..usize::from(WRITERS) * PACKETS {
+            server.read_exact(&mut packet).await.unwrap();
+            assert!(packet.iter().all(|&byte| byte == packet[0]));
+            from[usize::from(packet[0])] += 1;
+        }
+        assert_eq!(from, [PACKETS; WRITERS as usize]);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn r9_readers_are_served_in_the_order_they_came_and_no_byte_twice() {
+    let runtime = Runtime::new().unwrap();
+    run(&runtime, async {
+        let (client, server) = pair().await;
+        let served = Rc::new(RefCell::new(Vec::new()));
+        let readers: Vec<_> = (0..5)
+            .map(|reader| {
+                let (server, served) = (server.clone(), served.clone());
+                spawn(async move {
+                    let mut bytes = [0; 2];
+                    server.read_exact(&mut bytes).await.unwrap();
+                    served.borrow_mut().push((reader, bytes));
+                })
+            })
+            .collect();
+        yield_now().await;
+        yield_now().await;
+        for byte in 0..10_u8 {
+            client.write_all(&[byte]).await.unwrap();
+            yield_now().await;
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        let expected: Vec<_> = (0..5_u8).map(|n| (n, [2 * n, 2 * n + 1])).collect();
+        assert_eq!(*served.borrow(), expected);
+    });
+}
+
+#[test]
+fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
+    let runtime = Runtime::new().unwrap();
+    run(&runtime, async {
+        let (client, server) = pair().await;
+        // Once the watchdog sleeps.
+        yield_now().await;
+        let idle = runtime.stats().waiters;
+        let waits = |server: &TcpStream| {
+            let server = server.clone();
+            spawn(async move { server.read(&mut [0]).await.unwrap() })
+        };
+        let [first, second, third, fourth] = [(); 4].map(|()| waits(&server));
+        yield_now().await;
+        yield_now().await;
+        assert_eq!(runtime.stats().waiters, idle + 4);
+        // From the middle, from the head while it is parked, and just as its turn has come.
+        second.abort();
+        first.abort();
+        yield_now().await;
+        third.abort();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(fourth.await.unwrap(), 1);
+        assert_eq!(runtime.stats().waiters, idle);
+    });
+}
+
+#[test]
+fn a_writer_given_up_half_way_lets_the_next_one_go_on() {
+    let runtime = Runtime::new().unwrap();
+    run(&runtime, async {
+        let (client, server) = pair().await;
+        fill(&client);
+        let stuck = spawn({
+            let client = client.clone();
+            async move { client.write_all(&[1; 100]).await }
+        });
+        let next = spawn({
+            let client = client.clone();
+            async move { client.write_all(&[2; 100]).await }
+        });
+        yield_now().await;
+        yield_now().await;
+        stuck.abort();
+        let reader = spawn(async move {
+            let mut twos = 0;
+            while twos < 100 {
+                twos += server
+                    .read_with(|bytes| bytes.iter().filter(|&&byte| byte == 2).count())
+                    .await
+                    .unwrap();
+            }
+        });
+        next.await.unwrap().unwrap();
+        reader.await.unwrap();
+    });
+}
+
+#[test]
+fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_write() {
+    let runtime = Runtime::new().unwrap();
+    run(&runtime, async {
+        let (client, _server) = pair().await;
+        // EAGAIN, both ways: nothing is known to be ready.
+        assert_eq!(
+            client.try_read(&mut [0]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        fill(&client);
+        assert_eq!(client.read(&mut []).await.unwrap(), 0);
+        assert_eq!(client.peek(&mut []).await.unwrap(), 0);
+        assert_eq!(client.read_vectored(&mut []).await.unwrap(), 0);
+        client.read_exact(&mut []).await.unwrap();
+        assert_eq!(client.write(&[]).await.unwrap(), 0);
+        assert_eq!(client.write_vectored(&[]).await.unwrap(), 0);
+        client.write_all(&[]).await.unwrap();
+    });
+}
+
+#[test]
+fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (_client, server) = pair().await;
+        server
+            .set_read_deadline(Some(time::now() + Duration::from_secs(5)))
+            .unwrap();
+        let ended = Rc::new(Cell::new(0));
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let (server, ended) = (server.clone(), ended.clone());
+                spawn(async move {
+                    assert!(server.read(&mut [0]).await.unwrap_err().is_timeout());
+                    ended.set(ended.get() + 1);
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        assert_eq!(ended.get(), 3);
+    });
+}

@@ -1,0 +1,174 @@
+//! Socket options: rows D9 and C6, Go's defaults, and that what is set is what the system has.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use netpoller::{KeepAlive, Runtime, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
+use socket2::SockRef;
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    Runtime::new().unwrap().block_on(future)
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+    (client.unwrap(), listener.accept().await.unwrap().0)
+}
+
+#[test]
+fn both_ends_have_gos_defaults() {
+    run(async {
+        let (client, server) = pair().await;
+        for stream in [client, server] {
+            assert!(stream.nodelay().unwrap());
+            assert_eq!(stream.linger().unwrap(), None);
+            let keepalive = KeepAlive {
+                idle: Duration::from_secs(15),
+                interval: Duration::from_secs(15),
+                count: 9,
+            };
+            assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
+        }
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert!(udp.broadcast().unwrap());
+    });
+}
+
+#[test]
+fn d9_keep_alive_is_set_on_the_socket() {
+    run(async {
+        let (client, _server) = pair().await;
+        client.set_keepalive(None).unwrap();
+        assert_eq!(client.keepalive().unwrap(), None);
+        let ours = KeepAlive {
+            idle: Duration::from_secs(7),
+            interval: Duration::from_secs(3),
+            count: 4,
+        };
+        client.set_keepalive(Some(ours)).unwrap();
+        assert_eq!(client.keepalive().unwrap(), Some(ours));
+        let system = client.with_fd(|fd| {
+            let socket = SockRef::from(&fd);
+            let on = socket.keepalive().unwrap();
+            (on, socket.tcp_keepalive_time().unwrap())
+        });
+        assert_eq!(system.unwrap(), (true, ours.idle));
+    });
+}
+
+#[test]
+fn keep_alive_takes_zero_for_the_default_and_rounds_fractions_up() {
+    run(async {
+        let (client, _server) = pair().await;
+        let odd = KeepAlive {
+            idle: Duration::from_millis(1),
+            interval: Duration::from_millis(2001),
+            count: 0,
+        };
+        client.set_keepalive(Some(odd)).unwrap();
+        let set = client.keepalive().unwrap().unwrap();
+        assert_eq!(set.idle, Duration::from_secs(1));
+        assert_eq!(set.interval, Duration::from_secs(3));
+        assert_eq!(set.count, 9);
+        let zero = KeepAlive {
+            idle: Duration::ZERO,
+            interval: Duration::ZERO,
+            count: 0,
+        };
+        client.set_keepalive(Some(zero)).unwrap();
+        assert_eq!(client.keepalive().unwrap(), Some(KeepAlive::default()));
+    });
+}
+
+#[test]
+fn nodelay_linger_and_ttl_are_set_on_the_socket() {
+    run(async {
+        let (client, _server) = pair().await;
+        client.set_nodelay(false).unwrap();
+        assert!(!client.nodelay().unwrap());
+        client.set_linger(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(client.linger().unwrap(), Some(Duration::from_secs(5)));
+        // Half a second must not become zero: that would be a RST.
+        client.set_linger(Some(Duration::from_millis(500))).unwrap();
+        assert_eq!(client.linger().unwrap(), Some(Duration::from_secs(1)));
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        assert_eq!(client.linger().unwrap(), Some(Duration::ZERO));
+        client.set_linger(None).unwrap();
+        assert_eq!(client.linger().unwrap(), None);
+        client.set_ttl(42).unwrap();
+        assert_eq!(client.ttl().unwrap(), 42);
+    });
+}
+
+#[test]
+fn c6_buffers_are_set_and_bounded_by_the_system() {
+    run(async {
+        let (client, _server) = pair().await;
+        let (unix, _other) = UnixStream::pair().unwrap();
+        let (gram, _other) = UnixDatagram::pair().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for (set, size) in [(16_384, 16_384), (1 << 30, 1 << 18)] {
+            client.set_read_buffer(set).unwrap();
+            client.set_write_buffer(set).unwrap();
+            assert!(client.read_buffer().unwrap() >= size.min(set));
+            assert!(client.write_buffer().unwrap() >= size.min(set));
+            unix.set_read_buffer(set).unwrap();
+            unix.set_write_buffer(set).unwrap();
+            assert!(unix.write_buffer().unwrap() >= size.min(set));
+            gram.set_write_buffer(set).unwrap();
+            assert!(gram.write_buffer().unwrap() >= size.min(set));
+            udp.set_read_buffer(set).unwrap();
+            udp.set_write_buffer(set).unwrap();
+            assert!(udp.read_buffer().unwrap() >= size.min(set));
+        }
+        // A gibibyte each is more than it gives; and 16 KiB came out as about that.
+        assert!(client.read_buffer().unwrap() <= 1 << 30);
+        client.set_read_buffer(16_384).unwrap();
+        assert!(client.read_buffer().unwrap() <= 2 * 16_384);
+        assert!(gram.read_buffer().unwrap() > 0 && udp.write_buffer().unwrap() > 0);
+        assert!(unix.read_buffer().unwrap() > 0);
+    });
+}
+
+#[test]
+fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
+    run(async {
+        let (client, _server) = pair().await;
+        let error = client.set_ttl(4242).unwrap_err();
+        let local = client.local_addr().unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!("set tcp {local}: setsockopt: invalid argument")
+        );
+    });
+}
+
+#[test]
+fn udp_options_are_set_on_the_socket() {
+    run(async {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        udp.set_broadcast(false).unwrap();
+        assert!(!udp.broadcast().unwrap());
+        udp.set_ttl(7).unwrap();
+        assert_eq!(udp.ttl().unwrap(), 7);
+        let not_a_group = "127.0.0.1".parse().unwrap();
+        let error = udp.join_multicast(not_a_group, 0).unwrap_err();
+        assert!(error.to_string().starts_with("set udp 127.0.0.1:"));
+    });
+}
+
+#[test]
+fn everything_public_says_what_it_is() {
+    run(async {
+        let (client, _server) = pair().await;
+        let (unix, _other) = UnixStream::pair().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let all: [&dyn Debug; 3] = [&client, &unix, &udp];
+        for (it, network) in all.into_iter().zip(["\"tcp\"", "\"unix\"", "\"udp\""]) {
+            assert!(format!("{it:?}").contains(network), "{it:?}");
+        }
+        client.close().unwrap();
+        assert!(format!("{client:?}").contains("closed: true"));
+    });
+}

@@ -1,0 +1,476 @@
+//! Names and addresses: what Go's `net.Dial` and `net.Listen` make of them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use netpoller::{
+    Addr, CancelToken, Dialer, ListenConfig, NetError, Runtime, TcpListener, TcpStream, ToAddr,
+    spawn, time,
+};
+
+fn run<F: Future>(future: F) -> F::Output {
+    let limited = time::timeout(Duration::from_secs(60), future);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(limited).expect("the test hangs")
+}
+
+/// What a dial of `addr` comes to, without connecting anywhere.
+async fn dialled(dialer: Dialer, addr: impl ToAddr) -> Result<Vec<SocketAddr>, String> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let tell = seen.clone();
+    let dialer = dialer.control(move |_, address| {
+        tell.lock().unwrap().push(address);
+        Err(io::Error::other("far enough"))
+    });
+    let error = dialer.dial(addr).await.unwrap_err().to_string();
+    let seen = seen.lock().unwrap().clone();
+    match seen.is_empty() {
+        true => Err(error),
+        false => Ok(seen),
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_is_no_address_is_refused_in_go_s_words() {
+    let too_long = format!("{}:1", ["a"; 200].join("."));
+    let label_too_long = format!("{}:1", "a".repeat(64));
+    let cases = [
+        ("", "missing address"),
+        ("127.0.0.1", "address 127.0.0.1: missing port in address"),
+        ("::1:80", "address ::1:80: too many colons in address"),
+        ("[::1", "address [::1: missing ']' in address"),
+        ("[::1]", "address [::1]: missing port in address"),
+        ("a[b:80", "address a[b:80: unexpected '[' in address"),
+        ("a]b:80", "address a]b:80: unexpected ']' in address"),
+        ("127.0.0.1:xyz", "lookup tcp/xyz: unknown port"),
+        ("127.0.0.1:ht\0tp", "lookup tcp/ht\0tp: unknown port"),
+        ("127.0.0.1:65536", "address 65536: invalid port"),
+        ("127.0.0.1:-1", "address -1: invalid port"),
+        (":99999999999", "address 99999999999: invalid port"),
+        ("nosuch.invalid:80", "lookup nosuch.invalid: no such host"),
+        ("a b:1", "lookup a b: no such host"),
+        ("a\0b:1", "lookup a\0b: no such host"),
+        ("-a:1", "lookup -a: no such host"),
+        ("300.1.1.1:1", "lookup 300.1.1.1: no such host"),
+        ("1.2:1", "lookup 1.2: no such host"),
+        ("127.0.0.1%lo:1", "lookup 127.0.0.1%lo: no such host"),
+        (
+            "[fe80::1%nosuch]:1",
+            "address fe80::1%nosuch: no such network interface",
+        ),
+    ];
+    run(async {
+        for (addr, reason) in cases {
+            let error = TcpStream::connect(addr).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("dial tcp: {reason}"), "{addr:?}");
+            let asked = error.op_error().unwrap().addr.clone();
+            assert_eq!(
+                asked,
+                Some(Addr::Name(addr.into())),
+                "the error keeps what was asked for"
+            );
+            assert!(!error.is_timeout() && !error.is_temporary(), "{addr:?}");
+            if !addr.is_empty() {
+                let error = TcpListener::bind(addr).await.unwrap_err();
+                assert_eq!(error.to_string(), format!("listen tcp: {reason}"));
+            }
+        }
+        for addr in [&too_long, &label_too_long] {
+            let error = TcpStream::connect(addr).await.unwrap_err();
+            let name = addr.strip_suffix(":1").unwrap();
+            assert_eq!(
+                error.to_string(),
+                format!("dial tcp: lookup {name}: no such host")
+            );
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
+    });
+}
+
+#[test]
+fn an_unknown_network_is_an_error_of_the_operation() {
+    run(async {
+        for network in ["foo", "", "TCP", "udp", "unix", "tcp5"] {
+            let error = Dialer::new().network(network).dial("127.0.0.1:1").await;
+            let text = format!("dial {network}: unknown network {network}");
+            assert_eq!(error.unwrap_err().to_string(), text);
+            let error = ListenConfig::new().network(network).bind(":0").await;
+            let text = format!("listen {network}: unknown network {network}");
+            assert_eq!(error.unwrap_err().to_string(), text);
+        }
+    });
+}
+
+#[test]
+fn the_network_chooses_the_family() {
+    run(async {
+        for (network, addr, found) in [
+            ("tcp", "127.0.0.1:1", Ok("127.0.0.1:1")),
+            ("tcp4", "127.0.0.1:1", Ok("127.0.0.1:1")),
+            ("tcp6", "127.0.0.1:1", Err("127.0.0.1")),
+            ("tcp", "[::1]:1", Ok("[::1]:1")),
+            ("tcp4", "[::1]:1", Err("::1")),
+            ("tcp6", "[::1]:1", Ok("[::1]:1")),
+            ("tcp", "[::ffff:127.0.0.1]:1", Ok("127.0.0.1:1")),
+            ("tcp6", "[::ffff:127.0.0.1]:1", Err("::ffff:127.0.0.1")),
+            ("tcp", ":1", Ok("127.0.0.1:1")),
+            ("tcp4", "[]:1", Ok("127.0.0.1:1")),
+            ("tcp6", ":1", Ok("[::1]:1")),
+            ("tcp", "0.0.0.0:1", Ok("127.0.0.1:1")),
+            ("tcp6", "[::]:1", Ok("[::1]:1")),
+            ("tcp", "both.test:1", Ok("127.0.0.7:1 [::7]:1")),
+            ("tcp4", "both.test:1", Ok("127.0.0.7:1")),
+            ("tcp6", "both.test:1", Ok("[::7]:1")),
+            ("tcp6", "four.test:1", Err("four.test")),
+        ] {
+            let dialer = Dialer::new().network(network).resolver(|host| {
+                let four = Ipv4Addr::new(127, 0, 0, 7).into();
+                let six = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 7).into();
+                match host {
+                    "both.test" => Ok(vec![four, six]),
+                    _ => Ok(vec![four]),
+                }
+            });
+            let expected = match found {
+                Ok(all) => Ok(all.split(' ').map(address).collect()),
+                Err(host) => Err(format!(
+                    "dial {network}: address {host}: no suitable address found"
+                )),
+            };
+            assert_eq!(dialled(dialer, addr).await, expected, "{network} {addr}");
+        }
+    });
+}
+
+#[test]
+fn ports_have_names_and_may_be_empty() {
+    run(async {
+        for (addr, found) in [
+            ("[::1]:http", "[::1]:80"),
+            ("127.0.0.1:HTTPS", "127.0.0.1:443"),
+            ("127.0.0.1:domain", "127.0.0.1:53"),
+            ("127.0.0.1:", "127.0.0.1:0"),
+            (":", "127.0.0.1:0"),
+            ("127.0.0.1:+080", "127.0.0.1:80"),
+        ] {
+            let seen = dialled(Dialer::new(), addr).await;
+            assert_eq!(seen, Ok(vec![address(found)]), "{addr}");
+        }
+    });
+}
+
+#[test]
+fn zones_are_interfaces_by_name_or_number() {
+    run(async {
+        let loopback = match cfg!(target_os = "linux") {
+            true => "lo",
+            false => "lo0",
+        };
+        let expected = vec![address("[fe80::1%1]:80")];
+        for zone in [loopback, "1"] {
+            let addr = format!("[fe80::1%{zone}]:80");
+            assert_eq!(dialled(Dialer::new(), &addr).await, Ok(expected.clone()));
+            let host = format!("fe80::1%{zone}");
+            assert_eq!(
+                dialled(Dialer::new(), (host, 80)).await,
+                Ok(expected.clone())
+            );
+        }
+    });
+}
+
+#[test]
+fn an_address_can_be_given_in_many_ways() {
+    run(async {
+        let four = address("127.0.0.1:80");
+        let expected = Ok(vec![four]);
+        let text = String::from("127.0.0.1:80");
+        let dialer = Dialer::new;
+        assert_eq!(dialled(dialer(), "127.0.0.1:80").await, expected);
+        assert_eq!(dialled(dialer(), &text).await, expected);
+        assert_eq!(dialled(dialer(), text.clone()).await, expected);
+        assert_eq!(dialled(dialer(), four).await, expected);
+        assert_eq!(dialled(dialer(), &four).await, expected);
+        assert_eq!(dialled(dialer(), ("127.0.0.1", 80)).await, expected);
+        assert_eq!(
+            dialled(dialer(), (String::from("127.0.0.1"), 80)).await,
+            expected
+        );
+        assert_eq!(dialled(dialer(), (four.ip(), 80)).await, expected);
+        assert_eq!(dialled(dialer(), &("127.0.0.1", 80)).await, expected);
+        assert_eq!(dialled(dialer(), ("", 80)).await, expected);
+        assert_eq!(
+            dialled(dialer(), ("::1", 80)).await,
+            Ok(vec![address("[::1]:80")])
+        );
+    });
+}
+
+#[test]
+fn listening_without_a_host_is_listening_everywhere() {
+    run(async {
+        for (network, addr, local) in [
+            ("tcp", "", "::"),
+            ("tcp", ":0", "::"),
+            ("tcp", ":", "::"),
+            ("tcp", "0.0.0.0:0", "::"),
+            ("tcp", "[::]:0", "::"),
+            ("tcp4", ":0", "0.0.0.0"),
+            ("tcp4", "[::]:0", "0.0.0.0"),
+            ("tcp6", ":0", "::"),
+            ("tcp6", "[::]:0", "::"),
+            ("tcp", "127.0.0.1:0", "127.0.0.1"),
+            ("tcp", "[::1]:0", "::1"),
+            ("tcp", "localhost:0", "127.0.0.1"),
+        ] {
+            let listener = ListenConfig::new()
+                .network(network)
+                .bind(addr)
+                .await
+                .unwrap();
+            let bound = listener.local_addr().unwrap();
+            assert_eq!(
+                bound.ip(),
+                local.parse::<IpAddr>().unwrap(),
+                "{network} {addr}"
+            );
+            assert_ne!(bound.port(), 0, "the real port is reported");
+        }
+        let error = ListenConfig::new()
+            .network("tcp6")
+            .bind("127.0.0.1:0")
+            .await;
+        let text = "listen tcp6: address 127.0.0.1: no suitable address found";
+        assert_eq!(error.unwrap_err().to_string(), text);
+    });
+}
+
+#[test]
+fn listening_everywhere_takes_both_families_and_shows_ipv4_peers_as_such() {
+    run(async {
+        let listener = TcpListener::bind(":0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::1", "", "localhost"] {
+            let stream = TcpStream::connect((host, port)).await.unwrap();
+            let (accepted, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer, stream.local_addr().unwrap());
+            assert_eq!(accepted.local_addr().unwrap(), stream.peer_addr().unwrap());
+            assert_eq!(peer.is_ipv4(), host != "::1");
+        }
+    });
+}
+
+#[test]
+fn ipv4_stays_out_of_tcp6_and_only_v6() {
+    run(async {
+        for config in [
+            ListenConfig::new().network("tcp6"),
+            ListenConfig::new().only_v6(true),
+        ] {
+            let listener = config.bind(":0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let refused = TcpStream::connect(("127.0.0.1", port)).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            TcpStream::connect(("::1", port)).await.unwrap();
+        }
+        let both = ListenConfig::new().network("tcp6").only_v6(false);
+        let listener = both.bind(":0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_taken_port_is_an_error_that_names_what_was_asked_for() {
+    run(async {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = first.local_addr().unwrap();
+        let error = TcpListener::bind(taken).await.unwrap_err();
+        let text = format!("listen tcp {taken}: bind: address already in use");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.op_error().unwrap().addr, Some(Addr::Socket(taken)));
+
+        let everywhere = TcpListener::bind(":0").await.unwrap();
+        let port = everywhere.local_addr().unwrap().port();
+        let error = TcpListener::bind(format!(":{port}")).await.unwrap_err();
+        let text = format!("listen tcp :{port}: bind: address already in use");
+        assert_eq!(error.to_string(), text);
+    });
+}
+
+#[test]
+fn a_listener_s_hook_sees_the_socket_before_it_is_bound() {
+    run(async {
+        let config = ListenConfig::new().control(|socket, address| {
+            let socket = socket2::SockRef::from(&socket);
+            assert_eq!(socket.local_addr()?.as_socket().unwrap().port(), 0);
+            assert!(address.ip().is_loopback());
+            socket.set_recv_buffer_size(8192)
+        });
+        config.bind("127.0.0.1:0").await.unwrap();
+        let config = ListenConfig::new().control(|_, _| Err(io::Error::other("not today")));
+        let error = config.bind("127.0.0.1:7").await.unwrap_err();
+        assert_eq!(error.to_string(), "listen tcp 127.0.0.1:7: not today");
+    });
+}
+
+#[test]
+fn a_listener_takes_ipv4_of_a_name_that_has_both() {
+    run(async {
+        let config = ListenConfig::new()
+            .resolver(|_| Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]));
+        let listener = config.bind("here.test:0").await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+    });
+}
+
+#[test]
+fn a_literal_never_leaves_the_thread() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialer = Dialer::new().resolver(|host| panic!("asked for {host}"));
+        dialer.dial(listener.local_addr().unwrap()).await.unwrap();
+        dialer
+            .dial(listener.local_addr().unwrap().to_string())
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_resolver_s_failure_is_the_dial_s() {
+    run(async {
+        let dialer = Dialer::new().resolver(|host| match host {
+            "none.test" => Ok(Vec::new()),
+            "slow.test" => Err(io::ErrorKind::TimedOut.into()),
+            "full.test" => Err(io::Error::from_raw_os_error(24)),
+            _ => panic!("as resolvers do"),
+        });
+        let none = dialer.dial("none.test:1").await.unwrap_err();
+        assert_eq!(none.to_string(), "dial tcp: lookup none.test: no such host");
+        let slow = dialer.dial("slow.test:1").await.unwrap_err();
+        assert!(slow.is_timeout() && slow.is_temporary());
+        let full = dialer.dial("full.test:1").await.unwrap_err();
+        assert_eq!(
+            full.to_string(),
+            "dial tcp: lookup full.test: too many open files"
+        );
+        assert!(full.is_temporary() && !full.is_timeout());
+        let lost = dialer.dial("lost.test:1").await.unwrap_err().to_string();
+        assert!(lost.starts_with("dial tcp: lookup lost.test: "), "{lost}");
+        assert!(lost.ends_with("as resolvers do"), "{lost}");
+    });
+}
+
+/// A resolver that answers when the sender is dropped, and says when it is asked.
+fn stuck() -> (Dialer, Sender<()>, Receiver<()>) {
+    let (answer, answered) = mpsc::channel::<()>();
+    let (ask, asked) = mpsc::channel();
+    let answered = Mutex::new(answered);
+    let dialer = Dialer::new().resolver(move |_| {
+        let _ = ask.send(());
+        let _ = answered.lock().unwrap().recv();
+        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    });
+    (dialer, answer, asked)
+}
+
+#[test]
+fn a_look_up_ends_with_the_dial_s_time_and_its_scope() {
+    let (dialer, answer, _asked) = stuck();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let start = Instant::now();
+        let limit = Duration::from_millis(20);
+        let error = dialer
+            .clone()
+            .timeout(limit)
+            .dial("slow.test:1")
+            .await
+            .unwrap_err();
+        assert!(start.elapsed() >= limit);
+        assert_eq!(error.to_string(), "dial tcp: lookup slow.test: i/o timeout");
+        assert!(error.is_timeout() && error.is_temporary() && !error.is_canceled());
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let scope = CancelToken::new();
+        let dialling = dialer.clone().cancel(&scope);
+        let dialling = spawn(async move { dialling.dial("slow.test:1").await });
+        netpoller::yield_now().await;
+        scope.cancel();
+        let error = dialling.await.unwrap().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "dial tcp: lookup slow.test: operation was canceled"
+        );
+        assert!(error.is_canceled() && !error.is_timeout());
+
+        let dropped = time::timeout(limit, dialer.dial("slow.test:1")).await;
+        assert!(dropped.is_err());
+    });
+    let stats = runtime.stats();
+    assert_eq!(
+        (stats.tasks, stats.timers, stats.waiters),
+        (0, 0, 0),
+        "nothing waits for it"
+    );
+    drop(answer);
+}
+
+#[test]
+fn a_look_up_holds_up_neither_the_loop_nor_its_end() {
+    let (dialer, answer, asked) = stuck();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let dialling = spawn(async move { dialer.dial("slow.test:1").await.map(drop) });
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(!dialling.is_finished());
+    });
+    asked.recv().unwrap();
+    // It is being asked for just now; this would hang if anybody waited.
+    drop(runtime);
+    drop(answer);
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_not_looked_up() {
+    // The pool runs 64 at a time: with those stuck, the next waits its turn, and is given up.
+    let (dialer, answer, _asked) = stuck();
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let tell = begun.clone();
+    let last = Dialer::new()
+        .timeout(Duration::from_millis(20))
+        .resolver(move |host| {
+            tell.lock().unwrap().push(host.to_owned());
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        });
+    run(async move {
+        let stuck: Vec<_> = (0..64)
+            .map(|_| {
+                let dialer = dialer.clone().timeout(Duration::from_secs(30));
+                spawn(async move { dialer.dial("stuck.test:1").await.map(drop) })
+            })
+            .collect();
+        netpoller::yield_now().await;
+        assert!(last.dial("late.test:1").await.unwrap_err().is_timeout());
+        drop(answer);
+        for dialling in stuck {
+            assert_eq!(
+                dialling.await.unwrap().unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
+        }
+        // The pool works in the order of asking: what comes back now was asked for later.
+        last.dial("after.test:1").await.unwrap_err();
+    });
+    let begun = begun.lock().unwrap().clone();
+    assert!(!begun.contains(&"late.test".to_owned()), "{begun:?}");
+}

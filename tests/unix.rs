@@ -1,0 +1,415 @@
+//! Unix sockets: streams, listeners and datagrams, as Go's `UnixConn` and `UnixListener` are.
+
+use std::io;
+use std::os::unix::net as std_unix;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use netpoller::{
+    NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
+};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let watched = async { time::timeout(Duration::from_secs(10), future).await };
+    let ended = Runtime::new().unwrap().block_on(watched);
+    ended.expect("it hangs")
+}
+
+/// A path that nobody else uses; what is there is removed in the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("np-{}-{count}", std::process::id());
+        Place(std::env::temp_dir().join(name))
+    }
+}
+
+impl AsRef<Path> for Place {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn dialled(listener: &UnixListener, path: impl AsRef<Path>) -> (UnixStream, UnixStream) {
+    let client = UnixStream::connect(path).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+#[test]
+fn streams_carry_everything_both_ways_and_end() {
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).unwrap();
+        let (client, server) = dialled(&listener, &place).await;
+        let echo = spawn(async move {
+            let mut sum = 0;
+            loop {
+                let bytes = server.read_with(<[u8]>::to_vec).await.unwrap();
+                if bytes.is_empty() {
+                    break sum;
+                }
+                sum += bytes.len();
+                server.write_all(&bytes).await.unwrap();
+            }
+        });
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 / 3) as u8).collect();
+        let writer = spawn({
+            let (client, sent) = (client.clone(), sent.clone());
+            async move {
+                client.write_all(&sent).await.unwrap();
+                client.close_write().unwrap();
+            }
+        });
+        let mut back = vec![0; sent.len()];
+        client.read_exact(&mut back).await.unwrap();
+        assert!(back == sent);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        writer.await.unwrap();
+        assert_eq!(echo.await.unwrap(), sent.len());
+    });
+}
+
+#[test]
+fn addresses_are_stds_and_errors_name_both_ends_after_close() {
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).unwrap();
+        let client = UnixStream::connect(&place).await.unwrap();
+        let (server, from) = listener.accept().await.unwrap();
+        assert!(from.is_unnamed());
+        assert_eq!(
+            listener.local_addr().unwrap().as_pathname(),
+            Some(place.as_ref())
+        );
+        assert_eq!(
+            client.peer_addr().unwrap().as_pathname(),
+            Some(place.as_ref())
+        );
+        assert!(client.local_addr().unwrap().is_unnamed());
+        assert_eq!(
+            server.local_addr().unwrap().as_pathname(),
+            Some(place.as_ref())
+        );
+        let other = client.clone();
+        other.close().unwrap();
+        assert_eq!(
+            client.read(&mut [0]).await.unwrap_err().to_string(),
+            format!(
+                "read unix @->{}: use of closed network connection",
+                place.0.display()
+            )
+        );
+    });
+}
+
+#[test]
+fn dial_and_listen_errors_read_as_gos() {
+    run(async {
+        let place = Place::new();
+        let path = place.0.display();
+        let error = UnixStream::connect(&place).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("dial unix {path}: connect: no such file or directory")
+        );
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&place).unwrap();
+        let error = UnixListener::bind(&place).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("listen unix {path}: bind: address already in use")
+        );
+        listener.set_unlink_on_close(false);
+        listener.close().unwrap();
+        let error = UnixStream::connect(&place).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("dial unix {path}: connect: connection refused")
+        );
+        let error = listener.accept().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("accept unix {path}: use of closed network connection")
+        );
+    });
+}
+
+#[test]
+fn a_path_too_long_or_with_a_zero_byte_is_one_clear_error() {
+    run(async {
+        let long = format!("/tmp/{}", "x".repeat(200));
+        let why = "path too long for a Unix socket";
+        let error = UnixListener::bind(&long).unwrap_err();
+        assert_eq!(error.to_string(), format!("listen unix {long}: {why}"));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let error = UnixStream::connect(&long).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("dial unix {long}: {why}"));
+        let error = UnixDatagram::bind(&long).unwrap_err();
+        assert_eq!(error.to_string(), format!("listen unixgram {long}: {why}"));
+        let socket = UnixDatagram::unbound().unwrap();
+        let error = socket.send_to(b"x", &long).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("write unixgram {long}: {why}"));
+        assert_eq!(
+            socket.connect(&long).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        let error = UnixListener::bind("/tmp/a\0b").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let abstract_name = format!("@{}", "x".repeat(200));
+        assert!(UnixListener::bind(abstract_name).is_err());
+    });
+}
+
+#[test]
+fn closing_the_listener_removes_its_path_and_ends_accept() {
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).unwrap();
+        assert!(place.0.exists());
+        let accepting = spawn({
+            let listener = listener.clone();
+            async move { listener.accept().await.unwrap_err() }
+        });
+        yield_now().await;
+        listener.close().unwrap();
+        assert!(!place.0.exists());
+        assert!(accepting.await.unwrap().is_closed());
+        // Once only: what somebody else puts there is theirs.
+        std::fs::write(&place, "").unwrap();
+        assert!(listener.close().is_err());
+        drop(listener);
+        assert!(place.0.exists());
+    });
+}
+
+#[test]
+fn dropping_the_last_handle_removes_the_path_too_even_after_the_runtime() {
+    let place = Place::new();
+    run(async {
+        let listener = UnixListener::bind(&place).unwrap();
+        let other = listener.clone();
+        drop(listener);
+        assert!(place.0.exists());
+        drop(other);
+        assert!(!place.0.exists());
+    });
+    let outlives = run(async { UnixListener::bind(&place).unwrap() });
+    drop(outlives);
+    assert!(!place.0.exists());
+}
+
+#[test]
+fn the_path_stays_where_it_should() {
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).unwrap();
+        let std = listener.into_std().unwrap();
+        assert!(place.0.exists());
+        let listener = UnixListener::from_std(std).unwrap();
+        let (client, server) = dialled(&listener, &place).await;
+        client.write_all(b"x").await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        listener.close().unwrap();
+        assert!(place.0.exists());
+
+        std::fs::remove_file(&place).unwrap();
+        let std = std_unix::UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::from_std(std).unwrap();
+        listener.set_unlink_on_close(true);
+        listener.close().unwrap();
+        assert!(!place.0.exists());
+    });
+}
+
+#[test]
+fn accept_has_a_deadline() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).unwrap();
+        let deadline = time::now() + Duration::from_secs(3);
+        listener.set_deadline(Some(deadline)).unwrap();
+        let error = listener.accept().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("accept unix {}: i/o timeout", place.0.display())
+        );
+        listener.set_deadline(None).unwrap();
+        dialled(&listener, &place).await;
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn abstract_names_work_and_leave_no_file() {
+    use std::os::linux::net::SocketAddrExt;
+    run(async {
+        let name = format!("@np-abstract-{}", std::process::id());
+        let listener = UnixListener::bind(&name).unwrap();
+        let error = UnixListener::bind(&name).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("listen unix {name}: bind: address already in use")
+        );
+        let (client, server) = dialled(&listener, &name).await;
+        let address = client.peer_addr().unwrap();
+        assert_eq!(address.as_abstract_name(), Some(&name.as_bytes()[1..]));
+        assert_eq!(
+            server.local_addr().unwrap().as_abstract_name(),
+            Some(&name.as_bytes()[1..])
+        );
+        client.close().unwrap();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        listener.close().unwrap();
+        let error = listener.accept().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("accept unix {name}: use of closed network connection")
+        );
+    });
+}
+
+#[test]
+fn a_pair_is_connected_and_has_deadlines_and_no_names() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (one, other) = UnixStream::pair().unwrap();
+        one.write_all(b"hello").await.unwrap();
+        let mut buffer = [0; 5];
+        other.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"hello");
+        let deadline = time::now() + Duration::from_secs(3);
+        other.set_read_deadline(Some(deadline)).unwrap();
+        let error = other.read(&mut buffer).await.unwrap_err();
+        assert_eq!(error.to_string(), "read unix @->@: i/o timeout");
+        other.set_write_deadline(Some(deadline)).unwrap();
+        assert!(other.write(b"x").await.unwrap_err().is_timeout());
+        drop(other);
+        one.hung_up().await.unwrap();
+        assert_eq!(one.read(&mut buffer).await.unwrap(), 0);
+        let error = one.write(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn datagrams_go_by_path_and_the_sender_is_known_if_it_has_a_name() {
+    run(async {
+        let (here, there) = (Place::new(), Place::new());
+        let server = UnixDatagram::bind(&here).unwrap();
+        let named = UnixDatagram::bind(&there).unwrap();
+        let unnamed = UnixDatagram::unbound().unwrap();
+        assert_eq!(named.send_to(b"ping", &here).await.unwrap(), 4);
+        let mut buffer = [0; 9];
+        let (length, from) = server.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(
+            (length, from.as_pathname()),
+            (4, Some(there.as_ref() as &Path))
+        );
+        let back = from.as_pathname().unwrap();
+        server.send_to(b"pong!", back).await.unwrap();
+        assert_eq!(named.recv(&mut buffer).await.unwrap(), 5);
+
+        unnamed.connect(&here).unwrap();
+        assert_eq!(
+            unnamed.peer_addr().unwrap().as_pathname(),
+            Some(here.as_ref() as &Path)
+        );
+        unnamed.send(b"").await.unwrap();
+        let (length, from) = server.recv_from(&mut buffer).await.unwrap();
+        assert_eq!((length, from.is_unnamed()), (0, true));
+        let error = unnamed.send_to(b"x", &there).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        drop(server);
+        assert!(here.0.exists(), "as in Go, a datagram socket's path stays");
+        let error = named.send_to(b"x", &here).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "write unixgram {}->{}: sendto: connection refused",
+                there.0.display(),
+                here.0.display()
+            )
+        );
+    });
+}
+
+#[test]
+fn a_datagram_longer_than_the_buffer_is_cut() {
+    run(async {
+        let (one, other) = UnixDatagram::pair().unwrap();
+        one.send(b"0123456789").await.unwrap();
+        one.send(b"next").await.unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!(other.recv(&mut buffer).await.unwrap(), 4);
+        assert_eq!(other.recv(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer, b"next");
+    });
+}
+
+#[test]
+fn a_datagram_sender_waits_for_a_full_receiver() {
+    run(async {
+        let (one, other) = UnixDatagram::pair().unwrap();
+        let sender = spawn(async move {
+            for n in 0..2000_u32 {
+                one.send(&n.to_be_bytes()).await.unwrap();
+            }
+        });
+        yield_now().await;
+        let mut buffer = [0; 9];
+        for n in 0..2000_u32 {
+            assert_eq!(other.recv(&mut buffer).await.unwrap(), 4);
+            assert_eq!(buffer[..4], n.to_be_bytes());
+        }
+        sender.await.unwrap();
+
+        // Without a connection too: its own messages, once received, make room that it hears of.
+        let place = Place::new();
+        let receiver = UnixDatagram::bind(&place).unwrap();
+        let path = place.0.clone();
+        let sender = spawn(async move {
+            let socket = UnixDatagram::unbound().unwrap();
+            for n in 0..2000_u32 {
+                socket.send_to(&n.to_be_bytes(), &path).await.unwrap();
+            }
+        });
+        yield_now().await;
+        for n in 0..2000_u32 {
+            assert_eq!(receiver.recv(&mut buffer).await.unwrap(), 4);
+            assert_eq!(buffer[..4], n.to_be_bytes());
+        }
+        sender.await.unwrap();
+    });
+}
+
+#[test]
+fn datagram_close_and_deadlines() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (one, _other) = UnixDatagram::pair().unwrap();
+        one.set_read_deadline(Some(time::now() + Duration::from_secs(1)))
+            .unwrap();
+        let error = one.recv_from(&mut [0]).await.unwrap_err();
+        assert_eq!(error.to_string(), "read unixgram @->@: i/o timeout");
+        one.set_read_deadline(None).unwrap();
+        let parked = spawn({
+            let one = one.clone();
+            async move { one.recv(&mut [0]).await.unwrap_err() }
+        });
+        yield_now().await;
+        one.close().unwrap();
+        assert!(parked.await.unwrap().is_closed());
+        assert!(one.send(b"x").await.unwrap_err().is_closed());
+    });
+}
