@@ -94,7 +94,7 @@ fn invariant_11_a_waker_that_uses_the_runtime_at_every_touch_finds_no_borrow() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
-        let (server, client) = pair().await;
+        let (server, _client) = pair().await;
         STREAM.set(Some(server.clone()));
         TASK.set(Some(spawn(pending())));
         let far = Duration::from_secs(60);
