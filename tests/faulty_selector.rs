@@ -286,10 +286,8 @@ impl Loop {
         } = connection;
         if let Next::Wait(direction) = machine.drive(socket, descriptor).unwrap() {
             descriptor.drained(direction);
-            match descriptor.park(direction, id) {
-                Park::Parked => return,
-                refused => panic!("drained, and yet {refused:?}"),
-            }
+            assert_eq!(descriptor.park(direction, id), Park::Parked);
+            return;
         }
         let mut connection = self.connections[id].take().expect("it has just run");
         self.reactor
