@@ -140,7 +140,7 @@ impl<W, T> Reactor<W, T> {
     ///
     /// The selector's; the descriptor is closed all the same.
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        descriptor.close(source)
+        descriptor.close(source, false)
     }
 
     /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an
@@ -462,9 +462,14 @@ impl<W, T> Descriptor<W, T> {
         self.registered.rearm(source)
     }
 
-    pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
+    /// As [`Reactor::close`]. `will_close` says that the descriptor is about to be closed, and that
+    /// nobody holds a duplicate: most systems then forget it by themselves.
+    pub(crate) fn close(&self, source: &mut dyn Source, will_close: bool) -> io::Result<()> {
         self.registered.evict();
-        let result = self.registered.deregister(source);
+        let result = match will_close && self.registered.close_forgets() {
+            true => Ok(()),
+            false => self.registered.deregister(source),
+        };
         self.registered.unregister();
         result
     }
