@@ -295,11 +295,12 @@ impl Fd {
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
-            if let Ok(gone) = self.resource().handle.send(bytes) {
-                self.fell_short(Direction::Write, gone, bytes.len());
-                return Ok(gone);
-            }
+        if self.link.check(Direction::Write).is_ok()
+            && bytes.len() < MOST_AT_ONCE
+            && let Ok(gone) = self.resource().handle.send(bytes)
+        {
+            self.fell_short(Direction::Write, gone, bytes.len());
+            return Ok(gone);
         }
         self.try_send_with_care(bytes)
     }
@@ -440,7 +441,7 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.carried().endpoints.network
+        self.link.carried().network()
     }
 
     /// The socket, for one system call: only an attempt may ask, or who has checked it is open.
@@ -476,8 +477,8 @@ impl Fd {
 
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let endpoints = &self.resource().endpoints;
-        if let Some(known) = endpoints.get(end) {
+        let resource = self.resource();
+        if let Some(known) = resource.endpoint(end) {
             return Some(known);
         }
         if self.is_closed() {
@@ -489,7 +490,7 @@ impl Fd {
             End::Peer => socket.peer_addr(),
         };
         let address = super::addr::from_system(&address.ok()?)?;
-        endpoints.set(end, address.clone());
+        resource.set_endpoint(end, address.clone());
         Some(address)
     }
 
