@@ -1,6 +1,6 @@
 //! A datagram socket, of UDP or of Unix: whole messages, each from or to somebody.
 //!
-//! May touch: fd.rs. Mirrors what `net.UDPConn` and `net.UnixConn` share (`net/udpsock.go`,
+//! May touch: fd/. Mirrors what `net.UDPConn` and `net.UnixConn` share (`net/udpsock.go`,
 //! `net/unixsock.go`), and `FD.ReadFrom`, `FD.WriteTo` (`internal/poll/fd_unix.go`).
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Listening and accepting.
 //!
-//! May touch: fd.rs, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
+//! May touch: fd/, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
 //! `internal/poll/fd_unix.go` (`FD.Accept`) and `net.ListenConfig`.
 
 use std::fmt;

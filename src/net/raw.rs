@@ -1,6 +1,6 @@
 //! The descriptor itself: lent, taken in from std, and given out to std.
 //!
-//! May touch: fd.rs, and the types it gives this to. Mirrors Go's `net/rawconn.go` and `net/file.go`.
+//! May touch: fd/, and the types it gives this to. Mirrors Go's `net/rawconn.go` and `net/file.go`.
 //!
 //! There is no `AsFd`: what it lends lives as long as the handle, and a close through another
 //! handle would leave it dangling, or naming somebody else's file.

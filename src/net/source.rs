@@ -1,6 +1,6 @@
 //! Any other descriptor, or mio source, in the runtime.
 //!
-//! May touch: fd.rs. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+//! May touch: fd/. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! UDP: binding, connecting, and whom datagrams come from and go to.
 //!
-//! May touch: fd.rs, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
+//! May touch: fd/, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
 //! `net/udpsock_posix.go`.
 
 use std::io;

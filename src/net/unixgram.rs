@@ -1,6 +1,6 @@
 //! Unix datagram sockets.
 //!
-//! May touch: fd.rs, datagram.rs, and unix.rs for the names. Mirrors Go's `net/unixsock.go`
+//! May touch: fd/, datagram.rs, and unix.rs for the names. Mirrors Go's `net/unixsock.go`
 //! (`ListenUnixgram`, `UnixConn.ReadFrom`, `WriteTo`).
 
 use std::io;

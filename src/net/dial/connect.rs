@@ -1,6 +1,6 @@
 //! Connecting to one address.
 //!
-//! May touch: fd.rs, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
+//! May touch: fd/, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
 //! (`net/sock_posix.go`) and the loop of `doDialTCPProto` (`net/tcpsock_posix.go`).
 
 use std::io;

@@ -1,6 +1,6 @@
 //! A connected byte stream, of TCP or of Unix.
 //!
-//! May touch: fd.rs. Mirrors `net.conn` and `net.TCPConn` (`net/net.go`, `net/tcpsock.go`).
+//! May touch: fd/. Mirrors `net.conn` and `net.TCPConn` (`net/net.go`, `net/tcpsock.go`).
 //!
 //! | file | what it is |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! Reading from a stream.
 //!
-//! May touch: fd.rs. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
+//! May touch: fd/. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
 //! `io.ReadFull`.
 
 use std::future::Future;

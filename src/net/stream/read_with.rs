@@ -1,6 +1,6 @@
 //! Reading into the loop's own buffer, which is lent to a closure.
 //!
-//! May touch: fd.rs, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
+//! May touch: fd/, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
 
 use std::future::Future;
 use std::io;

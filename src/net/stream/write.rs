@@ -1,6 +1,6 @@
 //! Writing to a stream.
 //!
-//! May touch: fd.rs. Mirrors `conn.Write` (`net/net.go`) and `FD.Write` (`internal/poll/fd_unix.go`).
+//! May touch: fd/. Mirrors `conn.Write` (`net/net.go`) and `FD.Write` (`internal/poll/fd_unix.go`).
 
 use std::future::Future;
 use std::io::{self, IoSlice};
