@@ -1,6 +1,6 @@
 //! The netpoller: who waits for which source, until when.
 //!
-//! May touch: the wheel, and the four files beside it. Knows nothing of tasks or sockets.
+//! May touch: the wheel, and the files beside it. Knows nothing of tasks or sockets.
 //! Mirrors Go's `runtime/netpoll.go`: `poll_runtime_pollOpen`, `pollWait`, `pollSetDeadline`,
 //! `pollUnblock`, and `netpoll` itself, which hands back whoever was parked.
 //!
@@ -256,7 +256,7 @@ impl<W, T> Reactor<W, T> {
         self.core.each(look);
     }
 
-    /// What the descriptor carries whose token is `bits`, compared by what the caller kept of it.
+    /// What the descriptor in `slot` carries, if its token is the one that the caller means.
     pub(crate) fn carried<R>(
         &self,
         slot: usize,

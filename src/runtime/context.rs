@@ -174,7 +174,7 @@ pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
     })
 }
 
-/// Charges an operation to the machine that runs. False when its budget is used up: it must yield.
+/// Charges an operation to the machine that runs; [`may_go_on`] says when it must yield.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     RUNNING.with(|running| {

@@ -1,6 +1,6 @@
 //! One system call each, and what its answer tells of the readiness behind it.
 //!
-//! May touch: `sys.rs`. Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, their limits).
+//! May touch: `sys/`. Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, their limits).
 
 use std::io;
 
