@@ -34,10 +34,10 @@ struct Running {
     now: Cell<Option<Instant>>,
 }
 
-/// What a machine may do before others have their turn: bytes moved, and as many for each
-/// operation. Two reads and writes of 64 KiB, or 128 small ones: enough to amortise a run, and
-/// eight such machines pass in a few hundred microseconds.
-const BUDGET: i64 = 128 * 1024;
+/// What a machine may do before others have their turn, in bytes: those that it moved, and
+/// [`OPERATION`] for each time that it did. One read of 64 KiB, or 64 small ones: enough to
+/// amortise a run, and eight such machines pass in a few hundred microseconds.
+const BUDGET: i64 = 64 * 1024;
 
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
