@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{CancelToken, Dialer, Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{CancelToken, Dialer, TcpListener, TcpStream, spawn, time};
 use socket2::{Domain, Socket, Type};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,10 +36,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let clock = |flags: &Flags| match flags.real || !flags.targets.is_empty() {
-        true => Runtime::new(),
-        false => Runtime::builder().virtual_clock().build(),
-    };
+    let clock = |flags: &Flags| common::clock(flags.real || !flags.targets.is_empty());
     common::run_on(clock, async |flags: Flags| {
         if flags.targets.is_empty() {
             return show().await;

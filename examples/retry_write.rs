@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{NetError, Runtime, TcpStream, spawn, time};
+use netpoller::{NetError, TcpStream, spawn, time};
 
 /// Writes more than fits to peers that don't read.
 #[derive(Parser)]
@@ -32,39 +32,38 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub const PAUSE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let clock = |flags: &Flags| match flags.real {
-        true => Runtime::new(),
-        false => Runtime::builder().virtual_clock().build(),
-    };
-    common::run_on(clock, async |_: Flags| {
-        let message = vec![b'x'; 16 << 20];
+    common::run_on(
+        |flags: &Flags| common::clock(flags.real),
+        async |_| {
+            let message = vec![b'x'; 16 << 20];
 
-        println!("To a peer that begins to read after 30 s:");
-        let (stream, peer) = common::pair().await?;
-        let reading = spawn(async move {
-            time::sleep(Duration::from_secs(30)).await;
-            let mut got = 0;
-            loop {
-                match peer.read_with(<[u8]>::len).await? {
-                    0 => return io::Result::Ok(got),
-                    more => got += more,
+            println!("To a peer that begins to read after 30 s:");
+            let (stream, peer) = common::pair().await?;
+            let reading = spawn(async move {
+                time::sleep(Duration::from_secs(30)).await;
+                let mut got = 0;
+                loop {
+                    match peer.read_with(<[u8]>::len).await? {
+                        0 => return io::Result::Ok(got),
+                        more => got += more,
+                    }
                 }
-            }
-        });
-        write(&stream, &message).await?;
-        stream.close()?;
-        println!(
-            "  it got {} bytes",
-            reading.await.map_err(io::Error::other)??
-        );
+            });
+            write(&stream, &message).await?;
+            stream.close()?;
+            println!(
+                "  it got {} bytes",
+                reading.await.map_err(io::Error::other)??
+            );
 
-        println!("To one that never reads:");
-        let (stream, _peer) = common::pair().await?;
-        if let Err(error) = write(&stream, &message).await {
-            println!("  {error}");
-        }
-        Ok(())
-    })
+            println!("To one that never reads:");
+            let (stream, _peer) = common::pair().await?;
+            if let Err(error) = write(&stream, &message).await {
+                println!("  {error}");
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Writes everything, in up to seven tries.

@@ -43,19 +43,32 @@ pub fn run_on<F: Parser, T: Termination>(
     })
 }
 
-/// Waits for Ctrl-C, or SIGTERM: the self-pipe. The signal's handler does nothing but write a byte,
-/// and the loop reads it as it reads every socket.
+/// The wall's clock, or one that jumps to whatever comes next.
+pub fn clock(real: bool) -> io::Result<Runtime> {
+    match real {
+        true => Runtime::new(),
+        false => Runtime::builder().virtual_clock().build(),
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
 fn interrupted() -> io::Result<impl Future<Output = io::Result<()>>> {
+    let signals = UnixStream::from_std(self_pipe()?)?;
+    Ok(async move {
+        signals.read(&mut [0]).await?;
+        log::info!("interrupted");
+        Ok(())
+    })
+}
+
+/// The self-pipe: a signal's handler does nothing but write a byte, and the loop reads it as it
+/// reads every socket.
+pub fn self_pipe() -> io::Result<std::os::unix::net::UnixStream> {
     let (ours, handlers) = std::os::unix::net::UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {
         pipe::register(signal, handlers.try_clone()?)?;
     }
-    let ours = UnixStream::from_std(ours)?;
-    Ok(async move {
-        ours.read(&mut [0]).await?;
-        log::info!("interrupted");
-        Ok(())
-    })
+    Ok(ours)
 }
 
 /// Listens, and says where: with port 0 that is the only way to know.

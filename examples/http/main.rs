@@ -15,9 +15,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod request;
-mod response;
-mod server;
+pub mod request;
+pub mod response;
+pub mod server;
 
 use std::process::ExitCode;
 use std::time::Duration;
