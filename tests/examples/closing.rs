@@ -1,0 +1,82 @@
+//! `time_server`, `echo_client`, `capture`: who closes, how, and what the other sees.
+
+use std::io;
+
+use clap::Parser;
+use netpoller::{TcpStream, spawn, time};
+
+use crate::capture::{self, State};
+use crate::{SECOND, echo_client, listener, read_all, run, run_virtual, time_server};
+
+#[test]
+fn o1_the_time_server_sends_the_time_and_closes() {
+    run(async {
+        let (listener, addr) = listener().await;
+        spawn(time_server::serve(listener));
+        for _ in 0..3 {
+            let client = TcpStream::connect(&addr).await.unwrap();
+            let said = String::from_utf8(read_all(&client).await.unwrap()).unwrap();
+            // 2006-01-02 15:04:05
+            let shape: String = said.replace(|c: char| c.is_ascii_digit(), "0");
+            assert_eq!(shape, "0000-00-00 00:00:00\n");
+        }
+    });
+}
+
+/// What the server made of a client that closes, and when.
+fn echo_until_closed(flags: &[&str]) -> io::Result<u64> {
+    let flags = echo_client::Flags::parse_from([&["echo_client"], flags].concat());
+    run_virtual(async move {
+        let (listener, addr) = listener().await;
+        let server = spawn(async move {
+            let (stream, peer) = listener.accept().await?;
+            echo_client::echo(stream, peer).await
+        });
+        let start = time::now();
+        echo_client::talk(addr, &flags).await.unwrap();
+        let took = time::now() - start;
+        assert!((10 * SECOND..11 * SECOND).contains(&took), "{took:?}");
+        server.await.unwrap()
+    })
+}
+
+#[test]
+fn o2_the_client_closes_after_10_s_by_fin_and_the_server_reads_the_end() {
+    let echoed = echo_until_closed(&["--message", "four"]).unwrap();
+    // Once a second from the start; whether the eleventh still went, the clock decides.
+    assert!([40, 44].contains(&echoed), "{echoed}");
+    assert!(echo_until_closed(&["--linger", "5"]).is_ok());
+}
+
+#[test]
+fn o2_the_client_closes_after_10_s_by_rst_and_the_server_reads_a_reset() {
+    let error = echo_until_closed(&["--linger", "0"]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// The states after hello, after the client's close, after the server's.
+fn states(by_rst: bool) -> Vec<[Option<State>; 2]> {
+    run(async {
+        let (listener, _) = listener().await;
+        let mut seen = Vec::new();
+        let note = |_, states| seen.push(states);
+        capture::close(&listener, by_rst, note).await.unwrap();
+        seen
+    })
+}
+
+const ESTABLISHED: [Option<State>; 2] = [Some(State::ESTABLISHED); 2];
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
+fn c1_o5_a_close_is_a_fin_and_leaves_time_wait_with_whoever_closed_first() {
+    let closed = [Some(State::FIN_WAIT2), Some(State::CLOSE_WAIT)];
+    let gone = [Some(State::TIME_WAIT), None];
+    assert_eq!(states(false), [ESTABLISHED, closed, gone]);
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
+fn c2_o5_a_linger_of_zero_is_a_rst_and_leaves_nothing() {
+    assert_eq!(states(true), [ESTABLISHED, [None; 2], [None; 2]]);
+}
