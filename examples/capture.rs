@@ -115,12 +115,18 @@ pub fn states([client, server]: [SocketAddr; 2]) -> [Option<State>; 2] {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     [(client, server), (server, client)].map(|(local, remote)| {
         // "  0: 0100007F:1E61 0100007F:A137 01 …": number, local, remote, state.
-        table.lines().skip(1).find_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let mut port = || u16::from_str_radix(fields.next()?.rsplit(':').next()?, 16).ok();
-            let found = port()? == local.port() && port()? == remote.port();
-            let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-            found.then_some(State(state))
-        })
+        let ends = format!(" {} {} ", as_in_table(local)?, as_in_table(remote)?);
+        let (_, rest) = table.split_once(&ends)?;
+        u8::from_str_radix(rest.get(..2)?, 16).ok().map(State)
     })
+}
+
+fn as_in_table(addr: SocketAddr) -> Option<String> {
+    match addr {
+        SocketAddr::V4(v4) => {
+            let ip = u32::from_ne_bytes(v4.ip().octets());
+            Some(format!("{ip:08X}:{:04X}", v4.port()))
+        }
+        SocketAddr::V6(_) => None,
+    }
 }

@@ -69,7 +69,7 @@ pub async fn echo(stream: TcpStream, peer: SocketAddr) -> io::Result<u64> {
     ended
 }
 
-/// The client's side. Says how many bytes came back.
+/// The client's side: a message a second, and then the end.
 pub async fn talk(addr: String, flags: &Flags) -> io::Result<()> {
     let stream = TcpStream::connect(addr).await?;
     log::info!(
@@ -80,21 +80,15 @@ pub async fn talk(addr: String, flags: &Flags) -> io::Result<()> {
     if let Some(seconds) = flags.linger {
         stream.set_linger(Some(Duration::from_secs(seconds)))?;
     }
-    let talking = async {
-        let mut tick = time::interval(Duration::from_secs(1));
-        let mut answer = vec![0; flags.message.len()];
-        loop {
-            tick.tick().await;
-            stream.write_all(flags.message.as_bytes()).await?;
-            stream.read_exact(&mut answer).await?;
-            log::info!("client: {}", String::from_utf8_lossy(&answer));
-        }
-    };
-    let ended: Result<io::Result<()>, _> =
-        time::timeout(Duration::from_secs(flags.seconds), talking).await;
-    if let Ok(ended) = ended {
-        return ended;
+    let mut tick = time::interval(Duration::from_secs(1));
+    let mut answer = vec![0; flags.message.len()];
+    for _ in 0..flags.seconds {
+        tick.tick().await;
+        stream.write_all(flags.message.as_bytes()).await?;
+        stream.read_exact(&mut answer).await?;
+        log::info!("client: {}", String::from_utf8_lossy(&answer));
     }
+    tick.tick().await;
     let how = if flags.linger == Some(0) {
         "RST"
     } else {

@@ -207,7 +207,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 /// Anything; and what begins like a frame, so that it gets further.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let any_bytes = || proptest::collection::vec(any::<u8>(), 0..20_000);
+    let any_bytes = || proptest::collection::vec(any::<u8>(), 0..10_000);
     let framed = (1..=2_u8, any::<u32>(), 0..=32_u32, any_bytes());
     prop_oneof![
         any_bytes(),
@@ -219,6 +219,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn f2_whatever_comes_nothing_panics_and_no_more_is_held_than_came(bytes in bytes()) {
         let first = || block_on(tlv::read(&mut Cursor::new(&bytes)));
