@@ -10,9 +10,9 @@
 //! the order it was said. Who takes nothing for ten seconds, or is too far behind, is shut out.
 
 mod common;
-#[allow(dead_code, reason = "its splitter only")]
-#[path = "lines.rs"]
-mod lines;
+#[path = "lines/splitter.rs"]
+#[allow(dead_code, reason = "lines only, no words")]
+mod splitter;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,9 +22,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use lines::{Splitter, line};
 use netpoller::{TcpListener, TcpStream, spawn, time};
 use slab::Slab;
+use splitter::{Splitter, line};
 
 /// Lets everybody talk to everybody.
 #[derive(Parser)]

@@ -8,7 +8,7 @@ use netpoller::{TcpStream, spawn, yield_now};
 use proptest::prelude::*;
 
 use crate::frames::{self, Frames, put_frame};
-use crate::lines::{self, Splitter, line, word};
+use crate::lines::splitter::{Splitter, line, word};
 use crate::loopback::pair;
 use crate::tlv::{self, LIMIT, Value};
 use crate::{allocator, listener, read_all, run};
@@ -73,7 +73,7 @@ fn f1_lines_end_with_a_newline_or_with_the_stream() {
 fn f1_a_line_comes_back_as_its_words_and_one_without_end_is_refused() {
     run(async {
         let (listener, addr) = listener().await;
-        spawn(lines::serve(listener));
+        spawn(crate::lines::serve(listener));
         let client = TcpStream::connect(&addr).await.unwrap();
         for piece in PROVERB.as_bytes().chunks(5) {
             client.write_all(piece).await.unwrap();

@@ -1,5 +1,9 @@
 //! The examples do what `examples/README.md` says of them: their logic in this process, on the
 //! virtual clock where time matters; as processes of their own where the process is the point.
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each example has what it shares with others"
+)]
 
 mod allocator;
 mod closing;
@@ -37,7 +41,7 @@ mod http;
 #[path = "../../examples/idle_server.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod idle_server;
-#[path = "../../examples/lines.rs"]
+#[path = "../../examples/lines/main.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod lines;
 #[path = "../../examples/monitor.rs"]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use netpoller::{TcpStream, spawn, time};
 
 use crate::broadcast::{self, Room};
-use crate::lines::{Splitter, line};
+use crate::lines::splitter::{Splitter, line};
 use crate::loopback::pair;
 use crate::{SECOND, listener, monitor, proxy, read_all, run, run_virtual};
 
