@@ -33,7 +33,7 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
     listener.serve(each).await
 }
 
-async fn tell(stream: TcpStream) -> io::Result<()> {
+pub async fn tell(stream: TcpStream) -> io::Result<()> {
     let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S\n");
     stream.write_all(now.to_string().as_bytes()).await
 }

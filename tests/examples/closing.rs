@@ -6,7 +6,7 @@ use clap::Parser;
 use netpoller::{TcpStream, spawn, time};
 
 use crate::capture::{self, State};
-use crate::{SECOND, echo_client, listener, read_all, run, run_virtual, time_server};
+use crate::{SECOND, echo_client, listener, process, read_all, run, run_virtual, time_server};
 
 #[test]
 fn o1_the_time_server_sends_the_time_and_closes() {
@@ -19,6 +19,39 @@ fn o1_the_time_server_sends_the_time_and_closes() {
             // 2006-01-02 15:04:05
             let shape: String = said.replace(|c: char| c.is_ascii_digit(), "0");
             assert_eq!(shape, "0000-00-00 00:00:00\n");
+        }
+    });
+}
+
+#[test]
+fn t4_the_backlog_absorbs_a_thousand_clients_of_a_slow_server() {
+    // Two descriptors a client: more than most shells allow.
+    if !process::with_many_files(
+        "closing::t4_the_backlog_absorbs_a_thousand_clients_of_a_slow_server",
+    ) {
+        return;
+    }
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    let clients = most.trim().parse().unwrap_or(128).min(1024);
+    run_virtual(async move {
+        let (listener, addr) = listener().await;
+        let dials: Vec<_> = (0..clients)
+            .map(|_| {
+                let addr = addr.clone();
+                spawn(async move {
+                    let client = TcpStream::connect(addr).await?;
+                    client.set_read_deadline(Some(time::now() + 60 * SECOND))?;
+                    read_all(&client).await
+                })
+            })
+            .collect();
+        for _ in 0..clients {
+            time::sleep(SECOND / 200).await;
+            let (stream, _) = listener.accept().await.unwrap();
+            time_server::tell(stream).await.unwrap();
+        }
+        for dial in dials {
+            assert_eq!(dial.await.unwrap().unwrap().len(), 20);
         }
     });
 }

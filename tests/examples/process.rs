@@ -55,6 +55,24 @@ fn run(name: &str, flags: &[&str]) -> Output {
     Command::new(binary(name)).args(flags).output().unwrap()
 }
 
+/// Whether this process may have many files open. If not, `test` is run in one that may.
+pub fn with_many_files(test: &str) -> bool {
+    const HERE: &str = "NETPOLLER_MANY_FILES";
+    if std::env::var_os(HERE).is_some() {
+        return true;
+    }
+    let ran = Command::new("sh")
+        .args(["-c", "ulimit -n 8192; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(HERE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "in the other process: {said}");
+    false
+}
+
 /// A server that is an example. It goes with its test.
 pub struct Server {
     pub addr: SocketAddr,
