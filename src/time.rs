@@ -64,7 +64,6 @@ pub fn sleep(wait: Duration) -> Sleep {
 }
 
 /// Sleeps until `deadline`; one that has passed is ready at once.
-#[must_use]
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,

@@ -90,6 +90,7 @@ struct Session {
     server: Rc<Server>,
     key: usize,
     /// Written before more is read; a peer that keeps up costs one word.
+    #[allow(clippy::box_collection)]
     rest: Cell<Option<Box<Vec<u8>>>>,
 }
 

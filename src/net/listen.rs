@@ -239,7 +239,7 @@ impl Listener<Tcp> {
                 .as_socket()
                 .map(unmapped)
                 .ok_or(io::ErrorKind::InvalidData)?;
-            fd.resource().endpoints.set(End::Peer, Addr::Socket(peer));
+            fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
             Ok((Stream::new(fd), peer))
         })
     }

@@ -78,7 +78,7 @@ impl Stream<Unix> {
         };
         let fd = open().map_err(fail)?;
         let peer = Addr::Path(path.to_owned());
-        fd.resource().endpoints.set(End::Peer, peer);
+        fd.resource().set_endpoint(End::Peer, peer);
         Ok(Stream::new(fd))
     }
 
@@ -165,7 +165,7 @@ impl Listener<Unix> {
             let fd = fd.open_beside(connection, fd.network())?;
             let peer = addr::unix_name(&peer);
             let address = std_name(&peer)?;
-            fd.resource().endpoints.set(End::Peer, Addr::Path(peer));
+            fd.resource().set_endpoint(End::Peer, Addr::Path(peer));
             Ok((Stream::new(fd), address))
         })
     }

@@ -34,7 +34,7 @@ use std::task::Waker;
 
 pub(crate) use super::parked::{Parked, Place, Who};
 use super::waker::wake_quietly;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
 use crate::sys::Handle;
 
@@ -58,13 +58,15 @@ pub(crate) struct Extra {
     queues: [VecDeque<(u32, Waker)>; 2],
     granted: [Option<u32>; 2],
     tickets: u32,
+    /// The ends' addresses that do not fit into [`Endpoints`].
+    ends: [Option<Addr>; 2],
     /// What ends with the socket.
     attached: Option<Box<dyn Any>>,
 }
 
 pub(crate) struct Resource {
     pub(crate) handle: Handle,
-    pub(crate) endpoints: Endpoints,
+    endpoints: Endpoints,
     /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
     /// Somebody set a linger, or had the descriptor in hand and may have.
@@ -100,6 +102,37 @@ impl Resource {
 
     fn extra(&self) -> &RefCell<Extra> {
         self.extra.get_or_init(Box::default)
+    }
+
+    // ---- its two ends ----
+
+    #[inline]
+    pub(crate) fn network(&self) -> Network {
+        self.endpoints.network
+    }
+
+    /// An end's address, if it was noted.
+    pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
+        let inline = self.endpoints.get(end);
+        inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
+    }
+
+    /// Notes an end, once: a second address for an end that is known is dropped.
+    pub(crate) fn set_endpoint(&self, end: End, address: Addr) {
+        if self.endpoint(end).is_some() {
+            return;
+        }
+        if let Some(address) = self.endpoints.set(end, address) {
+            self.extra().borrow_mut().ends[end as usize] = Some(address);
+        }
+    }
+
+    /// Forgets both, when a datagram socket is connected: its own may change with the peer's.
+    pub(crate) fn forget_endpoints(&self) {
+        self.endpoints.forget();
+        if let Some(extra) = self.extra.get() {
+            extra.borrow_mut().ends = [None, None];
+        }
     }
 
     pub(crate) fn may_linger(&self) -> bool {

@@ -69,7 +69,7 @@ impl Dial<'_> {
             })?;
         }
         let peer = Addr::Socket(address);
-        fd.resource().endpoints.set(End::Peer, peer);
+        fd.resource().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
 

@@ -270,7 +270,7 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.carried().endpoints.network
+        self.link.carried().network()
     }
 
     /// The socket, for one system call: only an attempt may ask, or who has checked it is open.

@@ -29,8 +29,8 @@ impl Failure {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let endpoints = &self.resource().endpoints;
-        if let Some(known) = endpoints.get(end) {
+        let resource = self.resource();
+        if let Some(known) = resource.endpoint(end) {
             return Some(known);
         }
         if self.is_closed() {
@@ -42,7 +42,7 @@ impl Fd {
             End::Peer => socket.peer_addr(),
         };
         let address = addr::from_system(&address.ok()?)?;
-        endpoints.set(end, address.clone());
+        resource.set_endpoint(end, address.clone());
         Some(address)
     }
 
