@@ -104,7 +104,7 @@ impl Future for Sleep {
         }
         let scheduler: Rc<Scheduler> = context::with("polling a sleep", Rc::clone);
         if scheduler.reactor.has_passed(deadline) {
-            return Poll::Ready(());
+            return context::poll_budget(cx.waker());
         }
         self.registration = Some(Registration::new(scheduler, deadline, cx));
         Poll::Pending

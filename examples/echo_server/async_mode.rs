@@ -69,8 +69,9 @@ async fn accept(listener: TcpListener, server: Rc<Server>) {
                 server.accepted.set(server.accepted.get() + 1);
                 drop(spawn(Session::new(stream, server.clone()).run()));
             }
-            Err(error) if error.is_temporary() => time::sleep(backoff.next(&error)).await,
-            Err(error) => return log::info!("{error}"),
+            Err(error) if error.is_closed() => return log::info!("{error}"),
+            // Whatever else: one connection is lost, or none, and the next may be well.
+            Err(error) => time::sleep(backoff.next(&error)).await,
         }
     }
 }

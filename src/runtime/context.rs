@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::lent;
@@ -188,6 +188,20 @@ pub(crate) fn charge(bytes: usize) {
 #[inline]
 pub(crate) fn may_go_on() -> bool {
     RUNNING.with(|running| running.budget.get() > 0) || outside()
+}
+
+/// Lets the machine that runs go on, at the price of an operation, or has it yield: for what is
+/// ready without having waited, that a loop of it does not run for ever.
+///
+/// It wakes the very waker, not our machine's id: within a join of many futures only that one
+/// knows which of them to poll again.
+pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
+    if !may_go_on() {
+        waker.wake_by_ref();
+        return Poll::Pending;
+    }
+    charge(0);
+    Poll::Ready(())
 }
 
 /// Futures polled by somebody else's executor are not ours to be fair to.

@@ -41,6 +41,7 @@ use crate::reactor::{MioSelector, Poller, Selector, Turn};
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 use scheduler::Scheduler;
+pub(crate) use waker::wake_quietly;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
 ///

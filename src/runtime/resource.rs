@@ -10,8 +10,9 @@
 //! | Free | no operation under way | `release` with nobody queued | Held by `acquire` |
 //! | Held | one operation has the direction | `acquire` | Free or Granted by `release` |
 //! | Granted(t) | ticket t has it, and has not been polled since | `release` with a queue | Held by `acquire` of t; on to the next by `forget` of t |
+//! | Open | the socket is closed: everybody has it, to learn that | `take_all_wakers` | nothing |
 //!
-//! First come, first served. Illegal: releasing what one does not hold.
+//! First come, first served; but a close waits for nobody who holds it and is not polled. Illegal: releasing what one does not hold.
 //!
 //! # The poller, one for each direction
 //!
@@ -32,6 +33,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 pub(crate) use super::parked::{Parked, Place, Who};
+use super::waker::wake_quietly;
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
 use crate::sys::Handle;
@@ -79,6 +81,9 @@ const fn held_bit(direction: Direction) -> u8 {
 const fn queued_bit(direction: Direction) -> u8 {
     4 << direction as u8
 }
+
+/// Closed: the locks are open to all.
+const OPEN: u8 = 64;
 
 const fn poller_bit(direction: Direction) -> u8 {
     16 << direction as u8
@@ -179,6 +184,10 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        if self.locks.get() & OPEN != 0 {
+            *hold = Hold::Held;
+            return true;
+        }
         if *hold == Hold::Free && !self.is_held(direction) {
             return self.take_over(direction, hold);
         }
@@ -217,7 +226,7 @@ impl Resource {
         self.locks.set(self.locks.get() | held_bit(direction));
         *hold = Hold::Held;
         if let Some(poller) = self.take_poller_and(direction, true) {
-            poller.wake();
+            wake_quietly(poller);
         }
         true
     }
@@ -245,11 +254,11 @@ impl Resource {
         extra.granted[direction as usize] = next.as_ref().map(|(ticket, _)| *ticket);
         drop(extra);
         if let Some((_, waker)) = next {
-            return waker.wake();
+            return wake_quietly(waker);
         }
         self.locks.set(self.locks.get() & !held_bit(direction));
         if let Some(poller) = self.take_poller(direction) {
-            poller.wake();
+            wake_quietly(poller);
         }
     }
 
@@ -339,9 +348,17 @@ impl Resource {
         }
     }
 
-    /// Takes out everybody, whatever they wait for, at the end; those in the queue follow by
-    /// themselves.
+    /// Takes out everybody, whatever they wait for, at the end, and opens the locks.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
+        let queued = queued_bit(Direction::Read) | queued_bit(Direction::Write);
+        self.locks.set(self.locks.get() & !queued | OPEN);
+        if let Some(extra) = self.extra.get() {
+            let mut extra = extra.borrow_mut();
+            extra.granted = [None; 2];
+            for queue in &mut extra.queues {
+                out.extend(queue.drain(..).map(|(_, waker)| waker));
+            }
+        }
         for place in [Place::Read, Place::Write, Place::HangUp] {
             out.extend(self.take_wakers(place));
         }

@@ -99,9 +99,9 @@ impl Handle {
 impl AsFd for Handle {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        debug_assert_ne!(self.fd.get(), CLOSED, "used after close");
-        // SAFETY: the descriptor is open (callers check the closing flag first), we own it, and
-        // nothing between here and the end of the caller's one system call can close it.
+        assert_ne!(self.fd.get(), CLOSED, "used after close");
+        // SAFETY: the descriptor is open, as was just checked; we own it, and nothing between here
+        // and the end of the caller's one system call can close it.
         unsafe { BorrowedFd::borrow_raw(self.fd.get()) }
     }
 }

@@ -42,20 +42,30 @@ impl Fd {
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        if self.link.check(Direction::Write).is_ok()
-            && bytes.len() < MOST_AT_ONCE
-            && let Ok(gone) = self.resource().handle.send(bytes)
-        {
-            self.fell_short(Direction::Write, gone, bytes.len());
-            return Ok(gone);
+        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
+            return match self.resource().handle.send(bytes) {
+                Ok(gone) => {
+                    self.fell_short(Direction::Write, gone, bytes.len());
+                    Ok(gone)
+                }
+                Err(error) => self.try_send_with_care(bytes, Some(error)),
+            };
         }
-        self.try_send_with_care(bytes)
+        self.try_send_with_care(bytes, None)
     }
 
     #[cold]
     #[inline(never)]
-    fn try_send_with_care(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        self.try_once(Direction::Write, |fd| fd.send(bytes))
+    fn try_send_with_care(
+        &self,
+        bytes: &[u8],
+        mut met: Option<io::Error>,
+    ) -> Result<usize, Failure> {
+        self.try_once(Direction::Write, |fd| match met.take() {
+            // The system tells a reset once, and then speaks of a broken pipe.
+            Some(error) => Err(error),
+            None => fd.send(bytes),
+        })
     }
 
     /// One write, of no more than the system takes at once, and never a SIGPIPE.

@@ -4,7 +4,7 @@
 //! `FD.destroy`, `FD.RawControl`).
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -15,6 +15,7 @@ use crate::reactor::{Park, Refusal};
 use crate::runtime::blocking;
 use crate::runtime::resource::{Parked, Place};
 use crate::runtime::shortage;
+use crate::runtime::wake_quietly;
 
 impl Fd {
     pub(crate) fn is_closed(&self) -> bool {
@@ -61,7 +62,7 @@ impl Fd {
         if let Err(error) = self.link.close(source, will_close) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake_quietly);
     }
 
     /// Lends the descriptor itself; a close that comes meanwhile is put off until it is back.
@@ -83,14 +84,12 @@ impl Fd {
     ) -> Poll<Result<(), Failure>> {
         let parked = Parked::foreign(self.link.token(), Place::HangUp);
         match self.link.park_hang_up(parked).0 {
-            Park::Ready(_) => Poll::Ready(Ok(())),
+            Park::Ready(_) => self.poll_nothing(cx).map(Ok),
             Park::Parked => {
                 self.link.carried().await_hang_up(ticket, cx.waker());
                 Poll::Pending
             }
-            Park::TimedOut(_) | Park::Closed(_) => {
-                Poll::Ready(Err(Failure::Refused(Refusal::Closed)))
-            }
+            Park::TimedOut(_) | Park::Closed(_) => self.poll_refused(Refusal::Closed, cx),
         }
     }
 

@@ -116,7 +116,7 @@ impl Fd {
         loop {
             if !self.link.may_try(direction) {
                 if let Err(refusal) = self.link.check(direction) {
-                    return Poll::Ready(Err(Failure::Refused(refusal)));
+                    return self.poll_refused(refusal, cx);
                 }
                 self.park(direction, cx.waker());
                 return Poll::Pending;
@@ -147,12 +147,19 @@ impl Fd {
     /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
     /// and yields in its turn, or a loop of such would run for ever.
     pub(crate) fn poll_nothing<T: Default>(&self, cx: &Context<'_>) -> Poll<T> {
-        if !context::may_go_on() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        context::charge(0);
-        Poll::Ready(T::default())
+        context::poll_budget(cx.waker()).map(|()| T::default())
+    }
+
+    /// Who loops on an error, as an accept loop may, is to yield in its turn as well.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn poll_refused<R>(
+        &self,
+        refusal: Refusal,
+        cx: &Context<'_>,
+    ) -> Poll<Result<R, Failure>> {
+        let budget = context::poll_budget(cx.waker());
+        budget.map(|()| Err(Failure::Refused(refusal)))
     }
 
     /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
@@ -181,7 +188,10 @@ impl Fd {
                 self.drained(direction).err()
             }
             io::ErrorKind::Interrupted => None,
-            _ => Some(error),
+            _ => {
+                context::charge(0);
+                Some(error)
+            }
         }
     }
 

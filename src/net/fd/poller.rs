@@ -21,7 +21,7 @@ impl Fd {
         let resource = self.link.carried();
         if let Err(refusal) = self.link.check(direction) {
             drop(resource.take_poller(direction));
-            return Poll::Ready(Err(Failure::Refused(refusal)));
+            return self.poll_refused(refusal, cx);
         }
         if self.poll_release(direction, cx).is_pending() {
             return Poll::Pending;
