@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod accept;
+mod direct;
 mod handle;
 mod lookup;
 #[cfg(any(target_os = "linux", target_os = "android"))]
