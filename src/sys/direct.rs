@@ -18,8 +18,8 @@ use super::{Handle, SEND_FLAGS};
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod kernel {
+    use super::ErrorNumber;
     use std::arch::asm;
-    use std::io;
     use std::os::fd::RawFd;
     use std::ptr;
 
@@ -77,15 +77,15 @@ mod kernel {
 
     /// A count of bytes, or the negated error number.
     #[inline]
-    fn outcome(returned: isize) -> io::Result<usize> {
+    fn outcome(returned: isize) -> Result<usize, ErrorNumber> {
         if returned < 0 {
-            return Err(io::Error::from_raw_os_error(-returned as i32));
+            return Err(ErrorNumber(-returned as i32));
         }
         Ok(returned as usize)
     }
 
     #[inline]
-    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
         let (at, length) = (buffer.as_mut_ptr().cast_const(), buffer.len());
         // SAFETY: the slice is valid for writes of its length, and borrowed for the call. A
         // descriptor that is closed is -1, which the system refuses.
@@ -93,7 +93,7 @@ mod kernel {
     }
 
     #[inline]
-    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Result<usize, ErrorNumber> {
         // SAFETY: the slice is valid for reads of its length. As above for the descriptor.
         outcome(unsafe { call(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags) })
     }
@@ -105,41 +105,52 @@ mod kernel {
     any(target_arch = "x86_64", target_arch = "aarch64")
 )))]
 mod kernel {
-    use std::io;
+    use super::ErrorNumber;
     use std::os::fd::RawFd;
 
     #[inline]
-    fn outcome(returned: isize) -> io::Result<usize> {
+    fn outcome(returned: isize) -> Result<usize, ErrorNumber> {
         if returned < 0 {
-            return Err(io::Error::last_os_error());
+            let error = std::io::Error::last_os_error();
+            return Err(ErrorNumber(error.raw_os_error().unwrap_or_default()));
         }
         Ok(returned as usize)
     }
 
     #[inline]
-    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
         // SAFETY: the slice is valid for writes of its length. A descriptor that is closed is -1,
         // which the system refuses.
         outcome(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
     }
 
     #[inline]
-    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Result<usize, ErrorNumber> {
         // SAFETY: the slice is valid for reads of its length. As above for the descriptor.
         outcome(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+    }
+}
+
+/// What a call failed with: a word that needs no drop, for the straight way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorNumber(i32);
+
+impl From<ErrorNumber> for io::Error {
+    fn from(ErrorNumber(number): ErrorNumber) -> Self {
+        io::Error::from_raw_os_error(number)
     }
 }
 
 impl Handle {
     /// Reads what is there.
     #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
         kernel::receive(self.raw(), buffer)
     }
 
     /// Sends without ever raising SIGPIPE: a C host may not have it ignored.
     #[inline]
-    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, ErrorNumber> {
         kernel::send(self.raw(), bytes, SEND_FLAGS)
     }
 }
