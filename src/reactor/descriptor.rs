@@ -25,6 +25,7 @@
 //! | closed | `evict` | never |
 //! | guarded | `new`, where the selector can't tell edges or urgent data | never |
 //! | one owner | `give_to_one_owner` | never |
+//! | left | `leave` (the registry has it no more) | never |
 //! | idle place | the last deadline cleared while a place is held | a deadline set; the place coming up |
 
 use std::cell::Cell;
@@ -129,7 +130,8 @@ const IDLE_PLACE: u32 = 1 << 8;
 /// Somebody may be parked for writing or for a hang-up: set when parking, looked at by `ready`.
 const OTHERS: u32 = 1 << 9;
 /// One owner has both directions: whichever deadline passes, it is woken wherever it is parked.
-const ONE_OWNER: u32 = 1 << 10;
+const ONE_OWNER: u32 = 1 << 11;
+const LEFT: u32 = 1 << 10;
 const STAMP_SHIFT: u32 = 16;
 
 const fn ready_bit(direction: Direction) -> u32 {
@@ -223,6 +225,18 @@ impl<W> State<W> {
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.flags.get() & ready_bit(direction) != 0
+    }
+
+    /// Whether the registry has it.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.flags.get() & LEFT == 0
+    }
+
+    /// It leaves the registry: true the first time.
+    pub(crate) fn leave(&self) -> bool {
+        let registered = self.is_registered();
+        self.raise(LEFT);
+        registered
     }
 
     pub(crate) fn is_hung_up(&self) -> bool {

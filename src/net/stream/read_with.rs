@@ -1,6 +1,6 @@
 //! Reading into the loop's own buffer, which is lent to a closure.
 //!
-//! May touch: fd.rs, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
+//! May touch: fd/, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
 
 use std::future::Future;
 use std::io;
@@ -11,6 +11,7 @@ use crate::net::fd::Fd;
 use crate::reactor::Direction;
 use crate::runtime::lent;
 use crate::runtime::resource::Hold;
+use crate::sys::ErrorNumber;
 
 /// [`Stream::read_with`](super::Stream::read_with). The way of a busy connection is written straight, and everything else is
 /// out of its way: that halves the instructions of an echo.
@@ -40,14 +41,14 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (buffer, got) = 'got: {
-            let mut failed = None;
+            let mut met = None;
             match this.hold {
                 // Woken, and there is something.
                 Hold::Held if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
-                    match this.fd.receive(&mut buffer[..]) {
+                    match this.fd.resource().handle.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
-                        Err(error) => failed = Some(error),
+                        Err(number) => met = Some(number),
                     }
                     lent::give_back(buffer);
                 }
@@ -58,7 +59,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 }
                 _ => {}
             }
-            match this.fd.poll_read_with_care(&mut this.hold, cx, failed) {
+            match this.fd.poll_read_with_care(&mut this.hold, cx, met) {
                 Poll::Ready(Ok(got)) => got,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -82,12 +83,12 @@ impl Fd {
         &self,
         hold: &mut Hold,
         cx: &mut Context<'_>,
-        mut failed: Option<io::Error>,
+        mut met: Option<ErrorNumber>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let mut buffer = lent::take();
-        // What a try has failed with already comes first: the system tells of an error once.
-        let read = |fd: &Fd| match failed.take() {
-            Some(error) => Err(error),
+        let read = |fd: &Fd| match met.take() {
+            // The system tells a reset once, and then speaks of an end of file.
+            Some(number) => Err(number.into()),
             None => fd.receive(&mut buffer[..]),
         };
         let failure = match self.poll_step(Direction::Read, hold, cx, read) {
