@@ -32,7 +32,7 @@ struct Flags {
     #[arg(long, value_parser = common::duration)]
     idle_timeout: Option<Duration>,
     /// Send `ping` when nothing has come for so long; in protocol mode alone.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = common::duration)]
     heartbeat: Option<Duration>,
     /// Poll for so long before each sleep, such as 50us.
     #[arg(long, value_parser = common::duration)]
