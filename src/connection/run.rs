@@ -108,11 +108,12 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
         let conn = &self.conn;
         let worker = &*conn.worker;
         let (idle, heartbeat) = (worker.idle_ticks.get(), worker.heartbeat_ticks.get());
-        if idle > 0 {
-            conn.fd.set_deadline_after(Direction::Read, idle);
-        }
+        // The sooner first: the other then needs no place of its own in the wheel.
         if heartbeat > 0 {
             conn.fd.set_deadline_after(Direction::Write, heartbeat);
+        }
+        if idle > 0 {
+            conn.fd.set_deadline_after(Direction::Read, idle);
         }
     }
 
