@@ -55,8 +55,8 @@ where
         if limits.most_queued_in_all < usize::MAX {
             limits.most_queued_in_all /= settings.workers;
         }
-        let tally = self.tally.clone();
-        let make = |scheduler: &_| Worker::new(scheduler, idle, heartbeat, limits, tally);
+        let (tally, permits) = (self.tally.clone(), self.permits.clone());
+        let make = |scheduler: &_| Worker::new(scheduler, idle, heartbeat, limits, tally, permits);
         let worker = Rc::new(context::with("a server", make));
 
         let mut order = Order::Serve;
@@ -93,12 +93,8 @@ where
         loop {
             let start = |permit: Permit, fd, peer| {
                 let protocol = (self.server.factory)(peer);
-                worker.spawn(Box::new(Connection::new(
-                    fd,
-                    worker.clone(),
-                    protocol,
-                    permit,
-                )));
+                let connection = Connection::new(fd, worker.clone(), protocol);
+                worker.spawn(Box::new(connection), permit);
             };
             let mut permit = || held.take().or_else(|| self.permits.take());
             let accept = listener.accept_fd(&mut permit, start);

@@ -257,6 +257,12 @@ impl Conn {
     }
 }
 
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.worker.gone();
+    }
+}
+
 /// Nothing waits: `write` takes all, as [`Conn::write`] does, and `flush` has nothing to do.
 impl io::Write for Conn {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -25,7 +25,7 @@ struct State {
     tickets: u64,
 }
 
-/// A connection's right to be: it goes with the connection.
+/// A connection's right to be. Handed over, it is the worker's to give back.
 pub(super) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
@@ -62,6 +62,13 @@ impl Permits {
         }
     }
 
+    /// A connection that had one is gone.
+    pub(super) fn connection_gone(&self) {
+        if self.most < usize::MAX {
+            self.give_back();
+        }
+    }
+
     fn give_back(&self) {
         let mut state = self.state();
         let next = match state.waiters.pop_front() {
@@ -79,6 +86,13 @@ impl Permits {
         if let Some(waker) = next {
             waker.wake();
         }
+    }
+}
+
+impl Permit {
+    /// From here on a connection has it: see [`Permits::connection_gone`].
+    pub(super) fn hand_over(mut self) {
+        self.0 = None;
     }
 }
 

@@ -26,15 +26,14 @@ use crate::runtime::machine::{Machine, MachineId};
 /// How long a connection that closes may take to write what is left, if nothing else bounds it.
 const LAST_WRITE: Duration = Duration::from_secs(30);
 
-pub(super) struct Connection<P: Protocol, H> {
-    conn: Conn,
+pub(super) struct Connection<P: Protocol> {
     protocol: P,
-    /// Held as long as the connection lives.
-    _permit: H,
+    /// Goes last: then the server has one connection less.
+    conn: Conn,
 }
 
 // Nothing in it is ever pinned: it is no future.
-impl<P: Protocol, H> Unpin for Connection<P, H> {}
+impl<P: Protocol> Unpin for Connection<P> {}
 
 /// What a round leaves to do.
 enum Round {
@@ -42,7 +41,7 @@ enum Round {
     Wait,
 }
 
-impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
+impl<P: Protocol> Machine for Connection<P> {
     #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();
@@ -82,12 +81,11 @@ impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
     }
 }
 
-impl<P: Protocol, H: 'static> Connection<P, H> {
-    pub(super) fn new(fd: Fd, worker: Rc<Worker>, protocol: P, permit: H) -> Self {
+impl<P: Protocol> Connection<P> {
+    pub(super) fn new(fd: Fd, worker: Rc<Worker>, protocol: P) -> Self {
         Connection {
             conn: Conn::new(fd, worker),
             protocol,
-            _permit: permit,
         }
     }
 
@@ -486,15 +484,14 @@ impl<P: Protocol, H: 'static> Connection<P, H> {
 }
 
 /// What a connection broke by, when the descriptor says so.
-fn broken<P: Protocol, H>(connection: &mut Connection<P, H>) -> io::Error {
+fn broken<P: Protocol>(connection: &mut Connection<P>) -> io::Error {
     let kept = connection.conn.extra.as_mut();
     let kept = kept.and_then(|extra| extra.why.take());
     kept.unwrap_or_else(|| connection.conn.fd.op_error("read", Cause::Closed))
 }
 
-impl<P: Protocol, H> Drop for Connection<P, H> {
+impl<P: Protocol> Drop for Connection<P> {
     fn drop(&mut self) {
-        self.conn.worker.clone().gone();
         if self.conn.state == State::Closed {
             return;
         }

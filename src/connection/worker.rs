@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::conn::GATHER;
 use super::limits::Limits;
+use super::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -51,6 +52,7 @@ pub(super) struct Worker {
     /// Connections opened ever: spreads their heartbeats.
     opened: Cell<u32>,
     pub(super) tally: Arc<Tally>,
+    permits: Arc<Permits>,
 }
 
 /// What a worker has done, readable from other threads. One thread writes, so that to count is a
@@ -143,6 +145,7 @@ impl Worker {
         heartbeat: Duration,
         limits: Limits,
         tally: Arc<Tally>,
+        permits: Arc<Permits>,
     ) -> Self {
         Worker {
             scheduler: Rc::downgrade(scheduler),
@@ -158,6 +161,7 @@ impl Worker {
             waiter: Cell::new(None),
             opened: Cell::new(0),
             tally,
+            permits,
         }
     }
 
@@ -169,7 +173,8 @@ impl Worker {
 
     // ---- connections come and go ----
 
-    pub(super) fn spawn(&self, connection: Box<dyn Machine>) {
+    pub(super) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
+        permit.hand_over();
         self.live.set(self.live.get() + 1);
         add(&self.tally.accepted, 1);
         self.tally
@@ -182,6 +187,7 @@ impl Worker {
     }
 
     pub(super) fn gone(&self) {
+        self.permits.connection_gone();
         self.live.set(self.live.get() - 1);
         self.tally
             .live
