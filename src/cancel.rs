@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::runtime::context;
+use crate::runtime::{context, wake_quietly};
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
@@ -298,7 +298,7 @@ impl Scope {
             let below = mem::take(&mut state.below);
             open.extend(below.into_iter().filter_map(|(_, below)| below.upgrade()));
         }
-        woken.into_iter().for_each(Waker::wake);
+        woken.into_iter().for_each(wake_quietly);
     }
 }
 
@@ -371,7 +371,10 @@ impl Future for Canceled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().poll_ended(cx).map(drop)
+        match self.get_mut().poll_ended(cx) {
+            Poll::Ready(_) => context::poll_budget(cx.waker()),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! May touch: std. Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which takes a few hundred.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -44,8 +44,6 @@ pub(crate) enum Network {
     Tcp4,
     Tcp6,
     Udp,
-    Udp4,
-    Udp6,
     Unix,
     Unixgram,
     /// Any other source.
@@ -63,8 +61,6 @@ impl Network {
             Network::Tcp4 => "tcp4",
             Network::Tcp6 => "tcp6",
             Network::Udp => "udp",
-            Network::Udp4 => "udp4",
-            Network::Udp6 => "udp6",
             Network::Unix => "unix",
             Network::Unixgram => "unixgram",
             Network::File => "file",
@@ -72,12 +68,11 @@ impl Network {
     }
 }
 
-/// The addresses of both ends. Two of IPv4 fit inline; others go to the heap.
+/// The network, and the addresses of both ends as far as they are of IPv4: fourteen bytes.
 pub(crate) struct Endpoints {
     pub(crate) network: Network,
     known: Cell<u8>,
     v4: [Cell<[u8; 6]>; 2],
-    others: OnceCell<Box<[RefCell<Option<Addr>>; 2]>>,
 }
 
 /// Which end.
@@ -93,41 +88,32 @@ impl Endpoints {
             network,
             known: Cell::new(0),
             v4: [Cell::new([0; 6]), Cell::new([0; 6])],
-            others: OnceCell::new(),
         }
     }
 
     pub(crate) fn get(&self, end: End) -> Option<Addr> {
-        if self.known.get() & 1 << end as u8 != 0 {
-            let [a, b, c, d, high, low] = self.v4[end as usize].get();
-            let port = u16::from_be_bytes([high, low]);
-            let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port);
-            return Some(Addr::Socket(SocketAddr::V4(address)));
+        if self.known.get() & 1 << end as u8 == 0 {
+            return None;
         }
-        self.others.get()?[end as usize].borrow().clone()
+        let [a, b, c, d, high, low] = self.v4[end as usize].get();
+        let port = u16::from_be_bytes([high, low]);
+        let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port);
+        Some(Addr::Socket(SocketAddr::V4(address)))
     }
 
-    /// Notes an end, once: a second address for an end that is known is dropped.
-    pub(crate) fn set(&self, end: End, address: Addr) {
-        if self.get(end).is_some() {
-            return;
-        }
-        if let Addr::Socket(SocketAddr::V4(v4)) = address {
-            let [a, b, c, d] = v4.ip().octets();
-            let [high, low] = v4.port().to_be_bytes();
-            self.v4[end as usize].set([a, b, c, d, high, low]);
-            self.known.set(self.known.get() | 1 << end as u8);
-        } else {
-            let others = self.others.get_or_init(Box::default);
-            others[end as usize].replace(Some(address));
-        }
+    /// Notes an end; an address that does not fit comes back.
+    pub(crate) fn set(&self, end: End, address: Addr) -> Option<Addr> {
+        let Addr::Socket(SocketAddr::V4(v4)) = address else {
+            return Some(address);
+        };
+        let [a, b, c, d] = v4.ip().octets();
+        let [high, low] = v4.port().to_be_bytes();
+        self.v4[end as usize].set([a, b, c, d, high, low]);
+        self.known.set(self.known.get() | 1 << end as u8);
+        None
     }
 
-    /// Forgets both, when a datagram socket is connected: its own may change with the peer's.
     pub(crate) fn forget(&self) {
         self.known.set(0);
-        for other in self.others.get().into_iter().flat_map(|others| &**others) {
-            other.take();
-        }
     }
 }

@@ -64,7 +64,6 @@ pub fn sleep(wait: Duration) -> Sleep {
 }
 
 /// Sleeps until `deadline`; one that has passed is ready at once.
-#[must_use]
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
@@ -105,7 +104,7 @@ impl Future for Sleep {
         }
         let scheduler: Rc<Scheduler> = context::with("polling a sleep", Rc::clone);
         if scheduler.reactor.has_passed(deadline) {
-            return Poll::Ready(());
+            return context::poll_budget(cx.waker());
         }
         self.registration = Some(Registration::new(scheduler, deadline, cx));
         Poll::Pending

@@ -284,17 +284,10 @@ impl Loop {
             descriptor,
             machine,
         } = connection;
-        loop {
-            match machine.drive(socket, descriptor).unwrap() {
-                Next::Wait(direction) => {
-                    descriptor.drained(direction);
-                    match descriptor.park(direction, id) {
-                        Park::Parked => return,
-                        refused => panic!("drained, and yet {refused:?}"),
-                    }
-                }
-                Next::Done => break,
-            }
+        if let Next::Wait(direction) = machine.drive(socket, descriptor).unwrap() {
+            descriptor.drained(direction);
+            assert_eq!(descriptor.park(direction, id), Park::Parked);
+            return;
         }
         let mut connection = self.connections[id].take().expect("it has just run");
         self.reactor

@@ -56,8 +56,9 @@ fn invariant_1_readiness_between_a_failed_attempt_and_parking_is_seen() {
         assert_eq!(reactor.turn(None, &mut Vec::new()).unwrap().machines, 0);
     }
     assert_eq!(descriptor.park(ForRead, 1), Park::Ready(1));
-    // It is used up: parked for the next.
+    // It is used up: parked for the next, after another attempt, as poll(2) must have it.
     assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
+    assert!(would_block(&mut ours));
     assert_eq!(descriptor.park(ForRead, 2), Park::Parked);
     theirs.write_all(b"!").unwrap();
     assert_eq!(turn(&reactor), [2]);

@@ -1,5 +1,9 @@
 //! The runtime from outside: spawning, joining, aborting, panics, wakers across threads, and being
 //! driven by a host's loop.
+#![allow(
+    clippy::async_yields_async,
+    reason = "sleeps and handles are carried out of a runtime"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};

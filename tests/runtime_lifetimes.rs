@@ -1,4 +1,8 @@
 //! What outlives what: runtimes, tasks, sockets, sleeps, handles; on one thread and at its end.
+#![allow(
+    clippy::async_yields_async,
+    reason = "sleeps and handles are carried out of a runtime"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};

@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Runtime, spawn, spawn_blocking, time, yield_now};
 
-#[path = "common/counting.rs"]
-mod counting;
 #[path = "common/loopback.rs"]
 mod loopback;
 #[path = "common/wakers.rs"]

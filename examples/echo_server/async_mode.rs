@@ -69,8 +69,9 @@ async fn accept(listener: TcpListener, server: Rc<Server>) {
                 server.accepted.set(server.accepted.get() + 1);
                 drop(spawn(Session::new(stream, server.clone()).run()));
             }
-            Err(error) if error.is_temporary() => time::sleep(backoff.next(&error)).await,
-            Err(error) => return log::info!("{error}"),
+            Err(error) if error.is_closed() => return log::info!("{error}"),
+            // Whatever else: one connection is lost, or none, and the next may be well.
+            Err(error) => time::sleep(backoff.next(&error)).await,
         }
     }
 }
@@ -89,6 +90,7 @@ struct Session {
     server: Rc<Server>,
     key: usize,
     /// Written before more is read; a peer that keeps up costs one word.
+    #[allow(clippy::box_collection)]
     rest: Cell<Option<Box<Vec<u8>>>>,
 }
 
@@ -103,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Echoes until end of file, which is passed on. A block and not an `async fn`, which would
+    /// Echoes until end of file, which closing passes on. A block and not an `async fn`, which would
     /// hold `self` twice: as its argument, and as what that is bound to.
     #[allow(clippy::manual_async_fn)]
     fn run(self) -> impl Future<Output = ()> {
@@ -124,7 +126,7 @@ impl Session {
                             break Err(error);
                         }
                     }
-                    Echoed::End => break self.stream.close_write(),
+                    Echoed::End => break Ok(()),
                 }
             };
             if let Err(error) = ended {

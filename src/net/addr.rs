@@ -3,7 +3,7 @@
 //! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,18 @@ impl ToAddr for SocketAddr {
 }
 
 impl ToAddr for (IpAddr, u16) {
+    fn to_addr(&self) -> Target {
+        Target::Literal((*self).into())
+    }
+}
+
+impl ToAddr for (Ipv4Addr, u16) {
+    fn to_addr(&self) -> Target {
+        Target::Literal((*self).into())
+    }
+}
+
+impl ToAddr for (Ipv6Addr, u16) {
     fn to_addr(&self) -> Target {
         Target::Literal((*self).into())
     }

@@ -1,6 +1,6 @@
 //! A datagram socket, of UDP or of Unix: whole messages, each from or to somebody.
 //!
-//! May touch: fd.rs. Mirrors what `net.UDPConn` and `net.UnixConn` share (`net/udpsock.go`,
+//! May touch: fd/. Mirrors what `net.UDPConn` and `net.UnixConn` share (`net/udpsock.go`,
 //! `net/unixsock.go`), and `FD.ReadFrom`, `FD.WriteTo` (`internal/poll/fd_unix.go`).
 
 use std::fmt;
@@ -163,7 +163,7 @@ impl<K> Datagram<K> {
 
     /// Why a message can't be sent to `name`, before the system is asked: the socket is connected.
     pub(super) fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
-        if self.fd.resource().endpoints.get(End::Peer).is_none() {
+        if self.fd.resource().endpoint(End::Peer).is_none() {
             return Ok(());
         }
         let text = "use of send_to with a connected socket";

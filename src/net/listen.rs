@@ -1,6 +1,6 @@
 //! Listening and accepting.
 //!
-//! May touch: fd.rs, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
+//! May touch: fd/, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
 //! `internal/poll/fd_unix.go` (`FD.Accept`) and `net.ListenConfig`.
 
 use std::fmt;
@@ -239,7 +239,7 @@ impl Listener<Tcp> {
                 .as_socket()
                 .map(unmapped)
                 .ok_or(io::ErrorKind::InvalidData)?;
-            fd.resource().endpoints.set(End::Peer, Addr::Socket(peer));
+            fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
             Ok((Stream::new(fd), peer))
         })
     }

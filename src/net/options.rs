@@ -1,6 +1,6 @@
 //! Socket options, with Go's defaults.
 //!
-//! May touch: fd.rs, and the types it gives options to. Mirrors Go's `net/sockopt_posix.go`, `net/tcpsockopt_*.go` and
+//! May touch: fd/, and the types it gives options to. Mirrors Go's `net/sockopt_posix.go`, `net/tcpsockopt_*.go` and
 //! `net/tcpsock.go`'s `KeepAliveConfig`.
 
 use std::io;

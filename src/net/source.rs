@@ -1,6 +1,6 @@
 //! Any other descriptor, or mio source, in the runtime.
 //!
-//! May touch: fd.rs. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+//! May touch: fd/. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -121,7 +121,7 @@ impl<S: mio::event::Source> Source<S> {
 
 impl<S: mio::event::Source> Drop for Source<S> {
     fn drop(&mut self) {
-        self.fd.leave(self.source.get_mut());
+        self.fd.leave(self.source.get_mut(), false);
     }
 }
 

@@ -1,6 +1,6 @@
 //! UDP: binding, connecting, and whom datagrams come from and go to.
 //!
-//! May touch: fd.rs, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
+//! May touch: fd/, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
 //! `net/udpsock_posix.go`.
 
 use std::io;
@@ -103,9 +103,9 @@ impl Datagram<Udp> {
             socket.connect(&system_addr(address, ipv6))
         });
         connected.map_err(|failure| failure.cause("connect"))?;
-        let endpoints = &self.fd.resource().endpoints;
-        endpoints.forget();
-        endpoints.set(End::Peer, Addr::Socket(address));
+        let resource = self.fd.resource();
+        resource.forget_endpoints();
+        resource.set_endpoint(End::Peer, Addr::Socket(address));
         Ok(())
     }
 

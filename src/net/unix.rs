@@ -1,6 +1,6 @@
 //! Unix sockets: streams and listeners, by path; and the names of all Unix sockets.
 //!
-//! May touch: fd.rs, stream.rs, listen.rs. Mirrors Go's `net/unixsock.go` and
+//! May touch: fd/, stream/, listen.rs. Mirrors Go's `net/unixsock.go` and
 //! `net/unixsock_posix.go`.
 
 use std::ffi::OsStr;
@@ -78,7 +78,7 @@ impl Stream<Unix> {
         };
         let fd = open().map_err(fail)?;
         let peer = Addr::Path(path.to_owned());
-        fd.resource().endpoints.set(End::Peer, peer);
+        fd.resource().set_endpoint(End::Peer, peer);
         Ok(Stream::new(fd))
     }
 
@@ -165,7 +165,7 @@ impl Listener<Unix> {
             let fd = fd.open_beside(connection, fd.network())?;
             let peer = addr::unix_name(&peer);
             let address = std_name(&peer)?;
-            fd.resource().endpoints.set(End::Peer, Addr::Path(peer));
+            fd.resource().set_endpoint(End::Peer, Addr::Path(peer));
             Ok((Stream::new(fd), address))
         })
     }

@@ -1,6 +1,6 @@
 //! Unix datagram sockets.
 //!
-//! May touch: fd.rs, datagram.rs, and unix.rs for the names. Mirrors Go's `net/unixsock.go`
+//! May touch: fd/, datagram.rs, and unix.rs for the names. Mirrors Go's `net/unixsock.go`
 //! (`ListenUnixgram`, `UnixConn.ReadFrom`, `WriteTo`).
 
 use std::io;
@@ -87,9 +87,9 @@ impl Datagram<Unix> {
             connected.map_err(|failure| failure.cause("connect"))
         };
         connect().map_err(|cause| op_error("dial", Network::Unixgram, path, cause))?;
-        let endpoints = &self.fd.resource().endpoints;
-        endpoints.forget();
-        endpoints.set(End::Peer, Addr::Path(path.to_owned()));
+        let resource = self.fd.resource();
+        resource.forget_endpoints();
+        resource.set_endpoint(End::Peer, Addr::Path(path.to_owned()));
         Ok(())
     }
 

@@ -50,7 +50,6 @@ pub(super) struct Place {
 pub(crate) struct Registered<W, T> {
     pub(crate) state: State<W>,
     pub(crate) token: Token,
-    registered: Cell<bool>,
     pub(crate) core: Rc<Core<W, T>>,
     pub(crate) carried: T,
 }
@@ -95,7 +94,6 @@ impl<W, T> Core<W, T> {
         let registered = Rc::new(Registered {
             state: State::new(guarded || !(self.traits.edges && self.traits.urgent)),
             token,
-            registered: Cell::new(true),
             core: self.clone(),
             carried,
         });
@@ -161,7 +159,7 @@ impl<W, T> Core<W, T> {
         self.shut.set(true);
         let all = self.registry.borrow_mut().take_all();
         for registered in &all {
-            registered.registered.set(false);
+            registered.state.leave();
             registered.evict();
         }
         // Out of the borrow: dropping a W or what a descriptor carries may run anything.
@@ -279,8 +277,12 @@ impl<W, T> Registered<W, T> {
         poller.rearm(source, self.token, wanted)
     }
 
+    pub(crate) fn close_forgets(&self) -> bool {
+        self.core.traits.close_forgets
+    }
+
     pub(crate) fn deregister(&self, source: &mut dyn Source) -> io::Result<()> {
-        if self.registered.get() {
+        if self.state.is_registered() {
             self.core.poller.borrow_mut().close(source)
         } else {
             Ok(())
@@ -289,7 +291,7 @@ impl<W, T> Registered<W, T> {
 
     /// Frees the slot; the registry's share goes, and with it perhaps what is carried.
     pub(crate) fn unregister(&self) {
-        if !self.registered.replace(false) {
+        if !self.state.leave() {
             return;
         }
         self.evict();

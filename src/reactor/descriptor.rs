@@ -24,6 +24,7 @@
 //! | urgent | `ready` | `drained`, that is at EAGAIN |
 //! | closed | `evict` | never |
 //! | guarded | `new`, where the selector can't tell edges or urgent data | never |
+//! | left | `leave` (the registry has it no more) | never |
 //! | idle place | the last deadline cleared while a place is held | a deadline set; the place coming up |
 
 use std::cell::Cell;
@@ -127,6 +128,7 @@ const GUARDED: u32 = 1 << 7;
 const IDLE_PLACE: u32 = 1 << 8;
 /// Somebody may be parked for writing or for a hang-up: set when parking, looked at by `ready`.
 const OTHERS: u32 = 1 << 9;
+const LEFT: u32 = 1 << 10;
 const STAMP_SHIFT: u32 = 16;
 
 const fn ready_bit(direction: Direction) -> u32 {
@@ -220,6 +222,18 @@ impl<W> State<W> {
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
         self.flags.get() & ready_bit(direction) != 0
+    }
+
+    /// Whether the registry has it.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.flags.get() & LEFT == 0
+    }
+
+    /// It leaves the registry: true the first time.
+    pub(crate) fn leave(&self) -> bool {
+        let registered = self.is_registered();
+        self.raise(LEFT);
+        registered
     }
 
     pub(crate) fn is_hung_up(&self) -> bool {

@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::lent;
@@ -34,10 +34,10 @@ struct Running {
     now: Cell<Option<Instant>>,
 }
 
-/// What a machine may do before others have their turn: bytes moved, and as many for each
-/// operation. Two reads and writes of 64 KiB, or 128 small ones: enough to amortise a run, and
-/// eight such machines pass in a few hundred microseconds.
-const BUDGET: i64 = 128 * 1024;
+/// What a machine may do before others have their turn, in bytes: those that it moved, and
+/// [`OPERATION`] for each time that it did. One read of 64 KiB, or 64 small ones: enough to
+/// amortise a run, and eight such machines pass in a few hundred microseconds.
+const BUDGET: i64 = 64 * 1024;
 
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
@@ -174,7 +174,7 @@ pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
     })
 }
 
-/// Charges an operation to the machine that runs. False when its budget is used up: it must yield.
+/// Charges an operation to the machine that runs; [`may_go_on`] says when it must yield.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     RUNNING.with(|running| {
@@ -188,6 +188,20 @@ pub(crate) fn charge(bytes: usize) {
 #[inline]
 pub(crate) fn may_go_on() -> bool {
     RUNNING.with(|running| running.budget.get() > 0) || outside()
+}
+
+/// Lets the machine that runs go on, at the price of an operation, or has it yield: for what is
+/// ready without having waited, that a loop of it does not run for ever.
+///
+/// It wakes the very waker, not our machine's id: within a join of many futures only that one
+/// knows which of them to poll again.
+pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
+    if !may_go_on() {
+        waker.wake_by_ref();
+        return Poll::Pending;
+    }
+    charge(0);
+    Poll::Ready(())
 }
 
 /// Futures polled by somebody else's executor are not ours to be fair to.

@@ -10,8 +10,9 @@
 //! | Free | no operation under way | `release` with nobody queued | Held by `acquire` |
 //! | Held | one operation has the direction | `acquire` | Free or Granted by `release` |
 //! | Granted(t) | ticket t has it, and has not been polled since | `release` with a queue | Held by `acquire` of t; on to the next by `forget` of t |
+//! | Open | the socket is closed: everybody has it, to learn that | `take_all_wakers` | nothing |
 //!
-//! First come, first served. Illegal: releasing what one does not hold.
+//! First come, first served; but a close waits for nobody who holds it and is not polled. Illegal: releasing what one does not hold.
 //!
 //! # The poller, one for each direction
 //!
@@ -32,7 +33,8 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 pub(crate) use super::parked::{Parked, Place, Who};
-use crate::endpoints::Endpoints;
+use super::waker::wake_quietly;
+use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
 use crate::sys::Handle;
 
@@ -56,13 +58,15 @@ pub(crate) struct Extra {
     queues: [VecDeque<(u32, Waker)>; 2],
     granted: [Option<u32>; 2],
     tickets: u32,
+    /// The ends' addresses that do not fit into [`Endpoints`].
+    ends: [Option<Addr>; 2],
     /// What ends with the socket.
     attached: Option<Box<dyn Any>>,
 }
 
 pub(crate) struct Resource {
     pub(crate) handle: Handle,
-    pub(crate) endpoints: Endpoints,
+    endpoints: Endpoints,
     /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
     /// Somebody set a linger, or had the descriptor in hand and may have.
@@ -77,6 +81,9 @@ const fn held_bit(direction: Direction) -> u8 {
 const fn queued_bit(direction: Direction) -> u8 {
     4 << direction as u8
 }
+
+/// Closed: the locks are open to all.
+const OPEN: u8 = 64;
 
 const fn poller_bit(direction: Direction) -> u8 {
     16 << direction as u8
@@ -95,6 +102,37 @@ impl Resource {
 
     fn extra(&self) -> &RefCell<Extra> {
         self.extra.get_or_init(Box::default)
+    }
+
+    // ---- its two ends ----
+
+    #[inline]
+    pub(crate) fn network(&self) -> Network {
+        self.endpoints.network
+    }
+
+    /// An end's address, if it was noted.
+    pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
+        let inline = self.endpoints.get(end);
+        inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
+    }
+
+    /// Notes an end, once: a second address for an end that is known is dropped.
+    pub(crate) fn set_endpoint(&self, end: End, address: Addr) {
+        if self.endpoint(end).is_some() {
+            return;
+        }
+        if let Some(address) = self.endpoints.set(end, address) {
+            self.extra().borrow_mut().ends[end as usize] = Some(address);
+        }
+    }
+
+    /// Forgets both, when a datagram socket is connected: its own may change with the peer's.
+    pub(crate) fn forget_endpoints(&self) {
+        self.endpoints.forget();
+        if let Some(extra) = self.extra.get() {
+            extra.borrow_mut().ends = [None, None];
+        }
     }
 
     pub(crate) fn may_linger(&self) -> bool {
@@ -146,6 +184,10 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        if self.locks.get() & OPEN != 0 {
+            *hold = Hold::Held;
+            return true;
+        }
         if *hold == Hold::Free && !self.is_held(direction) {
             return self.take_over(direction, hold);
         }
@@ -184,7 +226,7 @@ impl Resource {
         self.locks.set(self.locks.get() | held_bit(direction));
         *hold = Hold::Held;
         if let Some(poller) = self.take_poller_and(direction, true) {
-            poller.wake();
+            wake_quietly(poller);
         }
         true
     }
@@ -212,15 +254,15 @@ impl Resource {
         extra.granted[direction as usize] = next.as_ref().map(|(ticket, _)| *ticket);
         drop(extra);
         if let Some((_, waker)) = next {
-            return waker.wake();
+            return wake_quietly(waker);
         }
         self.locks.set(self.locks.get() & !held_bit(direction));
         if let Some(poller) = self.take_poller(direction) {
-            poller.wake();
+            wake_quietly(poller);
         }
     }
 
-    /// Leaves the queue, for an operation that was given up; true if the lock had been held.
+    /// Leaves the queue, for an operation that was given up; a lock granted meanwhile is passed on.
     #[cold]
     pub(crate) fn forget(&self, direction: Direction, hold: &mut Hold) {
         let Hold::Queued(ticket) = *hold else {
@@ -306,9 +348,17 @@ impl Resource {
         }
     }
 
-    /// Takes out everybody, whatever they wait for, at the end; those in the queue follow by
-    /// themselves.
+    /// Takes out everybody, whatever they wait for, at the end, and opens the locks.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
+        let queued = queued_bit(Direction::Read) | queued_bit(Direction::Write);
+        self.locks.set(self.locks.get() & !queued | OPEN);
+        if let Some(extra) = self.extra.get() {
+            let mut extra = extra.borrow_mut();
+            extra.granted = [None; 2];
+            for queue in &mut extra.queues {
+                out.extend(queue.drain(..).map(|(_, waker)| waker));
+            }
+        }
         for place in [Place::Read, Place::Write, Place::HangUp] {
             out.extend(self.take_wakers(place));
         }

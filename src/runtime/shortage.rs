@@ -1,6 +1,6 @@
 //! Who waits for a descriptor to become free on this thread.
 //!
-//! May touch: nothing. Go has no counterpart: its accept loops sleep out their back-off.
+//! May touch: the waker. Go has no counterpart: its accept loops sleep out their back-off.
 //!
 //! The table of descriptors is the process's, so this is for all runtimes of a thread. Closes on
 //! other threads, and by other libraries, are not seen: who waits should wait for a time as well.
@@ -9,6 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+
+use super::waker::wake_quietly;
 
 thread_local! {
     /// Whether anybody may wait: the one look that every close takes.
@@ -31,7 +33,9 @@ fn wake() {
     WAITING.set(false);
     // Taken out first: waking runs other people's code.
     let waiters = WAITERS.try_with(RefCell::take).unwrap_or_default();
-    waiters.into_iter().for_each(|(_, waker)| waker.wake());
+    waiters
+        .into_iter()
+        .for_each(|(_, waker)| wake_quietly(waker));
 }
 
 /// Waits until a descriptor is closed on this thread, from the first poll on.

@@ -3,15 +3,18 @@
 //! Touches the levels and nothing else. Mirrors `check` and `run` in Go's runtime/time.go.
 
 use super::level::slot_of;
-use super::{AHEAD, Owner, Tick, Verdict, Wheel};
+use super::{Owner, Tick, Verdict, Wheel};
+
+/// How many places an owner is told of in advance.
+const AHEAD: usize = 64;
 
 /// How many places may cascade for the price of handing one out.
 const CASCADED_FOR_ONE: usize = 16;
 
 impl<K: Copy> Wheel<K> {
     /// Moves to tick `now` and hands every place due by then to `check`, tick by tick (in any
-    /// order within a tick), until `budget` is used up. Returns whether it was, with more due:
-    /// then call again, with the same `now` or a later one.
+    /// order within a tick), until `budget` is used up. Returns whether it was, with more to
+    /// do: then call again, with the same `now` or a later one.
     ///
     /// A place handed out costs one of the budget, and so do 16 that cascade: a call's work is
     /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts

@@ -67,6 +67,21 @@ impl<K: Copy> Level<K> {
         self.slots[slot].push(tick, place, spare);
     }
 
+    /// Adds what is left of a block, none of it due before `earliest`.
+    pub(super) fn append(
+        &mut self,
+        slot: usize,
+        earliest: Tick,
+        block: Vec<Place<K>>,
+        spare: &mut Spare<K>,
+    ) {
+        if block.is_empty() {
+            return spare.give(block);
+        }
+        self.occupied |= 1 << slot;
+        self.slots[slot].append(earliest, block, spare);
+    }
+
     /// The last places of `slot`, to take from; empty only if the slot is: then
     /// [`settle`](Level::settle) it.
     #[inline]

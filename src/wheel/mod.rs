@@ -6,25 +6,25 @@
 //! runtime/time.go: a *place* is its `timerWhen`, a *stale* place its zombie.
 //!
 //! ```text
-//! level 0   64 slots of    1 tick       a slot is one tick: what is in it is due together
+//! level 0   64 slots of    1 tick     what is in one slot is due together
 //! level 1   64 slots of   64 ticks
-//! level 2   64 slots of 4096 ticks      ... six levels span 2^36 ticks, eleven all of u64
+//! level 2   64 slots of 4096 ticks    ... six levels reach 2^36 ticks, eleven all of u64
 //! ```
 //!
 //! # Ground rules
 //!
-//! A place lies on the level that reads the highest bit in which its tick differs from `elapsed`.
-//! From there on it only moves down (*cascades*), when the earliest place of its slot falls due.
-//! Until `elapsed` passes a place, and it cannot pass one that it holds, this stays true:
+//! A new place goes to the level that reads the highest bit in which its tick differs from
+//! `elapsed`, and to the slot that the level's six bits of the tick say. When the earliest place
+//! of a slot falls due, the slot *cascades*: its places go one level down. So these hold:
 //!
-//! 1. Above its level, a place's bits are those of `elapsed`; in its level's bits it is not behind.
-//!    So slots of one level never wrap, and the first one in use has that level's earliest place.
-//! 2. Levels may overlap: an old place in a wide slot may be due before a newer one in a narrow
-//!    slot. So the earliest of all is the earliest of the levels' first slots: exact, without search.
-//! 3. `elapsed` moves only to the earliest place or to the `now` of `advance`. Nothing ever
-//!    happens at a slot's boundary, so nobody needs to be woken there.
-//! 4. A slot half cascaded is a slot as any other: its remaining places are where rule 1 has them,
-//!    and nothing new comes to it, because what it spans now belongs to levels below.
+//! 1. `elapsed` only moves to the earliest place held, or to a `now` before it. It passes none.
+//! 2. Above its level, a place's bits are those of `elapsed`; in its level's bits it is not
+//!    behind. So a level never wraps: its first slot in use has its earliest place.
+//! 3. Levels may overlap: a place in a wide slot may be due before a later comer in a narrow
+//!    one. The earliest of all is the earliest of the levels' first slots, found without search.
+//! 4. Nothing ever happens at the boundary of a slot, so nobody need be woken there.
+//! 5. A slot cascaded in part is a slot as any other, and fills no more: what it spans now
+//!    belongs to the levels below.
 
 mod advance;
 mod level;
@@ -44,9 +44,6 @@ pub use timers::Timers;
 use level::{Level, level_of, slot_of};
 use slot::Spare;
 
-/// How many places an owner is told of in advance.
-const AHEAD: usize = 64;
-
 /// What a place's owner says when the wheel hands it the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -59,10 +56,11 @@ pub enum Verdict {
     Again(Tick),
 }
 
-/// Who knows the truth about places. Every closure that gives verdicts is one.
+/// Who is asked about due places. Every closure that gives verdicts is one.
 trait Owner<K> {
-    /// These are asked about next. An owner that looks them up in far-away memory can start to
-    /// load them all at once here, where one [`check`](Owner::check) after another would wait.
+    /// These come next. An owner that looks them up in far-away memory can load them all at
+    /// once here, where one [`check`](Owner::check) after another would wait for each.
+    #[inline]
     fn ahead(&mut self, _places: &[(Tick, K)]) {}
 
     /// What of the place of `key` at tick `when`?
@@ -88,8 +86,7 @@ impl<K, F: FnMut(Tick, K) -> Verdict> Owner<K> for F {
 /// one may move away and come back to it. So put a number into the key that changes with every
 /// [`place`](Wheel::place) of a timer's (but not with `Again`).
 ///
-/// A place costs 16 bytes when the key has 8. The empty wheel costs nothing, and each level
-/// 2 KiB once it is used.
+/// A place costs 16 bytes when the key has 8, and a level 4 KiB once something is on it.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Verdict, Wheel};
@@ -244,7 +241,7 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// The earliest place held, stale or not, and never before [`elapsed`](Wheel::elapsed).
-    /// While an [`advance`](Wheel::advance) is unfinished, `elapsed` itself: call again now.
+    /// While an [`advance`](Wheel::advance) is unfinished, a tick that has come: call again now.
     ///
     /// O(1): a load.
     ///

@@ -29,120 +29,226 @@ pub struct TimerKey {
     generation: NonZeroU32,
 }
 
+/// What the wheel holds for a timer.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    pub(super) index: u32,
+    /// Tells the live place from those that this timer, or another in its slot, left behind.
+    pub(super) stamp: NonZeroU32,
+}
+
 /// A timer: the truth, and what of it the wheel knows.
 pub(super) struct Timer<V> {
     /// When it fires.
     pub(super) when: Tick,
     /// Where its live place is: not after `when`.
     pub(super) placed: Tick,
-    /// The stamp of its live place.
-    pub(super) stamp: u32,
-    generation: NonZeroU32,
+    /// The stamp of that place.
+    stamp: NonZeroU32,
+    generation: u32,
     pub(super) value: V,
 }
 
-/// Aligned, so that a timer of 32 bytes is never in two cache lines.
+/// Aligned, so that a timer of 32 bytes never lies in two cache lines.
 #[repr(align(64))]
 struct Page<V>([Option<Timer<V>>; PAGE]);
 
-/// Timers by index, the vacant slots under the keys they are given out with next.
+/// Timers by slot, and the keys that vacant slots are given out under next.
 pub(super) struct Slab<V> {
     pages: Vec<Box<Page<V>>>,
-    /// Beside the slots, not in them: to read the next free one there would be to wait for it.
+    /// By slot, the stamp of the place that is still to come out, if any. A copy, so that
+    /// sweeping the wheel need not fetch the timers: with millions, that is what it would cost.
+    stamps: Vec<u32>,
+    /// Not a list through the slots: following one waits for memory at every step.
     free: Vec<TimerKey>,
-    /// How many slots were ever used.
-    used: usize,
-    /// How many are.
     len: usize,
+    /// The latest place's stamp. It may wrap: at worst a place left behind is then taken for
+    /// the live one, and moves to where the timer is due instead of lapsing.
+    stamp: NonZeroU32,
 }
 
-impl TimerKey {
-    pub(super) fn index(self) -> u32 {
-        self.index
-    }
-}
+/// No place has it: for slots with none to come.
+const NO_STAMP: u32 = 0;
 
 impl<V> Slab<V> {
     pub(super) fn new() -> Self {
         Slab {
             pages: Vec::new(),
+            stamps: Vec::new(),
             free: Vec::new(),
-            used: 0,
             len: 0,
+            stamp: NonZeroU32::MIN,
         }
     }
 
+    /// How many timers there are.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Adds a timer whose place has `stamp`.
-    pub(super) fn insert(&mut self, when: Tick, stamp: u32, value: V) -> TimerKey {
+    /// Adds a timer, to be placed at `when` under the mark.
+    #[inline]
+    pub(super) fn insert(&mut self, when: Tick, value: V) -> (TimerKey, Mark) {
         let key = self.free.pop().unwrap_or_else(|| self.fresh());
-        let generation = key.generation;
+        let stamp = self.next_stamp();
         let timer = Timer {
             when,
             placed: when,
             stamp,
-            generation,
+            generation: key.generation.get(),
             value,
         };
-        self.pages[key.index as usize / PAGE].0[key.index as usize % PAGE] = Some(timer);
+        let index = key.index as usize;
+        self.pages[index / PAGE].0[index % PAGE] = Some(timer);
+        self.stamps[index] = stamp.get();
         self.len += 1;
-        key
+        let index = key.index;
+        (key, Mark { index, stamp })
     }
 
     /// A key to a slot that was never used.
     fn fresh(&mut self) -> TimerKey {
-        let index = u32::try_from(self.used).expect("no more than 2^32 timers at a time");
-        if self.used.is_multiple_of(PAGE) {
+        let used = self.stamps.len();
+        let index = u32::try_from(used).expect("no more than 2^32 timers at a time");
+        if used.is_multiple_of(PAGE) {
             self.pages.push(Box::new(Page([const { None }; PAGE])));
         }
-        self.used += 1;
-        TimerKey {
-            index,
-            generation: NonZeroU32::MIN,
-        }
+        self.stamps.push(NO_STAMP);
+        let generation = NonZeroU32::MIN;
+        TimerKey { index, generation }
     }
 
-    /// The timer in slot `index`, if there is one.
-    #[inline]
-    pub(super) fn at(&self, index: u32) -> Option<&Timer<V>> {
-        let page = self.pages.get(index as usize / PAGE)?;
-        page.0[index as usize % PAGE].as_ref()
+    /// Moves a timer to `when`, before its place: to be placed there under the mark instead.
+    pub(super) fn place_anew(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
+        let stamp = self.next_stamp();
+        let timer = self.get_mut(key)?;
+        timer.placed = when;
+        timer.stamp = stamp;
+        self.stamps[key.index as usize] = stamp.get();
+        let index = key.index;
+        Some(Mark { index, stamp })
     }
 
-    /// The timer in slot `index`, if there is one, to change.
-    #[inline]
-    pub(super) fn at_mut(&mut self, index: u32) -> Option<&mut Timer<V>> {
-        let page = self.pages.get_mut(index as usize / PAGE)?;
-        page.0[index as usize % PAGE].as_mut()
+    fn next_stamp(&mut self) -> NonZeroU32 {
+        self.stamp = self.stamp.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.stamp
     }
 
     /// The timer that `key` names, unless it is gone.
     #[inline]
     pub(super) fn get(&self, key: TimerKey) -> Option<&Timer<V>> {
-        self.at(key.index)
-            .filter(|timer| timer.generation == key.generation)
+        let page = self.pages.get(key.index as usize / PAGE)?;
+        let timer = page.0[key.index as usize % PAGE].as_ref()?;
+        (timer.generation == key.generation.get()).then_some(timer)
     }
 
     /// The timer that `key` names, unless it is gone, to change.
     #[inline]
     pub(super) fn get_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
-        self.at_mut(key.index)
-            .filter(|timer| timer.generation == key.generation)
+        let page = self.pages.get_mut(key.index as usize / PAGE)?;
+        let timer = page.0[key.index as usize % PAGE].as_mut()?;
+        (timer.generation == key.generation.get()).then_some(timer)
     }
 
-    /// Takes the timer out of slot `index`, which is then free under its next generation, or
+    /// The timer whose live place is marked so.
+    #[inline]
+    pub(super) fn marked(&mut self, mark: Mark) -> Option<&mut Timer<V>> {
+        let page = &mut self.pages[mark.index as usize / PAGE];
+        let timer = page.0[mark.index as usize % PAGE].as_mut()?;
+        (timer.stamp == mark.stamp).then_some(timer)
+    }
+
+    /// Whether a timer's live place is marked so, by the copies.
+    #[inline]
+    pub(super) fn is_live(&self, mark: Mark) -> bool {
+        self.stamps[mark.index as usize] == mark.stamp.get()
+    }
+
+    /// Loads the timers marked so, none of the loads waiting for another.
+    #[inline]
+    pub(super) fn load(&self, marks: impl Iterator<Item = Mark>) {
+        let mut vacant = 0;
+        for mark in marks {
+            let page = &self.pages[mark.index as usize / PAGE];
+            vacant += usize::from(page.0[mark.index as usize % PAGE].is_none());
+        }
+        std::hint::black_box(vacant);
+    }
+
+    /// Takes out a timer whose place stays behind.
+    pub(super) fn cancel(&mut self, key: TimerKey) -> Option<V> {
+        self.get(key)?;
+        self.stamps[key.index as usize] = NO_STAMP;
+        self.take(key.index)
+    }
+
+    /// Takes out the timer in slot `index`, which is then free under its next generation, or
     /// retired if that was the last.
     #[inline]
     pub(super) fn take(&mut self, index: u32) -> Option<V> {
-        let page = self.pages.get_mut(index as usize / PAGE)?;
+        let page = &mut self.pages[index as usize / PAGE];
         let timer = page.0[index as usize % PAGE].take()?;
         self.len -= 1;
-        if let Some(generation) = timer.generation.checked_add(1) {
+        if let Some(generation) = NonZeroU32::new(timer.generation.wrapping_add(1)) {
             self.free.push(TimerKey { index, generation });
         }
         Some(timer.value)
+    }
+}
+
+#[cfg(test)]
+impl<V> Slab<V> {
+    /// Makes the next stamp the one after `stamp`.
+    pub(super) fn set_stamp(&mut self, stamp: u32) {
+        self.stamp = NonZeroU32::new(stamp).expect("0 is no stamp");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_of_an_eight_byte_value_takes_half_a_cache_line() {
+        assert_eq!(size_of::<Option<Timer<u64>>>(), 32);
+        assert_eq!(size_of::<(Tick, Mark)>(), 16);
+        assert_eq!(size_of::<Option<TimerKey>>(), 8);
+    }
+
+    #[test]
+    fn a_slot_whose_generations_are_spent_is_never_used_again() {
+        let mut slab = Slab::new();
+        let (first, _) = slab.insert(Tick::ZERO, 'a');
+        slab.cancel(first);
+        slab.free[0].generation = NonZeroU32::MAX;
+        let (last, _) = slab.insert(Tick::ZERO, 'b');
+        assert_eq!((last.index, slab.cancel(last)), (first.index, Some('b')));
+        let (other, _) = slab.insert(Tick::ZERO, 'c');
+        assert_ne!(other.index, first.index);
+        for key in [first, last] {
+            assert!(slab.get(key).is_none() && slab.cancel(key).is_none());
+        }
+        assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn no_place_is_stamped_as_none() {
+        let mut slab = Slab::new();
+        slab.set_stamp(u32::MAX - 1);
+        let stamps = [(); 3].map(|()| slab.insert(Tick::ZERO, ()).1.stamp.get());
+        assert_eq!(stamps, [u32::MAX, 1, 2]);
+    }
+
+    #[test]
+    fn a_key_of_another_slab_finds_nothing() {
+        let mut full = Slab::new();
+        let keys: Vec<_> = (0..1_000)
+            .map(|value| full.insert(Tick::ZERO, value).0)
+            .collect();
+        let mut empty = Slab::<u64>::new();
+        for key in keys {
+            assert!(empty.get(key).is_none() && empty.get_mut(key).is_none());
+            assert!(empty.cancel(key).is_none() && empty.place_anew(key, Tick::ZERO).is_none());
+        }
     }
 }

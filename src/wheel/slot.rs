@@ -51,6 +51,28 @@ impl<K: Copy> Slot<K> {
         self.earliest = self.earliest.min(tick);
     }
 
+    /// Adds what is left of a block, none of it due before `earliest`.
+    pub(super) fn append(
+        &mut self,
+        earliest: Tick,
+        mut block: Vec<Place<K>>,
+        spare: &mut Spare<K>,
+    ) {
+        let room = BLOCK - self.tail.len();
+        if self.tail.is_empty() {
+            std::mem::swap(&mut self.tail, &mut block);
+        } else {
+            self.tail
+                .extend(block.drain(block.len().saturating_sub(room)..));
+        }
+        if block.is_empty() {
+            spare.give(block);
+        } else {
+            self.full.push(std::mem::replace(&mut self.tail, block));
+        }
+        self.earliest = self.earliest.min(earliest);
+    }
+
     #[cold]
     fn start_block(&mut self, spare: &mut Spare<K>) {
         let block = std::mem::replace(&mut self.tail, spare.take());
@@ -99,6 +121,58 @@ impl<K: Copy> Spare<K> {
         if block.capacity() >= BLOCK && self.0.len() < SPARE {
             block.clear();
             self.0.push(block);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(places: usize, spare: &mut Spare<u64>) -> Slot<u64> {
+        let mut slot = Slot::new();
+        for count in 0..places as u64 {
+            let tick = Tick::new(1_000_000 - count);
+            slot.push(tick, (tick, count), spare);
+        }
+        slot
+    }
+
+    #[test]
+    fn a_slot_gives_back_the_places_it_was_given_and_its_memory() {
+        for places in [0, 1, KEPT, BLOCK - 1, BLOCK, BLOCK + 1, 100 * BLOCK] {
+            let mut spare = Spare::new();
+            let mut slot = filled(places, &mut spare);
+            if places > 0 {
+                assert_eq!(slot.earliest, Tick::new(1_000_001 - places as u64));
+            }
+            let mut keys = Vec::new();
+            while let Some((_, key)) = slot.tail(&mut spare).pop() {
+                keys.push(key);
+            }
+            keys.sort_unstable();
+            assert!(keys.into_iter().eq(0..places as u64));
+            slot.settle(&mut spare);
+            assert_eq!(slot.earliest, Tick::MAX);
+            assert!(slot.tail.capacity() <= KEPT && slot.full.capacity() == 0);
+            assert!(spare.0.len() <= SPARE);
+        }
+    }
+
+    #[test]
+    fn blocks_that_were_thinned_out_are_joined() {
+        let mut spare = Spare::new();
+        for each in [1, 2, 100, 128, 200, BLOCK] {
+            let mut slot = filled(20 * BLOCK, &mut spare);
+            for mut block in slot.take() {
+                block.truncate(each);
+                if !block.is_empty() {
+                    slot.append(Tick::new(7), block, &mut spare);
+                }
+            }
+            assert!(slot.full.iter().all(|block| block.len() == BLOCK));
+            let places = slot.full.len() * BLOCK + slot.tail.len();
+            assert_eq!((places, slot.earliest), (20 * each, Tick::new(7)));
         }
     }
 }

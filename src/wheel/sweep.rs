@@ -4,7 +4,8 @@
 //! which removes zombies once they are a quarter of the heap; here they may be half.
 
 use super::level::LEVELS;
-use super::{AHEAD, Owner, Tick, Verdict, Wheel};
+use super::slot::Place;
+use super::{Tick, Verdict, Wheel};
 
 /// How many stale places are free: below this, sweeping a small wheel is not worth the while.
 const SLACK: usize = 64;
@@ -51,10 +52,13 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
-        self.sweep(&mut |when, key| match keep(when, key) {
-            true => Verdict::Done,
-            false => Verdict::Lapsed,
-        });
+        for level in 0..self.levels.len() {
+            for slot in self.levels[level].in_use() {
+                self.retain(level, slot, |&(when, key)| keep(when, key));
+            }
+        }
+        self.stale = 0;
+        self.front();
     }
 
     /// The earliest place that counts, after removing those before it that do not. Nothing
@@ -87,52 +91,55 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.stale()), (1, 0));
     /// ```
     pub fn next_live(&mut self, mut check: impl FnMut(Tick, K) -> Verdict) -> Option<Tick> {
-        self.sweep_front(&mut check)
-    }
-
-    /// As [`compact`](Wheel::compact), for any owner; moved places move.
-    pub(super) fn sweep(&mut self, owner: &mut impl Owner<K>) {
-        for level in 0..self.levels.len() {
-            for slot in self.levels[level].in_use() {
-                self.sweep_slot(level, slot, owner);
-            }
-        }
-        self.stale = 0;
-        self.front();
-    }
-
-    /// As [`next_live`](Wheel::next_live), for any owner.
-    pub(super) fn sweep_front(&mut self, owner: &mut impl Owner<K>) -> Option<Tick> {
         // The slots with live places only, a bitmap a level. What moves there is live as well.
         let mut swept = [0u64; LEVELS];
+        let mut moved = Vec::new();
         loop {
             let front = self.front()?;
             if swept[front.level] >> front.slot & 1 == 1 {
                 return Some(front.tick);
             }
-            self.sweep_slot(front.level, front.slot, owner);
             swept[front.level] |= 1 << front.slot;
+            let gone = self.retain(front.level, front.slot, |&(when, key)| {
+                let verdict = check(when, key);
+                if let Verdict::Again(later) = verdict {
+                    moved.push((later.max(when), key));
+                }
+                verdict == Verdict::Done
+            });
+            self.stale = self.stale.saturating_sub(gone - moved.len());
+            for (later, key) in moved.drain(..) {
+                self.place(later, key);
+            }
         }
     }
 
-    /// Asks about every place of a slot, and puts those that count where they belong by now:
-    /// here, or on a level below, or wherever they moved.
-    fn sweep_slot(&mut self, level: usize, slot: usize, owner: &mut impl Owner<K>) {
-        for block in self.levels[level].take(slot) {
-            for places in block.chunks(AHEAD) {
-                owner.ahead(places);
-                for &(when, key) in places {
-                    match owner.check(when, key) {
-                        Verdict::Done => self.put(when, key),
-                        Verdict::Again(later) => self.put(later.max(when), key),
-                        Verdict::Lapsed => {
-                            self.len -= 1;
-                            self.stale = self.stale.saturating_sub(1);
-                        }
-                    }
-                }
+    /// Drops the places of a slot that are not to be kept, and says how many.
+    #[inline]
+    fn retain(
+        &mut self,
+        level: usize,
+        slot: usize,
+        mut keep: impl FnMut(&Place<K>) -> bool,
+    ) -> usize {
+        let mut gone = 0;
+        for mut block in self.levels[level].take(slot) {
+            // Each is written where the next to be kept belongs, kept or not: a branch here
+            // would be guessed wrong for every other place.
+            let (mut kept, mut earliest) = (0, Tick::MAX);
+            for asked in 0..block.len() {
+                let place = block[asked];
+                let keeping = keep(&place);
+                block[kept] = place;
+                kept += usize::from(keeping);
+                earliest = earliest.min(if keeping { place.0 } else { Tick::MAX });
             }
-            self.spare.give(block);
+            gone += block.len() - kept;
+            block.truncate(kept);
+            let earliest = earliest.max(self.elapsed);
+            self.levels[level].append(slot, earliest, block, &mut self.spare);
         }
+        self.len -= gone;
+        gone
     }
 }

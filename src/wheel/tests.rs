@@ -1,1 +1,379 @@
-//! The wheel's corners, one by one; tests/wheel_model.rs covers the plain between them.
+//! The wheel's corners, one by one. What lies between them, tests/wheel_model.rs walks.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Tick, Verdict, Wheel};
+
+const SECOND: u64 = 1_000;
+const YEAR: u64 = 365 * 24 * 3_600 * SECOND;
+
+fn tick(count: u64) -> Tick {
+    Tick::new(count)
+}
+
+/// A wheel that has come to `elapsed`.
+fn wheel_at(elapsed: u64) -> Wheel<u64> {
+    let mut wheel = Wheel::new();
+    assert!(!wheel.advance(tick(elapsed), 0, |_, _| unreachable!()));
+    wheel
+}
+
+/// Advances to `now` with no limit, and returns the keys that come out.
+fn due(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
+    let mut keys = Vec::new();
+    let more = wheel.advance(tick(now), usize::MAX, |_, key| {
+        keys.push(key);
+        Verdict::Done
+    });
+    assert!(!more);
+    keys
+}
+
+/// What [`due`] is when nothing is.
+const NOTHING: [u64; 0] = [];
+
+/// Where a wheel may stand: at, before and after the slots' boundaries, and far out.
+fn standpoints() -> Vec<u64> {
+    let mut standpoints = vec![0, 1, 77, 3 * YEAR + 12_345, 1_000 * YEAR, u64::MAX - 5];
+    for level in 1..=10 {
+        let span = 64u64.pow(level);
+        standpoints.extend([span - 1, span, span + 1, 5 * span - 1]);
+    }
+    standpoints
+}
+
+/// The ticks after `elapsed` where something could go wrong: one slot of each level away, and
+/// where a slot of each level begins.
+fn corners(elapsed: u64) -> Vec<u64> {
+    let mut corners = vec![elapsed.saturating_add(1), u64::MAX - 1, u64::MAX];
+    for level in 0..=10 {
+        let span = 64u64.pow(level);
+        let next = (elapsed / span).saturating_add(1).saturating_mul(span);
+        for corner in [elapsed.saturating_add(span), next] {
+            corners.extend([corner - 1, corner, corner.saturating_add(1)]);
+        }
+    }
+    corners.retain(|&corner| corner > elapsed);
+    corners.sort_unstable();
+    corners.dedup();
+    corners
+}
+
+#[test]
+fn a_place_comes_out_at_its_tick_and_not_before_on_either_side_of_every_boundary() {
+    for elapsed in standpoints() {
+        for when in corners(elapsed) {
+            let mut wheel = wheel_at(elapsed);
+            wheel.place(tick(when), when);
+            assert_eq!(wheel.next(), Some(tick(when)), "from {elapsed}");
+            assert_eq!(due(&mut wheel, when - 1), NOTHING, "early, from {elapsed}");
+            assert_eq!(wheel.next(), Some(tick(when)), "from {elapsed}");
+            assert_eq!(due(&mut wheel, when), [when], "late, from {elapsed}");
+            assert_eq!((wheel.next(), wheel.len()), (None, 0));
+        }
+    }
+}
+
+#[test]
+fn places_on_all_levels_come_out_in_order_and_next_names_each() {
+    for elapsed in standpoints() {
+        let corners = corners(elapsed);
+        let mut wheel = wheel_at(elapsed);
+        for &when in corners.iter().rev() {
+            wheel.place(tick(when), when);
+        }
+        for &when in &corners {
+            assert_eq!(wheel.next(), Some(tick(when)), "from {elapsed}");
+            assert_eq!(due(&mut wheel, when), [when], "from {elapsed}");
+        }
+        for &when in corners.iter().rev() {
+            wheel.place(tick(when), when); // in the past now
+        }
+        let mut late = due(&mut wheel, 0);
+        late.sort_unstable();
+        assert_eq!(late, corners);
+    }
+}
+
+#[test]
+fn all_come_out_in_order_when_time_jumps_by_years() {
+    for elapsed in standpoints() {
+        let mut wheel = wheel_at(elapsed);
+        for when in corners(elapsed) {
+            wheel.place(tick(when), when);
+        }
+        assert_eq!(due(&mut wheel, u64::MAX), corners(elapsed));
+        assert_eq!(wheel.elapsed(), Tick::MAX);
+    }
+}
+
+#[test]
+fn a_far_deadline_wakes_nobody_before_its_time() {
+    let mut wheel = wheel_at(10);
+    let when = 3 * YEAR + 1;
+    wheel.place(tick(when), 0);
+    // Whoever sleeps until next() sleeps once; whoever turns the wheel meanwhile changes nothing.
+    for now in [11, 63, 64, 4096, 64 * 4096, YEAR, 2 * YEAR, when - 1] {
+        assert_eq!(due(&mut wheel, now), NOTHING);
+        assert_eq!(wheel.next(), Some(tick(when)));
+    }
+    assert_eq!(due(&mut wheel, when), [0]);
+}
+
+#[test]
+fn a_later_comer_is_not_held_up_by_an_older_place_in_a_wider_slot() {
+    let mut wheel = wheel_at(0);
+    wheel.place(tick(70), 70); // level 1, where it stays
+    wheel.place(tick(72), 72);
+    assert_eq!(due(&mut wheel, 66), NOTHING);
+    wheel.place(tick(71), 71); // level 0
+    wheel.place(tick(73), 73);
+    assert_eq!(due(&mut wheel, 80), [70, 71, 72, 73]);
+}
+
+#[test]
+fn what_has_come_already_comes_out_with_the_next_advance() {
+    let mut wheel = wheel_at(100);
+    wheel.place(tick(99), 99);
+    wheel.place(tick(100), 100);
+    wheel.place(tick(0), 0);
+    assert_eq!(wheel.next(), Some(tick(100)));
+    // Even if that one goes back: the tick has come once.
+    let mut keys = due(&mut wheel, 50);
+    keys.sort_unstable();
+    assert_eq!(keys, [0, 99, 100]);
+    assert_eq!(wheel.elapsed(), tick(100));
+}
+
+#[test]
+fn a_budget_bounds_what_is_handed_out() {
+    let mut wheel = wheel_at(0);
+    for key in 0..10 {
+        wheel.place(tick(5 + key / 3), key);
+    }
+    let mut keys = Vec::new();
+    for expected in [0, 4, 8, 10] {
+        let budget = if expected == 0 { 0 } else { 4 };
+        let more = wheel.advance(tick(9), budget, |_, key| {
+            keys.push(key / 3);
+            Verdict::Done
+        });
+        assert_eq!((keys.len(), more), (expected, expected < 10));
+    }
+    assert!(keys.is_sorted());
+}
+
+#[test]
+fn a_budget_that_is_just_enough_leaves_nothing_to_do() {
+    let mut wheel = wheel_at(0);
+    for key in 0..300 {
+        wheel.place(tick(5), key);
+    }
+    assert!(!wheel.advance(tick(5), 300, |_, _| Verdict::Done));
+    assert_eq!((wheel.len(), wheel.next()), (0, None));
+}
+
+#[test]
+fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
+    let mut wheel = wheel_at(0);
+    for key in 0..16_000 {
+        wheel.place(tick(4_100 + key % 1_000), key);
+    }
+    let (mut calls, mut handed, mut last) = (0, 0, Tick::ZERO);
+    loop {
+        calls += 1;
+        let more = wheel.advance(tick(5_000), 1, |when, _| {
+            assert!(last <= when && when <= tick(5_000));
+            (handed, last) = (handed + 1, when);
+            Verdict::Done
+        });
+        if !more {
+            break;
+        }
+        assert!(
+            wheel.next() <= Some(tick(5_000)),
+            "unfinished: call again now"
+        );
+        if calls == 10 {
+            wheel.place(tick(4_500), 0); // who comes meanwhile has a place as well
+        }
+    }
+    assert_eq!((handed, wheel.len()), (901 * 16 + 1, 99 * 16));
+    assert_eq!(wheel.next(), Some(tick(5_001)));
+    assert!(calls >= handed + 16_000 / 16, "{calls} calls");
+}
+
+#[test]
+fn a_place_that_moved_on_comes_out_where_it_went() {
+    let mut wheel = wheel_at(0);
+    wheel.place(tick(5), 5);
+    let mut seen = Vec::new();
+    let more = wheel.advance(tick(100), usize::MAX, |when, _| {
+        seen.push(when.get());
+        match when.get() {
+            5 => Verdict::Again(tick(70)),   // within this advance
+            70 => Verdict::Again(tick(100)), // just
+            _ => Verdict::Again(tick(101)),  // after it
+        }
+    });
+    assert!(!more);
+    assert_eq!(seen, [5, 70, 100]);
+    assert_eq!((wheel.len(), wheel.next()), (1, Some(tick(101))));
+}
+
+#[test]
+fn a_late_place_that_moved_on_but_not_past_now_comes_out_at_once() {
+    let mut wheel = wheel_at(100);
+    wheel.place(tick(3), 3);
+    let mut seen = Vec::new();
+    wheel.advance(tick(100), usize::MAX, |when, _| {
+        seen.push(when.get());
+        if when < tick(50) {
+            Verdict::Again(tick(50))
+        } else {
+            Verdict::Done
+        }
+    });
+    assert_eq!(seen, [3, 50]);
+}
+
+#[test]
+fn an_owner_that_always_says_again_does_not_keep_the_wheel() {
+    let mut wheel = wheel_at(0);
+    wheel.place(tick(5), 5);
+    let mut calls = 0;
+    let more = wheel.advance(tick(YEAR), usize::MAX, |when, _| {
+        calls += 1;
+        Verdict::Again(when)
+    });
+    assert_eq!((calls, more), (1, false));
+    assert_eq!(wheel.next(), Some(tick(YEAR + 1)));
+    // At the end of time nothing is later, and the budget ends it.
+    assert!(wheel.advance(Tick::MAX, 100, |_, _| Verdict::Again(Tick::ZERO)));
+    assert_eq!(wheel.len(), 1);
+}
+
+#[test]
+fn a_panicking_owner_loses_only_the_place_it_was_handed() {
+    let mut wheel = wheel_at(0);
+    for key in 0..3 {
+        wheel.place(tick(5), key);
+    }
+    wheel.place(tick(6), 6);
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        wheel.advance(tick(5), usize::MAX, |_, _| panic!("the owner's own fault"));
+    }));
+    assert!(caught.is_err());
+    assert_eq!(wheel.len(), 3);
+    assert_eq!(wheel.next(), Some(tick(5)));
+    assert_eq!(due(&mut wheel, 5).len(), 2);
+    assert_eq!(due(&mut wheel, 6), [6]);
+}
+
+#[test]
+fn stale_places_are_counted_until_they_come_out_or_are_swept() {
+    let mut wheel = wheel_at(0);
+    for key in 0..100 {
+        wheel.place(tick(10 + key), key);
+        wheel.lapse();
+    }
+    wheel.revive();
+    assert_eq!((wheel.len(), wheel.stale()), (100, 99));
+    wheel.advance(tick(59), usize::MAX, |_, _| Verdict::Lapsed);
+    assert_eq!((wheel.len(), wheel.stale()), (50, 49));
+    wheel.compact(|_, key| key == 99);
+    assert_eq!((wheel.len(), wheel.stale()), (1, 0));
+}
+
+#[test]
+fn compaction_keeps_what_it_is_told_on_every_level_and_next_stays_exact() {
+    for elapsed in standpoints() {
+        let mut wheel = wheel_at(elapsed);
+        wheel.place(Tick::ZERO, 0);
+        let corners = corners(elapsed);
+        for &when in &corners {
+            for _ in 0..300 {
+                wheel.place(tick(when), when); // more than a block
+            }
+        }
+        let last = *corners.last().unwrap();
+        wheel.compact(|when, key| when == tick(key) && (key == 0 || key % 2 == last % 2));
+        assert_eq!(wheel.next(), Some(tick(elapsed)));
+        assert_eq!(due(&mut wheel, elapsed), [0]);
+        let mut kept = corners.clone();
+        kept.retain(|when| when % 2 == last % 2);
+        assert_eq!(wheel.len(), 300 * kept.len());
+        for when in kept {
+            assert_eq!(wheel.next(), Some(tick(when)));
+            assert_eq!(due(&mut wheel, when), vec![when; 300]);
+        }
+    }
+}
+
+#[test]
+fn compaction_may_come_in_the_middle_of_a_cascade() {
+    let mut wheel = wheel_at(0);
+    for key in 0..1_000 {
+        wheel.place(tick(4_096 + key), key);
+    }
+    let mut handed = 0;
+    assert!(wheel.advance(tick(4_100), 10, |_, _| {
+        handed += 1;
+        Verdict::Done
+    }));
+    wheel.compact(|_, key| key >= 100);
+    assert_eq!((handed, wheel.next()), (0, Some(tick(4_196))));
+    assert_eq!(due(&mut wheel, YEAR), (100..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_next_live_place_is_found_behind_stale_and_moved_ones_on_every_level() {
+    let whens = [
+        7,
+        64,
+        70,
+        4_096,
+        5_000,
+        300_000,
+        20_000_000,
+        YEAR,
+        100 * YEAR,
+    ];
+    for live in whens {
+        let mut wheel = wheel_at(0);
+        for when in whens {
+            wheel.place(tick(when), when);
+            wheel.lapse();
+        }
+        wheel.revive();
+        wheel.place(tick(3), live);
+        let mut check = |when: Tick, key| match (when.get(), key == live) {
+            (_, false) => Verdict::Lapsed,
+            (3, true) => Verdict::Again(tick(live + 1)),
+            _ => Verdict::Done,
+        };
+        for _ in 0..2 {
+            assert_eq!(wheel.next_live(&mut check), Some(tick(live)));
+            assert_eq!(wheel.next(), Some(tick(live)));
+        }
+        // Nothing was passed: what is placed before it now does not come out early.
+        assert_eq!(wheel.elapsed(), Tick::ZERO);
+        wheel.place(tick(5), 5);
+        assert_eq!(due(&mut wheel, 4), NOTHING);
+        assert_eq!(due(&mut wheel, 5), [5]);
+        let rest = due(&mut wheel, live + 1);
+        assert_eq!(rest, [live, live]);
+    }
+}
+
+#[test]
+fn with_nothing_live_there_is_no_next() {
+    let mut wheel = wheel_at(0);
+    assert_eq!(wheel.next_live(|_, _| unreachable!()), None);
+    for when in 0..500 {
+        wheel.place(tick(when * when), when);
+        wheel.lapse();
+    }
+    assert_eq!(wheel.next_live(|_, _| Verdict::Lapsed), None);
+    assert_eq!((wheel.len(), wheel.stale(), wheel.next()), (0, 0, None));
+}

@@ -11,16 +11,8 @@
 //! | is canceled   | the slot is free             | the place lapses                            |
 //! | fires         | the slot is free             | the place is spent                          |
 
-use super::slab::{Slab, TimerKey};
+use super::slab::{Mark, Slab, TimerKey};
 use super::{Owner, Tick, Verdict, Wheel};
-
-/// What the wheel holds for a timer.
-#[derive(Clone, Copy)]
-struct Place {
-    index: u32,
-    /// Tells a timer's live place from those that it, or another in its slot, left behind.
-    stamp: u32,
-}
 
 /// Timers, each with a value that comes out when its tick has come.
 ///
@@ -43,11 +35,8 @@ struct Place {
 /// assert_eq!(done, ["tea"]);
 /// ```
 pub struct Timers<V> {
-    wheel: Wheel<Place>,
+    wheel: Wheel<Mark>,
     slab: Slab<V>,
-    /// The latest place's. It may wrap: at worst a place left behind is then taken for the live
-    /// one, and moves to where the timer is due instead of lapsing.
-    stamp: u32,
 }
 
 impl<V> Timers<V> {
@@ -61,7 +50,6 @@ impl<V> Timers<V> {
         Timers {
             wheel: Wheel::new(),
             slab: Slab::new(),
-            stamp: 0,
         }
     }
 
@@ -81,10 +69,8 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
-        let stamp = self.next_stamp();
-        let key = self.slab.insert(when, stamp, value);
-        let index = key.index();
-        self.wheel.place(when, Place { index, stamp });
+        let (key, mark) = self.slab.insert(when, value);
+        self.wheel.place(when, mark);
         key
     }
 
@@ -123,11 +109,10 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.cancel(key), None);
     /// ```
     pub fn cancel(&mut self, key: TimerKey) -> Option<V> {
-        self.slab.get(key)?;
-        let value = self.slab.take(key.index());
+        let value = self.slab.cancel(key)?;
         self.wheel.lapse();
         self.compact();
-        value
+        Some(value)
     }
 
     /// A timer's value, until it fires or is canceled. O(1).
@@ -194,12 +179,13 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.next_live(), Some(Tick::new(9)));
     /// ```
     pub fn next_live(&mut self) -> Option<Tick> {
-        self.wheel.sweep_front(&mut self.slab)
+        self.wheel
+            .next_live(|when, mark| judge(&mut self.slab, when, mark))
     }
 
     /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the
     /// order of their ticks, until `budget` is used up. Returns whether it was, with more to
-    /// look at: then call again.
+    /// do: then call again.
     ///
     /// The budget is that of [`Wheel::advance`]; a place left behind costs as much of it as a
     /// timer that fires. O(1) when nothing is due.
@@ -257,76 +243,60 @@ impl<V> Timers<V> {
         self.len() == 0
     }
 
-    fn next_stamp(&mut self) -> u32 {
-        self.stamp = self.stamp.wrapping_add(1);
-        self.stamp
-    }
-
-    /// Gives a timer a place at `when`, before the one it has.
+    /// Gives a timer a place before the one it has.
     #[inline(never)]
     fn place_anew(&mut self, key: TimerKey, when: Tick) {
-        let stamp = self.next_stamp();
-        if let Some(timer) = self.slab.get_mut(key) {
-            (timer.placed, timer.stamp) = (when, stamp);
-            let index = key.index();
-            self.wheel.place(when, Place { index, stamp });
+        if let Some(mark) = self.slab.place_anew(key, when) {
+            self.wheel.place(when, mark);
             self.wheel.lapse();
             self.compact();
         }
     }
 
-    /// Sweeps the wheel once too many places are stale, and brings moved timers to where they
-    /// are due by the way.
+    /// Sweeps the wheel once too many places are stale.
+    #[inline]
     fn compact(&mut self) {
         if self.wheel.overgrown() {
-            self.wheel.sweep(&mut self.slab);
+            self.sweep();
         }
+    }
+
+    #[cold]
+    fn sweep(&mut self) {
+        self.wheel.compact(|_, mark| self.slab.is_live(mark));
     }
 }
 
-/// Who knows the truth while nothing fires.
-impl<V> Owner<Place> for Slab<V> {
-    #[inline]
-    fn ahead(&mut self, places: &[(Tick, Place)]) {
-        let live = places
-            .iter()
-            .filter(|(_, place)| self.at(place.index).is_some());
-        // To count them is to load them all, none waiting for another.
-        std::hint::black_box(live.count());
-    }
-
-    #[inline]
-    fn check(&mut self, when: Tick, place: Place) -> Verdict {
-        match self.at_mut(place.index) {
-            Some(timer) if timer.stamp == place.stamp => {
-                if timer.when <= when {
-                    return Verdict::Done;
-                }
-                timer.placed = timer.when;
-                Verdict::Again(timer.when)
-            }
-            _ => Verdict::Lapsed,
+/// What of a place that is met at tick `when`?
+#[inline]
+fn judge<V>(slab: &mut Slab<V>, when: Tick, mark: Mark) -> Verdict {
+    match slab.marked(mark) {
+        Some(timer) if timer.when > when => {
+            timer.placed = timer.when;
+            Verdict::Again(timer.when)
         }
+        Some(_) => Verdict::Done,
+        None => Verdict::Lapsed,
     }
 }
 
-/// Who knows it while timers fire.
+/// The owner whose timers fire.
 struct Firing<'a, V, F> {
     slab: &'a mut Slab<V>,
     fire: F,
 }
 
-impl<V, F: FnMut(V)> Owner<Place> for Firing<'_, V, F> {
+impl<V, F: FnMut(V)> Owner<Mark> for Firing<'_, V, F> {
     #[inline]
-    fn ahead(&mut self, places: &[(Tick, Place)]) {
-        self.slab.ahead(places);
+    fn ahead(&mut self, places: &[(Tick, Mark)]) {
+        self.slab.load(places.iter().map(|&(_, mark)| mark));
     }
 
     #[inline]
-    fn check(&mut self, when: Tick, place: Place) -> Verdict {
-        let verdict = self.slab.check(when, place);
+    fn check(&mut self, when: Tick, mark: Mark) -> Verdict {
+        let verdict = judge(self.slab, when, mark);
         if verdict == Verdict::Done
-            && let Some(value) = self.slab.take(place.index)
+            && let Some(value) = self.slab.take(mark.index)
         {
             (self.fire)(value);
         }
@@ -347,5 +317,65 @@ impl<V> std::fmt::Debug for Timers<V> {
             .field("len", &self.len())
             .field("wheel", &self.wheel)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moving_a_timer_later_leaves_no_place_behind() {
+        let mut timers = Timers::new();
+        let key = timers.insert(Tick::new(5), ());
+        for later in 6..1_000 {
+            assert!(timers.move_to(key, Tick::new(later)));
+            assert_eq!(timers.places(), 1);
+        }
+        assert!(!timers.advance(Tick::new(998), usize::MAX, |()| panic!("early")));
+        assert_eq!(timers.next(), Some(Tick::new(999)));
+        assert!(!timers.advance(Tick::new(999), usize::MAX, |()| ()));
+        assert!(timers.is_empty());
+        assert!(!timers.move_to(key, Tick::new(1_001)));
+    }
+
+    #[test]
+    fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
+        let mut timers = Timers::new();
+        let key = timers.insert(Tick::new(60), ());
+        let mut wakes = 0;
+        for now in 0..600 {
+            timers.move_to(key, Tick::new(now + 60));
+            if timers.next() <= Some(Tick::new(now)) {
+                wakes += 1;
+                timers.advance(Tick::new(now), usize::MAX, |()| panic!("early"));
+            }
+        }
+        assert_eq!(wakes, 9);
+    }
+
+    #[test]
+    fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
+        let mut timers = Timers::new();
+        // A timer leaves a place at 1,000, and four billion places later another timer in its
+        // slot gets the same stamp.
+        let first = timers.insert(Tick::new(1_000), "first");
+        timers.cancel(first);
+        timers.slab.set_stamp(1);
+        let second = timers.insert(Tick::new(2_000), "second");
+        assert_eq!((timers.len(), timers.places()), (1, 2));
+
+        let mut fired = Vec::new();
+        timers.advance(Tick::new(1_999), usize::MAX, |value| fired.push(value));
+        assert_eq!(
+            (fired.len(), timers.when(second)),
+            (0, Some(Tick::new(2_000)))
+        );
+        timers.advance(Tick::new(2_000), usize::MAX, |value| fired.push(value));
+        assert_eq!(fired, ["second"]);
+        assert_eq!(
+            (timers.len(), timers.places(), timers.wheel.stale()),
+            (0, 0, 0)
+        );
     }
 }

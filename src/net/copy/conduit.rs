@@ -1,6 +1,6 @@
 //! What a copy has in its hands between its source and its sink: a pipe, or a buffer, with bytes.
 //!
-//! May touch: fd.rs. Mirrors `spliceDrain` and `splicePump` in Go's
+//! May touch: fd/. Mirrors `spliceDrain` and `splicePump` in Go's
 //! `internal/poll/splice_linux.go`, and the buffer of `io.Copy`.
 //!
 //! | state | meaning | who moves it there | on to |

@@ -1,6 +1,6 @@
 //! One direction of a copy, as a state machine.
 //!
-//! May touch: fd.rs. Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy`.
+//! May touch: fd/. Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy`.
 //!
 //! | state | meaning | who moves it there | on to |
 //! |---|---|---|---|

@@ -1,8 +1,9 @@
 //! Connecting to one address.
 //!
-//! May touch: fd.rs, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
+//! May touch: fd/, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
 //! (`net/sock_posix.go`) and the loop of `doDialTCPProto` (`net/tcpsock_posix.go`).
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,6 +47,8 @@ impl Dial<'_> {
     }
 
     async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
+        // It may be refused, or even succeed, without having waited.
+        poll_fn(|cx| context::poll_budget(cx.waker())).await;
         let socket = self.prepare(address)?;
         let under_way = match socket.connect(&address.into()) {
             Ok(()) => false,
@@ -66,7 +69,7 @@ impl Dial<'_> {
             })?;
         }
         let peer = Addr::Socket(address);
-        fd.resource().endpoints.set(End::Peer, peer);
+        fd.resource().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
 

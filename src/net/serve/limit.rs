@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::runtime::wake_quietly;
+
 /// How many are served, and who waits for one of them to go.
 #[derive(Default)]
 pub(super) struct Limit {
@@ -70,7 +72,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.0.live.set(self.0.live.get() - 1);
         if let Some(waiter) = self.0.waiter.take() {
-            waiter.wake();
+            wake_quietly(waiter);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a stream: closing it, whole or by halves, and learning that the peer has.
 //!
-//! May touch: fd.rs. Mirrors `conn.Close`, `TCPConn.CloseRead`, `CloseWrite` (`net/tcpsock.go`).
+//! May touch: fd/. Mirrors `conn.Close`, `TCPConn.CloseRead`, `CloseWrite` (`net/tcpsock.go`).
 
 use std::future::Future;
 use std::io;

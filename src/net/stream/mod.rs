@@ -1,10 +1,11 @@
 //! A connected byte stream, of TCP or of Unix.
 //!
-//! May touch: fd.rs. Mirrors `net.conn` and `net.TCPConn` (`net/net.go`, `net/tcpsock.go`).
+//! May touch: fd/. Mirrors `net.conn` and `net.TCPConn` (`net/net.go`, `net/tcpsock.go`).
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `read.rs`, `write.rs` | moving bytes |
+//! | `read_with.rs` | reading into the loop's own buffer |
 //! | `close.rs` | ending it, by us or by the peer |
 
 mod close;

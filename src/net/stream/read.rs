@@ -1,6 +1,6 @@
 //! Reading from a stream.
 //!
-//! May touch: fd.rs. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
+//! May touch: fd/. Mirrors `conn.Read` (`net/net.go`), `FD.Read` (`internal/poll/fd_unix.go`) and
 //! `io.ReadFull`.
 
 use std::future::Future;
@@ -83,12 +83,14 @@ impl<K> Stream<K> {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<()>> + 'a {
-        ReadExact {
+        let nothing = buffer.is_empty();
+        let read = ReadExact {
             fd: &self.fd,
             hold: Hold::Free,
             buffer,
             filled: 0,
-        }
+        };
+        self.unless(nothing, read)
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
@@ -175,19 +177,9 @@ impl Future for ReadExact<'_> {
         let this = self.get_mut();
         loop {
             let rest = &mut this.buffer[this.filled..];
-            let nothing = rest.is_empty();
-            let step = this
-                .fd
-                .poll_step(Direction::Read, &mut this.hold, cx, |fd| match nothing {
-                    true => Ok(0),
-                    false => fd.read_some(rest),
-                });
+            let read = |fd: &Fd| fd.read_some(rest);
+            let step = this.fd.poll_step(Direction::Read, &mut this.hold, cx, read);
             let result = match step {
-                // Nothing is asked for, so there is nothing to wait for either.
-                Poll::Pending if nothing && this.hold == Hold::Held => {
-                    this.fd.give_up(Direction::Read, &mut this.hold);
-                    return Poll::Ready(Ok(()));
-                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(got)) => {
                     this.filled += got;

@@ -1,6 +1,6 @@
 //! Reading into the loop's own buffer, which is lent to a closure.
 //!
-//! May touch: fd.rs, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
+//! May touch: fd/, the lent buffer. Go has no counterpart: there, whoever waits holds a buffer.
 
 use std::future::Future;
 use std::io;
@@ -40,12 +40,14 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (buffer, got) = 'got: {
+            let mut met = None;
             match this.hold {
                 // Woken, and there is something.
                 Hold::Held if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
-                    if let Ok(got) = this.fd.receive(&mut buffer[..]) {
-                        break 'got (buffer, got);
+                    match this.fd.receive(&mut buffer[..]) {
+                        Ok(got) => break 'got (buffer, got),
+                        Err(error) => met = Some(error),
                     }
                     lent::give_back(buffer);
                 }
@@ -56,7 +58,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 }
                 _ => {}
             }
-            match this.fd.poll_read_with_care(&mut this.hold, cx) {
+            match this.fd.poll_read_with_care(&mut this.hold, cx, met) {
                 Poll::Ready(Ok(got)) => got,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -80,9 +82,14 @@ impl Fd {
         &self,
         hold: &mut Hold,
         cx: &mut Context<'_>,
+        mut met: Option<io::Error>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let mut buffer = lent::take();
-        let read = |fd: &Fd| fd.receive(&mut buffer[..]);
+        let read = |fd: &Fd| match met.take() {
+            // The system tells a reset once, and then speaks of an end of file.
+            Some(error) => Err(error),
+            None => fd.receive(&mut buffer[..]),
+        };
         let failure = match self.poll_step(Direction::Read, hold, cx, read) {
             Poll::Ready(Ok(got)) => return Poll::Ready(Ok((buffer, got))),
             Poll::Ready(Err(failure)) => Some(failure),

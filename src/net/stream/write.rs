@@ -1,6 +1,6 @@
 //! Writing to a stream.
 //!
-//! May touch: fd.rs. Mirrors `conn.Write` (`net/net.go`) and `FD.Write` (`internal/poll/fd_unix.go`).
+//! May touch: fd/. Mirrors `conn.Write` (`net/net.go`) and `FD.Write` (`internal/poll/fd_unix.go`).
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -61,12 +61,13 @@ impl<K> Stream<K> {
     /// Dropped half-way, some of it has been written.
     #[inline]
     pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
-        WriteAll {
+        let write = WriteAll {
             fd: &self.fd,
             hold: Hold::Free,
             bytes,
             written: 0,
-        }
+        };
+        self.unless(bytes.is_empty(), write)
     }
 
     /// Waits until a write may take something, or would fail.
@@ -115,11 +116,6 @@ impl Future for WriteAll<'_> {
             let rest = &this.bytes[this.written..];
             let step = fd.poll_step(Direction::Write, &mut this.hold, cx, |fd| fd.send(rest));
             let result = match step {
-                // Nothing is to go, so there is nothing to wait for either.
-                Poll::Pending if this.bytes.is_empty() && this.hold == Hold::Held => {
-                    fd.give_up(Direction::Write, &mut this.hold);
-                    return Poll::Ready(Ok(()));
-                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
                     this.written += gone;

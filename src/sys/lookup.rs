@@ -1,0 +1,104 @@
+//! Names and services: getaddrinfo, and the interfaces that IPv6 zones name.
+//!
+//! May touch: libc. Mirrors Go's `net/cgo_unix.go`.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::ptr;
+
+use socket2::SockAddr;
+
+/// Why getaddrinfo found nothing.
+#[derive(Debug)]
+pub(crate) enum NotFound {
+    /// There is none of that name.
+    NoSuch,
+    /// It could not be asked now; in the system's words.
+    Again(String),
+    /// Anything else, in the system's words.
+    Failed(String),
+    /// A system call of its own failed.
+    System(io::Error),
+}
+
+/// Asks the system for a host's addresses or a service's port, and blocks until it knows. Unlike
+/// std it tells "none of that name" from "can't say now", and knows services.
+pub(crate) fn address_info(
+    host: Option<&str>,
+    service: Option<&str>,
+    kind: libc::c_int,
+) -> Result<Vec<SocketAddr>, NotFound> {
+    let text = |text: Option<&str>| text.map(CString::new).transpose();
+    // No name has a NUL in it.
+    let (Ok(host), Ok(service)) = (text(host), text(service)) else {
+        return Err(NotFound::NoSuch);
+    };
+    let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    // SAFETY: plain integers and pointers, for which zero means "anything".
+    let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
+    hints.ai_socktype = kind;
+    let mut list = ptr::null_mut();
+    // SAFETY: the strings end in NUL and outlive the call, as do the hints and the place for the
+    // answer, which is ours to free if the call succeeds.
+    let code =
+        unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &raw mut list) };
+    if code != 0 {
+        return Err(not_found(code));
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    while !next.is_null() {
+        // SAFETY: a member of the list that getaddrinfo made and nobody has freed yet.
+        let entry = unsafe { &*next };
+        found.extend(socket_addr(entry));
+        next = entry.ai_next;
+    }
+    // SAFETY: made by the call above, freed once, and nothing of it is kept.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
+}
+
+fn not_found(code: libc::c_int) -> NotFound {
+    #[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
+    const NO_DATA: libc::c_int = libc::EAI_NONAME;
+    #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
+    const NO_DATA: libc::c_int = libc::EAI_NODATA;
+    // SAFETY: the system's own text, which ends in NUL and is never freed.
+    let words = || unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+    let words = || words().to_string_lossy().into_owned();
+    match code {
+        libc::EAI_SYSTEM => NotFound::System(io::Error::last_os_error()),
+        libc::EAI_AGAIN => NotFound::Again(words()),
+        libc::EAI_NONAME | libc::EAI_SERVICE => NotFound::NoSuch,
+        _ if code == NO_DATA => NotFound::NoSuch,
+        _ => NotFound::Failed(words()),
+    }
+}
+
+/// The address of an entry, if it is of IP.
+fn socket_addr(entry: &libc::addrinfo) -> Option<SocketAddr> {
+    let length = entry.ai_addrlen as usize;
+    // SAFETY: getaddrinfo says how many bytes the address has; they are checked to fit, and copied
+    // over zeroes.
+    let copied = unsafe {
+        SockAddr::try_init(|storage, room| {
+            if entry.ai_addr.is_null() || length > *room as usize {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            ptr::copy_nonoverlapping(entry.ai_addr.cast::<u8>(), storage.cast::<u8>(), length);
+            *room = entry.ai_addrlen;
+            Ok(())
+        })
+    };
+    copied.ok()?.1.as_socket()
+}
+
+/// The number of a network interface, by its name.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a string that ends in NUL and outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}

@@ -1,0 +1,72 @@
+//! The only `unsafe` in the crate: what std, mio and socket2 do not offer safely.
+//!
+//! May touch: libc. Knows nothing of the reactor or the runtime.
+//! Mirrors Go's `internal/poll/sock_cloexec.go`, `splice_linux.go`, `fd_unix.go`'s `Sysfd`, and
+//! `net/cgo_unix.go`; here, what they share and the calls that need no more than a flag.
+
+#![allow(unsafe_code)]
+
+mod accept;
+mod handle;
+mod lookup;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sigpipe;
+mod splice;
+mod with_waker;
+
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use socket2::{SockAddr, SockRef};
+
+pub(crate) use accept::{accept, socket};
+pub(crate) use handle::Handle;
+pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use splice::{SPLICES, splice, splice_to_socket};
+pub(crate) use with_waker::WithWaker;
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+/// Elsewhere the socket itself says so (`SO_NOSIGPIPE`, set by socket2 when it makes one).
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const SEND_FLAGS: libc::c_int = 0;
+
+/// As [`Handle::send`], to an address.
+pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
+    socket.send_to_with_flags(bytes, to, SEND_FLAGS)
+}
+
+/// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
+pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    const MOST_BUFFERS: usize = 1024;
+    let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
+    socket.send_vectored_with_flags(buffers, SEND_FLAGS)
+}
+
+/// Reads into several buffers, through a shared reference.
+pub(crate) fn receive_vectored(
+    socket: &SockRef<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+) -> io::Result<usize> {
+    Read::read_vectored(&mut &**socket, buffers)
+}
+
+/// Reads without taking out.
+pub(crate) fn peek(socket: &SockRef<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    socket.peek(uninit(buffer))
+}
+
+/// A buffer for calls that only ever write initialised bytes into it.
+pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: same layout, and the calls it is given to (socket2's) only store bytes that the
+    // kernel wrote, so it is as initialised afterwards as it was before.
+    unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
+}
+
+/// A descriptor that `owner` keeps open for as long as it lives.
+pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
+    // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
+    // closes only when it goes itself.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
