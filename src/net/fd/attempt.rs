@@ -7,6 +7,7 @@ use std::io;
 use super::{Failure, Fd};
 use crate::reactor::Direction;
 use crate::runtime::context;
+use crate::sys::ErrorNumber;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
@@ -36,7 +37,7 @@ impl Fd {
     /// One read.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.resource().handle.receive(buffer)
+        Ok(self.resource().handle.receive(buffer)?)
     }
 
     /// One write without waiting. It is not charged: it follows on a read that was.
@@ -48,7 +49,7 @@ impl Fd {
                     self.fell_short(Direction::Write, gone, bytes.len());
                     Ok(gone)
                 }
-                Err(error) => self.try_send_with_care(bytes, Some(error)),
+                Err(number) => self.try_send_with_care(bytes, Some(number)),
             };
         }
         self.try_send_with_care(bytes, None)
@@ -59,11 +60,11 @@ impl Fd {
     fn try_send_with_care(
         &self,
         bytes: &[u8],
-        mut met: Option<io::Error>,
+        mut met: Option<ErrorNumber>,
     ) -> Result<usize, Failure> {
         self.try_once(Direction::Write, |fd| match met.take() {
             // The system tells a reset once, and then speaks of a broken pipe.
-            Some(error) => Err(error),
+            Some(number) => Err(number.into()),
             None => fd.send(bytes),
         })
     }

@@ -11,6 +11,7 @@ use crate::net::fd::Fd;
 use crate::reactor::Direction;
 use crate::runtime::lent;
 use crate::runtime::resource::Hold;
+use crate::sys::ErrorNumber;
 
 /// [`Stream::read_with`](super::Stream::read_with). The way of a busy connection is written straight, and everything else is
 /// out of its way: that halves the instructions of an echo.
@@ -45,9 +46,9 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 // Woken, and there is something.
                 Hold::Held if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
-                    match this.fd.receive(&mut buffer[..]) {
+                    match this.fd.resource().handle.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
-                        Err(error) => met = Some(error),
+                        Err(number) => met = Some(number),
                     }
                     lent::give_back(buffer);
                 }
@@ -82,12 +83,12 @@ impl Fd {
         &self,
         hold: &mut Hold,
         cx: &mut Context<'_>,
-        mut met: Option<io::Error>,
+        mut met: Option<ErrorNumber>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let mut buffer = lent::take();
         let read = |fd: &Fd| match met.take() {
             // The system tells a reset once, and then speaks of an end of file.
-            Some(error) => Err(error),
+            Some(number) => Err(number.into()),
             None => fd.receive(&mut buffer[..]),
         };
         let failure = match self.poll_step(Direction::Read, hold, cx, read) {
