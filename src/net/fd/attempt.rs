@@ -42,30 +42,32 @@ impl Fd {
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
-            return match self.resource().handle.send(bytes) {
-                Ok(gone) => {
-                    self.fell_short(Direction::Write, gone, bytes.len());
-                    Ok(gone)
-                }
-                Err(error) => self.try_send_with_care(bytes, Some(error)),
-            };
+        if self.link.check(Direction::Write).is_err() || bytes.len() >= MOST_AT_ONCE {
+            return self.try_send_with_care(bytes);
         }
-        self.try_send_with_care(bytes, None)
+        match self.resource().handle.send(bytes) {
+            Ok(gone) => {
+                self.fell_short(Direction::Write, gone, bytes.len());
+                Ok(gone)
+            }
+            Err(error) => self.try_send_on(bytes, error),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn try_send_with_care(
-        &self,
-        bytes: &[u8],
-        mut met: Option<io::Error>,
-    ) -> Result<usize, Failure> {
-        self.try_once(Direction::Write, |fd| match met.take() {
-            // The system tells a reset once, and then speaks of a broken pipe.
-            Some(error) => Err(error),
-            None => fd.send(bytes),
-        })
+    fn try_send_with_care(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.try_once(Direction::Write, |fd| fd.send(bytes))
+    }
+
+    /// Goes on from a try that failed. The system tells a reset once, and then speaks of a broken
+    /// pipe: asked again, it would hide what happened.
+    #[cold]
+    #[inline(never)]
+    fn try_send_on(&self, bytes: &[u8], met: io::Error) -> Result<usize, Failure> {
+        let mut met = Some(met);
+        let send = |fd: &Fd| met.take().map_or_else(|| fd.send(bytes), Err);
+        self.try_once(Direction::Write, send)
     }
 
     /// One write, of no more than the system takes at once, and never a SIGPIPE.

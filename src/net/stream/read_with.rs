@@ -47,7 +47,8 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                     let mut buffer = lent::take();
                     match this.fd.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
-                        Err(error) => met = Some(error),
+                        // The number is enough, and nothing that has to be dropped.
+                        Err(error) => met = error.raw_os_error(),
                     }
                     lent::give_back(buffer);
                 }
@@ -82,12 +83,12 @@ impl Fd {
         &self,
         hold: &mut Hold,
         cx: &mut Context<'_>,
-        mut met: Option<io::Error>,
+        mut met: Option<i32>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let mut buffer = lent::take();
         let read = |fd: &Fd| match met.take() {
             // The system tells a reset once, and then speaks of an end of file.
-            Some(error) => Err(error),
+            Some(number) => Err(io::Error::from_raw_os_error(number)),
             None => fd.receive(&mut buffer[..]),
         };
         let failure = match self.poll_step(Direction::Read, hold, cx, read) {
