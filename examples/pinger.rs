@@ -5,38 +5,41 @@
 //! cargo run --example pinger -- --real    # by the wall's: 12 seconds
 //! ```
 
+mod common;
+
 use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use netpoller::{Heartbeat, Runtime, TcpListener, TcpStream, spawn, time};
+use clap::Parser;
+use netpoller::{Heartbeat, TcpStream, spawn, time};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-fn main() -> io::Result<()> {
-    let real = std::env::args().any(|argument| argument == "--real");
-    let runtime = if real {
-        Runtime::new()?
-    } else {
-        Runtime::builder().virtual_clock().build()?
-    };
-    runtime.block_on(async {
-        resets().await?;
-        deadline().await?;
-        both().await
-    })
+/// Shows when heartbeats beat.
+#[derive(Parser)]
+struct Flags {
+    /// By the wall's clock, not by one that jumps.
+    #[arg(long)]
+    real: bool,
 }
 
-async fn pair() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let client = TcpStream::connect(listener.local_addr()?).await?;
-    Ok((client, listener.accept().await?.0))
+fn main() -> ExitCode {
+    common::run_on(
+        |flags: &Flags| common::clock(flags.real),
+        async |_| {
+            resets().await?;
+            deadline().await?;
+            both().await
+        },
+    )
 }
 
 /// Row D5: the interval is reset as one likes; zero and none mean the last one.
 async fn resets() -> io::Result<()> {
     println!("A heartbeat of 1 s, reset:");
-    let (client, server) = pair().await?;
+    let (client, server) = common::pair().await?;
     let heartbeat = Heartbeat::start(&server, SECOND);
     let millis = |n| Some(n * MILLISECOND);
     for reset in [
@@ -61,7 +64,7 @@ async fn resets() -> io::Result<()> {
 /// Row D6: the server pings each second, and waits 5 s for any byte.
 async fn deadline() -> io::Result<()> {
     println!("A deadline of 5 s, pushed by every byte:");
-    let (client, server) = pair().await?;
+    let (client, server) = common::pair().await?;
     let start = time::now();
     let serving = spawn(async move {
         let heartbeat = Heartbeat::start(&server, SECOND);
@@ -94,7 +97,7 @@ async fn deadline() -> io::Result<()> {
 /// Row D7: both ping, and neither while it hears from the other.
 async fn both() -> io::Result<()> {
     println!("Both sides ping after 400 ms of silence; one of them talks for a second:");
-    let (client, server) = pair().await?;
+    let (client, server) = common::pair().await?;
     let start = time::now();
     let listen = |name: &'static str, stream: TcpStream| async move {
         let heartbeat = Heartbeat::start(&stream, 400 * MILLISECOND);

@@ -2,40 +2,50 @@
 //!
 //! ```text
 //! cargo run --example proxy                     # shows itself: a ping server, a proxy, a client
-//! cargo run --example proxy -- 127.0.0.1:8080 example.com:80
+//! cargo run --example proxy -- --addr 127.0.0.1:8080 --to example.com:80
 //! ```
 //!
 //! Half-close is carried across, and both sides are closed in the end. On Linux the bytes never
 //! come into this process: see `net::copy`.
 
+mod common;
+
 use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use futures_lite::io::{AssertAsync, Cursor};
 use netpoller::net::{self, CopySink, CopySource, Relay, Serve};
-use netpoller::{Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{TcpListener, TcpStream, spawn, time};
 
-/// More at once are left to wait in the system's backlog.
-const MOST: usize = 10_000;
+/// Passes on what it is sent, and what comes back.
+#[derive(Parser)]
+struct Flags {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    addr: String,
+    /// The target; without one it shows itself.
+    #[arg(long)]
+    to: Option<String>,
+    /// How many connections at once; the others wait in the backlog.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+}
 
-fn main() -> io::Result<()> {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    Runtime::new()?.block_on(async {
-        match arguments.as_slice() {
-            [] => show().await,
-            [on, target] => proxy(TcpListener::bind(on).await?, target.clone()).await,
-            _ => Err(io::Error::other(
-                "usage: proxy [LISTEN-ADDRESS TARGET-ADDRESS]",
-            )),
+fn main() -> ExitCode {
+    common::run(async |flags: Flags| match flags.to {
+        Some(target) => {
+            let listener = common::listen(&flags.addr).await?;
+            proxy(listener, target, flags.max_connections as usize).await
         }
+        None => show().await,
     })
 }
 
 /// Row F4: between two connections.
-async fn proxy(listener: TcpListener, target: String) -> io::Result<()> {
-    log::info!("{} -> {target}", listener.local_addr()?);
-    let serve = Serve::new(listener).max_connections(MOST);
+pub async fn proxy(listener: TcpListener, target: String, most: usize) -> io::Result<()> {
+    let serve = Serve::new(listener).max_connections(most);
     serve
         .run(move |client, peer| {
             let target = target.clone();
@@ -57,7 +67,7 @@ async fn between(client: &TcpStream, target: &str) -> io::Result<(u64, u64)> {
 }
 
 /// Row F5: the same function whatever the ends are.
-async fn pass_on(from: impl CopySource, to: impl CopySink) -> io::Result<u64> {
+pub async fn pass_on(from: impl CopySource, to: impl CopySink) -> io::Result<u64> {
     net::copy(from, to).await
 }
 
@@ -70,7 +80,7 @@ async fn show() -> io::Result<()> {
 
     let proxies = TcpListener::bind("127.0.0.1:0").await?;
     let address = proxies.local_addr()?;
-    spawn(proxy(proxies, target));
+    spawn(proxy(proxies, target, 100));
 
     let client = TcpStream::connect(address).await?;
     for message in ["ping", "hello", "ping"] {
@@ -98,7 +108,7 @@ async fn show() -> io::Result<()> {
 }
 
 /// Answers `ping` with `pong`, and everything else with itself.
-async fn ping_server(stream: TcpStream, _peer: std::net::SocketAddr) -> io::Result<()> {
+pub async fn ping_server(stream: TcpStream, _peer: std::net::SocketAddr) -> io::Result<()> {
     let mut buffer = [0; 1024];
     loop {
         let got = stream.read(&mut buffer).await?;

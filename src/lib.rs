@@ -1,4 +1,55 @@
-//! Go's network poller, hand-rolled in Rust on mio.
+//! Go's network poller and a small single-threaded runtime over it, in Rust on mio.
+//! Sockets, deadlines, dialling, errors and closing behave as those of Go's `net` do, as async
+//! functions or, one layer down, on a bare reactor that hands back whatever you parked on it.
+//! It is there to be embedded in a loop of your own, to be run, and to be read.
+//!
+//! ```
+//! use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time};
+//! use std::time::Duration;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! Runtime::new()?.block_on(async {
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let address = listener.local_addr()?;
+//!     let echo = spawn(async move {
+//!         let (stream, _peer) = listener.accept().await?;
+//!         let heard = stream.read_with(|bytes| bytes.to_vec()).await?;
+//!         stream.write_all(&heard).await
+//!     });
+//!
+//!     let stream = TcpStream::connect(address).await?;
+//!     stream.write_all(b"hello").await?;
+//!     let mut answer = [0; 5];
+//!     stream.read_exact(&mut answer).await?;
+//!     assert_eq!(&answer, b"hello");
+//!     echo.await.expect("the echo does not panic")?;
+//!
+//!     stream.set_read_deadline(Some(time::now() - Duration::from_secs(1)))?;
+//!     assert!(stream.read(&mut answer).await.unwrap_err().is_timeout());
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! | to | take |
+//! |---|---|
+//! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`JoinHandle`], [`JoinError`], [`yield_now`]; [`Stats`] |
+//! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
+//! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
+//! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
+//! | end many things at once | [`CancelToken`], [`CancelError`] |
+//! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |
+//! | talk UDP, or to this machine only | [`UdpSocket`]; [`UnixStream`], [`UnixListener`], [`UnixDatagram`] |
+//! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
+//! | wait for any other descriptor | [`Source`], [`Direction`] |
+//! | serve | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
+//! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
+//! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
+//! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
+//! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
@@ -23,3 +74,8 @@ pub use reactor::{Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
 };
+
+/// The README's example, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

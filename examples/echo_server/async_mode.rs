@@ -105,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Echoes until end of file, which is passed on. A block and not an `async fn`, which would
+    /// Echoes until end of file, which closing passes on. A block and not an `async fn`, which would
     /// hold `self` twice: as its argument, and as what that is bound to.
     #[allow(clippy::manual_async_fn)]
     fn run(self) -> impl Future<Output = ()> {
@@ -126,7 +126,7 @@ impl Session {
                             break Err(error);
                         }
                     }
-                    Echoed::End => break self.stream.close_write(),
+                    Echoed::End => break Ok(()),
                 }
             };
             if let Err(error) = ended {

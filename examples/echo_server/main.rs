@@ -2,16 +2,16 @@
 //!
 //! `cargo run --release --example echo_server -- --addr 127.0.0.1:7000 --mode reactor`
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "serve.rs"]
 mod serve;
 
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use serve::{Mode, Options};
 
@@ -28,28 +28,11 @@ struct Flags {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
     /// Close a connection that has sent nothing for so long, such as 500ms or 30s.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = common::duration)]
     idle_timeout: Option<Duration>,
     /// Poll for so long before each sleep, such as 50us.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = common::duration)]
     spin: Option<Duration>,
-}
-
-/// Reads `50us`, `500ms`, `30s`, `5m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-    let scale = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err("give a number and us, ms, s or m, such as 500ms".into()),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("{number:?} is no number"))?;
-    Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
 }
 
 fn main() -> ExitCode {
@@ -65,11 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> io::Result<()> {
-    // The self-pipe: the handler writes a byte, and the loop reads its other end as any source.
-    let (stop, signalled) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
-    }
+    let stop = common::self_pipe()?;
     let options = Options {
         addr: flags.addr.clone(),
         mode: flags.mode,
@@ -79,8 +58,7 @@ fn run(flags: &Flags) -> io::Result<()> {
         ..Options::default()
     };
     let counts = serve::run(&options, stop, |addr| {
-        println!("listening on {addr}");
-        let _ = io::stdout().flush();
+        let _ = common::announce(addr);
     })?;
     println!("{counts}");
     Ok(())

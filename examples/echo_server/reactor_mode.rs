@@ -4,7 +4,7 @@
 //! turn says whose turn it is, and `drive` goes on with that one until it has to wait.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -184,7 +184,8 @@ impl Connection {
             return Next::Close;
         }
         let got = match self.stream.read(buffer) {
-            Ok(0) => return self.end(),
+            // It has got everything back: closing passes the end of file on.
+            Ok(0) => return Next::Close,
             Ok(got) => got,
             Err(error) => return self.failed(Direction::Read, &error),
         };
@@ -233,15 +234,6 @@ impl Connection {
             }
             Err(error) => self.failed(Direction::Write, &error),
         }
-    }
-
-    /// The peer has ended, and has got everything back: now our end.
-    #[cold]
-    fn end(&mut self) -> Next {
-        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
-            log::debug!("{error}");
-        }
-        Next::Close
     }
 
     #[cold]

@@ -1,7 +1,7 @@
 //! Errors that say which operation, on which network, from and to which address, and what the
 //! system said.
 //!
-//! May touch: the endpoints. Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and
+//! May touch: the endpoints; the reactor's and the scopes' reasons. Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and
 //! `poll.ErrNetClosing`.
 
 use std::error::Error;

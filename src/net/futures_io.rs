@@ -1,6 +1,6 @@
 //! The traits that other people's helpers know: `futures_io::{AsyncRead, AsyncWrite}`.
 //!
-//! May touch: fd/ and stream.rs. Go's counterpart is that `net.Conn` is an `io.Reader` and an
+//! May touch: fd/ and stream/. Go's counterpart is that `net.Conn` is an `io.Reader` and an
 //! `io.Writer`.
 //!
 //! One waker a direction, and the last poller wins: the traits have no place for a queue. A poller

@@ -17,6 +17,8 @@ use super::udp::{Udp, UdpSocket};
 use super::unix::{Unix, UnixListener, UnixStream};
 use super::unixgram::UnixDatagram;
 use crate::endpoints::Network;
+use socket2::SockRef;
+
 use crate::reactor::Refusal;
 use crate::runtime::context;
 
@@ -39,6 +41,16 @@ impl Fd {
     fn take_in(what: &str, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let taken = context::with(what, |scheduler| Fd::open(scheduler, fd, network))?;
         taken.resource().note_linger();
+        Ok(taken)
+    }
+
+    /// As [`Fd::take_in`], for a listener: what it accepts is ours alone, and inherits its linger.
+    fn take_in_listener(what: &str, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+        let lingers = SockRef::from(&fd).linger()?.is_some();
+        let taken = context::with(what, |scheduler| Fd::open(scheduler, fd, network))?;
+        if lingers {
+            taken.resource().note_linger();
+        }
         Ok(taken)
     }
 
@@ -186,7 +198,7 @@ impl Listener<Tcp> {
     /// Outside a runtime.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
-        let taken = Fd::take_in("TcpListener::from_std", listener.into(), Network::Tcp);
+        let taken = Fd::take_in_listener("TcpListener::from_std", listener.into(), Network::Tcp);
         taken.map(Listener::new)
     }
 
@@ -213,7 +225,7 @@ impl Listener<Unix> {
     /// Outside a runtime.
     pub fn from_std(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
         listener.set_nonblocking(true)?;
-        let taken = Fd::take_in("UnixListener::from_std", listener.into(), Network::Unix);
+        let taken = Fd::take_in_listener("UnixListener::from_std", listener.into(), Network::Unix);
         taken.map(Listener::new)
     }
 

@@ -121,7 +121,7 @@ impl<S: mio::event::Source> Source<S> {
 
 impl<S: mio::event::Source> Drop for Source<S> {
     fn drop(&mut self) {
-        self.fd.leave(self.source.get_mut());
+        self.fd.leave(self.source.get_mut(), false);
     }
 }
 

@@ -1,6 +1,6 @@
 //! TCP: connecting, listening, and the options only it has.
 //!
-//! May touch: fd/, stream.rs, dial.rs, listen.rs. Mirrors Go's `net/tcpsock.go`.
+//! May touch: fd/, stream/, dial/, listen.rs. Mirrors Go's `net/tcpsock.go`.
 
 use std::io;
 use std::net::SocketAddr;

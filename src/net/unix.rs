@@ -1,6 +1,6 @@
 //! Unix sockets: streams and listeners, by path; and the names of all Unix sockets.
 //!
-//! May touch: fd/, stream.rs, listen.rs. Mirrors Go's `net/unixsock.go` and
+//! May touch: fd/, stream/, listen.rs. Mirrors Go's `net/unixsock.go` and
 //! `net/unixsock_posix.go`.
 
 use std::ffi::OsStr;

@@ -277,6 +277,10 @@ impl<W, T> Registered<W, T> {
         poller.rearm(source, self.token, wanted)
     }
 
+    pub(crate) fn close_forgets(&self) -> bool {
+        self.core.traits.close_forgets
+    }
+
     pub(crate) fn deregister(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.state.is_registered() {
             self.core.poller.borrow_mut().close(source)

@@ -1,6 +1,6 @@
 //! The netpoller: who waits for which source, until when.
 //!
-//! May touch: the wheel, and the four files beside it. Knows nothing of tasks or sockets.
+//! May touch: the wheel, and the files beside it. Knows nothing of tasks or sockets.
 //! Mirrors Go's `runtime/netpoll.go`: `poll_runtime_pollOpen`, `pollWait`, `pollSetDeadline`,
 //! `pollUnblock`, and `netpoll` itself, which hands back whoever was parked.
 //!
@@ -140,7 +140,7 @@ impl<W, T> Reactor<W, T> {
     ///
     /// The selector's; the descriptor is closed all the same.
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        descriptor.close(source)
+        descriptor.close(source, false)
     }
 
     /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an
@@ -256,7 +256,7 @@ impl<W, T> Reactor<W, T> {
         self.core.each(look);
     }
 
-    /// What the descriptor carries whose token is `bits`, compared by what the caller kept of it.
+    /// What the descriptor in `slot` carries, if its token is the one that the caller means.
     pub(crate) fn carried<R>(
         &self,
         slot: usize,
@@ -462,9 +462,14 @@ impl<W, T> Descriptor<W, T> {
         self.registered.rearm(source)
     }
 
-    pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
+    /// As [`Reactor::close`]. `will_close` says that the descriptor is about to be closed, and that
+    /// nobody holds a duplicate: most systems then forget it by themselves.
+    pub(crate) fn close(&self, source: &mut dyn Source, will_close: bool) -> io::Result<()> {
         self.registered.evict();
-        let result = self.registered.deregister(source);
+        let result = match will_close && self.registered.close_forgets() {
+            true => Ok(()),
+            false => self.registered.deregister(source),
+        };
         self.registered.unregister();
         result
     }

@@ -67,6 +67,9 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. Where not, a short read proves nothing.
     pub urgent: bool,
+    /// A source is forgotten when its descriptor is closed: then closing it needs no
+    /// [`Selector::close`] first, unless somebody may hold a duplicate.
+    pub close_forgets: bool,
 }
 
 /// Ends a blocked [`Selector::netpoll`] from any thread.
@@ -307,6 +310,7 @@ impl Selector for MioSelector {
         Traits {
             edges: !cfg!(mio_unsupported_force_poll_poll),
             urgent: cfg!(any(target_os = "linux", target_os = "android")),
+            close_forgets: !cfg!(mio_unsupported_force_poll_poll),
         }
     }
 

@@ -34,10 +34,10 @@ struct Running {
     now: Cell<Option<Instant>>,
 }
 
-/// What a machine may do before others have their turn: bytes moved, and as many for each
-/// operation. Two reads and writes of 64 KiB, or 128 small ones: enough to amortise a run, and
-/// eight such machines pass in a few hundred microseconds.
-const BUDGET: i64 = 128 * 1024;
+/// What a machine may do before others have their turn, in bytes: those that it moved, and
+/// [`OPERATION`] for each time that it did. One read of 64 KiB, or 64 small ones: enough to
+/// amortise a run, and eight such machines pass in a few hundred microseconds.
+const BUDGET: i64 = 64 * 1024;
 
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
@@ -165,6 +165,12 @@ pub(crate) fn own(home: *const (), waker: &Waker) -> Option<Parked> {
     })
 }
 
+/// Whether nobody reads the trace of the runtime that is in a turn.
+#[inline]
+pub(crate) fn is_untraced() -> bool {
+    RUNNING.with(|running| !running.untraced_home.get().is_null())
+}
+
 /// As [`own`], and `None` too while the trace is read.
 #[inline]
 pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
@@ -174,7 +180,7 @@ pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
     })
 }
 
-/// Charges an operation to the machine that runs. False when its budget is used up: it must yield.
+/// Charges an operation to the machine that runs; [`may_go_on`] says when it must yield.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     RUNNING.with(|running| {

@@ -1,6 +1,6 @@
 //! The slab of machines: everything that runs, by id.
 //!
-//! May touch: std and the slab. Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
+//! May touch: std, the context it runs in, sys. Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
 //!
 //! # A machine's life
 //!
@@ -11,7 +11,7 @@
 //! | Running | out, on the stack | `start` | Idle or Queued by `suspend`; Gone by `finish` |
 //! | Running, queued | out | `wake` while Running | Queued by `suspend` |
 //! | Running, aborted | out | `abort` while Running | Gone by `suspend`, which hands the body back |
-//! | Gone | none | `finish`, `abort`, `clear` | the slot's next owner, under another generation |
+//! | Gone | none | `finish`, `abort`, `take_all` | the slot's next owner, under another generation |
 //!
 //! Illegal: starting a machine that runs (the loop is one thread, and refuses to be re-entered).
 //! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.

@@ -1,6 +1,6 @@
 //! Machines on a reactor: the runtime that one embeds, drives, and spawns onto.
 //!
-//! May touch: the reactor and the wheel below. Mirrors Go's `runtime/proc.go`, for one thread.
+//! May touch: the reactor, the wheel and sys below. Mirrors Go's `runtime/proc.go`, for one thread.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
+//! | `sleeper.rs` | a timer that a future holds |
 //! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
 //! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |

@@ -262,7 +262,7 @@ impl Resource {
         }
     }
 
-    /// Leaves the queue, for an operation that was given up; true if the lock had been held.
+    /// Leaves the queue, for an operation that was given up; a lock granted meanwhile is passed on.
     #[cold]
     pub(crate) fn forget(&self, direction: Direction, hold: &mut Hold) {
         let Hold::Queued(ticket) = *hold else {

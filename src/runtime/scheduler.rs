@@ -230,6 +230,9 @@ impl Scheduler {
             }
         };
         context::set_now(self.reactor.now());
+        if log::log_enabled!(log::Level::Trace) {
+            trace_unparked(&batch.ids[batch.done..]);
+        }
         self.open_mail(&mut batch);
         self.fire_timers(&mut batch, &mut turn);
         self.run_batch(&mut batch, &mut turn);
@@ -496,6 +499,13 @@ impl Scheduler {
         strangers.into_iter().for_each(wake_quietly);
         let joins = self.joins.take();
         joins.into_values().for_each(drop_for_good);
+    }
+}
+
+#[cold]
+fn trace_unparked(ids: &[Parked]) {
+    for id in ids {
+        log::trace!("unpark {id:?}");
     }
 }
 

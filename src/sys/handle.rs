@@ -3,12 +3,9 @@
 //! May touch: libc. Mirrors Go's `internal/poll/fd_unix.go` (`Sysfd`).
 
 use std::cell::Cell;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
-
-use super::SEND_FLAGS;
 
 /// An owned descriptor that can be closed through a shared reference, exactly once.
 ///
@@ -110,34 +107,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         drop(self.take());
     }
-}
-
-impl Handle {
-    /// Sends without ever raising SIGPIPE: a C host may not have it ignored.
-    #[inline]
-    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: the slice is valid for reads of its length. A descriptor that is closed is -1,
-        // which the system refuses.
-        let sent =
-            unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) };
-        count(sent)
-    }
-
-    /// Reads what is there.
-    #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: the slice is valid for writes of its length. A descriptor that is closed is -1,
-        // which the system refuses.
-        let got = unsafe { libc::recv(self.raw(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        count(got)
-    }
-}
-
-/// A count of bytes, or the error that a negative one stands for.
-#[inline]
-fn count(returned: isize) -> io::Result<usize> {
-    if returned < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(returned as usize)
 }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod accept;
+mod direct;
 mod handle;
 mod lookup;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -21,6 +22,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{accept, socket};
+pub(crate) use direct::ErrorNumber;
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};

@@ -105,6 +105,7 @@ impl Selector for Scripted {
         Traits {
             edges: true,
             urgent: true,
+            close_forgets: true,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one can copy from and to.
 //!
-//! May touch: stream.rs. Mirrors `io.Reader` and `io.Writer`, and the hooks `io.WriterTo` and
+//! May touch: stream/. Mirrors `io.Reader` and `io.Writer`, and the hooks `io.WriterTo` and
 //! `io.ReaderFrom`, by which Go's `io.Copy` finds out that splice(2) can do it.
 //!
 //! A shared reference to a stream of ours is an end that the kernel can copy by itself; an

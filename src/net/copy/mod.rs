@@ -1,6 +1,6 @@
 //! Copying from one connection to another, and relaying between two.
 //!
-//! May touch: fd/, stream.rs, time. Mirrors Go's `io.Copy` over `net/splice_linux.go`, which is
+//! May touch: fd/, stream/, time. Mirrors Go's `io.Copy` over `net/splice_linux.go`, which is
 //! what a proxy is made of there.
 //!
 //! | file | what it is |

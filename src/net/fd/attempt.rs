@@ -1,12 +1,13 @@
 //! One system call each, and what its answer tells of the readiness behind it.
 //!
-//! May touch: `sys.rs`. Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, their limits).
+//! May touch: `sys/`. Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, their limits).
 
 use std::io;
 
 use super::{Failure, Fd};
 use crate::reactor::Direction;
 use crate::runtime::context;
+use crate::sys::ErrorNumber;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
@@ -36,38 +37,36 @@ impl Fd {
     /// One read.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.resource().handle.receive(buffer)
+        Ok(self.resource().handle.receive(buffer)?)
     }
 
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        if self.link.check(Direction::Write).is_err() || bytes.len() >= MOST_AT_ONCE {
-            return self.try_send_with_care(bytes);
+        if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
+            return match self.resource().handle.send(bytes) {
+                Ok(gone) => {
+                    self.fell_short(Direction::Write, gone, bytes.len());
+                    Ok(gone)
+                }
+                Err(number) => self.try_send_with_care(bytes, Some(number)),
+            };
         }
-        match self.resource().handle.send(bytes) {
-            Ok(gone) => {
-                self.fell_short(Direction::Write, gone, bytes.len());
-                Ok(gone)
-            }
-            Err(error) => self.try_send_on(bytes, error),
-        }
+        self.try_send_with_care(bytes, None)
     }
 
     #[cold]
     #[inline(never)]
-    fn try_send_with_care(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        self.try_once(Direction::Write, |fd| fd.send(bytes))
-    }
-
-    /// Goes on from a try that failed. The system tells a reset once, and then speaks of a broken
-    /// pipe: asked again, it would hide what happened.
-    #[cold]
-    #[inline(never)]
-    fn try_send_on(&self, bytes: &[u8], met: io::Error) -> Result<usize, Failure> {
-        let mut met = Some(met);
-        let send = |fd: &Fd| met.take().map_or_else(|| fd.send(bytes), Err);
-        self.try_once(Direction::Write, send)
+    fn try_send_with_care(
+        &self,
+        bytes: &[u8],
+        mut met: Option<ErrorNumber>,
+    ) -> Result<usize, Failure> {
+        self.try_once(Direction::Write, |fd| match met.take() {
+            // The system tells a reset once, and then speaks of a broken pipe.
+            Some(number) => Err(number.into()),
+            None => fd.send(bytes),
+        })
     }
 
     /// One write, of no more than the system takes at once, and never a SIGPIPE.

@@ -37,8 +37,12 @@ impl Fd {
         let resource = self.link.carried();
         // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
         drop(resource.attach(None));
-        match self.detach() {
-            Some(fd) if resource.may_linger() => close_fd(fd),
+        // Somebody who had the descriptor in hand may have duplicated it, or set a linger.
+        let lent = resource.may_linger();
+        let raw = resource.handle.raw();
+        self.leave(&mut SourceFd(&raw), !lent);
+        match resource.handle.take() {
+            Some(fd) if lent => close_fd(fd),
             closed => drop(closed),
         }
         shortage::descriptor_closed();
@@ -47,15 +51,15 @@ impl Fd {
     /// Takes the socket out of the runtime; the other handles find it closed.
     pub(crate) fn detach(&self) -> Option<OwnedFd> {
         let raw = self.resource().handle.raw();
-        self.leave(&mut SourceFd(&raw));
+        self.leave(&mut SourceFd(&raw), false);
         self.resource().handle.take()
     }
 
-    /// Deregisters, and wakes whoever is parked.
-    pub(crate) fn leave(&self, source: &mut dyn Source) {
+    /// Deregisters, and wakes whoever is parked. `will_close`: see `Descriptor::close`.
+    pub(crate) fn leave(&self, source: &mut dyn Source, will_close: bool) {
         let mut wakers = Vec::new();
         self.link.carried().take_all_wakers(&mut wakers);
-        if let Err(error) = self.link.close(source) {
+        if let Err(error) = self.link.close(source, will_close) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);

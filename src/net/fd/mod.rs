@@ -127,6 +127,9 @@ impl Fd {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if log::log_enabled!(log::Level::Trace) {
+                log::trace!("try {:?} {direction:?}", self.link.token());
+            }
             match attempt(self) {
                 Ok(done) => return Poll::Ready(Ok(done)),
                 Err(error) => {
@@ -141,7 +144,7 @@ impl Fd {
     /// Whether an operation that holds the direction may try at once.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::may_go_on()
+        self.link.may_try(direction) && context::may_go_on() && context::is_untraced()
     }
 
     /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,

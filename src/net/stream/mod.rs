@@ -5,6 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `read.rs`, `write.rs` | moving bytes |
+//! | `read_with.rs` | reading into the loop's own buffer |
 //! | `close.rs` | ending it, by us or by the peer |
 
 mod close;

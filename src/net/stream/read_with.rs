@@ -11,6 +11,7 @@ use crate::net::fd::Fd;
 use crate::reactor::Direction;
 use crate::runtime::lent;
 use crate::runtime::resource::Hold;
+use crate::sys::ErrorNumber;
 
 /// [`Stream::read_with`](super::Stream::read_with). The way of a busy connection is written straight, and everything else is
 /// out of its way: that halves the instructions of an echo.
@@ -45,10 +46,9 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 // Woken, and there is something.
                 Hold::Held if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
-                    match this.fd.receive(&mut buffer[..]) {
+                    match this.fd.resource().handle.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
-                        // The number is enough, and nothing that has to be dropped.
-                        Err(error) => met = error.raw_os_error(),
+                        Err(number) => met = Some(number),
                     }
                     lent::give_back(buffer);
                 }
@@ -83,12 +83,12 @@ impl Fd {
         &self,
         hold: &mut Hold,
         cx: &mut Context<'_>,
-        mut met: Option<i32>,
+        mut met: Option<ErrorNumber>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let mut buffer = lent::take();
         let read = |fd: &Fd| match met.take() {
             // The system tells a reset once, and then speaks of an end of file.
-            Some(number) => Err(io::Error::from_raw_os_error(number)),
+            Some(number) => Err(number.into()),
             None => fd.receive(&mut buffer[..]),
         };
         let failure = match self.poll_step(Direction::Read, hold, cx, read) {

@@ -1,0 +1,87 @@
+//! Trying again after a temporary error, and giving up in the end. Row R12 (and R8: how much had
+//! gone).
+//!
+//! ```text
+//! cargo run --example retry_write              # a peer that reads late, and one that never does
+//! cargo run --example retry_write -- --real    # by the wall's clock
+//! ```
+//!
+//! An error says whether it may pass (`is_temporary`: a timeout, want of memory) and how much had
+//! been written before it came (`written`): so a write is gone on with, not begun again.
+
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use netpoller::{NetError, TcpStream, spawn, time};
+
+/// Writes more than fits to peers that don't read.
+#[derive(Parser)]
+struct Flags {
+    /// By the wall's clock, not by one that jumps.
+    #[arg(long)]
+    real: bool,
+}
+
+/// How often, how long each time, and how long between.
+pub const TRIES: u32 = 7;
+pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const PAUSE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    common::run_on(
+        |flags: &Flags| common::clock(flags.real),
+        async |_| {
+            let message = vec![b'x'; 16 << 20];
+
+            println!("To a peer that begins to read after 30 s:");
+            let (stream, peer) = common::pair().await?;
+            let reading = spawn(async move {
+                time::sleep(Duration::from_secs(30)).await;
+                let mut got = 0;
+                loop {
+                    match peer.read_with(<[u8]>::len).await? {
+                        0 => return io::Result::Ok(got),
+                        more => got += more,
+                    }
+                }
+            });
+            write(&stream, &message).await?;
+            stream.close()?;
+            println!(
+                "  it got {} bytes",
+                reading.await.map_err(io::Error::other)??
+            );
+
+            println!("To one that never reads:");
+            let (stream, _peer) = common::pair().await?;
+            if let Err(error) = write(&stream, &message).await {
+                println!("  {error}");
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Writes everything, in up to seven tries.
+pub async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    for number in 1..=TRIES {
+        if number > 1 {
+            time::sleep(PAUSE).await;
+        }
+        stream.set_write_deadline(Some(time::now() + PATIENCE))?;
+        match stream.write_all(bytes).await {
+            Err(error) if error.is_temporary() => {
+                log::info!("try {number}: {error}");
+                bytes = &bytes[error.op_error().map_or(0, |error| error.written)..];
+            }
+            ended => return ended,
+        }
+    }
+    Err(io::Error::other(
+        "temporary write failure threshold exceeded",
+    ))
+}

@@ -1,0 +1,75 @@
+//! Ping by TCP: how long a handshake takes, for hosts that answer no ICMP. Rows T7, T8, T13.
+//!
+//! ```text
+//! cargo run --example tcp_ping -- -c 3 -i 500ms -W 2s example.com:443
+//! PING example.com:443
+//! 1 23.104ms
+//! 2 22.871ms
+//! 3 fail in 2.001s: dial tcp 93.184.215.14:443: i/o timeout
+//! ```
+//!
+//! It goes on after a temporary error (a timeout, say), and ends with status 1 at a permanent one,
+//! such as a port that nobody listens on.
+
+mod common;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use netpoller::{Dialer, NetError, time};
+
+/// Connects to a port, over and over, and says how long it took.
+#[derive(Parser)]
+pub struct Flags {
+    /// Whom to ping: host:port.
+    target: String,
+    /// How many times; for ever, if it is 0 or less.
+    #[arg(short, long, default_value_t = 3, allow_negative_numbers = true)]
+    count: i64,
+    /// How long to wait before the next one.
+    #[arg(short, long, default_value = "1s", value_parser = common::duration)]
+    interval: Duration,
+    /// How long to wait for an answer.
+    #[arg(short = 'W', long, default_value = "5s", value_parser = common::duration)]
+    wait: Duration,
+}
+
+fn main() -> ExitCode {
+    common::run(async |flags: Flags| ping(&flags, &mut io::stdout()).await)
+}
+
+/// Pings, and reports to `out`. Fails with status 1 at the first error that is there to stay.
+pub async fn ping(flags: &Flags, out: &mut impl Write) -> io::Result<ExitCode> {
+    writeln!(out, "PING {}", flags.target)?;
+    if flags.count <= 0 {
+        writeln!(out, "CTRL+C to stop.")?;
+    }
+    let dialer = Dialer::new().timeout(flags.wait);
+    let mut number = 0;
+    loop {
+        number += 1;
+        write!(out, "{number} ")?;
+        out.flush()?;
+        let start = Instant::now();
+        let dialled = dialer.dial(&flags.target).await;
+        let took = start.elapsed();
+        match dialled {
+            Ok(stream) => {
+                stream.close()?;
+                writeln!(out, "{took:.3?}")?;
+            }
+            Err(error) => {
+                writeln!(out, "fail in {took:.3?}: {error}")?;
+                if !error.is_temporary() {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        }
+        if number == flags.count {
+            return Ok(ExitCode::SUCCESS);
+        }
+        time::sleep(flags.interval).await;
+    }
+}

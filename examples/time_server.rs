@@ -1,0 +1,39 @@
+//! The smallest server: tells whoever connects the time, and closes. Rows T1, T4, O1.
+//!
+//! ```text
+//! cargo run --example time_server              # listening on 127.0.0.1:41273
+//! nc 127.0.0.1 41273                           # 2006-01-02 15:04:05
+//! ```
+//!
+//! `serve` accepts for ever and runs a task for each connection; port 0 takes a free port; and the
+//! connection closes, with a FIN, when its last handle goes.
+
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use netpoller::{TcpListener, TcpStream};
+
+/// Tells the time.
+#[derive(Parser)]
+struct Flags {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    addr: String,
+}
+
+fn main() -> ExitCode {
+    common::run(async |flags: Flags| serve(common::listen(&flags.addr).await?).await)
+}
+
+pub async fn serve(listener: TcpListener) -> io::Result<()> {
+    let each = async |stream, peer| common::note(peer, tell(stream).await);
+    listener.serve(each).await
+}
+
+pub async fn tell(stream: TcpStream) -> io::Result<()> {
+    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S\n");
+    stream.write_all(now.to_string().as_bytes()).await
+}

@@ -1,0 +1,89 @@
+//! Datagrams: no connection, no stream, no promise. An echo server, and a client that asks again
+//! when no answer comes. Row O3.
+//!
+//! ```text
+//! cargo run --example udp                                 # listening on 127.0.0.1:41273
+//! cargo run --example udp -- --to 127.0.0.1:41273 hello world
+//! ```
+//!
+//! Each datagram comes with its sender's address, which is where the answer goes. Deadlines work
+//! as they do on streams.
+
+mod common;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use netpoller::{NetError, UdpSocket, time};
+
+/// Sends datagrams back, or sends them and waits for an answer.
+#[derive(Parser)]
+struct Flags {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    addr: String,
+    /// A server to send the words to.
+    #[arg(long)]
+    to: Option<String>,
+    /// How long to wait for an answer before asking again.
+    #[arg(short = 'W', long, default_value = "1s", value_parser = common::duration)]
+    wait: Duration,
+    /// What to send, each in a datagram of its own.
+    #[arg(requires = "to")]
+    words: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    common::run(async |flags: Flags| match flags.to {
+        Some(server) => {
+            let socket = UdpSocket::bind(":0").await?;
+            // From now on it hears nobody else.
+            socket.connect(server).await?;
+            for word in flags.words {
+                let answer = ask(&socket, word.as_bytes(), flags.wait).await?;
+                println!("{}", String::from_utf8_lossy(&answer));
+            }
+            Ok(())
+        }
+        None => {
+            let socket = UdpSocket::bind(flags.addr).await?;
+            common::announce(socket.local_addr()?)?;
+            echo(&socket).await
+        }
+    })
+}
+
+/// The longest payload of a datagram.
+const LONGEST: usize = 65_507;
+
+pub async fn echo(socket: &UdpSocket) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let (length, sender) = socket.recv_from(&mut buffer).await?;
+        log::info!("{length} bytes from {sender}");
+        socket.send_to(&buffer[..length], sender).await?;
+    }
+}
+
+/// Asks up to three times.
+pub async fn ask(socket: &UdpSocket, word: &[u8], wait: Duration) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; LONGEST];
+    let mut number = 1;
+    loop {
+        socket.send(word).await?;
+        socket.set_read_deadline(Some(time::now() + wait))?;
+        match socket.recv(&mut buffer).await {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(error) if error.is_timeout() && number < 3 => {
+                log::info!("{error}; asking again");
+                number += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The examples do what `examples/README.md` says of them: their logic in this process, on the
+//! virtual clock where time matters; as processes of their own where the process is the point.
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each example has what it shares with others"
+)]
+
+mod allocator;
+mod closing;
+mod datagrams;
+mod dialling;
+mod framing;
+mod idling;
+mod plumbing;
+mod process;
+mod web;
+
+#[path = "../common/loopback.rs"]
+mod loopback;
+#[path = "../common/watchdog.rs"]
+mod watchdog;
+
+#[path = "../../examples/broadcast.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod broadcast;
+#[path = "../../examples/capture.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod capture;
+#[path = "../../examples/dial_race.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod dial_race;
+#[path = "../../examples/echo_client.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod echo_client;
+#[path = "../../examples/frames.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod frames;
+#[path = "../../examples/http/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod http;
+#[path = "../../examples/idle_server.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod idle_server;
+#[path = "../../examples/lines/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod lines;
+#[path = "../../examples/monitor.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod monitor;
+#[path = "../../examples/proxy.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod proxy;
+#[path = "../../examples/retry_write.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod retry_write;
+#[path = "../../examples/tcp_ping.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod tcp_ping;
+#[path = "../../examples/time_server.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod time_server;
+#[path = "../../examples/tlv.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod tlv;
+#[path = "../../examples/udp.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod udp;
+
+use std::io;
+use std::time::Duration;
+
+use netpoller::{Runtime, TcpListener, TcpStream};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs it on the wall's clock, but not for ever.
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let _watchdog = watchdog::watchdog();
+    Runtime::new().unwrap().block_on(test)
+}
+
+/// Runs it on a clock that jumps.
+fn run_virtual<T>(test: impl Future<Output = T>) -> T {
+    let _watchdog = watchdog::watchdog();
+    loopback::virtual_runtime().block_on(test)
+}
+
+/// A listener, and its address as the examples' flags have it.
+async fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    (listener, addr)
+}
+
+/// Everything up to the end of file.
+async fn read_all(stream: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut more = true;
+    while more {
+        let take = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            !bytes.is_empty()
+        };
+        more = stream.read_with(take).await?;
+    }
+    Ok(all)
+}

@@ -1,0 +1,148 @@
+//! `proxy`, `monitor`, `broadcast`: bytes that somebody else passes on.
+
+use std::io::{self, Write};
+
+use netpoller::{TcpStream, spawn, time};
+
+use crate::broadcast::{self, Room};
+use crate::lines::splitter::{Splitter, line};
+use crate::loopback::pair;
+use crate::{SECOND, listener, monitor, proxy, read_all, run, run_virtual};
+
+#[test]
+fn f4_through_the_proxy_ping_is_pong_and_both_sides_close_in_the_end() {
+    run(async {
+        let (servers, target) = listener().await;
+        spawn(async move { servers.serve(proxy::ping_server).await });
+        let (proxies, addr) = listener().await;
+        spawn(proxy::proxy(proxies, target, 10));
+        let client = TcpStream::connect(addr).await.unwrap();
+        for (asked, answered) in [("ping", "pong"), ("hello", "hello"), ("ping", "pong")] {
+            client.write_all(asked.as_bytes()).await.unwrap();
+            let mut answer = vec![0; answered.len()];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, answered.as_bytes());
+        }
+        client.close_write().unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+    });
+}
+
+#[test]
+fn f5_the_same_function_passes_on_from_any_reader_to_any_writer() {
+    run(async {
+        let (ours, theirs) = pair().await;
+        let mut memory = futures_lite::io::Cursor::new(Vec::new());
+        let sent = proxy::pass_on(&mut &b"whatever it is"[..], &ours).await;
+        ours.close().unwrap();
+        let got = proxy::pass_on(&theirs, &mut memory).await;
+        assert_eq!((sent.unwrap(), got.unwrap()), (14, 14));
+        assert_eq!(memory.into_inner(), b"whatever it is");
+    });
+}
+
+/// Takes so many lines, and then fails for ever.
+struct Paper(std::rc::Rc<std::cell::RefCell<Vec<u8>>>, usize);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = self.0.borrow_mut();
+        let lines = written.iter().filter(|&&byte| byte == b'\n').count();
+        if lines >= self.1 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the log says of three messages that were echoed.
+fn logged(lines: usize) -> String {
+    let log = std::rc::Rc::default();
+    let paper = Paper(std::rc::Rc::clone(&log), lines);
+    run(async {
+        let (server, client) = pair().await;
+        let echoing = spawn(monitor::echo(server, paper));
+        for message in ["one", "two\n", "three"] {
+            client.write_all(message.as_bytes()).await.unwrap();
+            let mut echo = vec![0; message.len()];
+            client.read_exact(&mut echo).await.unwrap();
+            assert_eq!(echo, message.as_bytes());
+        }
+        client.close_write().unwrap();
+        echoing.await.unwrap().unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+    });
+    String::from_utf8(log.take()).unwrap()
+}
+
+#[test]
+fn f6_each_message_is_logged_twice_once_each_way() {
+    let all = "< one\n> one\n< two\\n\n> two\\n\n< three\n> three\n";
+    assert_eq!(logged(usize::MAX), all);
+}
+
+#[test]
+fn f6_a_log_that_fails_never_breaks_the_flow() {
+    assert_eq!(logged(0), "");
+    assert_eq!(logged(1), "< one\n");
+}
+
+#[test]
+fn f7_everybody_hears_what_the_others_say() {
+    run(async {
+        let (chat, addr) = listener().await;
+        spawn(broadcast::serve(chat));
+        let ann = TcpStream::connect(&addr).await.unwrap();
+        let mut ann_hears = Splitter::new(line);
+        let mut hears = async |text: &str| {
+            let line = ann_hears.read(&ann).await.unwrap().unwrap();
+            let line = String::from_utf8(line).unwrap();
+            assert!(line.ends_with(text), "{line}");
+        };
+        // She is there once she has been heard; nobody else is, so that nobody hears her.
+        ann.write_all(b"hello?\n").await.unwrap();
+        let bob = TcpStream::connect(&addr).await.unwrap();
+        hears("has come").await;
+        bob.write_all(b"good morn").await.unwrap();
+        bob.write_all(b"ing\nhow are you?\n").await.unwrap();
+        hears(": good morning").await;
+        hears(": how are you?").await;
+        bob.close().unwrap();
+        hears("has gone").await;
+    });
+}
+
+#[test]
+fn f7_a_slow_peer_and_a_dead_one_hold_up_nobody() {
+    run_virtual(async {
+        let room = Room::default();
+        let (fast, fast_client) = pair().await;
+        let (slow, slow_client) = pair().await;
+        let (dead, dead_client) = pair().await;
+        for stream in [slow, dead, fast] {
+            room.enter(stream);
+        }
+        dead_client.abort().unwrap();
+        // In all far more than the kernel holds for somebody who does not read.
+        let mut sent = Vec::new();
+        for n in 0..256_u32 {
+            let payload = n.to_be_bytes().repeat(16 << 10);
+            room.send(None, &payload);
+            sent.extend(payload);
+        }
+        let start = time::now();
+        let mut got = vec![0; sent.len()];
+        fast_client.read_exact(&mut got).await.unwrap();
+        assert!(got == sent);
+        assert!(time::now() - start < 10 * SECOND);
+
+        time::sleep(11 * SECOND).await;
+        let ended = read_all(&slow_client).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "{ended}");
+    });
+}
