@@ -58,14 +58,14 @@ impl<K: Copy> Wheel<K> {
         // The common turn ends here: nothing is due, and no slot is looked at.
         while self.earliest <= now {
             let Some(front) = self.front() else { break };
-            if front.tick > now {
+            if self.earliest > now {
                 break;
             }
             if budget == 0 {
                 return true;
             }
             // Nothing held is earlier, so nothing is passed.
-            self.elapsed = front.tick;
+            self.elapsed = self.earliest;
             if front.level == 0 {
                 self.hand_out(front.slot, now, &mut budget, owner);
             } else {

@@ -116,10 +116,10 @@ impl<K: Copy> Spare<K> {
         self.0.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK))
     }
 
-    /// Keeps a block, unless it is a smaller one or there are enough.
-    pub(super) fn give(&mut self, mut block: Vec<Place<K>>) {
+    /// Keeps an empty block, unless it is a smaller one or there are enough.
+    pub(super) fn give(&mut self, block: Vec<Place<K>>) {
+        debug_assert!(block.is_empty());
         if block.capacity() >= BLOCK && self.0.len() < SPARE {
-            block.clear();
             self.0.push(block);
         }
     }

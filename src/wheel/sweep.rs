@@ -97,7 +97,7 @@ impl<K: Copy> Wheel<K> {
         loop {
             let front = self.front()?;
             if swept[front.level] >> front.slot & 1 == 1 {
-                return Some(front.tick);
+                return Some(self.earliest);
             }
             swept[front.level] |= 1 << front.slot;
             let gone = self.retain(front.level, front.slot, |&(when, key)| {

@@ -340,6 +340,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_move_before_the_place_makes_a_new_one() {
+        let mut timers = Timers::new();
+        let key = timers.insert(Tick::new(100), ());
+        for (when, places) in [(100, 1), (90, 2), (95, 2), (90, 2), (100, 2), (89, 3)] {
+            timers.move_to(key, Tick::new(when));
+            assert_eq!(timers.places(), places, "after a move to {when}");
+        }
+    }
+
+    #[test]
+    fn a_place_left_behind_lapses_when_it_comes_out() {
+        let mut timers = Timers::new();
+        let key = timers.insert(Tick::new(10), ());
+        timers.move_to(key, Tick::new(5));
+        timers.move_to(key, Tick::new(100));
+        timers.advance(Tick::new(5), usize::MAX, |()| panic!("early"));
+        assert_eq!((timers.places(), timers.wheel.stale()), (2, 1));
+        timers.advance(Tick::new(10), usize::MAX, |()| panic!("early"));
+        assert_eq!((timers.places(), timers.wheel.stale()), (1, 0));
+    }
+
+    #[test]
     fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
         let mut timers = Timers::new();
         let key = timers.insert(Tick::new(60), ());
