@@ -54,6 +54,7 @@
 #![deny(unsafe_code)]
 
 pub mod cancel;
+pub mod connection;
 mod endpoints;
 mod heartbeat;
 pub mod net;
@@ -64,6 +65,10 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
+pub use connection::{
+    Bound, Conn, ConnHandle, Limits, Protocol, Server, ServerHandle, Stats as ServerStats,
+    WorkerStats,
+};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{

@@ -21,7 +21,8 @@ struct Flags {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7000")]
     addr: String,
-    /// How it is written: async (a task a connection), reactor (no task at all).
+    /// How it is written: async (a task a connection), protocol (a state machine a
+    /// connection), reactor (the netpoller alone).
     #[arg(long, default_value = "async")]
     mode: Mode,
     /// Threads, each with its own listener on the port.
@@ -30,6 +31,9 @@ struct Flags {
     /// Close a connection that has sent nothing for so long, such as 500ms or 30s.
     #[arg(long, value_parser = common::duration)]
     idle_timeout: Option<Duration>,
+    /// Send `ping` when nothing has come for so long; in protocol mode alone.
+    #[arg(long, value_parser = common::duration)]
+    heartbeat: Option<Duration>,
     /// Poll for so long before each sleep, such as 50us.
     #[arg(long, value_parser = common::duration)]
     spin: Option<Duration>,
@@ -54,8 +58,8 @@ fn run(flags: &Flags) -> io::Result<()> {
         mode: flags.mode,
         workers: flags.workers.into(),
         idle_timeout: flags.idle_timeout,
+        heartbeat: flags.heartbeat,
         spin: flags.spin,
-        ..Options::default()
     };
     let counts = serve::run(&options, stop, |addr| {
         let _ = common::announce(addr);

@@ -2,6 +2,8 @@
 
 #[path = "async_mode.rs"]
 mod async_mode;
+#[path = "protocol_mode.rs"]
+mod protocol_mode;
 #[path = "reactor_mode.rs"]
 mod reactor_mode;
 
@@ -22,17 +24,20 @@ pub enum Mode {
     Async,
     /// `Reactor<usize>` alone, under a loop of its own.
     Reactor,
+    /// A `Protocol` in a `Server`: a state machine a connection.
+    Protocol,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: &'static [Mode] = &[Mode::Async, Mode::Reactor];
+    pub const ALL: &'static [Mode] = &[Mode::Async, Mode::Reactor, Mode::Protocol];
 
     /// As the flag has it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Async => "async",
             Mode::Reactor => "reactor",
+            Mode::Protocol => "protocol",
         }
     }
 }
@@ -152,6 +157,10 @@ pub fn run(
     stop: UnixStream,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<Counts> {
+    if options.mode == Mode::Protocol {
+        // It has listeners and workers of its own.
+        return protocol_mode::run(options, stop, ready);
+    }
     let first = listen(&options.addr, options.workers > 1)?;
     let addr = first.local_addr()?;
     let mut listeners = vec![first];
@@ -182,6 +191,7 @@ fn serve(options: &Options, listener: TcpListener, stop: UnixStream) -> io::Resu
     match options.mode {
         Mode::Async => async_mode::serve(options, listener, stop),
         Mode::Reactor => reactor_mode::serve(options, listener, stop),
+        Mode::Protocol => unreachable!("it does not come here"),
     }
 }
 

@@ -43,6 +43,13 @@ impl<T: ToAddr + ?Sized> ToAddr for &T {
     }
 }
 
+/// For one that was taken earlier.
+impl ToAddr for Target {
+    fn to_addr(&self) -> Target {
+        self.clone()
+    }
+}
+
 impl ToAddr for str {
     fn to_addr(&self) -> Target {
         match self.parse() {

@@ -231,7 +231,18 @@ impl Listener<Tcp> {
     ///
     /// Dropping it loses no connection.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
-        Op::new(Accepting, &self.fd, |fd| {
+        self.accept_fd(|| Some(()), |(), fd, peer| (Stream::new(fd), peer))
+    }
+
+    /// Accepts with a permit, which is asked for when a connection may be there, and not kept if
+    /// there is none. `ResourceBusy`, an error of the operation, says that there was no permit.
+    pub(crate) fn accept_fd<P, T>(
+        &self,
+        mut permit: impl FnMut() -> Option<P>,
+        mut take: impl FnMut(P, Fd, SocketAddr) -> T,
+    ) -> impl Future<Output = io::Result<T>> {
+        Op::new(Accepting, &self.fd, move |fd| {
+            let permit = permit().ok_or(io::ErrorKind::ResourceBusy)?;
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
             let fd = fd.open_beside(connection, fd.network())?;
@@ -240,7 +251,7 @@ impl Listener<Tcp> {
                 .map(unmapped)
                 .ok_or(io::ErrorKind::InvalidData)?;
             fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
-            Ok((Stream::new(fd), peer))
+            Ok(take(permit, fd, peer))
         })
     }
 

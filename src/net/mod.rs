@@ -15,7 +15,7 @@ mod listen;
 mod options;
 mod raw;
 mod resolve;
-mod serve;
+pub(crate) mod serve;
 mod source;
 mod stream;
 mod tcp;

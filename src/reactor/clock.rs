@@ -22,6 +22,8 @@ pub(crate) struct Clock {
     base: Instant,
     now: Cell<Instant>,
     tick: Cell<Tick>,
+    /// The same, rounded up: deadlines counted from it are not early.
+    ceiling: Cell<Tick>,
     /// How far a virtual clock has jumped; `None` for the real one.
     jumped: Cell<Option<Duration>>,
     /// The last conversion, while it is not near: a busy loop moves every deadline of a turn to the
@@ -36,6 +38,7 @@ impl Clock {
             base,
             now: Cell::new(base),
             tick: Cell::new(Tick::ZERO),
+            ceiling: Cell::new(Tick::ZERO),
             jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
             memo: Cell::new((base, Tick::ZERO)),
         };
@@ -65,6 +68,13 @@ impl Clock {
         self.tick.get()
     }
 
+    /// The tick so many after the loop's time: never early.
+    #[inline]
+    pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
+        // Too far is never.
+        Tick::new(self.ceiling.get().get().saturating_add(ticks))
+    }
+
     /// Reads the clock anew and makes that the loop's time.
     pub(crate) fn read(&self) -> Instant {
         let now = match self.jumped.get() {
@@ -75,9 +85,12 @@ impl Clock {
         let passed = now.saturating_duration_since(self.base);
         // Only a virtual clock comes so far, and it stops at the latest tick.
         let ticks = passed.as_secs().saturating_mul(TICKS_A_SECOND);
-        let part = passed.subsec_nanos() / NANOS_A_TICK;
-        let tick = ticks.saturating_add(u64::from(part)).min(LATEST);
-        self.tick.set(Tick::new(tick));
+        let nanos = passed.subsec_nanos();
+        let tick = ticks.saturating_add(u64::from(nanos / NANOS_A_TICK));
+        let more = u64::from(!nanos.is_multiple_of(NANOS_A_TICK));
+        self.tick.set(Tick::new(tick.min(LATEST)));
+        self.ceiling
+            .set(Tick::new(tick.saturating_add(more).min(LATEST)));
         if self.is_near(self.memo.get().1) {
             self.forget();
         }

@@ -241,6 +241,15 @@ impl<W, T> Registered<W, T> {
         }
     }
 
+    /// As [`Registered::set_deadline`], for a tick that lies ahead: two stores when it moves later.
+    #[inline]
+    pub(crate) fn set_far_deadline(&self, direction: Direction, tick: Tick) {
+        let placing = self.state.set_far_deadline(direction, tick);
+        if placing != Placing::Keep {
+            self.place(placing);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn place(&self, placing: Placing) {

@@ -24,6 +24,7 @@
 //! | urgent | `ready` | `drained`, that is at EAGAIN |
 //! | closed | `evict` | never |
 //! | guarded | `new`, where the selector can't tell edges or urgent data | never |
+//! | one owner | `give_to_one_owner` | never |
 //! | left | `leave` (the registry has it no more) | never |
 //! | idle place | the last deadline cleared while a place is held | a deadline set; the place coming up |
 
@@ -128,6 +129,8 @@ const GUARDED: u32 = 1 << 7;
 const IDLE_PLACE: u32 = 1 << 8;
 /// Somebody may be parked for writing or for a hang-up: set when parking, looked at by `ready`.
 const OTHERS: u32 = 1 << 9;
+/// One owner has both directions: whichever deadline passes, it is woken wherever it is parked.
+const ONE_OWNER: u32 = 1 << 11;
 const LEFT: u32 = 1 << 10;
 const STAMP_SHIFT: u32 = 16;
 
@@ -332,6 +335,11 @@ impl<W> State<W> {
         self.lower(ready_bit(direction) | urgent);
     }
 
+    /// From here on one machine parks in both places, or in one for both.
+    pub(crate) fn give_to_one_owner(&self) {
+        self.raise(ONE_OWNER);
+    }
+
     /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
     pub(crate) fn assume_ready(&self, readiness: Readiness) {
         self.raise(u32::from(readiness.0));
@@ -456,12 +464,14 @@ impl<W> State<W> {
         }
         let fresh = stamp.is_some_and(|stamp| self.flags.get() >> STAMP_SHIFT == u32::from(stamp));
         let mut next = NEVER;
+        let mut passed = false;
         for direction in BOTH {
             let mut when = self.deadline[direction as usize].get();
             if when <= limit {
                 if fresh && self.is_ready(direction) && when >= self.placed.get() {
                     when = limit.saturating_add(1);
                 } else {
+                    passed = true;
                     if let Some(w) = self.expire_one(direction) {
                         out(w);
                     }
@@ -469,6 +479,11 @@ impl<W> State<W> {
                 }
             }
             next = next.min(when);
+        }
+        if passed && self.flags.get() & ONE_OWNER != 0 {
+            BOTH.into_iter()
+                .filter_map(|place| self.unpark(place))
+                .for_each(out);
         }
         self.replace_place(next)
     }

@@ -489,6 +489,18 @@ impl<W, T> Descriptor<W, T> {
         self.registered.token
     }
 
+    /// One machine has both directions to itself: see the table in descriptor.rs.
+    pub(crate) fn give_to_one_owner(&self) {
+        self.registered.state.give_to_one_owner();
+    }
+
+    /// Moves a direction's deadline to so many ticks after the loop's time.
+    #[inline]
+    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
+        let when = self.registered.core.clock.tick_after(ticks);
+        self.registered.set_far_deadline(direction, when);
+    }
+
     /// Whether this descriptor belongs to `core`: by identity.
     #[inline]
     pub(crate) fn home(&self) -> *const () {

@@ -148,6 +148,27 @@ pub(crate) fn begin(id: MachineId, waker: &Waker) {
     });
 }
 
+/// As [`begin`], for a machine that is no future: nothing in it is polled with a waker of its own.
+#[inline]
+pub(crate) fn begin_machine(id: MachineId) {
+    RUNNING.with(|running| {
+        running.id.set(id);
+        running.waker.set(ptr::null());
+        running.budget.set(BUDGET);
+    });
+}
+
+/// The machine that runs, or did last.
+pub(crate) fn running_machine() -> MachineId {
+    RUNNING.with(|running| running.id.get())
+}
+
+/// Whether the machine that runs, and is no future, has budget left.
+#[inline]
+pub(crate) fn has_budget() -> bool {
+    RUNNING.with(|running| running.budget.get() > 0)
+}
+
 /// No machine runs: whoever parks now is a stranger.
 #[inline]
 pub(crate) fn end() {

@@ -247,6 +247,15 @@ impl Machines {
         self.slot(id).is_some()
     }
 
+    /// All that are alive.
+    pub(crate) fn ids(&self) -> Vec<MachineId> {
+        let slots = self.slots.iter().enumerate();
+        let alive = slots.filter(|(_, slot)| slot.generation != 0);
+        alive
+            .map(|(at, slot)| MachineId::new(at, slot.generation))
+            .collect()
+    }
+
     /// Takes out all machines, at shutdown.
     pub(crate) fn take_all(&mut self) -> Vec<(MachineId, Option<Body>)> {
         let mut all = Vec::with_capacity(self.len());

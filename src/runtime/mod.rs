@@ -19,7 +19,7 @@ pub(crate) mod context;
 mod handle;
 mod join;
 pub(crate) mod lent;
-mod machine;
+pub(crate) mod machine;
 mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
@@ -147,7 +147,7 @@ impl Runtime {
         let counters = &scheduler.counters;
         Stats {
             tasks: scheduler.tasks(),
-            connections: 0,
+            connections: scheduler.connections.get(),
             descriptors: scheduler.reactor.descriptors(),
             timers: placed - stale + sleepers,
             waiters: sleepers + scheduler.reactor.waiting(resource::Resource::waiting),

@@ -19,6 +19,7 @@ use std::future::Future;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
-use super::machine::{Body, MachineId, Machines, Output, Suspended};
+use super::machine::{Body, Machine, MachineId, Machines, Output, Suspended};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote, wake_quietly};
@@ -62,6 +63,8 @@ pub(crate) struct Scheduler {
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
+    /// Machines that are a server's connections.
+    pub(crate) connections: Cell<usize>,
 }
 
 #[derive(Default)]
@@ -163,6 +166,7 @@ impl Scheduler {
             output: Cell::new(None),
             buffer: Cell::new(None),
             counters: Counters::default(),
+            connections: Cell::new(0),
         }
     }
 
@@ -197,6 +201,25 @@ impl Scheduler {
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
         id
+    }
+
+    /// Takes in a machine that is no future. Nobody joins it.
+    pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
+        let id = self
+            .machines
+            .borrow_mut()
+            .insert(|_| -> Body { Pin::from(machine) });
+        self.detach(id);
+        self.woken.borrow_mut().push(Parked::machine(id));
+        add(&self.counters.spawned, 1);
+        id
+    }
+
+    /// Runs everybody once: for news that concern machines of which nobody keeps a list. To a
+    /// task it is a spurious wake.
+    pub(crate) fn wake_all(&self) {
+        let all = self.machines.borrow().ids();
+        all.into_iter().for_each(|id| self.wake(id));
     }
 
     fn has_runnable(&self) -> bool {
@@ -468,7 +491,10 @@ impl Scheduler {
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.machines.borrow().len()
+        self.machines
+            .borrow()
+            .len()
+            .saturating_sub(self.connections.get())
     }
 
     /// Drops all machines, one after the other, as dropping one may spawn or close anything; then

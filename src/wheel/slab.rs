@@ -68,8 +68,9 @@ struct Page<V>(Box<[Group<V>; GROUPS]>);
 /// Timers by slot, and the keys that vacant slots are given out under next.
 pub(super) struct Slab<V> {
     pages: Vec<Page<V>>,
-    /// By slot, the stamp of the place that is still to come out, if any. A copy, so that
-    /// sweeping the wheel need not fetch the timers: with millions, that is what it would cost.
+    /// By slot, the stamp of its timer's live place: a copy, so that sweeping the wheel need not
+    /// fetch the timers, which with millions would be all its cost. [`NO_STAMP`] once canceled;
+    /// once fired it does not matter, for the place is spent.
     stamps: Vec<u32>,
     /// Not a list through the slots: following one waits for memory at every step.
     free: Vec<TimerKey>,
@@ -156,9 +157,11 @@ impl<V> Slab<V> {
     }
 
     /// Moves a timer to `when`, before its place: to be placed there under the mark instead.
-    pub(super) fn place_anew(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
+    /// `None` if it is gone.
+    pub(super) fn move_earlier(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
         let stamp = self.next_stamp();
         let timer = self.get_mut(key)?;
+        timer.when = when;
         timer.placed = when;
         timer.stamp = stamp;
         self.stamps[key.index as usize] = stamp.get();
@@ -283,7 +286,7 @@ mod tests {
         let mut empty = Slab::<u64>::new();
         for key in keys {
             assert!(empty.get(key).is_none() && empty.get_mut(key).is_none());
-            assert!(empty.cancel(key).is_none() && empty.place_anew(key, Tick::ZERO).is_none());
+            assert!(empty.cancel(key).is_none() && empty.move_earlier(key, Tick::ZERO).is_none());
         }
     }
 }

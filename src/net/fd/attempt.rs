@@ -23,7 +23,7 @@ impl Fd {
     }
 
     #[inline]
-    fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
+    pub(super) fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }

@@ -33,7 +33,7 @@ impl Fd {
         Ok(())
     }
 
-    fn shut(&self) {
+    pub(super) fn shut(&self) {
         let resource = self.link.carried();
         // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
         drop(resource.attach(None));

@@ -16,6 +16,7 @@ mod attempt;
 mod close;
 mod name;
 mod op;
+mod owned;
 mod poller;
 
 use std::io;

@@ -218,7 +218,10 @@ impl<L: Accept> Serve<L> {
                 return Err(error);
             }
             count(&self.limit.refused);
-            let wait = shortage.again(&error, &self.limit);
+            let (wait, is_new) = shortage.again(&error);
+            if is_new {
+                count(&self.limit.episodes);
+            }
             // The first closing that is seen is one after the failure: nothing runs between.
             let more = unless(time::sleep(wait), UntilClosed::default());
             if unless(self.listener.closed(), more).await.is_none() {
@@ -246,7 +249,7 @@ const PASSING: [i32; 9] = [
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
 /// may be well. A deadline's passing says that it is temporary, too, but then the user wants to
 /// hear of it.
-fn may_pass(error: &io::Error) -> bool {
+pub(crate) fn may_pass(error: &io::Error) -> bool {
     let number = error.op_error().map(|error| error.raw_os_error());
     let number = number.unwrap_or(error.raw_os_error());
     let passes = number.is_some_and(|number| PASSING.contains(&number));
@@ -255,27 +258,27 @@ fn may_pass(error: &io::Error) -> bool {
 
 /// How long the system has been short of something.
 #[derive(Debug, Default)]
-struct Shortage {
+pub(crate) struct Shortage {
     wait: Duration,
     last: Option<Instant>,
 }
 
 impl Shortage {
-    /// An accept failed: how long to wait.
-    fn again(&mut self, error: &io::Error, limit: &Limit) -> Duration {
+    /// An accept failed: how long to wait, and whether it is the first of an episode.
+    pub(crate) fn again(&mut self, error: &io::Error) -> (Duration, bool) {
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         let now = time::now();
         let last = self.last.replace(now);
-        if last.is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
-            count(&limit.episodes);
+        let is_new = last.is_none_or(|last| now.saturating_duration_since(last) > QUIET);
+        if is_new {
             log::warn!("{error}; trying again until it gets better");
         } else {
             log::trace!("{error}; trying again in {:?}", self.wait);
         }
-        self.wait
+        (self.wait, is_new)
     }
 
-    fn over(&mut self) {
+    pub(crate) fn over(&mut self) {
         self.wait = Duration::ZERO;
     }
 }

@@ -1,0 +1,294 @@
+//! A server that listens: running its workers, and giving them orders.
+//!
+//! May touch: accept.rs, the runtime. Mirrors `Server.Serve` and `Shutdown` in Go's
+//! `net/http/server.go`.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use super::accept::Accepting;
+use super::permits::Permits;
+use super::protocol::Protocol;
+use super::server::Server;
+use super::worker::{Stats, Tally};
+use crate::runtime::{JoinHandle, Runtime};
+
+/// A server that listens. Dropped before it runs, it closes its port.
+pub struct Bound<F> {
+    server: Server<F>,
+    address: SocketAddr,
+    listeners: Mutex<Vec<TcpListener>>,
+    permits: Arc<Permits>,
+    control: Arc<Control>,
+}
+
+/// What the workers are to do. It only ever goes on to a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Serve,
+    /// Within so long.
+    Drain(Duration),
+    Stop,
+}
+
+impl Order {
+    fn rank(self) -> u8 {
+        match self {
+            Order::Serve => 0,
+            Order::Drain(_) => 1,
+            Order::Stop => 2,
+        }
+    }
+}
+
+/// What the workers and the handles share.
+pub(super) struct Control {
+    orders: Mutex<Orders>,
+    tallies: Vec<Arc<Tally>>,
+}
+
+struct Orders {
+    order: Order,
+    /// Who waits for another order, by worker.
+    waiters: Vec<Option<Waker>>,
+}
+
+impl Control {
+    fn new(workers: usize) -> Self {
+        Control {
+            orders: Mutex::new(Orders {
+                order: Order::Serve,
+                waiters: vec![None; workers],
+            }),
+            tallies: (0..workers).map(|_| Arc::default()).collect(),
+        }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        // Nothing of anybody's runs under the lock.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, order: Order) {
+        let mut orders = self.orders();
+        if order.rank() <= orders.order.rank() {
+            return;
+        }
+        orders.order = order;
+        let waiters: Vec<_> = orders.waiters.iter_mut().filter_map(Option::take).collect();
+        drop(orders);
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready with another order than `known`.
+    pub(super) fn poll_order(&self, worker: usize, known: Order, waker: &Waker) -> Poll<Order> {
+        let waker = waker.clone();
+        let mut orders = self.orders();
+        if orders.order != known {
+            return Poll::Ready(orders.order);
+        }
+        let old = orders.waiters[worker].replace(waker);
+        drop(orders);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            workers: self.tallies.iter().map(|tally| tally.read()).collect(),
+        }
+    }
+}
+
+impl<F, P> Bound<F>
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    pub(super) fn new(server: Server<F>, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        Ok(Bound {
+            address: listeners[0].local_addr()?,
+            permits: Arc::new(Permits::new(server.settings.most)),
+            control: Arc::new(Control::new(listeners.len())),
+            listeners: Mutex::new(listeners),
+            server,
+        })
+    }
+
+    /// The address that it listens on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle to end it by, from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle {
+            control: self.control.clone(),
+        }
+    }
+
+    /// Serves, on this thread and, with more [`workers`](Server::workers), on others, until a
+    /// [`ServerHandle`] ends it. Says what it has done.
+    ///
+    /// # Errors
+    ///
+    /// The system's, where trying again does not help: then all workers stop. It ran before.
+    ///
+    /// # Panics
+    ///
+    /// Inside a runtime: see [`run_in`](Bound::run_in).
+    pub fn run(&self) -> io::Result<Stats> {
+        let mut listeners = self.take_listeners()?.into_iter().enumerate();
+        let Some(ours) = listeners.next() else {
+            return Ok(self.control.stats());
+        };
+        let mut others = Vec::new();
+        for (at, listener) in listeners {
+            let accepting = self.accepting(at);
+            let spin = self.server.settings.spin;
+            let serve = move || work(accepting, listener, spin);
+            let name = format!("netpoller-worker-{at}");
+            others.push(thread::Builder::new().name(name).spawn(serve)?);
+        }
+        let mut result = work(self.accepting(ours.0), ours.1, self.server.settings.spin);
+        if result.is_err() {
+            self.handle().stop();
+        }
+        for other in others {
+            let ended = other.join();
+            let ended = ended.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            result = result.and(ended);
+        }
+        result.map(|()| self.control.stats())
+    }
+
+    /// Serves in a runtime of yours, beside what else runs there, with one worker however many
+    /// were asked for. It runs when the runtime does; the handle tells what it has done in the
+    /// end.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.write(bytes)?;
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let bound = Server::new(|_peer| Echo).bind("127.0.0.1:0")?;
+    /// let serving = bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
+    ///     stream.write_all(b"hello").await?;
+    ///     assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+    ///     bound.handle().stop();
+    ///     let stats = serving.await.unwrap()?;
+    ///     assert_eq!((stats.accepted(), stats.received()), (1, 5));
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// It ran before.
+    pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
+        // The others' queues would hold clients whom nobody serves.
+        let listener = self.take_listeners()?.swap_remove(0);
+        let (accepting, control) = (self.accepting(0), self.control.clone());
+        Ok(runtime.spawn(async move {
+            accepting.serve(listener).await?;
+            Ok(control.stats())
+        }))
+    }
+
+    fn take_listeners(&self) -> io::Result<Vec<TcpListener>> {
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if listeners.is_empty() {
+            return Err(io::Error::other("netpoller: this server ran before"));
+        }
+        Ok(std::mem::take(&mut listeners))
+    }
+
+    fn accepting(&self, worker: usize) -> Accepting<F> {
+        Accepting {
+            server: self.server.clone(),
+            permits: self.permits.clone(),
+            control: self.control.clone(),
+            tally: self.control.tallies[worker].clone(),
+            worker,
+        }
+    }
+}
+
+/// One thread's work.
+fn work<F, P>(accepting: Accepting<F>, listener: TcpListener, spin: Duration) -> io::Result<()>
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    let runtime = Runtime::builder().spin(spin).build()?;
+    let tally = accepting.tally.clone();
+    let ended = runtime.block_on(accepting.serve(listener));
+    let stats = runtime.stats();
+    tally.turns.store(stats.turns, Ordering::Relaxed);
+    tally.events.store(stats.events, Ordering::Relaxed);
+    ended
+}
+
+impl<F> fmt::Debug for Bound<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends a server, from any thread, and says what it does.
+#[derive(Clone)]
+pub struct ServerHandle {
+    control: Arc<Control>,
+}
+
+impl ServerHandle {
+    /// Ends it in good order: takes what waits in the accept queue, so that no client is reset,
+    /// then stops accepting; what is in flight is finished, and what has been quiet for the
+    /// [grace](Server::drain_grace) closed. After `limit` the rest is closed whatever it does.
+    ///
+    /// Returns at once: [`Bound::run`] returns when it is done.
+    pub fn drain(&self, limit: Duration) {
+        self.control.give(Order::Drain(limit));
+    }
+
+    /// Ends it at once, with whatever is in flight, also while it is being drained.
+    pub fn stop(&self) {
+        self.control.give(Order::Stop);
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        self.control.stats()
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle")
+            .field("stats", &self.stats())
+            .finish()
+    }
+}

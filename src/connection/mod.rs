@@ -1,0 +1,37 @@
+//! Connections as hand-written state machines: a few hundred bytes each, no task, no buffer.
+//!
+//! May touch: net, the runtime, and what is below. Mirrors Go's `net/http.Server` and its `conn`.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `state.rs` | the machine as a pure table |
+//! | `protocol.rs` | what one writes: the callbacks |
+//! | `conn.rs` | what the callbacks are given |
+//! | `run.rs` | the machine as the loop runs it |
+//! | `flush.rs` | how what is written goes out |
+//! | `out_queue.rs`, `limits.rs` | what waits to be written, and how much of it may |
+//! | `handle.rs` | writing from elsewhere |
+//! | `worker.rs`, `permits.rs` | what a thread's connections share; what all threads do |
+//! | `server.rs`, `bound.rs`, `accept.rs` | serving: settings, threads and orders, the accept loop and its end |
+
+mod accept;
+mod bound;
+mod conn;
+mod flush;
+mod handle;
+mod limits;
+mod out_queue;
+mod permits;
+mod protocol;
+mod run;
+mod server;
+mod state;
+mod worker;
+
+pub use bound::{Bound, ServerHandle};
+pub use conn::Conn;
+pub use handle::ConnHandle;
+pub use limits::Limits;
+pub use protocol::Protocol;
+pub use server::Server;
+pub use worker::{Stats, WorkerStats};

@@ -1,0 +1,512 @@
+//! A connection as the loop runs it: no future, no waker; its id is parked, and this comes round.
+//!
+//! May touch: the scheduler's machines, net's Fd. Mirrors `conn.serve` in Go's `net/http/server.go`.
+//!
+//! The way of a busy connection is written straight: woken, read, deliver, write, park. All else
+//! goes round with care: what is due, what was asked for, what waits, and then it parks.
+
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::conn::{Asked, Conn};
+use super::protocol::Protocol;
+use super::state::{Actions, Event, State};
+use super::worker::{Phase, Worker, add};
+use crate::net::fd::{Failure, Fd};
+use crate::net::{Cause, NetError};
+use crate::reactor::{Direction, Refusal};
+use crate::runtime::context;
+use crate::runtime::lent;
+use crate::runtime::machine::{Machine, MachineId};
+
+/// How long a connection that closes may take to write what is left, if nothing else bounds it.
+const LAST_WRITE: Duration = Duration::from_secs(30);
+
+pub(super) struct Connection<P: Protocol, H> {
+    conn: Conn,
+    protocol: P,
+    /// Held as long as the connection lives.
+    _permit: H,
+}
+
+// Nothing in it is ever pinned: it is no future.
+impl<P: Protocol, H> Unpin for Connection<P, H> {}
+
+/// What a round leaves to do.
+enum Round {
+    Again,
+    Wait,
+}
+
+impl<P: Protocol, H: 'static> Machine for Connection<P, H> {
+    #[inline]
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
+        let this = self.get_mut();
+        context::begin_machine(id);
+        if this.conn.state == State::Open
+            && this.conn.extra.is_none()
+            && this.conn.fd.is_ready(Direction::Read)
+        {
+            let mut buffer = lent::take();
+            match this.conn.fd.receive(&mut buffer[..]) {
+                Ok(got) if got > 0 => {
+                    this.came(got);
+                    let offered = &buffer[..got];
+                    this.conn.worker.passed_on.offer(offered);
+                    let used = this.protocol.data(&mut this.conn, offered);
+                    let passed_on = this.conn.worker.passed_on.take();
+                    if !matches!(used, Ok(used) if used == got) {
+                        if passed_on {
+                            this.conn.gather_passed_on(offered);
+                        }
+                        this.go_on_offering(used, offered);
+                    } else if this.conn.send_at_once(passed_on, offered)
+                        && this.conn.asked == Asked::Nothing
+                        && this.conn.fd.must_wait(Direction::Read)
+                    {
+                        lent::give_back(buffer);
+                        this.conn.fd.park_owner(Direction::Read, id);
+                        return Poll::Pending;
+                    }
+                }
+                // The system tells of an error once.
+                ended => this.take(ended, &buffer[..]),
+            }
+            lent::give_back(buffer);
+        }
+        this.run_with_care(id)
+    }
+}
+
+impl<P: Protocol, H: 'static> Connection<P, H> {
+    pub(super) fn new(fd: Fd, worker: Rc<Worker>, protocol: P, permit: H) -> Self {
+        Connection {
+            conn: Conn::new(fd, worker),
+            protocol,
+            _permit: permit,
+        }
+    }
+
+    /// So many bytes came: pushes the deadlines.
+    #[inline(always)]
+    fn came(&self, got: usize) {
+        let conn = &self.conn;
+        // Not charged: it parks, or goes on with care and a budget that is as good as whole.
+        conn.fd.read_short(got, lent::LENGTH);
+        add(&conn.worker.tally.received, got as u64);
+        if conn.worker.arms() {
+            self.arm();
+        }
+    }
+
+    #[inline(never)]
+    fn arm(&self) {
+        let conn = &self.conn;
+        let worker = &*conn.worker;
+        let (idle, heartbeat) = (worker.idle_ticks.get(), worker.heartbeat_ticks.get());
+        if idle > 0 {
+            conn.fd.set_deadline_after(Direction::Read, idle);
+        }
+        if heartbeat > 0 {
+            conn.fd.set_deadline_after(Direction::Write, heartbeat);
+        }
+    }
+
+    // ---- the round ----
+
+    #[cold]
+    #[inline(never)]
+    fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
+        loop {
+            if self.conn.state == State::Closed {
+                return Poll::Ready(());
+            }
+            if !context::has_budget() {
+                self.conn.worker.wake(id);
+                return Poll::Pending;
+            }
+            match self.round() {
+                Round::Again => {}
+                Round::Wait if self.park(id) => return Poll::Pending,
+                Round::Wait => {}
+            }
+        }
+    }
+
+    /// One thing at a time, the most urgent first.
+    fn round(&mut self) -> Round {
+        match self.due().or_else(|| self.asked()) {
+            Some(Event::Reset) => {
+                let why = broken(self);
+                self.on(Event::Reset, Some(why));
+            }
+            Some(event) => self.on(event, None),
+            None => return self.move_bytes(),
+        }
+        Round::Again
+    }
+
+    /// What the clock or the server's end calls for.
+    fn due(&mut self) -> Option<Event> {
+        let conn = &mut self.conn;
+        let phase = conn.worker.phase.get();
+        if conn.state == State::Opening {
+            return Some(Event::Opened);
+        }
+        if phase == Phase::Stopped {
+            return Some(Event::AbortAsked);
+        }
+        if let Some(refusal) = conn.fd.refusal(Direction::Read) {
+            if refusal == Refusal::Closed {
+                return Some(Event::Reset);
+            }
+            // Moved before anybody can ask to be idle again; what comes then is the last.
+            conn.fd.clear_deadline(Direction::Read);
+            if phase == Phase::Draining && conn.state != State::Closing {
+                return Some(Event::CloseAsked);
+            }
+            return Some(Event::Idle);
+        }
+        if conn.fd.refusal(Direction::Write).is_some() {
+            match conn.worker.heartbeat_ticks.get() {
+                0 => conn.fd.clear_deadline(Direction::Write),
+                ticks => conn.fd.set_deadline_after(Direction::Write, ticks),
+            }
+            return Some(Event::HeartbeatDue);
+        }
+        if phase == Phase::Draining
+            && conn.state != State::Closing
+            && !mem::replace(&mut conn.hurried, true)
+        {
+            conn.fd.clear_deadline(Direction::Write);
+            let grace = conn.worker.idle_ticks.get();
+            conn.fd.set_deadline_after(Direction::Read, grace);
+        }
+        None
+    }
+
+    /// What the protocol, or a handle, asks for.
+    fn asked(&mut self) -> Option<Event> {
+        let conn = &mut self.conn;
+        if let Some(error) = conn.open_mail() {
+            conn.extra.get_or_insert_default().why = Some(error);
+            return Some(Event::Reset);
+        }
+        let asked = mem::replace(&mut conn.asked, Asked::Nothing);
+        conn.enter(conn.state);
+        match asked {
+            Asked::Nothing => None,
+            Asked::End => Some(Event::EndAsked),
+            Asked::Close => Some(Event::CloseAsked),
+            Asked::Abort => Some(Event::AbortAsked),
+        }
+    }
+
+    /// Writes what waits, then offers what was left over, then reads.
+    fn move_bytes(&mut self) -> Round {
+        if self.conn.queued() > 0 && self.conn.fd.is_ready(Direction::Write) {
+            self.on(Event::CanWrite, None);
+            return Round::Again;
+        }
+        if self.conn.low_again() {
+            self.on(Event::Drained, None);
+            return Round::Again;
+        }
+        if self.conn.is_full() {
+            return Round::Wait;
+        }
+        if self.conn.state.reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
+            let unused = self.conn.take_unused().unwrap_or_default();
+            self.offer(unused);
+            return Round::Again;
+        }
+        self.conn.let_go();
+        if self.conn.fd.is_ready(Direction::Read) && self.conn.state != State::Closing {
+            self.read();
+            return Round::Again;
+        }
+        Round::Wait
+    }
+
+    /// Parks wherever it may be woken from. False if there is something to do at once.
+    fn park(&mut self, id: MachineId) -> bool {
+        let conn = &self.conn;
+        conn.note_queue();
+        if conn.queued() > 0 {
+            if !conn.fd.must_wait(Direction::Write) {
+                return false;
+            }
+            conn.fd.park_owner(Direction::Write, id);
+        }
+        let reads = conn.state != State::Closing && !conn.is_full();
+        if conn.fd.must_wait(Direction::Read) {
+            conn.fd.park_owner(Direction::Read, id);
+        } else if reads {
+            return false;
+        } else if conn.queued() == 0 {
+            // It waits for its deadline alone, and bytes are there which it does not want.
+            conn.fd.forget_readiness();
+            return false;
+        }
+        true
+    }
+
+    // ---- reading ----
+
+    fn read(&mut self) {
+        let mut buffer = lent::take();
+        let read = self.conn.fd.receive(&mut buffer[..]);
+        self.take(read, &buffer[..]);
+        lent::give_back(buffer);
+    }
+
+    /// What came of a read.
+    #[cold]
+    #[inline(never)]
+    fn take(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+            return;
+        }
+        let mut read = Some(read);
+        let attempt = |_: &Fd| read.take().unwrap_or(Ok(0));
+        match self.conn.fd.try_once(Direction::Read, attempt) {
+            Ok(0) => self.ended(),
+            Ok(got) => {
+                context::charge(got);
+                self.came(got);
+                if self.conn.state.on(Event::Bytes).is_none() {
+                    // After its end of file: no system does that.
+                } else if let Some(mut unused) = self.conn.take_unused() {
+                    unused.extend_from_slice(&buffer[..got]);
+                    self.offer(unused);
+                } else {
+                    let used = self.protocol.data(&mut self.conn, &buffer[..got]);
+                    self.go_on_offering(used, &buffer[..got]);
+                }
+            }
+            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(Failure::Refused(_)) => {}
+            Err(failure) => {
+                let error = self.conn.fd.error("read", failure, 0);
+                self.on(Event::Reset, Some(error));
+            }
+        }
+    }
+
+    /// End of file, or once more: after that a read never tells of a reset, and the system must be
+    /// asked.
+    fn ended(&mut self) {
+        self.conn.fd.forget_readiness();
+        if self.conn.state != State::PeerEnded {
+            return self.on(Event::PeerEnded, None);
+        }
+        if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
+            let error = self.conn.fd.error("read", Failure::System(error), 0);
+            self.on(Event::Reset, Some(error));
+        }
+    }
+
+    /// Offers bytes that were kept.
+    fn offer(&mut self, bytes: Vec<u8>) {
+        match self.protocol.data(&mut self.conn, &bytes) {
+            Ok(0) => {
+                // Part of a long frame: nothing to copy.
+                self.conn.send_gathered();
+                self.keep(bytes, false);
+            }
+            used => self.go_on_offering(used, &bytes),
+        }
+    }
+
+    /// The protocol used some: as long as it does, it is offered the rest. All that it writes
+    /// meanwhile goes out in one write.
+    #[cold]
+    #[inline(never)]
+    fn go_on_offering(&mut self, mut used: io::Result<usize>, bytes: &[u8]) {
+        let mut rest = bytes;
+        let fresh = loop {
+            match used {
+                Ok(used) if used <= rest.len() => {
+                    rest = &rest[used..];
+                    if rest.is_empty() || used == 0 {
+                        break false;
+                    }
+                }
+                Ok(used) => {
+                    let text = format!("{used} bytes used of {}", rest.len());
+                    return self.failed(io::Error::new(io::ErrorKind::InvalidInput, text));
+                }
+                Err(error) => return self.failed(error),
+            }
+            if self.conn.asked != Asked::Nothing || self.conn.is_full() {
+                break true;
+            }
+            used = self.protocol.data(&mut self.conn, rest);
+        };
+        self.conn.send_gathered();
+        if !rest.is_empty() {
+            self.keep(rest.to_vec(), fresh);
+        }
+    }
+
+    fn keep(&mut self, unused: Vec<u8>, fresh: bool) {
+        let most = self.conn.worker.limits.most_unused;
+        if unused.len() > most {
+            let text = format!("{} bytes are unused, and {most} may be", unused.len());
+            let error = io::Error::new(io::ErrorKind::QuotaExceeded, text);
+            return self.on(Event::Reset, Some(error));
+        }
+        let extra = self.conn.extra.get_or_insert_default();
+        extra.unused = unused;
+        extra.fresh = fresh;
+    }
+
+    // ---- the table's actions ----
+
+    fn on(&mut self, event: Event, why: Option<io::Error>) {
+        let Some((next, actions)) = self.conn.state.on(event) else {
+            log::debug!("{event:?} in {:?} of {:?}", self.conn.state, self.conn);
+            return;
+        };
+        log::trace!("{event:?} in {:?} -> {next:?}", self.conn.state);
+        let mut why = why;
+        if event == Event::Idle {
+            add(&self.conn.worker.tally.idled, 1);
+            let timeout = Failure::Refused(Refusal::TimedOut);
+            why = Some(self.conn.fd.error("read", timeout, 0));
+        } else if event == Event::AbortAsked && self.conn.worker.phase.get() == Phase::Stopped {
+            why = Some(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the server stops",
+            ));
+        }
+        let told = self.tell(actions);
+        self.conn.enter(next);
+        if let Some(error) = why {
+            let kept = &mut self.conn.extra.get_or_insert_default().why;
+            kept.get_or_insert(error);
+        }
+        if let Err(error) = told
+            && self.conn.state != State::Closed
+        {
+            return self.failed(error);
+        }
+        if actions.has(Actions::ARM) {
+            self.arm_for(event);
+        }
+        if actions.has(Actions::WRITE) {
+            self.write();
+        }
+        if actions.has(Actions::SHUT_DOWN)
+            && let Err(error) = self.conn.fd.finish_writing()
+        {
+            return self.failed(error);
+        }
+        if actions.has(Actions::CLOSE) {
+            self.close(actions.has(Actions::RESET));
+        }
+    }
+
+    /// The callbacks, each with its write at its end.
+    fn tell(&mut self, actions: Actions) -> io::Result<()> {
+        let (protocol, conn) = (&mut self.protocol, &mut self.conn);
+        let told = if actions.has(Actions::TELL_OPEN) {
+            protocol.open(conn)
+        } else if actions.has(Actions::TELL_END) {
+            protocol.end(conn)
+        } else if actions.has(Actions::TELL_HEARTBEAT) {
+            add(&conn.worker.tally.heartbeats, 1);
+            protocol.heartbeat(conn)
+        } else if actions.has(Actions::TELL_IDLE) {
+            protocol.idle(conn)
+        } else if actions.has(Actions::TELL_DRAINED) {
+            protocol.drained(conn)
+        } else {
+            return Ok(());
+        };
+        conn.send_gathered();
+        told
+    }
+
+    fn arm_for(&self, event: Event) {
+        let conn = &self.conn;
+        self.arm();
+        if event == Event::Opened && conn.worker.heartbeat_ticks.get() > 0 {
+            let first = conn.worker.first_heartbeat();
+            conn.fd.set_deadline_after(Direction::Write, first);
+        }
+        if conn.state == State::Closing {
+            conn.fd.clear_deadline(Direction::Write);
+            if conn.worker.idle_ticks.get() == 0 || conn.worker.is_draining() {
+                let last = super::worker::ticks(LAST_WRITE);
+                conn.fd.set_deadline_after(Direction::Read, last);
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        match self.conn.flush() {
+            Ok(true) => self.on(Event::Flushed, None),
+            Ok(false) => {}
+            Err(error) => self.on(Event::Reset, Some(error)),
+        }
+    }
+
+    /// The protocol, or a system call, failed: what was written has one more try.
+    fn failed(&mut self, error: io::Error) {
+        if self.conn.state != State::Closed {
+            self.conn.send_gathered();
+            let _ = self.conn.flush();
+            self.on(Event::Reset, Some(error));
+        }
+    }
+
+    /// The socket goes first, so that whoever is told may count on it.
+    fn close(&mut self, with_reset: bool) {
+        self.conn.fd.close_for_good(with_reset);
+        let extra = self.conn.extra.take();
+        let mut why = None;
+        if let Some(extra) = extra {
+            self.conn.worker.queued_less(extra.queue.len());
+            extra.mailbox.inspect(|mailbox| mailbox.close());
+            why = extra.why;
+        }
+        self.conn.worker.forget_callback();
+        if why.as_ref().is_some_and(|error| !error.is_timeout()) {
+            add(&self.conn.worker.tally.failed, 1);
+        }
+        log::debug!("{:?} is closed: {why:?}", self.conn);
+        self.protocol.closed(why.map_or(Ok(()), Err));
+    }
+}
+
+/// What a connection broke by, when the descriptor says so.
+fn broken<P: Protocol, H>(connection: &mut Connection<P, H>) -> io::Error {
+    let kept = connection.conn.extra.as_mut();
+    let kept = kept.and_then(|extra| extra.why.take());
+    kept.unwrap_or_else(|| connection.conn.fd.op_error("read", Cause::Closed))
+}
+
+impl<P: Protocol, H> Drop for Connection<P, H> {
+    fn drop(&mut self) {
+        self.conn.worker.clone().gone();
+        if self.conn.state == State::Closed {
+            return;
+        }
+        // A callback panicked, or the runtime goes.
+        self.conn.enter(State::Closed);
+        let error = io::Error::other("a callback panicked, or the runtime ended");
+        self.conn.fd.close_for_good(false);
+        if let Some(extra) = self.conn.extra.take() {
+            self.conn.worker.queued_less(extra.queue.len());
+            extra.mailbox.inspect(|mailbox| mailbox.close());
+        }
+        self.conn.worker.forget_callback();
+        add(&self.conn.worker.tally.failed, 1);
+        self.protocol.closed(Err(error));
+    }
+}

@@ -1,0 +1,184 @@
+//! A server's settings.
+//!
+//! May touch: net's listeners. Mirrors the fields of Go's `http.Server`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bound::Bound;
+use super::limits::Limits;
+use super::protocol::Protocol;
+use crate::heartbeat::Heartbeat;
+use crate::net::{ListenConfig, TcpListener, ToAddr};
+use crate::runtime::{Runtime, context};
+
+/// Serves connections by a [`Protocol`], on one thread or on several.
+///
+/// See [`Protocol`] for an example.
+pub struct Server<F> {
+    pub(super) factory: Arc<F>,
+    pub(super) settings: Settings,
+}
+
+impl<F> Clone for Server<F> {
+    fn clone(&self) -> Self {
+        Server {
+            factory: self.factory.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) idle: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) grace: Duration,
+    pub(super) most: usize,
+    pub(super) workers: usize,
+    pub(super) limits: Limits,
+    pub(super) spin: Duration,
+}
+
+impl<F, P> Server<F>
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    /// A server that makes a protocol for each connection, of the peer's address, in the thread
+    /// that will serve it.
+    #[must_use]
+    pub fn new(factory: F) -> Self {
+        Server {
+            factory: Arc::new(factory),
+            settings: Settings {
+                idle: Duration::ZERO,
+                heartbeat: Duration::ZERO,
+                grace: Duration::from_millis(100),
+                most: usize::MAX,
+                workers: 1,
+                limits: Limits::default(),
+                spin: Duration::ZERO,
+            },
+        }
+    }
+
+    /// Closes a connection when nothing has come for so long: see [`Protocol::idle`]. Zero, the
+    /// default, is never.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle = timeout;
+        self
+    }
+
+    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long; zero is 30 s. By
+    /// default it is never called.
+    ///
+    /// What we send does not put it off: a peer that only listens is asked all the same whether
+    /// it is there. With an idle timeout of a few intervals, one that does not answer is dropped.
+    /// The first comes up to an eighth later, so that connections which are opened together do
+    /// not beat together.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.settings.heartbeat = match interval {
+            Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
+            interval => interval,
+        };
+        self
+    }
+
+    /// No more than this many connections at once, on all workers together. The next is not
+    /// accepted before one of them has gone: those that wait, wait in the system's backlog.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero: nothing would ever be served.
+    #[must_use]
+    pub fn max_connections(mut self, most: usize) -> Self {
+        assert!(
+            most > 0,
+            "netpoller: a server of zero connections serves nobody"
+        );
+        self.settings.most = most;
+        self
+    }
+
+    /// Threads, each with a loop and a listener of its own on the one port; zero is as many as
+    /// there are CPUs. One by default.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.settings.workers = match workers {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            workers => workers,
+        };
+        self
+    }
+
+    /// What a connection may keep in memory.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// While the server is drained, a connection that has been quiet for so long is closed: 100 ms
+    /// by default.
+    #[must_use]
+    pub fn drain_grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// How long each worker's loop polls before it sleeps: see
+    /// [`Builder::spin`](crate::Builder::spin).
+    #[must_use]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.settings.spin = spin;
+        self
+    }
+
+    /// Listens. From here on clients can connect; they are served once the server runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ListenConfig::bind`].
+    pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
+        let target = addr.to_addr();
+        // Bound in a loop of its own, for names are looked up in one; and where one is running on
+        // this thread already, beside it.
+        let workers = self.settings.workers;
+        let listeners = if context::now().is_none() {
+            listen(target, workers)?
+        } else {
+            let beside = std::thread::spawn(move || listen(target, workers));
+            let panicked = |_| io::Error::other("binding panicked");
+            beside.join().map_err(panicked)??
+        };
+        Bound::new(self, listeners)
+    }
+}
+
+fn listen(target: crate::net::Target, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    Runtime::new()?.block_on(async {
+        let config = ListenConfig::new().reuse_port(workers > 1);
+        let first = config.bind(target).await?;
+        let address = first.local_addr()?;
+        let mut listeners = vec![first.into_std()?];
+        while listeners.len() < workers {
+            listeners.push(TcpListener::into_std(config.bind(address).await?)?);
+        }
+        Ok(listeners)
+    })
+}
+
+impl<F> fmt::Debug for Server<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

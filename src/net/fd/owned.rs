@@ -1,0 +1,84 @@
+//! A socket that one machine has to itself: no locks, no wakers, its id in both parking places.
+//!
+//! May touch: fd.rs. Mirrors a goroutine parked on both `pd.rg` and `pd.wg`, which Go has not.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::{Failure, Fd};
+use crate::reactor::{Direction, Refusal};
+use crate::runtime::machine::MachineId;
+use crate::runtime::resource::Parked;
+
+impl Fd {
+    /// One machine has both directions: whichever deadline passes wakes it.
+    pub(crate) fn give_to_one_owner(&self) {
+        self.link.give_to_one_owner();
+    }
+
+    /// Whether the socket is open, and the direction not expired.
+    pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
+        self.link.check(direction).err()
+    }
+
+    /// Whether a try may succeed.
+    #[inline]
+    pub(crate) fn is_ready(&self, direction: Direction) -> bool {
+        self.link.may_try(direction)
+    }
+
+    /// Whether there is nothing to do but wait.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        self.link.must_wait(direction)
+    }
+
+    /// Parks the machine whose the socket is, where [`Fd::must_wait`] has just said so.
+    #[inline]
+    pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
+        self.link.park_again(direction, Parked::machine(id));
+    }
+
+    /// Moves a direction's deadline to so many ticks from now.
+    #[inline]
+    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
+        self.link.set_deadline_after(direction, ticks);
+    }
+
+    pub(crate) fn clear_deadline(&self, direction: Direction) {
+        self.link.set_deadline(direction, None);
+    }
+
+    /// A read that took less than it might have: see [`Fd::moved`], which also charges it.
+    #[inline]
+    pub(crate) fn read_short(&self, bytes: usize, asked: usize) {
+        self.fell_short(Direction::Read, bytes, asked);
+    }
+
+    /// After end of file nothing more is read; the next edge can only be a reset.
+    pub(crate) fn forget_readiness(&self) {
+        self.link.drained(Direction::Read);
+    }
+
+    /// Sends a FIN.
+    pub(crate) fn finish_writing(&self) -> io::Result<()> {
+        let done = self.with_socket(|socket| socket.shutdown(Shutdown::Write));
+        done.map_err(|failure| self.error("close", failure, 0))
+    }
+
+    /// Closes, at the end of the owner: nobody needs the ends' names any more.
+    pub(crate) fn close_for_good(&self, with_reset: bool) {
+        if self.is_closed() {
+            return;
+        }
+        if with_reset {
+            let zero = Some(Duration::ZERO);
+            let set = self.with_socket(|socket| socket.set_linger(zero));
+            if let Err(Failure::System(error)) = set {
+                log::debug!("a close that was to be a reset is none: {error}");
+            }
+        }
+        self.shut();
+    }
+}

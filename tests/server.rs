@@ -1,0 +1,251 @@
+//! Servers: workers, limits, draining, stopping, and what they say they have done.
+
+#[path = "common/watchdog.rs"]
+mod watchdog;
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use netpoller::{
+    Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, TcpStream, time,
+};
+use watchdog::watchdog;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+/// A server on a thread of its own.
+struct Running {
+    address: SocketAddr,
+    handle: ServerHandle,
+    thread: JoinHandle<io::Result<ServerStats>>,
+}
+
+fn start<F, P>(server: Server<F>) -> Running
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    let bound: Bound<F> = server.bind("127.0.0.1:0").unwrap();
+    Running {
+        address: bound.local_addr(),
+        handle: bound.handle(),
+        thread: thread::spawn(move || bound.run()),
+    }
+}
+
+impl Running {
+    fn dial(&self) -> StdStream {
+        StdStream::connect(self.address).unwrap()
+    }
+
+    fn stop(self) -> ServerStats {
+        self.handle.stop();
+        self.thread.join().unwrap().unwrap()
+    }
+
+    fn wait_for(&self, what: impl Fn(&ServerStats) -> bool) {
+        let _watchdog = watchdog();
+        while !what(&self.handle.stats()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn echo(stream: &mut StdStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut answer = vec![0; bytes.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, bytes);
+}
+
+fn rest(stream: &mut StdStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    rest
+}
+
+#[test]
+fn several_workers_serve_one_port_and_count_what_they_did() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).workers(3));
+    let mut clients: Vec<_> = (0..60).map(|_| server.dial()).collect();
+    for client in &mut clients {
+        echo(client, b"hello");
+        echo(client, &[7; 100_000]);
+    }
+    drop(clients);
+    server.wait_for(|stats| stats.live() == 0);
+    let stats = server.stop();
+    assert_eq!(stats.workers.len(), 3);
+    assert_eq!((stats.accepted(), stats.live()), (60, 0));
+    assert_eq!(
+        (stats.received(), stats.sent()),
+        (60 * 100_005, 60 * 100_005)
+    );
+    assert!(stats.workers.iter().all(|worker| worker.turns > 0));
+}
+
+#[test]
+fn the_limit_is_of_the_whole_server_and_taken_before_accepting() {
+    let _watchdog = watchdog();
+    let live = Arc::new(AtomicUsize::new(0));
+    struct Counted(Arc<AtomicUsize>);
+    impl Protocol for Counted {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        }
+    }
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let counted = live.clone();
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = most.clone();
+    let server = Server::new(move |_| {
+        let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.fetch_max(now, Ordering::SeqCst);
+        Counted(counted.clone())
+    });
+    let server = start(server.workers(2).max_connections(3));
+    let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
+    for client in &waiting {
+        client
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        (&*client).write_all(b"x").unwrap();
+    }
+    // Each is served in the end, whichever worker it came to, as others go.
+    while !waiting.is_empty() {
+        waiting.retain(|mut client| client.read(&mut [0]).is_err());
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(server.stop().accepted(), 20);
+}
+
+#[test]
+fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
+    let _watchdog = watchdog();
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    // All of this lies in the accept queue before the server so much as begins.
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| StdStream::connect(bound.local_addr()).unwrap())
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"in time").unwrap();
+    }
+    bound.handle().drain(10 * SECOND);
+    let start = Instant::now();
+    let stats = bound.run().unwrap();
+    assert!(start.elapsed() < 5 * SECOND, "idle ones are not waited for");
+    assert_eq!((stats.accepted(), stats.live()), (20, 0));
+    for client in &mut clients {
+        assert_eq!(rest(client), b"in time");
+    }
+    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+}
+
+#[test]
+fn draining_waits_for_a_busy_connection_and_stops_it_at_the_limit() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let busy = TcpStream::connect(bound.local_addr()).await.unwrap();
+        let idle = TcpStream::connect(bound.local_addr()).await.unwrap();
+        for stream in [&busy, &idle] {
+            stream.write_all(b"x").await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+        }
+        let start = time::now();
+        bound.handle().drain(2 * SECOND);
+        let mut beats = 0;
+        let ended = loop {
+            time::sleep(Duration::from_millis(50)).await;
+            if busy.write_all(b"y").await.is_err() {
+                break time::now() - start;
+            }
+            match busy.read(&mut [0]).await {
+                Ok(1) => beats += 1,
+                _ => break time::now() - start,
+            }
+            if beats == 5 {
+                assert_eq!(
+                    idle.read(&mut [0]).await.unwrap(),
+                    0,
+                    "closed, and not reset"
+                );
+            }
+        };
+        assert!((38..=41).contains(&beats), "{beats}");
+        assert!(ended >= 2 * SECOND && ended < 3 * SECOND, "{ended:?}");
+        let stats = serving.await.unwrap().unwrap();
+        assert_eq!((stats.accepted(), stats.live()), (2, 0));
+    });
+    assert_eq!(runtime.stats().connections, 0);
+}
+
+#[test]
+fn stopping_ends_connections_at_once() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).workers(2));
+    let mut clients: Vec<_> = (0..8).map(|_| server.dial()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"hi"));
+    let stats = server.stop();
+    assert_eq!((stats.accepted(), stats.live()), (8, 0));
+    for mut client in clients {
+        assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    }
+}
+
+#[test]
+fn a_server_runs_once() {
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    bound.handle().stop();
+    bound.run().unwrap();
+    bound.run().expect_err("ran before");
+}
+
+#[test]
+fn a_server_can_be_bound_inside_a_runtime_and_a_taken_port_is_named() {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+        let taken = Server::new(|_| Echo).bind(bound.local_addr()).unwrap_err();
+        let wanted = format!(
+            "listen tcp {}: bind: address already in use",
+            bound.local_addr()
+        );
+        assert_eq!(taken.to_string().to_lowercase(), wanted);
+    });
+}
+
+#[test]
+fn a_dropped_runtime_closes_its_servers_connections() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    drop(bound.run_in(&runtime).unwrap());
+    let mut client = StdStream::connect(bound.local_addr()).unwrap();
+    while runtime.stats().connections == 0 {
+        runtime.turn(Some(SECOND)).unwrap();
+    }
+    drop(runtime);
+    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    assert_eq!(bound.handle().stats().live(), 0);
+}
