@@ -26,14 +26,12 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    common::run_on(
-        |flags: &Flags| common::clock(flags.real),
-        async |_| {
-            resets().await?;
-            deadline().await?;
-            both().await
-        },
-    )
+    let clock = |flags: &Flags| common::clock(flags.real);
+    common::run_on(clock, async |_| {
+        resets().await?;
+        deadline().await?;
+        both().await
+    })
 }
 
 /// Row D5: the interval is reset as one likes; zero and none mean the last one.

@@ -1,8 +1,7 @@
-//! Trying again after a temporary error, and giving up in the end. Row R12 (and R8: how much had
-//! gone).
+//! Trying again after a temporary error, and giving up in the end. Rows R6–R8, R12.
 //!
 //! ```text
-//! cargo run --example retry_write              # a peer that reads late, and one that never does
+//! cargo run --example retry_write              # peers that read late, never, or are killed
 //! cargo run --example retry_write -- --real    # by the wall's clock
 //! ```
 //!
@@ -16,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{NetError, TcpStream, spawn, time};
+use netpoller::{NetError, TcpStream, net, spawn, time};
 
 /// Writes more than fits to peers that don't read.
 #[derive(Parser)]
@@ -32,38 +31,40 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub const PAUSE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    common::run_on(
-        |flags: &Flags| common::clock(flags.real),
-        async |_| {
-            let message = vec![b'x'; 16 << 20];
+    let clock = |flags: &Flags| common::clock(flags.real);
+    common::run_on(clock, async |_| show().await)
+}
 
-            println!("To a peer that begins to read after 30 s:");
-            let (stream, peer) = common::pair().await?;
-            let reading = spawn(async move {
-                time::sleep(Duration::from_secs(30)).await;
-                let mut got = 0;
-                loop {
-                    match peer.read_with(<[u8]>::len).await? {
-                        0 => return io::Result::Ok(got),
-                        more => got += more,
-                    }
-                }
-            });
-            write(&stream, &message).await?;
-            stream.close()?;
-            println!(
-                "  it got {} bytes",
-                reading.await.map_err(io::Error::other)??
-            );
+async fn show() -> io::Result<()> {
+    let message = vec![b'x'; 16 << 20];
 
-            println!("To one that never reads:");
-            let (stream, _peer) = common::pair().await?;
-            if let Err(error) = write(&stream, &message).await {
-                println!("  {error}");
-            }
-            Ok(())
-        },
-    )
+    println!("To a peer that begins to read after 30 s:");
+    let (stream, peer) = common::pair().await?;
+    let reading = spawn(async move {
+        time::sleep(Duration::from_secs(30)).await;
+        net::copy(&peer, &mut futures_lite::io::sink()).await
+    });
+    write(&stream, &message).await?;
+    stream.close()?;
+    let got = reading.await.map_err(io::Error::other)??;
+    println!("  it got {got} bytes");
+
+    println!("To one that never reads:");
+    let (stream, _peer) = common::pair().await?;
+    if let Err(error) = write(&stream, &message).await {
+        println!("  {error}");
+    }
+
+    println!("To one that is killed meanwhile:");
+    let (stream, peer) = common::pair().await?;
+    spawn(async move {
+        time::sleep(PATIENCE / 2).await;
+        peer.abort()
+    });
+    if let Err(error) = write(&stream, &message).await {
+        println!("  {error}");
+    }
+    Ok(())
 }
 
 /// Writes everything, in up to seven tries.

@@ -213,6 +213,26 @@ fn it_waits_5_ms_doubling_to_a_second_and_5_ms_again_after_a_success() {
 }
 
 #[test]
+fn one_connection_s_network_error_does_not_end_it() {
+    run_virtually(async {
+        let script = Script::default();
+        let passing = [
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::EHOSTUNREACH,
+            libc::EPERM,
+        ];
+        script.errors.borrow_mut().push(None);
+        script.errors.borrow_mut().extend(passing.map(Some));
+        let serve = Serve::new(script);
+        let counters = serve.counters();
+        let ended = serve.run(async |(), ()| ()).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!((counters.refused(), counters.accepted()), (4, 1));
+    });
+}
+
+#[test]
 fn a_shortage_long_after_another_is_an_episode_of_its_own() {
     run_virtually(async {
         struct Slow(Cell<u32>);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use netpoller::wheel::{Tick, TimerKey, Timers, Verdict, Wheel};
 
 /// Operations of each random walk.
-const OPERATIONS: usize = 400_000;
+const OPERATIONS: usize = 250_000;
 
 /// How many keys a walk remembers, living and dead, to move and cancel.
 const REMEMBERED: usize = 2_000;
@@ -522,6 +522,18 @@ fn places_stay_within_twice_the_live_timers_when_connections_churn() {
         assert_eq!(timers.cancel(key), Some(round));
         timers.advance(Tick::new(round), 10, |_| panic!("early"));
         assert!(bounded(&timers) <= 64);
+    }
+}
+
+#[test]
+fn places_stay_within_twice_the_live_timers_when_all_are_canceled() {
+    let mut timers = Timers::new();
+    let keys: Vec<_> = (0..5_000)
+        .map(|when| timers.insert(Tick::new(when), ()))
+        .collect();
+    for key in keys {
+        assert!(timers.cancel(key).is_some());
+        bounded(&timers);
     }
 }
 

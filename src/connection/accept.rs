@@ -27,7 +27,7 @@ use super::protocol::Protocol;
 use super::run::Connection;
 use super::server::Server;
 use super::worker::{Tally, Worker, add};
-use crate::net::serve::{Shortage, is_shortage};
+use crate::net::serve::{Shortage, may_pass};
 use crate::net::{NetError, TcpListener};
 use crate::runtime::context;
 use crate::runtime::shortage::UntilClosed;
@@ -133,7 +133,7 @@ where
                 }
                 continue;
             }
-            if !is_shortage(&error) || error.is_closed() {
+            if !may_pass(&error) || error.is_closed() {
                 return Err(error);
             }
             add(&self.tally.refused, 1);

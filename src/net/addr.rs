@@ -101,6 +101,12 @@ impl ToAddr for (&str, u16) {
     }
 }
 
+impl ToAddr for (&String, u16) {
+    fn to_addr(&self) -> Target {
+        (self.0.as_str(), self.1).to_addr()
+    }
+}
+
 impl ToAddr for (String, u16) {
     fn to_addr(&self) -> Target {
         (self.0.as_str(), self.1).to_addr()

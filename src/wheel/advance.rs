@@ -58,14 +58,14 @@ impl<K: Copy> Wheel<K> {
         // The common turn ends here: nothing is due, and no slot is looked at.
         while self.earliest <= now {
             let Some(front) = self.front() else { break };
-            if front.tick > now {
+            if self.earliest > now {
                 break;
             }
             if budget == 0 {
                 return true;
             }
             // Nothing held is earlier, so nothing is passed.
-            self.elapsed = front.tick;
+            self.elapsed = self.earliest;
             if front.level == 0 {
                 self.hand_out(front.slot, now, &mut budget, owner);
             } else {
@@ -78,43 +78,38 @@ impl<K: Copy> Wheel<K> {
 
     /// Hands out the places of one tick, as far as the budget goes.
     fn hand_out(&mut self, slot: usize, now: Tick, budget: &mut usize, owner: &mut impl Owner<K>) {
+        let mut told = 0;
         loop {
             let tail = self.levels[0].tail(slot, &mut self.spare);
-            if tail.is_empty() {
+            let Some(&(when, key)) = tail.last() else {
                 return self.levels[0].settle(slot, &mut self.spare);
-            }
-            let batch = tail.len().min(AHEAD).min(*budget);
-            if batch == 0 {
+            };
+            if *budget == 0 {
                 return;
             }
-            *budget -= batch;
-            owner.ahead(&tail[tail.len() - batch..]);
-            for _ in 0..batch {
-                self.hand_out_one(slot, now, owner);
+            if told == 0 {
+                told = tail.len().min(AHEAD);
+                owner.ahead(&tail[tail.len() - told..]);
             }
-        }
-    }
-
-    fn hand_out_one(&mut self, slot: usize, now: Tick, owner: &mut impl Owner<K>) {
-        // Taken out before the owner is asked: even if that panics, a place comes out once.
-        let Some((when, key)) = self.levels[0].tail(slot, &mut self.spare).pop() else {
-            return;
-        };
-        self.len -= 1;
-        match owner.check(when, key) {
-            Verdict::Done => {}
-            Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
-            Verdict::Again(later) if later > when => self.place(later, key),
-            Verdict::Again(_) => self.place(now.saturating_add(1), key),
+            // Taken out before the owner is asked: even if that panics, it comes out once.
+            tail.pop();
+            told -= 1;
+            *budget -= 1;
+            self.len -= 1;
+            match owner.check(when, key) {
+                Verdict::Done => {}
+                Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
+                Verdict::Again(later) if later > when => self.place(later, key),
+                Verdict::Again(_) => self.place(now.saturating_add(1), key),
+            }
         }
     }
 
     /// Spreads the places of a slot over the level below, as far as the budget goes.
     /// `elapsed` is the earliest of them, so the level below reads where they belong.
     fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
-        let [.., below, here] = &mut self.levels[..=level] else {
-            return;
-        };
+        let (below, here) = self.levels.split_at_mut(level);
+        let (below, here) = (&mut below[level - 1], &mut here[0]);
         let allowed = budget.saturating_mul(CASCADED_FOR_ONE);
         let mut moved = 0;
         loop {

@@ -67,21 +67,6 @@ impl<K: Copy> Level<K> {
         self.slots[slot].push(tick, place, spare);
     }
 
-    /// Adds what is left of a block, none of it due before `earliest`.
-    pub(super) fn append(
-        &mut self,
-        slot: usize,
-        earliest: Tick,
-        block: Vec<Place<K>>,
-        spare: &mut Spare<K>,
-    ) {
-        if block.is_empty() {
-            return spare.give(block);
-        }
-        self.occupied |= 1 << slot;
-        self.slots[slot].append(earliest, block, spare);
-    }
-
     /// The last places of `slot`, to take from; empty only if the slot is: then
     /// [`settle`](Level::settle) it.
     #[inline]
@@ -95,9 +80,20 @@ impl<K: Copy> Level<K> {
         self.slots[slot].settle(spare);
     }
 
-    /// Takes everything out of `slot`, block by block.
-    pub(super) fn take(&mut self, slot: usize) -> impl Iterator<Item = Vec<Place<K>>> + use<K> {
-        self.occupied &= !(1 << slot);
-        self.slots[slot].take()
+    /// Drops the places of `slot` that are not to be kept, and says how many. What stays counts
+    /// as due at `elapsed` or later.
+    #[inline]
+    pub(super) fn retain(
+        &mut self,
+        slot: usize,
+        elapsed: Tick,
+        keep: impl FnMut(&Place<K>) -> bool,
+        spare: &mut Spare<K>,
+    ) -> usize {
+        let gone = self.slots[slot].retain(elapsed, keep, spare);
+        if self.slots[slot].tail(spare).is_empty() {
+            self.settle(slot, spare);
+        }
+        gone
     }
 }

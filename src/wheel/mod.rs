@@ -118,7 +118,6 @@ pub struct Wheel<K: Copy> {
 
 /// The first slot of all, where the earliest place lies.
 struct Front {
-    tick: Tick,
     level: usize,
     slot: usize,
 }
@@ -155,11 +154,14 @@ impl<K: Copy> Wheel<K> {
     /// ```
     #[inline]
     pub fn place(&mut self, when: Tick, key: K) {
-        self.put(when, key);
-        self.len += 1;
-        if when < self.earliest {
-            self.earliest = when.max(self.elapsed);
+        let tick = when.max(self.elapsed);
+        let level = level_of(self.elapsed, tick);
+        if level >= self.levels.len() {
+            self.grow(level);
         }
+        self.levels[level].push(slot_of(level, tick), tick, (when, key), &mut self.spare);
+        self.len += 1;
+        self.earliest = self.earliest.min(tick);
     }
 
     /// Tells the wheel that one of the places it holds no longer counts.
@@ -257,31 +259,24 @@ impl<K: Copy> Wheel<K> {
         (self.len > 0).then_some(self.earliest)
     }
 
-    /// Puts a place where it belongs now. Leaves `len` and `earliest` to the caller.
-    #[inline(always)]
-    fn put(&mut self, when: Tick, key: K) {
-        let tick = when.max(self.elapsed);
-        let level = level_of(self.elapsed, tick);
-        if level >= self.levels.len() {
-            self.grow(level);
-        }
-        self.levels[level].push(slot_of(level, tick), tick, (when, key), &mut self.spare);
-    }
-
     #[cold]
     fn grow(&mut self, level: usize) {
         self.levels.resize_with(level + 1, Level::new);
     }
 
-    /// The slot with the earliest place of all: one of the levels' first slots (ground rule 2).
-    /// Corrects `earliest` on the way.
+    /// Finds the slot with the earliest place of all, one of the levels' first slots (ground
+    /// rule 3), and sets `earliest` to what is there.
     fn front(&mut self) -> Option<Front> {
-        let firsts = self.levels.iter().enumerate().filter_map(|(level, ring)| {
-            let (tick, slot) = ring.first()?;
-            Some(Front { tick, level, slot })
-        });
-        let front = firsts.min_by_key(|front| front.tick);
-        self.earliest = front.as_ref().map_or(Tick::MAX, |front| front.tick);
+        let mut front = None;
+        self.earliest = Tick::MAX;
+        for (level, ring) in self.levels.iter().enumerate() {
+            if let Some((tick, slot)) = ring.first()
+                && (tick < self.earliest || front.is_none())
+            {
+                self.earliest = tick;
+                front = Some(Front { level, slot });
+            }
+        }
         front
     }
 }

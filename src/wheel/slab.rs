@@ -7,8 +7,17 @@ use std::num::NonZeroU32;
 
 use super::Tick;
 
+/// How many slots a group has: as few as fill whole cache lines, whatever the size of a timer.
+const GROUP: usize = 8;
+
+/// How many groups a page has.
+const GROUPS: usize = 32;
+
 /// How many slots a page has.
-const PAGE: usize = 256;
+const PAGE: usize = GROUPS * GROUP;
+
+/// No place has it: for slots with none to come.
+const NO_STAMP: u32 = 0;
 
 /// Names one timer of a [`Timers`](super::Timers), and never another: once a slot has used up
 /// its generations, after four billion timers, it is retired.
@@ -51,13 +60,17 @@ pub(super) struct Timer<V> {
 
 /// Aligned, so that a timer of 32 bytes never lies in two cache lines.
 #[repr(align(64))]
-struct Page<V>([Option<Timer<V>>; PAGE]);
+struct Group<V>([Option<Timer<V>>; GROUP]);
+
+/// Made on the heap group by group: values may be larger than a stack has room for 256 of.
+struct Page<V>(Box<[Group<V>; GROUPS]>);
 
 /// Timers by slot, and the keys that vacant slots are given out under next.
 pub(super) struct Slab<V> {
-    pages: Vec<Box<Page<V>>>,
-    /// By slot, the stamp of the place that is still to come out, if any. A copy, so that
-    /// sweeping the wheel need not fetch the timers: with millions, that is what it would cost.
+    pages: Vec<Page<V>>,
+    /// By slot, the stamp of its timer's live place: a copy, so that sweeping the wheel need not
+    /// fetch the timers, which with millions would be all its cost. [`NO_STAMP`] once canceled;
+    /// once fired it does not matter, for the place is spent.
     stamps: Vec<u32>,
     /// Not a list through the slots: following one waits for memory at every step.
     free: Vec<TimerKey>,
@@ -67,8 +80,29 @@ pub(super) struct Slab<V> {
     stamp: NonZeroU32,
 }
 
-/// No place has it: for slots with none to come.
-const NO_STAMP: u32 = 0;
+impl<V> Page<V> {
+    fn new() -> Self {
+        let groups: Vec<_> = (0..GROUPS)
+            .map(|_| Group([const { None }; GROUP]))
+            .collect();
+        match groups.try_into() {
+            Ok(groups) => Page(groups),
+            Err(_) => unreachable!("there are as many groups as a page has"),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, index: u32) -> &Option<Timer<V>> {
+        let index = index as usize % PAGE;
+        &self.0[index / GROUP].0[index % GROUP]
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, index: u32) -> &mut Option<Timer<V>> {
+        let index = index as usize % PAGE;
+        &mut self.0[index / GROUP].0[index % GROUP]
+    }
+}
 
 impl<V> Slab<V> {
     pub(super) fn new() -> Self {
@@ -98,12 +132,16 @@ impl<V> Slab<V> {
             generation: key.generation.get(),
             value,
         };
-        let index = key.index as usize;
-        self.pages[index / PAGE].0[index % PAGE] = Some(timer);
-        self.stamps[index] = stamp.get();
-        self.len += 1;
         let index = key.index;
+        *self.slot_mut(index) = Some(timer);
+        self.stamps[index as usize] = stamp.get();
+        self.len += 1;
         (key, Mark { index, stamp })
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, index: u32) -> &mut Option<Timer<V>> {
+        self.pages[index as usize / PAGE].slot_mut(index)
     }
 
     /// A key to a slot that was never used.
@@ -111,7 +149,7 @@ impl<V> Slab<V> {
         let used = self.stamps.len();
         let index = u32::try_from(used).expect("no more than 2^32 timers at a time");
         if used.is_multiple_of(PAGE) {
-            self.pages.push(Box::new(Page([const { None }; PAGE])));
+            self.pages.push(Page::new());
         }
         self.stamps.push(NO_STAMP);
         let generation = NonZeroU32::MIN;
@@ -119,9 +157,11 @@ impl<V> Slab<V> {
     }
 
     /// Moves a timer to `when`, before its place: to be placed there under the mark instead.
-    pub(super) fn place_anew(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
+    /// `None` if it is gone.
+    pub(super) fn move_earlier(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
         let stamp = self.next_stamp();
         let timer = self.get_mut(key)?;
+        timer.when = when;
         timer.placed = when;
         timer.stamp = stamp;
         self.stamps[key.index as usize] = stamp.get();
@@ -138,7 +178,7 @@ impl<V> Slab<V> {
     #[inline]
     pub(super) fn get(&self, key: TimerKey) -> Option<&Timer<V>> {
         let page = self.pages.get(key.index as usize / PAGE)?;
-        let timer = page.0[key.index as usize % PAGE].as_ref()?;
+        let timer = page.slot(key.index).as_ref()?;
         (timer.generation == key.generation.get()).then_some(timer)
     }
 
@@ -146,15 +186,14 @@ impl<V> Slab<V> {
     #[inline]
     pub(super) fn get_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
         let page = self.pages.get_mut(key.index as usize / PAGE)?;
-        let timer = page.0[key.index as usize % PAGE].as_mut()?;
+        let timer = page.slot_mut(key.index).as_mut()?;
         (timer.generation == key.generation.get()).then_some(timer)
     }
 
     /// The timer whose live place is marked so.
     #[inline]
     pub(super) fn marked(&mut self, mark: Mark) -> Option<&mut Timer<V>> {
-        let page = &mut self.pages[mark.index as usize / PAGE];
-        let timer = page.0[mark.index as usize % PAGE].as_mut()?;
+        let timer = self.slot_mut(mark.index).as_mut()?;
         (timer.stamp == mark.stamp).then_some(timer)
     }
 
@@ -170,7 +209,7 @@ impl<V> Slab<V> {
         let mut vacant = 0;
         for mark in marks {
             let page = &self.pages[mark.index as usize / PAGE];
-            vacant += usize::from(page.0[mark.index as usize % PAGE].is_none());
+            vacant += usize::from(page.slot(mark.index).is_none());
         }
         std::hint::black_box(vacant);
     }
@@ -186,8 +225,7 @@ impl<V> Slab<V> {
     /// retired if that was the last.
     #[inline]
     pub(super) fn take(&mut self, index: u32) -> Option<V> {
-        let page = &mut self.pages[index as usize / PAGE];
-        let timer = page.0[index as usize % PAGE].take()?;
+        let timer = self.slot_mut(index).take()?;
         self.len -= 1;
         if let Some(generation) = NonZeroU32::new(timer.generation.wrapping_add(1)) {
             self.free.push(TimerKey { index, generation });
@@ -248,7 +286,7 @@ mod tests {
         let mut empty = Slab::<u64>::new();
         for key in keys {
             assert!(empty.get(key).is_none() && empty.get_mut(key).is_none());
-            assert!(empty.cancel(key).is_none() && empty.place_anew(key, Tick::ZERO).is_none());
+            assert!(empty.cancel(key).is_none() && empty.move_earlier(key, Tick::ZERO).is_none());
         }
     }
 }

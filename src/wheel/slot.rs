@@ -51,28 +51,6 @@ impl<K: Copy> Slot<K> {
         self.earliest = self.earliest.min(tick);
     }
 
-    /// Adds what is left of a block, none of it due before `earliest`.
-    pub(super) fn append(
-        &mut self,
-        earliest: Tick,
-        mut block: Vec<Place<K>>,
-        spare: &mut Spare<K>,
-    ) {
-        let room = BLOCK - self.tail.len();
-        if self.tail.is_empty() {
-            std::mem::swap(&mut self.tail, &mut block);
-        } else {
-            self.tail
-                .extend(block.drain(block.len().saturating_sub(room)..));
-        }
-        if block.is_empty() {
-            spare.give(block);
-        } else {
-            self.full.push(std::mem::replace(&mut self.tail, block));
-        }
-        self.earliest = self.earliest.min(earliest);
-    }
-
     #[cold]
     fn start_block(&mut self, spare: &mut Spare<K>) {
         let block = std::mem::replace(&mut self.tail, spare.take());
@@ -90,10 +68,51 @@ impl<K: Copy> Slot<K> {
         &mut self.tail
     }
 
-    /// Takes everything out, block by block.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Vec<Place<K>>> + use<K> {
-        let Slot { tail, full, .. } = std::mem::replace(self, Slot::new());
-        full.into_iter().chain([tail])
+    /// Drops the places that are not to be kept, and says how many. What stays counts as due at
+    /// `elapsed` or later.
+    #[inline]
+    pub(super) fn retain(
+        &mut self,
+        elapsed: Tick,
+        mut keep: impl FnMut(&Place<K>) -> bool,
+        spare: &mut Spare<K>,
+    ) -> usize {
+        let (mut gone, mut earliest) = (0, Tick::MAX);
+        for block in self.full.iter_mut().chain([&mut self.tail]) {
+            let mut kept = 0;
+            // Each is written where the next to be kept belongs, kept or not: a branch here
+            // would be guessed wrong for every other place.
+            for asked in 0..block.len() {
+                let place = block[asked];
+                let keeping = keep(&place);
+                block[kept] = place;
+                kept += usize::from(keeping);
+                earliest = earliest.min(if keeping { place.0 } else { Tick::MAX });
+            }
+            gone += block.len() - kept;
+            block.truncate(kept);
+        }
+        self.earliest = earliest.max(elapsed);
+        self.join(spare);
+        gone
+    }
+
+    /// Makes full blocks again of those that places were dropped from.
+    fn join(&mut self, spare: &mut Spare<K>) {
+        let last = std::mem::take(&mut self.tail);
+        for mut block in std::mem::take(&mut self.full).into_iter().chain([last]) {
+            if self.tail.is_empty() {
+                std::mem::swap(&mut self.tail, &mut block);
+            }
+            let room = BLOCK - self.tail.len();
+            let moving = block.len().min(room);
+            self.tail.extend(block.drain(block.len() - moving..));
+            if block.is_empty() {
+                spare.give(block);
+            } else {
+                self.full.push(std::mem::replace(&mut self.tail, block));
+            }
+        }
     }
 
     /// Once it is empty: keeps a little room, and gives back the rest.
@@ -116,10 +135,10 @@ impl<K: Copy> Spare<K> {
         self.0.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK))
     }
 
-    /// Keeps a block, unless it is a smaller one or there are enough.
-    pub(super) fn give(&mut self, mut block: Vec<Place<K>>) {
+    /// Keeps an empty block, unless it is a smaller one or there are enough.
+    pub(super) fn give(&mut self, block: Vec<Place<K>>) {
+        debug_assert!(block.is_empty());
         if block.capacity() >= BLOCK && self.0.len() < SPARE {
-            block.clear();
             self.0.push(block);
         }
     }
@@ -161,18 +180,33 @@ mod tests {
 
     #[test]
     fn blocks_that_were_thinned_out_are_joined() {
-        let mut spare = Spare::new();
-        for each in [1, 2, 100, 128, 200, BLOCK] {
-            let mut slot = filled(20 * BLOCK, &mut spare);
-            for mut block in slot.take() {
-                block.truncate(each);
-                if !block.is_empty() {
-                    slot.append(Tick::new(7), block, &mut spare);
-                }
-            }
+        for each in [0, 1, 2, 100, 128, 200, BLOCK] {
+            let mut spare = Spare::new();
+            let mut slot = filled(20 * BLOCK + 1, &mut spare);
+            let kept = |key: u64| key as usize % BLOCK < each;
+            let gone = slot.retain(Tick::new(7), |&(_, key)| kept(key), &mut spare);
+            assert_eq!(
+                gone,
+                (0..=20 * BLOCK as u64).filter(|&key| !kept(key)).count()
+            );
             assert!(slot.full.iter().all(|block| block.len() == BLOCK));
-            let places = slot.full.len() * BLOCK + slot.tail.len();
-            assert_eq!((places, slot.earliest), (20 * each, Tick::new(7)));
+            let places = slot.full.iter().flatten().chain(&slot.tail);
+            let mut keys: Vec<_> = places.map(|&(_, key)| key).collect();
+            keys.sort_unstable();
+            assert!(
+                keys.into_iter()
+                    .eq((0..=20 * BLOCK as u64).filter(|&key| kept(key)))
+            );
         }
+    }
+
+    #[test]
+    fn what_is_kept_says_when_it_is_due() {
+        let mut spare = Spare::new();
+        let mut slot = filled(1_000, &mut spare);
+        slot.retain(Tick::new(7), |&(_, key)| key < 500, &mut spare);
+        assert_eq!(slot.earliest, Tick::new(1_000_000 - 499));
+        slot.retain(Tick::new(2_000_000), |_| true, &mut spare);
+        assert_eq!(slot.earliest, Tick::new(2_000_000));
     }
 }

@@ -41,7 +41,7 @@ impl<K: Copy> Wheel<K> {
     ///
     /// # Panics
     ///
-    /// Only if `keep` does; places that it was to be asked about may then be lost.
+    /// Only if `keep` does; places that were kept may then come out twice.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -52,9 +52,10 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
-        for level in 0..self.levels.len() {
-            for slot in self.levels[level].in_use() {
-                self.retain(level, slot, |&(when, key)| keep(when, key));
+        for level in &mut self.levels {
+            for slot in level.in_use() {
+                let keep = |&(when, key): &Place<K>| keep(when, key);
+                self.len -= level.retain(slot, self.elapsed, keep, &mut self.spare);
             }
         }
         self.stale = 0;
@@ -74,7 +75,7 @@ impl<K: Copy> Wheel<K> {
     ///
     /// # Panics
     ///
-    /// Only if `check` does; places that it was to be asked about may then be lost.
+    /// Only if `check` does; live places may then come out twice.
     ///
     /// ```
     /// use netpoller::wheel::{Tick, Verdict, Wheel};
@@ -97,49 +98,23 @@ impl<K: Copy> Wheel<K> {
         loop {
             let front = self.front()?;
             if swept[front.level] >> front.slot & 1 == 1 {
-                return Some(front.tick);
+                return Some(self.earliest);
             }
             swept[front.level] |= 1 << front.slot;
-            let gone = self.retain(front.level, front.slot, |&(when, key)| {
+            let keep = |&(when, key): &Place<K>| {
                 let verdict = check(when, key);
                 if let Verdict::Again(later) = verdict {
                     moved.push((later.max(when), key));
                 }
                 verdict == Verdict::Done
-            });
+            };
+            let level = &mut self.levels[front.level];
+            let gone = level.retain(front.slot, self.elapsed, keep, &mut self.spare);
+            self.len -= gone;
             self.stale = self.stale.saturating_sub(gone - moved.len());
             for (later, key) in moved.drain(..) {
                 self.place(later, key);
             }
         }
-    }
-
-    /// Drops the places of a slot that are not to be kept, and says how many.
-    #[inline]
-    fn retain(
-        &mut self,
-        level: usize,
-        slot: usize,
-        mut keep: impl FnMut(&Place<K>) -> bool,
-    ) -> usize {
-        let mut gone = 0;
-        for mut block in self.levels[level].take(slot) {
-            // Each is written where the next to be kept belongs, kept or not: a branch here
-            // would be guessed wrong for every other place.
-            let (mut kept, mut earliest) = (0, Tick::MAX);
-            for asked in 0..block.len() {
-                let place = block[asked];
-                let keeping = keep(&place);
-                block[kept] = place;
-                kept += usize::from(keeping);
-                earliest = earliest.min(if keeping { place.0 } else { Tick::MAX });
-            }
-            gone += block.len() - kept;
-            block.truncate(kept);
-            let earliest = earliest.max(self.elapsed);
-            self.levels[level].append(slot, earliest, block, &mut self.spare);
-        }
-        self.len -= gone;
-        gone
     }
 }

@@ -174,6 +174,16 @@ fn a_budget_that_is_just_enough_leaves_nothing_to_do() {
 }
 
 #[test]
+fn few_places_cascade_for_nothing() {
+    let mut wheel = wheel_at(0);
+    for key in 0..10 {
+        wheel.place(tick(64u64.pow(key)), 0);
+    }
+    assert!(!wheel.advance(Tick::MAX, 10, |_, _| Verdict::Done));
+    assert!(wheel.is_empty());
+}
+
+#[test]
 fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
     let mut wheel = wheel_at(0);
     for key in 0..16_000 {
@@ -364,6 +374,14 @@ fn the_next_live_place_is_found_behind_stale_and_moved_ones_on_every_level() {
         let rest = due(&mut wheel, live + 1);
         assert_eq!(rest, [live, live]);
     }
+}
+
+#[test]
+fn a_live_place_that_moves_to_no_later_tick_stays() {
+    let mut wheel = wheel_at(0);
+    wheel.place(tick(70), 70);
+    let next = wheel.next_live(|_, _| Verdict::Again(tick(5)));
+    assert_eq!((next, wheel.next()), (Some(tick(70)), Some(tick(70))));
 }
 
 #[test]

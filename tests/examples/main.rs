@@ -7,6 +7,7 @@
 
 mod allocator;
 mod closing;
+mod contents;
 mod datagrams;
 mod dialling;
 mod framing;

@@ -214,7 +214,7 @@ impl<L: Accept> Serve<L> {
             if error.is_closed() {
                 return Ok(());
             }
-            if !is_shortage(&error) {
+            if !may_pass(&error) {
                 return Err(error);
             }
             count(&self.limit.refused);
@@ -231,14 +231,29 @@ impl<L: Accept> Serve<L> {
     }
 }
 
-/// Whether it is want that made an accept fail, so that time helps. A deadline's passing says that
-/// it is temporary, too, but then the user wants to hear of it.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    // Beside Go's: an epoll that takes no more watches.
+/// Beside Go's: an epoll that takes no more watches, and what befell the one connection alone.
+/// Linux hands a network error that a connection has met to whoever accepts it, and asks to try
+/// again (accept(2)); a firewall's word is EPERM.
+const PASSING: [i32; 9] = [
+    libc::ENOSPC,
+    libc::EPROTO,
+    libc::ENOPROTOOPT,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EPERM,
+];
+
+/// Whether an accept failed for want of something, or by one connection's fault, so that the next
+/// may be well. A deadline's passing says that it is temporary, too, but then the user wants to
+/// hear of it.
+pub(crate) fn may_pass(error: &io::Error) -> bool {
     let number = error.op_error().map(|error| error.raw_os_error());
     let number = number.unwrap_or(error.raw_os_error());
-    let no_watches = number == Some(libc::ENOSPC);
-    !error.is_timeout() && (error.is_temporary() || no_watches)
+    let passes = number.is_some_and(|number| PASSING.contains(&number));
+    !error.is_timeout() && (error.is_temporary() || passes)
 }
 
 /// How long the system has been short of something.
