@@ -76,7 +76,7 @@ fn unix_listeners_serve_too() {
     run(async {
         let name = format!("netpoller-serve-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let listener = UnixListener::bind(&path).unwrap();
+        let listener = UnixListener::bind(&path).await.unwrap();
         let accepting = listener.clone();
         let echo = async |stream: UnixStream, _| net::copy(&stream, &stream).await;
         let serving = spawn(async move { accepting.serve(echo).await });

@@ -49,7 +49,7 @@ async fn dialled(listener: &UnixListener, path: impl AsRef<Path>) -> (UnixStream
 fn streams_carry_everything_both_ways_and_end() {
     run(async {
         let place = Place::new();
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         let (client, server) = dialled(&listener, &place).await;
         let echo = spawn(async move {
             let mut sum = 0;
@@ -83,7 +83,7 @@ fn streams_carry_everything_both_ways_and_end() {
 fn addresses_are_stds_and_errors_name_both_ends_after_close() {
     run(async {
         let place = Place::new();
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         let client = UnixStream::connect(&place).await.unwrap();
         let (server, from) = listener.accept().await.unwrap();
         assert!(from.is_unnamed());
@@ -123,8 +123,8 @@ fn dial_and_listen_errors_read_as_gos() {
             format!("dial unix {path}: connect: no such file or directory")
         );
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let listener = UnixListener::bind(&place).unwrap();
-        let error = UnixListener::bind(&place).unwrap_err();
+        let listener = UnixListener::bind(&place).await.unwrap();
+        let error = UnixListener::bind(&place).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen unix {path}: bind: address already in use")
@@ -149,12 +149,12 @@ fn a_path_too_long_or_with_a_zero_byte_is_one_clear_error() {
     run(async {
         let long = format!("/tmp/{}", "x".repeat(200));
         let why = "path too long for a Unix socket";
-        let error = UnixListener::bind(&long).unwrap_err();
+        let error = UnixListener::bind(&long).await.unwrap_err();
         assert_eq!(error.to_string(), format!("listen unix {long}: {why}"));
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let error = UnixStream::connect(&long).await.unwrap_err();
         assert_eq!(error.to_string(), format!("dial unix {long}: {why}"));
-        let error = UnixDatagram::bind(&long).unwrap_err();
+        let error = UnixDatagram::bind(&long).await.unwrap_err();
         assert_eq!(error.to_string(), format!("listen unixgram {long}: {why}"));
         let socket = UnixDatagram::unbound().unwrap();
         let error = socket.send_to(b"x", &long).await.unwrap_err();
@@ -163,10 +163,10 @@ fn a_path_too_long_or_with_a_zero_byte_is_one_clear_error() {
             socket.connect(&long).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
-        let error = UnixListener::bind("/tmp/a\0b").unwrap_err();
+        let error = UnixListener::bind("/tmp/a\0b").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let abstract_name = format!("@{}", "x".repeat(200));
-        assert!(UnixListener::bind(abstract_name).is_err());
+        assert!(UnixListener::bind(abstract_name).await.is_err());
     });
 }
 
@@ -174,7 +174,7 @@ fn a_path_too_long_or_with_a_zero_byte_is_one_clear_error() {
 fn closing_the_listener_removes_its_path_and_ends_accept() {
     run(async {
         let place = Place::new();
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         assert!(place.0.exists());
         let accepting = spawn({
             let listener = listener.clone();
@@ -196,14 +196,14 @@ fn closing_the_listener_removes_its_path_and_ends_accept() {
 fn dropping_the_last_handle_removes_the_path_too_even_after_the_runtime() {
     let place = Place::new();
     run(async {
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         let other = listener.clone();
         drop(listener);
         assert!(place.0.exists());
         drop(other);
         assert!(!place.0.exists());
     });
-    let outlives = run(async { UnixListener::bind(&place).unwrap() });
+    let outlives = run(async { UnixListener::bind(&place).await.unwrap() });
     drop(outlives);
     assert!(!place.0.exists());
 }
@@ -212,7 +212,7 @@ fn dropping_the_last_handle_removes_the_path_too_even_after_the_runtime() {
 fn the_path_stays_where_it_should() {
     run(async {
         let place = Place::new();
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         let std = listener.into_std().unwrap();
         assert!(place.0.exists());
         let listener = UnixListener::from_std(std).unwrap();
@@ -236,7 +236,7 @@ fn accept_has_a_deadline() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     runtime.block_on(async {
         let place = Place::new();
-        let listener = UnixListener::bind(&place).unwrap();
+        let listener = UnixListener::bind(&place).await.unwrap();
         let deadline = time::now() + Duration::from_secs(3);
         listener.set_deadline(Some(deadline)).unwrap();
         let error = listener.accept().await.unwrap_err();
@@ -255,8 +255,8 @@ fn abstract_names_work_and_leave_no_file() {
     use std::os::linux::net::SocketAddrExt;
     run(async {
         let name = format!("@np-abstract-{}", std::process::id());
-        let listener = UnixListener::bind(&name).unwrap();
-        let error = UnixListener::bind(&name).unwrap_err();
+        let listener = UnixListener::bind(&name).await.unwrap();
+        let error = UnixListener::bind(&name).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen unix {name}: bind: address already in use")
@@ -306,8 +306,8 @@ fn a_pair_is_connected_and_has_deadlines_and_no_names() {
 fn datagrams_go_by_path_and_the_sender_is_known_if_it_has_a_name() {
     run(async {
         let (here, there) = (Place::new(), Place::new());
-        let server = UnixDatagram::bind(&here).unwrap();
-        let named = UnixDatagram::bind(&there).unwrap();
+        let server = UnixDatagram::bind(&here).await.unwrap();
+        let named = UnixDatagram::bind(&there).await.unwrap();
         let unnamed = UnixDatagram::unbound().unwrap();
         assert_eq!(named.send_to(b"ping", &here).await.unwrap(), 4);
         let mut buffer = [0; 9];
@@ -376,7 +376,7 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
 
         // Without a connection too: its own messages, once received, make room that it hears of.
         let place = Place::new();
-        let receiver = UnixDatagram::bind(&place).unwrap();
+        let receiver = UnixDatagram::bind(&place).await.unwrap();
         let path = place.0.clone();
         let sender = spawn(async move {
             let socket = UnixDatagram::unbound().unwrap();

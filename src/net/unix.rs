@@ -41,7 +41,7 @@ pub type UnixStream = Stream<Unix>;
 /// # netpoller::Runtime::new()?.block_on(async {
 /// use netpoller::{UnixListener, UnixStream};
 /// let path = std::env::temp_dir().join(format!("netpoller-doc-{}", std::process::id()));
-/// let listener = UnixListener::bind(&path)?;
+/// let listener = UnixListener::bind(&path).await?;
 /// let client = UnixStream::connect(&path).await?;
 /// let (server, _peer) = listener.accept().await?;
 /// client.write_all(b"hello").await?;
@@ -128,7 +128,7 @@ impl Listener<Unix> {
     /// # Panics
     ///
     /// Outside a runtime.
-    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
         let open = || {
             let call = |name| move |error| Cause::system(name, error);

@@ -30,7 +30,7 @@ impl Datagram<Unix> {
     /// # Panics
     ///
     /// Outside a runtime.
-    pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         let path = path.as_ref();
         let open = || {
             let call = |name| move |error| Cause::system(name, error);

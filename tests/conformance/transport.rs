@@ -92,7 +92,7 @@ impl Transport for UnixPath {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("netpoller-{}-{number}", process::id());
-        UnixListener::bind(env::temp_dir().join(name))
+        UnixListener::bind(env::temp_dir().join(name)).await
     }
 
     async fn dial(listener: &UnixListener) -> io::Result<UnixStream> {
