@@ -1,6 +1,7 @@
 //! Go's network poller and a small single-threaded runtime over it, in Rust on mio.
-//! Sockets, deadlines, dialling, errors and closing behave as those of Go's `net` do, as async
-//! functions or, one layer down, on a bare reactor that hands back whatever you parked on it.
+//! Sockets, deadlines, dialling, errors and closing behave as those of Go's `net` do. One writes
+//! async functions; or a protocol of a few callbacks, which a [`Server`] runs as state machines;
+//! or, lowest of all, whatever one likes on a bare reactor that hands back what was parked on it.
 //! It is there to be embedded in a loop of your own, to be run, and to be read.
 //!
 //! ```
@@ -44,7 +45,9 @@
 //! | talk UDP, or to this machine only | [`UdpSocket`]; [`UnixStream`], [`UnixListener`], [`UnixDatagram`] |
 //! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
-//! | serve | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
+//! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
+//! | write to such a connection from elsewhere | [`ConnHandle`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
