@@ -16,7 +16,7 @@ use super::accept::Accepting;
 use super::permits::Permits;
 use super::protocol::Protocol;
 use super::server::Server;
-use super::worker::{Stats, Tally};
+use super::stats::{Stats, Tally};
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.

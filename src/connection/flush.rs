@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 
 use super::conn::{Asked, Conn};
-use super::worker::add;
+use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::sys;

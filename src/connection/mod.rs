@@ -8,10 +8,11 @@
 //! | `protocol.rs` | what one writes: the callbacks |
 //! | `conn.rs` | what the callbacks are given |
 //! | `run.rs` | the machine as the loop runs it |
-//! | `flush.rs` | how what is written goes out |
+//! | `offer.rs` | what came: offered to the protocol, and what it leaves kept |
+//! | `flush.rs`, `passed_on.rs` | how what is written goes out |
 //! | `out_queue.rs`, `limits.rs` | what waits to be written, and how much of it may |
 //! | `handle.rs` | writing from elsewhere |
-//! | `worker.rs`, `permits.rs` | what a thread's connections share; what all threads do |
+//! | `worker.rs`, `permits.rs`, `stats.rs` | what a thread's connections share; what all threads do; what they did |
 //! | `server.rs`, `bound.rs`, `accept.rs` | serving: settings, threads and orders, the accept loop and its end |
 
 mod accept;
@@ -20,12 +21,15 @@ mod conn;
 mod flush;
 mod handle;
 mod limits;
+mod offer;
 mod out_queue;
+mod passed_on;
 mod permits;
 mod protocol;
 mod run;
 mod server;
 mod state;
+mod stats;
 mod worker;
 
 pub use bound::{Bound, ServerHandle};
@@ -34,4 +38,4 @@ pub use handle::ConnHandle;
 pub use limits::Limits;
 pub use protocol::Protocol;
 pub use server::Server;
-pub use worker::{Stats, WorkerStats};
+pub use stats::{Stats, WorkerStats};

@@ -15,7 +15,8 @@ use std::time::Duration;
 use super::conn::{Asked, Conn};
 use super::protocol::Protocol;
 use super::state::{Actions, Event, State};
-use super::worker::{Phase, Worker, add};
+use super::stats::add;
+use super::worker::{Phase, Worker};
 use crate::net::fd::{Failure, Fd};
 use crate::net::{Cause, NetError};
 use crate::reactor::{Direction, Refusal};
@@ -27,9 +28,9 @@ use crate::runtime::machine::{Machine, MachineId};
 const LAST_WRITE: Duration = Duration::from_secs(30);
 
 pub(super) struct Connection<P: Protocol> {
-    protocol: P,
+    pub(super) protocol: P,
     /// Goes last: then the server has one connection less.
-    conn: Conn,
+    pub(super) conn: Conn,
 }
 
 // Nothing in it is ever pinned: it is no future.
@@ -91,7 +92,7 @@ impl<P: Protocol> Connection<P> {
 
     /// So many bytes came: pushes the deadlines.
     #[inline(always)]
-    fn came(&self, got: usize) {
+    pub(super) fn came(&self, got: usize) {
         let conn = &self.conn;
         // Not charged: it parks, or goes on with care and a budget that is as good as whole.
         conn.fd.read_short(got, lent::LENGTH);
@@ -254,119 +255,9 @@ impl<P: Protocol> Connection<P> {
         true
     }
 
-    // ---- reading ----
-
-    fn read(&mut self) {
-        let mut buffer = lent::take();
-        let read = self.conn.fd.receive(&mut buffer[..]);
-        self.take(read, &buffer[..]);
-        lent::give_back(buffer);
-    }
-
-    /// What came of a read.
-    #[cold]
-    #[inline(never)]
-    fn take(&mut self, read: io::Result<usize>, buffer: &[u8]) {
-        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
-            return;
-        }
-        let mut read = Some(read);
-        let attempt = |_: &Fd| read.take().unwrap_or(Ok(0));
-        match self.conn.fd.try_once(Direction::Read, attempt) {
-            Ok(0) => self.ended(),
-            Ok(got) => {
-                context::charge(got);
-                self.came(got);
-                if self.conn.state.on(Event::Bytes).is_none() {
-                    // After its end of file: no system does that.
-                } else if let Some(mut unused) = self.conn.take_unused() {
-                    unused.extend_from_slice(&buffer[..got]);
-                    self.offer(unused);
-                } else {
-                    let used = self.protocol.data(&mut self.conn, &buffer[..got]);
-                    self.go_on_offering(used, &buffer[..got]);
-                }
-            }
-            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(Failure::Refused(_)) => {}
-            Err(failure) => {
-                let error = self.conn.fd.error("read", failure, 0);
-                self.on(Event::Reset, Some(error));
-            }
-        }
-    }
-
-    /// End of file, or once more: after that a read never tells of a reset, and the system must be
-    /// asked.
-    fn ended(&mut self) {
-        self.conn.fd.forget_readiness();
-        if self.conn.state != State::PeerEnded {
-            return self.on(Event::PeerEnded, None);
-        }
-        if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
-            let error = self.conn.fd.error("read", Failure::System(error), 0);
-            self.on(Event::Reset, Some(error));
-        }
-    }
-
-    /// Offers bytes that were kept.
-    fn offer(&mut self, bytes: Vec<u8>) {
-        match self.protocol.data(&mut self.conn, &bytes) {
-            Ok(0) => {
-                // Part of a long frame: nothing to copy.
-                self.conn.send_gathered();
-                self.keep(bytes, false);
-            }
-            used => self.go_on_offering(used, &bytes),
-        }
-    }
-
-    /// The protocol used some: as long as it does, it is offered the rest. All that it writes
-    /// meanwhile goes out in one write.
-    #[cold]
-    #[inline(never)]
-    fn go_on_offering(&mut self, mut used: io::Result<usize>, bytes: &[u8]) {
-        let mut rest = bytes;
-        let fresh = loop {
-            match used {
-                Ok(used) if used <= rest.len() => {
-                    rest = &rest[used..];
-                    if rest.is_empty() || used == 0 {
-                        break false;
-                    }
-                }
-                Ok(used) => {
-                    let text = format!("{used} bytes used of {}", rest.len());
-                    return self.failed(io::Error::new(io::ErrorKind::InvalidInput, text));
-                }
-                Err(error) => return self.failed(error),
-            }
-            if self.conn.asked != Asked::Nothing || self.conn.is_full() {
-                break true;
-            }
-            used = self.protocol.data(&mut self.conn, rest);
-        };
-        self.conn.send_gathered();
-        if !rest.is_empty() {
-            self.keep(rest.to_vec(), fresh);
-        }
-    }
-
-    fn keep(&mut self, unused: Vec<u8>, fresh: bool) {
-        let most = self.conn.worker.limits.most_unused;
-        if unused.len() > most {
-            let text = format!("{} bytes are unused, and {most} may be", unused.len());
-            let error = io::Error::new(io::ErrorKind::QuotaExceeded, text);
-            return self.on(Event::Reset, Some(error));
-        }
-        let extra = self.conn.extra.get_or_insert_default();
-        extra.unused = unused;
-        extra.fresh = fresh;
-    }
-
     // ---- the table's actions ----
 
-    fn on(&mut self, event: Event, why: Option<io::Error>) {
+    pub(super) fn on(&mut self, event: Event, why: Option<io::Error>) {
         let Some((next, actions)) = self.conn.state.on(event) else {
             log::debug!("{event:?} in {:?} of {:?}", self.conn.state, self.conn);
             return;
@@ -456,7 +347,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// The protocol, or a system call, failed: what was written has one more try.
-    fn failed(&mut self, error: io::Error) {
+    pub(super) fn failed(&mut self, error: io::Error) {
         if self.conn.state != State::Closed {
             self.conn.send_gathered();
             let _ = self.conn.flush();

@@ -10,17 +10,18 @@
 //! | Stopped | `stop`, from either | end at once |
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::fmt;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::conn::GATHER;
 use super::limits::Limits;
+use super::passed_on::PassedOn;
 use super::permits::{Permit, Permits};
+use super::stats::{Tally, add};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -55,87 +56,9 @@ pub(super) struct Worker {
     permits: Arc<Permits>,
 }
 
-/// What a worker has done, readable from other threads. One thread writes, so that to count is a
-/// load and a store.
-#[derive(Default)]
-pub(super) struct Tally {
-    pub(super) accepted: AtomicU64,
-    pub(super) live: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) received: AtomicU64,
-    pub(super) sent: AtomicU64,
-    pub(super) heartbeats: AtomicU64,
-    pub(super) idled: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) turns: AtomicU64,
-    pub(super) events: AtomicU64,
-}
-
-#[inline]
-pub(super) fn add(counter: &AtomicU64, more: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(more),
-        Ordering::Relaxed,
-    );
-}
-
 /// A duration in the loop's ticks, rounded up; zero stays zero, for none.
 pub(super) fn ticks(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-/// Bytes that a protocol was offered and writes as they are, as an echo or a relay does: told by
-/// where they lie, and sent from there.
-///
-/// | state | who moves it there | on to |
-/// |---|---|---|
-/// | Shut | `new`, `take` | Offered by `offer` |
-/// | Offered | `offer`, before `data` is called | Noted by `note`; Shut by `shut`, when other bytes are written first |
-/// | Noted | `note` | Shut by `take`, when `data` has returned |
-#[derive(Default)]
-pub(super) struct PassedOn {
-    /// Where the bytes offered begin, zero if it is not Offered; and how many they are.
-    offer: Cell<usize>,
-    length: Cell<usize>,
-    noted: Cell<bool>,
-}
-
-impl PassedOn {
-    #[inline]
-    pub(super) fn offer(&self, bytes: &[u8]) {
-        self.offer.set(bytes.as_ptr().addr());
-        self.length.set(bytes.len());
-    }
-
-    /// Whether the bytes are what is offered, all of it, and the first that are written.
-    #[inline]
-    pub(super) fn note(&self, bytes: &[u8]) -> bool {
-        if bytes.as_ptr().addr() != self.offer.get() || bytes.len() != self.length.get() {
-            return false;
-        }
-        self.offer.set(0);
-        self.noted.set(true);
-        true
-    }
-
-    pub(super) fn shut(&self) {
-        self.offer.set(0);
-    }
-
-    /// Whether the offer, which is over, is to be passed on.
-    #[inline]
-    pub(super) fn take(&self) -> bool {
-        self.offer.set(0);
-        self.noted.replace(false)
-    }
-
-    /// How many bytes are noted.
-    pub(super) fn len(&self) -> usize {
-        match self.noted.get() {
-            true => self.length.get(),
-            false => 0,
-        }
-    }
 }
 
 impl Worker {
@@ -312,96 +235,5 @@ impl Worker {
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.wake_all();
         }
-    }
-}
-
-/// What a server has done, by worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// One for each worker.
-    pub workers: Vec<WorkerStats>,
-}
-
-/// What one thread of a server has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStats {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections alive.
-    pub live: u64,
-    /// Accepts that failed because the system was short of something.
-    pub refused: u64,
-    /// Bytes that came.
-    pub received: u64,
-    /// Bytes that the system took.
-    pub sent: u64,
-    /// Heartbeats.
-    pub heartbeats: u64,
-    /// Connections closed because they were idle.
-    pub idled: u64,
-    /// Connections that ended with another error: reset, a protocol's own, a panic.
-    pub failed: u64,
-    /// Turns of its loop, known once it has ended; none of them where it ran in a runtime of yours.
-    pub turns: u64,
-    /// Events harvested: as `turns`.
-    pub events: u64,
-}
-
-impl Tally {
-    pub(super) fn read(&self) -> WorkerStats {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        WorkerStats {
-            accepted: load(&self.accepted),
-            live: load(&self.live),
-            refused: load(&self.refused),
-            received: load(&self.received),
-            sent: load(&self.sent),
-            heartbeats: load(&self.heartbeats),
-            idled: load(&self.idled),
-            failed: load(&self.failed),
-            turns: load(&self.turns),
-            events: load(&self.events),
-        }
-    }
-}
-
-impl Stats {
-    fn sum(&self, of: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.workers.iter().map(of).sum()
-    }
-
-    /// Connections accepted, by all workers.
-    pub fn accepted(&self) -> u64 {
-        self.sum(|worker| worker.accepted)
-    }
-
-    /// Connections alive.
-    pub fn live(&self) -> u64 {
-        self.sum(|worker| worker.live)
-    }
-
-    /// Bytes that came.
-    pub fn received(&self) -> u64 {
-        self.sum(|worker| worker.received)
-    }
-
-    /// Bytes that the system took.
-    pub fn sent(&self) -> u64 {
-        self.sum(|worker| worker.sent)
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "accepted {}, open {}, received {}, sent {}",
-            self.accepted(),
-            self.live(),
-            self.received(),
-            self.sent()
-        )
     }
 }
