@@ -30,8 +30,8 @@ pub fn run(
     if options.workers > 1 {
         return run_many(&bound, stop);
     }
-    // In a loop of our own, which waits for the stop as well: a thread that does would make every
-    // read and write of this one dearer.
+    // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
+    // with one glibc makes its every call that may block dearer.
     let runtime = Runtime::builder()
         .spin(options.spin.unwrap_or_default())
         .build()?;
