@@ -1,0 +1,80 @@
+//! What timers owe their owner, and when they leave places behind.
+
+use super::*;
+
+#[test]
+fn moving_a_timer_later_leaves_no_place_behind() {
+    let mut timers = Timers::new();
+    let key = timers.insert(Tick::new(5), ());
+    for later in 6..1_000 {
+        assert!(timers.move_to(key, Tick::new(later)));
+        assert_eq!(timers.places(), 1);
+    }
+    assert!(!timers.advance(Tick::new(998), usize::MAX, |()| panic!("early")));
+    assert_eq!(timers.next(), Some(Tick::new(999)));
+    assert!(!timers.advance(Tick::new(999), usize::MAX, |()| ()));
+    assert!(timers.is_empty());
+    assert!(!timers.move_to(key, Tick::new(1_001)));
+}
+
+#[test]
+fn only_a_move_before_the_place_makes_a_new_one() {
+    let mut timers = Timers::new();
+    let key = timers.insert(Tick::new(100), ());
+    for (when, places) in [(100, 1), (90, 2), (95, 2), (90, 2), (100, 2), (89, 3)] {
+        timers.move_to(key, Tick::new(when));
+        assert_eq!(timers.places(), places, "after a move to {when}");
+    }
+}
+
+#[test]
+fn a_place_left_behind_lapses_when_it_comes_out() {
+    let mut timers = Timers::new();
+    let key = timers.insert(Tick::new(10), ());
+    timers.move_to(key, Tick::new(5));
+    timers.move_to(key, Tick::new(100));
+    timers.advance(Tick::new(5), usize::MAX, |()| panic!("early"));
+    assert_eq!((timers.places(), timers.wheel.stale()), (2, 1));
+    timers.advance(Tick::new(10), usize::MAX, |()| panic!("early"));
+    assert_eq!((timers.places(), timers.wheel.stale()), (1, 0));
+}
+
+#[test]
+fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
+    let mut timers = Timers::new();
+    let key = timers.insert(Tick::new(60), ());
+    let mut wakes = 0;
+    for now in 0..600 {
+        timers.move_to(key, Tick::new(now + 60));
+        if timers.next() <= Some(Tick::new(now)) {
+            wakes += 1;
+            timers.advance(Tick::new(now), usize::MAX, |()| panic!("early"));
+        }
+    }
+    assert_eq!(wakes, 9);
+}
+
+#[test]
+fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
+    let mut timers = Timers::new();
+    // A timer leaves a place at 1,000, and four billion places later another timer in its
+    // slot gets the same stamp.
+    let first = timers.insert(Tick::new(1_000), "first");
+    timers.cancel(first);
+    timers.slab.set_stamp(1);
+    let second = timers.insert(Tick::new(2_000), "second");
+    assert_eq!((timers.len(), timers.places()), (1, 2));
+
+    let mut fired = Vec::new();
+    timers.advance(Tick::new(1_999), usize::MAX, |value| fired.push(value));
+    assert_eq!(
+        (fired.len(), timers.when(second)),
+        (0, Some(Tick::new(2_000)))
+    );
+    timers.advance(Tick::new(2_000), usize::MAX, |value| fired.push(value));
+    assert_eq!(fired, ["second"]);
+    assert_eq!(
+        (timers.len(), timers.places(), timers.wheel.stale()),
+        (0, 0, 0)
+    );
+}
