@@ -121,8 +121,8 @@ impl Session {
                 match echoed {
                     Echoed::All => {}
                     Echoed::Some => {
-                        let rest = self.rest.take().unwrap_or_default();
-                        if let Err(error) = self.stream.write_all(&rest).await {
+                        // Boxed, for it is rare: else every idle connection would hold its room.
+                        if let Err(error) = Box::pin(self.write_rest()).await {
                             break Err(error);
                         }
                     }
@@ -133,6 +133,11 @@ impl Session {
                 log::debug!("{error}");
             }
         }
+    }
+
+    async fn write_rest(&self) -> io::Result<()> {
+        let rest = self.rest.take().unwrap_or_default();
+        self.stream.write_all(&rest).await
     }
 
     #[inline]
