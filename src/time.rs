@@ -13,6 +13,8 @@ use crate::runtime::context;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::sleeper::Registration;
 
+const NANOS: u128 = 1_000_000_000;
+
 /// A deadline that never comes within anybody's life, for durations that overflow.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
@@ -209,11 +211,11 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        let now = now();
-        let missed = now.saturating_duration_since(due).as_nanos() / self.period.as_nanos();
-        let ahead = u32::try_from(missed + 1).unwrap_or(u32::MAX);
-        let wait = self.period.checked_mul(ahead).unwrap_or(FAR);
-        self.sleep.reset(after(due, wait));
+        let late = now().saturating_duration_since(due).as_nanos();
+        let period = self.period.as_nanos();
+        let next = late - late % period + period;
+        let next = Duration::new((next / NANOS) as u64, (next % NANOS) as u32);
+        self.sleep.reset(after(due, next));
         due
     }
 

@@ -145,6 +145,34 @@ fn a_virtual_clock_waits_for_blocking_jobs_and_for_whoever_is_runnable() {
 }
 
 #[test]
+fn a_virtual_clock_held_by_a_blocking_job_keeps_a_hosts_limit() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    let (finish, told) = std::sync::mpsc::channel::<()>();
+    let job = runtime.spawn(async move { spawn_blocking(move || told.recv()).await });
+    for _ in 0..3 {
+        runtime.turn(Some(Duration::from_millis(2))).unwrap();
+        assert!(!job.is_finished());
+    }
+    finish.send(()).unwrap();
+    assert!(runtime.block_on(job).unwrap().unwrap().is_ok());
+}
+
+#[test]
+fn an_interval_skips_however_many_ticks_it_missed() {
+    let _watchdog = watchdog();
+    virtual_runtime().block_on(async {
+        let mut interval = time::interval(Duration::from_nanos(1));
+        interval.tick().await;
+        // More of them than 32 bits can count.
+        time::sleep(10 * SECOND).await;
+        interval.tick().await;
+        let before = time::now();
+        assert!(interval.tick().await > before);
+    });
+}
+
+#[test]
 fn a_virtual_clock_lets_bytes_arrive_before_it_jumps() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {

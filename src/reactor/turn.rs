@@ -133,7 +133,7 @@ impl<W, T> Core<W, T> {
             return Ok(Harvest::Complete);
         }
         // Nothing to jump to, or somebody is out on a blocking job: only the world can go on.
-        self.poll(None)
+        self.poll(max_wait)
     }
 
     fn next_live(&self) -> Option<Tick> {
