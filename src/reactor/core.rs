@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
-use super::descriptor::{Direction, NEVER, Placing, Readiness, State};
+use super::descriptor::{NEVER, Placing, State};
 use super::poller::Poller;
 use super::registry::{Registry, Tokened};
 use super::selector::{Token, Traits};
+use super::words::{Direction, Readiness};
 use crate::wheel::{Tick, Wheel};
 use mio::event::Source;
 

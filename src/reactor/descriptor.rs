@@ -1,6 +1,6 @@
 //! One registered source as a pure state machine: no I/O, no clock, no selector.
 //!
-//! May touch: the wheel's [`Tick`] and nothing else. Mirrors `pollDesc` in Go's
+//! May touch: the words for what is said of a source, and the wheel's [`Tick`]. Mirrors `pollDesc` in Go's
 //! `runtime/netpoll.go`, with its `rg`/`wg` as parking places and its `rd`/`wd` as deadlines.
 //!
 //! # The parking place, one for each direction
@@ -30,100 +30,12 @@
 
 use std::cell::Cell;
 
+use super::words::{Direction, Park, Readiness, Refusal};
 use crate::wheel::Tick;
 
-/// Which half of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Data, connections or end of file coming in.
-    Read,
-    /// Room for data going out.
-    Write,
-}
-
-/// What became of an attempt to park.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Park<W> {
-    /// It waits: a turn will hand it back.
-    Parked,
-    /// Readiness had come already: try again. The readiness is used up.
-    Ready(W),
-    /// The direction's deadline has passed.
-    TimedOut(W),
-    /// The descriptor is closed.
-    Closed(W),
-}
-
-/// Why an operation must not be tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// The direction's deadline has passed, and has not been moved since.
-    TimedOut,
-    /// The descriptor is closed.
-    Closed,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Refusal::TimedOut => "i/o timeout",
-            Refusal::Closed => "use of closed network connection",
-        })
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-/// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Readiness(u8);
-
-impl Readiness {
-    /// Nothing.
-    pub const NONE: Readiness = Readiness(0);
-    /// An attempt to read may succeed.
-    pub const READ: Readiness = Readiness(1);
-    /// An attempt to write may succeed.
-    pub const WRITE: Readiness = Readiness(2);
-    /// The peer sent FIN or RST.
-    pub const HUNG_UP: Readiness = Readiness(4);
-    /// Urgent data stands in the stream: a read may stop short of what is there.
-    pub const URGENT: Readiness = Readiness(8);
-
-    /// Whether all of `other` is in this set.
-    pub const fn contains(self, other: Readiness) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether nothing is in this set.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) const fn of(direction: Direction) -> Readiness {
-        match direction {
-            Direction::Read => Readiness::READ,
-            Direction::Write => Readiness::WRITE,
-        }
-    }
-}
-
-impl std::ops::BitOr for Readiness {
-    type Output = Readiness;
-    fn bitor(self, other: Readiness) -> Readiness {
-        Readiness(self.0 | other.0)
-    }
-}
-
-impl std::ops::BitOrAssign for Readiness {
-    fn bitor_assign(&mut self, other: Readiness) {
-        self.0 |= other.0;
-    }
-}
-
 // The low four bits are `Readiness`; the high half is the stamp of the last harvest.
-const HUNG_UP: u32 = Readiness::HUNG_UP.0 as u32;
-const URGENT: u32 = Readiness::URGENT.0 as u32;
+const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
+const URGENT: u32 = Readiness::URGENT.bits();
 const CLOSED: u32 = 1 << 6;
 const GUARDED: u32 = 1 << 7;
 const IDLE_PLACE: u32 = 1 << 8;
@@ -342,7 +254,7 @@ impl<W> State<W> {
 
     /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
     pub(crate) fn assume_ready(&self, readiness: Readiness) {
-        self.raise(u32::from(readiness.0));
+        self.raise(readiness.bits());
     }
 
     /// The selector's word. The reader who waited for it is returned; whoever else did, which is
@@ -351,7 +263,7 @@ impl<W> State<W> {
     pub(crate) fn ready(&self, readiness: Readiness, stamp: u16, out: &mut Vec<W>) -> Option<W> {
         let flags = self.flags.get() & 0xffff;
         let stamp = u32::from(stamp) << STAMP_SHIFT;
-        self.flags.set(flags | stamp | u32::from(readiness.0));
+        self.flags.set(flags | stamp | readiness.bits());
         if flags & OTHERS != 0 {
             self.ready_others(readiness, out);
         }

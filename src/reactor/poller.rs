@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use mio::event::Source;
 
-use super::descriptor::Readiness;
 use super::selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
+use super::words::Readiness;
 
 pub(crate) enum Poller {
     System(MioSelector),

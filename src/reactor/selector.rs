@@ -12,7 +12,7 @@ use std::time::Duration;
 use mio::event::Source;
 
 use super::alarm::Alarm;
-use super::descriptor::Readiness;
+use super::words::Readiness;
 
 /// Names a registered source to the selector: a slot and a generation.
 ///

@@ -5,6 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
+//! | `scheduler/ending.rs` | how machines end |
 //! | `machine.rs` | the slab of machines and their states |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |

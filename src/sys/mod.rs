@@ -67,6 +67,7 @@ pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
 }
 
 /// A descriptor that `owner` keeps open for as long as it lives.
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
 pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
     // closes only when it goes itself.
