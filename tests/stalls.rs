@@ -205,6 +205,14 @@ fn invariant_3_moved_after_it_fired_and_before_its_waiter_ran_is_moved() {
 }
 
 #[test]
+fn invariant_3_now_expires_at_once_though_the_loops_time_is_old() {
+    let bench = bench();
+    thread::sleep(STALL);
+    bench.descriptor.set_deadline(ForRead, Some(Instant::now()));
+    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+}
+
+#[test]
 fn invariant_3_a_deadline_in_the_past_hands_its_waiter_to_the_next_turn_which_does_not_block() {
     let bench = bench();
     bench.descriptor.set_deadline(ForRead, Some(Instant::now()));

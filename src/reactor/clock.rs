@@ -15,6 +15,11 @@ const NANOS_A_TICK: u32 = 1_000_000;
 /// The latest tick a deadline can have: one short of [`Tick::MAX`], which means "none".
 const LATEST: u64 = u64::MAX - 1;
 
+/// How old the loop's time may be, in ticks, for a deadline to be judged by it: a quarter of a second.
+/// "Now", read by somebody whose turn is taking long, lies a little ahead of the loop's time, and
+/// must expire at once all the same.
+const NEAR: u64 = 250;
+
 const DISTANT: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 pub(crate) struct Clock {
@@ -97,7 +102,7 @@ impl Clock {
         now
     }
 
-    /// The tick of a deadline that is not near: what is within a tick of the loop's time, which may
+    /// The tick of a deadline that is not near: what is close to the loop's time, which may
     /// be old, needs a fresh reading to tell whether it has passed.
     #[inline]
     pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
@@ -120,7 +125,7 @@ impl Clock {
     }
 
     fn is_near(&self, tick: Tick) -> bool {
-        tick <= self.tick.get().saturating_add(1)
+        tick <= self.tick.get().saturating_add(NEAR)
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies

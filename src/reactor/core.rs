@@ -224,8 +224,8 @@ impl<W, T> Registered<W, T> {
         }
     }
 
-    /// Within a tick of the loop's time, which may be old: only a fresh reading can tell whether
-    /// it has passed.
+    /// Close to the loop's time, which may be old: only a fresh reading can tell whether it has
+    /// passed.
     #[cold]
     #[inline(never)]
     fn set_near_deadline(&self, direction: Direction, when: Instant) {
