@@ -78,10 +78,11 @@ pub use net::{
     Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Relay, Serve, Source, TcpListener,
     TcpStream, ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream, copy, copy_bidirectional,
 };
-pub use reactor::{Direction, Park, Reactor, Selector, Turn};
+pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
 };
+pub use time::Elapsed;
 
 /// The README's example, as a test.
 #[cfg(doctest)]
