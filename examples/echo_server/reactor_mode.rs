@@ -31,10 +31,8 @@ struct Connection {
 
 /// What a connection comes to when it has been driven.
 enum Next {
-    /// It waits for more to read.
-    Read,
-    /// It waits for room to write.
-    Write,
+    /// It is parked: a turn will name it.
+    Parked,
     /// It could go on, but others have their turn first.
     Again,
     Close,
@@ -43,7 +41,7 @@ enum Next {
 struct Server {
     reactor: Reactor<usize>,
     connections: Slab<Connection>,
-    buffer: Vec<u8>,
+    buffer: Box<[u8; BUFFER]>,
     idle_timeout: Option<Duration>,
     /// Until when a connection that goes on in this turn may be quiet.
     deadline: Option<Instant>,
@@ -56,7 +54,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
     let mut server = Server {
         reactor: Reactor::new()?,
         connections: Slab::new(),
-        buffer: vec![0; BUFFER],
+        buffer: Box::new([0; BUFFER]),
         idle_timeout: options.idle_timeout,
         deadline: None,
         counts: Counts::default(),
@@ -70,19 +68,25 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
     let mut door = Door::open(&server.reactor, listener)?;
 
     let mut ready = Vec::new();
-    loop {
+    'serving: loop {
         server.turn(None, &mut ready)?;
         for id in ready.drain(..) {
-            match id {
-                STOP => {
-                    server.reactor.close(door.descriptor, &mut door.listener)?;
-                    return server.drain();
-                }
-                LISTENER => door.accept(&mut server),
-                id => server.run(id),
+            if id < STOP {
+                server.run(id);
+            } else if id == LISTENER {
+                door.accept(&mut server);
+            } else {
+                break 'serving;
             }
         }
     }
+    let Door {
+        descriptor,
+        mut listener,
+        ..
+    } = door;
+    server.reactor.close(descriptor, &mut listener)?;
+    server.drain()
 }
 
 impl Server {
@@ -117,16 +121,12 @@ impl Server {
     /// Drives a connection, and parks it where it has to wait.
     #[inline(always)]
     fn run(&mut self, id: usize) {
-        let deadline = self.deadline;
         let connection = &mut self.connections[id];
-        let waits = match connection.drive(&mut self.buffer, &mut self.counts.bytes) {
-            Next::Read => connection.park(Direction::Read, deadline, id),
-            Next::Write => connection.park(Direction::Write, deadline, id),
-            Next::Again => false,
-            Next::Close => return self.close(id),
-        };
-        if !waits {
-            self.again.push(id);
+        let next = connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes);
+        match next {
+            Next::Parked => {}
+            Next::Again => self.again.push(id),
+            Next::Close => self.close(id),
         }
     }
 
@@ -174,76 +174,78 @@ impl Server {
 }
 
 impl Connection {
-    /// One read and one write at most.
+    /// One read and one write at most; whatever moves puts the deadline off.
     #[inline(always)]
-    fn drive(&mut self, buffer: &mut [u8], bytes: &mut u64) -> Next {
+    fn drive(
+        &mut self,
+        id: usize,
+        buffer: &mut [u8; BUFFER],
+        deadline: &Option<Instant>,
+        bytes: &mut u64,
+    ) -> Next {
         if !self.rest.is_empty() {
-            return self.write_rest();
-        }
-        if self.descriptor.check(Direction::Read).is_err() {
-            return Next::Close;
+            return self.write_rest(id, *deadline);
         }
         let got = match self.stream.read(buffer) {
             // It has got everything back: closing passes the end of file on.
             Ok(0) => return Next::Close,
             Ok(got) => got,
-            Err(error) => return self.failed(Direction::Read, &error),
+            Err(error) => return self.failed(id, Direction::Read, &error),
         };
         *bytes += got as u64;
         match self.stream.write(&buffer[..got]) {
             Ok(gone) if gone == got => {}
-            Ok(gone) => return self.keep(&buffer[gone..got]),
+            Ok(gone) => return self.keep(id, &buffer[gone..got], *deadline),
             // Full, or broken: writing what is left will wait, or say so.
-            Err(_) => return self.keep(&buffer[..got]),
+            Err(_) => return self.keep(id, &buffer[..got], *deadline),
         }
-        // Less than there was room for: the kernel has no more, and a probe can be saved.
-        if got < buffer.len() && self.descriptor.short_means_drained() {
-            self.descriptor.drained(Direction::Read);
-            return Next::Read;
-        }
-        Next::Again
-    }
-
-    /// False if it need not wait: ready meanwhile; or timed out, which `drive` will find.
-    #[inline(always)]
-    fn park(&self, direction: Direction, deadline: Option<Instant>, id: usize) -> bool {
         if deadline.is_some() {
-            self.descriptor.set_deadline(direction, deadline);
+            self.descriptor.set_deadline(Direction::Read, *deadline);
         }
-        self.descriptor.park(direction, id) == Park::Parked
+        if got == buffer.len() {
+            return Next::Again;
+        }
+        // Less than there was room for: the kernel has no more, as a rule, and a probe is saved.
+        match self.descriptor.park_short(Direction::Read, id) {
+            Park::Parked => Next::Parked,
+            _ => Next::Again,
+        }
     }
 
     #[cold]
-    fn keep(&mut self, rest: &[u8]) -> Next {
+    fn keep(&mut self, id: usize, rest: &[u8], deadline: Option<Instant>) -> Next {
         self.rest.extend_from_slice(rest);
-        self.write_rest()
+        self.descriptor.set_deadline(Direction::Write, deadline);
+        self.write_rest(id, deadline)
     }
 
     #[cold]
-    fn write_rest(&mut self) -> Next {
-        if self.descriptor.check(Direction::Write).is_err() {
-            return Next::Close;
-        }
+    fn write_rest(&mut self, id: usize, deadline: Option<Instant>) -> Next {
         match self.stream.write(&self.rest) {
             Ok(gone) => {
                 self.rest.drain(..gone);
+                self.descriptor.set_deadline(Direction::Write, deadline);
                 if self.rest.is_empty() {
                     self.rest = Vec::new();
+                    self.descriptor.set_deadline(Direction::Write, None);
+                    self.descriptor.set_deadline(Direction::Read, deadline);
                 }
                 Next::Again
             }
-            Err(error) => self.failed(Direction::Write, &error),
+            Err(error) => self.failed(id, Direction::Write, &error),
         }
     }
 
     #[cold]
-    fn failed(&mut self, direction: Direction, error: &io::Error) -> Next {
+    fn failed(&mut self, id: usize, direction: Direction, error: &io::Error) -> Next {
         match error.kind() {
             ErrorKind::WouldBlock => {
                 self.descriptor.drained(direction);
-                match direction {
-                    Direction::Read => Next::Read,
-                    Direction::Write => Next::Write,
+                match self.descriptor.park(direction, id) {
+                    Park::Parked => Next::Parked,
+                    Park::Ready(_) => Next::Again,
+                    // Nothing came in its time.
+                    Park::TimedOut(_) | Park::Closed(_) => Next::Close,
                 }
             }
             ErrorKind::Interrupted => Next::Again,

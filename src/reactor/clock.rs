@@ -26,6 +26,8 @@ pub(crate) struct Clock {
     /// Tick zero.
     base: Instant,
     now: Cell<Instant>,
+    /// The same, from `base`.
+    passed: Cell<Duration>,
     tick: Cell<Tick>,
     /// The same, rounded up: deadlines counted from it are not early.
     ceiling: Cell<Tick>,
@@ -42,6 +44,7 @@ impl Clock {
         let clock = Clock {
             base,
             now: Cell::new(base),
+            passed: Cell::new(Duration::ZERO),
             tick: Cell::new(Tick::ZERO),
             ceiling: Cell::new(Tick::ZERO),
             jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
@@ -88,34 +91,30 @@ impl Clock {
         };
         self.now.set(now);
         let passed = now.saturating_duration_since(self.base);
+        self.passed.set(passed);
         // Only a virtual clock comes so far, and it stops at the latest tick.
         let ticks = passed.as_secs().saturating_mul(TICKS_A_SECOND);
-        let nanos = passed.subsec_nanos();
-        let tick = ticks.saturating_add(u64::from(nanos / NANOS_A_TICK));
-        let more = u64::from(!nanos.is_multiple_of(NANOS_A_TICK));
-        self.tick.set(Tick::new(tick.min(LATEST)));
-        self.ceiling
-            .set(Tick::new(tick.saturating_add(more).min(LATEST)));
+        let (part, rest) = (passed.subsec_millis(), passed.subsec_nanos() % NANOS_A_TICK);
+        let tick = ticks.saturating_add(u64::from(part)).min(LATEST);
+        self.tick.set(Tick::new(tick));
+        let more = u64::from(rest > 0);
+        self.ceiling.set(Tick::new((tick + more).min(LATEST)));
         if self.is_near(self.memo.get().1) {
             self.forget();
         }
         now
     }
 
-    /// The tick of a deadline that is not near: what is close to the loop's time, which may
-    /// be old, needs a fresh reading to tell whether it has passed.
+    /// The tick of a deadline, if it is the one that was asked for last: see `memo`.
     #[inline]
-    pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
+    pub(crate) fn known_tick_of(&self, when: Instant) -> Option<Tick> {
         let (known, tick) = self.memo.get();
-        if known == when {
-            return Some(tick);
-        }
-        self.convert_far(when)
+        (known == when).then_some(tick)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn convert_far(&self, when: Instant) -> Option<Tick> {
+    /// The tick of a deadline that is not near: what is close to the loop's time, which may
+    /// be old, needs a fresh reading to tell whether it has passed.
+    pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
         let tick = self.tick_of(when);
         if self.is_near(tick) {
             return None;
@@ -146,7 +145,7 @@ impl Clock {
     pub(crate) fn until(&self, tick: Tick) -> Duration {
         let (seconds, part) = (tick.get() / TICKS_A_SECOND, tick.get() % TICKS_A_SECOND);
         let ahead = Duration::new(seconds, part as u32 * NANOS_A_TICK);
-        ahead.saturating_sub(self.now.get().saturating_duration_since(self.base))
+        ahead.saturating_sub(self.passed.get())
     }
 
     /// A virtual clock jumps forward; the real one can't be moved.

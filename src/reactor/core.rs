@@ -210,50 +210,58 @@ impl<W, T> Core<W, T> {
 }
 
 impl<W, T> Registered<W, T> {
+    /// Two compares and two stores when it moves later, to where the last one of this turn went.
     #[inline(always)]
     pub(crate) fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
+        let known = when.and_then(|when| self.core.clock.known_tick_of(when));
+        if !known.is_some_and(|tick| self.state.put_off(direction, tick)) {
+            self.set_deadline_with_care(direction, when);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_deadline_with_care(&self, direction: Direction, when: Option<Instant>) {
         let placing = match when {
             None => self.state.set_deadline(direction, NEVER),
             Some(when) => match self.core.clock.far_tick_of(when) {
-                Some(tick) => self.state.set_far_deadline(direction, tick),
+                Some(tick) if self.state.put_off(direction, tick) => return,
+                Some(tick) => self.state.set_deadline(direction, tick),
                 None => return self.set_near_deadline(direction, when),
             },
         };
-        if placing != Placing::Keep {
-            self.place(placing);
-        }
+        self.core.place(self, placing);
     }
 
     /// Close to the loop's time, which may be old: only a fresh reading can tell whether it has
     /// passed.
-    #[cold]
-    #[inline(never)]
     fn set_near_deadline(&self, direction: Direction, when: Instant) {
         if self.state.is_closed() {
             return;
         }
-        if when <= self.core.clock.read() {
+        let placing = if when <= self.core.clock.read() {
             let (parked, placing) = self.state.expire_now(direction);
             self.core.pending.borrow_mut().extend(parked);
-            self.place(placing);
+            placing
         } else {
             let tick = self.core.clock.tick_of(when);
-            self.place(self.state.set_deadline(direction, tick));
-        }
+            self.state.set_deadline(direction, tick)
+        };
+        self.core.place(self, placing);
     }
 
-    /// As [`Registered::set_deadline`], for a tick that lies ahead: two stores when it moves later.
+    /// As [`Registered::set_deadline`], for a tick that lies ahead.
     #[inline]
     pub(crate) fn set_far_deadline(&self, direction: Direction, tick: Tick) {
-        let placing = self.state.set_far_deadline(direction, tick);
-        if placing != Placing::Keep {
-            self.place(placing);
+        if !self.state.put_off(direction, tick) {
+            self.set_far_deadline_with_care(direction, tick);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn place(&self, placing: Placing) {
+    fn set_far_deadline_with_care(&self, direction: Direction, tick: Tick) {
+        let placing = self.state.set_deadline(direction, tick);
         self.core.place(self, placing);
     }
 

@@ -38,6 +38,8 @@ const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
 const URGENT: u32 = Readiness::URGENT.bits();
 const CLOSED: u32 = 1 << 6;
 const GUARDED: u32 = 1 << 7;
+/// With any of these, a short read or write does not prove that there is no more.
+const NOT_PROVED: u32 = HUNG_UP | URGENT | GUARDED;
 const IDLE_PLACE: u32 = 1 << 8;
 /// Somebody may be parked for writing or for a hang-up: set when parking, looked at by `ready`.
 const OTHERS: u32 = 1 << 9;
@@ -57,6 +59,9 @@ const fn expired_bit(direction: Direction) -> u32 {
 /// No deadline: later than every other.
 pub(crate) const NEVER: Tick = Tick::MAX;
 
+/// Where the tick of an idle place is kept.
+const IDLE_TICK: usize = Direction::Write as usize;
+
 /// The place of whoever waits for the peer to go, whether or not anybody reads.
 const HANG_UP: usize = 2;
 
@@ -68,7 +73,7 @@ pub(crate) struct State<W> {
     /// Readers, writers, and who waits for the peer to hang up.
     parked: [Cell<Option<W>>; 3],
     deadline: [Cell<Tick>; 2],
-    /// The earliest place in the wheel that still counts, `NEVER` for none.
+    /// The earliest place in the wheel that still counts, `NEVER` for none or an idle one.
     placed: Cell<Tick>,
     /// Tells that place from those left behind: a deadline may come back to the very same tick.
     number: Cell<u32>,
@@ -174,7 +179,7 @@ impl<W> State<W> {
     /// another reason (end of file to come, or an urgent byte), for no further edge would come.
     #[inline]
     pub(crate) fn short_means_drained(&self) -> bool {
-        self.flags.get() & (HUNG_UP | URGENT | GUARDED) == 0
+        self.flags.get() & NOT_PROVED == 0
     }
 
     #[inline]
@@ -189,6 +194,12 @@ impl<W> State<W> {
             self.lower(ready_bit(direction));
             return Park::Ready(w);
         }
+        self.put(direction, w);
+        Park::Parked
+    }
+
+    #[inline]
+    fn put(&self, direction: Direction, w: W) {
         let place = &self.parked[direction as usize];
         if let Some(first) = place.take() {
             // Put back before the panic, so that the first waiter is not lost to the mistake.
@@ -197,7 +208,29 @@ impl<W> State<W> {
         }
         place.set(Some(w));
         self.note_other(direction);
+    }
+
+    /// As `drained` and `park`, if a short attempt proves anything: one load says that, and that
+    /// nothing speaks against waiting.
+    #[inline]
+    pub(crate) fn park_short(&self, direction: Direction, w: W) -> Park<W> {
+        let flags = self.flags.get();
+        if flags & (NOT_PROVED | CLOSED | expired_bit(direction)) != 0 {
+            return self.park_short_with_care(direction, w);
+        }
+        self.flags.set(flags & !ready_bit(direction));
+        self.put(direction, w);
         Park::Parked
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn park_short_with_care(&self, direction: Direction, w: W) -> Park<W> {
+        match self.check(direction) {
+            Err(Refusal::Closed) => Park::Closed(w),
+            Err(Refusal::TimedOut) => Park::TimedOut(w),
+            Ok(()) => Park::Ready(w),
+        }
     }
 
     /// As `park`, where `check` and `is_ready` have just been asked, and the place is the caller's.
@@ -293,37 +326,34 @@ impl<W> State<W> {
         }
     }
 
-    /// Stores a deadline that has not passed, and says what the wheel must hear of it: nothing at
-    /// all when it moved later.
+    /// Moves a deadline later, which is a store. False if that is not all: the place that is held,
+    /// if any, comes too late for it, or stands for nothing.
     #[inline]
-    pub(crate) fn set_far_deadline(&self, direction: Direction, when: Tick) -> Placing {
-        let flags = self.flags.get();
-        if flags & (CLOSED | IDLE_PLACE) != 0 || when < self.placed.get() {
-            return self.set_deadline(direction, when);
+    pub(crate) fn put_off(&self, direction: Direction, when: Tick) -> bool {
+        // A closed descriptor holds no place.
+        let keeps = when >= self.placed.get();
+        if keeps {
+            self.deadline[direction as usize].set(when);
+            self.lower(expired_bit(direction));
         }
-        self.deadline[direction as usize].set(when);
-        self.flags.set(flags & !expired_bit(direction));
-        Placing::Keep
+        keeps
     }
 
-    /// Stores any deadline that has not passed, [`NEVER`] for none.
-    #[cold]
-    #[inline(never)]
+    /// Stores any deadline that has not passed, [`NEVER`] for none, and says what the wheel must
+    /// hear of it.
     pub(crate) fn set_deadline(&self, direction: Direction, when: Tick) -> Placing {
         if self.is_closed() {
             return Placing::Keep;
         }
+        let idle = self.take_up_place();
         self.deadline[direction as usize].set(when);
         self.lower(expired_bit(direction));
-        let idle = self.flags.get() & IDLE_PLACE != 0;
         if self.next_deadline() == NEVER {
-            if idle || self.placed.get() == NEVER {
-                return Placing::Keep;
-            }
-            self.raise(IDLE_PLACE);
-            return Placing::Idle;
+            return match self.lay_down_place() {
+                true if !idle => Placing::Idle,
+                _ => Placing::Keep,
+            };
         }
-        self.lower(IDLE_PLACE);
         // Not the earlier of both deadlines: one that was spared lies before its place, and waits.
         if when >= self.placed.get() {
             return if idle { Placing::Revive } else { Placing::Keep };
@@ -333,6 +363,27 @@ impl<W> State<W> {
             when,
             left_behind: held && !idle,
         }
+    }
+
+    /// No deadline needs the place that is held: its tick is kept where a deadline was, so that
+    /// whatever is set next finds no place, and thus comes to look. False if none is held.
+    fn lay_down_place(&self) -> bool {
+        let placed = self.placed.replace(NEVER);
+        if placed != NEVER {
+            self.deadline[IDLE_TICK].set(placed);
+            self.raise(IDLE_PLACE);
+        }
+        placed != NEVER
+    }
+
+    /// The place that was held for nothing counts again. False if there is none.
+    fn take_up_place(&self) -> bool {
+        let idle = self.flags.get() & IDLE_PLACE != 0;
+        if idle {
+            self.lower(IDLE_PLACE);
+            self.placed.set(self.deadline[IDLE_TICK].replace(NEVER));
+        }
+        idle
     }
 
     fn next_deadline(&self) -> Tick {
@@ -358,7 +409,8 @@ impl<W> State<W> {
 
     /// Whether the place of this number is the one that counts.
     fn holds(&self, number: u32) -> bool {
-        number == self.number.get() && self.placed.get() != NEVER
+        let held = self.placed.get() != NEVER || self.flags.get() & IDLE_PLACE != 0;
+        held && number == self.number.get()
     }
 
     /// The wheel reached a place; deadlines up to `limit` have passed. A direction that this very
@@ -374,6 +426,7 @@ impl<W> State<W> {
         if !self.holds(number) {
             return Due::Lapsed;
         }
+        let idle = self.take_up_place();
         let fresh = stamp.is_some_and(|stamp| self.flags.get() >> STAMP_SHIFT == u32::from(stamp));
         let mut next = NEVER;
         let mut passed = false;
@@ -397,7 +450,7 @@ impl<W> State<W> {
                 .filter_map(|place| self.unpark(place))
                 .for_each(out);
         }
-        self.replace_place(next)
+        self.replace_place(idle, next)
     }
 
     /// Whether a place still counts, and for when: for a virtual clock, which stops nowhere else.
@@ -405,17 +458,16 @@ impl<W> State<W> {
         if !self.holds(number) {
             return Due::Lapsed;
         }
+        let idle = self.take_up_place();
         match self.next_deadline() {
-            NEVER => self.replace_place(NEVER),
+            NEVER => self.replace_place(idle, NEVER),
             // One that was spared comes up at its place, not before.
-            next => self.replace_place(next.max(self.placed.get())),
+            next => self.replace_place(idle, next.max(self.placed.get())),
         }
     }
 
     /// The held place is coming out of the wheel, and goes back in at `next` if there is one.
-    fn replace_place(&self, next: Tick) -> Due {
-        let idle = self.flags.get() & IDLE_PLACE != 0;
-        self.lower(IDLE_PLACE);
+    fn replace_place(&self, idle: bool, next: Tick) -> Due {
         self.placed.set(next);
         match next {
             NEVER if idle => Due::Lapsed,
@@ -429,19 +481,17 @@ impl<W> State<W> {
         if !self.holds(number) {
             return false;
         }
-        if self.flags.get() & IDLE_PLACE != 0 {
-            self.lower(IDLE_PLACE);
+        let idle = self.take_up_place();
+        if idle {
             self.placed.set(NEVER);
-            return false;
         }
-        true
+        !idle
     }
 
     /// Closes for ever and takes out everybody who waits. Returns whether a place in the wheel is
     /// left behind.
     pub(crate) fn evict(&self, out: &mut impl FnMut(W)) -> bool {
-        let idle = self.flags.get() & IDLE_PLACE != 0;
-        self.lower(IDLE_PLACE);
+        let idle = self.take_up_place();
         self.raise(CLOSED);
         for direction in BOTH {
             self.deadline[direction as usize].set(NEVER);

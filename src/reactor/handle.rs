@@ -79,6 +79,18 @@ impl<W, T> Descriptor<W, T> {
         self.registered.state.drained(direction);
     }
 
+    /// Parks after a read or write of a byte stream that took less than it could: as
+    /// [`drained`](Descriptor::drained) and [`park`](Descriptor::park), if that proves that there is
+    /// no more. Where it does not, it is [`Park::Ready`], and only EAGAIN will tell.
+    ///
+    /// # Panics
+    ///
+    /// As [`park`](Descriptor::park).
+    #[inline]
+    pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
+        self.registered.state.park_short(direction, w)
+    }
+
     /// Whether an operation may be tried.
     ///
     /// # Errors

@@ -227,8 +227,27 @@ fn interest(readiness: Readiness) -> mio::Interest {
     interest
 }
 
+/// The way of nearly every event is two tests: ready for both, and nothing unusual about it.
 #[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
+    let both = event.is_readable() && event.is_writable();
+    if !both || event.is_priority() || event.is_error() {
+        return rarer_readiness(event);
+    }
+    if is_closed(event) {
+        return rarer_readiness(event);
+    }
+    Readiness::BOTH
+}
+
+#[inline]
+fn is_closed(event: &mio::event::Event) -> bool {
+    event.is_read_closed() || event.is_write_closed()
+}
+
+#[cold]
+#[inline(never)]
+fn rarer_readiness(event: &mio::event::Event) -> Readiness {
     let mut readiness = Readiness::NONE;
     if event.is_readable() {
         readiness |= Readiness::READ;
@@ -236,16 +255,6 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     if event.is_writable() {
         readiness |= Readiness::WRITE;
     }
-    if event.is_read_closed() || event.is_error() || event.is_priority() || event.is_write_closed()
-    {
-        readiness |= unusual(event);
-    }
-    readiness
-}
-
-#[cold]
-fn unusual(event: &mio::event::Event) -> Readiness {
-    let mut readiness = Readiness::NONE;
     if event.is_read_closed() {
         readiness |= Readiness::READ | Readiness::HUNG_UP;
     }

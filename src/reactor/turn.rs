@@ -4,13 +4,17 @@
 //! and `netpolldeadlineimpl` in `runtime/netpoll.go`.
 
 use std::io;
+use std::mem;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Turn;
-use super::core::Core;
+use super::core::{Core, Registered};
 use super::descriptor::Due;
 use super::poller::Poller;
+use super::registry::Registry;
 use super::selector::{Event, Harvest};
+use super::words::Readiness;
 use crate::wheel::{Tick, Verdict};
 
 /// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
@@ -163,21 +167,24 @@ impl<W, T> Core<W, T> {
         }
         let registry = self.registry.borrow();
         let stamp = self.stamp.get();
-        let mut count = 0;
-        let mut nobodys = 0;
-        for event in events {
-            count += 1;
-            match registry.get(event.token) {
-                Some(registered) => {
-                    if let Some(w) = registered.state.ready(event.readiness, stamp, out) {
-                        out.push(w);
-                    }
-                }
-                // A break, or an earlier owner of the slot was meant.
-                None => nobodys += 1,
+        let mut strays = 0;
+        // Out of its owner's memory for the time, so that the loop holds its length in a register.
+        let mut handed = mem::take(out);
+        for event in events.clone() {
+            if event.readiness != Readiness::BOTH {
+                strays += usize::from(!unpark_rarer(&registry, event, stamp, &mut handed));
+                continue;
+            }
+            let Some(registered) = registry.get(event.token) else {
+                strays += 1;
+                continue;
+            };
+            if let Some(w) = registered.state.ready(event.readiness, stamp, &mut handed) {
+                handed.push(w);
             }
         }
-        count - nobodys
+        *out = handed;
+        events.count() - strays
     }
 
     // ---- expire ----
@@ -221,6 +228,24 @@ impl<W, T> Core<W, T> {
         self.compact();
         harvest
     }
+}
+
+/// As for most events, for those that are not ready for both. Whether it concerned anybody: a break
+/// does not, and nor does an event that meant an earlier owner of the slot.
+#[cold]
+#[inline(never)]
+fn unpark_rarer<W, T>(
+    registry: &Registry<Rc<Registered<W, T>>>,
+    event: Event,
+    stamp: u16,
+    out: &mut Vec<W>,
+) -> bool {
+    let Some(registered) = registry.get(event.token) else {
+        return false;
+    };
+    let reader = registered.state.ready(event.readiness, stamp, out);
+    out.extend(reader);
+    true
 }
 
 fn trace_ready(event: Event) {

@@ -61,6 +61,9 @@ impl Readiness {
     /// Urgent data stands in the stream: a read may stop short of what is there.
     pub const URGENT: Readiness = Readiness(8);
 
+    /// Room to write and something to read, as a rule.
+    pub(crate) const BOTH: Readiness = Readiness(3);
+
     /// Whether all of `other` is in this set.
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0

@@ -19,6 +19,7 @@ const URGENT_READ: Readiness = Readiness(Readiness::READ.0 | Readiness::URGENT.0
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Step {
     Park(Direction),
+    ParkShort(Direction),
     Unpark(Direction),
     ParkHangUp,
     Drained(Direction),
@@ -49,7 +50,7 @@ fn steps() -> Vec<Step> {
     ];
     for direction in BOTH {
         steps.extend([Step::Park(direction), Step::Drained(direction)]);
-        steps.extend([Step::Unpark(direction)]);
+        steps.extend([Step::ParkShort(direction), Step::Unpark(direction)]);
         steps.extend([None, Some(0), Some(1), Some(3)].map(|at| Step::Deadline(direction, at)));
     }
     steps
@@ -168,6 +169,7 @@ impl Pair {
         let (mut said, mut expected) = (Vec::new(), Vec::new());
         match step {
             Step::Park(direction) => self.park(direction),
+            Step::ParkShort(direction) => self.park_short(direction),
             Step::Unpark(direction) => {
                 said.extend(self.state.unpark(direction));
                 let parked = &mut self.model.sides[direction as usize].parked;
@@ -227,6 +229,24 @@ impl Pair {
         }
     }
 
+    fn park_short(&mut self, direction: Direction) {
+        let side = self.model.sides[direction as usize];
+        let w = direction as usize;
+        let proves_nothing = self.model.hung_up || self.model.urgent;
+        let expected = match self.model.refusal(direction) {
+            Some(Refusal::Closed) => Park::Closed(w),
+            Some(Refusal::TimedOut) => Park::TimedOut(w),
+            None if proves_nothing => Park::Ready(w),
+            None if side.parked => return,
+            None => Park::Parked,
+        };
+        assert_eq!(self.state.park_short(direction, w), expected);
+        if expected == Park::Parked {
+            let side = &mut self.model.sides[direction as usize];
+            (side.ready, side.parked) = (false, true);
+        }
+    }
+
     fn park_hang_up(&mut self) {
         let (park, earlier) = self.state.park_hang_up(HANG_UP);
         let expected = match () {
@@ -279,10 +299,12 @@ impl Pair {
             said.extend(w);
             self.place(placing);
         } else {
-            let placing = self
-                .state
-                .set_deadline(direction, when.map_or(NEVER, Tick::new));
-            self.place(placing);
+            // As the reactor: a store, if that will do.
+            let when = when.map_or(NEVER, Tick::new);
+            if when == NEVER || !self.state.put_off(direction, when) {
+                let placing = self.state.set_deadline(direction, when);
+                self.place(placing);
+            }
         }
         if self.model.closed {
             return;
