@@ -6,17 +6,18 @@
 //!
 //! | state | body | who moves it there | on to |
 //! |---|---|---|---|
-//! | Queued | in the slab | `insert`; `wake` from Idle | Running by `start` |
-//! | Idle | in the slab | `suspend` from Running | Queued by `wake`; Gone by `abort` |
+//! | Queued | in its slot | `insert`; `wake` from Idle | Running by `start` |
+//! | Idle | in its slot | `suspend` from Running | Queued by `wake`; Gone by `abort` |
 //! | Running | out, on the stack | `start` | Idle or Queued by `suspend`; Gone by `finish` |
 //! | Running, queued | out | `wake` while Running | Queued by `suspend` |
-//! | Running, aborted | out | `abort` while Running | Gone by `suspend`, which hands the body back |
+//! | Running, aborted | out | `abort` while Running | Gone by `finish`, after `suspend` has handed the body back |
 //! | Gone | none | `finish`, `abort`, `take_all` | the slot's next owner, under another generation |
 //!
 //! Illegal: starting a machine that runs (the loop is one thread, and refuses to be re-entered).
 //! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::mem;
 use std::num::NonZeroU64;
@@ -24,6 +25,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use super::context;
+use super::shelf::Shelf;
 use crate::sys::WithWaker;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
@@ -40,8 +42,8 @@ impl MachineId {
     const FIRST_GENERATION: u32 = 1;
     const LAST_GENERATION: u32 = (1 << 31) - 1;
 
-    fn new(slot: usize, generation: u32) -> Self {
-        let bits = slot as u64 | u64::from(generation) << 32;
+    fn new(slot: u32, generation: u32) -> Self {
+        let bits = u64::from(slot) | u64::from(generation) << 32;
         MachineId(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
     }
 
@@ -54,8 +56,8 @@ impl MachineId {
     }
 
     #[inline]
-    fn slot(self) -> usize {
-        self.0.get() as u32 as usize
+    fn slot(self) -> u32 {
+        self.0.get() as u32
     }
 
     #[inline]
@@ -96,177 +98,165 @@ where
 
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
-struct Slot {
+/// A machine's place.
+pub(crate) struct Slot {
     /// Out while it runs, and in a free slot.
-    body: Option<Body>,
-    /// Zero in a free slot: no id has that.
-    generation: u32,
-    queued: bool,
-    aborted: bool,
-    joined: bool,
+    body: Cell<Option<Body>>,
+    /// Zero in a free slot: no machine's id has that.
+    generation: Cell<u32>,
+    queued: Cell<bool>,
+    aborted: Cell<bool>,
+    joined: Cell<bool>,
 }
 
-/// All machines of a runtime.
+impl Default for Slot {
+    fn default() -> Self {
+        Slot {
+            body: Cell::new(None),
+            generation: Cell::new(0),
+            queued: Cell::new(false),
+            aborted: Cell::new(false),
+            joined: Cell::new(false),
+        }
+    }
+}
+
+impl Slot {
+    /// Takes a machine out to run it.
+    #[inline]
+    pub(crate) fn start(&self) -> Option<Body> {
+        let body = self.body.take()?;
+        self.queued.set(false);
+        Some(body)
+    }
+
+    /// Puts a machine back that has to wait. If it was aborted while it ran it comes back, to be
+    /// dropped: then `finish` has to follow.
+    #[inline]
+    pub(crate) fn suspend(&self, body: Body) -> Option<Body> {
+        if self.aborted.get() {
+            return Some(body);
+        }
+        // Forgotten, for it is None: to drop it would cost a check.
+        mem::forget(self.body.replace(Some(body)));
+        None
+    }
+}
+
+/// All machines of a runtime. Nothing is borrowed while one runs.
 pub(crate) struct Machines {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    generation: u32,
-}
-
-/// What `suspend` found on putting a machine back.
-pub(crate) enum Suspended {
-    Kept,
-    /// It was aborted while it ran: drop its body once no borrow is held.
-    Aborted {
-        joined: bool,
-        body: Body,
-    },
+    slots: Shelf<Slot>,
+    free: RefCell<Vec<u32>>,
+    generation: Cell<u32>,
 }
 
 impl Machines {
     pub(crate) fn new() -> Self {
-        // Slot zero is the root's, for good: it is never looked up here.
-        let root = Slot {
-            body: None,
-            generation: 0,
-            queued: true,
-            aborted: false,
-            joined: false,
-        };
         Machines {
-            slots: vec![root],
-            free: Vec::new(),
-            generation: MachineId::FIRST_GENERATION,
+            slots: Shelf::new(),
+            free: RefCell::default(),
+            generation: Cell::new(MachineId::FIRST_GENERATION),
         }
     }
 
     /// Machines alive.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - 1 - self.free.len()
+        self.slots.len() - self.free.borrow().len()
     }
 
     /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(&mut self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
-        let generation = self.generation;
-        self.generation = match generation {
+    pub(crate) fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
+        let generation = self.generation.get();
+        self.generation.set(match generation {
             MachineId::LAST_GENERATION => MachineId::FIRST_GENERATION,
             generation => generation + 1,
-        };
-        let free = self.free.pop();
-        let at = free.map_or(self.slots.len(), |slot| slot as usize);
-        let id = MachineId::new(at, generation);
-        let slot = Slot {
-            body: Some(make(id)),
-            generation,
-            queued: true,
-            aborted: false,
-            joined: true,
-        };
-        match free {
-            Some(_) => self.slots[at] = slot,
-            None => self.slots.push(slot),
-        }
+        });
+        let free = self.free.borrow_mut().pop();
+        let number = free.unwrap_or_else(|| self.slots.next());
+        let id = MachineId::new(number, generation);
+        let body = make(id);
+        let slot = self.slots.get(number).expect("it was just made");
+        slot.body.set(Some(body));
+        slot.generation.set(generation);
+        slot.queued.set(true);
+        slot.aborted.set(false);
+        slot.joined.set(true);
         id
     }
 
+    /// The place of a machine that is alive. Of an id that is none, such as the root's or a foreign
+    /// waker's note, it finds none, or a free one.
     #[inline]
-    fn slot(&mut self, id: MachineId) -> Option<&mut Slot> {
-        match self.slots.get_mut(id.slot()) {
-            Some(slot) if slot.generation == id.generation() => Some(slot),
-            _ => None,
-        }
+    pub(crate) fn slot(&self, id: MachineId) -> Option<&Slot> {
+        let slot = self.slots.get(id.slot())?;
+        (slot.generation.get() == id.generation()).then_some(slot)
     }
 
-    fn free(&mut self, id: MachineId) {
-        self.slots[id.slot()].generation = 0;
-        self.free.push(id.slot() as u32);
+    fn free(&self, id: MachineId, slot: &Slot) {
+        slot.generation.set(0);
+        self.free.borrow_mut().push(id.slot());
     }
 
     /// Marks it queued. Whether it was not: then its id goes into the queue.
     #[inline]
-    pub(crate) fn wake(&mut self, id: MachineId) -> bool {
-        match self.slot(id) {
-            Some(slot) => !std::mem::replace(&mut slot.queued, true),
-            None => false,
-        }
+    pub(crate) fn wake(&self, id: MachineId) -> bool {
+        self.slot(id).is_some_and(|slot| !slot.queued.replace(true))
     }
 
-    /// Takes a machine out to run it.
-    #[inline]
-    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
-        let slot = self.slot(id)?;
-        slot.queued = false;
-        slot.body.take()
-    }
-
-    pub(crate) fn is_joined(&mut self, id: MachineId) -> bool {
-        self.slot(id).is_some_and(|slot| slot.joined)
-    }
-
-    /// Puts a machine back that has to wait.
-    #[inline]
-    pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Suspended {
-        // It kept its slot while it ran, so there is no generation to compare.
-        let slot = &mut self.slots[id.slot()];
-        if !slot.aborted {
-            // Forgotten, for it is None: to drop it would cost a check.
-            mem::forget(slot.body.replace(body));
-            return Suspended::Kept;
-        }
-        let joined = self.finish(id);
-        Suspended::Aborted { joined, body }
+    pub(crate) fn is_joined(&self, id: MachineId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.joined.get())
     }
 
     /// A machine that ran is done: frees its slot, and says whether it is joined.
-    pub(crate) fn finish(&mut self, id: MachineId) -> bool {
-        let joined = self.slot(id).is_some_and(|slot| slot.joined);
-        self.free(id);
-        joined
+    pub(crate) fn finish(&self, id: MachineId) -> bool {
+        let Some(slot) = self.slot(id) else {
+            return false;
+        };
+        self.free(id, slot);
+        slot.joined.get()
     }
 
-    /// Takes out a machine for good, to be dropped once no borrow is held. One that runs goes when
-    /// it suspends.
-    pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
+    /// Takes out a machine for good, to be dropped by the caller. One that runs goes when it
+    /// suspends.
+    pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
         let slot = self.slot(id)?;
         let body = slot.body.take();
         match body {
-            Some(_) => self.free(id),
-            None => slot.aborted = true,
+            Some(_) => self.free(id, slot),
+            None => slot.aborted.set(true),
         }
         body
     }
 
     /// Nobody will join it any more.
-    pub(crate) fn detach(&mut self, id: MachineId) {
+    pub(crate) fn detach(&self, id: MachineId) {
         if let Some(slot) = self.slot(id) {
-            slot.joined = false;
+            slot.joined.set(false);
         }
     }
 
-    pub(crate) fn is_alive(&mut self, id: MachineId) -> bool {
+    pub(crate) fn is_alive(&self, id: MachineId) -> bool {
         self.slot(id).is_some()
     }
 
     /// All that are alive.
     pub(crate) fn ids(&self) -> Vec<MachineId> {
-        let slots = self.slots.iter().enumerate();
-        let alive = slots.filter(|(_, slot)| slot.generation != 0);
-        alive
-            .map(|(at, slot)| MachineId::new(at, slot.generation))
-            .collect()
+        let alive = self.slots.iter().filter_map(|(number, slot)| {
+            let generation = slot.generation.get();
+            (generation != 0).then(|| MachineId::new(number, generation))
+        });
+        alive.collect()
     }
 
     /// Takes out all machines, at shutdown.
-    pub(crate) fn take_all(&mut self) -> Vec<(MachineId, Option<Body>)> {
-        let mut all = Vec::with_capacity(self.len());
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.generation != 0 {
-                let generation = std::mem::take(&mut slot.generation);
-                all.push((MachineId::new(at, generation), slot.body.take()));
-                self.free.push(at as u32);
-            }
-        }
-        all
+    pub(crate) fn take_all(&self) -> Vec<(MachineId, Option<Body>)> {
+        let ids = self.ids();
+        let all = ids.into_iter().filter_map(|id| {
+            let slot = self.slot(id)?;
+            self.free(id, slot);
+            Some((id, slot.body.take()))
+        });
+        all.collect()
     }
 }
 

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
 //! | `scheduler/ending.rs` | how machines end |
-//! | `machine.rs` | the slab of machines and their states |
+//! | `machine.rs` | the machines and their states |
+//! | `shelf.rs` | where they lie |
 //! | `context.rs` | what runs on this thread now |
 //! | `waker.rs` | waking, from here and from other threads |
 //! | `sleeper.rs` | a timer that a future holds |
@@ -24,6 +25,7 @@ pub(crate) mod machine;
 mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
+mod shelf;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
 mod waker;

@@ -61,6 +61,13 @@ impl Parked {
         Token(token_bits as usize).slot()
     }
 
+    /// The machine, if it is one. Of a note for a foreign waker this makes the id of none, for the
+    /// generation of a machine has no top bit.
+    #[inline]
+    pub(crate) fn as_machine(self) -> MachineId {
+        MachineId::from_bits(self.0)
+    }
+
     #[inline]
     pub(crate) fn who(self) -> Who {
         let bits = self.0.get();

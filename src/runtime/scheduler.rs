@@ -30,7 +30,7 @@ use std::time::Duration;
 use super::context::{self, Entered};
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
-use super::machine::{Body, Machine, MachineId, Machines, Output, Suspended};
+use super::machine::{Body, Machine, MachineId, Machines, Output};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote, wake_quietly};
@@ -51,7 +51,7 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Resource>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) timers: RefCell<Timers<Sleeper>>,
-    machines: RefCell<Machines>,
+    machines: Machines,
     pub(crate) joins: RefCell<Joins>,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<Parked>>,
@@ -159,7 +159,7 @@ impl Scheduler {
             reactor,
             remote,
             timers: RefCell::new(Timers::new()),
-            machines: RefCell::new(Machines::new()),
+            machines: Machines::new(),
             joins: RefCell::new(HashMap::new()),
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
@@ -184,7 +184,7 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if id == MachineId::ROOT {
             self.wake_root();
-        } else if self.machines.borrow_mut().wake(id) {
+        } else if self.machines.wake(id) {
             self.woken.borrow_mut().push(Parked::machine(id));
         }
     }
@@ -198,7 +198,7 @@ impl Scheduler {
             let waker = MachineWaker::waker(id, &self.remote);
             Box::pin(WithWaker::new(waker, future))
         };
-        let id = self.machines.borrow_mut().insert(make);
+        let id = self.machines.insert(make);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
@@ -207,10 +207,7 @@ impl Scheduler {
 
     /// Takes in a machine that is no future. Nobody joins it.
     pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
-        let id = self
-            .machines
-            .borrow_mut()
-            .insert(|_| -> Body { Pin::from(machine) });
+        let id = self.machines.insert(|_| -> Body { Pin::from(machine) });
         self.detach(id);
         self.woken.borrow_mut().push(Parked::machine(id));
         add(&self.counters.spawned, 1);
@@ -220,7 +217,7 @@ impl Scheduler {
     /// Runs everybody once: for news that concern machines of which nobody keeps a list. To a
     /// task it is a spurious wake.
     pub(crate) fn wake_all(&self) {
-        let all = self.machines.borrow().ids();
+        let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
     }
 
@@ -337,15 +334,10 @@ impl Scheduler {
     fn run_batch(&self, batch: &mut Batch, turn: &mut Turn) {
         let end = batch.ids.len().min(batch.done + BATCH);
         turn.machines = end - batch.done;
-        while batch.done < end {
-            let parked = batch.ids[batch.done];
-            // Counted first: if a panic should get past us, it is not run again.
-            batch.done += 1;
-            match parked.who() {
-                Who::Machine(id) => self.run(id),
-                Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
-            }
+        for &parked in &batch.ids[batch.done..end] {
+            self.run(parked);
         }
+        batch.done = end;
         context::end();
         if batch.done == batch.ids.len() {
             batch.ids.clear();
@@ -356,26 +348,44 @@ impl Scheduler {
     }
 
     #[inline]
-    fn run(&self, id: MachineId) {
-        if id == MachineId::ROOT {
-            return self.wake_root();
-        }
-        let Some(mut body) = self.machines.borrow_mut().start(id) else {
-            return;
+    fn run(&self, parked: Parked) {
+        let id = parked.as_machine();
+        let started = self.machines.slot(id).map(|slot| (slot, slot.start()));
+        let Some((slot, Some(mut body))) = started else {
+            return self.run_none(parked);
         };
         let run = || body.as_mut().run(id);
         let ran = panic::catch_unwind(AssertUnwindSafe(run));
         if let Ok(Poll::Pending) = ran {
-            let suspended = self.machines.borrow_mut().suspend(id, body);
-            if let Suspended::Aborted { joined, body } = suspended {
-                context::end();
-                drop_quietly(body);
-                self.end(id, joined, Err(JoinError::aborted()));
+            if let Some(body) = slot.suspend(body) {
+                self.run_aborted(id, body);
             }
-            return;
+        } else {
+            context::end();
+            self.finish(id, body, ran.err());
         }
+    }
+
+    /// What came up is no machine: the root, a waker that is kept beside a descriptor, or nobody
+    /// any more.
+    #[cold]
+    #[inline(never)]
+    fn run_none(&self, parked: Parked) {
+        match parked.who() {
+            Who::Machine(MachineId::ROOT) => self.wake_root(),
+            Who::Machine(_) => {}
+            Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
+        }
+    }
+
+    /// It was aborted while it ran.
+    #[cold]
+    #[inline(never)]
+    fn run_aborted(&self, id: MachineId, body: Body) {
         context::end();
-        self.finish(id, body, ran.err());
+        drop_quietly(body);
+        let joined = self.machines.finish(id);
+        self.end(id, joined, Err(JoinError::aborted()));
     }
 
     #[cold]

@@ -16,7 +16,7 @@ use crate::wheel::{Tick, Timers};
 impl Scheduler {
     /// A task returned: kept if somebody joins it, else dropped, while it still counts as running.
     pub(crate) fn returned<T: 'static>(&self, id: MachineId, returned: T) {
-        if self.machines.borrow_mut().is_joined(id) {
+        if self.machines.is_joined(id) {
             self.output.set(Some(Box::new(returned)));
         }
     }
@@ -26,7 +26,7 @@ impl Scheduler {
         log::trace!("done {id:?}");
         let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
-        let joined = self.machines.borrow_mut().finish(id);
+        let joined = self.machines.finish(id);
         match (panicked, output) {
             (Some(payload), output) => {
                 drop_quietly(output);
@@ -67,7 +67,7 @@ impl Scheduler {
     // ---- aborting and shutting down ----
 
     pub(crate) fn abort(&self, id: MachineId) {
-        let aborted = self.machines.borrow_mut().abort(id);
+        let aborted = self.machines.abort(id);
         if let Some(body) = aborted {
             drop_quietly(body);
             self.end(id, true, Err(JoinError::aborted()));
@@ -75,20 +75,17 @@ impl Scheduler {
     }
 
     pub(crate) fn detach(&self, id: MachineId) {
-        self.machines.borrow_mut().detach(id);
+        self.machines.detach(id);
         let gone = self.joins.borrow_mut().remove(&id);
         drop(gone);
     }
 
     pub(crate) fn is_alive(&self, id: MachineId) -> bool {
-        self.machines.borrow_mut().is_alive(id)
+        self.machines.is_alive(id)
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.machines
-            .borrow()
-            .len()
-            .saturating_sub(self.connections.get())
+        self.machines.len().saturating_sub(self.connections.get())
     }
 
     /// Drops all machines, one after the other, as dropping one may spawn or close anything; then
@@ -96,7 +93,7 @@ impl Scheduler {
     pub(crate) fn shut_down(self: &Rc<Self>) {
         self.remote.close().into_iter().for_each(drop_for_good);
         loop {
-            let all = self.machines.borrow_mut().take_all();
+            let all = self.machines.take_all();
             if all.is_empty() {
                 break;
             }
