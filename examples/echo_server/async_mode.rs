@@ -114,19 +114,15 @@ impl Session {
                 if let Err(error) = self.push_deadline() {
                     break Err(error);
                 }
-                let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
-                    Ok(echoed) => echoed,
+                match self.stream.read_with(|bytes| self.echo(bytes)).await {
+                    Ok(Echoed::All) => continue,
+                    Ok(Echoed::Some) => {}
+                    Ok(Echoed::End) => break Ok(()),
                     Err(error) => break Err(error),
-                };
-                match echoed {
-                    Echoed::All => {}
-                    Echoed::Some => {
-                        // Boxed, for it is rare: else every idle connection would hold its room.
-                        if let Err(error) = Box::pin(self.write_rest()).await {
-                            break Err(error);
-                        }
-                    }
-                    Echoed::End => break Ok(()),
+                }
+                // Boxed, for it is rare: else every idle connection would hold its room.
+                if let Err(error) = Box::pin(self.write_rest()).await {
+                    break Err(error);
                 }
             };
             if let Err(error) = ended {

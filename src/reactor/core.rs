@@ -213,10 +213,16 @@ impl<W, T> Registered<W, T> {
     /// Two compares and two stores when it moves later, to where the last one of this turn went.
     #[inline(always)]
     pub(crate) fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
-        let known = when.and_then(|when| self.core.clock.known_tick_of(when));
-        if !known.is_some_and(|tick| self.state.put_off(direction, tick)) {
+        if !self.put_off_deadline(direction, when) {
             self.set_deadline_with_care(direction, when);
         }
+    }
+
+    /// The short way of [`Registered::set_deadline`]. False if it does not lead there.
+    #[inline(always)]
+    pub(crate) fn put_off_deadline(&self, direction: Direction, when: Option<Instant>) -> bool {
+        let known = when.and_then(|when| self.core.clock.known_tick_of(when));
+        known.is_some_and(|tick| self.state.put_off(direction, tick))
     }
 
     #[cold]

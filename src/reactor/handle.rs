@@ -10,6 +10,7 @@ use std::time::Instant;
 use mio::event::Source;
 
 use super::core::Registered;
+use super::descriptor::State;
 use super::selector::Token;
 use super::words::{Direction, Park, Readiness, Refusal};
 
@@ -200,6 +201,12 @@ impl<W, T> Descriptor<W, T> {
         self.registered.state.unpark_hang_up()
     }
 
+    /// The state machine and what is carried, looked up once for whoever needs both.
+    #[inline]
+    pub(crate) fn parts(&self) -> (&State<W>, &T) {
+        (&self.registered.state, &self.registered.carried)
+    }
+
     /// What this descriptor carries.
     #[inline]
     pub(crate) fn carried(&self) -> &T {
@@ -220,6 +227,13 @@ impl<W, T> Descriptor<W, T> {
     pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
         let when = self.registered.core.clock.tick_after(ticks);
         self.registered.set_far_deadline(direction, when);
+    }
+
+    /// The short way of [`set_deadline`](Descriptor::set_deadline). False if it does not lead there,
+    /// as when the descriptor is closed.
+    #[inline(always)]
+    pub(crate) fn put_off_deadline(&self, direction: Direction, when: Option<Instant>) -> bool {
+        self.registered.put_off_deadline(direction, when)
     }
 
     /// Whether this descriptor belongs to `core`: by identity.

@@ -186,12 +186,6 @@ pub(crate) fn own(home: *const (), waker: &Waker) -> Option<Parked> {
     })
 }
 
-/// Whether nobody reads the trace of the runtime that is in a turn.
-#[inline]
-pub(crate) fn is_untraced() -> bool {
-    RUNNING.with(|running| !running.untraced_home.get().is_null())
-}
-
 /// As [`own`], and `None` too while the trace is read.
 #[inline]
 pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
@@ -205,9 +199,8 @@ pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     RUNNING.with(|running| {
-        running
-            .budget
-            .set(running.budget.get() - OPERATION - bytes as i64);
+        let spent = OPERATION + bytes as i64;
+        running.budget.set(running.budget.get() - spent);
     });
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Hold {
     Free,
     Queued(u32),
     Held,
+    /// Held, and parked by the short way, of which the trace tells nothing.
+    Parked,
 }
 
 /// What stays out of the common case: it is made when first needed.
@@ -160,6 +162,10 @@ impl Resource {
     pub(crate) fn acquire(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
         match hold {
             Hold::Held => true,
+            Hold::Parked => {
+                *hold = Hold::Held;
+                true
+            }
             Hold::Free if self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0 => {
                 self.locks.set(self.locks.get() | held_bit(direction));
                 *hold = Hold::Held;
@@ -234,7 +240,10 @@ impl Resource {
     /// Gives the direction back, to whoever queued first.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, hold: &mut Hold) {
-        debug_assert_eq!(*hold, Hold::Held, "released a lock that was not held");
+        debug_assert!(
+            matches!(hold, Hold::Held | Hold::Parked),
+            "not held: {hold:?}"
+        );
         *hold = Hold::Free;
         if self.locks.get() & (queued_bit(direction) | poller_bit(direction)) == 0 {
             self.locks.set(self.locks.get() & !held_bit(direction));

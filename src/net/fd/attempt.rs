@@ -7,6 +7,7 @@ use std::io;
 use super::{Failure, Fd};
 use crate::reactor::Direction;
 use crate::runtime::context;
+use crate::runtime::resource::Hold;
 use crate::sys::ErrorNumber;
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
@@ -27,6 +28,23 @@ impl Fd {
         if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
             self.link.drained(direction);
         }
+    }
+
+    /// As [`Fd::moved`], at the end of an operation, which gives the direction back.
+    #[inline]
+    pub(crate) fn moved_and_done(
+        &self,
+        direction: Direction,
+        bytes: usize,
+        asked: usize,
+        hold: &mut Hold,
+    ) {
+        context::charge(bytes);
+        let (state, resource) = self.link.parts();
+        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && state.short_means_drained() {
+            state.drained(direction);
+        }
+        resource.release(direction, hold);
     }
 
     /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.

@@ -142,10 +142,10 @@ impl Fd {
         }
     }
 
-    /// Whether an operation that holds the direction may try at once.
+    /// Whether an operation that has parked at once may try at once.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::may_go_on() && context::is_untraced()
+        self.link.may_try(direction) && context::may_go_on()
     }
 
     /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
@@ -247,7 +247,7 @@ impl Fd {
         match hold {
             Hold::Free => {}
             Hold::Queued(_) => resource.forget(direction, hold),
-            Hold::Held => {
+            Hold::Held | Hold::Parked => {
                 self.link.unpark(direction);
                 drop(resource.take_wakers(Place::from(direction)));
                 resource.release(direction, hold);
@@ -259,6 +259,20 @@ impl Fd {
 
     #[inline(always)]
     pub(crate) fn set_deadline(
+        &self,
+        direction: Direction,
+        when: Option<Instant>,
+    ) -> io::Result<()> {
+        // Of a closed one nothing is put off.
+        if self.link.put_off_deadline(direction, when) {
+            return Ok(());
+        }
+        self.set_deadline_with_care(direction, when)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_deadline_with_care(
         &self,
         direction: Direction,
         when: Option<Instant>,

@@ -44,7 +44,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             let mut met = None;
             match this.hold {
                 // Woken, and there is something.
-                Hold::Held if this.fd.may_try(Direction::Read) => {
+                Hold::Parked if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
                     match this.fd.resource().handle.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
@@ -54,7 +54,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 }
                 // Come round again, and there is nothing yet.
                 Hold::Free if this.fd.park_at_once(Direction::Read, cx.waker()) => {
-                    this.hold = Hold::Held;
+                    this.hold = Hold::Parked;
                     return Poll::Pending;
                 }
                 _ => {}
@@ -65,8 +65,8 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 Poll::Pending => return Poll::Pending,
             }
         };
-        this.fd.moved(Direction::Read, got, lent::LENGTH);
-        this.fd.resource().release(Direction::Read, &mut this.hold);
+        let fd = this.fd;
+        fd.moved_and_done(Direction::Read, got, lent::LENGTH, &mut this.hold);
         let f = this.f.take();
         let f = f.expect("an operation that is done is not polled");
         let result = f(&buffer[..got]);
