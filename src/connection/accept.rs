@@ -51,13 +51,12 @@ where
     pub(super) async fn serve(self, listener: std::net::TcpListener) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let settings = &self.server.settings;
-        let (idle, heartbeat) = (settings.idle, settings.heartbeat);
         let mut limits = settings.limits;
         if limits.most_queued_in_all < usize::MAX {
             limits.most_queued_in_all /= settings.workers;
         }
         let (tally, permits) = (self.tally.clone(), self.permits.clone());
-        let make = |scheduler: &_| Worker::new(scheduler, idle, heartbeat, limits, tally, permits);
+        let make = |scheduler: &_| Worker::new(scheduler, settings, limits, tally, permits);
         let worker = Rc::new(context::with("a server", make));
 
         let mut order = Order::Serve;

@@ -11,6 +11,7 @@
 //! | `offer.rs` | what came: offered to the protocol, and what it leaves kept |
 //! | `flush.rs`, `passed_on.rs` | how what is written goes out |
 //! | `out_queue.rs`, `limits.rs` | what waits to be written, and how much of it may |
+//! | `watch.rs`, `progress.rs` | whether a peer is fast enough: when one looks, and the judgement, which is pure |
 //! | `handle.rs` | writing from elsewhere |
 //! | `worker.rs`, `permits.rs`, `stats.rs` | what a thread's connections share; what all threads do; what they did |
 //! | `server.rs`, `bound.rs`, `accept.rs` | serving: settings, threads and orders, the accept loop and its end |
@@ -25,11 +26,13 @@ mod offer;
 mod out_queue;
 mod passed_on;
 mod permits;
+mod progress;
 mod protocol;
 mod run;
 mod server;
 mod state;
 mod stats;
+mod watch;
 mod worker;
 
 pub use bound::{Bound, ServerHandle};

@@ -145,6 +145,7 @@ impl<P: Protocol> Connection<P> {
                 self.on(Event::Reset, Some(why));
             }
             Some(event) => self.on(event, None),
+            None if self.conn.tries_before_look() => self.try_both(),
             None => return self.move_bytes(),
         }
         Round::Again
@@ -220,7 +221,7 @@ impl<P: Protocol> Connection<P> {
             return Round::Wait;
         }
         if self.conn.state.reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
-            let unused = self.conn.take_unused().unwrap_or_default();
+            let unused = self.conn.take_unused(0).unwrap_or_default();
             self.offer(unused);
             return Round::Again;
         }
@@ -230,6 +231,17 @@ impl<P: Protocol> Connection<P> {
             return Round::Again;
         }
         Round::Wait
+    }
+
+    /// As [`Connection::move_bytes`], whatever is said to be ready.
+    #[cold]
+    fn try_both(&mut self) {
+        if self.conn.queued() > 0 {
+            self.on(Event::CanWrite, None);
+        }
+        if self.conn.state.reads() && !self.conn.is_full() {
+            self.read();
+        }
     }
 
     /// Parks wherever it may be woken from. False if there is something to do at once.
@@ -252,6 +264,13 @@ impl<P: Protocol> Connection<P> {
             conn.fd.forget_readiness();
             return false;
         }
+        if conn.extra.is_some()
+            && conn.worker.rates.any()
+            && let Some(why) = self.conn.judge_peer(id)
+        {
+            self.on(Event::TooSlow, Some(why));
+            return false;
+        }
         true
     }
 
@@ -268,6 +287,8 @@ impl<P: Protocol> Connection<P> {
             add(&self.conn.worker.tally.idled, 1);
             let timeout = Failure::Refused(Refusal::TimedOut);
             why = Some(self.conn.fd.error("read", timeout, 0));
+        } else if event == Event::TooSlow {
+            add(&self.conn.worker.tally.slow, 1);
         } else if event == Event::AbortAsked && self.conn.worker.phase.get() == Phase::Stopped {
             why = Some(io::Error::new(
                 io::ErrorKind::ConnectionAborted,

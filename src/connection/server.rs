@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use super::bound::Bound;
 use super::limits::Limits;
+use super::progress::Rate;
 use super::protocol::Protocol;
+use super::watch::Rates;
+use super::worker::ticks;
 use crate::heartbeat::Heartbeat;
 use crate::net::{ListenConfig, TcpListener, ToAddr};
 use crate::runtime::{Runtime, context};
@@ -37,6 +40,7 @@ impl<F> Clone for Server<F> {
 pub(super) struct Settings {
     pub(super) idle: Duration,
     pub(super) heartbeat: Duration,
+    pub(super) rates: Rates,
     pub(super) grace: Duration,
     pub(super) most: usize,
     pub(super) workers: usize,
@@ -58,6 +62,7 @@ where
             settings: Settings {
                 idle: Duration::ZERO,
                 heartbeat: Duration::ZERO,
+                rates: Rates::default(),
                 grace: Duration::from_millis(100),
                 most: usize::MAX,
                 workers: 1,
@@ -88,6 +93,67 @@ where
             Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
             interval => interval,
         };
+        self
+    }
+
+    /// Drops a peer that, once it has begun a message, sends fewer than `bytes` a second over a
+    /// `window`: one that sends a byte now and then, so that it is never idle. Nothing is asked by
+    /// default; zero asks for nothing.
+    ///
+    /// A message has begun while [`Protocol::data`] leaves bytes unused; between messages, and for
+    /// a protocol that uses all bytes as they come, only the [idle
+    /// timeout](Server::idle_timeout) holds. Time counts only while the peer may send and the loop
+    /// is attentive: not while [reading has stopped](crate::Limits::high_water), nor an eighth of a
+    /// window in which the loop was held up. The connection ends with a RST, and
+    /// [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
+    /// a [timeout](crate::NetError::is_timeout).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+    ///
+    /// struct Lines;
+    /// impl Protocol for Lines {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1))
+    ///     }
+    ///     fn closed(&mut self, why: io::Result<()>) {
+    ///         let text = why.unwrap_err().to_string();
+    ///         assert!(text.ends_with("minimum rate not met: 9 bytes in 10 s, 1000 asked"), "{text}");
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// let server = Server::new(|_peer| Lines).minimum_read_rate(100, Duration::from_secs(10));
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// let serving = bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let loris = TcpStream::connect(bound.local_addr()).await?;
+    ///     while loris.write_all(b"x").await.is_ok() {
+    ///         time::sleep(Duration::from_secs(1)).await;
+    ///     }
+    ///     bound.handle().stop();
+    ///     assert_eq!(serving.await.unwrap()?.workers[0].slow, 1);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn minimum_read_rate(mut self, bytes: u64, window: Duration) -> Self {
+        self.settings.rates.read = Rate::new(bytes, ticks(window));
+        self
+    }
+
+    /// Drops a peer that takes fewer than `bytes` a second over a `window` while more waits for
+    /// it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
+    ///
+    /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
+    /// 64 KiB and more, as the peer reads: let the window be long enough for some.
+    #[must_use]
+    pub fn minimum_write_rate(mut self, bytes: u64, window: Duration) -> Self {
+        self.settings.rates.write = Rate::new(bytes, ticks(window));
         self
     }
 

@@ -21,7 +21,9 @@ use super::conn::GATHER;
 use super::limits::Limits;
 use super::passed_on::PassedOn;
 use super::permits::{Permit, Permits};
+use super::server::Settings;
 use super::stats::{Tally, add};
+use super::watch::Rates;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -44,6 +46,7 @@ pub(super) struct Worker {
     pub(super) idle_ticks: Cell<u64>,
     pub(super) heartbeat_ticks: Cell<u64>,
     pub(super) limits: Limits,
+    pub(super) rates: Rates,
     /// What waits to be written, on all connections.
     queued: Cell<usize>,
     pub(super) phase: Cell<Phase>,
@@ -64,8 +67,7 @@ pub(super) fn ticks(wait: Duration) -> u64 {
 impl Worker {
     pub(super) fn new(
         scheduler: &Rc<Scheduler>,
-        idle: Duration,
-        heartbeat: Duration,
+        settings: &Settings,
         limits: Limits,
         tally: Arc<Tally>,
         permits: Arc<Permits>,
@@ -75,9 +77,10 @@ impl Worker {
             passed_on: PassedOn::default(),
             has_gathered: Cell::new(false),
             out: RefCell::default(),
-            idle_ticks: Cell::new(ticks(idle)),
-            heartbeat_ticks: Cell::new(ticks(heartbeat)),
+            idle_ticks: Cell::new(ticks(settings.idle)),
+            heartbeat_ticks: Cell::new(ticks(settings.heartbeat)),
             limits,
+            rates: settings.rates,
             queued: Cell::new(0),
             phase: Cell::new(Phase::Serving),
             live: Cell::new(0),
@@ -133,6 +136,10 @@ impl Worker {
         let old = self.waiter.replace(Some(waker.clone()));
         drop(old);
         Poll::Pending
+    }
+
+    pub(super) fn scheduler(&self) -> Option<Rc<Scheduler>> {
+        self.scheduler.upgrade()
     }
 
     pub(super) fn wake(&self, id: MachineId) {
