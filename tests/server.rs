@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use netpoller::{
-    Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, TcpStream, time,
+    Bound, Conn, Limits, Protocol, Runtime, Server, ServerHandle, ServerStats, TcpStream, time,
 };
 use watchdog::watchdog;
 
@@ -136,6 +136,57 @@ fn the_limit_is_of_the_whole_server_and_taken_before_accepting() {
     }
     assert_eq!(most.load(Ordering::SeqCst), 3);
     assert_eq!(server.stop().accepted(), 20);
+}
+
+#[test]
+fn what_may_wait_in_all_is_one_limit_for_all_workers() {
+    const MIB: usize = 1 << 20;
+    const REFUSED: u64 = 16;
+    /// Sends so many MiB as the first byte says.
+    struct Sends;
+    impl Protocol for Sends {
+        fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+            conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(1))?
+        }
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            conn.write(&vec![0; usize::from(bytes[0]) * MIB])?;
+            Ok(bytes.len())
+        }
+    }
+    let mut limits = Limits::default();
+    limits.most_queued_in_all = 10 * MIB;
+    let server = start(Server::new(|_| Sends).workers(2).limits(limits));
+    let ask = |mib: u8| {
+        let mut client = server.dial();
+        client.write_all(&[mib]).unwrap();
+        client
+    };
+    // More than half of it on one worker; then nobody may have a half on either.
+    let first = ask(9);
+    server.wait_for(|stats| stats.sent() > 0);
+    let others: Vec<_> = (0..REFUSED).map(|_| ask(5)).collect();
+    let failed = |stats: &ServerStats| {
+        stats
+            .workers
+            .iter()
+            .map(|worker| worker.failed)
+            .sum::<u64>()
+    };
+    server.wait_for(|stats| failed(stats) == REFUSED);
+    assert!(
+        server
+            .handle
+            .stats()
+            .workers
+            .iter()
+            .all(|worker| worker.accepted > 0)
+    );
+    drop(first);
+    server.wait_for(|stats| stats.live() == 0);
+    drop(others);
+    let mut again = ask(9);
+    again.read_exact(&mut vec![0; 9 * MIB]).unwrap();
+    server.stop();
 }
 
 #[test]

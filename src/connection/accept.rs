@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::allowance::Account;
 use super::bound::{Control, Order};
 use super::permits::{Permit, Permits};
 use super::protocol::Protocol;
@@ -38,6 +39,7 @@ use crate::time;
 pub(super) struct Accepting<F> {
     pub(super) server: Server<F>,
     pub(super) permits: Arc<Permits>,
+    pub(super) account: Option<Arc<Account>>,
     pub(super) control: Arc<Control>,
     pub(super) tally: Arc<Tally>,
     pub(super) worker: usize,
@@ -51,12 +53,9 @@ where
     pub(super) async fn serve(self, listener: std::net::TcpListener) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let settings = &self.server.settings;
-        let mut limits = settings.limits;
-        if limits.most_queued_in_all < usize::MAX {
-            limits.most_queued_in_all /= settings.workers;
-        }
         let (tally, permits) = (self.tally.clone(), self.permits.clone());
-        let make = |scheduler: &_| Worker::new(scheduler, settings, limits, tally, permits);
+        let account = self.account.clone();
+        let make = |scheduler: &_| Worker::new(scheduler, settings, account, tally, permits);
         let worker = Rc::new(context::with("a server", make));
 
         let mut order = Order::Serve;

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::accept::Accepting;
+use super::allowance::Account;
 use super::permits::Permits;
 use super::protocol::Protocol;
 use super::server::Server;
@@ -25,6 +26,7 @@ pub struct Bound<F> {
     address: SocketAddr,
     listeners: Mutex<Vec<TcpListener>>,
     permits: Arc<Permits>,
+    account: Option<Arc<Account>>,
     control: Arc<Control>,
 }
 
@@ -115,6 +117,7 @@ where
         Ok(Bound {
             address: listeners[0].local_addr()?,
             permits: Arc::new(Permits::new(server.settings.most)),
+            account: Account::new(server.settings.limits.most_queued_in_all, listeners.len()),
             control: Arc::new(Control::new(listeners.len())),
             listeners: Mutex::new(listeners),
             server,
@@ -228,6 +231,7 @@ where
         Accepting {
             server: self.server.clone(),
             permits: self.permits.clone(),
+            account: self.account.clone(),
             control: self.control.clone(),
             tally: self.control.tallies[worker].clone(),
             worker,

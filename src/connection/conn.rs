@@ -110,6 +110,7 @@ impl Conn {
         if self.worker.passed_on.len() > 0 {
             // That comes first, and can't be queued before the callback has ended.
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            self.worker.room_unused();
             return Ok(());
         }
         self.gathered_to_queue();
@@ -123,6 +124,7 @@ impl Conn {
         self.check_write(bytes.len())?;
         if self.worker.passed_on.len() > 0 {
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            self.worker.room_unused();
             return Ok(());
         }
         self.gathered_to_queue();

@@ -148,6 +148,7 @@ impl Conn {
                 .into_iter()
                 .for_each(|piece| self.enqueue(piece));
         }
+        self.worker.room_unused();
         self.ask(mail.asked);
         None
     }

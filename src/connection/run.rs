@@ -18,7 +18,6 @@ use super::state::{Actions, Event, State};
 use super::stats::add;
 use super::worker::{Phase, Worker};
 use crate::net::fd::{Failure, Fd};
-use crate::net::{Cause, NetError};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent;
@@ -141,7 +140,7 @@ impl<P: Protocol> Connection<P> {
     fn round(&mut self) -> Round {
         match self.due().or_else(|| self.asked()) {
             Some(Event::Reset) => {
-                let why = broken(self);
+                let why = self.conn.broken();
                 self.on(Event::Reset, Some(why));
             }
             Some(event) => self.on(event, None),
@@ -365,58 +364,5 @@ impl<P: Protocol> Connection<P> {
             Ok(false) => {}
             Err(error) => self.on(Event::Reset, Some(error)),
         }
-    }
-
-    /// The protocol, or a system call, failed: what was written has one more try.
-    pub(super) fn failed(&mut self, error: io::Error) {
-        if self.conn.state != State::Closed {
-            self.conn.send_gathered();
-            let _ = self.conn.flush();
-            self.on(Event::Reset, Some(error));
-        }
-    }
-
-    /// The socket goes first, so that whoever is told may count on it.
-    fn close(&mut self, with_reset: bool) {
-        self.conn.fd.close_for_good(with_reset);
-        let extra = self.conn.extra.take();
-        let mut why = None;
-        if let Some(extra) = extra {
-            self.conn.worker.queued_less(extra.queue.len());
-            extra.mailbox.inspect(|mailbox| mailbox.close());
-            why = extra.why;
-        }
-        self.conn.worker.forget_callback();
-        if why.as_ref().is_some_and(|error| !error.is_timeout()) {
-            add(&self.conn.worker.tally.failed, 1);
-        }
-        log::debug!("{:?} is closed: {why:?}", self.conn);
-        self.protocol.closed(why.map_or(Ok(()), Err));
-    }
-}
-
-/// What a connection broke by, when the descriptor says so.
-fn broken<P: Protocol>(connection: &mut Connection<P>) -> io::Error {
-    let kept = connection.conn.extra.as_mut();
-    let kept = kept.and_then(|extra| extra.why.take());
-    kept.unwrap_or_else(|| connection.conn.fd.op_error("read", Cause::Closed))
-}
-
-impl<P: Protocol> Drop for Connection<P> {
-    fn drop(&mut self) {
-        if self.conn.state == State::Closed {
-            return;
-        }
-        // A callback panicked, or the runtime goes.
-        self.conn.enter(State::Closed);
-        let error = io::Error::other("a callback panicked, or the runtime ended");
-        self.conn.fd.close_for_good(false);
-        if let Some(extra) = self.conn.extra.take() {
-            self.conn.worker.queued_less(extra.queue.len());
-            extra.mailbox.inspect(|mailbox| mailbox.close());
-        }
-        self.conn.worker.forget_callback();
-        add(&self.conn.worker.tally.failed, 1);
-        self.protocol.closed(Err(error));
     }
 }

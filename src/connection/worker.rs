@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::allowance::{Account, Purse};
 use super::conn::GATHER;
 use super::limits::Limits;
 use super::passed_on::PassedOn;
@@ -47,8 +48,8 @@ pub(super) struct Worker {
     pub(super) heartbeat_ticks: Cell<u64>,
     pub(super) limits: Limits,
     pub(super) rates: Rates,
-    /// What waits to be written, on all connections.
-    queued: Cell<usize>,
+    /// Pays for what waits to be written, on all connections.
+    purse: Purse,
     pub(super) phase: Cell<Phase>,
     live: Cell<usize>,
     /// Who waits for the last connection to go.
@@ -68,7 +69,7 @@ impl Worker {
     pub(super) fn new(
         scheduler: &Rc<Scheduler>,
         settings: &Settings,
-        limits: Limits,
+        account: Option<Arc<Account>>,
         tally: Arc<Tally>,
         permits: Arc<Permits>,
     ) -> Self {
@@ -79,9 +80,9 @@ impl Worker {
             out: RefCell::default(),
             idle_ticks: Cell::new(ticks(settings.idle)),
             heartbeat_ticks: Cell::new(ticks(settings.heartbeat)),
-            limits,
+            limits: settings.limits,
             rates: settings.rates,
-            queued: Cell::new(0),
+            purse: Purse::new(account),
             phase: Cell::new(Phase::Serving),
             live: Cell::new(0),
             waiter: Cell::new(None),
@@ -175,18 +176,29 @@ impl Worker {
     // ---- what waits to be written ----
 
     pub(super) fn queued_more(&self, bytes: usize) {
-        self.queued.set(self.queued.get() + bytes);
+        self.purse.pay(bytes);
     }
 
     pub(super) fn queued_less(&self, bytes: usize) {
-        self.queued.set(self.queued.get() - bytes);
+        self.purse.pay_back(bytes);
     }
 
-    /// Whether a connection that has `waiting` bytes queued may queue `more`.
+    /// They go from one queue to another.
+    pub(super) fn queued_elsewhere(&self, bytes: usize) {
+        self.purse.take_back(bytes);
+    }
+
+    /// What there was room for is not queued after all, or not yet.
+    pub(super) fn room_unused(&self) {
+        self.purse.trim();
+    }
+
+    /// Whether a connection that has `waiting` bytes queued may queue `more`, which is then kept
+    /// for it.
     pub(super) fn check_room(&self, waiting: usize, more: usize) -> io::Result<()> {
         let (whose, limit) = if waiting.saturating_add(more) > self.limits.most_queued {
             ("to this peer", self.limits.most_queued)
-        } else if self.queued.get().saturating_add(more) > self.limits.most_queued_in_all {
+        } else if !self.purse.reserve(more) {
             ("to all peers", self.limits.most_queued_in_all)
         } else {
             return Ok(());
