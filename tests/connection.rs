@@ -1,164 +1,19 @@
 //! Connections run as machines: delivery, backpressure, heartbeats, closing, breaking.
 
+#[path = "common/scripted.rs"]
+mod scripted;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use netpoller::{
-    Bound, Conn, ConnHandle, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
-};
+use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
+use scripted::{Log, MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until};
 use watchdog::watchdog;
-
-const SECOND: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
-
-type Log = Arc<Mutex<Vec<String>>>;
-
-/// A protocol of closures, so that a test says only what it is about.
-#[derive(Clone)]
-struct Script {
-    log: Log,
-    open: fn(&mut Conn) -> io::Result<()>,
-    data: fn(&mut Conn, &[u8]) -> io::Result<usize>,
-    end: fn(&mut Conn) -> io::Result<()>,
-    heartbeat: fn(&mut Conn) -> io::Result<()>,
-    idle: fn(&mut Conn) -> io::Result<()>,
-    drained: fn(&mut Conn) -> io::Result<()>,
-}
-
-fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-    conn.write(bytes)?;
-    Ok(bytes.len())
-}
-
-fn nothing(_: &mut Conn) -> io::Result<()> {
-    Ok(())
-}
-
-fn close(conn: &mut Conn) -> io::Result<()> {
-    conn.close();
-    Ok(())
-}
-
-fn ping(conn: &mut Conn) -> io::Result<()> {
-    conn.write(b"ping")
-}
-
-impl Script {
-    fn new() -> Self {
-        Script {
-            log: Log::default(),
-            open: nothing,
-            data: echo,
-            end: close,
-            heartbeat: ping,
-            idle: nothing,
-            drained: nothing,
-        }
-    }
-
-    fn say(&self, what: impl Into<String>) {
-        self.log.lock().unwrap().push(what.into());
-    }
-
-    fn server(&self) -> Server<impl Fn(SocketAddr) -> Script + Send + Sync + use<>> {
-        let script = self.clone();
-        Server::new(move |_| script.clone())
-    }
-
-    fn last(&self) -> String {
-        self.said().pop().unwrap_or_default()
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-impl Protocol for Script {
-    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.say("open");
-        (self.open)(conn)
-    }
-    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        self.say(format!("data {}", bytes.len()));
-        (self.data)(conn, bytes)
-    }
-    fn end(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.say("end");
-        (self.end)(conn)
-    }
-    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.say("heartbeat");
-        (self.heartbeat)(conn)
-    }
-    fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.say("idle");
-        (self.idle)(conn)
-    }
-    fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.say("drained");
-        (self.drained)(conn)
-    }
-    fn closed(&mut self, why: io::Result<()>) {
-        self.say(match why {
-            Ok(()) => "closed".to_owned(),
-            Err(error) if error.is_timeout() => "closed: timeout".to_owned(),
-            Err(error) => format!("closed: {:?}", error.kind()),
-        });
-    }
-}
-
-/// Serves in a runtime whose clock jumps, and runs the test beside it.
-fn serving<F, P, T, R>(server: Server<F>, test: impl FnOnce(Rc<Bound<F>>) -> T) -> R
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-    T: Future<Output = R>,
-{
-    let _watchdog = watchdog();
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let bound = Rc::new(server.bind("127.0.0.1:0").unwrap());
-    let running = bound.run_in(&runtime).unwrap();
-    let result = runtime.block_on(test(bound.clone()));
-    bound.handle().stop();
-    runtime.block_on(running).unwrap().unwrap();
-    let stats = runtime.stats();
-    assert_eq!((stats.connections, stats.tasks), (0, 0), "nothing is left");
-    result
-}
-
-async fn dial<F, P>(bound: &Bound<F>) -> TcpStream
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
-    TcpStream::connect(bound.local_addr()).await.unwrap()
-}
-
-async fn read_all(stream: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    loop {
-        let more = stream.read_with(|bytes| bytes.to_vec()).await?;
-        if more.is_empty() {
-            return Ok(all);
-        }
-        all.extend(more);
-    }
-}
-
-async fn until(what: impl Fn() -> bool) {
-    while !what() {
-        time::sleep(MILLISECOND).await;
-    }
-}
 
 // ---- delivery ----
 

@@ -1,81 +1,19 @@
 //! Servers: workers, limits, draining, stopping, and what they say they have done.
 
+#[path = "common/running.rs"]
+mod running;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use netpoller::{
-    Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, TcpStream, time,
-};
+use netpoller::{Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
+use running::{Echo, SECOND, echo, rest, start};
 use watchdog::watchdog;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        conn.write(bytes)?;
-        Ok(bytes.len())
-    }
-}
-
-/// A server on a thread of its own.
-struct Running {
-    address: SocketAddr,
-    handle: ServerHandle,
-    thread: JoinHandle<io::Result<ServerStats>>,
-}
-
-fn start<F, P>(server: Server<F>) -> Running
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
-    let bound: Bound<F> = server.bind("127.0.0.1:0").unwrap();
-    Running {
-        address: bound.local_addr(),
-        handle: bound.handle(),
-        thread: thread::spawn(move || bound.run()),
-    }
-}
-
-impl Running {
-    fn dial(&self) -> StdStream {
-        StdStream::connect(self.address).unwrap()
-    }
-
-    fn stop(self) -> ServerStats {
-        self.handle.stop();
-        self.thread.join().unwrap().unwrap()
-    }
-
-    fn wait_for(&self, what: impl Fn(&ServerStats) -> bool) {
-        let _watchdog = watchdog();
-        while !what(&self.handle.stats()) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-fn echo(stream: &mut StdStream, bytes: &[u8]) {
-    stream.write_all(bytes).unwrap();
-    let mut answer = vec![0; bytes.len()];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, bytes);
-}
-
-fn rest(stream: &mut StdStream) -> Vec<u8> {
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).unwrap();
-    rest
-}
 
 #[test]
 fn several_workers_serve_one_port_and_count_what_they_did() {
@@ -136,6 +74,62 @@ fn the_limit_is_of_the_whole_server_and_taken_before_accepting() {
     }
     assert_eq!(most.load(Ordering::SeqCst), 3);
     assert_eq!(server.stop().accepted(), 20);
+}
+
+#[test]
+fn what_may_wait_in_all_is_one_limit_for_all_workers() {
+    const MIB: usize = 1 << 20;
+    const REFUSED: u64 = 16;
+    /// Sends so many MiB as the first byte says.
+    struct Sends;
+    impl Protocol for Sends {
+        fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+            conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(1))?
+        }
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            conn.write(&vec![0; usize::from(bytes[0]) * MIB])?;
+            Ok(bytes.len())
+        }
+    }
+    let mut limits = Limits::default();
+    limits.most_queued_in_all = 10 * MIB;
+    let server = start(Server::new(|_| Sends).workers(2).limits(limits));
+    let ask = |mib: u8| {
+        let mut client = server.dial();
+        client.write_all(&[mib]).unwrap();
+        client
+    };
+    // More than half of it on one worker; then nobody may have a half on either.
+    let first = ask(9);
+    server.wait_for(|stats| stats.sent() > 0);
+    let others: Vec<_> = (0..REFUSED).map(|_| ask(5)).collect();
+    let failed = |stats: &ServerStats| {
+        stats
+            .workers
+            .iter()
+            .map(|worker| worker.failed)
+            .sum::<u64>()
+    };
+    server.wait_for(|stats| failed(stats) == REFUSED);
+    assert!(
+        server
+            .handle
+            .stats()
+            .workers
+            .iter()
+            .all(|worker| worker.accepted > 0)
+    );
+    drop(first);
+    server.wait_for(|stats| stats.live() == 0);
+    drop(others);
+    let mut again = ask(9);
+    again.read_exact(&mut [0; 50_000]).unwrap();
+    assert_eq!(
+        failed(&server.handle.stats()),
+        REFUSED + 1,
+        "and the first, which was reset"
+    );
+    server.stop();
 }
 
 #[test]
@@ -248,4 +242,38 @@ fn a_dropped_runtime_closes_its_servers_connections() {
     drop(runtime);
     assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
     assert_eq!(bound.handle().stats().live(), 0);
+}
+
+#[test]
+fn while_a_full_server_is_drained_who_is_idle_makes_room_for_who_is_queued() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).max_connections(1));
+    let mut idle = server.dial();
+    echo(&mut idle, b"served");
+    let mut queued = server.dial();
+    queued.write_all(b"in time").unwrap();
+    let start = Instant::now();
+    server.handle.drain(30 * SECOND);
+    assert_eq!(rest(&mut queued), b"in time");
+    assert_eq!(rest(&mut idle), b"");
+    let stats = server.stop();
+    assert_eq!((stats.accepted(), stats.live()), (2, 0));
+    assert!(start.elapsed() < 15 * SECOND, "not for the limit to pass");
+}
+
+#[test]
+fn a_factory_that_panics_costs_one_connection() {
+    let _watchdog = watchdog();
+    let made = AtomicUsize::new(0);
+    let server = start(Server::new(move |_| {
+        assert_ne!(made.fetch_add(1, Ordering::SeqCst), 1, "a test's own panic");
+        Echo
+    }));
+    let mut first = server.dial();
+    echo(&mut first, b"one");
+    assert_eq!(rest(&mut server.dial()), b"");
+    echo(&mut server.dial(), b"three");
+    echo(&mut first, b"one again");
+    let stats = server.stop();
+    assert_eq!(stats.accepted(), 3);
 }

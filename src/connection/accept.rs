@@ -1,15 +1,13 @@
-//! One worker's accepting, and its end.
+//! Accepting, through shortages and up to a limit, for one worker or for all.
 //!
-//! May touch: net's listeners. Mirrors the loop of `Server.Serve`, and `Server.Shutdown`, in Go's
+//! May touch: net's listeners, hand_over.rs. Mirrors the loop of `Server.Serve` in Go's
 //! `net/http/server.go`.
 //!
 //! ```text
-//!   accept, with a permit ◄─► wait for a permit, or for a shortage to pass
-//!        │ an order: drain
-//!        ▼
-//!   accept what is queued ─► close the listener ─► wait until none is left ─► done
-//!        │ an order: stop          │                        │ the limit
-//!        └─────────────────────────┴────────────► end them all, and wait
+//!   accept, with a permit ──► begin, or hand over
+//!        ▲  │ no permit, or a shortage
+//!        │  ▼
+//!   wait for one, or until it has passed          (an order ends it, wherever it is)
 //! ```
 
 use std::future::{Future, poll_fn};
@@ -19,28 +17,52 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::bound::{Control, Order};
+use super::allowance::Account;
+use super::control::{Control, Order};
+use super::hand_over::{Handed, Roster};
 use super::permits::{Permit, Permits};
 use super::protocol::Protocol;
-use super::run::Connection;
 use super::server::Server;
 use super::stats::{Tally, add};
+use super::work::until;
 use super::worker::Worker;
+use crate::endpoints::{Addr, End};
+use crate::net::fd::Fd;
 use crate::net::serve::{Shortage, may_pass};
 use crate::net::{NetError, TcpListener};
-use crate::runtime::context;
+use crate::runtime::scheduler::Scheduler;
 use crate::runtime::shortage::UntilClosed;
 use crate::time;
+
+/// Who gets what is accepted.
+pub(super) enum Sink<'a> {
+    Worker(&'a Rc<Worker>),
+    Roster(&'a Roster),
+}
 
 /// What a worker needs to know.
 pub(super) struct Accepting<F> {
     pub(super) server: Server<F>,
     pub(super) permits: Arc<Permits>,
+    pub(super) account: Option<Arc<Account>>,
     pub(super) control: Arc<Control>,
     pub(super) tally: Arc<Tally>,
     pub(super) worker: usize,
+}
+
+impl<F> Clone for Accepting<F> {
+    fn clone(&self) -> Self {
+        Accepting {
+            server: self.server.clone(),
+            permits: self.permits.clone(),
+            account: self.account.clone(),
+            control: self.control.clone(),
+            tally: self.tally.clone(),
+            worker: self.worker,
+        }
+    }
 }
 
 impl<F, P> Accepting<F>
@@ -48,57 +70,40 @@ where
     F: Fn(SocketAddr) -> P + Send + Sync + 'static,
     P: Protocol,
 {
-    pub(super) async fn serve(self, listener: std::net::TcpListener) -> io::Result<()> {
-        let listener = TcpListener::from_std(listener)?;
-        let settings = &self.server.settings;
-        let (idle, heartbeat) = (settings.idle, settings.heartbeat);
-        let mut limits = settings.limits;
-        if limits.most_queued_in_all < usize::MAX {
-            limits.most_queued_in_all /= settings.workers;
-        }
-        let (tally, permits) = (self.tally.clone(), self.permits.clone());
-        let make = |scheduler: &_| Worker::new(scheduler, idle, heartbeat, limits, tally, permits);
-        let worker = Rc::new(context::with("a server", make));
-
-        let mut order = Order::Serve;
-        let accepted = self.accept(&listener, &worker, &mut order, None).await;
-        if accepted.is_err() {
-            order = Order::Stop;
-        }
-        if let Order::Drain(limit) = order {
-            let deadline = time::now() + limit;
-            let _ = self
-                .accept(&listener, &worker, &mut order, Some(deadline))
-                .await;
-            let _ = listener.close();
-            worker.drain(settings.grace.min(limit));
-            self.wait_for_the_end(&worker, &mut order, Some(deadline))
-                .await;
-        }
-        let _ = listener.close();
-        worker.stop();
-        self.wait_for_the_end(&worker, &mut Order::Stop, None).await;
-        accepted
+    pub(super) fn worker_in(&self, scheduler: &Rc<Scheduler>) -> Worker {
+        Worker::new(
+            scheduler,
+            &self.server.settings,
+            self.account.clone(),
+            self.tally.clone(),
+            self.permits.clone(),
+        )
     }
 
     /// Accepts until another order comes; until `queued`, only what waits already.
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         listener: &TcpListener,
-        worker: &Rc<Worker>,
+        sink: &Sink<'_>,
         order: &mut Order,
         queued: Option<Instant>,
     ) -> io::Result<()> {
         let mut shortage = Shortage::default();
         let mut held: Option<Permit> = None;
         loop {
-            let start = |permit: Permit, fd, peer| {
-                let protocol = (self.server.factory)(peer);
-                let connection = Connection::new(fd, worker.clone(), protocol);
-                worker.spawn(Box::new(connection), permit);
-            };
             let mut permit = || held.take().or_else(|| self.permits.take());
-            let accept = listener.accept_fd(&mut permit, start);
+            let take = |listener: &Fd, permit, socket, peer| {
+                self.take(
+                    sink,
+                    listener,
+                    Handed {
+                        socket,
+                        peer,
+                        permit,
+                    },
+                )
+            };
+            let accept = listener.accept_socket(&mut permit, take);
             let only_queued = queued.is_some();
             let accepted = match self.unless_ordered(accept, *order, only_queued).await {
                 Ok(Some(accepted)) => accepted,
@@ -147,9 +152,25 @@ where
         }
     }
 
+    fn take(&self, sink: &Sink<'_>, listener: &Fd, handed: Handed) -> io::Result<()> {
+        match sink {
+            Sink::Worker(worker) => {
+                let peer = handed.peer;
+                let fd = listener.open_beside(handed.socket, listener.network())?;
+                fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
+                self.begin(handed.permit, fd, peer, worker);
+                Ok(())
+            }
+            Sink::Roster(roster) => roster.hand_over(handed).map_err(|handed| {
+                log::error!("nobody is left to serve {}", handed.peer);
+                io::Error::other("no worker is left")
+            }),
+        }
+    }
+
     /// What `wanted` gives, or the order that comes meanwhile. `None` if it would have to wait,
     /// and is not to.
-    async fn unless_ordered<T>(
+    pub(super) async fn unless_ordered<T>(
         &self,
         wanted: impl Future<Output = T>,
         known: Order,
@@ -177,27 +198,6 @@ where
         })
         .await
     }
-
-    /// Until no connection is left, the deadline passes or another order comes.
-    async fn wait_for_the_end(
-        &self,
-        worker: &Worker,
-        order: &mut Order,
-        deadline: Option<Instant>,
-    ) {
-        let empty = poll_fn(|cx| worker.poll_empty(cx.waker()));
-        let Some(deadline) = deadline else {
-            return empty.await;
-        };
-        let ended = self.unless_ordered(time::timeout(until(deadline), empty), *order, false);
-        if let Err(next) = ended.await {
-            *order = next;
-        }
-    }
-}
-
-fn until(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(time::now())
 }
 
 /// Until one of both is done.

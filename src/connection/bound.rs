@@ -7,16 +7,19 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::accept::Accepting;
+use super::allowance::Account;
+use super::control::{Control, Order};
+use super::hand_over::Roster;
 use super::permits::Permits;
 use super::protocol::Protocol;
 use super::server::Server;
-use super::stats::{Stats, Tally};
+use super::stats::Stats;
+use super::work::Source;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
@@ -25,85 +28,8 @@ pub struct Bound<F> {
     address: SocketAddr,
     listeners: Mutex<Vec<TcpListener>>,
     permits: Arc<Permits>,
+    account: Option<Arc<Account>>,
     control: Arc<Control>,
-}
-
-/// What the workers are to do. It only ever goes on to a later one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    Serve,
-    /// Within so long.
-    Drain(Duration),
-    Stop,
-}
-
-impl Order {
-    fn rank(self) -> u8 {
-        match self {
-            Order::Serve => 0,
-            Order::Drain(_) => 1,
-            Order::Stop => 2,
-        }
-    }
-}
-
-/// What the workers and the handles share.
-pub(super) struct Control {
-    orders: Mutex<Orders>,
-    tallies: Vec<Arc<Tally>>,
-}
-
-struct Orders {
-    order: Order,
-    /// Who waits for another order, by worker.
-    waiters: Vec<Option<Waker>>,
-}
-
-impl Control {
-    fn new(workers: usize) -> Self {
-        Control {
-            orders: Mutex::new(Orders {
-                order: Order::Serve,
-                waiters: vec![None; workers],
-            }),
-            tallies: (0..workers).map(|_| Arc::default()).collect(),
-        }
-    }
-
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        // Nothing of anybody's runs under the lock.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn give(&self, order: Order) {
-        let mut orders = self.orders();
-        if order.rank() <= orders.order.rank() {
-            return;
-        }
-        orders.order = order;
-        let waiters: Vec<_> = orders.waiters.iter_mut().filter_map(Option::take).collect();
-        drop(orders);
-        waiters.into_iter().for_each(Waker::wake);
-    }
-
-    /// Ready with another order than `known`.
-    pub(super) fn poll_order(&self, worker: usize, known: Order, waker: &Waker) -> Poll<Order> {
-        let waker = waker.clone();
-        let mut orders = self.orders();
-        if orders.order != known {
-            return Poll::Ready(orders.order);
-        }
-        let old = orders.waiters[worker].replace(waker);
-        drop(orders);
-        drop(old);
-        Poll::Pending
-    }
-
-    fn stats(&self) -> Stats {
-        Stats {
-            workers: self.tallies.iter().map(|tally| tally.read()).collect(),
-        }
-    }
 }
 
 impl<F, P> Bound<F>
@@ -112,10 +38,12 @@ where
     P: Protocol,
 {
     pub(super) fn new(server: Server<F>, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let workers = server.settings.workers;
         Ok(Bound {
             address: listeners[0].local_addr()?,
             permits: Arc::new(Permits::new(server.settings.most)),
-            control: Arc::new(Control::new(listeners.len())),
+            account: Account::new(server.settings.limits.most_queued_in_all, workers),
+            control: Arc::new(Control::new(workers)),
             listeners: Mutex::new(listeners),
             server,
         })
@@ -144,21 +72,23 @@ where
     ///
     /// Inside a runtime: see [`run_in`](Bound::run_in).
     pub fn run(&self) -> io::Result<Stats> {
-        let mut listeners = self.take_listeners()?.into_iter().enumerate();
-        let Some(ours) = listeners.next() else {
+        let mut sources = self.sources(self.take_listeners()?).into_iter().enumerate();
+        let Some((_, ours)) = sources.next() else {
             return Ok(self.control.stats());
         };
+        // However we come out of here, nobody goes on without us.
+        let all_stop = StopsAll(self.handle());
+        let spin = self.server.settings.spin;
         let mut others = Vec::new();
-        for (at, listener) in listeners {
+        for (at, source) in sources {
             let accepting = self.accepting(at);
-            let spin = self.server.settings.spin;
-            let serve = move || work(accepting, listener, spin);
+            let serve = move || work(accepting, source, spin);
             let name = format!("netpoller-worker-{at}");
             others.push(thread::Builder::new().name(name).spawn(serve)?);
         }
-        let mut result = work(self.accepting(ours.0), ours.1, self.server.settings.spin);
+        let mut result = work(self.accepting(0), ours, spin);
         if result.is_err() {
-            self.handle().stop();
+            all_stop.0.stop();
         }
         for other in others {
             let ended = other.join();
@@ -166,6 +96,18 @@ where
             result = result.and(ended);
         }
         result.map(|()| self.control.stats())
+    }
+
+    /// For each worker: a listener of its own, or a seat, and the first the listener.
+    fn sources(&self, mut listeners: Vec<TcpListener>) -> Vec<Source> {
+        let workers = self.server.settings.workers;
+        if listeners.len() == workers {
+            return listeners.into_iter().map(Source::Own).collect();
+        }
+        let roster = Roster::new(&self.control.tallies);
+        let mut door = listeners.pop().map(|listener| (listener, roster.clone()));
+        let source = |at| Source::Handed(roster.seat(at), door.take());
+        (0..workers).map(source).collect()
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker however many
@@ -208,7 +150,7 @@ where
         let listener = self.take_listeners()?.swap_remove(0);
         let (accepting, control) = (self.accepting(0), self.control.clone());
         Ok(runtime.spawn(async move {
-            accepting.serve(listener).await?;
+            accepting.serve(Source::Own(listener)).await?;
             Ok(control.stats())
         }))
     }
@@ -228,6 +170,7 @@ where
         Accepting {
             server: self.server.clone(),
             permits: self.permits.clone(),
+            account: self.account.clone(),
             control: self.control.clone(),
             tally: self.control.tallies[worker].clone(),
             worker,
@@ -236,18 +179,27 @@ where
 }
 
 /// One thread's work.
-fn work<F, P>(accepting: Accepting<F>, listener: TcpListener, spin: Duration) -> io::Result<()>
+fn work<F, P>(accepting: Accepting<F>, source: Source, spin: Duration) -> io::Result<()>
 where
     F: Fn(SocketAddr) -> P + Send + Sync + 'static,
     P: Protocol,
 {
     let runtime = Runtime::builder().spin(spin).build()?;
     let tally = accepting.tally.clone();
-    let ended = runtime.block_on(accepting.serve(listener));
+    let ended = runtime.block_on(accepting.serve(source));
     let stats = runtime.stats();
     tally.turns.store(stats.turns, Ordering::Relaxed);
     tally.events.store(stats.events, Ordering::Relaxed);
     ended
+}
+
+/// Stops the others when the first worker ends, also by a panic.
+struct StopsAll(ServerHandle);
+
+impl Drop for StopsAll {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl<F> fmt::Debug for Bound<F> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::{OutQueue, Piece};
 use super::state::State;
+use super::watch::Watch;
 use super::worker::Worker;
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -53,6 +54,8 @@ pub(super) struct Extra {
     /// Why it is closing.
     pub(super) why: Option<io::Error>,
     pub(super) mailbox: Option<Rc<Mailbox>>,
+    /// Whether the peer is fast enough, while it has reason to hurry.
+    pub(super) watch: Option<Box<Watch>>,
 }
 
 /// What a callback writes is gathered up to this size.
@@ -107,6 +110,7 @@ impl Conn {
         if self.worker.passed_on.len() > 0 {
             // That comes first, and can't be queued before the callback has ended.
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            self.worker.room_unused();
             return Ok(());
         }
         self.gathered_to_queue();
@@ -120,6 +124,7 @@ impl Conn {
         self.check_write(bytes.len())?;
         if self.worker.passed_on.len() > 0 {
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+            self.worker.room_unused();
             return Ok(());
         }
         self.gathered_to_queue();

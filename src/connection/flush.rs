@@ -120,6 +120,7 @@ impl Conn {
             match sent {
                 Ok(gone) => {
                     extra.queue.advance(gone);
+                    extra.moved(Direction::Write, gone);
                     self.worker.queued_less(gone);
                     add(&self.worker.tally.sent, gone as u64);
                     self.moved_out();
@@ -147,6 +148,7 @@ impl Conn {
                 .into_iter()
                 .for_each(|piece| self.enqueue(piece));
         }
+        self.worker.room_unused();
         self.ask(mail.asked);
         None
     }
@@ -162,9 +164,10 @@ impl Conn {
         is_low
     }
 
-    /// What was kept and not offered yet, or all that was kept.
-    pub(super) fn take_unused(&mut self) -> Option<Vec<u8>> {
+    /// What was kept, offered or not, now that so many bytes have come.
+    pub(super) fn take_unused(&mut self, came: usize) -> Option<Vec<u8>> {
         let extra = self.extra.as_mut()?;
+        extra.moved(Direction::Read, came);
         extra.fresh = false;
         (!extra.unused.is_empty()).then(|| mem::take(&mut extra.unused))
     }

@@ -55,7 +55,7 @@ impl Mailbox {
             return None;
         }
         let left = self.bytes.take();
-        self.worker.queued_less(left);
+        self.worker.queued_elsewhere(left);
         Some(Mail {
             pieces: self.pieces.take(),
             asked: self.asked.replace(Asked::Nothing),
@@ -66,6 +66,7 @@ impl Mailbox {
     pub(super) fn close(&self) {
         self.closed.set(true);
         drop(self.collect());
+        self.worker.room_unused();
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Limits {
     pub low_water: usize,
     /// More than this is refused: 16 MiB.
     pub most_queued: usize,
-    /// As much for all connections of a server together: no limit.
+    /// As much for all connections of a server together, on whichever worker: no limit.
     pub most_queued_in_all: usize,
     /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used. More of them end the
     /// connection: 10 MiB.

@@ -37,7 +37,7 @@ impl<P: Protocol> Connection<P> {
                 self.came(got);
                 if self.conn.state.on(Event::Bytes).is_none() {
                     // After its end of file: no system does that.
-                } else if let Some(mut unused) = self.conn.take_unused() {
+                } else if let Some(mut unused) = self.conn.take_unused(got) {
                     unused.extend_from_slice(&buffer[..got]);
                     self.offer(unused);
                 } else {

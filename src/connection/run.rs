@@ -18,7 +18,6 @@ use super::state::{Actions, Event, State};
 use super::stats::add;
 use super::worker::{Phase, Worker};
 use crate::net::fd::{Failure, Fd};
-use crate::net::{Cause, NetError};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent;
@@ -141,10 +140,11 @@ impl<P: Protocol> Connection<P> {
     fn round(&mut self) -> Round {
         match self.due().or_else(|| self.asked()) {
             Some(Event::Reset) => {
-                let why = broken(self);
+                let why = self.conn.broken();
                 self.on(Event::Reset, Some(why));
             }
             Some(event) => self.on(event, None),
+            None if self.conn.tries_before_look() => self.try_both(),
             None => return self.move_bytes(),
         }
         Round::Again
@@ -220,7 +220,7 @@ impl<P: Protocol> Connection<P> {
             return Round::Wait;
         }
         if self.conn.state.reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
-            let unused = self.conn.take_unused().unwrap_or_default();
+            let unused = self.conn.take_unused(0).unwrap_or_default();
             self.offer(unused);
             return Round::Again;
         }
@@ -230,6 +230,17 @@ impl<P: Protocol> Connection<P> {
             return Round::Again;
         }
         Round::Wait
+    }
+
+    /// As [`Connection::move_bytes`], whatever is said to be ready.
+    #[cold]
+    fn try_both(&mut self) {
+        if self.conn.queued() > 0 {
+            self.on(Event::CanWrite, None);
+        }
+        if self.conn.state.reads() && !self.conn.is_full() {
+            self.read();
+        }
     }
 
     /// Parks wherever it may be woken from. False if there is something to do at once.
@@ -252,6 +263,13 @@ impl<P: Protocol> Connection<P> {
             conn.fd.forget_readiness();
             return false;
         }
+        if conn.extra.is_some()
+            && conn.worker.rates.any()
+            && let Some(why) = self.conn.judge_peer(id)
+        {
+            self.on(Event::TooSlow, Some(why));
+            return false;
+        }
         true
     }
 
@@ -268,6 +286,8 @@ impl<P: Protocol> Connection<P> {
             add(&self.conn.worker.tally.idled, 1);
             let timeout = Failure::Refused(Refusal::TimedOut);
             why = Some(self.conn.fd.error("read", timeout, 0));
+        } else if event == Event::TooSlow {
+            add(&self.conn.worker.tally.slow, 1);
         } else if event == Event::AbortAsked && self.conn.worker.phase.get() == Phase::Stopped {
             why = Some(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
@@ -344,58 +364,5 @@ impl<P: Protocol> Connection<P> {
             Ok(false) => {}
             Err(error) => self.on(Event::Reset, Some(error)),
         }
-    }
-
-    /// The protocol, or a system call, failed: what was written has one more try.
-    pub(super) fn failed(&mut self, error: io::Error) {
-        if self.conn.state != State::Closed {
-            self.conn.send_gathered();
-            let _ = self.conn.flush();
-            self.on(Event::Reset, Some(error));
-        }
-    }
-
-    /// The socket goes first, so that whoever is told may count on it.
-    fn close(&mut self, with_reset: bool) {
-        self.conn.fd.close_for_good(with_reset);
-        let extra = self.conn.extra.take();
-        let mut why = None;
-        if let Some(extra) = extra {
-            self.conn.worker.queued_less(extra.queue.len());
-            extra.mailbox.inspect(|mailbox| mailbox.close());
-            why = extra.why;
-        }
-        self.conn.worker.forget_callback();
-        if why.as_ref().is_some_and(|error| !error.is_timeout()) {
-            add(&self.conn.worker.tally.failed, 1);
-        }
-        log::debug!("{:?} is closed: {why:?}", self.conn);
-        self.protocol.closed(why.map_or(Ok(()), Err));
-    }
-}
-
-/// What a connection broke by, when the descriptor says so.
-fn broken<P: Protocol>(connection: &mut Connection<P>) -> io::Error {
-    let kept = connection.conn.extra.as_mut();
-    let kept = kept.and_then(|extra| extra.why.take());
-    kept.unwrap_or_else(|| connection.conn.fd.op_error("read", Cause::Closed))
-}
-
-impl<P: Protocol> Drop for Connection<P> {
-    fn drop(&mut self) {
-        if self.conn.state == State::Closed {
-            return;
-        }
-        // A callback panicked, or the runtime goes.
-        self.conn.enter(State::Closed);
-        let error = io::Error::other("a callback panicked, or the runtime ended");
-        self.conn.fd.close_for_good(false);
-        if let Some(extra) = self.conn.extra.take() {
-            self.conn.worker.queued_less(extra.queue.len());
-            extra.mailbox.inspect(|mailbox| mailbox.close());
-        }
-        self.conn.worker.forget_callback();
-        add(&self.conn.worker.tally.failed, 1);
-        self.protocol.closed(Err(error));
     }
 }

@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use super::bound::Bound;
 use super::limits::Limits;
+use super::progress::Rate;
 use super::protocol::Protocol;
+use super::watch::Rates;
+use super::worker::ticks;
 use crate::heartbeat::Heartbeat;
 use crate::net::{ListenConfig, TcpListener, ToAddr};
 use crate::runtime::{Runtime, context};
+use crate::sys;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
 ///
@@ -33,13 +37,41 @@ impl<F> Clone for Server<F> {
     }
 }
 
+/// How connections come to a server's workers, where it has several: see [`Server::accept`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accept {
+    /// [`Each`](Accept::Each) where the system spreads connections over listeners that share a
+    /// port: on Linux, and on FreeBSD from 12 on. Elsewhere [`HandOver`](Accept::HandOver).
+    #[default]
+    BySystem,
+    /// Each worker has a listener of its own on the one port, with a queue of its own; the system
+    /// chooses by a hash of the addresses.
+    Each,
+    /// One worker accepts for all, and hands each connection over to the worker that has fewest:
+    /// an even spread, for a passage between threads.
+    HandOver,
+}
+
+impl Accept {
+    fn listens_each(self) -> bool {
+        match self {
+            Accept::BySystem => sys::spreads_connections(),
+            Accept::Each => true,
+            Accept::HandOver => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) idle: Duration,
     pub(super) heartbeat: Duration,
+    pub(super) rates: Rates,
     pub(super) grace: Duration,
     pub(super) most: usize,
     pub(super) workers: usize,
+    pub(super) accept: Accept,
     pub(super) limits: Limits,
     pub(super) spin: Duration,
 }
@@ -58,9 +90,11 @@ where
             settings: Settings {
                 idle: Duration::ZERO,
                 heartbeat: Duration::ZERO,
+                rates: Rates::default(),
                 grace: Duration::from_millis(100),
                 most: usize::MAX,
                 workers: 1,
+                accept: Accept::default(),
                 limits: Limits::default(),
                 spin: Duration::ZERO,
             },
@@ -91,6 +125,67 @@ where
         self
     }
 
+    /// Drops a peer that, once it has begun a message, sends fewer than `bytes` a second over a
+    /// `window`: one that sends a byte now and then, so that it is never idle. Nothing is asked by
+    /// default; zero asks for nothing.
+    ///
+    /// A message has begun while [`Protocol::data`] leaves bytes unused; between messages, and for
+    /// a protocol that uses all bytes as they come, only the [idle
+    /// timeout](Server::idle_timeout) holds. Time counts only while the peer may send and the loop
+    /// is attentive: not while [reading has stopped](crate::Limits::high_water), nor an eighth of a
+    /// window in which the loop was held up. The connection ends with a RST, and
+    /// [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
+    /// a [timeout](crate::NetError::is_timeout).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+    ///
+    /// struct Lines;
+    /// impl Protocol for Lines {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1))
+    ///     }
+    ///     fn closed(&mut self, why: io::Result<()>) {
+    ///         let text = why.unwrap_err().to_string();
+    ///         assert!(text.ends_with("minimum rate not met: 9 bytes in 10 s, 1000 asked"), "{text}");
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// let server = Server::new(|_peer| Lines).minimum_read_rate(100, Duration::from_secs(10));
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// let serving = bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let loris = TcpStream::connect(bound.local_addr()).await?;
+    ///     while loris.write_all(b"x").await.is_ok() {
+    ///         time::sleep(Duration::from_secs(1)).await;
+    ///     }
+    ///     bound.handle().stop();
+    ///     assert_eq!(serving.await.unwrap()?.workers[0].slow, 1);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn minimum_read_rate(mut self, bytes: u64, window: Duration) -> Self {
+        self.settings.rates.read = Rate::new(bytes, ticks(window));
+        self
+    }
+
+    /// Drops a peer that takes fewer than `bytes` a second over a `window` while more waits for
+    /// it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
+    ///
+    /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
+    /// 64 KiB and more, as the peer reads: let the window be long enough for some.
+    #[must_use]
+    pub fn minimum_write_rate(mut self, bytes: u64, window: Duration) -> Self {
+        self.settings.rates.write = Rate::new(bytes, ticks(window));
+        self
+    }
+
     /// No more than this many connections at once, on all workers together. The next is not
     /// accepted before one of them has gone: those that wait, wait in the system's backlog.
     ///
@@ -107,14 +202,57 @@ where
         self
     }
 
-    /// Threads, each with a loop and a listener of its own on the one port; zero is as many as
-    /// there are CPUs. One by default.
+    /// Threads, each with a loop of its own; zero is as many as there are CPUs. One by default.
+    /// [`accept`](Server::accept) says how connections come to them.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.settings.workers = match workers {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             workers => workers,
         };
+        self
+    }
+
+    /// How connections come to several workers: by the system, where it spreads them, by default.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io::{self, Read};
+    /// use std::net::TcpStream;
+    /// use netpoller::{Accept, Conn, Protocol, Server};
+    ///
+    /// /// Says which thread serves it.
+    /// struct Thread;
+    /// impl Protocol for Thread {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(format!("{:?}", std::thread::current().id()).as_bytes())?;
+    ///         conn.close();
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let server = Server::new(|_peer| Thread).workers(2).accept(Accept::HandOver);
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// let (addr, handle) = (bound.local_addr(), bound.handle());
+    /// let running = std::thread::spawn(move || bound.run());
+    /// let ask = || {
+    ///     let mut name = String::new();
+    ///     TcpStream::connect(addr)?.read_to_string(&mut name)?;
+    ///     io::Result::Ok(name)
+    /// };
+    /// let first = ask()?;
+    /// while ask()? == first {}
+    /// handle.stop();
+    /// running.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn accept(mut self, accept: Accept) -> Self {
+        self.settings.accept = accept;
         self
     }
 
@@ -150,11 +288,14 @@ where
         let target = addr.to_addr();
         // Bound in a loop of its own, for names are looked up in one; and where one is running on
         // this thread already, beside it.
-        let workers = self.settings.workers;
+        let wanted = match self.settings.accept.listens_each() {
+            true => self.settings.workers,
+            false => 1,
+        };
         let listeners = if context::now().is_none() {
-            listen(target, workers)?
+            listen(target, wanted)?
         } else {
-            let beside = std::thread::spawn(move || listen(target, workers));
+            let beside = std::thread::spawn(move || listen(target, wanted));
             let panicked = |_| io::Error::other("binding panicked");
             beside.join().map_err(panicked)??
         };
@@ -162,16 +303,19 @@ where
     }
 }
 
-fn listen(target: crate::net::Target, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+fn listen(target: crate::net::Target, listeners: usize) -> io::Result<Vec<std::net::TcpListener>> {
     Runtime::new()?.block_on(async {
-        let config = ListenConfig::new().reuse_port(workers > 1);
+        let mut config = ListenConfig::new();
+        if listeners > 1 {
+            config = config.control(|socket, _| sys::share_port(socket));
+        }
         let first = config.bind(target).await?;
         let address = first.local_addr()?;
-        let mut listeners = vec![first.into_std()?];
-        while listeners.len() < workers {
-            listeners.push(TcpListener::into_std(config.bind(address).await?)?);
+        let mut all = vec![first.into_std()?];
+        while all.len() < listeners {
+            all.push(TcpListener::into_std(config.bind(address).await?)?);
         }
-        Ok(listeners)
+        Ok(all)
     })
 }
 

@@ -9,7 +9,7 @@
 //!                        │ └─ peer ended ► PeerEnded                          │ idle
 //!                        │  close asked,       │ close or end asked, idle     ▼
 //!                        └─ idle ──────────► Closing ── flushed, idle ────► Closed
-//!                                                     (from anywhere: reset, abort)
+//!                                                     (from anywhere: reset, abort, too slow)
 //! ```
 //!
 //! # The table
@@ -24,6 +24,7 @@
 //! | PeerEnded | | **PeerEnded** tell end | **Closing** tell end, write | **Closed** tell end, close | – | – |
 //! | HeartbeatDue | | tell heartbeat | – | – | tell heartbeat | – |
 //! | Idle | | **Closing** tell idle, arm, write | the same | **Closed** tell idle, close | as Open | **Closed** reset, close |
+//! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same |
 //! | EndAsked | | **Finishing** write | – | – | **Closing** arm, write | – |
 //! | CloseAsked | **Closing** arm, write | the same | the same | **Closed** close | as Open | – |
 //! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same |
@@ -70,6 +71,8 @@ pub(super) enum Event {
     HeartbeatDue,
     /// No byte has come for the idle timeout.
     Idle,
+    /// The peer does not meet a minimum rate.
+    TooSlow,
     /// Our direction is to end.
     EndAsked,
     /// The connection is to be closed, once all is written.
@@ -164,6 +167,8 @@ impl State {
             }
             (State::Closing, Event::Idle) => (State::Closed, Actions::RESET.and(Actions::CLOSE)),
             (_, Event::Idle) => (State::Closing, CLOSING.1.and(Actions::TELL_IDLE)),
+
+            (_, Event::TooSlow) => (State::Closed, Actions::RESET.and(Actions::CLOSE)),
 
             (State::Open, Event::EndAsked) => (State::Finishing, Actions::WRITE),
             (State::PeerEnded, Event::EndAsked) => CLOSING,

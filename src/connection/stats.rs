@@ -16,6 +16,7 @@ pub(super) struct Tally {
     pub(super) sent: AtomicU64,
     pub(super) heartbeats: AtomicU64,
     pub(super) idled: AtomicU64,
+    pub(super) slow: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) turns: AtomicU64,
     pub(super) events: AtomicU64,
@@ -55,6 +56,8 @@ pub struct WorkerStats {
     pub heartbeats: u64,
     /// Connections closed because they were idle.
     pub idled: u64,
+    /// Connections closed because a minimum rate was not met.
+    pub slow: u64,
     /// Connections that ended with another error: reset, a protocol's own, a panic.
     pub failed: u64,
     /// Turns of its loop, known once it has ended; none of them where it ran in a runtime of yours.
@@ -74,6 +77,7 @@ impl Tally {
             sent: load(&self.sent),
             heartbeats: load(&self.heartbeats),
             idled: load(&self.idled),
+            slow: load(&self.slow),
             failed: load(&self.failed),
             turns: load(&self.turns),
             events: load(&self.events),

@@ -17,11 +17,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::allowance::{Account, Purse};
 use super::conn::GATHER;
 use super::limits::Limits;
 use super::passed_on::PassedOn;
 use super::permits::{Permit, Permits};
+use super::server::Settings;
 use super::stats::{Tally, add};
+use super::watch::Rates;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -44,8 +47,9 @@ pub(super) struct Worker {
     pub(super) idle_ticks: Cell<u64>,
     pub(super) heartbeat_ticks: Cell<u64>,
     pub(super) limits: Limits,
-    /// What waits to be written, on all connections.
-    queued: Cell<usize>,
+    pub(super) rates: Rates,
+    /// Pays for what waits to be written, on all connections.
+    purse: Purse,
     pub(super) phase: Cell<Phase>,
     live: Cell<usize>,
     /// Who waits for the last connection to go.
@@ -64,9 +68,8 @@ pub(super) fn ticks(wait: Duration) -> u64 {
 impl Worker {
     pub(super) fn new(
         scheduler: &Rc<Scheduler>,
-        idle: Duration,
-        heartbeat: Duration,
-        limits: Limits,
+        settings: &Settings,
+        account: Option<Arc<Account>>,
         tally: Arc<Tally>,
         permits: Arc<Permits>,
     ) -> Self {
@@ -75,10 +78,11 @@ impl Worker {
             passed_on: PassedOn::default(),
             has_gathered: Cell::new(false),
             out: RefCell::default(),
-            idle_ticks: Cell::new(ticks(idle)),
-            heartbeat_ticks: Cell::new(ticks(heartbeat)),
-            limits,
-            queued: Cell::new(0),
+            idle_ticks: Cell::new(ticks(settings.idle)),
+            heartbeat_ticks: Cell::new(ticks(settings.heartbeat)),
+            limits: settings.limits,
+            rates: settings.rates,
+            purse: Purse::new(account),
             phase: Cell::new(Phase::Serving),
             live: Cell::new(0),
             waiter: Cell::new(None),
@@ -135,6 +139,10 @@ impl Worker {
         Poll::Pending
     }
 
+    pub(super) fn scheduler(&self) -> Option<Rc<Scheduler>> {
+        self.scheduler.upgrade()
+    }
+
     pub(super) fn wake(&self, id: MachineId) {
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.wake(id);
@@ -168,18 +176,29 @@ impl Worker {
     // ---- what waits to be written ----
 
     pub(super) fn queued_more(&self, bytes: usize) {
-        self.queued.set(self.queued.get() + bytes);
+        self.purse.pay(bytes);
     }
 
     pub(super) fn queued_less(&self, bytes: usize) {
-        self.queued.set(self.queued.get() - bytes);
+        self.purse.pay_back(bytes);
     }
 
-    /// Whether a connection that has `waiting` bytes queued may queue `more`.
+    /// They go from one queue to another.
+    pub(super) fn queued_elsewhere(&self, bytes: usize) {
+        self.purse.take_back(bytes);
+    }
+
+    /// What there was room for is not queued after all, or not yet.
+    pub(super) fn room_unused(&self) {
+        self.purse.trim();
+    }
+
+    /// Whether a connection that has `waiting` bytes queued may queue `more`, which is then kept
+    /// for it.
     pub(super) fn check_room(&self, waiting: usize, more: usize) -> io::Result<()> {
         let (whose, limit) = if waiting.saturating_add(more) > self.limits.most_queued {
             ("to this peer", self.limits.most_queued)
-        } else if self.queued.get().saturating_add(more) > self.limits.most_queued_in_all {
+        } else if !self.purse.reserve(more) {
             ("to all peers", self.limits.most_queued_in_all)
         } else {
             return Ok(());

@@ -238,20 +238,31 @@ impl Listener<Tcp> {
     /// there is none. `ResourceBusy`, an error of the operation, says that there was no permit.
     pub(crate) fn accept_fd<P, T>(
         &self,
-        mut permit: impl FnMut() -> Option<P>,
+        permit: impl FnMut() -> Option<P>,
         mut take: impl FnMut(P, Fd, SocketAddr) -> T,
+    ) -> impl Future<Output = io::Result<T>> {
+        self.accept_socket(permit, move |listener, permit, socket, peer| {
+            let fd = listener.open_beside(socket, listener.network())?;
+            fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
+            Ok(take(permit, fd, peer))
+        })
+    }
+
+    /// As [`Listener::accept_fd`], of a socket that is in no runtime yet, beside the listener's own.
+    pub(crate) fn accept_socket<P, T>(
+        &self,
+        mut permit: impl FnMut() -> Option<P>,
+        mut take: impl FnMut(&Fd, P, OwnedFd, SocketAddr) -> io::Result<T>,
     ) -> impl Future<Output = io::Result<T>> {
         Op::new(Accepting, &self.fd, move |fd| {
             let permit = permit().ok_or(io::ErrorKind::ResourceBusy)?;
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
-            let fd = fd.open_beside(connection, fd.network())?;
             let peer = peer
                 .as_socket()
                 .map(unmapped)
                 .ok_or(io::ErrorKind::InvalidData)?;
-            fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
-            Ok(take(permit, fd, peer))
+            take(fd, permit, connection, peer)
         })
     }
 

@@ -10,6 +10,7 @@ mod accept;
 mod direct;
 mod handle;
 mod lookup;
+mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
 mod splice;
@@ -25,6 +26,7 @@ pub(crate) use accept::{accept, socket};
 pub(crate) use direct::ErrorNumber;
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use share_port::{share_port, spreads_connections};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
 

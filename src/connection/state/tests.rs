@@ -12,7 +12,7 @@ const STATES: [State; 7] = [
     State::Closed,
 ];
 
-const EVENTS: [Event; 12] = [
+const EVENTS: [Event; 13] = [
     Event::Opened,
     Event::Bytes,
     Event::CanWrite,
@@ -21,6 +21,7 @@ const EVENTS: [Event; 12] = [
     Event::PeerEnded,
     Event::HeartbeatDue,
     Event::Idle,
+    Event::TooSlow,
     Event::EndAsked,
     Event::CloseAsked,
     Event::AbortAsked,
@@ -86,6 +87,14 @@ fn every_transition_is_the_tables() {
             "Closing idle arm write",
             "Closed idle close",
             "Closing idle arm write",
+            "Closed reset close",
+        ],
+        [
+            illegal,
+            "Closed reset close",
+            "Closed reset close",
+            "Closed reset close",
+            "Closed reset close",
             "Closed reset close",
         ],
         [illegal, "Finishing write", "", "", "Closing arm write", ""],

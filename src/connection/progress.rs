@@ -1,0 +1,219 @@
+//! Whether a peer is fast enough: so many bytes in a window; pure, no I/O and no clock.
+//!
+//! May touch: nothing. Go has no counterpart: `http.Server` bounds a request's time, not its rate.
+//!
+//! | state | meaning | on to |
+//! |---|---|---|
+//! | Resting | nothing is expected of the peer | Judged, when bytes are wanted |
+//! | Judged | time and bytes count; a window that is full is judged, and the next begins | Resting; Held |
+//! | Held | as Judged, but it is we who make it wait: time stands still | Judged; Resting |
+//!
+//! # Ground rules
+//!
+//! Only time in which the loop was attentive counts. A look is taken once a [slice](Rate::slice) at
+//! the least, and is planned; one that comes late shows that the loop was held up, nobody knows
+//! since when, and that whole slice is not charged. Bytes always count.
+
+/// So many bytes within a window, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) least: u64,
+    pub(super) window: u64,
+}
+
+/// Looks in a window: a stall shorter than a slice may go unnoticed.
+const SLICES: u64 = 8;
+
+/// How late a look may be, beside a quarter of its slice, in ticks: the system's own dawdling.
+const DAWDLE: u64 = 4;
+
+impl Rate {
+    /// None if nothing, or within no time, is asked for.
+    pub(super) fn new(bytes_a_second: u64, window: u64) -> Option<Rate> {
+        let least = u128::from(bytes_a_second) * u128::from(window) / 1000;
+        let least = u64::try_from(least).unwrap_or(u64::MAX);
+        (bytes_a_second > 0 && window > 0).then_some(Rate {
+            least: least.max(1),
+            window,
+        })
+    }
+
+    fn slice(self) -> u64 {
+        (self.window / SLICES).max(1)
+    }
+}
+
+/// What is expected of a peer just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    Nothing,
+    Bytes,
+    /// Bytes, but not before we let it.
+    BytesLater,
+}
+
+/// Fewer bytes than asked came in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooSlow {
+    pub(super) moved: u64,
+}
+
+/// What a peer has done in the window under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The last look, while it is Judged.
+    looked: Option<u64>,
+    charged: u64,
+    moved: u64,
+}
+
+impl Progress {
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved = self.moved.saturating_add(bytes as u64);
+    }
+
+    /// Looks at tick `now`, where a look was `planned` at the latest. Says in how many ticks to
+    /// look again, `None` for not before something else happens.
+    pub(super) fn look(
+        &mut self,
+        rate: Rate,
+        expected: Expected,
+        now: u64,
+        planned: u64,
+    ) -> Result<Option<u64>, TooSlow> {
+        if expected == Expected::Nothing {
+            *self = Progress::default();
+            return Ok(None);
+        }
+        if let Some(looked) = self.looked {
+            let late = now.saturating_sub(planned);
+            if late <= rate.slice() / 4 + DAWDLE {
+                self.charged += now.min(planned).saturating_sub(looked);
+            }
+        }
+        self.looked = (expected == Expected::Bytes).then_some(now);
+        if self.charged >= rate.window {
+            let moved = self.moved;
+            (self.charged, self.moved) = (0, 0);
+            if moved < rate.least {
+                return Err(TooSlow { moved });
+            }
+        }
+        let left = rate.window - self.charged;
+        Ok(self.looked.map(|_| left.min(rate.slice())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Expected::{Bytes, BytesLater, Nothing};
+    use super::{Progress, Rate, TooSlow};
+
+    /// 100 bytes a second over ten seconds.
+    const RATE: Rate = Rate {
+        least: 1000,
+        window: 10_000,
+    };
+
+    /// A peer under a loop that looks when it planned to.
+    struct Watched {
+        progress: Progress,
+        now: u64,
+        next: Option<u64>,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let mut progress = Progress::default();
+            let next = progress.look(RATE, Bytes, 0, 0).unwrap();
+            Watched {
+                progress,
+                now: 0,
+                next,
+            }
+        }
+
+        /// Looks `late` ticks after the plan.
+        fn look(&mut self, late: u64) -> Result<(), TooSlow> {
+            let planned = self.now + self.next.expect("a look is planned");
+            self.now = planned + late;
+            self.next = self.progress.look(RATE, Bytes, self.now, planned)?;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_rate_of_nothing_or_over_no_time_is_none() {
+        assert_eq!(Rate::new(0, 1000), None);
+        assert_eq!(Rate::new(1000, 0), None);
+        assert_eq!(Rate::new(100, 10_000), Some(RATE));
+        assert_eq!(Rate::new(1, 10).unwrap().least, 1, "never nothing");
+        assert_eq!(Rate::new(u64::MAX, u64::MAX).unwrap().least, u64::MAX);
+    }
+
+    #[test]
+    fn who_sends_too_little_is_found_out_when_the_window_is_full_and_not_before() {
+        let mut peer = Watched::new();
+        peer.progress.moved(999);
+        let error = loop {
+            if let Err(error) = peer.look(0) {
+                break error;
+            }
+        };
+        assert_eq!((peer.now, error), (10_000, TooSlow { moved: 999 }));
+    }
+
+    #[test]
+    fn who_sends_just_enough_in_each_window_stays() {
+        let mut peer = Watched::new();
+        for _ in 0..5 {
+            peer.progress.moved(1000);
+            (0..8).for_each(|_| peer.look(0).unwrap());
+        }
+        assert_eq!(peer.now, 50_000);
+        let ended = (0..8).find_map(|_| peer.look(0).err());
+        assert_eq!(ended, Some(TooSlow { moved: 0 }), "windows are apart");
+    }
+
+    #[test]
+    fn a_look_that_comes_late_charges_nothing_and_counts_the_bytes() {
+        let mut peer = Watched::new();
+        for _ in 0..100 {
+            peer.look(5000).unwrap();
+        }
+        peer.progress.moved(7);
+        let looks = (0..).take_while(|_| peer.look(0).is_ok()).count();
+        assert_eq!(looks, 7, "eight slices on time make the window");
+    }
+
+    #[test]
+    fn a_little_late_is_on_time_and_not_charged_for_it() {
+        let mut peer = Watched::new();
+        let looks = (0..).take_while(|_| peer.look(10).is_ok()).count();
+        assert_eq!((looks, peer.now), (7, 10_080));
+    }
+
+    #[test]
+    fn while_it_is_we_who_make_it_wait_time_stands_still() {
+        let mut progress = Progress::default();
+        progress.look(RATE, Bytes, 0, 0).unwrap();
+        let next = progress.look(RATE, BytesLater, 1000, 1250).unwrap();
+        assert_eq!(next, None);
+        let next = progress.look(RATE, Bytes, 900_000, 900_000).unwrap();
+        assert_eq!((next, progress.charged), (Some(1250), 1000));
+        let next = progress.look(RATE, Nothing, 901_000, 901_250).unwrap();
+        assert_eq!((next, progress), (None, Progress::default()));
+    }
+
+    #[test]
+    fn looks_between_planned_ones_change_nothing() {
+        let mut progress = Progress::default();
+        let mut planned = progress.look(RATE, Bytes, 0, 0).unwrap().unwrap();
+        for now in 1..10_000 {
+            let next = progress.look(RATE, Bytes, now, planned).unwrap();
+            planned = now + next.unwrap();
+        }
+        let ended = progress.look(RATE, Bytes, 10_000, planned);
+        assert_eq!(ended, Err(TooSlow { moved: 0 }));
+    }
+}
