@@ -13,6 +13,7 @@ use mio::event::Source;
 
 use super::alarm::Alarm;
 use super::words::Readiness;
+use crate::sys::{SystemEvent, SystemEvents};
 
 /// Names a registered source to the selector: a slot and a generation.
 ///
@@ -142,7 +143,7 @@ pub trait Selector {
 #[derive(Debug)]
 pub struct MioSelector {
     poll: mio::Poll,
-    events: mio::Events,
+    events: SystemEvents,
     alarm: Alarm,
     /// The last harvest filled the buffer.
     overflowed: bool,
@@ -168,7 +169,7 @@ impl MioSelector {
         let alarm = Alarm::new(&poll, BREAK)?;
         Ok(MioSelector {
             poll,
-            events: mio::Events::with_capacity(CAPACITY),
+            events: SystemEvents::with_capacity(CAPACITY),
             alarm,
             overflowed: false,
         })
@@ -179,9 +180,9 @@ impl MioSelector {
     /// Waits, and keeps what comes, for [`MioSelector::harvested`].
     pub(crate) fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Harvest> {
         if self.overflowed && self.events.capacity() < MOST_CAPACITY {
-            self.events = mio::Events::with_capacity(self.events.capacity() * 2);
+            self.events = SystemEvents::with_capacity(self.events.capacity() * 2);
         }
-        match self.poll.poll(&mut self.events, max_wait) {
+        match self.events.wait(&mut self.poll, max_wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
@@ -191,7 +192,10 @@ impl MioSelector {
         }
         self.overflowed = self.events.iter().count() >= self.events.capacity();
         if cfg!(mio_unsupported_force_poll_poll)
-            && self.events.iter().any(|event| event.token() == BREAK)
+            && self
+                .events
+                .iter()
+                .any(|event| event.token() == Token::BREAK.0)
         {
             self.alarm.heard();
         }
@@ -206,8 +210,8 @@ impl MioSelector {
     #[inline]
     pub(crate) fn harvested(&self) -> impl Iterator<Item = Event> + Clone {
         self.events.iter().map(|event| Event {
-            token: Token(event.token().0),
-            readiness: readiness(event),
+            token: Token(event.token()),
+            readiness: readiness(&event),
         })
     }
 }
@@ -227,27 +231,17 @@ fn interest(readiness: Readiness) -> mio::Interest {
     interest
 }
 
-/// The way of nearly every event is two tests: ready for both, and nothing unusual about it.
 #[inline]
-fn readiness(event: &mio::event::Event) -> Readiness {
-    let both = event.is_readable() && event.is_writable();
-    if !both || event.is_priority() || event.is_error() {
-        return rarer_readiness(event);
+fn readiness(event: &SystemEvent) -> Readiness {
+    if event.is_usual() {
+        return Readiness::BOTH;
     }
-    if is_closed(event) {
-        return rarer_readiness(event);
-    }
-    Readiness::BOTH
-}
-
-#[inline]
-fn is_closed(event: &mio::event::Event) -> bool {
-    event.is_read_closed() || event.is_write_closed()
+    rarer_readiness(event)
 }
 
 #[cold]
 #[inline(never)]
-fn rarer_readiness(event: &mio::event::Event) -> Readiness {
+fn rarer_readiness(event: &SystemEvent) -> Readiness {
     let mut readiness = Readiness::NONE;
     if event.is_readable() {
         readiness |= Readiness::READ;

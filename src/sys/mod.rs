@@ -8,6 +8,7 @@
 
 mod accept;
 mod direct;
+mod events;
 mod handle;
 mod lookup;
 mod share_port;
@@ -24,6 +25,7 @@ use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{accept, socket};
 pub(crate) use direct::ErrorNumber;
+pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
 pub(crate) use share_port::{share_port, spreads_connections};
