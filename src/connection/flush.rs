@@ -10,6 +10,7 @@ use super::conn::{Asked, Conn};
 use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
+use crate::runtime::context;
 use crate::sys;
 
 impl Conn {
@@ -102,13 +103,25 @@ impl Conn {
     }
 
     /// Writes what waits, as far as the system takes it. Whether all is gone.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        self.flush_while(|| true)
+    }
+
+    /// The same, as far as the budget goes.
+    pub(super) fn flush_within_budget(&mut self) -> io::Result<bool> {
+        self.flush_while(context::has_budget)
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn flush(&mut self) -> io::Result<bool> {
+    fn flush_while(&mut self, may_go_on: fn() -> bool) -> io::Result<bool> {
         loop {
             let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else {
                 return Ok(true);
             };
+            if !may_go_on() {
+                return Ok(false);
+            }
             let slices = extra.queue.slices();
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
             let sent = self.fd.try_once(Direction::Write, |fd| {

@@ -29,6 +29,9 @@ const SMALL: usize = 16 << 10;
 /// Pieces that one write takes.
 const PIECES_AT_ONCE: usize = 64;
 
+/// Bytes that one write takes, so that nobody is held up by another's long answer.
+const BYTES_AT_ONCE: usize = 256 << 10;
+
 #[derive(Debug, Default)]
 pub(super) struct OutQueue {
     pieces: VecDeque<Piece>,
@@ -79,9 +82,16 @@ impl OutQueue {
     /// What one write may take.
     pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
         let mut skip = self.gone;
+        let mut room = BYTES_AT_ONCE;
         let first = self.pieces.iter().take(PIECES_AT_ONCE);
         first
-            .map(|piece| IoSlice::new(&piece.bytes()[std::mem::take(&mut skip)..]))
+            .map(|piece| {
+                let bytes = &piece.bytes()[std::mem::take(&mut skip)..];
+                let bytes = &bytes[..bytes.len().min(room)];
+                room -= bytes.len();
+                IoSlice::new(bytes)
+            })
+            .take_while(|slice| !slice.is_empty())
             .collect()
     }
 
@@ -134,6 +144,20 @@ mod tests {
             queue.advance(9 - stop);
             assert_eq!(left(&queue), b"9");
         }
+    }
+
+    #[test]
+    fn one_write_is_offered_so_much_and_no_more() {
+        let mut queue = OutQueue::default();
+        let piece: std::rc::Rc<[u8]> = vec![7; 100_000].into();
+        (0..5).for_each(|_| queue.push_piece(Piece::Shared(piece.clone())));
+        let lengths = |queue: &OutQueue| -> Vec<_> {
+            let slices = queue.slices();
+            slices.iter().map(|slice| slice.len()).collect()
+        };
+        assert_eq!(lengths(&queue), [100_000, 100_000, 62_144]);
+        queue.advance(262_144);
+        assert_eq!(lengths(&queue), [37_856, 100_000, 100_000]);
     }
 
     #[test]

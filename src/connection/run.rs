@@ -359,7 +359,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn write(&mut self) {
-        match self.conn.flush() {
+        match self.conn.flush_within_budget() {
             Ok(true) => self.on(Event::Flushed, None),
             Ok(false) => {}
             Err(error) => self.on(Event::Reset, Some(error)),

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     "broadcast",
     "capture",
     "dial_race",
@@ -18,6 +18,7 @@ const ALL: [&str; 17] = [
     "idle_server",
     "lines",
     "monitor",
+    "ping_server",
     "pinger",
     "proxy",
     "retry_write",
@@ -226,6 +227,7 @@ fn o2_d5_f4_those_that_show_themselves_come_to_an_end() {
     for (name, flags, says) in [
         ("capture", &[][..], "closed by RST"),
         ("dial_race", &[], "connected to [::1]"),
+        ("ping_server", &[], "9s: end of file"),
         ("pinger", &[], "9s: end of file"),
         ("retry_write", &[], "threshold exceeded"),
     ] {

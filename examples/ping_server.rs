@@ -1,0 +1,115 @@
+//! Heartbeats without a task: a server's connections ping the silent and drop the dead.
+//!
+//! ```text
+//! cargo run --example ping_server              # by a clock that jumps: at once
+//! cargo run --example ping_server -- --real    # by the wall's: 14 seconds
+//! ```
+//!
+//! The rows D5 and D6 that `pinger` shows with a `Heartbeat` for async code, here with the one that
+//! is built into connections: two settings, and no code.
+
+mod common;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use netpoller::{Conn, Protocol, Runtime, Server, TcpStream, time};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Shows when a server's connections ping, and when they give up.
+#[derive(Parser)]
+struct Flags {
+    /// By the wall's clock, not by one that jumps.
+    #[arg(long)]
+    real: bool,
+}
+
+/// Hears, and says nothing of its own accord: the pings are the trait's default.
+struct Hears;
+
+impl Protocol for Hears {
+    fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        println!("      the server hears {}", String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn closed(&mut self, why: io::Result<()>) {
+        if let Err(error) = why {
+            println!("      the server says: {error}");
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let clock = common::clock(Flags::parse().real);
+    match clock.and_then(|runtime| resets(&runtime).and_then(|()| deadline(&runtime))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ping_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves in the runtime, and talks to it.
+fn serving(
+    runtime: &Runtime,
+    server: Server<impl Fn(SocketAddr) -> Hears + Send + Sync + 'static>,
+    talk: impl AsyncFnOnce(TcpStream) -> io::Result<()>,
+) -> io::Result<()> {
+    let bound = server.bind("127.0.0.1:0")?;
+    let serving = bound.run_in(runtime)?;
+    runtime.block_on(async {
+        let client = TcpStream::connect(bound.local_addr()).await?;
+        let talked = talk(client).await;
+        bound.handle().stop();
+        serving.await.map_err(io::Error::other)??;
+        talked
+    })
+}
+
+/// Row D5: a ping each interval; any byte puts it off.
+fn resets(runtime: &Runtime) -> io::Result<()> {
+    println!("A heartbeat of 1 s, put off by each byte that comes:");
+    let server = Server::new(|_peer| Hears).heartbeat(SECOND);
+    serving(runtime, server, async |client| {
+        for wait in [None, Some(200), Some(300), None] {
+            let start = time::now();
+            if let Some(wait) = wait {
+                time::sleep(wait * MILLISECOND).await;
+                client.write_all(b"something").await?;
+            }
+            client.read_exact(&mut [0; 4]).await?;
+            println!("  a ping after {:.1?}", time::now() - start);
+        }
+        Ok(())
+    })
+}
+
+/// Row D6: the server pings each second, and drops who has sent nothing for 5 s.
+fn deadline(runtime: &Runtime) -> io::Result<()> {
+    println!("An idle timeout of 5 s, pushed by each byte:");
+    let server = Server::new(|_peer| Hears)
+        .heartbeat(SECOND)
+        .idle_timeout(5 * SECOND);
+    serving(runtime, server, async |client| {
+        let start = time::now();
+        for _ in 0..4 {
+            client.read_exact(&mut [0; 4]).await?;
+            println!("  {:.0?}: ping", time::now() - start);
+        }
+        println!("  {:.0?}: pong, and no more", time::now() - start);
+        client.write_all(b"pong").await?;
+        while client.read_with(<[u8]>::len).await? > 0 {
+            println!("  {:.0?}: ping", time::now() - start);
+        }
+        println!("  {:.0?}: end of file", time::now() - start);
+        Ok(())
+    })
+}
