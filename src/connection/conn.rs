@@ -83,7 +83,8 @@ impl Conn {
     /// direction has ended.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.may_write && self.worker.passed_on.note(bytes) {
+        // What is offered may be written: else nothing is.
+        if self.worker.passed_on.note(bytes) {
             return Ok(());
         }
         self.gather(bytes)
@@ -182,6 +183,13 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
+    /// Pushes both deadlines, which is a store each. False if that is not all.
+    #[inline(always)]
+    pub(super) fn put_off_deadlines(&self) -> bool {
+        let (both, soonest) = self.worker.intervals.to_add();
+        self.fd.put_off_both(both, soonest)
+    }
+
     /// Goes into another state, or takes up what was asked for.
     pub(super) fn enter(&mut self, state: State) {
         self.state = state;
@@ -191,6 +199,7 @@ impl Conn {
     pub(super) fn ask(&mut self, asked: Asked) {
         self.asked = self.asked.max(asked);
         self.may_write &= asked == Asked::Nothing;
+        self.worker.passed_on.shut();
     }
 
     /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).

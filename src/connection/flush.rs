@@ -14,40 +14,13 @@ use crate::runtime::context;
 use crate::sys;
 
 impl Conn {
-    /// Sends what the callback wrote: nothing else than some of what it was offered, as a rule.
-    /// False if something is left, or went wrong: then `flush` knows.
-    #[inline(always)]
-    pub(super) fn send_at_once(&mut self, passed_on: bool, offered: &[u8]) -> bool {
-        if self.worker.has_gathered.get() || self.extra.is_some() {
-            if passed_on {
-                self.gather_passed_on(offered);
-            }
-            self.send_gathered();
-            return self.extra.is_none();
-        }
-        if !passed_on {
-            return true;
-        }
-        match self.fd.try_send(offered) {
-            Ok(gone) if gone == offered.len() => {
-                add(&self.worker.tally.sent, gone as u64);
-                true
-            }
-            sent => {
-                self.gather_passed_on(offered);
-                self.send_rest(sent);
-                false
-            }
-        }
-    }
-
     /// It can't be sent from where it lies.
     #[cold]
     #[inline(never)]
     pub(super) fn gather_passed_on(&mut self, passed_on: &[u8]) {
         let mut out = self.worker.out.borrow_mut();
         out.splice(0..0, passed_on.iter().copied());
-        self.worker.has_gathered.set(!out.is_empty());
+        self.worker.passed_on.set_gathered(!out.is_empty());
     }
 
     /// Sends what was gathered, as far as the system takes it, and queues the rest.
@@ -69,7 +42,7 @@ impl Conn {
     /// Queues what was not sent.
     #[cold]
     #[inline(never)]
-    fn send_rest(&mut self, sent: Result<usize, Failure>) {
+    pub(super) fn send_rest(&mut self, sent: Result<usize, Failure>) {
         match sent {
             Ok(gone) => {
                 add(&self.worker.tally.sent, gone as u64);
@@ -208,7 +181,7 @@ impl Conn {
 
     /// The peer took something. Where nothing is read from it, that is its sign of life.
     fn moved_out(&self) {
-        let idle = self.worker.idle_ticks.get();
+        let idle = self.worker.intervals.idle();
         if idle > 0 && !self.worker.is_draining() && (!self.state.reads() || self.is_full()) {
             self.fd.set_deadline_after(Direction::Read, idle);
         }

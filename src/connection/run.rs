@@ -2,12 +2,11 @@
 //!
 //! May touch: the scheduler's machines, net's Fd. Mirrors `conn.serve` in Go's `net/http/server.go`.
 //!
-//! The way of a busy connection is written straight: woken, read, deliver, write, park. All else
-//! goes round with care: what is due, what was asked for, what waits, and then it parks.
+//! The way of a busy connection is in `straight.rs`. All else goes round with care: what is due,
+//! what was asked for, what waits, and then it parks.
 
 use std::io;
 use std::mem;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::net::fd::{Failure, Fd};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent;
-use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::machine::MachineId;
 
 /// How long a connection that closes may take to write what is left, if nothing else bounds it.
 const LAST_WRITE: Duration = Duration::from_secs(30);
@@ -41,46 +40,6 @@ enum Round {
     Wait,
 }
 
-impl<P: Protocol> Machine for Connection<P> {
-    #[inline]
-    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
-        let this = self.get_mut();
-        context::begin_machine(id);
-        if this.conn.state == State::Open
-            && this.conn.extra.is_none()
-            && this.conn.fd.is_ready(Direction::Read)
-        {
-            let mut buffer = lent::take();
-            match this.conn.fd.receive(&mut buffer[..]) {
-                Ok(got) if got > 0 => {
-                    this.came(got);
-                    let offered = &buffer[..got];
-                    this.conn.worker.passed_on.offer(offered);
-                    let used = this.protocol.data(&mut this.conn, offered);
-                    let passed_on = this.conn.worker.passed_on.take();
-                    if !matches!(used, Ok(used) if used == got) {
-                        if passed_on {
-                            this.conn.gather_passed_on(offered);
-                        }
-                        this.go_on_offering(used, offered);
-                    } else if this.conn.send_at_once(passed_on, offered)
-                        && this.conn.asked == Asked::Nothing
-                        && this.conn.fd.must_wait(Direction::Read)
-                    {
-                        lent::give_back(buffer);
-                        this.conn.fd.park_owner(Direction::Read, id);
-                        return Poll::Pending;
-                    }
-                }
-                // The system tells of an error once.
-                ended => this.take(ended, &buffer[..]),
-            }
-            lent::give_back(buffer);
-        }
-        this.run_with_care(id)
-    }
-}
-
 impl<P: Protocol> Connection<P> {
     pub(super) fn new(fd: Fd, worker: Rc<Worker>, protocol: P) -> Self {
         Connection {
@@ -90,22 +49,22 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// So many bytes came: pushes the deadlines.
-    #[inline(always)]
     pub(super) fn came(&self, got: usize) {
         let conn = &self.conn;
         // Not charged: it parks, or goes on with care and a budget that is as good as whole.
         conn.fd.read_short(got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
-        if conn.worker.arms() {
+        if conn.worker.intervals.are_set() {
             self.arm();
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn arm(&self) {
+    pub(super) fn arm(&self) {
         let conn = &self.conn;
         let worker = &*conn.worker;
-        let (idle, heartbeat) = (worker.idle_ticks.get(), worker.heartbeat_ticks.get());
+        let (idle, heartbeat) = (worker.intervals.idle(), worker.intervals.heartbeat());
         // The sooner first: the other then needs no place of its own in the wheel.
         if heartbeat > 0 {
             conn.fd.set_deadline_after(Direction::Write, heartbeat);
@@ -119,7 +78,13 @@ impl<P: Protocol> Connection<P> {
 
     #[cold]
     #[inline(never)]
-    fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
+    pub(super) fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
+        context::set_budget();
+        self.go_on(id)
+    }
+
+    /// Goes round until it has to wait, or others have their turn first.
+    pub(super) fn go_on(&mut self, id: MachineId) -> Poll<()> {
         loop {
             if self.conn.state == State::Closed {
                 return Poll::Ready(());
@@ -172,7 +137,7 @@ impl<P: Protocol> Connection<P> {
             return Some(Event::Idle);
         }
         if conn.fd.refusal(Direction::Write).is_some() {
-            match conn.worker.heartbeat_ticks.get() {
+            match conn.worker.intervals.heartbeat() {
                 0 => conn.fd.clear_deadline(Direction::Write),
                 ticks => conn.fd.set_deadline_after(Direction::Write, ticks),
             }
@@ -183,7 +148,7 @@ impl<P: Protocol> Connection<P> {
             && !mem::replace(&mut conn.hurried, true)
         {
             conn.fd.clear_deadline(Direction::Write);
-            let grace = conn.worker.idle_ticks.get();
+            let grace = conn.worker.intervals.idle();
             conn.fd.set_deadline_after(Direction::Read, grace);
         }
         None
@@ -345,14 +310,14 @@ impl<P: Protocol> Connection<P> {
     fn arm_for(&self, event: Event) {
         let conn = &self.conn;
         self.arm();
-        if event == Event::Opened && conn.worker.heartbeat_ticks.get() > 0 {
+        if event == Event::Opened && conn.worker.intervals.heartbeat() > 0 {
             let first = conn.worker.first_heartbeat();
             conn.fd.set_deadline_after(Direction::Write, first);
         }
         if conn.state == State::Closing {
             conn.fd.clear_deadline(Direction::Write);
-            if conn.worker.idle_ticks.get() == 0 || conn.worker.is_draining() {
-                let last = super::worker::ticks(LAST_WRITE);
+            if conn.worker.intervals.idle() == 0 || conn.worker.is_draining() {
+                let last = super::intervals::ticks(LAST_WRITE);
                 conn.fd.set_deadline_after(Direction::Read, last);
             }
         }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bound::Bound;
+use super::intervals::ticks;
 use super::limits::Limits;
 use super::progress::Rate;
 use super::protocol::Protocol;
 use super::watch::Rates;
-use super::worker::ticks;
 use crate::heartbeat::Heartbeat;
 use crate::net::{ListenConfig, TcpListener, ToAddr};
 use crate::runtime::{Runtime, context};

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::allowance::{Account, Purse};
 use super::conn::GATHER;
+use super::intervals::{Intervals, ticks};
 use super::limits::Limits;
 use super::passed_on::PassedOn;
 use super::permits::{Permit, Permits};
@@ -40,12 +41,8 @@ pub(super) struct Worker {
     /// What the callback that runs has written: first these bytes of what it was offered, which
     /// need not be copied, then `out`.
     pub(super) passed_on: PassedOn,
-    /// Whether anything is in `out`.
-    pub(super) has_gathered: Cell<bool>,
     pub(super) out: RefCell<Vec<u8>>,
-    /// The idle timeout and the heartbeat's interval, in ticks; zero for none.
-    pub(super) idle_ticks: Cell<u64>,
-    pub(super) heartbeat_ticks: Cell<u64>,
+    pub(super) intervals: Intervals,
     pub(super) limits: Limits,
     pub(super) rates: Rates,
     /// Pays for what waits to be written, on all connections.
@@ -60,11 +57,6 @@ pub(super) struct Worker {
     permits: Arc<Permits>,
 }
 
-/// A duration in the loop's ticks, rounded up; zero stays zero, for none.
-pub(super) fn ticks(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
 impl Worker {
     pub(super) fn new(
         scheduler: &Rc<Scheduler>,
@@ -76,10 +68,8 @@ impl Worker {
         Worker {
             scheduler: Rc::downgrade(scheduler),
             passed_on: PassedOn::default(),
-            has_gathered: Cell::new(false),
             out: RefCell::default(),
-            idle_ticks: Cell::new(ticks(settings.idle)),
-            heartbeat_ticks: Cell::new(ticks(settings.heartbeat)),
+            intervals: Intervals::new(settings.idle, settings.heartbeat),
             limits: settings.limits,
             rates: settings.rates,
             purse: Purse::new(account),
@@ -90,12 +80,6 @@ impl Worker {
             tally,
             permits,
         }
-    }
-
-    /// Whether there are deadlines to push.
-    #[inline]
-    pub(super) fn arms(&self) -> bool {
-        self.idle_ticks.get() | self.heartbeat_ticks.get() != 0
     }
 
     // ---- connections come and go ----
@@ -159,7 +143,7 @@ impl Worker {
             _ => self.opened.get().wrapping_add(1),
         };
         self.opened.set(opened);
-        let interval = self.heartbeat_ticks.get();
+        let interval = self.intervals.heartbeat();
         let phase = u64::from(opened.wrapping_mul(GOLDEN)) >> 3;
         let later = (u128::from(interval) * u128::from(phase)) >> 32;
         interval.saturating_add(later as u64)
@@ -210,7 +194,7 @@ impl Worker {
     /// Gathers some more; what was offered can't come first any more.
     pub(super) fn put(&self, out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend_from_slice(bytes);
-        self.has_gathered.set(!out.is_empty());
+        self.passed_on.set_gathered(!out.is_empty());
         self.passed_on.shut();
     }
 
@@ -218,7 +202,7 @@ impl Worker {
     #[inline]
     pub(super) fn clear(&self, out: &mut RefMut<'_, Vec<u8>>) {
         out.clear();
-        self.has_gathered.set(false);
+        self.passed_on.set_gathered(false);
         if out.capacity() > GATHER {
             out.shrink_to(GATHER);
         }
@@ -231,21 +215,20 @@ impl Worker {
     }
 
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        let ticks = self.idle_ticks.get();
+        let ticks = self.intervals.idle();
         (ticks > 0).then(|| Duration::from_millis(ticks))
     }
 
     /// From here on connections end when nothing has come for `grace`.
     pub(super) fn drain(&self, grace: Duration) {
-        self.idle_ticks.set(ticks(grace).max(1));
-        self.heartbeat_ticks.set(0);
+        self.intervals.set(ticks(grace).max(1), 0);
         self.enter(Phase::Draining);
     }
 
     /// From here on connections end when they run: they are woken, and one that is busy just then
     /// has a deadline soon.
     pub(super) fn stop(&self) {
-        self.idle_ticks.set(1);
+        self.intervals.set(1, 0);
         self.enter(Phase::Stopped);
     }
 

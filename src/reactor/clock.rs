@@ -83,6 +83,12 @@ impl Clock {
         Tick::new(self.ceiling.get().get().saturating_add(ticks))
     }
 
+    /// As [`Clock::tick_after`], for what can't be too far: less than 2^63.
+    #[inline]
+    pub(crate) fn tick_soon_after(&self, ticks: u64) -> Tick {
+        Tick::new(self.ceiling.get().get().wrapping_add(ticks))
+    }
+
     /// Reads the clock anew and makes that the loop's time.
     pub(crate) fn read(&self) -> Instant {
         let now = match self.jumped.get() {

@@ -132,6 +132,13 @@ impl<W> State<W> {
         self.flags.get() & of_interest == ready_bit(direction)
     }
 
+    /// As `may_try`, of a stream of which a short read proves that there is no more.
+    #[inline]
+    pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
+        let speaks = NOT_PROVED | CLOSED | expired_bit(direction);
+        self.flags.get() & (speaks | ready_bit(direction)) == ready_bit(direction)
+    }
+
     /// Open, not expired, and not ready.
     #[inline]
     pub(crate) fn must_wait(&self, direction: Direction) -> bool {
@@ -335,6 +342,19 @@ impl<W> State<W> {
         if keeps {
             self.deadline[direction as usize].set(when);
             self.lower(expired_bit(direction));
+        }
+        keeps
+    }
+
+    /// As `put_off`, for reading and writing; `soonest` is the sooner of both.
+    #[inline]
+    pub(crate) fn put_off_both(&self, soonest: Tick, when: impl FnOnce() -> [Tick; 2]) -> bool {
+        let keeps = soonest >= self.placed.get();
+        if keeps {
+            let [read, write] = when();
+            self.deadline[Direction::Read as usize].set(read);
+            self.deadline[Direction::Write as usize].set(write);
+            self.lower(expired_bit(Direction::Read) | expired_bit(Direction::Write));
         }
         keeps
     }

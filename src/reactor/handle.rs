@@ -229,6 +229,15 @@ impl<W, T> Descriptor<W, T> {
         self.registered.set_far_deadline(direction, when);
     }
 
+    /// Moves both deadlines later, to so many ticks after the loop's time, of which `soonest` is the
+    /// fewest; `u64::MAX` is none. False if that is not all there is to do.
+    #[inline(always)]
+    pub(crate) fn put_off_both(&self, ticks: [u64; 2], soonest: u64) -> bool {
+        let Registered { core, state, .. } = &*self.registered;
+        let soon = core.clock.tick_soon_after(soonest);
+        state.put_off_both(soon, || ticks.map(|ticks| core.clock.tick_after(ticks)))
+    }
+
     /// The short way of [`set_deadline`](Descriptor::set_deadline). False if it does not lead there,
     /// as when the descriptor is closed.
     #[inline(always)]

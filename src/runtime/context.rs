@@ -148,14 +148,19 @@ pub(crate) fn begin(id: MachineId, waker: &Waker) {
     });
 }
 
-/// As [`begin`], for a machine that is no future: nothing in it is polled with a waker of its own.
+/// As [`begin`], for a machine that is no future: nothing in it is polled with a waker of its own,
+/// and its budget is set when it goes on for longer.
 #[inline]
 pub(crate) fn begin_machine(id: MachineId) {
     RUNNING.with(|running| {
         running.id.set(id);
         running.waker.set(ptr::null());
-        running.budget.set(BUDGET);
     });
+}
+
+/// The machine that runs, and is no future, goes on for longer, with a fresh budget.
+pub(crate) fn set_budget() {
+    RUNNING.with(|running| running.budget.set(BUDGET));
 }
 
 /// The machine that runs, or did last.

@@ -18,7 +18,7 @@ use super::{Handle, SEND_FLAGS};
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod kernel {
-    use super::ErrorNumber;
+    use super::Outcome;
     use std::arch::asm;
     use std::os::fd::RawFd;
     use std::ptr;
@@ -75,27 +75,18 @@ mod kernel {
         returned
     }
 
-    /// A count of bytes, or the negated error number.
     #[inline]
-    fn outcome(returned: isize) -> Result<usize, ErrorNumber> {
-        if returned < 0 {
-            return Err(ErrorNumber(-returned as i32));
-        }
-        Ok(returned as usize)
-    }
-
-    #[inline]
-    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
+    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Outcome {
         let (at, length) = (buffer.as_mut_ptr().cast_const(), buffer.len());
         // SAFETY: the slice is valid for writes of its length, and borrowed for the call. A
         // descriptor that is closed is -1, which the system refuses.
-        outcome(unsafe { call(libc::SYS_recvfrom, fd, at, length, 0) })
+        Outcome(unsafe { call(libc::SYS_recvfrom, fd, at, length, 0) })
     }
 
     #[inline]
-    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Result<usize, ErrorNumber> {
+    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
         // SAFETY: the slice is valid for reads of its length. As above for the descriptor.
-        outcome(unsafe { call(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags) })
+        Outcome(unsafe { call(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags) })
     }
 }
 
@@ -105,29 +96,57 @@ mod kernel {
     any(target_arch = "x86_64", target_arch = "aarch64")
 )))]
 mod kernel {
-    use super::ErrorNumber;
+    use super::Outcome;
     use std::os::fd::RawFd;
 
     #[inline]
-    fn outcome(returned: isize) -> Result<usize, ErrorNumber> {
+    fn outcome(returned: isize) -> Outcome {
         if returned < 0 {
             let error = std::io::Error::last_os_error();
-            return Err(ErrorNumber(error.raw_os_error().unwrap_or_default()));
+            return Outcome(-(error.raw_os_error().unwrap_or(libc::EIO) as isize));
         }
-        Ok(returned as usize)
+        Outcome(returned)
     }
 
     #[inline]
-    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
+    pub(crate) fn receive(fd: RawFd, buffer: &mut [u8]) -> Outcome {
         // SAFETY: the slice is valid for writes of its length. A descriptor that is closed is -1,
         // which the system refuses.
         outcome(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) })
     }
 
     #[inline]
-    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Result<usize, ErrorNumber> {
+    pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Outcome {
         // SAFETY: the slice is valid for reads of its length. As above for the descriptor.
         outcome(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+    }
+}
+
+/// What a call returned: a count of bytes, or the negated number of an error. One word, to be
+/// compared before it is taken apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome(isize);
+
+impl Outcome {
+    /// Whether it is just so many bytes.
+    #[inline]
+    pub(crate) fn is(self, count: usize) -> bool {
+        self.0 == count as isize
+    }
+
+    /// The count, if it is neither zero nor `limit` or more.
+    #[inline]
+    pub(crate) fn some_below(self, limit: usize) -> Option<usize> {
+        let count = self.0 as usize;
+        (count.wrapping_sub(1) < limit - 1).then_some(count)
+    }
+
+    #[inline]
+    pub(crate) fn result(self) -> Result<usize, ErrorNumber> {
+        if self.0 < 0 {
+            return Err(ErrorNumber(-self.0 as i32));
+        }
+        Ok(self.0 as usize)
     }
 }
 
@@ -144,13 +163,13 @@ impl From<ErrorNumber> for io::Error {
 impl Handle {
     /// Reads what is there.
     #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, ErrorNumber> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Outcome {
         kernel::receive(self.raw(), buffer)
     }
 
     /// Sends without ever raising SIGPIPE: a C host may not have it ignored.
     #[inline]
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, ErrorNumber> {
+    pub(crate) fn send(&self, bytes: &[u8]) -> Outcome {
         kernel::send(self.raw(), bytes, SEND_FLAGS)
     }
 }

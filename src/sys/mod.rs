@@ -24,7 +24,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{accept, socket};
-pub(crate) use direct::ErrorNumber;
+pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};

@@ -8,7 +8,7 @@ use super::{Failure, Fd};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::resource::Hold;
-use crate::sys::ErrorNumber;
+use crate::sys::{ErrorNumber, Outcome};
 
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
@@ -55,22 +55,28 @@ impl Fd {
     /// One read.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(self.resource().handle.receive(buffer)?)
+        Ok(self.resource().handle.receive(buffer).result()?)
     }
 
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         if self.link.check(Direction::Write).is_ok() && bytes.len() < MOST_AT_ONCE {
-            return match self.resource().handle.send(bytes) {
-                Ok(gone) => {
-                    self.fell_short(Direction::Write, gone, bytes.len());
-                    Ok(gone)
-                }
-                Err(number) => self.try_send_with_care(bytes, Some(number)),
-            };
+            return self.tried_to_send(bytes, self.resource().handle.send(bytes));
         }
         self.try_send_with_care(bytes, None)
+    }
+
+    /// What has become of a write without waiting.
+    #[inline]
+    pub(crate) fn tried_to_send(&self, bytes: &[u8], sent: Outcome) -> Result<usize, Failure> {
+        match sent.result() {
+            Ok(gone) => {
+                self.fell_short(Direction::Write, gone, bytes.len());
+                Ok(gone)
+            }
+            Err(number) => self.try_send_with_care(bytes, Some(number)),
+        }
     }
 
     #[cold]
@@ -91,7 +97,7 @@ impl Fd {
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(MOST_AT_ONCE)];
-        let gone = self.resource().handle.send(bytes)?;
+        let gone = self.resource().handle.send(bytes).result()?;
         self.moved(Direction::Write, gone, bytes.len());
         Ok(gone)
     }

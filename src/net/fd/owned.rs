@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Failure, Fd};
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::resource::Parked;
 
@@ -28,10 +29,31 @@ impl Fd {
         self.link.may_try(direction)
     }
 
+    /// Ready to read, with nothing against it and nothing else to be told: a read that takes less
+    /// than it might then proves that there is no more.
+    #[inline]
+    pub(crate) fn is_plainly_ready(&self) -> bool {
+        self.link.parts().0.is_plainly_ready(Direction::Read)
+    }
+
+    /// Moves both deadlines to so many ticks from now, which is a store each. `soonest` is the
+    /// sooner; one that is none is so far that the sum overflows. False if that is not all.
+    #[inline(always)]
+    pub(crate) fn put_off_both(&self, both: [u64; 2], soonest: u64) -> bool {
+        self.link.put_off_both(both, soonest)
+    }
+
     /// Whether there is nothing to do but wait.
     #[inline]
     pub(crate) fn must_wait(&self, direction: Direction) -> bool {
         self.link.must_wait(direction)
+    }
+
+    /// As [`Fd::park_owner`], of the machine that runs.
+    #[inline]
+    pub(crate) fn park_running(&self, direction: Direction) {
+        let running = Parked::machine(context::running_machine());
+        self.link.park_again(direction, running);
     }
 
     /// Parks the machine whose the socket is, where [`Fd::must_wait`] has just said so.

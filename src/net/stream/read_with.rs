@@ -46,7 +46,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 // Woken, and there is something.
                 Hold::Parked if this.fd.may_try(Direction::Read) => {
                     let mut buffer = lent::take();
-                    match this.fd.resource().handle.receive(&mut buffer[..]) {
+                    match this.fd.resource().handle.receive(&mut buffer[..]).result() {
                         Ok(got) => break 'got (buffer, got),
                         Err(number) => met = Some(number),
                     }

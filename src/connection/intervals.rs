@@ -1,0 +1,95 @@
+//! How long a connection may be quiet, and how often it sends a heartbeat: of all connections of a
+//! worker, in the loop's ticks.
+//!
+//! May touch: nothing. Mirrors `IdleTimeout` of Go's `http.Server`.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// No deadline: what is added to any time is never.
+const NONE: u64 = u64::MAX;
+
+/// Longer than any clock runs, and short enough to be added to the time without a check.
+const LONGEST: u64 = 1 << 62;
+
+/// The idle timeout and the heartbeat's interval.
+pub(super) struct Intervals {
+    idle: Cell<u64>,
+    heartbeat: Cell<u64>,
+    /// The shorter of both.
+    soonest: Cell<u64>,
+}
+
+/// A duration in the loop's ticks, rounded up; zero stays zero, for none.
+pub(super) fn ticks(wait: Duration) -> u64 {
+    let ticks = u64::try_from(wait.as_nanos().div_ceil(1_000_000));
+    ticks.map_or(LONGEST, |ticks| ticks.min(LONGEST))
+}
+
+fn or_none(ticks: u64) -> u64 {
+    match ticks {
+        0 => NONE,
+        ticks => ticks.min(LONGEST),
+    }
+}
+
+impl Intervals {
+    /// Zero is none.
+    pub(super) fn new(idle: Duration, heartbeat: Duration) -> Self {
+        let intervals = Intervals {
+            idle: Cell::new(NONE),
+            heartbeat: Cell::new(NONE),
+            soonest: Cell::new(NONE),
+        };
+        intervals.set(ticks(idle), ticks(heartbeat));
+        intervals
+    }
+
+    pub(super) fn set(&self, idle: u64, heartbeat: u64) {
+        let (idle, heartbeat) = (or_none(idle), or_none(heartbeat));
+        self.idle.set(idle);
+        self.heartbeat.set(heartbeat);
+        self.soonest.set(idle.min(heartbeat));
+    }
+
+    /// Whether there is either.
+    #[inline]
+    pub(super) fn are_set(&self) -> bool {
+        self.soonest.get() != NONE
+    }
+
+    /// Zero for none.
+    pub(super) fn idle(&self) -> u64 {
+        self.idle.get().wrapping_add(1).saturating_sub(1)
+    }
+
+    /// Zero for none.
+    pub(super) fn heartbeat(&self) -> u64 {
+        self.heartbeat.get().wrapping_add(1).saturating_sub(1)
+    }
+
+    /// Both, to be added to the time without overflow, and the shorter, which needs no care.
+    #[inline]
+    pub(super) fn to_add(&self) -> ([u64; 2], u64) {
+        let both = [self.idle.get(), self.heartbeat.get()];
+        (both, self.soonest.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_none_and_the_longest_stays_addable() {
+        let intervals = Intervals::new(Duration::ZERO, Duration::ZERO);
+        assert!(!intervals.are_set());
+        assert_eq!((intervals.idle(), intervals.heartbeat()), (0, 0));
+        intervals.set(ticks(Duration::MAX), 0);
+        assert!(intervals.are_set());
+        assert_eq!((intervals.idle(), intervals.heartbeat()), (LONGEST, 0));
+        assert_eq!(intervals.to_add(), ([LONGEST, NONE], LONGEST));
+        intervals.set(30, ticks(Duration::from_micros(9_001)));
+        assert_eq!(intervals.to_add(), ([30, 10], 10), "rounded up");
+    }
+}

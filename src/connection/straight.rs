@@ -1,0 +1,131 @@
+//! The way of a busy connection, written straight: woken, read, deliver, write, park.
+//!
+//! May touch: the scheduler's machines, net's Fd. Mirrors the loop of `conn.serve` in Go's
+//! `net/http/server.go`. Whatever is not as it mostly is leaves it, once and for all, for the round
+//! in `run.rs`; that is why each such call here is the last.
+
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use super::conn::{Asked, Conn};
+use super::passed_on::Written;
+use super::protocol::Protocol;
+use super::run::Connection;
+use super::state::State;
+use super::stats::add;
+use crate::reactor::Direction;
+use crate::runtime::context;
+use crate::runtime::lent::{self, Buffer};
+use crate::runtime::machine::{Machine, MachineId};
+use crate::sys::Outcome;
+
+impl<P: Protocol> Machine for Connection<P> {
+    #[inline]
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
+        let this = self.get_mut();
+        context::begin_machine(id);
+        let conn = &this.conn;
+        if conn.state != State::Open || conn.extra.is_some() || !conn.fd.is_plainly_ready() {
+            return this.run_with_care(id);
+        }
+        let mut buffer = lent::take();
+        let received = conn.fd.resource().handle.receive(&mut buffer[..]);
+        let Some(got) = received.some_below(lent::LENGTH) else {
+            return this.took_otherwise(received, buffer);
+        };
+        // Less than there was room for, of a stream that is well: the kernel has no more.
+        conn.fd.forget_readiness();
+        add(&conn.worker.tally.received, got as u64);
+        if conn.worker.intervals.are_set() && !conn.put_off_deadlines() {
+            this.arm();
+        }
+        let offered = &buffer[..got];
+        this.conn.worker.passed_on.offer(offered);
+        let used = this.protocol.data(&mut this.conn, offered);
+        let all = matches!(used, Ok(used) if used == got);
+        if !all || this.conn.is_concerned() || !this.conn.send_at_once(offered) {
+            return this.used_otherwise(used, buffer, got);
+        }
+        lent::give_back(buffer);
+        this.conn.fd.park_running(Direction::Read);
+        Poll::Pending
+    }
+}
+
+impl<P: Protocol> Connection<P> {
+    /// End of file, an error, EAGAIN, or so much that there may be more.
+    #[cold]
+    #[inline(never)]
+    fn took_otherwise(&mut self, received: Outcome, buffer: Buffer) -> Poll<()> {
+        context::set_budget();
+        // The system tells of an error once.
+        let read = received.result().map_err(io::Error::from);
+        self.take(read, &buffer[..]);
+        lent::give_back(buffer);
+        self.go_on(context::running_machine())
+    }
+
+    /// The protocol used a part, or asked for something, or what it wrote is not all gone.
+    #[cold]
+    #[inline(never)]
+    fn used_otherwise(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
+        context::set_budget();
+        let offered = &buffer[..got];
+        if self.conn.worker.passed_on.take() {
+            self.conn.gather_passed_on(offered);
+        }
+        self.go_on_offering(used, offered);
+        lent::give_back(buffer);
+        self.go_on(context::running_machine())
+    }
+}
+
+impl Conn {
+    /// Whether there is more to do for it than to read on.
+    #[inline]
+    fn is_concerned(&self) -> bool {
+        self.extra.is_some() || self.asked != Asked::Nothing
+    }
+
+    /// Sends what the callback wrote. False if something is left, or went wrong.
+    #[inline(always)]
+    fn send_at_once(&mut self, offered: &[u8]) -> bool {
+        let passed_on = &self.worker.passed_on;
+        if passed_on.written() != Written::PassedOn {
+            return self.send_at_last();
+        }
+        passed_on.sent();
+        let sent = self.fd.resource().handle.send(offered);
+        if !sent.is(offered.len()) {
+            return self.sent_otherwise(sent, offered);
+        }
+        add(&self.worker.tally.sent, offered.len() as u64);
+        true
+    }
+
+    /// As `send_at_once`, of an answer of its own.
+    #[inline(never)]
+    fn send_at_last(&mut self) -> bool {
+        let passed_on = &self.worker.passed_on;
+        passed_on.shut();
+        match passed_on.written() {
+            Written::Nothing => true,
+            Written::Gathered => {
+                self.send_gathered();
+                self.extra.is_none()
+            }
+            Written::PassedOn | Written::Both => false,
+        }
+    }
+
+    /// A part of what is passed on, or nothing.
+    #[cold]
+    #[inline(never)]
+    fn sent_otherwise(&mut self, sent: Outcome, offered: &[u8]) -> bool {
+        let sent = self.fd.tried_to_send(offered, sent);
+        self.gather_passed_on(offered);
+        self.send_rest(sent);
+        self.extra.is_none()
+    }
+}
