@@ -3,8 +3,8 @@
 //! May touch: the files beside it, and the wheel. Mirrors `netpoll()` in Go's `netpoll_epoll.go`
 //! and `netpolldeadlineimpl` in `runtime/netpoll.go`.
 
+use std::cell::Cell;
 use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::poller::Poller;
 use super::registry::Registry;
 use super::selector::{Event, Harvest};
 use super::words::Readiness;
+use crate::sys::append;
 use crate::wheel::{Tick, Verdict};
 
 /// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
@@ -167,24 +168,27 @@ impl<W, T> Core<W, T> {
         }
         let registry = self.registry.borrow();
         let stamp = self.stamp.get();
-        let mut strays = 0;
-        // Out of its owner's memory for the time, so that the loop holds its length in a register.
-        let mut handed = mem::take(out);
-        for event in events.clone() {
-            if event.readiness != Readiness::BOTH {
-                strays += usize::from(!unpark_rarer(&registry, event, stamp, &mut handed));
-                continue;
+        let strays = Cell::new(0);
+        let mut others = Vec::new();
+        let count = events.clone().count();
+        append(out, count, |mut readers| {
+            for event in events {
+                if event.readiness != Readiness::BOTH {
+                    unpark_rarer(&registry, event, stamp, &mut others, &strays);
+                    continue;
+                }
+                let Some(registered) = registry.get(event.token) else {
+                    note_stray(&strays);
+                    continue;
+                };
+                if let Some(w) = registered.state.ready(event.readiness, stamp, &mut others) {
+                    readers.put(w);
+                }
             }
-            let Some(registered) = registry.get(event.token) else {
-                strays += 1;
-                continue;
-            };
-            if let Some(w) = registered.state.ready(event.readiness, stamp, &mut handed) {
-                handed.push(w);
-            }
-        }
-        *out = handed;
-        events.count() - strays
+            readers
+        });
+        out.append(&mut others);
+        count - strays.get()
     }
 
     // ---- expire ----
@@ -230,8 +234,7 @@ impl<W, T> Core<W, T> {
     }
 }
 
-/// As for most events, for those that are not ready for both. Whether it concerned anybody: a break
-/// does not, and nor does an event that meant an earlier owner of the slot.
+/// As for most events, for those that are not ready for both.
 #[cold]
 #[inline(never)]
 fn unpark_rarer<W, T>(
@@ -239,13 +242,20 @@ fn unpark_rarer<W, T>(
     event: Event,
     stamp: u16,
     out: &mut Vec<W>,
-) -> bool {
+    strays: &Cell<usize>,
+) {
     let Some(registered) = registry.get(event.token) else {
-        return false;
+        return note_stray(strays);
     };
     let reader = registered.state.ready(event.readiness, stamp, out);
     out.extend(reader);
-    true
+}
+
+/// A break, or an earlier owner of the slot was meant: it concerns nobody.
+#[cold]
+#[inline(never)]
+fn note_stray(strays: &Cell<usize>) {
+    strays.set(strays.get() + 1);
 }
 
 fn trace_ready(event: Event) {
