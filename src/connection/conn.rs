@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::{OutQueue, Piece};
+use super::passed_on;
 use super::state::State;
 use super::watch::Watch;
 use super::worker::Worker;
@@ -84,7 +85,7 @@ impl Conn {
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         // What is offered may be written: else nothing is.
-        if self.worker.passed_on.note(bytes) {
+        if passed_on::note(bytes) {
             return Ok(());
         }
         self.gather(bytes)
@@ -108,7 +109,7 @@ impl Conn {
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
         self.check_write(bytes.len())?;
-        if self.worker.passed_on.len() > 0 {
+        if passed_on::len() > 0 {
             // That comes first, and can't be queued before the callback has ended.
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
             self.worker.room_unused();
@@ -123,7 +124,7 @@ impl Conn {
     #[inline(never)]
     fn write_with_care(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
-        if self.worker.passed_on.len() > 0 {
+        if passed_on::len() > 0 {
             self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
             self.worker.room_unused();
             return Ok(());
@@ -140,14 +141,14 @@ impl Conn {
             let error = io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended");
             return Err(error);
         }
-        let gathered = self.worker.passed_on.len() + self.worker.out.borrow().len();
+        let gathered = passed_on::len() + self.worker.out.borrow().len();
         let waiting = self.queued() + gathered;
         self.worker.check_room(waiting, more)
     }
 
     /// Moves what was gathered into the queue.
     pub(super) fn gathered_to_queue(&mut self) {
-        self.worker.passed_on.shut();
+        passed_on::shut();
         let worker = self.worker.clone();
         let mut out = worker.out.borrow_mut();
         if !out.is_empty() {
@@ -199,7 +200,7 @@ impl Conn {
     pub(super) fn ask(&mut self, asked: Asked) {
         self.asked = self.asked.max(asked);
         self.may_write &= asked == Asked::Nothing;
-        self.worker.passed_on.shut();
+        passed_on::shut();
     }
 
     /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).

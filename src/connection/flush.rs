@@ -7,6 +7,7 @@ use std::io;
 use std::mem;
 
 use super::conn::{Asked, Conn};
+use super::passed_on;
 use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
@@ -20,7 +21,7 @@ impl Conn {
     pub(super) fn gather_passed_on(&mut self, passed_on: &[u8]) {
         let mut out = self.worker.out.borrow_mut();
         out.splice(0..0, passed_on.iter().copied());
-        self.worker.passed_on.set_gathered(!out.is_empty());
+        passed_on::set_gathered(!out.is_empty());
     }
 
     /// Sends what was gathered, as far as the system takes it, and queues the rest.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use super::conn::{Asked, Conn};
-use super::passed_on::Written;
+use super::passed_on::{self, Written};
 use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::State;
@@ -41,7 +41,7 @@ impl<P: Protocol> Machine for Connection<P> {
             this.arm();
         }
         let offered = &buffer[..got];
-        this.conn.worker.passed_on.offer(offered);
+        passed_on::offer(offered);
         let used = this.protocol.data(&mut this.conn, offered);
         let all = matches!(used, Ok(used) if used == got);
         if !all || this.conn.is_concerned() || !this.conn.send_at_once(offered) {
@@ -72,7 +72,7 @@ impl<P: Protocol> Connection<P> {
     fn used_otherwise(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
         context::set_budget();
         let offered = &buffer[..got];
-        if self.conn.worker.passed_on.take() {
+        if passed_on::take() {
             self.conn.gather_passed_on(offered);
         }
         self.go_on_offering(used, offered);
@@ -91,11 +91,10 @@ impl Conn {
     /// Sends what the callback wrote. False if something is left, or went wrong.
     #[inline(always)]
     fn send_at_once(&mut self, offered: &[u8]) -> bool {
-        let passed_on = &self.worker.passed_on;
-        if passed_on.written() != Written::PassedOn {
+        if passed_on::written() != Written::PassedOn {
             return self.send_at_last();
         }
-        passed_on.sent();
+        passed_on::sent();
         let sent = self.fd.resource().handle.send(offered);
         if !sent.is(offered.len()) {
             return self.sent_otherwise(sent, offered);
@@ -107,9 +106,8 @@ impl Conn {
     /// As `send_at_once`, of an answer of its own.
     #[inline(never)]
     fn send_at_last(&mut self) -> bool {
-        let passed_on = &self.worker.passed_on;
-        passed_on.shut();
-        match passed_on.written() {
+        passed_on::shut();
+        match passed_on::written() {
             Written::Nothing => true,
             Written::Gathered => {
                 self.send_gathered();

@@ -21,7 +21,7 @@ use super::allowance::{Account, Purse};
 use super::conn::GATHER;
 use super::intervals::{Intervals, ticks};
 use super::limits::Limits;
-use super::passed_on::PassedOn;
+use super::passed_on;
 use super::permits::{Permit, Permits};
 use super::server::Settings;
 use super::stats::{Tally, add};
@@ -38,9 +38,7 @@ pub(super) enum Phase {
 
 pub(super) struct Worker {
     scheduler: Weak<Scheduler>,
-    /// What the callback that runs has written: first these bytes of what it was offered, which
-    /// need not be copied, then `out`.
-    pub(super) passed_on: PassedOn,
+    /// What the callback that runs has written, behind what it passed on: see `passed_on.rs`.
     pub(super) out: RefCell<Vec<u8>>,
     pub(super) intervals: Intervals,
     pub(super) limits: Limits,
@@ -67,7 +65,6 @@ impl Worker {
     ) -> Self {
         Worker {
             scheduler: Rc::downgrade(scheduler),
-            passed_on: PassedOn::default(),
             out: RefCell::default(),
             intervals: Intervals::new(settings.idle, settings.heartbeat),
             limits: settings.limits,
@@ -151,7 +148,7 @@ impl Worker {
 
     /// A callback did not come to its end: nothing of it is sent.
     pub(super) fn forget_callback(&self) {
-        self.passed_on.take();
+        passed_on::take();
         if let Ok(mut out) = self.out.try_borrow_mut() {
             self.clear(&mut out);
         }
@@ -194,15 +191,15 @@ impl Worker {
     /// Gathers some more; what was offered can't come first any more.
     pub(super) fn put(&self, out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend_from_slice(bytes);
-        self.passed_on.set_gathered(!out.is_empty());
-        self.passed_on.shut();
+        passed_on::set_gathered(!out.is_empty());
+        passed_on::shut();
     }
 
     /// Empties the gathered bytes, and gives back what a large answer took.
     #[inline]
     pub(super) fn clear(&self, out: &mut RefMut<'_, Vec<u8>>) {
         out.clear();
-        self.passed_on.set_gathered(false);
+        passed_on::set_gathered(false);
         if out.capacity() > GATHER {
             out.shrink_to(GATHER);
         }
