@@ -5,7 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
-//! | `scheduler/ending.rs` | how machines end |
+//! | `scheduler/root.rs`, `scheduler/backlog.rs`, `scheduler/ending.rs` | the future of `block_on`; who has yet to run; how machines end |
 //! | `machine.rs` | the machines and their states |
 //! | `shelf.rs` | where they lie |
 //! | `context.rs` | what runs on this thread now |

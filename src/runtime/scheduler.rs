@@ -12,7 +12,9 @@
 //!     └──────────────────────────── wakes, spawns, yields ◄────────────────────────────────┘
 //! ```
 
+mod backlog;
 mod ending;
+mod root;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -24,10 +26,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use super::context::{self, Entered};
+use super::context;
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines, Output};
@@ -37,7 +39,9 @@ use super::waker::{MachineWaker, Remote, wake_quietly};
 use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Timers;
+use backlog::Backlog;
 use ending::drop_quietly;
+use root::Root;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
 /// readiness, and with it everybody's deadlines, waiting.
@@ -73,68 +77,6 @@ pub(crate) struct Scheduler {
 struct Batch {
     ids: Vec<Parked>,
     done: usize,
-}
-
-/// The future of `block_on`.
-///
-/// | state | meaning | on to |
-/// |---|---|---|
-/// | Absent | no `block_on` is under way | Woken, when one begins |
-/// | Idle | it waits | Woken, by a waker; Absent, at its end |
-/// | Woken | it is to be polled before the next turn | Idle, when it is |
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Root {
-    Absent,
-    Idle,
-    Woken,
-}
-
-/// There is a root while this lives: it ends with a panic, too.
-struct Rooted<'a>(&'a Cell<Root>);
-
-impl<'a> Rooted<'a> {
-    fn new(root: &'a Cell<Root>) -> Self {
-        root.set(Root::Woken);
-        Rooted(root)
-    }
-}
-
-impl Drop for Rooted<'_> {
-    fn drop(&mut self) {
-        self.0.set(Root::Absent);
-    }
-}
-
-/// How far those have run whom the netpoller handed out: until they have, nobody's deadline
-/// passes, for they may have bytes to move it by.
-///
-/// | state | meaning | on to |
-/// |---|---|---|
-/// | Settled | all have run | Handed, when a turn leaves any |
-/// | Handed(n) | n machines to run, theirs among them | Woken |
-/// | Woken(n) | n machines to run, whom foreign wakers woke among them | Settled |
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Backlog {
-    Settled,
-    Handed(usize),
-    Woken(usize),
-}
-
-impl Backlog {
-    /// A turn ran so many, left `left` of its batch, and `queued` in all.
-    #[cold]
-    fn after(self, ran: usize, left: usize, queued: usize) -> Backlog {
-        let next = match self {
-            Backlog::Settled => Backlog::Handed(left),
-            Backlog::Handed(behind) => Backlog::Handed(behind.saturating_sub(ran)),
-            Backlog::Woken(behind) => Backlog::Woken(behind.saturating_sub(ran)),
-        };
-        match next {
-            Backlog::Handed(0) => Backlog::Woken(queued),
-            Backlog::Woken(0) => Backlog::Settled,
-            next => next,
-        }
-    }
 }
 
 /// What the runtime has done, ever.
@@ -398,36 +340,6 @@ impl Scheduler {
         let take = |resource: &Resource| resource.take_wakers(place);
         let wakers = self.reactor.carried(slot, is_it, take);
         wakers.into_iter().flatten().for_each(wake_quietly);
-    }
-
-    // ---- the root: block_on's own future ----
-
-    /// Its wakers may outlive it: then they wake nobody, and no host's loop is kept from sleeping.
-    fn wake_root(&self) {
-        if self.root.get() != Root::Absent {
-            self.root.set(Root::Woken);
-        }
-    }
-
-    pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
-        let _entered = Entered::new(self);
-        let _rooted = Rooted::new(&self.root);
-        let mut future = std::pin::pin!(future);
-        let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        loop {
-            if self.root.get() == Root::Woken {
-                self.root.set(Root::Idle);
-                context::begin(MachineId::ROOT, &waker);
-                let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-                context::end();
-                if let Poll::Ready(output) = polled {
-                    return output;
-                }
-            }
-            if let Err(error) = self.turn(None) {
-                panic!("netpoller: the selector failed, and nothing can go on: {error}");
-            }
-        }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
