@@ -15,21 +15,18 @@ use netpoller::{Bound, Conn, ConnHandle, Protocol, TcpStream, time};
 use scripted::{MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// What the system says of a connection's end: `05` is FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT.
-fn state(local: u16, remote: u16) -> Option<String> {
+/// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
+/// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. One look at its table, which may be long.
+fn states([ours, theirs]: [u16; 2]) -> [Option<String>; 2] {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let ends = [local, remote].map(|port| format!(":{port:04X}"));
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let is_it = fields[1].ends_with(&ends[0]) && fields[2].ends_with(&ends[1]);
-        is_it.then(|| fields[3].to_owned())
+    [[theirs, ours], [ours, theirs]].map(|ports| {
+        let ends = ports.map(|port| format!(":{port:04X}"));
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().take(4).collect();
+            let is_it = fields[1].ends_with(&ends[0]) && fields[2].ends_with(&ends[1]);
+            is_it.then(|| fields[3].to_owned())
+        })
     })
-}
-
-/// The states of the server's end and of the client's.
-fn states(client: &[u16; 2]) -> [Option<String>; 2] {
-    let [ours, theirs] = *client;
-    [state(theirs, ours), state(ours, theirs)]
 }
 
 fn ports(client: &TcpStream) -> [u16; 2] {
@@ -70,10 +67,10 @@ fn c1_a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() 
         client.write_all(b"close").await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
         // Its acknowledgement is the system's business, and may take it a moment.
-        until(|| state(ports[1], ports[0]) != known("04")).await;
-        assert_eq!(states(&ports), [known("05"), known("08")]);
+        until(|| states(ports) != [known("04"), known("08")]).await;
+        assert_eq!(states(ports), [known("05"), known("08")]);
         client.close().unwrap();
-        until(|| states(&ports) == [known("06"), None]).await;
+        until(|| states(ports) == [known("06"), None]).await;
     });
 }
 
@@ -84,7 +81,7 @@ fn c1_a_client_that_closes_first_has_the_time_wait_and_the_server_nothing() {
         let client = dial(&bound).await;
         let ports = ports(&client);
         client.close().unwrap();
-        until(|| states(&ports) == [None, known("06")]).await;
+        until(|| states(ports) == [None, known("06")]).await;
     });
 }
 
@@ -114,7 +111,7 @@ fn c2_linger_zero_and_abort_are_resets_and_leave_nothing() {
             let error = client.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
             until(|| script.last() == "closed").await;
-            assert_eq!(states(&ports), [None, None]);
+            assert_eq!(states(ports), [None, None]);
         });
     }
 }
