@@ -11,7 +11,7 @@ use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 
 use netpoller::{Bound, Conn, Limits, Protocol, Server, spawn, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
+use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until};
 use socket2::SockRef;
 use watchdog::watchdog;
 
@@ -187,7 +187,7 @@ fn what_is_echoed_arrives_whole_wherever_a_write_stops() {
         },
         ..Script::new()
     };
-    serving(script.server(), async |bound: Rc<Bound<_>>| {
+    serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
         for chunk in [1, 7, 1000, 4093] {
             let client = dial(&bound).await;
             let length = if chunk == 1 { 50_000 } else { 300_000u32 };
@@ -316,7 +316,7 @@ fn a_write_may_stop_at_every_byte_of_a_piece() {
         },
         ..Script::new()
     };
-    serving(script.server(), async |bound: Rc<Bound<_>>| {
+    serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
         for before in 0..2 * PIECE {
             BEFORE.set(before);
             let client = dial(&bound).await;

@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netpoller::{Bound, Conn, ConnHandle, Protocol, TcpStream, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
+use scripted::{
+    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
@@ -136,11 +138,10 @@ fn c3_what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
         },
         ..Script::new()
     };
-    serving(script.server(), async |bound: Rc<Bound<_>>| {
+    serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
         for how in ["linger", "default"] {
             let (client, neighbour) = (narrow(bound.local_addr()), dial(&bound).await);
             client.write_all(how.as_bytes()).await.unwrap();
-            // No sleeping: the clock does not jump while such a close is out.
             while !script.said().contains(&"closed".to_owned()) {
                 neighbour.write_all(b"echo").await.unwrap();
                 neighbour.read_exact(&mut [0; 4]).await.unwrap();
@@ -256,7 +257,7 @@ where
 #[test]
 fn a_close_from_elsewhere_ends_every_state_and_what_waits_arrives() {
     for (name, script) in every_state() {
-        serving(script.server(), async |bound: Rc<Bound<_>>| {
+        serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
             let handle = HANDLE.take().unwrap();
             handle.close();
