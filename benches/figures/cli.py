@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import instructions, system, wall
+from . import heartbeats, instructions, system, wall
 from .contestants import BASELINE, Roster
 from .process import Cpus, Failure
 from .rounds import Machine, Report, say
@@ -22,6 +22,7 @@ COMMANDS = {
     "spin": (wall.spin, "one connection, ours with --spin"),
     "memory": (system.memory, "user memory per idle connection"),
     "syscalls": (system.syscalls, "system calls per message when busy"),
+    "heartbeats": (heartbeats.heartbeats, "CPU of 15,000 connections with a heartbeat every 10 s, beside the pings alone"),
     "idle": (system.idle, "wake-ups with 10,000 idle connections"),
 }
 

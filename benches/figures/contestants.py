@@ -70,7 +70,7 @@ class Roster:
     @staticmethod
     def _build_c():
         BUILT.mkdir(parents=True, exist_ok=True)
-        for name in ("epoll", "load"):
+        for name in ("epoll", "load", "pings"):
             command = [os.environ.get("CC", "gcc"), "-O2", "-Wall", "-Wextra", "-o", BUILT / name, FLOOR / f"{name}.c"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120)

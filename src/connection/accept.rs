@@ -93,15 +93,12 @@ where
         loop {
             let mut permit = || held.take().or_else(|| self.permits.take());
             let take = |listener: &Fd, permit, socket, peer| {
-                self.take(
-                    sink,
-                    listener,
-                    Handed {
-                        socket,
-                        peer,
-                        permit,
-                    },
-                )
+                let handed = Handed {
+                    socket,
+                    peer,
+                    permit,
+                };
+                self.take(sink, listener, handed)
             };
             let accept = listener.accept_socket(&mut permit, take);
             let only_queued = queued.is_some();

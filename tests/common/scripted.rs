@@ -119,8 +119,38 @@ where
     P: Protocol,
     T: Future<Output = R>,
 {
+    serving_in(
+        Runtime::builder().virtual_clock().build().unwrap(),
+        server,
+        test,
+    )
+}
+
+/// The same by the wall's clock: where the system itself waits, for an acknowledgement that is put
+/// off, a clock that jumps would meanwhile come to the last deadline there is.
+pub fn serving_in_real_time<F, P, T, R>(
+    server: Server<F>,
+    test: impl FnOnce(Rc<Bound<F>>) -> T,
+) -> R
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+    T: Future<Output = R>,
+{
+    serving_in(Runtime::new().unwrap(), server, test)
+}
+
+fn serving_in<F, P, T, R>(
+    runtime: Runtime,
+    server: Server<F>,
+    test: impl FnOnce(Rc<Bound<F>>) -> T,
+) -> R
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+    T: Future<Output = R>,
+{
     let _watchdog = watchdog();
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
     let bound = Rc::new(server.bind("127.0.0.1:0").unwrap());
     let running = bound.run_in(&runtime).unwrap();
     let result = runtime.block_on(test(bound.clone()));

@@ -1,0 +1,186 @@
+//! A panic in a callback: the connection dies, `closed` still tells, the neighbours go on.
+
+#[path = "common/scripted.rs"]
+mod scripted;
+#[path = "common/watchdog.rs"]
+mod watchdog;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use netpoller::{Bound, Conn, Protocol, Server, time};
+use scripted::{Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
+
+#[test]
+fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
+    let script = Script {
+        data: |conn, bytes| {
+            assert_ne!(bytes, b"die", "a test's own panic");
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        victim.write_all(b"die").await.unwrap();
+        let _ = read_all(&victim).await;
+        neighbour.write_all(b"live").await.unwrap();
+        neighbour.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(script.said().contains(&"closed: Other".to_owned()));
+    });
+}
+
+fn dies(_: &mut Conn) -> io::Result<()> {
+    panic!("a test's own panic");
+}
+
+#[test]
+fn a_panic_in_any_callback_ends_that_connection_alone_and_closed_still_tells() {
+    // All of them wait for a byte, so that the neighbour is there before.
+    let base = Script {
+        open: nothing,
+        data: |conn, bytes| {
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let drains = |conn: &mut Conn, bytes: &[u8]| {
+        if bytes == b"victim" {
+            conn.write(&[0; 8 << 20])?;
+        } else {
+            conn.write(bytes)?;
+        }
+        Ok(bytes.len())
+    };
+    let cases = [
+        (
+            "open",
+            Script {
+                open: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "data",
+            Script {
+                data: |conn, bytes| {
+                    assert_ne!(bytes, b"victim", "a test's own panic");
+                    conn.write(bytes)?;
+                    Ok(bytes.len())
+                },
+                ..base.clone()
+            },
+        ),
+        (
+            "end",
+            Script {
+                end: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "heartbeat",
+            Script {
+                heartbeat: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "idle",
+            Script {
+                idle: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "drained",
+            Script {
+                data: drains,
+                drained: dies,
+                ..base.clone()
+            },
+        ),
+    ];
+    for (name, script) in cases {
+        let script = Script {
+            log: Log::default(),
+            ..script
+        };
+        let mut server = script.server();
+        if name == "heartbeat" {
+            server = server.heartbeat(2 * SECOND);
+        }
+        if name == "idle" {
+            server = server.idle_timeout(2 * SECOND);
+        }
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let neighbour = dial(&bound).await;
+            let victim = dial(&bound).await;
+            let _ = victim.write_all(b"victim").await;
+            if name == "end" {
+                victim.close_write().unwrap();
+            }
+            for _ in 0..30 {
+                if name != "open" {
+                    neighbour.write_all(b"n").await.unwrap();
+                    neighbour.read_exact(&mut [0]).await.unwrap();
+                }
+                time::sleep(100 * MILLISECOND).await;
+            }
+            let _ = read_all(&victim).await;
+            let told = || {
+                script
+                    .said()
+                    .iter()
+                    .filter(|line| *line == "closed: Other")
+                    .count()
+            };
+            until(|| told() == if name == "open" { 2 } else { 1 }).await;
+            if name != "open" {
+                neighbour.write_all(b"n").await.unwrap();
+                neighbour.read_exact(&mut [0]).await.unwrap();
+            }
+        });
+        let said = script.said();
+        let died = said
+            .iter()
+            .position(|line| line == "closed: Other")
+            .unwrap();
+        let called = said[..died].iter().any(|line| line.starts_with(name));
+        assert!(called, "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
+    static TOLD: Mutex<u32> = Mutex::new(0);
+    struct Dies;
+    impl Protocol for Dies {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            conn.write(bytes)?;
+            if bytes == b"victim" {
+                conn.close();
+            }
+            Ok(bytes.len())
+        }
+        fn closed(&mut self, _: io::Result<()>) {
+            *TOLD.lock().unwrap() += 1;
+            panic!("a test's own panic");
+        }
+    }
+    serving(Server::new(|_| Dies), async |bound: Rc<Bound<_>>| {
+        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        victim.write_all(b"victim").await.unwrap();
+        assert_eq!(read_all(&victim).await.unwrap(), b"victim");
+        neighbour.write_all(b"n").await.unwrap();
+        neighbour.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(
+            (*TOLD.lock().unwrap(), bound.handle().stats().live()),
+            (1, 1)
+        );
+    });
+    assert_eq!(*TOLD.lock().unwrap(), 2);
+}
