@@ -28,7 +28,7 @@ pub struct Conn {
     /// What the protocol asked for since it was last looked at.
     pub(super) asked: Asked,
     /// Whether the protocol may write, by state and by what it asked for.
-    may_write: bool,
+    pub(super) may_write: bool,
     /// It has heard that the server is being drained.
     pub(super) hurried: bool,
 }

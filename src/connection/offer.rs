@@ -6,6 +6,7 @@
 use std::io;
 
 use super::conn::Asked;
+use super::passed_on;
 use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::{Event, State};
@@ -41,8 +42,7 @@ impl<P: Protocol> Connection<P> {
                     unused.extend_from_slice(&buffer[..got]);
                     self.offer(unused);
                 } else {
-                    let used = self.protocol.data(&mut self.conn, &buffer[..got]);
-                    self.go_on_offering(used, &buffer[..got]);
+                    self.deliver(&buffer[..got]);
                 }
             }
             Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -51,6 +51,18 @@ impl<P: Protocol> Connection<P> {
                 let error = self.conn.fd.error("read", failure, 0);
                 self.on(Event::Reset, Some(error));
             }
+        }
+    }
+
+    /// What came is all there is to offer: as the straight way does, with what that leaves out.
+    fn deliver(&mut self, came: &[u8]) {
+        if self.conn.may_write {
+            passed_on::offer(came);
+        }
+        let used = self.protocol.data(&mut self.conn, came);
+        let all = matches!(used, Ok(used) if used == came.len());
+        if !all || self.conn.is_concerned() || !self.conn.send_at_once(came) {
+            self.used_otherwise(used, came);
         }
     }
 

@@ -45,7 +45,7 @@ impl<P: Protocol> Machine for Connection<P> {
         let used = this.protocol.data(&mut this.conn, offered);
         let all = matches!(used, Ok(used) if used == got);
         if !all || this.conn.is_concerned() || !this.conn.send_at_once(offered) {
-            return this.used_otherwise(used, buffer, got);
+            return this.go_on_using(used, buffer, got);
         }
         lent::give_back(buffer);
         this.conn.fd.park_running(Direction::Read);
@@ -66,31 +66,34 @@ impl<P: Protocol> Connection<P> {
         self.go_on(context::running_machine())
     }
 
-    /// The protocol used a part, or asked for something, or what it wrote is not all gone.
     #[cold]
     #[inline(never)]
-    fn used_otherwise(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
+    fn go_on_using(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
         context::set_budget();
-        let offered = &buffer[..got];
+        self.used_otherwise(used, &buffer[..got]);
+        lent::give_back(buffer);
+        self.go_on(context::running_machine())
+    }
+
+    /// The protocol used a part, or asked for something, or what it wrote is not all gone.
+    pub(super) fn used_otherwise(&mut self, used: io::Result<usize>, offered: &[u8]) {
         if passed_on::take() {
             self.conn.gather_passed_on(offered);
         }
         self.go_on_offering(used, offered);
-        lent::give_back(buffer);
-        self.go_on(context::running_machine())
     }
 }
 
 impl Conn {
     /// Whether there is more to do for it than to read on.
     #[inline]
-    fn is_concerned(&self) -> bool {
+    pub(super) fn is_concerned(&self) -> bool {
         self.extra.is_some() || self.asked != Asked::Nothing
     }
 
     /// Sends what the callback wrote. False if something is left, or went wrong.
     #[inline(always)]
-    fn send_at_once(&mut self, offered: &[u8]) -> bool {
+    pub(super) fn send_at_once(&mut self, offered: &[u8]) -> bool {
         if passed_on::written() != Written::PassedOn {
             return self.send_at_last();
         }
