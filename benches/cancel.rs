@@ -8,17 +8,22 @@ use std::cell::Cell;
 use std::future::{pending, ready};
 use std::hint::black_box;
 use std::rc::Rc;
-use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use netpoller::{CancelError, CancelToken, Runtime, spawn, yield_now};
+use netpoller::{CancelError, CancelToken, Runtime};
 
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{brief, taken, timed};
+use common::{CpuTime, brief, timed, worked};
 
-fn scope(criterion: &mut Criterion) {
+/// So many scopes or tasks are canceled at once.
+const MANY: u64 = 1_000;
+
+/// How many are below each scope that is canceled.
+const SCOPES: [(&str, u64); 2] = [("1 in a scope", 1), ("1,000 in one", MANY)];
+
+fn scope(criterion: &mut Criterion<CpuTime>) {
     let root = CancelToken::new();
     criterion.bench_function("a child, made and dropped", |bencher| {
         bencher.iter(|| black_box(&root).child());
@@ -30,12 +35,12 @@ fn scope(criterion: &mut Criterion) {
     criterion.bench_function("run of what is ready", |bencher| {
         bencher.iter_custom(|iterations| {
             runtime.block_on(async {
-                let start = Instant::now();
+                let start = CpuTime::now();
                 for number in 0..iterations {
                     let ran = black_box(&root).run(ready(number)).await;
                     assert_eq!(ran, Ok(number));
                 }
-                start.elapsed()
+                CpuTime::now() - start
             })
         });
     });
@@ -49,15 +54,17 @@ async fn wait_in(scope: CancelToken, waiting: Rc<Cell<u64>>) -> Result<(), Cance
     scope.run(wait).await
 }
 
-fn tree(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("cancel");
-    for count in [1, 1_000] {
-        group.bench_function(BenchmarkId::new("children", count), |bencher| {
+fn tree(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("cancel, each one's share");
+    for (name, in_each) in SCOPES {
+        let scopes = MANY / in_each;
+        group.bench_function(BenchmarkId::new("children", name), |bencher| {
             bencher.iter_custom(|iterations| {
-                timed(iterations, count, || {
-                    let root = CancelToken::new();
-                    let children: Vec<_> = (0..count).map(|_| root.child()).collect();
-                    let spent = taken(|| root.cancel());
+                timed(iterations, MANY, || {
+                    let roots: Vec<_> = (0..scopes).map(|_| CancelToken::new()).collect();
+                    let child = |child| roots[(child / in_each) as usize].child();
+                    let children: Vec<_> = (0..MANY).map(child).collect();
+                    let spent = worked(|| roots.iter().for_each(CancelToken::cancel));
                     let canceled = |child: &CancelToken| child.err() == Some(CancelError::Canceled);
                     assert!(children.iter().all(canceled));
                     spent
@@ -65,31 +72,27 @@ fn tree(criterion: &mut Criterion) {
             });
         });
     }
-    for count in [1, 1_000] {
+    for (name, in_each) in SCOPES {
+        let scopes = MANY / in_each;
         let runtime = Runtime::new().expect("there are descriptors");
-        let name = BenchmarkId::new("tasks in the scope, until all have ended", count);
-        group.bench_function(name, |bencher| {
+        group.bench_function(BenchmarkId::new("tasks, to their ends", name), |bencher| {
             bencher.iter_custom(|iterations| {
-                timed(iterations, count, || {
-                    let root = CancelToken::new();
-                    let mut tasks = Vec::new();
+                timed(iterations, MANY, || {
+                    let roots: Vec<_> = (0..scopes).map(|_| CancelToken::new()).collect();
                     let waiting = Rc::new(Cell::new(0));
-                    runtime.block_on(async {
-                        for _ in 0..count {
-                            tasks.push(spawn(wait_in(root.clone(), waiting.clone())));
+                    let tasks: Vec<_> = (0..MANY)
+                        .map(|task| roots[(task / in_each) as usize].clone())
+                        .map(|scope| runtime.spawn(wait_in(scope, waiting.clone())))
+                        .collect();
+                    while waiting.get() < MANY {
+                        runtime.turn(None).expect("the system polls");
+                    }
+                    worked(|| {
+                        roots.iter().for_each(CancelToken::cancel);
+                        for task in tasks {
+                            let ended = runtime.block_on(task).expect("no panic");
+                            assert_eq!(ended, Err(CancelError::Canceled));
                         }
-                        while waiting.get() < count {
-                            yield_now().await;
-                        }
-                    });
-                    taken(|| {
-                        root.cancel();
-                        runtime.block_on(async {
-                            for task in tasks {
-                                let ended = task.await.expect("no panic");
-                                assert_eq!(ended, Err(CancelError::Canceled));
-                            }
-                        });
                     })
                 })
             });

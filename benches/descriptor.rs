@@ -18,7 +18,7 @@ mod common;
 #[path = "../tests/common/script.rs"]
 mod script;
 
-use common::{brief, taken, timed};
+use common::{CpuTime, brief, timed, worked};
 use script::{Nothing, scripted};
 
 const IDLE: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ fn armed(count: usize) -> (Reactor<usize>, Vec<Descriptor<usize>>) {
     (reactor, descriptors)
 }
 
-fn park(criterion: &mut Criterion) {
+fn park(criterion: &mut Criterion<CpuTime>) {
     let (_reactor, descriptors) = armed(1);
     let descriptor = &descriptors[0];
     criterion.bench_function("check", |bencher| {
@@ -53,7 +53,7 @@ fn park(criterion: &mut Criterion) {
 }
 
 /// Park, an event, handed back: a thousand in a turn, and each one's share.
-fn ready(criterion: &mut Criterion) {
+fn ready(criterion: &mut Criterion<CpuTime>) {
     let (selector, script) = scripted();
     let reactor: Reactor<usize> = Reactor::with(selector);
     let open = |_| reactor.open(&mut Nothing).expect("there are slots");
@@ -72,7 +72,7 @@ fn ready(criterion: &mut Criterion) {
                 play.waits.clear();
                 drop(play);
                 out.clear();
-                let spent = taken(|| {
+                let spent = worked(|| {
                     for (number, descriptor) in descriptors.iter().enumerate() {
                         assert_eq!(descriptor.park(Direction::Read, number), Park::Parked);
                     }
@@ -90,7 +90,7 @@ fn ready(criterion: &mut Criterion) {
     });
 }
 
-fn deadlines(criterion: &mut Criterion) {
+fn deadlines(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("move a deadline");
     for count in [1, MANY] {
         let (reactor, descriptors) = armed(count);

@@ -19,7 +19,7 @@ mod common;
 #[path = "../examples/echo_bench/system.rs"]
 mod system;
 
-use common::{brief, taken, timed};
+use common::{CpuTime, brief, taken, timed};
 
 struct Connection {
     ours: UnixStream,
@@ -40,7 +40,7 @@ fn connections(reactor: &Reactor<usize>, count: usize) -> Vec<Connection> {
     (0..count).map(open).collect()
 }
 
-fn empty(criterion: &mut Criterion) {
+fn empty(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("a turn that finds nothing");
     for idle in [0, 1_000] {
         let reactor = Reactor::new().expect("there are descriptors");
@@ -70,7 +70,7 @@ fn turn(reactor: &Reactor<usize>, out: &mut Vec<usize>) -> usize {
     turn.expect("the system polls").events
 }
 
-fn ready(criterion: &mut Criterion) {
+fn ready(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("a turn that finds ready sockets, each one's share");
     for count in [1, 64, 1_000] {
         let reactor = Reactor::new().expect("there are descriptors");
@@ -103,7 +103,7 @@ fn ready(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn reactor(criterion: &mut Criterion) {
+fn reactor(criterion: &mut Criterion<CpuTime>) {
     let limit = system::descriptor_limit();
     assert!(
         limit > 2_100,

@@ -10,10 +10,15 @@
 //! depend on how many iterations criterion asks for.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use netpoller::wheel::{Tick, TimerKey, Timers};
+
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{CpuTime, brief};
 
 const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
 
@@ -59,7 +64,7 @@ fn populated(size: usize, random: &mut Random) -> (Timers<u64>, Vec<TimerKey>) {
 /// Benches an operation on every timer of a population: `prepared` is not measured, `measured`
 /// is.
 fn bench<T>(
-    criterion: &mut Criterion,
+    criterion: &mut Criterion<CpuTime>,
     name: &str,
     prepared: impl Fn(usize, &mut Random) -> T,
     measured: impl Fn(T) -> T,
@@ -75,9 +80,9 @@ fn bench<T>(
                 let mut spent = Duration::ZERO;
                 for _ in 0..rounds {
                     let state = prepared(size, &mut random);
-                    let start = Instant::now();
+                    let start = CpuTime::now();
                     let state = measured(state);
-                    spent += start.elapsed();
+                    spent += CpuTime::now() - start;
                     drop(black_box(state));
                 }
                 spent.mul_f64(iterations as f64 / (rounds * size) as f64)
@@ -87,7 +92,7 @@ fn bench<T>(
     group.finish();
 }
 
-fn insert(criterion: &mut Criterion) {
+fn insert(criterion: &mut Criterion<CpuTime>) {
     let deadlines = |size, random: &mut Random| {
         let whens: Vec<_> = (0..size).map(|_| random.deadline()).collect();
         (whens, Timers::new())
@@ -110,7 +115,7 @@ fn insert(criterion: &mut Criterion) {
     bench(criterion, "insert into slots freed in no order", freed, all);
 }
 
-fn fire(criterion: &mut Criterion) {
+fn fire(criterion: &mut Criterion<CpuTime>) {
     bench(criterion, "fire", populated, |(mut timers, keys)| {
         let mut sum = 0;
         while let Some(now) = timers.next() {
@@ -121,7 +126,7 @@ fn fire(criterion: &mut Criterion) {
     });
 }
 
-fn cancel(criterion: &mut Criterion) {
+fn cancel(criterion: &mut Criterion<CpuTime>) {
     let all = |(mut timers, keys): (Timers<u64>, Vec<TimerKey>)| {
         for &key in &keys {
             black_box(timers.cancel(key));
@@ -132,7 +137,7 @@ fn cancel(criterion: &mut Criterion) {
     bench(criterion, "cancel in no order", shuffled, all);
 }
 
-fn move_later(criterion: &mut Criterion) {
+fn move_later(criterion: &mut Criterion<CpuTime>) {
     let all = |(mut timers, keys): (Timers<u64>, Vec<TimerKey>)| {
         for &key in &keys {
             timers.move_to(key, Tick::new(2 * RANGE));
@@ -149,5 +154,9 @@ fn shuffled(size: usize, random: &mut Random) -> (Timers<u64>, Vec<TimerKey>) {
     (timers, keys)
 }
 
-criterion_group!(benches, insert, fire, cancel, move_later);
+criterion_group! {
+    name = benches;
+    config = brief();
+    targets = insert, fire, cancel, move_later
+}
 criterion_main!(benches);
