@@ -92,6 +92,14 @@ fn ready(criterion: &mut Criterion<CpuTime>) {
 
 fn deadlines(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("move a deadline");
+    let reactor = Reactor::<usize>::with(scripted().0);
+    group.bench_function("a new instant alone, to compare", |bencher| {
+        let mut moves = 0u64;
+        bencher.iter(|| {
+            moves += 1;
+            black_box(&reactor).now() + IDLE + Duration::from_secs(moves % 2)
+        });
+    });
     for count in [1, MANY] {
         let (reactor, descriptors) = armed(count);
         let all = &descriptors[..];

@@ -7,7 +7,7 @@
 //!
 //! An iteration is one timer's share: each sample does the whole population at least once, in
 //! the order it was inserted or, where it says so, in no order; what one sample does does not
-//! depend on how many iterations criterion asks for.
+//! depend on how many iterations criterion asks for. The time is what the thread has worked.
 
 use std::hint::black_box;
 use std::time::Duration;
