@@ -1,19 +1,26 @@
 //! What a timer costs, from a thousand of them to ten million: `cargo bench --bench wheel`.
 //!
 //! Touches the public API of `netpoller::wheel` only. Deadlines are random within 60,000 ticks
-//! (a minute of milliseconds). Go's own are in time/sleep_test.go (BenchmarkAfterFunc and on).
+//! (a minute of milliseconds). Go's own are in time/sleep_test.go (BenchmarkAfterFunc and on);
+//! design.md has, at 1,000,000, tokio at 278 ns for an insert and 86 for a cancel, Go at 414 and
+//! 197, and asks for 40 ns each, flat to 10,000,000.
 //!
 //! An iteration is one timer's share: each sample does the whole population at least once, in
 //! the order it was inserted or, where it says so, in no order; what one sample does does not
-//! depend on how many iterations criterion asks for.
+//! depend on how many iterations criterion asks for. The time is what the thread has worked.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use netpoller::wheel::{Tick, TimerKey, Timers};
 
-const SIZES: [usize; 3] = [1_000, 100_000, 10_000_000];
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{CpuTime, brief};
+
+const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
 
 /// How far away the deadlines are.
 const RANGE: u64 = 60_000;
@@ -57,7 +64,7 @@ fn populated(size: usize, random: &mut Random) -> (Timers<u64>, Vec<TimerKey>) {
 /// Benches an operation on every timer of a population: `prepared` is not measured, `measured`
 /// is.
 fn bench<T>(
-    criterion: &mut Criterion,
+    criterion: &mut Criterion<CpuTime>,
     name: &str,
     prepared: impl Fn(usize, &mut Random) -> T,
     measured: impl Fn(T) -> T,
@@ -73,9 +80,9 @@ fn bench<T>(
                 let mut spent = Duration::ZERO;
                 for _ in 0..rounds {
                     let state = prepared(size, &mut random);
-                    let start = Instant::now();
+                    let start = CpuTime::now();
                     let state = measured(state);
-                    spent += start.elapsed();
+                    spent += CpuTime::now() - start;
                     drop(black_box(state));
                 }
                 spent.mul_f64(iterations as f64 / (rounds * size) as f64)
@@ -85,20 +92,30 @@ fn bench<T>(
     group.finish();
 }
 
-fn insert(criterion: &mut Criterion) {
+fn insert(criterion: &mut Criterion<CpuTime>) {
     let deadlines = |size, random: &mut Random| {
         let whens: Vec<_> = (0..size).map(|_| random.deadline()).collect();
         (whens, Timers::new())
     };
-    bench(criterion, "insert", deadlines, |(whens, mut timers)| {
+    let all = |(whens, mut timers): (Vec<Tick>, Timers<u64>)| {
         for &when in &whens {
-            timers.insert(when, 0u64);
+            timers.insert(when, 0);
         }
         (whens, timers)
-    });
+    };
+    bench(criterion, "insert", deadlines, all);
+    let freed = |size, random: &mut Random| {
+        let (mut timers, keys) = shuffled(size, random);
+        for key in keys {
+            timers.cancel(key);
+        }
+        let (whens, _) = deadlines(size, random);
+        (whens, timers)
+    };
+    bench(criterion, "insert into slots freed in no order", freed, all);
 }
 
-fn fire(criterion: &mut Criterion) {
+fn fire(criterion: &mut Criterion<CpuTime>) {
     bench(criterion, "fire", populated, |(mut timers, keys)| {
         let mut sum = 0;
         while let Some(now) = timers.next() {
@@ -109,7 +126,7 @@ fn fire(criterion: &mut Criterion) {
     });
 }
 
-fn cancel(criterion: &mut Criterion) {
+fn cancel(criterion: &mut Criterion<CpuTime>) {
     let all = |(mut timers, keys): (Timers<u64>, Vec<TimerKey>)| {
         for &key in &keys {
             black_box(timers.cancel(key));
@@ -120,7 +137,7 @@ fn cancel(criterion: &mut Criterion) {
     bench(criterion, "cancel in no order", shuffled, all);
 }
 
-fn move_later(criterion: &mut Criterion) {
+fn move_later(criterion: &mut Criterion<CpuTime>) {
     let all = |(mut timers, keys): (Timers<u64>, Vec<TimerKey>)| {
         for &key in &keys {
             timers.move_to(key, Tick::new(2 * RANGE));
@@ -137,5 +154,9 @@ fn shuffled(size: usize, random: &mut Random) -> (Timers<u64>, Vec<TimerKey>) {
     (timers, keys)
 }
 
-criterion_group!(benches, insert, fire, cancel, move_later);
+criterion_group! {
+    name = benches;
+    config = brief();
+    targets = insert, fire, cancel, move_later
+}
 criterion_main!(benches);

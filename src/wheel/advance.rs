@@ -124,7 +124,9 @@ impl<K: Copy> Wheel<K> {
             }
             moved += moving;
             for place in tail.drain(tail.len() - moving..) {
-                below.push(slot_of(level - 1, place.0), place.0, place, &mut self.spare);
+                let slot = slot_of(level - 1, place.0);
+                below.make_room(slot, &mut self.spare);
+                below.push(slot, place.0, place);
             }
         }
         // Rounded down: the earliest of them is handed out next, and pays for a few.

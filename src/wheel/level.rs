@@ -60,11 +60,28 @@ impl<K: Copy> Level<K> {
         (0..SLOTS).filter(move |slot| occupied >> slot & 1 == 1)
     }
 
-    /// Adds a place that counts as due at `tick`.
+    /// Whether there is room in `slot` to [`push`](Level::push) to.
     #[inline]
-    pub(super) fn push(&mut self, slot: usize, tick: Tick, place: Place<K>, spare: &mut Spare<K>) {
-        self.occupied |= 1 << slot;
-        self.slots[slot].push(tick, place, spare);
+    pub(super) fn has_room(&self, slot: usize) -> bool {
+        self.slots[slot].has_room()
+    }
+
+    /// Makes room in `slot` if there is none.
+    #[inline]
+    pub(super) fn make_room(&mut self, slot: usize, spare: &mut Spare<K>) {
+        if !self.slots[slot].has_room() {
+            self.slots[slot].make_room(spare);
+        }
+    }
+
+    /// Adds a place that counts as due at `tick`, where there is room.
+    #[inline]
+    pub(super) fn push(&mut self, slot: usize, tick: Tick, place: Place<K>) {
+        // Stores that change nothing stand in the queue with those that do.
+        if self.occupied >> slot & 1 == 0 {
+            self.occupied |= 1 << slot;
+        }
+        self.slots[slot].push(tick, place);
     }
 
     /// The last places of `slot`, to take from; empty only if the slot is: then

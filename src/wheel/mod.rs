@@ -42,7 +42,7 @@ pub use tick::Tick;
 pub use timers::Timers;
 
 use level::{Level, level_of, slot_of};
-use slot::Spare;
+use slot::{Place, Spare};
 
 /// What a place's owner says when the wheel hands it the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +156,15 @@ impl<K: Copy> Wheel<K> {
     pub fn place(&mut self, when: Tick, key: K) {
         let tick = when.max(self.elapsed);
         let level = level_of(self.elapsed, tick);
-        if level >= self.levels.len() {
-            self.grow(level);
+        let slot = slot_of(level, tick);
+        match self.levels.get_mut(level) {
+            Some(ring) if ring.has_room(slot) => ring.push(slot, tick, (when, key)),
+            _ => self.make_room_and_push(level, slot, tick, (when, key)),
         }
-        self.levels[level].push(slot_of(level, tick), tick, (when, key), &mut self.spare);
         self.len += 1;
-        self.earliest = self.earliest.min(tick);
+        if tick < self.earliest {
+            self.earliest = tick;
+        }
     }
 
     /// Tells the wheel that one of the places it holds no longer counts.
@@ -260,8 +263,14 @@ impl<K: Copy> Wheel<K> {
     }
 
     #[cold]
-    fn grow(&mut self, level: usize) {
-        self.levels.resize_with(level + 1, Level::new);
+    #[inline(never)]
+    fn make_room_and_push(&mut self, level: usize, slot: usize, tick: Tick, place: Place<K>) {
+        if level >= self.levels.len() {
+            self.levels.resize_with(level + 1, Level::new);
+        }
+        let ring = &mut self.levels[level];
+        ring.make_room(slot, &mut self.spare);
+        ring.push(slot, tick, place);
     }
 
     /// Finds the slot with the earliest place of all, one of the levels' first slots (ground

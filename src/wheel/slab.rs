@@ -16,11 +16,8 @@ const GROUPS: usize = 32;
 /// How many slots a page has.
 const PAGE: usize = GROUPS * GROUP;
 
-/// No place has it: for slots with none to come.
-const NO_STAMP: u32 = 0;
-
 /// Names one timer of a [`Timers`](super::Timers), and never another: once a slot has used up
-/// its generations, after four billion timers, it is retired.
+/// its generations, after four billion timers and moves to earlier ticks, it is retired.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -42,7 +39,10 @@ pub struct TimerKey {
 #[derive(Clone, Copy)]
 pub(super) struct Mark {
     pub(super) index: u32,
-    /// Tells the live place from those that this timer, or another in its slot, left behind.
+    /// Tells the live place from those that this timer, or another in its slot, left behind:
+    /// it counts the slot's places. It may wrap in the hands of one timer, which moves four
+    /// billion times to earlier ticks: at worst a place left behind is then taken for the live
+    /// one, and moves to where the timer is due instead of lapsing.
     pub(super) stamp: NonZeroU32,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Timer<V> {
     pub(super) when: Tick,
     /// Where its live place is: not after `when`.
     pub(super) placed: Tick,
-    /// The stamp of that place.
+    /// The stamp of that place. The first of a timer's is its generation.
     stamp: NonZeroU32,
     generation: u32,
     pub(super) value: V,
@@ -68,16 +68,21 @@ struct Page<V>(Box<[Group<V>; GROUPS]>);
 /// Timers by slot, and the keys that vacant slots are given out under next.
 pub(super) struct Slab<V> {
     pages: Vec<Page<V>>,
-    /// By slot, the stamp of its timer's live place: a copy, so that sweeping the wheel need not
-    /// fetch the timers, which with millions would be all its cost. [`NO_STAMP`] once canceled;
-    /// once fired it does not matter, for the place is spent.
-    stamps: Vec<u32>,
+    /// By slot, the last byte of the stamp of its timer's live place: copies, so that sweeping
+    /// the wheel need not fetch the timers, which with millions would be all its cost, and small
+    /// ones, which the cache has room for. Once the timer is canceled, of the stamp to come;
+    /// once it has fired it does not matter, for the place is spent.
+    tags: Vec<u8>,
     /// Not a list through the slots: following one waits for memory at every step.
     free: Vec<TimerKey>,
-    len: usize,
-    /// The latest place's stamp. It may wrap: at worst a place left behind is then taken for
-    /// the live one, and moves to where the timer is due instead of lapsing.
-    stamp: NonZeroU32,
+    /// How many slots are never given out again.
+    retired: usize,
+}
+
+/// The byte of a stamp that the slab copies.
+#[inline]
+fn tag(stamp: NonZeroU32) -> u8 {
+    stamp.get() as u8
 }
 
 impl<V> Page<V> {
@@ -108,35 +113,37 @@ impl<V> Slab<V> {
     pub(super) fn new() -> Self {
         Slab {
             pages: Vec::new(),
-            stamps: Vec::new(),
+            tags: Vec::new(),
             free: Vec::new(),
-            len: 0,
-            stamp: NonZeroU32::MIN,
+            retired: 0,
         }
     }
 
     /// How many timers there are.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.tags.len() - self.free.len() - self.retired
     }
 
-    /// Adds a timer, to be placed at `when` under the mark.
+    /// A key to a slot that is vacant again, to [`fill`](Slab::fill).
     #[inline]
-    pub(super) fn insert(&mut self, when: Tick, value: V) -> (TimerKey, Mark) {
-        let key = self.free.pop().unwrap_or_else(|| self.fresh());
-        let stamp = self.next_stamp();
+    pub(super) fn vacant(&mut self) -> Option<TimerKey> {
+        self.free.pop()
+    }
+
+    /// Puts a timer into the slot that it has the key to, to be placed at `when` under the mark.
+    #[inline]
+    pub(super) fn fill(&mut self, key: TimerKey, when: Tick, value: V) -> Mark {
+        let (index, stamp) = (key.index, key.generation);
         let timer = Timer {
             when,
             placed: when,
             stamp,
-            generation: key.generation.get(),
+            generation: stamp.get(),
             value,
         };
-        let index = key.index;
         *self.slot_mut(index) = Some(timer);
-        self.stamps[index as usize] = stamp.get();
-        self.len += 1;
-        (key, Mark { index, stamp })
+        self.tags[index as usize] = tag(stamp);
+        Mark { index, stamp }
     }
 
     #[inline]
@@ -144,34 +151,29 @@ impl<V> Slab<V> {
         self.pages[index as usize / PAGE].slot_mut(index)
     }
 
-    /// A key to a slot that was never used.
-    fn fresh(&mut self) -> TimerKey {
-        let used = self.stamps.len();
+    /// A key to a slot that was never used, to [`fill`](Slab::fill).
+    pub(super) fn fresh(&mut self) -> TimerKey {
+        let used = self.tags.len();
         let index = u32::try_from(used).expect("no more than 2^32 timers at a time");
         if used.is_multiple_of(PAGE) {
             self.pages.push(Page::new());
         }
-        self.stamps.push(NO_STAMP);
         let generation = NonZeroU32::MIN;
+        self.tags.push(tag(generation));
         TimerKey { index, generation }
     }
 
     /// Moves a timer to `when`, before its place: to be placed there under the mark instead.
     /// `None` if it is gone.
     pub(super) fn move_earlier(&mut self, key: TimerKey, when: Tick) -> Option<Mark> {
-        let stamp = self.next_stamp();
         let timer = self.get_mut(key)?;
+        let stamp = timer.stamp.checked_add(1).unwrap_or(NonZeroU32::MIN);
         timer.when = when;
         timer.placed = when;
         timer.stamp = stamp;
-        self.stamps[key.index as usize] = stamp.get();
         let index = key.index;
+        self.tags[index as usize] = tag(stamp);
         Some(Mark { index, stamp })
-    }
-
-    fn next_stamp(&mut self) -> NonZeroU32 {
-        self.stamp = self.stamp.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        self.stamp
     }
 
     /// The timer that `key` names, unless it is gone.
@@ -197,10 +199,11 @@ impl<V> Slab<V> {
         (timer.stamp == mark.stamp).then_some(timer)
     }
 
-    /// Whether a timer's live place is marked so, by the copies.
+    /// Whether a timer's live place may be marked so, by the copies: of a slot's places, one in
+    /// 256 that is not live is taken for it.
     #[inline]
-    pub(super) fn is_live(&self, mark: Mark) -> bool {
-        self.stamps[mark.index as usize] == mark.stamp.get()
+    pub(super) fn may_be_live(&self, mark: Mark) -> bool {
+        self.tags[mark.index as usize] == tag(mark.stamp)
     }
 
     /// Loads the timers marked so, none of the loads waiting for another.
@@ -216,29 +219,52 @@ impl<V> Slab<V> {
 
     /// Takes out a timer whose place stays behind.
     pub(super) fn cancel(&mut self, key: TimerKey) -> Option<V> {
-        self.get(key)?;
-        self.stamps[key.index as usize] = NO_STAMP;
-        self.take(key.index)
+        let index = key.index;
+        let page = self.pages.get_mut(index as usize / PAGE)?;
+        let slot = page.slot_mut(index);
+        if slot.as_ref()?.generation != key.generation.get() {
+            return None;
+        }
+        let timer = slot.take()?;
+        self.tags[index as usize] = tag(timer.stamp).wrapping_add(1);
+        self.vacate(index, timer.stamp, timer.generation);
+        Some(timer.value)
     }
 
-    /// Takes out the timer in slot `index`, which is then free under its next generation, or
-    /// retired if that was the last.
+    /// Takes out the timer in slot `index`, whose place is spent.
     #[inline]
     pub(super) fn take(&mut self, index: u32) -> Option<V> {
         let timer = self.slot_mut(index).take()?;
-        self.len -= 1;
-        if let Some(generation) = NonZeroU32::new(timer.generation.wrapping_add(1)) {
-            self.free.push(TimerKey { index, generation });
-        }
+        self.vacate(index, timer.stamp, timer.generation);
         Some(timer.value)
+    }
+
+    /// A slot is free, under a generation later than any key or place that it ever had; or
+    /// retired, if there is none.
+    #[inline]
+    fn vacate(&mut self, index: u32, stamp: NonZeroU32, generation: u32) {
+        match stamp.checked_add(1) {
+            Some(next) if next.get() > generation => self.free.push(TimerKey {
+                index,
+                generation: next,
+            }),
+            _ => self.retired += 1,
+        }
     }
 }
 
 #[cfg(test)]
 impl<V> Slab<V> {
-    /// Makes the next stamp the one after `stamp`.
-    pub(super) fn set_stamp(&mut self, stamp: u32) {
-        self.stamp = NonZeroU32::new(stamp).expect("0 is no stamp");
+    /// Adds a timer, as [`Timers`](super::super::Timers) does.
+    fn insert(&mut self, when: Tick, value: V) -> (TimerKey, Mark) {
+        let key = self.vacant().unwrap_or_else(|| self.fresh());
+        (key, self.fill(key, when, value))
+    }
+
+    /// Gives the slot that is filled next another generation.
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        let key = self.free.last_mut().expect("a slot is vacant");
+        key.generation = NonZeroU32::new(generation).expect("0 is no generation");
     }
 }
 
@@ -258,7 +284,7 @@ mod tests {
         let mut slab = Slab::new();
         let (first, _) = slab.insert(Tick::ZERO, 'a');
         slab.cancel(first);
-        slab.free[0].generation = NonZeroU32::MAX;
+        slab.set_generation(u32::MAX);
         let (last, _) = slab.insert(Tick::ZERO, 'b');
         assert_eq!((last.index, slab.cancel(last)), (first.index, Some('b')));
         let (other, _) = slab.insert(Tick::ZERO, 'c');
@@ -270,11 +296,28 @@ mod tests {
     }
 
     #[test]
-    fn no_place_is_stamped_as_none() {
-        let mut slab = Slab::new();
-        slab.set_stamp(u32::MAX - 1);
-        let stamps = [(); 3].map(|()| slab.insert(Tick::ZERO, ()).1.stamp.get());
-        assert_eq!(stamps, [u32::MAX, 1, 2]);
+    fn a_slot_whose_stamps_wrapped_gives_out_no_key_twice() {
+        for (first, moves, then) in [
+            (5, 2, Some(8)),
+            (u32::MAX - 1, 1, None),
+            (u32::MAX - 1, 2, None),
+            (u32::MAX - 1, 9, None),
+        ] {
+            let mut slab = Slab::new();
+            let (key, _) = slab.insert(Tick::ZERO, ());
+            slab.cancel(key);
+            slab.set_generation(first);
+            let (key, mut mark) = slab.insert(Tick::ZERO, ());
+            for _ in 0..moves {
+                let moved = slab.move_earlier(key, Tick::ZERO).unwrap();
+                assert_ne!(moved.stamp, mark.stamp);
+                assert!(slab.may_be_live(moved) && !slab.may_be_live(mark));
+                mark = moved;
+            }
+            slab.cancel(key);
+            assert_eq!(slab.vacant().map(|key| key.generation.get()), then);
+            assert!(slab.marked(mark).is_none() && !slab.may_be_live(mark));
+        }
     }
 
     #[test]

@@ -41,20 +41,30 @@ impl<K: Copy> Slot<K> {
         }
     }
 
-    /// Adds a place that counts as due at `tick`.
+    /// Whether a place may be pushed.
     #[inline]
-    pub(super) fn push(&mut self, tick: Tick, place: Place<K>, spare: &mut Spare<K>) {
-        if self.tail.len() == BLOCK {
-            self.start_block(spare);
-        }
-        self.tail.push(place);
-        self.earliest = self.earliest.min(tick);
+    pub(super) fn has_room(&self) -> bool {
+        self.tail.len() != self.tail.capacity() && self.tail.len() != BLOCK
     }
 
+    /// Makes room, where there is none.
     #[cold]
-    fn start_block(&mut self, spare: &mut Spare<K>) {
-        let block = std::mem::replace(&mut self.tail, spare.take());
-        self.full.push(block);
+    #[inline(never)]
+    pub(super) fn make_room(&mut self, spare: &mut Spare<K>) {
+        if self.tail.len() == BLOCK {
+            let block = std::mem::replace(&mut self.tail, spare.take());
+            self.full.push(block);
+        } else {
+            self.tail.reserve(1);
+        }
+    }
+
+    /// Adds a place that counts as due at `tick`, where there is room.
+    #[inline]
+    pub(super) fn push(&mut self, tick: Tick, place: Place<K>) {
+        debug_assert!(self.has_room());
+        self.tail.push(place);
+        self.earliest = self.earliest.min(tick);
     }
 
     /// The last places, to take from; empty only if the slot is.
@@ -152,7 +162,10 @@ mod tests {
         let mut slot = Slot::new();
         for count in 0..places as u64 {
             let tick = Tick::new(1_000_000 - count);
-            slot.push(tick, (tick, count), spare);
+            if !slot.has_room() {
+                slot.make_room(spare);
+            }
+            slot.push(tick, (tick, count));
         }
         slot
     }

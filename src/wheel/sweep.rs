@@ -62,6 +62,13 @@ impl<K: Copy> Wheel<K> {
         self.front();
     }
 
+    /// As [`compact`](Wheel::compact), for an owner whose `keep` may keep what does not count;
+    /// `live` places do.
+    pub(super) fn compact_roughly(&mut self, live: usize, keep: impl FnMut(Tick, K) -> bool) {
+        self.compact(keep);
+        self.stale = self.len.saturating_sub(live);
+    }
+
     /// The earliest place that counts, after removing those before it that do not. Nothing
     /// fires, [`elapsed`](Wheel::elapsed) stays, and the answer is never before it. For a
     /// virtual clock, which must not stop where only a stale place lies.

@@ -61,7 +61,7 @@ fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     // slot gets the same stamp.
     let first = timers.insert(Tick::new(1_000), "first");
     timers.cancel(first);
-    timers.slab.set_stamp(1);
+    timers.slab.set_generation(1);
     let second = timers.insert(Tick::new(2_000), "second");
     assert_eq!((timers.len(), timers.places()), (1, 2));
 
@@ -77,4 +77,30 @@ fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
         (timers.len(), timers.places(), timers.wheel.stale()),
         (0, 0, 0)
     );
+}
+
+#[test]
+fn places_that_sweeping_takes_for_live_ones_are_found_out_before_it_comes_again() {
+    let mut timers = Timers::new();
+    let mut keys: Vec<_> = (0..200)
+        .map(|_| timers.insert(Tick::new(1_000), ()))
+        .collect();
+    let mut sweeps = 0;
+    // Each slot's stamp goes on by 256 at a time, so that the last byte stays the same.
+    for round in 1..=10 {
+        for key in &mut keys {
+            let places = timers.places();
+            timers.cancel(*key);
+            sweeps += usize::from(timers.places() < places);
+            timers.slab.set_generation(1 + 256 * round);
+            *key = timers.insert(Tick::new(1_000), ());
+            assert!(timers.places() <= 2 * timers.len() + 64);
+            assert_eq!(timers.places() - timers.wheel.stale(), timers.len());
+        }
+    }
+    // 2,000 lapsed, and of 200 and 64 at a time no more than 25 stay.
+    assert!((1..=2_000 / 239).contains(&sweeps), "{sweeps} sweeps");
+    let mut fired = 0;
+    timers.advance(Tick::new(1_000), usize::MAX, |()| fired += 1);
+    assert_eq!((fired, timers.places(), timers.wheel.stale()), (200, 0, 0));
 }
