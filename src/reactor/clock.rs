@@ -36,6 +36,9 @@ pub(crate) struct Clock {
     /// The last conversion, while it is not near: a busy loop moves every deadline of a turn to the
     /// same instant.
     memo: Cell<(Instant, Tick)>,
+    /// The first and the last instant of that tick, to the nanosecond: the next turn's deadlines
+    /// fall into the same one, as a rule, and to compare is far cheaper than to subtract.
+    span: Cell<(Instant, Instant)>,
 }
 
 impl Clock {
@@ -49,6 +52,7 @@ impl Clock {
             ceiling: Cell::new(Tick::ZERO),
             jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
             memo: Cell::new((base, Tick::ZERO)),
+            span: Cell::new((base, base)),
         };
         clock.forget();
         clock
@@ -58,6 +62,7 @@ impl Clock {
     fn forget(&self) {
         let distant = self.base + DISTANT;
         self.memo.set((distant, self.tick_of(distant)));
+        self.span.set((distant, distant));
     }
 
     pub(crate) fn is_virtual(&self) -> bool {
@@ -121,12 +126,34 @@ impl Clock {
     /// The tick of a deadline that is not near: what is close to the loop's time, which may
     /// be old, needs a fresh reading to tell whether it has passed.
     pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
+        let (first, last) = self.span.get();
+        if first <= when && when <= last {
+            let (_, tick) = self.memo.get();
+            self.memo.set((when, tick));
+            return Some(tick);
+        }
         let tick = self.tick_of(when);
         if self.is_near(tick) {
             return None;
         }
         self.memo.set((when, tick));
+        self.span.set(self.span_of(tick, when));
         Some(tick)
+    }
+
+    /// The instants of a tick that lies ahead, of which `when` is one.
+    #[cold]
+    #[inline(never)]
+    fn span_of(&self, tick: Tick, when: Instant) -> (Instant, Instant) {
+        let ends = Duration::from_millis(tick.get());
+        match self.base.checked_add(ends) {
+            Some(last) if last >= when => {
+                let first = last - Duration::from_nanos(u64::from(NANOS_A_TICK) - 1);
+                (first, last)
+            }
+            // Too far to be told: the latest tick has no end.
+            _ => (when, when),
+        }
     }
 
     fn is_near(&self, tick: Tick) -> bool {
@@ -164,5 +191,48 @@ impl Clock {
             }
             self.read();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_that_is_remembered_is_the_one_that_would_be_counted() {
+        let clock = Clock::new(true);
+        let mut step = 1_u64;
+        for round in 0..20_000_u64 {
+            // Small steps, each tick's first and last instant, and leaps.
+            step = step
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(round)
+                % 2_000_003;
+            let ahead = match round % 4 {
+                0 => Duration::from_nanos(round * 1_000),
+                1 => Duration::from_millis(step % 5),
+                2 => Duration::from_millis(step % 5) + Duration::from_nanos(1),
+                _ => Duration::from_nanos(step),
+            };
+            let when = clock.base + Duration::from_secs(60) + ahead;
+            assert_eq!(
+                clock.far_tick_of(when),
+                Some(clock.tick_of(when)),
+                "{ahead:?}"
+            );
+            assert_eq!(clock.known_tick_of(when), Some(clock.tick_of(when)));
+        }
+    }
+
+    #[test]
+    fn what_is_near_is_not_remembered_and_what_comes_near_is_forgotten() {
+        let clock = Clock::new(true);
+        let near = clock.now() + Duration::from_millis(NEAR);
+        assert_eq!(clock.far_tick_of(near), None);
+        let far = near + Duration::from_millis(1);
+        assert!(clock.far_tick_of(far).is_some());
+        clock.jump(Duration::from_millis(2));
+        assert_eq!(clock.known_tick_of(far), None);
+        assert_eq!(clock.far_tick_of(far), None);
     }
 }
