@@ -1,7 +1,7 @@
 //! Invariant 7: who is always ready yields, with the very waker it was polled with; the loop looks
 //! at the selector after a bounded number of machines; a storm of deadlines is spread over turns.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
 use std::io::{Read, Write};
 use std::pin::Pin;
@@ -225,6 +225,36 @@ fn invariant_7_machines_run_first_come_first_served_across_turns() {
         runtime.turn(NOW).unwrap();
     }
     assert_eq!(*order.borrow(), (0..6000).collect::<Vec<_>>());
+}
+
+#[test]
+fn invariant_7_who_waited_for_bytes_runs_before_who_has_yielded() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (stream, mut peer) = plain_pair(&runtime);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for _ in 0..10 {
+        let order = order.clone();
+        drop(runtime.spawn(async move {
+            loop {
+                order.borrow_mut().push("yielded");
+                yield_now().await;
+            }
+        }));
+    }
+    let ran = order.clone();
+    drop(runtime.spawn(async move {
+        stream.read(&mut [0]).await.unwrap();
+        ran.borrow_mut().push("waited");
+    }));
+    runtime.turn(NOW).unwrap();
+    peer.write_all(b"!").unwrap();
+    while !order.borrow().contains(&"waited") {
+        order.borrow_mut().clear();
+        runtime.turn(NOW).unwrap();
+    }
+    assert_eq!(order.borrow()[..2], ["waited", "yielded"]);
+    assert_eq!(order.borrow().len(), 11, "and all had their turn");
 }
 
 #[test]

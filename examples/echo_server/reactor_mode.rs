@@ -90,15 +90,14 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
 }
 
 impl Server {
-    /// One turn; who did not wait in the last one comes first.
+    /// One turn; who did not wait in the last one comes after those who have.
     fn turn(&mut self, max_wait: Option<Duration>, ready: &mut Vec<usize>) -> io::Result<()> {
-        ready.append(&mut self.again);
-        let max_wait = if ready.is_empty() {
-            max_wait
-        } else {
-            Some(Duration::ZERO)
+        let max_wait = match self.again.is_empty() {
+            true => max_wait,
+            false => Some(Duration::ZERO),
         };
         let turn = self.reactor.turn(max_wait, ready)?;
+        ready.append(&mut self.again);
         self.deadline = self.idle_timeout.map(|limit| self.reactor.now() + limit);
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;

@@ -6,10 +6,10 @@
 //! # One turn
 //!
 //! ```text
-//!   woken ──► how long may we sleep? ──► reactor.turn ──► mail ──► timers ──► run a batch ─┐
-//!     ▲        (not at all, while             │             │         │                    │
-//!     │         anything is runnable)         └──► ids ─────┴─────────┴──► batch           │
-//!     └──────────────────────────── wakes, spawns, yields ◄────────────────────────────────┘
+//!   how long may we sleep? ──► reactor.turn ──► timers ──► mail ──► woken ──► run a batch ─┐
+//!    (not at all, while             │              │         │        ▲  │                 │
+//!     anything is runnable)         └──► ids ──────┴─────────┴────────┼──┴──► batch        │
+//!                                                wakes, spawns, yields └───────────────────┘
 //! ```
 
 mod backlog;
@@ -175,8 +175,9 @@ impl Scheduler {
 
     pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let mut batch = self.batch.take();
-        batch.ids.append(&mut self.woken.borrow_mut());
-        let sleepless = batch.done < batch.ids.len() || self.root.get() == Root::Woken;
+        let sleepless = batch.done < batch.ids.len()
+            || !self.woken.borrow().is_empty()
+            || self.root.get() == Root::Woken;
         let wait = if sleepless {
             Some(Duration::ZERO)
         } else {
@@ -197,8 +198,10 @@ impl Scheduler {
         if log::log_enabled!(log::Level::Trace) {
             trace_unparked(&batch.ids[batch.done..]);
         }
-        self.open_mail(&mut batch);
         self.fire_timers(&mut batch, &mut turn);
+        self.open_mail();
+        // Who yielded, to let others have their turn, comes after them.
+        batch.ids.append(&mut self.woken.borrow_mut());
         self.run_batch(&mut batch, &mut turn);
         let left = batch.ids.len() - batch.done;
         let queued = left + self.woken.borrow().len();
@@ -235,7 +238,7 @@ impl Scheduler {
     }
 
     #[inline]
-    fn open_mail(&self, batch: &mut Batch) {
+    fn open_mail(&self) {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
@@ -248,7 +251,6 @@ impl Scheduler {
                 log::error!("a future sent through a Handle panicked before it was made");
             }
         }
-        batch.ids.append(&mut self.woken.borrow_mut());
     }
 
     #[inline]
