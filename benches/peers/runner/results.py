@@ -1,0 +1,123 @@
+"""What came out: medians, spreads, and where we lose."""
+
+import statistics
+from dataclasses import dataclass, field
+
+MARGIN = 0.03  # less is a tie
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    heading: str
+    form: str = "{:,.0f}"
+    better: str = ""  # "higher", "lower", or nothing to win
+    chart: bool = False
+
+
+@dataclass
+class Section:
+    """One scenario with one set of parameters."""
+
+    name: str
+    title: str
+    metrics: list
+    families: dict  # contestant -> floor, ours or peer
+    rounds: dict  # contestant -> a measurement each round
+    notes: list = field(default_factory=list)
+    about: str = ""
+    parameters: dict = field(default_factory=dict)
+
+    def values(self, name, key):
+        return [m[key] for m in self.rounds.get(name, []) if m.get(key) is not None]
+
+    def median(self, name, key):
+        values = self.values(name, key)
+        if not values:
+            return None
+        return statistics.median(values) if not isinstance(values[0], str) else values[0]
+
+    def cell(self, name, metric, spread=True):
+        """`median (lowest..highest)`"""
+        values = self.values(name, metric.key)
+        if not values:
+            return "-"
+        if isinstance(values[0], str):
+            return values[0]
+        text = metric.form.format(statistics.median(values))
+        if spread and len(values) > 1:
+            text += f" ({metric.form.format(min(values))}..{metric.form.format(max(values))})"
+        return text
+
+    def names(self, *families):
+        return [name for name in self.rounds if self.families[name] in families]
+
+
+@dataclass(frozen=True)
+class Loss:
+    title: str
+    metric: Metric
+    family: str
+    winner: str
+    figure: str  # the winner's
+    ours: list  # (name, figure, how much worse, do the spreads overlap)
+
+
+def worse_by(metric, ours, theirs):
+    """How much worse ours is: 0.1 is ten per cent; negative when it is better."""
+    if metric.better == "higher":
+        return theirs / ours - 1 if ours > 0 else 0
+    return ours / theirs - 1 if theirs > 0 else 0
+
+
+def overlap(ours, theirs):
+    return min(ours) <= max(theirs) and min(theirs) <= max(ours)
+
+
+def losses_of(section, metric, family):
+    """Where the best of a family is ahead of one of ours."""
+    theirs = [(section.median(name, metric.key), name) for name in section.names(family) if section.values(name, metric.key)]
+    if not theirs or not metric.better:
+        return None
+    best, winner = (max if metric.better == "higher" else min)(theirs)
+    behind = []
+    for name in section.names("ours"):
+        figure = section.median(name, metric.key)
+        by = worse_by(metric, figure, best) if figure is not None else 0
+        if by > MARGIN:
+            both = overlap(section.values(name, metric.key), section.values(winner, metric.key))
+            behind.append((name, metric.form.format(figure), by, both))
+    if not behind:
+        return None
+    return Loss(section.title, metric, family, winner, metric.form.format(best), behind)
+
+
+def losses(sections, family):
+    """All that we lose to a family, the section's order kept."""
+    found = (losses_of(section, metric, family) for section in sections for metric in section.metrics)
+    return [loss for loss in found if loss]
+
+
+def told(loss):
+    """`reactor 80,000 (5 % behind), async 70,000 (20 % behind, within the spread)`"""
+    each = []
+    for name, figure, by, both in loss.ours:
+        amount = f"{by:.0%} behind" if by < 1 else f"{by + 1:.1f} x"
+        each.append(f"{name.removeprefix('ours: ')} {figure} ({amount}{', within the spread' if both else ''})")
+    return ", ".join(each)
+
+
+def compared(sections, family):
+    """How many comparisons there were, and how many of them our best won or tied: (won, all)."""
+    won = total = 0
+    for section in sections:
+        for metric in section.metrics:
+            ours = [section.median(name, metric.key) for name in section.names("ours")]
+            theirs = [section.median(name, metric.key) for name in section.names(family)]
+            ours, theirs = ([f for f in figures if f is not None] for figures in (ours, theirs))
+            if not metric.better or not ours or not theirs:
+                continue
+            pick = max if metric.better == "higher" else min
+            total += 1
+            won += worse_by(metric, pick(ours), pick(theirs)) <= MARGIN
+    return won, total
