@@ -33,33 +33,52 @@ def bars(section, metric):
     return f'<figure>{title}<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg></figure>'
 
 
-def lines(sections, metric, heading, base=None):
+def apart(places, gap, bottom):
+    """The same places in order, at least `gap` apart, none below `bottom`."""
+    spread = []
+    for place in places:
+        spread.append(max(place, spread[-1] + gap) if spread else place)
+    for index in range(len(spread) - 1, -1, -1):
+        spread[index] = min(spread[index], bottom)
+        bottom = spread[index] - gap
+    return spread
+
+
+def lines(sections, metric, heading, base=None, logarithmic=False):
     """A line for each contestant over the number of connections; with `base` as a ratio to that one."""
-    points = {}  # name -> [(connections, figure)]
+    points, families = {}, {}  # name -> [(connections, figure)]
     for section in sections:
+        families.update(section.families)
         for name in section.rounds:
             figure = section.median(name, metric.key)
             under = section.median(base, metric.key) if base else 1
-            if figure is not None and under:
-                points.setdefault(name, []).append((section.parameters["connections"], figure / under, section.families[name]))
-    xs = sorted({x for line in points.values() for x, _, _ in line})
+            if figure and under:
+                points.setdefault(name, []).append((section.parameters["connections"], figure / under))
+    xs = sorted({x for line in points.values() for x, _ in line})
     if len(xs) < 2:
         return ""
-    height, left, right = 320, 60, 190
-    top = max(y for line in points.values() for _, y, _ in line) * 1.05
-    span = math.log(xs[-1] / xs[0])
-    at_x = lambda x: left + (WIDTH - left - right) * math.log(x / xs[0]) / span
-    at_y = lambda y: height - 30 - (height - 40) * y / top
-    parts = [f'<path class="axis" d="M{left} {at_y(0)}H{WIDTH - right}"/>']
+    height, left, right = 360, 70, 190
+    figures = [y for line in points.values() for _, y in line]
+    scale = math.log if logarithmic else lambda y: y
+    low, high = scale(min(figures)) if logarithmic else 0, scale(max(figures) * 1.02)
+    span_x, span_y = math.log(xs[-1] / xs[0]), (high - low) or 1
+    at_x = lambda x: left + (WIDTH - left - right) * math.log(x / xs[0]) / span_x
+    at_y = lambda y: height - 30 - (height - 40) * (scale(y) - low) / span_y
+
+    parts = [f'<path class="axis" d="M{left} {height - 30}H{WIDTH - right}"/>']
     parts += [f'<text class="tick" x="{at_x(x):.1f}" y="{height - 10}">{x:,}</text>' for x in xs]
-    for share in (0.25, 0.5, 0.75, 1):
-        y = top * share
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = low + span_y * share
+        y = math.exp(y) if logarithmic else y
         parts.append(f'<text class="name" x="{left - 8}" y="{at_y(y) + 4:.1f}">{y:,.2f}</text>' if base else f'<text class="name" x="{left - 8}" y="{at_y(y) + 4:.1f}">{y:,.0f}</text>')
-    ends = []
-    for name, line in sorted(points.items(), key=lambda item: -item[1][-1][1]):
-        path = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y, _ in line)
-        parts.append(f'<path class="line {line[0][2]}" d="M{path}"><title>{escape(name)}</title></path>')
-        label = max(at_y(line[-1][1]), ends[-1] + 14 if ends else 0)
-        ends.append(label)
-        parts.append(f'<text class="end" x="{WIDTH - right + 8}" y="{label + 4:.1f}">{escape(name)}</text>')
-    return f'<figure><figcaption>{escape(heading)}</figcaption><svg viewBox="0 0 {WIDTH} {max(height, ends[-1] + 12):.0f}" role="img">{"".join(parts)}</svg></figure>'
+    order = sorted(points, key=lambda name: -points[name][-1][1])
+    labels = apart([at_y(points[name][-1][1]) for name in order], 15, height - 30)
+    hues = {name: f"hsl({index * 360 / len(points):.0f} 60% 45%)" for index, name in enumerate(points)}
+    for name, label in zip(order, labels):
+        line, family, colour = points[name], families[name], hues[name]
+        path = "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in line)
+        parts.append(f'<path class="line {family}" style="stroke:{colour}" d="M{path}"><title>{escape(name)}</title></path>')
+        parts.append(f'<path style="stroke:{colour}" d="M{at_x(line[-1][0]) + 2:.1f} {at_y(line[-1][1]):.1f}L{WIDTH - right + 14} {label:.1f}"/>')
+        parts.append(f'<text class="end {family}" style="fill:{colour}" x="{WIDTH - right + 18}" y="{label + 4:.1f}">{escape(name)}</text>')
+    scaled = ", logarithmic" if logarithmic else ""
+    return f'<figure><figcaption>{escape(heading + scaled)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg></figure>'

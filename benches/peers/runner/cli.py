@@ -31,7 +31,7 @@ class Run:
     versions: dict
     rounds: int
     date: str
-    left_out: dict
+    left_out: list
     notes: list = field(default_factory=list)
     sections: list = field(default_factory=list)
 
@@ -115,7 +115,8 @@ def main():
     except Failure as failure:
         print(f"run.py: {failure}", file=sys.stderr)
         return 2
-    run = Run(machine(), roster.versions(), settings.rounds, datetime.date.today().isoformat(), roster.left_out)
+    left_out = [f"{name}: {why}" for name, why in roster.left_out.items()]
+    run = Run(machine(), roster.versions(), settings.rounds, datetime.date.today().isoformat(), left_out)
     if settings.quick:
         run.notes.append("--quick: to see that it runs, not to quote.")
     plan = Plan(roster, settings)
@@ -129,7 +130,7 @@ def main():
     except SystemExit as interrupted:
         run.notes.append("Interrupted: what follows is what there was until then.")
         status = interrupted.code
-    run.left_out.update({f"not measured {number}": what for number, what in enumerate(dict.fromkeys(plan.left_out), 1)})
+    run.left_out += dict.fromkeys(plan.left_out)
     run.notes += disturbed(run.sections)
     say(f"measured for {time.monotonic() - began:.0f} s")
     if run.sections:

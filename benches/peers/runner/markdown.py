@@ -26,9 +26,10 @@ def losses_text(sections):
             continue
         lost = losses(sections, family)
         parts.append(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %.")
-        if lost:
-            rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in lost]
-            parts.append("Behind by more than 3 %:\n\n" + table(["where", "what", "ahead", "of ours"], rows))
+        for kind, some in (("Clearly", [loss.clear() for loss in lost]), ("Within the spread of the rounds", [loss.unclear() for loss in lost])):
+            rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in some if loss]
+            if rows:
+                parts.append(f"{kind} behind, by more than 3 %:\n\n" + table(["where", "what", "ahead", "of ours"], rows))
     return "\n\n".join(parts) or "Nothing was measured that could be compared."
 
 
@@ -37,7 +38,7 @@ def report(run):
     parts = [f"# netpoller beside its peers\n\n{run.machine}\n\n{run.versions_line()}"]
     parts += run.notes
     if run.left_out:
-        parts.append("Left out:\n" + "\n".join(f"- {name}: {why}" for name, why in run.left_out.items()))
+        parts.append("Left out:\n" + "\n".join(f"- {what}" for what in run.left_out))
     parts.append(f"Medians of {run.rounds} interleaved rounds, lowest..highest in brackets.")
     parts.append("## Where we lose\n\n" + losses_text(run.sections))
     for section in run.sections:
@@ -74,17 +75,20 @@ def readme_text(run):
     parts.append(f"{run.machine}. {run.versions_line()} Medians of {run.rounds} interleaved rounds, {run.date}.")
     parts += run.notes
     if run.left_out:
-        parts.append("Left out: " + "; ".join(f"{name} ({why})" for name, why in run.left_out.items()) + ".")
-    lines = []
-    for family, whom in (("peer", "the best of the peers"), ("floor", "the floors")):
-        won, total = compared(run.sections, family)
-        if total:
-            lines.append(f"Against {whom}, the best of ours is ahead or within 3 % in {won} of {total} comparisons.")
-        lost = [loss for loss in losses(run.sections, family) if len(loss.ours) == len([1 for _ in loss.ours])]
-        for loss in lost if family == "peer" else []:
-            lines.append(f"- {loss.title}; {loss.metric.heading}: {loss.winner} {loss.figure}; {told(loss)}")
-    parts.append("**Where we lose.** " + "\n".join(lines))
+        parts.append("Left out: " + "; ".join(run.left_out) + ".")
+    parts.append("**Where we lose**, clear of the spread of the rounds. " + losses_brief(run.sections))
     return "\n\n".join(parts)
+
+
+def losses_brief(sections):
+    """A line for each section in which a peer is clearly ahead of one of ours."""
+    won, total = compared(sections, "peer")
+    lines = [f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %; the report has them all, and the floors'."]
+    by_section = {}
+    for loss in losses(sections, "peer"):
+        if loss.clear():
+            by_section.setdefault(loss.title, []).append(f"{loss.metric.heading} {loss.winner} {loss.figure}, ours {told(loss.clear())}")
+    return "\n".join(lines + [f"- {title}: {'; '.join(each)}" for title, each in by_section.items()])
 
 
 def fill_readme(path, run):

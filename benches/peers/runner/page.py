@@ -27,9 +27,12 @@ def losing(sections):
         won, total = compared(sections, family)
         if not total:
             continue
-        parts.append(paragraph(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %. Behind by more:"))
-        rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in losses(sections, family)]
-        parts.append(table(["where", "what", "ahead", "of ours"], rows, kind="losses"))
+        parts.append(paragraph(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %."))
+        lost = losses(sections, family)
+        for kind, some in (("Clearly", [loss.clear() for loss in lost]), ("Within the spread of the rounds", [loss.unclear() for loss in lost])):
+            rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in some if loss]
+            if rows:
+                parts.append(paragraph(f"{kind} behind, by more than 3 %:") + table(["where", "what", "ahead", "of ours"], rows, kind="losses"))
     return "".join(parts)
 
 
@@ -41,7 +44,7 @@ def overview(sections):
     metric = {metric.key: metric for metric in small[0].metrics}
     base = BASELINE if all(BASELINE in s.rounds for s in small) else None
     heading = f"messages/s, 64 B, over connections{f'; 1 is {base}' if base else ''}"
-    return charts.lines(small, metric["rate"], heading, base) + charts.lines(small, metric["p99"], "p99 us, 64 B, over connections")
+    return charts.lines(small, metric["rate"], heading, base) + charts.lines(small, metric["p99"], "p99 us, 64 B, over connections", logarithmic=True)
 
 
 def section_html(section):
@@ -61,7 +64,7 @@ def html(run):
         paragraph(run.machine, "machine"),
         paragraph(run.versions_line(), "machine"),
         *(paragraph(note, "note") for note in run.notes),
-        *(paragraph(f"Left out: {name}: {why}", "note") for name, why in run.left_out.items()),
+        *(paragraph(f"Left out: {what}", "note") for what in run.left_out),
         paragraph(f"Medians of {run.rounds} interleaved rounds, {run.date}; whiskers and brackets go from the lowest round to the highest."),
         key, overview(run.sections), table(*summary(run.sections), families=families),
         "<h2>Where we lose</h2>", losing(run.sections),

@@ -3,7 +3,7 @@
 import os
 import resource
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from figures.process import Cpus
@@ -31,6 +31,7 @@ class Step:
 
 RATE = Metric("rate", "messages/s", better="higher", chart=True)
 P50, P99, P999 = (Metric(q, f"{q} us", better="lower", chart=q == "p99") for q in ("p50", "p99", "p99.9"))
+MIDDLE = replace(P50, better="")  # of a closed loop: the rate, told again
 USER = Metric("user_us", "user us each", "{:.3f}", "lower", chart=True)
 SYSTEM = Metric("system_us", "system us each", "{:.2f}", "lower")
 CPU = Metric("cpu_us", "CPU us each", "{:.2f}", "lower", chart=True)
@@ -88,7 +89,8 @@ class Plan:
             if connections * size * depth > AT_ONCE:
                 self.left_out.append(f"{title}: that would be more than {size_name(AT_ONCE)} in flight")
                 continue
-            metrics = ([RATE] if size < 1 << 14 else [MB, RATE]) + [P50, P99, P999, USER, SYSTEM, BUSY]
+            metrics = [RATE] if size < 1 << 14 else [MB]
+            metrics += [MIDDLE, P99, P999, USER, SYSTEM, BUSY]
             yield Step(
                 "echo", title, "A closed loop: the next message goes when an earlier one has come back.", metrics, self.roster.everybody,
                 measures.echo(connections, size, depth, self.seconds, self.warmup),
@@ -96,7 +98,7 @@ class Plan:
             )
 
     def churn(self):
-        metrics = [Metric("rate", "connections/s", better="higher", chart=True), P50, P99, USER, SYSTEM, BUSY]
+        metrics = [Metric("rate", "connections/s", better="higher", chart=True), MIDDLE, P99, USER, SYSTEM, BUSY]
         about = "Connecting costs the load more than accepting costs the server: where `load busy` is near 100 %, compare the CPU."
         yield Step("churn", "Connect, one echo, close; 50 at once", about, metrics, self.roster.everybody, measures.churn(self.seconds, self.warmup))
 
@@ -113,7 +115,7 @@ class Plan:
             self.left_out.append("system calls: strace is not installed")
             return
         short, long = self._pick((500, 1_500), (1_000, 4_000), (2_000, 12_000))
-        metrics = [Metric("calls", "calls each", "{:.2f}", "lower", chart=True), Metric("failed", "failed", "{:.2f}", "lower"), Metric("names", "by name")]
+        metrics = [Metric("calls", "calls each", "{:.2f}", "lower", chart=True), Metric("failed", "failed", "{:.2f}"), Metric("names", "by name")]
         about = "Under strace the server is slow and the load is not, so many connections are ready at once: as when busy. io_uring does its work in few calls, which is the point of it."
         yield Step(
             "syscalls", "System calls per message, 50 connections", about, metrics, self.roster.everybody, measures.syscalls(short, long),
@@ -123,7 +125,7 @@ class Plan:
     def deadline(self):
         timed = [peer for peer in self.roster.everybody if peer.deadlines]
         metrics = [
-            RATE, Metric("ratio", "of the rate without", "{:.2f}", "higher"), USER,
+            RATE, Metric("ratio", "of the rate without", "{:.2f}"), USER,
             Metric("added_ns", "user ns it added", "{:.0f}"),
         ]
         about = "The idle timeout is moved by every read: SetReadDeadline in Go, `timeout` around the read in tokio, a timer started again in libuv. What it added is the difference of two noisy figures; believe it where the spread is small."
@@ -139,7 +141,7 @@ class Plan:
             )
 
     def proxy(self):
-        metrics = [MB, Metric("cpu_us_per_mb", "CPU us per MB", "{:.0f}", "lower", chart=True), RATE, P50, P99, BUSY]
+        metrics = [MB, Metric("cpu_us_per_mb", "CPU us per MB", "{:.0f}", "lower", chart=True), MIDDLE, P99, BUSY]
         about = "The load, the proxy, and a C epoll echo behind it, which shares the load's CPU: both directions carry every byte. Ours and Go's splice, tokio's copies through a buffer."
         for connections, size in self._pick([(8, 65_536)], [(50, 64), (8, 65_536), (8, 1 << 20)], [(50, 64), (8, 65_536), (8, 1 << 20), (500, 65_536)]):
             yield Step(

@@ -1,7 +1,7 @@
 """What came out: medians, spreads, and where we lose."""
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MARGIN = 0.03  # less is a tie
 
@@ -62,6 +62,17 @@ class Loss:
     figure: str  # the winner's
     ours: list  # (name, figure, how much worse, do the spreads overlap)
 
+    def clear(self):
+        """Of ours those that are behind in every round; None when there are none."""
+        return self._those(lambda each: not each[3])
+
+    def unclear(self):
+        return self._those(lambda each: each[3])
+
+    def _those(self, wanted):
+        some = [each for each in self.ours if wanted(each)]
+        return replace(self, ours=some) if some else None
+
 
 def worse_by(metric, ours, theirs):
     """How much worse ours is: 0.1 is ten per cent; negative when it is better."""
@@ -99,11 +110,11 @@ def losses(sections, family):
 
 
 def told(loss):
-    """`reactor 80,000 (5 % behind), async 70,000 (20 % behind, within the spread)`"""
+    """`reactor 80,000 (5 % behind), async 30,000 (2.7 x)`"""
     each = []
-    for name, figure, by, both in loss.ours:
-        amount = f"{by:.0%} behind" if by < 1 else f"{by + 1:.1f} x"
-        each.append(f"{name.removeprefix('ours: ')} {figure} ({amount}{', within the spread' if both else ''})")
+    for name, figure, by, _ in loss.ours:
+        amount = f"{100 * by:.0f} % behind" if by < 1 else f"{by + 1:.1f} x"
+        each.append(f"{name.removeprefix('ours: ')} {figure} ({amount})")
     return ", ".join(each)
 
 

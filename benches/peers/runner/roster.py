@@ -164,13 +164,15 @@ class Roster:
         locked = (HERE / "Cargo.lock").read_text() if (HERE / "Cargo.lock").exists() else ""
         found = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', locked))
         versions = {name: found[name] for name in ("tokio", "smol", "monoio", "may", "mio") if name in found}
-        for name, command in {"rustc": ["rustc", "--version"], "C": [os.environ.get("CC", "gcc"), "--version"], "Go": [self.go, "version"]}.items():
-            versions[name] = first_line(command)
+        compiler = os.environ.get("CC", "gcc")
+        for name, command in {"rustc": ["rustc", "--version"], compiler: [compiler, "--version"], "Go": [self.go, "version"]}.items():
+            number = re.search(r"\d+\.\d+(\.\d+)?(?!.*\) \d)", first_line(command))
+            versions[name] = number[0] if number else ""
         header = next((path for path in Path("/usr/include").glob("**/uv/version.h")), None)
         if header:
             numbers = dict(re.findall(r"#define UV_VERSION_(MAJOR|MINOR|PATCH) (\d+)", header.read_text()))
             versions["libuv"] = ".".join(numbers.get(part, "?") for part in ("MAJOR", "MINOR", "PATCH"))
-        versions["netpoller"] = first_line(["git", "-C", ROOT, "describe", "--always", "--dirty"])
+        versions["netpoller at"] = first_line(["git", "-C", ROOT, "describe", "--always", "--dirty"])
         return {name: version for name, version in versions.items() if version}
 
 
