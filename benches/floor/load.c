@@ -189,12 +189,11 @@ static void closed_loop(void) {
 
 static void churn_start(struct connection *connection) {
     static uint32_t serial;
-    bool loopback = ntohl(server.sin_addr.s_addr) >> 24 == 127;
     connection->fd = -1;
     while (connection->fd < 0 && phase < STOPPING && !(options.messages && serial >= options.messages)) {
         uint64_t time = connection->times[0] = now(); /* latency counts from here */
         connection->id = serial++;
-        dial(connection, loopback ? 2 + connection->id % 250 : 0);
+        dial(connection, source_of(connection->id));
         if (connection->fd >= 0) send_to_target(connection, time); /* on loopback it is connected by now */
     }
 }
@@ -401,7 +400,7 @@ static void check_limits(void) {
     FILE *range = fopen("/proc/sys/net/ipv4/ip_local_port_range", "r");
     if (range && fscanf(range, "%u %u", &low, &high) != 2) low = 32768, high = 60999;
     if (range) fclose(range);
-    if (!options.churn && wanted > high - low + 1)
+    if (!options.churn && !source_of(0) && wanted > high - low + 1)
         die("%lu connections from one source address are impossible: the system has %u ports for them", wanted, high - low + 1);
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
