@@ -389,7 +389,7 @@ static void report(void) {
         printf(",\"send_lag_p99_us\":%.1f", histogram_quantile(&lag, .99) / 1e3);
     }
     if (options.server_pid) printf(",\"server_cpu\":{\"user\":%.6f,\"system\":%.6f,\"split\":\"%s\"}", server_cpu.user, server_cpu.system,
-               server_meter.threads ? "sampled" : "ticks");
+               server_meter.count ? "sampled" : "ticks");
     if (seconds > 0) printf(",\"load_busy\":%.3f", (load_cpu.user + load_cpu.system) / seconds);
     printf(",\"errors\":%lu}\n", errors);
 }
