@@ -7,12 +7,17 @@ from html import escape
 WIDTH, LABEL, VALUE, BAR, GAP = 760, 210, 110, 18, 6
 
 
+def figure(caption, height, parts):
+    picture = f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{picture}</figure>"
+
+
 def bars(section, metric):
     """A bar for each contestant, best first; the whisker goes from the lowest round to the highest."""
     figures = [(statistics.median(values), values, name) for name in section.rounds if (values := section.values(name, metric.key))]
     if not figures:
         return ""
-    figures.sort(key=lambda figure: figure[0], reverse=metric.better == "higher")
+    figures.sort(key=lambda each: each[0], reverse=metric.better == "higher")
     top = max(max(values) for _, values, _ in figures) or 1
     room = WIDTH - LABEL - VALUE
     at = lambda value: LABEL + room * value / top
@@ -29,8 +34,7 @@ def bars(section, metric):
         parts.append(f'<text class="figure" x="{end:.1f}" y="{middle + 4:.1f}">{escape(metric.form.format(median))}</text>')
     height = len(figures) * (BAR + GAP)
     better = f", {metric.better} is better" if metric.better else ""
-    title = f"<figcaption>{escape(metric.heading + better)}</figcaption>"
-    return f'<figure>{title}<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg></figure>'
+    return figure(metric.heading + better, height, parts)
 
 
 def apart(places, gap, bottom):
@@ -50,10 +54,10 @@ def lines(sections, metric, heading, base=None, logarithmic=False):
     for section in sections:
         families.update(section.families)
         for name in section.rounds:
-            figure = section.median(name, metric.key)
+            median = section.median(name, metric.key)
             under = section.median(base, metric.key) if base else 1
-            if figure and under:
-                points.setdefault(name, []).append((section.parameters["connections"], figure / under))
+            if median and under:
+                points.setdefault(name, []).append((section.parameters["connections"], median / under))
     xs = sorted({x for line in points.values() for x, _ in line})
     if len(xs) < 2:
         return ""
@@ -70,7 +74,8 @@ def lines(sections, metric, heading, base=None, logarithmic=False):
     for share in (0, 0.25, 0.5, 0.75, 1):
         y = low + span_y * share
         y = math.exp(y) if logarithmic else y
-        parts.append(f'<text class="name" x="{left - 8}" y="{at_y(y) + 4:.1f}">{y:,.2f}</text>' if base else f'<text class="name" x="{left - 8}" y="{at_y(y) + 4:.1f}">{y:,.0f}</text>')
+        label = f"{y:,.2f}" if base else f"{y:,.0f}"
+        parts.append(f'<text class="name" x="{left - 8}" y="{at_y(y) + 4:.1f}">{label}</text>')
     order = sorted(points, key=lambda name: -points[name][-1][1])
     labels = apart([at_y(points[name][-1][1]) for name in order], 15, height - 30)
     hues = {name: f"hsl({index * 360 / len(points):.0f} 60% 45%)" for index, name in enumerate(points)}
@@ -81,4 +86,4 @@ def lines(sections, metric, heading, base=None, logarithmic=False):
         parts.append(f'<path style="stroke:{colour}" d="M{at_x(line[-1][0]) + 2:.1f} {at_y(line[-1][1]):.1f}L{WIDTH - right + 14} {label:.1f}"/>')
         parts.append(f'<text class="end {family}" style="fill:{colour}" x="{WIDTH - right + 18}" y="{label + 4:.1f}">{escape(name)}</text>')
     scaled = ", logarithmic" if logarithmic else ""
-    return f'<figure><figcaption>{escape(heading + scaled)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg></figure>'
+    return figure(heading + scaled, height, parts)

@@ -16,10 +16,13 @@ from figures.process import Cpus, Failure
 from figures.rounds import DISTURBED, Machine, interleave, say
 
 from . import markdown, page
+from .about import ABOUT
 from .plan import Plan
 from .results import Section
 from .roster import BUILT, ROOT, Roster
 
+OFTEN = ("echo", "churn")  # by default in all rounds; the others once
+SELDOM = ("memory", "syscalls", "timers", "heartbeats")  # repeatable, or long: three times at most
 SCENARIOS = ("echo", "churn", "memory", "syscalls", "deadline", "firehose", "proxy", "timers", "wake", "heartbeats", "workers")
 
 
@@ -54,18 +57,19 @@ def parse():
     amount.add_argument("--full", action="store_true", help="every size and depth with every number of connections, in long rounds: hours")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only contestants whose name has it, and C epoll; repeatable")
     parser.add_argument("--scenario", action="append", default=[], choices=SCENARIOS, help="only this; repeatable")
-    parser.add_argument("--rounds", type=int, help="how often each is measured (1, 3, 5: quick, by default, in full)")
-    parser.add_argument("--seconds", type=float, help="how long each measurement by the clock is (0.5, 1, 4)")
-    parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for others to leave the CPUs, and to measure again (0, 60, 600)")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (3, in full 5; without this what is no echo once)")
+    parser.add_argument("--seconds", type=float, help="how long each measurement by the clock is (0.5, in full 4)")
+    parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for a quiet machine (30, quick 0, full 600)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where to write (target/peers/results/DATE)")
     parser.add_argument("--readme", action="store_true", help="fill the table in README.md too")
     parser.add_argument("--go", metavar="PATH", help="the go command, when it is not in the PATH")
     parser.add_argument("--cpus", metavar="S,L", help="CPU of the server, CPU of the load")
     parser.add_argument("--no-build", action="store_true", help="use what was built before")
     settings = parser.parse_args()
+    settings.more_rounds = settings.rounds or (5 if settings.full else 1)
     settings.rounds = settings.rounds or (1 if settings.quick else 5 if settings.full else 3)
     if settings.patience is None:
-        settings.patience = 0 if settings.quick else 600 if settings.full else 60
+        settings.patience = 0 if settings.quick else 600 if settings.full else 30
     try:
         settings.cpus = tuple(map(int, settings.cpus.split(","))) if settings.cpus else None
         if settings.cpus and (len(settings.cpus) != 2 or not set(settings.cpus) <= os.sched_getaffinity(0)):
@@ -75,11 +79,14 @@ def parse():
     return settings
 
 
-def carry_out(step, rounds):
+def carry_out(step, settings):
     """Runs a step, everybody once a round."""
-    outcome = interleave(step.contestants, step.rounds or rounds, step.measure, by_clock=step.by_clock)
+    rounds = settings.rounds if step.name in OFTEN else settings.more_rounds
+    if step.name in SELDOM:
+        rounds = min(rounds, 3)
+    outcome = interleave(step.contestants, rounds, step.measure, by_clock=step.by_clock)
     families = {peer.name: peer.family for peer in step.contestants}
-    return Section(step.name, step.title, step.metrics, families, outcome.rounds, outcome.notes(), step.about, step.parameters)
+    return Section(step.name, step.title, step.metrics, families, outcome.rounds, outcome.notes(), ABOUT[step.name], step.parameters)
 
 
 def finish(run, settings):
@@ -126,7 +133,7 @@ def main():
         for step in plan.steps():
             say(f"[{time.monotonic() - began:.0f} s] {step.title}")
             if step.contestants:
-                run.sections.append(carry_out(step, settings.rounds))
+                run.sections.append(carry_out(step, settings))
     except SystemExit as interrupted:
         run.notes.append("Interrupted: what follows is what there was until then.")
         status = interrupted.code

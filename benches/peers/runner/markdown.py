@@ -5,6 +5,7 @@ import re
 from .results import compared, losses, told
 
 MARK = "<!-- peers -->"
+ROUNDS = "Medians of {} interleaved rounds, and of one where no spread is given."
 
 
 def table(headings, rows):
@@ -39,7 +40,7 @@ def report(run):
     parts += run.notes
     if run.left_out:
         parts.append("Left out:\n" + "\n".join(f"- {what}" for what in run.left_out))
-    parts.append(f"Medians of {run.rounds} interleaved rounds, lowest..highest in brackets.")
+    parts.append(f"{ROUNDS.format(run.rounds)} In brackets lowest..highest.")
     parts.append("## Where we lose\n\n" + losses_text(run.sections))
     for section in run.sections:
         parts.append(f"## {section.title}\n\n{section.about}\n\n{section_table(section)}")
@@ -83,7 +84,10 @@ def readme_text(run):
 def losses_brief(sections):
     """A line for each section in which a peer is clearly ahead of one of ours."""
     won, total = compared(sections, "peer")
-    lines = [f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %; the report has them all, and the floors'."]
+    lines = [
+        f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %; "
+        "the report has them all, and the floors'."
+    ]
     by_section = {}
     for loss in losses(sections, "peer"):
         if loss.clear():

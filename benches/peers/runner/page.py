@@ -6,7 +6,7 @@ from pathlib import Path
 from figures.contestants import BASELINE
 
 from . import charts
-from .markdown import summary
+from .markdown import ROUNDS, summary
 from .results import compared, losses, told
 
 
@@ -58,14 +58,15 @@ def section_html(section):
 
 def html(run):
     families = {name: family for section in run.sections for name, family in section.families.items()}
-    key = '<p class="key"><span style="border-color:var(--ours)">ours</span><span style="border-color:var(--peer)">peers</span><span style="border-color:var(--floor)">floors</span></p>'
+    colour = lambda family, name: f'<span style="border-color:var(--{family})">{name}</span>'
+    key = f'<p class="key">{colour("ours", "ours")}{colour("peer", "peers")}{colour("floor", "floors")}</p>'
     parts = [
         "<h1>netpoller beside its peers</h1>",
         paragraph(run.machine, "machine"),
         paragraph(run.versions_line(), "machine"),
         *(paragraph(note, "note") for note in run.notes),
         *(paragraph(f"Left out: {what}", "note") for what in run.left_out),
-        paragraph(f"Medians of {run.rounds} interleaved rounds, {run.date}; whiskers and brackets go from the lowest round to the highest."),
+        paragraph(f"{run.date}. {ROUNDS.format(run.rounds)} Whiskers and brackets go from the lowest round to the highest."),
         key, overview(run.sections), table(*summary(run.sections), families=families),
         "<h2>Where we lose</h2>", losing(run.sections),
         *(section_html(section) for section in run.sections),
