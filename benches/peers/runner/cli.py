@@ -86,7 +86,11 @@ def carry_out(step, settings):
         rounds = min(rounds, 3)
     outcome = interleave(step.contestants, rounds, step.measure, by_clock=step.by_clock)
     families = {peer.name: peer.family for peer in step.contestants}
-    return Section(step.name, step.title, step.metrics, families, outcome.rounds, outcome.notes(), ABOUT[step.name], step.parameters)
+    section = Section(step.name, step.title, step.metrics, families, outcome.rounds, about=ABOUT[step.name], parameters=step.parameters)
+    section.notes = [f"{name} is left out: {why}" for name, why in outcome.failures.items()]
+    if section.disturbed():
+        section.notes.append(f"Disturbed by other processes in every round, so do not quote: {', '.join(section.disturbed())}.")
+    return section
 
 
 def finish(run, settings):
@@ -105,8 +109,13 @@ def finish(run, settings):
 
 
 def disturbed(sections):
-    shares = [m["others"] for s in sections for rounds in s.rounds.values() for m in rounds if m.get("others", 0) >= DISTURBED]
-    return [f"{len(shares)} measurements were disturbed by other processes: believe ratios, and no absolute."] if shares else []
+    count = sum(len(section.disturbed()) for section in sections)
+    if not count:
+        return []
+    return [
+        f"{count} of {sum(len(section.rounds) for section in sections)} figures come from rounds that other processes disturbed, "
+        f"by more than {DISTURBED:.0%} of a CPU, for there was no other: believe ratios, and no absolute."
+    ]
 
 
 def main():

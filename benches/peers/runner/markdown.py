@@ -5,7 +5,7 @@ import re
 from .results import compared, losses, told
 
 MARK = "<!-- peers -->"
-ROUNDS = "Medians of {} interleaved rounds, and of one where no spread is given."
+ROUNDS = "Medians of {} interleaved rounds, without those that other processes disturbed where a calm one is left; of one where no spread is given."
 
 
 def table(headings, rows):
@@ -73,7 +73,7 @@ def summary(sections):
 
 def readme_text(run):
     parts = [table(*summary(run.sections))]
-    parts.append(f"{run.machine}. {run.versions_line()} Medians of {run.rounds} interleaved rounds, {run.date}.")
+    parts.append(f"{run.machine}. {run.versions_line()} {run.date}. {ROUNDS.format(run.rounds)}")
     parts += run.notes
     if run.left_out:
         parts.append("Left out: " + "; ".join(run.left_out) + ".")

@@ -3,6 +3,8 @@
 import statistics
 from dataclasses import dataclass, field, replace
 
+from figures.rounds import DISTURBED
+
 MARGIN = 0.03  # less is a tie
 
 
@@ -28,8 +30,17 @@ class Section:
     about: str = ""
     parameters: dict = field(default_factory=dict)
 
+    def calm(self, name):
+        """The rounds in which others left the CPUs alone; all of them when there was none."""
+        rounds = self.rounds.get(name, [])
+        return [m for m in rounds if m.get("others", 0) < DISTURBED] or rounds
+
     def values(self, name, key):
-        return [m[key] for m in self.rounds.get(name, []) if m.get(key) is not None]
+        return [m[key] for m in self.calm(name) if m.get(key) is not None]
+
+    def disturbed(self):
+        """Contestants without a calm round."""
+        return [name for name in self.rounds if any(m.get("others", 0) >= DISTURBED for m in self.calm(name))]
 
     def median(self, name, key):
         values = self.values(name, key)
