@@ -120,6 +120,9 @@ def disturbed(sections):
 
 def main():
     settings = parse()
+    if sys.platform != "linux":
+        print("run.py: pinning, memory and CPU are read as Linux has them; elsewhere see examples/echo_bench", file=sys.stderr)
+        return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that every `finally` runs
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -126,10 +126,11 @@ class Plan:
             yield Step("firehose", title, metrics, self.roster.everybody, measure, parameters={"firehoses": firehoses})
 
     def proxy(self):
-        metrics = [MB, Metric("cpu_us_per_mb", "CPU us per MB", "{:.0f}", "lower", chart=True), MIDDLE, P99, BUSY]
+        each = Metric("cpu_us_per_mb", "CPU us per MB", "{:.0f}", "lower", chart=True)
         usual = [(50, 64), (8, 65_536), (8, 1 << 20)]
         for connections, size in self._pick([(8, 65_536)], usual, [*usual, (500, 65_536)]):
             title = f"Proxy: {connections} connections, {size_name(size)}"
+            metrics = [*([RATE, CPU] if size < 1 << 14 else [MB, each]), MIDDLE, P99, BUSY]
             measure = more.proxy(self.roster, connections, size, self.seconds, self.warmup)
             parameters = {"connections": connections, "size": size}
             yield Step("proxy", title, metrics, self._there(more.proxies()), measure, parameters=parameters)
