@@ -89,7 +89,8 @@ def carry_out(step, settings):
     section = Section(step.name, step.title, step.metrics, families, outcome.rounds, about=ABOUT[step.name], parameters=step.parameters)
     section.notes = [f"{name} is left out: {why}" for name, why in outcome.failures.items()]
     if section.disturbed():
-        section.notes.append(f"Disturbed by other processes in every round, so do not quote: {', '.join(section.disturbed())}.")
+        whom = ", ".join(section.disturbed())
+        section.notes.append(f"Do not quote this: no round without other processes' disturbance for {whom}. So all rounds of all count.")
     return section
 
 
@@ -109,12 +110,12 @@ def finish(run, settings):
 
 
 def disturbed(sections):
-    count = sum(len(section.disturbed()) for section in sections)
+    count = sum(bool(section.disturbed()) for section in sections)
     if not count:
         return []
     return [
-        f"{count} of {sum(len(section.rounds) for section in sections)} figures come from rounds that other processes disturbed, "
-        f"by more than {DISTURBED:.0%} of a CPU, for there was no other: believe ratios, and no absolute."
+        f"{count} of {len(sections)} tables were disturbed by other processes, which used more than {DISTURBED:.0%} of a CPU: "
+        "believe ratios, and no absolute. The report says which."
     ]
 
 

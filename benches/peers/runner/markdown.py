@@ -2,10 +2,13 @@
 
 import re
 
-from .results import compared, losses, told
+from .results import SURE, compared, losses, told
 
 MARK = "<!-- peers -->"
-ROUNDS = "Medians of {} interleaved rounds, without those that other processes disturbed where a calm one is left; of one where no spread is given."
+ROUNDS = (
+    "Medians of {} interleaved rounds, without those that other processes disturbed when everybody has a calm one; "
+    "of one round where no spread is given."
+)
 
 
 def table(headings, rows):
@@ -27,10 +30,11 @@ def losses_text(sections):
             continue
         lost = losses(sections, family)
         parts.append(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %.")
-        for kind, some in (("Clearly", [loss.clear() for loss in lost]), ("Within the spread of the rounds", [loss.unclear() for loss in lost])):
+        for sure, words in SURE.items():
+            some = [loss.those(sure) for loss in lost]
             rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in some if loss]
             if rows:
-                parts.append(f"{kind} behind, by more than 3 %:\n\n" + table(["where", "what", "ahead", "of ours"], rows))
+                parts.append(f"{words}:\n\n" + table(["where", "what", "ahead", "of ours"], rows))
     return "\n\n".join(parts) or "Nothing was measured that could be compared."
 
 
@@ -77,7 +81,7 @@ def readme_text(run):
     parts += run.notes
     if run.left_out:
         parts.append("Left out: " + "; ".join(run.left_out) + ".")
-    parts.append("**Where we lose**, clear of the spread of the rounds. " + losses_brief(run.sections))
+    parts.append("**Where we lose** in every round. " + losses_brief(run.sections))
     return "\n\n".join(parts)
 
 
@@ -90,8 +94,9 @@ def losses_brief(sections):
     ]
     by_section = {}
     for loss in losses(sections, "peer"):
-        if loss.clear():
-            by_section.setdefault(loss.title, []).append(f"{loss.metric.heading} {loss.winner} {loss.figure}, ours {told(loss.clear())}")
+        clear = loss.those("clear")
+        if clear:
+            by_section.setdefault(loss.title, []).append(f"{loss.metric.heading} {loss.winner} {loss.figure}, ours {told(clear)}")
     return "\n".join(lines + [f"- {title}: {'; '.join(each)}" for title, each in by_section.items()])
 
 

@@ -7,7 +7,7 @@ from figures.contestants import BASELINE
 
 from . import charts
 from .markdown import ROUNDS, summary
-from .results import compared, losses, told
+from .results import SURE, compared, losses, told
 
 
 def table(headings, rows, families=None, kind=""):
@@ -29,10 +29,11 @@ def losing(sections):
             continue
         parts.append(paragraph(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %."))
         lost = losses(sections, family)
-        for kind, some in (("Clearly", [loss.clear() for loss in lost]), ("Within the spread of the rounds", [loss.unclear() for loss in lost])):
+        for sure, words in SURE.items():
+            some = [loss.those(sure) for loss in lost]
             rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in some if loss]
             if rows:
-                parts.append(paragraph(f"{kind} behind, by more than 3 %:") + table(["where", "what", "ahead", "of ours"], rows, kind="losses"))
+                parts.append(paragraph(f"{words}:") + table(["where", "what", "ahead", "of ours"], rows, kind="losses"))
     return "".join(parts)
 
 

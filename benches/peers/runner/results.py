@@ -6,6 +6,11 @@ from dataclasses import dataclass, field, replace
 from figures.rounds import DISTURBED
 
 MARGIN = 0.03  # less is a tie
+SURE = {
+    "clear": "Behind in every round, by more than 3 %",
+    "once": "Behind in the one round there was, by more than 3 %",
+    "unclear": "Behind by more than 3 %, but within the spread of the rounds",
+}
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,11 @@ class Metric:
     form: str = "{:,.0f}"
     better: str = ""  # "higher", "lower", or nothing to win
     chart: bool = False
+
+
+def calm(measurement):
+    """Others left the CPUs alone meanwhile."""
+    return measurement.get("others", 0) < DISTURBED
 
 
 @dataclass
@@ -30,17 +40,15 @@ class Section:
     about: str = ""
     parameters: dict = field(default_factory=dict)
 
-    def calm(self, name):
-        """The rounds in which others left the CPUs alone; all of them when there was none."""
-        rounds = self.rounds.get(name, [])
-        return [m for m in rounds if m.get("others", 0) < DISTURBED] or rounds
-
     def values(self, name, key):
-        return [m[key] for m in self.calm(name) if m.get(key) is not None]
+        """Of calm rounds when everybody has one, or else of all rounds of everybody: like is compared with like."""
+        rounds = self.rounds.get(name, [])
+        counted = rounds if self.disturbed() else [m for m in rounds if calm(m)]
+        return [m[key] for m in counted if m.get(key) is not None]
 
     def disturbed(self):
         """Contestants without a calm round."""
-        return [name for name in self.rounds if any(m.get("others", 0) >= DISTURBED for m in self.calm(name))]
+        return [name for name, rounds in self.rounds.items() if not any(calm(m) for m in rounds)]
 
     def median(self, name, key):
         values = self.values(name, key)
@@ -71,17 +79,11 @@ class Loss:
     family: str
     winner: str
     figure: str  # the winner's
-    ours: list  # (name, figure, how much worse, do the spreads overlap)
+    ours: list  # (name, figure, how much worse, how sure: a key of SURE)
 
-    def clear(self):
-        """Of ours those that are behind in every round; None when there are none."""
-        return self._those(lambda each: not each[3])
-
-    def unclear(self):
-        return self._those(lambda each: each[3])
-
-    def _those(self, wanted):
-        some = [each for each in self.ours if wanted(each)]
+    def those(self, sure):
+        """With those of ours alone that are behind so surely; None when there are none."""
+        some = [each for each in self.ours if each[3] == sure]
         return replace(self, ours=some) if some else None
 
 
@@ -92,8 +94,10 @@ def worse_by(metric, ours, theirs):
     return ours / theirs - 1 if theirs > 0 else 0
 
 
-def overlap(ours, theirs):
-    return min(ours) <= max(theirs) and min(theirs) <= max(ours)
+def how_sure(ours, theirs):
+    if len(ours) == 1 or len(theirs) == 1:
+        return "once"
+    return "unclear" if min(ours) <= max(theirs) and min(theirs) <= max(ours) else "clear"
 
 
 def losses_of(section, metric, family):
@@ -107,8 +111,8 @@ def losses_of(section, metric, family):
         figure = section.median(name, metric.key)
         by = worse_by(metric, figure, best) if figure is not None else 0
         if by > MARGIN:
-            both = overlap(section.values(name, metric.key), section.values(winner, metric.key))
-            behind.append((name, metric.form.format(figure), by, both))
+            sure = how_sure(section.values(name, metric.key), section.values(winner, metric.key))
+            behind.append((name, metric.form.format(figure), by, sure))
     if not behind:
         return None
     return Loss(section.title, metric, family, winner, metric.form.format(best), behind)
