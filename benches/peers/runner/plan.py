@@ -1,6 +1,5 @@
 """What is measured, with which parameters: quick, by default, in full."""
 
-import os
 import resource
 import shutil
 from dataclasses import dataclass, field, replace
@@ -51,8 +50,8 @@ class Plan:
     def __init__(self, roster, settings):
         self.roster, self.settings = roster, settings
         self.quick, self.full = settings.quick, settings.full
-        self.seconds = settings.seconds or (4 if self.full else 0.5)
-        self.warmup = 0.5 if self.full else 0.2
+        self.seconds = settings.seconds or self._pick(0.25, 0.5, 4)
+        self.warmup = self._pick(0.1, 0.2, 0.5)
         self.most = most_connections()
         self.left_out = []
 
@@ -122,7 +121,7 @@ class Plan:
         metrics = [P50, P99, P999, served, Metric("send_lag_p99_us", "the load late, p99 us")]
         for firehoses in self._pick((8,), (1, 8), (1, 8)):
             title = f"1,000 quiet connections beside {firehoses} firehose{'s' * (firehoses > 1)} of 64 KiB writes"
-            measure = measures.firehose(firehoses, max(self.seconds, 1), self.warmup)
+            measure = measures.firehose(firehoses, max(self.seconds, self._pick(0.5, 1, 1)), self.warmup)
             yield Step("firehose", title, metrics, self.roster.everybody, measure, parameters={"firehoses": firehoses})
 
     def proxy(self):
