@@ -154,14 +154,14 @@ def run_load(server, *options, within):
 
 
 class IdleLoad:
-    """Idle connections, held while the `with` block runs."""
+    """Idle connections, held while the `with` block runs; `report` is there when it has ended."""
 
-    def __init__(self, server, count, seconds=120):
-        self.server, self.count, self.seconds = server, count, seconds
+    def __init__(self, server, count, seconds=120, options=()):
+        self.server, self.count, self.seconds, self.options = server, count, seconds, options
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            [LOAD, "--addr", self.server.address, "--idle", str(self.count), "--seconds", str(self.seconds)],
+            [LOAD, "--addr", self.server.address, "--idle", str(self.count), "--seconds", str(self.seconds), *self.options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, preexec_fn=pinned(Cpus.load),
         )
@@ -174,9 +174,11 @@ class IdleLoad:
     def __exit__(self, kind, *_):
         try:
             if kind is None:
-                out, _ = self.process.communicate(timeout=60)
-                disturbed = json.loads(out.splitlines()[-1])["disturbed"]
-                if disturbed:
-                    raise Failure(f"{disturbed} idle connections were closed or got bytes")
+                out, complaints = self.process.communicate(timeout=60)
+                self.report = json.loads(out.splitlines()[-1])
+                if self.report["disturbed"]:
+                    raise Failure(f"{self.report['disturbed']} idle connections were closed or got bytes")
+                if self.process.returncode:
+                    raise Failure((complaints.strip().splitlines() or ["load: idle connections went wrong"])[0])
         finally:
             kill_group(self.process)

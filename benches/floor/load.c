@@ -13,6 +13,7 @@
  *        time, beside firehoses that write as fast as they can and read everything back.
  *   load --addr A --idle 10000
  *        one echo on each, prints `idle`, holds them till stdin ends or for --seconds.
+ *        --pings        the server may send `ping`, over and over: counted, every byte checked
  *
  * All modes: every echoed byte is checked; --server-pid P adds that process's CPU time
  * in the measured window; the last line of stdout is one line of JSON; 0 when all was
@@ -33,7 +34,7 @@ static struct {
     uint64_t connections, messages, quiet, quiet_rate, firehoses, firehose_write, idle;
     double seconds, warmup;
     int server_pid;
-    bool check, churn, spin;
+    bool check, churn, spin, pings;
 } options = {.connections = 50, .quiet_rate = 2000, .firehose_write = BUFFER};
 
 /* ---- The measured window ------------------------------------------------------- */
@@ -188,12 +189,11 @@ static void closed_loop(void) {
 
 static void churn_start(struct connection *connection) {
     static uint32_t serial;
-    bool loopback = ntohl(server.sin_addr.s_addr) >> 24 == 127;
     connection->fd = -1;
     while (connection->fd < 0 && phase < STOPPING && !(options.messages && serial >= options.messages)) {
         uint64_t time = connection->times[0] = now(); /* latency counts from here */
         connection->id = serial++;
-        dial(connection, loopback ? 2 + connection->id % 250 : 0);
+        dial(connection, source_of(connection->id));
         if (connection->fd >= 0) send_to_target(connection, time); /* on loopback it is connected by now */
     }
 }
@@ -325,6 +325,33 @@ static void quiet_beside_firehoses(void) {
 /* ---- Idle ----------------------------------------------------------------------- */
 
 static uint64_t disturbed; /* connections on which something happened while they were held */
+static uint64_t pings;
+
+/* Takes what the server sent of its own accord: `ping`, over and over, and nothing else. */
+static void take_pings(struct connection *connection) {
+    ssize_t length = recv(connection->fd, in, sizeof in, 0);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (length <= 0) return fail(connection, length ? "read: %s" : "end of file where pings were to come", strerror(errno));
+    for (ssize_t i = 0; i < length; i++, connection->received++) {
+        uint64_t place = (connection->received - message_size) % 4;
+        if (in[i] != "ping"[place]) return fail(connection, "0x%02x is not the '%c' of a ping", in[i], "ping"[place]);
+        pings += place == 3;
+    }
+}
+
+/* Waits for stdin or pings; without --pings epoll is left alone, and looked at in the end. */
+static void hold(int epoll, uint64_t until) {
+    struct epoll_event events[EVENTS];
+    struct pollfd inputs[] = {{STDIN_FILENO, POLLIN, 0}, {epoll, POLLIN, 0}};
+    char ignored[256];
+    for (uint64_t time; (time = now()) < until;) {
+        if (poll(inputs, options.pings ? 2 : 1, (until - time) / 1000000 + 1) <= 0) continue;
+        if (inputs[0].revents && read(STDIN_FILENO, ignored, sizeof ignored) <= 0) return;
+        if (!options.pings || !inputs[1].revents) continue;
+        int ready = epoll_wait(epoll, events, EVENTS, 0);
+        for (int i = 0; i < ready; i++) take_pings(events[i].data.ptr);
+    }
+}
 
 static void hold_idle(void) {
     struct epoll_event events[EVENTS];
@@ -335,11 +362,8 @@ static void hold_idle(void) {
     printf("idle\n");
     fflush(stdout);
 
-    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-    for (uint64_t until = now() + options.seconds * SECOND; now() < until;) {
-        char ignored[256];
-        if (poll(&input, 1, (until - now()) / 1000000 + 1) > 0 && read(STDIN_FILENO, ignored, sizeof ignored) <= 0) break;
-    }
+    hold(epoll, now() + options.seconds * SECOND);
+    if (options.pings) return;
     for (int ready; (ready = epoll_wait(epoll, events, EVENTS, 0)) > 0; disturbed += ready) {
         for (int i = 0; i < ready; i++) close(((struct connection *)events[i].data.ptr)->fd);
     }
@@ -353,7 +377,7 @@ static void report(void) {
     printf(",\"connections\":%lu,\"size\":%lu,\"depth\":%lu", options.idle ? options.idle : options.quiet ? options.quiet : options.connections,
            message_size, depth);
     printf(",\"messages\":%lu,\"total_messages\":%lu,\"seconds\":%.3f", messages, total_messages, seconds);
-    if (options.idle) printf(",\"disturbed\":%lu", disturbed);
+    if (options.idle) printf(",\"disturbed\":%lu,\"pings\":%lu", disturbed, pings);
     if (seconds > 0) printf(",\"messages_per_second\":%.1f", messages / seconds);
     if (latency.total) {
         printf(",\"latency_us\":{\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p99.9\":%.1f,\"max\":%.1f}", histogram_quantile(&latency, .5) / 1e3,
@@ -365,7 +389,7 @@ static void report(void) {
         printf(",\"send_lag_p99_us\":%.1f", histogram_quantile(&lag, .99) / 1e3);
     }
     if (options.server_pid) printf(",\"server_cpu\":{\"user\":%.6f,\"system\":%.6f,\"split\":\"%s\"}", server_cpu.user, server_cpu.system,
-               server_meter.threads ? "sampled" : "ticks");
+               server_meter.count ? "sampled" : "ticks");
     if (seconds > 0) printf(",\"load_busy\":%.3f", (load_cpu.user + load_cpu.system) / seconds);
     printf(",\"errors\":%lu}\n", errors);
 }
@@ -376,7 +400,7 @@ static void check_limits(void) {
     FILE *range = fopen("/proc/sys/net/ipv4/ip_local_port_range", "r");
     if (range && fscanf(range, "%u %u", &low, &high) != 2) low = 32768, high = 60999;
     if (range) fclose(range);
-    if (!options.churn && wanted > high - low + 1)
+    if (!options.churn && !source_of(0) && wanted > high - low + 1)
         die("%lu connections from one source address are impossible: the system has %u ports for them", wanted, high - low + 1);
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -405,6 +429,7 @@ static void parse(int argc, char **argv) {
         {.name = "--idle", .whole = &options.idle}, {.name = "--seconds", .real = &options.seconds},
         {.name = "--warmup", .real = &options.warmup}, {.name = "--check", .flag = &options.check},
         {.name = "--churn", .flag = &options.churn}, {.name = "--spin", .flag = &options.spin},
+        {.name = "--pings", .flag = &options.pings},
     };
     enum { NAMES = sizeof table / sizeof *table };
     for (int i = 1; i < argc; i++) {

@@ -22,7 +22,8 @@
 #endif
 
 #define SECOND 1000000000ull /* all times are nanoseconds of CLOCK_MONOTONIC */
-enum { BUFFER = 64 * 1024, EVENTS = 256, OPENING_AT_ONCE = 128, ERRORS_SHOWN = 5, ERRORS_ENOUGH = 1000 };
+enum { BUFFER = 64 * 1024, EVENTS = 256, OPENING_AT_ONCE = 128, ERRORS_SHOWN = 5, ERRORS_ENOUGH = 1000,
+       FEW = 10000 /* connections from one address: Linux takes half of its ports at once, and searches long for one of the others */ };
 
 struct connection {
     int fd; /* -1: not open */
@@ -137,7 +138,13 @@ static inline size_t receive(struct connection *connection) {
     return length;
 }
 
-/* Begins to connect; from 127.0.0.`source` when that is not 0, so that no address runs out of ports. */
+/* One of 250 addresses of our own to connect from, so that none runs out of ports; 0 when it has to be the usual one. */
+static inline unsigned source_of(uint32_t id) {
+    bool loopback = ntohl(server.sin_addr.s_addr) >> 24 == 127;
+    return loopback ? 2 + id % 250 : 0;
+}
+
+/* Begins to connect; from 127.0.0.`source` when that is not 0. */
 static void dial(struct connection *connection, unsigned source) {
     connection->sent = connection->received = connection->watched = 0;
     connection->opened = connection->ending = false;
@@ -163,7 +170,7 @@ static void open_all(struct connection *connections, size_t count, int epoll, ui
             struct connection *connection = &connections[begun];
             connection->epoll = epoll;
             connection->target = message_size;
-            dial(connection, 0);
+            dial(connection, count > FEW ? source_of(connection->id) : 0);
             if (connection->fd >= 0) send_to_target(connection, now());
             if (connection->fd < 0) die("cannot connect to %s:%d", inet_ntoa(server.sin_addr), ntohs(server.sin_port));
         }
