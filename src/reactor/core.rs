@@ -48,11 +48,15 @@ pub(super) struct Place {
 }
 
 /// What the registry holds and a [`super::Descriptor`] points to.
+///
+/// In this order, for what a busy read touches lies together: the end of what is carried, and the
+/// beginning of the state.
+#[repr(C)]
 pub(crate) struct Registered<W, T> {
-    pub(crate) state: State<W>,
-    pub(crate) token: Token,
-    pub(crate) core: Rc<Core<W, T>>,
     pub(crate) carried: T,
+    pub(crate) core: Rc<Core<W, T>>,
+    pub(crate) token: Token,
+    pub(crate) state: State<W>,
 }
 
 impl<W, T> Tokened for Rc<Registered<W, T>> {

@@ -70,16 +70,18 @@ const HANG_UP: usize = 2;
 
 const BOTH: [Direction; 2] = [Direction::Read, Direction::Write];
 
-/// Go's `pollDesc`, less its links. All cells: a turn and an operation may both hold it.
+/// Go's `pollDesc`, less its links. All cells: a turn and an operation may both hold it. What is
+/// looked at most comes first.
+#[repr(C)]
 pub(crate) struct State<W> {
     flags: Cell<u32>,
+    /// Tells that place from those left behind: a deadline may come back to the very same tick.
+    number: Cell<u32>,
     /// Readers, writers, and who waits for the peer to hang up.
     parked: [Cell<Option<W>>; 3],
     deadline: [Cell<Tick>; 2],
     /// The earliest place in the wheel that still counts, `NEVER` for none or an idle one.
     placed: Cell<Tick>,
-    /// Tells that place from those left behind: a deadline may come back to the very same tick.
-    number: Cell<u32>,
 }
 
 impl<W> State<W> {

@@ -36,14 +36,16 @@ pub(crate) struct Extra {
     attached: Option<Box<dyn Any>>,
 }
 
+/// What is seldom looked at comes first: see `Registered` in `reactor/core.rs`.
+#[repr(C)]
 pub(crate) struct Resource {
-    pub(crate) handle: Handle,
+    extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// Bits for each direction: held, somebody is queued, a poller waits.
-    locks: Cell<u8>,
     /// Somebody set a linger, or had the descriptor in hand and may have.
     may_linger: Cell<bool>,
-    extra: OnceCell<Box<RefCell<Extra>>>,
+    /// Bits for each direction: held, somebody is queued, a poller waits.
+    locks: Cell<u8>,
+    pub(crate) handle: Handle,
 }
 
 impl Resource {
