@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{NetError, Runtime, TcpStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, UdpSocket, spawn, time, yield_now};
 
 #[path = "common/loopback.rs"]
 mod loopback;
@@ -339,6 +339,54 @@ fn invariant_4_holds_behind_more_machines_than_one_turn_runs() {
     let got = runtime.block_on(reader).unwrap();
     assert_eq!(got.unwrap(), 7);
     assert!(ran.get() > 4000, "and it was");
+}
+
+/// Somebody stalls the loop among more who are handed out at once than one turn runs, when somebody
+/// else has yielded `yields` times.
+fn a_stall_behind_a_crowd(yields: usize) {
+    let runtime = Runtime::new().unwrap();
+    let (stream, mut peer) = plain_pair(&runtime);
+    let crowd: Vec<_> = runtime.block_on(async {
+        let bind = async |_| UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut crowd = Vec::new();
+        for n in 0..1100 {
+            crowd.push(bind(n).await);
+        }
+        crowd
+    });
+    let stalls = Rc::new(Cell::new(true));
+    for socket in crowd.iter().cloned() {
+        let stalls = stalls.clone();
+        drop(runtime.spawn(async move {
+            let _ = socket.recv_from(&mut [0]).await;
+            if stalls.take() {
+                thread::sleep(Duration::from_millis(150));
+            }
+        }));
+    }
+    let theirs = stream.clone();
+    let reader = runtime.spawn(async move { read(&theirs).await });
+    while runtime.turn(NOW).unwrap().more {}
+    drop(runtime.spawn(async move {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+    }));
+    for _ in 0..yields {
+        runtime.turn(NOW).unwrap();
+    }
+    stream
+        .set_read_deadline(Some(Instant::now() + Duration::from_millis(100)))
+        .unwrap();
+    crowd.iter().for_each(|socket| socket.close().unwrap());
+    peer.write_all(b"in time").unwrap();
+    assert_eq!(runtime.block_on(reader).unwrap().unwrap(), 7);
+}
+
+#[test]
+fn invariant_4_holds_behind_a_crowd_that_is_handed_out_at_once() {
+    let _watchdog = watchdog();
+    (1..=4).for_each(a_stall_behind_a_crowd);
 }
 
 #[test]
