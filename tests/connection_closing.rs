@@ -70,6 +70,32 @@ fn a_protocol_may_go_on_writing_after_the_peers_end() {
 }
 
 #[test]
+fn after_a_close_nothing_is_offered_and_nothing_taken_however_much_has_come() {
+    // A whole buffer uses up the budget, so that others run between the callback and the close.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.write(bytes)?;
+            conn.close();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let answered = serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        until(|| script.last() == "open").await;
+        client.write_all(&[1; 200_000]).await.unwrap();
+        let mut got = 0;
+        while let Ok(more @ 1..) = client.read_with(|bytes| bytes.len()).await {
+            got += more;
+        }
+        until(|| script.last().starts_with("closed")).await;
+        got
+    });
+    assert_eq!(script.said(), ["open", "data 65536", "closed"]);
+    assert!(answered <= 65536, "{answered}");
+}
+
+#[test]
 fn close_works_from_every_callback() {
     let base = Script::new();
     let said = |name: &str| name.to_owned();

@@ -89,7 +89,8 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state == State::Closed {
                 return Poll::Ready(());
             }
-            if !context::has_budget() {
+            // What was asked for comes first: the straight way, which may be the next, does not look.
+            if !context::has_budget() && self.conn.asked == Asked::Nothing {
                 self.conn.worker.wake(id);
                 return Poll::Pending;
             }
