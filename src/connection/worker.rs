@@ -148,6 +148,13 @@ impl Worker {
 
     /// A callback did not come to its end: nothing of it is sent.
     pub(super) fn forget_callback(&self) {
+        // A connection that goes with its runtime has none under way; who drops that may be in one.
+        if self
+            .scheduler()
+            .is_none_or(|scheduler| scheduler.is_ending())
+        {
+            return;
+        }
         passed_on::take();
         if let Ok(mut out) = self.out.try_borrow_mut() {
             self.clear(&mut out);
