@@ -96,6 +96,25 @@ fn after_a_close_nothing_is_offered_and_nothing_taken_however_much_has_come() {
 }
 
 #[test]
+fn a_server_that_stops_ends_a_connection_that_is_never_quiet() {
+    let script = Script::new();
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        until(|| script.last() == "open").await;
+        // A whole buffer, after which it has its turn coming when the order does, and a little.
+        client.write_all(&[1; 65_536 + 100]).await.unwrap();
+        bound.handle().stop();
+        let mut answers = 0;
+        while let Ok(1..) = client.read_with(|bytes| bytes.len()).await {
+            let _ = client.write_all(b"!").await;
+            answers += 1;
+            assert!(answers < 1000, "it does not stop");
+        }
+    });
+    assert_eq!(script.last(), "closed: ConnectionAborted");
+}
+
+#[test]
 fn close_works_from_every_callback() {
     let base = Script::new();
     let said = |name: &str| name.to_owned();

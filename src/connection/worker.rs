@@ -229,10 +229,11 @@ impl Worker {
         self.enter(Phase::Draining);
     }
 
-    /// From here on connections end when they run: they are woken, and one that is busy just then
-    /// has a deadline soon.
+    /// From here on connections end when they run. They are woken; one that has its turn coming
+    /// already, and goes the straight way, can't put off its deadlines, and leaves it.
     pub(super) fn stop(&self) {
-        self.intervals.set(1, 0);
+        let now = |scheduler: Rc<Scheduler>| scheduler.reactor.tick().get();
+        self.intervals.end(self.scheduler.upgrade().map_or(0, now));
         self.enter(Phase::Stopped);
     }
 
