@@ -222,8 +222,8 @@ fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with
         drop(ANOTHER.take());
         Ok(bytes.len())
     };
-    let cases: [fn(&mut Conn, &[u8]) -> io::Result<usize>; 3] = [passes_on, answers, ends_with_it];
-    for data in cases {
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    for data in [passes_on as Data, answers, ends_with_it] {
         ANOTHER.set(Some(another_runtime()));
         let script = Script {
             data,

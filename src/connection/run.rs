@@ -51,7 +51,6 @@ impl<P: Protocol> Connection<P> {
     /// So many bytes came: pushes the deadlines.
     pub(super) fn came(&mut self, got: usize) {
         let conn = &self.conn;
-        // Not charged: it parks, or goes on with care and a budget that is as good as whole.
         conn.fd.read_short(got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
         if conn.worker.intervals.are_set() {
