@@ -355,8 +355,8 @@ fn a_stall_behind_a_crowd(yields: usize) {
         crowd
     });
     let stalls = Rc::new(Cell::new(true));
-    for socket in crowd.iter().cloned() {
-        let stalls = stalls.clone();
+    for socket in &crowd {
+        let (socket, stalls) = (socket.clone(), stalls.clone());
         drop(runtime.spawn(async move {
             let _ = socket.recv_from(&mut [0]).await;
             if stalls.take() {
