@@ -9,7 +9,7 @@ use std::future::Future;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use netpoller::{Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
 
 #[path = "common/loopback.rs"]
 mod loopback;
@@ -186,4 +186,74 @@ fn invariant_8_runtimes_that_come_and_go_leak_no_descriptor() {
     // Other tests of this file run meanwhile, with a few thousand less than these would leave.
     let after = open_files();
     assert!(after < before + 400, "{before}, then {after}");
+}
+
+/// A read of this stream, polled once and found waiting, by the waker of the task that runs.
+async fn waiting(stream: &TcpStream) -> impl Future<Output = std::io::Result<usize>> + 'static {
+    let stream = stream.clone();
+    let mut read = Box::pin(async move { stream.read_with(<[u8]>::len).await });
+    std::future::poll_fn(|cx| {
+        assert!(read.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    read
+}
+
+#[test]
+fn invariant_8_a_read_that_parked_at_once_may_be_given_up_moved_and_closed() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    runtime.block_on(async {
+        let (server, client) = pair().await;
+        // From here on nothing is known to be ready, and a read parks without a try.
+        client.write_all(b"1").await.unwrap();
+        assert_eq!(server.read_with(<[u8]>::len).await.unwrap(), 1);
+
+        let given_up = waiting(&server).await;
+        let mut queued = Box::pin(waiting(&server).await);
+        drop(given_up);
+        client.write_all(b"12").await.unwrap();
+        assert_eq!(queued.as_mut().await.unwrap(), 2, "the next in the queue");
+
+        let given_up = waiting(&server).await;
+        client.write_all(b"123").await.unwrap();
+        time::sleep(Duration::from_millis(1)).await;
+        drop(given_up);
+        let got = server.read_with(<[u8]>::len).await.unwrap();
+        assert_eq!(got, 3, "woken, and given up before it ran");
+
+        let moved = waiting(&server).await;
+        client.write_all(b"1234").await.unwrap();
+        let got = each([moved]).await.pop().unwrap().unwrap();
+        assert_eq!(got, 4, "moved below another executor");
+
+        let moved = waiting(&server).await;
+        let join = spawn(moved);
+        yield_now().await;
+        client.write_all(b"12345").await.unwrap();
+        assert_eq!(join.await.unwrap().unwrap(), 5, "moved to another task");
+
+        let mut moved = Box::pin(waiting(&server).await);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(moved.as_mut().poll(&mut cx).is_pending());
+        let join = spawn(moved);
+        yield_now().await;
+        client.write_all(b"123456").await.unwrap();
+        assert_eq!(join.await.unwrap().unwrap(), 6, "there and back");
+
+        let expires = waiting(&server).await;
+        server
+            .set_read_deadline(Some(time::now() + Duration::from_secs(1)))
+            .unwrap();
+        assert!(expires.await.unwrap_err().is_timeout());
+        server.set_read_deadline(None).unwrap();
+
+        let closed = waiting(&server).await;
+        let queued = waiting(&server).await;
+        server.close().unwrap();
+        assert!(closed.await.unwrap_err().is_closed());
+        assert!(queued.await.unwrap_err().is_closed());
+    });
+    assert_nothing_is_left(runtime.stats());
 }

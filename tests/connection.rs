@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use netpoller::{Bound, Conn, Limits, Protocol, Server, spawn, time};
 use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until};
@@ -323,4 +324,78 @@ fn a_write_may_stop_at_every_byte_of_a_piece() {
             assert!(read_all(&client).await.unwrap() == sent(before), "{before}");
         }
     });
+}
+
+// ---- what is written ----
+
+/// Answers by a choice of all the ways to write, and keeps what ought to arrive.
+struct Mixed {
+    chance: u64,
+    wanted: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Mixed {
+    fn chance(&mut self, of: u64) -> u64 {
+        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005) + 1;
+        (self.chance >> 33) % of
+    }
+}
+
+impl Protocol for Mixed {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        for _ in 0..self.chance(4) {
+            let some = self.chance(bytes.len() as u64 + 1) as usize;
+            let mine = vec![self.chance as u8; [3, 300, 300_000][self.chance(3) as usize]];
+            let written = match self.chance(12) {
+                0..5 => bytes,
+                5 => &bytes[..some],
+                6 => &bytes[some..],
+                7 => b"",
+                _ => &mine,
+            };
+            if self.chance(3) == 0 {
+                conn.write_shared(&written.into())?;
+            } else {
+                conn.write(written)?;
+            }
+            self.wanted.lock().unwrap().extend_from_slice(written);
+        }
+        match self.chance(3) {
+            0 => Ok(self.chance(bytes.len() as u64 + 1) as usize),
+            _ => Ok(bytes.len()),
+        }
+    }
+}
+
+#[test]
+fn whatever_ways_a_callback_writes_by_it_arrives_in_that_order() {
+    let mut all = 0;
+    for seed in 0..20 {
+        let wanted = Arc::new(Mutex::new(Vec::new()));
+        let theirs = wanted.clone();
+        let server = Server::new(move |_| Mixed {
+            chance: seed,
+            wanted: theirs.clone(),
+        });
+        let mut limits = Limits::default();
+        limits.most_queued = usize::MAX;
+        let server = server.limits(limits);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            let sink = client.clone();
+            let reading = spawn(async move { read_all(&sink).await.unwrap() });
+            for round in 0..30 {
+                let piece = vec![round; [1, 64, 5000][usize::from(round % 3)]];
+                client.write_all(&piece).await.unwrap();
+                if round % 4 != 0 {
+                    time::sleep(MILLISECOND).await;
+                }
+            }
+            client.close_write().unwrap();
+            let got = reading.await.unwrap();
+            assert!(got == *wanted.lock().unwrap(), "seed {seed}");
+            all += got.len();
+        });
+    }
+    assert!(all > 1 << 20, "{all}");
 }

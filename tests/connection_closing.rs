@@ -70,6 +70,51 @@ fn a_protocol_may_go_on_writing_after_the_peers_end() {
 }
 
 #[test]
+fn after_a_close_nothing_is_offered_and_nothing_taken_however_much_has_come() {
+    // A whole buffer uses up the budget, so that others run between the callback and the close.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.write(bytes)?;
+            conn.close();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let answered = serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        until(|| script.last() == "open").await;
+        client.write_all(&[1; 200_000]).await.unwrap();
+        let mut got = 0;
+        while let Ok(more @ 1..) = client.read_with(|bytes| bytes.len()).await {
+            got += more;
+        }
+        until(|| script.last().starts_with("closed")).await;
+        got
+    });
+    assert_eq!(script.said(), ["open", "data 65536", "closed"]);
+    assert!(answered <= 65536, "{answered}");
+}
+
+#[test]
+fn a_server_that_stops_ends_a_connection_that_is_never_quiet() {
+    let script = Script::new();
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        until(|| script.last() == "open").await;
+        // A whole buffer, after which it has its turn coming when the order does, and a little.
+        client.write_all(&[1; 65_536 + 100]).await.unwrap();
+        bound.handle().stop();
+        let mut answers = 0;
+        while let Ok(1..) = client.read_with(|bytes| bytes.len()).await {
+            let _ = client.write_all(b"!").await;
+            answers += 1;
+            assert!(answers < 1000, "it does not stop");
+        }
+    });
+    assert_eq!(script.last(), "closed: ConnectionAborted");
+}
+
+#[test]
 fn close_works_from_every_callback() {
     let base = Script::new();
     let said = |name: &str| name.to_owned();

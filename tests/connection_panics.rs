@@ -5,11 +5,12 @@ mod scripted;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use netpoller::{Bound, Conn, Protocol, Server, time};
+use netpoller::{Bound, Conn, Protocol, Runtime, Server, time};
 use scripted::{Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
 
 #[test]
@@ -183,4 +184,57 @@ fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
         );
     });
     assert_eq!(*TOLD.lock().unwrap(), 2);
+}
+
+thread_local! {
+    static ANOTHER: Cell<Option<Runtime>> = const { Cell::new(None) };
+}
+
+/// A runtime of its own with a connection in it, which its end will drop.
+fn another_runtime() -> Runtime {
+    let script = Script::new();
+    let bound = script.server().bind("127.0.0.1:0").unwrap();
+    let runtime = Runtime::new().unwrap();
+    drop(bound.run_in(&runtime).unwrap());
+    let client = std::net::TcpStream::connect(bound.local_addr()).unwrap();
+    while script.last() != "open" {
+        runtime.turn(None).unwrap();
+    }
+    drop(client);
+    runtime
+}
+
+#[test]
+fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with_it() {
+    let passes_on = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(bytes)?;
+        drop(ANOTHER.take());
+        Ok(bytes.len())
+    };
+    let answers = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(b"hel")?;
+        drop(ANOTHER.take());
+        conn.write(b"lo")?;
+        Ok(bytes.len())
+    };
+    let ends_with_it = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(b"hello")?;
+        drop(ANOTHER.take());
+        Ok(bytes.len())
+    };
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    for data in [passes_on as Data, answers, ends_with_it] {
+        ANOTHER.set(Some(another_runtime()));
+        let script = Script {
+            data,
+            ..Script::new()
+        };
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"hello").await.unwrap();
+            client.close_write().unwrap();
+            assert_eq!(read_all(&client).await.unwrap(), b"hello");
+        });
+        assert!(ANOTHER.take().is_none());
+    }
 }

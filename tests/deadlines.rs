@@ -3,21 +3,25 @@
 //! On a virtual clock wherever it can be; seconds cost nothing there.
 
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{NetError, Runtime, TcpStream, spawn, time, yield_now};
+use netpoller::reactor::{Direction, Event, Harvest, Readiness};
+use netpoller::{NetError, Runtime, Source, TcpStream, spawn, time, yield_now};
 
 #[path = "common/loopback.rs"]
 mod loopback;
+#[path = "common/script.rs"]
+mod script;
 #[path = "common/wakers.rs"]
 mod wakers;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
 use loopback::{pair, plain_pair, virtual_runtime};
+use script::{Nothing, scripted};
 use wakers::each;
 use watchdog::watchdog;
 
@@ -339,6 +343,61 @@ fn invariant_4_holds_behind_more_machines_than_one_turn_runs() {
     let got = runtime.block_on(reader).unwrap();
     assert_eq!(got.unwrap(), 7);
     assert!(ran.get() > 4000, "and it was");
+}
+
+/// Somebody stalls the loop among more who are handed out at once than one turn runs, when somebody
+/// else has yielded `yields` times.
+fn a_stall_behind_a_crowd(yields: usize) {
+    let (selector, script) = scripted();
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = listener.accept().unwrap().0;
+    let stream = runtime.block_on(async { TcpStream::from_std(ours).unwrap() });
+    let theirs = stream.clone();
+    let reader = runtime.spawn(async move { read(&theirs).await });
+    let stalls = Rc::new(Cell::new(true));
+    for _ in 0..1100 {
+        let stalls = stalls.clone();
+        drop(runtime.spawn(async move {
+            let source = Source::new(Nothing).unwrap();
+            let mut answers = [Err(io::ErrorKind::WouldBlock.into()), Ok(())].into_iter();
+            let attempt = |_: &mut Nothing| answers.next().unwrap();
+            source.io(Direction::Read, attempt).await.unwrap();
+            if stalls.take() {
+                thread::sleep(Duration::from_millis(150));
+            }
+        }));
+    }
+    while runtime.turn(NOW).unwrap().more {}
+    drop(runtime.spawn(async move {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+    }));
+    for _ in 0..yields {
+        runtime.turn(NOW).unwrap();
+    }
+    stream
+        .set_read_deadline(Some(Instant::now() + Duration::from_millis(100)))
+        .unwrap();
+    peer.write_all(b"in time").unwrap();
+    // The reader's comes last.
+    let readiness = Readiness::READ;
+    let tokens = script.borrow().tokens.clone();
+    let events = tokens.into_iter().rev();
+    let events = events.map(|token| Event { token, readiness }).collect();
+    script
+        .borrow_mut()
+        .next
+        .push_back((events, Harvest::Complete));
+    assert_eq!(runtime.block_on(reader).unwrap().unwrap(), 7);
+}
+
+#[test]
+fn invariant_4_holds_behind_a_crowd_that_is_handed_out_at_once() {
+    let _watchdog = watchdog();
+    (1..=4).for_each(a_stall_behind_a_crowd);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Echo services over a selector full of faults: as tasks, and as machines of one's own on a bare
-//! reactor. Every byte comes back, nobody times out who was served, and nothing is left over.
+//! Echo services over a selector full of faults: as tasks, as connections, and as machines of one's
+//! own on a bare reactor. Every byte comes back, nobody times out who was served, and nothing is left over.
 //!
 //! A failure prints its seed; `SEED=n cargo test --test faulty_selector` repeats it.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
 
 #[path = "common/faulty.rs"]
 mod faulty;
@@ -144,6 +144,46 @@ fn a_deadline_passes_over_a_faulty_selector_to_the_tick() {
             assert_eq!(client_ended, start + LIMIT);
             assert_eq!(server.await.unwrap().1, start + 2 * LIMIT);
         });
+    });
+}
+
+// ---- connections ----
+
+struct Echoes;
+
+impl Protocol for Echoes {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+    fn heartbeat(&mut self, _: &mut Conn) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn connections_echo_every_byte_over_a_faulty_selector() {
+    let _watchdog = watchdog();
+    with_seeds(SEEDS, |seed| {
+        let builder = Runtime::builder().virtual_clock();
+        let runtime = builder.selector(Faulty::new(seed)).build().unwrap();
+        let server = Server::new(|_| Echoes);
+        let server = server.idle_timeout(LIMIT).heartbeat(LIMIT / 3);
+        let bound = server.bind("127.0.0.1:0").unwrap();
+        let serving = bound.run_in(&runtime).unwrap();
+        runtime.block_on(async {
+            let address = bound.local_addr();
+            let clients = [1, 2].map(|n| spawn(client(address, Random::new(seed * 3 + n))));
+            for client in clients {
+                client.await.unwrap();
+            }
+            bound.handle().drain(LIMIT);
+            let stats = serving.await.unwrap().unwrap();
+            assert_eq!((stats.live(), stats.workers[0].idled), (0, 0));
+        });
+        let stats = runtime.stats();
+        assert_eq!((stats.tasks, stats.connections), (0, 0), "{stats:?}");
+        assert_eq!((stats.descriptors, stats.timers), (0, 0), "{stats:?}");
     });
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use netpoller::{Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
+use netpoller::{Accept, Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
 use running::{Echo, SECOND, echo, rest, start};
 use watchdog::watchdog;
 
@@ -152,6 +152,19 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
         assert_eq!(rest(client), b"in time");
     }
     StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+}
+
+#[test]
+fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
+    let _watchdog = watchdog();
+    for accept in [Accept::Each, Accept::HandOver] {
+        let server = start(Server::new(|_| Echo).workers(2).accept(accept));
+        let mut client = server.dial();
+        echo(&mut client, b"hello");
+        server.handle.drain(Duration::MAX);
+        let stats = server.thread.join().unwrap().unwrap();
+        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{accept:?}");
+    }
 }
 
 #[test]

@@ -52,6 +52,15 @@ impl Intervals {
         self.soonest.set(idle.min(heartbeat));
     }
 
+    /// Both are over, and nothing is put off any more: from the loop's time `now` on the shorter
+    /// reaches no further than the clock's beginning, where no deadline lies. So whoever has
+    /// something to read finds that there is more to do.
+    pub(super) fn end(&self, now: u64) {
+        self.set(1, 0);
+        // An even number, so that it is not the one for none.
+        self.soonest.set((now & !1).wrapping_neg());
+    }
+
     /// Whether there is either.
     #[inline]
     pub(super) fn are_set(&self) -> bool {
@@ -91,5 +100,12 @@ mod tests {
         assert_eq!(intervals.to_add(), ([LONGEST, NONE], LONGEST));
         intervals.set(30, ticks(Duration::from_micros(9_001)));
         assert_eq!(intervals.to_add(), ([30, 10], 10), "rounded up");
+        for now in [0, 1, 2, 3, 1000, LONGEST + 1] {
+            intervals.end(now);
+            assert!(intervals.are_set());
+            let (both, soonest) = intervals.to_add();
+            assert_eq!(both, [1, NONE]);
+            assert!(now.wrapping_add(soonest) < 2, "at the beginning");
+        }
     }
 }

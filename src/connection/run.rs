@@ -49,9 +49,8 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// So many bytes came: pushes the deadlines.
-    pub(super) fn came(&self, got: usize) {
+    pub(super) fn came(&mut self, got: usize) {
         let conn = &self.conn;
-        // Not charged: it parks, or goes on with care and a budget that is as good as whole.
         conn.fd.read_short(got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
         if conn.worker.intervals.are_set() {
@@ -61,9 +60,12 @@ impl<P: Protocol> Connection<P> {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn arm(&self) {
-        let conn = &self.conn;
+    pub(super) fn arm(&mut self) {
+        let conn = &mut self.conn;
         let worker = &*conn.worker;
+        if worker.phase.get() == Phase::Stopped {
+            conn.asked = Asked::Abort;
+        }
         let (idle, heartbeat) = (worker.intervals.idle(), worker.intervals.heartbeat());
         // The sooner first: the other then needs no place of its own in the wheel.
         if heartbeat > 0 {
@@ -89,7 +91,8 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state == State::Closed {
                 return Poll::Ready(());
             }
-            if !context::has_budget() {
+            // What was asked for comes first: the straight way, which may be the next, does not look.
+            if !context::has_budget() && self.conn.asked == Asked::Nothing {
                 self.conn.worker.wake(id);
                 return Poll::Pending;
             }
@@ -307,9 +310,9 @@ impl<P: Protocol> Connection<P> {
         told
     }
 
-    fn arm_for(&self, event: Event) {
-        let conn = &self.conn;
+    fn arm_for(&mut self, event: Event) {
         self.arm();
+        let conn = &self.conn;
         if event == Event::Opened && conn.worker.intervals.heartbeat() > 0 {
             let first = conn.worker.first_heartbeat();
             conn.fd.set_deadline_after(Direction::Write, first);

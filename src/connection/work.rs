@@ -74,7 +74,7 @@ where
             order = Order::Stop;
         }
         if let Order::Drain(limit) = order {
-            let deadline = Some(time::now() + limit);
+            let deadline = Some(time::after(time::now(), limit));
             // At once: who is idle may have the place of somebody who is queued.
             worker.drain(self.server.settings.grace.min(limit));
             let _ = self.take_in(&intake, &worker, &mut order, deadline).await;
@@ -189,7 +189,7 @@ where
             accepting.accept(&listener, &sink, &mut order, None).await?;
             door.closed_by_order = true;
             if let Order::Drain(limit) = order {
-                let deadline = Some(time::now() + limit);
+                let deadline = Some(time::after(time::now(), limit));
                 let _ = accepting
                     .accept(&listener, &sink, &mut order, deadline)
                     .await;

@@ -148,6 +148,13 @@ impl Worker {
 
     /// A callback did not come to its end: nothing of it is sent.
     pub(super) fn forget_callback(&self) {
+        // A connection that goes with its runtime has none under way; who drops that may be in one.
+        if self
+            .scheduler()
+            .is_none_or(|scheduler| scheduler.is_ending())
+        {
+            return;
+        }
         passed_on::take();
         if let Ok(mut out) = self.out.try_borrow_mut() {
             self.clear(&mut out);
@@ -222,10 +229,11 @@ impl Worker {
         self.enter(Phase::Draining);
     }
 
-    /// From here on connections end when they run: they are woken, and one that is busy just then
-    /// has a deadline soon.
+    /// From here on connections end when they run. They are woken; one that has its turn coming
+    /// already, and goes the straight way, can't put off its deadlines, and leaves it.
     pub(super) fn stop(&self) {
-        self.intervals.set(1, 0);
+        let now = |scheduler: Rc<Scheduler>| scheduler.reactor.tick().get();
+        self.intervals.end(self.scheduler.upgrade().map_or(0, now));
         self.enter(Phase::Stopped);
     }
 

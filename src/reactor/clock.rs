@@ -88,7 +88,7 @@ impl Clock {
         Tick::new(self.ceiling.get().get().saturating_add(ticks))
     }
 
-    /// As [`Clock::tick_after`], for what can't be too far: less than 2^63.
+    /// As [`Clock::tick_after`], for what can't be too far: less than 2^63, or a time ago.
     #[inline]
     pub(crate) fn tick_soon_after(&self, ticks: u64) -> Tick {
         Tick::new(self.ceiling.get().get().wrapping_add(ticks))

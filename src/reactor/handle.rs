@@ -82,7 +82,8 @@ impl<W, T> Descriptor<W, T> {
 
     /// Parks after a read or write of a byte stream that took less than it could: as
     /// [`drained`](Descriptor::drained) and [`park`](Descriptor::park), if that proves that there is
-    /// no more. Where it does not, it is [`Park::Ready`], and only EAGAIN will tell.
+    /// no more. Where it does not, it is [`Park::Ready`] and nothing has changed: try again, for
+    /// only EAGAIN will tell.
     ///
     /// # Panics
     ///

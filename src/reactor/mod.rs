@@ -40,6 +40,7 @@ use self::core::Core;
 pub use handle::Descriptor;
 pub(crate) use poller::Poller;
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
+pub(crate) use turn::Behind;
 pub use words::{Direction, Park, Readiness, Refusal};
 
 /// What one turn of the loop did.
@@ -157,19 +158,19 @@ impl<W, T> Reactor<W, T> {
     ///
     /// The selector's. Whoever was appended to `out` before is still to be run.
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        self.core.turn(max_wait, true, true, out)
+        self.core.turn(max_wait, true, Behind::Nobody, out)
     }
 
-    /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back, and `settled` false the
+    /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back, and who is behind the
     /// deadlines: somebody whom an earlier turn handed out has not run, and may yet move them.
     pub(crate) fn turn_held(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
-        settled: bool,
+        behind: Behind,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
-        self.core.turn(max_wait, may_jump, settled, out)
+        self.core.turn(max_wait, may_jump, behind, out)
     }
 
     /// How long a turn could sleep: until the next deadline, zero if somebody was evicted, `None`

@@ -25,16 +25,26 @@ const EXPIRY_BUDGET: usize = 4096;
 /// in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
+/// Who has not run of those whom earlier turns handed out, and of those whom they woke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Nobody,
+    /// Those of the last harvest that counts have; of later ones some may not.
+    Newcomers,
+    /// Some of the last harvest that counts.
+    Somebody,
+}
+
 impl<W, T> Core<W, T> {
-    /// `settled`: all that earlier turns handed out has run, and could move its deadlines.
+    /// Who is `behind` may yet move deadlines.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
-        settled: bool,
+        behind: Behind,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
-        if settled {
+        if behind != Behind::Somebody {
             self.harvested.set(self.latest.get());
         }
         let before = out.len();
@@ -50,9 +60,9 @@ impl<W, T> Core<W, T> {
             ..Turn::default()
         };
         if self.is_due() {
-            harvest = self.expire(harvest, settled, &mut turn, out);
+            harvest = self.expire(harvest, behind, &mut turn, out);
         }
-        if harvest == Harvest::Complete && settled {
+        if harvest == Harvest::Complete && behind != Behind::Somebody {
             self.latest.set(self.clock.tick());
         }
         turn.more |= !self.pending.borrow().is_empty();
@@ -199,11 +209,12 @@ impl<W, T> Core<W, T> {
     fn expire(
         &self,
         mut harvest: Harvest,
-        settled: bool,
+        behind: Behind,
         turn: &mut Turn,
         out: &mut Vec<W>,
     ) -> Harvest {
-        let mut quiet = settled && self.poller.borrow().is_empty() && harvest == Harvest::Complete;
+        let complete = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
+        let mut quiet = complete && behind == Behind::Nobody;
         if quiet && !self.clock.is_virtual() {
             // We may have been stalled between the harvest and the clock: look once more, so that
             // all that had come by the clock's time has been seen.

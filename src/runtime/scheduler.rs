@@ -105,7 +105,7 @@ impl Scheduler {
             joins: RefCell::new(HashMap::new()),
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
-            backlog: Cell::new(Backlog::Settled),
+            backlog: Cell::default(),
             root: Cell::new(Root::Absent),
             output: Cell::new(None),
             buffer: Cell::new(None),
@@ -184,9 +184,10 @@ impl Scheduler {
             self.sleep_limit(max_wait)
         };
         let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
-        let settled = self.backlog.get() == Backlog::Settled;
+        let behind = self.backlog.get().behind();
+        let before = batch.ids.len();
         let ids = &mut batch.ids;
-        let polled = self.reactor.turn_held(wait, may_jump, settled, ids);
+        let polled = self.reactor.turn_held(wait, may_jump, behind, ids);
         let mut turn = match polled {
             Ok(turn) => turn,
             Err(error) => {
@@ -198,6 +199,7 @@ impl Scheduler {
         if log::log_enabled!(log::Level::Trace) {
             trace_unparked(&batch.ids[batch.done..]);
         }
+        let handed = batch.ids.len() > before;
         self.fire_timers(&mut batch, &mut turn);
         self.open_mail();
         // Who yielded, to let others have their turn, comes after them.
@@ -206,8 +208,8 @@ impl Scheduler {
         let left = batch.ids.len() - batch.done;
         let queued = left + self.woken.borrow().len();
         self.backlog.set(match queued {
-            0 => Backlog::Settled,
-            queued => self.backlog.get().after(turn.machines, left, queued),
+            0 => Backlog::default(),
+            _ => self.backlog.get().after(handed, turn.machines, left),
         });
         self.batch.replace(batch);
         turn.more |= self.has_runnable();

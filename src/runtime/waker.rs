@@ -97,6 +97,11 @@ impl Remote {
         self.pending.load(Ordering::Acquire)
     }
 
+    /// Whether mail is refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.mail().closed
+    }
+
     /// Refuses mail from now on; what had come is handed back to be dropped.
     pub(crate) fn close(&self) -> Vec<Job> {
         let mut mail = self.mail();

@@ -29,6 +29,8 @@ enum Step {
     Quiet(u64),
     /// A deadline so many ticks ahead; zero is now.
     Deadline(Direction, Option<u64>),
+    /// Both deadlines, as a connection pushes them.
+    Both([Option<u64>; 2]),
     Evict,
     Compact,
     NextLive,
@@ -44,6 +46,8 @@ fn steps() -> Vec<Step> {
         Step::Busy(Readiness::NONE),
         Step::Quiet(1),
         Step::Quiet(2),
+        Step::Both([Some(1), Some(3)]),
+        Step::Both([Some(3), None]),
         Step::Evict,
         Step::Compact,
         Step::NextLive,
@@ -193,6 +197,7 @@ impl Pair {
                 self.harvested = self.now;
             }
             Step::Deadline(direction, at) => self.deadline(direction, at, &mut said, &mut expected),
+            Step::Both(at) => self.both(at),
             Step::Evict => {
                 if self.state.evict(&mut |w| said.push(w)) {
                     self.wheel.lapse();
@@ -315,6 +320,25 @@ impl Pair {
         side.deadline = if at == Some(0) { None } else { when };
         if side.expired {
             expected.extend(std::mem::take(&mut side.parked).then_some(direction as usize));
+        }
+    }
+
+    fn both(&mut self, at: [Option<u64>; 2]) {
+        let when = at.map(|at| at.map(|ahead| self.now + ahead));
+        let ticks = when.map(|when| when.map_or(NEVER, Tick::new));
+        let put_off = self.state.put_off_both(ticks[0].min(ticks[1]), || ticks);
+        for direction in BOTH {
+            let (when, tick) = (when[direction as usize], ticks[direction as usize]);
+            // As a connection: if that is not all, each that there is.
+            if !put_off && (when.is_none() || self.model.closed) {
+                continue;
+            }
+            if !put_off && !self.state.put_off(direction, tick) {
+                let placing = self.state.set_deadline(direction, tick);
+                self.place(placing);
+            }
+            let side = &mut self.model.sides[direction as usize];
+            (side.deadline, side.spared, side.expired) = (when, None, false);
         }
     }
 

@@ -88,6 +88,11 @@ impl Scheduler {
         self.machines.len().saturating_sub(self.connections.get())
     }
 
+    /// Whether it is being shut down.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.remote.is_closed()
+    }
+
     /// Drops all machines, one after the other, as dropping one may spawn or close anything; then
     /// shuts the reactor, so that what outlives the runtime fails instead of hanging.
     pub(crate) fn shut_down(self: &Rc<Self>) {
