@@ -233,7 +233,8 @@ impl Conn {
         self.worker.is_draining()
     }
 
-    /// What the server's connections on this thread have in common: when they are idle.
+    /// When the server's connections on this thread count as idle. While the server is being
+    /// drained that is the grace they are given.
     pub fn idle_timeout(&self) -> Option<Duration> {
         self.worker.idle_timeout()
     }

@@ -67,12 +67,12 @@ impl Intervals {
         self.soonest.get() != NONE
     }
 
-    /// Zero for none.
+    /// Zero for none: `NONE` wraps to it, and all others come back as they were.
     pub(super) fn idle(&self) -> u64 {
         self.idle.get().wrapping_add(1).saturating_sub(1)
     }
 
-    /// Zero for none.
+    /// As `idle`.
     pub(super) fn heartbeat(&self) -> u64 {
         self.heartbeat.get().wrapping_add(1).saturating_sub(1)
     }

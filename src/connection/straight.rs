@@ -3,6 +3,15 @@
 //! May touch: the scheduler's machines, net's Fd. Mirrors the loop of `conn.serve` in Go's
 //! `net/http/server.go`. Whatever is not as it mostly is leaves it, once and for all, for the round
 //! in `run.rs`; that is why each such call here is the last.
+//!
+//! ```text
+//!   run ──► read ──► data ──► send ──► park
+//!    │       │         │        │
+//!    │       │         │        └─ not all of it: sent_otherwise ─┐
+//!    │       │         └─ not all, or more is asked: go_on_using ◄┘ ─► used_otherwise ─┐
+//!    │       └─ end, error, or a full buffer: took_otherwise ─► take (offer.rs) ───────┤
+//!    └─ anything else to do: run_with_care ────────────────────────────────────────────┴─► go_on (run.rs)
+//! ```
 
 use std::io;
 use std::pin::Pin;

@@ -186,6 +186,7 @@ impl MioSelector {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
+                self.overflowed = false;
                 return Ok(Harvest::Partial);
             }
             Err(error) => return Err(error),
