@@ -29,8 +29,9 @@ const SMALL: usize = 16 << 10;
 /// Pieces that one write takes.
 const PIECES_AT_ONCE: usize = 64;
 
-/// Bytes that one write takes, so that nobody is held up by another's long answer.
-const BYTES_AT_ONCE: usize = 256 << 10;
+/// Bytes that one write takes, so that nobody is held up by another's long answer: as many as one
+/// read takes, and a run's budget is.
+const BYTES_AT_ONCE: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct OutQueue {
@@ -155,9 +156,9 @@ mod tests {
             let slices = queue.slices();
             slices.iter().map(|slice| slice.len()).collect()
         };
-        assert_eq!(lengths(&queue), [100_000, 100_000, 62_144]);
-        queue.advance(262_144);
-        assert_eq!(lengths(&queue), [37_856, 100_000, 100_000]);
+        assert_eq!(lengths(&queue), [65_536]);
+        queue.advance(65_536);
+        assert_eq!(lengths(&queue), [34_464, 31_072]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod direct;
 mod events;
 mod handle;
 mod lookup;
+mod piece;
 mod places;
 mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -29,6 +30,7 @@ pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use piece::Piece;
 pub(crate) use places::append;
 pub(crate) use share_port::{share_port, spreads_connections};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
