@@ -4,6 +4,10 @@
 
 use super::selector::Token;
 
+/// Slots that there is room for from the beginning: a table of this size comes from the system by
+/// the page, so that it costs memory as it is used, and does not move until it is full.
+const ROOM: usize = 16 << 10;
+
 /// Anything that knows its own token.
 pub(crate) trait Tokened {
     fn token(&self) -> Token;
@@ -16,9 +20,9 @@ pub(crate) struct Registry<R> {
 }
 
 impl<R: Tokened> Registry<R> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Registry {
-            slots: Vec::new(),
+            slots: Vec::with_capacity(ROOM),
             free: Vec::new(),
             generation: 0,
         }
