@@ -136,8 +136,13 @@ impl Clock {
         if self.is_near(tick) {
             return None;
         }
-        self.memo.set((when, tick));
-        self.span.set(self.span_of(tick, when));
+        // Only once a second deadline has met the same tick: who sets a new one each time would pay
+        // for the span, and have nothing of it.
+        let (_, before) = self.memo.replace((when, tick));
+        self.span.set(match before == tick {
+            true => self.span_of(tick, when),
+            false => (when, when),
+        });
         Some(tick)
     }
 
