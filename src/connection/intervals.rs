@@ -33,6 +33,13 @@ fn or_none(ticks: u64) -> u64 {
     }
 }
 
+fn or_zero(ticks: u64) -> u64 {
+    match ticks {
+        NONE => 0,
+        ticks => ticks,
+    }
+}
+
 impl Intervals {
     /// Zero is none.
     pub(super) fn new(idle: Duration, heartbeat: Duration) -> Self {
@@ -67,14 +74,14 @@ impl Intervals {
         self.soonest.get() != NONE
     }
 
-    /// Zero for none: `NONE` wraps to it, and all others come back as they were.
+    /// Zero for none.
     pub(super) fn idle(&self) -> u64 {
-        self.idle.get().wrapping_add(1).saturating_sub(1)
+        or_zero(self.idle.get())
     }
 
     /// As `idle`.
     pub(super) fn heartbeat(&self) -> u64 {
-        self.heartbeat.get().wrapping_add(1).saturating_sub(1)
+        or_zero(self.heartbeat.get())
     }
 
     /// Both, to be added to the time without overflow, and the shorter, which needs no care.

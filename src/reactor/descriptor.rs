@@ -183,6 +183,14 @@ impl<W> State<W> {
         self.flags.get() & NOT_PROVED == 0
     }
 
+    /// As `drained`, after a short read or write, if that proves anything.
+    #[inline]
+    pub(crate) fn drained_if_proved(&self, direction: Direction) {
+        if self.short_means_drained() {
+            self.drained(direction);
+        }
+    }
+
     #[inline]
     pub(crate) fn park(&self, direction: Direction, w: W) -> Park<W> {
         if let Err(refusal) = self.check(direction) {

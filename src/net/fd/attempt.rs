@@ -13,6 +13,12 @@ use crate::sys::{ErrorNumber, Outcome};
 /// The most that one system call is given: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MOST_AT_ONCE: usize = 1 << 30;
 
+/// Some, and less than it might have been: what was asked for is not what we capped.
+#[inline]
+fn is_short(bytes: usize, asked: usize) -> bool {
+    bytes < asked && asked < MOST_AT_ONCE && bytes > 0
+}
+
 impl Fd {
     /// Notes what a read or write moved. One that moved less than it might have shows that the
     /// kernel has no more, or takes no more: the next try can wait for an edge, and a system call
@@ -25,8 +31,8 @@ impl Fd {
 
     #[inline]
     pub(super) fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
-        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && self.link.short_means_drained() {
-            self.link.drained(direction);
+        if is_short(bytes, asked) {
+            self.link.parts().0.drained_if_proved(direction);
         }
     }
 
@@ -41,8 +47,8 @@ impl Fd {
     ) {
         context::charge(bytes);
         let (state, resource) = self.link.parts();
-        if bytes < asked && asked < MOST_AT_ONCE && bytes > 0 && state.short_means_drained() {
-            state.drained(direction);
+        if is_short(bytes, asked) {
+            state.drained_if_proved(direction);
         }
         resource.release(direction, hold);
     }
