@@ -174,15 +174,11 @@ impl Scheduler {
     // ---- one turn, in the order of the diagram ----
 
     pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let mut batch = self.batch.take();
-        let sleepless = batch.done < batch.ids.len()
-            || !self.woken.borrow().is_empty()
-            || self.root.get() == Root::Woken;
-        let wait = if sleepless {
-            Some(Duration::ZERO)
-        } else {
-            self.sleep_limit(max_wait)
+        let wait = match self.has_runnable() {
+            true => Some(Duration::ZERO),
+            false => self.sleep_limit(max_wait),
         };
+        let mut batch = self.batch.take();
         let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
         let behind = self.backlog.get().behind();
         let before = batch.ids.len();
