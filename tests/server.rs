@@ -7,12 +7,11 @@ mod watchdog;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoller::{Accept, Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
-use running::{Echo, SECOND, echo, rest, start};
+use running::{Echo, SECOND, counted, echo, rest, start};
 use watchdog::watchdog;
 
 #[test]
@@ -39,27 +38,7 @@ fn several_workers_serve_one_port_and_count_what_they_did() {
 #[test]
 fn the_limit_is_of_the_whole_server_and_taken_before_accepting() {
     let _watchdog = watchdog();
-    let live = Arc::new(AtomicUsize::new(0));
-    struct Counted(Arc<AtomicUsize>);
-    impl Protocol for Counted {
-        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-            conn.write(bytes)?;
-            Ok(bytes.len())
-        }
-    }
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    let counted = live.clone();
-    let most = Arc::new(AtomicUsize::new(0));
-    let seen = most.clone();
-    let server = Server::new(move |_| {
-        let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
-        seen.fetch_max(now, Ordering::SeqCst);
-        Counted(counted.clone())
-    });
+    let (server, most) = counted();
     let server = start(server.workers(2).max_connections(3));
     let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
     for client in &waiting {

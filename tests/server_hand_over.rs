@@ -7,12 +7,11 @@ mod watchdog;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use netpoller::{Accept, Conn, Protocol, Server};
-use running::{Echo, SECOND, echo, rest, start};
+use running::{Echo, SECOND, counted, echo, rest, start};
 use watchdog::watchdog;
 
 #[test]
@@ -87,26 +86,7 @@ fn who_has_fewest_gets_the_next() {
 #[test]
 fn the_limit_is_of_all_workers_and_taken_before_accepting() {
     let _watchdog = watchdog();
-    let live = Arc::new(AtomicUsize::new(0));
-    struct Counted(Arc<AtomicUsize>);
-    impl Protocol for Counted {
-        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-            conn.write(bytes)?;
-            Ok(bytes.len())
-        }
-    }
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    let most = Arc::new(AtomicUsize::new(0));
-    let seen = most.clone();
-    let server = Server::new(move |_| {
-        let now = live.fetch_add(1, Ordering::SeqCst) + 1;
-        seen.fetch_max(now, Ordering::SeqCst);
-        Counted(live.clone())
-    });
+    let (server, most) = counted();
     let server = start(
         server
             .workers(2)

@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -19,6 +21,36 @@ impl Protocol for Echo {
         conn.write(bytes)?;
         Ok(bytes.len())
     }
+}
+
+/// An echo that is counted while it lives.
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Protocol for Counted {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        Echo.data(conn, bytes)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A server of such, and how many have lived at once.
+pub fn counted() -> (
+    Server<impl Fn(SocketAddr) -> Counted + Send + Sync + 'static>,
+    Arc<AtomicUsize>,
+) {
+    let (live, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let server = Server::new(move |_| {
+        let now = live.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.fetch_max(now, Ordering::SeqCst);
+        Counted(live.clone())
+    });
+    (server, most)
 }
 
 /// A server on a thread of its own.
