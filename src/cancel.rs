@@ -20,12 +20,13 @@ use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use crate::runtime::{context, wake_quietly};
+pub(crate) use crate::time::clock;
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
@@ -193,6 +194,7 @@ impl CancelToken {
             scope: self.scope.clone(),
             place: None,
             sleep: self.scope.deadline.map(time::sleep_until),
+            yielded: false,
         }
     }
 
@@ -210,16 +212,17 @@ impl CancelToken {
     ///
     /// As [`canceled`](CancelToken::canceled).
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, CancelError> {
+        let mut end = self.canceled();
         if let Some(ended) = self.err() {
+            end.await;
             return Err(ended);
         }
-        let mut end = self.canceled();
         let mut future = pin!(future);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            end.poll_ended(cx).map(Err)
+            end.poll_why(cx).map(Err)
         })
         .await
     }
@@ -237,12 +240,6 @@ impl fmt::Debug for CancelToken {
             .field("waiters", &figures.2)
             .finish()
     }
-}
-
-/// A fresh reading: of the runtime's clock if this thread is in a turn of one, else the system's.
-pub(crate) fn clock() -> Instant {
-    let fresh = context::try_with(|scheduler| scheduler.reactor.read_clock());
-    fresh.unwrap_or_else(Instant::now)
 }
 
 impl Scope {
@@ -321,9 +318,17 @@ pub struct Canceled {
     /// Our place among the waiters.
     place: Option<usize>,
     sleep: Option<Sleep>,
+    /// It is ready, and let others have their turn first.
+    yielded: bool,
 }
 
 impl Canceled {
+    /// Why the scope ended, on the machine's budget.
+    fn poll_why(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
+        let why = ready!(self.poll_ended(cx));
+        context::poll_budget_once(&mut self.yielded, cx.waker()).map(|()| why)
+    }
+
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
         if let Some(ended) = self.enlist(cx.waker()) {
             return Poll::Ready(ended);
@@ -371,10 +376,7 @@ impl Future for Canceled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.get_mut().poll_ended(cx) {
-            Poll::Ready(_) => context::poll_budget(cx.waker()),
-            Poll::Pending => Poll::Pending,
-        }
+        self.get_mut().poll_why(cx).map(|_| ())
     }
 }
 

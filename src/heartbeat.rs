@@ -267,7 +267,9 @@ impl<S: AsyncWrite + Unpin> Future for Beating<S> {
                 State::Flushing => {
                     ready!(Pin::new(&mut this.writer).poll_flush(cx))?;
                     let interval = this.beat.interval.get();
-                    this.beat.due.set(time::after(time::now(), interval));
+                    // By a fresh reading: a turn may take longer than the interval, and what is due
+                    // by the loop's time would be due again at once, over and over.
+                    this.beat.due.set(time::after(time::clock(), interval));
                     State::Asleep
                 }
             };

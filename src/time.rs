@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::runtime::context;
@@ -20,6 +20,12 @@ const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait).unwrap_or_else(|| start + FAR)
+}
+
+/// A fresh reading: of the runtime's clock if this thread is in a turn of one, else the system's.
+pub(crate) fn clock() -> Instant {
+    let fresh = context::try_with(|scheduler| scheduler.reactor.read_clock());
+    fresh.unwrap_or_else(Instant::now)
 }
 
 /// The loop's time: the reading that this turn took. Costs a load; good for absolute deadlines.
@@ -62,6 +68,7 @@ pub fn sleep(wait: Duration) -> Sleep {
     context::with("time::sleep", |scheduler| Sleep {
         deadline: after(scheduler.reactor.read_clock(), wait),
         registration: None,
+        yielded: false,
     })
 }
 
@@ -70,6 +77,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
         registration: None,
+        yielded: false,
     }
 }
 
@@ -79,6 +87,8 @@ pub struct Sleep {
     deadline: Instant,
     /// Its timer, in the runtime that first polled it.
     registration: Option<Registration>,
+    /// It is over, and let others have their turn first.
+    yielded: bool,
 }
 
 impl Sleep {
@@ -94,22 +104,27 @@ impl Sleep {
             registration.move_to(deadline);
         }
     }
-}
 
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
         if let Some(registration) = &mut self.registration {
             return registration.poll(deadline, cx);
         }
         let scheduler: Rc<Scheduler> = context::with("polling a sleep", Rc::clone);
         if scheduler.reactor.has_passed(deadline) {
-            return context::poll_budget(cx.waker());
+            return Poll::Ready(());
         }
         self.registration = Some(Registration::new(scheduler, deadline, cx));
         Poll::Pending
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_end(cx));
+        context::poll_budget_once(&mut self.yielded, cx.waker())
     }
 }
 
@@ -211,7 +226,8 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        let late = now().saturating_duration_since(due).as_nanos();
+        // Not the loop's time: by that, what this turn has missed would still lie ahead.
+        let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;
         let next = Duration::new((next / NANOS) as u64, (next % NANOS) as u32);

@@ -6,10 +6,11 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_io::AsyncWrite;
-use netpoller::{Heartbeat, NetError, Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{Heartbeat, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -249,6 +250,25 @@ fn a_payload_of_one_s_own_goes_out_whole_and_flushed() {
             .collect();
         assert_eq!(all, b"are you there?");
         assert_eq!(paper.flushed.get(), 1);
+    });
+}
+
+#[test]
+fn a_turn_that_takes_longer_than_the_interval_does_not_send_ping_after_ping() {
+    Runtime::new().unwrap().block_on(async {
+        let (client, server) = pair().await;
+        let _heartbeat = Heartbeat::start(&server, 20 * MILLISECOND);
+        // Due before the ping, and in the same turn, which it holds up.
+        drop(spawn(async {
+            time::sleep(10 * MILLISECOND).await;
+            thread::sleep(70 * MILLISECOND);
+        }));
+        yield_now().await;
+        thread::sleep(30 * MILLISECOND);
+        let mut pings = [0; 1024];
+        let heard = client.read(&mut pings).await.unwrap();
+        // One, as a rule; a machine that stalls once more may owe another.
+        assert!(heard <= 4 * 4, "{} pings", heard / 4);
     });
 }
 

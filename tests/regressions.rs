@@ -6,13 +6,14 @@ mod common {
     pub mod watchdog;
 }
 
-use std::cell::Cell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::loopback::pair;
@@ -20,7 +21,8 @@ use common::wakers::{Counter, Rude};
 use common::watchdog::watchdog;
 use futures_lite::future::poll_once;
 use netpoller::{
-    CancelToken, NetError, Runtime, TcpListener, TcpStream, ToAddr, spawn, time, yield_now,
+    CancelError, CancelToken, NetError, Runtime, TcpListener, TcpStream, ToAddr, spawn, time,
+    yield_now,
 };
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -246,6 +248,83 @@ fn a_loop_on_a_scope_that_has_ended_yields() {
     let token = CancelToken::new();
     token.cancel();
     run(yields_in_its_turn(|| token.canceled()));
+}
+
+#[test]
+fn a_loop_of_runs_in_a_scope_that_has_ended_yields() {
+    let token = CancelToken::new();
+    token.cancel();
+    run(yields_in_its_turn(|| token.run(pending::<()>())));
+}
+
+#[test]
+fn a_loop_of_a_sleep_that_is_reset_to_what_has_passed_yields() {
+    run(async {
+        let millisecond = Duration::from_millis(1);
+        let mut sleep = time::sleep(millisecond);
+        (&mut sleep).await;
+        // From here on a millisecond after the loop's time has passed.
+        std::thread::sleep(2 * millisecond);
+        let sleep = RefCell::new(sleep);
+        yields_in_its_turn(async || {
+            let mut sleep = sleep.borrow_mut();
+            sleep.reset(time::now() + millisecond);
+            (&mut *sleep).await;
+        })
+        .await;
+    });
+}
+
+/// Polls a future once a turn, beside and after one that uses up the machine's budget.
+async fn ends_beside_a_firehose<T>(end: impl Future<Output = T>) -> T {
+    let mut end = pin!(end);
+    for _ in 0..100 {
+        let mut hose = pin!(async {
+            loop {
+                time::sleep(Duration::ZERO).await;
+            }
+        });
+        let ended = poll_fn(|cx| {
+            assert!(hose.as_mut().poll(cx).is_pending());
+            Poll::Ready(end.as_mut().poll(cx))
+        });
+        if let Poll::Ready(ended) = ended.await {
+            return ended;
+        }
+        yield_now().await;
+    }
+    panic!("it never came about");
+}
+
+#[test]
+fn what_is_over_comes_about_beside_somebody_who_is_always_ready() {
+    run(async {
+        let token = CancelToken::new();
+        let late = token.with_deadline(time::now());
+        token.cancel();
+        ends_beside_a_firehose(time::sleep(Duration::ZERO)).await;
+        ends_beside_a_firehose(token.canceled()).await;
+        ends_beside_a_firehose(late.canceled()).await;
+    });
+}
+
+#[test]
+fn a_limit_ends_somebody_who_is_always_ready() {
+    run(async {
+        let firehose = async || loop {
+            time::sleep(Duration::ZERO).await;
+        };
+        let limited = time::timeout(Duration::ZERO, firehose());
+        assert!(limited.await.is_err());
+        let token = CancelToken::new();
+        let limited = token.with_timeout(Duration::from_micros(1));
+        let ended: Result<(), _> = limited.run(firehose()).await;
+        assert_eq!(ended, Err(CancelError::DeadlineExceeded));
+        let canceled = token.clone();
+        drop(spawn(async move { canceled.cancel() }));
+        let ended: Result<(), _> = token.run(firehose()).await;
+        assert_eq!(ended, Err(CancelError::Canceled));
+    });
 }
 
 // ---- addresses ----

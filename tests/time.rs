@@ -264,6 +264,20 @@ fn an_interval_skips_what_it_missed_and_keeps_in_step() {
 }
 
 #[test]
+fn an_interval_skips_what_it_missed_within_one_turn_too() {
+    let _watchdog = watchdog();
+    Runtime::new().unwrap().block_on(async {
+        let period = Duration::from_millis(10);
+        let mut interval = time::interval(period);
+        interval.tick().await;
+        thread::sleep(5 * period / 2);
+        let now = Instant::now();
+        assert!(interval.tick().await < now, "the one that was due first");
+        assert!(interval.tick().await > now, "the others were missed");
+    });
+}
+
+#[test]
 fn a_sleep_that_is_reset_sleeps_to_its_new_end_and_again_when_it_had_ended() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {

@@ -229,6 +229,17 @@ pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
     Poll::Ready(())
 }
 
+/// As [`poll_budget`], for what ends something else: it yields once, and no more. Who is polled
+/// after somebody that uses the budget up in every run would otherwise never be ready.
+pub(crate) fn poll_budget_once(yielded: &mut bool, waker: &Waker) -> Poll<()> {
+    if !*yielded && poll_budget(waker).is_pending() {
+        *yielded = true;
+        return Poll::Pending;
+    }
+    *yielded = false;
+    Poll::Ready(())
+}
+
 /// Futures polled by somebody else's executor are not ours to be fair to.
 #[cold]
 fn outside() -> bool {
