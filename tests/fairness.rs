@@ -209,6 +209,25 @@ fn invariant_7_the_selector_is_asked_after_a_bounded_number_of_machines() {
 }
 
 #[test]
+fn invariant_7_the_selector_is_asked_after_a_bounded_number_of_futures_from_other_threads() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (handle, sent) = (runtime.handle(), 10_000);
+    thread::spawn(move || (0..sent).for_each(|_| handle.spawn(|| async {})))
+        .join()
+        .unwrap();
+    while runtime.stats().spawned < sent {
+        let before = runtime.stats().spawned;
+        assert_eq!(runtime.next_timeout(), NOW);
+        // None is lost though nobody breaks for the rest: this would wait for ever.
+        let turn = runtime.turn(None).unwrap();
+        let spawned = runtime.stats().spawned - before;
+        assert!((1..=1024).contains(&spawned), "{spawned} in one turn");
+        assert_eq!(turn.more, runtime.stats().spawned < sent);
+    }
+}
+
+#[test]
 fn invariant_7_machines_run_first_come_first_served_across_turns() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();

@@ -7,8 +7,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -291,6 +293,40 @@ fn a_thousand_wakes_from_another_thread_cost_one_break() {
     assert_eq!(runtime.next_timeout(), Some(Duration::ZERO));
     runtime.turn(None).unwrap();
     assert_eq!(polls.get(), 2, "woken a thousand times, polled once more");
+}
+
+#[test]
+fn a_break_that_a_signal_interrupted_is_made_again() {
+    let _watchdog = watchdog();
+    let (selector, counts) = counting();
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    counts.failures.lock().unwrap().push(ErrorKind::Interrupted);
+    let handle = runtime.handle();
+    let (tell, told) = channel();
+    thread::spawn(move || handle.spawn(move || async move { tell.send(()).unwrap() }));
+    // For ever, if the break was lost.
+    while told.try_recv().is_err() {
+        runtime.turn(None).unwrap();
+    }
+    assert_eq!(counts.breaks(), 2);
+}
+
+#[test]
+fn what_was_sent_when_the_break_failed_waits_for_the_next_turn_and_no_longer() {
+    let (selector, counts) = counting();
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    counts.failures.lock().unwrap().push(ErrorKind::OutOfMemory);
+    let handle = runtime.handle();
+    let (tell, told) = channel();
+    handle.spawn(move || async move { tell.send(()).unwrap() });
+    assert_eq!(runtime.next_timeout(), Some(Duration::ZERO));
+    runtime.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(told.try_recv(), Ok(()));
+    // It failed for that one alone.
+    counts.failures.lock().unwrap().push(ErrorKind::OutOfMemory);
+    handle.wake();
+    handle.wake();
+    assert_eq!(counts.breaks(), 3);
 }
 
 #[test]

@@ -296,13 +296,19 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Makes the turn under way, or else the next one, return soon.
+    /// Makes the turn under way, or else the next one, return soon. A signal does not keep it from
+    /// that.
     ///
     /// # Errors
     ///
     /// What the system said.
     pub fn break_netpoll(&self) -> io::Result<()> {
-        self.inner.break_netpoll()
+        loop {
+            match self.inner.break_netpoll() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! May touch: the reactor's break. Mirrors `goready`, and `netpollBreak` with its one pending
 //! wake-up (`netpollWakeSig`).
 
+use std::collections::VecDeque;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -16,11 +17,21 @@ use crate::reactor::Breaker;
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
+/// Jobs done between two looks at the selector: a flood of them is spread.
+const JOBS: usize = 1024;
+
+/// There is nothing for the loop to look at.
+const NOTHING: u8 = 0;
+/// A break is on its way: no other is needed until the loop has looked.
+const ON_ITS_WAY: u8 = 1;
+/// The break failed. The loop looks when it turns the next time, and who comes next breaks again.
+const FAILED: u8 = 2;
+
 /// The side of a runtime that other threads see.
 pub(crate) struct Remote {
     mail: Mutex<Mail>,
-    /// A break is on its way: no other is needed until the loop has looked.
-    pending: AtomicBool,
+    /// Whether the loop must look: one of the three above.
+    pending: AtomicU8,
     /// Blocking jobs under way: a virtual clock waits for them.
     pub(crate) jobs_out: AtomicUsize,
     breaker: Breaker,
@@ -29,7 +40,7 @@ pub(crate) struct Remote {
 #[derive(Default)]
 struct Mail {
     woken: Vec<MachineId>,
-    jobs: Vec<Job>,
+    jobs: VecDeque<Job>,
     closed: bool,
 }
 
@@ -37,7 +48,7 @@ impl Remote {
     pub(crate) fn new(breaker: Breaker) -> Self {
         Remote {
             mail: Mutex::default(),
-            pending: AtomicBool::new(false),
+            pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             breaker,
         }
@@ -64,7 +75,7 @@ impl Remote {
         if mail.closed {
             return Err(job);
         }
-        mail.jobs.push(job);
+        mail.jobs.push_back(job);
         drop(mail);
         self.interrupt();
         Ok(())
@@ -74,27 +85,35 @@ impl Remote {
     pub(crate) fn interrupt(&self) {
         // The mail was put in before: the loop clears the flag before it takes the mail out, so
         // either it sees the mail, or we see the flag cleared and break.
-        if !self.pending.swap(true, Ordering::AcqRel)
+        if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
             && let Err(error) = self.breaker.break_netpoll()
         {
-            self.pending.store(false, Ordering::Release);
+            self.pending.store(FAILED, Ordering::Release);
             log::error!("can't wake the loop from another thread: {error}");
         }
     }
 
-    /// What has come since the last look. A load when nothing has.
+    /// What has come since the last look, and has not been taken: all the wakes, and so many jobs
+    /// at most. A load when nothing has.
     #[inline]
-    pub(crate) fn collect(&self) -> Option<(Vec<MachineId>, Vec<Job>)> {
-        if !self.pending.load(Ordering::Acquire) {
+    pub(crate) fn collect(&self) -> Option<(Vec<MachineId>, VecDeque<Job>)> {
+        if !self.has_mail() {
             return None;
         }
-        self.pending.store(false, Ordering::Release);
+        self.pending.store(NOTHING, Ordering::Release);
         let mut mail = self.mail();
-        Some((mem::take(&mut mail.woken), mem::take(&mut mail.jobs)))
+        let woken = mem::take(&mut mail.woken);
+        if mail.jobs.len() <= JOBS {
+            return Some((woken, mem::take(&mut mail.jobs)));
+        }
+        // No break is needed for the rest: the loop does not sleep before it has looked again.
+        self.pending.store(ON_ITS_WAY, Ordering::Release);
+        Some((woken, mail.jobs.drain(..JOBS).collect()))
     }
 
+    #[inline]
     pub(crate) fn has_mail(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
+        self.pending.load(Ordering::Acquire) != NOTHING
     }
 
     /// Whether mail is refused.
@@ -103,7 +122,7 @@ impl Remote {
     }
 
     /// Refuses mail from now on; what had come is handed back to be dropped.
-    pub(crate) fn close(&self) -> Vec<Job> {
+    pub(crate) fn close(&self) -> VecDeque<Job> {
         let mut mail = self.mail();
         mail.closed = true;
         mail.woken.clear();

@@ -14,6 +14,8 @@ use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector
 pub struct Counts {
     pub netpolls: AtomicUsize,
     pub breaks: AtomicUsize,
+    /// What the next breaks fail with, the last of them first.
+    pub failures: Mutex<Vec<io::ErrorKind>>,
     /// What each call was ready to wait; `None` is for ever.
     pub waits: Mutex<Vec<Option<Duration>>>,
 }
@@ -51,6 +53,9 @@ struct CountingBreak {
 impl Break for CountingBreak {
     fn break_netpoll(&self) -> io::Result<()> {
         self.counts.breaks.fetch_add(1, Ordering::Relaxed);
+        if let Some(failure) = self.counts.failures.lock().unwrap().pop() {
+            return Err(failure.into());
+        }
         self.inner.break_netpoll()
     }
 }
