@@ -215,6 +215,57 @@ fn a_runtime_dropped_inside_anothers_turn_keeps_its_last_spawns_to_itself() {
 }
 
 #[test]
+fn a_task_aborted_from_outside_or_inside_anothers_turn_ends_at_home() {
+    let _watchdog = watchdog();
+    let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let wishes = Rc::new(Cell::new(0));
+    let task = || {
+        let wishes = wishes.clone();
+        theirs.spawn(async move {
+            let _last_wish = OnDrop(move || {
+                let (wishes, _now) = (wishes.clone(), time::now());
+                drop(spawn(async move { wishes.set(wishes.get() + 1) }));
+            });
+            pending::<()>().await;
+        })
+    };
+    let (one, two) = (task(), task());
+    theirs.turn(NOW).unwrap();
+    one.abort();
+    ours.block_on(async {
+        two.abort();
+        // It goes on by its own time, and as its own task.
+        let _now = time::now();
+        spawn(yield_now()).await.unwrap();
+    });
+    assert_eq!((ours.stats().spawned, theirs.stats().spawned), (1, 4));
+    theirs.turn(NOW).unwrap();
+    assert_eq!(wishes.get(), 2);
+}
+
+#[test]
+fn what_a_value_that_nobody_joined_spawns_at_the_end_goes_with_the_runtime() {
+    let runtime = Runtime::new().unwrap();
+    let ends = Rc::new(Cell::new(0));
+    let theirs = ends.clone();
+    let task = runtime.spawn(async move {
+        OnDrop(move || {
+            let ends = theirs.clone();
+            let end = OnDrop(move || {
+                let _now = time::now();
+                ends.set(ends.get() + 1);
+            });
+            drop(spawn(async move { drop(end) }));
+        })
+    });
+    runtime.turn(NOW).unwrap();
+    assert!(task.is_finished());
+    drop(runtime);
+    assert_eq!(ends.get(), 1);
+    drop(task);
+}
+
+#[test]
 fn a_join_handle_polled_after_its_runtime_is_gone_says_aborted() {
     let runtime = Runtime::new().unwrap();
     let (waiting, done) = (runtime.spawn(pending::<()>()), runtime.spawn(async {}));

@@ -12,6 +12,7 @@ use std::rc::Weak;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use super::context;
 use super::machine::MachineId;
 use super::scheduler::Scheduler;
 
@@ -57,6 +58,8 @@ impl<T> JoinHandle<T> {
     /// joining it gives an error. A task that has ended is not changed.
     pub fn abort(&self) {
         if let Some(scheduler) = self.scheduler.upgrade() {
+            // Inside its own turn, for what is dropped may spawn, or ask for the time.
+            let _entered = context::Entered::to_drop(&scheduler);
             scheduler.abort(self.id);
         }
     }

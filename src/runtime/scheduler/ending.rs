@@ -97,16 +97,7 @@ impl Scheduler {
     /// shuts the reactor, so that what outlives the runtime fails instead of hanging.
     pub(crate) fn shut_down(self: &Rc<Self>) {
         self.remote.close().into_iter().for_each(drop_for_good);
-        loop {
-            let all = self.machines.take_all();
-            if all.is_empty() {
-                break;
-            }
-            for (id, body) in all {
-                drop_for_good(body);
-                self.end(id, true, Err(JoinError::aborted()));
-            }
-        }
+        self.drop_machines();
         // Who waits elsewhere, in another runtime or on another executor, must learn of it.
         let mut strangers = Vec::new();
         self.reactor
@@ -121,6 +112,21 @@ impl Scheduler {
         strangers.into_iter().for_each(wake_quietly);
         let joins = self.joins.take();
         joins.into_values().for_each(drop_for_good);
+        // What a task had returned may have spawned, too.
+        self.drop_machines();
+    }
+
+    fn drop_machines(&self) {
+        loop {
+            let all = self.machines.take_all();
+            if all.is_empty() {
+                break;
+            }
+            for (id, body) in all {
+                drop_for_good(body);
+                self.end(id, true, Err(JoinError::aborted()));
+            }
+        }
     }
 }
 
