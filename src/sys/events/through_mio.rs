@@ -5,6 +5,9 @@
 use std::io;
 use std::time::Duration;
 
+/// Darwin takes much longer waits for a mistake, and says EINVAL; Go goes as far as this.
+const LONGEST: Duration = Duration::from_secs(1_000_000);
+
 /// One event, as mio shows it.
 #[derive(Clone, Copy)]
 pub(crate) struct Event<'a>(&'a mio::event::Event);
@@ -74,12 +77,12 @@ impl Events {
         self.events.iter().map(Event)
     }
 
-    /// Waits for something, up to `max_wait`.
+    /// Waits for something, up to `max_wait` or eleven days, whichever is less.
     pub(crate) fn wait(
         &mut self,
         poll: &mut mio::Poll,
         max_wait: Option<Duration>,
     ) -> io::Result<()> {
-        poll.poll(&mut self.events, max_wait)
+        poll.poll(&mut self.events, max_wait.map(|wait| wait.min(LONGEST)))
     }
 }
