@@ -143,6 +143,18 @@ fn invariant_4_an_incomplete_second_look_is_an_incomplete_harvest() {
 }
 
 #[test]
+fn invariant_4_a_second_look_that_a_signal_cut_short_is_taken_again() {
+    let bench = bench();
+    thread::sleep(STALL);
+    let (nothing, signal) = (Harvest::Complete, Harvest::Partial);
+    for harvest in [nothing, signal, signal] {
+        let said = (Vec::new(), harvest);
+        bench.script.borrow_mut().next.push_back(said);
+    }
+    assert_eq!(bench.turn((Vec::new(), nothing)), [1]);
+}
+
+#[test]
 fn invariant_4_bytes_that_come_with_the_expiring_turn_have_their_turn_first() {
     let bench = bench();
     thread::sleep(STALL);

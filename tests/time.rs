@@ -6,12 +6,15 @@ use std::io::Write;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{Runtime, spawn, spawn_blocking, time, yield_now};
+use netpoller::{NetError, Runtime, spawn, spawn_blocking, time, yield_now};
 
+#[path = "common/counting.rs"]
+mod counting;
 #[path = "common/loopback.rs"]
 mod loopback;
 #[path = "common/wakers.rs"]
@@ -19,6 +22,7 @@ mod wakers;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
+use counting::counting;
 use loopback::{pair, plain_pair, virtual_runtime};
 use watchdog::watchdog;
 
@@ -198,6 +202,31 @@ fn a_virtual_clock_lets_bytes_arrive_before_it_jumps() {
         client.close_write().unwrap();
         echo.await.unwrap();
     });
+}
+
+#[test]
+fn signals_that_keep_coming_do_not_stop_time() {
+    let _watchdog = watchdog();
+    for virtual_clock in [false, true] {
+        for every in 2..5 {
+            let (selector, counts) = counting();
+            counts.signals.store(every, Ordering::Relaxed);
+            let builder = Runtime::builder().selector(selector);
+            let builder = match virtual_clock {
+                true => builder.virtual_clock(),
+                false => builder,
+            };
+            builder.build().unwrap().block_on(async {
+                let (server, _client) = pair().await;
+                for _ in 0..5 {
+                    time::sleep(Duration::from_millis(1)).await;
+                    let soon = time::now() + Duration::from_millis(1);
+                    server.set_read_deadline(Some(soon)).unwrap();
+                    assert!(server.read(&mut [0]).await.unwrap_err().is_timeout());
+                }
+            });
+        }
+    }
 }
 
 #[test]

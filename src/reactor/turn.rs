@@ -25,6 +25,9 @@ const EXPIRY_BUDGET: usize = 4096;
 /// in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
+/// How many signals in a row may end a look before the turn goes on without it.
+const MOST_SIGNALS: usize = 8;
+
 /// Who has not run of those whom earlier turns handed out, and of those whom they woke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behind {
@@ -129,11 +132,27 @@ impl<W, T> Core<W, T> {
         }
     }
 
+    /// Waits for a moment, or not at all. Where a signal ends that nothing has been looked at, and
+    /// signals that keep coming must not keep the time from passing: then it looks again.
+    #[cold]
+    fn look(&self, moment: Duration) -> io::Result<Harvest> {
+        let start = Instant::now();
+        let mut left = moment;
+        for _ in 0..MOST_SIGNALS {
+            let harvest = self.poll(Some(left))?;
+            if harvest == Harvest::Complete || !self.poller.borrow().is_empty() {
+                return Ok(harvest);
+            }
+            left = moment.saturating_sub(start.elapsed());
+        }
+        Ok(Harvest::Partial)
+    }
+
     /// Jumps to the next live deadline once the system has had nothing for us twice.
     #[cold]
     fn wait_virtually(&self, max_wait: Option<Duration>, may_jump: bool) -> io::Result<Harvest> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            let harvest = self.poll(Some(grace))?;
+            let harvest = self.look(grace)?;
             if !self.poller.borrow().is_empty() || harvest == Harvest::Partial {
                 return Ok(harvest);
             }
@@ -218,7 +237,7 @@ impl<W, T> Core<W, T> {
         if quiet && !self.clock.is_virtual() {
             // We may have been stalled between the harvest and the clock: look once more, so that
             // all that had come by the clock's time has been seen.
-            let again = self.poll(Some(Duration::ZERO));
+            let again = self.look(Duration::ZERO);
             harvest = again.unwrap_or(Harvest::Partial);
             quiet = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
             turn.events = self.unpark_ready(out);

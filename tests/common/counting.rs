@@ -14,6 +14,8 @@ use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector
 pub struct Counts {
     pub netpolls: AtomicUsize,
     pub breaks: AtomicUsize,
+    /// A signal ends one wait in so many; none if zero.
+    pub signals: AtomicUsize,
     /// What the next breaks fail with, the last of them first.
     pub failures: Mutex<Vec<io::ErrorKind>>,
     /// What each call was ready to wait; `None` is for ever.
@@ -92,8 +94,12 @@ impl Selector for Counting {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        self.counts.netpolls.fetch_add(1, Ordering::Relaxed);
+        let before = self.counts.netpolls.fetch_add(1, Ordering::Relaxed);
         self.counts.waits.lock().unwrap().push(max_wait);
+        let signals = self.counts.signals.load(Ordering::Relaxed);
+        if signals > 0 && before.is_multiple_of(signals) {
+            return Ok(Harvest::Partial);
+        }
         self.inner.netpoll(max_wait, events)
     }
 
