@@ -182,14 +182,16 @@ impl MioSelector {
         if self.overflowed && self.events.capacity() < MOST_CAPACITY {
             self.events = SystemEvents::with_capacity(self.events.capacity() * 2);
         }
-        match self.events.wait(&mut self.poll, max_wait) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+        while let Err(error) = self.events.wait(&mut self.poll, max_wait) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            // Who would have waited must reckon anew for how long; who only looks, looks again.
+            if max_wait != Some(Duration::ZERO) {
                 self.events.clear();
                 self.overflowed = false;
                 return Ok(Harvest::Partial);
             }
-            Err(error) => return Err(error),
         }
         self.overflowed = self.events.iter().count() >= self.events.capacity();
         if cfg!(mio_unsupported_force_poll_poll)
