@@ -214,6 +214,21 @@ fn a_descriptor_that_outlives_its_reactor_is_closed() {
 }
 
 #[test]
+fn a_turn_counts_the_deadlines_that_pass_whether_or_not_anybody_waits() {
+    let _watchdog = watchdog();
+    let reactor = Reactor::new().unwrap();
+    let (_source, descriptor, _peer) = open(&reactor);
+    let soon = Some(Instant::now() + Duration::from_millis(5));
+    descriptor.set_deadline(ForRead, soon);
+    descriptor.set_deadline(ForWrite, soon);
+    let (mut out, mut expired) = (Vec::new(), 0);
+    while descriptor.check(ForRead).is_ok() {
+        expired += reactor.turn(None, &mut out).unwrap().expired;
+    }
+    assert_eq!((out.len(), expired), (0, 2));
+}
+
+#[test]
 fn a_break_from_another_thread_ends_a_blocked_turn() {
     let _watchdog = watchdog();
     let reactor: Reactor<usize> = Reactor::new().unwrap();

@@ -248,17 +248,20 @@ impl<W, T> Core<W, T> {
             self.harvested.get()
         };
         let stamp = (turn.events > 0).then(|| self.stamp.get());
-        let before = out.len();
+        let mut passed = 0;
         let mut unpark = |w| out.push(w);
         let mut wheel = self.wheel.borrow_mut();
         turn.more = wheel.advance(limit, EXPIRY_BUDGET, |_, place| {
             let expire = |state: &super::descriptor::State<W>| {
-                state.expire(place.number, limit, stamp, &mut unpark)
+                let before = state.expired();
+                let due = state.expire(place.number, limit, stamp, &mut unpark);
+                passed += state.expired() - before;
+                due
             };
             verdict(self.ask(place, expire).unwrap_or(Due::Lapsed))
         });
         drop(wheel);
-        turn.expired = out.len() - before;
+        turn.expired = passed;
         self.compact();
         harvest
     }

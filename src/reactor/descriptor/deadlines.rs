@@ -184,6 +184,13 @@ impl<W> State<W> {
         self.replace_place(idle, next)
     }
 
+    /// How many directions' deadlines have passed.
+    pub(crate) fn expired(&self) -> usize {
+        let directions = BOTH.into_iter();
+        let bits = directions.fold(0, |bits, direction| bits | expired_bit(direction));
+        (self.flags.get() & bits).count_ones() as usize
+    }
+
     /// Whether a place still counts, and for when: for a virtual clock, which stops nowhere else.
     pub(crate) fn due(&self, number: u32) -> Due {
         if !self.holds(number) {
