@@ -62,7 +62,8 @@ const PAYLOAD: &[u8] = b"ping";
 /// ```
 ///
 /// On streams of ours, a ping waits for a `write_all` that is under way, and none comes into the
-/// middle of it.
+/// middle of it. A payload that the socket does not take at once has no such protection: between
+/// its parts others may write.
 #[must_use = "a heartbeat stops when it is dropped"]
 pub struct Heartbeat {
     beat: Rc<Beat>,

@@ -154,7 +154,7 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Gives a future so long to end; it is dropped if it does not.
+/// Gives a future so long to end, from when this is first polled; it is dropped if it does not.
 ///
 /// A future that is ready when the time is up wins.
 ///

@@ -282,7 +282,7 @@ pub struct Stats {
     pub connections: usize,
     /// Sockets and other sources registered.
     pub descriptors: usize,
-    /// Deadlines and sleeps armed.
+    /// Sources with a deadline ahead, one or both, and sleeps.
     pub timers: usize,
     /// Operations parked, queued or asleep.
     pub waiters: usize,
