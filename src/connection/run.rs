@@ -275,11 +275,12 @@ impl<P: Protocol> Connection<P> {
         {
             return self.failed(error);
         }
-        if actions.has(Actions::ARM) {
-            self.arm_for(event);
-        }
         if actions.has(Actions::WRITE) {
             self.write();
+        }
+        // What was all written may have closed it: then there is nothing to wait for.
+        if actions.has(Actions::ARM) && self.conn.state() != State::Closed {
+            self.arm_for(event);
         }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()
