@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::{OutQueue, Piece};
 use super::passed_on;
+use super::standing::{Asked, Standing};
 use super::state::State;
 use super::watch::Watch;
 use super::worker::Worker;
@@ -24,22 +25,6 @@ pub struct Conn {
     pub(super) worker: Rc<Worker>,
     /// What an idle connection does without.
     pub(super) extra: Option<Box<Extra>>,
-    pub(super) state: State,
-    /// What the protocol asked for since it was last looked at.
-    pub(super) asked: Asked,
-    /// Whether the protocol may write, by state and by what it asked for.
-    pub(super) may_write: bool,
-    /// It has heard that the server is being drained.
-    pub(super) hurried: bool,
-}
-
-/// What the protocol asked for; the later ones outdo the earlier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asked {
-    Nothing,
-    End,
-    Close,
-    Abort,
 }
 
 /// What a connection has only while something waits, or once somebody asked for it.
@@ -65,14 +50,11 @@ pub(super) const GATHER: usize = 256 << 10;
 impl Conn {
     pub(super) fn new(fd: Fd, worker: Rc<Worker>) -> Self {
         fd.give_to_one_owner();
+        fd.set_note(Standing::FIRST.byte());
         Conn {
             fd,
             worker,
             extra: None,
-            state: State::Opening,
-            asked: Asked::Nothing,
-            may_write: true,
-            hurried: false,
         }
     }
 
@@ -94,7 +76,7 @@ impl Conn {
     #[inline(never)]
     fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.worker.out.borrow_mut();
-        if !self.may_write || out.len() + bytes.len() > GATHER {
+        if !self.standing().may_write() || out.len() + bytes.len() > GATHER {
             drop(out);
             return self.write_with_care(bytes);
         }
@@ -137,7 +119,7 @@ impl Conn {
     }
 
     fn check_write(&self, more: usize) -> io::Result<()> {
-        if !self.may_write {
+        if !self.standing().may_write() {
             let error = io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended");
             return Err(error);
         }
@@ -191,17 +173,43 @@ impl Conn {
         self.fd.put_off_both(both, soonest)
     }
 
-    /// Goes into another state, or takes up what was asked for.
+    // ---- where it stands ----
+
+    #[inline]
+    pub(super) fn standing(&self) -> Standing {
+        Standing::from_byte(self.fd.note())
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.standing().state()
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        self.fd.set_note(standing.byte());
+    }
+
     pub(super) fn enter(&mut self, state: State) {
-        self.state = state;
-        self.may_write = self.asked == Asked::Nothing && state.takes_writes();
+        self.stand(self.standing().in_state(state));
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        self.standing().asked()
     }
 
     pub(super) fn ask(&mut self, asked: Asked) {
-        self.asked = self.asked.max(asked);
-        self.may_write &= asked == Asked::Nothing;
+        let most = self.asked().max(asked);
+        self.stand(self.standing().with_asked(most));
         passed_on::shut();
     }
+
+    /// Takes up what was asked for.
+    pub(super) fn take_asked(&mut self) -> Asked {
+        let asked = self.asked();
+        self.stand(self.standing().with_asked(Asked::Nothing));
+        asked
+    }
+
+    // ---- what the protocol asks for ----
 
     /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).
     ///
@@ -293,7 +301,7 @@ impl io::Write for Conn {
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
-            .field("state", &self.state)
+            .field("state", &self.state())
             .field("peer", &self.fd.endpoint(End::Peer))
             .field("queued", &self.queued())
             .finish_non_exhaustive()

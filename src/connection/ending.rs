@@ -18,7 +18,7 @@ use crate::net::{Cause, NetError};
 impl<P: Protocol> Connection<P> {
     /// The protocol, or a system call, failed: what was written has one more try.
     pub(super) fn failed(&mut self, error: io::Error) {
-        if self.conn.state != State::Closed {
+        if self.conn.state() != State::Closed {
             self.conn.send_gathered();
             let _ = self.conn.flush();
             self.on(Event::Reset, Some(error));
@@ -55,7 +55,7 @@ impl Conn {
 
 impl<P: Protocol> Drop for Connection<P> {
     fn drop(&mut self) {
-        if self.conn.state == State::Closed {
+        if self.conn.state() == State::Closed {
             return;
         }
         // A callback panicked, or the runtime goes.

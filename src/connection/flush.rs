@@ -6,7 +6,7 @@
 use std::io;
 use std::mem;
 
-use super::conn::{Asked, Conn};
+use super::conn::Conn;
 use super::passed_on;
 use super::stats::add;
 use crate::net::fd::Failure;
@@ -130,7 +130,7 @@ impl Conn {
             let text = "the peer does not take what it is sent";
             return Some(io::Error::new(io::ErrorKind::QuotaExceeded, text));
         }
-        if self.asked == Asked::Nothing && self.state.takes_writes() {
+        if self.standing().may_write() {
             mail.pieces
                 .into_iter()
                 .for_each(|piece| self.enqueue(piece));
@@ -183,7 +183,7 @@ impl Conn {
     /// The peer took something. Where nothing is read from it, that is its sign of life.
     fn moved_out(&self) {
         let idle = self.worker.intervals.idle();
-        if idle > 0 && !self.worker.is_draining() && (!self.state.reads() || self.is_full()) {
+        if idle > 0 && !self.worker.is_draining() && (!self.state().reads() || self.is_full()) {
             self.fd.set_deadline_after(Direction::Read, idle);
         }
     }

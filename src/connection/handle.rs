@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use super::conn::Asked;
 use super::out_queue::Piece;
+use super::standing::Asked;
 use super::worker::Worker;
 use crate::net::{Cause, OpError};
 use crate::runtime::context;

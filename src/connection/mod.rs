@@ -37,6 +37,7 @@ mod progress;
 mod protocol;
 mod run;
 mod server;
+mod standing;
 mod state;
 mod stats;
 mod straight;

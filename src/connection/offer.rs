@@ -5,7 +5,6 @@
 
 use std::io;
 
-use super::conn::Asked;
 use super::passed_on;
 use super::protocol::Protocol;
 use super::run::Connection;
@@ -36,7 +35,7 @@ impl<P: Protocol> Connection<P> {
             Ok(got) => {
                 context::charge(got);
                 self.came(got);
-                if self.conn.state.on(Event::Bytes).is_none() {
+                if self.conn.state().on(Event::Bytes).is_none() {
                     // After its end of file: no system does that.
                 } else if let Some(mut unused) = self.conn.take_unused(got) {
                     unused.extend_from_slice(&buffer[..got]);
@@ -56,7 +55,7 @@ impl<P: Protocol> Connection<P> {
 
     /// What came is all there is to offer: as the straight way does, with what that leaves out.
     fn deliver(&mut self, came: &[u8]) {
-        if self.conn.may_write {
+        if self.conn.standing().may_write() {
             passed_on::offer(came);
         }
         let used = self.protocol.data(&mut self.conn, came);
@@ -70,7 +69,7 @@ impl<P: Protocol> Connection<P> {
     /// asked.
     fn ended(&mut self) {
         self.conn.fd.forget_readiness();
-        if self.conn.state != State::PeerEnded {
+        if self.conn.state() != State::PeerEnded {
             return self.on(Event::PeerEnded, None);
         }
         if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
@@ -111,7 +110,7 @@ impl<P: Protocol> Connection<P> {
                 }
                 Err(error) => return self.failed(error),
             }
-            if self.conn.asked != Asked::Nothing || self.conn.is_full() {
+            if self.conn.standing().is_asked() || self.conn.is_full() {
                 break true;
             }
             used = self.protocol.data(&mut self.conn, rest);

@@ -6,13 +6,13 @@
 //! what was asked for, what waits, and then it parks.
 
 use std::io;
-use std::mem;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::conn::{Asked, Conn};
+use super::conn::Conn;
 use super::protocol::Protocol;
+use super::standing::Asked;
 use super::state::{Actions, Event, State};
 use super::stats::add;
 use super::worker::{Phase, Worker};
@@ -30,6 +30,10 @@ pub(super) struct Connection<P: Protocol> {
     /// Goes last: then the server has one connection less.
     pub(super) conn: Conn,
 }
+
+/// Three pointers, and what the protocol itself holds: with malloc's word that is 32 bytes, and one
+/// more byte would make it 48.
+const _: () = assert!(size_of::<Conn>() == 3 * size_of::<usize>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
@@ -61,10 +65,10 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn arm(&mut self) {
-        let conn = &mut self.conn;
+        let conn = &self.conn;
         let worker = &*conn.worker;
         if worker.phase.get() == Phase::Stopped {
-            conn.asked = Asked::Abort;
+            conn.stand(conn.standing().aborting());
         }
         let (idle, heartbeat) = (worker.intervals.idle(), worker.intervals.heartbeat());
         // The sooner first: the other then needs no place of its own in the wheel.
@@ -88,11 +92,10 @@ impl<P: Protocol> Connection<P> {
     /// Goes round until it has to wait, or others have their turn first.
     pub(super) fn go_on(&mut self, id: MachineId) -> Poll<()> {
         loop {
-            if self.conn.state == State::Closed {
+            if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
-            // What was asked for comes first: the straight way, which may be the next, does not look.
-            if !context::has_budget() && self.conn.asked == Asked::Nothing {
+            if !context::has_budget() {
                 self.conn.worker.wake(id);
                 return Poll::Pending;
             }
@@ -122,7 +125,7 @@ impl<P: Protocol> Connection<P> {
     fn due(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
         let phase = conn.worker.phase.get();
-        if conn.state == State::Opening {
+        if conn.state() == State::Opening {
             return Some(Event::Opened);
         }
         if phase == Phase::Stopped {
@@ -134,7 +137,7 @@ impl<P: Protocol> Connection<P> {
             }
             // Moved before anybody can ask to be idle again; what comes then is the last.
             conn.fd.clear_deadline(Direction::Read);
-            if phase == Phase::Draining && conn.state != State::Closing {
+            if phase == Phase::Draining && conn.state() != State::Closing {
                 return Some(Event::CloseAsked);
             }
             return Some(Event::Idle);
@@ -147,9 +150,10 @@ impl<P: Protocol> Connection<P> {
             return Some(Event::HeartbeatDue);
         }
         if phase == Phase::Draining
-            && conn.state != State::Closing
-            && !mem::replace(&mut conn.hurried, true)
+            && conn.state() != State::Closing
+            && !conn.standing().is_hurried()
         {
+            conn.stand(conn.standing().hurried());
             conn.fd.clear_deadline(Direction::Write);
             let grace = conn.worker.intervals.idle();
             conn.fd.set_deadline_after(Direction::Read, grace);
@@ -164,9 +168,7 @@ impl<P: Protocol> Connection<P> {
             conn.extra.get_or_insert_default().why = Some(error);
             return Some(Event::Reset);
         }
-        let asked = mem::replace(&mut conn.asked, Asked::Nothing);
-        conn.enter(conn.state);
-        match asked {
+        match conn.take_asked() {
             Asked::Nothing => None,
             Asked::End => Some(Event::EndAsked),
             Asked::Close => Some(Event::CloseAsked),
@@ -187,13 +189,13 @@ impl<P: Protocol> Connection<P> {
         if self.conn.is_full() {
             return Round::Wait;
         }
-        if self.conn.state.reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
+        if self.conn.state().reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
             let unused = self.conn.take_unused(0).unwrap_or_default();
             self.offer(unused);
             return Round::Again;
         }
         self.conn.let_go();
-        if self.conn.fd.is_ready(Direction::Read) && self.conn.state != State::Closing {
+        if self.conn.fd.is_ready(Direction::Read) && self.conn.state() != State::Closing {
             self.read();
             return Round::Again;
         }
@@ -206,7 +208,7 @@ impl<P: Protocol> Connection<P> {
         if self.conn.queued() > 0 {
             self.on(Event::CanWrite, None);
         }
-        if self.conn.state.reads() && !self.conn.is_full() {
+        if self.conn.state().reads() && !self.conn.is_full() {
             self.read();
         }
     }
@@ -221,7 +223,7 @@ impl<P: Protocol> Connection<P> {
             }
             conn.fd.park_owner(Direction::Write, id);
         }
-        let reads = conn.state != State::Closing && !conn.is_full();
+        let reads = conn.state() != State::Closing && !conn.is_full();
         if conn.fd.must_wait(Direction::Read) {
             conn.fd.park_owner(Direction::Read, id);
         } else if reads {
@@ -244,11 +246,11 @@ impl<P: Protocol> Connection<P> {
     // ---- the table's actions ----
 
     pub(super) fn on(&mut self, event: Event, why: Option<io::Error>) {
-        let Some((next, actions)) = self.conn.state.on(event) else {
-            log::debug!("{event:?} in {:?} of {:?}", self.conn.state, self.conn);
+        let Some((next, actions)) = self.conn.state().on(event) else {
+            log::debug!("{event:?} in {:?} of {:?}", self.conn.state(), self.conn);
             return;
         };
-        log::trace!("{event:?} in {:?} -> {next:?}", self.conn.state);
+        log::trace!("{event:?} in {:?} -> {next:?}", self.conn.state());
         let mut why = why;
         if event == Event::Idle {
             add(&self.conn.worker.tally.idled, 1);
@@ -269,15 +271,16 @@ impl<P: Protocol> Connection<P> {
             kept.get_or_insert(error);
         }
         if let Err(error) = told
-            && self.conn.state != State::Closed
+            && self.conn.state() != State::Closed
         {
             return self.failed(error);
         }
-        if actions.has(Actions::ARM) {
-            self.arm_for(event);
-        }
         if actions.has(Actions::WRITE) {
             self.write();
+        }
+        // What was all written may have closed it: then there is nothing to wait for.
+        if actions.has(Actions::ARM) && self.conn.state() != State::Closed {
+            self.arm_for(event);
         }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()
@@ -317,7 +320,7 @@ impl<P: Protocol> Connection<P> {
             let first = conn.worker.first_heartbeat();
             conn.fd.set_deadline_after(Direction::Write, first);
         }
-        if conn.state == State::Closing {
+        if conn.state() == State::Closing {
             conn.fd.clear_deadline(Direction::Write);
             if conn.worker.intervals.idle() == 0 || conn.worker.is_draining() {
                 let last = super::intervals::ticks(LAST_WRITE);

@@ -17,11 +17,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
-use super::conn::{Asked, Conn};
+use super::conn::Conn;
 use super::passed_on::{self, Written};
 use super::protocol::Protocol;
 use super::run::Connection;
-use super::state::State;
 use super::stats::add;
 use crate::reactor::Direction;
 use crate::runtime::context;
@@ -35,7 +34,7 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin_machine(id);
         let conn = &this.conn;
-        if conn.state != State::Open || conn.extra.is_some() || !conn.fd.is_plainly_ready() {
+        if !conn.standing().is_plain() || conn.extra.is_some() || !conn.fd.is_plainly_ready() {
             return this.run_with_care(id);
         }
         let mut buffer = lent::take();
@@ -97,7 +96,7 @@ impl Conn {
     /// Whether there is more to do for it than to read on.
     #[inline]
     pub(super) fn is_concerned(&self) -> bool {
-        self.extra.is_some() || self.asked != Asked::Nothing
+        self.extra.is_some() || self.standing().is_asked()
     }
 
     /// Sends what the callback wrote. False if something is left, or went wrong.

@@ -140,7 +140,7 @@ impl Conn {
     #[inline(never)]
     pub(super) fn judge_peer(&mut self, id: MachineId) -> Option<io::Error> {
         let rates = self.worker.rates;
-        let reads = self.state.reads();
+        let reads = self.state().reads();
         let extra = self.extra.as_mut()?;
         let expected = [
             match (reads && !extra.unused.is_empty(), extra.is_full) {

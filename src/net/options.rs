@@ -141,7 +141,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.resource().note_linger();
+        self.fd.resource().handle.note_linger();
         let linger = linger.map(whole_seconds);
         self.fd.set_option(|socket| socket.set_linger(linger))
     }

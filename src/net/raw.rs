@@ -30,7 +30,7 @@ impl Fd {
 
     /// The number; whoever has it may have set a linger.
     fn number(&self) -> RawFd {
-        self.resource().note_linger();
+        self.resource().handle.note_linger();
         match self.is_closed() {
             true => -1,
             false => self.resource().handle.raw(),
@@ -40,7 +40,7 @@ impl Fd {
     /// Takes in a socket of somebody else's making.
     fn take_in(what: &str, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let taken = context::with(what, |scheduler| Fd::open(scheduler, fd, network))?;
-        taken.resource().note_linger();
+        taken.resource().handle.note_linger();
         Ok(taken)
     }
 
@@ -49,7 +49,7 @@ impl Fd {
         let lingers = SockRef::from(&fd).linger()?.is_some();
         let taken = context::with(what, |scheduler| Fd::open(scheduler, fd, network))?;
         if lingers {
-            taken.resource().note_linger();
+            taken.resource().handle.note_linger();
         }
         Ok(taken)
     }

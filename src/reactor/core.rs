@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::offset_of;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -214,6 +216,10 @@ impl<W, T> Core<W, T> {
 }
 
 impl<W, T> Registered<W, T> {
+    /// The part of it that a busy read looks at.
+    pub(crate) const BUSY: Range<usize> =
+        offset_of!(Self, core).saturating_sub(8)..size_of::<Self>();
+
     /// Two compares and two stores when it moves later, to where the last one of this turn went.
     #[inline(always)]
     pub(crate) fn set_deadline(&self, direction: Direction, when: Option<Instant>) {

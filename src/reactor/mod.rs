@@ -27,6 +27,7 @@ mod words;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,11 +37,11 @@ use mio::event::Source;
 
 use crate::wheel::Tick;
 
-use self::core::Core;
+use self::core::{Core, Registered};
 pub use handle::Descriptor;
 pub(crate) use poller::Poller;
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
-pub(crate) use turn::Behind;
+pub(crate) use turn::{Behind, Handed};
 pub use words::{Direction, Park, Readiness, Refusal};
 
 /// What one turn of the loop did.
@@ -119,6 +120,9 @@ impl<W> Reactor<W> {
 }
 
 impl<W, T> Reactor<W, T> {
+    /// The part of a descriptor that an operation looks at.
+    pub(crate) const BUSY: Range<usize> = Registered::<W, T>::BUSY;
+
     /// A reactor whose descriptors carry a `T`, on the real or on a virtual clock.
     pub(crate) fn carrying(poller: Poller, is_virtual: bool) -> Self {
         Reactor {
@@ -163,12 +167,12 @@ impl<W, T> Reactor<W, T> {
 
     /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back, and who is behind the
     /// deadlines: somebody whom an earlier turn handed out has not run, and may yet move them.
-    pub(crate) fn turn_held(
+    pub(crate) fn turn_held<H: Handed<W>>(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
         behind: Behind,
-        out: &mut Vec<W>,
+        out: &mut Vec<H>,
     ) -> io::Result<Turn> {
         self.core.turn(max_wait, may_jump, behind, out)
     }

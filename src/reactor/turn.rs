@@ -15,7 +15,7 @@ use super::poller::Poller;
 use super::registry::Registry;
 use super::selector::{Event, Harvest};
 use super::words::Readiness;
-use crate::sys::append;
+use crate::sys::{Whereabouts, append};
 use crate::wheel::{Tick, Verdict};
 
 /// Places looked at in one turn at most, so that a storm of deadlines does not hold up the rest.
@@ -38,20 +38,33 @@ pub(crate) enum Behind {
     Somebody,
 }
 
+/// What a turn hands out for a `W` that was parked: the `W`, or more of what is known of it.
+pub(crate) trait Handed<W> {
+    /// Of a W that was parked for reading, the descriptor is told, too.
+    fn handed(w: W, descriptor: Whereabouts) -> Self;
+}
+
+impl<W> Handed<W> for W {
+    #[inline]
+    fn handed(w: W, _descriptor: Whereabouts) -> W {
+        w
+    }
+}
+
 impl<W, T> Core<W, T> {
     /// Who is `behind` may yet move deadlines.
-    pub(crate) fn turn(
+    pub(crate) fn turn<H: Handed<W>>(
         &self,
         max_wait: Option<Duration>,
         may_jump: bool,
         behind: Behind,
-        out: &mut Vec<W>,
+        out: &mut Vec<H>,
     ) -> io::Result<Turn> {
         if behind != Behind::Somebody {
             self.harvested.set(self.latest.get());
         }
         let before = out.len();
-        out.append(&mut self.pending.borrow_mut());
+        out.extend(self.pending.borrow_mut().drain(..).map(alone));
         let idle = out.len() == before;
         let max_wait = if idle { max_wait } else { Some(Duration::ZERO) };
 
@@ -184,14 +197,18 @@ impl<W, T> Core<W, T> {
     // ---- unpark the ready ----
 
     /// Hands out whoever waited for what has been harvested; counts whom it concerned.
-    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
+    fn unpark_ready<H: Handed<W>>(&self, out: &mut Vec<H>) -> usize {
         match &*self.poller.borrow() {
             Poller::System(selector) => self.unpark_all(selector.harvested(), out),
             Poller::Given { events, .. } => self.unpark_all(events.iter().copied(), out),
         }
     }
 
-    fn unpark_all(&self, events: impl Iterator<Item = Event> + Clone, out: &mut Vec<W>) -> usize {
+    fn unpark_all<H: Handed<W>>(
+        &self,
+        events: impl Iterator<Item = Event> + Clone,
+        out: &mut Vec<H>,
+    ) -> usize {
         if log::log_enabled!(log::Level::Trace) {
             events.clone().for_each(trace_ready);
         }
@@ -211,12 +228,12 @@ impl<W, T> Core<W, T> {
                     continue;
                 };
                 if let Some(w) = registered.state.ready(event.readiness, stamp, &mut others) {
-                    readers.put(w);
+                    readers.put(H::handed(w, Whereabouts::of(&**registered)));
                 }
             }
             readers
         });
-        out.append(&mut others);
+        out.extend(others.into_iter().map(alone));
         count - strays.get()
     }
 
@@ -225,12 +242,12 @@ impl<W, T> Core<W, T> {
     /// Some place has come up. Whether the harvest, with a second look, is complete.
     #[cold]
     #[inline(never)]
-    fn expire(
+    fn expire<H: Handed<W>>(
         &self,
         mut harvest: Harvest,
         behind: Behind,
         turn: &mut Turn,
-        out: &mut Vec<W>,
+        out: &mut Vec<H>,
     ) -> Harvest {
         let complete = self.poller.borrow().is_empty() && harvest == Harvest::Complete;
         let mut quiet = complete && behind == Behind::Nobody;
@@ -249,7 +266,7 @@ impl<W, T> Core<W, T> {
         };
         let stamp = (turn.events > 0).then(|| self.stamp.get());
         let mut passed = 0;
-        let mut unpark = |w| out.push(w);
+        let mut unpark = |w| out.push(alone(w));
         let mut wheel = self.wheel.borrow_mut();
         turn.more = wheel.advance(limit, EXPIRY_BUDGET, |_, place| {
             let expire = |state: &super::descriptor::State<W>| {
@@ -265,6 +282,10 @@ impl<W, T> Core<W, T> {
         self.compact();
         harvest
     }
+}
+
+fn alone<W, H: Handed<W>>(w: W) -> H {
+    H::handed(w, Whereabouts::NOWHERE)
 }
 
 /// As for most events, for those that are not ready for both.

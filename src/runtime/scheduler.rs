@@ -13,6 +13,7 @@
 //! ```
 
 mod backlog;
+mod batch;
 mod ending;
 mod root;
 
@@ -20,7 +21,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,12 +40,9 @@ use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Timers;
 use backlog::Backlog;
+use batch::{Batch, Runnable};
 use ending::drop_quietly;
 use root::Root;
-
-/// Machines run between two looks at the selector, so that a long queue does not keep new
-/// readiness, and with it everybody's deadlines, waiting.
-const BATCH: usize = 1024;
 
 /// Timers fired in one turn at most.
 const TIMER_BUDGET: usize = 4096;
@@ -58,7 +55,7 @@ pub(crate) struct Scheduler {
     machines: Machines,
     pub(crate) joins: RefCell<Joins>,
     /// Runnable from the next turn on.
-    woken: RefCell<Vec<Parked>>,
+    woken: RefCell<Vec<Runnable>>,
     /// Runnable in this turn, and how many of them have been run.
     batch: RefCell<Batch>,
     /// How far those have run whom the netpoller handed out.
@@ -71,12 +68,6 @@ pub(crate) struct Scheduler {
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
-}
-
-#[derive(Default)]
-struct Batch {
-    ids: Vec<Parked>,
-    done: usize,
 }
 
 /// What the runtime has done, ever.
@@ -127,7 +118,7 @@ impl Scheduler {
         if id == MachineId::ROOT {
             self.wake_root();
         } else if self.machines.wake(id) {
-            self.woken.borrow_mut().push(Parked::machine(id));
+            self.woken.borrow_mut().push(Runnable::machine(id));
         }
     }
 
@@ -141,7 +132,7 @@ impl Scheduler {
             Box::pin(WithWaker::new(waker, future))
         };
         let id = self.machines.insert(make);
-        self.woken.borrow_mut().push(Parked::machine(id));
+        self.woken.borrow_mut().push(Runnable::machine(id));
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
         id
@@ -151,7 +142,7 @@ impl Scheduler {
     pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
         let id = self.machines.insert(|_| -> Body { Pin::from(machine) });
         self.detach(id);
-        self.woken.borrow_mut().push(Parked::machine(id));
+        self.woken.borrow_mut().push(Runnable::machine(id));
         add(&self.counters.spawned, 1);
         id
     }
@@ -164,8 +155,7 @@ impl Scheduler {
     }
 
     fn has_runnable(&self) -> bool {
-        let batch = self.batch.borrow();
-        batch.done < batch.ids.len()
+        !self.batch.borrow().left().is_empty()
             || !self.woken.borrow().is_empty()
             || self.root.get() == Root::Woken
             || self.remote.has_mail()
@@ -181,9 +171,9 @@ impl Scheduler {
         let mut batch = self.batch.take();
         let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
         let behind = self.backlog.get().behind();
-        let before = batch.ids.len();
-        let ids = &mut batch.ids;
-        let polled = self.reactor.turn_held(wait, may_jump, behind, ids);
+        let before = batch.all.len();
+        let all = &mut batch.all;
+        let polled = self.reactor.turn_held(wait, may_jump, behind, all);
         let mut turn = match polled {
             Ok(turn) => turn,
             Err(error) => {
@@ -193,15 +183,15 @@ impl Scheduler {
         };
         context::set_now(self.reactor.now());
         if log::log_enabled!(log::Level::Trace) {
-            trace_unparked(&batch.ids[batch.done..]);
+            trace_unparked(batch.left());
         }
-        let handed = batch.ids.len() > before;
+        let handed = batch.all.len() > before;
         self.fire_timers(&mut batch, &mut turn);
         self.open_mail();
         // Who yielded, to let others have their turn, comes after them.
-        batch.ids.append(&mut self.woken.borrow_mut());
+        batch.all.append(&mut self.woken.borrow_mut());
         self.run_batch(&mut batch, &mut turn);
-        let left = batch.ids.len() - batch.done;
+        let left = batch.left().len();
         let queued = left + self.woken.borrow().len();
         self.backlog.set(match queued {
             0 => Backlog::default(),
@@ -264,29 +254,13 @@ impl Scheduler {
         turn.more |= timers.advance(now, TIMER_BUDGET, |sleeper| {
             fired += 1;
             match sleeper {
-                Sleeper::Machine(id) => batch.ids.push(Parked::machine(id)),
+                Sleeper::Machine(id) => batch.all.push(Runnable::machine(id)),
                 Sleeper::Foreign(waker) => foreign.push(waker),
             }
         });
         turn.expired += fired;
         drop(timers);
         foreign.into_iter().for_each(wake_quietly);
-    }
-
-    fn run_batch(&self, batch: &mut Batch, turn: &mut Turn) {
-        let end = batch.ids.len().min(batch.done + BATCH);
-        turn.machines = end - batch.done;
-        for &parked in &batch.ids[batch.done..end] {
-            self.run(parked);
-        }
-        batch.done = end;
-        context::end();
-        if batch.done == batch.ids.len() {
-            batch.ids.clear();
-            batch.done = 0;
-        } else if batch.done > batch.ids.len() / 2 {
-            batch.ids.drain(..mem::take(&mut batch.done));
-        }
     }
 
     #[inline]
@@ -351,8 +325,8 @@ impl Scheduler {
 }
 
 #[cold]
-fn trace_unparked(ids: &[Parked]) {
-    for id in ids {
-        log::trace!("unpark {id:?}");
+fn trace_unparked(runnable: &[Runnable]) {
+    for Runnable { parked, .. } in runnable {
+        log::trace!("unpark {parked:?}");
     }
 }

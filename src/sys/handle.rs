@@ -17,25 +17,28 @@ pub(crate) struct Handle {
     fd: Cell<RawFd>,
     lent: Cell<u16>,
     close_asked: Cell<bool>,
+    /// Somebody set a linger, or had the descriptor in hand and may have, or duplicated it.
+    may_linger: Cell<bool>,
 }
 
 const CLOSED: RawFd = -1;
 
 impl Handle {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Handle {
-            fd: Cell::new(fd.into_raw_fd()),
-            lent: Cell::new(0),
-            close_asked: Cell::new(false),
-        }
+        Handle::of(fd.into_raw_fd())
     }
 
     /// A handle that owns nothing, for sources that somebody else owns.
     pub(crate) fn none() -> Self {
+        Handle::of(CLOSED)
+    }
+
+    fn of(raw: RawFd) -> Self {
         Handle {
-            fd: Cell::new(CLOSED),
+            fd: Cell::new(raw),
             lent: Cell::new(0),
             close_asked: Cell::new(false),
+            may_linger: Cell::new(false),
         }
     }
 
@@ -76,6 +79,15 @@ impl Handle {
 
     pub(crate) fn is_lent(&self) -> bool {
         self.lent.get() > 0
+    }
+
+    pub(crate) fn may_linger(&self) -> bool {
+        self.may_linger.get()
+    }
+
+    /// From here on a close asks the system whether it would block.
+    pub(crate) fn note_linger(&self) {
+        self.may_linger.set(true);
     }
 
     /// Takes the descriptor out: the one who gets it closes it. `None` the second time, and

@@ -13,6 +13,7 @@ mod handle;
 mod lookup;
 mod piece;
 mod places;
+mod prefetch;
 mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
@@ -32,6 +33,7 @@ pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
 pub(crate) use piece::Piece;
 pub(crate) use places::append;
+pub(crate) use prefetch::Whereabouts;
 pub(crate) use share_port::{share_port, spreads_connections};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;

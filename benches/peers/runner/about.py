@@ -21,8 +21,8 @@ ABOUT = {
         "sooner: look at both."
     ),
     "proxy": (
-        "The load, the proxy, and a C epoll echo behind it, which shares the load's CPU: both directions carry every byte. Ours and "
-        "Go's splice, tokio's copies through a buffer."
+        "The load, the proxy, and a C epoll echo behind it, which shares the load's CPU: both directions carry every byte. Go's "
+        "splices, tokio's copies through a buffer, ours splices a flood and copies messages."
     ),
     "timers": (
         "Deadlines in no order, one to two minutes away; each step does them all in the order of insertion. Bytes include the "

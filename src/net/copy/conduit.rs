@@ -9,6 +9,8 @@
 //! | Pipe | bytes are in the kernel, on their way between two sockets | a splice | Empty; Buffer, if the sink can't be spliced to |
 //! | Buffer | bytes are in memory, from `start` to `end` | a plain read | Empty |
 //!
+//! Which of the two it becomes, says its [`Way`].
+//!
 //! It is filled only while empty, and drained to the last byte before it is filled again. So when
 //! a splice says EAGAIN it is never in doubt who is meant: filling, the pipe is empty, and it is
 //! the source that has nothing; draining, it is not, and it is the sink that takes nothing.
@@ -20,6 +22,35 @@ use std::os::fd::AsFd;
 use super::pipe::Pipe;
 use crate::net::fd::Fd;
 use crate::runtime::context;
+
+/// How bytes get from one socket to another.
+///
+/// | way | meaning | on to |
+/// |---|---|---|
+/// | Memory | a read and a write: the cheapest for a message | Pipe, when a read brings [`MUCH`] |
+/// | Pipe | spliced: the cheapest for a flood | Memory, when a splice brings less than [`LITTLE`] |
+/// | MemoryOnly | one of the ends can't be spliced | nothing |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Memory,
+    Pipe,
+    MemoryOnly,
+}
+
+/// Two splices save copying this twice, and cost more than a read and a write do: also, a short read
+/// proves that there is no more, which a splice never does.
+const MUCH: usize = 16 * 1024;
+const LITTLE: usize = 4 * 1024;
+
+impl Way {
+    fn after(self, moved: usize) -> Way {
+        match self {
+            Way::Memory if moved >= MUCH => Way::Pipe,
+            Way::Pipe if moved < LITTLE => Way::Memory,
+            way => way,
+        }
+    }
+}
 
 /// A buffer's length: half of what a machine may move before it yields.
 const LENGTH: usize = 64 * 1024;
@@ -47,13 +78,16 @@ impl Conduit {
 
     // ---- filling ----
 
-    /// One read of a socket: by splice if `may_splice`, which is taken back once it can't be.
-    pub(super) fn read_from(fd: &Fd, may_splice: &mut bool) -> io::Result<Conduit> {
-        if *may_splice && let Some(mut pipe) = Pipe::take() {
+    /// One read of a socket, on the way that the ones before it have led to.
+    pub(super) fn read_from(fd: &Fd, way: &mut Way) -> io::Result<Conduit> {
+        if *way == Way::Pipe
+            && let Some(mut pipe) = Pipe::take()
+        {
             let result = pipe.fill(fd.socket().as_fd());
             match result {
                 Ok(1..) => {
                     context::charge(pipe.holds);
+                    *way = way.after(pipe.holds);
                     return Ok(Conduit::Pipe(pipe));
                 }
                 // End of file; or so it says at an urgent byte, whatever comes behind that. A
@@ -66,12 +100,16 @@ impl Conduit {
                         return Err(error);
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *may_splice = false,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *way = Way::MemoryOnly,
                 Err(error) => return Err(error),
             }
             pipe.give_back();
         }
-        Conduit::fill(|bytes| fd.read_some(bytes))
+        Conduit::fill(|bytes| {
+            let got = fd.read_some(bytes)?;
+            *way = way.after(got);
+            Ok(got)
+        })
     }
 
     /// Fills a buffer with what `read` has; of nothing (end of file) an empty conduit comes.
@@ -93,8 +131,8 @@ impl Conduit {
 
     // ---- draining ----
 
-    /// One write to a socket. How much it took; and `may_splice` is taken back once it can't be.
-    pub(super) fn write_to(&mut self, fd: &Fd, may_splice: &mut bool) -> io::Result<usize> {
+    /// One write to a socket. How much it took.
+    pub(super) fn write_to(&mut self, fd: &Fd, way: &mut Way) -> io::Result<usize> {
         if let Conduit::Pipe(pipe) = self {
             match pipe.drain(fd.socket().as_fd()) {
                 Ok(gone) => {
@@ -103,7 +141,7 @@ impl Conduit {
                     return moving(gone);
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    *may_splice = false;
+                    *way = Way::MemoryOnly;
                     self.spill()?;
                 }
                 Err(error) => return Err(error),
@@ -124,6 +162,18 @@ impl Conduit {
         *start += gone;
         self.settle();
         moving(gone)
+    }
+
+    /// It may be long before the sink takes more: a buffer is then no larger than what waits in it.
+    pub(super) fn keep_only_rest(&mut self) {
+        if let Conduit::Buffer { bytes, start, end } = self
+            && bytes.len() == LENGTH
+            && *end - *start <= LENGTH / 2
+        {
+            let rest = bytes[*start..*end].into();
+            SPARE.set(Some(std::mem::replace(bytes, rest)));
+            (*start, *end) = (0, bytes.len());
+        }
     }
 
     /// Out of the pipe, into a buffer.
@@ -175,6 +225,41 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_flood_is_spliced_and_messages_are_not() {
+        let mut way = Way::Memory;
+        for (moved, then) in [
+            (64, Way::Memory),
+            (MUCH - 1, Way::Memory),
+            (MUCH, Way::Pipe),
+            (LITTLE, Way::Pipe),
+            (LITTLE - 1, Way::Memory),
+            (1 << 20, Way::Pipe),
+        ] {
+            way = way.after(moved);
+            assert_eq!(way, then, "{moved} bytes");
+        }
+        assert_eq!(Way::MemoryOnly.after(1 << 20), Way::MemoryOnly);
+    }
+
+    #[test]
+    fn what_waits_in_a_buffer_takes_no_more_than_it_is() {
+        let read = |bytes: &mut [u8]| {
+            bytes[..10].copy_from_slice(b"0123456789");
+            Ok(10)
+        };
+        let mut conduit = Conduit::fill(read).unwrap();
+        assert_eq!(conduit.drain(|_| Ok(3)).unwrap(), 3);
+        conduit.keep_only_rest();
+        assert!(matches!(&conduit, Conduit::Buffer { bytes, .. } if bytes.len() == 7));
+        let rest = |bytes: &[u8]| {
+            assert_eq!(bytes, b"3456789");
+            Ok(bytes.len())
+        };
+        assert_eq!(conduit.drain(rest).unwrap(), 7);
+        assert!(conduit.is_empty());
+    }
 
     #[test]
     fn what_is_in_a_pipe_can_be_spilled_into_memory() {

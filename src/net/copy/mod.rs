@@ -30,8 +30,9 @@ use transfer::{AtEnd, Transfer};
 /// `io.Copy`.
 ///
 /// An end is `&TcpStream` or `&UnixStream`, or `&mut` anything that futures-io can read or write:
-/// a file, a pipe, memory. Between two streams of ours the bytes stay in the kernel, on Linux (by
-/// splice(2)). The sink is not closed, and may be the source: that is an echo server.
+/// a file, a pipe, memory. Between two streams of ours a flood stays in the kernel, on Linux (by
+/// splice(2)); messages, for which that would cost more, are read and written. The sink is not
+/// closed, and may be the source: that is an echo server.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::conduit::Conduit;
+use super::conduit::{Conduit, Way};
 use super::ends::{CopyReader, CopyWriter, ReadEnd, WriteEnd};
 use super::pipe::Membership;
 use crate::net::fd::{Failure, Fd};
@@ -55,7 +55,7 @@ pub(super) struct Transfer {
     written: u64,
     /// A sink of somebody else's may have them in a buffer of its own.
     unflushed: bool,
-    may_splice: bool,
+    way: Way,
     /// While it may need pipes.
     pipes: Option<Membership>,
 }
@@ -70,7 +70,7 @@ impl Transfer {
             writing: Hold::Free,
             written: 0,
             unflushed: false,
-            may_splice: true,
+            way: Way::Memory,
             pipes: None,
         }
     }
@@ -102,7 +102,11 @@ impl Transfer {
                     }
                 },
                 State::Draining => {
-                    ready!(self.poll_drain(&mut writer, cx))?;
+                    let drained = self.poll_drain(&mut writer, cx);
+                    if drained.is_pending() {
+                        self.conduit.keep_only_rest();
+                    }
+                    ready!(drained)?;
                     State::Filling
                 }
                 State::Ending => {
@@ -124,13 +128,14 @@ impl Transfer {
     ) -> Poll<io::Result<()>> {
         let filled = match &mut reader.0 {
             ReadEnd::Stream(fd) => {
-                let mut may_splice = self.may_splice && matches!(writer.0, WriteEnd::Stream(_));
-                if may_splice && self.pipes.is_none() {
+                if !matches!(writer.0, WriteEnd::Stream(_)) {
+                    self.way = Way::MemoryOnly;
+                }
+                if self.way == Way::Pipe && self.pipes.is_none() {
                     self.pipes = Some(Membership::new());
                 }
-                let read = |fd: &Fd| Conduit::read_from(fd, &mut may_splice);
+                let read = |fd: &Fd| Conduit::read_from(fd, &mut self.way);
                 let polled = fd.poll(Direction::Read, &mut self.reading, cx, read);
-                self.may_splice = may_splice;
                 ready!(polled).map_err(|failure| self.error(fd, "read", failure))?
             }
             ReadEnd::Io(reader) => {
@@ -163,8 +168,8 @@ impl Transfer {
             let gone = match &mut writer.0 {
                 WriteEnd::Stream(fd) => {
                     let conduit = &mut self.conduit;
-                    let may_splice = &mut self.may_splice;
-                    let write = |fd: &Fd| conduit.write_to(fd, may_splice);
+                    let way = &mut self.way;
+                    let write = |fd: &Fd| conduit.write_to(fd, way);
                     let step = fd.poll_step(Direction::Write, &mut self.writing, cx, write);
                     match ready!(step) {
                         Ok(gone) => gone,

@@ -38,7 +38,7 @@ impl Fd {
         // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
         drop(resource.attach(None));
         // Somebody who had the descriptor in hand may have duplicated it, or set a linger.
-        let lent = resource.may_linger();
+        let lent = resource.handle.may_linger();
         let raw = resource.handle.raw();
         self.leave(&mut SourceFd(&raw), !lent);
         match resource.handle.take() {
@@ -70,7 +70,7 @@ impl Fd {
         if self.is_closed() {
             return Err(Failure::Refused(Refusal::Closed));
         }
-        self.resource().note_linger();
+        self.resource().handle.note_linger();
         let lent = self.resource().handle.with(f, close_fd);
         lent.ok_or(Failure::Refused(Refusal::Closed))
     }

@@ -71,9 +71,9 @@ impl Fd {
     pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        if self.resource().may_linger() {
+        if self.resource().handle.may_linger() {
             // An accepted socket inherits it.
-            resource.note_linger();
+            resource.handle.note_linger();
         }
         let link = self
             .link

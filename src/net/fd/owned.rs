@@ -18,6 +18,16 @@ impl Fd {
         self.link.give_to_one_owner();
     }
 
+    /// What its owner noted of the socket.
+    #[inline]
+    pub(crate) fn note(&self) -> u8 {
+        self.resource().note.get()
+    }
+
+    pub(crate) fn set_note(&self, note: u8) {
+        self.resource().note.set(note);
+    }
+
     /// Whether the socket is open, and the direction not expired.
     pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
         self.link.check(direction).err()
