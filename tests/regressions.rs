@@ -6,7 +6,7 @@ mod common {
     pub mod watchdog;
 }
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -265,11 +265,12 @@ fn a_loop_of_a_sleep_that_is_reset_to_what_has_passed_yields() {
         (&mut sleep).await;
         // From here on a millisecond after the loop's time has passed.
         std::thread::sleep(2 * millisecond);
-        let sleep = RefCell::new(sleep);
+        let sleep = Cell::new(Some(sleep));
         yields_in_its_turn(async || {
-            let mut sleep = sleep.borrow_mut();
-            sleep.reset(time::now() + millisecond);
-            (&mut *sleep).await;
+            let mut it = sleep.take().expect("it was put back");
+            it.reset(time::now() + millisecond);
+            (&mut it).await;
+            sleep.set(Some(it));
         })
         .await;
     });
