@@ -276,15 +276,17 @@ fn a_loop_of_a_sleep_that_is_reset_to_what_has_passed_yields() {
     });
 }
 
+async fn always_ready() {
+    loop {
+        time::sleep(Duration::ZERO).await;
+    }
+}
+
 /// Polls a future once a turn, beside and after one that uses up the machine's budget.
 async fn ends_beside_a_firehose<T>(end: impl Future<Output = T>) -> T {
     let mut end = pin!(end);
     for _ in 0..100 {
-        let mut hose = pin!(async {
-            loop {
-                time::sleep(Duration::ZERO).await;
-            }
-        });
+        let mut hose = pin!(always_ready());
         let ended = poll_fn(|cx| {
             assert!(hose.as_mut().poll(cx).is_pending());
             Poll::Ready(end.as_mut().poll(cx))
@@ -306,24 +308,62 @@ fn what_is_over_comes_about_beside_somebody_who_is_always_ready() {
         ends_beside_a_firehose(time::sleep(Duration::ZERO)).await;
         ends_beside_a_firehose(token.canceled()).await;
         ends_beside_a_firehose(late.canceled()).await;
+        let (server, client) = pair().await;
+        client.close().unwrap();
+        server.hung_up().await.unwrap();
+        ends_beside_a_firehose(server.hung_up()).await.unwrap();
+        server.set_deadline(Some(time::now())).unwrap();
+        let late = ends_beside_a_firehose(server.read(&mut [0])).await;
+        assert!(late.unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn what_is_ready_is_done_beside_somebody_who_is_always_ready() {
+    run(async {
+        let (server, client) = pair().await;
+        for round in 0..10 {
+            ends_beside_a_firehose(client.write_all(b"ping"))
+                .await
+                .unwrap();
+            let mut ping = [0; 4];
+            let read = ends_beside_a_firehose(server.read_exact(&mut ping));
+            read.await.unwrap();
+            ends_beside_a_firehose(server.write(b"pong")).await.unwrap();
+            let heard = match round % 2 {
+                0 => ends_beside_a_firehose(client.read_with(<[u8]>::len)).await,
+                _ => ends_beside_a_firehose(client.read(&mut [0; 8])).await,
+            };
+            assert_eq!(heard.unwrap(), 4);
+        }
+        // Given up after it has yielded, it leaves the direction to the next.
+        let mut given_up = Box::pin(server.write(b"x"));
+        {
+            let mut hose = pin!(always_ready());
+            poll_fn(|cx| {
+                assert!(hose.as_mut().poll(cx).is_pending());
+                Poll::Ready(assert!(given_up.as_mut().poll(cx).is_pending()))
+            })
+            .await;
+        }
+        drop(given_up);
+        server.write_all(b"y").await.unwrap();
+        assert_eq!(client.read_with(<[u8]>::to_vec).await.unwrap(), b"y");
     });
 }
 
 #[test]
 fn a_limit_ends_somebody_who_is_always_ready() {
     run(async {
-        let firehose = async || loop {
-            time::sleep(Duration::ZERO).await;
-        };
-        let limited = time::timeout(Duration::ZERO, firehose());
+        let limited = time::timeout(Duration::ZERO, always_ready());
         assert!(limited.await.is_err());
         let token = CancelToken::new();
         let limited = token.with_timeout(Duration::from_micros(1));
-        let ended: Result<(), _> = limited.run(firehose()).await;
+        let ended = limited.run(always_ready()).await;
         assert_eq!(ended, Err(CancelError::DeadlineExceeded));
         let canceled = token.clone();
         drop(spawn(async move { canceled.cancel() }));
-        let ended: Result<(), _> = token.run(firehose()).await;
+        let ended = token.run(always_ready()).await;
         assert_eq!(ended, Err(CancelError::Canceled));
     });
 }

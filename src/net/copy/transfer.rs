@@ -200,7 +200,7 @@ impl Transfer {
             };
             self.written += gone as u64;
         }
-        if let (WriteEnd::Stream(fd), Hold::Held) = (&writer.0, self.writing) {
+        if let (WriteEnd::Stream(fd), true) = (&writer.0, self.writing.is_held()) {
             fd.resource().release(Direction::Write, &mut self.writing);
         }
         Poll::Ready(Ok(()))

@@ -77,6 +77,7 @@ impl Fd {
 
     // ---- the peer's going ----
 
+    /// Who may loop on it is to yield in its turn.
     pub(crate) fn poll_hung_up(
         &self,
         ticket: &mut Option<u32>,
@@ -84,12 +85,14 @@ impl Fd {
     ) -> Poll<Result<(), Failure>> {
         let parked = Parked::foreign(self.link.token(), Place::HangUp);
         match self.link.park_hang_up(parked).0 {
-            Park::Ready(_) => self.poll_nothing(cx).map(Ok),
+            Park::Ready(_) => Poll::Ready(Ok(())),
             Park::Parked => {
                 self.link.carried().await_hang_up(ticket, cx.waker());
                 Poll::Pending
             }
-            Park::TimedOut(_) | Park::Closed(_) => self.poll_refused(Refusal::Closed, cx),
+            Park::TimedOut(_) | Park::Closed(_) => {
+                Poll::Ready(Err(Failure::Refused(Refusal::Closed)))
+            }
         }
     }
 

@@ -22,7 +22,7 @@ mod poller;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use mio::event::Source;
@@ -117,16 +117,14 @@ impl Fd {
         loop {
             if !self.link.may_try(direction) {
                 if let Err(refusal) = self.link.check(direction) {
-                    return self.poll_refused(refusal, cx);
+                    ready!(self.poll_turn(hold, cx));
+                    return Poll::Ready(Err(Failure::Refused(refusal)));
                 }
                 self.park(direction, cx.waker());
                 return Poll::Pending;
             }
             if !context::may_go_on() {
-                // The very waker, not our machine's id: within a join of many futures only that
-                // one knows which of them to poll again.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                ready!(self.poll_turn(hold, cx));
             }
             if log::log_enabled!(log::Level::Trace) {
                 log::trace!("try {:?} {direction:?}", self.link.token());
@@ -140,6 +138,19 @@ impl Fd {
                 }
             }
         }
+    }
+
+    /// On the machine's budget, but an operation yields once, and then has its turn.
+    #[cold]
+    #[inline(never)]
+    fn poll_turn(&self, hold: &mut Hold, cx: &Context<'_>) -> Poll<()> {
+        let mut yielded = *hold == Hold::Yielded;
+        let polled = context::poll_budget_once(&mut yielded, cx.waker());
+        *hold = match yielded {
+            true => Hold::Yielded,
+            false => Hold::Held,
+        };
+        polled
     }
 
     /// Whether an operation that has parked at once may try at once.
@@ -247,7 +258,7 @@ impl Fd {
         match hold {
             Hold::Free => {}
             Hold::Queued(_) => resource.forget(direction, hold),
-            Hold::Held | Hold::Parked => {
+            Hold::Held | Hold::Parked | Hold::Yielded => {
                 self.link.unpark(direction);
                 drop(resource.take_wakers(Place::from(direction)));
                 resource.release(direction, hold);

@@ -6,12 +6,13 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::Stream;
 use crate::net::error::Cause;
 use crate::net::fd::{Failure, Fd};
+use crate::runtime::context;
 
 impl<K> Stream<K> {
     /// Closes the connection, for every handle, before it returns. What is parked on it fails with
@@ -76,6 +77,7 @@ impl<K> Stream<K> {
         HungUp {
             fd: &self.fd,
             ticket: None,
+            yielded: false,
         }
     }
 }
@@ -84,6 +86,8 @@ impl<K> Stream<K> {
 struct HungUp<'a> {
     fd: &'a Fd,
     ticket: Option<u32>,
+    /// It is ready, and let others have their turn first.
+    yielded: bool,
 }
 
 impl Future for HungUp<'_> {
@@ -91,8 +95,9 @@ impl Future for HungUp<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let polled = this.fd.poll_hung_up(&mut this.ticket, cx);
-        polled.map_err(|failure| this.fd.error("read", failure, 0))
+        let polled = ready!(this.fd.poll_hung_up(&mut this.ticket, cx));
+        ready!(context::poll_budget_once(&mut this.yielded, cx.waker()));
+        Poll::Ready(polled.map_err(|failure| this.fd.error("read", failure, 0)))
     }
 }
 

@@ -42,6 +42,17 @@ pub(crate) enum Hold {
     Held,
     /// Held, and parked by the short way, of which the trace tells nothing.
     Parked,
+    /// Held, and let others have their turn: the next time it goes on, budget or none. Polled after
+    /// somebody who uses the budget up in every run, it would else never have a turn itself.
+    Yielded,
+}
+
+impl Hold {
+    /// Whether the direction is held.
+    #[inline]
+    pub(crate) fn is_held(self) -> bool {
+        matches!(self, Hold::Held | Hold::Parked | Hold::Yielded)
+    }
 }
 
 impl Resource {
@@ -78,6 +89,9 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
+        if *hold == Hold::Yielded {
+            return true;
+        }
         if self.locks.get() & OPEN != 0 {
             *hold = Hold::Held;
             return true;
@@ -128,10 +142,7 @@ impl Resource {
     /// Gives the direction back, to whoever queued first.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, hold: &mut Hold) {
-        debug_assert!(
-            matches!(hold, Hold::Held | Hold::Parked),
-            "not held: {hold:?}"
-        );
+        debug_assert!(hold.is_held(), "not held: {hold:?}");
         *hold = Hold::Free;
         if self.locks.get() & (queued_bit(direction) | poller_bit(direction)) == 0 {
             self.locks.set(self.locks.get() & !held_bit(direction));
