@@ -33,7 +33,8 @@ impl Fd {
         if let Some(known) = resource.endpoint(end) {
             return Some(known);
         }
-        if self.is_closed() {
+        // Somebody else's source is no socket of ours to ask.
+        if self.is_closed() || resource.handle.raw() < 0 {
             return None;
         }
         let socket = self.socket();
