@@ -279,6 +279,60 @@ fn abstract_names_work_and_leave_no_file() {
     });
 }
 
+/// Go's TestUnixgramLinuxAbstractLongName and TestUnixAbstractLongNameNulStart.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_abstract_name_may_be_as_long_as_fits_and_have_zero_bytes() {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    run(async {
+        for first in [b'@', 0] {
+            let mut name = [0; 108];
+            let start = [&[first], format!("np-long-{}", std::process::id()).as_bytes()].concat();
+            name[..start.len()].copy_from_slice(&start);
+            let path = OsStr::from_bytes(&name);
+
+            let socket = UnixDatagram::bind(path).await.unwrap();
+            let address = std_unix::SocketAddr::from_abstract_name(&name[1..]).unwrap();
+            let own = socket.local_addr().unwrap();
+            assert_eq!(own.as_abstract_name(), address.as_abstract_name());
+            let sender = std_unix::UnixDatagram::unbound().unwrap();
+            sender.send_to_addr(b"\x01\x02", &address).unwrap();
+            let mut buffer = [0; 64];
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..length], b"\x01\x02");
+            assert!(from.is_unnamed());
+
+            let listener = UnixListener::bind(path).await.unwrap();
+            let (client, _server) = dialled(&listener, path).await;
+            let peer = client.peer_addr().unwrap();
+            assert_eq!(peer.as_abstract_name(), address.as_abstract_name());
+        }
+    });
+}
+
+/// Go's TestUnixgramAutobind and TestUnixAutobindClose.
+#[test]
+#[cfg(target_os = "linux")]
+fn without_a_name_the_system_gives_one() {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    run(async {
+        let socket = UnixDatagram::bind("").await.unwrap();
+        let own = socket.local_addr().unwrap();
+        let name = own.as_abstract_name().expect("a name of the system's");
+        assert!(!name.is_empty());
+        let other = UnixDatagram::unbound().unwrap();
+        let path = [b"@", name].concat();
+        other.connect(OsStr::from_bytes(&path)).unwrap();
+        let peer = other.peer_addr().unwrap();
+        assert_eq!(peer.as_abstract_name(), Some(name));
+        UnixListener::bind("").await.unwrap().close().unwrap();
+    });
+}
+
 #[test]
 fn a_pair_is_connected_and_has_deadlines_and_no_names() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();

@@ -222,21 +222,22 @@ impl Drop for Unlink {
 
 // ---- names ----
 
+/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
 fn is_abstract(path: &Path) -> bool {
     let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
-    abstract_names && path.as_os_str().as_bytes().first() == Some(&b'@')
+    abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])
 }
 
 /// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
 pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let name = path.as_os_str().as_bytes();
-    if name.contains(&0) {
-        return Err(invalid("a zero byte in the path of a Unix socket"));
-    }
-    let made = match name {
-        [b'@', rest @ ..] if is_abstract(path) => {
+    let made = match path.as_os_str().as_bytes() {
+        // Any byte may be in such a name.
+        [_, rest @ ..] if is_abstract(path) => {
             SockAddr::unix(OsStr::from_bytes(&[b"\0", rest].concat()))
+        }
+        name if name.contains(&0) => {
+            return Err(invalid("a zero byte in the path of a Unix socket"));
         }
         _ => SockAddr::unix(path),
     };
@@ -246,7 +247,7 @@ pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
 /// As std has it.
 pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let [b'@', name @ ..] = path.as_os_str().as_bytes() {
+    if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
         #[cfg(target_os = "android")]
         use std::os::android::net::SocketAddrExt;
         #[cfg(target_os = "linux")]
