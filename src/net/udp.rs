@@ -132,7 +132,7 @@ impl Datagram<Udp> {
             Target::Literal(address) => address,
             target => self.resolve_peer(target).await?,
         };
-        self.check_unconnected(&Addr::Socket(address))?;
+        self.check_unconnected(&Addr::Socket(address)).await?;
         let to = system_addr(address, self.is_ipv6());
         self.send_to_system(message, &to, Addr::Socket(address))
             .await

@@ -67,6 +67,8 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        // It never waits, nor does any bind.
+        context::take_turn().await;
         let path = path.as_ref();
         let fail = |cause| op_error("dial", Network::Unix, path, cause);
         let to = system_addr(path).map_err(fail)?;
@@ -129,6 +131,7 @@ impl Listener<Unix> {
     ///
     /// Outside a runtime.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        context::take_turn().await;
         let path = path.as_ref();
         let open = || {
             let call = |name| move |error| Cause::system(name, error);

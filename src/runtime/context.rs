@@ -7,6 +7,7 @@
 //! reference count or a check for destruction; `CURRENT` is the runtime itself, for the rest.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::ptr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -227,6 +228,11 @@ pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
     }
     charge(0);
     Poll::Ready(())
+}
+
+/// As [`poll_budget`], to be awaited.
+pub(crate) async fn take_turn() {
+    poll_fn(|cx| poll_budget(cx.waker())).await;
 }
 
 /// Futures polled by somebody else's executor are not ours to be fair to.
