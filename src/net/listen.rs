@@ -330,12 +330,13 @@ impl<K> fmt::Debug for Listener<K> {
     }
 }
 
-/// One connection; those that the peer gave up meanwhile are passed over.
+/// One connection; those that the peer gave up meanwhile are passed over, each at the price of an
+/// operation: however many they are, others have their turn.
 pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
-    loop {
-        match sys::accept(socket) {
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
-            result => return result,
+    match sys::accept(socket) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
+            Err(io::ErrorKind::Interrupted.into())
         }
+        result => result,
     }
 }
