@@ -66,7 +66,7 @@ impl Conduit {
                         return Err(error);
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *may_splice = false,
+                Err(error) if is_refused(&error) => *may_splice = false,
                 Err(error) => return Err(error),
             }
             pipe.give_back();
@@ -102,7 +102,7 @@ impl Conduit {
                     self.settle();
                     return moving(gone);
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Err(error) if is_refused(&error) => {
                     *may_splice = false;
                     self.spill()?;
                 }
@@ -160,6 +160,12 @@ impl Conduit {
             _ => {}
         }
     }
+}
+
+/// Whether it is splice itself that there is not: for these descriptors, or in this sandbox.
+fn is_refused(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(number, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
 }
 
 /// A sink that takes nothing, and does not say that it will, never will.
