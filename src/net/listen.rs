@@ -258,10 +258,9 @@ impl Listener<Tcp> {
             let permit = permit().ok_or(io::ErrorKind::ResourceBusy)?;
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
-            let peer = peer
-                .as_socket()
-                .map(unmapped)
-                .ok_or(io::ErrorKind::InvalidData)?;
+            // One that was aborted has no address on macOS, and is passed over as well.
+            let peer = peer.as_socket().map(unmapped);
+            let peer = peer.ok_or(io::ErrorKind::Interrupted)?;
             take(fd, permit, connection, peer)
         })
     }
