@@ -273,7 +273,7 @@ impl Listener<Tcp> {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self.fd.endpoint(End::Local) {
             Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(self.fd.no_address()),
         }
     }
 }

@@ -177,7 +177,7 @@ impl Datagram<Udp> {
     fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
         match self.fd.endpoint(end) {
             Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(self.fd.no_address()),
         }
     }
 }

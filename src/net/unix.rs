@@ -263,7 +263,7 @@ pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
 pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
     match fd.endpoint(end) {
         Some(Addr::Path(path)) => std_name(&path),
-        _ => Err(io::ErrorKind::NotConnected.into()),
+        _ => Err(fd.no_address()),
     }
 }
 

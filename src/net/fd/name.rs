@@ -47,6 +47,15 @@ impl Fd {
         Some(address)
     }
 
+    /// Why an end has no address.
+    #[cold]
+    pub(crate) fn no_address(&self) -> io::Error {
+        match self.is_closed() {
+            true => self.error("get", Failure::Refused(Refusal::Closed), 0),
+            false => io::ErrorKind::NotConnected.into(),
+        }
+    }
+
     pub(crate) fn learn_endpoints(&self) {
         self.endpoint(End::Local);
         self.endpoint(End::Peer);
