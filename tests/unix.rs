@@ -1,6 +1,8 @@
 //! Unix sockets: streams, listeners and datagrams, as Go's `UnixConn` and `UnixListener` are.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::os::unix::net as std_unix;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -353,6 +355,54 @@ fn a_pair_is_connected_and_has_deadlines_and_no_names() {
         assert_eq!(one.read(&mut buffer).await.unwrap(), 0);
         let error = one.write(b"x").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+/// Binds a socket to a path that fills the system's address, without the zero at its end: allowed,
+/// and nothing that std or socket2 would do.
+#[cfg(target_os = "linux")]
+fn bind_to_the_last_byte(socket: &socket2::Socket) -> Place {
+    let mut path = std::env::temp_dir().join(format!("np-last-{}-", std::process::id()));
+    let room = 108 - path.as_os_str().len();
+    path.as_mut_os_string().push("x".repeat(room));
+    let _ = std::fs::remove_file(&path);
+    let bytes = path.as_os_str().as_encoded_bytes();
+    // SAFETY: plain integers, for which zero is a value; and its very size is given.
+    let bound = unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (place, &byte) in address.sun_path.iter_mut().zip(bytes) {
+            *place = byte as libc::c_char;
+        }
+        let size = size_of_val(&address) as libc::socklen_t;
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size)
+    };
+    assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+    Place(path)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).await.unwrap();
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let name = bind_to_the_last_byte(&client);
+        client.connect(&SockAddr::unix(&place).unwrap()).unwrap();
+        let (server, from) = listener.accept().await.unwrap();
+        assert!(from.is_unnamed() && server.peer_addr().unwrap().is_unnamed());
+        drop(name);
+
+        let place = Place::new();
+        let receiver = UnixDatagram::bind(&place).await.unwrap();
+        let sender = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        let _name = bind_to_the_last_byte(&sender);
+        let to = SockAddr::unix(&place).unwrap();
+        sender.send_to(b"hello", &to).unwrap();
+        let (length, from) = receiver.recv_from(&mut [0; 8]).await.unwrap();
+        assert!(length == 5 && from.is_unnamed());
     });
 }
 

@@ -247,7 +247,8 @@ pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     made.map_err(|_too_long| invalid("path too long for a Unix socket"))
 }
 
-/// As std has it.
+/// As std has it. A peer may have filled its address to the last byte; std makes none of such a
+/// name, and it counts as none: nobody's choice of a name is to fail an accept.
 pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
@@ -257,7 +258,7 @@ pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
         use std::os::linux::net::SocketAddrExt;
         return SocketAddr::from_abstract_name(name);
     }
-    SocketAddr::from_pathname(path)
+    SocketAddr::from_pathname(path).or_else(|_too_long| SocketAddr::from_pathname(""))
 }
 
 pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
