@@ -234,6 +234,22 @@ fn one_connection_s_network_error_does_not_end_it() {
     });
 }
 
+/// The words of Go's most often seen line of all that are about this.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
+    run_virtually(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let shut =
+            listener.with_fd(|fd| socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Read));
+        shut.unwrap().unwrap();
+        let error = listener.accept().await.unwrap_err();
+        let said = format!("accept tcp {at}: accept4: invalid argument");
+        assert_eq!(error.to_string(), said);
+    });
+}
+
 #[test]
 fn a_shortage_long_after_another_is_an_episode_of_its_own() {
     run_virtually(async {

@@ -291,7 +291,11 @@ fn an_abstract_name_may_be_as_long_as_fits_and_have_zero_bytes() {
     run(async {
         for first in [b'@', 0] {
             let mut name = [0; 108];
-            let start = [&[first], format!("np-long-{}", std::process::id()).as_bytes()].concat();
+            let start = [
+                &[first],
+                format!("np-long-{}", std::process::id()).as_bytes(),
+            ]
+            .concat();
             name[..start.len()].copy_from_slice(&start);
             let path = OsStr::from_bytes(&name);
 

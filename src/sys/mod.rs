@@ -26,7 +26,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use socket2::{SockAddr, SockRef};
 
-pub(crate) use accept::{accept, socket};
+pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use handle::Handle;

@@ -9,6 +9,7 @@ use crate::endpoints::{Addr, End};
 use crate::net::addr;
 use crate::net::error::{Cause, OpError};
 use crate::reactor::Refusal;
+use crate::sys;
 
 /// Why an operation failed, before its names are added: that is done once, out of the hot path.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl Fd {
         let call = match op {
             "set" => "setsockopt",
             "get" => "getsockopt",
+            "accept" => sys::ACCEPTS_BY,
             op => op,
         };
         OpError {
