@@ -45,6 +45,21 @@ fn fill(stream: &TcpStream) -> usize {
     }
 }
 
+/// Writes until nothing more goes: the peer has no room left either, so that a close which lingers
+/// has to.
+async fn cram(stream: &TcpStream) -> usize {
+    let all = vec![7; 16 << 20];
+    let mut sent = 0;
+    loop {
+        let a_moment = Duration::from_millis(100);
+        let more = stream.write(&all[sent..]);
+        match time::timeout(a_moment, more).await {
+            Ok(gone) => sent += gone.unwrap(),
+            Err(_nothing_goes) => return sent,
+        }
+    }
+}
+
 /// What each operation says, with its name.
 async fn every_operation(stream: &TcpStream) -> Vec<(&'static str, io::Error)> {
     let byte = &mut [0];
@@ -263,7 +278,7 @@ fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
         let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(client.linger().unwrap(), Some(Duration::from_secs(60)));
-        let sent = fill(&client);
+        let sent = cram(&client).await;
         let before = Instant::now();
         client.close().unwrap();
         assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
@@ -303,11 +318,26 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
                     TcpStream::from_std(std).unwrap()
                 }
             };
-            fill(&client);
+            cram(&client).await;
             let before = Instant::now();
             drop(client);
             assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
         }
+    });
+}
+
+#[test]
+fn c3_a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
+    let runtime = Runtime::new().unwrap();
+    let (client, _server) = runtime.block_on(narrow_pair());
+    client.set_linger(Some(Duration::from_secs(10))).unwrap();
+    runtime.block_on(cram(&client));
+    drop(runtime);
+    // Whoever drops it may have a loop of their own.
+    run(async {
+        let before = Instant::now();
+        drop(client);
+        assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
     });
 }
 

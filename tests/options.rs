@@ -132,6 +132,32 @@ fn c6_buffers_are_set_and_bounded_by_the_system() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
+    run(async {
+        let (client, _server) = pair().await;
+        for seconds in [Duration::from_secs(1 << 32), Duration::MAX] {
+            // Cut down to its lower half it would be zero: a RST.
+            client.set_linger(Some(seconds)).unwrap();
+            let most = Duration::from_secs(i32::MAX as u64);
+            assert_eq!(client.linger().unwrap(), Some(most));
+        }
+        client.set_linger(None).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for bytes in [1 << 32, usize::MAX] {
+            client.set_read_buffer(bytes).unwrap();
+            assert!(client.read_buffer().unwrap() >= 1 << 17);
+            client.set_write_buffer(bytes).unwrap();
+            assert!(client.write_buffer().unwrap() >= 1 << 17);
+            udp.set_read_buffer(bytes).unwrap();
+            assert!(udp.read_buffer().unwrap() >= 1 << 17);
+            udp.set_write_buffer(bytes).unwrap();
+            assert!(udp.write_buffer().unwrap() >= 1 << 17);
+        }
+    });
+}
+
+#[test]
 fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
     run(async {
         let (client, _server) = pair().await;

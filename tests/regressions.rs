@@ -21,8 +21,8 @@ use common::wakers::{Counter, Rude};
 use common::watchdog::watchdog;
 use futures_lite::future::poll_once;
 use netpoller::{
-    CancelError, CancelToken, NetError, Runtime, TcpListener, TcpStream, ToAddr, spawn, time,
-    yield_now,
+    CancelError, CancelToken, NetError, Runtime, TcpListener, TcpStream, ToAddr, UdpSocket,
+    UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -241,6 +241,49 @@ fn a_loop_of_dials_that_are_refused_yields() {
     run(yields_in_its_turn(async || {
         TcpStream::connect(address).await.is_err()
     }));
+}
+
+#[test]
+fn a_loop_of_waits_for_a_datagram_socket_that_is_ready_yields() {
+    run(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(socket.local_addr().unwrap()).await.unwrap();
+        socket.send(b"to itself").await.unwrap();
+        yields_in_its_turn(|| socket.readable()).await;
+        yields_in_its_turn(|| socket.writable()).await;
+    });
+}
+
+#[test]
+fn a_loop_of_messages_that_can_not_be_sent_yields() {
+    run(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(own).await.unwrap();
+        yields_in_its_turn(async || socket.send_to(b"x", own).await.unwrap_err()).await;
+        let (socket, _peer) = UnixDatagram::pair().unwrap();
+        yields_in_its_turn(async || socket.send_to(b"x", "/").await.unwrap_err()).await;
+        let socket = UnixDatagram::unbound().unwrap();
+        let path = "x".repeat(200);
+        yields_in_its_turn(async || socket.send_to(b"x", &path).await.unwrap_err()).await;
+    });
+}
+
+#[test]
+fn a_loop_of_dials_and_binds_that_fail_yields() {
+    run(async {
+        yields_in_its_turn(async || UnixStream::connect("/none/here").await.unwrap_err()).await;
+        yields_in_its_turn(async || UnixListener::bind("/none/here").await.unwrap_err()).await;
+        yields_in_its_turn(async || UnixDatagram::bind("/none/here").await.unwrap_err()).await;
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = taken.local_addr().unwrap();
+        yields_in_its_turn(async || TcpStream::connect("no port").await.unwrap_err()).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        yields_in_its_turn(async || socket.connect("no port").await.unwrap_err()).await;
+        let used = socket.local_addr().unwrap();
+        yields_in_its_turn(async || UdpSocket::bind(used).await.unwrap_err()).await;
+        yields_in_its_turn(async || TcpListener::bind(taken).await.is_err()).await;
+    });
 }
 
 #[test]

@@ -86,7 +86,8 @@ fn invariant_13_dropping_a_runtime_drops_its_machines_closes_their_sockets_and_l
 fn invariant_13_io_on_a_stream_that_outlives_its_runtime_is_an_error() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
-    let (stream, _peer) = connection(&runtime);
+    let (stream, peer) = connection(&runtime);
+    let taken = runtime.block_on(async { TcpStream::from_std(peer).unwrap() });
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     drop(runtime);
     futures_lite::future::block_on(async {
@@ -95,6 +96,9 @@ fn invariant_13_io_on_a_stream_that_outlives_its_runtime_is_an_error() {
         assert!(stream.hung_up().await.unwrap_err().is_closed());
         assert!(listener.accept().await.unwrap_err().is_closed());
     });
+    // An address that had been asked for is still known; of this one, nobody had.
+    assert!(stream.local_addr().is_ok());
+    assert!(taken.local_addr().unwrap_err().is_closed());
     let said = stream.try_write(b"!").unwrap_err().to_string();
     assert!(said.ends_with("use of closed network connection"), "{said}");
     assert!(stream.set_deadline(None).unwrap_err().is_closed());

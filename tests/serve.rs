@@ -221,6 +221,8 @@ fn one_connection_s_network_error_does_not_end_it() {
             libc::ENETDOWN,
             libc::EHOSTUNREACH,
             libc::EPERM,
+            // The connection's, and not a deadline of ours.
+            libc::ETIMEDOUT,
         ];
         script.errors.borrow_mut().push(None);
         script.errors.borrow_mut().extend(passing.map(Some));
@@ -228,7 +230,23 @@ fn one_connection_s_network_error_does_not_end_it() {
         let counters = serve.counters();
         let ended = serve.run(async |(), ()| ()).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!((counters.refused(), counters.accepted()), (4, 1));
+        assert_eq!((counters.refused(), counters.accepted()), (5, 1));
+    });
+}
+
+/// The words of Go's most often seen line of all that are about this.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
+    run_virtually(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let shut =
+            listener.with_fd(|fd| socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Read));
+        shut.unwrap().unwrap();
+        let error = listener.accept().await.unwrap_err();
+        let said = format!("accept tcp {at}: accept4: invalid argument");
+        assert_eq!(error.to_string(), said);
     });
 }
 

@@ -1,6 +1,8 @@
 //! Unix sockets: streams, listeners and datagrams, as Go's `UnixConn` and `UnixListener` are.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::os::unix::net as std_unix;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -279,6 +281,64 @@ fn abstract_names_work_and_leave_no_file() {
     });
 }
 
+/// Go's TestUnixgramLinuxAbstractLongName and TestUnixAbstractLongNameNulStart.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_abstract_name_may_be_as_long_as_fits_and_have_zero_bytes() {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    run(async {
+        for first in [b'@', 0] {
+            let mut name = [0; 108];
+            let start = [
+                &[first],
+                format!("np-long-{}", std::process::id()).as_bytes(),
+            ]
+            .concat();
+            name[..start.len()].copy_from_slice(&start);
+            let path = OsStr::from_bytes(&name);
+
+            let socket = UnixDatagram::bind(path).await.unwrap();
+            let address = std_unix::SocketAddr::from_abstract_name(&name[1..]).unwrap();
+            let own = socket.local_addr().unwrap();
+            assert_eq!(own.as_abstract_name(), address.as_abstract_name());
+            let sender = std_unix::UnixDatagram::unbound().unwrap();
+            sender.send_to_addr(b"\x01\x02", &address).unwrap();
+            let mut buffer = [0; 64];
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..length], b"\x01\x02");
+            assert!(from.is_unnamed());
+
+            let listener = UnixListener::bind(path).await.unwrap();
+            let (client, _server) = dialled(&listener, path).await;
+            let peer = client.peer_addr().unwrap();
+            assert_eq!(peer.as_abstract_name(), address.as_abstract_name());
+        }
+    });
+}
+
+/// Go's TestUnixgramAutobind and TestUnixAutobindClose.
+#[test]
+#[cfg(target_os = "linux")]
+fn without_a_name_the_system_gives_one() {
+    use std::ffi::OsStr;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    run(async {
+        let socket = UnixDatagram::bind("").await.unwrap();
+        let own = socket.local_addr().unwrap();
+        let name = own.as_abstract_name().expect("a name of the system's");
+        assert!(!name.is_empty());
+        let other = UnixDatagram::unbound().unwrap();
+        let path = [b"@", name].concat();
+        other.connect(OsStr::from_bytes(&path)).unwrap();
+        let peer = other.peer_addr().unwrap();
+        assert_eq!(peer.as_abstract_name(), Some(name));
+        UnixListener::bind("").await.unwrap().close().unwrap();
+    });
+}
+
 #[test]
 fn a_pair_is_connected_and_has_deadlines_and_no_names() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
@@ -299,6 +359,54 @@ fn a_pair_is_connected_and_has_deadlines_and_no_names() {
         assert_eq!(one.read(&mut buffer).await.unwrap(), 0);
         let error = one.write(b"x").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+/// Binds a socket to a path that fills the system's address, without the zero at its end: allowed,
+/// and nothing that std or socket2 would do.
+#[cfg(target_os = "linux")]
+fn bind_to_the_last_byte(socket: &socket2::Socket) -> Place {
+    let mut path = std::env::temp_dir().join(format!("np-last-{}-", std::process::id()));
+    let room = 108 - path.as_os_str().len();
+    path.as_mut_os_string().push("x".repeat(room));
+    let _ = std::fs::remove_file(&path);
+    let bytes = path.as_os_str().as_encoded_bytes();
+    // SAFETY: plain integers, for which zero is a value; and its very size is given.
+    let bound = unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (place, &byte) in address.sun_path.iter_mut().zip(bytes) {
+            *place = byte as libc::c_char;
+        }
+        let size = size_of_val(&address) as libc::socklen_t;
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size)
+    };
+    assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+    Place(path)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    run(async {
+        let place = Place::new();
+        let listener = UnixListener::bind(&place).await.unwrap();
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let name = bind_to_the_last_byte(&client);
+        client.connect(&SockAddr::unix(&place).unwrap()).unwrap();
+        let (server, from) = listener.accept().await.unwrap();
+        assert!(from.is_unnamed() && server.peer_addr().unwrap().is_unnamed());
+        drop(name);
+
+        let place = Place::new();
+        let receiver = UnixDatagram::bind(&place).await.unwrap();
+        let sender = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        let _name = bind_to_the_last_byte(&sender);
+        let to = SockAddr::unix(&place).unwrap();
+        sender.send_to(b"hello", &to).unwrap();
+        let (length, from) = receiver.recv_from(&mut [0; 8]).await.unwrap();
+        assert!(length == 5 && from.is_unnamed());
     });
 }
 

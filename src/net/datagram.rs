@@ -97,7 +97,10 @@ impl<K> Datagram<K> {
     ///
     /// A timeout once the read deadline has passed; closed.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| Ok(()))
+        Op::new(Reading, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     pub(super) async fn recv_from_system(
@@ -143,7 +146,10 @@ impl<K> Datagram<K> {
     ///
     /// A timeout once the write deadline has passed; closed.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Writing, &self.fd, |_| Ok(()))
+        Op::new(Writing, &self.fd, |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     pub(super) async fn send_to_system(
@@ -162,10 +168,11 @@ impl<K> Datagram<K> {
     }
 
     /// Why a message can't be sent to `name`, before the system is asked: the socket is connected.
-    pub(super) fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
+    pub(super) async fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
         if self.fd.resource().endpoint(End::Peer).is_none() {
             return Ok(());
         }
+        context::take_turn().await;
         let text = "use of send_to with a connected socket";
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
         let error = self.fd.op_error("write", Cause::Other(error));

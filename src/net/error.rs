@@ -149,7 +149,9 @@ fn system_text(error: &io::Error) -> String {
 
 /// A failed operation on the network: Go's `net.OpError`.
 ///
-/// Every [`io::Error`] of this crate's sockets carries one: see [`NetError::op_error`].
+/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Not so what is
+/// no failed operation: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try, `NotConnected` of
+/// an address that is asked for and that there is not.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

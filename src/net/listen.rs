@@ -258,10 +258,9 @@ impl Listener<Tcp> {
             let permit = permit().ok_or(io::ErrorKind::ResourceBusy)?;
             let (connection, peer) = accept(&fd.socket())?;
             context::charge(0);
-            let peer = peer
-                .as_socket()
-                .map(unmapped)
-                .ok_or(io::ErrorKind::InvalidData)?;
+            // One that was aborted has no address on macOS, and is passed over as well.
+            let peer = peer.as_socket().map(unmapped);
+            let peer = peer.ok_or(io::ErrorKind::Interrupted)?;
             take(fd, permit, connection, peer)
         })
     }
@@ -274,7 +273,7 @@ impl Listener<Tcp> {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self.fd.endpoint(End::Local) {
             Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(self.fd.no_address()),
         }
     }
 }
@@ -330,12 +329,13 @@ impl<K> fmt::Debug for Listener<K> {
     }
 }
 
-/// One connection; those that the peer gave up meanwhile are passed over.
+/// One connection; those that the peer gave up meanwhile are passed over, each at the price of an
+/// operation: however many they are, others have their turn.
 pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
-    loop {
-        match sys::accept(socket) {
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
-            result => return result,
+    match sys::accept(socket) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
+            Err(io::ErrorKind::Interrupted.into())
         }
+        result => result,
     }
 }

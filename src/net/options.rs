@@ -75,7 +75,20 @@ pub(crate) fn most_backlog() -> u32 {
     limit.unwrap_or(libc::SOMAXCONN as u32)
 }
 
+/// What the system takes as an `int`; of more it would see the lower half, which may be zero.
+const MOST: i32 = i32::MAX;
+
 impl Fd {
+    fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes.min(MOST as usize);
+        self.set_option(|socket| socket.set_recv_buffer_size(bytes))
+    }
+
+    fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes.min(MOST as usize);
+        self.set_option(|socket| socket.set_send_buffer_size(bytes))
+    }
+
     fn set_option(&self, set: impl FnOnce(&SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
         let set = self.with_socket(set);
         set.map_err(|failure| self.error("set", failure, 0))
@@ -142,7 +155,8 @@ impl Stream<Tcp> {
     /// The system's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.fd.resource().handle.note_linger();
-        let linger = linger.map(whole_seconds);
+        let longest = Duration::from_secs(MOST as u64);
+        let linger = linger.map(|linger| whole_seconds(linger).min(longest));
         self.fd.set_option(|socket| socket.set_linger(linger))
     }
 
@@ -211,8 +225,7 @@ impl<K> Stream<K> {
     ///
     /// The system's; closed.
     pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd
-            .set_option(|socket| socket.set_recv_buffer_size(bytes))
+        self.fd.set_read_buffer(bytes)
     }
 
     /// The size of the system's receive buffer, as the system tells it.
@@ -230,8 +243,7 @@ impl<K> Stream<K> {
     ///
     /// The system's; closed.
     pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd
-            .set_option(|socket| socket.set_send_buffer_size(bytes))
+        self.fd.set_write_buffer(bytes)
     }
 
     /// The size of the system's send buffer, as the system tells it.
@@ -251,8 +263,7 @@ impl<K> Datagram<K> {
     ///
     /// The system's; closed.
     pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd
-            .set_option(|socket| socket.set_recv_buffer_size(bytes))
+        self.fd.set_read_buffer(bytes)
     }
 
     /// The size of the system's receive buffer, as the system tells it.
@@ -270,8 +281,7 @@ impl<K> Datagram<K> {
     ///
     /// The system's; closed.
     pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd
-            .set_option(|socket| socket.set_send_buffer_size(bytes))
+        self.fd.set_write_buffer(bytes)
     }
 
     /// The size of the system's send buffer, as the system tells it.

@@ -20,7 +20,7 @@ use super::error::Cause;
 use super::{family, hostport};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
-use crate::runtime::{JoinError, JoinHandle, spawn_blocking};
+use crate::runtime::{JoinError, JoinHandle, context, spawn_blocking};
 use crate::sys::{self, NotFound};
 
 /// What the addresses are for: an empty host means this machine, or every address.
@@ -77,6 +77,8 @@ pub(crate) struct Resolution<'a> {
 impl Resolution<'_> {
     /// At least one address, all of them of the network. A literal never leaves the thread.
     pub(crate) async fn addresses(&self, target: Target) -> Result<Vec<SocketAddr>, Cause> {
+        // Neither what is no address nor what then becomes of a literal need ever have waited.
+        context::take_turn().await;
         let text = match target {
             Target::Literal(address) => {
                 return self.suitable(vec![address], &address.ip().to_string());

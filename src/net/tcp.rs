@@ -56,7 +56,7 @@ impl Stream<Tcp> {
     fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
         match self.fd.endpoint(end) {
             Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(self.fd.no_address()),
         }
     }
 }

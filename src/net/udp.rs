@@ -132,7 +132,7 @@ impl Datagram<Udp> {
             Target::Literal(address) => address,
             target => self.resolve_peer(target).await?,
         };
-        self.check_unconnected(&Addr::Socket(address))?;
+        self.check_unconnected(&Addr::Socket(address)).await?;
         let to = system_addr(address, self.is_ipv6());
         self.send_to_system(message, &to, Addr::Socket(address))
             .await
@@ -177,7 +177,7 @@ impl Datagram<Udp> {
     fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
         match self.fd.endpoint(end) {
             Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => Err(self.fd.no_address()),
         }
     }
 }

@@ -67,6 +67,8 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        // It never waits, nor does any bind.
+        context::take_turn().await;
         let path = path.as_ref();
         let fail = |cause| op_error("dial", Network::Unix, path, cause);
         let to = system_addr(path).map_err(fail)?;
@@ -129,6 +131,7 @@ impl Listener<Unix> {
     ///
     /// Outside a runtime.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        context::take_turn().await;
         let path = path.as_ref();
         let open = || {
             let call = |name| move |error| Cause::system(name, error);
@@ -222,44 +225,46 @@ impl Drop for Unlink {
 
 // ---- names ----
 
+/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
 fn is_abstract(path: &Path) -> bool {
     let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
-    abstract_names && path.as_os_str().as_bytes().first() == Some(&b'@')
+    abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])
 }
 
 /// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
 pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let name = path.as_os_str().as_bytes();
-    if name.contains(&0) {
-        return Err(invalid("a zero byte in the path of a Unix socket"));
-    }
-    let made = match name {
-        [b'@', rest @ ..] if is_abstract(path) => {
+    let made = match path.as_os_str().as_bytes() {
+        // Any byte may be in such a name.
+        [_, rest @ ..] if is_abstract(path) => {
             SockAddr::unix(OsStr::from_bytes(&[b"\0", rest].concat()))
+        }
+        name if name.contains(&0) => {
+            return Err(invalid("a zero byte in the path of a Unix socket"));
         }
         _ => SockAddr::unix(path),
     };
     made.map_err(|_too_long| invalid("path too long for a Unix socket"))
 }
 
-/// As std has it.
+/// As std has it. A peer may have filled its address to the last byte; std makes none of such a
+/// name, and it counts as none: nobody's choice of a name is to fail an accept.
 pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let [b'@', name @ ..] = path.as_os_str().as_bytes() {
+    if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
         #[cfg(target_os = "android")]
         use std::os::android::net::SocketAddrExt;
         #[cfg(target_os = "linux")]
         use std::os::linux::net::SocketAddrExt;
         return SocketAddr::from_abstract_name(name);
     }
-    SocketAddr::from_pathname(path)
+    SocketAddr::from_pathname(path).or_else(|_too_long| SocketAddr::from_pathname(""))
 }
 
 pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
     match fd.endpoint(end) {
         Some(Addr::Path(path)) => std_name(&path),
-        _ => Err(io::ErrorKind::NotConnected.into()),
+        _ => Err(fd.no_address()),
     }
 }
 

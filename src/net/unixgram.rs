@@ -14,6 +14,7 @@ use super::datagram::Datagram;
 use super::error::Cause;
 use super::unix::{Unix, op_error, std_addr, std_name, system_addr, take_in};
 use crate::endpoints::{Addr, End, Network};
+use crate::runtime::context;
 use crate::sys;
 
 /// A Unix datagram socket: see [`Datagram`] for the rest of what it can do.
@@ -31,6 +32,7 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+        context::take_turn().await;
         let path = path.as_ref();
         let open = || {
             let call = |name| move |error| Cause::system(name, error);
@@ -115,9 +117,14 @@ impl Datagram<Unix> {
     pub async fn send_to(&self, message: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         let path = path.as_ref();
         let name = Addr::Path(path.to_owned());
-        self.check_unconnected(&name)?;
-        let to =
-            system_addr(path).map_err(|cause| op_error("write", Network::Unixgram, path, cause))?;
+        self.check_unconnected(&name).await?;
+        let to = match system_addr(path) {
+            Ok(to) => to,
+            Err(cause) => {
+                context::take_turn().await;
+                return Err(op_error("write", Network::Unixgram, path, cause));
+            }
+        };
         self.send_to_system(message, &to, name).await
     }
 

@@ -7,6 +7,7 @@
 //! reference count or a check for destruction; `CURRENT` is the runtime itself, for the rest.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::ptr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -238,6 +239,12 @@ pub(crate) fn poll_budget_once(yielded: &mut bool, waker: &Waker) -> Poll<()> {
     }
     *yielded = false;
     Poll::Ready(())
+}
+
+/// As [`poll_budget_once`], to be awaited.
+pub(crate) async fn take_turn() {
+    let mut yielded = false;
+    poll_fn(|cx| poll_budget_once(&mut yielded, cx.waker())).await;
 }
 
 /// Futures polled by somebody else's executor are not ours to be fair to.

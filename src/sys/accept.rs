@@ -23,6 +23,17 @@ pub(crate) fn socket(domain: Domain, kind: Type) -> io::Result<Socket> {
     }
 }
 
+/// What [`accept`] calls.
+pub(crate) const ACCEPTS_BY: &str = if cfg!(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd"
+)) {
+    "accept4"
+} else {
+    "accept"
+};
+
 /// `accept4`: the connection comes non-blocking and close-on-exec in one call where it can.
 pub(crate) fn accept(listener: &Socket) -> io::Result<(OwnedFd, SockAddr)> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

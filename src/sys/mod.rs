@@ -22,11 +22,12 @@ mod with_waker;
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
+use std::ops::{Deref, Range};
 use std::os::fd::{BorrowedFd, RawFd};
 
 use socket2::{SockAddr, SockRef};
 
-pub(crate) use accept::{accept, socket};
+pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use handle::Handle;
@@ -51,17 +52,27 @@ pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::
 
 /// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-    const MOST_BUFFERS: usize = 1024;
-    let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
-    socket.send_vectored_with_flags(buffers, SEND_FLAGS)
+    let offered = at_once(buffers);
+    socket.send_vectored_with_flags(&buffers[offered], SEND_FLAGS)
 }
 
-/// Reads into several buffers, through a shared reference.
+/// Reads into several buffers, through a shared reference; of more than the system takes at once,
+/// into the first ones.
 pub(crate) fn receive_vectored(
     socket: &SockRef<'_>,
     buffers: &mut [IoSliceMut<'_>],
 ) -> io::Result<usize> {
-    Read::read_vectored(&mut &**socket, buffers)
+    let offered = at_once(buffers);
+    Read::read_vectored(&mut &**socket, &mut buffers[offered])
+}
+
+/// Which buffers to offer: as many as the system takes, and not those before the first that has
+/// anything, or nothing might be offered, and the answer to that is an end of file.
+fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
+    const MOST_BUFFERS: usize = 1024;
+    let first = buffers.iter().position(|buffer| !buffer.is_empty());
+    let first = first.unwrap_or(0);
+    first..buffers.len().min(first + MOST_BUFFERS)
 }
 
 /// Reads without taking out.

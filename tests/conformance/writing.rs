@@ -45,6 +45,43 @@ fn any_number_of_buffers_arrives_in_order() {
     );
 }
 
+/// More than the system takes at once, at either end; and not all of them have anything.
+async fn many_buffers<T: Transport>() {
+    let (near, far) = pair::<T>().await;
+    let mut buffers = vec![IoSlice::new(&[]); 1500];
+    let all = pattern(1500);
+    buffers.extend(all.chunks(1).map(IoSlice::new));
+    // Without advancing past what is empty: one that took nothing would be a sink that is full.
+    let mut gone = 0;
+    while gone < all.len() {
+        let rest = &buffers[gone + usize::from(gone > 0) * 1500..];
+        let more = near.write_vectored(rest).await.unwrap();
+        assert!(more > 0, "after {gone}");
+        gone += more;
+    }
+    let (mut none, mut got) = ([[0; 0]; 1500], vec![0; 1500]);
+    let mut filled = 0;
+    while filled < got.len() {
+        let none = none.iter_mut().map(|none| IoSliceMut::new(none));
+        let pieces = got[filled..].chunks_mut(1).map(IoSliceMut::new);
+        let mut buffers: Vec<_> = none.chain(pieces).collect();
+        let more = far.read_vectored(&mut buffers).await.unwrap();
+        assert!(more > 0, "no end of file after {filled}");
+        filled += more;
+    }
+    assert!(got == all);
+}
+
+#[test]
+fn more_buffers_than_the_system_takes_and_empty_ones_before_lose_nothing() {
+    over_streams(
+        Clock::Real,
+        many_buffers::<Tcp4>,
+        many_buffers::<Tcp6>,
+        many_buffers::<UnixPath>,
+    );
+}
+
 /// Pieces of all sizes, more of them than fits: partial writes end within pieces.
 async fn write_vectored_big<T: Transport>() {
     let (near, far) = pair::<T>().await;

@@ -100,7 +100,7 @@ impl Conduit {
                         return Err(error);
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => *way = Way::MemoryOnly,
+                Err(error) if is_refused(&error) => *way = Way::MemoryOnly,
                 Err(error) => return Err(error),
             }
             pipe.give_back();
@@ -140,7 +140,7 @@ impl Conduit {
                     self.settle();
                     return moving(gone);
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Err(error) if is_refused(&error) => {
                     *way = Way::MemoryOnly;
                     self.spill()?;
                 }
@@ -210,6 +210,12 @@ impl Conduit {
             _ => {}
         }
     }
+}
+
+/// Whether it is splice itself that there is not: for these descriptors, or in this sandbox.
+fn is_refused(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(number, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
 }
 
 /// A sink that takes nothing, and does not say that it will, never will.

@@ -3,7 +3,6 @@
 //! May touch: fd/, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
 //! (`net/sock_posix.go`) and the loop of `doDialTCPProto` (`net/tcpsock_posix.go`).
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,7 +47,7 @@ impl Dial<'_> {
 
     async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
         // It may be refused, or even succeed, without having waited.
-        poll_fn(|cx| context::poll_budget(cx.waker())).await;
+        context::take_turn().await;
         let socket = self.prepare(address)?;
         let under_way = match socket.connect(&address.into()) {
             Ok(()) => false,

@@ -48,6 +48,15 @@ impl Fd {
         shortage::descriptor_closed();
     }
 
+    /// Closes what the end of its runtime has left to its last handle.
+    #[cold]
+    #[inline(never)]
+    fn bury(&self) {
+        if self.link.handles() <= 1 {
+            self.resource().handle.take().into_iter().for_each(close_fd);
+        }
+    }
+
     /// Takes the socket out of the runtime; the other handles find it closed.
     pub(crate) fn detach(&self) -> Option<OwnedFd> {
         let raw = self.resource().handle.raw();
@@ -109,6 +118,8 @@ impl Drop for Fd {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
             self.shut();
+        } else if self.resource().handle.may_linger() {
+            self.bury();
         }
     }
 }

@@ -202,7 +202,10 @@ impl Fd {
                 log::trace!("EAGAIN {:?} {direction:?}", self.link.token());
                 self.drained(direction).err()
             }
-            io::ErrorKind::Interrupted => None,
+            io::ErrorKind::Interrupted => {
+                context::charge(0);
+                None
+            }
             _ => {
                 context::charge(0);
                 Some(error)

@@ -9,6 +9,7 @@ use crate::endpoints::{Addr, End};
 use crate::net::addr;
 use crate::net::error::{Cause, OpError};
 use crate::reactor::Refusal;
+use crate::sys;
 
 /// Why an operation failed, before its names are added: that is done once, out of the hot path.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ impl Fd {
         if let Some(known) = resource.endpoint(end) {
             return Some(known);
         }
-        if self.is_closed() {
+        // Somebody else's source is no socket of ours to ask.
+        if self.is_closed() || resource.handle.raw() < 0 {
             return None;
         }
         let socket = self.socket();
@@ -44,6 +46,15 @@ impl Fd {
         let address = addr::from_system(&address.ok()?)?;
         resource.set_endpoint(end, address.clone());
         Some(address)
+    }
+
+    /// Why an end has no address.
+    #[cold]
+    pub(crate) fn no_address(&self) -> io::Error {
+        match self.is_closed() {
+            true => self.error("get", Failure::Refused(Refusal::Closed), 0),
+            false => io::ErrorKind::NotConnected.into(),
+        }
     }
 
     pub(crate) fn learn_endpoints(&self) {
@@ -58,6 +69,7 @@ impl Fd {
         let call = match op {
             "set" => "setsockopt",
             "get" => "getsockopt",
+            "accept" => sys::ACCEPTS_BY,
             op => op,
         };
         OpError {

@@ -234,8 +234,11 @@ impl<L: Accept> Serve<L> {
 /// Beside Go's: an epoll that takes no more watches, and what befell the one connection alone.
 /// Linux hands a network error that a connection has met to whoever accepts it, and asks to try
 /// again (accept(2)); a firewall's word is EPERM.
-const PASSING: [i32; 9] = [
+const PASSING: &[i32] = &[
     libc::ENOSPC,
+    libc::ETIMEDOUT,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    libc::ENONET,
     libc::EPROTO,
     libc::ENOPROTOOPT,
     libc::EHOSTDOWN,
@@ -253,7 +256,7 @@ pub(crate) fn may_pass(error: &io::Error) -> bool {
     let number = error.op_error().map(|error| error.raw_os_error());
     let number = number.unwrap_or(error.raw_os_error());
     let passes = number.is_some_and(|number| PASSING.contains(&number));
-    !error.is_timeout() && (error.is_temporary() || passes)
+    passes || (error.is_temporary() && !error.is_timeout())
 }
 
 /// How long the system has been short of something.

@@ -70,6 +70,8 @@ impl<K> Stream<K> {
 
     /// Waits until the peer has sent FIN or RST, whether or not anybody reads.
     ///
+    /// After our own [`close_read`](Stream::close_read) the system can't tell: it may come at once.
+    ///
     /// # Errors
     ///
     /// Closed, on our side.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Stream;
-use crate::net::fd::{Fd, Op, Writing};
+use crate::net::fd::{Failure, Fd, Op, Writing};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::resource::Hold;
@@ -119,10 +119,15 @@ impl Future for WriteAll<'_> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(gone)) => {
                     this.written += gone;
-                    if this.written < this.bytes.len() {
+                    if this.written == this.bytes.len() {
+                        Ok(())
+                    } else if gone == 0 {
+                        // An error in Go as well, or it would be asked for ever.
+                        let zero = Failure::System(io::ErrorKind::WriteZero.into());
+                        Err(fd.error("write", zero, this.written))
+                    } else {
                         continue;
                     }
-                    Ok(())
                 }
                 Poll::Ready(Err(failure)) => Err(fd.error("write", failure, this.written)),
             };
