@@ -263,6 +263,7 @@ impl<P: Protocol> Connection<P> {
             ));
         }
         let told = self.tell(actions);
+        let aborts = self.conn.asked == Asked::Abort;
         self.conn.enter(next);
         if let Some(error) = why {
             let kept = &mut self.conn.extra.get_or_insert_default().why;
@@ -276,7 +277,8 @@ impl<P: Protocol> Connection<P> {
         if actions.has(Actions::ARM) {
             self.arm_for(event);
         }
-        if actions.has(Actions::WRITE) {
+        // One that is to be aborted has nothing written, and its close is a RST.
+        if actions.has(Actions::WRITE) && !aborts {
             self.write();
         }
         if actions.has(Actions::SHUT_DOWN)
@@ -285,7 +287,7 @@ impl<P: Protocol> Connection<P> {
             return self.failed(error);
         }
         if actions.has(Actions::CLOSE) {
-            self.close(actions.has(Actions::RESET));
+            self.close(aborts || actions.has(Actions::RESET));
         }
     }
 
@@ -307,7 +309,11 @@ impl<P: Protocol> Connection<P> {
             return Ok(());
         };
         conn.send_gathered();
-        told
+        // Before the next state, which may take nothing more.
+        match conn.open_mail() {
+            Some(full) => told.and(Err(full)),
+            None => told,
+        }
     }
 
     fn arm_for(&mut self, event: Event) {
