@@ -223,6 +223,58 @@ fn abort_is_a_reset() {
 }
 
 #[test]
+fn an_abort_in_any_callback_is_a_reset_whatever_else_that_brings() {
+    fn abort(conn: &mut Conn) -> io::Result<()> {
+        conn.write(b"never sent, or in vain")?;
+        conn.abort();
+        Ok(())
+    }
+    let base = || Script {
+        data: |_, bytes| Ok(bytes.len()),
+        heartbeat: nothing,
+        ..Script::new()
+    };
+    let cases = [
+        Script {
+            open: abort,
+            ..base()
+        },
+        Script {
+            data: |conn, _| {
+                conn.abort();
+                Err(io::Error::other("and an error besides"))
+            },
+            ..base()
+        },
+        Script {
+            end: abort,
+            ..base()
+        },
+        Script {
+            heartbeat: abort,
+            ..base()
+        },
+        Script {
+            idle: abort,
+            ..base()
+        },
+    ];
+    for (n, script) in cases.into_iter().enumerate() {
+        let server = script.server().heartbeat(SECOND).idle_timeout(2 * SECOND);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            if n == 2 {
+                client.close_write().unwrap();
+            }
+            let error = read_all(&client).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{n}");
+            until(|| script.last().starts_with("closed")).await;
+        });
+    }
+}
+
+#[test]
 fn a_reset_ends_every_state() {
     fn reset() -> Script {
         Script {

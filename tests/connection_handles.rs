@@ -10,7 +10,7 @@ use std::io;
 use std::rc::Rc;
 
 use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
-use scripted::{MILLISECOND, SECOND, dial, read_all, serving, until};
+use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
 
 /// Everybody's handle, by the thread that serves them.
 #[derive(Clone, Default)]
@@ -125,3 +125,60 @@ fn a_task_answers_later() {
         assert_eq!(&got, b"LATER");
     });
 }
+
+#[test]
+fn what_a_callback_writes_by_its_own_handle_goes_before_its_end() {
+    fn by_handle(conn: &mut Conn) -> io::Result<()> {
+        conn.handle().write(b"good-bye")
+    }
+    let base = || Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let cases = [
+        Script {
+            data: |conn, bytes| {
+                by_handle(conn)?;
+                conn.close();
+                Ok(bytes.len())
+            },
+            ..base()
+        },
+        Script {
+            data: |conn, bytes| {
+                by_handle(conn)?;
+                conn.close_write();
+                Ok(bytes.len())
+            },
+            ..base()
+        },
+        Script {
+            data: |conn, _| {
+                by_handle(conn)?;
+                Err(io::Error::other("and an error"))
+            },
+            ..base()
+        },
+        Script {
+            data: |_, bytes| Ok(bytes.len()),
+            idle: by_handle,
+            ..base()
+        },
+    ];
+    for script in cases {
+        let server = script.server().idle_timeout(SECOND);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(read_all(&client).await.unwrap(), b"good-bye");
+            // It has said all it will, and says so.
+            let handle = HANDLE.take().unwrap();
+            assert!(handle.write(b"more").is_err());
+        });
+    }
+}
+
+thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }

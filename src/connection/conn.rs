@@ -76,7 +76,8 @@ impl Conn {
     #[inline(never)]
     fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.worker.out.borrow_mut();
-        if !self.standing().may_write() || out.len() + bytes.len() > GATHER {
+        let most = self.worker.gathers;
+        if !self.standing().may_write() || out.len() + bytes.len() > most || self.queued() > 0 {
             drop(out);
             return self.write_with_care(bytes);
         }
@@ -106,11 +107,13 @@ impl Conn {
     #[inline(never)]
     fn write_with_care(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
-        if passed_on::len() > 0 {
-            self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
+        let mut out = self.worker.out.borrow_mut();
+        if passed_on::len() > 0 || out.len() + bytes.len() <= GATHER {
+            self.worker.put(&mut out, bytes);
             self.worker.room_unused();
             return Ok(());
         }
+        drop(out);
         self.gathered_to_queue();
         self.enqueue(Piece::Own(bytes.to_vec()));
         // Before it grows: the system may take it at once. A failure shows at the callback's end.
@@ -120,8 +123,7 @@ impl Conn {
 
     fn check_write(&self, more: usize) -> io::Result<()> {
         if !self.standing().may_write() {
-            let error = io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended");
-            return Err(error);
+            return Err(ended());
         }
         let gathered = passed_on::len() + self.worker.out.borrow().len();
         let waiting = self.queued() + gathered;
@@ -279,6 +281,11 @@ impl Conn {
         let make = || Rc::new(Mailbox::new(worker.clone()));
         ConnHandle::new(extra.mailbox.get_or_insert_with(make).clone())
     }
+}
+
+/// What a write meets that comes too late.
+pub(super) fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
 }
 
 impl Drop for Conn {

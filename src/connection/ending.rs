@@ -11,6 +11,7 @@ use std::io;
 use super::conn::Conn;
 use super::protocol::Protocol;
 use super::run::Connection;
+use super::standing::Asked;
 use super::state::{Event, State};
 use super::stats::add;
 use crate::net::{Cause, NetError};
@@ -18,8 +19,11 @@ use crate::net::{Cause, NetError};
 impl<P: Protocol> Connection<P> {
     /// The protocol, or a system call, failed: what was written has one more try.
     pub(super) fn failed(&mut self, error: io::Error) {
-        if self.conn.state() != State::Closed {
+        if self.conn.asked() == Asked::Abort {
+            self.on(Event::AbortAsked, Some(error));
+        } else if self.conn.state() != State::Closed {
             self.conn.send_gathered();
+            let _ = self.conn.open_mail();
             let _ = self.conn.flush();
             self.on(Event::Reset, Some(error));
         }

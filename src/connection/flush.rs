@@ -8,6 +8,7 @@ use std::mem;
 
 use super::conn::Conn;
 use super::passed_on;
+use super::standing::Asked;
 use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
@@ -55,7 +56,19 @@ impl Conn {
             }
             Err(failure) => self.note(failure),
         }
-        self.gathered_to_queue();
+        let rest = self.worker.out.borrow().len();
+        match self.worker.check_room_in_all(self.queued(), rest) {
+            Ok(()) => self.gathered_to_queue(),
+            Err(full) => self.drop_gathered(full),
+        }
+    }
+
+    /// There is no room for it, and who wrote it can't be refused any more: the peer is dropped.
+    fn drop_gathered(&mut self, full: io::Error) {
+        self.worker.clear(&mut self.worker.out.borrow_mut());
+        let kept = &mut self.extra.get_or_insert_default().why;
+        kept.get_or_insert(full);
+        self.ask(Asked::Abort);
     }
 
     /// The system tells of an error once; the next write fails with less of one.
@@ -130,7 +143,9 @@ impl Conn {
             let text = "the peer does not take what it is sent";
             return Some(io::Error::new(io::ErrorKind::QuotaExceeded, text));
         }
-        if self.standing().may_write() {
+        // What was asked for meanwhile comes after it: a callback may write by its own handle, and
+        // then close.
+        if self.asked() < Asked::Abort && self.state().takes_writes() {
             mail.pieces
                 .into_iter()
                 .for_each(|piece| self.enqueue(piece));
@@ -171,12 +186,12 @@ impl Conn {
         }
     }
 
-    /// Tells its handles how much waits.
+    /// Tells its handles how much waits, and whether they may write.
     pub(super) fn note_queue(&self) {
         if let Some(extra) = &self.extra
             && let Some(mailbox) = &extra.mailbox
         {
-            mailbox.queued.set(extra.queue.len());
+            mailbox.note(extra.queue.len(), self.state().takes_writes());
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
+use super::conn::ended;
 use super::out_queue::Piece;
 use super::standing::Asked;
 use super::worker::Worker;
@@ -21,9 +22,11 @@ pub(super) struct Mailbox {
     pieces: RefCell<Vec<Piece>>,
     bytes: Cell<usize>,
     /// What waits in the connection's own queue, when it last looked.
-    pub(super) queued: Cell<usize>,
+    queued: Cell<usize>,
     asked: Cell<Asked>,
     closed: Cell<bool>,
+    /// Our direction has ended, or is to: the connection takes nothing more.
+    ended: Cell<bool>,
     overflowed: Cell<bool>,
 }
 
@@ -45,6 +48,7 @@ impl Mailbox {
             queued: Cell::new(0),
             asked: Cell::new(Asked::Nothing),
             closed: Cell::new(false),
+            ended: Cell::new(false),
             overflowed: Cell::new(false),
         }
     }
@@ -61,6 +65,12 @@ impl Mailbox {
             asked: self.asked.replace(Asked::Nothing),
             overflowed: self.overflowed.take(),
         })
+    }
+
+    /// The connection parks: what waits in its queue, and whether it takes more.
+    pub(super) fn note(&self, queued: usize, takes_writes: bool) {
+        self.queued.set(queued);
+        self.ended.set(!takes_writes);
     }
 
     pub(super) fn close(&self) {
@@ -90,7 +100,8 @@ impl ConnHandle {
     ///
     /// # Errors
     ///
-    /// The connection is closed. More waits than its limits allow: then it will be.
+    /// The connection is closed. Its direction to the peer has ended. More waits than its limits
+    /// allow: then it will be closed.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.queue(bytes.len(), || Piece::Own(bytes.to_vec()))
     }
@@ -120,6 +131,9 @@ impl ConnHandle {
         let mailbox = &*self.mailbox;
         if mailbox.closed.get() {
             return Err(closed());
+        }
+        if mailbox.ended.get() {
+            return Err(ended());
         }
         if more == 0 {
             return Ok(());

@@ -11,9 +11,12 @@ pub struct Limits {
     /// Less than this starts it again, and [`Protocol::drained`](crate::Protocol::drained) says
     /// so: 64 KiB.
     pub low_water: usize,
-    /// More than this is refused: 16 MiB.
+    /// More than this is refused: 16 MiB. What one read brings, 64 KiB at most, is answered at
+    /// once: let there be so much room for it above `high_water`.
     pub most_queued: usize,
-    /// As much for all connections of a server together, on whichever worker: no limit.
+    /// As much for all connections of a server together, on whichever worker: no limit. Where
+    /// nothing waits yet, a callback is not refused, for its peer may take it all; if that does
+    /// not, and there is no room, the connection ends.
     pub most_queued_in_all: usize,
     /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used. More of them end the
     /// connection: 10 MiB.

@@ -55,7 +55,8 @@ impl<P: Protocol> Connection<P> {
 
     /// What came is all there is to offer: as the straight way does, with what that leaves out.
     fn deliver(&mut self, came: &[u8]) {
-        if self.conn.standing().may_write() {
+        // What waits already counts against the limit: there, `write` asks for room.
+        if self.conn.standing().may_write() && self.conn.queued() == 0 {
             passed_on::offer(came);
         }
         let used = self.protocol.data(&mut self.conn, came);
@@ -121,9 +122,10 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
+    /// What is `fresh` was not offered yet: it is not for the protocol to answer for.
     fn keep(&mut self, unused: Vec<u8>, fresh: bool) {
         let most = self.conn.worker.limits.most_unused;
-        if unused.len() > most {
+        if unused.len() > most && !fresh {
             let text = format!("{} bytes are unused, and {most} may be", unused.len());
             let error = io::Error::new(io::ErrorKind::QuotaExceeded, text);
             return self.on(Event::Reset, Some(error));

@@ -265,6 +265,7 @@ impl<P: Protocol> Connection<P> {
             ));
         }
         let told = self.tell(actions);
+        let aborts = self.conn.asked() == Asked::Abort;
         self.conn.enter(next);
         if let Some(error) = why {
             let kept = &mut self.conn.extra.get_or_insert_default().why;
@@ -275,7 +276,8 @@ impl<P: Protocol> Connection<P> {
         {
             return self.failed(error);
         }
-        if actions.has(Actions::WRITE) {
+        // One that is to be aborted has nothing written, and its close is a RST.
+        if actions.has(Actions::WRITE) && !aborts {
             self.write();
         }
         // What was all written may have closed it: then there is nothing to wait for.
@@ -288,7 +290,7 @@ impl<P: Protocol> Connection<P> {
             return self.failed(error);
         }
         if actions.has(Actions::CLOSE) {
-            self.close(actions.has(Actions::RESET));
+            self.close(aborts || actions.has(Actions::RESET));
         }
     }
 
@@ -310,7 +312,11 @@ impl<P: Protocol> Connection<P> {
             return Ok(());
         };
         conn.send_gathered();
-        told
+        // Before the next state, which may take nothing more.
+        match conn.open_mail() {
+            Some(full) => told.and(Err(full)),
+            None => told,
+        }
     }
 
     fn arm_for(&mut self, event: Event) {

@@ -42,6 +42,8 @@ pub(super) struct Worker {
     pub(super) out: RefCell<Vec<u8>>,
     pub(super) intervals: Intervals,
     pub(super) limits: Limits,
+    /// What a callback may write where nothing waits, before it is asked whether there is room.
+    pub(super) gathers: usize,
     pub(super) rates: Rates,
     /// Pays for what waits to be written, on all connections.
     purse: Purse,
@@ -68,6 +70,7 @@ impl Worker {
             out: RefCell::default(),
             intervals: Intervals::new(settings.idle, settings.heartbeat),
             limits: settings.limits,
+            gathers: GATHER.min(settings.limits.most_queued),
             rates: settings.rates,
             purse: Purse::new(account),
             phase: Cell::new(Phase::Serving),
@@ -184,15 +187,20 @@ impl Worker {
     /// Whether a connection that has `waiting` bytes queued may queue `more`, which is then kept
     /// for it.
     pub(super) fn check_room(&self, waiting: usize, more: usize) -> io::Result<()> {
-        let (whose, limit) = if waiting.saturating_add(more) > self.limits.most_queued {
-            ("to this peer", self.limits.most_queued)
-        } else if !self.purse.reserve(more) {
-            ("to all peers", self.limits.most_queued_in_all)
-        } else {
+        let limit = self.limits.most_queued;
+        if waiting.saturating_add(more) > limit {
+            return Err(too_many(more, waiting, limit, "to this peer"));
+        }
+        self.check_room_in_all(waiting, more)
+    }
+
+    /// The same, by the limit of the server alone.
+    pub(super) fn check_room_in_all(&self, waiting: usize, more: usize) -> io::Result<()> {
+        if self.purse.reserve(more) {
             return Ok(());
-        };
-        let text = format!("{more} bytes are too many: {waiting} wait, and {limit} may, {whose}");
-        Err(io::Error::new(io::ErrorKind::QuotaExceeded, text))
+        }
+        let limit = self.limits.most_queued_in_all;
+        Err(too_many(more, waiting, limit, "to all peers"))
     }
 
     /// Gathers some more; what was offered can't come first any more.
@@ -243,4 +251,9 @@ impl Worker {
             scheduler.wake_all();
         }
     }
+}
+
+fn too_many(more: usize, waiting: usize, limit: usize, whose: &str) -> io::Error {
+    let text = format!("{more} bytes are too many: {waiting} wait, and {limit} may, {whose}");
+    io::Error::new(io::ErrorKind::QuotaExceeded, text)
 }
