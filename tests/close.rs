@@ -539,3 +539,20 @@ fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
         }
     });
 }
+
+#[test]
+fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
+    let runtime = Runtime::new().unwrap();
+    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = theirs.try_clone().unwrap();
+    let ours = runtime.block_on(async { TcpListener::from_std(ours).unwrap() });
+    ours.close().unwrap();
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
+    let before = Instant::now();
+    runtime.turn(Some(Duration::from_millis(50))).unwrap();
+    assert!(
+        before.elapsed() >= Duration::from_millis(50),
+        "it was woken"
+    );
+}

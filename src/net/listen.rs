@@ -195,6 +195,9 @@ impl ListenConfig {
         let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
         let fd = context::with("listening", open).map_err(call("epoll_ctl"))?;
+        if self.control.is_some() {
+            fd.resource().note_duplicate();
+        }
         if lingers {
             fd.resource().note_linger();
         }

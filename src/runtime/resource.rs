@@ -36,13 +36,18 @@ pub(crate) struct Extra {
     attached: Option<Box<dyn Any>>,
 }
 
+/// Somebody may have set a linger.
+const LINGER: u8 = 1;
+/// Somebody may have duplicated it.
+const DUPLICATE: u8 = 2;
+
 /// What is seldom looked at comes first: see `Registered` in `reactor/core.rs`.
 #[repr(C)]
 pub(crate) struct Resource {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// Somebody set a linger, or had the descriptor in hand and may have.
-    may_linger: Cell<bool>,
+    /// Bits: what those may have done who had the descriptor in hand.
+    suspected: Cell<u8>,
     /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
     pub(crate) handle: Handle,
@@ -54,7 +59,7 @@ impl Resource {
             handle,
             endpoints,
             locks: Cell::new(0),
-            may_linger: Cell::new(false),
+            suspected: Cell::new(0),
             extra: OnceCell::new(),
         }
     }
@@ -95,12 +100,22 @@ impl Resource {
     }
 
     pub(crate) fn may_linger(&self) -> bool {
-        self.may_linger.get()
+        self.suspected.get() & LINGER != 0
     }
 
-    /// From here on a close asks the system whether it would block.
+    pub(crate) fn may_be_duplicated(&self) -> bool {
+        self.suspected.get() != 0
+    }
+
+    /// From here on a close asks the system whether it would block, and deregisters first.
     pub(crate) fn note_linger(&self) {
-        self.may_linger.set(true);
+        self.suspected.set(LINGER | DUPLICATE);
+    }
+
+    /// From here on a close deregisters first: the system forgets no socket of which somebody has a
+    /// duplicate.
+    pub(crate) fn note_duplicate(&self) {
+        self.suspected.set(self.suspected.get() | DUPLICATE);
     }
 
     /// Keeps what is to be dropped when the socket is closed, such as a Unix listener's path; what
