@@ -2,10 +2,13 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{
+    Dialer, ListenConfig, NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time,
+    yield_now,
+};
 use socket2::SockRef;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -293,12 +296,39 @@ fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
     });
 }
 
+/// As [`narrow_pair`], whose first end lingers because a hook said so when it was dialled; or else
+/// when what it was accepted from was bound.
+async fn pair_with_a_hook(linger: Option<Duration>, dialled: bool) -> (TcpStream, TcpStream) {
+    let hook = move |fd: BorrowedFd<'_>, _| SockRef::from(&fd).set_linger(linger);
+    let narrow = |fd: BorrowedFd<'_>, _| SockRef::from(&fd).set_recv_buffer_size(65_536);
+    let (config, dialer) = match dialled {
+        true => (
+            ListenConfig::new().control(narrow),
+            Dialer::new().control(hook),
+        ),
+        false => (
+            ListenConfig::new().control(hook),
+            Dialer::new().control(narrow),
+        ),
+    };
+    let listener = config.bind("127.0.0.1:0").await.unwrap();
+    let client = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    match dialled {
+        true => (client, server),
+        false => (server, client),
+    }
+}
+
 #[test]
 fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
     run(async {
-        for how in 0..3 {
-            let (client, _server) = narrow_pair().await;
-            let linger = Some(Duration::from_secs(60));
+        let linger = Some(Duration::from_secs(60));
+        for how in 0..5 {
+            let (client, _server) = match how {
+                3 | 4 => pair_with_a_hook(linger, how == 3).await,
+                _ => narrow_pair().await,
+            };
             let client = match how {
                 0 => {
                     let set = client.with_fd(|fd| SockRef::from(&fd).set_linger(linger));
@@ -312,6 +342,7 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
                     set.unwrap().unwrap();
                     client
                 }
+                3 | 4 => client,
                 _ => {
                     let std = client.into_std().unwrap();
                     SockRef::from(&std).set_linger(linger).unwrap();
@@ -507,4 +538,21 @@ fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
             assert!(ended.expect("it hangs").unwrap().is_closed());
         }
     });
+}
+
+#[test]
+fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
+    let runtime = Runtime::new().unwrap();
+    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = theirs.try_clone().unwrap();
+    let ours = runtime.block_on(async { TcpListener::from_std(ours).unwrap() });
+    ours.close().unwrap();
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
+    let before = Instant::now();
+    runtime.turn(Some(Duration::from_millis(50))).unwrap();
+    assert!(
+        before.elapsed() >= Duration::from_millis(50),
+        "it was woken"
+    );
 }

@@ -191,8 +191,16 @@ impl ListenConfig {
         let backlog = self.backlog.unwrap_or_else(options::most_backlog);
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         socket.listen(backlog).map_err(call("listen"))?;
+        // A hook may have set one, and what is accepted inherits it.
+        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
         let fd = context::with("listening", open).map_err(call("epoll_ctl"))?;
+        if self.control.is_some() {
+            fd.resource().handle.note_duplicate();
+        }
+        if lingers {
+            fd.resource().handle.note_linger();
+        }
         fd.endpoint(End::Local);
         Ok(fd)
     }

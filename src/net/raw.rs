@@ -48,6 +48,7 @@ impl Fd {
     fn take_in_listener(what: &str, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let lingers = SockRef::from(&fd).linger()?.is_some();
         let taken = context::with(what, |scheduler| Fd::open(scheduler, fd, network))?;
+        taken.resource().handle.note_duplicate();
         if lingers {
             taken.resource().handle.note_linger();
         }

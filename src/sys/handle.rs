@@ -17,11 +17,16 @@ pub(crate) struct Handle {
     fd: Cell<RawFd>,
     lent: Cell<u16>,
     close_asked: Cell<bool>,
-    /// Somebody set a linger, or had the descriptor in hand and may have, or duplicated it.
-    may_linger: Cell<bool>,
+    /// Bits: what those may have done who had the descriptor in hand.
+    suspected: Cell<u8>,
 }
 
 const CLOSED: RawFd = -1;
+
+/// Somebody may have set a linger.
+const LINGER: u8 = 1;
+/// Somebody may have duplicated it.
+const DUPLICATE: u8 = 2;
 
 impl Handle {
     pub(crate) fn new(fd: OwnedFd) -> Self {
@@ -38,7 +43,7 @@ impl Handle {
             fd: Cell::new(raw),
             lent: Cell::new(0),
             close_asked: Cell::new(false),
-            may_linger: Cell::new(false),
+            suspected: Cell::new(0),
         }
     }
 
@@ -82,12 +87,22 @@ impl Handle {
     }
 
     pub(crate) fn may_linger(&self) -> bool {
-        self.may_linger.get()
+        self.suspected.get() & LINGER != 0
     }
 
-    /// From here on a close asks the system whether it would block.
+    pub(crate) fn may_be_duplicated(&self) -> bool {
+        self.suspected.get() != 0
+    }
+
+    /// From here on a close asks the system whether it would block, and deregisters first.
     pub(crate) fn note_linger(&self) {
-        self.may_linger.set(true);
+        self.suspected.set(LINGER | DUPLICATE);
+    }
+
+    /// From here on a close deregisters first: the system forgets no socket of which somebody has a
+    /// duplicate.
+    pub(crate) fn note_duplicate(&self) {
+        self.suspected.set(self.suspected.get() | DUPLICATE);
     }
 
     /// Takes the descriptor out: the one who gets it closes it. `None` the second time, and

@@ -59,6 +59,10 @@ impl Dial<'_> {
         };
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
         let fd = context::with("dialling", open).map_err(call("netpoll"))?;
+        if self.dialer.control.is_some() {
+            // The hook had the descriptor in hand.
+            fd.resource().handle.note_linger();
+        }
         if under_way {
             let connected = Op::new(Connecting, &fd, is_connected).await;
             // The dial has names of its own to add; only the cause is wanted.

@@ -37,12 +37,10 @@ impl Fd {
         let resource = self.link.carried();
         // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
         drop(resource.attach(None));
-        // Somebody who had the descriptor in hand may have duplicated it, or set a linger.
-        let lent = resource.handle.may_linger();
         let raw = resource.handle.raw();
-        self.leave(&mut SourceFd(&raw), !lent);
+        self.leave(&mut SourceFd(&raw), !resource.handle.may_be_duplicated());
         match resource.handle.take() {
-            Some(fd) if lent => close_fd(fd),
+            Some(fd) if resource.handle.may_linger() => close_fd(fd),
             closed => drop(closed),
         }
         shortage::descriptor_closed();
