@@ -182,16 +182,10 @@ impl MioSelector {
         if self.overflowed && self.events.capacity() < MOST_CAPACITY {
             self.events = SystemEvents::with_capacity(self.events.capacity() * 2);
         }
-        while let Err(error) = self.events.wait(&mut self.poll, max_wait) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-            // Who would have waited must reckon anew for how long; who only looks, looks again.
-            if max_wait != Some(Duration::ZERO) {
-                self.events.clear();
-                self.overflowed = false;
-                return Ok(Harvest::Partial);
-            }
+        if let Err(error) = self.events.wait(&mut self.poll, max_wait)
+            && self.interrupted(error, max_wait)?
+        {
+            return Ok(Harvest::Partial);
         }
         self.overflowed = self.events.iter().count() >= self.events.capacity();
         if cfg!(mio_unsupported_force_poll_poll)
@@ -207,6 +201,28 @@ impl MioSelector {
         } else {
             Harvest::Complete
         })
+    }
+
+    /// Who would have waited must reckon anew for how long: true. Who only looks, looks again.
+    #[cold]
+    #[inline(never)]
+    fn interrupted(
+        &mut self,
+        mut error: io::Error,
+        max_wait: Option<Duration>,
+    ) -> io::Result<bool> {
+        while error.kind() == io::ErrorKind::Interrupted {
+            if max_wait != Some(Duration::ZERO) {
+                self.events.clear();
+                self.overflowed = false;
+                return Ok(true);
+            }
+            match self.events.wait(&mut self.poll, max_wait) {
+                Ok(()) => return Ok(false),
+                Err(again) => error = again,
+            }
+        }
+        Err(error)
     }
 
     /// What the last wait brought in.

@@ -87,6 +87,7 @@ impl Events {
     }
 
     /// Waits for something, up to `max_wait`, in milliseconds and rounded up.
+    #[inline(always)]
     pub(crate) fn wait(
         &mut self,
         poll: &mut mio::Poll,
