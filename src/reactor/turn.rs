@@ -64,7 +64,9 @@ impl<W, T> Core<W, T> {
             self.harvested.set(self.latest.get());
         }
         let before = out.len();
-        out.extend(self.pending.borrow_mut().drain(..).map(alone));
+        if !self.pending.borrow().is_empty() {
+            out.extend(self.pending.borrow_mut().drain(..).map(alone));
+        }
         let idle = out.len() == before;
         let max_wait = if idle { max_wait } else { Some(Duration::ZERO) };
 
@@ -233,7 +235,9 @@ impl<W, T> Core<W, T> {
             }
             readers
         });
-        out.extend(others.into_iter().map(alone));
+        if !others.is_empty() {
+            out.extend(others.into_iter().map(alone));
+        }
         count - strays.get()
     }
 

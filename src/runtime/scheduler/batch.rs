@@ -75,15 +75,20 @@ impl Scheduler {
         let mut left = batch.left();
         left = &left[..left.len().min(BATCH)];
         turn.machines = left.len();
-        while !left.is_empty() {
-            let (group, rest) = left.split_at(left.len().min(GROUP));
-            if rest.len() >= MANY {
-                self.look_ahead(&rest[..GROUP]);
+        loop {
+            let mut group = left;
+            if left.len() >= GROUP + MANY {
+                (group, left) = left.split_at(GROUP);
+                self.look_ahead(&left[..GROUP]);
+            } else {
+                left = &[];
             }
             for runnable in group {
                 self.run(runnable.parked);
             }
-            left = rest;
+            if left.is_empty() {
+                break;
+            }
         }
         context::end();
         batch.settle(batch.done + turn.machines);
