@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use netpoller::{KeepAlive, Runtime, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
+use netpoller::{
+    Dialer, KeepAlive, Runtime, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream,
+};
 use socket2::SockRef;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -32,6 +34,25 @@ fn both_ends_have_gos_defaults() {
         }
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         assert!(udp.broadcast().unwrap());
+    });
+}
+
+/// As in Go, where a dial asks for it and does not insist.
+#[test]
+fn a_keep_alive_that_the_system_refuses_fails_no_dial() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refused = KeepAlive {
+            idle: Duration::from_secs(1 << 20),
+            interval: Duration::from_secs(1 << 20),
+            count: 9,
+        };
+        let dialer = Dialer::new().keepalive(Some(refused));
+        let client = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
+        assert!(client.nodelay().unwrap());
+        if cfg!(target_os = "linux") {
+            client.set_keepalive(Some(refused)).unwrap_err();
+        }
     });
 }
 

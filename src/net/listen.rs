@@ -18,7 +18,7 @@ use super::dial::{Asked, Control};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Accepting, Fd, Op};
-use super::options;
+use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution, Resolver};
 use super::stream::Stream;
 use super::tcp::{Tcp, TcpListener, TcpStream};
@@ -183,7 +183,7 @@ impl ListenConfig {
             socket.set_reuse_port(true).map_err(set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
-        options::set_tcp_defaults(&SockRef::from(&socket)).map_err(set)?;
+        options::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
         if let Some(control) = &self.control {
             control.call(socket.as_fd(), address)?;
         }
@@ -228,8 +228,8 @@ impl Listener<Tcp> {
     /// Waits for a connection, and says from where it comes.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
-    /// that is [temporary](crate::NetError::is_temporary), such as too many open files, the
-    /// connection still waits: try again later.
+    /// that is [temporary](crate::NetError::is_temporary), such as too many open files, try again
+    /// later: the connection waits still, unless it was taken and could not be registered.
     ///
     /// # Errors
     ///

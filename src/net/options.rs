@@ -40,13 +40,19 @@ impl Default for KeepAlive {
     }
 }
 
-/// What Go sets on every TCP socket: no delay, and keep-alive.
-pub(crate) fn set_tcp_defaults(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    set_keepalive(socket, Some(KeepAlive::default()))
+/// What Go sets on every TCP socket: no delay, and keep-alive. As there, a system that refuses it
+/// stops nobody.
+pub(crate) fn set_on_all(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) {
+    let set = [
+        socket.set_tcp_nodelay(true),
+        set_keepalive(socket, keepalive),
+    ];
+    for error in set.into_iter().filter_map(Result::err) {
+        log::debug!("a TCP socket goes without one of its usual options: {error}");
+    }
 }
 
-pub(crate) fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) -> io::Result<()> {
+fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) -> io::Result<()> {
     let Some(keepalive) = keepalive else {
         return socket.set_keepalive(false);
     };

@@ -219,6 +219,11 @@ async fn zero_bytes<T: Transport>() {
     assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 1);
     far.close().unwrap();
     assert_eq!(near.read(&mut []).await.unwrap(), 0);
+    // As in Go, a write of nothing heeds its deadline, and a read of nothing does not.
+    near.set_deadline(Some(time::now())).unwrap();
+    assert_eq!(near.read(&mut []).await.unwrap(), 0);
+    assert!(near.write(&[]).await.unwrap_err().is_timeout());
+    assert!(near.write_all(&[]).await.unwrap_err().is_timeout());
 }
 
 async fn assert_zero_bytes_return<K>(stream: &Stream<K>) {

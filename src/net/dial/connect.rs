@@ -80,9 +80,7 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
-        let set = call("setsockopt");
-        socket.set_tcp_nodelay(true).map_err(&set)?;
-        options::set_keepalive(&SockRef::from(&socket), self.dialer.keepalive).map_err(&set)?;
+        options::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
         if let Some(control) = &self.dialer.control {
             control.call(socket.as_fd(), address)?;
         }

@@ -89,12 +89,13 @@ impl<K> Stream<K> {
         self.fd.set_deadline(Direction::Write, when)
     }
 
-    /// The operation, unless it is on no bytes: that waits for nothing, as in Go.
+    /// The operation, unless it is on no bytes: that waits for nothing, as in Go. There, a write of
+    /// no bytes heeds the deadline, and a read of none does not.
     #[inline]
-    fn unless<O>(&self, nothing: bool, operation: O) -> Unless<'_, O> {
+    fn unless<O>(&self, direction: Direction, nothing: bool, operation: O) -> Unless<'_, O> {
         Unless {
             fd: &self.fd,
-            nothing,
+            nothing: nothing.then_some(direction),
             operation,
         }
     }
@@ -125,8 +126,18 @@ impl<K> fmt::Debug for Stream<K> {
 /// See [`Stream::unless`].
 struct Unless<'a, O> {
     fd: &'a Fd,
-    nothing: bool,
+    nothing: Option<Direction>,
     operation: O,
+}
+
+impl<O> Unless<'_, O> {
+    fn has_nothing_to_do(&self) -> bool {
+        match self.nothing {
+            None => false,
+            Some(Direction::Read) => !self.fd.is_closed(),
+            Some(Direction::Write) => self.fd.refusal(Direction::Write).is_none(),
+        }
+    }
 }
 
 impl<T: Default, O: Future<Output = io::Result<T>> + Unpin> Future for Unless<'_, O> {
@@ -135,7 +146,7 @@ impl<T: Default, O: Future<Output = io::Result<T>> + Unpin> Future for Unless<'_
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.nothing && !this.fd.is_closed() {
+        if this.has_nothing_to_do() {
             return this.fd.poll_nothing(cx).map(Ok);
         }
         Pin::new(&mut this.operation).poll(cx)

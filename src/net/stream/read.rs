@@ -53,7 +53,7 @@ impl<K> Stream<K> {
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffer.is_empty();
         let read = Op::new(Reading, &self.fd, move |fd| fd.read_some(buffer));
-        self.unless(nothing, read)
+        self.unless(Direction::Read, nothing, read)
     }
 
     /// Reads into several buffers, one after the other, with one system call.
@@ -67,7 +67,7 @@ impl<K> Stream<K> {
     ) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffers.iter().all(|buffer| buffer.is_empty());
         let read = Op::new(Reading, &self.fd, move |fd| fd.read_some_vectored(buffers));
-        self.unless(nothing, read)
+        self.unless(Direction::Read, nothing, read)
     }
 
     /// Fills the whole buffer.
@@ -90,7 +90,7 @@ impl<K> Stream<K> {
             buffer,
             filled: 0,
         };
-        self.unless(nothing, read)
+        self.unless(Direction::Read, nothing, read)
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
@@ -130,7 +130,7 @@ impl<K> Stream<K> {
             context::charge(0);
             sys::peek(&fd.socket(), buffer)
         });
-        self.unless(nothing, peek)
+        self.unless(Direction::Read, nothing, peek)
     }
 
     /// Waits until a read may succeed, or would say end of file or an error.

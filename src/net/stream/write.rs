@@ -33,7 +33,7 @@ impl<K> Stream<K> {
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
         let write = Op::new(Writing, &self.fd, move |fd| fd.send(bytes));
-        self.unless(bytes.is_empty(), write)
+        self.unless(Direction::Write, bytes.is_empty(), write)
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -47,7 +47,7 @@ impl<K> Stream<K> {
     ) -> impl Future<Output = io::Result<usize>> {
         let nothing = buffers.iter().all(|buffer| buffer.is_empty());
         let write = Op::new(Writing, &self.fd, |fd| fd.send_vectored(buffers));
-        self.unless(nothing, write)
+        self.unless(Direction::Write, nothing, write)
     }
 
     /// Writes everything: Go's `Write`. Nobody else's writes come between.
@@ -67,7 +67,7 @@ impl<K> Stream<K> {
             bytes,
             written: 0,
         };
-        self.unless(bytes.is_empty(), write)
+        self.unless(Direction::Write, bytes.is_empty(), write)
     }
 
     /// Waits until a write may take something, or would fail.
