@@ -3,6 +3,9 @@
 //!
 //! `cargo run --example embed_host_loop` shows both, one after the other.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -129,6 +132,7 @@ mod host {
 }
 
 fn main() -> io::Result<()> {
+    common::end_with_the_reader();
     env_logger::init();
     by_turns()?;
     nested()

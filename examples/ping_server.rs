@@ -46,6 +46,7 @@ impl Protocol for Hears {
 }
 
 fn main() -> ExitCode {
+    common::end_with_the_reader();
     env_logger::init();
     let clock = common::clock(Flags::parse().real);
     match clock.and_then(|runtime| resets(&runtime).and_then(|()| deadline(&runtime))) {

@@ -99,7 +99,8 @@ async fn show() -> io::Result<()> {
     )
     .await?;
     pass_on(&mut AssertAsync::new(reader), &mut memory).await?;
-    let this = std::fs::File::open(file!())?;
+    // Wherever it is run, there is one.
+    let this = std::fs::File::open(std::env::current_exe()?)?;
     let read = pass_on(&mut AssertAsync::new(this), &mut futures_lite::io::sink()).await?;
     log::info!("{}, out of it again; and {read} bytes of a file", {
         String::from_utf8_lossy(memory.get_ref())

@@ -37,7 +37,13 @@ pub struct Flags {
 }
 
 fn main() -> ExitCode {
-    common::run(async |flags: Flags| ping(&flags, &mut io::stdout()).await)
+    common::run(
+        async |flags: Flags| match ping(&flags, &mut io::stdout()).await {
+            // Whoever read along has left.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            ended => ended,
+        },
+    )
 }
 
 /// Pings, and reports to `out`. Fails with status 1 at the first error that is there to stay.

@@ -269,3 +269,51 @@ fn a_factory_that_panics_costs_one_connection() {
     let stats = server.stop();
     assert_eq!(stats.accepted(), 3);
 }
+
+#[test]
+fn who_came_before_a_server_of_several_workers_runs_in_a_runtime_is_served_too() {
+    let _watchdog = watchdog();
+    for drained in [false, true] {
+        let bound = Server::new(|_| Echo)
+            .workers(4)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let connect = |_| StdStream::connect(bound.local_addr()).unwrap();
+        let mut clients: Vec<_> = (0..20).map(connect).collect();
+        for client in &mut clients {
+            client.write_all(b"x").unwrap();
+        }
+        let (runtime, handle) = (Runtime::new().unwrap(), bound.handle());
+        let serving = bound.run_in(&runtime).unwrap();
+        let asking = std::thread::spawn(move || {
+            if drained {
+                handle.drain(Duration::from_secs(60));
+            }
+            for client in &mut clients {
+                client.read_exact(&mut [0]).unwrap();
+            }
+            handle.stop();
+        });
+        let stats = runtime.block_on(serving).unwrap().unwrap();
+        asking.join().unwrap();
+        assert_eq!(stats.accepted(), 20);
+    }
+}
+
+#[test]
+fn aborting_the_task_of_a_server_ends_its_connections() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let client = TcpStream::connect(bound.local_addr()).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        serving.abort();
+        let ended = client.read(&mut [0]).await;
+        assert!(!matches!(ended, Ok(1..)));
+        assert!(serving.await.is_err());
+    });
+    assert_eq!(runtime.stats().connections, 0);
+}

@@ -4,7 +4,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::process::{ExitCode, Termination};
+use std::panic;
+use std::process::{self, ExitCode, Termination};
 use std::time::Duration;
 
 use clap::Parser;
@@ -25,6 +26,7 @@ pub fn run_on<F: Parser, T: Termination>(
     runtime: impl FnOnce(&F) -> io::Result<Runtime>,
     example: impl AsyncFnOnce(F) -> io::Result<T>,
 ) -> ExitCode {
+    end_with_the_reader();
     env_logger::Builder::from_env(Env::default().default_filter_or("info"))
         .format_target(false)
         .init();
@@ -41,6 +43,23 @@ pub fn run_on<F: Parser, T: Termination>(
         eprintln!("{}: {error}", env!("CARGO_CRATE_NAME"));
         ExitCode::FAILURE
     })
+}
+
+/// Ends quietly when nobody reads any more what is printed: `| head -1` takes its line and leaves.
+/// With another error it ends as with every error. `println!` has no way to tell but its panic.
+pub fn end_with_the_reader() {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        let text = panicked.payload().downcast_ref::<String>();
+        match text.filter(|text| text.starts_with("failed printing to stdout")) {
+            Some(text) if text.contains("Broken pipe") => process::exit(0),
+            Some(text) => {
+                eprintln!("{}: {text}", env!("CARGO_CRATE_NAME"));
+                process::exit(1);
+            }
+            None => others(panicked),
+        }
+    }));
 }
 
 /// The wall's clock, or one that jumps to whatever comes next.

@@ -40,6 +40,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
+    common::end_with_the_reader();
     env_logger::init();
     let flags = Flags::parse();
     match run(&flags) {

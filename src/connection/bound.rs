@@ -102,7 +102,8 @@ where
     fn sources(&self, mut listeners: Vec<TcpListener>) -> Vec<Source> {
         let workers = self.server.settings.workers;
         if listeners.len() == workers {
-            return listeners.into_iter().map(Source::Own).collect();
+            let own = |listener| Source::Own(vec![listener]);
+            return listeners.into_iter().map(own).collect();
         }
         let roster = Roster::new(&self.control.tallies);
         let mut door = listeners.pop().map(|listener| (listener, roster.clone()));
@@ -112,7 +113,7 @@ where
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker however many
     /// were asked for. It runs when the runtime does; the handle tells what it has done in the
-    /// end.
+    /// end. Aborted, it ends at once, with its connections.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -146,11 +147,11 @@ where
     ///
     /// It ran before.
     pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
-        // The others' queues would hold clients whom nobody serves.
-        let listener = self.take_listeners()?.swap_remove(0);
+        // All of them: each has a queue, and clients may wait there already.
+        let listeners = self.take_listeners()?;
         let (accepting, control) = (self.accepting(0), self.control.clone());
         Ok(runtime.spawn(async move {
-            accepting.serve(Source::Own(listener)).await?;
+            accepting.serve(Source::Own(listeners)).await?;
             Ok(control.stats())
         }))
     }

@@ -12,13 +12,13 @@
 //!        └─────────────────────────┴────────────► end them all, and wait
 //! ```
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::ready;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::accept::{Accepting, Sink};
@@ -37,15 +37,15 @@ use crate::time;
 
 /// Where a worker's connections come from.
 pub(super) enum Source {
-    /// A listener of its own.
-    Own(StdListener),
+    /// A listener of its own; several, where one serves in place of all.
+    Own(Vec<StdListener>),
     /// Handed over by whoever accepts: by this one itself, if it has the listener.
     Handed(Seat, Option<(StdListener, Arc<Roster>)>),
 }
 
 /// The same, in its runtime.
 enum Intake {
-    Own(TcpListener),
+    Own(Vec<TcpListener>),
     Handed(Seat),
 }
 
@@ -57,7 +57,10 @@ where
     pub(super) async fn serve(self, source: Source) -> io::Result<()> {
         let mut acceptor = None;
         let intake = match source {
-            Source::Own(listener) => Intake::Own(TcpListener::from_std(listener)?),
+            Source::Own(listeners) => {
+                let listeners = listeners.into_iter().map(TcpListener::from_std);
+                Intake::Own(listeners.collect::<io::Result<_>>()?)
+            }
             Source::Handed(seat, None) => Intake::Handed(seat),
             Source::Handed(seat, Some((listener, roster))) => {
                 let listener = TcpListener::from_std(listener)?;
@@ -67,6 +70,7 @@ where
         };
         let make = |scheduler: &_| self.worker_in(scheduler);
         let worker = Rc::new(context::with("a server", make));
+        let _all_end = StopsWorker(worker.clone());
 
         let mut order = Order::Serve;
         let mut accepted = self.take_in(&intake, &worker, &mut order, None).await;
@@ -101,9 +105,8 @@ where
         queued: Option<Instant>,
     ) -> io::Result<()> {
         let seat = match intake {
-            Intake::Own(listener) => {
-                let sink = Sink::Worker(worker);
-                return self.accept(listener, &sink, order, queued).await;
+            Intake::Own(listeners) => {
+                return self.accept_from(listeners, worker, order, queued).await;
             }
             Intake::Handed(seat) => seat,
         };
@@ -134,6 +137,46 @@ where
                 }
             }
         }
+    }
+
+    /// Accepts from each listener, until that is over for all of them or one fails.
+    async fn accept_from(
+        &self,
+        listeners: &[TcpListener],
+        worker: &Rc<Worker>,
+        order: &mut Order,
+        queued: Option<Instant>,
+    ) -> io::Result<()> {
+        let sink = Sink::Worker(worker);
+        let (first, others) = listeners.split_first().expect("a server listens");
+        if others.is_empty() {
+            return self.accept(first, &sink, order, queued).await;
+        }
+        let mut orders = vec![*order; listeners.len()];
+        let each = listeners.iter().zip(&mut orders);
+        let mut under_way: Vec<_> = each
+            .map(|(listener, order)| Box::pin(self.accept(listener, &sink, order, queued)))
+            .collect();
+        let ended = poll_fn(|cx| {
+            let mut failed = None;
+            under_way.retain_mut(|accepting| match accepting.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(ended) => {
+                    failed = failed.take().or(ended.err());
+                    false
+                }
+            });
+            match failed {
+                Some(error) => Poll::Ready(Err(error)),
+                None if under_way.is_empty() => Poll::Ready(Ok(())),
+                None => Poll::Pending,
+            }
+        });
+        let ended = ended.await;
+        drop(under_way);
+        // It ended them all; a later one is found by whoever waits next.
+        *order = orders[0];
+        ended
     }
 
     /// Takes in a connection that came from another thread.
@@ -213,6 +256,15 @@ where
         if let Err(next) = ended.await {
             *order = next;
         }
+    }
+}
+
+/// However a worker's task ends, aborted too: nobody could end its connections any more.
+struct StopsWorker(Rc<Worker>);
+
+impl Drop for StopsWorker {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

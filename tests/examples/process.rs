@@ -177,6 +177,39 @@ fn an_error_is_one_line_and_status_1() {
     assert_eq!(ran.status.code(), Some(1));
 }
 
+/// As under `| true`: whoever was to read has left.
+#[test]
+fn who_prints_for_nobody_ends_quietly() {
+    for name in [
+        "dial_race",
+        "pinger",
+        "ping_server",
+        "tcp_ping",
+        "time_server",
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let flags: &[&str] = match name {
+            "tcp_ping" => &["127.0.0.1:1"],
+            "time_server" => &["--addr", "127.0.0.1:0"],
+            _ => &[],
+        };
+        let mut command = Command::new(binary(name));
+        let ran = command.args(flags).stdout(writer).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!((ran.status.code(), said.as_str()), (Some(0), ""), "{name}");
+    }
+}
+
+/// The example that opens a file finds it wherever it is run.
+#[test]
+fn the_proxy_shows_itself_from_any_directory() {
+    let mut command = Command::new(binary("proxy"));
+    let ran = command.current_dir("/").output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.success(), "{said}");
+}
+
 #[test]
 fn t13_the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
