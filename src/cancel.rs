@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::runtime::{context, wake_quietly};
-pub(crate) use crate::time::clock;
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
@@ -144,7 +143,7 @@ impl CancelToken {
     /// A child that ends when `limit` has passed, counted from a fresh reading of the clock.
     #[must_use]
     pub fn with_timeout(&self, limit: Duration) -> Self {
-        self.below(Some(time::after(clock(), limit)))
+        self.below(Some(time::after(time::clock(), limit)))
     }
 
     fn below(&self, own: Option<Instant>) -> Self {
@@ -257,7 +256,7 @@ impl Scope {
     }
 
     fn is_late(&self, clock: impl FnOnce() -> Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= clock())
+        self.deadline.is_some_and(|deadline| deadline <= time::clock())
     }
 
     fn hang_below(self: &Arc<Self>, parent: &Arc<Scope>) {
@@ -274,7 +273,7 @@ impl Scope {
     /// Ends a scope and all below it. Those whose deadline has passed had ended before.
     fn end(scope: &Arc<Self>, why: CancelError) {
         let now = match why {
-            CancelError::Canceled => Some(clock()),
+            CancelError::Canceled => Some(time::clock()),
             CancelError::DeadlineExceeded => None,
         };
         let mut woken = Vec::new();

@@ -27,7 +27,7 @@ use super::options::KeepAlive;
 use super::resolve::{Purpose, Resolution, Resolver};
 use super::stream::Stream;
 use super::tcp::TcpStream;
-use crate::cancel::{self, CancelToken};
+use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
 use crate::time;
 
@@ -304,7 +304,7 @@ impl Dialer {
 
     /// The scope of one dial: the user's, within the time that there is. `None` without limits.
     fn scope(&self) -> Option<CancelToken> {
-        let limit = |limit| time::after(cancel::clock(), limit);
+        let limit = |limit| time::after(time::clock(), limit);
         let by_timeout = self.timeout.map(limit);
         match by_timeout.into_iter().chain(self.deadline).min() {
             Some(deadline) => {

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{Dial, OpError};
-use crate::cancel;
 use crate::net::error::Cause;
 use crate::net::fd::Fd;
 use crate::time;
@@ -115,7 +114,7 @@ async fn within_a_share(
     };
     let connected = match scope.deadline() {
         Some(deadline) if remaining > 1 => {
-            let share = share(cancel::clock(), deadline, remaining);
+            let share = share(time::clock(), deadline, remaining);
             let scope = scope.with_deadline(share);
             scope.run(dial.connect(address)).await
         }
