@@ -172,7 +172,7 @@ impl CancelToken {
     #[must_use]
     pub fn err(&self) -> Option<CancelError> {
         let ended = self.scope.state().ended;
-        if ended.is_some() || !self.scope.is_late(clock) {
+        if ended.is_some() || !self.scope.is_late(time::clock) {
             return ended;
         }
         Scope::end(&self.scope, CancelError::DeadlineExceeded);
@@ -256,7 +256,7 @@ impl Scope {
     }
 
     fn is_late(&self, clock: impl FnOnce() -> Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= time::clock())
+        self.deadline.is_some_and(|deadline| deadline <= clock())
     }
 
     fn hang_below(self: &Arc<Self>, parent: &Arc<Scope>) {
