@@ -222,7 +222,8 @@ impl ServerHandle {
     /// then stops accepting; what is in flight is finished, and what has been quiet for the
     /// [grace](Server::drain_grace) closed. After `limit` the rest is closed whatever it does.
     ///
-    /// Returns at once: [`Bound::run`] returns when it is done.
+    /// Returns at once: [`Bound::run`] returns when it is done. Another drain changes nothing then;
+    /// who has lost patience calls [`stop`](ServerHandle::stop).
     pub fn drain(&self, limit: Duration) {
         self.control.give(Order::Drain(limit));
     }

@@ -4,7 +4,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `state.rs` | the machine as a pure table |
+//! | `state.rs`, `standing.rs` | the machine as a pure table; where a connection stands in it, in a byte |
 //! | `protocol.rs` | what one writes: the callbacks |
 //! | `conn.rs` | what the callbacks are given |
 //! | `run.rs` | the machine as the loop runs it |

@@ -5,6 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
+//! | `scheduler/batch.rs` | the machines of one turn, and those ahead brought closer |
 //! | `scheduler/root.rs`, `scheduler/backlog.rs`, `scheduler/ending.rs` | the future of `block_on`; who has yet to run; how machines end |
 //! | `machine.rs` | the machines and their states |
 //! | `shelf.rs` | where they lie |
