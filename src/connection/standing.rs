@@ -33,18 +33,6 @@ const ASKED_BITS: u8 = 3 << ASKED_SHIFT;
 const MAY_NOT_WRITE: u8 = 1 << 5;
 const HURRIED: u8 = 1 << 6;
 
-/// In the order of the enum.
-const STATES: [State; 8] = [
-    State::Opening,
-    State::Open,
-    State::Finishing,
-    State::Finished,
-    State::PeerEnded,
-    State::Closing,
-    State::Closed,
-    State::Closed,
-];
-
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
 impl Standing {
@@ -67,7 +55,8 @@ impl Standing {
 
     #[inline]
     pub(super) fn state(self) -> State {
-        STATES[usize::from((self.0 % 8) ^ State::Open as u8)]
+        let number = usize::from((self.0 % 8) ^ State::Open as u8);
+        State::ALL.get(number).copied().unwrap_or(State::Closed)
     }
 
     #[inline]
@@ -120,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_byte_tells_all_and_one_part_leaves_the_others() {
-        for state in &STATES[..7] {
+        for state in &State::ALL {
             for asked in ASKED {
                 let standing = Standing::FIRST.with_asked(asked).in_state(*state);
                 for standing in [standing, standing.hurried()] {

@@ -116,6 +116,17 @@ impl Actions {
 }
 
 impl State {
+    /// In the order of the enum.
+    pub(super) const ALL: [State; 7] = [
+        State::Opening,
+        State::Open,
+        State::Finishing,
+        State::Finished,
+        State::PeerEnded,
+        State::Closing,
+        State::Closed,
+    ];
+
     /// The table: the next state and what to do, `None` for what is illegal.
     pub(super) const fn on(self, event: Event) -> Option<(State, Actions)> {
         const CLOSING: (State, Actions) = (State::Closing, Actions::ARM.and(Actions::WRITE));

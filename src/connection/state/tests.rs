@@ -2,16 +2,6 @@
 
 use super::{Actions, Event, State};
 
-const STATES: [State; 7] = [
-    State::Opening,
-    State::Open,
-    State::Finishing,
-    State::Finished,
-    State::PeerEnded,
-    State::Closing,
-    State::Closed,
-];
-
 const EVENTS: [Event; 13] = [
     Event::Opened,
     Event::Bytes,
@@ -110,7 +100,7 @@ fn every_transition_is_the_tables() {
         ["Closed close"; 6],
     ];
     for (event, row) in EVENTS.into_iter().zip(table) {
-        for (state, wanted) in STATES.into_iter().zip(row) {
+        for (state, wanted) in State::ALL.into_iter().zip(row) {
             assert_eq!(field(state, event), wanted, "{event:?} in {state:?}");
         }
         assert_eq!(field(State::Closed, event), illegal);
@@ -119,7 +109,7 @@ fn every_transition_is_the_tables() {
 
 #[test]
 fn closed_is_reached_from_everywhere_and_only_once() {
-    for state in STATES {
+    for state in State::ALL {
         for event in EVENTS {
             let Some((next, actions)) = state.on(event) else {
                 continue;
@@ -134,7 +124,7 @@ fn closed_is_reached_from_everywhere_and_only_once() {
 
 #[test]
 fn whoever_closes_has_time_to_write() {
-    for state in STATES {
+    for state in State::ALL {
         for event in EVENTS {
             if let Some((State::Closing, actions)) = state.on(event)
                 && state != State::Closing
