@@ -63,9 +63,9 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// On streams of ours, a ping waits for a `write_all` that is under way, and none comes into the
 /// middle of it. A payload that the socket does not take at once has no such protection: between
-/// its parts others may write.
-/// middle of it. It is written through futures-io's `AsyncWrite`, of which a stream wakes the last
-/// poller alone: beside a heartbeat, write by the stream's own methods, not by that trait.
+/// its parts others may write. And it is written through futures-io's `AsyncWrite`, of which a
+/// stream wakes the last poller alone: beside a heartbeat, write by the stream's own methods, not by
+/// that trait.
 #[must_use = "a heartbeat stops when it is dropped"]
 pub struct Heartbeat {
     beat: Rc<Beat>,

@@ -216,7 +216,7 @@ impl<W, T> Core<W, T> {
 }
 
 impl<W, T> Registered<W, T> {
-    /// The part of it that a busy read looks at.
+    /// The part of it that a busy read looks at: from the last word of what is carried on.
     pub(crate) const BUSY: Range<usize> =
         offset_of!(Self, core).saturating_sub(8)..size_of::<Self>();
 

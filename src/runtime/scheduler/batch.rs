@@ -75,23 +75,23 @@ impl Scheduler {
         let mut left = batch.left();
         left = &left[..left.len().min(BATCH)];
         turn.machines = left.len();
-        loop {
-            let mut group = left;
-            if left.len() >= GROUP + MANY {
-                (group, left) = left.split_at(GROUP);
-                self.look_ahead(&left[..GROUP]);
-            } else {
-                left = &[];
-            }
-            for runnable in group {
-                self.run(runnable.parked);
-            }
-            if left.is_empty() {
-                break;
-            }
+        while left.len() >= GROUP + MANY {
+            let (group, rest) = left.split_at(GROUP);
+            self.look_ahead(&rest[..GROUP]);
+            self.run_all(group);
+            left = rest;
         }
+        self.run_all(left);
         context::end();
         batch.settle(batch.done + turn.machines);
+    }
+
+    /// Out of line, for there are two who call it, and a run should be inlined in its loop.
+    #[inline(never)]
+    fn run_all(&self, group: &[Runnable]) {
+        for runnable in group {
+            self.run(runnable.parked);
+        }
     }
 
     #[cold]
