@@ -66,10 +66,12 @@ pub(crate) fn receive_vectored(
     Read::read_vectored(&mut &**socket, &mut buffers[offered])
 }
 
+/// Buffers that the system takes at once (its IOV_MAX).
+pub(crate) const MOST_BUFFERS: usize = 1024;
+
 /// Which buffers to offer: as many as the system takes, and not those before the first that has
 /// anything, or nothing might be offered, and the answer to that is an end of file.
 fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
-    const MOST_BUFFERS: usize = 1024;
     let first = buffers.iter().position(|buffer| !buffer.is_empty());
     let first = first.unwrap_or(0);
     first..buffers.len().min(first + MOST_BUFFERS)

@@ -35,7 +35,7 @@ impl Fd {
         let got = sys::receive_vectored(&self.socket(), buffers)?;
         // Of more buffers than the system takes at once, some are not even offered.
         let offered = match buffers.len() {
-            0..=1024 => asked,
+            0..=sys::MOST_BUFFERS => asked,
             _ => MOST_AT_ONCE,
         };
         self.moved(Direction::Read, got, offered);
