@@ -15,7 +15,7 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 
 #[path = "common/mod.rs"]
 mod common;
-#[path = "../tests/common/script.rs"]
+#[path = "../tests/it/support/script.rs"]
 mod script;
 
 use common::{CpuTime, brief, timed, worked};

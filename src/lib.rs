@@ -63,15 +63,13 @@ mod heartbeat;
 pub mod net;
 pub mod reactor;
 mod runtime;
+pub mod server;
 mod sys;
 pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{
-    Accept, Bound, Conn, ConnHandle, Limits, Protocol, Server, ServerHandle, Stats as ServerStats,
-    WorkerStats,
-};
+pub use connection::{Conn, ConnHandle, Limits, Protocol, Stats as ServerStats, WorkerStats};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
@@ -82,6 +80,7 @@ pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
 };
+pub use server::{Accept, Bound, Server, ServerHandle};
 pub use time::Elapsed;
 
 /// The README's example, as a test.

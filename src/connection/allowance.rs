@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What a server may still queue; less than nothing, where a callback could not be refused.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     left: AtomicI64,
     chunk: i64,
 }
@@ -25,7 +25,7 @@ const CHUNK: usize = 64 << 10;
 
 impl Account {
     /// None for no limit.
-    pub(super) fn new(limit: usize, workers: usize) -> Option<Arc<Account>> {
+    pub(crate) fn new(limit: usize, workers: usize) -> Option<Arc<Account>> {
         let left = i64::try_from(limit).ok()?;
         let chunk = CHUNK.min(limit / (16 * workers.max(1)));
         Some(Arc::new(Account {
@@ -50,7 +50,7 @@ impl Account {
 
 /// A worker's share of the account.
 #[derive(Debug)]
-pub(super) struct Purse {
+pub(crate) struct Purse {
     account: Option<Arc<Account>>,
     /// Taken from the account, and not paid with.
     spare: Cell<i64>,
@@ -59,7 +59,7 @@ pub(super) struct Purse {
 }
 
 impl Purse {
-    pub(super) fn new(account: Option<Arc<Account>>) -> Self {
+    pub(crate) fn new(account: Option<Arc<Account>>) -> Self {
         Purse {
             account,
             spare: Cell::new(0),
@@ -68,7 +68,7 @@ impl Purse {
     }
 
     /// Sees to it that so much can be paid for; whether it can.
-    pub(super) fn reserve(&self, amount: usize) -> bool {
+    pub(crate) fn reserve(&self, amount: usize) -> bool {
         let Some(account) = &self.account else {
             return true;
         };
@@ -92,7 +92,7 @@ impl Purse {
     }
 
     /// Pays, from the account itself where nobody reserved.
-    pub(super) fn pay(&self, amount: usize) {
+    pub(crate) fn pay(&self, amount: usize) {
         let Some(account) = &self.account else { return };
         let amount = amount as i64;
         self.paid.set(self.paid.get() + amount);
@@ -103,13 +103,13 @@ impl Purse {
         self.spare.set(self.spare.get() + lacking - amount);
     }
 
-    pub(super) fn pay_back(&self, amount: usize) {
+    pub(crate) fn pay_back(&self, amount: usize) {
         self.take_back(amount);
         self.trim();
     }
 
     /// As [`Purse::pay_back`], of what will be paid again at once: nobody else gets it meanwhile.
-    pub(super) fn take_back(&self, amount: usize) {
+    pub(crate) fn take_back(&self, amount: usize) {
         if self.account.is_some() {
             let amount = amount as i64;
             self.paid.set(self.paid.get() - amount);
@@ -118,7 +118,7 @@ impl Purse {
     }
 
     /// Keeps a chunk, while it has use for it.
-    pub(super) fn trim(&self) {
+    pub(crate) fn trim(&self) {
         let Some(account) = &self.account else { return };
         let keep = match self.paid.get() {
             0 => 0,

@@ -21,34 +21,34 @@ use crate::net::fd::Fd;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
 pub struct Conn {
-    pub(super) fd: Fd,
-    pub(super) worker: Rc<Worker>,
+    pub(crate) fd: Fd,
+    pub(crate) worker: Rc<Worker>,
     /// What an idle connection does without.
-    pub(super) extra: Option<Box<Extra>>,
+    pub(crate) extra: Option<Box<Extra>>,
 }
 
 /// What a connection has only while something waits, or once somebody asked for it.
 #[derive(Default)]
-pub(super) struct Extra {
-    pub(super) queue: OutQueue,
+pub(crate) struct Extra {
+    pub(crate) queue: OutQueue,
     /// The queue has been above the high mark, and not below the low one since.
-    pub(super) is_full: bool,
+    pub(crate) is_full: bool,
     /// What the protocol has not used.
-    pub(super) unused: Vec<u8>,
+    pub(crate) unused: Vec<u8>,
     /// Some of that was not offered yet.
-    pub(super) fresh: bool,
+    pub(crate) fresh: bool,
     /// Why it is closing.
-    pub(super) why: Option<io::Error>,
-    pub(super) mailbox: Option<Rc<Mailbox>>,
+    pub(crate) why: Option<io::Error>,
+    pub(crate) mailbox: Option<Rc<Mailbox>>,
     /// Whether the peer is fast enough, while it has reason to hurry.
-    pub(super) watch: Option<Box<Watch>>,
+    pub(crate) watch: Option<Box<Watch>>,
 }
 
 /// What a callback writes is gathered up to this size.
-pub(super) const GATHER: usize = 256 << 10;
+pub(crate) const GATHER: usize = 256 << 10;
 
 impl Conn {
-    pub(super) fn new(fd: Fd, worker: Rc<Worker>) -> Self {
+    pub(crate) fn new(fd: Fd, worker: Rc<Worker>) -> Self {
         fd.give_to_one_owner();
         fd.set_note(Standing::FIRST.byte());
         Conn {
@@ -131,7 +131,7 @@ impl Conn {
     }
 
     /// Moves what was gathered into the queue.
-    pub(super) fn gathered_to_queue(&mut self) {
+    pub(crate) fn gathered_to_queue(&mut self) {
         passed_on::shut();
         let worker = self.worker.clone();
         let mut out = worker.out.borrow_mut();
@@ -141,7 +141,7 @@ impl Conn {
         }
     }
 
-    pub(super) fn enqueue_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn enqueue_bytes(&mut self, bytes: &[u8]) {
         self.worker.queued_more(bytes.len());
         let high = self.worker.limits.high_water;
         let extra = self.extra.get_or_insert_default();
@@ -149,7 +149,7 @@ impl Conn {
         extra.is_full |= extra.queue.len() > high;
     }
 
-    pub(super) fn enqueue(&mut self, piece: Piece) {
+    pub(crate) fn enqueue(&mut self, piece: Piece) {
         self.worker.queued_more(piece.bytes().len());
         let high = self.worker.limits.high_water;
         let extra = self.extra.get_or_insert_default();
@@ -170,7 +170,7 @@ impl Conn {
 
     /// Pushes both deadlines, which is a store each. False if that is not all.
     #[inline(always)]
-    pub(super) fn put_off_deadlines(&self) -> bool {
+    pub(crate) fn put_off_deadlines(&self) -> bool {
         let (both, soonest) = self.worker.intervals.to_add();
         self.fd.put_off_both(both, soonest)
     }
@@ -178,34 +178,34 @@ impl Conn {
     // ---- where it stands ----
 
     #[inline]
-    pub(super) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         Standing::from_byte(self.fd.note())
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.standing().state()
     }
 
-    pub(super) fn stand(&self, standing: Standing) {
+    pub(crate) fn stand(&self, standing: Standing) {
         self.fd.set_note(standing.byte());
     }
 
-    pub(super) fn enter(&mut self, state: State) {
+    pub(crate) fn enter(&mut self, state: State) {
         self.stand(self.standing().in_state(state));
     }
 
-    pub(super) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> Asked {
         self.standing().asked()
     }
 
-    pub(super) fn ask(&mut self, asked: Asked) {
+    pub(crate) fn ask(&mut self, asked: Asked) {
         let most = self.asked().max(asked);
         self.stand(self.standing().with_asked(most));
         passed_on::shut();
     }
 
     /// Takes up what was asked for.
-    pub(super) fn take_asked(&mut self) -> Asked {
+    pub(crate) fn take_asked(&mut self) -> Asked {
         let asked = self.asked();
         self.stand(self.standing().with_asked(Asked::Nothing));
         asked
@@ -284,7 +284,7 @@ impl Conn {
 }
 
 /// What a write meets that comes too late.
-pub(super) fn ended() -> io::Error {
+pub(crate) fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
 }
 

@@ -18,7 +18,7 @@ use crate::net::{Cause, NetError};
 
 impl<P: Protocol> Connection<P> {
     /// The protocol, or a system call, failed: what was written has one more try.
-    pub(super) fn failed(&mut self, error: io::Error) {
+    pub(crate) fn failed(&mut self, error: io::Error) {
         if self.conn.asked() == Asked::Abort {
             self.on(Event::AbortAsked, Some(error));
         } else if self.conn.state() != State::Closed {
@@ -29,7 +29,7 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    pub(super) fn close(&mut self, with_reset: bool) {
+    pub(crate) fn close(&mut self, with_reset: bool) {
         let why = self.conn.leave(with_reset);
         if why.as_ref().is_some_and(|error| !error.is_timeout()) {
             add(&self.conn.worker.tally.failed, 1);
@@ -51,7 +51,7 @@ impl Conn {
     }
 
     /// What it broke by, when the descriptor says so.
-    pub(super) fn broken(&mut self) -> io::Error {
+    pub(crate) fn broken(&mut self) -> io::Error {
         let kept = self.extra.as_mut().and_then(|extra| extra.why.take());
         kept.unwrap_or_else(|| self.fd.op_error("read", Cause::Closed))
     }

@@ -19,7 +19,7 @@ impl Conn {
     /// It can't be sent from where it lies.
     #[cold]
     #[inline(never)]
-    pub(super) fn gather_passed_on(&mut self, passed_on: &[u8]) {
+    pub(crate) fn gather_passed_on(&mut self, passed_on: &[u8]) {
         let mut out = self.worker.out.borrow_mut();
         out.splice(0..0, passed_on.iter().copied());
         passed_on::set_gathered(!out.is_empty());
@@ -27,7 +27,7 @@ impl Conn {
 
     /// Sends what was gathered, as far as the system takes it, and queues the rest.
     #[inline(never)]
-    pub(super) fn send_gathered(&mut self) {
+    pub(crate) fn send_gathered(&mut self) {
         let waits = self.queued() > 0;
         let out = self.worker.out.borrow();
         if out.is_empty() {
@@ -44,7 +44,7 @@ impl Conn {
     /// Queues what was not sent.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_rest(&mut self, sent: Result<usize, Failure>) {
+    pub(crate) fn send_rest(&mut self, sent: Result<usize, Failure>) {
         match sent {
             Ok(gone) => {
                 add(&self.worker.tally.sent, gone as u64);
@@ -84,18 +84,18 @@ impl Conn {
     }
 
     /// A callback writes more than is gathered: what the system takes now need not be kept.
-    pub(super) fn write_early(&mut self) {
+    pub(crate) fn write_early(&mut self) {
         // What goes wrong here goes wrong once more when the callback is done.
         let _ = self.flush();
     }
 
     /// Writes what waits, as far as the system takes it. Whether all is gone.
-    pub(super) fn flush(&mut self) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         self.flush_while(|| true)
     }
 
     /// The same, as far as the budget goes.
-    pub(super) fn flush_within_budget(&mut self) -> io::Result<bool> {
+    pub(crate) fn flush_within_budget(&mut self) -> io::Result<bool> {
         self.flush_while(context::has_budget)
     }
 
@@ -137,7 +137,7 @@ impl Conn {
     }
 
     /// Takes in what handles have left. An error is why the connection must end.
-    pub(super) fn open_mail(&mut self) -> Option<io::Error> {
+    pub(crate) fn open_mail(&mut self) -> Option<io::Error> {
         let mail = self.extra.as_ref()?.mailbox.as_ref()?.collect()?;
         if mail.overflowed {
             let text = "the peer does not take what it is sent";
@@ -156,7 +156,7 @@ impl Conn {
     }
 
     /// Whether the queue has fallen below the low mark, after it had been above the high one.
-    pub(super) fn low_again(&mut self) -> bool {
+    pub(crate) fn low_again(&mut self) -> bool {
         let low = self.worker.limits.low_water;
         let Some(extra) = self.extra.as_mut() else {
             return false;
@@ -167,7 +167,7 @@ impl Conn {
     }
 
     /// What was kept, offered or not, now that so many bytes have come.
-    pub(super) fn take_unused(&mut self, came: usize) -> Option<Vec<u8>> {
+    pub(crate) fn take_unused(&mut self, came: usize) -> Option<Vec<u8>> {
         let extra = self.extra.as_mut()?;
         extra.moved(Direction::Read, came);
         extra.fresh = false;
@@ -175,7 +175,7 @@ impl Conn {
     }
 
     /// An idle connection keeps nothing.
-    pub(super) fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         let Some(extra) = &self.extra else { return };
         let needed = !extra.queue.is_empty()
             || !extra.unused.is_empty()
@@ -187,7 +187,7 @@ impl Conn {
     }
 
     /// Tells its handles how much waits, and whether they may write.
-    pub(super) fn note_queue(&self) {
+    pub(crate) fn note_queue(&self) {
         if let Some(extra) = &self.extra
             && let Some(mailbox) = &extra.mailbox
         {

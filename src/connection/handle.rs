@@ -16,7 +16,7 @@ use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 
 /// What others have left for a connection, until it runs.
-pub(super) struct Mailbox {
+pub(crate) struct Mailbox {
     worker: Rc<Worker>,
     id: MachineId,
     pieces: RefCell<Vec<Piece>>,
@@ -31,15 +31,15 @@ pub(super) struct Mailbox {
 }
 
 /// What a connection finds in its mailbox.
-pub(super) struct Mail {
-    pub(super) pieces: Vec<Piece>,
-    pub(super) asked: Asked,
-    pub(super) overflowed: bool,
+pub(crate) struct Mail {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) asked: Asked,
+    pub(crate) overflowed: bool,
 }
 
 impl Mailbox {
     /// Of the connection whose callback runs.
-    pub(super) fn new(worker: Rc<Worker>) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>) -> Self {
         Mailbox {
             worker,
             id: context::running_machine(),
@@ -53,7 +53,7 @@ impl Mailbox {
         }
     }
 
-    pub(super) fn collect(&self) -> Option<Mail> {
+    pub(crate) fn collect(&self) -> Option<Mail> {
         let is_empty = self.pieces.borrow().is_empty();
         if is_empty && self.asked.get() == Asked::Nothing && !self.overflowed.get() {
             return None;
@@ -68,12 +68,12 @@ impl Mailbox {
     }
 
     /// The connection parks: what waits in its queue, and whether it takes more.
-    pub(super) fn note(&self, queued: usize, takes_writes: bool) {
+    pub(crate) fn note(&self, queued: usize, takes_writes: bool) {
         self.queued.set(queued);
         self.ended.set(!takes_writes);
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.set(true);
         drop(self.collect());
         self.worker.room_unused();
@@ -92,7 +92,7 @@ pub struct ConnHandle {
 }
 
 impl ConnHandle {
-    pub(super) fn new(mailbox: Rc<Mailbox>) -> Self {
+    pub(crate) fn new(mailbox: Rc<Mailbox>) -> Self {
         ConnHandle { mailbox }
     }
 

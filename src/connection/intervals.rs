@@ -13,7 +13,7 @@ const NONE: u64 = u64::MAX;
 const LONGEST: u64 = 1 << 62;
 
 /// The idle timeout and the heartbeat's interval.
-pub(super) struct Intervals {
+pub(crate) struct Intervals {
     idle: Cell<u64>,
     heartbeat: Cell<u64>,
     /// The shorter of both.
@@ -21,7 +21,7 @@ pub(super) struct Intervals {
 }
 
 /// A duration in the loop's ticks, rounded up; zero stays zero, for none.
-pub(super) fn ticks(wait: Duration) -> u64 {
+pub(crate) fn ticks(wait: Duration) -> u64 {
     let ticks = u64::try_from(wait.as_nanos().div_ceil(1_000_000));
     ticks.map_or(LONGEST, |ticks| ticks.min(LONGEST))
 }
@@ -42,7 +42,7 @@ fn or_zero(ticks: u64) -> u64 {
 
 impl Intervals {
     /// Zero is none.
-    pub(super) fn new(idle: Duration, heartbeat: Duration) -> Self {
+    pub(crate) fn new(idle: Duration, heartbeat: Duration) -> Self {
         let intervals = Intervals {
             idle: Cell::new(NONE),
             heartbeat: Cell::new(NONE),
@@ -52,7 +52,7 @@ impl Intervals {
         intervals
     }
 
-    pub(super) fn set(&self, idle: u64, heartbeat: u64) {
+    pub(crate) fn set(&self, idle: u64, heartbeat: u64) {
         let (idle, heartbeat) = (or_none(idle), or_none(heartbeat));
         self.idle.set(idle);
         self.heartbeat.set(heartbeat);
@@ -62,7 +62,7 @@ impl Intervals {
     /// Both are over, and nothing is put off any more: from the loop's time `now` on the shorter
     /// reaches no further than the clock's beginning, where no deadline lies. So whoever has
     /// something to read finds that there is more to do.
-    pub(super) fn end(&self, now: u64) {
+    pub(crate) fn end(&self, now: u64) {
         self.set(1, 0);
         // An even number, so that it is not the one for none.
         self.soonest.set((now & !1).wrapping_neg());
@@ -70,23 +70,23 @@ impl Intervals {
 
     /// Whether there is either.
     #[inline]
-    pub(super) fn are_set(&self) -> bool {
+    pub(crate) fn are_set(&self) -> bool {
         self.soonest.get() != NONE
     }
 
     /// Zero for none.
-    pub(super) fn idle(&self) -> u64 {
+    pub(crate) fn idle(&self) -> u64 {
         or_zero(self.idle.get())
     }
 
     /// As `idle`.
-    pub(super) fn heartbeat(&self) -> u64 {
+    pub(crate) fn heartbeat(&self) -> u64 {
         or_zero(self.heartbeat.get())
     }
 
     /// Both, to be added to the time without overflow, and the shorter, which needs no care.
     #[inline]
-    pub(super) fn to_add(&self) -> ([u64; 2], u64) {
+    pub(crate) fn to_add(&self) -> ([u64; 2], u64) {
         let both = [self.idle.get(), self.heartbeat.get()];
         (both, self.soonest.get())
     }

@@ -15,40 +15,31 @@
 //! | `watch.rs`, `progress.rs` | whether a peer is fast enough: when one looks, and the judgement, which is pure |
 //! | `handle.rs` | writing from elsewhere |
 //! | `worker.rs`, `permits.rs`, `stats.rs` | what a thread's connections share; what all threads do; what they did |
-//! | `server.rs`, `bound.rs`, `control.rs` | serving: settings, threads, orders |
-//! | `work.rs`, `accept.rs`, `hand_over.rs` | a worker's life; accepting; sockets handed over to other threads |
 
-mod accept;
-mod allowance;
-mod bound;
-mod conn;
-mod control;
-mod ending;
-mod flush;
-mod hand_over;
-mod handle;
-mod intervals;
-mod limits;
-mod offer;
-mod out_queue;
-mod passed_on;
-mod permits;
-mod progress;
-mod protocol;
-mod run;
-mod server;
-mod standing;
-mod state;
-mod stats;
-mod straight;
-mod watch;
-mod work;
-mod worker;
+pub(crate) mod allowance;
+pub(crate) mod conn;
+pub(crate) mod ending;
+pub(crate) mod flush;
+pub(crate) mod handle;
+pub(crate) mod intervals;
+pub(crate) mod limits;
+pub(crate) mod offer;
+pub(crate) mod out_queue;
+pub(crate) mod passed_on;
+pub(crate) mod permits;
+pub(crate) mod progress;
+pub(crate) mod protocol;
+pub(crate) mod run;
+pub(crate) mod standing;
+pub(crate) mod state;
+pub(crate) mod stats;
+pub(crate) mod straight;
+pub(crate) mod watch;
+pub(crate) mod worker;
 
-pub use bound::{Bound, ServerHandle};
+pub use crate::server::{Accept, Bound, Server, ServerHandle};
 pub use conn::Conn;
 pub use handle::ConnHandle;
 pub use limits::Limits;
 pub use protocol::Protocol;
-pub use server::{Accept, Server};
 pub use stats::{Stats, WorkerStats};

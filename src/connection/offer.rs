@@ -14,7 +14,7 @@ use crate::reactor::Direction;
 use crate::runtime::{context, lent};
 
 impl<P: Protocol> Connection<P> {
-    pub(super) fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         let mut buffer = lent::take();
         let read = self.conn.fd.receive(&mut buffer[..]);
         self.take(read, &buffer[..]);
@@ -24,7 +24,7 @@ impl<P: Protocol> Connection<P> {
     /// What came of a read.
     #[cold]
     #[inline(never)]
-    pub(super) fn take(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+    pub(crate) fn take(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
             return;
         }
@@ -80,7 +80,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Offers bytes that were kept.
-    pub(super) fn offer(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn offer(&mut self, bytes: Vec<u8>) {
         match self.protocol.data(&mut self.conn, &bytes) {
             Ok(0) => {
                 // Part of a long frame: nothing to copy.
@@ -95,7 +95,7 @@ impl<P: Protocol> Connection<P> {
     /// meanwhile goes out in one write.
     #[cold]
     #[inline(never)]
-    pub(super) fn go_on_offering(&mut self, mut used: io::Result<usize>, bytes: &[u8]) {
+    pub(crate) fn go_on_offering(&mut self, mut used: io::Result<usize>, bytes: &[u8]) {
         let mut rest = bytes;
         let fresh = loop {
             match used {

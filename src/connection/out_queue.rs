@@ -8,14 +8,14 @@ use std::rc::Rc;
 
 /// A piece of what waits.
 #[derive(Clone, Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Own(Vec<u8>),
     /// One payload for many peers.
     Shared(Rc<[u8]>),
 }
 
 impl Piece {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Piece::Own(bytes) => bytes,
             Piece::Shared(bytes) => bytes,
@@ -34,7 +34,7 @@ const PIECES_AT_ONCE: usize = 64;
 const BYTES_AT_ONCE: usize = 64 << 10;
 
 #[derive(Debug, Default)]
-pub(super) struct OutQueue {
+pub(crate) struct OutQueue {
     pieces: VecDeque<Piece>,
     /// Of the first piece, what has gone.
     gone: usize,
@@ -44,19 +44,19 @@ pub(super) struct OutQueue {
 }
 
 impl OutQueue {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.written
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -69,7 +69,7 @@ impl OutQueue {
         self.pieces.push_back(Piece::Own(bytes.to_vec()));
     }
 
-    pub(super) fn push_piece(&mut self, piece: Piece) {
+    pub(crate) fn push_piece(&mut self, piece: Piece) {
         match piece {
             Piece::Own(bytes) if bytes.len() <= SMALL => self.push(&bytes),
             piece if piece.bytes().is_empty() => {}
@@ -81,7 +81,7 @@ impl OutQueue {
     }
 
     /// What one write may take.
-    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+    pub(crate) fn slices(&self) -> Vec<IoSlice<'_>> {
         let mut skip = self.gone;
         let mut room = BYTES_AT_ONCE;
         let first = self.pieces.iter().take(PIECES_AT_ONCE);
@@ -97,7 +97,7 @@ impl OutQueue {
     }
 
     /// So many bytes have gone.
-    pub(super) fn advance(&mut self, mut gone: usize) {
+    pub(crate) fn advance(&mut self, mut gone: usize) {
         self.bytes -= gone;
         self.written += gone;
         gone += self.gone;

@@ -14,7 +14,7 @@ use std::cell::Cell;
 /// | Gathered | `set_gathered`; `take` | Nothing by `set_gathered` |
 /// | Both | `set_gathered` | Gathered by `take`; PassedOn by `set_gathered` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(crate) enum Written {
     Nothing,
     /// The bytes that it was offered, as they are.
     PassedOn,
@@ -59,7 +59,7 @@ impl Callback {
 
 /// Before the protocol is called.
 #[inline]
-pub(super) fn offer(bytes: &[u8]) {
+pub(crate) fn offer(bytes: &[u8]) {
     CALLBACK.with(|callback| {
         callback.offer.set(bytes.as_ptr().addr());
         callback.length.set(bytes.len());
@@ -68,7 +68,7 @@ pub(super) fn offer(bytes: &[u8]) {
 
 /// Whether the bytes are what is offered, all of it, and the first that are written.
 #[inline]
-pub(super) fn note(bytes: &[u8]) -> bool {
+pub(crate) fn note(bytes: &[u8]) -> bool {
     CALLBACK.with(|callback| {
         let at = bytes.as_ptr().addr();
         if at != callback.offer.get() || bytes.len() != callback.length.get() {
@@ -82,23 +82,23 @@ pub(super) fn note(bytes: &[u8]) -> bool {
 
 /// The offer is over.
 #[inline]
-pub(super) fn shut() {
+pub(crate) fn shut() {
     CALLBACK.with(|callback| callback.offer.set(0));
 }
 
 #[inline]
-pub(super) fn written() -> Written {
+pub(crate) fn written() -> Written {
     CALLBACK.with(|callback| callback.written.get())
 }
 
 /// What was noted, and nothing besides, is on its way.
 #[inline]
-pub(super) fn sent() {
+pub(crate) fn sent() {
     CALLBACK.with(|callback| callback.written.set(Written::Nothing));
 }
 
 /// Whether the offer, which is over, is to be passed on: by who asks.
-pub(super) fn take() -> bool {
+pub(crate) fn take() -> bool {
     CALLBACK.with(|callback| {
         callback.offer.set(0);
         let (noted, left) = match callback.written.get() {
@@ -112,12 +112,12 @@ pub(super) fn take() -> bool {
 }
 
 /// How many bytes are noted.
-pub(super) fn len() -> usize {
+pub(crate) fn len() -> usize {
     CALLBACK.with(Callback::noted)
 }
 
 /// Whether any bytes lie copied.
-pub(super) fn set_gathered(any: bool) {
+pub(crate) fn set_gathered(any: bool) {
     CALLBACK.with(|callback| {
         callback.written.set(match (callback.noted() > 0, any) {
             (false, false) => Written::Nothing,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(crate) struct Permits {
     most: usize,
     state: Mutex<State>,
 }
@@ -26,10 +26,10 @@ struct State {
 }
 
 /// A connection's right to be. Handed over, it is the worker's to give back.
-pub(super) struct Permit(Option<Arc<Permits>>);
+pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Permits {
             most,
             state: Mutex::default(),
@@ -42,7 +42,7 @@ impl Permits {
     }
 
     /// One more, if there is room and nobody waits for it.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
         if self.most == usize::MAX {
             return Some(Permit(None));
         }
@@ -55,7 +55,7 @@ impl Permits {
     }
 
     /// Waits for one.
-    pub(super) fn wait(self: &Arc<Self>) -> Wait {
+    pub(crate) fn wait(self: &Arc<Self>) -> Wait {
         Wait {
             permits: self.clone(),
             ticket: None,
@@ -63,7 +63,7 @@ impl Permits {
     }
 
     /// A connection that had one is gone.
-    pub(super) fn connection_gone(&self) {
+    pub(crate) fn connection_gone(&self) {
         if self.most < usize::MAX {
             self.give_back();
         }
@@ -91,7 +91,7 @@ impl Permits {
 
 impl Permit {
     /// From here on a connection has it: see [`Permits::connection_gone`].
-    pub(super) fn hand_over(mut self) {
+    pub(crate) fn hand_over(mut self) {
         self.0 = None;
     }
 }
@@ -111,7 +111,7 @@ impl fmt::Debug for Permit {
 }
 
 /// See [`Permits::wait`].
-pub(super) struct Wait {
+pub(crate) struct Wait {
     permits: Arc<Permits>,
     ticket: Option<u64>,
 }

@@ -16,9 +16,9 @@
 
 /// So many bytes within a window, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate {
-    pub(super) least: u64,
-    pub(super) window: u64,
+pub(crate) struct Rate {
+    pub(crate) least: u64,
+    pub(crate) window: u64,
 }
 
 /// Looks in a window: a stall shorter than a slice may go unnoticed.
@@ -29,7 +29,7 @@ const DAWDLE: u64 = 4;
 
 impl Rate {
     /// None if nothing, or within no time, is asked for.
-    pub(super) fn new(bytes_a_second: u64, window: u64) -> Option<Rate> {
+    pub(crate) fn new(bytes_a_second: u64, window: u64) -> Option<Rate> {
         let least = u128::from(bytes_a_second) * u128::from(window) / 1000;
         let least = u64::try_from(least).unwrap_or(u64::MAX);
         (bytes_a_second > 0 && window > 0).then_some(Rate {
@@ -45,7 +45,7 @@ impl Rate {
 
 /// What is expected of a peer just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(crate) enum Expected {
     Nothing,
     Bytes,
     /// Bytes, but not before we let it.
@@ -54,13 +54,13 @@ pub(super) enum Expected {
 
 /// Fewer bytes than asked came in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooSlow {
-    pub(super) moved: u64,
+pub(crate) struct TooSlow {
+    pub(crate) moved: u64,
 }
 
 /// What a peer has done in the window under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The last look, while it is Judged.
     looked: Option<u64>,
     charged: u64,
@@ -68,13 +68,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn moved(&mut self, bytes: usize) {
+    pub(crate) fn moved(&mut self, bytes: usize) {
         self.moved = self.moved.saturating_add(bytes as u64);
     }
 
     /// Looks at tick `now`, where a look was `planned` at the latest. Says in how many ticks to
     /// look again, `None` for not before something else happens.
-    pub(super) fn look(
+    pub(crate) fn look(
         &mut self,
         rate: Rate,
         expected: Expected,

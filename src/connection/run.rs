@@ -25,10 +25,10 @@ use crate::runtime::machine::MachineId;
 /// How long a connection that closes may take to write what is left, if nothing else bounds it.
 const LAST_WRITE: Duration = Duration::from_secs(30);
 
-pub(super) struct Connection<P: Protocol> {
-    pub(super) protocol: P,
+pub(crate) struct Connection<P: Protocol> {
+    pub(crate) protocol: P,
     /// Goes last: then the server has one connection less.
-    pub(super) conn: Conn,
+    pub(crate) conn: Conn,
 }
 
 /// Three pointers, and what the protocol itself holds: with malloc's word that is 32 bytes, and one
@@ -45,7 +45,7 @@ enum Round {
 }
 
 impl<P: Protocol> Connection<P> {
-    pub(super) fn new(fd: Fd, worker: Rc<Worker>, protocol: P) -> Self {
+    pub(crate) fn new(fd: Fd, worker: Rc<Worker>, protocol: P) -> Self {
         Connection {
             conn: Conn::new(fd, worker),
             protocol,
@@ -53,7 +53,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// So many bytes came: pushes the deadlines.
-    pub(super) fn came(&mut self, got: usize) {
+    pub(crate) fn came(&mut self, got: usize) {
         let conn = &self.conn;
         conn.fd.read_short(got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
@@ -64,7 +64,7 @@ impl<P: Protocol> Connection<P> {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn arm(&mut self) {
+    pub(crate) fn arm(&mut self) {
         let conn = &self.conn;
         let worker = &*conn.worker;
         if worker.phase.get() == Phase::Stopped {
@@ -84,13 +84,13 @@ impl<P: Protocol> Connection<P> {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
+    pub(crate) fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
         context::set_budget();
         self.go_on(id)
     }
 
     /// Goes round until it has to wait, or others have their turn first.
-    pub(super) fn go_on(&mut self, id: MachineId) -> Poll<()> {
+    pub(crate) fn go_on(&mut self, id: MachineId) -> Poll<()> {
         loop {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
@@ -245,7 +245,7 @@ impl<P: Protocol> Connection<P> {
 
     // ---- the table's actions ----
 
-    pub(super) fn on(&mut self, event: Event, why: Option<io::Error>) {
+    pub(crate) fn on(&mut self, event: Event, why: Option<io::Error>) {
         let Some((next, actions)) = self.conn.state().on(event) else {
             log::debug!("{event:?} in {:?} of {:?}", self.conn.state(), self.conn);
             return;

@@ -10,7 +10,7 @@ use super::state::State;
 
 /// What the protocol asked for; the later ones outdo the earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     Nothing,
     End,
     Close,
@@ -26,7 +26,7 @@ pub(super) enum Asked {
 ///
 /// So a connection that only has to read on is zero but for the last, which one test tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing(u8);
+pub(crate) struct Standing(u8);
 
 const ASKED_SHIFT: u32 = 3;
 const ASKED_BITS: u8 = 3 << ASKED_SHIFT;
@@ -36,7 +36,7 @@ const HURRIED: u8 = 1 << 6;
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
 impl Standing {
-    pub(super) const FIRST: Standing = Standing::new(State::Opening, Asked::Nothing, 0);
+    pub(crate) const FIRST: Standing = Standing::new(State::Opening, Asked::Nothing, 0);
 
     const fn new(state: State, asked: Asked, hurried: u8) -> Self {
         let may_write = matches!(asked, Asked::Nothing) && state.takes_writes();
@@ -45,60 +45,60 @@ impl Standing {
         Standing(state | (asked as u8) << ASKED_SHIFT | may_not_write | hurried)
     }
 
-    pub(super) const fn from_byte(byte: u8) -> Self {
+    pub(crate) const fn from_byte(byte: u8) -> Self {
         Standing(byte)
     }
 
-    pub(super) const fn byte(self) -> u8 {
+    pub(crate) const fn byte(self) -> u8 {
         self.0
     }
 
     #[inline]
-    pub(super) fn state(self) -> State {
+    pub(crate) fn state(self) -> State {
         let number = usize::from((self.0 % 8) ^ State::Open as u8);
         State::ALL.get(number).copied().unwrap_or(State::Closed)
     }
 
     #[inline]
-    pub(super) fn asked(self) -> Asked {
+    pub(crate) fn asked(self) -> Asked {
         ASKED[usize::from(self.0 >> ASKED_SHIFT) % 4]
     }
 
     #[inline]
-    pub(super) fn is_asked(self) -> bool {
+    pub(crate) fn is_asked(self) -> bool {
         self.0 & ASKED_BITS != 0
     }
 
     /// Whether the protocol may write, by state and by what it asked for.
     #[inline]
-    pub(super) fn may_write(self) -> bool {
+    pub(crate) fn may_write(self) -> bool {
         self.0 & MAY_NOT_WRITE == 0
     }
 
-    pub(super) fn is_hurried(self) -> bool {
+    pub(crate) fn is_hurried(self) -> bool {
         self.0 & HURRIED != 0
     }
 
     /// Whether there is nothing to do but to read on.
     #[inline]
-    pub(super) fn is_plain(self) -> bool {
+    pub(crate) fn is_plain(self) -> bool {
         self.0 & !HURRIED == 0
     }
 
-    pub(super) fn in_state(self, state: State) -> Self {
+    pub(crate) fn in_state(self, state: State) -> Self {
         Standing::new(state, self.asked(), self.0 & HURRIED)
     }
 
-    pub(super) fn with_asked(self, asked: Asked) -> Self {
+    pub(crate) fn with_asked(self, asked: Asked) -> Self {
         Standing::new(self.state(), asked, self.0 & HURRIED)
     }
 
     /// To be aborted, once the callback that comes next has ended: that may still write.
-    pub(super) fn aborting(self) -> Self {
+    pub(crate) fn aborting(self) -> Self {
         Standing(self.0 | (Asked::Abort as u8) << ASKED_SHIFT)
     }
 
-    pub(super) fn hurried(self) -> Self {
+    pub(crate) fn hurried(self) -> Self {
         Standing(self.0 | HURRIED)
     }
 }

@@ -35,7 +35,7 @@
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Accepted; its protocol has not run yet.
     Opening,
     /// Both directions flow.
@@ -54,7 +54,7 @@ pub(super) enum State {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The loop runs it for the first time.
     Opened,
     /// The peer sent something.
@@ -85,39 +85,39 @@ pub(super) enum Event {
 
 /// What is to be done: a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Actions(u16);
+pub(crate) struct Actions(u16);
 
 impl Actions {
-    pub(super) const NONE: Actions = Actions(0);
-    pub(super) const TELL_OPEN: Actions = Actions(1);
-    pub(super) const DELIVER: Actions = Actions(2);
-    pub(super) const TELL_END: Actions = Actions(4);
-    pub(super) const TELL_HEARTBEAT: Actions = Actions(8);
-    pub(super) const TELL_IDLE: Actions = Actions(16);
-    pub(super) const TELL_DRAINED: Actions = Actions(32);
+    pub(crate) const NONE: Actions = Actions(0);
+    pub(crate) const TELL_OPEN: Actions = Actions(1);
+    pub(crate) const DELIVER: Actions = Actions(2);
+    pub(crate) const TELL_END: Actions = Actions(4);
+    pub(crate) const TELL_HEARTBEAT: Actions = Actions(8);
+    pub(crate) const TELL_IDLE: Actions = Actions(16);
+    pub(crate) const TELL_DRAINED: Actions = Actions(32);
     /// Push the deadlines.
-    pub(super) const ARM: Actions = Actions(64);
+    pub(crate) const ARM: Actions = Actions(64);
     /// Write what is queued, and say `Flushed` if nothing is.
-    pub(super) const WRITE: Actions = Actions(128);
+    pub(crate) const WRITE: Actions = Actions(128);
     /// Send a FIN.
-    pub(super) const SHUT_DOWN: Actions = Actions(256);
+    pub(crate) const SHUT_DOWN: Actions = Actions(256);
     /// Let the close be a RST.
-    pub(super) const RESET: Actions = Actions(512);
+    pub(crate) const RESET: Actions = Actions(512);
     /// Close the socket, and tell why.
-    pub(super) const CLOSE: Actions = Actions(1024);
+    pub(crate) const CLOSE: Actions = Actions(1024);
 
     const fn and(self, other: Actions) -> Actions {
         Actions(self.0 | other.0)
     }
 
-    pub(super) const fn has(self, other: Actions) -> bool {
+    pub(crate) const fn has(self, other: Actions) -> bool {
         self.0 & other.0 != 0
     }
 }
 
 impl State {
     /// In the order of the enum.
-    pub(super) const ALL: [State; 7] = [
+    pub(crate) const ALL: [State; 7] = [
         State::Opening,
         State::Open,
         State::Finishing,
@@ -128,7 +128,7 @@ impl State {
     ];
 
     /// The table: the next state and what to do, `None` for what is illegal.
-    pub(super) const fn on(self, event: Event) -> Option<(State, Actions)> {
+    pub(crate) const fn on(self, event: Event) -> Option<(State, Actions)> {
         const CLOSING: (State, Actions) = (State::Closing, Actions::ARM.and(Actions::WRITE));
         Some(match (self, event) {
             (State::Closed, _) => return None,
@@ -189,13 +189,13 @@ impl State {
 
     /// Whether the protocol may write.
     #[inline]
-    pub(super) const fn takes_writes(self) -> bool {
+    pub(crate) const fn takes_writes(self) -> bool {
         matches!(self, State::Opening | State::Open | State::PeerEnded)
     }
 
     /// Whether what the peer sends is for the protocol.
     #[inline]
-    pub(super) const fn reads(self) -> bool {
+    pub(crate) const fn reads(self) -> bool {
         matches!(self, State::Open | State::Finishing | State::Finished)
     }
 }

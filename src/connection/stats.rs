@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a worker has done, readable from other threads. One thread writes, so that to count is a
 /// load and a store.
 #[derive(Default)]
-pub(super) struct Tally {
-    pub(super) accepted: AtomicU64,
-    pub(super) live: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) received: AtomicU64,
-    pub(super) sent: AtomicU64,
-    pub(super) heartbeats: AtomicU64,
-    pub(super) idled: AtomicU64,
-    pub(super) slow: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) turns: AtomicU64,
-    pub(super) events: AtomicU64,
+pub(crate) struct Tally {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) live: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) heartbeats: AtomicU64,
+    pub(crate) idled: AtomicU64,
+    pub(crate) slow: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) turns: AtomicU64,
+    pub(crate) events: AtomicU64,
 }
 
 #[inline]
-pub(super) fn add(counter: &AtomicU64, more: u64) {
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
     counter.store(
         counter.load(Ordering::Relaxed).wrapping_add(more),
         Ordering::Relaxed,
@@ -67,7 +67,7 @@ pub struct WorkerStats {
 }
 
 impl Tally {
-    pub(super) fn read(&self) -> WorkerStats {
+    pub(crate) fn read(&self) -> WorkerStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WorkerStats {
             accepted: load(&self.accepted),

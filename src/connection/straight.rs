@@ -84,7 +84,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// The protocol used a part, or asked for something, or what it wrote is not all gone.
-    pub(super) fn used_otherwise(&mut self, used: io::Result<usize>, offered: &[u8]) {
+    pub(crate) fn used_otherwise(&mut self, used: io::Result<usize>, offered: &[u8]) {
         if passed_on::take() {
             self.conn.gather_passed_on(offered);
         }
@@ -95,13 +95,13 @@ impl<P: Protocol> Connection<P> {
 impl Conn {
     /// Whether there is more to do for it than to read on.
     #[inline]
-    pub(super) fn is_concerned(&self) -> bool {
+    pub(crate) fn is_concerned(&self) -> bool {
         self.extra.is_some() || self.standing().is_asked()
     }
 
     /// Sends what the callback wrote. False if something is left, or went wrong.
     #[inline(always)]
-    pub(super) fn send_at_once(&mut self, offered: &[u8]) -> bool {
+    pub(crate) fn send_at_once(&mut self, offered: &[u8]) -> bool {
         if passed_on::written() != Written::PassedOn {
             return self.send_at_last();
         }

@@ -22,20 +22,20 @@ use crate::wheel::TimerKey;
 
 /// The minimum rates of a server's peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rates {
-    pub(super) read: Option<Rate>,
-    pub(super) write: Option<Rate>,
+pub(crate) struct Rates {
+    pub(crate) read: Option<Rate>,
+    pub(crate) write: Option<Rate>,
 }
 
 impl Rates {
-    pub(super) fn any(self) -> bool {
+    pub(crate) fn any(self) -> bool {
         self.read.is_some() || self.write.is_some()
     }
 }
 
 /// A peer under watch. It has a timer of its own, for both of the connection's deadlines are taken,
 /// by idleness and heartbeat.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     worker: Rc<Worker>,
     read: Progress,
     write: Progress,
@@ -46,7 +46,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
+    pub(crate) fn moved(&mut self, direction: Direction, bytes: usize) {
         match direction {
             Direction::Read => self.read.moved(bytes),
             Direction::Write => self.write.moved(bytes),
@@ -113,7 +113,7 @@ enum Look {
 }
 
 impl Extra {
-    pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
+    pub(crate) fn moved(&mut self, direction: Direction, bytes: usize) {
         if let Some(watch) = &mut self.watch {
             watch.moved(direction, bytes);
         }
@@ -124,7 +124,7 @@ impl Conn {
     /// Whether it is time for a look, and what waits is to be tried first, whatever the selector
     /// said. It says that a peer has taken something when that is a third of the system's buffer,
     /// and a peer may be slower; and it may not have come to tell of all that has arrived.
-    pub(super) fn tries_before_look(&mut self) -> bool {
+    pub(crate) fn tries_before_look(&mut self) -> bool {
         let watch = self.extra.as_mut().and_then(|extra| extra.watch.as_mut());
         let Some(watch) = watch else { return false };
         let Some(scheduler) = self.worker.scheduler() else {
@@ -138,7 +138,7 @@ impl Conn {
     /// It is about to park: judges the peer, and plans the next look. An error is why it must end.
     #[cold]
     #[inline(never)]
-    pub(super) fn judge_peer(&mut self, id: MachineId) -> Option<io::Error> {
+    pub(crate) fn judge_peer(&mut self, id: MachineId) -> Option<io::Error> {
         let rates = self.worker.rates;
         let reads = self.state().reads();
         let extra = self.extra.as_mut()?;

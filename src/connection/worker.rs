@@ -23,42 +23,42 @@ use super::intervals::{Intervals, ticks};
 use super::limits::Limits;
 use super::passed_on;
 use super::permits::{Permit, Permits};
-use super::server::Settings;
 use super::stats::{Tally, add};
 use super::watch::Rates;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
+use crate::server::builder::Settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     Serving,
     Draining,
     Stopped,
 }
 
-pub(super) struct Worker {
+pub(crate) struct Worker {
     scheduler: Weak<Scheduler>,
     /// What the callback that runs has written, behind what it passed on: see `passed_on.rs`.
-    pub(super) out: RefCell<Vec<u8>>,
-    pub(super) intervals: Intervals,
-    pub(super) limits: Limits,
+    pub(crate) out: RefCell<Vec<u8>>,
+    pub(crate) intervals: Intervals,
+    pub(crate) limits: Limits,
     /// What a callback may write where nothing waits, before it is asked whether there is room.
-    pub(super) gathers: usize,
-    pub(super) rates: Rates,
+    pub(crate) gathers: usize,
+    pub(crate) rates: Rates,
     /// Pays for what waits to be written, on all connections.
     purse: Purse,
-    pub(super) phase: Cell<Phase>,
+    pub(crate) phase: Cell<Phase>,
     live: Cell<usize>,
     /// Who waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Connections opened ever: spreads their heartbeats.
     opened: Cell<u32>,
-    pub(super) tally: Arc<Tally>,
+    pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
 }
 
 impl Worker {
-    pub(super) fn new(
+    pub(crate) fn new(
         scheduler: &Rc<Scheduler>,
         settings: &Settings,
         account: Option<Arc<Account>>,
@@ -84,7 +84,7 @@ impl Worker {
 
     // ---- connections come and go ----
 
-    pub(super) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
+    pub(crate) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
         permit.hand_over();
         self.live.set(self.live.get() + 1);
         add(&self.tally.accepted, 1);
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn gone(&self) {
+    pub(crate) fn gone(&self) {
         self.permits.connection_gone();
         self.live.set(self.live.get() - 1);
         self.tally
@@ -114,7 +114,7 @@ impl Worker {
     }
 
     /// Ready when no connection is left.
-    pub(super) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
+    pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
         if self.live.get() == 0 {
             return Poll::Ready(());
         }
@@ -123,11 +123,11 @@ impl Worker {
         Poll::Pending
     }
 
-    pub(super) fn scheduler(&self) -> Option<Rc<Scheduler>> {
+    pub(crate) fn scheduler(&self) -> Option<Rc<Scheduler>> {
         self.scheduler.upgrade()
     }
 
-    pub(super) fn wake(&self, id: MachineId) {
+    pub(crate) fn wake(&self, id: MachineId) {
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.wake(id);
         }
@@ -135,7 +135,7 @@ impl Worker {
 
     /// The first heartbeat comes up to an eighth of its interval later than asked for, and for a
     /// server's only connection not at all later: connections opened together have theirs apart.
-    pub(super) fn first_heartbeat(&self) -> u64 {
+    pub(crate) fn first_heartbeat(&self) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;
         let opened = match self.live.get() {
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     /// A callback did not come to its end: nothing of it is sent.
-    pub(super) fn forget_callback(&self) {
+    pub(crate) fn forget_callback(&self) {
         // A connection that goes with its runtime has none under way; who drops that may be in one.
         if self
             .scheduler()
@@ -166,27 +166,27 @@ impl Worker {
 
     // ---- what waits to be written ----
 
-    pub(super) fn queued_more(&self, bytes: usize) {
+    pub(crate) fn queued_more(&self, bytes: usize) {
         self.purse.pay(bytes);
     }
 
-    pub(super) fn queued_less(&self, bytes: usize) {
+    pub(crate) fn queued_less(&self, bytes: usize) {
         self.purse.pay_back(bytes);
     }
 
     /// They go from one queue to another.
-    pub(super) fn queued_elsewhere(&self, bytes: usize) {
+    pub(crate) fn queued_elsewhere(&self, bytes: usize) {
         self.purse.take_back(bytes);
     }
 
     /// What there was room for is not queued after all, or not yet.
-    pub(super) fn room_unused(&self) {
+    pub(crate) fn room_unused(&self) {
         self.purse.trim();
     }
 
     /// Whether a connection that has `waiting` bytes queued may queue `more`, which is then kept
     /// for it.
-    pub(super) fn check_room(&self, waiting: usize, more: usize) -> io::Result<()> {
+    pub(crate) fn check_room(&self, waiting: usize, more: usize) -> io::Result<()> {
         let limit = self.limits.most_queued;
         if waiting.saturating_add(more) > limit {
             return Err(too_many(more, waiting, limit, "to this peer"));
@@ -195,7 +195,7 @@ impl Worker {
     }
 
     /// The same, by the limit of the server alone.
-    pub(super) fn check_room_in_all(&self, waiting: usize, more: usize) -> io::Result<()> {
+    pub(crate) fn check_room_in_all(&self, waiting: usize, more: usize) -> io::Result<()> {
         if self.purse.reserve(more) {
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl Worker {
     }
 
     /// Gathers some more; what was offered can't come first any more.
-    pub(super) fn put(&self, out: &mut Vec<u8>, bytes: &[u8]) {
+    pub(crate) fn put(&self, out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend_from_slice(bytes);
         passed_on::set_gathered(!out.is_empty());
         passed_on::shut();
@@ -212,7 +212,7 @@ impl Worker {
 
     /// Empties the gathered bytes, and gives back what a large answer took.
     #[inline]
-    pub(super) fn clear(&self, out: &mut RefMut<'_, Vec<u8>>) {
+    pub(crate) fn clear(&self, out: &mut RefMut<'_, Vec<u8>>) {
         out.clear();
         passed_on::set_gathered(false);
         if out.capacity() > GATHER {
@@ -222,24 +222,24 @@ impl Worker {
 
     // ---- the end ----
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.phase.get() != Phase::Serving
     }
 
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         let ticks = self.intervals.idle();
         (ticks > 0).then(|| Duration::from_millis(ticks))
     }
 
     /// From here on connections end when nothing has come for `grace`.
-    pub(super) fn drain(&self, grace: Duration) {
+    pub(crate) fn drain(&self, grace: Duration) {
         self.intervals.set(ticks(grace).max(1), 0);
         self.enter(Phase::Draining);
     }
 
     /// From here on connections end when they run. They are woken; one that has its turn coming
     /// already, and goes the straight way, can't put off its deadlines, and leaves it.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let now = |scheduler: Rc<Scheduler>| scheduler.reactor.tick().get();
         self.intervals.end(self.scheduler.upgrade().map_or(0, now));
         self.enter(Phase::Stopped);

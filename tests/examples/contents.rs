@@ -46,45 +46,41 @@ fn every_example_is_there() {
     }
 }
 
-/// The functions of a test: of its file, or of its modules, named as `cargo test` names them.
-fn functions(test: &str) -> Vec<String> {
-    let file = root().join(format!("tests/{test}.rs"));
-    let files = match file.exists() {
-        true => vec![file],
-        false => entries(&format!("tests/{test}")).collect(),
-    };
-    let mut functions = Vec::new();
-    for file in files {
-        let module = file.file_stem().unwrap().to_str().unwrap();
-        for line in fs::read_to_string(&file).unwrap().lines() {
+/// All functions of the tests, by their names and as `module::name`.
+fn functions(directory: &str, functions: &mut Vec<String>) {
+    for path in entries(directory) {
+        if path.is_dir() {
+            self::functions(path.to_str().unwrap(), functions);
+            continue;
+        }
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        for line in fs::read_to_string(&path).unwrap().lines() {
             if let Some(rest) = line.trim_start().strip_prefix("fn ") {
                 let name = rest.split(['(', '<']).next().unwrap();
-                functions.push(match module == test {
-                    true => name.to_owned(),
-                    false => format!("{module}::{name}"),
-                });
+                functions.push(name.to_owned());
+                functions.push(format!("{module}::{name}"));
             }
         }
     }
-    functions
 }
 
 #[test]
 fn every_test_that_it_names_exists() {
     let mut count = 0;
+    let mut all = Vec::new();
+    functions("tests", &mut all);
     for row in contents().lines().filter(|line| line.starts_with("| ")) {
         let tests = row.trim_end_matches([' ', '|']).rsplit(" | ").next();
         // "`stream`: `t1_…`, `t6_…`; `examples`: `closing::o1_…`"
         for part in tests.unwrap_or_default().split("; ") {
-            let Some((test, names)) = part.split_once("`: `") else {
+            let Some((_, names)) = part.split_once("`: `") else {
                 continue;
             };
-            let functions = functions(test.trim_start_matches('`'));
             for name in names.split("`, `") {
                 let name = name.trim_end_matches('`');
                 let exists = match name.strip_suffix('…') {
-                    Some(start) => functions.iter().any(|known| known.starts_with(start)),
-                    None => functions.iter().any(|known| known == name),
+                    Some(start) => all.iter().any(|known| known.starts_with(start)),
+                    None => all.iter().any(|known| known == name),
                 };
                 assert!(exists, "{name} of {part}");
                 count += 1;

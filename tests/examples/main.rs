@@ -16,9 +16,9 @@ mod plumbing;
 mod process;
 mod web;
 
-#[path = "../common/loopback.rs"]
+#[path = "../it/support/loopback.rs"]
 mod loopback;
-#[path = "../common/watchdog.rs"]
+#[path = "../it/support/watchdog.rs"]
 mod watchdog;
 
 #[path = "../../examples/broadcast.rs"]

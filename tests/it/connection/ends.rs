@@ -1,0 +1,320 @@
+//! How a server's connections end: what the system shows of it, and from every state.
+
+use crate::support::scripted;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use netpoller::{Bound, Conn, ConnHandle, Protocol, TcpStream, time};
+use scripted::{
+    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
+};
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
+/// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. One look at its table, which may be long.
+fn states([ours, theirs]: [u16; 2]) -> [Option<String>; 2] {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    [[theirs, ours], [ours, theirs]].map(|ports| {
+        let ends = ports.map(|port| format!(":{port:04X}"));
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().take(4).collect();
+            let is_it = fields[1].ends_with(&ends[0]) && fields[2].ends_with(&ends[1]);
+            is_it.then(|| fields[3].to_owned())
+        })
+    })
+}
+
+fn ports(client: &TcpStream) -> [u16; 2] {
+    [client.local_addr(), client.peer_addr()].map(|address| address.unwrap().port())
+}
+
+fn known(name: &str) -> Option<String> {
+    Some(name.to_owned())
+}
+
+/// A client with little room, of which the server hears before it sends.
+fn narrow(server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(65_536).unwrap();
+    socket.connect(&server.into()).unwrap();
+    TcpStream::from_std(socket.into()).unwrap()
+}
+
+/// Closes when it is told anything.
+fn closes() -> Script {
+    Script {
+        data: |conn, bytes| {
+            conn.close();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    }
+}
+
+// ---- rows C1 to C3 ----
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
+fn c1_a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() {
+    serving(closes().server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        let ports = ports(&client);
+        client.write_all(b"close").await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        // Its acknowledgement is the system's business, and may take it a moment.
+        until(|| states(ports) != [known("04"), known("08")]).await;
+        assert_eq!(states(ports), [known("05"), known("08")]);
+        client.close().unwrap();
+        until(|| states(ports) == [known("06"), None]).await;
+    });
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
+fn c1_a_client_that_closes_first_has_the_time_wait_and_the_server_nothing() {
+    serving(Script::new().server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        let ports = ports(&client);
+        client.close().unwrap();
+        until(|| states(ports) == [None, known("06")]).await;
+    });
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
+fn c2_linger_zero_and_abort_are_resets_and_leave_nothing() {
+    let lingers = Script {
+        data: |conn, bytes| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_linger(Some(Duration::ZERO)))??;
+            conn.close();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let aborts = Script {
+        data: |conn, bytes| {
+            conn.abort();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    for script in [lingers, aborts] {
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            let ports = ports(&client);
+            client.write_all(b"close").await.unwrap();
+            let error = client.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+            until(|| script.last() == "closed").await;
+            assert_eq!(states(ports), [None, None]);
+        });
+    }
+}
+
+#[test]
+fn c3_what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
+    // With nobody reading, such a close waits in the kernel: that must not be the loop's thread.
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes == b"echo" {
+                conn.write(bytes)?;
+            } else {
+                let linger = match bytes {
+                    b"linger" => Some(60 * SECOND),
+                    _ => None,
+                };
+                conn.with_fd(|fd| SockRef::from(&fd).set_linger(linger))??;
+                conn.write(&[7; 150_000])?;
+                conn.close();
+            }
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
+        for how in ["linger", "default"] {
+            let (client, neighbour) = (narrow(bound.local_addr()), dial(&bound).await);
+            client.write_all(how.as_bytes()).await.unwrap();
+            while !script.said().contains(&"closed".to_owned()) {
+                neighbour.write_all(b"echo").await.unwrap();
+                neighbour.read_exact(&mut [0; 4]).await.unwrap();
+            }
+            script.log.lock().unwrap().clear();
+            neighbour.write_all(b"echo").await.unwrap();
+            neighbour.read_exact(&mut [0; 4]).await.unwrap();
+            assert_eq!(read_all(&client).await.unwrap(), [7; 150_000], "{how}");
+        }
+    });
+}
+
+// ---- from every state ----
+
+thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
+
+fn keep_handle(conn: &mut Conn) {
+    HANDLE.set(Some(conn.handle()));
+}
+
+/// A connection in each state, by what it does when it is opened and when the peer ends.
+fn every_state() -> Vec<(&'static str, Script)> {
+    let base = || Script {
+        open: |conn| {
+            keep_handle(conn);
+            Ok(())
+        },
+        data: |_, bytes| Ok(bytes.len()),
+        end: nothing,
+        ..Script::new()
+    };
+    vec![
+        ("Open", base()),
+        (
+            "Open, with bytes that wait",
+            Script {
+                open: |conn| {
+                    keep_handle(conn);
+                    conn.write(&[0; 8 << 20])
+                },
+                ..base()
+            },
+        ),
+        (
+            "Finishing",
+            Script {
+                open: |conn| {
+                    keep_handle(conn);
+                    conn.write(&[0; 8 << 20])?;
+                    conn.close_write();
+                    Ok(())
+                },
+                ..base()
+            },
+        ),
+        (
+            "Finished",
+            Script {
+                open: |conn| {
+                    keep_handle(conn);
+                    conn.close_write();
+                    Ok(())
+                },
+                ..base()
+            },
+        ),
+        (
+            "Closing",
+            Script {
+                open: |conn| {
+                    keep_handle(conn);
+                    conn.write(&[0; 8 << 20])?;
+                    conn.close();
+                    Ok(())
+                },
+                ..base()
+            },
+        ),
+        (
+            "PeerEnded",
+            Script {
+                end: |_| Ok(()),
+                ..base()
+            },
+        ),
+        (
+            "PeerEnded, with bytes that wait",
+            Script {
+                end: |conn| conn.write(&[0; 8 << 20]),
+                ..base()
+            },
+        ),
+    ]
+}
+
+/// A client of a connection that has come to the state.
+async fn in_state<F, P>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream
+where
+    F: Fn(std::net::SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    let client = dial(bound).await;
+    let mut seen = "open";
+    if name.starts_with("PeerEnded") {
+        client.close_write().unwrap();
+        seen = "end";
+    }
+    until(|| script.last() == seen).await;
+    time::sleep(10 * MILLISECOND).await;
+    client
+}
+
+#[test]
+fn a_close_from_elsewhere_ends_every_state_and_what_waits_arrives() {
+    for (name, script) in every_state() {
+        serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = in_state(&bound, name, &script).await;
+            let handle = HANDLE.take().unwrap();
+            handle.close();
+            let got = read_all(&client).await.unwrap().len();
+            let waits = name.contains("wait") || ["Finishing", "Closing"].contains(&name);
+            assert_eq!(got, if waits { 8 << 20 } else { 0 }, "{name}");
+            until(|| script.last().starts_with("closed")).await;
+            assert!(handle.is_closed());
+        });
+        assert_eq!(script.last(), "closed", "{name}");
+        let told = script.said();
+        assert_eq!(told.iter().filter(|line| *line == "closed").count(), 1);
+    }
+}
+
+#[test]
+fn an_abort_from_elsewhere_ends_every_state_by_a_reset() {
+    for (name, script) in every_state() {
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = in_state(&bound, name, &script).await;
+            HANDLE.take().unwrap().abort();
+            until(|| script.last() == "closed").await;
+            // What had arrived is thrown away; after an end of file that was read before, it is
+            // the writing that fails.
+            let reset = match read_all(&client).await {
+                Ok(_) => client.write_all(b"x").await.is_err(),
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            };
+            assert!(reset || name == "Finished", "{name}");
+        });
+    }
+}
+
+#[test]
+fn a_stop_ends_every_state() {
+    for (name, script) in every_state() {
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = in_state(&bound, name, &script).await;
+            bound.handle().stop();
+            until(|| script.last() == "closed: ConnectionAborted").await;
+            drop((client, HANDLE.take()));
+        });
+    }
+}
+
+#[test]
+fn an_idle_connection_is_ended_in_every_state() {
+    for (name, script) in every_state() {
+        let server = script.server().idle_timeout(5 * SECOND);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = in_state(&bound, name, &script).await;
+            let start = time::now();
+            while !script.last().starts_with("closed") {
+                time::sleep(100 * MILLISECOND).await;
+            }
+            // Once to say goodbye, and once more where the goodbye does not leave.
+            let took = time::now() - start;
+            assert!(took > 4 * SECOND && took < 11 * SECOND, "{name}: {took:?}");
+            drop((client, HANDLE.take()));
+        });
+        assert_eq!(script.last(), "closed: timeout", "{name}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Writing to connections from elsewhere: to many at once, and later.
+
+use crate::support::scripted;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
+use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
+
+/// Everybody's handle, by the thread that serves them.
+#[derive(Clone, Default)]
+struct Room(Rc<RefCell<Vec<ConnHandle>>>);
+
+thread_local! { static ROOM: Room = Room::default(); }
+
+struct Chat;
+
+impl Protocol for Chat {
+    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let handle = conn.handle();
+        ROOM.with(|room| room.0.borrow_mut().push(handle));
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        tell_all(&bytes.into());
+        Ok(bytes.len())
+    }
+}
+
+fn tell_all(news: &Rc<[u8]>) -> usize {
+    let tell = |room: &Room| {
+        let told = room.0.borrow();
+        told.iter()
+            .filter(|peer| peer.write_shared(news).is_ok())
+            .count()
+    };
+    ROOM.with(tell)
+}
+
+#[test]
+fn what_one_says_reaches_all_and_queues_only() {
+    serving(Server::new(|_| Chat), async |bound: Rc<Bound<_>>| {
+        let (one, other) = (dial(&bound).await, dial(&bound).await);
+        until(|| ROOM.with(|room| room.0.borrow().len() == 2)).await;
+        one.write_all(b"hello").await.unwrap();
+        for client in [&one, &other] {
+            let mut got = [0; 5];
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"hello");
+        }
+        let handle = ROOM.with(|room| room.0.borrow()[0].clone());
+        handle.write(b"x").unwrap();
+        assert_eq!(handle.queued(), 1);
+        one.read_exact(&mut [0]).await.unwrap();
+        handle.close();
+        assert_eq!(read_all(&one).await.unwrap(), b"");
+        assert!(handle.is_closed());
+        assert!(handle.write(b"x").unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn a_payload_for_a_thousand_peers_is_not_held_up_by_ten_dead_ones() {
+    const PEERS: usize = 1000;
+    const DEAD: usize = 10;
+    ROOM.with(|room| room.0.borrow_mut().clear());
+    let mut limits = Limits::default();
+    limits.most_queued = 1 << 20;
+    let payload: Rc<[u8]> = vec![9; 64 << 10].into();
+    serving(
+        Server::new(|_| Chat).limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let mut clients = Vec::new();
+            for n in 0..PEERS {
+                clients.push(dial(&bound).await);
+                if n % 100 == 0 {
+                    time::sleep(MILLISECOND).await;
+                }
+            }
+            until(|| ROOM.with(|room| room.0.borrow().len() == PEERS)).await;
+            let dead = clients.split_off(PEERS - DEAD);
+            dead.iter()
+                .for_each(|client| client.set_read_buffer(4096).unwrap());
+            // The dead ones lie among the others; nobody reads from them.
+            let mut buffer = vec![0; 64 << 10];
+            while bound.handle().stats().live() as usize > PEERS - DEAD {
+                tell_all(&payload);
+                for client in &clients {
+                    client.read_exact(&mut buffer).await.unwrap();
+                }
+            }
+            drop(buffer);
+            assert_eq!(tell_all(&payload), PEERS - DEAD);
+            drop(dead);
+        },
+    );
+    ROOM.with(|room| room.0.borrow_mut().clear());
+    assert_eq!(Rc::strong_count(&payload), 1, "shared, and let go");
+}
+
+#[test]
+fn a_task_answers_later() {
+    struct Later;
+    impl Protocol for Later {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            let handle = conn.handle();
+            let answer = bytes.to_ascii_uppercase();
+            spawn(async move {
+                time::sleep(SECOND).await;
+                handle.write(&answer).unwrap();
+            });
+            Ok(bytes.len())
+        }
+    }
+    serving(Server::new(|_| Later), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"later").await.unwrap();
+        let mut got = [0; 5];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"LATER");
+    });
+}
+
+#[test]
+fn what_a_callback_writes_by_its_own_handle_goes_before_its_end() {
+    fn by_handle(conn: &mut Conn) -> io::Result<()> {
+        conn.handle().write(b"good-bye")
+    }
+    let base = || Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let cases = [
+        Script {
+            data: |conn, bytes| {
+                by_handle(conn)?;
+                conn.close();
+                Ok(bytes.len())
+            },
+            ..base()
+        },
+        Script {
+            data: |conn, bytes| {
+                by_handle(conn)?;
+                conn.close_write();
+                Ok(bytes.len())
+            },
+            ..base()
+        },
+        Script {
+            data: |conn, _| {
+                by_handle(conn)?;
+                Err(io::Error::other("and an error"))
+            },
+            ..base()
+        },
+        Script {
+            data: |_, bytes| Ok(bytes.len()),
+            idle: by_handle,
+            ..base()
+        },
+    ];
+    for script in cases {
+        let server = script.server().idle_timeout(SECOND);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(read_all(&client).await.unwrap(), b"good-bye");
+            // It has said all it will, and says so.
+            let handle = HANDLE.take().unwrap();
+            assert!(handle.write(b"more").is_err());
+        });
+    }
+}
+
+thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }

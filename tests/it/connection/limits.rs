@@ -1,0 +1,168 @@
+//! What connections may keep in memory: limits that hold across callbacks, and what they do not count.
+
+use crate::support::scripted;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use netpoller::{Bound, ConnHandle, Limits, Server, time};
+use scripted::{MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until};
+use socket2::SockRef;
+
+const MEGABYTE: usize = 1 << 20;
+
+fn small_answers() -> Script {
+    Script {
+        data: |conn, bytes| {
+            conn.write(&[7; 100_000])?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    }
+}
+
+#[test]
+fn many_small_answers_meet_the_limit_of_a_connection_as_one_large_one_does() {
+    let mut limits = Limits::default();
+    limits.high_water = 1 << 30;
+    limits.most_queued = MEGABYTE;
+    // One answers with bytes of its own, the other with what it was offered.
+    for script in [small_answers(), Script::new()] {
+        let server = script.server().limits(limits);
+        serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            while script.last() != "closed: QuotaExceeded" {
+                let _ = client.try_write(&[1; 60_000]);
+                time::sleep(MILLISECOND).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn heartbeats_to_a_peer_that_takes_none_meet_the_limit_too() {
+    let script = Script {
+        heartbeat: |conn| conn.write(&[7; 100_000]),
+        ..Script::new()
+    };
+    let mut limits = Limits::default();
+    limits.most_queued = MEGABYTE;
+    let server = script.server().heartbeat(SECOND).limits(limits);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let _client = dial(&bound).await;
+        time::sleep(100 * SECOND).await;
+    });
+    assert_eq!(script.last(), "closed: QuotaExceeded");
+}
+
+#[test]
+fn a_callback_is_refused_at_a_small_limit_as_well() {
+    thread_local! { static TAKEN: RefCell<usize> = const { RefCell::new(0) } }
+    let script = Script {
+        open: |conn| {
+            while conn.write(&[7; 1000]).is_ok() {
+                TAKEN.with_borrow_mut(|taken| *taken += 1000);
+            }
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let mut limits = Limits::default();
+    limits.most_queued = 50_000;
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            let mut all = vec![0; 50_000];
+            client.read_exact(&mut all).await.unwrap();
+            assert_eq!(TAKEN.take(), 50_000);
+        },
+    );
+}
+
+#[test]
+fn many_small_answers_meet_the_limit_of_the_server_and_who_needs_no_room_is_served() {
+    thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
+    let script = Script {
+        open: |conn| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+            let handle = conn.handle();
+            PEERS.with_borrow_mut(|peers| peers.push(handle));
+            Ok(())
+        },
+        data: |conn, bytes| {
+            match bytes {
+                b"all" => conn.write(&[7; 200_000])?,
+                _ => conn.write(bytes)?,
+            }
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let mut limits = Limits::default();
+    limits.most_queued_in_all = MEGABYTE;
+    let server = script.server().limits(limits);
+    serving_in_real_time(Server::clone(&server), async |bound: Rc<Bound<_>>| {
+        let mut clients = Vec::new();
+        for n in 1..=20 {
+            let client = dial(&bound).await;
+            client.set_read_buffer(1).unwrap();
+            client.write_all(b"all").await.unwrap();
+            clients.push(client);
+            until(|| {
+                script
+                    .said()
+                    .iter()
+                    .filter(|line| *line == "data 3")
+                    .count()
+                    == n
+            })
+            .await;
+            let queued = PEERS.with_borrow(|peers| peers.iter().map(ConnHandle::queued).sum());
+            assert!((0..=MEGABYTE).contains(&queued), "{queued}");
+        }
+        assert_eq!(script.last(), "closed: QuotaExceeded");
+        let healthy = dial(&bound).await;
+        healthy.write_all(b"hello").await.unwrap();
+        healthy.read_exact(&mut [0; 5]).await.unwrap();
+    });
+    PEERS.take();
+}
+
+#[test]
+fn bytes_that_were_not_offered_yet_do_not_count_as_unused() {
+    // Requests of 100 bytes each: what is answered first stops the reading and the offering.
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes.len() < 100 {
+                return Ok(0);
+            }
+            conn.write(&[7; 10_000])?;
+            Ok(100)
+        },
+        ..Script::new()
+    };
+    let closes = Script {
+        data: |conn, _| {
+            conn.write(b"bye")?;
+            conn.close();
+            Ok(1)
+        },
+        ..Script::new()
+    };
+    let mut limits = Limits::default();
+    limits.most_unused = 1000;
+    let server = script.server().limits(limits);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[1; 30_000]).await.unwrap();
+        client.read_exact(&mut vec![0; 3_000_000]).await.unwrap();
+    });
+    let server = closes.server().limits(limits);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[1; 30_000]).await.unwrap();
+        until(|| closes.last().starts_with("closed")).await;
+    });
+    assert_eq!(closes.last(), "closed");
+}

@@ -1,0 +1,9 @@
+mod closing;
+mod data;
+mod ends;
+mod fairness;
+mod handles;
+mod heartbeats;
+mod limits;
+mod panics;
+mod rates;

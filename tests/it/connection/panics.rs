@@ -1,0 +1,237 @@
+//! A panic in a callback: the connection dies, `closed` still tells, the neighbours go on.
+
+use crate::support::scripted;
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use netpoller::{Bound, Conn, Protocol, Runtime, Server, time};
+use scripted::{Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
+
+#[test]
+fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
+    let script = Script {
+        data: |conn, bytes| {
+            assert_ne!(bytes, b"die", "a test's own panic");
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        victim.write_all(b"die").await.unwrap();
+        let _ = read_all(&victim).await;
+        neighbour.write_all(b"live").await.unwrap();
+        neighbour.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(script.said().contains(&"closed: Other".to_owned()));
+    });
+}
+
+fn dies(_: &mut Conn) -> io::Result<()> {
+    panic!("a test's own panic");
+}
+
+#[test]
+fn a_panic_in_any_callback_ends_that_connection_alone_and_closed_still_tells() {
+    // All of them wait for a byte, so that the neighbour is there before.
+    let base = Script {
+        open: nothing,
+        data: |conn, bytes| {
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let drains = |conn: &mut Conn, bytes: &[u8]| {
+        if bytes == b"victim" {
+            conn.write(&[0; 8 << 20])?;
+        } else {
+            conn.write(bytes)?;
+        }
+        Ok(bytes.len())
+    };
+    let cases = [
+        (
+            "open",
+            Script {
+                open: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "data",
+            Script {
+                data: |conn, bytes| {
+                    assert_ne!(bytes, b"victim", "a test's own panic");
+                    conn.write(bytes)?;
+                    Ok(bytes.len())
+                },
+                ..base.clone()
+            },
+        ),
+        (
+            "end",
+            Script {
+                end: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "heartbeat",
+            Script {
+                heartbeat: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "idle",
+            Script {
+                idle: dies,
+                ..base.clone()
+            },
+        ),
+        (
+            "drained",
+            Script {
+                data: drains,
+                drained: dies,
+                ..base.clone()
+            },
+        ),
+    ];
+    for (name, script) in cases {
+        let script = Script {
+            log: Log::default(),
+            ..script
+        };
+        let mut server = script.server();
+        if name == "heartbeat" {
+            server = server.heartbeat(2 * SECOND);
+        }
+        if name == "idle" {
+            server = server.idle_timeout(2 * SECOND);
+        }
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let neighbour = dial(&bound).await;
+            let victim = dial(&bound).await;
+            let _ = victim.write_all(b"victim").await;
+            if name == "end" {
+                victim.close_write().unwrap();
+            }
+            for _ in 0..30 {
+                if name != "open" {
+                    neighbour.write_all(b"n").await.unwrap();
+                    neighbour.read_exact(&mut [0]).await.unwrap();
+                }
+                time::sleep(100 * MILLISECOND).await;
+            }
+            let _ = read_all(&victim).await;
+            let told = || {
+                script
+                    .said()
+                    .iter()
+                    .filter(|line| *line == "closed: Other")
+                    .count()
+            };
+            until(|| told() == if name == "open" { 2 } else { 1 }).await;
+            if name != "open" {
+                neighbour.write_all(b"n").await.unwrap();
+                neighbour.read_exact(&mut [0]).await.unwrap();
+            }
+        });
+        let said = script.said();
+        let died = said
+            .iter()
+            .position(|line| line == "closed: Other")
+            .unwrap();
+        let called = said[..died].iter().any(|line| line.starts_with(name));
+        assert!(called, "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
+    static TOLD: Mutex<u32> = Mutex::new(0);
+    struct Dies;
+    impl Protocol for Dies {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            conn.write(bytes)?;
+            if bytes == b"victim" {
+                conn.close();
+            }
+            Ok(bytes.len())
+        }
+        fn closed(&mut self, _: io::Result<()>) {
+            *TOLD.lock().unwrap() += 1;
+            panic!("a test's own panic");
+        }
+    }
+    serving(Server::new(|_| Dies), async |bound: Rc<Bound<_>>| {
+        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        victim.write_all(b"victim").await.unwrap();
+        assert_eq!(read_all(&victim).await.unwrap(), b"victim");
+        neighbour.write_all(b"n").await.unwrap();
+        neighbour.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(
+            (*TOLD.lock().unwrap(), bound.handle().stats().live()),
+            (1, 1)
+        );
+    });
+    assert_eq!(*TOLD.lock().unwrap(), 2);
+}
+
+thread_local! {
+    static ANOTHER: Cell<Option<Runtime>> = const { Cell::new(None) };
+}
+
+/// A runtime of its own with a connection in it, which its end will drop.
+fn another_runtime() -> Runtime {
+    let script = Script::new();
+    let bound = script.server().bind("127.0.0.1:0").unwrap();
+    let runtime = Runtime::new().unwrap();
+    drop(bound.run_in(&runtime).unwrap());
+    let client = std::net::TcpStream::connect(bound.local_addr()).unwrap();
+    while script.last() != "open" {
+        runtime.turn(None).unwrap();
+    }
+    drop(client);
+    runtime
+}
+
+#[test]
+fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with_it() {
+    let passes_on = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(bytes)?;
+        drop(ANOTHER.take());
+        Ok(bytes.len())
+    };
+    let answers = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(b"hel")?;
+        drop(ANOTHER.take());
+        conn.write(b"lo")?;
+        Ok(bytes.len())
+    };
+    let ends_with_it = |conn: &mut Conn, bytes: &[u8]| {
+        conn.write(b"hello")?;
+        drop(ANOTHER.take());
+        Ok(bytes.len())
+    };
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    for data in [passes_on as Data, answers, ends_with_it] {
+        ANOTHER.set(Some(another_runtime()));
+        let script = Script {
+            data,
+            ..Script::new()
+        };
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"hello").await.unwrap();
+            client.close_write().unwrap();
+            assert_eq!(read_all(&client).await.unwrap(), b"hello");
+        });
+        assert!(ANOTHER.take().is_none());
+    }
+}

@@ -1,0 +1,9 @@
+//! One binary: a folder for each layer, a file for each subject.
+
+mod connection;
+mod net;
+mod reactor;
+mod runtime;
+mod server;
+mod support;
+mod wheel;

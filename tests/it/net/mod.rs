@@ -1,0 +1,15 @@
+mod close;
+mod conformance;
+mod copy;
+mod deadlines;
+mod dial;
+mod futures_io;
+mod locks;
+mod options;
+mod resolve;
+mod serve;
+mod shortcut;
+mod source;
+mod stream;
+mod udp;
+mod unix;

@@ -1,0 +1,4 @@
+mod faulty_selector;
+mod idle;
+mod stalls;
+mod turn;

@@ -1,0 +1,173 @@
+//! Invariant 11: cloning, waking and dropping a waker may run anything, so no borrow is held then.
+//!
+//! The waker here uses everything of the runtime whenever it is touched: a borrow that was held
+//! would show as a panic.
+#![allow(
+    unsafe_code,
+    reason = "only a vtable of one's own sees the clones of a waker"
+)]
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+use std::time::Duration;
+
+use netpoller::{JoinHandle, Runtime, TcpStream, spawn, spawn_blocking, time, yield_now};
+
+use crate::support::loopback;
+use crate::support::watchdog;
+
+use loopback::pair;
+use watchdog::watchdog;
+
+thread_local! {
+    static STREAM: RefCell<Option<TcpStream>> = const { RefCell::new(None) };
+    static TASK: RefCell<Option<JoinHandle<()>>> = const { RefCell::new(None) };
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static TOUCHED: Cell<usize> = const { Cell::new(0) };
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |_| {
+        meddle();
+        RawWaker::new(ptr::null(), &VTABLE)
+    },
+    |_| meddle(),
+    |_| meddle(),
+    |_| meddle(),
+);
+
+fn meddling_waker() -> Waker {
+    // SAFETY: there is no data, and the functions of the vtable look at none.
+    unsafe { Waker::from_raw(RawWaker::new(ptr::null(), &VTABLE)) }
+}
+
+/// Uses all there is, unless that is going on already.
+fn meddle() {
+    if INSIDE.replace(true) {
+        return;
+    }
+    TOUCHED.set(TOUCHED.get() + 1);
+    let mut cx = Context::from_waker(Waker::noop());
+    drop(spawn(async {}));
+    let mut sleep = Box::pin(time::sleep(Duration::from_secs(60)));
+    let _ = sleep.as_mut().poll(&mut cx);
+    sleep.as_mut().reset(time::now() + Duration::from_secs(30));
+    drop(sleep);
+    let stream = STREAM.with_borrow(Clone::clone);
+    if let Some(stream) = stream {
+        let _ = stream.set_deadline(Some(time::now() + Duration::from_secs(60)));
+        let mut byte = [0; 1];
+        let _ = Box::pin(stream.read(&mut byte)).as_mut().poll(&mut cx);
+        let _ = Box::pin(stream.hung_up()).as_mut().poll(&mut cx);
+    }
+    let task = TASK.take();
+    if let Some(mut task) = task {
+        let _ = Pin::new(&mut task).poll(&mut cx);
+        TASK.set(Some(task));
+    }
+    INSIDE.set(false);
+}
+
+/// Polls again and again with a waker that meddles, lets the loop turn, and drops the future.
+async fn touch(name: &str, future: impl Future) {
+    let before = TOUCHED.get();
+    let mut future = Box::pin(future);
+    for _ in 0..3 {
+        let waker = meddling_waker();
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        if polled.is_ready() {
+            break;
+        }
+        yield_now().await;
+    }
+    drop(future);
+    assert!(TOUCHED.get() > before, "{name} never touched the waker");
+}
+
+#[test]
+fn invariant_11_a_waker_that_uses_the_runtime_at_every_touch_finds_no_borrow() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (server, _client) = pair().await;
+        STREAM.set(Some(server.clone()));
+        TASK.set(Some(spawn(pending())));
+        let far = Duration::from_secs(60);
+        touch("a sleep", time::sleep(far)).await;
+        touch("a timeout", time::timeout(far, pending::<()>())).await;
+        touch("a join", spawn(pending::<()>())).await;
+        touch("a blocking job", spawn_blocking(|| {})).await;
+        touch("a yield", yield_now()).await;
+        touch("a read", server.read(&mut [0; 8])).await;
+        touch("hung_up", server.hung_up()).await;
+        // In the queue behind another.
+        let mut first = Box::pin(server.read_with(|_| ()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        touch("a queued read", server.read(&mut [0; 8])).await;
+        drop(first);
+        let full = vec![0; 64 << 20];
+        touch("write_all", server.write_all(&full)).await;
+        // Woken by the loop: a timer, readiness, an end.
+        touch("a short sleep", async {
+            time::sleep(Duration::from_millis(1)).await;
+        })
+        .await;
+        let done = spawn(yield_now());
+        touch("a join of one that ends", done).await;
+        let reading = server.clone();
+        let mut read = Box::pin(async move { reading.read(&mut [0; 8]).await });
+        let waker = meddling_waker();
+        assert!(
+            read.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        let before = TOUCHED.get();
+        server.close().unwrap();
+        assert!(TOUCHED.get() > before, "closing wakes it");
+        STREAM.set(None);
+        drop(TASK.take());
+    });
+}
+
+#[test]
+fn invariant_11_a_runtime_may_be_dropped_with_such_wakers_everywhere() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (kept, before) = runtime.block_on(async {
+        let (server, client) = pair().await;
+        let mut waiting: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![
+            Box::pin(time::sleep(Duration::from_secs(60))),
+            Box::pin({
+                let server = server.clone();
+                async move { drop(server.read(&mut [0; 8]).await) }
+            }),
+            Box::pin({
+                let server = server.clone();
+                async move { drop(server.read(&mut [0; 8]).await) }
+            }),
+            Box::pin(async move { drop(server.hung_up().await) }),
+            Box::pin(async { drop(spawn(pending::<()>()).await) }),
+        ];
+        for future in &mut waiting {
+            let waker = meddling_waker();
+            assert!(
+                future
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+        }
+        STREAM.set(Some(client));
+        (waiting, TOUCHED.get())
+    });
+    drop(runtime);
+    assert!(TOUCHED.get() >= before + 3, "they were woken");
+    STREAM.set(None);
+    INSIDE.set(true);
+    drop(kept);
+}

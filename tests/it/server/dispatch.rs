@@ -1,0 +1,196 @@
+//! Sockets handed over from the worker that accepts to the one with fewest: spread, limits, the end.
+
+use crate::support::running;
+use crate::support::watchdog;
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream as StdStream;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use netpoller::{Accept, Conn, Protocol, Server};
+use running::{Echo, SECOND, counted, echo, rest, start};
+use watchdog::watchdog;
+
+#[test]
+fn connections_are_spread_evenly_and_counted_where_they_are() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = server.dial();
+        echo(&mut client, b"hello");
+        clients.push(client);
+    }
+    let stats = server.handle.stats();
+    for worker in &stats.workers {
+        assert!((9..=11).contains(&worker.live), "{stats:?}");
+        assert_eq!(worker.received, worker.accepted * 5);
+    }
+    drop(clients);
+    server.wait_for(|stats| stats.live() == 0);
+    let stats = server.stop();
+    assert_eq!((stats.accepted(), stats.received()), (30, 150));
+    assert!(stats.workers.iter().all(|worker| worker.turns > 0));
+}
+
+/// Says which thread it is served by, and echoes.
+struct Names;
+
+impl Protocol for Names {
+    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let name = format!("{:?}\n", thread::current().id());
+        conn.write(name.as_bytes())
+    }
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+fn name(client: &mut StdStream) -> String {
+    let mut name = String::new();
+    while !name.ends_with('\n') {
+        let mut letter = [0];
+        client.read_exact(&mut letter).unwrap();
+        name.push(letter[0].into());
+    }
+    name
+}
+
+#[test]
+fn who_has_fewest_gets_the_next() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Names).workers(2).accept(Accept::HandOver));
+    let dial = || {
+        let mut client = server.dial();
+        let name = name(&mut client);
+        (client, name)
+    };
+    let clients: Vec<_> = (0..8).map(|_| dial()).collect();
+    let emptied = clients[0].1.clone();
+    let kept: Vec<_> = clients
+        .into_iter()
+        .filter(|(_, name)| *name != emptied)
+        .collect();
+    server.wait_for(|stats| stats.live() == kept.len() as u64);
+    let next: Vec<_> = (1..kept.len()).map(|_| dial()).collect();
+    for (_, name) in &next {
+        assert_eq!(*name, emptied);
+    }
+    server.stop();
+}
+
+#[test]
+fn the_limit_is_of_all_workers_and_taken_before_accepting() {
+    let _watchdog = watchdog();
+    let (server, most) = counted();
+    let server = start(
+        server
+            .workers(2)
+            .accept(Accept::HandOver)
+            .max_connections(3),
+    );
+    let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
+    for client in &waiting {
+        let soon = Some(std::time::Duration::from_millis(1));
+        client.set_read_timeout(soon).unwrap();
+        (&*client).write_all(b"x").unwrap();
+    }
+    while !waiting.is_empty() {
+        waiting.retain(|mut client| client.read(&mut [0]).is_err());
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(server.stop().accepted(), 20);
+}
+
+#[test]
+fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
+    let _watchdog = watchdog();
+    let server = Server::new(|_| Echo).workers(3).accept(Accept::HandOver);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| StdStream::connect(bound.local_addr()).unwrap())
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"in time").unwrap();
+    }
+    bound.handle().drain(10 * SECOND);
+    let stats = bound.run().unwrap();
+    assert_eq!((stats.accepted(), stats.live()), (20, 0));
+    for client in &mut clients {
+        assert_eq!(rest(client), b"in time");
+    }
+    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+}
+
+#[test]
+fn draining_while_clients_come_resets_nobody_who_was_accepted() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    let mut clients: Vec<_> = (0..100).map(|_| server.dial()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.write_all(b"x").unwrap());
+    server.handle.drain(10 * SECOND);
+    for client in &mut clients {
+        assert_eq!(rest(client), b"x");
+    }
+    let stats = server.thread.join().unwrap().unwrap();
+    assert_eq!((stats.accepted(), stats.live()), (100, 0));
+}
+
+#[test]
+fn stopping_ends_connections_at_once_and_those_on_their_way() {
+    let _watchdog = watchdog();
+    for _ in 0..10 {
+        let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+        let mut clients: Vec<_> = (0..9).map(|_| server.dial()).collect();
+        echo(&mut clients[0], b"hi");
+        let stats = server.stop();
+        assert_eq!(stats.live(), 0);
+        for mut client in clients {
+            assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+        }
+    }
+}
+
+#[test]
+fn a_thousand_short_connections_are_all_served() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..250).for_each(|n: u32| echo(&mut server.dial(), &n.to_be_bytes())));
+        }
+    });
+    server.wait_for(|stats| stats.live() == 0);
+    let stats = server.stop();
+    assert_eq!((stats.accepted(), stats.received()), (1000, 4000));
+    assert!(
+        stats.workers.iter().all(|worker| worker.accepted > 100),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn with_one_worker_or_in_a_runtime_of_yours_it_changes_nothing() {
+    let _watchdog = watchdog();
+    let server = start(Server::new(|_| Echo).accept(Accept::HandOver));
+    echo(&mut server.dial(), b"alone");
+    assert_eq!(server.stop().accepted(), 1);
+
+    let runtime = netpoller::Runtime::new().unwrap();
+    let server = Server::new(|_| Echo).workers(2).accept(Accept::HandOver);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let client = netpoller::TcpStream::connect(bound.local_addr())
+            .await
+            .unwrap();
+        client.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        bound.handle().stop();
+        assert_eq!(serving.await.unwrap().unwrap().accepted(), 1);
+    });
+}

@@ -1,0 +1,3 @@
+mod dead_worker;
+mod dispatch;
+mod workers;

@@ -1,0 +1,105 @@
+//! A server on threads of its own, and plain clients.
+#![allow(dead_code, reason = "each test file uses some")]
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use netpoller::{Bound, Conn, Protocol, Server, ServerHandle, ServerStats};
+
+use crate::support::watchdog::watchdog;
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+pub struct Echo;
+
+impl Protocol for Echo {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+/// An echo that is counted while it lives.
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Protocol for Counted {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        Echo.data(conn, bytes)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A server of such, and how many have lived at once.
+pub fn counted() -> (
+    Server<impl Fn(SocketAddr) -> Counted + Send + Sync + 'static>,
+    Arc<AtomicUsize>,
+) {
+    let (live, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let server = Server::new(move |_| {
+        let now = live.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.fetch_max(now, Ordering::SeqCst);
+        Counted(live.clone())
+    });
+    (server, most)
+}
+
+/// A server on a thread of its own.
+pub struct Running {
+    pub address: SocketAddr,
+    pub handle: ServerHandle,
+    pub thread: JoinHandle<io::Result<ServerStats>>,
+}
+
+pub fn start<F, P>(server: Server<F>) -> Running
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    let bound: Bound<F> = server.bind("127.0.0.1:0").unwrap();
+    Running {
+        address: bound.local_addr(),
+        handle: bound.handle(),
+        thread: thread::spawn(move || bound.run()),
+    }
+}
+
+impl Running {
+    pub fn dial(&self) -> StdStream {
+        StdStream::connect(self.address).unwrap()
+    }
+
+    pub fn stop(self) -> ServerStats {
+        self.handle.stop();
+        self.thread.join().unwrap().unwrap()
+    }
+
+    pub fn wait_for(&self, what: impl Fn(&ServerStats) -> bool) {
+        let _watchdog = watchdog();
+        while !what(&self.handle.stats()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+pub fn echo(stream: &mut StdStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut answer = vec![0; bytes.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, bytes);
+}
+
+pub fn rest(stream: &mut StdStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    rest
+}

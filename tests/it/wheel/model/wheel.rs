@@ -1,0 +1,190 @@
+//! A bare [`Wheel`] and its owner against a sorted map of every place.
+
+use std::collections::BTreeMap;
+
+use netpoller::wheel::{Tick, Verdict, Wheel};
+
+use super::random::{Random, with_seeds};
+use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, SECONDS, Terrain};
+
+/// A bare wheel's owner: the truth about each key, and a sorted map of every place.
+struct WheelModel {
+    wheel: Wheel<u32>,
+    /// By key: where it really is due; `None` once the place is stale.
+    truth: Vec<Option<Tick>>,
+    /// The places the wheel must hold.
+    places: BTreeMap<(Tick, u32), ()>,
+    stale: usize,
+}
+
+impl WheelModel {
+    fn place(&mut self, when: Tick) {
+        let key = self.truth.len() as u32;
+        self.truth.push(Some(when));
+        self.places.insert((when, key), ());
+        self.wheel.place(when, key);
+    }
+
+    fn verdict(
+        truth: &[Option<Tick>],
+        places: &mut BTreeMap<(Tick, u32), ()>,
+        stale: &mut usize,
+        (when, key): (Tick, u32),
+    ) -> Verdict {
+        assert!(
+            places.remove(&(when, key)).is_some(),
+            "{key} at {when:?} is not held"
+        );
+        match truth[key as usize] {
+            None => {
+                *stale -= 1;
+                Verdict::Lapsed
+            }
+            Some(later) if later > when => {
+                places.insert((later, key), ());
+                Verdict::Again(later)
+            }
+            Some(_) => Verdict::Done,
+        }
+    }
+
+    /// A random key that may still be held; old ones are mostly gone.
+    fn some_key(&self, random: &mut Random) -> Option<usize> {
+        let recent = self.truth.len().min(REMEMBERED) as u64;
+        (recent > 0).then(|| self.truth.len() - 1 - random.below(recent) as usize)
+    }
+
+    fn lapse(&mut self, key: usize, now: Tick) {
+        // What has come may be spent; what has not is surely held.
+        if self.truth[key].is_some_and(|when| when > now) {
+            self.truth[key] = None;
+            self.stale += 1;
+            self.wheel.lapse();
+        }
+    }
+
+    fn check(&self, unfinished: bool) {
+        assert_eq!(self.wheel.len(), self.places.len());
+        assert_eq!(self.wheel.stale(), self.stale);
+        assert_eq!(self.wheel.is_empty(), self.places.is_empty());
+        let first = self
+            .places
+            .keys()
+            .next()
+            .map(|&(when, _)| when.max(self.wheel.elapsed()));
+        if unfinished {
+            assert!(self.wheel.next() <= first && self.wheel.next() >= Some(self.wheel.elapsed()));
+        } else {
+            assert_eq!(self.wheel.next(), first, "next() is not exact");
+        }
+    }
+}
+
+fn wheel_walk(terrain: &Terrain, mut random: Random) {
+    let mut wheel = Wheel::new();
+    wheel.advance(terrain.start, 0, |_, _| unreachable!());
+    let mut model = WheelModel {
+        wheel,
+        truth: vec![],
+        places: BTreeMap::new(),
+        stale: 0,
+    };
+    let (mut now, mut unfinished) = (terrain.start, false);
+    for _ in 0..OPERATIONS {
+        let when = random.tick(now, terrain.reach);
+        let key = model.some_key(&mut random);
+        match (random.below(32), key) {
+            (0..=14, _) => model.place(when),
+            (15..=19, Some(key)) => model.lapse(key, now),
+            (20..=25, Some(key)) => {
+                // Later only: a store.
+                model.truth[key] = model.truth[key].map(|old| old.max(when));
+            }
+            (26..=29, _) => {
+                now = now.saturating_add(random.distance(terrain.step));
+                let budget = random.distance(12) as usize;
+                let WheelModel {
+                    wheel,
+                    truth,
+                    places,
+                    stale,
+                } = &mut model;
+                let (floor, mut last) = (wheel.elapsed(), Tick::ZERO);
+                let mut handed = 0;
+                unfinished = wheel.advance(now, budget, |when, key| {
+                    handed += 1;
+                    let tick = when.max(floor);
+                    assert!(last <= tick && tick <= now, "{last:?}, {tick:?}, {now:?}");
+                    last = tick;
+                    WheelModel::verdict(truth, places, stale, (when, key))
+                });
+                assert!(handed <= budget);
+                if !unfinished {
+                    assert_eq!(wheel.elapsed(), now);
+                    let first = places.keys().next();
+                    assert!(first.is_none_or(|&(when, _)| when > now), "late: {first:?}");
+                }
+            }
+            (30, _) if random.one_in(40) || model.wheel.overgrown() => {
+                let WheelModel {
+                    wheel,
+                    truth,
+                    places,
+                    stale,
+                } = &mut model;
+                wheel.compact(|when, key| {
+                    let keep = truth[key as usize].is_some();
+                    assert!(keep || places.remove(&(when, key)).is_some());
+                    keep
+                });
+                *stale = 0;
+                unfinished = false; // Half a cascade is exact again.
+            }
+            (31, _) if random.one_in(10) => {
+                let WheelModel {
+                    wheel,
+                    truth,
+                    places,
+                    stale,
+                } = &mut model;
+                let elapsed = wheel.elapsed();
+                let next = wheel.next_live(|when, key| {
+                    let verdict = WheelModel::verdict(truth, places, stale, (when, key));
+                    if verdict == Verdict::Done {
+                        places.insert((when, key), ());
+                    }
+                    verdict
+                });
+                assert_eq!(wheel.elapsed(), elapsed);
+                let live = places
+                    .keys()
+                    .filter(|(_, key)| truth[*key as usize].is_some());
+                let due = live.map(|(_, key)| truth[*key as usize].expect("is live"));
+                assert_eq!(next, due.min().map(|when| when.max(elapsed)));
+                unfinished = false;
+            }
+            _ => {}
+        }
+        model.check(unfinished);
+    }
+}
+
+#[test]
+fn next_is_exact_and_places_come_in_order_within_seconds() {
+    with_seeds(|random| wheel_walk(&SECONDS, random));
+}
+
+#[test]
+fn next_is_exact_and_places_come_in_order_on_any_level() {
+    with_seeds(|random| wheel_walk(&ALL_LEVELS, random));
+}
+
+#[test]
+fn next_is_exact_and_places_come_in_order_where_six_levels_wrap() {
+    with_seeds(|random| wheel_walk(&LEVELS_WRAP, random));
+}
+
+#[test]
+fn next_is_exact_and_places_come_in_order_at_the_end_of_time() {
+    with_seeds(|random| wheel_walk(&END_OF_TIME, random));
+}
