@@ -1,4 +1,5 @@
-//! What a scope costs, and what it costs to end one: `cargo bench --bench cancel`.
+//! What a scope costs, and what it costs to end one: `cargo bench -p netpoller-benches
+//! --bench cancel`.
 //!
 //! Touches `CancelToken` and the runtime by their public names. With several scopes or tasks the
 //! figure is each one's share. Go's `context` has BenchmarkCancelTree for the same; design.md has

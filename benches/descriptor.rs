@@ -1,4 +1,5 @@
-//! What one registered source costs beside its system calls: `cargo bench --bench descriptor`.
+//! What one registered source costs beside its system calls: `cargo bench -p
+//! netpoller-benches --bench descriptor`.
 //!
 //! Touches the public names of `netpoller::reactor` only, over a selector without a system. A
 //! deadline is moved through the loop's time, as a server does on every read: to the instant to

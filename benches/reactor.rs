@@ -1,5 +1,5 @@
-//! What a turn of the bare reactor costs, its system calls included: `cargo bench --bench
-//! reactor`.
+//! What a turn of the bare reactor costs, its system calls included: `cargo bench -p
+//! netpoller-benches --bench reactor`.
 //!
 //! Touches `Reactor<W>` by its public names, on the system's selector. The sockets are pairs of
 //! Unix streams; a byte is written to each, and only the turn that finds them is timed. design.md

@@ -1,5 +1,5 @@
 //! What it costs to spawn a task, to wake one, and to reach it from another thread: `cargo bench
-//! --bench tasks`.
+//! -p netpoller-benches --bench tasks`.
 //!
 //! Touches the runtime by its public names. Where one task runs at a time, each wake is followed
 //! by a turn of the loop, which asks the system: that is most of the figure. The wake from another

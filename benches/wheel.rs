@@ -1,4 +1,5 @@
-//! What a timer costs, from a thousand of them to ten million: `cargo bench --bench wheel`.
+//! What a timer costs, from a thousand of them to ten million: `cargo bench -p
+//! netpoller-benches --bench wheel`.
 //!
 //! Touches the public API of `netpoller::wheel` only. Deadlines are random within 60,000 ticks
 //! (a minute of milliseconds). Go's own are in time/sleep_test.go (BenchmarkAfterFunc and on);

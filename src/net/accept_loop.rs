@@ -11,15 +11,13 @@
 //! permit, so that an order ends it by `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`, and `x/net/netutil.LimitListener`.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
@@ -28,7 +26,10 @@ use super::listener::Listener;
 use super::options;
 use crate::endpoints::{Addr, End};
 use crate::runtime::context;
+use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
+use crate::runtime::waiters::{Left, Ticket, Waiters};
+use crate::runtime::wake_quietly;
 use crate::time;
 
 /// The first and the longest wait after an accept that found the system short: net/http's.
@@ -158,11 +159,12 @@ impl AcceptLoop {
         let error = match accepted {
             Ok(Outcome::Aborted) => return ControlFlow::Continue(()),
             Ok(Outcome::NoPermit) => {
-                let permit = unless(Closed::new(listener), self.permits.wait()).await;
-                self.held = permit;
-                return match self.held {
-                    Some(_) => ControlFlow::Continue(()),
-                    None => ControlFlow::Break(Ok(())),
+                return match select(self.permits.wait(), Closed::new(listener)).await {
+                    Either::First(permit) => {
+                        self.held = Some(permit);
+                        ControlFlow::Continue(())
+                    }
+                    Either::Second(()) => ControlFlow::Break(Ok(())),
                 };
             }
             Ok(Outcome::Connection(accepted)) => {
@@ -194,9 +196,9 @@ impl AcceptLoop {
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, UntilClosed::default());
-        match unless(Closed::new(listener), room).await {
-            Some(_) => ControlFlow::Continue(()),
-            None => ControlFlow::Break(Ok(())),
+        match select(room, Closed::new(listener)).await {
+            Either::First(_) => ControlFlow::Continue(()),
+            Either::Second(()) => ControlFlow::Break(Ok(())),
         }
     }
 }
@@ -286,16 +288,6 @@ impl Backoff {
     }
 }
 
-/// What `wanted` gives, or `None` if `end` comes first.
-async fn unless<T>(end: impl Future<Output = ()>, wanted: impl Future<Output = T>) -> Option<T> {
-    let (mut end, mut wanted) = (pin!(end), pin!(wanted));
-    poll_fn(|cx| match wanted.as_mut().poll(cx) {
-        Poll::Ready(wanted) => Poll::Ready(Some(wanted)),
-        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
-    })
-    .await
-}
-
 /// Waits until a listener is closed on our side. No peer can hang up on a listener, so that only a
 /// close ends the wait.
 struct Closed<'a> {
@@ -339,11 +331,10 @@ pub(crate) struct Permits {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Permits given out, at most `max`. It is `max` while anything waits: a permit that comes back
+    /// goes to the first waiter and stays out.
     out: usize,
-    waiters: VecDeque<(u64, Waker)>,
-    /// A permit is kept for each of these, who have been woken.
-    granted: Vec<u64>,
-    tickets: u64,
+    waiters: Waiters,
 }
 
 /// A connection's right to exist. Its drop gives it back.
@@ -369,9 +360,10 @@ impl Permits {
             return Some(Permit::UNLIMITED);
         }
         let mut state = self.state();
-        if state.out >= self.max {
+        if state.out == self.max {
             return None;
         }
+        debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
         state.out += 1;
         Some(Permit(Some(self.clone())))
     }
@@ -393,21 +385,13 @@ impl Permits {
 
     fn give_back(&self) {
         let mut state = self.state();
-        let next = match state.waiters.pop_front() {
-            Some((ticket, waker)) => {
-                // It stays out: it is that one's.
-                state.granted.push(ticket);
-                Some(waker)
-            }
-            None => {
-                state.out -= 1;
-                None
-            }
-        };
-        drop(state);
-        if let Some(waker) = next {
-            waker.wake();
+        let next = state.waiters.pop();
+        if next.is_none() {
+            debug_assert!(state.out > 0, "more permits come back than went out");
+            state.out -= 1;
         }
+        drop(state);
+        next.into_iter().for_each(wake_quietly);
     }
 }
 
@@ -429,71 +413,36 @@ impl Drop for Permit {
     }
 }
 
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Permit")
-    }
-}
-
 /// See [`Permits::wait`].
 pub(crate) struct Wait {
     permits: Arc<Permits>,
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
 }
 
 impl Future for Wait {
     type Output = Permit;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        let permits = self.permits.clone();
-        let waker = cx.waker().clone();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let this = self.get_mut();
+        let (permits, waker) = (this.permits.clone(), cx.waker().clone());
         let mut state = permits.state();
-        let Some(ticket) = self.ticket else {
-            if state.out < permits.max {
-                state.out += 1;
-                drop(state);
-                return Poll::Ready(Permit(Some(permits)));
-            }
-            let ticket = state.tickets;
-            state.tickets += 1;
-            state.waiters.push_back((ticket, waker));
+        if this.ticket.is_none() && state.out < permits.max {
+            state.out += 1;
             drop(state);
-            self.ticket = Some(ticket);
-            return Poll::Pending;
-        };
-        if let Some(at) = state.granted.iter().position(|&granted| granted == ticket) {
-            state.granted.swap_remove(at);
-            drop(state);
-            self.ticket = None;
             return Poll::Ready(Permit(Some(permits)));
         }
-        let waiting = state
-            .waiters
-            .iter_mut()
-            .find(|(queued, _)| *queued == ticket);
-        let old = waiting.map(|(_, kept)| std::mem::replace(kept, waker));
+        let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
         drop(state);
-        drop(old);
-        Poll::Pending
+        drop(left_over);
+        polled.map(|()| Permit(Some(permits)))
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut state = self.permits.state();
-        let at = state
-            .waiters
-            .iter()
-            .position(|(queued, _)| *queued == ticket);
-        let gone = at.and_then(|at| state.waiters.remove(at));
-        let granted = state.granted.iter().position(|&granted| granted == ticket);
-        if let Some(at) = granted {
-            state.granted.swap_remove(at);
-        }
-        drop(state);
-        drop(gone);
-        if granted.is_some() {
+        let left = self.permits.state().waiters.leave(&mut self.ticket);
+        // A permit that it was woken for is its own, and goes to the next.
+        if matches!(left, Left::Woken) {
             self.permits.give_back();
         }
     }

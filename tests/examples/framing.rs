@@ -5,9 +5,8 @@ use std::io;
 use futures_lite::future::block_on;
 use futures_lite::io::Cursor;
 use netpoller::{TcpStream, spawn, yield_now};
-use proptest::prelude::*;
 
-use crate::frames::{self, Frames, put_frame};
+use crate::frames::{self, put_frame};
 use crate::lines::splitter::{Splitter, line, word};
 use crate::loopback::pair;
 use crate::tlv::{self, LIMIT, Value};
@@ -194,54 +193,6 @@ fn f2_an_unknown_type_text_that_is_none_and_half_a_frame_are_errors() {
     ] {
         let said = block_on(values_of(&bytes)).unwrap_err().to_string();
         assert!(said.contains(error), "{said}");
-    }
-}
-
-fn value() -> impl Strategy<Value = Value> {
-    let binary = proptest::collection::vec(any::<u8>(), 0..9000);
-    prop_oneof![
-        binary.prop_map(Value::Binary),
-        any::<String>().prop_map(Value::String),
-    ]
-}
-
-/// Anything; and what begins like a frame, so that it gets further.
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let any_bytes = || proptest::collection::vec(any::<u8>(), 0..10_000);
-    let framed = (1..=2_u8, any::<u32>(), 0..=32_u32, any_bytes());
-    prop_oneof![
-        any_bytes(),
-        framed.prop_map(|(kind, length, shift, rest)| {
-            let length = length.checked_shr(shift).unwrap_or(0);
-            [head(kind, length), rest].concat()
-        }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn f2_whatever_comes_nothing_panics_and_no_more_is_held_than_came(bytes in bytes()) {
-        let first = || block_on(tlv::read(&mut Cursor::new(&bytes)));
-        let (peak, _) = allocator::peak(first);
-        prop_assert!(peak <= 2 * bytes.len() + 5 * 1024, "{} bytes for {}", peak, bytes.len());
-        let _ = block_on(values_of(&bytes));
-    }
-
-    #[test]
-    fn f2_what_was_written_is_read(values in proptest::collection::vec(value(), 0..8)) {
-        let read = block_on(async { values_of(&bytes_of(&values).await).await });
-        prop_assert_eq!(read.unwrap(), values);
-    }
-
-    #[test]
-    fn f3_whatever_comes_frames_do_not_panic(bytes in bytes(), cut in 1..5000_usize) {
-        let mut frames = Frames::default();
-        for piece in bytes.chunks(cut) {
-            frames.push(piece);
-            while let Ok(Some(_)) = frames.take() {}
-        }
     }
 }
 

@@ -183,14 +183,6 @@ fn o4_a_request_is_the_same_however_it_is_cut() {
     }
 }
 
-proptest::proptest! {
-    #[test]
-    fn o4_whatever_comes_nothing_panics(mut bytes: Vec<u8>, text in "(GET|POST|.*) [ -~\r\n:]*") {
-        let _ = take(&mut bytes);
-        let _ = take(&mut text.into_bytes());
-    }
-}
-
 #[test]
 fn o4_curl_is_content() {
     if Command::new("curl").arg("--version").output().is_err() {

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::pin::Pin;
-use std::process::Command;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::io::{AssertAsync, AsyncReadExt, Cursor};
-use netpoller::net::{self, Relay, Stream};
+use netpoller::net::{self, Relay};
 use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time};
+
+use crate::support::bytes::{noise, read_all};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,49 +32,6 @@ async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
     (dialled.unwrap(), listener.accept().await.unwrap().0)
-}
-
-/// `count` bytes that are different everywhere.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-async fn read_all<K>(stream: &Stream<K>) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut more = true;
-    while more {
-        let take = |bytes: &[u8]| {
-            all.extend_from_slice(bytes);
-            !bytes.is_empty()
-        };
-        more = stream.read_with(take).await.unwrap();
-    }
-    all
-}
-
-/// Runs this very test alone in a process of its own, where it finds `COPY_CHILD` set.
-fn in_child(test: &str) -> bool {
-    if std::env::var_os("COPY_CHILD").is_some() {
-        return true;
-    }
-    let itself = std::env::current_exe().unwrap();
-    let ended = Command::new("sh")
-        .args(["-c", "ulimit -n 256; exec \"$@\"", "sh"])
-        .arg(itself)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env("COPY_CHILD", "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "in the child: {said}");
-    false
 }
 
 #[test]
@@ -206,44 +164,6 @@ fn closing_either_stream_ends_it() {
 }
 
 #[test]
-fn a_peer_that_is_gone_is_an_error_and_no_signal() {
-    if !in_child("a_peer_that_is_gone_is_an_error_and_no_signal") {
-        return;
-    }
-    // A handler in place of Rust's ignoring it: as if a C host had its own.
-    let raised = std::sync::Arc::default();
-    signal_hook::flag::register(signal_hook::consts::SIGPIPE, std::sync::Arc::clone(&raised))
-        .unwrap();
-    run(async {
-        for goes_first in [true, false] {
-            let (source, a) = pair().await;
-            let (b, sink) = pair().await;
-            let writing = spawn(async move {
-                let chunk = noise(1 << 16);
-                while source.write_all(&chunk).await.is_ok() {}
-            });
-            if goes_first {
-                // Unread data on its side make it a RST; our shutdown makes it EPIPE for sure.
-                b.close_write().unwrap();
-            } else {
-                spawn(async move {
-                    sink.read_exact(&mut [0; 1 << 16]).await.unwrap();
-                    sink.abort().unwrap();
-                });
-            }
-            let error = net::copy(&a, &b).await.unwrap_err();
-            let kind = error.kind();
-            let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
-            assert!(gone.contains(&kind), "{error}");
-            assert_eq!(error.op_error().unwrap().op, "write");
-            a.close().unwrap();
-            writing.await.unwrap();
-        }
-    });
-    assert!(!raised.load(std::sync::atomic::Ordering::SeqCst));
-}
-
-#[test]
 fn an_urgent_byte_in_the_source_holds_nothing_up() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -332,85 +252,6 @@ fn a_copy_that_is_dropped_while_it_waits_loses_nothing() {
     let watched = runtime.block_on(async { time::timeout(30 * SECOND, body).await });
     watched.expect("hangs");
     assert_eq!(runtime.stats().waiters, 0);
-}
-
-#[test]
-fn no_pipe_outlives_its_copy_and_an_idle_copy_has_none() {
-    if !in_child("no_pipe_outlives_its_copy_and_an_idle_copy_has_none") {
-        return;
-    }
-    let pipes = || {
-        let all = std::fs::read_dir("/dev/fd").unwrap();
-        let targets = all.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-        targets
-            .filter(|target| target.to_string_lossy().starts_with("pipe:"))
-            .count()
-    };
-    run(async {
-        // The runtime itself may have some, to be woken by.
-        let before = pipes();
-        let sent = vec![b'x'; 1 << 20];
-        let mut copies = Vec::new();
-        for _ in 0..20 {
-            let (source, a) = pair().await;
-            let (b, sink) = pair().await;
-            copies.push((spawn(async move { net::copy(&a, &b).await }), source, sink));
-        }
-        for (_, source, sink) in &copies {
-            source.write_all(b"ping").await.unwrap();
-            sink.read_exact(&mut [0; 4]).await.unwrap();
-        }
-        assert_eq!(pipes(), before, "for messages it needs none");
-        // Half of them are stuck with a pipe full of bytes, and dropped so.
-        let mut stuck = Vec::new();
-        for (copying, source, _sink) in &copies[..10] {
-            let _ = time::timeout(
-                Duration::from_millis(20),
-                source.write_all(&vec![b'x'; 8 << 20]),
-            )
-            .await;
-            stuck.push(copying);
-        }
-        assert_eq!(pipes() > before, cfg!(target_os = "linux"));
-        for copying in stuck {
-            copying.abort();
-        }
-        for (copying, source, sink) in copies.drain(10..) {
-            let reading = spawn(async move { read_all(&sink).await.len() });
-            source.write_all(&sent).await.unwrap();
-            source.close().unwrap();
-            assert_eq!(copying.await.unwrap().unwrap(), 4 + (1 << 20));
-            assert_eq!(reading.await.unwrap(), 1 << 20);
-        }
-        copies.clear();
-        assert_eq!(pipes(), before);
-    });
-}
-
-#[test]
-fn without_a_descriptor_for_a_pipe_a_buffer_does() {
-    if !in_child("without_a_descriptor_for_a_pipe_a_buffer_does") {
-        return;
-    }
-    run(async {
-        let (source, a) = pair().await;
-        let (b, sink) = pair().await;
-        let mut all = Vec::new();
-        while let Ok(file) = std::fs::File::open("/dev/null") {
-            all.push(file);
-        }
-        let sent = noise(1 << 20);
-        let copying = spawn(async move { net::copy(&a, &b).await });
-        let reading = spawn(async move {
-            let mut got = vec![0; 1 << 20];
-            sink.read_exact(&mut got).await.unwrap();
-            got
-        });
-        source.write_all(&sent).await.unwrap();
-        source.close_write().unwrap();
-        assert_eq!(copying.await.unwrap().unwrap(), 1 << 20);
-        assert!(reading.await.unwrap() == sent);
-    });
 }
 
 #[test]

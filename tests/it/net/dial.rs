@@ -15,7 +15,9 @@ use netpoller::{
     Addr, CancelToken, Dialer, KeepAlive, ListenConfig, NetError, Runtime, TcpListener, TcpStream,
     spawn, time,
 };
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
+
+use crate::support::dead_ends::{Silent, closed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,40 +43,6 @@ fn run_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
     limited.expect("the test hangs")
 }
 
-/// Never answers a SYN: its backlog is full.
-struct Silent {
-    address: SocketAddr,
-    _sockets: Vec<Socket>,
-}
-
-impl Silent {
-    fn on(address: impl Into<SocketAddr>) -> io::Result<Silent> {
-        let address = address.into();
-        let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if address.is_ipv6() {
-            listener.set_only_v6(true)?;
-        }
-        listener.bind(&address.into())?;
-        listener.listen(0)?;
-        let address = listener.local_addr()?.as_socket().unwrap();
-        let mut sockets = vec![listener];
-        for _ in 0..8 {
-            let client = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            client.set_nonblocking(true)?;
-            let _ = client.connect(&address.into());
-            sockets.push(client);
-        }
-        Ok(Silent {
-            address,
-            _sockets: sockets,
-        })
-    }
-
-    fn v4() -> Silent {
-        Silent::on((Ipv4Addr::LOCALHOST, 0)).unwrap()
-    }
-}
-
 /// A port that is silent for IPv4 and answers for IPv6.
 async fn silent_and_answering() -> (Silent, TcpListener) {
     loop {
@@ -84,31 +52,6 @@ async fn silent_and_answering() -> (Silent, TcpListener) {
             return (silent, listener);
         }
     }
-}
-
-/// A port that nobody listens on, in neither family: it is held, so that nobody can begin to.
-struct Closed {
-    port: u16,
-    _held: [Socket; 2],
-}
-
-fn closed() -> Closed {
-    loop {
-        let held = hold((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let port = held.local_addr().unwrap().as_socket().unwrap().port();
-        if let Ok(other) = hold((Ipv6Addr::LOCALHOST, port).into()) {
-            let _held = [held, other];
-            return Closed { port, _held };
-        }
-    }
-}
-
-/// Bound and not listening; another may bind there that says it knows.
-fn hold(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// Resolves every name to `127.0.0.1`, then `::1`.
@@ -723,44 +666,5 @@ fn dialling_an_empty_host_dials_this_machine() {
             assert!(stream.peer_addr().unwrap().ip().is_loopback());
             assert_eq!(stream.peer_addr().unwrap().is_ipv6(), network == "tcp6");
         }
-    });
-}
-
-#[test]
-fn no_dial_leaks_a_file_descriptor() {
-    let own_process = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "counted_alone", "--ignored"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&own_process.stdout);
-    assert!(
-        own_process.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
-}
-
-#[test]
-#[ignore = "counts the descriptors of its process: run by no_dial_leaks_a_file_descriptor"]
-fn counted_alone() {
-    let open = || std::fs::read_dir("/dev/fd").unwrap().count();
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let (silent, closed) = (Silent::v4(), closed());
-    runtime.block_on(async {
-        let before = open();
-        for _ in 0..10 {
-            let refused = both_families().dial(("both.test", closed.port)).await;
-            assert!(refused.is_err());
-            let hooked = Dialer::new().control(|_, _| Err(io::Error::other("no")));
-            assert!(hooked.dial(silent.address).await.is_err());
-            let late = both_families().timeout(SECOND);
-            assert!(
-                late.dial(("both.test", silent.address.port()))
-                    .await
-                    .is_err()
-            );
-            let dropped = time::timeout(SECOND, Dialer::new().dial(silent.address)).await;
-            assert!(dropped.is_err());
-        }
-        assert_eq!(open(), before);
     });
 }

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use netpoller::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let watched = async { time::timeout(30 * SECOND, future).await.expect("hangs") };
@@ -175,89 +173,5 @@ fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
         let error = listener.accept().await.unwrap_err();
         let said = format!("accept tcp {at}: accept4: invalid argument");
         assert_eq!(error.to_string(), said);
-    });
-}
-
-/// Runs this very test alone in a process of its own, with few descriptors.
-fn in_child(test: &str) -> bool {
-    if std::env::var_os("SERVE_CHILD").is_some() {
-        return true;
-    }
-    let ended = Command::new("sh")
-        .args(["-c", "ulimit -n 100; exec \"$@\"", "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env("SERVE_CHILD", "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "in the child: {said}");
-    false
-}
-
-#[test]
-fn out_of_descriptors_it_waits_and_goes_on_at_once_when_one_of_ours_is_closed() {
-    if !in_child("out_of_descriptors_it_waits_and_goes_on_at_once_when_one_of_ours_is_closed") {
-        return;
-    }
-    run_virtually(async {
-        let listener = listen().await;
-        let serve = Serve::new(listener.clone());
-        let counters = serve.counters();
-        let clients = [dial(&listener).await, dial(&listener).await];
-        let mut all = Vec::new();
-        while let Ok(file) = std::fs::File::open("/dev/null") {
-            all.push(file);
-        }
-        // One for the first client.
-        all.pop();
-        let serving =
-            spawn(serve.run(async |stream: TcpStream, _| net::copy(&stream, &stream).await));
-        ping(&clients[0]).await;
-        // The second waits until it is accepted only once a second.
-        while counters.refused() < 10 {
-            time::sleep(5 * MILLISECOND).await;
-        }
-        assert_eq!((counters.accepted(), counters.episodes()), (1, 1));
-        let start = time::now();
-        clients[0].close().unwrap();
-        ping(&clients[1]).await;
-        assert!(
-            time::now() - start < SECOND / 2,
-            "{:?}",
-            time::now() - start
-        );
-        assert_eq!((counters.accepted(), counters.episodes()), (2, 1));
-
-        // And one that waits so is ended by its listener's closing as well.
-        let listening = listener.clone();
-        drop(listening);
-        listener.close().unwrap();
-        serving.await.unwrap().unwrap();
-    });
-}
-
-#[test]
-fn closing_the_listener_ends_it_also_while_it_waits_for_descriptors() {
-    if !in_child("closing_the_listener_ends_it_also_while_it_waits_for_descriptors") {
-        return;
-    }
-    run_virtually(async {
-        let listener = listen().await;
-        let serve = Serve::new(listener.clone());
-        let counters = serve.counters();
-        let _client = dial(&listener).await;
-        let mut all = Vec::new();
-        while let Ok(file) = std::fs::File::open("/dev/null") {
-            all.push(file);
-        }
-        let serving = spawn(serve.run(async |_, _| ()));
-        while counters.refused() < 10 {
-            time::sleep(5 * MILLISECOND).await;
-        }
-        let start = time::now();
-        listener.close().unwrap();
-        serving.await.unwrap().unwrap();
-        assert_eq!(time::now(), start);
     });
 }

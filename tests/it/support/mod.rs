@@ -1,9 +1,12 @@
 //! What several subjects use.
 #![allow(dead_code, reason = "not every backend uses all of it")]
 
+pub mod bytes;
 pub mod counting;
+pub mod dead_ends;
 pub mod faulty;
 pub mod loopback;
+pub mod run;
 pub mod running;
 pub mod script;
 pub mod scripted;

@@ -1,0 +1,16 @@
+//! Tests that need crates which take long to compile: TLS from outside, and arbitrary input.
+
+mod arbitrary;
+mod tls;
+
+#[path = "../examples/allocator.rs"]
+mod allocator;
+#[path = "../../examples/frames.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod frames;
+#[path = "../../examples/http/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod http;
+#[path = "../../examples/tlv.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod tlv;

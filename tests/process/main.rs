@@ -1,0 +1,10 @@
+//! What counts the process's descriptors, memory or threads, forks, or lowers its limits. Each test
+//! runs its body in a process of its own (`child::in_child`), so that other tests neither disturb
+//! it nor are disturbed.
+
+mod allocator;
+mod child;
+mod descriptors;
+
+#[path = "../it/support/mod.rs"]
+mod support;
