@@ -17,6 +17,7 @@ pub(crate) struct Tally {
     pub(crate) heartbeats: AtomicU64,
     pub(crate) idled: AtomicU64,
     pub(crate) slow: AtomicU64,
+    pub(crate) limited: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) turns: AtomicU64,
     pub(crate) events: AtomicU64,
@@ -58,7 +59,9 @@ pub struct WorkerStats {
     pub idled: u64,
     /// Connections closed because a minimum rate was not met.
     pub slow: u64,
-    /// Connections that ended with another error: reset, a protocol's own, a panic.
+    /// Connections closed because they would have kept more in memory than a limit allows.
+    pub limited: u64,
+    /// Connections that ended with another error: reset, a protocol's own, a panic, a stop.
     pub failed: u64,
     /// Turns of its loop, known once it has ended; none of them where it ran in a runtime of yours.
     pub turns: u64,
@@ -78,6 +81,7 @@ impl Tally {
             heartbeats: load(&self.heartbeats),
             idled: load(&self.idled),
             slow: load(&self.slow),
+            limited: load(&self.limited),
             failed: load(&self.failed),
             turns: load(&self.turns),
             events: load(&self.events),

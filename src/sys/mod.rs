@@ -18,6 +18,7 @@ mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
 mod splice;
+mod unacknowledged;
 mod with_waker;
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -37,6 +38,7 @@ pub(crate) use places::append;
 pub(crate) use prefetch::Whereabouts;
 pub(crate) use share_port::{share_port, spreads_connections};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
+pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

@@ -13,11 +13,6 @@ use crate::runtime::machine::MachineId;
 use crate::runtime::resource::Parked;
 
 impl Fd {
-    /// One machine has both directions: whichever deadline passes wakes it.
-    pub(crate) fn give_to_one_owner(&self) {
-        self.link.give_to_one_owner();
-    }
-
     /// What its owner noted of the socket.
     #[inline]
     pub(crate) fn note(&self) -> u8 {
@@ -26,11 +21,6 @@ impl Fd {
 
     pub(crate) fn set_note(&self, note: u8) {
         self.resource().note.set(note);
-    }
-
-    /// Whether the socket is open, and the direction not expired.
-    pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
-        self.link.check(direction).err()
     }
 
     /// Whether a try may succeed.
@@ -44,13 +34,6 @@ impl Fd {
     #[inline]
     pub(crate) fn is_plainly_ready(&self) -> bool {
         self.link.parts().0.is_plainly_ready(Direction::Read)
-    }
-
-    /// Moves both deadlines to so many ticks from now, which is a store each. `soonest` is the
-    /// sooner; one that is none is so far that the sum overflows. False if that is not all.
-    #[inline(always)]
-    pub(crate) fn put_off_both(&self, both: [u64; 2], soonest: u64) -> bool {
-        self.link.put_off_both(both, soonest)
     }
 
     /// Whether there is nothing to do but wait.
@@ -72,14 +55,16 @@ impl Fd {
         self.link.park_again(direction, Parked::machine(id));
     }
 
-    /// Moves a direction's deadline to so many ticks from now.
+    /// The loop's clock.
     #[inline]
-    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
-        self.link.set_deadline_after(direction, ticks);
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.link.core().clock
     }
 
-    pub(crate) fn clear_deadline(&self, direction: Direction) {
-        self.link.set_deadline(direction, None);
+    /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
+    pub(crate) fn unacknowledged(&self) -> Option<usize> {
+        let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
+        left.ok().flatten()
     }
 
     /// A read that took less than it might have: see [`Fd::moved`], which also charges it.
