@@ -69,7 +69,9 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{Conn, ConnHandle, Limits, Protocol, Stats as ServerStats, WorkerStats};
+pub use connection::{
+    CloseReason, Conn, ConnHandle, Limits, Protocol, Stats as ServerStats, WorkerStats,
+};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{

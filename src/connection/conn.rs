@@ -43,6 +43,8 @@ pub struct Conn {
     /// What an idle connection does without. `None` is one condition of the fast path.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
+    /// Bytes read, for the log.
+    pub(super) received: u64,
 }
 
 /// What a connection has only while something waits, or once a handle was made.
@@ -66,8 +68,10 @@ pub(super) struct Extra {
     /// Where unused bytes have a limit over all.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
-    /// What the peer had not acknowledged when the system last took no more.
+    /// What the peer had not acknowledged at the last look: less is a sign of life.
     pub(super) unacknowledged: usize,
+    /// The next look at that; zero for none.
+    pub(super) acknowledged_look: u64,
 }
 
 impl Conn {
@@ -78,6 +82,7 @@ impl Conn {
             shared,
             extra: None,
             timers: Timers::new(),
+            received: 0,
         }
     }
 

@@ -92,9 +92,9 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, self.error()) {
             (_, Some(error)) => error.fmt(f),
-            (CloseReason::Peer, _) => f.write_str("the peer ended it"),
-            (CloseReason::Drained, _) => f.write_str("the server is drained"),
-            _ => f.write_str("asked for"),
+            (CloseReason::Peer, _) => f.write_str("end of file"),
+            (CloseReason::Drained, _) => f.write_str("drained"),
+            _ => f.write_str("closed"),
         }
     }
 }

@@ -13,13 +13,12 @@
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs` | what comes in; what goes out |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
-// | `shared.rs`, `permits.rs`, `stats.rs` | what a thread's connections share, and all threads |
+// | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
 // | `error.rs` | why connections end |
 
 pub(crate) mod conn;
 pub(crate) mod error;
 pub(crate) mod handle;
-pub(crate) mod permits;
 pub(crate) mod protocol;
 pub(crate) mod rate;
 mod receive;

@@ -10,7 +10,6 @@ use super::error::CloseReason;
 use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::{Asked, Event, State};
-use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::{context, lent};
@@ -51,7 +50,7 @@ impl<P: Protocol> Connection<P> {
             // Lingering: input is discarded, and is no sign that the peer takes anything.
             return;
         }
-        add(&self.conn.shared.tally.received, bytes.len() as u64);
+        self.conn.received(bytes.len());
         self.conn.moved(Direction::Read, bytes.len());
         if !self.conn.keeps_unused() && !self.conn.needs_more_than(bytes.len()) {
             self.offer(bytes);

@@ -26,8 +26,8 @@ use super::shared::WorkerShared;
 use super::state::{Actions, Asked, Event, State};
 use super::stats::add;
 use crate::endpoints::End;
-use crate::net::fd::Fd;
 use crate::net::Cause;
+use crate::net::fd::Fd;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
@@ -35,7 +35,7 @@ use crate::runtime::machine::{Machine, MachineId};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
-    protocol: P,
+    pub(super) protocol: P,
     /// Dropped last: then the server has one connection less.
     pub(super) conn: Conn,
 }
@@ -69,7 +69,7 @@ impl<P: Protocol> Machine for Connection<P> {
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
         // fetched.
         conn.fd.forget_readiness();
-        add(&conn.shared.tally.received, got as u64);
+        this.conn.received(got);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
         // The peer's time counts from its answer: a store, which the timer finds when it fires.
         this.conn.heard();
@@ -92,6 +92,13 @@ impl Conn {
             && self.extra.is_none()
             && self.shared.is_serving()
             && !self.timer_is_due()
+    }
+
+    /// Counts bytes that were read.
+    #[inline]
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        add(&self.shared.tally.received, bytes as u64);
     }
 
     /// Whether the callback left more to do than to send its reply.
@@ -298,6 +305,9 @@ impl<P: Protocol> Connection<P> {
         if actions.has(Actions::ARM) {
             self.conn.arm(event);
         }
+        if next == State::Lingering {
+            self.conn.await_acknowledgements();
+        }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()
             && next != State::Lingering
@@ -372,9 +382,11 @@ impl<P: Protocol> Connection<P> {
     fn close(&mut self, with_reset: bool) {
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
         self.conn.count(&why);
-        match self.conn.fd.endpoint(End::Peer) {
-            Some(peer) => log::debug!("{peer}: ended: {why}"),
-            None => log::debug!("a connection ended: {why}"),
+        if log::log_enabled!(log::Level::Debug) {
+            let peer = self.conn.fd.endpoint(End::Peer);
+            let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
+            let received = self.conn.received;
+            log::debug!("{peer}: ended after {received} bytes: {why}");
         }
         self.protocol.ended(why);
     }
@@ -429,10 +441,9 @@ impl Conn {
     /// Whether a close now would be a RST, which may overtake what was written: input is unread, and
     /// the peer has not acknowledged everything. What is read to find out is discarded.
     fn unacknowledged_and_unread(&mut self) -> bool {
-        let Some(left @ 1..) = self.fd.unacknowledged().or(Some(1)) else {
+        if self.fd.unacknowledged() == Some(0) {
             return false;
-        };
-        self.extra.get_or_insert_default().unacknowledged = left;
+        }
         let mut buffer = lent::take();
         let read = self.fd.receive(&mut buffer[..]);
         lent::give_back(buffer);

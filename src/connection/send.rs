@@ -27,16 +27,6 @@ enum Piece<'a> {
     Mail(OutQueue),
 }
 
-impl Piece<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Piece::Own(bytes) => bytes.len(),
-            Piece::Shared(bytes) => bytes.len(),
-            Piece::Mail(queue) => queue.len(),
-        }
-    }
-}
-
 /// Whether flushing stops when the machine's budget is used up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Budget {
@@ -253,6 +243,7 @@ impl Conn {
     #[cold]
     #[inline(never)]
     pub(super) fn flush(&mut self, budget: Budget) -> io::Result<bool> {
+        let mut moved = false;
         loop {
             let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else {
                 return Ok(true);
@@ -270,14 +261,17 @@ impl Conn {
             drop(slices);
             match sent {
                 Ok(gone) => {
+                    moved = true;
                     extra.queue.advance(gone);
                     self.shared.quotas.queued.give_back(gone);
                     self.note_queued();
                     self.sent_now(gone);
                 }
                 Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // From here on less of it is progress.
-                    extra.unacknowledged = self.fd.unacknowledged().unwrap_or(0);
+                    self.note_acknowledgements();
+                    if moved {
+                        self.await_acknowledgements();
+                    }
                     return Ok(false);
                 }
                 Err(failure) => {
@@ -504,7 +498,12 @@ mod tests {
         assert_eq!((queue.pieces.len(), queue.len()), (1, 10_000));
         queue.push(&vec![7; 3 * CHUNK]);
         assert_eq!(queue.pieces.len(), 4);
-        assert!(queue.pieces.iter().all(|piece| piece.bytes().len() <= CHUNK));
+        assert!(
+            queue
+                .pieces
+                .iter()
+                .all(|piece| piece.bytes().len() <= CHUNK)
+        );
         let mut mailed = OutQueue::default();
         mailed.append(queue);
         assert_eq!(mailed.len(), 10_000 + 3 * CHUNK);

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::permits::{Permit, Permits};
 use super::rate::Rates;
 use super::stats::{Tally, add};
 use super::timers::{NEVER, ticks};
+use crate::net::accept_loop::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 

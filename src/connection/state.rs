@@ -21,7 +21,7 @@
 //! | Flushed | | | **Finished** shut down | | | **Closed** close | |
 //! | FlushedUnread | | | | | | **Lingering** arm, shut down | |
 //! | Acknowledged | | | | | | | **Closed** close |
-//! | Writable | | tell writable | tell writable | | tell writable | – | |
+//! | Writable | | tell writable | – | | tell writable | – | |
 //! | PeerEnded | | **PeerEnded** tell end | **Closing** tell end, arm | **Closed** tell end, close | | | **Closed** close |
 //! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
 //! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
@@ -156,8 +156,8 @@ impl State {
             (Event::FlushedUnread, Closing) => (Lingering, Actions::ARM.and(Actions::SHUT_DOWN)),
             (Event::Acknowledged, Lingering) => CLOSED,
 
-            (Event::Writable, Open | Finishing | PeerEnded) => (self, Actions::TELL_WRITABLE),
-            (Event::Writable, Closing) => (self, Actions::NONE),
+            (Event::Writable, Open | PeerEnded) => (self, Actions::TELL_WRITABLE),
+            (Event::Writable, Finishing | Closing) => (self, Actions::NONE),
 
             (Event::PeerEnded, Open) => (PeerEnded, Actions::TELL_END),
             (Event::PeerEnded, Finishing) => (Closing, Actions::TELL_END.and(Actions::ARM)),

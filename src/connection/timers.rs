@@ -26,9 +26,9 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
 
-/// How often a lingering connection asks whether the peer has acknowledged everything. Go's
+/// How often a connection that waits for acknowledgements looks for them, at most. Go's
 /// `rstAvoidanceDelay`.
-const LINGER_LOOK: u64 = 500;
+const LOOK: u64 = 500;
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -44,7 +44,7 @@ pub(super) struct Timers {
     planned: u64,
     /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
     heard: u64,
-    /// The last heartbeat, or the last look of a lingering connection.
+    /// The last heartbeat.
     beat: u64,
     /// Bytes last went out, or were queued from elsewhere.
     sent: u64,
@@ -83,24 +83,23 @@ impl Timers {
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
     fn now(&self) -> u64 {
-        self.fd.clock().tick().get()
+        self.fd.tick().get()
     }
 
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
-        let clock = self.fd.clock();
         // What a callback took before is not the peer's time.
         if self.shared.judges_by_time() {
-            clock.read();
+            self.fd.read_clock();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = clock.tick_after(0).get();
+        self.timers.heard = self.fd.tick_ceiling().get();
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.timers.sent = self.fd.clock().tick_after(0).get();
+        self.timers.sent = self.fd.tick_ceiling().get();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.timers.heard = self.timers.sent;
@@ -122,7 +121,10 @@ impl Conn {
         self.timers.beat = self.timers.heard;
         if event == Event::Opened {
             self.timers.sent = self.timers.heard;
-            self.timers.beat = self.timers.beat.saturating_add(self.shared.heartbeat_delay());
+            self.timers.beat = self
+                .timers
+                .beat
+                .saturating_add(self.shared.heartbeat_delay());
         }
     }
 
@@ -148,12 +150,25 @@ impl Conn {
     }
 
     fn look_at(&self) -> u64 {
-        match self.state() {
-            State::Lingering => self.timers.beat.saturating_add(LINGER_LOOK),
-            _ => self.extra.as_ref().map_or(NEVER, |extra| {
-                extra.watch.as_ref().map_or(NEVER, |watch| watch.next)
-            }),
+        let Some(extra) = &self.extra else {
+            return NEVER;
+        };
+        let watch = extra.watch.as_ref().map_or(NEVER, |watch| watch.next);
+        match extra.acknowledged_look {
+            0 => watch,
+            look => watch.min(look),
         }
+    }
+
+    /// Plans a look for acknowledgements. What is on its way now is acknowledged by then, so that a
+    /// later acknowledgement shows that the peer goes on taking.
+    pub(super) fn await_acknowledgements(&mut self) {
+        let (now, idle) = (self.now(), self.idle_at());
+        let extra = self.extra.get_or_insert_default();
+        extra.acknowledged_look = match idle {
+            NEVER => 0,
+            idle => now + (idle.saturating_sub(now) / 16).clamp(1, LOOK),
+        };
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -179,7 +194,10 @@ impl Conn {
             extra.is_full
                 || !extra.queue.is_empty()
                 || !extra.unused.is_empty()
-                || extra.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_busy())
+                || extra
+                    .mailbox
+                    .as_ref()
+                    .is_some_and(|mailbox| mailbox.is_busy())
         });
         holds
             || matches!(self.state(), State::Closing | State::Lingering)
@@ -189,42 +207,47 @@ impl Conn {
     /// What is due, after the socket was tried.
     pub(super) fn judge(&mut self) -> Option<(Event, Option<CloseReason>)> {
         let now = self.now();
+        if let Some(extra) = &mut self.extra
+            && (1..=now).contains(&extra.acknowledged_look)
+        {
+            extra.acknowledged_look = 0;
+            self.note_acknowledgements();
+            if self.state() == State::Lingering {
+                // Where the system can't tell, this time is all the peer gets.
+                if self.fd.unacknowledged().unwrap_or(0) == 0 {
+                    return Some((Event::Acknowledged, None));
+                }
+                self.await_acknowledgements();
+            }
+        }
         if self.idle_at() <= now {
-            if !self.peer_acknowledged_more() {
+            self.note_acknowledgements();
+            if self.idle_at() <= now {
                 let timeout = Failure::Refused(Refusal::TimedOut);
                 let error = self.fd.error("read", timeout, 0);
                 return Some((Event::Idle, Some(CloseReason::Idle(error))));
             }
-            self.timers.heard = now;
         }
         if self.heartbeat_at() <= now {
             self.timers.beat = now;
             return Some((Event::HeartbeatDue, None));
         }
-        if self.state() == State::Lingering && self.look_at() <= now {
-            self.timers.beat = now;
-            // Where the system can't tell, this time is all the peer gets.
-            if self.fd.unacknowledged().unwrap_or(0) == 0 {
-                return Some((Event::Acknowledged, None));
-            }
-        }
         None
     }
 
-    /// Whether the peer has acknowledged something since it was last asked, where bytes wait for it.
-    fn peer_acknowledged_more(&mut self) -> bool {
-        let full = !self.state().delivers() || self.is_full();
-        let waits = self.state() == State::Lingering || (full && self.queued() > 0);
-        if !waits {
-            return false;
-        }
-        let Some(left) = self.fd.unacknowledged() else {
-            return false;
+    /// Where nothing is read from the peer and bytes wait for it, what it has acknowledged since the
+    /// last look is a sign of life.
+    pub(super) fn note_acknowledgements(&mut self) {
+        let now = self.now();
+        let reads = self.state().delivers() && !self.is_full();
+        let left = self.fd.unacknowledged();
+        let (Some(extra), Some(left)) = (&mut self.extra, left) else {
+            return;
         };
-        let before = &mut self.extra.get_or_insert_default().unacknowledged;
-        let less = left < *before;
-        *before = left;
-        less
+        if left < extra.unacknowledged && !reads {
+            self.timers.heard = now;
+        }
+        extra.unacknowledged = left;
     }
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.
@@ -246,10 +269,10 @@ impl Conn {
             extra.watch = None;
             return Ok(());
         }
-        let now = self.fd.clock().tick().get();
+        let now = self.fd.tick().get();
         let watch = extra.watch.get_or_insert_default();
         let planned = match watch.next {
-            0 => now,
+            0 | NEVER => now,
             next => next,
         };
         watch.next = NEVER;

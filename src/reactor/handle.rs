@@ -246,6 +246,11 @@ impl<W, T> Descriptor<W, T> {
         self.registered.put_off_deadline(direction, when)
     }
 
+    #[inline]
+    pub(crate) fn clock(&self) -> &super::clock::Clock {
+        &self.registered.core.clock
+    }
+
     /// Whether this descriptor belongs to `core`: by identity.
     #[inline]
     pub(crate) fn home(&self) -> *const () {

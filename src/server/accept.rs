@@ -22,10 +22,9 @@ use std::time::Instant;
 use super::builder::Server;
 use super::dispatch::{Handed, Roster};
 use super::orders::{Control, Order};
-use crate::connection::allowance::Account;
 use crate::connection::protocol::Protocol;
+use crate::connection::shared::{Quotas, WorkerShared};
 use crate::connection::stats::{Tally, add};
-use crate::connection::worker::Worker;
 use crate::endpoints::Addr;
 use crate::net::TcpListener;
 use crate::net::accept_loop::{self, AcceptLoop, Accepted, Episode, Permits};
@@ -34,7 +33,7 @@ use crate::runtime::scheduler::Scheduler;
 
 /// Who gets what is accepted.
 pub(crate) enum Sink<'a> {
-    Worker(&'a Rc<Worker>),
+    Worker(&'a Rc<WorkerShared>),
     Roster(&'a Roster),
 }
 
@@ -42,7 +41,7 @@ pub(crate) enum Sink<'a> {
 pub(crate) struct Accepting<F> {
     pub(crate) server: Server<F>,
     pub(crate) permits: Arc<Permits>,
-    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) control: Arc<Control>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) worker: usize,
@@ -53,7 +52,7 @@ impl<F> Clone for Accepting<F> {
         Accepting {
             server: self.server.clone(),
             permits: self.permits.clone(),
-            account: self.account.clone(),
+            quotas: self.quotas.clone(),
             control: self.control.clone(),
             tally: self.tally.clone(),
             worker: self.worker,
@@ -66,11 +65,11 @@ where
     F: Fn(SocketAddr) -> P + Send + Sync + 'static,
     P: Protocol,
 {
-    pub(crate) fn worker_in(&self, scheduler: &Rc<Scheduler>) -> Worker {
-        Worker::new(
+    pub(crate) fn worker_in(&self, scheduler: &Rc<Scheduler>) -> WorkerShared {
+        WorkerShared::new(
             scheduler,
-            &self.server.settings,
-            self.account.clone(),
+            &self.server.settings.connection,
+            self.quotas.clone(),
             self.tally.clone(),
             self.permits.clone(),
         )

@@ -16,8 +16,8 @@ use super::builder::Server;
 use super::dispatch::Roster;
 use super::orders::{Control, Order};
 use super::worker_loop::Source;
-use crate::connection::allowance::Account;
 use crate::connection::protocol::Protocol;
+use crate::connection::shared::Quotas;
 use crate::connection::stats::Stats;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -28,7 +28,7 @@ pub struct Bound<F> {
     address: SocketAddr,
     listeners: Mutex<Vec<TcpListener>>,
     permits: Arc<Permits>,
-    account: Option<Arc<Account>>,
+    quotas: Arc<Quotas>,
     control: Arc<Control>,
 }
 
@@ -42,7 +42,7 @@ where
         Ok(Bound {
             address: listeners[0].local_addr()?,
             permits: Arc::new(Permits::new(server.settings.most)),
-            account: Account::new(server.settings.limits.most_queued_in_all, workers),
+            quotas: Quotas::new(&server.settings.connection.limits),
             control: Arc::new(Control::new(workers)),
             listeners: Mutex::new(listeners),
             server,
@@ -171,7 +171,7 @@ where
         Accepting {
             server: self.server.clone(),
             permits: self.permits.clone(),
-            account: self.account.clone(),
+            quotas: self.quotas.clone(),
             control: self.control.clone(),
             tally: self.control.tallies[worker].clone(),
             worker,

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bound::Bound;
-use crate::connection::intervals::ticks;
-use crate::connection::limits::Limits;
-use crate::connection::progress::Rate;
 use crate::connection::protocol::Protocol;
-use crate::connection::watch::Rates;
+use crate::connection::rate::Rate;
+use crate::connection::shared::{self, Limits};
+use crate::connection::timers::ticks;
 use crate::heartbeat::Heartbeat;
 use crate::net::{ListenConfig, TcpListener, ToAddr};
 use crate::runtime::{Runtime, context};
@@ -65,14 +64,10 @@ impl Accept {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) idle: Duration,
-    pub(crate) heartbeat: Duration,
-    pub(crate) rates: Rates,
-    pub(crate) grace: Duration,
+    pub(crate) connection: shared::Settings,
     pub(crate) most: usize,
     pub(crate) workers: usize,
     pub(crate) accept: Accept,
-    pub(crate) limits: Limits,
     pub(crate) spin: Duration,
 }
 
@@ -88,14 +83,10 @@ where
         Server {
             factory: Arc::new(factory),
             settings: Settings {
-                idle: Duration::ZERO,
-                heartbeat: Duration::ZERO,
-                rates: Rates::default(),
-                grace: Duration::from_millis(100),
+                connection: shared::Settings::default(),
                 most: usize::MAX,
                 workers: 1,
                 accept: Accept::default(),
-                limits: Limits::default(),
                 spin: Duration::ZERO,
             },
         }
@@ -105,7 +96,7 @@ where
     /// default, is never.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle = timeout;
+        self.settings.connection.idle_timeout = Some(timeout).filter(|wait| !wait.is_zero());
         self
     }
 
@@ -118,10 +109,10 @@ where
     /// not beat together.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.settings.heartbeat = match interval {
+        self.settings.connection.heartbeat = Some(match interval {
             Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
             interval => interval,
-        };
+        });
         self
     }
 
@@ -171,7 +162,7 @@ where
     /// ```
     #[must_use]
     pub fn minimum_read_rate(mut self, bytes: u64, window: Duration) -> Self {
-        self.settings.rates.read = Rate::new(bytes, ticks(window));
+        self.settings.connection.rates.read = Rate::new(bytes, ticks(window));
         self
     }
 
@@ -182,7 +173,7 @@ where
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
     #[must_use]
     pub fn minimum_write_rate(mut self, bytes: u64, window: Duration) -> Self {
-        self.settings.rates.write = Rate::new(bytes, ticks(window));
+        self.settings.connection.rates.write = Rate::new(bytes, ticks(window));
         self
     }
 
@@ -259,7 +250,7 @@ where
     /// What a connection may keep in memory.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.settings.limits = limits;
+        self.settings.connection.limits = limits;
         self
     }
 
@@ -267,7 +258,7 @@ where
     /// by default.
     #[must_use]
     pub fn drain_grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
+        self.settings.connection.drain_grace = grace;
         self
     }
 

@@ -26,8 +26,8 @@ use super::dispatch::{Handed, Roster, Seat};
 use super::orders::{Control, Order};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
+use crate::connection::shared::WorkerShared;
 use crate::connection::stats::add;
-use crate::connection::worker::Worker;
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::Permit;
@@ -80,7 +80,7 @@ where
         if let Order::Drain(limit) = order {
             let deadline = Some(time::after(time::now(), limit));
             // At once: who is idle may have the place of somebody who is queued.
-            worker.drain(self.server.settings.grace.min(limit));
+            worker.begin_drain(self.server.settings.connection.drain_grace.min(limit));
             let _ = self.take_in(&intake, &worker, &mut order, deadline).await;
             drop(intake);
             self.wait_for_the_end(&worker, &mut order, deadline).await;
@@ -100,7 +100,7 @@ where
     async fn take_in(
         &self,
         intake: &Intake,
-        worker: &Rc<Worker>,
+        worker: &Rc<WorkerShared>,
         order: &mut Order,
         queued: Option<Instant>,
     ) -> io::Result<()> {
@@ -143,7 +143,7 @@ where
     async fn accept_from(
         &self,
         listeners: &[TcpListener],
-        worker: &Rc<Worker>,
+        worker: &Rc<WorkerShared>,
         order: &mut Order,
         queued: Option<Instant>,
     ) -> io::Result<()> {
@@ -180,7 +180,7 @@ where
     }
 
     /// Takes in a connection that came from another thread.
-    fn welcome(&self, handed: Handed, worker: &Rc<Worker>) {
+    fn welcome(&self, handed: Handed, worker: &Rc<WorkerShared>) {
         let (peer, permit) = (handed.peer, handed.permit);
         let open = |scheduler: &_| Fd::open(scheduler, handed.socket, Network::Tcp);
         match context::with("a server", open) {
@@ -196,7 +196,13 @@ where
     }
 
     /// A connection begins. A factory that panics is one connection's misfortune.
-    pub(crate) fn begin(&self, permit: Permit, fd: Fd, peer: SocketAddr, worker: &Rc<Worker>) {
+    pub(crate) fn begin(
+        &self,
+        permit: Permit,
+        fd: Fd,
+        peer: SocketAddr,
+        worker: &Rc<WorkerShared>,
+    ) {
         let make = AssertUnwindSafe(|| (self.server.factory)(peer));
         match panic::catch_unwind(make) {
             Ok(protocol) => {
@@ -244,7 +250,7 @@ where
     /// Until no connection is left, the deadline passes or another order comes.
     async fn wait_for_the_end(
         &self,
-        worker: &Worker,
+        worker: &WorkerShared,
         order: &mut Order,
         deadline: Option<Instant>,
     ) {
@@ -260,7 +266,7 @@ where
 }
 
 /// However a worker's task ends, aborted too: nobody could end its connections any more.
-struct StopsWorker(Rc<Worker>);
+struct StopsWorker(Rc<WorkerShared>);
 
 impl Drop for StopsWorker {
     fn drop(&mut self) {

@@ -67,7 +67,7 @@ fn every_transition_is_the_tables() {
         ["", "", "Finished shut", "", "", "Closed close", ""],
         ["", "", "", "", "", "Lingering arm shut", ""],
         ["", "", "", "", "", "", "Closed close"],
-        ["", "writable", "writable", "", "writable", "–", ""],
+        ["", "writable", "–", "", "writable", "–", ""],
         [
             "",
             "PeerEnded end",

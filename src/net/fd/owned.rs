@@ -11,6 +11,8 @@ use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::resource::Parked;
+use crate::sys;
+use crate::wheel::Tick;
 
 impl Fd {
     /// What its owner noted of the socket.
@@ -21,6 +23,11 @@ impl Fd {
 
     pub(crate) fn set_note(&self, note: u8) {
         self.resource().note.set(note);
+    }
+
+    /// Whether the socket is open, and the direction not expired.
+    pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
+        self.link.check(direction).err()
     }
 
     /// Whether a try may succeed.
@@ -55,10 +62,22 @@ impl Fd {
         self.link.park_again(direction, Parked::machine(id));
     }
 
-    /// The loop's clock.
+    /// The loop's time, rounded down: what has passed for sure.
     #[inline]
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.link.core().clock
+    pub(crate) fn tick(&self) -> Tick {
+        self.link.clock().tick()
+    }
+
+    /// The loop's time, rounded up: a time that counts from here is never early.
+    #[inline]
+    pub(crate) fn tick_ceiling(&self) -> Tick {
+        self.link.clock().tick_after(0)
+    }
+
+    /// Reads the clock anew, and makes that the loop's time.
+    #[inline]
+    pub(crate) fn read_clock(&self) {
+        self.link.clock().read();
     }
 
     /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
