@@ -4,6 +4,7 @@
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
+mod config;
 mod copy;
 mod datagram;
 mod dial;
@@ -11,7 +12,7 @@ mod error;
 mod family;
 pub(crate) mod fd;
 mod futures_io;
-mod hostport;
+mod host_port;
 mod listener;
 mod options;
 mod raw;

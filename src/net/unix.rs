@@ -16,7 +16,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::error::{Cause, OpError};
 use super::fd::Fd;
 use super::listener::Listener;
-use super::options;
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
 use crate::runtime::context;
@@ -77,8 +76,12 @@ impl Stream<Unix> {
             take_in("UnixStream::connect", socket, Network::Unix)
         };
         let fd = open().map_err(fail)?;
-        let peer = Addr::Path(path.to_owned());
-        fd.resource().set_endpoint(End::Peer, peer);
+        // The peer is what the system says, which is the path as it was bound. If the peer has gone
+        // already, the system has forgotten it.
+        if fd.endpoint(End::Peer).is_none() {
+            let peer = Addr::Path(path.to_owned());
+            fd.resource().set_endpoint(End::Peer, peer);
+        }
         Ok(Stream::new(fd))
     }
 
@@ -136,8 +139,7 @@ impl Listener<Unix> {
             let on = system_addr(path)?;
             let socket = sys::socket(Domain::UNIX, Type::STREAM).map_err(call("socket"))?;
             socket.bind(&on).map_err(call("bind"))?;
-            let backlog = i32::try_from(options::most_backlog()).unwrap_or(i32::MAX);
-            socket.listen(backlog).map_err(call("listen"))?;
+            socket.listen(i32::MAX).map_err(call("listen"))?;
             take_in("UnixListener::bind", socket, Network::Unix)
         };
         let fd = open().map_err(|cause| op_error("listen", Network::Unix, path, cause))?;
@@ -234,15 +236,7 @@ pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
 }
 
 pub(super) fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: network.name(),
-        source: None,
-        addr: Some(Addr::Path(path.to_owned())),
-        written: 0,
-        cause,
-    }
-    .into()
+    OpError::new(op, network.name(), Some(Addr::Path(path.to_owned())), cause).into()
 }
 
 pub(super) fn take_in(what: &str, socket: Socket, network: Network) -> Result<Fd, Cause> {

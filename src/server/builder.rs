@@ -16,8 +16,7 @@ use crate::connection::progress::Rate;
 use crate::connection::protocol::Protocol;
 use crate::connection::watch::Rates;
 use crate::heartbeat::Heartbeat;
-use crate::net::{ListenConfig, TcpListener, ToAddr};
-use crate::runtime::{Runtime, context};
+use crate::net::{ListenConfig, ToAddr};
 use crate::sys;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
@@ -56,7 +55,7 @@ pub enum Accept {
 impl Accept {
     fn listens_each(self) -> bool {
         match self {
-            Accept::BySystem => sys::spreads_connections(),
+            Accept::BySystem => sys::SPREADS_CONNECTIONS,
             Accept::Each => true,
             Accept::HandOver => false,
         }
@@ -286,37 +285,19 @@ where
     /// Those of [`ListenConfig::bind`].
     pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
         let target = addr.to_addr();
-        // Bound in a loop of its own, for names are looked up in one; and where one is running on
-        // this thread already, beside it.
         let wanted = match self.settings.accept.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
-        let listeners = if context::now().is_none() {
-            listen(target, wanted)?
-        } else {
-            let beside = std::thread::spawn(move || listen(target, wanted));
-            let panicked = |_| io::Error::other("binding panicked");
-            beside.join().map_err(panicked)??
-        };
+        let config = ListenConfig::new().reuse_port(wanted > 1);
+        let first = config.bind_std(target)?;
+        let address = first.local_addr()?;
+        let mut listeners = vec![first];
+        while listeners.len() < wanted {
+            listeners.push(config.bind_std(address)?);
+        }
         Bound::new(self, listeners)
     }
-}
-
-fn listen(target: crate::net::Target, listeners: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    Runtime::new()?.block_on(async {
-        let mut config = ListenConfig::new();
-        if listeners > 1 {
-            config = config.control(|socket, _| sys::share_port(socket));
-        }
-        let first = config.bind(target).await?;
-        let address = first.local_addr()?;
-        let mut all = vec![first.into_std()?];
-        while all.len() < listeners {
-            all.push(TcpListener::into_std(config.bind(address).await?)?);
-        }
-        Ok(all)
-    })
 }
 
 impl<F> fmt::Debug for Server<F> {

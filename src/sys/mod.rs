@@ -33,11 +33,11 @@ pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use fork::{PerProcess, Process};
 pub(crate) use handle::Handle;
-pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use piece::Piece;
 pub(crate) use places::append;
 pub(crate) use prefetch::Whereabouts;
-pub(crate) use share_port::{share_port, spreads_connections};
+pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
 
