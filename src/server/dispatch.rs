@@ -15,6 +15,7 @@
 // Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -127,7 +128,7 @@ impl Dispatcher {
     }
 
     /// Accepting has ended: nothing more will be sent.
-    fn finish(&self) {
+    pub(crate) fn finish(&self) {
         for inbox in &self.inboxes {
             let mut queue = inbox.queue();
             if queue.state == State::Open {
@@ -143,6 +144,14 @@ impl Dispatcher {
 /// The accepting side. However accepting ends, by an order, an error or a panic, no worker goes on
 /// waiting for more.
 pub(crate) struct AcceptGuard(pub(crate) Arc<Dispatcher>);
+
+impl Deref for AcceptGuard {
+    type Target = Dispatcher;
+
+    fn deref(&self) -> &Dispatcher {
+        &self.0
+    }
+}
 
 impl Drop for AcceptGuard {
     fn drop(&mut self) {

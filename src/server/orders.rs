@@ -14,8 +14,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::connection::worker::Phase;
-use crate::runtime::wake_quietly;
 use crate::runtime::waiters::{Ticket, Waiters};
+use crate::runtime::wake_quietly;
 
 /// What the workers are to do. The phase only rises, and the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

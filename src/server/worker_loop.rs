@@ -14,17 +14,16 @@
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::bound::Common;
 use super::builder::Server;
 use super::dispatch::{AcceptGuard, WorkerInbox};
-use super::orders::Follower;
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::stats::{Tally, add};
@@ -38,26 +37,32 @@ use crate::runtime::{context, panics};
 use crate::time;
 
 /// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
-/// that accepts for all has both.
-pub(crate) struct Incoming {
-    pub(crate) listeners: Vec<StdListener>,
+/// that accepts for all has both. On its way to the worker's thread it holds std's listeners.
+pub(crate) struct Incoming<L = StdListener> {
+    pub(crate) listeners: Vec<L>,
     /// What the listeners accept goes to all workers in place of this one.
     pub(crate) for_all: Option<AcceptGuard>,
     pub(crate) inbox: Option<WorkerInbox>,
 }
 
-/// The same, in the worker's runtime.
-struct Open {
-    listeners: Vec<TcpListener>,
-    for_all: Option<AcceptGuard>,
-    inbox: Option<WorkerInbox>,
+impl Incoming {
+    /// Takes the listeners into the runtime that runs.
+    fn open(self) -> io::Result<Incoming<TcpListener>> {
+        let listeners = self.listeners.into_iter().map(TcpListener::from_std);
+        Ok(Incoming {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            for_all: self.for_all,
+            inbox: self.inbox,
+        })
+    }
 }
 
 /// One worker.
 pub(crate) struct WorkerLoop<F> {
-    pub(crate) server: Server<F>,
-    pub(crate) common: Arc<Common>,
-    pub(crate) number: usize,
+    server: Server<F>,
+    common: Arc<Common>,
+    number: usize,
+    /// What its connections share.
     worker: Rc<Worker>,
 }
 
@@ -106,31 +111,30 @@ where
     /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
     /// of accepting. The listeners are closed then.
     async fn serve_and_drain(&self, incoming: Incoming) -> io::Result<()> {
-        let listeners = incoming.listeners.into_iter().map(TcpListener::from_std);
-        let mut open = Some(Open {
-            listeners: listeners.collect::<io::Result<_>>()?,
-            for_all: incoming.for_all,
-            inbox: incoming.inbox,
-        });
+        let mut incoming = Some(incoming.open()?);
         let mut orders = self.common.orders.follow();
-        let mut order = match select(orders.changed(), self.take(open.as_ref(), None)).await {
+        let serve = async {
+            self.take(incoming.as_ref(), None).await?;
+            // Nothing more comes, which is no reason to end what is served.
+            pending().await
+        };
+        let mut order = match select(orders.changed(), serve).await {
             Either::First(order) => order,
-            Either::Second(result) => {
-                result?;
-                // Nothing more comes, which is no reason to end what is served.
-                orders.changed().await
-            }
+            Either::Second(failed) => return failed,
         };
         let mut deadline = time::after(time::now(), Duration::MAX);
         while order.phase == Phase::Draining {
-            deadline = deadline.min(time::after(time::now(), order.limit));
-            let drained = time::timeout(left(deadline), self.drain(&mut open, deadline));
+            let now = time::now();
+            deadline = deadline.min(time::after(now, order.limit));
+            let drained = time::timeout(deadline - now, self.drain(&mut incoming, deadline));
             order = match select(orders.changed(), drained).await {
                 // Stop, or drain within a shorter limit.
                 Either::First(order) => order,
                 Either::Second(Ok(drained)) => return drained,
                 Either::Second(Err(_)) => {
-                    let open = self.common.tallies[self.number].read_live();
+                    let open = self.common.tallies[self.number]
+                        .live
+                        .load(Ordering::Relaxed);
                     log::warn!("the limit of the drain has passed: {open} connections are cut off");
                     return Ok(());
                 }
@@ -141,7 +145,11 @@ where
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
     /// goes on where it was.
-    async fn drain(&self, incoming: &mut Option<Open>, deadline: Instant) -> io::Result<()> {
+    async fn drain(
+        &self,
+        incoming: &mut Option<Incoming<TcpListener>>,
+        deadline: Instant,
+    ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
         self.worker.drain(self.server.settings.grace);
         self.take(incoming.as_ref(), Some(deadline)).await?;
@@ -153,33 +161,48 @@ where
     // ---- taking connections ----
 
     /// Takes connections from everywhere: for ever, or until `limit` those that are queued already.
-    async fn take(&self, incoming: Option<&Open>, limit: Option<Instant>) -> io::Result<()> {
+    async fn take(
+        &self,
+        incoming: Option<&Incoming<TcpListener>>,
+        limit: Option<Instant>,
+    ) -> io::Result<()> {
         let Some(incoming) = incoming else {
             return Ok(());
         };
-        let accept = async |listener| {
-            let mut accept_loop = AcceptLoop::new(self.common.permits.clone());
-            let sink = &mut Take {
-                worker: self,
-                for_all: incoming.for_all.as_ref(),
-            };
-            match limit {
-                None => accept_loop.run(listener, sink).await,
-                Some(limit) => accept_loop.run_queued(listener, sink, limit).await,
+        let for_all = incoming.for_all.as_ref();
+        let accepting = async {
+            let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, for_all, limit)) };
+            all(incoming.listeners.iter().map(accept).collect()).await?;
+            // The inboxes get no more.
+            for_all.inspect(|guard| guard.finish());
+            Ok(())
+        };
+        let receiving = async {
+            match &incoming.inbox {
+                Some(inbox) => self.receive(inbox).await,
+                None => Ok(()),
             }
         };
-        let mut ways: Vec<Way<'_>> = Vec::new();
-        for listener in &incoming.listeners {
-            ways.push(Box::pin(accept(listener)));
+        all(vec![Box::pin(accepting), Box::pin(receiving)]).await
+    }
+
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        for_all: Option<&AcceptGuard>,
+        limit: Option<Instant>,
+    ) -> io::Result<()> {
+        let mut accept_loop = AcceptLoop::new(self.common.permits.clone());
+        let worker = self;
+        let mut sink = Take { worker, for_all };
+        match limit {
+            None => accept_loop.run(listener, &mut sink).await,
+            Some(limit) => accept_loop.run_queued(listener, &mut sink, limit).await,
         }
-        if let Some(inbox) = &incoming.inbox {
-            ways.push(Box::pin(self.take_from(inbox)));
-        }
-        all(ways).await
     }
 
     /// Takes what is handed over until accepting has ended.
-    async fn take_from(&self, inbox: &WorkerInbox) -> io::Result<()> {
+    async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
         let next = || {
             poll_fn(|cx| {
                 ready!(context::poll_budget(cx.waker()));
@@ -210,8 +233,7 @@ where
 
     /// A connection begins. A factory that panics costs this connection alone.
     fn begin(&self, fd: Fd, peer: Addr, permit: Permit) {
-        let make = AssertUnwindSafe(|| (self.server.factory)(peer.clone()));
-        match panics::catch(make) {
+        match panics::catch(|| (self.server.factory)(peer.clone())) {
             Ok(protocol) => {
                 let connection = Connection::new(fd, self.worker.clone(), protocol);
                 self.worker.spawn(Box::new(connection), permit);
@@ -227,4 +249,64 @@ where
     fn tally(&self) -> &Tally {
         &self.common.tallies[self.number]
     }
+}
+
+/// What becomes of what a worker accepts: a connection of its own, or one of all workers'.
+struct Take<'a, F> {
+    worker: &'a WorkerLoop<F>,
+    for_all: Option<&'a AcceptGuard>,
+}
+
+impl<F, P> Sink for Take<'_, F>
+where
+    F: Fn(Addr) -> P + 'static,
+    P: Protocol,
+{
+    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()> {
+        if let Some(guard) = self.for_all {
+            let sent = guard.send(accepted);
+            return sent.map_err(|_| io::Error::other("no worker is left"));
+        }
+        let Accepted {
+            socket,
+            peer,
+            permit,
+        } = accepted;
+        let fd = listener.open_accepted(socket, peer.clone())?;
+        self.worker.begin(fd, peer, permit);
+        Ok(())
+    }
+
+    fn put_off(&mut self, _: Episode) {
+        add(&self.worker.tally().refused, 1);
+    }
+}
+
+/// Ends the worker's connections.
+struct StopOnDrop(Rc<Worker>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Waits until all are done, or the first of them fails.
+async fn all(mut ways: Vec<Way<'_>>) -> io::Result<()> {
+    poll_fn(|cx| {
+        let mut failed = None;
+        ways.retain_mut(|way| match way.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                failed = failed.take().or(ended.err());
+                false
+            }
+        });
+        match failed {
+            Some(error) => Poll::Ready(Err(error)),
+            None if ways.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
