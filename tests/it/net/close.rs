@@ -11,17 +11,8 @@ use netpoller::{
 };
 use socket2::SockRef;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::loopback::pair;
+use crate::support::run::run;
 
 /// As [`pair`], with little room on the way, so that a test of a full one is soon done.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
@@ -128,7 +119,7 @@ fn every_setting(stream: &TcpStream) -> Vec<(&'static str, io::Error)> {
 fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends() {
     run(async {
         for closed_by_the_other in [true, false] {
-            let (client, _server) = pair().await;
+            let (_server, client) = pair().await;
             let other = client.clone();
             let stream = if closed_by_the_other { &client } else { &other };
             other.close().unwrap();
@@ -153,7 +144,7 @@ fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends
 #[test]
 fn the_only_handle_names_both_ends_after_its_own_close() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let op = client.read(&mut [0]).await.unwrap_err();
         let op = op.op_error().unwrap();
@@ -195,7 +186,7 @@ fn a_close_ends_parked_reads_writes_and_waits_at_once() {
 #[test]
 fn the_descriptor_is_closed_before_close_returns_and_only_once() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let number = client.as_raw_fd();
         let parked = spawn({
             let client = client.clone();
@@ -222,7 +213,7 @@ fn the_descriptor_is_closed_before_close_returns_and_only_once() {
 #[test]
 fn a_deadline_set_after_a_close_does_not_undo_it() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let later = time::now() + Duration::from_secs(60);
         assert!(client.set_deadline(Some(later)).unwrap_err().is_closed());
@@ -233,7 +224,7 @@ fn a_deadline_set_after_a_close_does_not_undo_it() {
 #[test]
 fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         drop(client);
         other.write_all(b"alive").await.unwrap();
@@ -248,7 +239,7 @@ fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
 fn c2_linger_zero_and_abort_reset_the_peer_and_leave_no_time_wait() {
     run(async {
         for abort in [true, false] {
-            let (client, server) = pair().await;
+            let (server, client) = pair().await;
             let ports = [client.local_addr(), client.peer_addr()];
             let ports = ports.map(|address| address.unwrap().port());
             if abort {
@@ -393,7 +384,7 @@ fn c3_by_default_what_was_written_arrives() {
 #[test]
 fn c4_after_close_write_the_peer_reads_the_end_and_can_still_answer() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         client.write_all(b"ask").await.unwrap();
         client.close_write().unwrap();
         let mut asked = [0; 3];
@@ -418,7 +409,7 @@ fn c4_close_read_ends_a_parked_read() {
             let unix = unix.clone();
             async move { unix.read(&mut [0]).await.unwrap() }
         });
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let parked_too = spawn({
             let client = client.clone();
             async move { client.read(&mut [0]).await.unwrap() }
@@ -438,7 +429,7 @@ fn c4_close_read_ends_a_parked_read() {
 #[test]
 fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let inside = client.with_fd(|fd| {
             client.close().unwrap();
             assert!(client.with_fd(|_| ()).unwrap_err().is_closed());
@@ -455,7 +446,7 @@ fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
 #[test]
 fn what_goes_to_std_is_closed_for_the_other_handles_and_works_on_there() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         let parked = spawn({
             let client = client.clone();

@@ -5,17 +5,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, spawn, time, yield_now};
+
+use crate::support::loopback::pair;
 
 fn run<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
     let watched = async { time::timeout(Duration::from_secs(10), future).await };
     runtime.block_on(watched).expect("it hangs")
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
 }
 
 fn fill(stream: &TcpStream) {
@@ -29,7 +25,7 @@ fn r9_packets_of_many_writers_never_interleave() {
     const LENGTH: usize = 200_000;
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let client = client.clone();
@@ -58,7 +54,7 @@ fn r9_packets_of_many_writers_never_interleave() {
 fn r9_readers_are_served_in_the_order_they_came_and_no_byte_twice() {
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let served = Rc::new(RefCell::new(Vec::new()));
         let readers: Vec<_> = (0..5)
             .map(|reader| {
@@ -88,7 +84,7 @@ fn r9_readers_are_served_in_the_order_they_came_and_no_byte_twice() {
 fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         // Once the watchdog sleeps.
         yield_now().await;
         let idle = runtime.stats().waiters;
@@ -115,7 +111,7 @@ fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
 fn a_writer_given_up_half_way_lets_the_next_one_go_on() {
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         fill(&client);
         let stuck = spawn({
             let client = client.clone();
@@ -146,7 +142,7 @@ fn a_writer_given_up_half_way_lets_the_next_one_go_on() {
 fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_write() {
     let runtime = Runtime::new().unwrap();
     run(&runtime, async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         // EAGAIN, both ways: nothing is known to be ready.
         assert_eq!(
             client.try_read(&mut [0]).unwrap_err().kind(),
@@ -167,7 +163,7 @@ fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_wri
 fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     runtime.block_on(async {
-        let (_client, server) = pair().await;
+        let (server, _client) = pair().await;
         server
             .set_read_deadline(Some(time::now() + Duration::from_secs(5)))
             .unwrap();

@@ -11,11 +11,7 @@ use netpoller::{
     spawn, time,
 };
 
-fn run<F: Future>(future: F) -> F::Output {
-    let limited = time::timeout(Duration::from_secs(60), future);
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(limited).expect("the test hangs")
-}
+use crate::support::run::run;
 
 /// What a dial of `addr` comes to, without connecting anywhere.
 async fn dialled(dialer: Dialer, addr: impl ToAddr) -> Result<Vec<SocketAddr>, String> {

@@ -8,11 +8,7 @@ use std::time::Duration;
 
 use netpoller::{NetError, Runtime, UdpSocket, spawn, time, yield_now};
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
+use crate::support::run::run;
 
 async fn bound() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -14,19 +14,9 @@ use std::time::{Duration, Instant};
 use netpoller::CancelError::{Canceled, DeadlineExceeded};
 use netpoller::{CancelToken, Runtime, spawn, time};
 
+use crate::support::run::run_virtual;
+
 const SECOND: Duration = Duration::from_secs(1);
-
-/// On a clock that jumps: a hang becomes a failure at once.
-fn run<F: Future>(future: F) -> F::Output {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let watched = time_limit(future);
-    runtime.block_on(watched)
-}
-
-async fn time_limit<F: Future>(future: F) -> F::Output {
-    let limited = time::timeout(1_000_000 * SECOND, future).await;
-    limited.expect("the test hangs")
-}
 
 fn figures(token: &CancelToken) -> (usize, usize) {
     let text = format!("{token:?}");
@@ -92,7 +82,7 @@ fn the_earliest_deadline_binds() {
 
 #[test]
 fn a_deadline_takes_effect_without_anybody_waiting_for_it() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let below = token.child();
         time::sleep(SECOND - Duration::from_millis(1)).await;
@@ -127,7 +117,7 @@ fn a_loop_that_never_waits_sees_its_deadline() {
 
 #[test]
 fn what_ends_first_is_what_it_ended_of() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let sooner = token.with_timeout(SECOND / 2);
         time::sleep(SECOND / 2).await;
@@ -147,7 +137,7 @@ fn what_ends_first_is_what_it_ended_of() {
 
 #[test]
 fn canceled_wakes_everybody_at_the_deadline_and_not_before() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let start = time::now();
         let waiting: Vec<_> = (0..10)
@@ -204,7 +194,7 @@ fn cancel_wakes_everybody_on_other_threads_too() {
 
 #[test]
 fn run_gives_what_the_future_gives_and_lets_it_win_a_tie() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new();
         assert_eq!(token.run(ready(1)).await, Ok(1));
         let tie = async {
@@ -226,7 +216,7 @@ fn run_ends_with_the_scope_and_drops_the_future() {
             self.0.set(self.0.get() + 1);
         }
     }
-    run(async {
+    run_virtual(async {
         let dropped = Rc::new(Cell::new(0));
         let guarded = || {
             let noted = Noted(dropped.clone());
@@ -250,7 +240,7 @@ fn run_ends_with_the_scope_and_drops_the_future() {
 
 #[test]
 fn a_scope_can_be_awaited_again_and_by_whoever_polls_last() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new();
         let mut waiting = Box::pin(token.canceled());
         // Polled here once, then handed to a task: it is the task that must wake.
