@@ -29,7 +29,7 @@ fn every_byte_arrives_in_order_and_is_counted() {
             source.write_all(&sent).await.unwrap();
             sent
         });
-        let reading = spawn(async move { read_all(&sink).await });
+        let reading = spawn(async move { read_all(&sink).await.unwrap() });
         assert_eq!(net::copy(&a, &b).await.unwrap(), 16 << 20);
         b.close_write().unwrap();
         assert!(writing.await.unwrap() == reading.await.unwrap());
@@ -58,7 +58,7 @@ fn every_byte_arrives_between_unix_and_tcp_streams_in_any_combination() {
             unix_source.close_write().unwrap();
             assert_eq!(unix_source.read(&mut [0]).await.unwrap(), 0);
         });
-        assert!(read_all(&unix_sink).await == *sent);
+        assert!(read_all(&unix_sink).await.unwrap() == *sent);
         unix_sink.close().unwrap();
         for copy in copies {
             assert_eq!(copy.await.unwrap().unwrap(), (3 << 20, 0));
@@ -122,7 +122,7 @@ fn the_sink_s_write_deadline_ends_it_with_a_timeout_that_says_how_much_had_gone(
         let written = error.written;
         drop((writing, a));
         b.close().unwrap();
-        assert_eq!(read_all(&sink).await.len(), written);
+        assert_eq!(read_all(&sink).await.unwrap().len(), written);
     });
 }
 
@@ -331,7 +331,7 @@ fn a_relay_carries_half_close_across_and_counts_both_ways() {
         let (server, b) = pair().await;
         let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
         let serving = spawn(async move {
-            let asked = read_all(&server).await;
+            let asked = read_all(&server).await.unwrap();
             server
                 .write_all(b"an answer after the question's end")
                 .await
@@ -340,7 +340,7 @@ fn a_relay_carries_half_close_across_and_counts_both_ways() {
         });
         client.write_all(b"a question").await.unwrap();
         client.close_write().unwrap();
-        assert_eq!(read_all(&client).await.len(), 34);
+        assert_eq!(read_all(&client).await.unwrap().len(), 34);
         assert_eq!(serving.await.unwrap(), b"a question");
         assert_eq!(relay.await.unwrap().unwrap(), (10, 34));
         // Both sides are closed in the end, as the relay's streams are dropped.
@@ -456,6 +456,6 @@ fn a_relay_of_mixed_ends() {
         client.close_write().unwrap();
         let moved = net::copy_bidirectional(&a, &mut memory).await.unwrap();
         assert_eq!(moved, (0, 6));
-        assert_eq!(read_all(&client).await, b"answer");
+        assert_eq!(read_all(&client).await.unwrap(), b"answer");
     });
 }

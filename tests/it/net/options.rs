@@ -1,4 +1,4 @@
-//! Socket options: rows D9 and C6, Go's defaults, and that what is set is what the system has.
+//! Socket options: Go's defaults, and that what is set is what the system has.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn a_keep_alive_that_the_system_refuses_fails_no_dial() {
 }
 
 #[test]
-fn d9_keep_alive_is_set_on_the_socket() {
+fn keep_alive_is_set_on_the_socket() {
     run(async {
         let (_server, client) = pair().await;
         client.set_keepalive(None).unwrap();
@@ -114,7 +114,7 @@ fn nodelay_linger_and_ttl_are_set_on_the_socket() {
 }
 
 #[test]
-fn c6_buffers_are_set_and_bounded_by_the_system() {
+fn buffers_are_set_and_bounded_by_the_system() {
     run(async {
         let (_server, client) = pair().await;
         let (unix, _other) = UnixStream::pair().unwrap();

@@ -470,3 +470,12 @@ fn what_nobody_wants_any_more_is_not_looked_up() {
     let begun = begun.lock().unwrap().clone();
     assert!(!begun.contains(&"late.test".to_owned()), "{begun:?}");
 }
+
+#[test]
+fn a_pair_of_any_kind_of_host_and_port_is_an_address() {
+    let expected = "127.0.0.1:80".to_addr();
+    assert_eq!((std::net::Ipv4Addr::LOCALHOST, 80).to_addr(), expected);
+    assert_eq!(("127.0.0.1", 80).to_addr(), expected);
+    let expected = "[::1]:80".to_addr();
+    assert_eq!((std::net::Ipv6Addr::LOCALHOST, 80).to_addr(), expected);
+}

@@ -4,9 +4,8 @@ use std::cell::Cell;
 use std::future::{Future, pending, poll_fn, ready};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use netpoller::CancelError::{Canceled, DeadlineExceeded};
 use netpoller::{CancelToken, Runtime, spawn, time};
 
 use crate::support::run::run_virtual;
+use crate::support::wakers::{Counter, Rude};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -339,4 +339,26 @@ fn a_long_chain_ends_and_goes_without_exhausting_the_stack() {
         leaf = leaf.child();
     }
     drop(leaf);
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_from_learning_that_a_scope_has_ended() {
+    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let counted = Waker::from(counter.clone());
+    let token = CancelToken::new();
+    let (mut first, mut second) = (Box::pin(token.canceled()), Box::pin(token.canceled()));
+    assert!(
+        first
+            .as_mut()
+            .poll(&mut Context::from_waker(&rude))
+            .is_pending()
+    );
+    assert!(
+        second
+            .as_mut()
+            .poll(&mut Context::from_waker(&counted))
+            .is_pending()
+    );
+    token.cancel();
+    assert_eq!(counter.count(), 1);
 }

@@ -76,7 +76,7 @@ impl AsyncWrite for Paper {
 }
 
 #[test]
-fn resets_give_the_intervals_of_row_d5() {
+fn each_reset_gives_the_next_interval() {
     run_virtual(async {
         let (server, client) = pair().await;
         let heartbeat = Heartbeat::start(&server, SECOND);
@@ -121,7 +121,7 @@ fn zero_at_the_start_is_30_seconds() {
 }
 
 #[test]
-fn pushing_the_deadline_on_every_byte_ends_at_9_seconds_as_row_d6_has_it() {
+fn pushing_the_deadline_on_every_byte_ends_at_9_seconds() {
     run_virtual(async {
         let (server, client) = pair().await;
         let start = time::now();

@@ -38,3 +38,9 @@ pub fn run_clean_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
     assert_eq!(left, (0, 0, 0, 0), "tasks, descriptors, timers, waiters");
     result
 }
+
+/// In that runtime.
+pub fn run_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
+    let _watchdog = watchdog();
+    runtime.block_on(test)
+}
