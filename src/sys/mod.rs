@@ -9,6 +9,7 @@
 mod accept;
 mod direct;
 mod events;
+mod fork;
 mod handle;
 mod lookup;
 mod places;
@@ -29,6 +30,7 @@ use socket2::{SockAddr, SockRef};
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
+pub(crate) use fork::{PerProcess, Process};
 pub(crate) use handle::Handle;
 pub(crate) use lookup::{NotFound, address_info, interface_index};
 pub(crate) use places::append;
