@@ -3,10 +3,13 @@
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
 
+use std::any::Any;
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use super::{Claim, Failure, Fd, poll_yield};
+use crate::endpoints::{End, Network};
 use crate::net::error::Cause;
 use crate::reactor::{Park, Refusal};
 use crate::runtime::resource::{Parked, Place};
@@ -85,6 +89,15 @@ impl Fd {
         }
     }
 
+    /// The path that is removed when the socket is closed, as Go's listener does; `None` keeps it.
+    pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
+        let unlink = path.map(|path| Box::new(Unlink { path, still: true }) as Box<dyn Any>);
+        let before = self.resource().attach(unlink);
+        if let Some(mut before) = before.and_then(|before| before.downcast::<Unlink>().ok()) {
+            before.still = false;
+        }
+    }
+
     // ---- lent, taken in, given out ----
 
     /// Somebody else has, or had, the descriptor in hand: it may have a duplicate and a linger, and
@@ -115,13 +128,44 @@ impl Fd {
         self.resource().handle.raw()
     }
 
-    /// Gives the socket out; the other handles find it closed.
+    /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
+    /// knows no peer.
+    pub(crate) fn take_in(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        let taken = Fd::adopt(what, socket, network)?;
+        taken.note_lent();
+        taken.learn_endpoints();
+        Ok(taken)
+    }
+
+    /// As [`Fd::take_in`], for a listener: what it accepts is ours alone, and inherits its linger.
+    pub(crate) fn take_in_listener(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        let socket = socket.into();
+        let lingers = SockRef::from(&socket).linger()?.is_some();
+        let taken = Fd::adopt(what, socket, network)?;
+        taken.resource().handle.note_duplicate();
+        if lingers {
+            taken.resource().handle.note_linger();
+        }
+        taken.endpoint(End::Local);
+        Ok(taken)
+    }
+
+    /// Gives the socket out; the other handles find it closed, and a path stays.
     pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
         let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
         if self.is_closed() || self.resource().handle.is_lent() {
             return Err(closed());
         }
         self.learn_endpoints();
+        self.unlink_on_close(None);
         let raw = self.resource().handle.raw();
         self.leave(&mut SourceFd(&raw), false);
         self.resource().handle.take().ok_or_else(closed)
@@ -199,6 +243,22 @@ impl Drop for HungUp<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.fd.forget_hang_up(ticket);
+        }
+    }
+}
+
+/// Removes a path when it is dropped, if it is still to.
+struct Unlink {
+    path: PathBuf,
+    still: bool,
+}
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        if self.still
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::debug!("can't remove {}: {error}", self.path.display());
         }
     }
 }

@@ -89,7 +89,7 @@ impl Claim {
 /// What an error of a system call asks for.
 enum After {
     /// EINTR: try again.
-    Retry,
+    Retry(io::Error),
     /// EAGAIN: the readiness has been cleared.
     WouldBlock(io::Error),
     Fail(io::Error),
@@ -263,7 +263,7 @@ impl Fd {
             }
             io::ErrorKind::Interrupted => {
                 context::charge(0);
-                After::Retry
+                After::Retry(error)
             }
             _ => {
                 context::charge(0);
@@ -386,6 +386,22 @@ impl Fd {
     ) -> Result<R, Failure> {
         self.check_open()?;
         f(&self.socket()).map_err(Failure::System)
+    }
+
+    pub(crate) fn set_option(
+        &self,
+        set: impl FnOnce(&SockRef<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let set = self.with_socket(set);
+        set.map_err(|failure| self.error("set", failure, 0))
+    }
+
+    pub(crate) fn option<T>(
+        &self,
+        get: impl FnOnce(&SockRef<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let got = self.with_socket(get);
+        got.map_err(|failure| self.error("get", failure, 0))
     }
 }
 

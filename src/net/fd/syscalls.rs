@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
 
-use super::{After, Failure, Fd};
+use super::{After, Failure, Fd, Verb};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling};
@@ -29,9 +29,14 @@ impl Fd {
     }
 
     // ---- streams ----
+    //
+    // No call is made for no bytes: the answer would be EAGAIN where nothing waits.
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         // A request of ours that is capped proves nothing: see `transferred`.
         let asked = buffer.len();
         let got = self.receive(&mut buffer[..asked.min(MAX_AT_ONCE)])?;
@@ -41,6 +46,9 @@ impl Fd {
 
     pub(crate) fn read_uninit(&self, buffer: &mut Filling<'_>) -> io::Result<usize> {
         let asked = buffer.room();
+        if asked == 0 {
+            return Ok(0);
+        }
         let got = buffer.receive(&self.resource().handle, MAX_AT_ONCE)?;
         self.transferred(Direction::Read, got, asked);
         Ok(got)
@@ -48,6 +56,9 @@ impl Fd {
 
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        if asked == 0 {
+            return Ok(0);
+        }
         let got = sys::receive_vectored(&self.socket(), buffers)?;
         // Of more buffers than the system takes, some are not even offered.
         let asked = match buffers.len() {
@@ -60,12 +71,18 @@ impl Fd {
 
     #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         let sent = self.send(&bytes[..bytes.len().min(MAX_AT_ONCE)])?;
         self.transferred(Direction::Write, sent, bytes.len());
         Ok(sent)
     }
 
     pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        if buffers.iter().all(|buffer| buffer.is_empty()) {
+            return Ok(0);
+        }
         let sent = sys::send_vectored(&self.socket(), buffers)?;
         // Not every buffer may have been offered, so only EAGAIN proves that no more is taken.
         self.transferred(Direction::Write, sent, sent);
@@ -75,6 +92,9 @@ impl Fd {
     /// Takes nothing out, so it proves nothing.
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         context::charge(0);
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         sys::peek(&self.socket(), buffer)
     }
 
@@ -102,8 +122,11 @@ impl Fd {
 
     // ---- datagrams ----
 
-    /// A whole message, or as much of it as there is room for.
+    /// A whole message, or as much of it as there is room for. No room takes none, as in Go.
     pub(crate) fn receive_message(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         let got = self.receive(buffer)?;
         context::charge(got);
         Ok(got)
@@ -156,13 +179,30 @@ impl Fd {
             match attempt(self) {
                 Ok(done) => return Ok(done),
                 Err(error) => match self.after_error(direction, error) {
-                    After::Retry => {}
+                    After::Retry(_) => {}
                     After::WouldBlock(error) | After::Fail(error) => {
                         return Err(Failure::System(error));
                     }
                 },
             }
         }
+    }
+
+    /// A system call of the user's own without waiting, made once, whatever it says.
+    pub(crate) fn try_call<R>(
+        &self,
+        direction: Direction,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let checked = self.link.check(direction).map_err(Failure::Refused);
+        let called = checked.and_then(|()| {
+            self.call(call).map_err(|error| match self.after_error(direction, error) {
+                After::Retry(error) | After::WouldBlock(error) | After::Fail(error) => {
+                    Failure::System(error)
+                }
+            })
+        });
+        called.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
     }
 
     /// One write without waiting. It is not charged: it follows on a read that was.
