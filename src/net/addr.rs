@@ -177,7 +177,7 @@ pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
 
 /// As std has it. A peer may have filled its address to the last byte, which std refuses. Such a name
 /// counts as none, so that a peer's choice of a name fails no accept.
-pub(super) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
+pub(crate) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
         #[cfg(target_os = "android")]

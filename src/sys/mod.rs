@@ -8,6 +8,7 @@
 
 mod accept;
 mod events;
+mod fork;
 mod lookup;
 mod owned_socket;
 mod piece;
@@ -28,6 +29,7 @@ use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
+pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use piece::Piece;

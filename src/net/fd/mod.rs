@@ -41,7 +41,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use crate::endpoints::{Endpoints, Network};
+use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
@@ -49,8 +49,7 @@ use crate::runtime::scheduler::Scheduler;
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::Failure;
-pub(crate) use op::{Op, Verb};
-pub(crate) use syscalls::MAX_AT_ONCE;
+pub(crate) use op::Verb;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
@@ -113,7 +112,7 @@ impl Fd {
     }
 
     /// As [`Fd::open`], in the runtime of this one: for what a listener accepts.
-    pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+    fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(OwnedSocket::new(fd), Endpoints::new(network));
         if self.resource().handle.may_linger() {
@@ -123,6 +122,14 @@ impl Fd {
         let guarded = !network.is_tcp();
         let link = self.link.open_beside(&mut SourceFd(&raw), resource, guarded)?;
         Ok(Fd::ready(link))
+    }
+
+    /// Takes a connection that this listener has accepted into the listener's runtime.
+    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
+        let opened = self.open_beside(socket, self.network());
+        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
+        fd.resource().set_endpoint(End::Peer, peer);
+        Ok(fd)
     }
 
     /// Takes in a source that its user owns and reads.

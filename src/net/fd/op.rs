@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::{Claim, Failure, Fd, poll_yield};
-use crate::reactor::{Direction, Refusal};
+use crate::reactor::Direction;
 
 /// Which operation it is, as its errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::{Claim, Fd, Hold, Verb};
 use crate::reactor::Direction;
-use crate::runtime::resource::Parked;
 use crate::runtime::{context, lent};
 
 /// [`Fd::read_with`]. What a busy connection does most is written out, and halves the instructions

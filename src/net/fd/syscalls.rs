@@ -208,9 +208,20 @@ impl Fd {
     /// One write without waiting. It is not charged: it follows on a read that was.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.try_send_after(bytes, None)
+    }
+
+    /// As [`Fd::try_send`], where a first try has been made: the system tells a reset once, and a
+    /// broken pipe after it.
+    #[inline]
+    pub(crate) fn try_send_after(
+        &self,
+        bytes: &[u8],
+        mut first: Option<io::Result<usize>>,
+    ) -> Result<usize, Failure> {
         let bytes = &bytes[..bytes.len().min(MAX_AT_ONCE)];
         self.try_once(Direction::Write, |fd| {
-            let sent = fd.send(bytes)?;
+            let sent = first.take().unwrap_or_else(|| fd.send(bytes))?;
             fd.note_short(Direction::Write, sent, bytes.len());
             Ok(sent)
         })
