@@ -69,7 +69,9 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Read, |fd| fd.receive_message(buffer));
+        let tried = self
+            .fd
+            .try_once(Direction::Read, |fd| fd.receive_message(buffer));
         tried.map_err(|failure| self.fd.error("read", failure, 0))
     }
 
@@ -113,7 +115,9 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if there is no room; else as [`send`](Datagram::send).
     pub fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Write, |fd| fd.send_message(message));
+        let tried = self
+            .fd
+            .try_once(Direction::Write, |fd| fd.send_message(message));
         tried.map_err(|failure| self.fd.error("write", failure, 0))
     }
 

@@ -23,7 +23,8 @@ impl<K> AsyncRead for &Stream<K> {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let empty = buffer.is_empty();
-        self.fd.poll_unheld(Direction::Read, empty, cx, |fd| fd.read(buffer))
+        self.fd
+            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read(buffer))
     }
 
     fn poll_read_vectored(
@@ -32,7 +33,8 @@ impl<K> AsyncRead for &Stream<K> {
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        self.fd.poll_unheld(Direction::Read, empty, cx, |fd| fd.read_vectored(buffers))
+        self.fd
+            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read_vectored(buffers))
     }
 }
 
@@ -45,7 +47,8 @@ impl<K> AsyncWrite for &Stream<K> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let empty = bytes.is_empty();
-        self.fd.poll_unheld(Direction::Write, empty, cx, |fd| fd.write(bytes))
+        self.fd
+            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write(bytes))
     }
 
     fn poll_write_vectored(
@@ -54,7 +57,8 @@ impl<K> AsyncWrite for &Stream<K> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        self.fd.poll_unheld(Direction::Write, empty, cx, |fd| fd.write_vectored(buffers))
+        self.fd
+            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write_vectored(buffers))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

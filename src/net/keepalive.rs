@@ -92,10 +92,7 @@ pub(crate) fn set_on_all(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) {
     }
 }
 
-pub(super) fn set_keepalive(
-    socket: &SockRef<'_>,
-    keepalive: Option<KeepAlive>,
-) -> io::Result<()> {
+pub(super) fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) -> io::Result<()> {
     let Some(keepalive) = keepalive else {
         return socket.set_keepalive(false);
     };

@@ -31,9 +31,9 @@ pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_b
 pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
-pub use listener::{ListenConfig, Listener};
 pub use keepalive::KeepAlive;
 pub use kinds::{Kind, Tcp, Udp, Unix};
+pub use listener::{ListenConfig, Listener};
 pub use serve::{Serve, ServeCounters};
 pub use source::Source;
 pub use stream::Stream;

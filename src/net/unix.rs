@@ -87,7 +87,8 @@ impl Stream<Unix> {
         let fd = open("dial", "UnixStream::connect", Network::Unix, path, connect).await?;
         fd.learn_endpoints();
         // If the peer has gone meanwhile and the system does not tell: as it was dialled.
-        fd.resource().set_endpoint(End::Peer, Addr::Path(path.to_owned()));
+        fd.resource()
+            .set_endpoint(End::Peer, Addr::Path(path.to_owned()));
         Ok(Stream::new(fd))
     }
 
@@ -102,7 +103,10 @@ impl Stream<Unix> {
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-        let ends = (pair_end(one, Network::Unix)?, pair_end(other, Network::Unix)?);
+        let ends = (
+            pair_end(one, Network::Unix)?,
+            pair_end(other, Network::Unix)?,
+        );
         Ok((Stream::new(ends.0), Stream::new(ends.1)))
     }
 }
@@ -189,7 +193,10 @@ impl Datagram<Unix> {
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let (one, other) = Socket::pair(Domain::UNIX, Type::DGRAM, None)?;
-        let ends = (pair_end(one, Network::Unixgram)?, pair_end(other, Network::Unixgram)?);
+        let ends = (
+            pair_end(one, Network::Unixgram)?,
+            pair_end(other, Network::Unixgram)?,
+        );
         Ok((Datagram::new(ends.0), Datagram::new(ends.1)))
     }
 

@@ -97,8 +97,14 @@ enum After {
 impl Fd {
     /// Takes a non-blocking socket into the runtime that runs this. `what` is for the panic outside
     /// a runtime.
-    pub(crate) fn adopt(what: &str, socket: impl Into<OwnedFd>, network: Network) -> io::Result<Fd> {
-        context::with(what, |scheduler| Fd::open(scheduler, socket.into(), network))
+    pub(crate) fn adopt(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        context::with(what, |scheduler| {
+            Fd::open(scheduler, socket.into(), network)
+        })
     }
 
     /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
@@ -120,7 +126,9 @@ impl Fd {
             resource.handle.note_linger();
         }
         let guarded = !network.is_tcp();
-        let link = self.link.open_beside(&mut SourceFd(&raw), resource, guarded)?;
+        let link = self
+            .link
+            .open_beside(&mut SourceFd(&raw), resource, guarded)?;
         Ok(Fd::ready(link))
     }
 
@@ -135,9 +143,8 @@ impl Fd {
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let resource = Resource::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        let open = |scheduler: &Rc<Scheduler>| {
-            scheduler.reactor.open_carrying(source, resource, true)
-        };
+        let open =
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_carrying(source, resource, true);
         context::with(what, open).map(Fd::ready)
     }
 

@@ -102,7 +102,8 @@ impl<F> Op<'_, F> {
 
     /// A loop of such operations would run for ever, so they yield in their turn too.
     fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
-        self.fd.poll_empty(self.verb.direction(), &mut self.claim, cx)
+        self.fd
+            .poll_empty(self.verb.direction(), &mut self.claim, cx)
     }
 }
 
@@ -121,9 +122,8 @@ where
         let (fd, direction) = (this.fd, this.verb.direction());
         let ended = loop {
             let step = match this.empty {
-                true => ready!(this.poll_empty(cx)).and_then(|()| {
-                    (this.attempt)(fd, &mut this.moved).map_err(Failure::System)
-                }),
+                true => ready!(this.poll_empty(cx))
+                    .and_then(|()| (this.attempt)(fd, &mut this.moved).map_err(Failure::System)),
                 false => {
                     let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
                     ready!(fd.poll_step(direction, &mut this.claim, cx, attempt))

@@ -196,11 +196,12 @@ impl Fd {
     ) -> io::Result<R> {
         let checked = self.link.check(direction).map_err(Failure::Refused);
         let called = checked.and_then(|()| {
-            self.call(call).map_err(|error| match self.after_error(direction, error) {
-                After::Retry(error) | After::WouldBlock(error) | After::Fail(error) => {
-                    Failure::System(error)
-                }
-            })
+            self.call(call)
+                .map_err(|error| match self.after_error(direction, error) {
+                    After::Retry(error) | After::WouldBlock(error) | After::Fail(error) => {
+                        Failure::System(error)
+                    }
+                })
         });
         called.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
     }
