@@ -136,7 +136,7 @@ impl<K> Datagram<K> {
         if self.fd.resource().endpoint(End::Peer).is_none() {
             return Ok(());
         }
-        context::take_turn().await;
+        context::yield_once().await;
         let text = "use of send_to with a connected socket";
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
         let error = self.fd.op_error("write", Cause::Other(error));

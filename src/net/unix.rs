@@ -243,7 +243,7 @@ impl Datagram<Unix> {
         let to = match system_addr(path) {
             Ok(to) => to,
             Err(cause) => {
-                context::take_turn().await;
+                context::yield_once().await;
                 return Err(op_error("write", Network::Unixgram, path, cause));
             }
         };
@@ -259,7 +259,7 @@ async fn open(
     path: &Path,
     set_up: impl FnOnce(&Socket, &SockAddr) -> Result<(), Cause>,
 ) -> io::Result<Fd> {
-    context::take_turn().await;
+    context::yield_once().await;
     let open = || {
         let address = system_addr(path)?;
         let kind = match network {

@@ -43,9 +43,9 @@ use socket2::SockRef;
 
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
-use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::Failure;
@@ -102,7 +102,7 @@ impl Fd {
         socket: impl Into<OwnedFd>,
         network: Network,
     ) -> io::Result<Fd> {
-        context::with(what, |scheduler| {
+        current::with(what, |scheduler| {
             Fd::open(scheduler, socket.into(), network)
         })
     }
@@ -145,7 +145,7 @@ impl Fd {
         let resource = Resource::new(OwnedSocket::none(), Endpoints::new(Network::File));
         let open =
             |scheduler: &Rc<Scheduler>| scheduler.reactor.open_carrying(source, resource, true);
-        context::with(what, open).map(Fd::ready)
+        current::with(what, open).map(Fd::ready)
     }
 
     /// A new descriptor may well be ready: one try costs less than a turn to learn it.
@@ -182,7 +182,7 @@ impl Fd {
                 return Poll::Pending;
             }
             // Out of budget: the other machines run first.
-            if !context::may_go_on() {
+            if !context::has_budget() {
                 ready!(poll_yield(claim, cx));
             }
             self.trace("try", direction);
@@ -311,7 +311,7 @@ impl Fd {
     fn park(&self, direction: Direction, waker: &Waker) {
         // The running machine's own waker needs no clone: its id is parked.
         let parked = match context::own(self.link.home(), waker) {
-            Some(parked) => parked,
+            Some(id) => Parked::machine(id),
             None => self.keep_foreign(direction, waker),
         };
         // An operation polled again without a reason finds itself parked, and takes the place anew.
@@ -423,5 +423,5 @@ impl Fd {
 #[cold]
 #[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
-    context::poll_budget_once(&mut claim.yielded, cx.waker())
+    context::poll_yield(&mut claim.yielded, cx.waker())
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::{Claim, Fd, Hold, Verb};
+use super::{Claim, Fd, Hold, Parked, Verb};
 use crate::reactor::Direction;
 use crate::runtime::{context, lent};
 
@@ -79,7 +79,7 @@ impl Fd {
     /// Whether an operation that was parked may try at once.
     #[inline]
     fn may_go_on(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::may_go_on()
+        self.link.may_try(direction) && context::has_budget()
     }
 
     /// Takes the direction and parks there: if it is free, nothing is ready, nothing speaks against
@@ -90,11 +90,11 @@ impl Fd {
         if !self.link.must_wait(direction) || !resource.is_free(direction) {
             return false;
         }
-        let Some(parked) = context::own(self.link.home(), waker) else {
+        let Some(id) = context::own(self.link.home(), waker) else {
             return false;
         };
         resource.hold(direction);
-        self.link.park_again(direction, parked);
+        self.link.park_again(direction, Parked::machine(id));
         self.trace("park", direction);
         true
     }
