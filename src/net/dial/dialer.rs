@@ -13,7 +13,7 @@ use crate::net::addr::{ToAddr, unmapped};
 use crate::net::config::{AskedNetwork, Control, Resolver};
 use crate::net::error::{Cause, OpError};
 use crate::net::host_port;
-use crate::net::options::KeepAlive;
+use crate::net::keepalive::KeepAlive;
 use crate::net::resolve::{Purpose, Resolution};
 use crate::net::stream::Stream;
 use crate::net::tcp::TcpStream;

@@ -11,8 +11,9 @@ use netpoller::{
     Addr, CancelToken, Dialer, NetError, Runtime, TcpListener, TcpStream, spawn, time,
 };
 
-use super::{SECOND, both_families, run, run_on, run_virtual};
+use super::{SECOND, both_families};
 use crate::support::dead_ends::{Silent, closed};
+use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
 
 #[test]
 fn a_closed_port_refuses_at_once_and_the_error_says_all() {
@@ -225,7 +226,7 @@ fn of_ten_dials_in_one_scope_the_first_to_answer_wins() {
 #[test]
 fn a_dial_that_is_dropped_leaves_nothing_behind() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    run_on(&runtime, async {
+    run_clean_in(&runtime, async {
         let silent = Silent::v4();
         for _ in 0..20 {
             let dialer = Dialer::new().timeout(1000 * SECOND);

@@ -11,8 +11,9 @@ use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector
 use netpoller::{Addr, Dialer, KeepAlive, NetError, Runtime, TcpListener, spawn};
 use socket2::SockRef;
 
-use super::{SECOND, both_families, run, run_on, run_virtual};
+use super::{SECOND, both_families};
 use crate::support::dead_ends::{Silent, closed};
+use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
 
 #[test]
 fn the_local_address_is_used_and_named_in_errors() {
@@ -255,7 +256,7 @@ fn readiness_without_a_connection_is_not_believed() {
         lies: 50,
     };
     let runtime = Runtime::builder().selector(Box::new(liar)).build().unwrap();
-    run_on(&runtime, async {
+    run_clean_in(&runtime, async {
         let silent = Silent::v4();
         let beside = spawn(async {
             for _ in 0..100 {
