@@ -29,10 +29,10 @@ mod state;
 pub(crate) mod stats;
 pub(crate) mod timers;
 
-pub use crate::server::{Accept, Bound, Server, ServerHandle};
+#[allow(deprecated)]
+pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats};
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use handle::ConnHandle;
 pub use protocol::Protocol;
 pub use shared::Limits;
-pub use stats::{Stats, WorkerStats};

@@ -34,7 +34,7 @@ impl<P: Protocol> Connection<P> {
             Ok(0) => self.end_of_file(),
             Ok(got) => {
                 context::charge(got);
-                self.conn.fd.read_short(got, lent::LENGTH);
+                self.conn.fd.note_short(Direction::Read, got, lent::LENGTH);
                 self.came(&buffer[..got]);
             }
             Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}

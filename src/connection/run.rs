@@ -267,7 +267,10 @@ impl<P: Protocol> Connection<P> {
     /// Writes and reads, whatever is said to be ready.
     #[cold]
     fn try_both(&mut self) {
-        if self.conn.queued() > 0 {
+        // What a peer takes of an open connection is judged by the minimum rate alone.
+        let closing = self.conn.state() == State::Closing;
+        let judged = closing || self.conn.shared.rates.write.is_some();
+        if judged && self.conn.queued() > 0 {
             self.write();
         }
         if self.conn.state().reads() && !self.conn.is_full() {
@@ -305,8 +308,11 @@ impl<P: Protocol> Connection<P> {
         if actions.has(Actions::ARM) {
             self.conn.arm(event);
         }
-        if next == State::Lingering {
-            self.conn.await_acknowledgements();
+        match next {
+            // What the system takes now is not counted as taken later.
+            State::Closing if state != next => self.write(),
+            State::Lingering => self.conn.await_acknowledgements(),
+            _ => {}
         }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()

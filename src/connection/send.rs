@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::conn::Conn;
 use super::error::{CloseReason, direction_ended, over_limit, same_error};
 use super::shared::GATHER;
-use super::state::Asked;
+use super::state::{Asked, State};
 use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
@@ -255,7 +255,7 @@ impl Conn {
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
             let sent = self.fd.try_once(Direction::Write, |fd| {
                 let sent = sys::send_vectored(&fd.socket(), &slices)?;
-                fd.moved(Direction::Write, sent, asked);
+                fd.transferred(Direction::Write, sent, asked);
                 Ok(sent)
             });
             drop(slices);
@@ -268,9 +268,11 @@ impl Conn {
                     self.sent_now(gone);
                 }
                 Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.note_acknowledgements();
-                    if moved {
-                        self.await_acknowledgements();
+                    if self.state() == State::Closing {
+                        self.note_acknowledgements();
+                        if moved {
+                            self.await_acknowledgements();
+                        }
                     }
                     return Ok(false);
                 }

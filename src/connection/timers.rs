@@ -220,13 +220,13 @@ impl Conn {
                 self.await_acknowledgements();
             }
         }
-        if self.idle_at() <= now {
+        if self.idle_at() <= now && matches!(self.state(), State::Closing | State::Lingering) {
             self.note_acknowledgements();
-            if self.idle_at() <= now {
-                let timeout = Failure::Refused(Refusal::TimedOut);
-                let error = self.fd.error("read", timeout, 0);
-                return Some((Event::Idle, Some(CloseReason::Idle(error))));
-            }
+        }
+        if self.idle_at() <= now {
+            let timeout = Failure::Refused(Refusal::TimedOut);
+            let error = self.fd.error("read", timeout, 0);
+            return Some((Event::Idle, Some(CloseReason::Idle(error))));
         }
         if self.heartbeat_at() <= now {
             self.timers.beat = now;
@@ -235,16 +235,14 @@ impl Conn {
         None
     }
 
-    /// Where nothing is read from the peer and bytes wait for it, what it has acknowledged since the
-    /// last look is a sign of life.
+    /// A connection that closes only waits for its last bytes to be taken: what the peer has
+    /// acknowledged since the last look is a sign of life.
     pub(super) fn note_acknowledgements(&mut self) {
-        let now = self.now();
-        let reads = self.state().delivers() && !self.is_full();
-        let left = self.fd.unacknowledged();
+        let (now, left) = (self.now(), self.fd.unacknowledged());
         let (Some(extra), Some(left)) = (&mut self.extra, left) else {
             return;
         };
-        if left < extra.unacknowledged && !reads {
+        if left < extra.unacknowledged {
             self.timers.heard = now;
         }
         extra.unacknowledged = left;

@@ -8,7 +8,7 @@ use std::net::TcpStream as StdStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use netpoller::{Accept, Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
+use netpoller::{Conn, Dispatch, Limits, Protocol, Runtime, Server, TcpStream, time};
 use running::{Echo, SECOND, counted, echo, rest, start};
 use watchdog::watchdog;
 
@@ -80,14 +80,7 @@ fn what_may_wait_in_all_is_one_limit_for_all_workers() {
     let first = ask(9);
     server.wait_for(|stats| stats.sent() > 0);
     let others: Vec<_> = (0..REFUSED).map(|_| ask(5)).collect();
-    let failed = |stats: &ServerStats| {
-        stats
-            .workers
-            .iter()
-            .map(|worker| worker.failed)
-            .sum::<u64>()
-    };
-    server.wait_for(|stats| failed(stats) == REFUSED);
+    server.wait_for(|stats| stats.limited() == REFUSED);
     assert!(
         server
             .handle
@@ -101,11 +94,9 @@ fn what_may_wait_in_all_is_one_limit_for_all_workers() {
     drop(others);
     let mut again = ask(9);
     again.read_exact(&mut [0; 50_000]).unwrap();
-    assert_eq!(
-        failed(&server.handle.stats()),
-        REFUSED + 1,
-        "and the first, which was reset"
-    );
+    let stats = server.handle.stats();
+    assert_eq!(stats.limited(), REFUSED);
+    assert_eq!(stats.failed(), 1, "the first, which was reset");
     server.stop();
 }
 
@@ -120,6 +111,7 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     for client in &mut clients {
         client.write_all(b"in time").unwrap();
     }
+    let address = bound.local_addr();
     bound.handle().drain(10 * SECOND);
     let start = Instant::now();
     let stats = bound.run().unwrap();
@@ -128,26 +120,27 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     for client in &mut clients {
         assert_eq!(rest(client), b"in time");
     }
-    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+    StdStream::connect(address).expect_err("the port is closed");
 }
 
 #[test]
 fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
     let _watchdog = watchdog();
-    for accept in [Accept::Each, Accept::HandOver] {
-        let server = start(Server::new(|_| Echo).workers(2).accept(accept));
+    for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
+        let server = start(Server::new(|_| Echo).workers(2).dispatch(dispatch));
         let mut client = server.dial();
         echo(&mut client, b"hello");
         server.handle.drain(Duration::MAX);
         let stats = server.thread.join().unwrap().unwrap();
-        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{accept:?}");
+        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{dispatch:?}");
     }
 }
 
 #[test]
 fn draining_waits_for_a_busy_connection_and_stops_it_at_the_limit() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    let server = Server::new(|_| Echo).drain_grace(Duration::from_millis(100));
+    let bound = server.bind("127.0.0.1:0").unwrap();
     let serving = bound.run_in(&runtime).unwrap();
     runtime.block_on(async {
         let busy = TcpStream::connect(bound.local_addr()).await.unwrap();
@@ -199,10 +192,11 @@ fn stopping_ends_connections_at_once() {
 
 #[test]
 fn a_server_runs_once() {
+    let runtime = Runtime::new().unwrap();
     let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
-    bound.handle().stop();
-    bound.run().unwrap();
-    bound.run().expect_err("ran before");
+    bound.run_in(&runtime).unwrap();
+    bound.run_in(&runtime).expect_err("it ran before");
+    bound.run().expect_err("it ran before");
 }
 
 #[test]
