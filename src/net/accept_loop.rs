@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
-use super::fd::{Failure, Fd};
+use super::fd::Fd;
 use super::listener::Listener;
 use super::options;
 use crate::endpoints::{Addr, End};
@@ -200,16 +200,6 @@ impl AcceptLoop {
             Either::First(_) => ControlFlow::Continue(()),
             Either::Second(()) => ControlFlow::Break(Ok(())),
         }
-    }
-}
-
-impl Fd {
-    /// Takes a connection that this listener has accepted into the listener's runtime.
-    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
-        let opened = self.open_beside(socket, self.network());
-        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        fd.resource().set_endpoint(End::Peer, peer);
-        Ok(fd)
     }
 }
 

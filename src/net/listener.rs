@@ -3,7 +3,6 @@
 //! May touch: fd/, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
 //! `internal/poll/fd_unix.go` (`FD.Accept`) and `net.ListenConfig`.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
@@ -18,14 +17,15 @@ use super::addr::{self, ToAddr, unmapped};
 use super::dial::{Asked, Control};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Accepting, Failure, Fd, Op};
-use super::options::{self, KeepAlive};
+use super::fd::{Failure, Fd, Verb};
+use super::keepalive::{self, KeepAlive};
+use super::kinds::Kind;
+use super::options;
 use super::resolve::{self, Purpose, Resolution, Resolver};
 use super::stream::Stream;
-use super::tcp::{Tcp, TcpListener};
-use super::unix::{self, Unix};
+use super::tcp::TcpListener;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::{Direction, Refusal};
+use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys;
 
@@ -185,7 +185,7 @@ impl ListenConfig {
             socket.set_reuse_port(true).map_err(set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
-        options::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
+        keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
         if let Some(control) = &self.control {
             control.call(socket.as_fd(), address)?;
         }
@@ -195,8 +195,7 @@ impl ListenConfig {
         socket.listen(backlog).map_err(call("listen"))?;
         // A hook may have set one, and what is accepted inherits it.
         let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
-        let fd = context::with("listening", open).map_err(call("epoll_ctl"))?;
+        let fd = Fd::adopt("listening", socket, network).map_err(call("epoll_ctl"))?;
         if self.control.is_some() {
             fd.resource().handle.note_duplicate();
         }
@@ -217,53 +216,7 @@ pub struct Listener<K> {
     pub(super) kind: PhantomData<K>,
 }
 
-impl<K> Clone for Listener<K> {
-    fn clone(&self) -> Self {
-        Listener {
-            fd: self.fd.clone(),
-            kind: PhantomData,
-        }
-    }
-}
-
-/// What listeners of a kind accept: see [`Listener::accept`].
-pub trait ListenerKind: sealed::Sealed + 'static {
-    /// The address of a peer, and of the listener.
-    type Addr: fmt::Debug + 'static;
-
-    #[doc(hidden)]
-    fn addr(addr: &Addr) -> Option<Self::Addr>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Tcp {}
-    impl Sealed for super::Unix {}
-}
-
-impl ListenerKind for Tcp {
-    type Addr = SocketAddr;
-
-    fn addr(addr: &Addr) -> Option<SocketAddr> {
-        match addr {
-            Addr::Socket(address) => Some(*address),
-            _ => None,
-        }
-    }
-}
-
-impl ListenerKind for Unix {
-    type Addr = std::os::unix::net::SocketAddr;
-
-    fn addr(addr: &Addr) -> Option<Self::Addr> {
-        match addr {
-            Addr::Path(path) => unix::std_name(path).ok(),
-            _ => None,
-        }
-    }
-}
-
-impl<K: ListenerKind> Listener<K> {
+impl<K: Kind> Listener<K> {
     /// Waits for a connection, and says from where it comes: most Unix sockets have no name.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
@@ -299,39 +252,26 @@ impl<K: ListenerKind> Listener<K> {
     ///
     /// The system's.
     pub fn local_addr(&self) -> io::Result<K::Addr> {
-        let addr = self.fd.endpoint(End::Local);
-        addr.and_then(|addr| K::addr(&addr))
-            .ok_or_else(|| self.fd.no_address())
+        let addr = self.fd.socket_addr(End::Local)?;
+        K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 
 impl<K> Listener<K> {
-    pub(super) fn new(fd: Fd) -> Self {
-        Listener {
-            fd,
-            kind: PhantomData,
-        }
-    }
-
     /// Waits until an accept comes to something. `permit` is asked for when a connection may be
     /// there, and not kept if there is none.
     pub(super) fn accept_with(
         &self,
         mut permit: impl FnMut() -> Option<Permit>,
     ) -> impl Future<Output = io::Result<Outcome>> {
-        Op::new(Accepting, &self.fd, move |fd| accept(fd, &mut permit))
+        self.fd.op(Verb::Accept, move |fd| accept(fd, &mut permit))
     }
 
     /// One accept, without waiting: `WouldBlock` where no connection is queued.
     pub(super) fn accept_now(&self, permit: impl FnMut() -> Option<Permit>) -> io::Result<Outcome> {
-        if self.fd.is_closed() {
-            let closed = Failure::Refused(Refusal::Closed);
-            return Err(self.fd.error("accept", closed, 0));
-        }
-        accept(&self.fd, permit).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => error,
-            _ => self.fd.error("accept", Failure::System(error), 0),
-        })
+        let checked = self.fd.check_open();
+        let accepted = checked.and_then(|()| accept(&self.fd, permit).map_err(Failure::System));
+        accepted.map_err(|failure| self.fd.error("accept", failure, 0))
     }
 
     /// When accepting fails with a timeout; `None` for never. See
@@ -363,17 +303,6 @@ impl<K> Listener<K> {
             };
             error.into()
         })
-    }
-}
-
-impl<K> fmt::Debug for Listener<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Listener");
-        debug.field("network", &self.fd.network().name());
-        if let Some(address) = self.fd.endpoint(End::Local) {
-            debug.field("local", &format_args!("{address}"));
-        }
-        debug.field("closed", &self.fd.is_closed()).finish()
     }
 }
 

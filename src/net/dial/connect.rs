@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -13,8 +13,8 @@ use super::{Dial, OpError};
 use crate::endpoints::{Addr, End};
 use crate::net::error::Cause;
 use crate::net::family;
-use crate::net::fd::{Connecting, Fd, Op};
-use crate::net::options;
+use crate::net::fd::{Fd, Verb};
+use crate::net::keepalive;
 use crate::runtime::context;
 use crate::sys;
 
@@ -57,14 +57,13 @@ impl Dial<'_> {
                 _ => return Err(Cause::system("connect", error)),
             },
         };
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
-        let fd = context::with("dialling", open).map_err(call("netpoll"))?;
+        let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
         if self.dialer.control.is_some() {
             // The hook had the descriptor in hand.
-            fd.resource().handle.note_linger();
+            fd.note_lent();
         }
         if under_way {
-            let connected = Op::new(Connecting, &fd, is_connected).await;
+            let connected = fd.op(Verb::Connect, is_connected).await;
             // The dial has names of its own to add; only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,
@@ -80,7 +79,7 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
-        options::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
+        keepalive::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
         if let Some(control) = &self.dialer.control {
             control.call(socket.as_fd(), address)?;
         }

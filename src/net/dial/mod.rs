@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::addr::ToAddr;
 use super::error::{Cause, OpError};
 use super::hostport;
-use super::options::KeepAlive;
+use super::keepalive::KeepAlive;
 use super::resolve::{Purpose, Resolution, Resolver};
 use super::stream::Stream;
 use super::tcp::TcpStream;
