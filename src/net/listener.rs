@@ -197,10 +197,10 @@ impl ListenConfig {
         let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
         let fd = Fd::adopt("listening", socket, network).map_err(call("epoll_ctl"))?;
         if self.control.is_some() {
-            fd.resource().handle.note_duplicate();
+            fd.socket().owned.note_duplicate();
         }
         if lingers {
-            fd.resource().handle.note_linger();
+            fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
         Ok(fd)
@@ -312,7 +312,7 @@ fn accept(fd: &Fd, permit: impl FnOnce() -> Option<Permit>) -> io::Result<Outcom
     let Some(permit) = permit() else {
         return Ok(Outcome::NoPermit);
     };
-    let (socket, peer) = match sys::accept(&fd.socket()) {
+    let (socket, peer) = match sys::accept(&fd.sock_ref()) {
         Ok(accepted) => accepted,
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
             context::charge(0);

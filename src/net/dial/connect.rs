@@ -71,7 +71,7 @@ impl Dial<'_> {
             })?;
         }
         let peer = Addr::Socket(address);
-        fd.resource().set_endpoint(End::Peer, peer);
+        fd.socket().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
 
@@ -94,7 +94,7 @@ impl Dial<'_> {
 /// Whether a connect that was under way has ended, and how. Readiness alone says nothing: the
 /// selector may wake us without a reason, and a socket that is not connected yet has no error.
 fn is_connected(fd: &Fd) -> io::Result<()> {
-    let socket = fd.socket();
+    let socket = fd.sock_ref();
     match socket.take_error()? {
         Some(error) => match error.raw_os_error() {
             Some(libc::EISCONN) => Ok(()),
