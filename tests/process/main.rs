@@ -4,8 +4,10 @@
 
 mod allocator;
 mod child;
+mod dead_worker;
 mod descriptors;
 mod fork;
+mod server;
 
 #[path = "../it/support/mod.rs"]
 mod support;
