@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use super::error::NetError;
 use super::fd::Fd;
 use super::listener::Listener;
-use super::options;
 use crate::endpoints::{Addr, End};
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
@@ -126,7 +125,7 @@ impl AcceptLoop {
         limit: Instant,
     ) -> io::Result<()> {
         let all_queued = async {
-            let mut accepts_left = options::most_backlog().saturating_add(1);
+            let mut accepts_left = max_backlog().saturating_add(1);
             while accepts_left > 0 {
                 accepts_left -= 1;
                 context::take_turn().await;
@@ -210,6 +209,13 @@ fn name(listener: &Fd) -> String {
         Some(address) => format!("{network} {address}"),
         None => network.to_owned(),
     }
+}
+
+/// The most that a listener's queue can hold: Go's `maxListenerBacklog`.
+fn max_backlog() -> u32 {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(libc::SOMAXCONN as u32)
 }
 
 // ---- shortages ----

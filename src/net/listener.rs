@@ -1,7 +1,6 @@
 //! Listening and accepting.
-//!
-//! May touch: fd/, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
-//! `internal/poll/fd_unix.go` (`FD.Accept`) and `net.ListenConfig`.
+// Mirrors Go's `net/sock_posix.go` (`listenStream`), `internal/poll/fd_unix.go` (`FD.Accept`) and
+// `net.ListenConfig`.
 
 use std::future::Future;
 use std::io;
@@ -10,18 +9,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::accept_loop::{Accepted, Outcome, Permit};
-use super::addr::{self, ToAddr, unmapped};
-use super::dial::{Asked, Control};
+use super::addr::{self, Target, ToAddr, unmapped};
+use super::config::{AskedNetwork, Control, Resolver};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd, Verb};
 use super::keepalive::{self, KeepAlive};
 use super::kinds::Kind;
-use super::options;
-use super::resolve::{self, Purpose, Resolution, Resolver};
+use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use super::tcp::TcpListener;
 use crate::endpoints::{Addr, End, Network};
@@ -32,7 +30,7 @@ use crate::sys;
 /// How to listen: Go's `net.ListenConfig`.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    network: Asked,
+    network: AskedNetwork,
     backlog: Option<u32>,
     reuse_port: bool,
     only_v6: Option<bool>,
@@ -52,7 +50,7 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: Asked::Known(Network::Tcp),
+            network: AskedNetwork::Known(Network::Tcp),
             backlog: None,
             reuse_port: false,
             only_v6: None,
@@ -65,7 +63,7 @@ impl ListenConfig {
     /// [`bind`](ListenConfig::bind).
     #[must_use]
     pub fn network(mut self, network: &str) -> Self {
-        self.network = Asked::tcp(network);
+        self.network = AskedNetwork::tcp(network);
         self
     }
 
@@ -76,8 +74,9 @@ impl ListenConfig {
         self
     }
 
-    /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT). On Linux the
-    /// system spreads connections over them.
+    /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT, on FreeBSD
+    /// SO_REUSEPORT_LB). On Linux and FreeBSD the system spreads connections over them; elsewhere
+    /// one of them gets all.
     #[must_use]
     pub fn reuse_port(mut self, reuse: bool) -> Self {
         self.reuse_port = reuse;
@@ -125,53 +124,84 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
         let target = addr.to_addr();
-        let name = Addr::from(target.clone());
-        let network = match self.network.network() {
-            Ok(network) => network,
-            Err(cause) => return Err(self.error(name, cause)),
-        };
-        let resolution = Resolution {
-            network: self.only_network(network),
+        let resolution = self.resolution(&target)?;
+        let found = resolution.addresses(target.clone(), None).await;
+        let (socket, network) = self.listen(resolution.network, &target, found)?;
+        // A hook may have set one, and what is accepted inherits it.
+        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
+        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
+        let fd = context::with("listening", open)
+            .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
+        if self.control.is_some() {
+            fd.resource().handle.note_duplicate();
+        }
+        if lingers {
+            fd.resource().handle.note_linger();
+        }
+        fd.endpoint(End::Local);
+        Ok(Listener::new(fd))
+    }
+
+    /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
+    /// which blocks meanwhile. [`Listener::from_std`] takes the listener into a runtime.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{ListenConfig, Runtime, TcpListener};
+    /// let listener = ListenConfig::new().bind_std("127.0.0.1:0")?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// Runtime::new()?.block_on(async {
+    ///     let listener = TcpListener::from_std(listener)?;
+    ///     listener.close()
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](ListenConfig::bind).
+    pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
+        let target = addr.to_addr();
+        let resolution = self.resolution(&target)?;
+        let found = resolution.look_up(target.clone());
+        let (socket, _) = self.listen(resolution.network, &target, found)?;
+        Ok(socket.into())
+    }
+
+    fn resolution(&self, target: &Target) -> io::Result<Resolution> {
+        let network = self.network.network();
+        let network = network.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        Ok(Resolution {
+            // IPv6 alone has no use for other addresses.
+            network: match (network, self.only_v6) {
+                (Network::Tcp, Some(true)) => Network::Tcp6,
+                _ => network,
+            },
             purpose: Purpose::Listen,
-            resolver: self.resolver.as_ref(),
-            scope: None,
-        };
-        let resolved = resolution.addresses(target.clone()).await;
-        let addresses = resolved.map_err(|cause| self.error(name, cause))?;
-        // Go listens on the first that is found, IPv4 preferred.
-        let first = addresses.iter().find(|address| address.is_ipv4());
-        let address = *first.unwrap_or(&addresses[0]);
-        let fd = self.listen(network, address).map_err(|cause| {
-            let asked = resolve::asked_for(&target, address);
-            self.error(asked, cause)
-        })?;
-        Ok(Listener {
-            fd,
-            kind: PhantomData,
+            resolver: self.resolver.clone(),
         })
     }
 
-    /// Who wants IPv6 alone has no use for other addresses.
-    fn only_network(&self, network: Network) -> Network {
-        match (network, self.only_v6) {
-            (Network::Tcp, Some(true)) => Network::Tcp6,
-            _ => network,
-        }
+    /// Listens on the first address that was found, IPv4 preferred, as Go does.
+    fn listen(
+        &self,
+        network: Network,
+        target: &Target,
+        found: Result<Vec<SocketAddr>, Cause>,
+    ) -> io::Result<(Socket, Network)> {
+        let found = found.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        let first = found.iter().find(|address| address.is_ipv4());
+        let address = *first.unwrap_or(&found[0]);
+        let socket = self.listen_on(network, address);
+        let socket = socket.map_err(|cause| self.error(resolve::asked_for(target, address), cause));
+        Ok((socket?, network))
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
-        OpError {
-            op: "listen",
-            net: self.network.name(),
-            source: None,
-            addr: Some(addr),
-            written: 0,
-            cause,
-        }
-        .into()
+        OpError::new("listen", self.network.name(), Some(addr), cause).into()
     }
 
-    fn listen(&self, network: Network, address: SocketAddr) -> Result<Fd, Cause> {
+    fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
         let (address, only_v6) = family::to_bind(network, address, self.only_v6);
         let call = |name| move |error| Cause::system(name, error);
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
@@ -182,7 +212,7 @@ impl ListenConfig {
         }
         socket.set_reuse_address(true).map_err(set)?;
         if self.reuse_port {
-            socket.set_reuse_port(true).map_err(set)?;
+            sys::share_port(socket.as_fd()).map_err(set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
         keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
@@ -190,20 +220,11 @@ impl ListenConfig {
             control.call(socket.as_fd(), address)?;
         }
         socket.bind(&address.into()).map_err(call("bind"))?;
-        let backlog = self.backlog.unwrap_or_else(options::most_backlog);
-        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        socket.listen(backlog).map_err(call("listen"))?;
-        // A hook may have set one, and what is accepted inherits it.
-        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
-        let fd = Fd::adopt("listening", socket, network).map_err(call("epoll_ctl"))?;
-        if self.control.is_some() {
-            fd.resource().handle.note_duplicate();
-        }
-        if lingers {
-            fd.resource().handle.note_linger();
-        }
-        fd.endpoint(End::Local);
-        Ok(fd)
+        // The system takes its own limit for any larger number.
+        let backlog = self.backlog.and_then(|backlog| i32::try_from(backlog).ok());
+        let listens = socket.listen(backlog.unwrap_or(i32::MAX));
+        listens.map_err(call("listen"))?;
+        Ok(socket)
     }
 }
 
@@ -293,15 +314,8 @@ impl<K> Listener<K> {
     pub fn close(&self) -> io::Result<()> {
         self.fd.close().map_err(|_closed_already| {
             // A listener has one end, and Go names that as the address.
-            let error = OpError {
-                op: "close",
-                net: self.fd.network().name(),
-                source: None,
-                addr: self.fd.endpoint(End::Local),
-                written: 0,
-                cause: Cause::Closed,
-            };
-            error.into()
+            let (net, addr) = (self.fd.network().name(), self.fd.endpoint(End::Local));
+            OpError::new("close", net, addr, Cause::Closed).into()
         })
     }
 }

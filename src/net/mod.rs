@@ -4,6 +4,7 @@
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
+mod config;
 mod copy;
 mod datagram;
 mod dial;
@@ -13,7 +14,7 @@ pub(crate) mod fd;
 mod from_std;
 mod futures_io;
 mod handles;
-mod hostport;
+mod host_port;
 mod keepalive;
 mod kinds;
 mod listener;

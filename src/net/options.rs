@@ -13,13 +13,6 @@ use super::keepalive::{self, KeepAlive, whole_seconds};
 use super::kinds::{Tcp, Udp};
 use super::stream::Stream;
 
-/// The system's own limit of a listener's backlog: Go's `maxListenerBacklog`.
-pub(crate) fn most_backlog() -> u32 {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
-    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
-    limit.unwrap_or(libc::SOMAXCONN as u32)
-}
-
 /// What the system takes as an `int`; of more it would see the lower half, which may be zero.
 const MAX: i32 = i32::MAX;
 

@@ -160,15 +160,7 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
 }
 
 fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: Network::Udp.name(),
-        source: None,
-        addr: Some(addr),
-        written: 0,
-        cause,
-    }
-    .into()
+    OpError::new(op, Network::Udp.name(), Some(addr), cause).into()
 }
 
 fn no_address() -> Cause {

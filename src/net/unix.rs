@@ -14,7 +14,6 @@ use super::error::{Cause, OpError};
 use super::fd::Fd;
 use super::kinds::Unix;
 use super::listener::Listener;
-use super::options;
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
 use crate::runtime::context;
@@ -124,8 +123,8 @@ impl Listener<Unix> {
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let listen = |socket: &Socket, on: &SockAddr| {
             bind(socket, on)?;
-            let backlog = i32::try_from(options::most_backlog()).unwrap_or(i32::MAX);
-            let listening = socket.listen(backlog);
+            // The system takes its own limit for any larger number.
+            let listening = socket.listen(i32::MAX);
             listening.map_err(|error| Cause::system("listen", error))
         };
         let path = path.as_ref();
@@ -288,14 +287,6 @@ fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {
     bound.map_err(|error| Cause::system("bind", error))
 }
 
-fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: network.name(),
-        source: None,
-        addr: Some(Addr::Path(path.to_owned())),
-        written: 0,
-        cause,
-    }
-    .into()
+pub(super) fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
+    OpError::new(op, network.name(), Some(Addr::Path(path.to_owned())), cause).into()
 }

@@ -17,8 +17,7 @@ use crate::connection::protocol::Protocol;
 use crate::connection::watch::Rates;
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
-use crate::net::{ListenConfig, Target, TcpListener, ToAddr};
-use crate::runtime::{Runtime, context};
+use crate::net::{ListenConfig, ToAddr};
 use crate::sys;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
@@ -99,7 +98,7 @@ impl Dispatch {
 
     fn listens_each(self) -> bool {
         match self {
-            Dispatch::Auto => sys::spreads_connections(),
+            Dispatch::Auto => sys::SPREADS_CONNECTIONS,
             Dispatch::ReusePort => true,
             Dispatch::HandOver => false,
         }
@@ -346,43 +345,22 @@ impl<F> Server<F> {
     ///
     /// # Errors
     ///
-    /// Those of [`ListenConfig::bind`]; inside a runtime, also that no thread could be made.
+    /// Those of [`ListenConfig::bind`].
     pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
         let target = addr.to_addr();
-        let listeners = match self.settings.dispatch.listens_each() {
+        let wanted = match self.settings.dispatch.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
-        let bind = move || listen(target, listeners);
-        // Names are looked up in a loop, and one cannot run inside another: there, beside it.
-        let listeners = if context::now().is_none() {
-            bind()?
-        } else {
-            let name = "netpoller-bind".to_owned();
-            let beside = thread::Builder::new().name(name).spawn(bind)?;
-            let panicked = |_| Err(io::Error::other("binding panicked"));
-            beside.join().unwrap_or_else(panicked)?
-        };
+        let config = ListenConfig::new().reuse_port(wanted > 1);
+        let first = config.bind_std(target)?;
+        let address = first.local_addr()?;
+        let mut listeners = vec![first];
+        while listeners.len() < wanted {
+            listeners.push(config.bind_std(address)?);
+        }
         Bound::new(self, listeners)
     }
-}
-
-/// Binds as many listeners as asked for to one port.
-fn listen(target: Target, listeners: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    Runtime::new()?.block_on(async {
-        let mut config = ListenConfig::new();
-        if listeners > 1 {
-            config = config.control(|socket, _| sys::share_port(socket));
-        }
-        let first = config.bind(target).await?;
-        // The others take the port that the first was given.
-        let address = first.local_addr()?;
-        let mut all = vec![first.into_std()?];
-        while all.len() < listeners {
-            all.push(TcpListener::into_std(config.bind(address).await?)?);
-        }
-        Ok(all)
-    })
 }
 
 impl<F> fmt::Debug for Server<F> {

@@ -29,11 +29,11 @@ use socket2::{SockAddr, SockRef};
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use fork::{PerProcess, Process};
-pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use places::append;
 pub(crate) use prefetch::Whereabouts;
-pub(crate) use share_port::{share_port, spreads_connections};
+pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
 

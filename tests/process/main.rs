@@ -7,6 +7,7 @@ mod child;
 mod dead_worker;
 mod descriptors;
 mod fork;
+mod look_ups;
 mod server;
 
 #[path = "../it/support/mod.rs"]
