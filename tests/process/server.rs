@@ -72,12 +72,13 @@ fn a_worker_whose_runtime_cannot_be_made_stops_the_server() {
 }
 
 #[test]
-fn a_server_that_is_bound_inside_a_runtime_where_no_thread_can_be_made_is_an_error() {
+fn a_server_is_bound_inside_a_runtime_although_no_thread_can_be_made() {
     in_child(|| {
         Runtime::new().unwrap().block_on(async {
             // No room for another stack.
             limit(libc::RLIMIT_AS, 0);
-            Server::new(|_| Echo).bind("127.0.0.1:0").unwrap_err();
+            let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+            assert_ne!(bound.local_addr().port(), 0);
         });
     });
 }
