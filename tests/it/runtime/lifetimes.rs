@@ -94,7 +94,7 @@ fn invariant_13_io_on_a_stream_that_outlives_its_runtime_is_an_error() {
         assert!(stream.hung_up().await.unwrap_err().is_closed());
         assert!(listener.accept().await.unwrap_err().is_closed());
     });
-    // The addresses were learned while the system could tell them.
+    // Both ends were learnt when the stream was made.
     assert!(stream.local_addr().is_ok() && taken.local_addr().is_ok());
     let said = stream.try_write(b"!").unwrap_err().to_string();
     assert!(said.ends_with("use of closed network connection"), "{said}");
