@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{Claim, Failure, Fd, poll_yield};
 use crate::reactor::Direction;
+use crate::runtime::context;
 
 /// Which operation it is, as its errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,14 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Op<'a, impl FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>> {
         self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
+    }
+
+    /// Waits until a try of the direction may succeed, or would say an end or an error.
+    pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
+        self.op(direction.into(), |_| {
+            context::charge(0);
+            Ok(())
+        })
     }
 
     /// An operation of several tries, which keeps the direction from the first to the last.
