@@ -100,7 +100,7 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    /// If `empty`, makes the one attempt at once, whatever waits there and whoever has the lock.
+    /// If `empty`, makes the one attempt at once, without the lock and without readiness.
     ///
     /// As in Go, a write of no bytes heeds the deadline, and a read of none does not.
     #[inline]
