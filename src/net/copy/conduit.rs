@@ -120,7 +120,7 @@ impl Conduit {
             return Ok(false);
         };
         debug_assert_eq!(pipe.held, 0, "EAGAIN could mean the pipe");
-        match sys::splice(fd.socket().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
+        match sys::splice(fd.sock_ref().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
             // End of file; or an urgent byte, with any number of bytes behind it.
             Ok(0) => Ok(false),
             Ok(moved) => {
@@ -167,7 +167,7 @@ impl Conduit {
         if let Some(pipe) = &mut self.pipe
             && pipe.held > 0
         {
-            match sys::splice_to_socket(pipe.reader.as_fd(), fd.socket().as_fd(), pipe.held) {
+            match sys::splice_to_socket(pipe.reader.as_fd(), fd.sock_ref().as_fd(), pipe.held) {
                 Ok(moved) => {
                     context::charge(moved);
                     pipe.held -= moved;
