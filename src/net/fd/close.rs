@@ -101,7 +101,7 @@ impl Fd {
 
     // ---- lent, taken in, given out ----
 
-    /// Somebody else has, or had, the descriptor in hand: it may have a duplicate and a linger, and
+    /// The user has, or had, the descriptor in hand: it may have a duplicate and a linger, and
     /// what lies between it and the wire (kTLS, a sockmap) may end a read short of what is there.
     pub(crate) fn note_lent(&self) {
         self.socket().owned.note_linger();

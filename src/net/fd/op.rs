@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{Claim, Failure, Fd, poll_yield};
 use crate::reactor::Direction;
+use crate::runtime::context;
 
 /// Which operation it is, as its errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,14 @@ impl Fd {
         self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
+    /// Waits until a try of the direction may succeed, or would say an end or an error.
+    pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
+        self.op(direction.into(), |_| {
+            context::charge(0);
+            Ok(())
+        })
+    }
+
     /// An operation of several tries, which keeps the direction from the first to the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
     #[inline]
@@ -91,7 +100,7 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    /// If `empty`, makes the one attempt at once, whatever waits there and whoever has the lock.
+    /// If `empty`, makes the one attempt at once, without the lock and without readiness.
     ///
     /// As in Go, a write of no bytes heeds the deadline, and a read of none does not.
     #[inline]

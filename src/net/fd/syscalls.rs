@@ -62,7 +62,7 @@ impl Fd {
         let got = sys::receive_vectored(&self.sock_ref(), buffers)?;
         // Of more buffers than the system takes, some are not even offered.
         let asked = match buffers.len() {
-            0..=sys::MOST_BUFFERS => asked,
+            0..=sys::MAX_BUFFERS => asked,
             _ => MAX_AT_ONCE,
         };
         self.transferred(Direction::Read, got, asked);
