@@ -14,7 +14,7 @@
 //! | `sleeper.rs` | a timer that a future holds |
 //! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
-//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `socket.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -25,14 +25,14 @@ mod ending;
 mod handle;
 mod join;
 pub(crate) mod lent;
+pub(crate) mod lock;
 pub(crate) mod machine;
 pub(crate) mod panics;
-mod parked;
-pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
+pub(crate) mod socket;
 pub(crate) mod waiters;
 mod waker;
 
@@ -141,6 +141,9 @@ impl Runtime {
     ///
     /// Inside a runtime.
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        if self.scheduler.remote.is_inherited() {
+            return Err(io::Error::other(waker::INHERITED));
+        }
         let _entered = Entered::new(&self.scheduler);
         self.scheduler.turn(max_wait)
     }
@@ -162,7 +165,7 @@ impl Runtime {
             connections: scheduler.connections.get(),
             descriptors: scheduler.reactor.descriptors(),
             timers: placed - stale + sleepers,
-            waiters: sleepers + scheduler.reactor.waiting(resource::Resource::waiting),
+            waiters: sleepers + scheduler.reactor.waiting(socket::Socket::waiting),
             places: placed + scheduler.timers.borrow().places(),
             turns: counters.turns.get(),
             events: counters.events.get(),
@@ -190,8 +193,10 @@ impl Runtime {
     /// ```
     pub fn shutdown(self, limit: Duration) -> bool {
         let jobs = self.scheduler.remote.jobs.clone();
+        // In a child of fork the threads are not there, and their lock may be locked for ever.
+        let inherited = self.scheduler.remote.is_inherited();
         drop(self);
-        jobs.wait(limit)
+        !inherited && jobs.wait(limit)
     }
 
     /// A handle for other threads.

@@ -233,7 +233,7 @@ where
             let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
             match context::with("a server", open) {
                 Ok(fd) => {
-                    fd.resource().set_endpoint(End::Peer, peer.clone());
+                    fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);
                 }
                 Err(error) => {
