@@ -15,16 +15,17 @@
 //! goes. A whole tree has ended before anybody is woken, and nobody is woken under a lock.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::runtime::select::{Either, select};
 use crate::runtime::{context, wake_quietly};
 use crate::time::{self, Sleep};
 
@@ -211,19 +212,15 @@ impl CancelToken {
     ///
     /// As [`canceled`](CancelToken::canceled).
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, CancelError> {
-        let mut end = self.canceled();
         if let Some(ended) = self.err() {
-            end.await;
+            self.canceled().await;
             return Err(ended);
         }
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            end.poll_why(cx).map(Err)
-        })
-        .await
+        let mut end = self.canceled();
+        match select(future, poll_fn(|cx| end.poll_why(cx))).await {
+            Either::First(output) => Ok(output),
+            Either::Second(ended) => Err(ended),
+        }
     }
 }
 

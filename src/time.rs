@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::context;
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::select::{Either, select};
 use crate::runtime::sleeper::Registration;
 
 const NANOS: u128 = 1_000_000_000;
@@ -180,15 +181,10 @@ impl From<Elapsed> for std::io::Error {
 ///
 /// Outside a runtime.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-    let mut sleep = sleep(limit);
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed(())))
-    })
-    .await
+    match select(future, sleep(limit)).await {
+        Either::First(output) => Ok(output),
+        Either::Second(()) => Err(Elapsed(())),
+    }
 }
 
 /// Ticks every `period`, the first time at once.

@@ -14,7 +14,7 @@
 //! | `out_queue.rs`; `limits.rs`, `allowance.rs` | what waits to be written; how much of it may, on a connection and on all of a server's |
 //! | `watch.rs`, `progress.rs` | whether a peer is fast enough: when one looks, and the judgement, which is pure |
 //! | `handle.rs` | writing from elsewhere |
-//! | `worker.rs`, `permits.rs`, `stats.rs` | what a thread's connections share; what all threads do; what they did |
+//! | `worker.rs`, `stats.rs` | what a thread's connections share; what they did |
 
 pub(crate) mod allowance;
 pub(crate) mod conn;
@@ -26,7 +26,6 @@ pub(crate) mod limits;
 pub(crate) mod offer;
 pub(crate) mod out_queue;
 pub(crate) mod passed_on;
-pub(crate) mod permits;
 pub(crate) mod progress;
 pub(crate) mod protocol;
 pub(crate) mod run;

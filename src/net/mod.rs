@@ -2,6 +2,7 @@
 //!
 //! May touch: the runtime and what is below. Mirrors Go's `net` and `internal/poll`.
 
+pub(crate) mod accept_loop;
 pub(crate) mod addr;
 mod copy;
 mod datagram;
@@ -11,11 +12,11 @@ mod family;
 pub(crate) mod fd;
 mod futures_io;
 mod hostport;
-mod listen;
+mod listener;
 mod options;
 mod raw;
 mod resolve;
-pub(crate) mod serve;
+mod serve;
 mod source;
 mod stream;
 mod tcp;
@@ -28,9 +29,9 @@ pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_b
 pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
-pub use listen::{ListenConfig, Listener};
+pub use listener::{ListenConfig, Listener, ListenerKind};
 pub use options::KeepAlive;
-pub use serve::{Accept, Serve, ServeCounters};
+pub use serve::{Serve, ServeCounters};
 pub use source::Source;
 pub use stream::Stream;
 pub use tcp::{Tcp, TcpListener, TcpStream};

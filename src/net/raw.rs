@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::datagram::Datagram;
 use super::fd::{Failure, Fd};
-use super::listen::Listener;
+use super::listener::Listener;
 use super::stream::Stream;
 use super::tcp::{Tcp, TcpListener, TcpStream};
 use super::udp::{Udp, UdpSocket};

@@ -20,7 +20,7 @@ use super::error::Cause;
 use super::{family, hostport};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
-use crate::runtime::{JoinError, JoinHandle, context, spawn_blocking};
+use crate::runtime::{JoinError, blocking, context};
 use crate::sys::{self, NotFound};
 
 /// What the addresses are for: an empty host means this machine, or every address.
@@ -166,19 +166,18 @@ impl Resolution<'_> {
     ) -> Result<T, Cause> {
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
-        let job = spawn_blocking(move || still.upgrade().map(|_| work()));
-        let job = Abandoned {
-            job,
-            _wanted: wanted,
-        };
+        let wanted_still = move || still.upgrade().map(|_| work());
+        let look_up = blocking::call("a look-up", blocking::look_ups(), wanted_still);
         let outcome = match self.scope {
-            Some(scope) => scope.run(job.outcome()).await,
-            None => Ok(job.outcome().await),
+            Some(scope) => scope.run(look_up).await,
+            None => Ok(look_up.await),
         };
+        // A look-up that has not begun is skipped when this is gone.
+        drop(wanted);
         let cause = match outcome {
             Ok(Ok(Some(done))) => return Ok(done),
             Ok(Ok(None)) => Cause::Canceled,
-            Ok(Err(lost)) => Cause::Other(io::Error::other(lost)),
+            Ok(Err(panic)) => Cause::Other(io::Error::other(JoinError::panicked(panic))),
             Err(ended) => Cause::from(ended),
         };
         Err(Cause::Lookup {
@@ -186,24 +185,6 @@ impl Resolution<'_> {
             cause: Box::new(cause),
             temporary: false,
         })
-    }
-}
-
-/// A job on the pool, of which nothing stays on the loop if it is given up.
-struct Abandoned<T> {
-    job: JoinHandle<T>,
-    _wanted: Arc<()>,
-}
-
-impl<T: 'static> Abandoned<T> {
-    async fn outcome(mut self) -> Result<T, JoinError> {
-        (&mut self.job).await
-    }
-}
-
-impl<T> Drop for Abandoned<T> {
-    fn drop(&mut self) {
-        self.job.abort();
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::addr::ToAddr;
 use super::dial::Dialer;
-use super::listen::{ListenConfig, Listener};
+use super::listener::{ListenConfig, Listener};
 use super::stream::Stream;
 use crate::endpoints::{Addr, End};
 

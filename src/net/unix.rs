@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +13,9 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::addr;
 use super::error::{Cause, OpError};
-use super::fd::{Accepting, Fd, Op};
-use super::listen::{self, Listener};
+use super::fd::Fd;
+use super::listener::Listener;
 use super::options;
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
@@ -147,39 +145,6 @@ impl Listener<Unix> {
         let listener = Listener::new(fd);
         listener.set_unlink_on_close(true);
         Ok(listener)
-    }
-
-    /// Waits for a connection, and says from where it comes: most have no name.
-    ///
-    /// After an error that is [temporary](crate::NetError::is_temporary), such as too many open
-    /// files, the connection still waits: try again later.
-    ///
-    /// # Errors
-    ///
-    /// The system's; a timeout once the deadline has passed; closed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses no connection.
-    pub fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, SocketAddr)>> {
-        Op::new(Accepting, &self.fd, |fd| {
-            let (connection, peer) = listen::accept(&fd.socket())?;
-            context::charge(0);
-            let fd = fd.open_beside(connection, fd.network())?;
-            let peer = addr::unix_name(&peer);
-            let address = std_name(&peer)?;
-            fd.resource().set_endpoint(End::Peer, Addr::Path(peer));
-            Ok((Stream::new(fd), address))
-        })
-    }
-
-    /// The address that it listens on.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        std_addr(&self.fd, End::Local)
     }
 
     /// Whether the path is removed when the listener is closed or dropped. It is, unless it came

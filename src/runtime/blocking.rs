@@ -1,93 +1,236 @@
-//! A few threads for what can't be done without blocking: getaddrinfo, a lingering close.
+//! Threads for work that blocks: three lanes, each with its own bound.
 //!
-//! May touch: std's threads. The pool is the process's, its threads are started when first needed
-//! (a second thread makes glibc's every send and recv dearer), end after ten idle seconds, and
-//! hold up neither a loop nor the process's exit. Mirrors Go's `acquireThread` (`net/net.go`).
+//! | lane | work | bound |
+//! |---|---|---|
+//! | [`look_ups`] | name look-ups; one for the process | 64 threads |
+//! | [`closes`] | closes that linger; one for the process | 64 threads |
+//! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
+//!
+//! Unlike work does not share a bound: a lane that is full delays its own work alone. A lane starts
+//! a thread when work comes and none is idle, since a second thread makes each `send` and `recv` of
+//! glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the exit of
+//! the process.
+
+// Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
 use std::collections::VecDeque;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Go allows 500 for cgo look-ups; ours are shared by the process and rarely more than a few.
-const MOST_THREADS: usize = 64;
+use super::context;
+use super::panics::{Payload, catch};
+
+/// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
+pub(crate) const MAX_THREADS: usize = 64;
+
+/// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-struct Pool {
+/// Threads that share a queue and a bound.
+pub(crate) struct Lane {
+    max_threads: usize,
+    state: Mutex<State>,
+    /// Notified once for each work that is queued.
+    work: Condvar,
+    /// Notified when `unfinished` falls to zero.
+    finished: Condvar,
+}
+
+#[derive(Default)]
+struct State {
     queue: VecDeque<Work>,
+    /// Threads that live, those about to start included.
     threads: usize,
+    /// Threads that wait on `Lane::work`.
     idle: usize,
+    /// Works in the queue and under way.
+    unfinished: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    queue: VecDeque::new(),
-    threads: 0,
-    idle: 0,
-});
-static WORK: Condvar = Condvar::new();
-
-fn pool() -> MutexGuard<'static, Pool> {
-    // No work runs under the lock.
-    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+/// The lane of name look-ups.
+pub(crate) fn look_ups() -> &'static Arc<Lane> {
+    static LANE: LazyLock<Arc<Lane>> = LazyLock::new(|| Lane::new(MAX_THREADS));
+    &LANE
 }
 
-/// Runs `work` on a thread of the pool, in the order of asking as threads become free.
-///
-/// If no thread at all can be had, it runs here: late is better than never.
-pub(crate) fn run(work: Work) {
-    let mut pool = pool();
-    pool.queue.push_back(work);
-    if pool.idle >= pool.queue.len() || pool.threads >= MOST_THREADS {
-        return WORK.notify_one();
-    }
-    pool.threads += 1;
-    drop(pool);
-    let started = thread::Builder::new()
-        .name("netpoller-blocking".into())
-        .spawn(serve);
-    if let Err(error) = started {
-        log::warn!("can't start a thread for blocking work: {error}");
-        thread_gone();
-    }
+/// The lane of closes that linger.
+pub(crate) fn closes() -> &'static Arc<Lane> {
+    static LANE: LazyLock<Arc<Lane>> = LazyLock::new(|| Lane::new(MAX_THREADS));
+    &LANE
 }
 
-/// A thread could not be started. Others will do the work, or we must.
-fn thread_gone() {
-    let mut pool = pool();
-    pool.threads -= 1;
-    if pool.threads > 0 {
-        return;
+impl Lane {
+    pub(crate) fn new(max_threads: usize) -> Arc<Self> {
+        debug_assert!(max_threads > 0, "work would never run");
+        Arc::new(Lane {
+            max_threads,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            finished: Condvar::new(),
+        })
     }
-    let stranded: Vec<Work> = pool.queue.drain(..).collect();
-    drop(pool);
-    for work in stranded {
-        work();
-    }
-}
 
-fn serve() {
-    let mut pool = pool();
-    loop {
-        if let Some(work) = pool.queue.pop_front() {
-            drop(pool);
-            if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-                log::error!("blocking work panicked past its own guard");
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No work runs under the lock, so a poisoned one is intact.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on a thread of the lane. Work begins in the order in which it was given.
+    ///
+    /// If the system has no thread to give and the lane has none, the work runs here: late is
+    /// better than never.
+    pub(crate) fn run(self: &Arc<Self>, work: Work) {
+        let mut state = self.state();
+        state.queue.push_back(work);
+        state.unfinished += 1;
+        if state.idle >= state.queue.len() || state.threads >= self.max_threads {
+            return self.work.notify_one();
+        }
+        state.threads += 1;
+        drop(state);
+        let lane = self.clone();
+        let started = thread::Builder::new()
+            .name("netpoller-blocking".into())
+            .spawn(move || lane.serve());
+        if let Err(error) = started {
+            log::warn!("no thread for blocking work: {error}");
+            self.thread_failed();
+        }
+    }
+
+    /// A thread could not be started. The other threads do the work; if there are none, this one.
+    fn thread_failed(&self) {
+        let mut state = self.state();
+        state.threads -= 1;
+        while state.threads == 0
+            && let Some(work) = state.queue.pop_front()
+        {
+            drop(state);
+            state = self.finish(work);
+        }
+    }
+
+    /// Does one work, and locks the lane again.
+    fn finish(&self, work: Work) -> MutexGuard<'_, State> {
+        if catch(work).is_err() {
+            log::error!("a destructor of blocking work panicked");
+        }
+        let mut state = self.state();
+        state.unfinished -= 1;
+        if state.unfinished == 0 {
+            self.finished.notify_all();
+        }
+        state
+    }
+
+    /// A thread of the lane.
+    fn serve(&self) {
+        let mut state = self.state();
+        loop {
+            if let Some(work) = state.queue.pop_front() {
+                drop(state);
+                state = self.finish(work);
+                continue;
             }
-            pool = self::pool();
-            continue;
+            state.idle += 1;
+            let waited = self.work.wait_timeout(state, IDLE);
+            let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            // Work that came together with the end of the wait is done first.
+            if waited.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
         }
-        pool.idle += 1;
-        let (woken, waited) = WORK
-            .wait_timeout(pool, IDLE)
-            .unwrap_or_else(PoisonError::into_inner);
-        pool = woken;
-        pool.idle -= 1;
-        if waited.timed_out() && pool.queue.is_empty() {
-            pool.threads -= 1;
-            return;
+    }
+
+    /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
+    /// it is done.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        let end = Instant::now().checked_add(limit);
+        let mut state = self.state();
+        while state.unfinished > 0 {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            let left = left.unwrap_or(IDLE);
+            let waited = self.finished.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
+    }
+}
+
+/// What passes between blocking work and the future that waits for it.
+struct Outcome<T> {
+    result: Option<Result<T, Payload>>,
+    waiter: Option<Waker>,
+}
+
+/// What blocking work returned, or what it panicked with. Dropping it lets the work run on.
+pub(crate) struct Call<T>(Arc<Mutex<Outcome<T>>>);
+
+/// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
+///
+/// A virtual clock of that runtime does not jump before the work has ended.
+///
+/// # Panics
+///
+/// Outside a runtime, saying that `what` was called.
+#[track_caller]
+pub(crate) fn call<T: Send + 'static>(
+    what: &str,
+    lane: &Arc<Lane>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Call<T> {
+    let out = context::with(what, |scheduler| scheduler.remote.job_out());
+    let call = Call(Arc::new(Mutex::new(Outcome {
+        result: None,
+        waiter: None,
+    })));
+    let outcome = call.0.clone();
+    lane.run(Box::new(move || {
+        let result = catch(work);
+        let mut locked = lock(&outcome);
+        locked.result = Some(result);
+        let waiter = locked.waiter.take();
+        drop(locked);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+        // After the wake: then a virtual clock sees the waiter before it may jump.
+        drop(out);
+    }));
+    call
+}
+
+fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
+    // No code of the user runs under the lock.
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> Future for Call<T> {
+    type Output = Result<T, Payload>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Cloned before the lock and dropped after it: both may run any code.
+        let waker = cx.waker().clone();
+        let mut outcome = lock(&self.0);
+        if let Some(result) = outcome.result.take() {
+            drop(outcome);
+            return Poll::Ready(result);
+        }
+        let old = outcome.waiter.replace(waker);
+        drop(outcome);
+        drop(old);
+        Poll::Pending
     }
 }

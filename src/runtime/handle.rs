@@ -4,12 +4,9 @@
 //! between threads.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
-use std::thread;
+use std::future::Future;
+use std::panic;
+use std::sync::Arc;
 
 use super::waker::Remote;
 use super::{JoinHandle, blocking, context, spawn};
@@ -65,26 +62,14 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// What passes between a blocking job and who waits for it.
-struct Outcome<T> {
-    result: Option<thread::Result<T>>,
-    waiter: Option<Waker>,
-}
-
-/// Counts a blocking job as out, until whoever waits for it has been woken.
-struct Out(Arc<Remote>);
-
-impl Drop for Out {
-    fn drop(&mut self) {
-        self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
-        // A virtual clock that was held back looks again.
-        self.0.interrupt();
-    }
-}
-
-/// Runs a closure that may block on a thread of the blocking pool.
+/// Runs a closure that may block on a thread beside the loop.
 ///
-/// Aborting the handle, or dropping it, lets the closure run on: nothing can stop it.
+/// A runtime has 64 such threads at most, or as many as
+/// [`Builder::blocking_threads`](crate::Builder::blocking_threads) allows; further jobs wait for
+/// one, first come first served. Name look-ups and lingering closes have threads of their own.
+///
+/// Aborting or dropping the handle lets the closure run on, since nothing can stop it. So does
+/// dropping the runtime; [`Runtime::shutdown`](crate::Runtime::shutdown) waits for it.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -105,41 +90,12 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let remote = context::with("spawn_blocking", |scheduler| scheduler.remote.clone());
-    let outcome = Arc::new(Mutex::new(Outcome {
-        result: None,
-        waiter: None,
-    }));
-    remote.jobs_out.fetch_add(1, Ordering::AcqRel);
-    let out = Out(remote);
-    let theirs = outcome.clone();
-    blocking::run(Box::new(move || {
-        let result = panic::catch_unwind(AssertUnwindSafe(work));
-        let mut outcome = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-        outcome.result = Some(result);
-        let waiter = outcome.waiter.take();
-        drop(outcome);
-        if let Some(waiter) = waiter {
-            waiter.wake();
+    let lane = context::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
+    let call = blocking::call("spawn_blocking", &lane, work);
+    spawn(async move {
+        match call.await {
+            Ok(value) => value,
+            Err(payload) => panic::resume_unwind(payload.into_inner()),
         }
-        drop(out);
-    }));
-    spawn(poll_fn(move |cx| {
-        // Cloned out of the lock: a waker's clone may run anything.
-        let waker = cx.waker().clone();
-        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome.result.take() {
-            Some(Ok(value)) => Poll::Ready(value),
-            Some(Err(payload)) => {
-                drop(outcome);
-                panic::resume_unwind(payload)
-            }
-            None => {
-                let old = outcome.waiter.replace(waker);
-                drop(outcome);
-                drop(old);
-                Poll::Pending
-            }
-        }
-    }))
+    })
 }

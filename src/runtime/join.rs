@@ -9,11 +9,12 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Weak;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::context;
 use super::machine::MachineId;
+use super::panics::Payload;
 use super::scheduler::Scheduler;
 
 /// What is known of a machine that somebody joins, by id.
@@ -125,7 +126,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 pub struct JoinError {
     /// `None`: aborted, or its runtime was dropped. In a mutex so that the error is `Sync`, as
     /// error types should be.
-    panic: Option<Mutex<Box<dyn Any + Send>>>,
+    panic: Option<Mutex<Payload>>,
 }
 
 impl JoinError {
@@ -133,7 +134,7 @@ impl JoinError {
         JoinError { panic: None }
     }
 
-    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn panicked(payload: Payload) -> Self {
         JoinError {
             panic: Some(Mutex::new(payload)),
         }
@@ -156,15 +157,17 @@ impl JoinError {
     /// If it did not panic; see [`JoinError::is_panic`].
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.panic {
-            Some(payload) => payload.into_inner().unwrap_or_else(|e| e.into_inner()),
+            Some(payload) => {
+                let payload = payload.into_inner();
+                payload.unwrap_or_else(PoisonError::into_inner).into_inner()
+            }
             None => panic!("netpoller: into_panic of a task that was aborted"),
         }
     }
 
     fn message(&self) -> Option<String> {
         let payload = self.panic.as_ref()?.lock().ok()?;
-        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
-        text.or_else(|| payload.downcast_ref::<String>().cloned())
+        payload.message().map(str::to_owned)
     }
 }
 

@@ -23,12 +23,15 @@ mod handle;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod machine;
+mod panics;
 mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
+pub(crate) mod select;
 mod shelf;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
+pub(crate) mod waiters;
 mod waker;
 
 use std::fmt;
@@ -42,10 +45,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::reactor::{MioSelector, Poller, Selector, Turn};
+use blocking::Lane;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
+pub(crate) use panics::wake_quietly;
 use scheduler::Scheduler;
-pub(crate) use waker::wake_quietly;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
 ///
@@ -97,6 +101,7 @@ impl Runtime {
             spin: Duration::ZERO,
             virtual_clock: false,
             selector: None,
+            blocking_threads: blocking::MAX_THREADS,
         }
     }
 
@@ -164,6 +169,28 @@ impl Runtime {
         }
     }
 
+    /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer
+    /// than `limit`. Returns whether they have.
+    ///
+    /// Dropping a runtime does the same without the wait: its jobs run on.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::new()?;
+    /// runtime.block_on(async {
+    ///     netpoller::spawn_blocking(|| std::thread::sleep(Duration::from_millis(10)));
+    /// });
+    /// assert!(runtime.shutdown(Duration::from_secs(10)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shutdown(self, limit: Duration) -> bool {
+        let jobs = self.scheduler.remote.jobs.clone();
+        drop(self);
+        jobs.wait(limit)
+    }
+
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
         Handle::new(self.scheduler.remote.clone())
@@ -214,6 +241,7 @@ pub struct Builder {
     spin: Duration,
     virtual_clock: bool,
     selector: Option<Box<dyn Selector>>,
+    blocking_threads: usize,
 }
 
 impl Builder {
@@ -241,6 +269,19 @@ impl Builder {
         self
     }
 
+    /// Threads for the jobs of [`spawn_blocking`] at most: 64 by default. They start when they
+    /// are needed, and end after ten idle seconds.
+    ///
+    /// # Panics
+    ///
+    /// If `threads` is zero.
+    #[must_use]
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        assert!(threads > 0, "netpoller: a blocking job needs a thread");
+        self.blocking_threads = threads;
+        self
+    }
+
     /// Builds it.
     ///
     /// # Errors
@@ -251,7 +292,11 @@ impl Builder {
             Some(selector) => Poller::given(selector),
             None => Poller::System(MioSelector::new()?),
         };
-        let scheduler = Rc::new(Scheduler::new(poller, self.virtual_clock));
+        let scheduler = Rc::new(Scheduler::new(
+            poller,
+            self.virtual_clock,
+            Lane::new(self.blocking_threads),
+        ));
         scheduler.reactor.set_spin(self.spin);
         #[cfg(not(mio_unsupported_force_poll_poll))]
         let descriptor = scheduler.reactor.with_fd(|fd| fd.as_raw_fd());

@@ -21,7 +21,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,19 +28,20 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::blocking::Lane;
 use super::context;
 use super::join::{JoinError, Joins};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines, Output};
+use super::panics::{catch, drop_quietly, wake_quietly};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
-use super::waker::{MachineWaker, Remote, wake_quietly};
+use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Timers;
 use backlog::Backlog;
 use batch::{Batch, Runnable};
-use ending::drop_quietly;
 use root::Root;
 
 /// Timers fired in one turn at most.
@@ -85,9 +85,9 @@ fn add(counter: &Cell<u64>, more: usize) {
 }
 
 impl Scheduler {
-    pub(crate) fn new(poller: Poller, is_virtual: bool) -> Self {
+    pub(crate) fn new(poller: Poller, is_virtual: bool, jobs: Arc<Lane>) -> Self {
         let reactor = Reactor::carrying(poller, is_virtual);
-        let remote = Arc::new(Remote::new(reactor.breaker()));
+        let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
             reactor,
             remote,
@@ -235,7 +235,7 @@ impl Scheduler {
         }
         for job in jobs {
             // A panic in a job is nobody's to join: it stays here.
-            if panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+            if catch(job).is_err() {
                 log::error!("a future sent through a Handle panicked before it was made");
             }
         }
@@ -271,7 +271,7 @@ impl Scheduler {
             return self.run_none(parked);
         };
         let run = || body.as_mut().run(id);
-        let ran = panic::catch_unwind(AssertUnwindSafe(run));
+        let ran = catch(run);
         if let Ok(Poll::Pending) = ran {
             if let Some(body) = slot.suspend(body) {
                 self.run_aborted(id, body);

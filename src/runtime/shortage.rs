@@ -8,18 +8,18 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use super::waker::wake_quietly;
+use super::panics::wake_quietly;
+use super::waiters::{Ticket, Waiters};
 
 thread_local! {
-    /// Whether anybody may wait: the one look that every close takes.
+    /// Whether anything waits: the one check that every close makes.
     static WAITING: Cell<bool> = const { Cell::new(false) };
-    static TICKETS: Cell<u64> = const { Cell::new(0) };
-    static WAITERS: RefCell<Vec<(u64, Waker)>> = const { RefCell::new(Vec::new()) };
+    static WAITERS: RefCell<Waiters> = const { RefCell::new(Waiters::new()) };
 }
 
-/// A descriptor was closed, or will be before anybody else runs.
+/// A descriptor was closed, or will be before anything else runs.
 #[inline]
 pub(crate) fn descriptor_closed() {
     if WAITING.get() {
@@ -31,18 +31,15 @@ pub(crate) fn descriptor_closed() {
 #[inline(never)]
 fn wake() {
     WAITING.set(false);
-    // Taken out first: waking runs other people's code.
-    let waiters = WAITERS.try_with(RefCell::take).unwrap_or_default();
-    waiters
-        .into_iter()
-        .for_each(|(_, waker)| wake_quietly(waker));
+    // The waiters are taken out first: waking may run any code.
+    let waiters = WAITERS.try_with(|waiters| waiters.borrow_mut().take_all());
+    waiters.into_iter().flatten().for_each(wake_quietly);
 }
 
-/// Waits until a descriptor is closed on this thread, from the first poll on.
+/// Waits until a descriptor is closed on this thread, counted from the first poll.
 #[derive(Default)]
 pub(crate) struct UntilClosed {
-    /// Its place among the waiters; gone from there means woken.
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
 }
 
 impl Future for UntilClosed {
@@ -50,35 +47,17 @@ impl Future for UntilClosed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let old = match self.ticket {
-            None => {
-                let ticket = TICKETS.replace(TICKETS.get().wrapping_add(1));
-                self.ticket = Some(ticket);
-                WAITERS.with_borrow_mut(|waiters| waiters.push((ticket, waker)));
-                WAITING.set(true);
-                None
-            }
-            Some(ticket) => WAITERS.with_borrow_mut(|waiters| {
-                let place = waiters.iter_mut().find(|(waiting, _)| *waiting == ticket);
-                Some(place.map(|(_, place)| std::mem::replace(place, waker)))
-            }),
-        };
-        // What was replaced is dropped here, out of the borrow.
-        match old {
-            Some(None) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        let (poll, left_over) =
+            WAITERS.with_borrow_mut(|waiters| waiters.poll(&mut self.ticket, waker));
+        drop(left_over);
+        WAITING.set(WAITING.get() || poll.is_pending());
+        poll
     }
 }
 
 impl Drop for UntilClosed {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let gone = WAITERS.try_with(|waiters| {
-            let mut waiters = waiters.borrow_mut();
-            let at = waiters.iter().position(|(waiting, _)| *waiting == ticket);
-            at.map(|at| waiters.swap_remove(at))
-        });
-        drop(gone);
+        let left = WAITERS.try_with(|waiters| waiters.borrow_mut().leave(&mut self.ticket));
+        drop(left);
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use super::blocking::Lane;
 use super::context;
 use super::machine::MachineId;
 use crate::reactor::Breaker;
@@ -34,7 +34,20 @@ pub(crate) struct Remote {
     pending: AtomicU8,
     /// Blocking jobs under way: a virtual clock waits for them.
     pub(crate) jobs_out: AtomicUsize,
+    /// The threads of `spawn_blocking`.
+    pub(crate) jobs: Arc<Lane>,
     breaker: Breaker,
+}
+
+/// A blocking job that is under way, its waiter's wake included: see `Remote::jobs_out`.
+pub(crate) struct JobOut(Arc<Remote>);
+
+impl Drop for JobOut {
+    fn drop(&mut self) {
+        self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        // A virtual clock that was held back looks again.
+        self.0.interrupt();
+    }
 }
 
 #[derive(Default)]
@@ -45,8 +58,9 @@ struct Mail {
 }
 
 impl Remote {
-    pub(crate) fn new(breaker: Breaker) -> Self {
+    pub(crate) fn new(breaker: Breaker, jobs: Arc<Lane>) -> Self {
         Remote {
+            jobs,
             mail: Mutex::default(),
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
@@ -116,6 +130,12 @@ impl Remote {
         self.pending.load(Ordering::Acquire) != NOTHING
     }
 
+    /// Counts a blocking job as under way while the answer lives.
+    pub(crate) fn job_out(self: &Arc<Self>) -> JobOut {
+        self.jobs_out.fetch_add(1, Ordering::AcqRel);
+        JobOut(self.clone())
+    }
+
     /// Whether mail is refused.
     pub(crate) fn is_closed(&self) -> bool {
         self.mail().closed
@@ -161,12 +181,5 @@ impl Wake for MachineWaker {
         if here != Some(true) {
             self.remote.wake_machine(self.id);
         }
-    }
-}
-
-/// Wakes somebody. A waker of other people's making may panic: that is nobody's here to suffer.
-pub(crate) fn wake_quietly(waker: Waker) {
-    if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        log::error!("a waker panicked");
     }
 }

@@ -22,19 +22,15 @@ use std::time::Instant;
 use super::builder::Server;
 use super::dispatch::{Handed, Roster};
 use super::orders::{Control, Order};
-use super::worker_loop::until;
 use crate::connection::allowance::Account;
-use crate::connection::permits::{Permit, Permits};
 use crate::connection::protocol::Protocol;
 use crate::connection::stats::{Tally, add};
 use crate::connection::worker::Worker;
-use crate::endpoints::{Addr, End};
+use crate::endpoints::Addr;
+use crate::net::TcpListener;
+use crate::net::accept_loop::{self, AcceptLoop, Accepted, Episode, Permits};
 use crate::net::fd::Fd;
-use crate::net::serve::{Shortage, may_pass};
-use crate::net::{NetError, TcpListener};
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::shortage::UntilClosed;
-use crate::time;
 
 /// Who gets what is accepted.
 pub(crate) enum Sink<'a> {
@@ -88,80 +84,28 @@ where
         order: &mut Order,
         queued: Option<Instant>,
     ) -> io::Result<()> {
-        let mut shortage = Shortage::default();
-        let mut held: Option<Permit> = None;
-        loop {
-            let mut permit = || held.take().or_else(|| self.permits.take());
-            let take = |listener: &Fd, permit, socket, peer| {
-                let handed = Handed {
-                    socket,
-                    peer,
-                    permit,
-                };
-                self.take(sink, listener, handed)
-            };
-            let accept = listener.accept_socket(&mut permit, take);
-            let only_queued = queued.is_some();
-            let accepted = match self.unless_ordered(accept, *order, only_queued).await {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => return Ok(()),
-                Err(next) => {
-                    *order = next;
-                    return Ok(());
-                }
-            };
-            let error = match accepted {
-                Ok(()) => {
-                    shortage.over();
-                    continue;
-                }
-                Err(error) => error,
-            };
-            if error.kind() == io::ErrorKind::ResourceBusy {
-                let room = self.permits.wait();
-                let Some(limit) = queued else {
-                    match self.unless_ordered(room, *order, false).await {
-                        Ok(permit) => held = permit,
-                        Err(next) => {
-                            *order = next;
-                            return Ok(());
-                        }
-                    }
-                    continue;
-                };
-                let limited = time::timeout(until(limit), room);
-                match self.unless_ordered(limited, *order, false).await {
-                    Ok(Some(Ok(permit))) => held = Some(permit),
-                    _ => return Ok(()),
-                }
-                continue;
+        let mut accepting = AcceptLoop::new(self.permits.clone());
+        let mut taking = Taking {
+            accepting: self,
+            sink,
+        };
+        let known = *order;
+        let ended = match queued {
+            None => {
+                let run = accepting.run(listener, &mut taking);
+                self.unless_ordered(run, known, false).await
             }
-            if !may_pass(&error) || error.is_closed() {
-                return Err(error);
+            Some(limit) => {
+                let run = accepting.run_queued(listener, &mut taking, limit);
+                self.unless_ordered(run, known, false).await
             }
-            add(&self.tally.refused, 1);
-            let (wait, _) = shortage.again(&error);
-            let waited = either(time::sleep(wait), UntilClosed::default());
-            if let Err(next) = self.unless_ordered(waited, *order, false).await {
+        };
+        match ended {
+            Ok(ended) => ended.unwrap_or(Ok(())),
+            Err(next) => {
                 *order = next;
-                return Ok(());
-            }
-        }
-    }
-
-    fn take(&self, sink: &Sink<'_>, listener: &Fd, handed: Handed) -> io::Result<()> {
-        match sink {
-            Sink::Worker(worker) => {
-                let peer = handed.peer;
-                let fd = listener.open_beside(handed.socket, listener.network())?;
-                fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
-                self.begin(handed.permit, fd, peer, worker);
                 Ok(())
             }
-            Sink::Roster(roster) => roster.hand_over(handed).map_err(|handed| {
-                log::error!("nobody is left to serve {}", handed.peer);
-                io::Error::other("no worker is left")
-            }),
         }
     }
 
@@ -197,12 +141,42 @@ where
     }
 }
 
-/// Until one of both is done.
-async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| {
-        let done = one.as_mut().poll(cx).is_ready() || other.as_mut().poll(cx).is_ready();
-        if done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+/// Passes on what one listener accepts.
+struct Taking<'a, F> {
+    accepting: &'a Accepting<F>,
+    sink: &'a Sink<'a>,
+}
+
+impl<F, P> accept_loop::Sink for Taking<'_, F>
+where
+    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    P: Protocol,
+{
+    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()> {
+        let Addr::Socket(peer) = accepted.peer else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        match self.sink {
+            Sink::Worker(worker) => {
+                let fd = listener.open_accepted(accepted.socket, accepted.peer)?;
+                self.accepting.begin(accepted.permit, fd, peer, worker);
+                Ok(())
+            }
+            Sink::Roster(roster) => {
+                let handed = Handed {
+                    socket: accepted.socket,
+                    peer,
+                    permit: accepted.permit,
+                };
+                roster.hand_over(handed).map_err(|handed| {
+                    log::error!("nobody is left to serve {}", handed.peer);
+                    io::Error::other("no worker is left")
+                })
+            }
+        }
+    }
+
+    fn put_off(&mut self, _episode: Episode) {
+        add(&self.accepting.tally.refused, 1);
+    }
 }

@@ -17,9 +17,9 @@ use super::dispatch::Roster;
 use super::orders::{Control, Order};
 use super::worker_loop::Source;
 use crate::connection::allowance::Account;
-use crate::connection::permits::Permits;
 use crate::connection::protocol::Protocol;
 use crate::connection::stats::Stats;
+use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.

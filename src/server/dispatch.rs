@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use crate::connection::permits::Permit;
 use crate::connection::stats::Tally;
+use crate::net::accept_loop::Permit;
 
 /// A connection on its way to the worker that will serve it.
 pub(crate) struct Handed {
@@ -187,8 +187,8 @@ mod tests {
     use std::task::{Poll, Waker};
 
     use super::{Handed, Roster, Seat};
-    use crate::connection::permits::Permits;
     use crate::connection::stats::Tally;
+    use crate::net::accept_loop::Permits;
 
     struct Office {
         listener: TcpListener,

@@ -125,7 +125,7 @@ impl Drop for Fd {
 /// A lingering close blocks even on a non-blocking socket: not in the loop.
 fn close_fd(fd: OwnedFd) {
     if lingers(&fd) {
-        blocking::run(Box::new(move || drop(fd)));
+        blocking::closes().run(Box::new(move || drop(fd)));
     }
 }
 

@@ -17,7 +17,7 @@ use std::task::Waker;
 
 use super::Resource;
 use crate::reactor::Direction;
-use crate::runtime::waker::wake_quietly;
+use crate::runtime::wake_quietly;
 
 const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8

@@ -3,14 +3,13 @@
 //! May touch: what its parent does. Mirrors `goexit0` and `gdestroy` in Go's `runtime/proc.go`.
 
 use std::any::Any;
-use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
 use super::Scheduler;
 use crate::runtime::join::JoinError;
 use crate::runtime::machine::{Body, MachineId};
+use crate::runtime::panics::{Payload, drop_quietly, wake_quietly};
 use crate::runtime::sleeper::Sleeper;
-use crate::runtime::waker::wake_quietly;
 use crate::wheel::{Tick, Timers};
 
 impl Scheduler {
@@ -22,7 +21,7 @@ impl Scheduler {
     }
 
     /// A machine is done: its body goes first, for that closes its sockets, with no borrow held.
-    pub(super) fn finish(&self, id: MachineId, body: Body, panicked: Option<Box<dyn Any + Send>>) {
+    pub(super) fn finish(&self, id: MachineId, body: Body, panicked: Option<Payload>) {
         log::trace!("done {id:?}");
         let output = self.output.take();
         let panicked = drop_quietly(body).or(panicked);
@@ -131,11 +130,6 @@ impl Scheduler {
             }
         }
     }
-}
-
-/// Drops what may panic in being dropped, and says what it panicked with.
-pub(super) fn drop_quietly<T>(value: T) -> Option<Box<dyn Any + Send>> {
-    panic::catch_unwind(AssertUnwindSafe(|| drop(value))).err()
 }
 
 fn drop_for_good<T>(value: T) {

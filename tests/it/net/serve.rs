@@ -1,12 +1,11 @@
 //! Serving: for ever, through shortages, up to a limit, until the listener is closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
-use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use netpoller::net::{self, Accept, Serve};
+use netpoller::net::{self, Serve};
 use netpoller::{
     NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time, yield_now,
 };
@@ -161,77 +160,6 @@ fn a_listener_s_deadline_ends_it_with_a_timeout() {
     });
 }
 
-/// Says what it is told to, and notes when it was asked.
-#[derive(Clone, Default)]
-struct Script {
-    errors: Rc<RefCell<Vec<Option<i32>>>>,
-    asked: Rc<RefCell<Vec<Instant>>>,
-}
-
-impl Accept for Script {
-    type Connection = ();
-    type Peer = ();
-
-    async fn accept(&self) -> io::Result<((), ())> {
-        self.asked.borrow_mut().push(time::now());
-        match self.errors.borrow_mut().pop() {
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-            Some(None) => Ok(((), ())),
-            Some(Some(number)) => Err(io::Error::from_raw_os_error(number)),
-        }
-    }
-}
-
-#[test]
-fn it_waits_5_ms_doubling_to_a_second_and_5_ms_again_after_a_success() {
-    run_virtually(async {
-        let script = Script::default();
-        let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        let failures = short.iter().cycle().take(10).copied().map(Some);
-        let then = [None, Some(libc::EMFILE)];
-        let mut all: Vec<_> = failures.chain(then).collect();
-        all.reverse();
-        script.errors.replace(all);
-        let serve = Serve::new(script.clone());
-        let counters = serve.counters();
-        let error = serve.run(async |(), ()| ()).await.unwrap_err();
-        assert_eq!(
-            error.kind(),
-            io::ErrorKind::BrokenPipe,
-            "what is permanent ends it"
-        );
-        let asked = script.asked.borrow();
-        let waits: Vec<u128> = asked
-            .windows(2)
-            .map(|pair| (pair[1] - pair[0]).as_millis())
-            .collect();
-        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000, 0, 5]);
-        assert_eq!((counters.refused(), counters.episodes()), (11, 1));
-    });
-}
-
-#[test]
-fn one_connection_s_network_error_does_not_end_it() {
-    run_virtually(async {
-        let script = Script::default();
-        let passing = [
-            libc::EPROTO,
-            libc::ENETDOWN,
-            libc::EHOSTUNREACH,
-            libc::EPERM,
-            // The connection's, and not a deadline of ours.
-            libc::ETIMEDOUT,
-        ];
-        script.errors.borrow_mut().push(None);
-        script.errors.borrow_mut().extend(passing.map(Some));
-        let serve = Serve::new(script);
-        let counters = serve.counters();
-        let ended = serve.run(async |(), ()| ()).await.unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!((counters.refused(), counters.accepted()), (5, 1));
-    });
-}
-
 /// The words of Go's most often seen line of all that are about this.
 #[test]
 #[cfg(target_os = "linux")]
@@ -245,32 +173,5 @@ fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
         let error = listener.accept().await.unwrap_err();
         let said = format!("accept tcp {at}: accept4: invalid argument");
         assert_eq!(error.to_string(), said);
-    });
-}
-
-#[test]
-fn a_shortage_long_after_another_is_an_episode_of_its_own() {
-    run_virtually(async {
-        struct Slow(Cell<u32>);
-        impl Accept for Slow {
-            type Connection = ();
-            type Peer = ();
-            async fn accept(&self) -> io::Result<((), ())> {
-                self.0.set(self.0.get() + 1);
-                match self.0.get() {
-                    1 | 2 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
-                    3 => {
-                        time::sleep(60 * SECOND).await;
-                        Ok(((), ()))
-                    }
-                    4 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
-                    _ => Err(io::ErrorKind::BrokenPipe.into()),
-                }
-            }
-        }
-        let serve = Serve::new(Slow(Cell::new(0)));
-        let counters = serve.counters();
-        serve.run(async |(), ()| ()).await.unwrap_err();
-        assert_eq!((counters.refused(), counters.episodes()), (3, 2));
     });
 }

@@ -13,17 +13,19 @@ use std::time::Instant;
 
 use socket2::{Domain, SockRef, Type};
 
-use super::addr::{ToAddr, unmapped};
+use super::accept_loop::{Accepted, Outcome, Permit};
+use super::addr::{self, ToAddr, unmapped};
 use super::dial::{Asked, Control};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Accepting, Fd, Op};
+use super::fd::{Accepting, Failure, Fd, Op};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution, Resolver};
 use super::stream::Stream;
-use super::tcp::{Tcp, TcpListener, TcpStream};
+use super::tcp::{Tcp, TcpListener};
+use super::unix::{self, Unix};
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::Direction;
+use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::sys;
 
@@ -224,12 +226,49 @@ impl<K> Clone for Listener<K> {
     }
 }
 
-impl Listener<Tcp> {
-    /// Waits for a connection, and says from where it comes.
+/// What listeners of a kind accept: see [`Listener::accept`].
+pub trait ListenerKind: sealed::Sealed + 'static {
+    /// The address of a peer, and of the listener.
+    type Addr: fmt::Debug + 'static;
+
+    #[doc(hidden)]
+    fn addr(addr: &Addr) -> Option<Self::Addr>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Tcp {}
+    impl Sealed for super::Unix {}
+}
+
+impl ListenerKind for Tcp {
+    type Addr = SocketAddr;
+
+    fn addr(addr: &Addr) -> Option<SocketAddr> {
+        match addr {
+            Addr::Socket(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+impl ListenerKind for Unix {
+    type Addr = std::os::unix::net::SocketAddr;
+
+    fn addr(addr: &Addr) -> Option<Self::Addr> {
+        match addr {
+            Addr::Path(path) => unix::std_name(path).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl<K: ListenerKind> Listener<K> {
+    /// Waits for a connection, and says from where it comes: most Unix sockets have no name.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
     /// that is [temporary](crate::NetError::is_temporary), such as too many open files, try again
-    /// later: the connection waits still, unless it was taken and could not be registered.
+    /// later: the connection still waits, unless it was taken and could not be registered.
     ///
     /// # Errors
     ///
@@ -238,39 +277,20 @@ impl Listener<Tcp> {
     /// # Cancel safety
     ///
     /// Dropping it loses no connection.
-    pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> {
-        self.accept_fd(|| Some(()), |(), fd, peer| (Stream::new(fd), peer))
+    pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
+        loop {
+            let outcome = self.accept_with(|| Some(Permit::UNLIMITED)).await?;
+            if let Outcome::Connection(accepted) = outcome {
+                return self.take(accepted.socket, accepted.peer);
+            }
+        }
     }
 
-    /// Accepts with a permit, which is asked for when a connection may be there, and not kept if
-    /// there is none. `ResourceBusy`, an error of the operation, says that there was no permit.
-    pub(crate) fn accept_fd<P, T>(
-        &self,
-        permit: impl FnMut() -> Option<P>,
-        mut take: impl FnMut(P, Fd, SocketAddr) -> T,
-    ) -> impl Future<Output = io::Result<T>> {
-        self.accept_socket(permit, move |listener, permit, socket, peer| {
-            let fd = listener.open_beside(socket, listener.network())?;
-            fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
-            Ok(take(permit, fd, peer))
-        })
-    }
-
-    /// As [`Listener::accept_fd`], of a socket that is in no runtime yet, beside the listener's own.
-    pub(crate) fn accept_socket<P, T>(
-        &self,
-        mut permit: impl FnMut() -> Option<P>,
-        mut take: impl FnMut(&Fd, P, OwnedFd, SocketAddr) -> io::Result<T>,
-    ) -> impl Future<Output = io::Result<T>> {
-        Op::new(Accepting, &self.fd, move |fd| {
-            let permit = permit().ok_or(io::ErrorKind::ResourceBusy)?;
-            let (connection, peer) = accept(&fd.socket())?;
-            context::charge(0);
-            // One that was aborted has no address on macOS, and is passed over as well.
-            let peer = peer.as_socket().map(unmapped);
-            let peer = peer.ok_or(io::ErrorKind::Interrupted)?;
-            take(fd, permit, connection, peer)
-        })
+    /// An accepted connection as a stream, with its peer.
+    pub(super) fn take(&self, socket: OwnedFd, peer: Addr) -> io::Result<(Stream<K>, K::Addr)> {
+        let address = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
+        let fd = self.fd.open_accepted(socket, peer)?;
+        Ok((Stream::new(fd), address))
     }
 
     /// The address that it listens on, with the real port.
@@ -278,11 +298,10 @@ impl Listener<Tcp> {
     /// # Errors
     ///
     /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(End::Local) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(self.fd.no_address()),
-        }
+    pub fn local_addr(&self) -> io::Result<K::Addr> {
+        let addr = self.fd.endpoint(End::Local);
+        addr.and_then(|addr| K::addr(&addr))
+            .ok_or_else(|| self.fd.no_address())
     }
 }
 
@@ -292,6 +311,27 @@ impl<K> Listener<K> {
             fd,
             kind: PhantomData,
         }
+    }
+
+    /// Waits until an accept comes to something. `permit` is asked for when a connection may be
+    /// there, and not kept if there is none.
+    pub(super) fn accept_with(
+        &self,
+        mut permit: impl FnMut() -> Option<Permit>,
+    ) -> impl Future<Output = io::Result<Outcome>> {
+        Op::new(Accepting, &self.fd, move |fd| accept(fd, &mut permit))
+    }
+
+    /// One accept, without waiting: `WouldBlock` where no connection is queued.
+    pub(super) fn accept_now(&self, permit: impl FnMut() -> Option<Permit>) -> io::Result<Outcome> {
+        if self.fd.is_closed() {
+            let closed = Failure::Refused(Refusal::Closed);
+            return Err(self.fd.error("accept", closed, 0));
+        }
+        accept(&self.fd, permit).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => error,
+            _ => self.fd.error("accept", Failure::System(error), 0),
+        })
     }
 
     /// When accepting fails with a timeout; `None` for never. See
@@ -337,13 +377,31 @@ impl<K> fmt::Debug for Listener<K> {
     }
 }
 
-/// One connection; those that the peer gave up meanwhile are passed over, each at the price of an
-/// operation: however many they are, others have their turn.
-pub(super) fn accept(socket: &SockRef<'_>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
-    match sys::accept(socket) {
+/// One system call. A peer that gave up costs an operation too, so that however many do, other
+/// machines run in between.
+fn accept(fd: &Fd, permit: impl FnOnce() -> Option<Permit>) -> io::Result<Outcome> {
+    let Some(permit) = permit() else {
+        return Ok(Outcome::NoPermit);
+    };
+    let (socket, peer) = match sys::accept(&fd.socket()) {
+        Ok(accepted) => accepted,
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
-            Err(io::ErrorKind::Interrupted.into())
+            context::charge(0);
+            return Ok(Outcome::Aborted);
         }
-        result => result,
-    }
+        Err(error) => return Err(error),
+    };
+    context::charge(0);
+    let peer = match fd.network() {
+        Network::Unix => Some(Addr::Path(addr::unix_name(&peer))),
+        _ => peer.as_socket().map(|peer| Addr::Socket(unmapped(peer))),
+    };
+    // On macOS an aborted connection comes without an address.
+    Ok(peer.map_or(Outcome::Aborted, |peer| {
+        Outcome::Connection(Accepted {
+            socket,
+            peer,
+            permit,
+        })
+    }))
 }

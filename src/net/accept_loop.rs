@@ -1,0 +1,512 @@
+//! The one accept loop: through shortages, and up to a number of connections.
+//!
+//! ```text
+//!   accept, with a permit ──► the sink takes the connection
+//!        ▲  │ no permit, or a shortage
+//!        │  ▼
+//!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
+//! ```
+//!
+//! The loop is a future without a state of its own outside: dropping it loses no connection and no
+//! permit, so that an order ends it by `select`.
+// Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`, and `x/net/netutil.LimitListener`.
+
+use std::future::Future;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::error::NetError;
+use super::fd::{Failure, Fd};
+use super::listener::Listener;
+use super::options;
+use crate::endpoints::{Addr, End};
+use crate::runtime::context;
+use crate::runtime::select::{Either, select};
+use crate::runtime::shortage::UntilClosed;
+use crate::runtime::waiters::{Left, Ticket, Waiters};
+use crate::runtime::wake_quietly;
+use crate::time;
+
+/// The first and the longest wait after an accept that found the system short: net/http's.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// At most one warning of a pause within this time, also if a connection gets through now and then.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// A connection, in no runtime yet.
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Addr,
+    pub(crate) permit: Permit,
+}
+
+/// What one accept came to. Whatever else went wrong is an `io::Error`.
+pub(crate) enum Outcome {
+    Connection(Accepted),
+    /// A connection may be there, and no permit is free. Nothing was accepted.
+    NoPermit,
+    /// The peer gave its connection up before it was accepted.
+    Aborted,
+}
+
+/// Which of several put-off accepts it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Episode {
+    /// Accepting went well before, for some time: a warning is logged.
+    New,
+    /// The shortage lasts.
+    Same,
+}
+
+/// What becomes of the connections that a loop accepts.
+pub(crate) trait Sink {
+    /// Takes a connection that `listener` has accepted. An error is judged as one of accepting:
+    /// after a shortage the loop goes on, after any other it ends with it.
+    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()>;
+
+    /// An accept failed for want of something and is put off. Only to be counted.
+    fn put_off(&mut self, episode: Episode);
+}
+
+/// Accepts from a listener: see the module.
+pub(crate) struct AcceptLoop {
+    permits: Arc<Permits>,
+    /// One that was waited for, until the next accept uses it.
+    held: Option<Permit>,
+    backoff: Backoff,
+}
+
+impl AcceptLoop {
+    pub(crate) fn new(permits: Arc<Permits>) -> Self {
+        AcceptLoop {
+            permits,
+            held: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Accepts until the listener is closed on our side.
+    ///
+    /// # Errors
+    ///
+    /// Where trying again does not help; a passed deadline of the listener.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses no connection and no permit.
+    pub(crate) async fn run<K>(
+        &mut self,
+        listener: &Listener<K>,
+        sink: &mut impl Sink,
+    ) -> io::Result<()> {
+        loop {
+            let accepted = listener.accept_with(|| self.permit()).await;
+            if let ControlFlow::Break(end) = self.step(&listener.fd, accepted, sink).await {
+                return end;
+            }
+        }
+    }
+
+    /// Accepts what waits in the system's queue, and no more than that can hold: what comes later
+    /// may come for ever. Ends at `limit`, whatever it waits for then.
+    ///
+    /// # Errors
+    ///
+    /// As [`AcceptLoop::run`].
+    pub(crate) async fn run_queued<K>(
+        &mut self,
+        listener: &Listener<K>,
+        sink: &mut impl Sink,
+        limit: Instant,
+    ) -> io::Result<()> {
+        let all_queued = async {
+            let mut accepts_left = options::most_backlog().saturating_add(1);
+            while accepts_left > 0 {
+                accepts_left -= 1;
+                context::take_turn().await;
+                // Not by way of readiness: a connection may be queued of which no event has told.
+                let accepted = match listener.accept_now(|| self.permit()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    accepted => accepted,
+                };
+                if let ControlFlow::Break(end) = self.step(&listener.fd, accepted, sink).await {
+                    return end;
+                }
+            }
+            Ok(())
+        };
+        let time_left = limit.saturating_duration_since(time::now());
+        time::timeout(time_left, all_queued).await.unwrap_or(Ok(()))
+    }
+
+    fn permit(&mut self) -> Option<Permit> {
+        self.held.take().or_else(|| self.permits.take())
+    }
+
+    /// Passes a connection on, or waits for what an accept has lacked.
+    async fn step(
+        &mut self,
+        listener: &Fd,
+        accepted: io::Result<Outcome>,
+        sink: &mut impl Sink,
+    ) -> ControlFlow<io::Result<()>> {
+        let error = match accepted {
+            Ok(Outcome::Aborted) => return ControlFlow::Continue(()),
+            Ok(Outcome::NoPermit) => {
+                return match select(self.permits.wait(), Closed::new(listener)).await {
+                    Either::First(permit) => {
+                        self.held = Some(permit);
+                        ControlFlow::Continue(())
+                    }
+                    Either::Second(()) => ControlFlow::Break(Ok(())),
+                };
+            }
+            Ok(Outcome::Connection(accepted)) => {
+                log::debug!("{}: accepted", accepted.peer);
+                match sink.take(listener, accepted) {
+                    Ok(()) => {
+                        if let Some(pause) = self.backoff.accepted(time::now) {
+                            log::warn!("accepting on {} goes on after {pause:?}", name(listener));
+                        }
+                        return ControlFlow::Continue(());
+                    }
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if error.is_closed() {
+            return ControlFlow::Break(Ok(()));
+        }
+        if !may_pass(&error) {
+            return ControlFlow::Break(Err(error));
+        }
+        let (wait, episode) = self.backoff.failed(time::now());
+        match episode {
+            Episode::New => log::warn!("{error}; accepting pauses"),
+            Episode::Same => log::debug!("{error}; trying again after {wait:?}"),
+        }
+        sink.put_off(episode);
+        // Until one of our own descriptors is closed, but no longer than the back-off. No close is
+        // missed: nothing runs between the failure and the first poll.
+        let room = time::timeout(wait, UntilClosed::default());
+        match select(room, Closed::new(listener)).await {
+            Either::First(_) => ControlFlow::Continue(()),
+            Either::Second(()) => ControlFlow::Break(Ok(())),
+        }
+    }
+}
+
+impl Fd {
+    /// Takes a connection that this listener has accepted into the listener's runtime.
+    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
+        let opened = self.open_beside(socket, self.network());
+        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
+        fd.resource().set_endpoint(End::Peer, peer);
+        Ok(fd)
+    }
+}
+
+/// A listener, as log lines name it.
+fn name(listener: &Fd) -> String {
+    let network = listener.network().name();
+    match listener.endpoint(End::Local) {
+        Some(address) => format!("{network} {address}"),
+        None => network.to_owned(),
+    }
+}
+
+// ---- shortages ----
+
+/// Beside the errors that are temporary in Go: an epoll that takes no more watches, and what befell
+/// one connection alone. Linux hands a network error that a connection has met to the accept that
+/// takes it, and asks to try again (accept(2)); a firewall's answer is EPERM.
+const PASSING: &[i32] = &[
+    libc::ENOSPC,
+    libc::ETIMEDOUT,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    libc::ENONET,
+    libc::EPROTO,
+    libc::ENOPROTOOPT,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EPERM,
+];
+
+/// Whether an accept failed for want of something, or by one connection's fault, so that the next
+/// may succeed. A passed deadline is temporary as well, but the listener's user wants to know.
+fn may_pass(error: &io::Error) -> bool {
+    let number = error.op_error().map(|error| error.raw_os_error());
+    let number = number.unwrap_or(error.raw_os_error());
+    let passes = number.is_some_and(|number| PASSING.contains(&number));
+    passes || (error.is_temporary() && !error.is_timeout())
+}
+
+/// How long accepting pauses after a failure: 5 ms, then twice as long each time, up to a second.
+#[derive(Debug, Default)]
+struct Backoff {
+    /// The last wait; zero after an accept that succeeded.
+    wait: Duration,
+    /// The first failure since an accept succeeded.
+    paused: Option<Instant>,
+    /// The last pause of which a warning was logged.
+    warned: Option<Instant>,
+    /// Whether that pause is the one that lasts.
+    is_announced: bool,
+}
+
+impl Backoff {
+    /// An accept failed: how long to wait.
+    fn failed(&mut self, now: Instant) -> (Duration, Episode) {
+        self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+        let is_first = self.paused.is_none();
+        self.paused.get_or_insert(now);
+        let is_recent = |warned| now.saturating_duration_since(warned) <= QUIET;
+        if !is_first || self.warned.is_some_and(is_recent) {
+            return (self.wait, Episode::Same);
+        }
+        self.warned = Some(now);
+        self.is_announced = true;
+        (self.wait, Episode::New)
+    }
+
+    /// An accept succeeded: how long accepting has paused, if a warning told of the pause.
+    fn accepted(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        self.wait = Duration::ZERO;
+        let paused = self.paused.take()?;
+        let is_announced = std::mem::take(&mut self.is_announced);
+        is_announced.then(|| now().saturating_duration_since(paused))
+    }
+}
+
+/// Waits until a listener is closed on our side. No peer can hang up on a listener, so that only a
+/// close ends the wait.
+struct Closed<'a> {
+    fd: &'a Fd,
+    ticket: Option<u32>,
+}
+
+impl<'a> Closed<'a> {
+    fn new(fd: &'a Fd) -> Self {
+        Closed { fd, ticket: None }
+    }
+}
+
+impl Future for Closed<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let polled = this.fd.poll_hung_up(&mut this.ticket, cx);
+        polled.map(|_closed| ())
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.fd.forget_hang_up(ticket);
+        }
+    }
+}
+
+// ---- permits ----
+
+/// How many connections a server may have, over all its threads: first come, first served, so that
+/// no thread is starved by a busier one.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Permits given out, at most `max`. It is `max` while anything waits: a permit that comes back
+    /// goes to the first waiter and stays out.
+    out: usize,
+    waiters: Waiters,
+}
+
+/// A connection's right to exist. Its drop gives it back.
+pub(crate) struct Permit(Option<Arc<Permits>>);
+
+impl Permits {
+    /// As many as `max`; `usize::MAX` for no limit.
+    pub(crate) fn new(max: usize) -> Self {
+        Permits {
+            max,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of others runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more, if there is room.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
+        if self.max == usize::MAX {
+            return Some(Permit::UNLIMITED);
+        }
+        let mut state = self.state();
+        if state.out == self.max {
+            return None;
+        }
+        debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
+        state.out += 1;
+        Some(Permit(Some(self.clone())))
+    }
+
+    /// Waits for one.
+    pub(crate) fn wait(self: &Arc<Self>) -> Wait {
+        Wait {
+            permits: self.clone(),
+            ticket: None,
+        }
+    }
+
+    /// A connection whose permit was [handed over](Permit::hand_over) has ended.
+    pub(crate) fn connection_gone(&self) {
+        if self.max < usize::MAX {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&self) {
+        let mut state = self.state();
+        let next = state.waiters.pop();
+        if next.is_none() {
+            debug_assert!(state.out > 0, "more permits come back than went out");
+            state.out -= 1;
+        }
+        drop(state);
+        next.into_iter().for_each(wake_quietly);
+    }
+}
+
+impl Permit {
+    /// For connections that are not counted.
+    pub(crate) const UNLIMITED: Permit = Permit(None);
+
+    /// From here on a connection has it: see [`Permits::connection_gone`].
+    pub(crate) fn hand_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(permits) = &self.0 {
+            permits.give_back();
+        }
+    }
+}
+
+/// See [`Permits::wait`].
+pub(crate) struct Wait {
+    permits: Arc<Permits>,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Wait {
+    type Output = Permit;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let this = self.get_mut();
+        let (permits, waker) = (this.permits.clone(), cx.waker().clone());
+        let mut state = permits.state();
+        if this.ticket.is_none() && state.out < permits.max {
+            state.out += 1;
+            drop(state);
+            return Poll::Ready(Permit(Some(permits)));
+        }
+        let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
+        drop(state);
+        drop(left_over);
+        polled.map(|()| Permit(Some(permits)))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let left = self.permits.state().waiters.leave(&mut self.ticket);
+        // A permit that it was woken for is its own, and goes to the next.
+        if matches!(left, Left::Woken) {
+            self.permits.give_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::{Duration, Instant};
+
+    use super::{Backoff, Episode, may_pass};
+
+    #[test]
+    fn the_wait_is_5_ms_doubling_to_a_second_and_5_ms_again_after_a_success() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        let mut waits = |times| -> Vec<_> {
+            let wait = |_| backoff.failed(now).0.as_millis();
+            let waits = (0..times).map(wait).collect();
+            backoff.accepted(|| now);
+            waits
+        };
+        assert_eq!(waits(10), [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(waits(1), [5]);
+    }
+
+    #[test]
+    fn of_pauses_in_quick_succession_the_first_alone_is_announced() {
+        let (mut backoff, start) = (Backoff::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(backoff.failed(at(0)).1, Episode::New);
+        assert_eq!(backoff.failed(at(60)).1, Episode::Same, "the pause lasts");
+        assert_eq!(backoff.accepted(|| at(61)), Some(Duration::from_secs(61)));
+        assert_eq!(backoff.accepted(|| at(61)), None);
+
+        assert_eq!(backoff.failed(at(70)).1, Episode::New);
+        assert!(backoff.accepted(|| at(71)).is_some());
+        assert_eq!(
+            backoff.failed(at(72)).1,
+            Episode::Same,
+            "soon after the other"
+        );
+        assert_eq!(backoff.accepted(|| at(73)), None);
+    }
+
+    #[test]
+    fn a_shortage_and_one_connection_s_network_error_pass_and_others_do_not() {
+        let passes = |number| may_pass(&io::Error::from_raw_os_error(number));
+        let short = [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::ENOSPC,
+        ];
+        let network = [
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::EHOSTUNREACH,
+            libc::EPERM,
+        ];
+        assert!(short.into_iter().chain(network).all(passes));
+        // The connection's, and not a deadline of ours.
+        assert!(passes(libc::ETIMEDOUT));
+        assert!(!passes(libc::EINVAL) && !passes(libc::EBADF));
+        assert!(!may_pass(&io::ErrorKind::TimedOut.into()));
+    }
+}

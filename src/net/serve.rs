@@ -1,0 +1,229 @@
+//! Serving with tasks: one task for each connection.
+// Mirrors `http.Serve`, and `x/net/netutil.LimitListener`.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::accept_loop::{AcceptLoop, Accepted, Episode, Permits, Sink};
+use super::fd::Fd;
+use super::listener::{Listener, ListenerKind};
+use super::stream::Stream;
+use crate::runtime;
+
+impl<K: ListenerKind> Listener<K> {
+    /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of
+    /// its own: [`Serve`] with its defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Serve::run`].
+    pub fn serve<H, F>(&self, handler: H) -> impl Future<Output = io::Result<()>> + use<K, H, F>
+    where
+        H: FnMut(Stream<K>, K::Addr) -> F,
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        Serve::new(self.clone()).run(handler)
+    }
+}
+
+/// Accepts for ever, and runs a task for each connection.
+///
+/// When the process is short of descriptors, or the system of memory, it does not end and does
+/// not spin: it waits, 5 ms at first and twice as long each time, up to a second; and it goes on
+/// early when one of the sockets on this thread is closed. A shortage is logged once.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{TcpListener, TcpStream, net, net::Serve};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let serve = Serve::new(listener.clone()).max_connections(1000);
+/// let counters = serve.counters();
+/// let serving = netpoller::spawn(serve.run(async |stream: TcpStream, _peer| {
+///     net::copy(&stream, &stream).await
+/// }));
+///
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// client.write_all(b"hello").await?;
+/// assert_eq!(client.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+/// assert_eq!((counters.accepted(), counters.live()), (1, 1));
+///
+/// listener.close()?;
+/// serving.await.unwrap()
+/// # })
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Serve<K> {
+    listener: Listener<K>,
+    counters: ServeCounters,
+    max: usize,
+}
+
+impl<K: ListenerKind> Serve<K> {
+    /// Serves a listener: give it a clone, to keep the handle that closes it.
+    #[must_use]
+    pub fn new(listener: Listener<K>) -> Self {
+        Serve {
+            listener,
+            counters: ServeCounters::default(),
+            max: usize::MAX,
+        }
+    }
+
+    /// At most `max` connections at once; without a limit by default. While there are so many, the
+    /// next is not accepted: it waits in the system's backlog until one has ended, with its task.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero: nothing would ever be served.
+    #[must_use]
+    pub fn max_connections(mut self, max: usize) -> Self {
+        assert!(
+            max > 0,
+            "netpoller: a server of zero connections would never serve"
+        );
+        self.max = max;
+        self
+    }
+
+    /// What it has done and does, to be read while it runs.
+    pub fn counters(&self) -> ServeCounters {
+        self.counters.clone()
+    }
+
+    /// Serves until the listener is closed. What the handler's future returns is dropped; if it
+    /// panics, that is logged, and the others go on.
+    ///
+    /// # Errors
+    ///
+    /// A timeout, if the listener has a deadline and it passed; the system's, where trying again
+    /// does not help.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime; and if `handler` panics before it has returned its future.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the accepting, and leaves the connections running.
+    pub async fn run<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: FnMut(Stream<K>, K::Addr) -> F,
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let mut tasks = Tasks {
+            listener: &self.listener,
+            counters: &self.counters.0,
+            handler,
+        };
+        let mut accepting = AcceptLoop::new(Arc::new(Permits::new(self.max)));
+        accepting.run(&self.listener, &mut tasks).await
+    }
+}
+
+/// Runs a task for each connection.
+struct Tasks<'a, K, H> {
+    listener: &'a Listener<K>,
+    counters: &'a Rc<Counts>,
+    handler: H,
+}
+
+impl<K, H, F> Sink for Tasks<'_, K, H>
+where
+    K: ListenerKind,
+    H: FnMut(Stream<K>, K::Addr) -> F,
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn take(&mut self, _listener: &Fd, accepted: Accepted) -> io::Result<()> {
+        let (stream, peer) = self.listener.take(accepted.socket, accepted.peer)?;
+        let live = Live::new(self.counters);
+        let handled = (self.handler)(stream, peer);
+        runtime::spawn(async move {
+            // Both go with the task, however it ends.
+            let (_permit, _live) = (accepted.permit, live);
+            handled.await
+        });
+        Ok(())
+    }
+
+    fn put_off(&mut self, episode: Episode) {
+        count(&self.counters.refused);
+        if episode == Episode::New {
+            count(&self.counters.episodes);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: Cell<u64>,
+    live: Cell<usize>,
+    refused: Cell<u64>,
+    episodes: Cell<u64>,
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get().wrapping_add(1));
+}
+
+/// Counts a connection while its task lives.
+struct Live(Rc<Counts>);
+
+impl Live {
+    fn new(counters: &Rc<Counts>) -> Self {
+        count(&counters.accepted);
+        counters.live.set(counters.live.get() + 1);
+        Live(counters.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.live.set(self.0.live.get() - 1);
+    }
+}
+
+/// What a [`Serve`] has done and does.
+#[derive(Clone, Default)]
+pub struct ServeCounters(Rc<Counts>);
+
+impl ServeCounters {
+    /// Connections accepted.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.get()
+    }
+
+    /// Connections being served.
+    pub fn live(&self) -> usize {
+        self.0.live.get()
+    }
+
+    /// Accepts that were put off because the process or the system was short of something.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.get()
+    }
+
+    /// Shortages: however many accepts failed one soon after the other.
+    pub fn episodes(&self) -> u64 {
+        self.0.episodes.get()
+    }
+}
+
+impl fmt::Debug for ServeCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeCounters")
+            .field("accepted", &self.accepted())
+            .field("live", &self.live())
+            .field("refused", &self.refused())
+            .field("episodes", &self.episodes())
+            .finish()
+    }
+}

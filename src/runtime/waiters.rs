@@ -1,0 +1,152 @@
+//! The one queue of waiters: first come, first served.
+//!
+//! `Waiters` is plain data. Its user keeps it in a `RefCell`, or in a `Mutex` where several threads
+//! wait. Cloning, waking and dropping a waker may run any code, so all three are done while nothing
+//! is borrowed or locked:
+//!
+//! ```text
+//! let waker = cx.waker().clone();                               // before the borrow
+//! let (poll, left_over) = cell.borrow_mut().poll(&mut ticket, waker);
+//! drop(left_over);                                              // after the borrow
+//! ```
+//!
+//! | state of a ticket | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | none | it does not wait | a new waiter; `poll` that says Ready; `leave` | Queued by `poll` |
+//! | Queued | its waker is in the queue | `poll` | Woken by `pop` or `take_all`; none by `leave` |
+//! | Woken | it has been taken out of the queue, and has not been polled since | `pop`, `take_all` | none by `poll`, which says Ready, or by `leave`, which says `Left::Woken` |
+//!
+//! A waiter that is dropped calls `leave`. If the answer is `Left::Woken`, then what it was woken
+//! for (a lock, a permit) belongs to it, and it passes that on.
+
+// Mirrors the semaphore queue of `runtime/sema.go`, as used by `fdMutex`.
+
+use std::collections::BTreeMap;
+use std::task::{Poll, Waker};
+
+/// A waiter's number. Numbers rise and never come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// What a waiter was when it left: see [`Waiters::leave`].
+#[derive(Debug)]
+#[must_use = "drop the waker after the borrow; a woken waiter passes on what it was woken for"]
+pub(crate) enum Left {
+    /// It was not waiting.
+    Idle,
+    /// It was in the queue. Its waker is handed back, to be dropped after the borrow.
+    Queued(#[allow(dead_code, reason = "it is only dropped")] Waker),
+    /// It had been woken and has not been polled since.
+    Woken,
+}
+
+/// Waiters in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    /// In the order of the tickets, which is the order of arrival.
+    queue: BTreeMap<Ticket, Waker>,
+    /// The number of the next ticket.
+    next: u64,
+}
+
+impl Waiters {
+    pub(crate) const fn new() -> Self {
+        Waiters {
+            queue: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Joins the queue, or renews the waker of a ticket that is in it. Ready if the ticket has been
+    /// woken; the ticket is then none again.
+    ///
+    /// Also returns a waker that is not needed, to be dropped after the borrow.
+    #[must_use = "drop the waker after the borrow"]
+    pub(crate) fn poll(
+        &mut self,
+        ticket: &mut Option<Ticket>,
+        waker: Waker,
+    ) -> (Poll<()>, Option<Waker>) {
+        let Some(known) = *ticket else {
+            let new = Ticket(self.next);
+            self.next += 1;
+            self.queue.insert(new, waker);
+            *ticket = Some(new);
+            return (Poll::Pending, None);
+        };
+        match self.queue.get_mut(&known) {
+            Some(kept) => (Poll::Pending, Some(std::mem::replace(kept, waker))),
+            None => {
+                *ticket = None;
+                (Poll::Ready(()), Some(waker))
+            }
+        }
+    }
+
+    /// Leaves the queue, for a waiter that is dropped or needs to wait no more.
+    pub(crate) fn leave(&mut self, ticket: &mut Option<Ticket>) -> Left {
+        match ticket.take() {
+            None => Left::Idle,
+            Some(ticket) => match self.queue.remove(&ticket) {
+                Some(waker) => Left::Queued(waker),
+                None => Left::Woken,
+            },
+        }
+    }
+
+    /// Takes out the first waiter, to be woken after the borrow.
+    #[must_use = "wake it after the borrow"]
+    pub(crate) fn pop(&mut self) -> Option<Waker> {
+        self.queue.pop_first().map(|(_, waker)| waker)
+    }
+
+    /// Takes out all waiters in their order, to be woken after the borrow.
+    #[must_use = "wake them after the borrow"]
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        std::mem::take(&mut self.queue).into_values()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(waiters: &mut Waiters, ticket: &mut Option<Ticket>) -> bool {
+        let (poll, left_over) = waiters.poll(ticket, Waker::noop().clone());
+        drop(left_over);
+        poll.is_ready()
+    }
+
+    #[test]
+    fn the_first_to_come_is_the_first_to_be_woken_and_a_renewed_waker_keeps_its_turn() {
+        let mut waiters = Waiters::new();
+        let (mut first, mut second) = (None, None);
+        assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
+        assert!(!wait(&mut waiters, &mut first), "renewed");
+        assert_eq!(waiters.len(), 2);
+        assert!(waiters.pop().is_some());
+        assert!(!wait(&mut waiters, &mut second), "not its turn");
+        assert!(wait(&mut waiters, &mut first), "woken");
+        assert_eq!(first, None);
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_learns_whether_it_had_been_woken() {
+        let mut waiters = Waiters::new();
+        let (mut queued, mut woken, mut idle) = (None, None, None);
+        assert!(!wait(&mut waiters, &mut woken) && !wait(&mut waiters, &mut queued));
+        assert!(waiters.pop().is_some());
+        assert!(matches!(waiters.leave(&mut woken), Left::Woken));
+        assert!(matches!(waiters.leave(&mut queued), Left::Queued(_)));
+        assert!(matches!(waiters.leave(&mut idle), Left::Idle));
+        assert!(waiters.is_empty() && waiters.pop().is_none());
+    }
+}
