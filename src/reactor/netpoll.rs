@@ -15,7 +15,6 @@ use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
-use super::types::Readiness;
 use crate::wheel::{Tick, Timers, Verdict, Wheel};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
@@ -89,7 +88,7 @@ pub(crate) struct Core<W, T> {
     /// To be handed out by the next turn: released by a close, or by a deadline set in the past.
     pub(super) pending: RefCell<Vec<W>>,
     /// The descriptors' deadlines.
-    deadlines: RefCell<Wheel<Entry>>,
+    pub(super) deadlines: RefCell<Wheel<Entry>>,
     /// Timers that judge a peer: like deadlines, they fire up to the settled reading.
     pub(crate) peer_timers: RefCell<Timers<W>>,
     /// Timers that judge no peer: they fire by the clock.
@@ -239,16 +238,20 @@ impl<W, T> Core<W, T> {
         }));
     }
 
-    /// Nothing was runnable, and the wait ended without an event. Returns how many events came
-    /// meanwhile.
+    /// Nothing was runnable, and nothing came. Returns how many events came meanwhile.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
+        self.settled.set(self.proven.get());
         match wait {
-            Wait::Looked => self.settled.set(self.proven.get()),
+            Wait::Looked => Ok(0),
             // Two looks found nothing, and no time has passed but by the jump.
-            Wait::Jumped => self.settled.set(self.clock.tick()),
-            Wait::Slept if self.is_due() => {
-                // The reading before the sleep is old, and what came with its end was not looked
-                // for: look once more, without waiting.
+            Wait::Jumped => {
+                self.settled.set(self.clock.tick());
+                Ok(0)
+            }
+            Wait::Slept if !self.is_due() => Ok(0),
+            // The reading before the sleep is old, and what came at its end was not looked for. Look
+            // once more, without waiting.
+            Wait::Slept => {
                 let reading = self.clock.tick();
                 let harvest = self.look(Duration::ZERO);
                 let events = self.unpark_ready(out);
@@ -258,11 +261,9 @@ impl<W, T> Core<W, T> {
                         self.settled.set(reading);
                     }
                 }
-                return Ok(events);
+                Ok(events)
             }
-            Wait::Slept => {}
         }
-        Ok(0)
     }
 
     /// Up to here a peer is judged: everything that had arrived by then has had its effect.
@@ -331,7 +332,11 @@ impl<W, T> Core<W, T> {
 
     /// Jumps to the next live deadline once two looks have found nothing.
     #[cold]
-    fn wait_virtually(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
+    fn wait_virtually(
+        &self,
+        max_wait: Option<Duration>,
+        jump: Jump,
+    ) -> io::Result<(Harvest, Wait)> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
             let harvest = self.look(grace)?;
             if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
@@ -390,7 +395,10 @@ impl<W, T> Core<W, T> {
                     *expired += some;
                     Verdict::Done
                 }
-                Due::Again { expired: some, next } => {
+                Due::Again {
+                    expired: some,
+                    next,
+                } => {
                     *expired += some;
                     Verdict::Again(next)
                 }
@@ -429,33 +437,28 @@ impl<W, T> Core<W, T> {
     fn next(&self) -> Option<Tick> {
         let deadlines = self.deadlines.borrow().next();
         let timers = self.timers.borrow().next();
-        soonest(
-            deadlines,
-            soonest(timers, self.peer_timers.borrow().next()),
-        )
+        soonest(deadlines, soonest(timers, self.peer_timers.borrow().next()))
     }
 
     /// The next tick at which something will fire, exactly: what is stale before it is dropped.
-    fn next_live(&self) -> Option<Tick> {
+    pub(super) fn next_live(&self) -> Option<Tick> {
         let registry = self.registry.borrow();
         let mut deadlines = self.deadlines.borrow_mut();
-        let mut cleared = 0;
+        let mut stale = deadlines.stale();
         let deadline = deadlines.next_live(|tick, entry| {
             let desc = registry.in_slot(entry.slot as usize);
             let Some(desc) = desc.filter(|desc| desc.holds(entry.number)) else {
+                stale -= 1;
                 return Verdict::Lapsed;
             };
             match desc.move_entry() {
-                // Not stale by the wheel's count, but it stands for nothing.
-                NEVER => {
-                    cleared += 1;
-                    Verdict::Lapsed
-                }
+                // It goes as a stale one does, and was not counted as one.
+                NEVER => Verdict::Lapsed,
                 next if next > tick => Verdict::Again(next),
                 _ => Verdict::Done,
             }
         });
-        (0..cleared).for_each(|_| deadlines.lapse());
+        (deadlines.stale()..stale).for_each(|_| deadlines.lapse());
         let timer = self.timers.borrow_mut().next_live();
         soonest(
             deadline,

@@ -44,6 +44,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -247,7 +248,9 @@ impl<W, T> PollDesc<W, T> {
                 if first.is_some() {
                     // Put back before the panic, so that the first waiter is not lost with it.
                     self.slots[direction as usize].set(first);
-                    panic!("netpoller: a W is parked already for {direction:?}: one waiter a direction");
+                    panic!(
+                        "netpoller: a W is parked already for {direction:?}: one waiter a direction"
+                    );
                 }
                 self.park_waiting(direction, w);
                 Park::Parked
@@ -633,6 +636,23 @@ impl<W, T> PollDesc<W, T> {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
+    /// Registers another source with the same reactor: see [`Core::open`].
+    pub(crate) fn open_beside(
+        &self,
+        source: &mut dyn Source,
+        fd: Option<RawFd>,
+        user_data: T,
+        short: ShortIo,
+    ) -> io::Result<Descriptor<W, T>> {
+        self.core.open(source, fd, user_data, short).map(Descriptor)
+    }
+
+    /// The reactor's identity.
+    #[inline]
+    pub(crate) fn home(&self) -> *const () {
+        Rc::as_ptr(&self.core).cast()
+    }
+
     /// How many handles there are, with the registry's.
     pub(crate) fn handles(&self) -> usize {
         Rc::strong_count(&self.0)
@@ -680,4 +700,4 @@ impl<W, T> fmt::Debug for Descriptor<W, T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

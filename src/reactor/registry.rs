@@ -68,3 +68,41 @@ impl<W, T> Registry<W, T> {
         self.slots.drain().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::poll_desc::tests::{core, open};
+    use super::*;
+
+    #[test]
+    fn invariant_2_generations_of_tokens_wrap_and_tell_neighbours_apart() {
+        // The generation keeps half the bits of a token; the counter runs on past them.
+        let half = 1usize << (usize::BITS / 2);
+        for start in [half - 2, usize::MAX - 1] {
+            let core = core();
+            core.registry.borrow().generation.set(start);
+            let mut old = None;
+            for _ in 0..4 {
+                let desc = open(&core);
+                let token = desc.token();
+                assert_ne!(token, Token::BREAK);
+                let registry = core.registry.borrow();
+                assert!(registry.get(token).is_some());
+                if let Some(old) = old.replace(token) {
+                    assert_eq!(old.slot(), token.slot());
+                    assert!(registry.get(old).is_none());
+                }
+            }
+            assert_eq!(core.registry.borrow().len(), 0);
+        }
+    }
+
+    #[test]
+    fn invariant_2_no_token_is_ever_the_breaks() {
+        let widest = Token::new(Token::SLOTS - 1, usize::MAX);
+        assert_ne!(widest, Token::BREAK);
+        assert_eq!(widest.slot(), Token::SLOTS - 1);
+        let slot = Token::BREAK.slot();
+        assert_eq!(slot, Token::SLOTS, "a slot that is never given out");
+    }
+}

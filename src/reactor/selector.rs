@@ -139,7 +139,6 @@ pub trait Selector {
     /// # Errors
     ///
     /// What the system said. What was appended before is handed out all the same.
-    #[doc(alias = "netpoll")]
     fn netpoll(
         &mut self,
         max_wait: Option<Duration>,

@@ -11,7 +11,6 @@ use std::future::poll_fn;
 use std::ptr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use super::lent;
 use super::machine::MachineId;
@@ -32,7 +31,6 @@ struct Running {
     /// Where the running machine's own waker lies.
     waker: Cell<*const Waker>,
     budget: Cell<i64>,
-    now: Cell<Option<Instant>>,
 }
 
 /// What a machine may do before others have their turn, in bytes: those that it moved, and
@@ -51,7 +49,6 @@ impl Running {
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
             budget: Cell::new(BUDGET),
-            now: Cell::new(None),
         }
     }
 }
@@ -86,6 +83,8 @@ impl Entered {
     }
 
     fn enter(scheduler: &Rc<Scheduler>) -> Self {
+        // Much time may have passed outside.
+        scheduler.reactor.core().clock.read();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         if let Some(buffer) = scheduler.buffer.take() {
             lent::give_back(buffer);
@@ -96,7 +95,6 @@ impl Entered {
             if !log::log_enabled!(log::Level::Trace) {
                 running.untraced_home.set(scheduler.home());
             }
-            running.now.set(Some(scheduler.reactor.now()));
             Entered {
                 outer,
                 untraced_home,
@@ -114,8 +112,6 @@ impl Drop for Entered {
             running.home.set(home);
             running.untraced_home.set(self.untraced_home);
             running.waker.set(self.waker);
-            let now = outer.as_ref().map(|outer| outer.reactor.now());
-            running.now.set(now);
         });
         let outside = outer.is_none();
         let left = CURRENT.replace(outer);
@@ -125,18 +121,6 @@ impl Drop for Entered {
         }
         drop(left);
     }
-}
-
-/// The loop took a reading.
-#[inline]
-pub(crate) fn set_now(now: Instant) {
-    RUNNING.with(|running| running.now.set(Some(now)));
-}
-
-/// The loop's time on this thread, if one is in a turn.
-#[inline]
-pub(crate) fn now() -> Option<Instant> {
-    RUNNING.with(|running| running.now.get())
 }
 
 /// A machine begins to run, with a fresh budget.

@@ -26,7 +26,7 @@ use std::task::Poll;
 
 use super::context;
 use super::shelf::Shelf;
-use crate::sys::{Whereabouts, WithWaker};
+use crate::sys::WithWaker;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
@@ -98,9 +98,6 @@ where
 
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
-/// So much of a body is brought closer: of a long future, who knows where it goes on?
-const MOST_AHEAD: usize = 192;
-
 /// A machine's place.
 pub(crate) struct Slot {
     /// Out while it runs, and in a free slot.
@@ -125,17 +122,6 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// It will be run soon: has its body brought closer.
-    #[inline]
-    pub(crate) fn prefetch(&self) {
-        let body = self.body.take();
-        if let Some(body) = &body {
-            let begins_with = size_of_val(&**body).min(MOST_AHEAD);
-            Whereabouts::of(&**body).prefetch(0..begins_with);
-        }
-        mem::forget(self.body.replace(body));
-    }
-
     /// Takes a machine out to run it.
     #[inline]
     pub(crate) fn start(&self) -> Option<Body> {

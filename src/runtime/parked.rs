@@ -15,6 +15,8 @@ pub(crate) struct Parked(NonZeroU64);
 
 const FOREIGN: u64 = 1 << 63;
 const PLACE_SHIFT: u32 = 61;
+/// In place of a `Place`: no descriptor is meant, but a sleep.
+const SLEEPER: u64 = 3;
 const TOKEN_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 
 /// Which of a descriptor's places a foreign waker waits in.
@@ -36,8 +38,14 @@ impl From<Direction> for Place {
 
 /// A [`Parked`] taken apart.
 pub(crate) enum Who {
-    Machine(MachineId),
-    Foreign { token_bits: u64, place: Place },
+    Machine,
+    Root,
+    /// A sleep that another executor polls: where its waker is kept.
+    Sleeper(usize),
+    Foreign {
+        token_bits: u64,
+        place: Place,
+    },
 }
 
 impl Parked {
@@ -51,14 +59,20 @@ impl Parked {
         Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
     }
 
+    /// A note that the waker of a sleep is kept under `key`.
+    pub(crate) fn sleeper(key: usize) -> Self {
+        let bits = FOREIGN | SLEEPER << PLACE_SHIFT | key as u64 & TOKEN_MASK;
+        Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
     /// As much of a token as fits: the slot, and the generation less its top three bits.
     pub(crate) fn token_bits(token: Token) -> u64 {
-        token.0 as u64 & TOKEN_MASK
+        mio::Token::from(token).0 as u64 & TOKEN_MASK
     }
 
     /// The slot in what is kept of a token.
     pub(crate) fn slot(token_bits: u64) -> usize {
-        Token(token_bits as usize).slot()
+        Token::from(mio::Token(token_bits as usize)).slot()
     }
 
     /// The machine, if it is one. Of a note for a foreign waker this makes the id of none, for the
@@ -71,8 +85,15 @@ impl Parked {
     #[inline]
     pub(crate) fn who(self) -> Who {
         let bits = self.0.get();
+        let id = MachineId::from_bits(self.0);
         if bits & FOREIGN == 0 {
-            return Who::Machine(MachineId::from_bits(self.0));
+            return match id {
+                MachineId::ROOT => Who::Root,
+                _ => Who::Machine,
+            };
+        }
+        if bits >> PLACE_SHIFT & 3 == SLEEPER {
+            return Who::Sleeper((bits & TOKEN_MASK) as usize);
         }
         Who::Foreign {
             token_bits: bits & TOKEN_MASK,

@@ -1,32 +1,33 @@
 //! The loop: what is runnable, what runs, and when to ask the netpoller.
-//!
-//! May touch: the reactor, the wheel's timers, and the files beside it. Mirrors `schedule()`,
-//! `findRunnable()` and `execute()` in Go's `runtime/proc.go`.
-//!
-//! # One turn
-//!
-//! ```text
-//!   how long may we sleep? ──► reactor.turn ──► timers ──► mail ──► woken ──► run a batch ─┐
-//!    (not at all, while             │              │         │        ▲  │                 │
-//!     anything is runnable)         └──► ids ──────┴─────────┴────────┼──┴──► batch        │
-//!                                                wakes, spawns, yields └───────────────────┘
-//! ```
+// Mirrors `schedule()`, `findRunnable()` and `execute()` in Go's runtime/proc.go.
+//
+// # One turn
+//
+//   reactor.turn ──► queue what it hands out ──► mail ──► woken ──► run a batch ─┐
+//   (no wait, while        │                       │        ▲  │        │        │
+//    anything is           │                       └────────┤  │        │        │
+//    runnable)             └──────────► queue ◄─────────────┼──┘        │        │
+//                                                           └───────────┘        │
+//            wakes, spawns and yields of a batch run from the next turn on ◄─────┘
+//
+// A machine stands in one of the two queues, `queue` or `woken`, and once: its `queued` bit says
+// so, whatever comes for it.
 
-mod backlog;
-mod batch;
 mod ending;
 mod root;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
+
+use slab::Slab;
 
 use super::blocking::Lane;
 use super::context;
@@ -34,32 +35,39 @@ use super::join::{JoinError, Joins};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines, Output};
 use super::panics::{catch, drop_quietly, wake_quietly};
-use super::resource::{Parked, Place, Resource, Who};
-use super::sleeper::Sleeper;
+use super::resource::{Parked, Resource, Who};
 use super::waker::{MachineWaker, Remote};
-use crate::reactor::{Poller, Reactor, Turn};
+use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Timers;
-use backlog::Backlog;
-use batch::{Batch, Runnable};
 use root::Root;
 
-/// Timers fired in one turn at most.
-const TIMER_BUDGET: usize = 4096;
+/// Machines run between two looks at the selector, so that a long queue does not keep new
+/// readiness, and with it everybody's deadlines, waiting.
+const BATCH: usize = 1024;
+
+/// So many ids of machines that have ended may stand in the queues before these are swept.
+const DEAD: usize = 64;
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Resource>,
     pub(crate) remote: Arc<Remote>,
-    pub(crate) timers: RefCell<Timers<Sleeper>>,
+    /// The wakers of sleeps that another executor polls. `None` once it has been woken.
+    pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
     machines: Machines,
     pub(crate) joins: RefCell<Joins>,
+    /// Runnable in this turn, first come, first served.
+    queue: RefCell<VecDeque<MachineId>>,
     /// Runnable from the next turn on.
-    woken: RefCell<Vec<Runnable>>,
-    /// Runnable in this turn, and how many of them have been run.
-    batch: RefCell<Batch>,
-    /// How far those have run whom the netpoller handed out.
-    backlog: Cell<Backlog>,
+    woken: RefCell<VecDeque<MachineId>>,
+    /// At most so many ids in the two queues are of machines that were aborted.
+    dead: Cell<usize>,
+    /// So many rounds have ended: in each, all ran that were runnable at its beginning.
+    rounds: Cell<u64>,
+    /// So many machines have still to run in the round under way. Zero between two rounds.
+    left_in_round: Cell<usize>,
+    /// What the reactor handed out, kept between turns for its memory. Empty.
+    handed_out: Cell<Vec<Parked>>,
     root: Cell<Root>,
     /// Where a machine that is done leaves what it returns.
     output: Cell<Output>,
@@ -85,18 +93,21 @@ fn add(counter: &Cell<u64>, more: usize) {
 }
 
 impl Scheduler {
-    pub(crate) fn new(poller: Poller, is_virtual: bool, jobs: Arc<Lane>) -> Self {
-        let reactor = Reactor::carrying(poller, is_virtual);
+    pub(crate) fn new(selector: Box<dyn Selector>, time: TimeSource, jobs: Arc<Lane>) -> Self {
+        let reactor = Reactor::with_clock(selector, time);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
             reactor,
             remote,
-            timers: RefCell::new(Timers::new()),
+            sleepers: RefCell::default(),
             machines: Machines::new(),
             joins: RefCell::new(HashMap::new()),
-            woken: RefCell::new(Vec::new()),
-            batch: RefCell::default(),
-            backlog: Cell::default(),
+            queue: RefCell::default(),
+            woken: RefCell::default(),
+            dead: Cell::new(0),
+            rounds: Cell::new(0),
+            left_in_round: Cell::new(0),
+            handed_out: Cell::default(),
             root: Cell::new(Root::Absent),
             output: Cell::new(None),
             buffer: Cell::new(None),
@@ -115,10 +126,17 @@ impl Scheduler {
     /// Makes a machine runnable, once.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if id == MachineId::ROOT {
-            self.wake_root();
-        } else if self.machines.wake(id) {
-            self.woken.borrow_mut().push(Runnable::machine(id));
+        if self.mark_queued(id) {
+            self.woken.borrow_mut().push_back(id);
+        }
+    }
+
+    /// Whether a machine is alive and in no queue. From here on it counts as queued.
+    #[inline]
+    fn mark_queued(&self, id: MachineId) -> bool {
+        match id {
+            MachineId::ROOT => self.mark_root_queued(),
+            id => self.machines.wake(id),
         }
     }
 
@@ -132,7 +150,7 @@ impl Scheduler {
             Box::pin(WithWaker::new(waker, future))
         };
         let id = self.machines.insert(make);
-        self.woken.borrow_mut().push(Runnable::machine(id));
+        self.woken.borrow_mut().push_back(id);
         add(&self.counters.spawned, 1);
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
         id
@@ -142,7 +160,7 @@ impl Scheduler {
     pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
         let id = self.machines.insert(|_| -> Body { Pin::from(machine) });
         self.detach(id);
-        self.woken.borrow_mut().push(Runnable::machine(id));
+        self.woken.borrow_mut().push_back(id);
         add(&self.counters.spawned, 1);
         id
     }
@@ -154,51 +172,40 @@ impl Scheduler {
         all.into_iter().for_each(|id| self.wake(id));
     }
 
+    /// A machine that may stand in a queue was aborted. Its id is swept out with others.
+    pub(crate) fn note_dead(&self) {
+        let dead = self.dead.get() + 1;
+        self.dead.set(dead);
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        if dead > DEAD && dead > (queue.len() + woken.len()) / 2 {
+            let lives = |&id: &MachineId| id == MachineId::ROOT || self.machines.is_alive(id);
+            queue.retain(lives);
+            woken.retain(lives);
+            self.dead.set(0);
+        }
+    }
+
     fn has_runnable(&self) -> bool {
-        !self.batch.borrow().left().is_empty()
-            || !self.woken.borrow().is_empty()
-            || self.root.get() == Root::Woken
-            || self.remote.has_mail()
+        !self.queue.borrow().is_empty() || !self.woken.borrow().is_empty() || self.remote.has_mail()
     }
 
     // ---- one turn, in the order of the diagram ----
 
-    pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let wait = match self.has_runnable() {
-            true => Some(Duration::ZERO),
-            false => self.sleep_limit(max_wait),
-        };
-        let mut batch = self.batch.take();
-        let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
-        let behind = self.backlog.get().behind();
-        let before = batch.all.len();
-        let all = &mut batch.all;
-        let polled = self.reactor.turn_held(wait, may_jump, behind, all);
-        let mut turn = match polled {
-            Ok(turn) => turn,
-            Err(error) => {
-                self.batch.replace(batch);
-                return Err(error);
-            }
-        };
-        context::set_now(self.reactor.now());
-        if log::log_enabled!(log::Level::Trace) {
-            trace_unparked(batch.left());
-        }
-        let handed = batch.all.len() > before;
-        self.fire_timers(&mut batch, &mut turn);
+    /// `root` polls the future of `block_on`, if there is one.
+    pub(crate) fn turn(
+        &self,
+        max_wait: Option<Duration>,
+        root: &mut dyn FnMut() -> Poll<()>,
+    ) -> io::Result<Turn> {
+        let mut turn = self.ask_netpoller(max_wait)?;
         self.open_mail();
-        // Who yielded, to let others have their turn, comes after them.
-        batch.all.append(&mut self.woken.borrow_mut());
-        self.run_batch(&mut batch, &mut turn);
-        let left = batch.left().len();
-        let queued = left + self.woken.borrow().len();
-        self.backlog.set(match queued {
-            0 => Backlog::default(),
-            _ => self.backlog.get().after(handed, turn.machines, left),
-        });
-        self.batch.replace(batch);
-        turn.more |= self.has_runnable();
+        // A machine that yielded, to let others go first, comes after what was just handed out.
+        self.queue.borrow_mut().append(&mut self.woken.borrow_mut());
+        turn.machines = self.run_batch(root);
+
+        // Whoever ran last may have closed a socket, or set a deadline in the past.
+        let core = self.reactor.core();
+        turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
         add(&self.counters.turns, 1);
         add(&self.counters.events, turn.events);
         add(&self.counters.machines, turn.machines);
@@ -206,21 +213,68 @@ impl Scheduler {
         Ok(turn)
     }
 
-    /// The caller's limit, or the next timer if that is sooner.
-    fn sleep_limit(&self, max_wait: Option<Duration>) -> Option<Duration> {
-        let next = {
-            let mut timers = self.timers.borrow_mut();
-            if self.reactor.is_virtual() {
-                timers.next_live()
-            } else {
-                timers.next()
+    /// One turn of the reactor. What it hands out is queued, also when the selector fails.
+    fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let (max_wait, run_queue) = match self.has_runnable() {
+            true => {
+                let rounds = self.rounds.get();
+                (Some(Duration::ZERO), RunQueue::Busy { rounds })
             }
+            false => (max_wait, RunQueue::Empty),
         };
-        match next {
-            None => max_wait,
-            Some(next) => {
-                let until = self.reactor.until(next);
-                Some(max_wait.map_or(until, |max_wait| max_wait.min(until)))
+        // A virtual clock waits for the blocking jobs.
+        let jump = match self.remote.jobs_out.load(Ordering::Acquire) {
+            0 => Jump::Allowed,
+            _ => Jump::Held,
+        };
+        let mut handed_out = self.handed_out.take();
+        let turn = self
+            .reactor
+            .turn_beside(max_wait, run_queue, jump, &mut handed_out);
+        self.queue_handed_out(&mut handed_out);
+        self.handed_out.set(handed_out);
+        turn
+    }
+
+    /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
+    #[inline]
+    fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
+        let mut foreign = Vec::new();
+        let mut queue = self.queue.borrow_mut();
+        for parked in handed_out.drain(..) {
+            if log::log_enabled!(log::Level::Trace) {
+                log::trace!("unpark {parked:?}");
+            }
+            let id = parked.as_machine();
+            if self.machines.wake(id) {
+                queue.push_back(id);
+            } else {
+                self.take_foreign(parked, &mut foreign);
+            }
+        }
+        drop(queue);
+        // Without a borrow: a waker may run anything.
+        foreign.into_iter().for_each(wake_quietly);
+    }
+
+    /// What was parked is no machine, or one that is queued or gone.
+    #[cold]
+    #[inline(never)]
+    fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
+        match parked.who() {
+            Who::Machine => {}
+            Who::Root => self.wake(MachineId::ROOT),
+            Who::Foreign { token_bits, place } => {
+                let desc = self.reactor.in_slot(Parked::slot(token_bits));
+                let desc = desc.filter(|desc| Parked::token_bits(desc.token()) == token_bits);
+                foreign.extend(
+                    desc.into_iter()
+                        .flat_map(|desc| desc.user_data.take_wakers(place)),
+                );
+            }
+            Who::Sleeper(key) => {
+                let mut sleepers = self.sleepers.borrow_mut();
+                foreign.extend(sleepers.get_mut(key).and_then(Option::take));
             }
         }
     }
@@ -241,37 +295,42 @@ impl Scheduler {
         }
     }
 
-    #[inline]
-    fn fire_timers(&self, batch: &mut Batch, turn: &mut Turn) {
-        let now = self.reactor.tick();
-        let mut timers = self.timers.borrow_mut();
-        match timers.next() {
-            Some(next) if next <= now => {}
-            _ => return,
+    /// Runs what is runnable, up to a bound. Returns how many that were.
+    fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
+        let queued = self.queue.borrow().len();
+        // A round begins with all that are runnable now.
+        if self.left_in_round.get() == 0 {
+            self.left_in_round.set(queued);
         }
-        let mut foreign = Vec::new();
-        let mut fired = 0;
-        turn.more |= timers.advance(now, TIMER_BUDGET, |sleeper| {
-            fired += 1;
-            match sleeper {
-                Sleeper::Machine(id) => batch.all.push(Runnable::machine(id)),
-                Sleeper::Foreign(waker) => foreign.push(waker),
+        let mut ran = 0;
+        while ran < queued.min(BATCH) {
+            let Some(id) = self.queue.borrow_mut().pop_front() else {
+                break;
+            };
+            ran += 1;
+            if id != MachineId::ROOT {
+                self.run(id);
+            } else if self.run_root(root).is_ready() {
+                break;
             }
-        });
-        turn.expired += fired;
-        drop(timers);
-        foreign.into_iter().for_each(wake_quietly);
+        }
+        context::end();
+        let left = self.left_in_round.get().saturating_sub(ran);
+        self.left_in_round.set(left);
+        if left == 0 {
+            self.rounds.set(self.rounds.get() + 1);
+        }
+        ran
     }
 
     #[inline]
-    fn run(&self, parked: Parked) {
-        let id = parked.as_machine();
+    fn run(&self, id: MachineId) {
         let started = self.machines.slot(id).map(|slot| (slot, slot.start()));
         let Some((slot, Some(mut body))) = started else {
-            return self.run_none(parked);
+            // It was aborted while it was queued.
+            return;
         };
-        let run = || body.as_mut().run(id);
-        let ran = catch(run);
+        let ran = catch(|| body.as_mut().run(id));
         if let Ok(Poll::Pending) = ran {
             if let Some(body) = slot.suspend(body) {
                 self.run_aborted(id, body);
@@ -279,18 +338,6 @@ impl Scheduler {
         } else {
             context::end();
             self.finish(id, body, ran.err());
-        }
-    }
-
-    /// What came up is no machine: the root, a waker that is kept beside a descriptor, or nobody
-    /// any more.
-    #[cold]
-    #[inline(never)]
-    fn run_none(&self, parked: Parked) {
-        match parked.who() {
-            Who::Machine(MachineId::ROOT) => self.wake_root(),
-            Who::Machine(_) => {}
-            Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
         }
     }
 
@@ -304,29 +351,10 @@ impl Scheduler {
         self.end(id, joined, Err(JoinError::aborted()));
     }
 
-    #[cold]
-    #[inline(never)]
-    fn wake_foreign(&self, token_bits: u64, place: Place) {
-        // Whatever a stranger's waker does, the last machine has no part in it.
-        context::end();
-        let slot = Parked::slot(token_bits);
-        let is_it = |token| Parked::token_bits(token) == token_bits;
-        let take = |resource: &Resource| resource.take_wakers(place);
-        let wakers = self.reactor.carried(slot, is_it, take);
-        wakers.into_iter().flatten().for_each(wake_quietly);
-    }
-
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.has_runnable() {
             return Some(Duration::ZERO);
         }
-        self.sleep_limit(self.reactor.next_timeout())
-    }
-}
-
-#[cold]
-fn trace_unparked(runnable: &[Runnable]) {
-    for Runnable { parked, .. } in runnable {
-        log::trace!("unpark {parked:?}");
+        self.reactor.next_timeout()
     }
 }

@@ -292,7 +292,7 @@ where
             true => self.settings.workers,
             false => 1,
         };
-        let listeners = if context::now().is_none() {
+        let listeners = if context::try_with(|_| ()).is_none() {
             listen(target, wanted)?
         } else {
             let beside = std::thread::spawn(move || listen(target, wanted));

@@ -32,7 +32,7 @@ impl Fd {
     #[inline]
     pub(super) fn fell_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if is_short(bytes, asked) {
-            self.link.parts().0.drained_if_proved(direction);
+            self.link.transferred(direction, bytes, asked);
         }
     }
 
@@ -46,11 +46,8 @@ impl Fd {
         hold: &mut Hold,
     ) {
         context::charge(bytes);
-        let (state, resource) = self.link.parts();
-        if is_short(bytes, asked) {
-            state.drained_if_proved(direction);
-        }
-        resource.release(direction, hold);
+        self.fell_short(direction, bytes, asked);
+        self.link.user_data.release(direction, hold);
     }
 
     /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.

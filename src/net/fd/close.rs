@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use super::{Failure, Fd};
-use crate::reactor::{Park, Refusal};
+use crate::reactor::{Closes, Park, Refusal};
 use crate::runtime::blocking;
 use crate::runtime::resource::{Parked, Place};
 use crate::runtime::shortage;
@@ -34,11 +34,15 @@ impl Fd {
     }
 
     pub(super) fn shut(&self) {
-        let resource = self.link.carried();
+        let resource = &self.link.user_data;
         // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
         drop(resource.attach(None));
         let raw = resource.handle.raw();
-        self.leave(&mut SourceFd(&raw), !resource.handle.may_be_duplicated());
+        let closes = match resource.handle.may_be_duplicated() {
+            true => Closes::No,
+            false => Closes::Soon,
+        };
+        self.leave(&mut SourceFd(&raw), closes);
         match resource.handle.take() {
             Some(fd) if resource.handle.may_linger() => close_fd(fd),
             closed => drop(closed),
@@ -58,15 +62,15 @@ impl Fd {
     /// Takes the socket out of the runtime; the other handles find it closed.
     pub(crate) fn detach(&self) -> Option<OwnedFd> {
         let raw = self.resource().handle.raw();
-        self.leave(&mut SourceFd(&raw), false);
+        self.leave(&mut SourceFd(&raw), Closes::No);
         self.resource().handle.take()
     }
 
-    /// Deregisters, and wakes whoever is parked. `will_close`: see `Descriptor::close`.
-    pub(crate) fn leave(&self, source: &mut dyn Source, will_close: bool) {
+    /// Deregisters, and wakes whoever is parked. `closes`: see `PollDesc::close`.
+    pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
-        self.link.carried().take_all_wakers(&mut wakers);
-        if let Err(error) = self.link.close(source, will_close) {
+        self.link.user_data.take_all_wakers(&mut wakers);
+        if let Err(error) = self.link.close(source, closes) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
@@ -94,7 +98,7 @@ impl Fd {
         match self.link.park_hang_up(parked).0 {
             Park::Ready(_) => Poll::Ready(Ok(())),
             Park::Parked => {
-                self.link.carried().await_hang_up(ticket, cx.waker());
+                self.link.user_data.await_hang_up(ticket, cx.waker());
                 Poll::Pending
             }
             Park::TimedOut(_) | Park::Closed(_) => {
@@ -104,7 +108,7 @@ impl Fd {
     }
 
     pub(crate) fn forget_hang_up(&self, ticket: u32) {
-        if self.link.carried().forget_hang_up(ticket) {
+        if self.link.user_data.forget_hang_up(ticket) {
             self.link.unpark_hang_up();
         }
     }

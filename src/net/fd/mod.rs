@@ -30,7 +30,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
+use crate::reactor::{Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::context;
 use crate::runtime::resource::{Hold, Parked, Place, Resource};
 use crate::runtime::scheduler::Scheduler;
@@ -46,15 +46,26 @@ pub(crate) struct Fd {
     link: Descriptor<Parked, Resource>,
 }
 
+/// A short read or write proves something on TCP alone: a Unix stream's read stops at passed
+/// descriptors.
+fn short_io(network: Network) -> ShortIo {
+    match network.is_tcp() {
+        true => ShortIo::Conclusive,
+        false => ShortIo::Inconclusive,
+    }
+}
+
 impl Fd {
     /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link =
-            scheduler
-                .reactor
-                .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
+        let link = scheduler.reactor.open_with(
+            &mut SourceFd(&raw),
+            Some(raw),
+            resource,
+            short_io(network),
+        )?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -62,7 +73,9 @@ impl Fd {
     /// Takes in a source that somebody else owns and reads.
     pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
         let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
-        let link = scheduler.reactor.open_carrying(source, resource, true)?;
+        let link = scheduler
+            .reactor
+            .open_with(source, None, resource, ShortIo::Inconclusive)?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -75,9 +88,9 @@ impl Fd {
             // An accepted socket inherits it.
             resource.handle.note_linger();
         }
-        let link = self
-            .link
-            .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
+        let link =
+            self.link
+                .open_beside(&mut SourceFd(&raw), Some(raw), resource, short_io(network))?;
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Ok(Fd { link })
     }
@@ -96,7 +109,7 @@ impl Fd {
     ) -> Poll<Result<R, Failure>> {
         let polled = self.poll_step(direction, hold, cx, attempt);
         if polled.is_ready() {
-            self.link.carried().release(direction, hold);
+            self.link.user_data.release(direction, hold);
         }
         polled
     }
@@ -110,18 +123,21 @@ impl Fd {
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        let resource = self.link.carried();
+        let resource = &self.link.user_data;
         if !resource.acquire(direction, hold, cx.waker()) {
             return Poll::Pending;
         }
         loop {
-            if !self.link.may_try(direction) {
-                if let Err(refusal) = self.link.check(direction) {
+            match self.link.may_try(direction) {
+                May::Refused(refusal) => {
                     ready!(self.poll_turn(hold, cx));
                     return Poll::Ready(Err(Failure::Refused(refusal)));
                 }
-                self.park(direction, cx.waker());
-                return Poll::Pending;
+                May::Wait => {
+                    self.park(direction, cx.waker());
+                    return Poll::Pending;
+                }
+                May::Try => {}
             }
             if !context::may_go_on() {
                 ready!(self.poll_turn(hold, cx));
@@ -156,7 +172,7 @@ impl Fd {
     /// Whether an operation that has parked at once may try at once.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::may_go_on()
+        self.link.may_try(direction) == May::Try && context::may_go_on()
     }
 
     /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
@@ -181,15 +197,15 @@ impl Fd {
     /// against waiting, and the waker is our own machine's: what an operation most often finds.
     #[inline]
     pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
-        let resource = self.link.carried();
-        if !self.link.must_wait(direction) || !resource.is_free(direction) {
+        let resource = &self.link.user_data;
+        if self.link.may_try(direction) != May::Wait || !resource.is_free(direction) {
             return false;
         }
         let Some(parked) = context::own_untraced(self.link.home(), waker) else {
             return false;
         };
         resource.hold(direction);
-        self.link.park_again(direction, parked);
+        self.link.park_waiting(direction, parked);
         true
     }
 
@@ -215,7 +231,7 @@ impl Fd {
 
     fn drained(&self, direction: Direction) -> io::Result<()> {
         self.link.drained(direction);
-        let raw = self.link.carried().handle.raw();
+        let raw = self.link.user_data.handle.raw();
         if raw < 0 {
             // Somebody else's source, which they arm again themselves.
             return Ok(());
@@ -240,7 +256,7 @@ impl Fd {
             None => self.keep_foreign(direction, waker),
         };
         // A poll that nothing called for finds itself parked: it parks anew, under this waker.
-        self.link.park_again(direction, parked);
+        self.link.park_waiting(direction, parked);
         if log::log_enabled!(log::Level::Trace) {
             log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
         }
@@ -249,7 +265,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
-        self.link.carried().keep_waker(direction, waker);
+        self.link.user_data.keep_waker(direction, waker);
         Parked::foreign(self.link.token(), Place::from(direction))
     }
 
@@ -257,7 +273,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, hold: &mut Hold) {
-        let resource = self.link.carried();
+        let resource = &self.link.user_data;
         match hold {
             Hold::Free => {}
             Hold::Queued(_) => resource.forget(direction, hold),
@@ -277,20 +293,6 @@ impl Fd {
         direction: Direction,
         when: Option<Instant>,
     ) -> io::Result<()> {
-        // Of a closed one nothing is put off.
-        if self.link.put_off_deadline(direction, when) {
-            return Ok(());
-        }
-        self.set_deadline_with_care(direction, when)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn set_deadline_with_care(
-        &self,
-        direction: Direction,
-        when: Option<Instant>,
-    ) -> io::Result<()> {
         if self.is_closed() {
             return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
         }
@@ -302,17 +304,17 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.carried().network()
+        self.link.user_data.network()
     }
 
     /// The socket, for one system call: only an attempt may ask, or who has checked it is open.
     #[inline]
     pub(crate) fn socket(&self) -> SockRef<'_> {
-        self.link.carried().handle.socket()
+        self.link.user_data.handle.socket()
     }
 
     pub(crate) fn resource(&self) -> &Resource {
-        self.link.carried()
+        &self.link.user_data
     }
 
     /// Calls on the open socket: options and the like.

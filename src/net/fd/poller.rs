@@ -18,7 +18,7 @@ impl Fd {
         cx: &Context<'_>,
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        let resource = self.link.carried();
+        let resource = &self.link.user_data;
         if let Err(refusal) = self.link.check(direction) {
             drop(resource.take_poller(direction));
             return self.poll_refused(refusal, cx);
@@ -38,7 +38,7 @@ impl Fd {
     /// Waits until no operation holds the direction. The last poller wins: an earlier one's waker
     /// goes.
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        let resource = self.link.carried();
+        let resource = &self.link.user_data;
         drop(resource.take_poller(direction));
         if self.is_closed() || !resource.is_held(direction) {
             return Poll::Ready(());

@@ -1,19 +1,25 @@
-//! The descriptor against a plain model: every sequence of operations up to a depth, over a real
-//! wheel, every answer compared.
+//! A descriptor on a reactor against a plain model: every sequence of operations up to a depth, on
+//! a selector and a clock that do what they are told, every answer compared.
 //!
-//! Sequences that lead to the same state are walked on once. Each step also checks the wheel: the
-//! number of places that no longer count is known exactly, and no deadline is without a place.
+//! Sequences that lead to the same state are walked on once. Each step also checks the wheel: it
+//! holds one entry that counts at most, and no deadline is without one.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Interest, Registry};
 
 use super::*;
-use crate::wheel::{Verdict, Wheel};
+use crate::reactor::{Break, Event, Harvest, Jump, RunQueue, Selector, TimeSource, Traits};
 
 /// Operations in a row. The walk meets every state that so many can lead to.
-const DEPTH: usize = 6;
+const DEPTH: usize = 5;
 
-const HUNG: Readiness = Readiness(Readiness::READ.0 | Readiness::WRITE.0 | Readiness::HUNG_UP.0);
-const URGENT_READ: Readiness = Readiness(Readiness::READ.0 | Readiness::URGENT.0);
+const BOTH: [Direction; 2] = Direction::BOTH;
 
 /// What can be done to a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,33 +29,41 @@ enum Step {
     Unpark(Direction),
     ParkHangUp,
     Drained(Direction),
-    /// The selector's word, and a turn that expires up to the harvest before.
-    Busy(Readiness),
-    /// A turn without readiness, so many ticks later.
-    Quiet(u64),
+    /// So many ticks pass; then a turn that does not wait; and while its harvest is under way so
+    /// many more pass.
+    Turn {
+        before: u64,
+        during: u64,
+        ready: Option<Readiness>,
+    },
+    /// A turn that waits in vain, for so many ticks.
+    Sleep(u64),
     /// A deadline so many ticks ahead; zero is now.
     Deadline(Direction, Option<u64>),
-    /// Both deadlines, as a connection pushes them.
-    Both([Option<u64>; 2]),
     Evict,
-    Compact,
     NextLive,
 }
 
 fn steps() -> Vec<Step> {
+    let hung = Readiness::BOTH | Readiness::HUNG_UP;
+    let urgent = Readiness::READ | Readiness::URGENT;
+    let turn = |before, during, ready| Step::Turn {
+        before,
+        during,
+        ready,
+    };
     let mut steps = vec![
         Step::ParkHangUp,
-        Step::Busy(Readiness::READ),
-        Step::Busy(Readiness::WRITE),
-        Step::Busy(HUNG),
-        Step::Busy(URGENT_READ),
-        Step::Busy(Readiness::NONE),
-        Step::Quiet(1),
-        Step::Quiet(2),
-        Step::Both([Some(1), Some(3)]),
-        Step::Both([Some(3), None]),
+        turn(1, 0, Some(Readiness::READ)),
+        turn(1, 0, Some(Readiness::WRITE)),
+        turn(1, 0, Some(hung)),
+        turn(1, 0, Some(urgent)),
+        turn(0, 2, Some(Readiness::NONE)),
+        turn(1, 0, None),
+        turn(0, 2, None),
+        Step::Sleep(1),
+        Step::Sleep(2),
         Step::Evict,
-        Step::Compact,
         Step::NextLive,
     ];
     for direction in BOTH {
@@ -60,6 +74,95 @@ fn steps() -> Vec<Step> {
     steps
 }
 
+// ---- a world of its own ----
+
+/// What the selector and the clock are told.
+#[derive(Default)]
+struct World {
+    now: Duration,
+    /// The next harvest, and the ticks that pass while it is under way.
+    ready: Vec<Event>,
+    during: u64,
+    looks: usize,
+}
+
+type Told = Rc<RefCell<World>>;
+
+struct Obeying(Told);
+
+impl Selector for Obeying {
+    fn open(&mut self, _: &mut dyn Source, _: Token, _: Option<RawFd>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rearm(&mut self, _: &mut dyn Source, _: Token, _: Readiness) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self, _: &mut dyn Source) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn netpoll(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Harvest> {
+        let mut world = self.0.borrow_mut();
+        world.looks += 1;
+        events.append(&mut world.ready);
+        let during = std::mem::take(&mut world.during);
+        world.now += Duration::from_millis(during);
+        Ok(Harvest::Complete)
+    }
+
+    fn breaker(&self) -> Arc<dyn Break> {
+        unreachable!("nothing waits here")
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            edges: true,
+            urgent: true,
+            close_forgets: true,
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+struct Nothing;
+
+impl Source for Nothing {
+    fn register(&mut self, _: &Registry, _: mio::Token, _: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reregister(&mut self, _: &Registry, _: mio::Token, _: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn core() -> Rc<Core<usize, ()>> {
+    obeying(Told::default()).0
+}
+
+fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
+    let base = Instant::now();
+    let clock = told.clone();
+    let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
+    (Rc::new(Core::new(Box::new(Obeying(told)), time)), base)
+}
+
+pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
+    let open = core.open(&mut Nothing, None, (), ShortIo::Conclusive);
+    Descriptor(open.expect("there are slots"))
+}
+
+// ---- the model ----
+
 /// One direction, told plainly.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 struct Side {
@@ -67,18 +170,21 @@ struct Side {
     expired: bool,
     parked: bool,
     deadline: Option<u64>,
-    /// The turn's limit at which it was spared.
-    spared: Option<u64>,
 }
 
-/// The descriptor, told plainly.
+/// The descriptor and its reactor, told plainly.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 struct Model {
+    now: u64,
+    proven: u64,
+    settled: u64,
     sides: [Side; 2],
     hang_up_parked: bool,
     hung_up: bool,
     urgent: bool,
     closed: bool,
+    /// To be handed out by the next turn.
+    released: Vec<usize>,
 }
 
 impl Model {
@@ -108,60 +214,94 @@ impl Model {
         }
     }
 
-    /// Deadlines up to `limit` have passed; `fresh` if this turn's harvest named the descriptor.
-    fn expire(&mut self, limit: u64, fresh: bool, out: &mut Vec<usize>) {
+    /// A turn: what the last one handed out has run.
+    fn turn(&mut self, before: u64, during: u64, ready: Option<Readiness>) -> Vec<usize> {
+        let mut out = std::mem::take(&mut self.released);
+        let is_quiet = out.is_empty() && ready.is_none();
+        if out.is_empty() {
+            self.settled = self.proven;
+        }
+        self.now += before;
+        self.proven = self.now;
+        self.now += during;
+        if let Some(readiness) = ready {
+            self.ready(readiness, &mut out);
+        }
+        if is_quiet {
+            self.settled = self.proven;
+        }
+        self.expire(&mut out);
+        out
+    }
+
+    /// A turn that waits, and then looks again: that settles the time after the wait.
+    fn sleep(&mut self, ticks: u64) -> Vec<usize> {
+        let mut out = self.turn(0, ticks, None);
+        (self.proven, self.settled) = (self.now, self.now);
+        self.expire(&mut out);
+        out
+    }
+
+    fn is_due(&self) -> bool {
+        let mut deadlines = self.sides.iter().filter_map(|side| side.deadline);
+        deadlines.any(|when| when <= self.now)
+    }
+
+    fn expire(&mut self, out: &mut Vec<usize>) {
         for (at, side) in self.sides.iter_mut().enumerate() {
-            let passed = side.deadline.is_some_and(|when| when <= limit);
-            let looked_at = side.spared.is_some_and(|spared| limit <= spared);
-            if !passed || looked_at {
-                continue;
+            if side.deadline.is_some_and(|when| when <= self.settled) {
+                (side.deadline, side.expired) = (None, true);
+                out.extend(std::mem::take(&mut side.parked).then_some(at));
             }
-            if fresh && side.ready && side.spared.is_none() {
-                side.spared = Some(limit);
-                continue;
-            }
-            (side.deadline, side.spared, side.expired) = (None, None, true);
-            out.extend(std::mem::take(&mut side.parked).then_some(at));
         }
     }
 
-    fn evict(&mut self, out: &mut Vec<usize>) {
+    fn deadline(&mut self, direction: Direction, at: Option<u64>) {
+        if self.closed {
+            return;
+        }
+        let side = &mut self.sides[direction as usize];
+        let is_past = at == Some(0);
+        side.expired = is_past;
+        side.deadline = at.filter(|_| !is_past).map(|ahead| self.now + ahead);
+        if is_past && std::mem::take(&mut side.parked) {
+            self.released.push(direction as usize);
+        }
+    }
+
+    fn evict(&mut self) {
         self.closed = true;
         for (at, side) in self.sides.iter_mut().enumerate() {
-            (side.deadline, side.spared) = (None, None);
-            out.extend(std::mem::take(&mut side.parked).then_some(at));
+            side.deadline = None;
+            let parked = std::mem::take(&mut side.parked);
+            self.released.extend(parked.then_some(at));
         }
-        out.extend(std::mem::take(&mut self.hang_up_parked).then_some(HANG_UP));
+        let parked = std::mem::take(&mut self.hang_up_parked);
+        self.released.extend(parked.then_some(HANG_UP));
     }
 }
 
-/// A descriptor with its wheel, as the reactor keeps them, and the model.
+/// A descriptor on its reactor, and the model.
 struct Pair {
-    state: State<usize>,
-    wheel: Wheel<u32>,
-    placings: u32,
-    stamp: u16,
-    now: u64,
-    /// The time of the last complete harvest.
-    harvested: u64,
+    world: Told,
+    core: Rc<Core<usize, ()>>,
+    base: Instant,
+    desc: Descriptor<usize>,
     model: Model,
 }
 
 impl Pair {
-    fn new() -> Self {
-        Pair {
-            state: State::new(false),
-            wheel: Wheel::new(),
-            placings: 0,
-            stamp: 0,
-            now: 0,
-            harvested: 0,
-            model: Model::default(),
-        }
-    }
-
     fn replay(path: &[Step]) -> Self {
-        let mut pair = Pair::new();
+        let world = Told::default();
+        let (core, base) = obeying(world.clone());
+        let desc = open(&core);
+        let mut pair = Pair {
+            world,
+            core,
+            base,
+            desc,
+            model: Model::default(),
+        };
         for &step in path {
             pair.step(step);
         }
@@ -175,43 +315,73 @@ impl Pair {
             Step::Park(direction) => self.park(direction),
             Step::ParkShort(direction) => self.park_short(direction),
             Step::Unpark(direction) => {
-                said.extend(self.state.unpark(direction));
+                said.extend(self.desc.unpark(direction));
                 let parked = &mut self.model.sides[direction as usize].parked;
                 expected.extend(std::mem::take(parked).then_some(direction as usize));
             }
             Step::ParkHangUp => self.park_hang_up(),
             Step::Drained(direction) => {
-                self.state.drained(direction);
+                self.desc.drained(direction);
                 self.model.sides[direction as usize].ready = false;
                 self.model.urgent &= direction == Direction::Write;
             }
-            Step::Busy(readiness) => {
-                self.turn(1, Some(readiness), &mut said);
-                self.model.ready(readiness, &mut expected);
-                self.model.expire(self.harvested, true, &mut expected);
-                self.harvested = self.now;
+            Step::Turn {
+                before,
+                during,
+                ready,
+            } => {
+                let mut world = self.world.borrow_mut();
+                world.now += Duration::from_millis(before);
+                world.during = during;
+                let token = self.desc.token();
+                let event = ready.map(|readiness| Event { token, readiness });
+                world.ready.extend(event);
+                drop(world);
+                self.turn(Some(Duration::ZERO), &mut said);
+                expected = self.model.turn(before, during, ready);
             }
-            Step::Quiet(ticks) => {
-                self.turn(ticks, None, &mut said);
-                self.model.expire(self.now, false, &mut expected);
-                self.harvested = self.now;
+            Step::Sleep(ticks) => {
+                let mut world = self.world.borrow_mut();
+                (world.during, world.looks) = (ticks, 0);
+                drop(world);
+                let may_wait = self.model.released.is_empty();
+                self.turn(Some(Duration::from_millis(ticks)), &mut said);
+                // A second look is taken if an entry of the wheel is due, stale or not.
+                let looked_again = self.world.borrow().looks == 2;
+                expected = match looked_again {
+                    true => self.model.sleep(ticks),
+                    false => self.model.turn(0, ticks, None),
+                };
+                assert!(may_wait || !looked_again);
+                assert!(!may_wait || looked_again || !self.model.is_due());
             }
-            Step::Deadline(direction, at) => self.deadline(direction, at, &mut said, &mut expected),
-            Step::Both(at) => self.both(at),
+            Step::Deadline(direction, at) => {
+                let now = self.base + self.world.borrow().now;
+                let when = at.map(|ahead| now + Duration::from_millis(ahead));
+                self.desc.set_deadline(direction, when);
+                self.model.deadline(direction, at);
+            }
             Step::Evict => {
-                if self.state.evict(&mut |w| said.push(w)) {
-                    self.wheel.lapse();
-                }
-                self.model.evict(&mut expected);
+                self.desc.evict();
+                self.model.evict();
             }
-            Step::Compact => self.wheel.compact(|_, number| self.state.keeps(number)),
             Step::NextLive => self.next_live(),
         }
-        // Who comes first within one event is nobody's promise.
+        // The order within one turn is not promised.
         said.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(said, expected, "who is handed back");
+        assert_eq!(said, expected, "what is handed out");
         self.compare();
+    }
+
+    fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<usize>) {
+        let turn = self
+            .core
+            .turn(max_wait, RunQueue::Empty, Jump::Allowed, out);
+        let turn = turn.expect("the selector never fails");
+        if self.model.is_due() && self.core.is_due() {
+            assert!(turn.more, "a deadline is due, and not settled");
+        }
     }
 
     fn park(&mut self, direction: Direction) {
@@ -225,7 +395,7 @@ impl Pair {
             None if side.parked => return,
             None => Park::Parked,
         };
-        assert_eq!(self.state.park(direction, w), expected);
+        assert_eq!(self.desc.park(direction, w), expected);
         let side = &mut self.model.sides[direction as usize];
         match expected {
             Park::Ready(_) => side.ready = false,
@@ -245,15 +415,15 @@ impl Pair {
             None if side.parked => return,
             None => Park::Parked,
         };
-        assert_eq!(self.state.park_short(direction, w), expected);
-        if expected == Park::Parked {
-            let side = &mut self.model.sides[direction as usize];
-            (side.ready, side.parked) = (false, true);
-        }
+        let ready = side.ready && !proves_nothing;
+        assert_eq!(self.desc.park_short(direction, w), expected);
+        let side = &mut self.model.sides[direction as usize];
+        side.ready &= !ready;
+        side.parked |= expected == Park::Parked;
     }
 
     fn park_hang_up(&mut self) {
-        let (park, earlier) = self.state.park_hang_up(HANG_UP);
+        let (park, earlier) = self.desc.park_hang_up(HANG_UP);
         let expected = match () {
             () if self.model.closed => Park::Closed(HANG_UP),
             () if self.model.hung_up => Park::Ready(HANG_UP),
@@ -264,183 +434,82 @@ impl Pair {
         self.model.hang_up_parked |= park == Park::Parked;
     }
 
-    /// As the reactor: unpark the ready, then expire.
-    fn turn(&mut self, ticks: u64, readiness: Option<Readiness>, out: &mut Vec<usize>) {
-        self.now += ticks;
-        self.stamp = self.stamp.wrapping_add(1);
-        let (limit, stamp) = match readiness {
-            Some(readiness) => {
-                let reader = self.state.ready(readiness, self.stamp, out);
-                out.extend(reader);
-                (self.harvested, Some(self.stamp))
-            }
-            None => (self.now, None),
-        };
-        let mut unpark = |w| out.push(w);
-        let limit = Tick::new(limit);
-        let state = &self.state;
-        self.wheel.advance(limit, 100, |_, number| {
-            match state.expire(number, limit, stamp, &mut unpark) {
-                Due::Lapsed => Verdict::Lapsed,
-                Due::Nothing => Verdict::Done,
-                Due::Again(when) => Verdict::Again(when),
-            }
-        });
-    }
-
-    fn deadline(
-        &mut self,
-        direction: Direction,
-        at: Option<u64>,
-        said: &mut Vec<usize>,
-        expected: &mut Vec<usize>,
-    ) {
-        let when = at.map(|ahead| self.now + ahead);
-        if at == Some(0) {
-            if self.model.closed {
-                return;
-            }
-            let (w, placing) = self.state.expire_now(direction);
-            said.extend(w);
-            self.place(placing);
-        } else {
-            // As the reactor: a store, if that will do.
-            let when = when.map_or(NEVER, Tick::new);
-            if when == NEVER || !self.state.put_off(direction, when) {
-                let placing = self.state.set_deadline(direction, when);
-                self.place(placing);
-            }
-        }
-        if self.model.closed {
-            return;
-        }
-        let side = &mut self.model.sides[direction as usize];
-        side.spared = None;
-        side.expired = at == Some(0);
-        side.deadline = if at == Some(0) { None } else { when };
-        if side.expired {
-            expected.extend(std::mem::take(&mut side.parked).then_some(direction as usize));
-        }
-    }
-
-    fn both(&mut self, at: [Option<u64>; 2]) {
-        let when = at.map(|at| at.map(|ahead| self.now + ahead));
-        let ticks = when.map(|when| when.map_or(NEVER, Tick::new));
-        let put_off = self.state.put_off_both(ticks[0].min(ticks[1]), || ticks);
-        for direction in BOTH {
-            let (when, tick) = (when[direction as usize], ticks[direction as usize]);
-            // As a connection: if that is not all, each that there is.
-            if !put_off && (when.is_none() || self.model.closed) {
-                continue;
-            }
-            if !put_off && !self.state.put_off(direction, tick) {
-                let placing = self.state.set_deadline(direction, tick);
-                self.place(placing);
-            }
-            let side = &mut self.model.sides[direction as usize];
-            (side.deadline, side.spared, side.expired) = (when, None, false);
-        }
-    }
-
-    fn place(&mut self, placing: Placing) {
-        match placing {
-            Placing::Keep => {}
-            Placing::Idle => self.wheel.lapse(),
-            Placing::Revive => self.wheel.revive(),
-            Placing::Place { when, left_behind } => {
-                self.placings += 1;
-                self.state.number_place(self.placings);
-                self.wheel.place(when, self.placings);
-                if left_behind {
-                    self.wheel.lapse();
-                }
-            }
-        }
-    }
-
     fn next_live(&mut self) {
-        let state = &self.state;
-        let next = self
-            .wheel
-            .next_live(|when, number| match state.due(number) {
-                Due::Again(later) if later > when => Verdict::Again(later),
-                Due::Again(_) => Verdict::Done,
-                _ => Verdict::Lapsed,
-            });
-        let deadlines = self.model.sides.iter().filter_map(|side| {
-            // One that was spared is looked at again when its limit has passed.
-            side.deadline
-                .map(|when| side.spared.map_or(when, |limit| limit + 1))
-        });
-        let elapsed = self.wheel.elapsed();
-        let expected = deadlines.min().map(|when| Tick::new(when).max(elapsed));
-        assert_eq!(next, expected, "where a virtual clock would stop");
+        let sides = self.model.sides.iter();
+        let deadline = sides.filter_map(|side| side.deadline).min();
+        let elapsed = self.core.deadlines.borrow().elapsed();
+        let expected = deadline.map(|when| Tick::new(when).max(elapsed));
+        assert_eq!(
+            self.core.next_live(),
+            expected,
+            "where a virtual clock would stop"
+        );
     }
 
     fn compare(&self) {
+        assert_eq!(self.core.settled(), Tick::new(self.model.settled));
         for direction in BOTH {
             let side = self.model.sides[direction as usize];
-            // Of what is closed nobody asks whether it is ready.
-            let ready = self.state.is_ready(direction);
-            assert!(
-                ready == side.ready || self.state.is_closed(),
-                "{direction:?}"
-            );
-            let refusal = self.state.check(direction).err();
+            let refusal = self.desc.check(direction).err();
             assert_eq!(refusal, self.model.refusal(direction), "{direction:?}");
+            let may = match refusal {
+                Some(refusal) => May::Refused(refusal),
+                None if side.ready => May::Try,
+                None => May::Wait,
+            };
+            assert_eq!(self.desc.may_try(direction), may, "{direction:?}");
         }
-        if !self.state.is_closed() {
-            assert_eq!(self.state.is_hung_up(), self.model.hung_up);
+        if !self.desc.is_closed() {
+            assert_eq!(self.desc.is_hung_up(), self.model.hung_up);
             let proof = !self.model.hung_up && !self.model.urgent;
-            assert_eq!(self.state.short_means_drained(), proof);
+            assert_eq!(self.desc.short_means_drained(), proof);
         }
-        assert_eq!(self.state.is_closed(), self.model.closed);
+        assert_eq!(self.desc.is_closed(), self.model.closed);
+        assert_eq!(self.core.has_pending(), !self.model.released.is_empty());
         let parked = self.model.sides.iter().filter(|side| side.parked).count();
         let parked = parked + usize::from(self.model.hang_up_parked);
-        assert_eq!(self.state.waiting(), parked);
-        // The wheel: what is not stale is this descriptor's one place, and only if it has a deadline.
-        let armed = self.model.sides.iter().any(|side| side.deadline.is_some());
-        assert_eq!(self.wheel.len() - self.wheel.stale(), usize::from(armed));
-        if armed {
-            let next = self.wheel.next().expect("a place stands for the deadline");
-            let deadlines = self.model.sides.iter().filter_map(|side| side.deadline);
-            let earliest = deadlines.min().unwrap_or(u64::MAX);
-            let spared = self.model.sides.iter().filter_map(|side| side.spared).max();
-            let latest = earliest.max(spared.map_or(0, |limit| limit + 1));
-            assert!(
-                next <= Tick::new(latest).max(self.wheel.elapsed()),
-                "it comes up in time"
-            );
+        assert_eq!(self.desc.parked(), parked);
+        // The wheel: what is not stale is this descriptor's one entry.
+        let deadlines = self.core.deadlines.borrow();
+        let entries = deadlines.len() - deadlines.stale();
+        assert!(entries <= usize::from(!self.model.closed));
+        let sides = self.model.sides.iter();
+        if let Some(deadline) = sides.filter_map(|side| side.deadline).min() {
+            assert_eq!(entries, 1);
+            let next = deadlines.next().expect("an entry stands for the deadline");
+            let latest = Tick::new(deadline).max(deadlines.elapsed());
+            assert!(next <= latest, "it comes up in time");
         }
     }
 
     /// The whole of it, with times from now: two pairs of one key go on alike.
-    fn key(&mut self) -> Key {
-        let now = self.now;
+    fn key(&self) -> Key {
+        let now = self.model.now;
         let from_now = |tick: u64| tick.wrapping_sub(now);
         let mut model = self.model.clone();
+        for time in [&mut model.now, &mut model.proven, &mut model.settled] {
+            *time = from_now(*time);
+        }
         for side in &mut model.sides {
             side.deadline = side.deadline.map(from_now);
-            side.spared = side.spared.map(from_now);
         }
-        let mut places = Vec::new();
+        let mut entries = Vec::new();
+        let mut deadlines = self.core.deadlines.borrow_mut();
         // Looking changes nothing: everything is kept.
-        let stale = self.wheel.stale();
-        self.wheel.compact(|when, number| {
-            places.push((from_now(when.get()), number == self.state.number.get()));
+        let stale = deadlines.stale();
+        deadlines.compact(|when, entry| {
+            let counts = entry.number == self.desc.entry_number.get();
+            entries.push((from_now(when.get()), counts));
             true
         });
-        (0..stale).for_each(|_| self.wheel.lapse());
-        places.sort_unstable();
-        let fresh = self.state.flags.get() >> STAMP_SHIFT == u32::from(self.stamp);
+        (0..stale).for_each(|_| deadlines.lapse());
+        entries.sort_unstable();
         Key {
             model,
-            places,
-            placed: from_now(self.state.placed.get().get()),
-            flags: self.state.flags.get() & 0xffff,
-            fresh,
-            harvested: from_now(self.harvested),
-            elapsed: from_now(self.wheel.elapsed().get()),
+            entries,
+            entry: from_now(self.desc.entry.get().get()),
+            flags: self.desc.flags.get(),
+            elapsed: from_now(deadlines.elapsed().get()),
         }
     }
 }
@@ -448,11 +517,9 @@ impl Pair {
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     model: Model,
-    places: Vec<(u64, bool)>,
-    placed: u64,
+    entries: Vec<(u64, bool)>,
+    entry: u64,
     flags: u32,
-    fresh: bool,
-    harvested: u64,
     elapsed: u64,
 }
 
@@ -477,7 +544,7 @@ fn every_short_sequence_of_operations_does_as_the_plain_model() {
         for path in paths {
             for &step in &steps {
                 let mut path = Path([&path[..], &[step]].concat());
-                let mut pair = Pair::replay(&path.0);
+                let pair = Pair::replay(&path.0);
                 if seen.insert(pair.key()) {
                     longer.push(std::mem::take(&mut path.0));
                 }
@@ -488,28 +555,12 @@ fn every_short_sequence_of_operations_does_as_the_plain_model() {
 }
 
 #[test]
-fn a_second_waiter_in_one_place_is_named_and_the_first_keeps_it() {
-    let state = State::new(false);
-    assert_eq!(state.park(Direction::Read, 1), Park::Parked);
-    let second = std::panic::AssertUnwindSafe(|| state.park(Direction::Read, 2));
+fn a_second_waiter_in_one_slot_is_named_and_the_first_keeps_it() {
+    let desc = open(&core());
+    assert_eq!(desc.park(Direction::Read, 1), Park::Parked);
+    let second = std::panic::AssertUnwindSafe(|| desc.park(Direction::Read, 2));
     let panic = std::panic::catch_unwind(second).unwrap_err();
     let said = panic.downcast_ref::<String>().unwrap();
     assert!(said.contains("parked already for Read"), "{said}");
-    assert_eq!(state.unpark(Direction::Read), Some(1));
-}
-
-#[test]
-fn a_harvest_stamp_that_wraps_spares_a_deadline_once_at_most() {
-    let state: State<usize> = State::new(false);
-    // Made ready 65,536 harvests ago, and never drained: the stamp is the same again.
-    assert_eq!(state.ready(Readiness::READ, 7, &mut Vec::new()), None);
-    let _ = state.set_deadline(Direction::Read, Tick::new(5));
-    state.number_place(1);
-    let again = state.expire(1, Tick::new(9), Some(7), &mut |_| {});
-    assert_eq!(again, Due::Again(Tick::new(10)));
-    assert_eq!(
-        state.expire(1, Tick::new(10), Some(7), &mut |_| {}),
-        Due::Nothing
-    );
-    assert_eq!(state.check(Direction::Read), Err(Refusal::TimedOut));
+    assert_eq!(desc.unpark(Direction::Read), Some(1));
 }

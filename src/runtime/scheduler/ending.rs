@@ -9,8 +9,6 @@ use super::Scheduler;
 use crate::runtime::join::JoinError;
 use crate::runtime::machine::{Body, MachineId};
 use crate::runtime::panics::{Payload, drop_quietly, wake_quietly};
-use crate::runtime::sleeper::Sleeper;
-use crate::wheel::{Tick, Timers};
 
 impl Scheduler {
     /// A task returned: kept if somebody joins it, else dropped, while it still counts as running.
@@ -69,6 +67,7 @@ impl Scheduler {
         let aborted = self.machines.abort(id);
         if let Some(body) = aborted {
             drop_quietly(body);
+            self.note_dead();
             self.end(id, true, Err(JoinError::aborted()));
         }
     }
@@ -105,12 +104,8 @@ impl Scheduler {
         self.reactor
             .each(|resource| resource.take_all_wakers(&mut strangers));
         self.reactor.shut_down();
-        let mut timers = self.timers.replace(Timers::new());
-        timers.advance(Tick::MAX, usize::MAX, |sleeper| {
-            if let Sleeper::Foreign(waker) = sleeper {
-                strangers.push(waker);
-            }
-        });
+        let sleepers = self.sleepers.take();
+        strangers.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
         strangers.into_iter().for_each(wake_quietly);
         let joins = self.joins.take();
         joins.into_values().for_each(drop_for_good);

@@ -2,7 +2,6 @@
 //!
 //! May touch: what its parent does. Mirrors `main.main`, the goroutine the program lives as long as.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,58 +15,82 @@ use crate::runtime::waker::MachineWaker;
 ///
 /// | state | meaning | on to |
 /// |---|---|---|
-/// | Absent | no `block_on` is under way | Woken, when one begins |
-/// | Idle | it waits | Woken, by a waker; Absent, at its end |
-/// | Woken | it is to be polled before the next turn | Idle, when it is |
+/// | Absent | no `block_on` is under way | Idle, when one begins |
+/// | Idle | it waits, or is polled | Queued, by a waker; Absent, at its end |
+/// | Queued | its id stands in a queue | Idle, when it is polled; Absent, at its end |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
     Absent,
     Idle,
-    Woken,
+    Queued,
 }
 
 /// There is a root while this lives: it ends with a panic, too.
-struct Rooted<'a>(&'a Cell<Root>);
+struct Rooted<'a>(&'a Scheduler);
 
 impl<'a> Rooted<'a> {
-    fn new(root: &'a Cell<Root>) -> Self {
-        root.set(Root::Woken);
-        Rooted(root)
+    fn new(scheduler: &'a Scheduler) -> Self {
+        scheduler.root.set(Root::Idle);
+        Rooted(scheduler)
     }
 }
 
 impl Drop for Rooted<'_> {
     fn drop(&mut self) {
-        self.0.set(Root::Absent);
+        // Of calls that never turn, none leaves an id behind.
+        if self.0.root.replace(Root::Absent) == Root::Queued {
+            for queue in [&self.0.queue, &self.0.woken] {
+                queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
+            }
+        }
     }
 }
 
 impl Scheduler {
-    /// Its wakers may outlive it: then they wake nobody, and no host's loop is kept from sleeping.
-    pub(super) fn wake_root(&self) {
-        if self.root.get() != Root::Absent {
-            self.root.set(Root::Woken);
+    /// Whether there is a root, and it is in no queue. From here on it counts as queued. Its wakers
+    /// may outlive it: then they wake nothing, and no host's loop is kept from sleeping.
+    pub(super) fn mark_root_queued(&self) -> bool {
+        let is_idle = self.root.get() == Root::Idle;
+        if is_idle {
+            self.root.set(Root::Queued);
         }
+        is_idle
+    }
+
+    /// Its id came up in the queue.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn run_root(&self, root: &mut dyn FnMut() -> Poll<()>) -> Poll<()> {
+        if self.root.get() != Root::Queued {
+            return Poll::Pending;
+        }
+        self.root.set(Root::Idle);
+        root()
     }
 
     pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
         let _entered = Entered::new(self);
-        let _rooted = Rooted::new(&self.root);
+        let _rooted = Rooted::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        loop {
-            if self.root.get() == Root::Woken {
-                self.root.set(Root::Idle);
-                context::begin(MachineId::ROOT, &waker);
-                let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-                context::end();
-                if let Poll::Ready(output) = polled {
-                    return output;
-                }
-            }
-            if let Err(error) = self.turn(None) {
+        let mut output = None;
+        let mut poll = || {
+            context::begin(MachineId::ROOT, &waker);
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            context::end();
+            polled.map(|returned| output = Some(returned))
+        };
+        // At first before everything else, and then in its turn, as a machine.
+        let mut polled = poll();
+        while polled.is_pending() {
+            let mut root = || {
+                polled = poll();
+                polled
+            };
+            if let Err(error) = self.turn(None, &mut root) {
                 panic!("netpoller: the selector failed, and nothing can go on: {error}");
             }
         }
+        output.expect("it was ready")
     }
 }

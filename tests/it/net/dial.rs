@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -576,9 +576,14 @@ struct Liar {
 }
 
 impl Selector for Liar {
-    fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
+    fn open(
+        &mut self,
+        source: &mut dyn mio::event::Source,
+        token: Token,
+        fd: Option<RawFd>,
+    ) -> io::Result<()> {
         self.open.push(token);
-        self.inner.open(source, token)
+        self.inner.open(source, token, fd)
     }
 
     fn rearm(
