@@ -471,12 +471,8 @@ impl<W, T> Core<W, T> {
         if self.has_pending() {
             return Some(Duration::ZERO);
         }
-        let next = match self.clock.is_virtual() {
-            true => self.next_live(),
-            false => self.next(),
-        };
         self.clock.read();
-        next.map(|next| self.clock.until(next))
+        self.next().map(|next| self.clock.until(next))
     }
 
     // ---- the wheel's upkeep ----

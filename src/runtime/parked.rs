@@ -39,7 +39,6 @@ impl From<Direction> for Place {
 /// A [`Parked`] taken apart.
 pub(crate) enum Who {
     Machine,
-    Root,
     /// A sleep that another executor polls: where its waker is kept.
     Sleeper(usize),
     Foreign {
@@ -85,12 +84,8 @@ impl Parked {
     #[inline]
     pub(crate) fn who(self) -> Who {
         let bits = self.0.get();
-        let id = MachineId::from_bits(self.0);
         if bits & FOREIGN == 0 {
-            return match id {
-                MachineId::ROOT => Who::Root,
-                _ => Who::Machine,
-            };
+            return Who::Machine;
         }
         if bits >> PLACE_SHIFT & 3 == SLEEPER {
             return Who::Sleeper((bits & TOKEN_MASK) as usize);

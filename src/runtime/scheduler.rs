@@ -208,7 +208,6 @@ impl Scheduler {
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
         add(&self.counters.turns, 1);
         add(&self.counters.events, turn.events);
-        add(&self.counters.machines, turn.machines);
         add(&self.counters.expired, turn.expired);
         Ok(turn)
     }
@@ -246,7 +245,7 @@ impl Scheduler {
                 log::trace!("unpark {parked:?}");
             }
             let id = parked.as_machine();
-            if self.machines.wake(id) {
+            if self.mark_queued(id) {
                 queue.push_back(id);
             } else {
                 self.take_foreign(parked, &mut foreign);
@@ -257,13 +256,12 @@ impl Scheduler {
         foreign.into_iter().for_each(wake_quietly);
     }
 
-    /// What was parked is no machine, or one that is queued or gone.
+    /// What was parked is a machine that is queued or gone, or none at all.
     #[cold]
     #[inline(never)]
     fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
         match parked.who() {
             Who::Machine => {}
-            Who::Root => self.wake(MachineId::ROOT),
             Who::Foreign { token_bits, place } => {
                 let desc = self.reactor.in_slot(Parked::slot(token_bits));
                 let desc = desc.filter(|desc| Parked::token_bits(desc.token()) == token_bits);
@@ -295,20 +293,23 @@ impl Scheduler {
         }
     }
 
-    /// Runs what is runnable, up to a bound. Returns how many that were.
+    /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
     fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
         let queued = self.queue.borrow().len();
         // A round begins with all that are runnable now.
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(queued);
         }
-        let mut ran = 0;
+        let (mut ran, mut machines) = (0, 0);
         while ran < queued.min(BATCH) {
             let Some(id) = self.queue.borrow_mut().pop_front() else {
                 break;
             };
             ran += 1;
             if id != MachineId::ROOT {
+                machines += 1;
+                // At once: the root may ask for the figures in the midst of a batch.
+                add(&self.counters.machines, 1);
                 self.run(id);
             } else if self.run_root(root).is_ready() {
                 break;
@@ -320,7 +321,7 @@ impl Scheduler {
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        ran
+        machines
     }
 
     #[inline]

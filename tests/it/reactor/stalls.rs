@@ -321,7 +321,7 @@ fn invariant_3_a_deadline_in_the_past_hands_its_waiter_to_the_next_turn_which_do
     assert_eq!(bench.descriptor.park(ForRead, 2), Park::TimedOut(2));
     let (places, stale) = bench.reactor.places();
     assert!(places - stale <= 1, "the entry goes when it comes up");
-    thread::sleep(SOON);
+    thread::sleep(STALL);
     bench.quiet();
     assert_eq!(bench.reactor.places(), (0, 0), "no timer is left");
 }
