@@ -25,9 +25,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::runtime::context;
 use crate::runtime::select::{Either, select};
 use crate::runtime::sleeper::{Judges, Registration};
+use crate::runtime::{context, current};
 
 const NANOS: u128 = 1_000_000_000;
 
@@ -40,7 +40,7 @@ pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
 
 /// A fresh reading: of the runtime's clock if this thread is in a turn of one, else of the system's.
 pub(crate) fn clock() -> Instant {
-    let fresh = context::try_with(|scheduler| scheduler.reactor.core().clock.read());
+    let fresh = current::try_with(|scheduler| scheduler.reactor.core().clock.read());
     fresh.unwrap_or_else(Instant::now)
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn clock() -> Instant {
 /// Outside a runtime.
 #[track_caller]
 pub fn now() -> Instant {
-    context::with("time::now", |scheduler| {
+    current::with("time::now", |scheduler| {
         scheduler.reactor.core().clock.read()
     })
 }
@@ -81,7 +81,7 @@ pub fn now() -> Instant {
 #[inline]
 #[track_caller]
 pub fn coarse_now() -> Instant {
-    context::with("time::coarse_now", |scheduler| scheduler.reactor.now())
+    current::with("time::coarse_now", |scheduler| scheduler.reactor.now())
 }
 
 /// Sleeps for at least `wait`, counted from a fresh reading of the clock.
@@ -97,7 +97,7 @@ pub fn coarse_now() -> Instant {
 /// Dropping it takes its timer away.
 #[track_caller]
 pub fn sleep(wait: Duration) -> Sleep {
-    let now = context::with("time::sleep", |scheduler| {
+    let now = current::with("time::sleep", |scheduler| {
         scheduler.reactor.core().clock.read()
     });
     sleep_until(after(now, wait))
@@ -163,7 +163,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_end(cx));
-        context::poll_budget_once(&mut self.yielded, cx.waker())
+        context::poll_yield(&mut self.yielded, cx.waker())
     }
 }
 
@@ -244,7 +244,7 @@ pub fn interval(period: Duration) -> Interval {
         !period.is_zero(),
         "netpoller: an interval's period can't be zero"
     );
-    let start = context::with("time::interval", |scheduler| {
+    let start = current::with("time::interval", |scheduler| {
         scheduler.reactor.core().clock.read()
     });
     Interval {

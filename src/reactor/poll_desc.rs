@@ -27,7 +27,7 @@
 // | urgent | `netpollready` | `drained` of Read, that is at EAGAIN |
 // | expired | a deadline that passes, or is set in the past | a deadline moved ahead, or cleared |
 // | closed | `evict` | never |
-// | short I/O inconclusive | `new` | never |
+// | short I/O inconclusive | `new`, `short_io_is_inconclusive` | never |
 // | write or hup waiter | a W in one of these slots | `netpollready`, when it finds neither |
 // | left | `leave`: the registry has it no more | never |
 //
@@ -358,6 +358,11 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub fn short_means_drained(&self) -> bool {
         !self.has(HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE)
+    }
+
+    /// From here on a short read or write proves nothing.
+    pub(crate) fn short_io_is_inconclusive(&self) {
+        self.raise(SHORT_IO_INCONCLUSIVE);
     }
 
     /// A new source may well be ready: one attempt is cheaper than a turn to learn it.

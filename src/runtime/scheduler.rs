@@ -3,74 +3,85 @@
 //
 // # One turn
 //
-//   reactor.turn ──► queue what it hands out ──► mail ──► woken ──► run a batch ─┐
-//   (no wait, while        │                       │        ▲  │        │        │
-//    anything is           │                       └────────┤  │        │        │
-//    runnable)             └──────────► queue ◄─────────────┼──┘        │        │
-//                                                           └───────────┘        │
-//            wakes, spawns and yields of a batch run from the next turn on ◄─────┘
+//   ask the netpoller ──► open the mail ──► queue the woken ──► run a batch
+//   (no wait, while            │                  ▲  │               │
+//    anything is runnable)     └─────► woken ─────┘  │               │
+//        │                               ▲           ▼               │
+//        └─────────────────────────────────────► queue ──────────────┤
+//                                        └─── wakes, spawns, yields ─┘
 //
-// A machine stands in one of the two queues, `queue` or `woken`, and once: its `queued` bit says
-// so, whatever comes for it.
-
-mod ending;
-mod root;
+// A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
+//
+// # The root: the future of `block_on`, which lies on the caller's stack
+//
+// | state | meaning | moved there by | on to |
+// |---|---|---|---|
+// | Absent | no `block_on` is under way | the end of one, a panic included | Idle |
+// | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
+// | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 
 use super::blocking::Lane;
 use super::context;
-use super::join::{JoinError, Joins};
+use super::counter::Counter;
+use super::current::Entered;
+use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
-use super::machine::{Body, Machine, MachineId, Machines, Output};
-use super::panics::{catch, drop_quietly, wake_quietly};
+use super::machine::{Body, Machine, MachineId, Machines};
+use super::panics::{catch, wake_quietly};
 use super::resource::{Parked, Resource, Who};
 use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use root::Root;
 
-/// Machines run between two looks at the selector, so that a long queue does not keep new
-/// readiness, and with it everybody's deadlines, waiting.
+/// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
+/// and with it the deadlines, waiting.
 const BATCH: usize = 1024;
 
-/// So many ids of machines that have ended may stand in the queues before these are swept.
+/// So many ids of machines that have ended may be in the queues before they are swept out.
 const DEAD: usize = 64;
+
+/// The future of `block_on`: see the table above.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Absent,
+    Idle,
+    Queued,
+}
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Resource>,
     pub(crate) remote: Arc<Remote>,
-    /// The wakers of sleeps that another executor polls. `None` once it has been woken.
+    /// The wakers of sleeps that another executor polls. `None` once one has been woken.
     pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
-    machines: Machines,
-    pub(crate) joins: RefCell<Joins>,
+    pub(super) machines: Machines,
+    pub(super) outcomes: Outcomes,
     /// Runnable in this turn, first come, first served.
     queue: RefCell<VecDeque<MachineId>>,
     /// Runnable from the next turn on.
     woken: RefCell<VecDeque<MachineId>>,
     /// At most so many ids in the two queues are of machines that were aborted.
     dead: Cell<usize>,
-    /// So many rounds have ended: in each, all ran that were runnable at its beginning.
+    /// So many rounds have ended: in each, everything ran that was runnable at its beginning.
     rounds: Cell<u64>,
-    /// So many machines have still to run in the round under way. Zero between two rounds.
+    /// So many machines have still to run in this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    /// What the reactor handed out, kept between turns for its memory. Empty.
+    /// What the reactor handed out. Empty: it is kept between turns for its memory.
     handed_out: Cell<Vec<Parked>>,
     root: Cell<Root>,
-    /// Where a machine that is done leaves what it returns.
-    output: Cell<Output>,
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -81,15 +92,11 @@ pub(crate) struct Scheduler {
 /// What the runtime has done, ever.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) turns: Cell<u64>,
-    pub(crate) events: Cell<u64>,
-    pub(crate) machines: Cell<u64>,
-    pub(crate) expired: Cell<u64>,
-    pub(crate) spawned: Cell<u64>,
-}
-
-fn add(counter: &Cell<u64>, more: usize) {
-    counter.set(counter.get().wrapping_add(more as u64));
+    pub(crate) turns: Counter,
+    pub(crate) events: Counter,
+    pub(crate) machines: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) spawned: Counter,
 }
 
 impl Scheduler {
@@ -100,8 +107,8 @@ impl Scheduler {
             reactor,
             remote,
             sleepers: RefCell::default(),
-            machines: Machines::new(),
-            joins: RefCell::new(HashMap::new()),
+            machines: Machines::default(),
+            outcomes: Outcomes::default(),
             queue: RefCell::default(),
             woken: RefCell::default(),
             dead: Cell::new(0),
@@ -109,7 +116,6 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             handed_out: Cell::default(),
             root: Cell::new(Root::Absent),
-            output: Cell::new(None),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
@@ -121,9 +127,10 @@ impl Scheduler {
         Rc::as_ptr(self.reactor.core()).cast()
     }
 
-    // ---- who is runnable ----
+    // ---- what is runnable ----
 
-    /// Makes a machine runnable, once.
+    /// Makes a machine, or the root, runnable from the next turn on. Once: one that is queued stays
+    /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.mark_queued(id) {
@@ -131,7 +138,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether a machine is alive and in no queue. From here on it counts as queued.
+    /// Whether its id has to go into a queue now.
     #[inline]
     fn mark_queued(&self, id: MachineId) -> bool {
         match id {
@@ -140,40 +147,51 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn spawn<F>(&self, future: F) -> MachineId
+    /// A root's wakers may outlive it. Then they wake nothing, and no host's loop is kept from sleeping.
+    #[cold]
+    fn mark_root_queued(&self) -> bool {
+        let is_idle = self.root.get() == Root::Idle;
+        if is_idle {
+            self.root.set(Root::Queued);
+        }
+        is_idle
+    }
+
+    pub(crate) fn spawn<F>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        let make = |id| -> Body {
+        let join = Join::new();
+        let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);
-            Box::pin(WithWaker::new(waker, future))
-        };
+            Box::pin(WithWaker::new(waker, Some(join.clone()), future))
+        });
+        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
+        JoinHandle::new(self, id, join)
+    }
+
+    /// Takes in a machine that is no future.
+    pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
+        self.insert(|_| Pin::from(machine))
+    }
+
+    fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.insert(make);
         self.woken.borrow_mut().push_back(id);
-        add(&self.counters.spawned, 1);
-        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
+        self.counters.spawned.add(1);
         id
     }
 
-    /// Takes in a machine that is no future. Nobody joins it.
-    pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
-        let id = self.machines.insert(|_| -> Body { Pin::from(machine) });
-        self.detach(id);
-        self.woken.borrow_mut().push_back(id);
-        add(&self.counters.spawned, 1);
-        id
-    }
-
-    /// Runs everybody once: for news that concern machines of which nobody keeps a list. To a
-    /// task it is a spurious wake.
+    /// Runs every machine once: for news that concern some, of which no list is kept. To a task it is
+    /// a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
     }
 
-    /// A machine that may stand in a queue was aborted. Its id is swept out with others.
-    pub(crate) fn note_dead(&self) {
+    /// A machine that may be in a queue was aborted. Its id is swept out with others.
+    pub(super) fn note_dead(&self) {
         let dead = self.dead.get() + 1;
         self.dead.set(dead);
         let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
@@ -203,12 +221,12 @@ impl Scheduler {
         self.queue.borrow_mut().append(&mut self.woken.borrow_mut());
         turn.machines = self.run_batch(root);
 
-        // Whoever ran last may have closed a socket, or set a deadline in the past.
+        // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
-        add(&self.counters.turns, 1);
-        add(&self.counters.events, turn.events);
-        add(&self.counters.expired, turn.expired);
+        self.counters.turns.add(1);
+        self.counters.events.add(turn.events as u64);
+        self.counters.expired.add(turn.expired as u64);
         Ok(turn)
     }
 
@@ -236,7 +254,6 @@ impl Scheduler {
     }
 
     /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
-    #[inline]
     fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
@@ -252,11 +269,11 @@ impl Scheduler {
             }
         }
         drop(queue);
-        // Without a borrow: a waker may run anything.
+        // With no borrow held: a waker may run anything.
         foreign.into_iter().for_each(wake_quietly);
     }
 
-    /// What was parked is a machine that is queued or gone, or none at all.
+    /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
     #[cold]
     #[inline(never)]
     fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
@@ -264,11 +281,11 @@ impl Scheduler {
             Who::Machine => {}
             Who::Foreign { token_bits, place } => {
                 let desc = self.reactor.in_slot(Parked::slot(token_bits));
-                let desc = desc.filter(|desc| Parked::token_bits(desc.token()) == token_bits);
-                foreign.extend(
-                    desc.into_iter()
-                        .flat_map(|desc| desc.user_data.take_wakers(place)),
-                );
+                if let Some(desc) = desc
+                    && Parked::token_bits(desc.token()) == token_bits
+                {
+                    foreign.extend(desc.user_data.take_wakers(place));
+                }
             }
             Who::Sleeper(key) => {
                 let mut sleepers = self.sleepers.borrow_mut();
@@ -277,13 +294,14 @@ impl Scheduler {
         }
     }
 
+    /// Makes runnable what other threads woke, and runs what they sent.
     #[inline]
     fn open_mail(&self) {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
-        for id in woken {
-            self.wake(id);
+        for waker in woken {
+            self.wake(waker.opened());
         }
         for job in jobs {
             // A panic in a job is nobody's to join: it stays here.
@@ -295,21 +313,22 @@ impl Scheduler {
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
     fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
-        let queued = self.queue.borrow().len();
-        // A round begins with all that are runnable now.
+        let runnable = self.queue.borrow().len();
+        // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
-            self.left_in_round.set(queued);
+            self.left_in_round.set(runnable);
         }
         let (mut ran, mut machines) = (0, 0);
-        while ran < queued.min(BATCH) {
+        while ran < runnable.min(BATCH) {
+            // Fewer than at the beginning, if aborted ones were swept out.
             let Some(id) = self.queue.borrow_mut().pop_front() else {
                 break;
             };
             ran += 1;
             if id != MachineId::ROOT {
                 machines += 1;
-                // At once: the root may ask for the figures in the midst of a batch.
-                add(&self.counters.machines, 1);
+                // At once: a machine may ask for the figures.
+                self.counters.machines.add(1);
                 self.run(id);
             } else if self.run_root(root).is_ready() {
                 break;
@@ -326,36 +345,86 @@ impl Scheduler {
 
     #[inline]
     fn run(&self, id: MachineId) {
-        let started = self.machines.slot(id).map(|slot| (slot, slot.start()));
-        let Some((slot, Some(mut body))) = started else {
+        let Some(mut body) = self.machines.start(id) else {
             // It was aborted while it was queued.
             return;
         };
-        let ran = catch(|| body.as_mut().run(id));
-        if let Ok(Poll::Pending) = ran {
-            if let Some(body) = slot.suspend(body) {
-                self.run_aborted(id, body);
-            }
-        } else {
-            context::end();
-            self.finish(id, body, ran.err());
-        }
+        let ended = match catch(|| body.as_mut().run(id)) {
+            Ok(Poll::Pending) => match self.machines.suspend(id, body) {
+                None => return,
+                // It was aborted while it ran.
+                Some(body) => (body, Some(JoinError::aborted())),
+            },
+            Ok(Poll::Ready(())) => (body, None),
+            Err(payload) => (body, Some(JoinError::panicked(payload))),
+        };
+        context::end();
+        self.finish(id, ended.0, ended.1);
     }
 
-    /// It was aborted while it ran.
     #[cold]
     #[inline(never)]
-    fn run_aborted(&self, id: MachineId, body: Body) {
-        context::end();
-        drop_quietly(body);
-        let joined = self.machines.finish(id);
-        self.end(id, joined, Err(JoinError::aborted()));
+    fn run_root(&self, root: &mut dyn FnMut() -> Poll<()>) -> Poll<()> {
+        // One that has ended leaves no id behind, so this is the present one's.
+        debug_assert!(self.root.get() == Root::Queued);
+        self.root.set(Root::Idle);
+        root()
     }
 
+    /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.has_runnable() {
             return Some(Duration::ZERO);
         }
         self.reactor.next_timeout()
+    }
+
+    // ---- block_on ----
+
+    pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
+        let _entered = Entered::new(self);
+        let _rooted = Rooted::new(self);
+        let mut future = std::pin::pin!(future);
+        let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
+        let mut output = None;
+        let mut poll = || {
+            context::begin(MachineId::ROOT, &waker);
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            context::end();
+            polled.map(|returned| output = Some(returned))
+        };
+        // The first time before everything else; from then on in its turn, as a machine.
+        let mut polled = poll();
+        while polled.is_pending() {
+            let mut root = || {
+                polled = poll();
+                polled
+            };
+            if let Err(error) = self.turn(None, &mut root) {
+                panic!("netpoller: the selector failed, and nothing can go on: {error}");
+            }
+        }
+        output.expect("it was ready")
+    }
+}
+
+/// There is a root while this lives: it ends with a panic, too.
+struct Rooted<'a>(&'a Scheduler);
+
+impl<'a> Rooted<'a> {
+    fn new(scheduler: &'a Scheduler) -> Self {
+        scheduler.root.set(Root::Idle);
+        Rooted(scheduler)
+    }
+}
+
+impl Drop for Rooted<'_> {
+    fn drop(&mut self) {
+        // Calls that never turn must not leave an id each behind.
+        if self.0.root.replace(Root::Absent) == Root::Queued {
+            for queue in [&self.0.queue, &self.0.woken] {
+                queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::context;
+use super::current;
 use super::resource::Parked;
 use super::scheduler::Scheduler;
 use super::waker::Remote;
@@ -46,7 +47,7 @@ impl Registration {
         deadline: Instant,
         cx: &Context<'_>,
     ) -> Poll<()> {
-        context::with("polling a sleep", |scheduler| {
+        current::with("polling a sleep", |scheduler| {
             if let Some(registration) = this
                 && registration.renew(scheduler, cx)
             {
@@ -108,11 +109,11 @@ impl Registration {
         let home = |scheduler: &Rc<Scheduler>| {
             Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
         };
-        match context::try_with(home).flatten() {
+        match current::try_with(home).flatten() {
             Some(scheduler) => f(&scheduler),
             // A runtime that is gone has no timers: then the job comes back.
             None => drop(self.home.send(Box::new(move || {
-                context::try_with(|scheduler| f(scheduler));
+                current::try_with(|scheduler| f(scheduler));
             }))),
         }
     }
@@ -147,8 +148,8 @@ impl Scheduler {
 
     /// What a timer hands out to wake `cx`: the machine that runs, or a note that the waker is kept.
     fn keep_sleeper(&self, cx: &Context<'_>) -> (Parked, Option<usize>) {
-        if let Some(parked) = context::own(self.home(), cx.waker()) {
-            return (parked, None);
+        if let Some(id) = context::own(self.home(), cx.waker()) {
+            return (Parked::machine(id), None);
         }
         // Before the borrow: cloning a waker may run anything.
         let waker = cx.waker().clone();
