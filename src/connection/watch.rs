@@ -16,9 +16,9 @@ use super::worker::Worker;
 use crate::net::Cause;
 use crate::reactor::Direction;
 use crate::runtime::machine::MachineId;
-use crate::runtime::resource::Parked;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::sleeper::Judges;
+use crate::runtime::socket::Parked;
 use crate::wheel::TimerKey;
 
 /// The minimum rates of a server's peers.

@@ -74,7 +74,7 @@ impl Scheduler {
         self.outcomes.discard_all();
         let mut foreign = Vec::new();
         self.reactor
-            .each(|resource| resource.take_all_wakers(&mut foreign));
+            .each(|socket| socket.take_all_wakers(&mut foreign));
         self.reactor.shut_down();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));

@@ -13,7 +13,7 @@
 //! | `sleeper.rs` | a timer that a future holds |
 //! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
-//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `socket.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -24,14 +24,14 @@ mod ending;
 mod handle;
 mod join;
 pub(crate) mod lent;
+pub(crate) mod lock;
 pub(crate) mod machine;
 pub(crate) mod panics;
-mod parked;
-pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
+pub(crate) mod socket;
 pub(crate) mod waiters;
 mod waker;
 
@@ -155,7 +155,7 @@ impl Runtime {
         let core = scheduler.reactor.core();
         let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
         let sleepers = timers.len() + peer_timers.len();
-        let (waiting, deadlines) = scheduler.reactor.waiting(resource::Resource::waiting);
+        let (waiting, deadlines) = scheduler.reactor.waiting(socket::Socket::waiting);
         let (placed, _) = scheduler.reactor.places();
         let counters = &scheduler.counters;
         Stats {

@@ -41,7 +41,7 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::resource::{Parked, Resource, Who};
+use super::socket::{Parked, Socket, Who};
 use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
@@ -63,7 +63,7 @@ enum Root {
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
-    pub(crate) reactor: Reactor<Parked, Resource>,
+    pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
     /// The wakers of sleeps that another executor polls. `None` once one has been woken.
     pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
@@ -279,12 +279,12 @@ impl Scheduler {
     fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
         match parked.who() {
             Who::Machine => {}
-            Who::Foreign { token_bits, place } => {
-                let desc = self.reactor.in_slot(Parked::slot(token_bits));
+            Who::Foreign { token_bits, slot } => {
+                let desc = self.reactor.in_slot(Parked::token_slot(token_bits));
                 if let Some(desc) = desc
                     && Parked::token_bits(desc.token()) == token_bits
                 {
-                    foreign.extend(desc.user_data.take_wakers(place));
+                    foreign.extend(desc.user_data.take_wakers(slot));
                 }
             }
             Who::Sleeper(key) => {

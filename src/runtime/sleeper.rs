@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use super::context;
 use super::current;
-use super::resource::Parked;
 use super::scheduler::Scheduler;
+use super::socket::Parked;
 use super::waker::Remote;
 use crate::wheel::{TimerKey, Timers};
 

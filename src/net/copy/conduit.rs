@@ -83,7 +83,7 @@ impl Conduit {
         if *way == Way::Pipe
             && let Some(mut pipe) = Pipe::take()
         {
-            let result = pipe.fill(fd.socket().as_fd());
+            let result = pipe.fill(fd.sock_ref().as_fd());
             match result {
                 Ok(1..) => {
                     context::charge(pipe.holds);
@@ -134,7 +134,7 @@ impl Conduit {
     /// One write to a socket. How much it took.
     pub(super) fn write_to(&mut self, fd: &Fd, way: &mut Way) -> io::Result<usize> {
         if let Conduit::Pipe(pipe) = self {
-            match pipe.drain(fd.socket().as_fd()) {
+            match pipe.drain(fd.sock_ref().as_fd()) {
                 Ok(gone) => {
                     context::charge(gone);
                     self.settle();

@@ -43,8 +43,9 @@ use socket2::SockRef;
 
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::{Descriptor, Direction, May, Readiness, Refusal, ShortIo};
-use crate::runtime::resource::{Hold, Parked, Place, Resource};
+use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::socket::{Parked, Slot, Socket};
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
@@ -54,7 +55,7 @@ pub(crate) use op::Verb;
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    link: Descriptor<Parked, Resource>,
+    link: Descriptor<Parked, Socket>,
 }
 
 /// A short read or write proves something on TCP alone: a Unix stream's read stops at passed
@@ -70,7 +71,7 @@ fn short_io(network: Network) -> ShortIo {
 #[derive(Debug)]
 pub(crate) struct Claim {
     /// How far it is with its direction's lock.
-    lock: Hold,
+    lock: LockState,
     /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
     /// futures use up the budget in every run, it would otherwise never proceed.
     yielded: bool,
@@ -79,7 +80,7 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) const fn new() -> Self {
         Claim {
-            lock: Hold::Free,
+            lock: LockState::Free,
             yielded: false,
         }
     }
@@ -90,7 +91,7 @@ impl Claim {
 
     /// Whether it neither has the lock nor queues for it.
     fn is_free(&self) -> bool {
-        self.lock == Hold::Free
+        self.lock == LockState::Free
     }
 }
 
@@ -119,25 +120,25 @@ impl Fd {
     /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let reactor = &scheduler.reactor;
         let short = short_io(network);
-        let link = reactor.open_with(&mut SourceFd(&raw), Some(raw), resource, short)?;
+        let link = reactor.open_with(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
     /// As [`Fd::open`], in the runtime of this one: for what a listener accepts.
     fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(OwnedSocket::new(fd), Endpoints::new(network));
-        if self.resource().handle.may_linger() {
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        if self.socket().owned.may_linger() {
             // An accepted socket inherits it.
-            resource.handle.note_linger();
+            socket.owned.note_linger();
         }
         let short = short_io(network);
         let link = self
             .link
-            .open_beside(&mut SourceFd(&raw), Some(raw), resource, short)?;
+            .open_beside(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
@@ -145,21 +146,21 @@ impl Fd {
     pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
         let opened = self.open_beside(socket, self.network());
         let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        fd.resource().set_endpoint(End::Peer, peer);
+        fd.socket().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
 
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
-        let resource = Resource::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
         let short = ShortIo::Inconclusive;
         let open =
-            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_with(source, None, resource, short);
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_with(source, None, socket, short);
         current::with(what, open).map(Fd::ready)
     }
 
     /// A new descriptor may well be ready: one try costs less than a turn to learn it.
-    fn ready(link: Descriptor<Parked, Resource>) -> Fd {
+    fn ready(link: Descriptor<Parked, Socket>) -> Fd {
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Fd { link }
     }
@@ -177,8 +178,8 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
-        let resource = &self.link.user_data;
-        if !resource.acquire(direction, &mut claim.lock, cx.waker()) {
+        let socket = &self.link.user_data;
+        if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
         loop {
@@ -258,9 +259,9 @@ impl Fd {
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
-            Hold::Free => {}
-            Hold::Queued(_) => self.resource().forget(direction, &mut claim.lock),
-            _ => self.resource().release(direction, &mut claim.lock),
+            LockState::Free => {}
+            LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
+            _ => self.socket().unlock(direction, &mut claim.lock),
         }
     }
 
@@ -270,7 +271,7 @@ impl Fd {
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_held() {
             self.link.unpark(direction);
-            drop(self.resource().take_wakers(Place::from(direction)));
+            drop(self.socket().take_waker(direction));
         }
         self.release(direction, claim);
     }
@@ -300,7 +301,7 @@ impl Fd {
     /// EAGAIN: the next try waits for an edge.
     fn drained(&self, direction: Direction) -> io::Result<()> {
         self.link.drained(direction);
-        let raw = self.link.user_data.handle.raw();
+        let raw = self.link.user_data.owned.raw();
         if raw < 0 {
             // A source that its user owns: `source_drained` arms it.
             return Ok(());
@@ -334,7 +335,7 @@ impl Fd {
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
         self.link.user_data.keep_waker(direction, waker);
-        Parked::foreign(self.link.token(), Place::from(direction))
+        Parked::foreign(self.link.token(), Slot::from(direction))
     }
 
     #[inline]
@@ -374,11 +375,11 @@ impl Fd {
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
     #[inline]
-    pub(crate) fn socket(&self) -> SockRef<'_> {
-        self.link.user_data.handle.socket()
+    pub(crate) fn sock_ref(&self) -> SockRef<'_> {
+        self.link.user_data.owned.socket()
     }
 
-    pub(crate) fn resource(&self) -> &Resource {
+    pub(crate) fn socket(&self) -> &Socket {
         &self.link.user_data
     }
 
@@ -400,7 +401,7 @@ impl Fd {
         f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
     ) -> Result<R, Failure> {
         self.check_open()?;
-        f(&self.socket()).map_err(Failure::System)
+        f(&self.sock_ref()).map_err(Failure::System)
     }
 
     pub(crate) fn set_option(
