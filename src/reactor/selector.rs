@@ -35,6 +35,14 @@ impl Token {
         Token(slot | generation << Self::SLOT_BITS)
     }
 
+    pub(crate) const fn to_bits(self) -> usize {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: usize) -> Self {
+        Token(bits)
+    }
+
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         self.0 & Self::SLOTS

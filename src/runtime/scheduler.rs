@@ -42,7 +42,7 @@ use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::socket::{Parked, Socket, Who};
-use super::waker::{MachineWaker, Remote};
+use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 
@@ -162,6 +162,7 @@ impl Scheduler {
         F: Future + 'static,
         F::Output: 'static,
     {
+        assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);

@@ -87,12 +87,12 @@ impl Parked {
 
     /// As much of a token as fits: its slot, and its generation without the top three bits.
     pub(crate) fn token_bits(token: Token) -> u64 {
-        mio::Token::from(token).0 as u64 & TOKEN_MASK
+        token.to_bits() as u64 & TOKEN_MASK
     }
 
     /// The slot of the token.
     pub(crate) fn token_slot(token_bits: u64) -> usize {
-        Token::from(mio::Token(token_bits as usize)).slot()
+        Token::from_bits(token_bits as usize).slot()
     }
 
     /// The machine, if it is one. For a note the id matches no live machine, since no machine's
