@@ -17,7 +17,6 @@ use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::sys;
 
 /// What is put into the queue.
 enum Piece<'a> {

@@ -288,10 +288,6 @@ impl WorkerShared {
         self.idle.min(self.heartbeat) != NEVER
     }
 
-    pub(super) fn scheduler(&self) -> Option<Rc<Scheduler>> {
-        self.scheduler.upgrade()
-    }
-
     pub(super) fn wake(&self, id: MachineId) {
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.wake(id);

@@ -17,7 +17,7 @@ use super::state::{Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::machine::MachineId;
-use crate::runtime::sleeper::Sleeper;
+use crate::runtime::socket::Parked;
 use crate::wheel::{Tick, TimerKey};
 
 /// No time: later than every other.
@@ -310,14 +310,11 @@ impl Conn {
         if due >= self.timers.planned && self.timers.planned > now {
             return;
         }
-        let Some(scheduler) = self.shared.scheduler() else {
-            return;
-        };
-        let mut timers = scheduler.timers.borrow_mut();
+        let mut timers = self.fd.peer_timers().borrow_mut();
         let when = Tick::new(due);
         let moved = self.timers.key.is_some_and(|key| timers.move_to(key, when));
         if !moved {
-            self.timers.key = Some(timers.insert(when, Sleeper::Machine(id)));
+            self.timers.key = Some(timers.insert(when, Parked::machine(id)));
         }
         self.timers.planned = due;
     }
@@ -327,10 +324,8 @@ impl Conn {
         let Some(key) = self.timers.key.take() else {
             return;
         };
-        if let Some(scheduler) = self.shared.scheduler() {
-            let gone = scheduler.timers.borrow_mut().cancel(key);
-            drop(gone);
-        }
+        // What comes out is plain data.
+        self.fd.peer_timers().borrow_mut().cancel(key);
     }
 }
 

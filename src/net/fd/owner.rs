@@ -2,17 +2,18 @@
 
 // Go has no counterpart: it would be a goroutine parked on both `pd.rg` and `pd.wg`.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
 use super::{Failure, Fd};
-use crate::reactor::Direction;
+use crate::reactor::{Direction, May};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
 use crate::sys;
-use crate::wheel::Tick;
+use crate::wheel::{Tick, Timers};
 
 impl Fd {
     /// What its owner noted of the socket.
@@ -28,51 +29,56 @@ impl Fd {
     /// Whether a try may succeed.
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
-        self.link.may_try(direction)
+        self.link.may_try(direction) == May::Try
     }
 
     /// Ready to read, with nothing against it and nothing else to be told: a read that takes less
     /// than it might then proves that there is no more.
     #[inline]
     pub(crate) fn is_plainly_ready(&self) -> bool {
-        self.link.parts().0.is_plainly_ready(Direction::Read)
+        self.link.is_plainly_ready(Direction::Read)
     }
 
     /// Whether there is nothing to do but wait.
     #[inline]
     pub(crate) fn must_wait(&self, direction: Direction) -> bool {
-        self.link.must_wait(direction)
+        self.link.may_try(direction) == May::Wait
     }
 
     /// As [`Fd::park_owner`], of the machine that runs.
     #[inline]
     pub(crate) fn park_running(&self, direction: Direction) {
         let running = Parked::machine(context::running_machine());
-        self.link.park_again(direction, running);
+        self.link.park_waiting(direction, running);
     }
 
     /// Parks the owner. Call it only after [`Fd::must_wait`] returned true.
     #[inline]
     pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
-        self.link.park_again(direction, Parked::machine(id));
+        self.link.park_waiting(direction, Parked::machine(id));
     }
 
     /// The loop's time, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        self.link.clock().tick()
+        self.link.core().clock.tick()
     }
 
     /// The loop's time, rounded up: a time that counts from here is never early.
     #[inline]
     pub(crate) fn tick_ceiling(&self) -> Tick {
-        self.link.clock().tick_after(0)
+        self.link.core().clock.tick_after(0)
     }
 
     /// Reads the clock anew, and makes that the loop's time.
     #[inline]
     pub(crate) fn read_clock(&self) {
-        self.link.clock().read();
+        self.link.core().clock.read();
+    }
+
+    /// Timers that judge a peer.
+    pub(crate) fn peer_timers(&self) -> &RefCell<Timers<Parked>> {
+        &self.link.core().peer_timers
     }
 
     /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
