@@ -1,5 +1,5 @@
 //! Dials and listens that fail: what was asked for, and why it can't be had. Literal addresses
-//! only; names and networks are in `tests/dial.rs`.
+//! only; names and networks are in `tests/it/net/dial/` and `tests/it/net/resolve.rs`.
 //!
 //! Mirrors TestDialError and TestListenError of Go's `net/error_test.go`.
 

@@ -1,7 +1,7 @@
 //! What comes too late: events of one batch after a close among them, slots used again, and what
 //! is given up half-way.
 //!
-//! Go's own tests say little of it; invariants 2, 5 and 8 of the design do.
+//! Go's own tests say little of it; invariants 2, 5 and 8 do.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

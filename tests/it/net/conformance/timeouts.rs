@@ -1,7 +1,7 @@
 //! Operations that must return at their deadline, those that must not, and how punctual they are.
 //!
 //! Mirrors Go's `net/timeout_test.go`, for accepting, reading and writing (dialling is in
-//! `tests/dial.rs`, datagrams in `tests/udp.rs`).
+//! `tests/it/net/dial/`, datagrams in `tests/it/net/datagram.rs`).
 
 use std::io;
 use std::time::{Duration, Instant};
