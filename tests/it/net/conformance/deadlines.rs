@@ -89,7 +89,7 @@ fn the_ends_of_time_are_a_past_and_a_future() {
     );
 }
 
-/// Both readers' deadlines pass in the same turn; whoever runs first moves the other's.
+/// Both readers' deadlines pass in the same turn; the one that runs first moves the other's.
 async fn moved_after_it_fired<T: Transport>() {
     let (one, to_one) = pair::<T>().await;
     let (two, to_two) = pair::<T>().await;
