@@ -80,7 +80,7 @@ fn what_may_wait_in_all_is_one_limit_for_all_workers() {
         client.write_all(&[mib]).unwrap();
         client
     };
-    // More than half of it on one worker; then nobody may have a half on either.
+    // More than half of it on one worker; then no connection may have a half on either.
     let first = ask(9);
     server.wait_for(|stats| stats.sent() > 0);
     let others: Vec<_> = (0..REFUSED).map(|_| ask(5)).collect();
