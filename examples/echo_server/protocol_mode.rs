@@ -2,12 +2,13 @@
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdStream;
 use std::thread;
 
-use netpoller::{Bound, Conn, Direction, Protocol, Runtime, Server, ServerStats, Source};
+use futures_lite::future::or;
+use netpoller::{Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, UnixStream};
 
-use super::{Counts, DRAIN, Options, QUIET};
+use super::{Counts, DRAIN, End, Options, QUIET, log_drain, log_drained};
 
 struct Echo;
 
@@ -17,31 +18,42 @@ impl Protocol for Echo {
         conn.write(bytes)?;
         Ok(bytes.len())
     }
+
+    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.write(b"ping")
+    }
 }
 
-/// Runs all workers until `stop` becomes readable.
+/// Runs as many workers as there are `stops`, until the first of those yields a byte.
 pub fn run(
     options: &Options,
-    stop: UnixStream,
+    mut stops: Vec<StdStream>,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<Counts> {
-    let bound = server(options).bind(options.addr.as_str())?;
+    let workers = stops.len();
+    let bound = server(options, workers).bind(options.addr.as_str())?;
     ready(bound.local_addr());
-    if options.workers > 1 {
+    let stop = stops.swap_remove(0);
+    if workers > 1 {
         return run_many(&bound, stop);
     }
     // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
     // with one glibc makes its every call that may block dearer.
-    let runtime = Runtime::builder()
-        .spin(options.spin.unwrap_or_default())
-        .build()?;
-    stop.set_nonblocking(true)?;
+    let runtime = Runtime::builder().spin(options.spin).build()?;
     let serving = bound.run_in(&runtime)?;
+    let handle = bound.handle();
     let stats = runtime.block_on(async {
-        let stop = Source::new(mio::net::UnixStream::from_std(stop))?;
-        stop.io(Direction::Read, |stop| stop.read(&mut [0])).await?;
-        bound.handle().drain(DRAIN);
-        serving.await.map_err(io::Error::other)?
+        let stop = UnixStream::from_std(stop)?;
+        let signals = async {
+            let mut order = Order::Drain;
+            // An end of file in place of the first signal begins the drain too.
+            while stop.read_exact(&mut [0]).await.is_ok() || order == Order::Drain {
+                order = order.give(&handle);
+            }
+            std::future::pending().await
+        };
+        let serving = async { serving.await.map_err(io::Error::other)? };
+        or(serving, signals).await
     })?;
     let mut counts = counts(&stats);
     counts.turns = runtime.stats().turns;
@@ -49,22 +61,52 @@ pub fn run(
     Ok(counts)
 }
 
-fn run_many<F>(bound: &Bound<F>, mut stop: UnixStream) -> io::Result<Counts>
+fn run_many<F>(bound: &Bound<F>, mut stop: StdStream) -> io::Result<Counts>
 where
     F: Fn(SocketAddr) -> Echo + Send + Sync + 'static,
 {
     let handle = bound.handle();
     thread::spawn(move || {
-        let _ = stop.read(&mut [0]);
-        handle.drain(DRAIN);
+        let mut order = Order::Drain;
+        while stop.read_exact(&mut [0]).is_ok() || order == Order::Drain {
+            order = order.give(&handle);
+        }
     });
     bound.run().map(|stats| counts(&stats))
 }
 
-fn server(options: &Options) -> Server<impl Fn(SocketAddr) -> Echo + Send + Sync + use<>> {
+/// What the next signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Drain,
+    Stop,
+}
+
+impl Order {
+    /// Gives the order, and returns the next.
+    fn give(self, handle: &ServerHandle) -> Order {
+        let open = handle.stats().live();
+        match self {
+            Order::Drain => {
+                log_drain(open);
+                handle.drain(DRAIN);
+            }
+            Order::Stop => {
+                log_drained(open, End::SecondSignal);
+                handle.stop();
+            }
+        }
+        Order::Stop
+    }
+}
+
+fn server(
+    options: &Options,
+    workers: usize,
+) -> Server<impl Fn(SocketAddr) -> Echo + Send + Sync + use<>> {
     let server = Server::new(|_peer| Echo)
-        .workers(options.workers)
-        .spin(options.spin.unwrap_or_default())
+        .workers(workers)
+        .spin(options.spin)
         .drain_grace(QUIET)
         .idle_timeout(options.idle_timeout.unwrap_or_default());
     match options.heartbeat {
