@@ -9,20 +9,21 @@
 //! Unlike work does not share a bound: a lane that is full delays its own work alone. A lane starts
 //! a thread when work comes and none is idle, since a second thread makes each `send` and `recv` of
 //! glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the exit of
-//! the process.
+//! the process. A child of fork(2) has no threads of its parent's, and begins with lanes of its own.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::context;
+use super::current;
 use super::panics::{Payload, catch};
+use crate::sys::PerProcess;
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
 pub(crate) const MAX_THREADS: usize = 64;
@@ -55,14 +56,14 @@ struct State {
 
 /// The lane of name look-ups.
 pub(crate) fn look_ups() -> &'static Arc<Lane> {
-    static LANE: LazyLock<Arc<Lane>> = LazyLock::new(|| Lane::new(MAX_THREADS));
-    &LANE
+    static LANE: PerProcess<Arc<Lane>> = PerProcess::new();
+    LANE.get(|| Lane::new(MAX_THREADS))
 }
 
 /// The lane of closes that linger.
 pub(crate) fn closes() -> &'static Arc<Lane> {
-    static LANE: LazyLock<Arc<Lane>> = LazyLock::new(|| Lane::new(MAX_THREADS));
-    &LANE
+    static LANE: PerProcess<Arc<Lane>> = PerProcess::new();
+    LANE.get(|| Lane::new(MAX_THREADS))
 }
 
 impl Lane {
@@ -191,7 +192,7 @@ pub(crate) fn call<T: Send + 'static>(
     lane: &Arc<Lane>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Call<T> {
-    let out = context::with(what, |scheduler| scheduler.remote.job_out());
+    let out = current::with(what, |scheduler| scheduler.remote.job_out());
     let call = Call(Arc::new(Mutex::new(Outcome {
         result: None,
         waiter: None,

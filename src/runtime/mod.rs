@@ -19,6 +19,9 @@
 
 pub(crate) mod blocking;
 pub(crate) mod context;
+pub(crate) mod counter;
+pub(crate) mod current;
+mod ending;
 mod handle;
 mod join;
 pub(crate) mod lent;
@@ -28,7 +31,6 @@ mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod select;
-mod shelf;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
 pub(crate) mod waiters;
@@ -46,6 +48,7 @@ use std::time::Duration;
 
 use crate::reactor::{MioSelector, Poller, Selector, Turn};
 use blocking::Lane;
+use current::Entered;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
@@ -122,7 +125,7 @@ impl Runtime {
         F: Future + 'static,
         F::Output: 'static,
     {
-        spawn_on(&self.scheduler, future)
+        self.scheduler.spawn(future)
     }
 
     /// One turn, for a host loop: runs what is runnable, else waits up to `max_wait` (for ever if
@@ -138,7 +141,7 @@ impl Runtime {
     ///
     /// Inside a runtime.
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let _entered = context::Entered::new(&self.scheduler);
+        let _entered = Entered::new(&self.scheduler);
         self.scheduler.turn(max_wait)
     }
 
@@ -199,9 +202,11 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Inside its own turn, for what is dropped may spawn, or ask for the time.
-        let _entered = context::Entered::to_drop(&self.scheduler);
+        // Entered, since destructors may spawn or ask for the time.
+        let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
+        drop(entered);
+        self.scheduler.end_round();
     }
 }
 
@@ -346,15 +351,6 @@ pub struct Stats {
     pub spawned: u64,
 }
 
-fn spawn_on<F>(scheduler: &Rc<Scheduler>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    let id = scheduler.spawn(future);
-    JoinHandle::new(Rc::downgrade(scheduler), id)
-}
-
 /// Spawns a task onto the runtime that runs this one.
 ///
 /// ```
@@ -376,7 +372,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    context::with("spawn", |scheduler| spawn_on(scheduler, future))
+    current::with("spawn", |scheduler| scheduler.spawn(future))
 }
 
 /// Lets everything else that is runnable go first, and the selector be polled.

@@ -14,11 +14,9 @@
 
 mod backlog;
 mod batch;
-mod ending;
 mod root;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -30,10 +28,11 @@ use std::time::Duration;
 
 use super::blocking::Lane;
 use super::context;
-use super::join::{JoinError, Joins};
+use super::counter::Counter;
+use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
-use super::machine::{Body, Machine, MachineId, Machines, Output};
-use super::panics::{catch, drop_quietly, wake_quietly};
+use super::machine::{Body, Machine, MachineId, Machines};
+use super::panics::{catch, wake_quietly};
 use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
 use super::waker::{MachineWaker, Remote};
@@ -52,8 +51,8 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Resource>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) timers: RefCell<Timers<Sleeper>>,
-    machines: Machines,
-    pub(crate) joins: RefCell<Joins>,
+    pub(super) machines: Machines,
+    pub(super) outcomes: Outcomes,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<Runnable>>,
     /// Runnable in this turn, and how many of them have been run.
@@ -61,8 +60,6 @@ pub(crate) struct Scheduler {
     /// How far those have run whom the netpoller handed out.
     backlog: Cell<Backlog>,
     root: Cell<Root>,
-    /// Where a machine that is done leaves what it returns.
-    output: Cell<Output>,
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -73,15 +70,11 @@ pub(crate) struct Scheduler {
 /// What the runtime has done, ever.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) turns: Cell<u64>,
-    pub(crate) events: Cell<u64>,
-    pub(crate) machines: Cell<u64>,
-    pub(crate) expired: Cell<u64>,
-    pub(crate) spawned: Cell<u64>,
-}
-
-fn add(counter: &Cell<u64>, more: usize) {
-    counter.set(counter.get().wrapping_add(more as u64));
+    pub(crate) turns: Counter,
+    pub(crate) events: Counter,
+    pub(crate) machines: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) spawned: Counter,
 }
 
 impl Scheduler {
@@ -92,13 +85,12 @@ impl Scheduler {
             reactor,
             remote,
             timers: RefCell::new(Timers::new()),
-            machines: Machines::new(),
-            joins: RefCell::new(HashMap::new()),
+            machines: Machines::default(),
+            outcomes: Outcomes::default(),
             woken: RefCell::new(Vec::new()),
             batch: RefCell::default(),
             backlog: Cell::default(),
             root: Cell::new(Root::Absent),
-            output: Cell::new(None),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
@@ -122,28 +114,29 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn spawn<F>(&self, future: F) -> MachineId
+    pub(crate) fn spawn<F>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        let make = |id| -> Body {
+        let join = Join::new();
+        let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);
-            Box::pin(WithWaker::new(waker, future))
-        };
-        let id = self.machines.insert(make);
-        self.woken.borrow_mut().push(Runnable::machine(id));
-        add(&self.counters.spawned, 1);
+            Box::pin(WithWaker::new(waker, Some(join.clone()), future))
+        });
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
-        id
+        JoinHandle::new(self, id, join)
     }
 
-    /// Takes in a machine that is no future. Nobody joins it.
+    /// Takes in a machine that is no future.
     pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
-        let id = self.machines.insert(|_| -> Body { Pin::from(machine) });
-        self.detach(id);
+        self.insert(|_| Pin::from(machine))
+    }
+
+    fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
+        let id = self.machines.insert(make);
         self.woken.borrow_mut().push(Runnable::machine(id));
-        add(&self.counters.spawned, 1);
+        self.counters.spawned.add(1);
         id
     }
 
@@ -181,7 +174,7 @@ impl Scheduler {
                 return Err(error);
             }
         };
-        context::set_now(self.reactor.now());
+        context::set_now(Some(self.reactor.now()));
         if log::log_enabled!(log::Level::Trace) {
             trace_unparked(batch.left());
         }
@@ -199,10 +192,10 @@ impl Scheduler {
         });
         self.batch.replace(batch);
         turn.more |= self.has_runnable();
-        add(&self.counters.turns, 1);
-        add(&self.counters.events, turn.events);
-        add(&self.counters.machines, turn.machines);
-        add(&self.counters.expired, turn.expired);
+        self.counters.turns.add(1);
+        self.counters.events.add(turn.events as u64);
+        self.counters.machines.add(turn.machines as u64);
+        self.counters.expired.add(turn.expired as u64);
         Ok(turn)
     }
 
@@ -230,8 +223,8 @@ impl Scheduler {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
-        for id in woken {
-            self.wake(id);
+        for waker in woken {
+            self.wake(waker.opened());
         }
         for job in jobs {
             // A panic in a job is nobody's to join: it stays here.
@@ -266,20 +259,20 @@ impl Scheduler {
     #[inline]
     fn run(&self, parked: Parked) {
         let id = parked.as_machine();
-        let started = self.machines.slot(id).map(|slot| (slot, slot.start()));
-        let Some((slot, Some(mut body))) = started else {
+        let Some(mut body) = self.machines.start(id) else {
             return self.run_none(parked);
         };
-        let run = || body.as_mut().run(id);
-        let ran = catch(run);
-        if let Ok(Poll::Pending) = ran {
-            if let Some(body) = slot.suspend(body) {
-                self.run_aborted(id, body);
-            }
-        } else {
-            context::end();
-            self.finish(id, body, ran.err());
-        }
+        let ended = match catch(|| body.as_mut().run(id)) {
+            Ok(Poll::Pending) => match self.machines.suspend(id, body) {
+                None => return,
+                // It was aborted while it ran.
+                Some(body) => (body, Some(JoinError::aborted())),
+            },
+            Ok(Poll::Ready(())) => (body, None),
+            Err(payload) => (body, Some(JoinError::panicked(payload))),
+        };
+        context::end();
+        self.finish(id, ended.0, ended.1);
     }
 
     /// What came up is no machine: the root, a waker that is kept beside a descriptor, or nobody
@@ -292,16 +285,6 @@ impl Scheduler {
             Who::Machine(_) => {}
             Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
         }
-    }
-
-    /// It was aborted while it ran.
-    #[cold]
-    #[inline(never)]
-    fn run_aborted(&self, id: MachineId, body: Body) {
-        context::end();
-        drop_quietly(body);
-        let joined = self.machines.finish(id);
-        self.end(id, joined, Err(JoinError::aborted()));
     }
 
     #[cold]

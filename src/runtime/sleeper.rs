@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use super::context;
 use super::machine::MachineId;
-use super::resource::Who;
 use super::scheduler::Scheduler;
 use crate::wheel::TimerKey;
 use std::task::Waker;
@@ -22,9 +21,9 @@ pub(crate) enum Sleeper {
 impl Sleeper {
     fn of(scheduler: &Scheduler, cx: &Context<'_>) -> Self {
         let own = context::own(scheduler.home(), cx.waker());
-        match own.map(|parked| parked.who()) {
-            Some(Who::Machine(id)) => Sleeper::Machine(id),
-            _ => Sleeper::Foreign(cx.waker().clone()),
+        match own {
+            Some(id) => Sleeper::Machine(id),
+            None => Sleeper::Foreign(cx.waker().clone()),
         }
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::blocking::Lane;
-use super::context;
+use super::current;
 use super::machine::MachineId;
 use crate::reactor::Breaker;
 
@@ -52,7 +52,8 @@ impl Drop for JobOut {
 
 #[derive(Default)]
 struct Mail {
-    woken: Vec<MachineId>,
+    /// Each machine's waker once, however often it was woken.
+    woken: Vec<Arc<MachineWaker>>,
     jobs: VecDeque<Job>,
     closed: bool,
 }
@@ -73,12 +74,20 @@ impl Remote {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_machine(&self, id: MachineId) {
+    fn wake_machine(&self, waker: &Arc<MachineWaker>) {
+        // In the mail already: once is enough until the loop opens it. After a failed break the loop
+        // may be asleep, so this one breaks again.
+        if waker.is_mailed.swap(true, Ordering::AcqRel) {
+            if self.pending.load(Ordering::Acquire) == FAILED {
+                self.interrupt();
+            }
+            return;
+        }
         let mut mail = self.mail();
         if mail.closed {
             return;
         }
-        mail.woken.push(id);
+        mail.woken.push(waker.clone());
         drop(mail);
         self.interrupt();
     }
@@ -110,7 +119,7 @@ impl Remote {
     /// What has come since the last look, and has not been taken: all the wakes, and so many jobs
     /// at most. A load when nothing has.
     #[inline]
-    pub(crate) fn collect(&self) -> Option<(Vec<MachineId>, VecDeque<Job>)> {
+    pub(crate) fn collect(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
             return None;
         }
@@ -141,12 +150,14 @@ impl Remote {
         self.mail().closed
     }
 
-    /// Refuses mail from now on; what had come is handed back to be dropped.
+    /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
-        let mut mail = self.mail();
-        mail.closed = true;
-        mail.woken.clear();
-        mem::take(&mut mail.jobs)
+        let closed = Mail {
+            closed: true,
+            ..Mail::default()
+        };
+        // The wakers are dropped here, after the lock.
+        mem::replace(&mut *self.mail(), closed).jobs
     }
 }
 
@@ -154,6 +165,8 @@ impl Remote {
 pub(crate) struct MachineWaker {
     id: MachineId,
     remote: Arc<Remote>,
+    /// Set while it is in the mail, so that no number of wakes makes the mail longer.
+    is_mailed: AtomicBool,
 }
 
 impl MachineWaker {
@@ -161,7 +174,15 @@ impl MachineWaker {
         Waker::from(Arc::new(MachineWaker {
             id,
             remote: remote.clone(),
+            is_mailed: AtomicBool::new(false),
         }))
+    }
+
+    /// The loop has taken it out of the mail. A wake from here on is mailed anew; what an earlier one
+    /// announces is visible to the machine.
+    pub(crate) fn opened(&self) -> MachineId {
+        self.is_mailed.swap(false, Ordering::AcqRel);
+        self.id
     }
 }
 
@@ -171,7 +192,7 @@ impl Wake for MachineWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let here = context::try_with(|scheduler| {
+        let here = current::try_with(|scheduler| {
             let here = Arc::ptr_eq(&scheduler.remote, &self.remote);
             if here {
                 scheduler.wake(self.id);
@@ -179,7 +200,7 @@ impl Wake for MachineWaker {
             here
         });
         if here != Some(true) {
-            self.remote.wake_machine(self.id);
+            self.remote.wake_machine(self);
         }
     }
 }

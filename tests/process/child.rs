@@ -88,7 +88,6 @@ pub fn take_all_descriptors() -> Vec<fs::File> {
 }
 
 /// Runs `body` in a child of fork(2), and says whether it ended without a panic.
-#[allow(dead_code, reason = "for the tests that come")]
 pub fn in_fork(body: impl FnOnce()) -> bool {
     // SAFETY: the child runs `body` and ends without the parent's destructors.
     let child = unsafe { libc::fork() };

@@ -98,7 +98,7 @@ fn no_pipe_outlives_its_copy_and_an_idle_copy_has_none() {
                 copying.abort();
             }
             for (copying, source, sink) in copies.drain(10..) {
-                let reading = spawn(async move { read_all(&sink).await.len() });
+                let reading = spawn(async move { read_all(&sink).await.unwrap().len() });
                 source.write_all(&sent).await.unwrap();
                 source.close().unwrap();
                 assert_eq!(copying.await.unwrap().unwrap(), 4 + (1 << 20));

@@ -5,6 +5,7 @@
 mod allocator;
 mod child;
 mod descriptors;
+mod fork;
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -185,11 +185,11 @@ impl Fd {
         if !self.link.must_wait(direction) || !resource.is_free(direction) {
             return false;
         }
-        let Some(parked) = context::own_untraced(self.link.home(), waker) else {
+        let Some(id) = context::own_untraced(self.link.home(), waker) else {
             return false;
         };
         resource.hold(direction);
-        self.link.park_again(direction, parked);
+        self.link.park_again(direction, Parked::machine(id));
         true
     }
 
@@ -236,7 +236,7 @@ impl Fd {
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
         let parked = match context::own(self.link.home(), waker) {
-            Some(parked) => parked,
+            Some(id) => Parked::machine(id),
             None => self.keep_foreign(direction, waker),
         };
         // A poll that nothing called for finds itself parked: it parks anew, under this waker.

@@ -97,10 +97,7 @@ impl Scheduler {
     #[cold]
     #[inline(never)]
     fn look_ahead(&self, group: &[Runnable]) {
-        for Runnable { parked, descriptor } in group {
-            if let Some(slot) = self.machines.slot(parked.as_machine()) {
-                slot.prefetch();
-            }
+        for Runnable { descriptor, .. } in group {
             descriptor.prefetch(Reactor::<Parked, Resource>::BUSY);
         }
     }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Scheduler;
-use crate::runtime::context::{self, Entered};
+use crate::runtime::context;
+use crate::runtime::current::Entered;
 use crate::runtime::machine::MachineId;
 use crate::runtime::waker::MachineWaker;
 

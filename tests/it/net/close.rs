@@ -1,8 +1,13 @@
-//! Closing: rows C2 to C5, invariant 5, and what every handle says afterwards.
+//! Closing: what is sent, what is woken, and what every handle says afterwards.
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use netpoller::{
@@ -11,17 +16,13 @@ use netpoller::{
 };
 use socket2::SockRef;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
+use crate::support::bytes::read;
+use crate::support::loopback::{pair, plain_pair};
+use crate::support::run::run;
+use crate::support::wakers::{Counter, Rude};
+use crate::support::watchdog::watchdog;
 
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// As [`pair`], with little room on the way, so that a test of a full one is soon done.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
@@ -128,7 +129,7 @@ fn every_setting(stream: &TcpStream) -> Vec<(&'static str, io::Error)> {
 fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends() {
     run(async {
         for closed_by_the_other in [true, false] {
-            let (client, _server) = pair().await;
+            let (_server, client) = pair().await;
             let other = client.clone();
             let stream = if closed_by_the_other { &client } else { &other };
             other.close().unwrap();
@@ -153,7 +154,7 @@ fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends
 #[test]
 fn the_only_handle_names_both_ends_after_its_own_close() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let op = client.read(&mut [0]).await.unwrap_err();
         let op = op.op_error().unwrap();
@@ -195,7 +196,7 @@ fn a_close_ends_parked_reads_writes_and_waits_at_once() {
 #[test]
 fn the_descriptor_is_closed_before_close_returns_and_only_once() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let number = client.as_raw_fd();
         let parked = spawn({
             let client = client.clone();
@@ -222,7 +223,7 @@ fn the_descriptor_is_closed_before_close_returns_and_only_once() {
 #[test]
 fn a_deadline_set_after_a_close_does_not_undo_it() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let later = time::now() + Duration::from_secs(60);
         assert!(client.set_deadline(Some(later)).unwrap_err().is_closed());
@@ -233,7 +234,7 @@ fn a_deadline_set_after_a_close_does_not_undo_it() {
 #[test]
 fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         drop(client);
         other.write_all(b"alive").await.unwrap();
@@ -245,10 +246,10 @@ fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
 }
 
 #[test]
-fn c2_linger_zero_and_abort_reset_the_peer_and_leave_no_time_wait() {
+fn linger_zero_and_abort_reset_the_peer_and_leave_no_time_wait() {
     run(async {
         for abort in [true, false] {
-            let (client, server) = pair().await;
+            let (server, client) = pair().await;
             let ports = [client.local_addr(), client.peer_addr()];
             let ports = ports.map(|address| address.unwrap().port());
             if abort {
@@ -276,7 +277,7 @@ fn has_time_wait(ports: [u16; 2]) -> bool {
 }
 
 #[test]
-fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
+fn a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
     run(async {
         let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(60))).unwrap();
@@ -321,7 +322,7 @@ async fn pair_with_a_hook(linger: Option<Duration>, dialled: bool) -> (TcpStream
 }
 
 #[test]
-fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
+fn a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
     run(async {
         let linger = Some(Duration::from_secs(60));
         for how in 0..5 {
@@ -358,7 +359,7 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
 }
 
 #[test]
-fn c3_a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
+fn a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
     let runtime = Runtime::new().unwrap();
     let (client, _server) = runtime.block_on(narrow_pair());
     client.set_linger(Some(Duration::from_secs(10))).unwrap();
@@ -373,7 +374,7 @@ fn c3_a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropp
 }
 
 #[test]
-fn c3_by_default_what_was_written_arrives() {
+fn by_default_what_was_written_arrives() {
     run(async {
         let (client, server) = narrow_pair().await;
         assert_eq!(client.linger().unwrap(), None);
@@ -391,9 +392,9 @@ fn c3_by_default_what_was_written_arrives() {
 }
 
 #[test]
-fn c4_after_close_write_the_peer_reads_the_end_and_can_still_answer() {
+fn after_close_write_the_peer_reads_the_end_and_can_still_answer() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         client.write_all(b"ask").await.unwrap();
         client.close_write().unwrap();
         let mut asked = [0; 3];
@@ -411,14 +412,14 @@ fn c4_after_close_write_the_peer_reads_the_end_and_can_still_answer() {
 }
 
 #[test]
-fn c4_close_read_ends_a_parked_read() {
+fn close_read_ends_a_parked_read() {
     run(async {
         let (unix, _peer) = UnixStream::pair().unwrap();
         let parked = spawn({
             let unix = unix.clone();
             async move { unix.read(&mut [0]).await.unwrap() }
         });
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let parked_too = spawn({
             let client = client.clone();
             async move { client.read(&mut [0]).await.unwrap() }
@@ -438,7 +439,7 @@ fn c4_close_read_ends_a_parked_read() {
 #[test]
 fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let inside = client.with_fd(|fd| {
             client.close().unwrap();
             assert!(client.with_fd(|_| ()).unwrap_err().is_closed());
@@ -455,7 +456,7 @@ fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
 #[test]
 fn what_goes_to_std_is_closed_for_the_other_handles_and_works_on_there() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         let parked = spawn({
             let client = client.clone();
@@ -488,33 +489,6 @@ fn from_std_outside_a_runtime_says_so() {
 }
 
 #[test]
-fn closing_a_listener_from_a_clone_ends_accept_and_frees_the_port() {
-    run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let accepting = spawn({
-            let listener = listener.clone();
-            async move { listener.accept().await.unwrap_err() }
-        });
-        yield_now().await;
-        listener.clone().close().unwrap();
-        let again = TcpListener::bind(address).await.unwrap();
-        assert_eq!(
-            accepting.await.unwrap().to_string(),
-            format!("accept tcp {address}: use of closed network connection")
-        );
-        assert!(listener.close().unwrap_err().is_closed());
-        drop(listener);
-        let std = again.into_std().unwrap();
-        let listener = TcpListener::from_std(std).unwrap();
-        let client = TcpStream::connect(address).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
-        client.close_write().unwrap();
-        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
-    });
-}
-
-#[test]
 fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
     let gone = Runtime::new().unwrap();
     let (stream, _peer) = gone.block_on(async { UnixStream::pair().unwrap() });
@@ -541,18 +515,137 @@ fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
 }
 
 #[test]
-fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
+fn dial_then_close_ends_the_session_on_both_sides() {
+    run(async {
+        let (server, client) = pair().await;
+        client.close().unwrap();
+        assert_eq!(read(&server, 8).await.unwrap(), b"");
+        let (ours, theirs) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+        server.close().unwrap();
+        if let Ok(table) = std::fs::read_to_string("/proc/net/tcp") {
+            let ports = [ours, theirs].map(|end| format!(":{:04X}", end.port()));
+            const CLOSE_WAIT: &str = " 08 ";
+            let waits = |line: &&str| {
+                line.contains(CLOSE_WAIT) && ports.iter().all(|port| line.contains(port))
+            };
+            assert_eq!(table.lines().find(waits), None);
+        }
+    });
+}
+
+#[test]
+fn invariant_5_close_wakes_whoever_is_parked_and_closes_once_and_for_all() {
+    run(async {
+        let (server, client) = pair().await;
+        let (one, two, three, four) = (
+            server.clone(),
+            server.clone(),
+            server.clone(),
+            server.clone(),
+        );
+        let reads = spawn(async move { read(&one, 8).await.unwrap_err() });
+        let queued = spawn(async move { read(&two, 8).await.unwrap_err() });
+        let writes = spawn(async move { three.write_all(&vec![0; 64 << 20]).await.unwrap_err() });
+        let watches = spawn(async move { four.hung_up().await.unwrap_err() });
+        time::sleep(Duration::from_millis(5)).await;
+        server.close().unwrap();
+        for task in [reads, queued, writes, watches] {
+            let error = task.await.unwrap();
+            assert!(error.is_closed() && !error.is_timeout(), "{error}");
+        }
+        // A deadline does not bring it back.
+        assert!(
+            server
+                .set_deadline(Some(Instant::now()))
+                .unwrap_err()
+                .is_closed()
+        );
+        assert!(server.set_deadline(None).unwrap_err().is_closed());
+        assert!(read(&server, 8).await.unwrap_err().is_closed());
+        assert!(server.close().unwrap_err().is_closed());
+        drop(client);
+    });
+}
+
+#[test]
+fn invariant_5_a_close_within_the_same_batch_of_events_is_seen_by_those_that_are_to_run() {
+    let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
-    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = theirs.try_clone().unwrap();
-    let ours = runtime.block_on(async { TcpListener::from_std(ours).unwrap() });
-    ours.close().unwrap();
-    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
-    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
-    let before = Instant::now();
-    runtime.turn(Some(Duration::from_millis(50))).unwrap();
-    assert!(
-        before.elapsed() >= Duration::from_millis(50),
-        "it was woken"
-    );
+    let ends = [0, 1].map(|_| plain_pair(&runtime));
+    let streams = Rc::new(ends.each_ref().map(|(stream, _)| stream.clone()));
+    // Whoever runs first closes the other, whose readiness is in the same batch.
+    let tasks = [0, 1].map(|own| {
+        let streams = streams.clone();
+        runtime.spawn(async move {
+            let got = read(&streams[own], 8).await;
+            let _ = streams[1 - own].close();
+            got
+        })
+    });
+    runtime.turn(NOW).unwrap();
+    for (_, peer) in &ends {
+        (&*peer).write_all(b"both").unwrap();
+    }
+    let [one, two] = tasks.map(|task| runtime.block_on(task).unwrap());
+    let (served, closed) = if one.is_ok() { (one, two) } else { (two, one) };
+    assert_eq!(served.unwrap(), b"both");
+    assert!(closed.unwrap_err().is_closed());
+}
+
+#[test]
+fn invariant_2_a_connection_in_a_reused_slot_hears_nothing_of_the_one_before() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (trigger, mut pull) = plain_pair(&runtime);
+    for _ in 0..100 {
+        let (old, mut peer) = plain_pair(&runtime);
+        let held = old.clone();
+        let first = trigger.clone();
+        // In one turn: the trigger's task closes the old one, whose own readiness is in the batch
+        // already, and opens another in its slot.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let swap = runtime.spawn(async move {
+            read(&first, 1).await.unwrap();
+            let _ = held.close();
+            let new = TcpStream::connect(address).await.unwrap();
+            let heard = time::timeout(Duration::from_millis(1), read(&new, 8)).await;
+            assert!(heard.is_err(), "not its own: {heard:?}");
+        });
+        let reader = runtime.spawn(async move { read(&old, 8).await });
+        runtime.turn(NOW).unwrap();
+        pull.write_all(b"!").unwrap();
+        peer.write_all(b"stale").unwrap();
+        runtime.block_on(swap).unwrap();
+        let _ = runtime.block_on(reader).unwrap();
+        drop(listener);
+        let _ = peer.read(&mut [0; 1]);
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_close_from_its_end_and_nobody_else_from_waking() {
+    let runtime = Runtime::new().unwrap();
+    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let counted = Waker::from(counter.clone());
+    runtime.block_on(async {
+        let (server, _client) = pair().await;
+        let mut byte = [0];
+        let mut read = Box::pin(server.read(&mut byte));
+        let mut end = Box::pin(server.hung_up());
+        assert!(
+            read.as_mut()
+                .poll(&mut Context::from_waker(&rude))
+                .is_pending()
+        );
+        assert!(
+            end.as_mut()
+                .poll(&mut Context::from_waker(&counted))
+                .is_pending()
+        );
+        let closed = catch_unwind(AssertUnwindSafe(|| server.close()));
+        closed.expect("a stranger's panic").unwrap();
+    });
+    assert_eq!(counter.count(), 1);
+    assert_eq!(runtime.stats().descriptors, 0);
 }

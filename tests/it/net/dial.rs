@@ -19,29 +19,9 @@ use socket2::SockRef;
 
 use crate::support::dead_ends::{Silent, closed};
 
+use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
+
 const SECOND: Duration = Duration::from_secs(1);
-
-/// On the real clock, with a watchdog; nothing may be left when it is done.
-fn run<F: Future>(future: F) -> F::Output {
-    run_on(&Runtime::new().unwrap(), future)
-}
-
-/// On a clock that jumps to the next deadline when nothing else is left to happen.
-fn run_virtual<F: Future>(future: F) -> F::Output {
-    run_on(&Runtime::builder().virtual_clock().build().unwrap(), future)
-}
-
-fn run_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
-    let limited = runtime.block_on(async { time::timeout(60 * SECOND, future).await });
-    let stats = runtime.stats();
-    let left = (stats.tasks, stats.descriptors, stats.timers, stats.waiters);
-    assert_eq!(
-        left,
-        (0, 0, 0, 0),
-        "tasks, descriptors, timers, waiters are left"
-    );
-    limited.expect("the test hangs")
-}
 
 /// A port that is silent for IPv4 and answers for IPv6.
 async fn silent_and_answering() -> (Silent, TcpListener) {
@@ -262,7 +242,7 @@ fn of_ten_dials_in_one_scope_the_first_to_answer_wins() {
 #[test]
 fn a_dial_that_is_dropped_leaves_nothing_behind() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    run_on(&runtime, async {
+    run_clean_in(&runtime, async {
         let silent = Silent::v4();
         for _ in 0..20 {
             let dialer = Dialer::new().timeout(1000 * SECOND);
@@ -343,7 +323,7 @@ fn the_first_family_is_that_of_the_first_address() {
 #[test]
 fn the_first_success_wins_and_every_other_socket_is_closed() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    run_on(&runtime, async {
+    run_clean_in(&runtime, async {
         let (silent, listener) = silent_and_answering().await;
         let before = runtime.stats().descriptors;
         let name = ("both.test", silent.address.port());
@@ -632,7 +612,7 @@ fn readiness_without_a_connection_is_not_believed() {
         lies: 50,
     };
     let runtime = Runtime::builder().selector(Box::new(liar)).build().unwrap();
-    run_on(&runtime, async {
+    run_clean_in(&runtime, async {
         let silent = Silent::v4();
         let beside = spawn(async {
             for _ in 0..100 {

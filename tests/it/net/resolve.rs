@@ -11,11 +11,7 @@ use netpoller::{
     spawn, time,
 };
 
-fn run<F: Future>(future: F) -> F::Output {
-    let limited = time::timeout(Duration::from_secs(60), future);
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(limited).expect("the test hangs")
-}
+use crate::support::run::run;
 
 /// What a dial of `addr` comes to, without connecting anywhere.
 async fn dialled(dialer: Dialer, addr: impl ToAddr) -> Result<Vec<SocketAddr>, String> {
@@ -473,4 +469,13 @@ fn what_nobody_wants_any_more_is_not_looked_up() {
     });
     let begun = begun.lock().unwrap().clone();
     assert!(!begun.contains(&"late.test".to_owned()), "{begun:?}");
+}
+
+#[test]
+fn a_pair_of_any_kind_of_host_and_port_is_an_address() {
+    let expected = "127.0.0.1:80".to_addr();
+    assert_eq!((std::net::Ipv4Addr::LOCALHOST, 80).to_addr(), expected);
+    assert_eq!(("127.0.0.1", 80).to_addr(), expected);
+    let expected = "[::1]:80".to_addr();
+    assert_eq!((std::net::Ipv6Addr::LOCALHOST, 80).to_addr(), expected);
 }

@@ -1,7 +1,6 @@
 //! `Source`: any other descriptor in the runtime, and what its attempts answer.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 
@@ -13,10 +12,7 @@ use crate::support::watchdog;
 
 use watchdog::watchdog;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let _watchdog = watchdog();
-    Runtime::new().unwrap().block_on(future)
-}
+use crate::support::run::run;
 
 fn source() -> (Source<UnixStream>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();

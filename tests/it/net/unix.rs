@@ -12,11 +12,7 @@ use netpoller::{
     NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
+use crate::support::run::run;
 
 /// A path that nobody else uses; what is there is removed in the end.
 struct Place(PathBuf);

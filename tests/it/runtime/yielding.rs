@@ -1,168 +1,20 @@
-//! What once went wrong, and a reviewer found.
-
-use crate::support as common;
+//! Fairness of each operation: a loop of what is always ready yields, and beside such a loop
+//! everything else comes about.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use common::loopback::pair;
-use common::wakers::{Counter, Rude};
-use common::watchdog::watchdog;
-use futures_lite::future::poll_once;
 use netpoller::{
-    CancelError, CancelToken, NetError, Runtime, TcpListener, TcpStream, ToAddr, UdpSocket,
-    UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
+    CancelError, CancelToken, NetError, TcpListener, TcpStream, UdpSocket, UnixDatagram,
+    UnixListener, UnixStream, spawn, time, yield_now,
 };
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let _watchdog = watchdog();
-    Runtime::new().unwrap().block_on(future)
-}
-
-// ---- errors that the system tells once ----
-
-#[test]
-fn a_parked_read_with_tells_of_a_reset_and_of_no_end_of_file() {
-    run(async {
-        let (server, client) = pair().await;
-        let reader = server.clone();
-        let reading = spawn(async move { reader.read_with(|bytes| bytes.len()).await });
-        yield_now().await;
-        client.abort().unwrap();
-        let error = reading.await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-    });
-}
-
-#[test]
-fn a_try_write_tells_of_a_reset_before_it_tells_of_a_broken_pipe() {
-    run(async {
-        let (server, client) = pair().await;
-        client.abort().unwrap();
-        server.hung_up().await.unwrap();
-        let first = server.try_write(b"x").unwrap_err();
-        assert_eq!(first.kind(), io::ErrorKind::ConnectionReset, "{first}");
-        let second = server.try_write(b"x").unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::BrokenPipe, "{second}");
-    });
-}
-
-// ---- closing ----
-
-#[test]
-fn a_close_wakes_those_who_queue_behind_an_operation_that_nobody_polls() {
-    run(async {
-        let (server, _client) = pair().await;
-        let mut byte = [0];
-        let mut stalled = Box::pin(server.read(&mut byte));
-        assert!(poll_once(stalled.as_mut()).await.is_none());
-        let queued = [(); 3].map(|()| {
-            let server = server.clone();
-            spawn(async move { server.read(&mut [0]).await })
-        });
-        yield_now().await;
-        server.close().unwrap();
-        for queued in queued {
-            assert!(queued.await.unwrap().unwrap_err().is_closed());
-        }
-        assert!(stalled.await.unwrap_err().is_closed());
-    });
-}
-
-#[test]
-fn an_operation_that_had_been_granted_the_lock_may_go_after_a_close() {
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let (server, _client) = pair().await;
-        let (mut one, mut two, mut three) = ([0], [0], [0]);
-        let mut first = Box::pin(server.read(&mut one));
-        let mut second = Box::pin(server.read(&mut two));
-        let mut third = Box::pin(server.read(&mut three));
-        assert!(poll_once(first.as_mut()).await.is_none());
-        assert!(poll_once(second.as_mut()).await.is_none());
-        assert!(poll_once(third.as_mut()).await.is_none());
-        drop(first);
-        server.close().unwrap();
-        drop(second);
-        assert!(third.await.unwrap_err().is_closed());
-    });
-    assert_eq!(runtime.stats().waiters, 0);
-}
-
-#[test]
-fn a_waker_that_panics_keeps_no_close_from_its_end_and_nobody_else_from_waking() {
-    let runtime = Runtime::new().unwrap();
-    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
-    let counted = Waker::from(counter.clone());
-    runtime.block_on(async {
-        let (server, _client) = pair().await;
-        let mut byte = [0];
-        let mut read = Box::pin(server.read(&mut byte));
-        let mut end = Box::pin(server.hung_up());
-        assert!(
-            read.as_mut()
-                .poll(&mut Context::from_waker(&rude))
-                .is_pending()
-        );
-        assert!(
-            end.as_mut()
-                .poll(&mut Context::from_waker(&counted))
-                .is_pending()
-        );
-        let closed = catch_unwind(AssertUnwindSafe(|| server.close()));
-        closed.expect("a stranger's panic").unwrap();
-    });
-    assert_eq!(counter.count(), 1);
-    assert_eq!(runtime.stats().descriptors, 0);
-}
-
-#[test]
-fn a_waker_that_panics_keeps_nobody_else_from_learning_that_a_scope_has_ended() {
-    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
-    let counted = Waker::from(counter.clone());
-    let token = CancelToken::new();
-    let (mut first, mut second) = (Box::pin(token.canceled()), Box::pin(token.canceled()));
-    assert!(
-        first
-            .as_mut()
-            .poll(&mut Context::from_waker(&rude))
-            .is_pending()
-    );
-    assert!(
-        second
-            .as_mut()
-            .poll(&mut Context::from_waker(&counted))
-            .is_pending()
-    );
-    token.cancel();
-    assert_eq!(counter.count(), 1);
-}
-
-// ---- nothing asked for, nothing waited for ----
-
-#[test]
-fn reading_or_writing_exactly_nothing_queues_behind_nobody() {
-    run(async {
-        let (server, _client) = pair().await;
-        let mut byte = [0];
-        let mut read = Box::pin(server.read(&mut byte));
-        assert!(poll_once(read.as_mut()).await.is_none());
-        let much = vec![0; 64 << 20];
-        let mut write = Box::pin(server.write_all(&much));
-        assert!(poll_once(write.as_mut()).await.is_none());
-        server.read_exact(&mut []).await.unwrap();
-        server.write_all(&[]).await.unwrap();
-    });
-}
-
-// ---- fairness ----
+use crate::support::loopback::pair;
+use crate::support::run::run;
 
 /// Repeats what is always ready until another task has run: it must yield long before the end.
 async fn yields_in_its_turn<T>(always_ready: impl AsyncFn() -> T) {
@@ -406,15 +258,4 @@ fn a_limit_ends_somebody_who_is_always_ready() {
         let ended = token.run(always_ready()).await;
         assert_eq!(ended, Err(CancelError::Canceled));
     });
-}
-
-// ---- addresses ----
-
-#[test]
-fn a_pair_of_any_kind_of_host_and_port_is_an_address() {
-    let expected = "127.0.0.1:80".to_addr();
-    assert_eq!((std::net::Ipv4Addr::LOCALHOST, 80).to_addr(), expected);
-    assert_eq!(("127.0.0.1", 80).to_addr(), expected);
-    let expected = "[::1]:80".to_addr();
-    assert_eq!((std::net::Ipv6Addr::LOCALHOST, 80).to_addr(), expected);
 }

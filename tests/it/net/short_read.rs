@@ -3,27 +3,17 @@
 //! In both tests the reader is parked when the bytes come, so that one edge announces them all.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use netpoller::{Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::{spawn, yield_now};
 use socket2::SockRef;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs: a wake-up was lost")
-}
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::loopback::pair;
+use crate::support::run::run;
 
 #[test]
 fn a_tcp_read_that_stops_at_an_urgent_byte_loses_nothing_behind_it() {
     run(async {
-        let (sender, receiver) = tcp_pair().await;
+        let (receiver, sender) = pair().await;
         let receiver = Rc::new(receiver);
         for _ in 0..20 {
             let receiver = receiver.clone();

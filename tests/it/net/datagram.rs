@@ -1,4 +1,4 @@
-//! UDP: row O3, and what Go's `UDPConn` promises.
+//! UDP: what Go's `UDPConn` promises.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,11 +8,7 @@ use std::time::Duration;
 
 use netpoller::{NetError, Runtime, UdpSocket, spawn, time, yield_now};
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
+use crate::support::run::run;
 
 async fn bound() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -22,7 +18,7 @@ async fn bound() -> (UdpSocket, SocketAddr) {
 }
 
 #[test]
-fn o3_a_server_answers_whoever_sends_with_no_connection_before() {
+fn a_server_answers_whoever_sends_with_no_connection_before() {
     run(async {
         let (server, address) = bound().await;
         spawn(async move {
@@ -48,7 +44,7 @@ fn o3_a_server_answers_whoever_sends_with_no_connection_before() {
 }
 
 #[test]
-fn o3_deadlines_work_and_read_as_gos() {
+fn deadlines_work_and_read_as_gos() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     runtime.block_on(async {
         let (socket, address) = bound().await;

@@ -1,0 +1,89 @@
+//! fork(2): which process made something, and values that each process has of its own.
+//!
+//! A child inherits memory and descriptors, and no thread but the one that forked. So what counts
+//! on other threads starts anew in a child, and an inherited runtime, which shares the kernel's
+//! registrations with its parent, is not used there.
+
+// Go has no counterpart: a Go program can't fork without exec.
+
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+/// How often this process's ancestors have forked, since the first of them asked.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// Whether [`GENERATION`] is counted. Plain, and no `Once`: a child could inherit one half done.
+static IS_COUNTED: AtomicBool = AtomicBool::new(false);
+
+/// A process: that which made something, or this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    /// This process. From the first call on a fork is noticed.
+    pub(crate) fn current() -> Process {
+        if !IS_COUNTED.load(Ordering::Acquire) {
+            // SAFETY: the handler is a plain function that lives as long as the process. It runs in
+            // the child before fork returns there, and does one atomic store, which is
+            // async-signal-safe. Two threads may both come here: then a fork counts twice, which is
+            // as good.
+            unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
+            IS_COUNTED.store(true, Ordering::Release);
+        }
+        Process(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is this process. Costs a load.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        self.0 == GENERATION.load(Ordering::Relaxed)
+    }
+}
+
+extern "C" fn count_fork() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A static that each process makes for itself. What a child inherits is left alone and never
+/// dropped: a thread that does not exist any more may have been changing it.
+pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
+
+struct Made<T> {
+    process: Process,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        PerProcess(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// This process's value, which `make` makes if there is none yet.
+    pub(crate) fn get(&'static self, make: impl FnOnce() -> T) -> &'static T {
+        let process = Process::current();
+        let known = self.0.load(Ordering::Acquire);
+        // SAFETY: null, or a value that was published below and is never freed or changed.
+        if let Some(made) = unsafe { known.as_ref() }
+            && made.process == process
+        {
+            return &made.value;
+        }
+        let value = make();
+        let new = Box::into_raw(Box::new(Made { process, value }));
+        let published = self
+            .0
+            .compare_exchange(known, new, Ordering::AcqRel, Ordering::Acquire);
+        match published {
+            // SAFETY: it was made above and is never freed.
+            Ok(_) => unsafe { &(*new).value },
+            Err(others) => {
+                // SAFETY: `new` was made above and nothing else has seen it. `others` was published
+                // by another thread of this process, and is never freed.
+                unsafe {
+                    drop(Box::from_raw(new));
+                    &(*others).value
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Imports point down: the table of layers in ARCHITECTURE.md, against what `src/` uses.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::rust::{self, Path};
+use crate::tree;
+
+/// A row of the table. What stands above may use what stands below.
+struct Layer {
+    name: String,
+    crates: BTreeSet<String>,
+}
+
+fn table() -> Vec<Layer> {
+    let document = tree::read("ARCHITECTURE.md");
+    let mut parts = document.split("<!-- layers -->");
+    let table = parts.nth(1).expect("ARCHITECTURE.md has the table");
+    // "| `net` | sockets | mio, socket2 |", below two lines of heading.
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let crates = cells[3]
+            .split([',', ' ', '`'])
+            .filter(|word| !word.is_empty());
+        Layer {
+            name: cells[1].trim_matches('`').to_owned(),
+            crates: crates.map(|name| name.replace('-', "_")).collect(),
+        }
+    })
+    .collect()
+}
+
+/// The crates that the library depends on, as paths name them.
+fn dependencies() -> Vec<String> {
+    let manifest = tree::read("Cargo.toml");
+    let (_, after) = manifest.split_once("[dependencies]\n").unwrap();
+    let lines = after.lines().take_while(|line| !line.starts_with('['));
+    lines
+        .filter_map(|line| line.split_once(['=', '.']))
+        .map(|(name, _)| name.trim().replace('-', "_"))
+        .collect()
+}
+
+/// What a file uses: the first name of each path below the crate, or another crate.
+struct Use {
+    file: String,
+    line: usize,
+    of: String,
+    path: String,
+}
+
+/// Everything that `src/` uses, but for its tests.
+fn uses() -> Vec<Use> {
+    let dependencies = dependencies();
+    let mut files = HashMap::new();
+    let mut for_tests = Vec::new();
+    for file in tree::files("src", ".rs") {
+        let (tokens, modules) = rust::without_tests(&rust::tokens(&tree::read(&file)));
+        let module = tree::module(&file);
+        for name in modules {
+            for_tests.push([module.clone(), vec![name]].concat());
+        }
+        files.insert(file, (module, tokens));
+    }
+    files.retain(|_, (module, _)| !for_tests.iter().any(|tests| module.starts_with(tests)));
+    let root = files.remove("src/lib.rs").expect("a root").1;
+    let exports = exports(&root);
+
+    let mut uses = Vec::new();
+    for (file, (module, tokens)) in files {
+        for path in rust::paths(&tokens, &dependencies) {
+            let Some(mut of) = absolute(&module, &path).into_iter().next() else {
+                continue;
+            };
+            // `crate::TcpStream`: what the root exports is its layer's.
+            if let Some(layer) = exports.get(&of) {
+                of.clone_from(layer);
+            }
+            let (file, line) = (file.clone(), path.line);
+            let path = path.parts.join("::");
+            uses.push(Use {
+                file,
+                line,
+                of,
+                path,
+            });
+        }
+    }
+    uses.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    uses
+}
+
+/// What the root exports, and from which layer: `pub use net::{Dialer, …}`.
+fn exports(root: &[rust::Token]) -> HashMap<String, String> {
+    let modules: Vec<String> = root
+        .windows(2)
+        .filter(|pair| pair[0].text == "mod")
+        .map(|pair| pair[1].text.clone())
+        .collect();
+    let paths = rust::paths(root, &modules);
+    let named = paths.into_iter().filter(|path| path.parts.len() > 1);
+    named
+        .map(|path| (path.parts.last().unwrap().clone(), path.parts[0].clone()))
+        .collect()
+}
+
+/// A path from the crate's root, or from another crate.
+fn absolute(module: &[String], path: &Path) -> Vec<String> {
+    let mut base = [module, &path.within].concat();
+    let mut rest = &path.parts[..];
+    match rest[0].as_str() {
+        "crate" => base.clear(),
+        "self" => {}
+        "super" => {
+            base.pop();
+        }
+        _ => return rest.to_vec(),
+    }
+    rest = &rest[1..];
+    while rest.first().is_some_and(|part| part == "super") {
+        base.pop();
+        rest = &rest[1..];
+    }
+    base.extend_from_slice(rest);
+    base
+}
+
+fn layer_of(file: &str) -> String {
+    tree::module(file).swap_remove(0)
+}
+
+#[test]
+fn the_table_has_every_layer_once() {
+    let mut named: Vec<String> = table().into_iter().map(|layer| layer.name).collect();
+    named.sort();
+    let mut there: Vec<String> = tree::files("src", ".rs")
+        .iter()
+        .filter(|file| *file != "src/lib.rs")
+        .map(|file| layer_of(file))
+        .collect();
+    there.sort();
+    there.dedup();
+    assert_eq!(named, there, "the table's, and those of src/");
+}
+
+#[test]
+fn imports_point_down() {
+    let table = table();
+    let height = |name: &str| table.iter().rev().position(|layer| layer.name == name);
+    let mut up = Vec::new();
+    let (mut down, uses) = (0, uses());
+    for Use {
+        file,
+        line,
+        of,
+        path,
+    } in &uses
+    {
+        let from = layer_of(file);
+        let (Some(here), Some(there)) = (height(&from), height(of)) else {
+            continue;
+        };
+        if there > here && !is_old_path(&from, of, file) {
+            up.push(format!("{file}:{line}: {path} is in {of}, above {from}"));
+        }
+        down += usize::from(there < here);
+    }
+    assert!(up.is_empty(), "\n{}", up.join("\n"));
+    assert!(down > 100, "{down}: the imports were not found");
+}
+
+/// The server's types go on to be found where they were, until 0.2.
+fn is_old_path(from: &str, of: &str, file: &str) -> bool {
+    let _ = file;
+    (from, of) == ("connection", "server")
+}
+
+#[test]
+fn no_layer_uses_a_crate_that_the_table_does_not_give_it() {
+    let dependencies = dependencies();
+    assert!(
+        dependencies.iter().any(|name| name == "mio"),
+        "{dependencies:?}"
+    );
+    let (mut wrong, uses) = (Vec::new(), uses());
+    for layer in table() {
+        let used: BTreeSet<String> = uses
+            .iter()
+            .filter(|used| layer_of(&used.file) == layer.name)
+            .filter(|used| dependencies.contains(&used.of))
+            .map(|used| used.of.clone())
+            .collect();
+        if !used.is_subset(&layer.crates) {
+            let (name, said) = (layer.name, layer.crates);
+            wrong.push(format!(
+                "{name}: the table says {said:?}, and it uses {used:?}"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}

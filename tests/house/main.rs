@@ -1,0 +1,6 @@
+//! The house in order: imports point down, what the documents name exists, hot types stay small.
+
+mod documents;
+mod layers;
+mod rust;
+mod tree;
