@@ -137,9 +137,7 @@ impl Member {
         }
         match self.stream.write_all(payload).await {
             // It takes what it is sent: the deliveries that wait behind have their time again.
-            Ok(()) => self
-                .stream
-                .set_write_deadline(Some(time::now() + PATIENCE)),
+            Ok(()) => self.stream.set_write_deadline(Some(time::now() + PATIENCE)),
             Err(error) if error.is_timeout() => {
                 let text = format!("dropped: it took nothing for {PATIENCE:?}");
                 Err(io::Error::new(error.kind(), text))

@@ -54,7 +54,7 @@ async fn answer(stream: TcpStream) -> io::Result<()> {
 }
 
 /// What the log says of a value. The payload may be megabytes.
-fn summary(value: &Value) -> String {
+pub fn summary(value: &Value) -> String {
     match value {
         Value::Binary(bytes) => format!("binary, {} bytes", bytes.len()),
         Value::String(text) => format!("string, {} bytes", text.len()),

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
 use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
 
 use crate::cell::Target;
 use crate::connection::Shape;

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::thread;
 
 use futures_lite::future::or;
-use netpoller::{Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, UnixStream};
+use netpoller::{
+    Addr, Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, UnixStream,
+};
 
 use super::{Counts, DRAIN, End, Options, QUIET, log_drain, log_drained};
 
@@ -35,7 +37,7 @@ pub fn run(
     ready(bound.local_addr());
     let stop = stops.swap_remove(0);
     if workers > 1 {
-        return run_many(&bound, stop);
+        return run_many(bound, stop);
     }
     // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
     // with one glibc makes its every call that may block dearer.
@@ -61,9 +63,9 @@ pub fn run(
     Ok(counts)
 }
 
-fn run_many<F>(bound: &Bound<F>, mut stop: StdStream) -> io::Result<Counts>
+fn run_many<F>(bound: Bound<F>, mut stop: StdStream) -> io::Result<Counts>
 where
-    F: Fn(SocketAddr) -> Echo + Send + Sync + 'static,
+    F: Fn(Addr) -> Echo + Send + Sync + 'static,
 {
     let handle = bound.handle();
     thread::spawn(move || {
@@ -103,7 +105,7 @@ impl Order {
 fn server(
     options: &Options,
     workers: usize,
-) -> Server<impl Fn(SocketAddr) -> Echo + Send + Sync + use<>> {
+) -> Server<impl Fn(Addr) -> Echo + Send + Sync + use<>> {
     let server = Server::new(|_peer| Echo)
         .workers(workers)
         .spin(options.spin)

@@ -118,7 +118,8 @@ impl Server {
 
     fn accept(&mut self) {
         if let Some(mut door) = self.door.take() {
-            door.accept(self, BATCH);
+            let queue = door.accept(self, BATCH);
+            self.again.extend(door.park(queue));
             self.door = Some(door);
         }
     }
@@ -306,6 +307,14 @@ impl Connection {
     }
 }
 
+/// What accepting came to.
+enum Queue {
+    Empty,
+    HoldsMore,
+    /// Of descriptors or memory: wait so long.
+    Short(Duration),
+}
+
 /// The listener. When descriptors run out it waits by its own deadline: no timer is needed.
 struct Door {
     listener: TcpListener,
@@ -330,8 +339,7 @@ impl Door {
     }
 
     /// Accepts until the queue is empty, `max` connections at most.
-    fn accept(&mut self, server: &mut Server, max: usize) {
-        self.descriptor.set_deadline(Direction::Read, None);
+    fn accept(&mut self, server: &mut Server, max: usize) -> Queue {
         for _ in 0..max {
             let added = self.listener.accept().and_then(|(stream, peer)| {
                 log::debug!("{peer}: accepted");
@@ -339,28 +347,28 @@ impl Door {
             });
             match added {
                 Ok(()) => self.goes_well(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.descriptor.drained(Direction::Read);
-                    return self.park(server);
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Queue::Empty,
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // The connection is still queued, and no edge will tell of it: the deadline
-                    // hands the listener out again.
-                    let until = Instant::now() + self.failed(&error);
-                    self.descriptor.set_deadline(Direction::Read, Some(until));
-                    self.descriptor.drained(Direction::Read);
-                    return self.park(server);
-                }
+                Err(error) => return Queue::Short(self.failed(&error)),
             }
         }
-        server.again.push(LISTENER);
+        Queue::HoldsMore
     }
 
-    fn park(&self, server: &mut Server) {
+    /// Waits for the next connection, or for the end of a shortage. `Some`: it need not wait.
+    fn park(&self, queue: Queue) -> Option<usize> {
+        let until = match queue {
+            Queue::HoldsMore => return Some(LISTENER),
+            Queue::Empty => None,
+            // The connection is still queued, and no edge will tell of it: the deadline hands the
+            // listener out again.
+            Queue::Short(pause) => Some(Instant::now() + pause),
+        };
+        self.descriptor.set_deadline(Direction::Read, until);
+        self.descriptor.drained(Direction::Read);
         match self.descriptor.park(Direction::Read, LISTENER) {
-            Park::Parked => {}
-            _ => server.again.push(LISTENER),
+            Park::Parked => None,
+            Park::Ready(id) | Park::TimedOut(id) | Park::Closed(id) => Some(id),
         }
     }
 

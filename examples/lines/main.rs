@@ -44,7 +44,8 @@ async fn answer(stream: TcpStream) -> io::Result<()> {
         let mut words = Splitter::new(word);
         words.push(&line);
         words.push(b"");
-        let words: Vec<_> = std::iter::from_fn(|| words.take().transpose()).collect::<Result<_, _>>()?;
+        let words: Vec<_> =
+            std::iter::from_fn(|| words.take().transpose()).collect::<Result<_, _>>()?;
         let mut answer = format!("{}: ", words.len()).into_bytes();
         answer.extend(words.join(&b'|'));
         answer.push(b'\n');

@@ -9,7 +9,7 @@ use netpoller::TcpStream;
 /// Where the next token lies, and how many bytes are used up. Without a token these bytes belong
 /// to none, and the next token needs more bytes. `end` says that no more will come. Go's
 /// `bufio.SplitFunc`.
-type Split = fn(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize);
+pub type Split = fn(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize);
 
 /// Lines, without their end.
 pub fn line(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize) {

@@ -113,7 +113,7 @@ impl Conn {
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
             let sent = self.fd.try_once(Direction::Write, |fd| {
                 let sent = sys::send_vectored(&fd.socket(), &slices)?;
-                fd.moved(Direction::Write, sent, asked);
+                fd.transferred(Direction::Write, sent, asked);
                 Ok(sent)
             });
             drop(slices);

@@ -29,7 +29,7 @@ use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 use crate::server::builder::Settings;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
     Draining,

@@ -21,9 +21,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
-use super::fd::{Failure, Fd};
+use super::fd::Fd;
 use super::listener::Listener;
-use super::options;
 use crate::endpoints::{Addr, End};
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
@@ -126,7 +125,7 @@ impl AcceptLoop {
         limit: Instant,
     ) -> io::Result<()> {
         let all_queued = async {
-            let mut accepts_left = options::most_backlog().saturating_add(1);
+            let mut accepts_left = max_backlog().saturating_add(1);
             while accepts_left > 0 {
                 accepts_left -= 1;
                 context::take_turn().await;
@@ -203,16 +202,6 @@ impl AcceptLoop {
     }
 }
 
-impl Fd {
-    /// Takes a connection that this listener has accepted into the listener's runtime.
-    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
-        let opened = self.open_beside(socket, self.network());
-        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        fd.resource().set_endpoint(End::Peer, peer);
-        Ok(fd)
-    }
-}
-
 /// A listener, as log lines name it.
 fn name(listener: &Fd) -> String {
     let network = listener.network().name();
@@ -220,6 +209,13 @@ fn name(listener: &Fd) -> String {
         Some(address) => format!("{network} {address}"),
         None => network.to_owned(),
     }
+}
+
+/// The most that a listener's queue can hold: Go's `maxListenerBacklog`.
+fn max_backlog() -> u32 {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(libc::SOMAXCONN as u32)
 }
 
 // ---- shortages ----

@@ -2,11 +2,16 @@
 //!
 //! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
+use socket2::SockAddr;
+
+use super::error::Cause;
 use crate::endpoints::Addr;
 
 /// An address as it was asked for: see [`ToAddr`].
@@ -114,7 +119,7 @@ impl ToAddr for (String, u16) {
 }
 
 /// What the system says of a socket's end.
-pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
+pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
     if let Some(address) = address.as_socket() {
         return Some(Addr::Socket(unmapped(address)));
     }
@@ -125,7 +130,7 @@ pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
 }
 
 /// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
-pub(crate) fn unix_name(address: &socket2::SockAddr) -> PathBuf {
+pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
     if let Some(name) = address.as_abstract_namespace() {
         return OsString::from_vec([b"@", name].concat()).into();
     }
@@ -144,4 +149,42 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
+}
+
+// ---- the names of Unix sockets ----
+
+/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
+pub(super) fn is_abstract(path: &Path) -> bool {
+    let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
+    abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])
+}
+
+/// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
+pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
+    let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
+    let made = match path.as_os_str().as_bytes() {
+        // Any byte may be in such a name.
+        [_, rest @ ..] if is_abstract(path) => {
+            SockAddr::unix(OsStr::from_bytes(&[b"\0", rest].concat()))
+        }
+        name if name.contains(&0) => {
+            return Err(invalid("a zero byte in the path of a Unix socket"));
+        }
+        _ => SockAddr::unix(path),
+    };
+    made.map_err(|_too_long| invalid("path too long for a Unix socket"))
+}
+
+/// As std has it. A peer may have filled its address to the last byte, which std refuses. Such a name
+/// counts as none, so that a peer's choice of a name fails no accept.
+pub(crate) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
+        #[cfg(target_os = "android")]
+        use std::os::android::net::SocketAddrExt;
+        #[cfg(target_os = "linux")]
+        use std::os::linux::net::SocketAddrExt;
+        return net::SocketAddr::from_abstract_name(name);
+    }
+    net::SocketAddr::from_pathname(path).or_else(|_too_long| net::SocketAddr::from_pathname(""))
 }

@@ -184,6 +184,23 @@ pub struct OpError {
 }
 
 impl OpError {
+    /// The error of an operation that names one end, or none.
+    pub(crate) fn new(
+        op: &'static str,
+        net: &'static str,
+        addr: Option<Addr>,
+        cause: Cause,
+    ) -> Self {
+        OpError {
+            op,
+            net,
+            source: None,
+            addr,
+            written: 0,
+            cause,
+        }
+    }
+
     /// The system's error number, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.cause.root() {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use super::accept_loop::{AcceptLoop, Accepted, Episode, Permits, Sink};
 use super::fd::Fd;
-use super::listener::{Listener, ListenerKind};
+use super::kinds::Kind;
+use super::listener::Listener;
 use super::stream::Stream;
 use crate::runtime;
 
-impl<K: ListenerKind> Listener<K> {
+impl<K: Kind> Listener<K> {
     /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of
     /// its own: [`Serve`] with its defaults.
     ///
@@ -65,7 +66,7 @@ pub struct Serve<K> {
     max: usize,
 }
 
-impl<K: ListenerKind> Serve<K> {
+impl<K: Kind> Serve<K> {
     /// Serves a listener: give it a clone, to keep the handle that closes it.
     #[must_use]
     pub fn new(listener: Listener<K>) -> Self {
@@ -137,7 +138,7 @@ struct Tasks<'a, K, H> {
 
 impl<K, H, F> Sink for Tasks<'_, K, H>
 where
-    K: ListenerKind,
+    K: Kind,
     H: FnMut(Stream<K>, K::Addr) -> F,
     F: Future + 'static,
     F::Output: 'static,

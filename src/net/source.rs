@@ -1,13 +1,13 @@
 //! Any other descriptor, or mio source, in the runtime.
-//!
-//! May touch: fd/. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+
+// Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
 
-use super::fd::{Fd, Op, Reading, Writing};
+use super::fd::{Fd, Verb};
 use crate::reactor::Direction;
 use crate::runtime::context;
 
@@ -47,8 +47,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Outside a runtime.
     pub fn new(mut source: S) -> io::Result<Self> {
-        let open = |scheduler: &std::rc::Rc<_>| Fd::open_source(scheduler, &mut source);
-        let fd = context::with("Source::new", open)?;
+        let fd = Fd::open_source("Source::new", &mut source)?;
         Ok(Source {
             fd,
             source: RefCell::new(source),
@@ -61,7 +60,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| {
+        self.fd.op(Verb::Read, |_| {
             context::charge(0);
             Ok(())
         })
@@ -73,7 +72,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Writing, &self.fd, |_| {
+        self.fd.op(Verb::Write, |_| {
             context::charge(0);
             Ok(())
         })
@@ -98,7 +97,7 @@ impl<S: mio::event::Source> Source<S> {
         direction: Direction,
         mut attempt: impl FnMut(&mut S) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        Op::new(direction, &self.fd, move |fd| {
+        self.fd.op(direction.into(), move |fd| {
             let source = &mut *self.source.borrow_mut();
             context::charge(0);
             let result = attempt(source);

@@ -1,11 +1,9 @@
-//! UDP: binding, connecting, and whom datagrams come from and go to.
-//!
-//! May touch: fd/, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
-//! `net/udpsock_posix.go`.
+//! UDP: binding, connecting, receiving from and sending to an address.
+
+// Mirrors Go's `net/udpsock.go` and `net/udpsock_posix.go`.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::OwnedFd;
 
 use socket2::{Domain, SockAddr, Type};
 
@@ -14,14 +12,10 @@ use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::Fd;
+use super::kinds::Udp;
 use super::resolve::{self, Purpose};
 use crate::endpoints::{Addr, End, Network};
-use crate::runtime::context;
 use crate::sys;
-
-/// The kind of a [`UdpSocket`].
-#[derive(Debug)]
-pub enum Udp {}
 
 /// A UDP socket: see [`Datagram`] for the rest of what it can do.
 ///
@@ -103,9 +97,7 @@ impl Datagram<Udp> {
             socket.connect(&system_addr(address, ipv6))
         });
         connected.map_err(|failure| failure.cause("connect"))?;
-        let resource = self.fd.resource();
-        resource.forget_endpoints();
-        resource.set_endpoint(End::Peer, Addr::Socket(address));
+        self.fd.learn_new_endpoints(Addr::Socket(address));
         Ok(())
     }
 
@@ -129,7 +121,7 @@ impl Datagram<Udp> {
     /// connected.
     pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
         let address = match addr.to_addr() {
-            Target::Literal(address) => address,
+            Target::Literal(address) => unmapped(address),
             target => self.resolve_peer(target).await?,
         };
         self.check_unconnected(&Addr::Socket(address)).await?;
@@ -155,31 +147,6 @@ impl Datagram<Udp> {
         let local = self.fd.endpoint(End::Local);
         matches!(local, Some(Addr::Socket(SocketAddr::V6(_))))
     }
-
-    /// Our end's address, with the real port.
-    ///
-    /// # Errors
-    ///
-    /// Closed, if it was not asked for before.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Local)
-    }
-
-    /// The peer's address.
-    ///
-    /// # Errors
-    ///
-    /// Not connected.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Peer)
-    }
-
-    fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(end) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(self.fd.no_address()),
-        }
-    }
 }
 
 /// As the socket's own family has it: a socket of both takes IPv4 in IPv6 clothes.
@@ -193,15 +160,7 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
 }
 
 fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: Network::Udp.name(),
-        source: None,
-        addr: Some(addr),
-        written: 0,
-        cause,
-    }
-    .into()
+    OpError::new(op, Network::Udp.name(), Some(addr), cause).into()
 }
 
 fn no_address() -> Cause {
@@ -221,8 +180,7 @@ fn open(address: SocketAddr) -> Result<Fd, Cause> {
         socket.set_only_v6(only).map_err(set)?;
     }
     socket.bind(&address.into()).map_err(call("bind"))?;
-    let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), Network::Udp);
-    let fd = context::with("UdpSocket::bind", open).map_err(call("epoll_ctl"))?;
+    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(call("epoll_ctl"))?;
     fd.endpoint(End::Local);
     Ok(fd)
 }

@@ -183,6 +183,11 @@ impl<W> State<W> {
         self.flags.get() & NOT_PROVED == 0
     }
 
+    /// From here on a short read or write proves nothing.
+    pub(crate) fn short_io_is_inconclusive(&self) {
+        self.raise(GUARDED);
+    }
+
     /// As `drained`, after a short read or write, if that proves anything.
     #[inline]
     pub(crate) fn drained_if_proved(&self, direction: Direction) {

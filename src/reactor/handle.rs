@@ -143,6 +143,11 @@ impl<W, T> Descriptor<W, T> {
         self.registered.short_means_drained()
     }
 
+    /// From here on a short read or write proves nothing.
+    pub(crate) fn short_io_is_inconclusive(&self) {
+        self.registered.state.short_io_is_inconclusive();
+    }
+
     /// Registers another source with the same reactor.
     pub(crate) fn open_beside(
         &self,

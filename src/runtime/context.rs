@@ -67,8 +67,6 @@ thread_local! {
 struct Running {
     /// The address of the reactor whose runtime is in a turn; null outside.
     home: Cell<*const ()>,
-    /// The same, but null while the trace is logged, so that no operation takes a short way past it.
-    untraced_home: Cell<*const ()>,
     /// The machine that runs, or ran last.
     id: Cell<MachineId>,
     /// The address of the running future's own waker; null if none runs.
@@ -93,7 +91,6 @@ impl Running {
     const fn idle() -> Self {
         Running {
             home: Cell::new(ptr::null()),
-            untraced_home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
             budget: Cell::new(NO_LIMIT),
@@ -107,31 +104,22 @@ impl Running {
 /// What was so before a runtime was entered.
 pub(super) struct Before {
     home: *const (),
-    untraced_home: *const (),
     waker: *const Waker,
     budget: i64,
 }
 
 /// The runtime of reactor `home` is in a turn from here on, and no machine runs yet.
 pub(super) fn enter(home: *const ()) -> Before {
-    RUNNING.with(|running| {
-        let untraced_home = running.untraced_home.get();
-        if !log::log_enabled!(log::Level::Trace) {
-            running.untraced_home.set(home);
-        }
-        Before {
-            home: running.home.replace(home),
-            untraced_home,
-            waker: running.waker.replace(ptr::null()),
-            budget: running.budget.replace(NO_LIMIT),
-        }
+    RUNNING.with(|running| Before {
+        home: running.home.replace(home),
+        waker: running.waker.replace(ptr::null()),
+        budget: running.budget.replace(NO_LIMIT),
     })
 }
 
 pub(super) fn leave(before: &Before) {
     RUNNING.with(|running| {
         running.home.set(before.home);
-        running.untraced_home.set(before.untraced_home);
         running.waker.set(before.waker);
         running.budget.set(before.budget);
     });
@@ -200,15 +188,6 @@ pub(crate) fn end() {
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUNNING.with(|running| {
         let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.home.get(), home);
-        own.then(|| running.id.get())
-    })
-}
-
-/// As [`own`], and `None` while the trace is logged.
-#[inline]
-pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<MachineId> {
-    RUNNING.with(|running| {
-        let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.untraced_home.get(), home);
         own.then(|| running.id.get())
     })
 }

@@ -26,7 +26,7 @@ mod handle;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod machine;
-mod panics;
+pub(crate) mod panics;
 mod parked;
 pub(crate) mod resource;
 pub(crate) mod scheduler;

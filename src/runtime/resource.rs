@@ -14,7 +14,7 @@ use std::task::Waker;
 
 pub(crate) use super::parked::{Parked, Place, Who};
 use crate::endpoints::{Addr, End, Endpoints, Network};
-use crate::sys::Handle;
+use crate::sys::OwnedSocket;
 
 pub(crate) use lock::Hold;
 
@@ -27,6 +27,8 @@ pub(crate) struct Extra {
     hung_up: Vec<(u32, Waker)>,
     /// The pollers that wait, by direction.
     pollers: [Option<Waker>; 2],
+    /// Whether that poller has yielded: see `Claim` in net/fd.
+    poller_yielded: [bool; 2],
     queues: [VecDeque<(u32, Waker)>; 2],
     granted: [Option<u32>; 2],
     tickets: u32,
@@ -45,14 +47,14 @@ pub(crate) struct Resource {
     pub(crate) note: Cell<u8>,
     /// Bits for each direction: held, somebody is queued, a poller waits.
     locks: Cell<u8>,
-    pub(crate) handle: Handle,
+    pub(crate) handle: OwnedSocket,
 }
 
 /// With the descriptor's state and a reference count that is 120 bytes of malloc's 128.
 const _: () = assert!(size_of::<Resource>() <= 32);
 
 impl Resource {
-    pub(crate) fn new(handle: Handle, endpoints: Endpoints) -> Self {
+    pub(crate) fn new(handle: OwnedSocket, endpoints: Endpoints) -> Self {
         Resource {
             handle,
             endpoints,

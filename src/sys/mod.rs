@@ -7,11 +7,10 @@
 #![allow(unsafe_code)]
 
 mod accept;
-mod direct;
 mod events;
 mod fork;
-mod handle;
 mod lookup;
+mod owned_socket;
 mod places;
 mod prefetch;
 mod share_port;
@@ -28,14 +27,13 @@ use std::os::fd::{BorrowedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
-pub(crate) use direct::{ErrorNumber, Outcome};
 pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use fork::{PerProcess, Process};
-pub(crate) use handle::Handle;
-pub(crate) use lookup::{NotFound, address_info, interface_index};
+pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
+pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use places::append;
 pub(crate) use prefetch::Whereabouts;
-pub(crate) use share_port::{share_port, spreads_connections};
+pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
 
@@ -45,12 +43,12 @@ const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const SEND_FLAGS: libc::c_int = 0;
 
-/// As [`Handle::send`], to an address.
+/// As [`OwnedSocket::send`], to an address.
 pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
     socket.send_to_with_flags(bytes, to, SEND_FLAGS)
 }
 
-/// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
+/// As [`OwnedSocket::send`], from several buffers; of more than the system takes at once, the first ones.
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let offered = at_once(buffers);
     socket.send_vectored_with_flags(&buffers[offered], SEND_FLAGS)

@@ -6,6 +6,7 @@ mod allocator;
 mod child;
 mod descriptors;
 mod fork;
+mod look_ups;
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -106,7 +106,7 @@ impl Conduit {
             pipe.give_back();
         }
         Conduit::fill(|bytes| {
-            let got = fd.read_some(bytes)?;
+            let got = fd.read(bytes)?;
             *way = way.after(got);
             Ok(got)
         })
@@ -147,7 +147,7 @@ impl Conduit {
                 Err(error) => return Err(error),
             }
         }
-        self.drain(|bytes| fd.send(bytes))
+        self.drain(|bytes| fd.write(bytes))
     }
 
     /// Gives what is in the buffer to `write`, and takes off what that took.

@@ -22,10 +22,9 @@ use futures_io::{AsyncRead, AsyncWrite};
 use super::conduit::{Conduit, Way};
 use super::ends::{CopyReader, CopyWriter, ReadEnd, WriteEnd};
 use super::pipe::Membership;
-use crate::net::fd::{Failure, Fd};
+use crate::net::fd::{Claim, Failure, Fd};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
-use crate::runtime::resource::Hold;
 
 /// What the sink gets when the source has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +48,8 @@ pub(super) struct Transfer {
     state: State,
     at_end: AtEnd,
     conduit: Conduit,
-    reading: Hold,
-    writing: Hold,
+    reading: Claim,
+    writing: Claim,
     /// Bytes that have gone to the sink.
     written: u64,
     /// A sink of somebody else's may have them in a buffer of its own.
@@ -66,8 +65,8 @@ impl Transfer {
             state: State::Filling,
             at_end,
             conduit: Conduit::Empty,
-            reading: Hold::Free,
-            writing: Hold::Free,
+            reading: Claim::new(),
+            writing: Claim::new(),
             written: 0,
             unflushed: false,
             way: Way::Memory,
@@ -174,7 +173,7 @@ impl Transfer {
                     match ready!(step) {
                         Ok(gone) => gone,
                         Err(failure) => {
-                            fd.resource().release(Direction::Write, &mut self.writing);
+                            fd.release(Direction::Write, &mut self.writing);
                             return Poll::Ready(Err(self.error(fd, "write", failure)));
                         }
                     }
@@ -201,7 +200,7 @@ impl Transfer {
             self.written += gone as u64;
         }
         if let (WriteEnd::Stream(fd), true) = (&writer.0, self.writing.is_held()) {
-            fd.resource().release(Direction::Write, &mut self.writing);
+            fd.release(Direction::Write, &mut self.writing);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,7 +1,5 @@
 //! Several addresses: one family against the other, and within a family one after the other.
-//!
-//! May touch: connect.rs, the cancel scopes. Mirrors Go's `dialParallel`, `dialSerial` and
-//! `partialDeadline`.
+// Mirrors Go's `dialParallel`, `dialSerial` and `partialDeadline`.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,15 +7,15 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Dial, OpError};
-use crate::net::error::Cause;
+use super::dialer::Dial;
+use crate::net::error::{Cause, OpError};
 use crate::net::fd::Fd;
 use crate::time;
 
-/// All that went wrong; the first is the one to show.
+/// The errors of all attempts; the first is the one to show.
 pub(super) type Failed = Vec<OpError>;
 
-/// Dials the addresses until one connects. What else was under way is closed on return.
+/// Dials the addresses until one connects. Every other attempt is closed on return.
 pub(super) async fn race(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Failed> {
     let (primaries, fallbacks): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
         .iter()
@@ -65,7 +63,7 @@ impl<'a, F: Future<Output = Result<Fd, Failed>>> Racer<'a, F> {
         Racer { run, failed: None }
     }
 
-    /// Ready when it has won. One that has failed waits for ever.
+    /// Ready when it has connected. After it has failed it stays pending.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fd> {
         if self.failed.is_some() {
             return Poll::Pending;
@@ -123,8 +121,8 @@ async fn within_a_share(
     connected.unwrap_or_else(|ended| Err(ended.into()))
 }
 
-/// When an attempt is given up for the next: an equal part of what is left, but at the cost of
-/// those at the end not less than two seconds.
+/// When an attempt is given up for the next: after an equal part of the time that is left, and not
+/// before two seconds, at the cost of the last addresses.
 fn share(now: Instant, deadline: Instant, remaining: usize) -> Instant {
     const SANE: Duration = Duration::from_secs(2);
     let left = deadline.saturating_duration_since(now);

@@ -40,18 +40,13 @@ pub(crate) enum Hold {
     Free,
     Queued(u32),
     Held,
-    /// Held, and parked by the short way, of which the trace tells nothing.
-    Parked,
-    /// Held, and let others have their turn: the next time it goes on, budget or none. Polled after
-    /// somebody who uses the budget up in every run, it would else never have a turn itself.
-    Yielded,
 }
 
 impl Hold {
     /// Whether the direction is held.
     #[inline]
     pub(crate) fn is_held(self) -> bool {
-        matches!(self, Hold::Held | Hold::Parked | Hold::Yielded)
+        self == Hold::Held
     }
 }
 
@@ -61,10 +56,6 @@ impl Resource {
     pub(crate) fn acquire(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
         match hold {
             Hold::Held => true,
-            Hold::Parked => {
-                *hold = Hold::Held;
-                true
-            }
             Hold::Free if self.locks.get() & (held_bit(direction) | poller_bit(direction)) == 0 => {
                 self.locks.set(self.locks.get() | held_bit(direction));
                 *hold = Hold::Held;
@@ -89,9 +80,6 @@ impl Resource {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, hold: &mut Hold, waker: &Waker) -> bool {
-        if *hold == Hold::Yielded {
-            return true;
-        }
         if self.locks.get() & OPEN != 0 {
             *hold = Hold::Held;
             return true;

@@ -57,6 +57,18 @@ impl Resource {
         poller
     }
 
+    /// Whether the direction's poller has yielded since its last operation ended; forgets it.
+    pub(crate) fn take_poller_yielded(&self, direction: Direction) -> bool {
+        self.extra.get().is_some_and(|extra| {
+            std::mem::take(&mut extra.borrow_mut().poller_yielded[direction as usize])
+        })
+    }
+
+    /// The direction's poller has yielded: it proceeds when it is polled again.
+    pub(crate) fn note_poller_yielded(&self, direction: Direction) {
+        self.extra().borrow_mut().poller_yielded[direction as usize] = true;
+    }
+
     // ---- foreign wakers ----
 
     /// Keeps a waker for a place; the one it replaces is dropped.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, ConnHandle, Protocol, TcpStream, time};
+use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
 use scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
@@ -235,11 +235,7 @@ fn every_state() -> Vec<(&'static str, Script)> {
 }
 
 /// A client of a connection that has come to the state.
-async fn in_state<F, P>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream
-where
-    F: Fn(std::net::SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
+async fn in_state<F>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream {
     let client = dial(bound).await;
     let mut seen = "open";
     if name.starts_with("PeerEnded") {

@@ -1,11 +1,10 @@
 //! Closing: what is sent, what is woken, and what every handle says afterwards.
 
 use std::future::Future;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -17,12 +16,9 @@ use netpoller::{
 use socket2::SockRef;
 
 use crate::support::bytes::read;
-use crate::support::loopback::{pair, plain_pair};
+use crate::support::loopback::pair;
 use crate::support::run::run;
 use crate::support::wakers::{Counter, Rude};
-use crate::support::watchdog::watchdog;
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// As [`pair`], with little room on the way, so that a test of a full one is soon done.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
@@ -392,51 +388,6 @@ fn by_default_what_was_written_arrives() {
 }
 
 #[test]
-fn after_close_write_the_peer_reads_the_end_and_can_still_answer() {
-    run(async {
-        let (server, client) = pair().await;
-        client.write_all(b"ask").await.unwrap();
-        client.close_write().unwrap();
-        let mut asked = [0; 3];
-        server.read_exact(&mut asked).await.unwrap();
-        assert_eq!(server.read(&mut asked).await.unwrap(), 0);
-        server.hung_up().await.unwrap();
-        server.write_all(b"answer").await.unwrap();
-        drop(server);
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"answer");
-        let error = client.write(b"x").await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-    });
-}
-
-#[test]
-fn close_read_ends_a_parked_read() {
-    run(async {
-        let (unix, _peer) = UnixStream::pair().unwrap();
-        let parked = spawn({
-            let unix = unix.clone();
-            async move { unix.read(&mut [0]).await.unwrap() }
-        });
-        let (server, client) = pair().await;
-        let parked_too = spawn({
-            let client = client.clone();
-            async move { client.read(&mut [0]).await.unwrap() }
-        });
-        yield_now().await;
-        yield_now().await;
-        unix.close_read().unwrap();
-        client.close_read().unwrap();
-        assert_eq!(parked.await.unwrap(), 0);
-        assert_eq!(parked_too.await.unwrap(), 0);
-        // The other direction works on.
-        client.write_all(b"x").await.unwrap();
-        server.read_exact(&mut [0]).await.unwrap();
-    });
-}
-
-#[test]
 fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
     run(async {
         let (server, client) = pair().await;
@@ -531,96 +482,6 @@ fn dial_then_close_ends_the_session_on_both_sides() {
             assert_eq!(table.lines().find(waits), None);
         }
     });
-}
-
-#[test]
-fn invariant_5_close_wakes_whoever_is_parked_and_closes_once_and_for_all() {
-    run(async {
-        let (server, client) = pair().await;
-        let (one, two, three, four) = (
-            server.clone(),
-            server.clone(),
-            server.clone(),
-            server.clone(),
-        );
-        let reads = spawn(async move { read(&one, 8).await.unwrap_err() });
-        let queued = spawn(async move { read(&two, 8).await.unwrap_err() });
-        let writes = spawn(async move { three.write_all(&vec![0; 64 << 20]).await.unwrap_err() });
-        let watches = spawn(async move { four.hung_up().await.unwrap_err() });
-        time::sleep(Duration::from_millis(5)).await;
-        server.close().unwrap();
-        for task in [reads, queued, writes, watches] {
-            let error = task.await.unwrap();
-            assert!(error.is_closed() && !error.is_timeout(), "{error}");
-        }
-        // A deadline does not bring it back.
-        assert!(
-            server
-                .set_deadline(Some(Instant::now()))
-                .unwrap_err()
-                .is_closed()
-        );
-        assert!(server.set_deadline(None).unwrap_err().is_closed());
-        assert!(read(&server, 8).await.unwrap_err().is_closed());
-        assert!(server.close().unwrap_err().is_closed());
-        drop(client);
-    });
-}
-
-#[test]
-fn invariant_5_a_close_within_the_same_batch_of_events_is_seen_by_those_that_are_to_run() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let ends = [0, 1].map(|_| plain_pair(&runtime));
-    let streams = Rc::new(ends.each_ref().map(|(stream, _)| stream.clone()));
-    // Whoever runs first closes the other, whose readiness is in the same batch.
-    let tasks = [0, 1].map(|own| {
-        let streams = streams.clone();
-        runtime.spawn(async move {
-            let got = read(&streams[own], 8).await;
-            let _ = streams[1 - own].close();
-            got
-        })
-    });
-    runtime.turn(NOW).unwrap();
-    for (_, peer) in &ends {
-        (&*peer).write_all(b"both").unwrap();
-    }
-    let [one, two] = tasks.map(|task| runtime.block_on(task).unwrap());
-    let (served, closed) = if one.is_ok() { (one, two) } else { (two, one) };
-    assert_eq!(served.unwrap(), b"both");
-    assert!(closed.unwrap_err().is_closed());
-}
-
-#[test]
-fn invariant_2_a_connection_in_a_reused_slot_hears_nothing_of_the_one_before() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (trigger, mut pull) = plain_pair(&runtime);
-    for _ in 0..100 {
-        let (old, mut peer) = plain_pair(&runtime);
-        let held = old.clone();
-        let first = trigger.clone();
-        // In one turn: the trigger's task closes the old one, whose own readiness is in the batch
-        // already, and opens another in its slot.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let swap = runtime.spawn(async move {
-            read(&first, 1).await.unwrap();
-            let _ = held.close();
-            let new = TcpStream::connect(address).await.unwrap();
-            let heard = time::timeout(Duration::from_millis(1), read(&new, 8)).await;
-            assert!(heard.is_err(), "not its own: {heard:?}");
-        });
-        let reader = runtime.spawn(async move { read(&old, 8).await });
-        runtime.turn(NOW).unwrap();
-        pull.write_all(b"!").unwrap();
-        peer.write_all(b"stale").unwrap();
-        runtime.block_on(swap).unwrap();
-        let _ = runtime.block_on(reader).unwrap();
-        drop(listener);
-        let _ = peer.read(&mut [0; 1]);
-    }
 }
 
 #[test]

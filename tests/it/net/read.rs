@@ -1,18 +1,15 @@
 //! Reading from a stream: what there is, the end, and errors.
 
-use std::io::{self, Write};
+use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
-use netpoller::{Runtime, spawn, time, yield_now};
+use netpoller::{Runtime, spawn, yield_now};
 
 use crate::support::bytes::{read, read_all};
 use crate::support::faulty;
-use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::loopback::{pair, plain_pair};
 use crate::support::run::run;
 use crate::support::watchdog::watchdog;
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
 
 #[test]
 fn nothing_to_read_parks_the_task_and_not_the_thread() {
@@ -89,47 +86,6 @@ fn a_peer_that_closed_gives_its_data_first_and_then_the_end_for_ever() {
 }
 
 #[test]
-fn end_of_file_together_with_data_is_seen_by_a_reader_that_was_parked() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    for _ in 0..50 {
-        let (stream, mut peer) = plain_pair(&runtime);
-        let parked = runtime.spawn(async move {
-            // Large enough that the read is short, and nothing is learnt by a full one.
-            let first = read(&stream, 4096).await.unwrap();
-            (first, read(&stream, 4096).await.unwrap())
-        });
-        runtime.turn(NOW).unwrap();
-        peer.write_all(b"the last words").unwrap();
-        drop(peer);
-        let (first, end) = runtime.block_on(parked).unwrap();
-        assert_eq!((&first[..], &end[..]), (&b"the last words"[..], &b""[..]));
-    }
-}
-
-#[test]
-fn a_reset_with_data_unread_reaches_the_reader_as_an_error() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (stream, mut peer) = plain_pair(&runtime);
-    runtime.block_on(async {
-        let reading = stream.clone();
-        let parked = spawn(async move {
-            let error = read_all(&reading).await.unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        });
-        yield_now().await;
-        // What the peer has not read when it closes makes the close a RST.
-        stream.write_all(b"never read").await.unwrap();
-        while peer.peek(&mut [0; 16]).unwrap() == 0 {}
-        peer.write_all(b"some data first").unwrap();
-        drop(peer);
-        parked.await.unwrap();
-        stream.hung_up().await.unwrap();
-    });
-}
-
-#[test]
 fn a_parked_read_with_tells_of_a_reset_and_of_no_end_of_file() {
     run(async {
         let (server, client) = pair().await;
@@ -139,28 +95,5 @@ fn a_parked_read_with_tells_of_a_reset_and_of_no_end_of_file() {
         client.abort().unwrap();
         let error = reading.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-    });
-}
-
-#[test]
-fn reads_of_nothing_return_at_once() {
-    let _watchdog = watchdog();
-    virtual_runtime().block_on(async {
-        let (server, _client) = pair().await;
-        let waited = time::timeout(Duration::from_secs(1), server.read(&mut [0; 8])).await;
-        assert!(waited.is_err());
-        // Nothing has come, and that is known by now.
-        let hour = Duration::from_secs(3600);
-        assert_eq!(
-            time::timeout(hour, server.read(&mut []))
-                .await
-                .unwrap()
-                .unwrap(),
-            0
-        );
-        time::timeout(hour, server.read_exact(&mut []))
-            .await
-            .unwrap()
-            .unwrap();
     });
 }

@@ -50,16 +50,30 @@ fn what_is_no_address_is_refused_in_go_s_words() {
         ("127.0.0.1:65536", "address 65536: invalid port"),
         ("127.0.0.1:-1", "address -1: invalid port"),
         (":99999999999", "address 99999999999: invalid port"),
+        ("127.0.0.1: 9", "lookup tcp/ 9: unknown port"),
+        ("127.0.0.1: 70000", "lookup tcp/ 70000: unknown port"),
+        ("127.0.0.1: +9", "lookup tcp/ +9: unknown port"),
+        ("127.0.0.1:9 ", "lookup tcp/9 : unknown port"),
         ("nosuch.invalid:80", "lookup nosuch.invalid: no such host"),
         ("a b:1", "lookup a b: no such host"),
         ("a\0b:1", "lookup a\0b: no such host"),
         ("-a:1", "lookup -a: no such host"),
         ("300.1.1.1:1", "lookup 300.1.1.1: no such host"),
         ("1.2:1", "lookup 1.2: no such host"),
+        ("0x7f.1:1", "lookup 0x7f.1: no such host"),
+        ("0x7f000001:1", "lookup 0x7f000001: no such host"),
+        (
+            "[::ffff:127.0.0.1%lo]:1",
+            "lookup ::ffff:127.0.0.1%lo: no such host",
+        ),
         ("127.0.0.1%lo:1", "lookup 127.0.0.1%lo: no such host"),
         (
             "[fe80::1%nosuch]:1",
             "address fe80::1%nosuch: no such network interface",
+        ),
+        (
+            "[fe80::1%+1]:1",
+            "address fe80::1%+1: no such network interface",
         ),
     ];
     run(async {
@@ -284,6 +298,24 @@ fn ipv4_stays_out_of_tcp6_and_only_v6() {
 }
 
 #[test]
+fn a_listener_without_a_runtime_is_bound_as_one_in_a_runtime_is() {
+    let config = ListenConfig::new();
+    for (addr, local) in [("", "::"), ("localhost:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+        let bound = config.bind_std(addr).unwrap().local_addr().unwrap();
+        assert_eq!(bound.ip(), local.parse::<IpAddr>().unwrap(), "{addr:?}");
+    }
+    let error = config.bind_std("nosuch.invalid:1").unwrap_err();
+    let text = "listen tcp: lookup nosuch.invalid: no such host";
+    assert_eq!(error.to_string(), text);
+    run(async {
+        let listener = TcpListener::from_std(config.bind_std("127.0.0.1:0").unwrap()).unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
+        listener.accept().await.unwrap();
+        dialled.unwrap();
+    });
+}
+
+#[test]
 fn a_taken_port_is_an_error_that_names_what_was_asked_for() {
     run(async {
         let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -431,14 +463,30 @@ fn a_look_up_holds_up_neither_the_loop_nor_its_end() {
         assert!(!dialling.is_finished());
     });
     asked.recv().unwrap();
-    // It is being asked for just now; this would hang if anybody waited.
+    // The resolver is blocked just now: this would hang if the end waited for it.
     drop(runtime);
     drop(answer);
 }
 
 #[test]
-fn what_nobody_wants_any_more_is_not_looked_up() {
-    // The pool runs 64 at a time: with those stuck, the next waits its turn, and is given up.
+fn jobs_of_the_user_that_look_names_up_in_a_runtime_of_their_own_all_come_to_their_end() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let job = move || {
+            let dial = async { TcpStream::connect(("localhost", port)).await.map(drop) };
+            Runtime::new()?.block_on(dial)
+        };
+        let jobs: Vec<_> = (0..64).map(|_| netpoller::spawn_blocking(job)).collect();
+        for job in jobs {
+            job.await.unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_look_up_that_is_given_up_before_it_begins_is_not_made() {
+    // 64 look-ups run at a time: with those stuck, the next waits for its turn, and is given up.
     let (dialer, answer, _asked) = stuck();
     let begun = Arc::new(Mutex::new(Vec::new()));
     let tell = begun.clone();

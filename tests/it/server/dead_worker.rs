@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use netpoller::{Accept, Server};
+use netpoller::{Dispatch, Server};
 use running::{Echo, echo, start};
 use watchdog::watchdog;
 
@@ -39,7 +39,11 @@ fn when_a_worker_dies_the_others_get_what_it_would_have_got() {
     let _watchdog = watchdog();
     log::set_logger(&Kills).unwrap();
     log::set_max_level(LevelFilter::Trace);
-    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     let mut clients: Vec<_> = (0..6).map(|_| server.dial()).collect();
     clients
         .iter_mut()

@@ -8,14 +8,18 @@ use std::net::TcpStream as StdStream;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use netpoller::{Accept, Conn, Protocol, Server};
+use netpoller::{Conn, Dispatch, Protocol, Server};
 use running::{Echo, SECOND, counted, echo, rest, start};
 use watchdog::watchdog;
 
 #[test]
 fn connections_are_spread_evenly_and_counted_where_they_are() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(3)
+            .dispatch(Dispatch::HandOver),
+    );
     let mut clients = Vec::new();
     for _ in 0..30 {
         let mut client = server.dial();
@@ -61,7 +65,11 @@ fn name(client: &mut StdStream) -> String {
 #[test]
 fn who_has_fewest_gets_the_next() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Names).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Names)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     let dial = || {
         let mut client = server.dial();
         let name = name(&mut client);
@@ -88,7 +96,7 @@ fn the_limit_is_of_all_workers_and_taken_before_accepting() {
     let server = start(
         server
             .workers(2)
-            .accept(Accept::HandOver)
+            .dispatch(Dispatch::HandOver)
             .max_connections(3),
     );
     let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
@@ -107,7 +115,9 @@ fn the_limit_is_of_all_workers_and_taken_before_accepting() {
 #[test]
 fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     let _watchdog = watchdog();
-    let server = Server::new(|_| Echo).workers(3).accept(Accept::HandOver);
+    let server = Server::new(|_| Echo)
+        .workers(3)
+        .dispatch(Dispatch::HandOver);
     let bound = server.bind("127.0.0.1:0").unwrap();
     let mut clients: Vec<_> = (0..20)
         .map(|_| StdStream::connect(bound.local_addr()).unwrap())
@@ -115,19 +125,24 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     for client in &mut clients {
         client.write_all(b"in time").unwrap();
     }
+    let address = bound.local_addr();
     bound.handle().drain(10 * SECOND);
     let stats = bound.run().unwrap();
     assert_eq!((stats.accepted(), stats.live()), (20, 0));
     for client in &mut clients {
         assert_eq!(rest(client), b"in time");
     }
-    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+    StdStream::connect(address).expect_err("the port is closed");
 }
 
 #[test]
 fn draining_while_clients_come_resets_nobody_who_was_accepted() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     let mut clients: Vec<_> = (0..100).map(|_| server.dial()).collect();
     clients
         .iter_mut()
@@ -144,7 +159,11 @@ fn draining_while_clients_come_resets_nobody_who_was_accepted() {
 fn stopping_ends_connections_at_once_and_those_on_their_way() {
     let _watchdog = watchdog();
     for _ in 0..10 {
-        let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+        let server = start(
+            Server::new(|_| Echo)
+                .workers(3)
+                .dispatch(Dispatch::HandOver),
+        );
         let mut clients: Vec<_> = (0..9).map(|_| server.dial()).collect();
         echo(&mut clients[0], b"hi");
         let stats = server.stop();
@@ -158,7 +177,11 @@ fn stopping_ends_connections_at_once_and_those_on_their_way() {
 #[test]
 fn a_thousand_short_connections_are_all_served() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..250).for_each(|n: u32| echo(&mut server.dial(), &n.to_be_bytes())));
@@ -176,12 +199,14 @@ fn a_thousand_short_connections_are_all_served() {
 #[test]
 fn with_one_worker_or_in_a_runtime_of_yours_it_changes_nothing() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).accept(Accept::HandOver));
+    let server = start(Server::new(|_| Echo).dispatch(Dispatch::HandOver));
     echo(&mut server.dial(), b"alone");
     assert_eq!(server.stop().accepted(), 1);
 
     let runtime = netpoller::Runtime::new().unwrap();
-    let server = Server::new(|_| Echo).workers(2).accept(Accept::HandOver);
+    let server = Server::new(|_| Echo)
+        .workers(2)
+        .dispatch(Dispatch::HandOver);
     let bound = server.bind("127.0.0.1:0").unwrap();
     let serving = bound.run_in(&runtime).unwrap();
     runtime.block_on(async {

@@ -8,7 +8,7 @@ use std::net::TcpStream as StdStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use netpoller::{Accept, Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
+use netpoller::{Conn, Dispatch, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
 use running::{Echo, SECOND, counted, echo, rest, start};
 use watchdog::watchdog;
 
@@ -120,6 +120,7 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     for client in &mut clients {
         client.write_all(b"in time").unwrap();
     }
+    let address = bound.local_addr();
     bound.handle().drain(10 * SECOND);
     let start = Instant::now();
     let stats = bound.run().unwrap();
@@ -128,19 +129,19 @@ fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
     for client in &mut clients {
         assert_eq!(rest(client), b"in time");
     }
-    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
+    StdStream::connect(address).expect_err("the port is closed");
 }
 
 #[test]
 fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
     let _watchdog = watchdog();
-    for accept in [Accept::Each, Accept::HandOver] {
-        let server = start(Server::new(|_| Echo).workers(2).accept(accept));
+    for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
+        let server = start(Server::new(|_| Echo).workers(2).dispatch(dispatch));
         let mut client = server.dial();
         echo(&mut client, b"hello");
         server.handle.drain(Duration::MAX);
         let stats = server.thread.join().unwrap().unwrap();
-        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{accept:?}");
+        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{dispatch:?}");
     }
 }
 
@@ -199,10 +200,11 @@ fn stopping_ends_connections_at_once() {
 
 #[test]
 fn a_server_runs_once() {
+    let runtime = Runtime::new().unwrap();
     let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
-    bound.handle().stop();
-    bound.run().unwrap();
-    bound.run().expect_err("ran before");
+    bound.run_in(&runtime).unwrap();
+    bound.run_in(&runtime).expect_err("it ran before");
+    bound.run().expect_err("it ran before");
 }
 
 #[test]

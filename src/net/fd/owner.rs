@@ -1,6 +1,6 @@
 //! A socket that one machine has to itself: no locks, no wakers, its id in both parking places.
-//!
-//! May touch: fd.rs. Mirrors a goroutine parked on both `pd.rg` and `pd.wg`, which Go has not.
+
+// Go has no counterpart: it would be a goroutine parked on both `pd.rg` and `pd.wg`.
 
 use std::io;
 use std::net::Shutdown;
@@ -66,7 +66,7 @@ impl Fd {
         self.link.park_again(direction, running);
     }
 
-    /// Parks the machine whose the socket is, where [`Fd::must_wait`] has just said so.
+    /// Parks the owner. Call it only after [`Fd::must_wait`] returned true.
     #[inline]
     pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
         self.link.park_again(direction, Parked::machine(id));
@@ -82,12 +82,6 @@ impl Fd {
         self.link.set_deadline(direction, None);
     }
 
-    /// A read that took less than it might have: see [`Fd::moved`], which also charges it.
-    #[inline]
-    pub(crate) fn read_short(&self, bytes: usize, asked: usize) {
-        self.fell_short(Direction::Read, bytes, asked);
-    }
-
     /// After end of file nothing more is read; the next edge can only be a reset.
     pub(crate) fn forget_readiness(&self) {
         self.link.drained(Direction::Read);
@@ -95,11 +89,10 @@ impl Fd {
 
     /// Sends a FIN.
     pub(crate) fn finish_writing(&self) -> io::Result<()> {
-        let done = self.with_socket(|socket| socket.shutdown(Shutdown::Write));
-        done.map_err(|failure| self.error("close", failure, 0))
+        self.shut_down(Shutdown::Write)
     }
 
-    /// Closes, at the end of the owner: nobody needs the ends' names any more.
+    /// Closes at the end of the owner. No later error names the ends, so they are not asked for.
     pub(crate) fn close_for_good(&self, with_reset: bool) {
         if self.is_closed() {
             return;

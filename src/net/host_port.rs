@@ -1,7 +1,6 @@
-//! Taking `host:port` apart: literals, zones, ports, services, and what is no name at all.
-//!
-//! May touch: sys, for interfaces and services. Blocks only in [`service_port`].
-//! Mirrors Go's `net.SplitHostPort`, `net/port.go`, `lookupPortMap` and `isDomainName`.
+//! Taking `host:port` apart: literals, zones, ports, services, and what is no name at all. It blocks
+//! only in [`service_port`].
+// Mirrors Go's `net.SplitHostPort`, `net/port.go`, `lookupPortMap` and `isDomainName`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -68,19 +67,28 @@ pub(super) fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(Some(SocketAddr::new(ip, 0)));
     }
-    // The zone follows the last percent sign; only IPv6 has them.
+    // The zone follows the last percent sign. Only IPv6 addresses have one, and of these not the
+    // ones that are IPv4.
     let Some((ip, zone)) = host.rsplit_once('%') else {
         return Ok(None);
     };
-    let Ok(ip) = ip.parse::<Ipv6Addr>() else {
-        return Ok(None);
+    let ip = match ip.parse::<Ipv6Addr>() {
+        Ok(ip) if ip.to_ipv4_mapped().is_none() => ip,
+        _ => return Ok(None),
     };
-    let scope = sys::interface_index(zone).or_else(|| zone.parse().ok());
+    let is_number = !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit());
+    let number = zone.parse().ok().filter(|_| is_number);
+    let scope = match number {
+        Some(number) => Some(number),
+        None => {
+            sys::interface_index(zone).map_err(|error| Cause::system("if_nametoindex", error))?
+        }
+    };
     let scope = scope.ok_or_else(|| wrong(host, "no such network interface"))?;
     Ok(Some(SocketAddrV6::new(ip, 0, 0, scope).into()))
 }
 
-/// Whether a name can be one of DNS at all: what can't is not asked for.
+/// Whether a name can be one of DNS at all: any other is not asked for.
 pub(super) fn is_domain_name(name: &str) -> bool {
     // In DNS's own form a byte of length precedes each label, and a zero ends it; that makes 255.
     const LONGEST: usize = 253;
@@ -96,9 +104,17 @@ pub(super) fn is_domain_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // All digits and dots is an address that somebody mistyped.
-    let only_numbers = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    name.len() <= LONGEST && !only_numbers && name.split('.').all(is_label)
+    name.len() <= LONGEST && !name.split('.').all(is_number) && name.split('.').all(is_label)
+}
+
+/// Whether a label is a number in the eyes of the system, decimal, octal or hexadecimal. Of a name
+/// that is all numbers the system would make an address (`0x7f.1` is 127.0.0.1). In Go it is a name
+/// that does not exist.
+fn is_number(label: &str) -> bool {
+    match label.strip_prefix("0x").or(label.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 /// Services that every system is taken to know, even one without a list: Go's `services`.
@@ -121,6 +137,13 @@ const SERVICES: [(&str, u16); 14] = [
 
 /// A service's port: asks the system, so it may block.
 pub(super) fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
+    // The system would skip a blank and read a number behind it, whose upper half it drops.
+    if service
+        .bytes()
+        .any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
+    {
+        return Err(NotFound::NoSuch);
+    }
     let service = service.to_ascii_lowercase();
     let kind = match network.is_tcp() {
         true => libc::SOCK_STREAM,
@@ -195,6 +218,10 @@ mod tests {
         for port in ["http", "8o", "-", "80 "] {
             assert_eq!(number(port).unwrap(), None, "{port}");
         }
+        for port in [" 80", "80 ", "\t80", "\u{b}80", " +80", "ht tp"] {
+            let found = service_port(Network::Tcp, port);
+            assert!(matches!(found, Err(NotFound::NoSuch)), "{port:?}");
+        }
     }
 
     #[test]
@@ -214,6 +241,10 @@ mod tests {
             "a\0b",
             "1.2",
             "300.1.1.1",
+            "0x7f.1",
+            "127.0X1",
+            "0xdeadBEEF",
+            "0x.",
             "é",
             &label,
             &longest,
