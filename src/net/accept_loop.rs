@@ -288,7 +288,7 @@ impl Backoff {
 /// close ends the wait.
 struct Closed<'a> {
     fd: &'a Fd,
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
 }
 
 impl<'a> Closed<'a> {
@@ -309,8 +309,8 @@ impl Future for Closed<'_> {
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.fd.forget_hang_up(ticket);
+        if self.ticket.is_some() {
+            self.fd.forget_hang_up(&mut self.ticket);
         }
     }
 }

@@ -76,6 +76,16 @@ impl ToAddr for SocketAddr {
     }
 }
 
+/// A path of a Unix socket names no host.
+impl ToAddr for Addr {
+    fn to_addr(&self) -> Target {
+        match self {
+            Addr::Socket(address) => Target::Literal(*address),
+            Addr::Path(_) | Addr::Name(_) => Target::Text(self.to_string()),
+        }
+    }
+}
+
 impl ToAddr for (IpAddr, u16) {
     fn to_addr(&self) -> Target {
         Target::Literal((*self).into())

@@ -133,7 +133,7 @@ impl<K> Datagram<K> {
 
     /// Why a message can't be sent to `name`, before the system is asked: the socket is connected.
     pub(super) async fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
-        if self.fd.resource().endpoint(End::Peer).is_none() {
+        if self.fd.socket().endpoint(End::Peer).is_none() {
             return Ok(());
         }
         context::yield_once().await;

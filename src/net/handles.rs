@@ -11,13 +11,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
 
 use super::datagram::Datagram;
-use super::fd::{Fd, Verb};
+use super::fd::Fd;
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::stream::Stream;
 use crate::endpoints::End;
 use crate::reactor::Direction;
-use crate::runtime::context;
 
 macro_rules! handles {
     ($($Handle:ident)*) => { $(
@@ -170,10 +169,7 @@ macro_rules! sockets {
             ///
             /// A timeout once the read deadline has passed; closed.
             pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-                self.fd.op(Verb::Read, |_| {
-                    context::charge(0);
-                    Ok(())
-                })
+                self.fd.readiness(Direction::Read)
             }
 
             /// Waits until a write may take something, or would fail.
@@ -182,10 +178,7 @@ macro_rules! sockets {
             ///
             /// A timeout once the write deadline has passed; closed.
             pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-                self.fd.op(Verb::Write, |_| {
-                    context::charge(0);
-                    Ok(())
-                })
+                self.fd.readiness(Direction::Write)
             }
 
             /// Makes a system call of your own (`sendfile`, say) on the lent descriptor, again and

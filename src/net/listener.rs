@@ -133,10 +133,10 @@ impl ListenConfig {
         let fd = context::with("listening", open)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         if self.control.is_some() {
-            fd.resource().handle.note_duplicate();
+            fd.socket().owned.note_duplicate();
         }
         if lingers {
-            fd.resource().handle.note_linger();
+            fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
         Ok(Listener::new(fd))
@@ -326,7 +326,7 @@ fn accept(fd: &Fd, permit: impl FnOnce() -> Option<Permit>) -> io::Result<Outcom
     let Some(permit) = permit() else {
         return Ok(Outcome::NoPermit);
     };
-    let (socket, peer) = match sys::accept(&fd.socket()) {
+    let (socket, peer) = match sys::accept(&fd.sock_ref()) {
         Ok(accepted) => accepted,
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
             context::charge(0);

@@ -28,7 +28,7 @@ mod udp;
 mod unix;
 
 pub use addr::{Target, ToAddr};
-pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_bidirectional};
+pub use copy::{CopySink, CopySource, Relay, copy, copy_bidirectional};
 pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};

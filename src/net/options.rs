@@ -70,7 +70,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.resource().handle.note_linger();
+        self.fd.socket().owned.note_linger();
         let longest = Duration::from_secs(MAX as u64);
         let linger = linger.map(|linger| whole_seconds(linger).min(longest));
         self.fd.set_option(|socket| socket.set_linger(linger))

@@ -7,14 +7,15 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 
-use super::fd::{Fd, Verb};
+use super::fd::Fd;
 use crate::reactor::Direction;
 use crate::runtime::context;
 
 /// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
 /// descriptor ([`mio::unix::SourceFd`]), a socket of mio's own.
 ///
-/// It must be non-blocking. Operations of one direction queue up behind each other.
+/// It must be non-blocking. Operations of one direction queue up behind each other. It is not
+/// `Send`: it is registered with the runtime, and so with the thread, that made it.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -37,11 +38,12 @@ pub struct Source<S: mio::event::Source> {
 }
 
 impl<S: mio::event::Source> Source<S> {
-    /// Registers a source with the runtime that runs this.
+    /// Registers a source with the runtime that runs this. The source's `register` must not use the
+    /// runtime itself.
     ///
     /// # Errors
     ///
-    /// The selector's.
+    /// The selector's, or those of the source's `register`.
     ///
     /// # Panics
     ///
@@ -54,16 +56,14 @@ impl<S: mio::event::Source> Source<S> {
         })
     }
 
-    /// Waits until reading may succeed. It may not: then tell by way of [`Source::io`].
+    /// Waits until reading may succeed. It may not: [`Source::io`] learns
+    /// of that, and waits on.
     ///
     /// # Errors
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        self.fd.op(Verb::Read, |_| {
-            context::charge(0);
-            Ok(())
-        })
+        self.fd.readiness(Direction::Read)
     }
 
     /// Waits until writing may succeed: see [`Source::readable`].
@@ -72,10 +72,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        self.fd.op(Verb::Write, |_| {
-            context::charge(0);
-            Ok(())
-        })
+        self.fd.readiness(Direction::Write)
     }
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than

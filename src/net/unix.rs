@@ -86,7 +86,7 @@ impl Stream<Unix> {
         let fd = open("dial", "UnixStream::connect", Network::Unix, path, connect).await?;
         fd.learn_endpoints();
         // If the peer has gone meanwhile and the system does not tell: as it was dialled.
-        fd.resource()
+        fd.socket()
             .set_endpoint(End::Peer, Addr::Path(path.to_owned()));
         Ok(Stream::new(fd))
     }

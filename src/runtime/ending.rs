@@ -75,7 +75,7 @@ impl Scheduler {
         self.outcomes.discard_all();
         let mut foreign = Vec::new();
         self.reactor
-            .each(|resource| resource.take_all_wakers(&mut foreign));
+            .each(|socket| socket.take_all_wakers(&mut foreign));
         self.reactor.shut_down();
         let mut timers = self.timers.replace(Timers::new());
         timers.advance(Tick::MAX, usize::MAX, |sleeper| {

@@ -14,7 +14,7 @@
 //! | `sleeper.rs` | a timer that a future holds |
 //! | `shortage.rs` | who waits for a descriptor to become free |
 //! | `lent.rs` | the buffer that is lent to reads |
-//! | `parked.rs`, `resource.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
+//! | `parked.rs`, `socket.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
 //! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
 
 pub(crate) mod blocking;
@@ -25,14 +25,14 @@ mod ending;
 mod handle;
 mod join;
 pub(crate) mod lent;
+pub(crate) mod lock;
 pub(crate) mod machine;
 pub(crate) mod panics;
-mod parked;
-pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
+pub(crate) mod socket;
 pub(crate) mod waiters;
 mod waker;
 
@@ -162,7 +162,7 @@ impl Runtime {
             connections: scheduler.connections.get(),
             descriptors: scheduler.reactor.descriptors(),
             timers: placed - stale + sleepers,
-            waiters: sleepers + scheduler.reactor.waiting(resource::Resource::waiting),
+            waiters: sleepers + scheduler.reactor.waiting(socket::Socket::waiting),
             places: placed + scheduler.timers.borrow().places(),
             turns: counters.turns.get(),
             events: counters.events.get(),

@@ -33,8 +33,8 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::resource::{Parked, Place, Resource, Who};
 use super::sleeper::Sleeper;
+use super::socket::{Parked, Slot, Socket, Who};
 use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
@@ -48,7 +48,7 @@ const TIMER_BUDGET: usize = 4096;
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
-    pub(crate) reactor: Reactor<Parked, Resource>,
+    pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) timers: RefCell<Timers<Sleeper>>,
     pub(super) machines: Machines,
@@ -283,19 +283,19 @@ impl Scheduler {
         match parked.who() {
             Who::Machine(MachineId::ROOT) => self.wake_root(),
             Who::Machine(_) => {}
-            Who::Foreign { token_bits, place } => self.wake_foreign(token_bits, place),
+            Who::Foreign { token_bits, slot } => self.wake_foreign(token_bits, slot),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn wake_foreign(&self, token_bits: u64, place: Place) {
+    fn wake_foreign(&self, token_bits: u64, slot: Slot) {
         // Whatever a stranger's waker does, the last machine has no part in it.
         context::end();
-        let slot = Parked::slot(token_bits);
+        let token_slot = Parked::token_slot(token_bits);
         let is_it = |token| Parked::token_bits(token) == token_bits;
-        let take = |resource: &Resource| resource.take_wakers(place);
-        let wakers = self.reactor.carried(slot, is_it, take);
+        let take = |socket: &Socket| socket.take_wakers(slot);
+        let wakers = self.reactor.carried(token_slot, is_it, take);
         wakers.into_iter().flatten().for_each(wake_quietly);
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Common {
     /// One for each worker, which alone writes to it.
     pub(crate) tallies: Vec<Arc<Tally>>,
     /// For log lines.
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Common {

@@ -11,6 +11,7 @@
 
 // Mirrors `Server.Serve` and `Server.Shutdown` in Go's `net/http/server.go`.
 
+use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use super::bound::Common;
 use super::builder::Server;
@@ -132,10 +135,15 @@ where
                 Either::First(order) => order,
                 Either::Second(Ok(drained)) => return drained,
                 Either::Second(Err(_)) => {
-                    let open = self.common.tallies[self.number]
-                        .live
-                        .load(Ordering::Relaxed);
-                    log::warn!("the limit of the drain has passed: {open} connections are cut off");
+                    let open = self.tally().live.load(Ordering::Relaxed);
+                    if open > 0 {
+                        self.log(
+                            Level::Warn,
+                            format_args!(
+                                "the limit of the drain has passed: {open} connections are cut off"
+                            ),
+                        );
+                    }
                     return Ok(());
                 }
             };
@@ -154,6 +162,13 @@ where
         self.worker.drain(self.server.settings.grace);
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
+        let open = self.tally().live.load(Ordering::Relaxed);
+        if open > 0 {
+            self.log(
+                Level::Info,
+                format_args!("waits for {open} connections in flight"),
+            );
+        }
         poll_fn(|cx| self.worker.poll_empty(cx.waker())).await;
         Ok(())
     }
@@ -218,7 +233,7 @@ where
             let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
             match context::with("a server", open) {
                 Ok(fd) => {
-                    fd.resource().set_endpoint(End::Peer, peer.clone());
+                    fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);
                 }
                 Err(error) => {
@@ -244,6 +259,15 @@ where
                 add(&self.tally().failed, 1);
             }
         }
+    }
+
+    fn log(&self, level: Level, what: fmt::Arguments<'_>) {
+        log::log!(
+            level,
+            "{}: worker {}: {what}",
+            self.common.address,
+            self.number
+        );
     }
 
     fn tally(&self) -> &Tally {

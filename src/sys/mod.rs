@@ -65,14 +65,14 @@ pub(crate) fn receive_vectored(
 }
 
 /// Buffers that the system takes at once (its IOV_MAX).
-pub(crate) const MOST_BUFFERS: usize = 1024;
+pub(crate) const MAX_BUFFERS: usize = 1024;
 
 /// Which buffers to offer: as many as the system takes, and not those before the first that has
 /// anything, or nothing might be offered, and the answer to that is an end of file.
 fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
     let first = buffers.iter().position(|buffer| !buffer.is_empty());
     let first = first.unwrap_or(0);
-    first..buffers.len().min(first + MOST_BUFFERS)
+    first..buffers.len().min(first + MAX_BUFFERS)
 }
 
 /// Reads without taking out.

@@ -4,9 +4,11 @@
 
 mod allocator;
 mod child;
+mod dead_worker;
 mod descriptors;
 mod fork;
 mod look_ups;
+mod server;
 
 #[path = "../it/support/mod.rs"]
 mod support;

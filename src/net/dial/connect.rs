@@ -72,7 +72,7 @@ impl Dial<'_> {
         // Both ends as the system has them, for errors after a reset too. If the reset has come
         // already, the system has forgotten the peer.
         if fd.endpoint(End::Peer).is_none() {
-            fd.resource().set_endpoint(End::Peer, Addr::Socket(address));
+            fd.socket().set_endpoint(End::Peer, Addr::Socket(address));
         }
         fd.endpoint(End::Local);
         Ok(fd)
@@ -97,7 +97,7 @@ impl Dial<'_> {
 /// Whether a connect that was under way has ended, and how. Readiness alone says nothing: the
 /// selector may wake us without a reason, and a socket that is not connected yet has no error.
 fn is_connected(fd: &Fd) -> io::Result<()> {
-    let socket = fd.socket();
+    let socket = fd.sock_ref();
     match socket.take_error()? {
         Some(error) => match error.raw_os_error() {
             Some(libc::EISCONN) => Ok(()),

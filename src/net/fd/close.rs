@@ -22,8 +22,9 @@ use super::{Claim, Failure, Fd, poll_yield};
 use crate::endpoints::{End, Network};
 use crate::net::error::Cause;
 use crate::reactor::{Park, Refusal};
-use crate::runtime::resource::{Parked, Place};
 use crate::runtime::shortage;
+use crate::runtime::socket::{Parked, Slot};
+use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, wake_quietly};
 
 impl Fd {
@@ -58,13 +59,13 @@ impl Fd {
     }
 
     pub(super) fn shut(&self) {
-        let resource = self.resource();
+        let socket = self.socket();
         // Before the descriptor goes, as Go does it: while the path is there, we answer.
-        drop(resource.attach(None));
-        let raw = resource.handle.raw();
-        self.leave(&mut SourceFd(&raw), !resource.handle.may_be_duplicated());
-        match resource.handle.take() {
-            Some(fd) if resource.handle.may_linger() => close_fd(fd),
+        drop(socket.attach(None));
+        let raw = socket.owned.raw();
+        self.leave(&mut SourceFd(&raw), !socket.owned.may_be_duplicated());
+        match socket.owned.take() {
+            Some(fd) if socket.owned.may_linger() => close_fd(fd),
             closed => drop(closed),
         }
         shortage::descriptor_closed();
@@ -73,7 +74,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked. `will_close`: see `Descriptor::close`.
     pub(crate) fn leave(&self, source: &mut dyn Source, will_close: bool) {
         let mut wakers = Vec::new();
-        self.resource().take_all_wakers(&mut wakers);
+        self.socket().take_all_wakers(&mut wakers);
         if let Err(error) = self.link.close(source, will_close) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
@@ -85,14 +86,14 @@ impl Fd {
     #[inline(never)]
     fn close_orphan(&self) {
         if self.link.handles() <= 1 {
-            self.resource().handle.take().into_iter().for_each(close_fd);
+            self.socket().owned.take().into_iter().for_each(close_fd);
         }
     }
 
     /// The path that is removed when the socket is closed, as Go's listener does; `None` keeps it.
     pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
         let unlink = path.map(|path| Box::new(Unlink { path, still: true }) as Box<dyn Any>);
-        let before = self.resource().attach(unlink);
+        let before = self.socket().attach(unlink);
         if let Some(mut before) = before.and_then(|before| before.downcast::<Unlink>().ok()) {
             before.still = false;
         }
@@ -100,11 +101,11 @@ impl Fd {
 
     // ---- lent, taken in, given out ----
 
-    /// Somebody else has, or had, the descriptor in hand: it may have a duplicate and a linger, and
+    /// The user has, or had, the descriptor in hand: it may have a duplicate and a linger, and
     /// what lies between it and the wire (kTLS, a sockmap) may end a read short of what is there.
     pub(crate) fn note_lent(&self) {
-        self.resource().handle.note_linger();
-        self.resource().handle.note_duplicate();
+        self.socket().owned.note_linger();
+        self.socket().owned.note_duplicate();
         self.link.short_io_is_inconclusive();
     }
 
@@ -112,7 +113,7 @@ impl Fd {
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
         self.check_open()?;
         self.note_lent();
-        let lent = self.resource().handle.with(f, close_fd);
+        let lent = self.socket().owned.with(f, close_fd);
         lent.ok_or(Failure::Refused(Refusal::Closed))
     }
 
@@ -125,7 +126,7 @@ impl Fd {
     /// The number, -1 once it is closed.
     pub(crate) fn number(&self) -> RawFd {
         self.note_lent();
-        self.resource().handle.raw()
+        self.socket().owned.raw()
     }
 
     /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
@@ -150,9 +151,9 @@ impl Fd {
         let socket = socket.into();
         let lingers = SockRef::from(&socket).linger()?.is_some();
         let taken = Fd::adopt(what, socket, network)?;
-        taken.resource().handle.note_duplicate();
+        taken.socket().owned.note_duplicate();
         if lingers {
-            taken.resource().handle.note_linger();
+            taken.socket().owned.note_linger();
         }
         taken.endpoint(End::Local);
         Ok(taken)
@@ -161,14 +162,14 @@ impl Fd {
     /// Gives the socket out; the other handles find it closed, and a path stays.
     pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
         let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
-        if self.is_closed() || self.resource().handle.is_lent() {
+        if self.is_closed() || self.socket().owned.is_lent() {
             return Err(closed());
         }
         self.learn_endpoints();
         self.unlink_on_close(None);
-        let raw = self.resource().handle.raw();
+        let raw = self.socket().owned.raw();
         self.leave(&mut SourceFd(&raw), false);
-        self.resource().handle.take().ok_or_else(closed)
+        self.socket().owned.take().ok_or_else(closed)
     }
 
     // ---- left by its peer ----
@@ -185,14 +186,14 @@ impl Fd {
     /// The step of [`HungUp`]. A caller may loop on what is ready, so it is to yield in its turn.
     pub(crate) fn poll_hung_up(
         &self,
-        ticket: &mut Option<u32>,
+        ticket: &mut Option<Ticket>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let parked = Parked::foreign(self.link.token(), Place::HangUp);
+        let parked = Parked::foreign(self.link.token(), Slot::HangUp);
         match self.link.park_hang_up(parked).0 {
             Park::Ready(_) => Poll::Ready(Ok(())),
             Park::Parked => {
-                self.resource().await_hang_up(ticket, cx.waker());
+                self.socket().await_hang_up(ticket, cx.waker());
                 Poll::Pending
             }
             Park::TimedOut(_) | Park::Closed(_) => {
@@ -201,8 +202,8 @@ impl Fd {
         }
     }
 
-    pub(crate) fn forget_hang_up(&self, ticket: u32) {
-        if self.resource().forget_hang_up(ticket) {
+    pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) {
+        if self.socket().forget_hang_up(ticket) {
             self.link.unpark_hang_up();
         }
     }
@@ -214,7 +215,7 @@ impl Drop for Fd {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
             self.shut();
-        } else if self.resource().handle.may_linger() {
+        } else if self.socket().owned.may_linger() {
             self.close_orphan();
         }
     }
@@ -223,7 +224,7 @@ impl Drop for Fd {
 /// [`Fd::hung_up`].
 pub(crate) struct HungUp<'a> {
     fd: &'a Fd,
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
     /// Only whether it has yielded: it takes no lock.
     claim: Claim,
 }
@@ -241,8 +242,8 @@ impl Future for HungUp<'_> {
 
 impl Drop for HungUp<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.fd.forget_hang_up(ticket);
+        if self.ticket.is_some() {
+            self.fd.forget_hang_up(&mut self.ticket);
         }
     }
 }

@@ -43,8 +43,9 @@ use socket2::SockRef;
 
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
-use crate::runtime::resource::{Hold, Parked, Place, Resource};
+use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::socket::{Parked, Slot, Socket};
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
@@ -54,14 +55,14 @@ pub(crate) use op::Verb;
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    link: Descriptor<Parked, Resource>,
+    link: Descriptor<Parked, Socket>,
 }
 
 /// What an operation keeps between two polls.
 #[derive(Debug)]
 pub(crate) struct Claim {
     /// How far it is with its direction's lock.
-    lock: Hold,
+    lock: LockState,
     /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
     /// futures use up the budget in every run, it would otherwise never proceed.
     yielded: bool,
@@ -70,7 +71,7 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) const fn new() -> Self {
         Claim {
-            lock: Hold::Free,
+            lock: LockState::Free,
             yielded: false,
         }
     }
@@ -81,7 +82,7 @@ impl Claim {
 
     /// Whether it neither has the lock nor queues for it.
     fn is_free(&self) -> bool {
-        self.lock == Hold::Free
+        self.lock == LockState::Free
     }
 }
 
@@ -110,25 +111,25 @@ impl Fd {
     /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let guarded = !network.is_tcp();
         let reactor = &scheduler.reactor;
-        let link = reactor.open_carrying(&mut SourceFd(&raw), resource, guarded)?;
+        let link = reactor.open_carrying(&mut SourceFd(&raw), socket, guarded)?;
         Ok(Fd::ready(link))
     }
 
     /// As [`Fd::open`], in the runtime of this one: for what a listener accepts.
     fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(OwnedSocket::new(fd), Endpoints::new(network));
-        if self.resource().handle.may_linger() {
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        if self.socket().owned.may_linger() {
             // An accepted socket inherits it.
-            resource.handle.note_linger();
+            socket.owned.note_linger();
         }
         let guarded = !network.is_tcp();
         let link = self
             .link
-            .open_beside(&mut SourceFd(&raw), resource, guarded)?;
+            .open_beside(&mut SourceFd(&raw), socket, guarded)?;
         Ok(Fd::ready(link))
     }
 
@@ -136,20 +137,20 @@ impl Fd {
     pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
         let opened = self.open_beside(socket, self.network());
         let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        fd.resource().set_endpoint(End::Peer, peer);
+        fd.socket().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
 
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
-        let resource = Resource::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
         let open =
-            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_carrying(source, resource, true);
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_carrying(source, socket, true);
         current::with(what, open).map(Fd::ready)
     }
 
     /// A new descriptor may well be ready: one try costs less than a turn to learn it.
-    fn ready(link: Descriptor<Parked, Resource>) -> Fd {
+    fn ready(link: Descriptor<Parked, Socket>) -> Fd {
         link.assume_ready(Readiness::READ | Readiness::WRITE);
         Fd { link }
     }
@@ -167,8 +168,8 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
-        let resource = self.link.carried();
-        if !resource.acquire(direction, &mut claim.lock, cx.waker()) {
+        let socket = self.link.carried();
+        if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
         loop {
@@ -247,9 +248,9 @@ impl Fd {
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
-            Hold::Free => {}
-            Hold::Queued(_) => self.resource().forget(direction, &mut claim.lock),
-            _ => self.resource().release(direction, &mut claim.lock),
+            LockState::Free => {}
+            LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
+            _ => self.socket().unlock(direction, &mut claim.lock),
         }
     }
 
@@ -259,7 +260,7 @@ impl Fd {
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_held() {
             self.link.unpark(direction);
-            drop(self.resource().take_wakers(Place::from(direction)));
+            drop(self.socket().take_waker(direction));
         }
         self.release(direction, claim);
     }
@@ -289,7 +290,7 @@ impl Fd {
     /// EAGAIN: the next try waits for an edge.
     fn drained(&self, direction: Direction) -> io::Result<()> {
         self.link.drained(direction);
-        let raw = self.link.carried().handle.raw();
+        let raw = self.link.carried().owned.raw();
         if raw < 0 {
             // A source that its user owns: `source_drained` arms it.
             return Ok(());
@@ -323,7 +324,7 @@ impl Fd {
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
         self.link.carried().keep_waker(direction, waker);
-        Parked::foreign(self.link.token(), Place::from(direction))
+        Parked::foreign(self.link.token(), Slot::from(direction))
     }
 
     #[inline]
@@ -373,11 +374,11 @@ impl Fd {
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
     #[inline]
-    pub(crate) fn socket(&self) -> SockRef<'_> {
-        self.link.carried().handle.socket()
+    pub(crate) fn sock_ref(&self) -> SockRef<'_> {
+        self.link.carried().owned.socket()
     }
 
-    pub(crate) fn resource(&self) -> &Resource {
+    pub(crate) fn socket(&self) -> &Socket {
         self.link.carried()
     }
 
@@ -399,7 +400,7 @@ impl Fd {
         f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
     ) -> Result<R, Failure> {
         self.check_open()?;
-        f(&self.socket()).map_err(Failure::System)
+        f(&self.sock_ref()).map_err(Failure::System)
     }
 
     pub(crate) fn set_option(

@@ -31,21 +31,21 @@ impl Failure {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let resource = self.resource();
-        if let Some(known) = resource.endpoint(end) {
+        let socket = self.socket();
+        if let Some(known) = socket.endpoint(end) {
             return Some(known);
         }
         // A source that its user owns may be no socket.
-        if self.is_closed() || resource.handle.raw() < 0 {
+        if self.is_closed() || socket.owned.raw() < 0 {
             return None;
         }
-        let socket = self.socket();
+        let system = self.sock_ref();
         let address = match end {
-            End::Local => socket.local_addr(),
-            End::Peer => socket.peer_addr(),
+            End::Local => system.local_addr(),
+            End::Peer => system.peer_addr(),
         };
         let address = addr::from_system(&address.ok()?)?;
-        resource.set_endpoint(end, address.clone());
+        socket.set_endpoint(end, address.clone());
         Some(address)
     }
 
@@ -66,9 +66,9 @@ impl Fd {
     /// Asks for both ends again, of a datagram socket that was connected: its own may change with
     /// the peer's. `to` is what it was connected to, if the system does not tell.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
-        self.resource().forget_endpoints();
+        self.socket().forget_endpoints();
         self.learn_endpoints();
-        self.resource().set_endpoint(End::Peer, to);
+        self.socket().set_endpoint(End::Peer, to);
     }
 
     /// The error for a failed operation, with both ends.

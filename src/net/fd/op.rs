@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{Claim, Failure, Fd, poll_yield};
 use crate::reactor::Direction;
+use crate::runtime::context;
 
 /// Which operation it is, as its errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,14 @@ impl Fd {
         self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
+    /// Waits until a try of the direction may succeed, or would say an end or an error.
+    pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
+        self.op(direction.into(), |_| {
+            context::charge(0);
+            Ok(())
+        })
+    }
+
     /// An operation of several tries, which keeps the direction from the first to the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
     #[inline]
@@ -91,7 +100,7 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    /// If `empty`, makes the one attempt at once, whatever waits there and whoever has the lock.
+    /// If `empty`, makes the one attempt at once, without the lock and without readiness.
     ///
     /// As in Go, a write of no bytes heeds the deadline, and a read of none does not.
     #[inline]
@@ -180,11 +189,11 @@ impl Fd {
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let resource = self.link.carried();
+        let socket = self.link.carried();
         // Another task's poller before us: the last wins.
-        drop(resource.take_poller(direction));
+        drop(socket.take_poller(direction));
         let mut claim = Claim::new();
-        claim.yielded = resource.take_poller_yielded(direction);
+        claim.yielded = socket.take_poller_yielded(direction);
         let polled = if empty {
             let checked = self.poll_empty(direction, &mut claim, cx);
             checked.map(|checked| {
@@ -193,7 +202,7 @@ impl Fd {
             })
         } else if let Err(refusal) = self.link.check(direction) {
             self.poll_refused(refusal, &mut claim, cx)
-        } else if resource.is_held(direction) {
+        } else if socket.is_locked(direction) {
             Poll::Pending
         } else {
             self.poll(direction, &mut claim, cx, attempt)
@@ -201,9 +210,9 @@ impl Fd {
         if polled.is_pending() {
             // It holds the lock only while it is polled.
             self.release(direction, &mut claim);
-            resource.keep_poller(direction, cx.waker());
+            socket.keep_poller(direction, cx.waker());
             if claim.yielded {
-                resource.note_poller_yielded(direction);
+                socket.note_poller_yielded(direction);
             }
         }
         polled.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
@@ -211,12 +220,12 @@ impl Fd {
 
     /// Waits until no operation holds the direction.
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        let resource = self.link.carried();
-        drop(resource.take_poller(direction));
-        if self.is_closed() || !resource.is_held(direction) {
+        let socket = self.link.carried();
+        drop(socket.take_poller(direction));
+        if self.is_closed() || !socket.is_locked(direction) {
             return Poll::Ready(());
         }
-        resource.keep_poller(direction, cx.waker());
+        socket.keep_poller(direction, cx.waker());
         Poll::Pending
     }
 }

@@ -10,7 +10,7 @@ use super::{Failure, Fd};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
-use crate::runtime::resource::Parked;
+use crate::runtime::socket::Parked;
 
 impl Fd {
     /// One machine has both directions: whichever deadline passes wakes it.
@@ -21,11 +21,11 @@ impl Fd {
     /// What its owner noted of the socket.
     #[inline]
     pub(crate) fn note(&self) -> u8 {
-        self.resource().note.get()
+        self.socket().note.get()
     }
 
     pub(crate) fn set_note(&self, note: u8) {
-        self.resource().note.set(note);
+        self.socket().note.set(note);
     }
 
     /// Whether the socket is open, and the direction not expired.

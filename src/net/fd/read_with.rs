@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::{Claim, Fd, Hold, Parked, Verb};
+use super::{Claim, Fd, LockState, Parked, Verb};
 use crate::reactor::Direction;
 use crate::runtime::{context, lent};
 
@@ -43,7 +43,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             let mut met = None;
             match this.claim.lock {
                 // Woken from its parking place, and something may be there.
-                Hold::Held if fd.may_go_on(Direction::Read) => {
+                LockState::Held if fd.may_go_on(Direction::Read) => {
                     let mut buffer = lent::take();
                     match fd.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
@@ -52,8 +52,8 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                     lent::give_back(buffer);
                 }
                 // Just begun, and nothing is there.
-                Hold::Free if fd.park_at_once(Direction::Read, cx.waker()) => {
-                    this.claim.lock = Hold::Held;
+                LockState::Free if fd.park_at_once(Direction::Read, cx.waker()) => {
+                    this.claim.lock = LockState::Held;
                     return Poll::Pending;
                 }
                 _ => {}
@@ -86,14 +86,14 @@ impl Fd {
     /// waiting, and the waker is the running machine's own.
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
-        let resource = self.link.carried();
-        if !self.link.must_wait(direction) || !resource.is_free(direction) {
+        let socket = self.link.carried();
+        if !self.link.must_wait(direction) || !socket.is_free(direction) {
             return false;
         }
         let Some(id) = context::own(self.link.home(), waker) else {
             return false;
         };
-        resource.hold(direction);
+        socket.hold(direction);
         self.link.park_again(direction, Parked::machine(id));
         self.trace("park", direction);
         true

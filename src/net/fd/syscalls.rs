@@ -20,12 +20,12 @@ impl Fd {
 
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.resource().handle.receive(buffer)
+        self.socket().owned.receive(buffer)
     }
 
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.resource().handle.send(bytes)
+        self.socket().owned.send(bytes)
     }
 
     // ---- streams ----
@@ -49,7 +49,7 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let got = buffer.receive(&self.resource().handle, MAX_AT_ONCE)?;
+        let got = buffer.receive(&self.socket().owned, MAX_AT_ONCE)?;
         self.transferred(Direction::Read, got, asked);
         Ok(got)
     }
@@ -59,10 +59,10 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let got = sys::receive_vectored(&self.socket(), buffers)?;
+        let got = sys::receive_vectored(&self.sock_ref(), buffers)?;
         // Of more buffers than the system takes, some are not even offered.
         let asked = match buffers.len() {
-            0..=sys::MOST_BUFFERS => asked,
+            0..=sys::MAX_BUFFERS => asked,
             _ => MAX_AT_ONCE,
         };
         self.transferred(Direction::Read, got, asked);
@@ -83,7 +83,7 @@ impl Fd {
         if buffers.iter().all(|buffer| buffer.is_empty()) {
             return Ok(0);
         }
-        let sent = sys::send_vectored(&self.socket(), buffers)?;
+        let sent = sys::send_vectored(&self.sock_ref(), buffers)?;
         // Not every buffer may have been offered, so only EAGAIN proves that no more is taken.
         self.transferred(Direction::Write, sent, sent);
         Ok(sent)
@@ -95,7 +95,7 @@ impl Fd {
         if buffer.is_empty() {
             return Ok(0);
         }
-        sys::peek(&self.socket(), buffer)
+        sys::peek(&self.sock_ref(), buffer)
     }
 
     /// Charges a read or write, and notes what it proves.
@@ -133,7 +133,7 @@ impl Fd {
     }
 
     pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SockAddr)> {
-        let (got, from) = self.socket().recv_from(sys::uninit(buffer))?;
+        let (got, from) = self.sock_ref().recv_from(sys::uninit(buffer))?;
         context::charge(got);
         Ok((got, from))
     }
@@ -145,7 +145,7 @@ impl Fd {
     }
 
     pub(crate) fn send_to(&self, message: &[u8], to: &SockAddr) -> io::Result<usize> {
-        let sent = sys::send_to(&self.socket(), message, to)?;
+        let sent = sys::send_to(&self.sock_ref(), message, to)?;
         context::charge(sent);
         Ok(sent)
     }

@@ -14,7 +14,7 @@ use super::Scheduler;
 use crate::reactor::{Handed, Reactor, Turn};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
-use crate::runtime::resource::{Parked, Resource};
+use crate::runtime::socket::{Parked, Socket};
 use crate::sys::Whereabouts;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new
@@ -98,7 +98,7 @@ impl Scheduler {
     #[inline(never)]
     fn look_ahead(&self, group: &[Runnable]) {
         for Runnable { descriptor, .. } in group {
-            descriptor.prefetch(Reactor::<Parked, Resource>::BUSY);
+            descriptor.prefetch(Reactor::<Parked, Socket>::BUSY);
         }
     }
 }

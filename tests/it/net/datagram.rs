@@ -340,3 +340,82 @@ fn std_sockets_come_and_go() {
         assert_eq!(std.local_addr().unwrap(), address);
     });
 }
+
+#[test]
+fn a_receive_into_no_room_takes_no_message() {
+    run(async {
+        let (ours, own) = bound().await;
+        let (theirs, address) = bound().await;
+        ours.connect(address).await.unwrap();
+        // With nothing there it waits for nothing.
+        assert_eq!(ours.recv(&mut []).await.unwrap(), 0);
+        assert_eq!(ours.try_recv(&mut []).unwrap(), 0);
+        assert_eq!(ours.peek(&mut []).await.unwrap(), 0);
+        theirs.send_to(b"kept", own).await.unwrap();
+        ours.readable().await.unwrap();
+        assert_eq!(ours.recv(&mut []).await.unwrap(), 0);
+        assert_eq!(ours.try_recv(&mut []).unwrap(), 0);
+        assert_eq!(ours.peek(&mut []).await.unwrap(), 0);
+        let mut buffer = [0; 8];
+        assert_eq!(ours.recv(&mut buffer).await.unwrap(), 4);
+        assert_eq!(&buffer[..4], b"kept");
+
+        // Where the sender is asked for, one is taken, as in Go.
+        let (sender, from) = bound().await;
+        sender.send_to(b"cut", address).await.unwrap();
+        sender.send_to(b"next", address).await.unwrap();
+        assert_eq!(theirs.recv_from(&mut []).await.unwrap(), (0, from));
+        assert_eq!(theirs.recv_from(&mut buffer).await.unwrap(), (4, from));
+    });
+}
+
+#[test]
+fn a_mapped_address_is_an_ipv4_address() {
+    run(async {
+        let (receiver, address) = bound().await;
+        let (sender, own) = bound().await;
+        let mapped = |address: SocketAddr| match address {
+            SocketAddr::V4(v4) => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+            SocketAddr::V6(_) => address,
+        };
+        let mut buffer = [0; 8];
+        sender.send_to(b"1", mapped(address)).await.unwrap();
+        let text = mapped(address).to_string();
+        sender.send_to(b"2", text).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(receiver.recv_from(&mut buffer).await.unwrap(), (1, own));
+        }
+        // A socket of both families sends to it as well.
+        if let Ok(both) = UdpSocket::bind("[::]:0").await {
+            both.send_to(b"3", mapped(address)).await.unwrap();
+            assert_eq!(receiver.recv_from(&mut buffer).await.unwrap().0, 1);
+        }
+        sender.connect(mapped(address)).await.unwrap();
+        assert_eq!(sender.peer_addr().unwrap(), address);
+        let bound = UdpSocket::bind(mapped("127.0.0.1:0".parse().unwrap())).await;
+        assert!(bound.unwrap().local_addr().unwrap().is_ipv4());
+        let group = "224.0.0.251".parse::<std::net::Ipv4Addr>().unwrap();
+        let joined = sender.join_multicast(group.to_ipv6_mapped().into(), 0);
+        // A machine without a route for groups says so; a wrong family it would call otherwise.
+        if let Err(error) = joined {
+            let number = error.op_error().unwrap().raw_os_error();
+            assert_eq!(number, Some(libc::ENODEV), "{error}");
+        }
+    });
+}
+
+#[test]
+fn the_ends_of_a_connected_socket_are_what_the_system_says() {
+    run(async {
+        let (peer, address) = bound().await;
+        // Bound to every address, it gets the one that the route has.
+        let ours = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        assert!(ours.local_addr().unwrap().ip().is_unspecified());
+        ours.connect(("0.0.0.0", address.port())).await.unwrap();
+        assert_eq!(ours.peer_addr().unwrap(), address);
+        assert_eq!(ours.local_addr().unwrap().ip(), address.ip());
+        ours.close().unwrap();
+        assert_eq!(ours.peer_addr().unwrap(), address);
+        drop(peer);
+    });
+}

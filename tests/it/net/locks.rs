@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::poll_once;
-use netpoller::{NetError, Runtime, TcpStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
 
 use crate::support::loopback::pair;
-use crate::support::run::{run, run_in};
+use crate::support::run::{run, run_in, run_virtual};
 
 fn fill(stream: &TcpStream) {
     while stream.try_write(&[0; 65536]).is_ok() {}
@@ -78,7 +78,7 @@ fn readers_are_served_in_the_order_they_came_and_no_byte_twice() {
 }
 
 #[test]
-fn waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
+fn waiters_that_are_dropped_leave_the_queue_and_hold_up_no_other() {
     let runtime = Runtime::new().unwrap();
     run_in(&runtime, async {
         let (server, client) = pair().await;
@@ -182,7 +182,7 @@ fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
 }
 
 #[test]
-fn a_close_wakes_those_who_queue_behind_an_operation_that_nobody_polls() {
+fn a_close_wakes_those_that_queue_behind_an_operation_that_is_not_polled() {
     run(async {
         let (server, _client) = pair().await;
         let mut byte = [0];
@@ -222,7 +222,7 @@ fn an_operation_that_had_been_granted_the_lock_may_go_after_a_close() {
 }
 
 #[test]
-fn reading_or_writing_exactly_nothing_queues_behind_nobody() {
+fn reading_or_writing_exactly_nothing_does_not_queue() {
     run(async {
         let (server, _client) = pair().await;
         let mut byte = [0];
@@ -233,5 +233,24 @@ fn reading_or_writing_exactly_nothing_queues_behind_nobody() {
         assert!(poll_once(write.as_mut()).await.is_none());
         server.read_exact(&mut []).await.unwrap();
         server.write_all(&[]).await.unwrap();
+    });
+}
+
+#[test]
+fn with_the_deadline_moved_what_queues_has_its_place_still() {
+    run_virtual(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut one, mut two) = ([0], [0]);
+        let mut first = Box::pin(ours.read(&mut one));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        let mut second = Box::pin(ours.read(&mut two));
+        assert!(poll_once(second.as_mut()).await.is_none());
+        ours.set_read_deadline(Some(time::now())).unwrap();
+        // It has passed, and neither was polled; moved, both go on.
+        ours.set_read_deadline(None).unwrap();
+        theirs.write_all(b"12").await.unwrap();
+        assert_eq!(first.await.unwrap(), 1);
+        assert_eq!(second.await.unwrap(), 1);
+        assert_eq!((one, two), (*b"1", *b"2"));
     });
 }

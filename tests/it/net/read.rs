@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use netpoller::{Runtime, spawn, yield_now};
+use netpoller::{NetError, Runtime, spawn, yield_now};
 
 use crate::support::bytes::{read, read_all};
 use crate::support::faulty;
@@ -95,5 +95,27 @@ fn a_parked_read_with_tells_of_a_reset_and_of_no_end_of_file() {
         client.abort().unwrap();
         let error = reading.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    });
+}
+
+#[test]
+fn a_read_into_memory_that_is_not_initialised_gives_what_it_filled() {
+    run(async {
+        let (ours, theirs) = pair().await;
+        let mut vec: Vec<u8> = Vec::with_capacity(64);
+        assert_eq!(ours.read_uninit(&mut []).await.unwrap(), b"");
+        theirs.write_all(b"hello").await.unwrap();
+        let filled = ours.read_uninit(vec.spare_capacity_mut()).await.unwrap();
+        assert_eq!(filled, b"hello");
+        filled.reverse();
+        theirs.close().unwrap();
+        let end = ours.read_uninit(vec.spare_capacity_mut()).await.unwrap();
+        assert!(end.is_empty());
+        ours.close().unwrap();
+        let error = ours
+            .read_uninit(vec.spare_capacity_mut())
+            .await
+            .unwrap_err();
+        assert!(error.is_closed());
     });
 }
