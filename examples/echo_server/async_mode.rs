@@ -12,7 +12,7 @@ use futures_lite::future::or;
 use netpoller::{Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_drained, log_ended};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
 
 /// What the connections share.
 struct Server {
@@ -25,6 +25,7 @@ struct Server {
 }
 
 pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
+    let addr = listener.local_addr()?;
     let runtime = Runtime::builder().spin(options.spin).build()?;
     let server = Rc::new(Server {
         limit: Cell::new(options.idle_timeout),
@@ -48,12 +49,13 @@ pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::R
         listener.close()?;
         let second_signal = async {
             match stop.read_exact(&mut [0]).await {
-                Ok(()) => End::SecondSignal,
+                Ok(()) => End::Stopped,
                 Err(_end_of_file) => pending().await,
             }
         };
-        let why = or(server.drain(), second_signal).await;
-        log_drained(server.open(), why);
+        log_drain(addr, server.open());
+        let end = or(server.drain(), second_signal).await;
+        log_end(addr, end, server.open());
         io::Result::Ok(())
     })?;
     let stats = runtime.stats();
@@ -93,7 +95,6 @@ impl Server {
 
     /// Waits until every connection has ended or has been quiet for [`QUIET`], [`DRAIN`] at most.
     async fn drain(&self) -> End {
-        log_drain(self.open());
         self.limit.set(Some(QUIET));
         let quiet = time::now() + QUIET;
         for (_, stream) in self.open.borrow().iter() {

@@ -1,16 +1,15 @@
 //! The echo server as a protocol: no task, no buffer, one callback.
 
+use std::future::pending;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdStream;
 use std::thread;
 
 use futures_lite::future::or;
-use netpoller::{
-    Addr, Bound, Conn, Protocol, Runtime, Server, ServerHandle, ServerStats, UnixStream,
-};
+use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server, ServerStats, UnixStream};
 
-use super::{Counts, DRAIN, End, Options, QUIET, log_drain, log_drained};
+use super::{Counts, DRAIN, Options, QUIET};
 
 struct Echo;
 
@@ -47,12 +46,13 @@ pub fn run(
     let stats = runtime.block_on(async {
         let stop = UnixStream::from_std(stop)?;
         let signals = async {
-            let mut order = Order::Drain;
-            // An end of file in place of the first signal begins the drain too.
-            while stop.read_exact(&mut [0]).await.is_ok() || order == Order::Drain {
-                order = order.give(&handle);
+            // The first signal, or the end of file.
+            let _ = stop.read_exact(&mut [0]).await;
+            handle.drain(DRAIN);
+            if stop.read_exact(&mut [0]).await.is_ok() {
+                handle.stop();
             }
-            std::future::pending().await
+            pending().await
         };
         let serving = async { serving.await.map_err(io::Error::other)? };
         or(serving, signals).await
@@ -69,37 +69,14 @@ where
 {
     let handle = bound.handle();
     thread::spawn(move || {
-        let mut order = Order::Drain;
-        while stop.read_exact(&mut [0]).is_ok() || order == Order::Drain {
-            order = order.give(&handle);
+        // As above.
+        let _ = stop.read_exact(&mut [0]);
+        handle.drain(DRAIN);
+        if stop.read_exact(&mut [0]).is_ok() {
+            handle.stop();
         }
     });
     bound.run().map(|stats| counts(&stats))
-}
-
-/// What the next signal asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Drain,
-    Stop,
-}
-
-impl Order {
-    /// Gives the order, and returns the next.
-    fn give(self, handle: &ServerHandle) -> Order {
-        let open = handle.stats().live();
-        match self {
-            Order::Drain => {
-                log_drain(open);
-                handle.drain(DRAIN);
-            }
-            Order::Stop => {
-                log_drained(open, End::SecondSignal);
-                handle.stop();
-            }
-        }
-        Order::Stop
-    }
 }
 
 fn server(

@@ -16,7 +16,7 @@ use mio::net::{TcpListener, TcpStream, UnixStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_drained, log_ended};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
@@ -37,6 +37,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::R
 }
 
 struct Server {
+    addr: SocketAddr,
     reactor: Reactor<usize>,
     connections: Slab<Connection>,
     buffer: Box<[u8; BUFFER]>,
@@ -63,6 +64,7 @@ impl Server {
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
         Ok(Server {
+            addr: listener.local_addr()?,
             door: Some(Door::open(&reactor, listener)?),
             stop_descriptor: reactor.open(&mut stop)?,
             stop,
@@ -189,17 +191,17 @@ impl Server {
             let descriptor = &connection.descriptor;
             descriptor.set_deadline(Direction::Read, quiet);
         }
-        log_drain(self.connections.len() as u64);
+        log_drain(self.addr, self.connections.len() as u64);
         let end = Instant::now() + DRAIN;
         while !self.connections.is_empty() && self.signals < 2 && Instant::now() < end {
             self.turn(Some(end - Instant::now()))?;
         }
         self.counts.open = self.connections.len() as u64;
-        let why = match self.signals {
-            2.. => End::SecondSignal,
+        let end = match self.signals {
+            2.. => End::Stopped,
             _ => End::Drained,
         };
-        log_drained(self.counts.open, why);
+        log_end(self.addr, end, self.counts.open);
         Ok(self.counts)
     }
 }
@@ -319,7 +321,7 @@ enum Queue {
 struct Door {
     listener: TcpListener,
     descriptor: Descriptor<usize>,
-    /// The last wait for want of descriptors or memory. Zero: accepting goes well.
+    /// The last wait in a shortage of descriptors or memory. Zero: there is none.
     pause: Duration,
 }
 
@@ -346,10 +348,13 @@ impl Door {
                 server.add(stream, peer)
             });
             match added {
-                Ok(()) => self.goes_well(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Queue::Empty,
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.shortage_is_over(server.addr);
+                    return Queue::Empty;
+                }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Queue::Short(self.failed(&error)),
+                Err(error) => return Queue::Short(self.is_short(server.addr, &error)),
             }
         }
         Queue::HoldsMore
@@ -372,17 +377,18 @@ impl Door {
         }
     }
 
-    fn goes_well(&mut self) {
+    /// Once the queue is empty: a single success may be followed by the next failure.
+    fn shortage_is_over(&mut self, addr: SocketAddr) {
         if !self.pause.is_zero() {
-            log::warn!("accepting goes on");
+            log::warn!("accepting on tcp {addr} goes on");
             self.pause = Duration::ZERO;
         }
     }
 
     /// How long to wait. Warns once in a shortage.
-    fn failed(&mut self, error: &io::Error) -> Duration {
+    fn is_short(&mut self, addr: SocketAddr, error: &io::Error) -> Duration {
         if self.pause.is_zero() {
-            log::warn!("{error}; accepting pauses");
+            log::warn!("accept tcp {addr}: {error}; accepting pauses");
         }
         self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::LONGEST_PAUSE);
         self.pause

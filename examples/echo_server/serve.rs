@@ -101,7 +101,7 @@ pub const QUIET: Duration = Duration::from_millis(100);
 /// ever.
 const QUEUE: usize = 4096;
 
-// ---- what the log says, in the same words in every mode ----
+// ---- the log: the words of the library's `Server`, which logs for protocol mode ----
 
 /// At debug: a connection has ended after `bytes` were read. `Ok` is the peer's end of file.
 pub fn log_ended(peer: impl Display, bytes: u64, ended: &io::Result<()>) {
@@ -111,32 +111,27 @@ pub fn log_ended(peer: impl Display, bytes: u64, ended: &io::Result<()>) {
     }
 }
 
-fn log_drain(open: u64) {
-    log::info!("stopping: {open} open connections, which have {DRAIN:?} to finish");
+fn log_drain(addr: SocketAddr, open: u64) {
+    log::info!("{addr}: the server drains within {DRAIN:?}; {open} connections are open");
 }
 
-/// Says nothing when the drain has left no connection.
-fn log_drained(open: u64, why: End) {
-    if open > 0 {
-        log::warn!("{open} connections are cut off: {why}");
+fn log_end(addr: SocketAddr, end: End, open: u64) {
+    match end {
+        End::Stopped => log::info!("{addr}: the server stops; {open} connections are open"),
+        End::Drained if open > 0 => {
+            log::warn!("{addr}: the limit of the drain has passed: {open} connections are cut off")
+        }
+        End::Drained => {}
     }
 }
 
 /// What ended a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// All connections, or the time.
+    /// The last connection, or the limit of time.
     Drained,
-    SecondSignal,
-}
-
-impl Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            End::Drained => write!(f, "still busy after {DRAIN:?}"),
-            End::SecondSignal => f.write_str("a second signal"),
-        }
-    }
+    /// A second signal.
+    Stopped,
 }
 
 // ---- the workers ----

@@ -65,7 +65,7 @@ fn functions(directory: &str, functions: &mut Vec<String>) {
 }
 
 #[test]
-fn every_test_that_it_names_exists() {
+fn every_test_that_the_contents_name_exists() {
     let mut count = 0;
     let mut all = Vec::new();
     functions("tests", &mut all);

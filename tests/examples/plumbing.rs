@@ -93,7 +93,7 @@ fn a_log_that_fails_never_breaks_the_flow() {
 }
 
 #[test]
-fn everybody_hears_what_the_others_say() {
+fn a_line_of_one_client_reaches_all_others() {
     run(async {
         let (chat, addr) = listener().await;
         spawn(broadcast::serve(chat));
@@ -118,7 +118,7 @@ fn everybody_hears_what_the_others_say() {
 }
 
 #[test]
-fn a_slow_peer_and_a_dead_one_hold_up_nobody() {
+fn a_slow_peer_and_a_dead_one_do_not_hold_up_the_others() {
     run_virtual(async {
         let room = Room::default();
         let (fast, fast_client) = pair().await;

@@ -175,7 +175,7 @@ fn a_slow_loris_gets_its_time_and_no_more() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
+fn an_idle_connection_is_closed_without_an_answer_and_a_busy_one_is_not() {
     let (answers, took) = answer(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(statuses(&answers), ["200"]);
     assert!((60 * SECOND..61 * SECOND).contains(&took), "{took:?}");
@@ -212,7 +212,7 @@ fn a_request_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn curl_is_content() {
+fn curl_gets_its_answers() {
     if Command::new("curl").arg("--version").output().is_err() {
         println!("there is no curl here");
         return;
