@@ -111,7 +111,7 @@ impl Fd {
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if 0 < bytes && bytes < asked && asked < MAX_AT_ONCE {
-            self.link.parts().0.drained_if_proved(direction);
+            self.link.transferred(direction, bytes, asked);
         }
     }
 
