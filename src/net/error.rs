@@ -93,6 +93,7 @@ impl From<Refusal> for Cause {
         match refusal {
             Refusal::TimedOut => Cause::Timeout,
             Refusal::Closed => Cause::Closed,
+            refusal => Cause::Other(io::Error::other(refusal)),
         }
     }
 }

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Source;
 
+use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Core, Jump, RunQueue};
@@ -224,6 +225,7 @@ impl<W, T> Reactor<W, T> {
     pub fn breaker(&self) -> Breaker {
         Breaker {
             inner: self.core.selector.borrow().breaker(),
+            process: Process::current(),
         }
     }
 
@@ -298,6 +300,8 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,
+    /// A child of fork(2) must not break its parent's turns.
+    process: Process,
 }
 
 impl Breaker {
@@ -308,6 +312,9 @@ impl Breaker {
     ///
     /// What the system said.
     pub fn break_netpoll(&self) -> io::Result<()> {
+        if !self.process.is_current() {
+            return Ok(());
+        }
         loop {
             match self.inner.break_netpoll() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

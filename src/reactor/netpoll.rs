@@ -15,6 +15,7 @@ use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
+use crate::sys::Process;
 use crate::wheel::{Tick, Timers, Verdict, Wheel};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
@@ -106,6 +107,9 @@ pub(crate) struct Core<W, T> {
     turns: Cell<u32>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
+    /// The process that made it. A child of fork(2) shares its registrations with the parent, and
+    /// leaves them alone.
+    process: Process,
 }
 
 impl<W, T> Core<W, T> {
@@ -127,7 +131,14 @@ impl<W, T> Core<W, T> {
             turns: Cell::new(0),
             spin: Cell::new(Duration::ZERO),
             is_shut: Cell::new(false),
+            process: Process::current(),
         }
+    }
+
+    /// Whether this is a child of fork(2), and the reactor is its parent's.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
     }
 
     /// Registers a source. `fd` is its descriptor, where that is known.

@@ -2,7 +2,7 @@
 // Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
 // deadlines, `rseq` and `wseq` the entry's number.
 //
-// # A slot, one for each direction, and one for the peer's hanging up
+// # A slot: one for each direction, one for the peer's hanging up, one for the passing of a deadline
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
@@ -79,6 +79,9 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 /// The slot for the peer's hanging up.
 const HANG_UP: usize = 2;
 
+/// The slot for the passing of either deadline, whatever else is parked.
+const EXPIRY: usize = 3;
+
 /// Whether a short read or write of a source proves that the kernel has no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShortIo {
@@ -111,7 +114,7 @@ pub struct PollDesc<W, T = ()> {
     /// The number of the entry that counts: the wheel may hold others that were left behind, one of
     /// them at the same tick.
     entry_number: Cell<u32>,
-    slots: [Cell<Option<W>>; 3],
+    slots: [Cell<Option<W>>; 4],
     deadlines: [Cell<Tick>; 2],
     /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
     entry: Cell<Tick>,
@@ -129,7 +132,7 @@ impl<W, T> PollDesc<W, T> {
             token,
             flags: Cell::new(flags),
             entry_number: Cell::new(0),
-            slots: [const { Cell::new(None) }; 3],
+            slots: [const { Cell::new(None) }; 4],
             deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
             entry: Cell::new(NEVER),
         }
@@ -165,24 +168,24 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        if !self.has(CLOSED | expired_bit(direction)) {
+        if !self.has(CLOSED | expired_bit(direction)) && !self.core.is_inherited() {
             return Ok(());
         }
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        Err(match self.has(CLOSED) {
-            true => Refusal::Closed,
-            false => Refusal::TimedOut,
+        Err(match () {
+            () if self.has(CLOSED) => Refusal::Closed,
+            () if self.core.is_inherited() => Refusal::Inherited,
+            () => Refusal::TimedOut,
         })
     }
 
     /// Whether an operation may be tried, must wait, or is refused.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
-        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
-        match self.flags.get() & asked {
-            0 => May::Wait,
-            bits if bits == ready_bit(direction) => May::Try,
-            _ => self.check(direction).err().map_or(May::Try, May::Refused),
+        match self.check(direction) {
+            Err(refusal) => May::Refused(refusal),
+            Ok(()) if self.is_ready(direction) => May::Try,
+            Ok(()) => May::Wait,
         }
     }
 
@@ -191,6 +194,7 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
         self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
+            && !self.core.is_inherited()
     }
 
     /// Whether an attempt may succeed, as far as is known.
@@ -236,8 +240,8 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
         match self.may_try(direction) {
-            May::Refused(Refusal::Closed) => Park::Closed(w),
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
+            May::Refused(_) => Park::Closed(w),
             // It came between the attempt and now.
             May::Try => {
                 self.lower(ready_bit(direction));
@@ -317,7 +321,13 @@ impl<W, T> PollDesc<W, T> {
         self.slots[HANG_UP].take()
     }
 
-    /// How many Ws are parked here.
+    /// Parks `w` until either deadline passes or the descriptor is evicted, beside what waits for a
+    /// direction: for what queues behind that. A W that is in the slot is replaced.
+    pub(crate) fn park_expiry(&self, w: W) {
+        self.slots[EXPIRY].set(Some(w));
+    }
+
+    /// How many Ws are parked for a direction or the peer's hanging up.
     pub(super) fn parked(&self) -> usize {
         let is_taken = |slot: &&Cell<Option<W>>| {
             let w = slot.take();
@@ -325,7 +335,7 @@ impl<W, T> PollDesc<W, T> {
             slot.set(w);
             is_taken
         };
-        self.slots.iter().filter(is_taken).count()
+        self.slots[..EXPIRY].iter().filter(is_taken).count()
     }
 
     // ---- readiness ----
@@ -470,15 +480,15 @@ impl<W, T> PollDesc<W, T> {
         if self.is_closed() {
             return;
         }
-        let released = self.expire(direction);
-        self.core.pending.borrow_mut().extend(released);
+        self.expire(direction, &mut self.core.pending.borrow_mut());
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction) -> Option<W> {
+    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.netpollunblock(direction)
+        out.extend(self.netpollunblock(direction));
+        out.extend(self.slots[EXPIRY].take());
     }
 
     /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
@@ -512,7 +522,7 @@ impl<W, T> PollDesc<W, T> {
         for direction in Direction::BOTH {
             // A deadline that was cleared, or moved later after the entry was placed, stays.
             if self.deadlines[direction as usize].get() <= limit {
-                out.extend(self.expire(direction));
+                self.expire(direction, out);
                 expired += 1;
             }
         }
@@ -567,7 +577,8 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
         self.evict();
         let forgets = closes == Closes::Soon && self.core.traits.close_forgets;
-        let result = match forgets || self.has(LEFT) {
+        // In a child of fork(2) the registration is still the parent's.
+        let result = match forgets || self.has(LEFT) || self.core.is_inherited() {
             true => Ok(()),
             false => self.core.selector.borrow_mut().close(source),
         };

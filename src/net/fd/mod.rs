@@ -237,7 +237,12 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         match self.link.check(direction) {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                // Whoever has the direction may not be polled when the deadline passes.
+                let queues = Parked::foreign(self.link.token(), Slot::Queues);
+                self.link.park_expiry(queues);
+                Poll::Pending
+            }
             Err(refusal) => self.poll_refused(refusal, claim, cx),
         }
     }

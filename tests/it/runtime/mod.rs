@@ -1,11 +1,14 @@
 mod cancel;
 mod cancel_safety;
 mod fairness;
+mod fresh_time;
 mod heartbeat;
 mod host;
+mod late_news;
 mod lifetimes;
 mod machines;
 mod reentrancy;
 
 mod time;
+mod turns;
 mod yielding;
