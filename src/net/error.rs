@@ -9,6 +9,7 @@ use std::io;
 use crate::cancel::CancelError;
 use crate::endpoints::Addr;
 use crate::reactor::Refusal;
+use crate::sys;
 
 /// What went wrong, whichever operation it was.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub enum Cause {
     Closed,
     /// A cancel scope ended: `operation was canceled`.
     Canceled,
+    /// This process is a child of fork(2), and the socket is its parent's.
+    Inherited,
     /// A system call failed.
     System {
         /// Which, as Go names it: `connect`, `bind`, `read`.
@@ -75,7 +78,7 @@ impl Cause {
             Cause::Timeout => io::ErrorKind::TimedOut,
             Cause::Closed => io::ErrorKind::NotConnected,
             // Never `Interrupted`: read_to_end and its like would try again for ever.
-            Cause::Canceled => io::ErrorKind::Other,
+            Cause::Canceled | Cause::Inherited => io::ErrorKind::Other,
             Cause::System { error, .. } | Cause::Other(error) => error.kind(),
             Cause::Address { .. } | Cause::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
             // Attempts that are none: of no address at all.
@@ -93,7 +96,6 @@ impl From<Refusal> for Cause {
         match refusal {
             Refusal::TimedOut => Cause::Timeout,
             Refusal::Closed => Cause::Closed,
-            refusal => Cause::Other(io::Error::other(refusal)),
         }
     }
 }
@@ -113,6 +115,9 @@ impl fmt::Display for Cause {
             Cause::Timeout => f.write_str("i/o timeout"),
             Cause::Closed => f.write_str("use of closed network connection"),
             Cause::Canceled => f.write_str("operation was canceled"),
+            Cause::Inherited => f.write_str(
+                "the socket belongs to the parent process: after fork(2), open one in the child",
+            ),
             Cause::System { call, error } => write!(f, "{call}: {}", system_text(error)),
             Cause::Lookup { name, cause, .. } => write!(f, "lookup {name}: {cause}"),
             Cause::Address { text, reason } if text.is_empty() => f.write_str(reason),
@@ -342,14 +347,8 @@ impl NetError for io::Error {
         match self.op_error() {
             Some(error) => error.is_temporary(),
             None => {
-                let short = [
-                    libc::EINTR,
-                    libc::EMFILE,
-                    libc::ENFILE,
-                    libc::ENOBUFS,
-                    libc::ENOMEM,
-                ];
-                self.is_timeout() || self.raw_os_error().is_some_and(|n| short.contains(&n))
+                let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
+                self.is_timeout() || is_interrupted || sys::is_shortage(self)
             }
         }
     }

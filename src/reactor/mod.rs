@@ -225,7 +225,7 @@ impl<W, T> Reactor<W, T> {
     pub fn breaker(&self) -> Breaker {
         Breaker {
             inner: self.core.selector.borrow().breaker(),
-            process: Process::current(),
+            process: self.core.process,
         }
     }
 
@@ -300,7 +300,6 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,
-    /// A child of fork(2) must not break its parent's turns.
     process: Process,
 }
 
@@ -312,6 +311,7 @@ impl Breaker {
     ///
     /// What the system said.
     pub fn break_netpoll(&self) -> io::Result<()> {
+        // A child of fork shares what it would write to, and would wake its parent.
         if !self.process.is_current() {
             return Ok(());
         }

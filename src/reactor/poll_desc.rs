@@ -53,6 +53,7 @@ use mio::event::Source;
 use super::netpoll::{Core, Entry};
 use super::selector::Token;
 use super::types::{Direction, May, Park, Readiness, Refusal};
+use crate::sys;
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -62,8 +63,6 @@ const CLOSED: u32 = 1 << 6;
 const SHORT_IO_INCONCLUSIVE: u32 = 1 << 7;
 const HAS_WRITE_OR_HUP_WAITER: u32 = 1 << 8;
 const LEFT: u32 = 1 << 9;
-/// One machine parks in both slots: whichever deadline passes, both are woken.
-const ONE_OWNER: u32 = 1 << 10;
 
 const fn ready_bit(direction: Direction) -> u32 {
     1 << direction as u32
@@ -168,24 +167,27 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        if !self.has(CLOSED | expired_bit(direction)) && !self.core.is_inherited() {
-            return Ok(());
-        }
+        let is_closed = self.is_closed() || self.core.is_inherited();
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        Err(match () {
-            () if self.has(CLOSED) => Refusal::Closed,
-            () if self.core.is_inherited() => Refusal::Inherited,
-            () => Refusal::TimedOut,
-        })
+        match is_closed {
+            true => Err(Refusal::Closed),
+            false if self.has(expired_bit(direction)) => Err(Refusal::TimedOut),
+            false => Ok(()),
+        }
     }
 
     /// Whether an operation may be tried, must wait, or is refused.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
-        match self.check(direction) {
-            Err(refusal) => May::Refused(refusal),
-            Ok(()) if self.is_ready(direction) => May::Try,
-            Ok(()) => May::Wait,
+        // In a child of fork a try would take the parent's bytes.
+        if self.core.is_inherited() {
+            return May::Refused(Refusal::Closed);
+        }
+        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
+        match self.flags.get() & asked {
+            0 => May::Wait,
+            bits if bits == ready_bit(direction) => May::Try,
+            _ => self.check(direction).err().map_or(May::Try, May::Refused),
         }
     }
 
@@ -241,7 +243,7 @@ impl<W, T> PollDesc<W, T> {
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
         match self.may_try(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
-            May::Refused(_) => Park::Closed(w),
+            May::Refused(Refusal::Closed) => Park::Closed(w),
             // It came between the attempt and now.
             May::Try => {
                 self.lower(ready_bit(direction));
@@ -306,7 +308,7 @@ impl<W, T> PollDesc<W, T> {
     /// Parks `w` until the peer hangs up, whether or not anything is read. A `W` that was parked for
     /// that already comes back as the second value.
     pub fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
-        if self.is_closed() {
+        if self.is_closed() || self.core.is_inherited() {
             return (Park::Closed(w), None);
         }
         if self.is_hung_up() {
@@ -526,10 +528,6 @@ impl<W, T> PollDesc<W, T> {
                 expired += 1;
             }
         }
-        if expired > 0 && self.has(ONE_OWNER) {
-            let both = Direction::BOTH.into_iter();
-            out.extend(both.filter_map(|direction| self.netpollunblock(direction)));
-        }
         match self.move_entry() {
             NEVER => Due::Gone { expired },
             next => Due::Again { expired, next },
@@ -576,8 +574,10 @@ impl<W, T> PollDesc<W, T> {
     /// it by themselves.
     pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
         self.evict();
-        let forgets = closes == Closes::Soon && self.core.traits.close_forgets;
-        // In a child of fork(2) the registration is still the parent's.
+        // With a duplicate in a child of fork, a closed descriptor stays registered.
+        let forgets =
+            closes == Closes::Soon && self.core.traits.close_forgets && !sys::has_forked();
+        // And a child would take out what its parent has registered.
         let result = match forgets || self.has(LEFT) || self.core.is_inherited() {
             true => Ok(()),
             false => self.core.selector.borrow_mut().close(source),
@@ -612,36 +612,6 @@ pub(crate) enum Closes {
     No,
     /// It is closed at once.
     Soon,
-}
-
-// ---- until a connection has its own timer ----
-
-impl<W, T> PollDesc<W, T> {
-    pub(crate) fn give_to_one_owner(&self) {
-        self.raise(ONE_OWNER);
-    }
-
-    /// Moves a direction's deadline to so many ticks from now.
-    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
-        self.core.clock.read();
-        self.set_deadline_tick(direction, self.core.clock.tick_after(ticks));
-    }
-
-    /// Moves both deadlines later, to so many ticks from now, of which `soonest` is the fewest;
-    /// `u64::MAX` is none. False if that is not all there is to do.
-    #[inline]
-    pub(crate) fn put_off_both(&self, ticks: [u64; 2], soonest: u64) -> bool {
-        self.core.clock.read();
-        let now = self.core.clock.tick_after(0).get();
-        let keeps = Tick::new(now.wrapping_add(soonest)) >= self.entry.get();
-        if keeps {
-            for (deadline, ticks) in self.deadlines.iter().zip(ticks) {
-                deadline.set(Tick::new(now.saturating_add(ticks)));
-            }
-            self.lower(expired_bit(Direction::Read) | expired_bit(Direction::Write));
-        }
-        keeps
-    }
 }
 
 /// A handle of one registered source: see [`PollDesc`], which it derefs to.

@@ -35,14 +35,11 @@ pub enum Park<W> {
 
 /// Why an operation must not be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Refusal {
     /// The direction's deadline has passed, and has not been moved since.
     TimedOut,
-    /// The descriptor is closed.
+    /// The descriptor is closed; or this process is a child of fork, and the descriptor its parent's.
     Closed,
-    /// This is a child of fork(2), and the reactor is its parent's.
-    Inherited,
 }
 
 impl std::fmt::Display for Refusal {
@@ -50,7 +47,6 @@ impl std::fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::TimedOut => "i/o timeout",
             Refusal::Closed => "use of closed network connection",
-            Refusal::Inherited => "the socket belongs to the runtime of the parent process",
         })
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use netpoller::{Runtime, UnixStream, spawn, yield_now};
+use netpoller::{Runtime, UnixStream, yield_now};
 
 use crate::support::hand_clock::{Hand, by_hand};
 use crate::support::wakers::each;

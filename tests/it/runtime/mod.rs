@@ -1,5 +1,6 @@
 mod cancel;
 mod cancel_safety;
+mod ending;
 mod fairness;
 mod fresh_time;
 mod heartbeat;
@@ -7,6 +8,7 @@ mod host;
 mod late_news;
 mod lifetimes;
 mod machines;
+mod panics;
 mod reentrancy;
 
 mod time;
