@@ -148,7 +148,7 @@ fn a_message_on_its_way_at_the_signal_is_answered_in_every_mode() {
 
 #[test]
 fn a_connection_has_two_lines_at_debug_in_the_same_form_in_every_mode() {
-    for mode in ["async", "reactor"] {
+    for mode in MODES {
         let mut server = Server::logging("debug", "echo_server", &flags(mode, &[]));
         let mut client = server.connect();
         let peer = client.local_addr().unwrap();
