@@ -11,12 +11,11 @@
 mod common;
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{Conn, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Addr, Conn, Protocol, Runtime, Server, TcpStream, time};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -61,7 +60,7 @@ fn main() -> ExitCode {
 /// Serves in the runtime, and talks to it.
 fn serving(
     runtime: &Runtime,
-    server: Server<impl Fn(SocketAddr) -> Hears + Send + Sync + 'static>,
+    server: Server<impl Fn(Addr) -> Hears + Send + Sync + 'static>,
     talk: impl AsyncFnOnce(TcpStream) -> io::Result<()>,
 ) -> io::Result<()> {
     let bound = server.bind("127.0.0.1:0")?;

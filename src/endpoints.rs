@@ -1,13 +1,31 @@
-//! Which network a socket is of, and the addresses of its two ends, in a dozen bytes.
-//!
-//! May touch: std. Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which takes a few hundred.
+//! Which network a socket is of, and the addresses of its two ends, in fourteen bytes.
+
+// Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which take a few hundred.
 
 use std::cell::Cell;
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
+use std::{fmt, io, vec};
 
-/// One end of an operation, as errors name it.
+/// One end of a socket or of an operation, as errors name it. It can be given where an address is
+/// asked for, here and in std, and compared with a [`SocketAddr`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{NetError, TcpListener, TcpStream};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let address = listener.local_addr()?;
+/// listener.close()?;
+/// let error = TcpStream::connect(address).await.unwrap_err();
+/// let failed = error.op_error().unwrap();
+/// let addr = failed.addr.as_ref().unwrap();
+/// assert_eq!(*addr, address);
+/// assert_eq!(addr.socket(), Some(address));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Addr {
     /// An address and a port.
@@ -30,9 +48,45 @@ impl fmt::Display for Addr {
     }
 }
 
+impl Addr {
+    /// The address and port, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Addr::Socket(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
 impl From<SocketAddr> for Addr {
     fn from(address: SocketAddr) -> Self {
         Addr::Socket(address)
+    }
+}
+
+impl PartialEq<SocketAddr> for Addr {
+    fn eq(&self, other: &SocketAddr) -> bool {
+        self.socket() == Some(*other)
+    }
+}
+
+impl PartialEq<Addr> for SocketAddr {
+    fn eq(&self, other: &Addr) -> bool {
+        other == self
+    }
+}
+
+/// A name is looked up, and blocks; a path of a Unix socket is an error.
+impl ToSocketAddrs for Addr {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        match self {
+            Addr::Socket(address) => Ok(vec![*address].into_iter()),
+            Addr::Name(name) => name.to_socket_addrs(),
+            Addr::Path(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 }
 
@@ -68,10 +122,12 @@ impl Network {
     }
 }
 
-/// The network, and the addresses of both ends as far as they are of IPv4: fourteen bytes.
+/// The network, and the addresses of both ends as far as they are of IPv4.
 pub(crate) struct Endpoints {
     pub(crate) network: Network,
+    /// A bit for each end whose address is in `v4`.
     known: Cell<u8>,
+    /// Four bytes of the address, two of the port, by end.
     v4: [Cell<[u8; 6]>; 2],
 }
 
@@ -81,6 +137,8 @@ pub(crate) enum End {
     Local = 0,
     Peer = 1,
 }
+
+const _: () = assert!(size_of::<Endpoints>() == 14);
 
 impl Endpoints {
     pub(crate) fn new(network: Network) -> Self {
@@ -101,7 +159,7 @@ impl Endpoints {
         Some(Addr::Socket(SocketAddr::V4(address)))
     }
 
-    /// Notes an end; an address that does not fit comes back.
+    /// Notes an end. An address that is not of IPv4 comes back.
     pub(crate) fn set(&self, end: End, address: Addr) -> Option<Addr> {
         let Addr::Socket(SocketAddr::V4(v4)) = address else {
             return Some(address);

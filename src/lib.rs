@@ -46,7 +46,7 @@
 //! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Accept`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
 //! | write to such a connection from elsewhere | [`ConnHandle`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
@@ -69,7 +69,7 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{Conn, ConnHandle, Limits, Protocol, Stats as ServerStats, WorkerStats};
+pub use connection::{Conn, ConnHandle, Limits, Protocol};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
@@ -80,7 +80,9 @@ pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
 };
-pub use server::{Accept, Bound, Server, ServerHandle};
+#[allow(deprecated)]
+pub use server::Accept;
+pub use server::{Bound, Dispatch, Server, ServerHandle, Stats as ServerStats, WorkerStats};
 pub use time::Elapsed;
 
 /// The README's example, as a test.

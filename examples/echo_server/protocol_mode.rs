@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use netpoller::{Bound, Conn, Direction, Protocol, Runtime, Server, ServerStats, Source};
+use netpoller::{Addr, Bound, Conn, Direction, Protocol, Runtime, Server, ServerStats, Source};
 
 use super::{Counts, DRAIN, Options, QUIET};
 
@@ -28,7 +28,7 @@ pub fn run(
     let bound = server(options).bind(options.addr.as_str())?;
     ready(bound.local_addr());
     if options.workers > 1 {
-        return run_many(&bound, stop);
+        return run_many(bound, stop);
     }
     // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
     // with one glibc makes its every call that may block dearer.
@@ -49,9 +49,9 @@ pub fn run(
     Ok(counts)
 }
 
-fn run_many<F>(bound: &Bound<F>, mut stop: UnixStream) -> io::Result<Counts>
+fn run_many<F>(bound: Bound<F>, mut stop: UnixStream) -> io::Result<Counts>
 where
-    F: Fn(SocketAddr) -> Echo + Send + Sync + 'static,
+    F: Fn(Addr) -> Echo + Send + Sync + 'static,
 {
     let handle = bound.handle();
     thread::spawn(move || {
@@ -61,7 +61,7 @@ where
     bound.run().map(|stats| counts(&stats))
 }
 
-fn server(options: &Options) -> Server<impl Fn(SocketAddr) -> Echo + Send + Sync + use<>> {
+fn server(options: &Options) -> Server<impl Fn(Addr) -> Echo + Send + Sync + use<>> {
     let server = Server::new(|_peer| Echo)
         .workers(options.workers)
         .spin(options.spin.unwrap_or_default())

@@ -112,8 +112,8 @@ impl Conn {
             let slices = extra.queue.slices();
             let asked: usize = slices.iter().map(|slice| slice.len()).sum();
             let sent = self.fd.try_once(Direction::Write, |fd| {
-                let sent = sys::send_vectored(&fd.socket(), &slices)?;
-                fd.moved(Direction::Write, sent, asked);
+                let sent = sys::send_vectored(&fd.sock_ref(), &slices)?;
+                fd.transferred(Direction::Write, sent, asked);
                 Ok(sent)
             });
             drop(slices);

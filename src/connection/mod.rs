@@ -36,9 +36,9 @@ pub(crate) mod straight;
 pub(crate) mod watch;
 pub(crate) mod worker;
 
-pub use crate::server::{Accept, Bound, Server, ServerHandle};
+#[allow(deprecated)]
+pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats};
 pub use conn::Conn;
 pub use handle::ConnHandle;
 pub use limits::Limits;
 pub use protocol::Protocol;
-pub use stats::{Stats, WorkerStats};

@@ -55,7 +55,7 @@ impl<P: Protocol> Connection<P> {
     /// So many bytes came: pushes the deadlines.
     pub(crate) fn came(&mut self, got: usize) {
         let conn = &self.conn;
-        conn.fd.read_short(got, lent::LENGTH);
+        conn.fd.note_short(Direction::Read, got, lent::LENGTH);
         add(&conn.worker.tally.received, got as u64);
         if conn.worker.intervals.are_set() {
             self.arm();

@@ -26,7 +26,6 @@ use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
-use crate::sys::Outcome;
 
 impl<P: Protocol> Machine for Connection<P> {
     #[inline]
@@ -38,9 +37,10 @@ impl<P: Protocol> Machine for Connection<P> {
             return this.run_with_care(id);
         }
         let mut buffer = lent::take();
-        let received = conn.fd.resource().handle.receive(&mut buffer[..]);
-        let Some(got) = received.some_below(lent::LENGTH) else {
-            return this.took_otherwise(received, buffer);
+        let received = conn.fd.receive(&mut buffer[..]);
+        let got = match received {
+            Ok(got @ 1..lent::LENGTH) => got,
+            received => return this.took_otherwise(received, buffer),
         };
         // Less than there was room for, of a stream that is well: the kernel has no more.
         conn.fd.forget_readiness();
@@ -65,11 +65,10 @@ impl<P: Protocol> Connection<P> {
     /// End of file, an error, EAGAIN, or so much that there may be more.
     #[cold]
     #[inline(never)]
-    fn took_otherwise(&mut self, received: Outcome, buffer: Buffer) -> Poll<()> {
+    fn took_otherwise(&mut self, received: io::Result<usize>, buffer: Buffer) -> Poll<()> {
         context::set_budget();
         // The system tells of an error once.
-        let read = received.result().map_err(io::Error::from);
-        self.take(read, &buffer[..]);
+        self.take(received, &buffer[..]);
         lent::give_back(buffer);
         self.go_on(context::running_machine())
     }
@@ -106,8 +105,8 @@ impl Conn {
             return self.send_at_last();
         }
         passed_on::sent();
-        let sent = self.fd.resource().handle.send(offered);
-        if !sent.is(offered.len()) {
+        let sent = self.fd.send(offered);
+        if !matches!(sent, Ok(sent) if sent == offered.len()) {
             return self.sent_otherwise(sent, offered);
         }
         add(&self.worker.tally.sent, offered.len() as u64);
@@ -131,8 +130,8 @@ impl Conn {
     /// A part of what is passed on, or nothing.
     #[cold]
     #[inline(never)]
-    fn sent_otherwise(&mut self, sent: Outcome, offered: &[u8]) -> bool {
-        let sent = self.fd.tried_to_send(offered, sent);
+    fn sent_otherwise(&mut self, sent: io::Result<usize>, offered: &[u8]) -> bool {
+        let sent = self.fd.try_send_after(offered, Some(sent));
         self.gather_passed_on(offered);
         self.send_rest(sent);
         self.extra.is_none()

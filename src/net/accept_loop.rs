@@ -7,8 +7,8 @@
 //!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
 //! ```
 //!
-//! The loop is a future without a state of its own outside: dropping it loses no connection and no
-//! permit, so that an order ends it by `select`.
+//! Dropping the loop's future loses no connection and no permit. So whatever ends it, such as an
+//! order to a server, is waited for beside it by `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`, and `x/net/netutil.LimitListener`.
 
 use std::future::Future;
@@ -21,9 +21,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
-use super::fd::{Failure, Fd};
+use super::fd::Fd;
 use super::listener::Listener;
-use super::options;
 use crate::endpoints::{Addr, End};
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
@@ -126,7 +125,7 @@ impl AcceptLoop {
         limit: Instant,
     ) -> io::Result<()> {
         let all_queued = async {
-            let mut accepts_left = options::most_backlog().saturating_add(1);
+            let mut accepts_left = max_backlog().saturating_add(1);
             while accepts_left > 0 {
                 accepts_left -= 1;
                 context::take_turn().await;
@@ -159,12 +158,13 @@ impl AcceptLoop {
         let error = match accepted {
             Ok(Outcome::Aborted) => return ControlFlow::Continue(()),
             Ok(Outcome::NoPermit) => {
-                return match select(self.permits.wait(), Closed::new(listener)).await {
+                // No peer can hang up on a listener, so this tells of our own close.
+                return match select(self.permits.wait(), listener.hung_up()).await {
                     Either::First(permit) => {
                         self.held = Some(permit);
                         ControlFlow::Continue(())
                     }
-                    Either::Second(()) => ControlFlow::Break(Ok(())),
+                    Either::Second(_closed) => ControlFlow::Break(Ok(())),
                 };
             }
             Ok(Outcome::Connection(accepted)) => {
@@ -196,20 +196,10 @@ impl AcceptLoop {
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, UntilClosed::default());
-        match select(room, Closed::new(listener)).await {
+        match select(room, listener.hung_up()).await {
             Either::First(_) => ControlFlow::Continue(()),
-            Either::Second(()) => ControlFlow::Break(Ok(())),
+            Either::Second(_closed) => ControlFlow::Break(Ok(())),
         }
-    }
-}
-
-impl Fd {
-    /// Takes a connection that this listener has accepted into the listener's runtime.
-    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
-        let opened = self.open_beside(socket, self.network());
-        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        fd.resource().set_endpoint(End::Peer, peer);
-        Ok(fd)
     }
 }
 
@@ -220,6 +210,13 @@ fn name(listener: &Fd) -> String {
         Some(address) => format!("{network} {address}"),
         None => network.to_owned(),
     }
+}
+
+/// The most that a listener's queue can hold: Go's `maxListenerBacklog`.
+fn max_backlog() -> u32 {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(libc::SOMAXCONN as u32)
 }
 
 // ---- shortages ----
@@ -285,37 +282,6 @@ impl Backoff {
         let paused = self.paused.take()?;
         let is_announced = std::mem::take(&mut self.is_announced);
         is_announced.then(|| now().saturating_duration_since(paused))
-    }
-}
-
-/// Waits until a listener is closed on our side. No peer can hang up on a listener, so that only a
-/// close ends the wait.
-struct Closed<'a> {
-    fd: &'a Fd,
-    ticket: Option<u32>,
-}
-
-impl<'a> Closed<'a> {
-    fn new(fd: &'a Fd) -> Self {
-        Closed { fd, ticket: None }
-    }
-}
-
-impl Future for Closed<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let polled = this.fd.poll_hung_up(&mut this.ticket, cx);
-        polled.map(|_closed| ())
-    }
-}
-
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.fd.forget_hang_up(ticket);
-        }
     }
 }
 

@@ -1,15 +1,19 @@
-//! What can be dialled and listened on, as people write it.
-//!
-//! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
+//! Addresses: as they are given, as the system has them, and as errors show them.
+// Mirrors Go's `net.JoinHostPort`, `net/ipsock.go` and `net/unixsock_posix.go`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
+use socket2::SockAddr;
+
+use super::error::Cause;
 use crate::endpoints::Addr;
 
-/// An address as it was asked for: see [`ToAddr`].
+/// An address as it was asked for, not resolved: what [`ToAddr`] gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Nothing to resolve.
@@ -22,18 +26,31 @@ impl From<Target> for Addr {
     fn from(target: Target) -> Self {
         match target {
             Target::Literal(address) => Addr::Socket(address),
-            Target::Text(text) => match text.parse() {
-                Ok(address) => Addr::Socket(address),
-                Err(_) => Addr::Name(text),
-            },
+            Target::Text(text) => Addr::Name(text),
         }
     }
 }
 
 /// What can be given where an address is asked for: `"host:port"` as `&str` or `String`,
-/// a [`SocketAddr`], or a pair of host and port.
+/// a [`SocketAddr`], an [`Addr`], or a pair of host and port.
+///
+/// The text is read as Go reads it. A port is a number up to 65,535 or a service's name; empty, it
+/// is 0. A host is an IP address (IPv6 in brackets, with a zone if it has one: `[fe80::1%eth0]:80`)
+/// or a name; empty, it is this machine for a dial and every address for a listener. A host that is
+/// all numbers and no address, such as `127.1` or `0x7f.1`, is a name that does not exist.
+///
+/// ```
+/// use netpoller::ToAddr;
+/// use std::net::Ipv4Addr;
+/// let address = "127.0.0.1:80".to_addr();
+/// assert_eq!(("127.0.0.1", 80).to_addr(), address);
+/// assert_eq!((Ipv4Addr::LOCALHOST, 80).to_addr(), address);
+/// // A name is not looked up before it is dialled or listened on.
+/// assert_eq!("example.com:https".to_addr(), "example.com:https".to_owned().to_addr());
+/// ```
 pub trait ToAddr {
-    /// The address, not resolved yet.
+    /// The address, not resolved yet. It never fails: what is no address is an error of the
+    /// operation that it is given to.
     fn to_addr(&self) -> Target;
 }
 
@@ -71,21 +88,13 @@ impl ToAddr for SocketAddr {
     }
 }
 
-impl ToAddr for (IpAddr, u16) {
+/// A path of a Unix socket names no host.
+impl ToAddr for Addr {
     fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
-    }
-}
-
-impl ToAddr for (Ipv4Addr, u16) {
-    fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
-    }
-}
-
-impl ToAddr for (Ipv6Addr, u16) {
-    fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
+        match self {
+            Addr::Socket(address) => Target::Literal(*address),
+            Addr::Path(_) | Addr::Name(_) => Target::Text(self.to_string()),
+        }
     }
 }
 
@@ -101,20 +110,27 @@ impl ToAddr for (&str, u16) {
     }
 }
 
-impl ToAddr for (&String, u16) {
-    fn to_addr(&self) -> Target {
-        (self.0.as_str(), self.1).to_addr()
-    }
+/// Pairs of a host and a port, by the host's type.
+macro_rules! pairs {
+    ($($host:ty: $self:ident => $address:expr;)*) => {$(
+        impl ToAddr for ($host, u16) {
+            fn to_addr(&$self) -> Target {
+                $address
+            }
+        }
+    )*};
 }
 
-impl ToAddr for (String, u16) {
-    fn to_addr(&self) -> Target {
-        (self.0.as_str(), self.1).to_addr()
-    }
+pairs! {
+    IpAddr: self => Target::Literal((*self).into());
+    Ipv4Addr: self => Target::Literal((*self).into());
+    Ipv6Addr: self => Target::Literal((*self).into());
+    String: self => (self.0.as_str(), self.1).to_addr();
+    &String: self => (self.0.as_str(), self.1).to_addr();
 }
 
 /// What the system says of a socket's end.
-pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
+pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
     if let Some(address) = address.as_socket() {
         return Some(Addr::Socket(unmapped(address)));
     }
@@ -125,7 +141,7 @@ pub(crate) fn from_system(address: &socket2::SockAddr) -> Option<Addr> {
 }
 
 /// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
-pub(crate) fn unix_name(address: &socket2::SockAddr) -> PathBuf {
+pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
     if let Some(name) = address.as_abstract_namespace() {
         return OsString::from_vec([b"@", name].concat()).into();
     }
@@ -135,7 +151,8 @@ pub(crate) fn unix_name(address: &socket2::SockAddr) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// A dual-stack socket has IPv4 peers in IPv6 clothes; Go shows them as IPv4.
+/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
+/// shows its IPv4 peers, and so whatever is given is taken.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -144,4 +161,42 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
+}
+
+// ---- the names of Unix sockets ----
+
+/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
+pub(super) fn is_abstract(path: &Path) -> bool {
+    let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
+    abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])
+}
+
+/// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
+pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
+    let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
+    let made = match path.as_os_str().as_bytes() {
+        // Any byte may be in such a name.
+        [_, rest @ ..] if is_abstract(path) => {
+            SockAddr::unix(OsStr::from_bytes(&[b"\0", rest].concat()))
+        }
+        name if name.contains(&0) => {
+            return Err(invalid("a zero byte in the path of a Unix socket"));
+        }
+        _ => SockAddr::unix(path),
+    };
+    made.map_err(|_too_long| invalid("path too long for a Unix socket"))
+}
+
+/// As std has it. A peer may have filled its address to the last byte, which std refuses. Such a name
+/// counts as none, so that a peer's choice of a name fails no accept.
+pub(crate) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
+        #[cfg(target_os = "android")]
+        use std::os::android::net::SocketAddrExt;
+        #[cfg(target_os = "linux")]
+        use std::os::linux::net::SocketAddrExt;
+        return net::SocketAddr::from_abstract_name(name);
+    }
+    net::SocketAddr::from_pathname(path).or_else(|_too_long| net::SocketAddr::from_pathname(""))
 }

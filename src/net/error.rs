@@ -1,8 +1,6 @@
 //! Errors that say which operation, on which network, from and to which address, and what the
 //! system said.
-//!
-//! May touch: the endpoints; the reactor's and the scopes' reasons. Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and
-//! `poll.ErrNetClosing`.
+// Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and `poll.ErrNetClosing`.
 
 use std::error::Error;
 use std::fmt;
@@ -11,6 +9,7 @@ use std::io;
 use crate::cancel::CancelError;
 use crate::endpoints::Addr;
 use crate::reactor::Refusal;
+use crate::sys;
 
 /// What went wrong, whichever operation it was.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// What it comes down to: of several attempts the first, of a look-up what stopped it.
+    /// The cause below: of several attempts the first one's, of a look-up the one that stopped it.
     fn root(&self) -> &Cause {
         match self {
             Cause::Lookup { cause, .. } => cause.root(),
@@ -64,7 +63,7 @@ impl Cause {
         }
     }
 
-    /// Whether its text names what was asked for, so that the operation's need not.
+    /// Whether its text names what was asked for. Then the operation's text leaves it out.
     fn names_address(&self) -> bool {
         matches!(
             self,
@@ -128,7 +127,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The system's words as Go writes them: without a capital, and without the number.
+/// The system's text as Go writes it: without a capital, and without the number.
 fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     let Some(number) = error.raw_os_error() else {
@@ -149,9 +148,9 @@ fn system_text(error: &io::Error) -> String {
 
 /// A failed operation on the network: Go's `net.OpError`.
 ///
-/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Not so what is
-/// no failed operation: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try, `NotConnected` of
-/// an address that is asked for and that there is not.
+/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Those that are
+/// no failed operation carry none: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try,
+/// `NotConnected` of an address that does not exist.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -184,6 +183,23 @@ pub struct OpError {
 }
 
 impl OpError {
+    /// The error of an operation that names one end, or none.
+    pub(crate) fn new(
+        op: &'static str,
+        net: &'static str,
+        addr: Option<Addr>,
+        cause: Cause,
+    ) -> Self {
+        OpError {
+            op,
+            net,
+            source: None,
+            addr,
+            written: 0,
+            cause,
+        }
+    }
+
     /// The system's error number, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.cause.root() {
@@ -283,6 +299,21 @@ impl From<OpError> for io::Error {
 }
 
 /// What Go's `net.Error` tells of an error, for [`io::Error`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{NetError, TcpListener, time};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// listener.set_deadline(Some(time::now()))?;
+/// let error = listener.accept().await.unwrap_err();
+/// assert!(error.is_timeout() && error.is_temporary() && !error.is_closed());
+/// listener.close()?;
+/// assert!(listener.accept().await.unwrap_err().is_closed());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub trait NetError {
     /// A deadline or a time limit passed.
     fn is_timeout(&self) -> bool;
@@ -311,14 +342,8 @@ impl NetError for io::Error {
         match self.op_error() {
             Some(error) => error.is_temporary(),
             None => {
-                let short = [
-                    libc::EINTR,
-                    libc::EMFILE,
-                    libc::ENFILE,
-                    libc::ENOBUFS,
-                    libc::ENOMEM,
-                ];
-                self.is_timeout() || self.raw_os_error().is_some_and(|n| short.contains(&n))
+                let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
+                self.is_timeout() || is_interrupted || sys::is_shortage(self)
             }
         }
     }

@@ -1,14 +1,14 @@
 //! IPv4 or IPv6, or both on one socket.
-//!
-//! May touch: sockets that live for a moment, to find out what the system can. Mirrors Go's
-//! `net/ipsock_posix.go`: `ipStackCapabilities`, `favoriteAddrFamily`.
+// Mirrors Go's `net/ipsock_posix.go`: `ipStackCapabilities`, `favoriteAddrFamily`.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 
 use socket2::{Domain, Socket, Type};
 
 use crate::endpoints::Network;
+use crate::sys;
 
 /// Whether addresses of this kind belong to the network: `tcp4` takes only IPv4.
 pub(crate) fn fits(network: Network, ip: IpAddr) -> bool {
@@ -44,8 +44,8 @@ pub(crate) fn to_dial(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What to bind for listening on `address`, and for an IPv6 socket whether IPv4 stays out
-/// (`only_v6` if the user has a wish).
+/// What to bind for listening on `address`, and for an IPv6 socket whether IPv4 stays out (as
+/// `only_v6` says, if it is given).
 ///
 /// "Every address" of a network without a family means both families on one IPv6 socket, where the
 /// system can do that. `tcp6` is for IPv6 alone.
@@ -64,21 +64,44 @@ pub(crate) fn to_bind(
     (address, address.is_ipv6().then(|| only_v6.unwrap_or(!any)))
 }
 
+#[derive(Clone, Copy)]
 struct Stack {
     v4: bool,
     /// An IPv6 socket can have IPv4 peers.
     mapped: bool,
 }
 
-fn stack() -> &'static Stack {
+/// What the system can do, found out by sockets that live for a moment.
+fn stack() -> Stack {
     static STACK: OnceLock<Stack> = OnceLock::new();
-    STACK.get_or_init(|| Stack {
-        v4: Socket::new(Domain::IPV4, Type::STREAM, None).is_ok(),
-        mapped: binds_mapped().is_ok(),
-    })
+    if let Some(known) = STACK.get() {
+        return *known;
+    }
+    let probe = || -> io::Result<Stack> {
+        Ok(Stack {
+            v4: or_short(Socket::new(Domain::IPV4, Type::STREAM, None).map(drop))?,
+            mapped: or_short(binds_mapped())?,
+        })
+    };
+    match probe() {
+        Ok(found) => *STACK.get_or_init(|| found),
+        // Not known yet. Most systems can do both.
+        Err(_shortage) => Stack {
+            v4: true,
+            mapped: true,
+        },
+    }
 }
 
-fn binds_mapped() -> std::io::Result<()> {
+/// Whether it can be done. A shortage says nothing of that, and comes back.
+fn or_short(tried: io::Result<()>) -> io::Result<bool> {
+    match tried {
+        Err(error) if sys::is_shortage(&error) => Err(error),
+        tried => Ok(tried.is_ok()),
+    }
+}
+
+fn binds_mapped() -> io::Result<()> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));

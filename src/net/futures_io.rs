@@ -1,42 +1,20 @@
-//! The traits that other people's helpers know: `futures_io::{AsyncRead, AsyncWrite}`.
-//!
-//! May touch: fd/ and stream/. Go's counterpart is that `net.Conn` is an `io.Reader` and an
-//! `io.Writer`.
+//! The traits that helpers of other crates know: `futures_io::{AsyncRead, AsyncWrite}`.
 //!
 //! One waker a direction, and the last poller wins: the traits have no place for a queue. A poller
 //! holds no lock between two polls, so it waits while one of our own operations holds its direction
 //! (`poll_write` never comes between the pieces of a `write_all`), and gives way to those that come
 //! while it waits for the system.
 
+// Go's counterpart is that `net.Conn` is an `io.Reader` and an `io.Writer`.
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::fd::Fd;
 use super::stream::Stream;
 use crate::reactor::Direction;
-
-impl<K> Stream<K> {
-    fn poll_reading<R>(
-        &self,
-        cx: &Context<'_>,
-        read: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        let polled = self.fd.poll_unheld(Direction::Read, cx, read);
-        polled.map_err(|failure| self.fd.error("read", failure, 0))
-    }
-
-    fn poll_writing<R>(
-        &self,
-        cx: &Context<'_>,
-        write: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        let polled = self.fd.poll_unheld(Direction::Write, cx, write);
-        polled.map_err(|failure| self.fd.error("write", failure, 0))
-    }
-}
 
 impl<K> AsyncRead for &Stream<K> {
     fn poll_read(
@@ -44,10 +22,9 @@ impl<K> AsyncRead for &Stream<K> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if buffer.is_empty() && !self.fd.is_closed() {
-            return Poll::Ready(Ok(0));
-        }
-        self.poll_reading(cx, |fd| fd.read_some(buffer))
+        let empty = buffer.is_empty();
+        self.fd
+            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read(buffer))
     }
 
     fn poll_read_vectored(
@@ -55,25 +32,23 @@ impl<K> AsyncRead for &Stream<K> {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        if buffers.iter().all(|buffer| buffer.is_empty()) && !self.fd.is_closed() {
-            return Poll::Ready(Ok(0));
-        }
-        self.poll_reading(cx, |fd| fd.read_some_vectored(buffers))
+        let empty = buffers.iter().all(|buffer| buffer.is_empty());
+        self.fd
+            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read_vectored(buffers))
     }
 }
 
 /// Closing shuts down writing: the peer reads end of file, and can still answer. The socket is
-/// closed by [`Stream::close`], or with its last handle.
+/// closed by `close`, or with its last handle.
 impl<K> AsyncWrite for &Stream<K> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if bytes.is_empty() && !self.fd.is_closed() {
-            return Poll::Ready(Ok(0));
-        }
-        self.poll_writing(cx, |fd| fd.send(bytes))
+        let empty = bytes.is_empty();
+        self.fd
+            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write(bytes))
     }
 
     fn poll_write_vectored(
@@ -81,10 +56,9 @@ impl<K> AsyncWrite for &Stream<K> {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if buffers.iter().all(|buffer| buffer.is_empty()) && !self.fd.is_closed() {
-            return Poll::Ready(Ok(0));
-        }
-        self.poll_writing(cx, |fd| fd.send_vectored(buffers))
+        let empty = buffers.iter().all(|buffer| buffer.is_empty());
+        self.fd
+            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write_vectored(buffers))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -92,9 +66,7 @@ impl<K> AsyncWrite for &Stream<K> {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.fd.poll_release(Direction::Write, cx).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(self.fd.poll_release(Direction::Write, cx));
         match self.close_write() {
             // A second time, and the peer is gone since: it is as closed as can be.
             Err(error) if error.kind() == io::ErrorKind::NotConnected && !self.fd.is_closed() => {

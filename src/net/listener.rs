@@ -1,9 +1,7 @@
 //! Listening and accepting.
-//!
-//! May touch: fd/, resolve.rs. Mirrors Go's `net/sock_posix.go` (`listenStream`),
-//! `internal/poll/fd_unix.go` (`FD.Accept`) and `net.ListenConfig`.
+// Mirrors Go's `net/sock_posix.go` (`listenStream`), `internal/poll/fd_unix.go` (`FD.Accept`) and
+// `net.ListenConfig`.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
@@ -11,28 +9,45 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::accept_loop::{Accepted, Outcome, Permit};
-use super::addr::{self, ToAddr, unmapped};
-use super::dial::{Asked, Control};
+use super::addr::{self, Target, ToAddr, unmapped};
+use super::config::{AskedNetwork, Control, Resolver};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Accepting, Failure, Fd, Op};
-use super::options::{self, KeepAlive};
-use super::resolve::{self, Purpose, Resolution, Resolver};
+use super::fd::{Failure, Fd, Verb};
+use super::keepalive::{self, KeepAlive};
+use super::kinds::Kind;
+use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
-use super::tcp::{Tcp, TcpListener};
-use super::unix::{self, Unix};
+use super::tcp::TcpListener;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::{Direction, Refusal};
+use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys;
 
-/// How to listen: Go's `net.ListenConfig`.
+/// How to listen on TCP: Go's `net.ListenConfig`.
+///
+/// An IPv4 address written as IPv6 (`::ffff:127.0.0.1`) is taken for IPv4.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::{ListenConfig, TcpStream};
+/// netpoller::Runtime::new()?.block_on(async {
+///     // Two listeners with one port; the system spreads connections over their queues.
+///     let config = ListenConfig::new().reuse_port(true).backlog(64);
+///     let one = config.bind("127.0.0.1:0").await?;
+///     let other = config.bind(one.local_addr()?).await?;
+///     assert_eq!(one.local_addr()?, other.local_addr()?);
+///     TcpStream::connect(one.local_addr()?).await?;
+///     Ok(())
+/// })
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    network: Asked,
+    network: AskedNetwork,
     backlog: Option<u32>,
     reuse_port: bool,
     only_v6: Option<bool>,
@@ -52,7 +67,7 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: Asked::Known(Network::Tcp),
+            network: AskedNetwork::Known(Network::Tcp),
             backlog: None,
             reuse_port: false,
             only_v6: None,
@@ -65,27 +80,29 @@ impl ListenConfig {
     /// [`bind`](ListenConfig::bind).
     #[must_use]
     pub fn network(mut self, network: &str) -> Self {
-        self.network = Asked::tcp(network);
+        self.network = AskedNetwork::tcp(network);
         self
     }
 
-    /// How many connections the system keeps for us to accept; its own maximum by default.
+    /// How many connections wait in the system's queue at most; its own limit by default, which
+    /// also holds for any larger number (`somaxconn`, on Linux 4,096 since 5.4).
     #[must_use]
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog);
         self
     }
 
-    /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT). On Linux the
-    /// system spreads connections over them.
+    /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT, on FreeBSD
+    /// SO_REUSEPORT_LB). On Linux and FreeBSD the system spreads connections over them; elsewhere
+    /// one of them gets all.
     #[must_use]
     pub fn reuse_port(mut self, reuse: bool) -> Self {
         self.reuse_port = reuse;
         self
     }
 
-    /// Whether an IPv6 socket leaves IPv4 alone (IPV6_V6ONLY). By default it does on `tcp6`, and on
-    /// `tcp` it does not: there every address is those of both families, where the system can.
+    /// Whether an IPv6 socket takes IPv6 connections alone (IPV6_V6ONLY). By default it does so on
+    /// `tcp6` and not on `tcp`, where "every address" means both families, if the system can.
     #[must_use]
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
@@ -93,7 +110,7 @@ impl ListenConfig {
     }
 
     /// A hook that is given the socket before it is bound, with the address that it is to be bound
-    /// to: to set options. Its error fails the bind.
+    /// to, in order to set options. Its error fails the bind.
     #[must_use]
     pub fn control(
         mut self,
@@ -125,53 +142,84 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
         let target = addr.to_addr();
-        let name = Addr::from(target.clone());
-        let network = match self.network.network() {
-            Ok(network) => network,
-            Err(cause) => return Err(self.error(name, cause)),
-        };
-        let resolution = Resolution {
-            network: self.only_network(network),
+        let resolution = self.resolution(&target)?;
+        let found = resolution.addresses(target.clone(), None).await;
+        let (socket, network) = self.listen(resolution.network, &target, found)?;
+        // A hook may have set one, and what is accepted inherits it.
+        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
+        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
+        let fd = context::with("listening", open)
+            .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
+        if self.control.is_some() {
+            fd.socket().owned.note_duplicate();
+        }
+        if lingers {
+            fd.socket().owned.note_linger();
+        }
+        fd.endpoint(End::Local);
+        Ok(Listener::new(fd))
+    }
+
+    /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
+    /// which blocks meanwhile. [`Listener::from_std`] takes the listener into a runtime.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{ListenConfig, Runtime, TcpListener};
+    /// let listener = ListenConfig::new().bind_std("127.0.0.1:0")?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// Runtime::new()?.block_on(async {
+    ///     let listener = TcpListener::from_std(listener)?;
+    ///     listener.close()
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](ListenConfig::bind).
+    pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
+        let target = addr.to_addr();
+        let resolution = self.resolution(&target)?;
+        let found = resolution.look_up(target.clone());
+        let (socket, _) = self.listen(resolution.network, &target, found)?;
+        Ok(socket.into())
+    }
+
+    fn resolution(&self, target: &Target) -> io::Result<Resolution> {
+        let network = self.network.network();
+        let network = network.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        Ok(Resolution {
+            // IPv6 alone has no use for other addresses.
+            network: match (network, self.only_v6) {
+                (Network::Tcp, Some(true)) => Network::Tcp6,
+                _ => network,
+            },
             purpose: Purpose::Listen,
-            resolver: self.resolver.as_ref(),
-            scope: None,
-        };
-        let resolved = resolution.addresses(target.clone()).await;
-        let addresses = resolved.map_err(|cause| self.error(name, cause))?;
-        // Go listens on the first that is found, IPv4 preferred.
-        let first = addresses.iter().find(|address| address.is_ipv4());
-        let address = *first.unwrap_or(&addresses[0]);
-        let fd = self.listen(network, address).map_err(|cause| {
-            let asked = resolve::asked_for(&target, address);
-            self.error(asked, cause)
-        })?;
-        Ok(Listener {
-            fd,
-            kind: PhantomData,
+            resolver: self.resolver.clone(),
         })
     }
 
-    /// Who wants IPv6 alone has no use for other addresses.
-    fn only_network(&self, network: Network) -> Network {
-        match (network, self.only_v6) {
-            (Network::Tcp, Some(true)) => Network::Tcp6,
-            _ => network,
-        }
+    /// Listens on the first address that was found, IPv4 preferred, as Go does.
+    fn listen(
+        &self,
+        network: Network,
+        target: &Target,
+        found: Result<Vec<SocketAddr>, Cause>,
+    ) -> io::Result<(Socket, Network)> {
+        let found = found.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        let first = found.iter().find(|address| address.is_ipv4());
+        let address = *first.unwrap_or(&found[0]);
+        let socket = self.listen_on(network, address);
+        let socket = socket.map_err(|cause| self.error(resolve::asked_for(target, address), cause));
+        Ok((socket?, network))
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
-        OpError {
-            op: "listen",
-            net: self.network.name(),
-            source: None,
-            addr: Some(addr),
-            written: 0,
-            cause,
-        }
-        .into()
+        OpError::new("listen", self.network.name(), Some(addr), cause).into()
     }
 
-    fn listen(&self, network: Network, address: SocketAddr) -> Result<Fd, Cause> {
+    fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
         let (address, only_v6) = family::to_bind(network, address, self.only_v6);
         let call = |name| move |error| Cause::system(name, error);
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
@@ -182,88 +230,47 @@ impl ListenConfig {
         }
         socket.set_reuse_address(true).map_err(set)?;
         if self.reuse_port {
-            socket.set_reuse_port(true).map_err(set)?;
+            sys::share_port(socket.as_fd()).map_err(set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
-        options::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
+        keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
         if let Some(control) = &self.control {
             control.call(socket.as_fd(), address)?;
         }
         socket.bind(&address.into()).map_err(call("bind"))?;
-        let backlog = self.backlog.unwrap_or_else(options::most_backlog);
-        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        socket.listen(backlog).map_err(call("listen"))?;
-        // A hook may have set one, and what is accepted inherits it.
-        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
-        let fd = context::with("listening", open).map_err(call("epoll_ctl"))?;
-        if self.control.is_some() {
-            fd.resource().handle.note_duplicate();
-        }
-        if lingers {
-            fd.resource().handle.note_linger();
-        }
-        fd.endpoint(End::Local);
-        Ok(fd)
+        // The system takes its own limit for any larger number.
+        let backlog = self.backlog.and_then(|backlog| i32::try_from(backlog).ok());
+        let listens = socket.listen(backlog.unwrap_or(i32::MAX));
+        listens.map_err(call("listen"))?;
+        Ok(socket)
     }
 }
 
 /// A listening socket: [`TcpListener`] or [`UnixListener`](crate::UnixListener).
 ///
 /// A cheap handle: clones are the same listener, several tasks may accept on it, and closing one
-/// closes all.
+/// closes all. It belongs to the runtime's thread and is not `Send`.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{NetError, TcpListener, TcpStream};
+/// let listener = TcpListener::bind("localhost:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (_server, peer) = listener.accept().await?;
+/// assert_eq!(peer, client.local_addr()?);
+/// listener.close()?;
+/// assert!(listener.accept().await.unwrap_err().is_closed());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub struct Listener<K> {
     pub(super) fd: Fd,
     pub(super) kind: PhantomData<K>,
 }
 
-impl<K> Clone for Listener<K> {
-    fn clone(&self) -> Self {
-        Listener {
-            fd: self.fd.clone(),
-            kind: PhantomData,
-        }
-    }
-}
-
-/// What listeners of a kind accept: see [`Listener::accept`].
-pub trait ListenerKind: sealed::Sealed + 'static {
-    /// The address of a peer, and of the listener.
-    type Addr: fmt::Debug + 'static;
-
-    #[doc(hidden)]
-    fn addr(addr: &Addr) -> Option<Self::Addr>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Tcp {}
-    impl Sealed for super::Unix {}
-}
-
-impl ListenerKind for Tcp {
-    type Addr = SocketAddr;
-
-    fn addr(addr: &Addr) -> Option<SocketAddr> {
-        match addr {
-            Addr::Socket(address) => Some(*address),
-            _ => None,
-        }
-    }
-}
-
-impl ListenerKind for Unix {
-    type Addr = std::os::unix::net::SocketAddr;
-
-    fn addr(addr: &Addr) -> Option<Self::Addr> {
-        match addr {
-            Addr::Path(path) => unix::std_name(path).ok(),
-            _ => None,
-        }
-    }
-}
-
-impl<K: ListenerKind> Listener<K> {
+impl<K: Kind> Listener<K> {
     /// Waits for a connection, and says from where it comes: most Unix sockets have no name.
     ///
     /// Connections that were aborted before they were accepted are passed over. After an error
@@ -299,39 +306,26 @@ impl<K: ListenerKind> Listener<K> {
     ///
     /// The system's.
     pub fn local_addr(&self) -> io::Result<K::Addr> {
-        let addr = self.fd.endpoint(End::Local);
-        addr.and_then(|addr| K::addr(&addr))
-            .ok_or_else(|| self.fd.no_address())
+        let addr = self.fd.socket_addr(End::Local)?;
+        K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
     }
 }
 
 impl<K> Listener<K> {
-    pub(super) fn new(fd: Fd) -> Self {
-        Listener {
-            fd,
-            kind: PhantomData,
-        }
-    }
-
     /// Waits until an accept comes to something. `permit` is asked for when a connection may be
     /// there, and not kept if there is none.
     pub(super) fn accept_with(
         &self,
         mut permit: impl FnMut() -> Option<Permit>,
     ) -> impl Future<Output = io::Result<Outcome>> {
-        Op::new(Accepting, &self.fd, move |fd| accept(fd, &mut permit))
+        self.fd.op(Verb::Accept, move |fd| accept(fd, &mut permit))
     }
 
     /// One accept, without waiting: `WouldBlock` where no connection is queued.
     pub(super) fn accept_now(&self, permit: impl FnMut() -> Option<Permit>) -> io::Result<Outcome> {
-        if self.fd.is_closed() {
-            let closed = Failure::Refused(Refusal::Closed);
-            return Err(self.fd.error("accept", closed, 0));
-        }
-        accept(&self.fd, permit).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => error,
-            _ => self.fd.error("accept", Failure::System(error), 0),
-        })
+        let checked = self.fd.check_open();
+        let accepted = checked.and_then(|()| accept(&self.fd, permit).map_err(Failure::System));
+        accepted.map_err(|failure| self.fd.error("accept", failure, 0))
     }
 
     /// When accepting fails with a timeout; `None` for never. See
@@ -344,8 +338,8 @@ impl<K> Listener<K> {
         self.fd.set_deadline(Direction::Read, when)
     }
 
-    /// Closes the listener, for every handle, and frees the port before it returns. Whoever is
-    /// accepting fails with "use of closed network connection".
+    /// Closes the listener, for every handle, and frees the port before it returns. A parked accept
+    /// fails with "use of closed network connection".
     ///
     /// # Errors
     ///
@@ -353,27 +347,9 @@ impl<K> Listener<K> {
     pub fn close(&self) -> io::Result<()> {
         self.fd.close().map_err(|_closed_already| {
             // A listener has one end, and Go names that as the address.
-            let error = OpError {
-                op: "close",
-                net: self.fd.network().name(),
-                source: None,
-                addr: self.fd.endpoint(End::Local),
-                written: 0,
-                cause: Cause::Closed,
-            };
-            error.into()
+            let (net, addr) = (self.fd.network().name(), self.fd.endpoint(End::Local));
+            OpError::new("close", net, addr, Cause::Closed).into()
         })
-    }
-}
-
-impl<K> fmt::Debug for Listener<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Listener");
-        debug.field("network", &self.fd.network().name());
-        if let Some(address) = self.fd.endpoint(End::Local) {
-            debug.field("local", &format_args!("{address}"));
-        }
-        debug.field("closed", &self.fd.is_closed()).finish()
     }
 }
 
@@ -383,7 +359,7 @@ fn accept(fd: &Fd, permit: impl FnOnce() -> Option<Permit>) -> io::Result<Outcom
     let Some(permit) = permit() else {
         return Ok(Outcome::NoPermit);
     };
-    let (socket, peer) = match sys::accept(&fd.socket()) {
+    let (socket, peer) = match sys::accept(&fd.sock_ref()) {
         Ok(accepted) => accepted,
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
             context::charge(0);

@@ -1,20 +1,24 @@
 //! Sockets that behave as Go's do.
-//!
-//! May touch: the runtime and what is below. Mirrors Go's `net` and `internal/poll`.
+
+// Mirrors Go's `net` and `internal/poll`.
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
+mod config;
 mod copy;
 mod datagram;
 mod dial;
 mod error;
 mod family;
 pub(crate) mod fd;
+mod from_std;
 mod futures_io;
-mod hostport;
+mod handles;
+mod host_port;
+mod keepalive;
+mod kinds;
 mod listener;
 mod options;
-mod raw;
 mod resolve;
 mod serve;
 mod source;
@@ -22,19 +26,18 @@ mod stream;
 mod tcp;
 mod udp;
 mod unix;
-mod unixgram;
 
 pub use addr::{Target, ToAddr};
-pub use copy::{CopyReader, CopySink, CopySource, CopyWriter, Relay, copy, copy_bidirectional};
+pub use copy::{CopySink, CopySource, Relay, copy, copy_bidirectional};
 pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
-pub use listener::{ListenConfig, Listener, ListenerKind};
-pub use options::KeepAlive;
+pub use keepalive::KeepAlive;
+pub use kinds::{Kind, Tcp, Udp, Unix};
+pub use listener::{ListenConfig, Listener};
 pub use serve::{Serve, ServeCounters};
 pub use source::Source;
 pub use stream::Stream;
-pub use tcp::{Tcp, TcpListener, TcpStream};
-pub use udp::{Udp, UdpSocket};
-pub use unix::{Unix, UnixListener, UnixStream};
-pub use unixgram::UnixDatagram;
+pub use tcp::{TcpListener, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixDatagram, UnixListener, UnixStream};

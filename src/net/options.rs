@@ -1,131 +1,41 @@
 //! Socket options, with Go's defaults.
-//!
-//! May touch: fd/, and the types it gives options to. Mirrors Go's `net/sockopt_posix.go`, `net/tcpsockopt_*.go` and
-//! `net/tcpsock.go`'s `KeepAliveConfig`.
+
+// Mirrors Go's `net/sockopt_posix.go` and `net/tcpsock.go`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 
 use super::datagram::Datagram;
-use super::fd::Fd;
+use super::keepalive::{self, KeepAlive, whole_seconds};
+use super::kinds::{Tcp, Udp};
 use super::stream::Stream;
-use super::tcp::Tcp;
-use super::udp::Udp;
-
-/// TCP's own probing of an idle peer.
-///
-/// Zero stands for Go's default, in each of the three; fractions of a second are rounded up, for
-/// systems count in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeepAlive {
-    /// Idle time before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Unanswered probes before the connection is given up.
-    pub count: u32,
-}
-
-impl Default for KeepAlive {
-    /// Go's: 15 s, 15 s, 9 probes.
-    fn default() -> Self {
-        KeepAlive {
-            idle: Duration::from_secs(15),
-            interval: Duration::from_secs(15),
-            count: 9,
-        }
-    }
-}
-
-/// What Go sets on every TCP socket: no delay, and keep-alive. As there, a system that refuses it
-/// stops nobody.
-pub(crate) fn set_on_all(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) {
-    let set = [
-        socket.set_tcp_nodelay(true),
-        set_keepalive(socket, keepalive),
-    ];
-    for error in set.into_iter().filter_map(Result::err) {
-        log::debug!("a TCP socket goes without one of its usual options: {error}");
-    }
-}
-
-fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) -> io::Result<()> {
-    let Some(keepalive) = keepalive else {
-        return socket.set_keepalive(false);
-    };
-    let default = KeepAlive::default();
-    let or = |wait: Duration, default| if wait.is_zero() { default } else { wait };
-    let settings = TcpKeepalive::new()
-        .with_time(whole_seconds(or(keepalive.idle, default.idle)))
-        .with_interval(whole_seconds(or(keepalive.interval, default.interval)))
-        .with_retries(match keepalive.count {
-            0 => default.count,
-            count => count,
-        });
-    socket.set_tcp_keepalive(&settings)
-}
-
-/// Rounded up: half a second of keep-alive must not be none, nor half a second of linger a RST.
-fn whole_seconds(wait: Duration) -> Duration {
-    let more = u64::from(wait.subsec_nanos() > 0);
-    Duration::from_secs(wait.as_secs().saturating_add(more))
-}
-
-/// The system's own limit of a listener's backlog: Go's `maxListenerBacklog`.
-pub(crate) fn most_backlog() -> u32 {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
-    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
-    limit.unwrap_or(libc::SOMAXCONN as u32)
-}
 
 /// What the system takes as an `int`; of more it would see the lower half, which may be zero.
-const MOST: i32 = i32::MAX;
+const MAX: i32 = i32::MAX;
 
-impl Fd {
-    fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
-        let bytes = bytes.min(MOST as usize);
-        self.set_option(|socket| socket.set_recv_buffer_size(bytes))
+/// Whether a socket sends IPv6. One of both families shows an IPv4 address once it is connected so.
+fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
+    let local = socket.local_addr()?.as_socket_ipv6();
+    Ok(local.is_some_and(|local| local.ip().to_ipv4_mapped().is_none()))
+}
+
+fn set_ttl(socket: &SockRef<'_>, hops: u32) -> io::Result<()> {
+    if !is_ipv6(socket)? {
+        return socket.set_ttl_v4(hops);
     }
+    socket.set_unicast_hops_v6(hops)?;
+    // For a socket of both families. One of IPv6 alone refuses it, and has no use for it.
+    let _ = socket.set_ttl_v4(hops);
+    Ok(())
+}
 
-    fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
-        let bytes = bytes.min(MOST as usize);
-        self.set_option(|socket| socket.set_send_buffer_size(bytes))
-    }
-
-    fn set_option(&self, set: impl FnOnce(&SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
-        let set = self.with_socket(set);
-        set.map_err(|failure| self.error("set", failure, 0))
-    }
-
-    fn option<T>(&self, get: impl FnOnce(&SockRef<'_>) -> io::Result<T>) -> io::Result<T> {
-        let got = self.with_socket(get);
-        got.map_err(|failure| self.error("get", failure, 0))
-    }
-
-    fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.set_option(|socket| {
-            let local = socket.local_addr()?.as_socket_ipv6();
-            if local.is_some_and(|local| local.ip().to_ipv4_mapped().is_none()) {
-                socket.set_unicast_hops_v6(hops)?;
-                // Of both families, perhaps; where it is not, there is nothing to set.
-                let _ = socket.set_ttl_v4(hops);
-                return Ok(());
-            }
-            socket.set_ttl_v4(hops)
-        })
-    }
-
-    fn ttl(&self) -> io::Result<u32> {
-        self.option(|socket| {
-            let local = socket.local_addr()?.as_socket_ipv6();
-            if local.is_some_and(|local| local.ip().to_ipv4_mapped().is_none()) {
-                return socket.unicast_hops_v6();
-            }
-            socket.ttl_v4()
-        })
+fn ttl(socket: &SockRef<'_>) -> io::Result<u32> {
+    match is_ipv6(socket)? {
+        true => socket.unicast_hops_v6(),
+        false => socket.ttl_v4(),
     }
 }
 
@@ -160,8 +70,8 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.resource().handle.note_linger();
-        let longest = Duration::from_secs(MOST as u64);
+        self.fd.socket().owned.note_linger();
+        let longest = Duration::from_secs(MAX as u64);
         let linger = linger.map(|linger| whole_seconds(linger).min(longest));
         self.fd.set_option(|socket| socket.set_linger(linger))
     }
@@ -183,7 +93,7 @@ impl Stream<Tcp> {
     /// The system's; closed.
     pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
         self.fd
-            .set_option(|socket| set_keepalive(socket, keepalive))
+            .set_option(|socket| keepalive::set_keepalive(socket, keepalive))
     }
 
     /// See [`set_keepalive`](Stream::set_keepalive).
@@ -192,16 +102,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
-        self.fd.option(|socket| {
-            if !socket.keepalive()? {
-                return Ok(None);
-            }
-            Ok(Some(KeepAlive {
-                idle: socket.tcp_keepalive_time()?,
-                interval: socket.tcp_keepalive_interval()?,
-                count: socket.tcp_keepalive_retries()?,
-            }))
-        })
+        self.fd.option(KeepAlive::of)
     }
 
     /// How many routers what is sent may pass: IPv4's time to live, IPv6's hop limit.
@@ -210,7 +111,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.set_ttl(hops)
+        self.fd.set_option(|socket| set_ttl(socket, hops))
     }
 
     /// See [`set_ttl`](Stream::set_ttl).
@@ -219,86 +120,68 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.ttl()
+        self.fd.option(ttl)
     }
 }
 
-impl<K> Stream<K> {
-    /// The size of the system's receive buffer. It bounds it; Linux doubles it for its own
-    /// bookkeeping.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd.set_read_buffer(bytes)
-    }
+macro_rules! buffers {
+    ($($Handle:ident)*) => { $(
+        impl<K> $Handle<K> {
+            /// The size of the system's receive buffer. It bounds it; Linux doubles it for its own
+            /// bookkeeping.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let (ours, _theirs) = netpoller::UnixStream::pair()?;
+            /// ours.set_read_buffer(16 * 1024)?;
+            /// assert!(ours.read_buffer()? >= 16 * 1024);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
+                let bytes = bytes.min(MAX as usize);
+                self.fd.set_option(|socket| socket.set_recv_buffer_size(bytes))
+            }
 
-    /// The size of the system's receive buffer, as the system tells it.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn read_buffer(&self) -> io::Result<usize> {
-        self.fd.option(|socket| socket.recv_buffer_size())
-    }
+            /// The size of the system's receive buffer, as the system tells it.
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn read_buffer(&self) -> io::Result<usize> {
+                self.fd.option(|socket| socket.recv_buffer_size())
+            }
 
-    /// The size of the system's send buffer: see [`set_read_buffer`](Stream::set_read_buffer).
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd.set_write_buffer(bytes)
-    }
+            /// The size of the system's send buffer: see
+            #[doc = concat!("[`set_read_buffer`](", stringify!($Handle), "::set_read_buffer).")]
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
+                let bytes = bytes.min(MAX as usize);
+                self.fd.set_option(|socket| socket.set_send_buffer_size(bytes))
+            }
 
-    /// The size of the system's send buffer, as the system tells it.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn write_buffer(&self) -> io::Result<usize> {
-        self.fd.option(|socket| socket.send_buffer_size())
-    }
+            /// The size of the system's send buffer, as the system tells it.
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn write_buffer(&self) -> io::Result<usize> {
+                self.fd.option(|socket| socket.send_buffer_size())
+            }
+        }
+    )* };
 }
 
-impl<K> Datagram<K> {
-    /// The size of the system's receive buffer: see [`Stream::set_read_buffer`].
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd.set_read_buffer(bytes)
-    }
-
-    /// The size of the system's receive buffer, as the system tells it.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn read_buffer(&self) -> io::Result<usize> {
-        self.fd.option(|socket| socket.recv_buffer_size())
-    }
-
-    /// The size of the system's send buffer: see [`Stream::set_read_buffer`].
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.fd.set_write_buffer(bytes)
-    }
-
-    /// The size of the system's send buffer, as the system tells it.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn write_buffer(&self) -> io::Result<usize> {
-        self.fd.option(|socket| socket.send_buffer_size())
-    }
-}
+buffers!(Stream Datagram);
 
 /// Options of UDP.
 impl Datagram<Udp> {
@@ -326,7 +209,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.set_ttl(hops)
+        self.fd.set_option(|socket| set_ttl(socket, hops))
     }
 
     /// See [`set_ttl`](Datagram::set_ttl).
@@ -335,7 +218,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.ttl()
+        self.fd.option(ttl)
     }
 
     /// Receives what is sent to a group as well, on the interface of this index; zero lets the
@@ -345,7 +228,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn join_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| match group {
+        self.fd.set_option(|socket| match group.to_canonical() {
             IpAddr::V4(group) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(group) => socket.join_multicast_v6(&group, interface),
         })
@@ -357,7 +240,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn leave_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| match group {
+        self.fd.set_option(|socket| match group.to_canonical() {
             IpAddr::V4(group) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface),
         })

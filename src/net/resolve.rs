@@ -1,23 +1,21 @@
-//! From what people write to addresses.
-//!
-//! May touch: the blocking pool, where getaddrinfo waits. Mirrors Go's `net/ipsock.go`
-//! (`internetAddrList`) and `net/lookup.go`.
+//! From what is written to addresses.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐
 //!   "host:port" ─► split ─► port ─► host a literal? ────┴─► fits the network? ─► addresses
 //!                           │              │ no
-//!                           └ a service    └ a name ─► the pool, inside the scope
+//!                           └ a service    └ a name ─► a thread for look-ups, within the scope
 //! ```
+// Mirrors Go's `net/ipsock.go` (`internetAddrList`) and `net/lookup.go`.
 
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::addr::{Target, unmapped};
+use super::config::Resolver;
 use super::error::Cause;
-use super::{family, hostport};
+use super::{family, host_port};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
 use crate::runtime::{JoinError, blocking, context};
@@ -30,27 +28,7 @@ pub(crate) enum Purpose {
     Listen,
 }
 
-/// Finds a host's addresses in place of the system. May block: it runs on the pool.
-#[derive(Clone)]
-pub(crate) struct Resolver(Arc<LookUp>);
-
-type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
-
-impl Resolver {
-    pub(crate) fn new(
-        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        Resolver(Arc::new(look_up))
-    }
-}
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").finish_non_exhaustive()
-    }
-}
-
-/// Resolves with the system's resolver and no limit: see [`Resolution::addresses`].
+/// Resolves with the system's resolver and without a limit: see [`Resolution::addresses`].
 pub(crate) async fn resolve(
     network: Network,
     target: Target,
@@ -60,39 +38,72 @@ pub(crate) async fn resolve(
         network,
         purpose,
         resolver: None,
-        scope: None,
     };
-    resolution.addresses(target).await
+    resolution.addresses(target, None).await
 }
 
 /// How to resolve.
-pub(crate) struct Resolution<'a> {
-    pub(crate) network: Network,
-    pub(crate) purpose: Purpose,
-    pub(crate) resolver: Option<&'a Resolver>,
-    /// What ends the look-ups.
-    pub(crate) scope: Option<&'a CancelToken>,
+#[derive(Clone)]
+pub(crate) struct Resolution {
+    pub(super) network: Network,
+    pub(super) purpose: Purpose,
+    /// The system's, if there is none.
+    pub(super) resolver: Option<Resolver>,
 }
 
-impl Resolution<'_> {
-    /// At least one address, all of them of the network. A literal never leaves the thread.
-    pub(crate) async fn addresses(&self, target: Target) -> Result<Vec<SocketAddr>, Cause> {
-        // Neither what is no address nor what then becomes of a literal need ever have waited.
+impl Resolution {
+    /// At least one address, and only addresses of the network. What needs no look-up never leaves
+    /// the thread. The end of `scope` ends a look-up.
+    pub(crate) async fn addresses(
+        &self,
+        target: Target,
+        scope: Option<&CancelToken>,
+    ) -> Result<Vec<SocketAddr>, Cause> {
+        // A literal, or what is no address, may never have waited.
         context::take_turn().await;
+        match self.name_to_look_up(&target) {
+            None => self.look_up(target),
+            Some(name) => {
+                let resolution = self.clone();
+                on_a_thread(name, scope, move || resolution.look_up(target)).await
+            }
+        }
+    }
+
+    /// The name that a look-up waits for, if there is one.
+    fn name_to_look_up(&self, target: &Target) -> Option<String> {
+        let Target::Text(text) = target else {
+            return None;
+        };
+        let (host, port) = host_port::split(text).ok()?;
+        if matches!(host_port::literal(host), Ok(None)) && host_port::is_domain_name(host) {
+            return Some(host.to_owned());
+        }
+        match host_port::number(port) {
+            Ok(None) => Some(format!("{}/{port}", self.network.name())),
+            _ => None,
+        }
+    }
+
+    /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
+    pub(crate) fn look_up(&self, target: Target) -> Result<Vec<SocketAddr>, Cause> {
         let text = match target {
             Target::Literal(address) => {
                 return self.suitable(vec![address], &address.ip().to_string());
             }
             Target::Text(text) if text.is_empty() => match self.purpose {
-                Purpose::Dial => return Err(hostport::wrong("", "missing address")),
+                Purpose::Dial => return Err(host_port::wrong("", "missing address")),
                 Purpose::Listen => ":".to_owned(),
             },
             Target::Text(text) => text,
         };
-        let (host, port) = hostport::split(&text)?;
-        let port = match hostport::number(port)? {
+        let (host, port) = host_port::split(&text)?;
+        let port = match host_port::number(port)? {
             Some(port) => port,
-            None => self.service(port).await?,
+            None => host_port::service_port(self.network, port).map_err(|failed| {
+                let name = format!("{}/{port}", self.network.name());
+                failed_lookup(name, failed, "unknown port")
+            })?,
         };
         if host.is_empty() {
             let ip = match self.purpose {
@@ -101,9 +112,11 @@ impl Resolution<'_> {
             };
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
-        let mut found = match hostport::literal(host)? {
+        let mut found = match host_port::literal(host)? {
             Some(literal) => vec![literal],
-            None => self.host(host).await?,
+            None => self
+                .host(host)
+                .map_err(|failed| failed_lookup(host.to_owned(), failed, "no such host"))?,
         };
         for address in &mut found {
             address.set_port(port);
@@ -124,72 +137,58 @@ impl Resolution<'_> {
         }
         found.retain(|address| family::fits(self.network, address.ip()));
         match found.is_empty() {
-            true => Err(hostport::wrong(host, "no suitable address found")),
+            true => Err(host_port::wrong(host, "no suitable address found")),
             false => Ok(found),
         }
     }
 
-    async fn service(&self, service: &str) -> Result<u16, Cause> {
-        let network = self.network;
-        let name = format!("{}/{service}", network.name());
-        let service = service.to_owned();
-        let work = move || hostport::service_port(network, &service);
-        let outcome = self.on_the_pool(&name, work).await?;
-        outcome.map_err(|failed| failed_lookup(name, failed, "unknown port"))
-    }
-
-    async fn host(&self, host: &str) -> Result<Vec<SocketAddr>, Cause> {
-        let no_such = |failed| failed_lookup(host.to_owned(), failed, "no such host");
-        if !hostport::is_domain_name(host) {
-            return Err(no_such(NotFound::NoSuch));
+    fn host(&self, host: &str) -> Result<Vec<SocketAddr>, NotFound> {
+        if !host_port::is_domain_name(host) {
+            return Err(NotFound::NoSuch);
         }
-        let name = host.to_owned();
-        let resolver = self.resolver.cloned();
-        let work = move || match resolver {
-            Some(Resolver(look_up)) => look_up(&name)
-                .map(|found| found.into_iter().map(|ip| (ip, 0).into()).collect())
-                .map_err(NotFound::System),
-            None => ask_the_system(&name),
+        let found = match &self.resolver {
+            Some(resolver) => resolver.look_up(host).map_err(NotFound::System)?,
+            None => ask_the_system(host)?,
         };
-        match self.on_the_pool(host, work).await? {
-            Ok(found) if found.is_empty() => Err(no_such(NotFound::NoSuch)),
-            outcome => outcome.map_err(no_such),
+        match found.is_empty() {
+            true => Err(NotFound::NoSuch),
+            false => Ok(found),
         }
-    }
-
-    /// Runs a look-up where it may block, until the scope ends: then it is abandoned, and not even
-    /// begun if it has not been.
-    async fn on_the_pool<T: Send + 'static>(
-        &self,
-        name: &str,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Cause> {
-        let wanted = Arc::new(());
-        let still = Arc::downgrade(&wanted);
-        let wanted_still = move || still.upgrade().map(|_| work());
-        let look_up = blocking::call("a look-up", blocking::look_ups(), wanted_still);
-        let outcome = match self.scope {
-            Some(scope) => scope.run(look_up).await,
-            None => Ok(look_up.await),
-        };
-        // A look-up that has not begun is skipped when this is gone.
-        drop(wanted);
-        let cause = match outcome {
-            Ok(Ok(Some(done))) => return Ok(done),
-            Ok(Ok(None)) => Cause::Canceled,
-            Ok(Err(panic)) => Cause::Other(io::Error::other(JoinError::panicked(panic))),
-            Err(ended) => Cause::from(ended),
-        };
-        Err(Cause::Lookup {
-            name: name.to_owned(),
-            cause: Box::new(cause),
-            temporary: false,
-        })
     }
 }
 
+/// Runs the look-up of `name` on a thread of its own kind. When the scope ends it is abandoned, and
+/// not even begun if it has not been.
+async fn on_a_thread<T: Send + 'static>(
+    name: String,
+    scope: Option<&CancelToken>,
+    look_up: impl FnOnce() -> Result<T, Cause> + Send + 'static,
+) -> Result<T, Cause> {
+    let wanted = Arc::new(());
+    let still = Arc::downgrade(&wanted);
+    let look_up = move || still.upgrade().map(|_| look_up());
+    let look_up = blocking::call("a look-up", blocking::look_ups(), look_up);
+    let outcome = match scope {
+        Some(scope) => scope.run(look_up).await,
+        None => Ok(look_up.await),
+    };
+    // From here on, a look-up that has not begun is skipped.
+    drop(wanted);
+    let cause = match outcome {
+        Ok(Ok(Some(outcome))) => return outcome,
+        Ok(Ok(None)) => Cause::Canceled,
+        Ok(Err(panic)) => Cause::Other(io::Error::other(JoinError::panicked(panic))),
+        Err(ended) => Cause::from(ended),
+    };
+    Err(Cause::Lookup {
+        name,
+        cause: Box::new(cause),
+        temporary: false,
+    })
+}
+
 fn ask_the_system(name: &str) -> Result<Vec<SocketAddr>, NotFound> {
-    // RFC 6761: there are none below it, and nobody need be asked.
+    // RFC 6761: there are no names below it.
     let bare = name.strip_suffix('.').unwrap_or(name);
     if bare.ends_with(".invalid") || bare == "invalid" {
         return Err(NotFound::NoSuch);
@@ -201,7 +200,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
     let temporary = matches!(failed, NotFound::Again(_));
     let error = match failed {
         NotFound::NoSuch => io::Error::new(io::ErrorKind::NotFound, no_such),
-        NotFound::Again(words) | NotFound::Failed(words) => io::Error::other(words),
+        NotFound::Again(text) | NotFound::Failed(text) => io::Error::other(text),
         NotFound::System(error) => error,
     };
     Cause::Lookup {
@@ -215,7 +214,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 pub(crate) fn asked_for(target: &Target, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
         Target::Text(text) => {
-            text.is_empty() || hostport::split(text).is_ok_and(|(host, _)| host.is_empty())
+            text.is_empty() || host_port::split(text).is_ok_and(|(host, _)| host.is_empty())
         }
         Target::Literal(_) => false,
     };

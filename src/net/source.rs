@@ -1,20 +1,22 @@
 //! Any other descriptor, or mio source, in the runtime.
-//!
-//! May touch: fd/. Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+
+// Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::time::Instant;
 
-use super::fd::{Fd, Op, Reading, Writing};
-use crate::reactor::Direction;
+use super::fd::Fd;
+use crate::reactor::{Closes, Direction};
 use crate::runtime::context;
 
 /// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
 /// descriptor ([`mio::unix::SourceFd`]), a socket of mio's own.
 ///
-/// It must be non-blocking. Operations of one direction queue up behind each other.
+/// It must be non-blocking. Operations of one direction queue up behind each other. It is not
+/// `Send`: it is registered with the runtime, and so with the thread, that made it.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -37,34 +39,32 @@ pub struct Source<S: mio::event::Source> {
 }
 
 impl<S: mio::event::Source> Source<S> {
-    /// Registers a source with the runtime that runs this.
+    /// Registers a source with the runtime that runs this. The source's `register` must not use the
+    /// runtime itself.
     ///
     /// # Errors
     ///
-    /// The selector's.
+    /// The selector's, or those of the source's `register`.
     ///
     /// # Panics
     ///
     /// Outside a runtime.
     pub fn new(mut source: S) -> io::Result<Self> {
-        let open = |scheduler: &std::rc::Rc<_>| Fd::open_source(scheduler, &mut source);
-        let fd = context::with("Source::new", open)?;
+        let fd = Fd::open_source("Source::new", &mut source)?;
         Ok(Source {
             fd,
             source: RefCell::new(source),
         })
     }
 
-    /// Waits until reading may succeed. It may not: then tell by way of [`Source::io`].
+    /// Waits until reading may succeed. It may not: [`Source::io`] learns
+    /// of that, and waits on.
     ///
     /// # Errors
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Reading, &self.fd, |_| {
-            context::charge(0);
-            Ok(())
-        })
+        self.fd.readiness(Direction::Read)
     }
 
     /// Waits until writing may succeed: see [`Source::readable`].
@@ -73,10 +73,16 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Op::new(Writing, &self.fd, |_| {
-            context::charge(0);
-            Ok(())
-        })
+        self.fd.readiness(Direction::Write)
+    }
+
+    /// Moves a direction's deadline, after which operations fail with `TimedOut`. `None` takes it away.
+    ///
+    /// # Errors
+    ///
+    /// Closed, with its runtime.
+    pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) -> io::Result<()> {
+        self.fd.set_deadline(direction, when)
     }
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than
@@ -98,7 +104,7 @@ impl<S: mio::event::Source> Source<S> {
         direction: Direction,
         mut attempt: impl FnMut(&mut S) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        Op::new(direction, &self.fd, move |fd| {
+        self.fd.op(direction.into(), move |fd| {
             let source = &mut *self.source.borrow_mut();
             context::charge(0);
             let result = attempt(source);
@@ -121,7 +127,7 @@ impl<S: mio::event::Source> Source<S> {
 
 impl<S: mio::event::Source> Drop for Source<S> {
     fn drop(&mut self) {
-        self.fd.leave(self.source.get_mut(), false);
+        self.fd.leave(self.source.get_mut(), Closes::No);
     }
 }
 

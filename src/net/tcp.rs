@@ -1,21 +1,28 @@
-//! TCP: connecting, listening, and the options only it has.
-//!
-//! May touch: fd/, stream/, dial/, listen.rs. Mirrors Go's `net/tcpsock.go`.
+//! TCP: connecting and listening.
+
+// Mirrors Go's `net/tcpsock.go`.
 
 use std::io;
-use std::net::SocketAddr;
 
 use super::addr::ToAddr;
 use super::dial::Dialer;
+use super::kinds::Tcp;
 use super::listener::{ListenConfig, Listener};
 use super::stream::Stream;
-use crate::endpoints::{Addr, End};
-
-/// The kind of a [`TcpStream`] and a [`TcpListener`].
-#[derive(Debug)]
-pub enum Tcp {}
 
 /// A TCP connection: see [`Stream`] for what it can do.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::TcpStream;
+/// let stream = TcpStream::connect("example.com:http").await?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// while stream.read_with(|bytes| bytes.len()).await? > 0 {}
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub type TcpStream = Stream<Tcp>;
 
 /// A TCP listener: see [`Listener`].
@@ -31,33 +38,9 @@ impl Stream<Tcp> {
     /// # Panics
     ///
     /// Outside a runtime.
+    #[doc(alias = "Dial")]
     pub async fn connect(addr: impl ToAddr) -> io::Result<TcpStream> {
         Dialer::new().dial(addr).await
-    }
-
-    /// Our end's address.
-    ///
-    /// # Errors
-    ///
-    /// Closed, if it was not asked for before.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Local)
-    }
-
-    /// The peer's address.
-    ///
-    /// # Errors
-    ///
-    /// Closed, or no longer connected, if it was not asked for before.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Peer)
-    }
-
-    fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(end) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(self.fd.no_address()),
-        }
     }
 }
 
@@ -71,6 +54,7 @@ impl Listener<Tcp> {
     /// # Panics
     ///
     /// Outside a runtime.
+    #[doc(alias = "Listen")]
     pub async fn bind(addr: impl ToAddr) -> io::Result<TcpListener> {
         ListenConfig::new().bind(addr).await
     }

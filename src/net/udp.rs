@@ -1,11 +1,9 @@
-//! UDP: binding, connecting, and whom datagrams come from and go to.
-//!
-//! May touch: fd/, datagram.rs, resolve.rs. Mirrors Go's `net/udpsock.go` and
-//! `net/udpsock_posix.go`.
+//! UDP: binding, connecting, receiving from and sending to an address.
+
+// Mirrors Go's `net/udpsock.go` and `net/udpsock_posix.go`.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::OwnedFd;
 
 use socket2::{Domain, SockAddr, Type};
 
@@ -14,14 +12,10 @@ use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::Fd;
+use super::kinds::Udp;
 use super::resolve::{self, Purpose};
 use crate::endpoints::{Addr, End, Network};
-use crate::runtime::context;
 use crate::sys;
-
-/// The kind of a [`UdpSocket`].
-#[derive(Debug)]
-pub enum Udp {}
 
 /// A UDP socket: see [`Datagram`] for the rest of what it can do.
 ///
@@ -59,18 +53,15 @@ impl Datagram<Udp> {
     /// Outside a runtime.
     pub async fn bind(addr: impl ToAddr) -> io::Result<UdpSocket> {
         let target = addr.to_addr();
-        let name = Addr::from(target.clone());
-        let fail = |addr, cause| op_error("listen", addr, cause);
-        let resolved = resolve::resolve(Network::Udp, target.clone(), Purpose::Listen).await;
-        let addresses = resolved.map_err(|cause| fail(name.clone(), cause))?;
+        let found = addresses("listen", target.clone(), Purpose::Listen).await?;
         // As for a listener: the first that is found, IPv4 preferred.
-        let first = addresses.iter().find(|address| address.is_ipv4());
-        let Some(&address) = first.or(addresses.first()) else {
-            return Err(fail(name, no_address()));
-        };
-        let asked = resolve::asked_for(&target, address);
-        let bound = open(address).map_err(|cause| fail(asked, cause))?;
-        Ok(Datagram::new(bound))
+        let first = found.iter().find(|address| address.is_ipv4());
+        let address = *first.unwrap_or(&found[0]);
+        let bound = open(address);
+        bound.map(Datagram::new).map_err(|cause| {
+            let asked = resolve::asked_for(&target, address);
+            op_error("listen", asked, cause)
+        })
     }
 
     /// Connects: from now on the socket sends to `addr`, and receives from there only. Connecting
@@ -80,32 +71,26 @@ impl Datagram<Udp> {
     ///
     /// An [`OpError`] with `dial` as its operation.
     pub async fn connect(&self, addr: impl ToAddr) -> io::Result<()> {
-        let target = addr.to_addr();
-        let mut failed = (Addr::from(target.clone()), no_address());
-        match resolve::resolve(Network::Udp, target, Purpose::Dial).await {
-            Err(cause) => failed.1 = cause,
-            Ok(addresses) => {
-                for address in addresses.into_iter().map(family::to_dial) {
-                    match self.connect_to(address) {
-                        Ok(()) => return Ok(()),
-                        Err(cause) => failed = (Addr::Socket(address), cause),
-                    }
-                }
+        let mut connected = Ok(());
+        for address in addresses("dial", addr.to_addr(), Purpose::Dial).await? {
+            let address = family::to_dial(address);
+            connected = self.connect_to(address);
+            if connected.is_ok() {
+                break;
             }
         }
-        Err(op_error("dial", failed.0, failed.1))
+        connected
     }
 
-    fn connect_to(&self, address: SocketAddr) -> Result<(), Cause> {
+    fn connect_to(&self, address: SocketAddr) -> io::Result<()> {
         let connected = self.fd.with_socket(|socket| {
             // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
             let ipv6 = socket.local_addr()?.is_ipv6();
             socket.connect(&system_addr(address, ipv6))
         });
-        connected.map_err(|failure| failure.cause("connect"))?;
-        let resource = self.fd.resource();
-        resource.forget_endpoints();
-        resource.set_endpoint(End::Peer, Addr::Socket(address));
+        connected
+            .map_err(|failure| op_error("dial", Addr::Socket(address), failure.cause("connect")))?;
+        self.fd.learn_new_endpoints(Addr::Socket(address));
         Ok(())
     }
 
@@ -129,7 +114,7 @@ impl Datagram<Udp> {
     /// connected.
     pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
         let address = match addr.to_addr() {
-            Target::Literal(address) => address,
+            Target::Literal(address) => unmapped(address),
             target => self.resolve_peer(target).await?,
         };
         self.check_unconnected(&Addr::Socket(address)).await?;
@@ -140,45 +125,15 @@ impl Datagram<Udp> {
 
     /// The address of a name to send to: the first of the socket's own family.
     async fn resolve_peer(&self, target: Target) -> io::Result<SocketAddr> {
-        let name = Addr::from(target.clone());
-        let resolved = resolve::resolve(Network::Udp, target, Purpose::Dial).await;
-        let addresses = resolved.map_err(|cause| op_error("write", name.clone(), cause))?;
+        let found = addresses("write", target, Purpose::Dial).await?;
         let ipv6 = self.is_ipv6();
         let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
-        match addresses.iter().find(fits).or(addresses.first()) {
-            Some(&address) => Ok(address),
-            None => Err(op_error("write", name, no_address())),
-        }
+        Ok(*found.iter().find(fits).unwrap_or(&found[0]))
     }
 
     fn is_ipv6(&self) -> bool {
         let local = self.fd.endpoint(End::Local);
         matches!(local, Some(Addr::Socket(SocketAddr::V6(_))))
-    }
-
-    /// Our end's address, with the real port.
-    ///
-    /// # Errors
-    ///
-    /// Closed, if it was not asked for before.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Local)
-    }
-
-    /// The peer's address.
-    ///
-    /// # Errors
-    ///
-    /// Not connected.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket_addr(End::Peer)
-    }
-
-    fn socket_addr(&self, end: End) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(end) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(self.fd.no_address()),
-        }
     }
 }
 
@@ -193,20 +148,18 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
 }
 
 fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: Network::Udp.name(),
-        source: None,
-        addr: Some(addr),
-        written: 0,
-        cause,
-    }
-    .into()
+    OpError::new(op, Network::Udp.name(), Some(addr), cause).into()
 }
 
-fn no_address() -> Cause {
-    let text = "no suitable address found";
-    Cause::Other(io::Error::new(io::ErrorKind::NotFound, text))
+/// What `target` stands for: at least one address.
+async fn addresses(
+    op: &'static str,
+    target: Target,
+    purpose: Purpose,
+) -> io::Result<Vec<SocketAddr>> {
+    let name = Addr::from(target.clone());
+    let found = resolve::resolve(Network::Udp, target, purpose).await;
+    found.map_err(|cause| op_error(op, name, cause))
 }
 
 /// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
@@ -221,8 +174,7 @@ fn open(address: SocketAddr) -> Result<Fd, Cause> {
         socket.set_only_v6(only).map_err(set)?;
     }
     socket.bind(&address.into()).map_err(call("bind"))?;
-    let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), Network::Udp);
-    let fd = context::with("UdpSocket::bind", open).map_err(call("epoll_ctl"))?;
+    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(call("epoll_ctl"))?;
     fd.endpoint(End::Local);
     Ok(fd)
 }

@@ -1,31 +1,23 @@
-//! Unix sockets: streams and listeners, by path; and the names of all Unix sockets.
-//!
-//! May touch: fd/, stream/, listen.rs. Mirrors Go's `net/unixsock.go` and
-//! `net/unixsock_posix.go`.
+//! Unix sockets, by path: streams, listeners and datagrams.
 
-use std::ffi::OsStr;
-use std::fs;
+// Mirrors Go's `net/unixsock.go` and `net/unixsock_posix.go`.
+
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::addr::{is_abstract, std_name, system_addr, unix_name};
+use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::fd::Fd;
+use super::kinds::Unix;
 use super::listener::Listener;
-use super::options;
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
 use crate::runtime::context;
 use crate::sys;
-
-/// The kind of a [`UnixStream`], a [`UnixListener`] and a
-/// [`UnixDatagram`](crate::UnixDatagram).
-#[derive(Debug)]
-pub enum Unix {}
 
 /// A connection over a Unix socket: see [`Stream`] for what it can do.
 pub type UnixStream = Stream<Unix>;
@@ -53,6 +45,27 @@ pub type UnixStream = Stream<Unix>;
 /// ```
 pub type UnixListener = Listener<Unix>;
 
+/// A Unix datagram socket: see [`Datagram`] for the rest of what it can do.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::UnixDatagram;
+/// let path = std::env::temp_dir().join(format!("netpoller-doc-dgram-{}", std::process::id()));
+/// let server = UnixDatagram::bind(&path).await?;
+/// let client = UnixDatagram::unbound()?;
+/// client.send_to(b"ping", &path).await?;
+/// let mut buffer = [0; 1500];
+/// let (length, from) = server.recv_from(&mut buffer).await?;
+/// assert_eq!(&buffer[..length], b"ping");
+/// assert!(from.is_unnamed());
+/// # std::fs::remove_file(path)?;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub type UnixDatagram = Datagram<Unix>;
+
 impl Stream<Unix> {
     /// Connects to `path`. On Linux, `@name` is a name in the abstract namespace.
     ///
@@ -65,20 +78,16 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        // It never waits, nor does any bind.
-        context::take_turn().await;
         let path = path.as_ref();
-        let fail = |cause| op_error("dial", Network::Unix, path, cause);
-        let to = system_addr(path).map_err(fail)?;
-        let open = || {
-            let call = |name| move |error| Cause::system(name, error);
-            let socket = sys::socket(Domain::UNIX, Type::STREAM).map_err(call("socket"))?;
-            socket.connect(&to).map_err(call("connect"))?;
-            take_in("UnixStream::connect", socket, Network::Unix)
+        let connect = |socket: &Socket, to: &SockAddr| {
+            let connected = socket.connect(to);
+            connected.map_err(|error| Cause::system("connect", error))
         };
-        let fd = open().map_err(fail)?;
-        let peer = Addr::Path(path.to_owned());
-        fd.resource().set_endpoint(End::Peer, peer);
+        let fd = open("dial", "UnixStream::connect", Network::Unix, path, connect).await?;
+        fd.learn_endpoints();
+        // If the peer has gone meanwhile and the system does not tell: as it was dialled.
+        fd.socket()
+            .set_endpoint(End::Peer, Addr::Path(path.to_owned()));
         Ok(Stream::new(fd))
     }
 
@@ -92,29 +101,12 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (one, other) = std::os::unix::net::UnixStream::pair()?;
-        Ok((
-            Stream::<Unix>::from_std(one)?,
-            Stream::<Unix>::from_std(other)?,
-        ))
-    }
-
-    /// Our end's address; a stream that connected has none.
-    ///
-    /// # Errors
-    ///
-    /// Closed, if it was not asked for before.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        std_addr(&self.fd, End::Local)
-    }
-
-    /// The peer's address.
-    ///
-    /// # Errors
-    ///
-    /// Closed, or no longer connected, if it was not asked for before.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        std_addr(&self.fd, End::Peer)
+        let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        let ends = (
+            pair_end(one, Network::Unix)?,
+            pair_end(other, Network::Unix)?,
+        );
+        Ok((Stream::new(ends.0), Stream::new(ends.1)))
     }
 }
 
@@ -129,18 +121,14 @@ impl Listener<Unix> {
     ///
     /// Outside a runtime.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        context::take_turn().await;
-        let path = path.as_ref();
-        let open = || {
-            let call = |name| move |error| Cause::system(name, error);
-            let on = system_addr(path)?;
-            let socket = sys::socket(Domain::UNIX, Type::STREAM).map_err(call("socket"))?;
-            socket.bind(&on).map_err(call("bind"))?;
-            let backlog = i32::try_from(options::most_backlog()).unwrap_or(i32::MAX);
-            socket.listen(backlog).map_err(call("listen"))?;
-            take_in("UnixListener::bind", socket, Network::Unix)
+        let listen = |socket: &Socket, on: &SockAddr| {
+            bind(socket, on)?;
+            // The system takes its own limit for any larger number.
+            let listening = socket.listen(i32::MAX);
+            listening.map_err(|error| Cause::system("listen", error))
         };
-        let fd = open().map_err(|cause| op_error("listen", Network::Unix, path, cause))?;
+        let path = path.as_ref();
+        let fd = open("listen", "UnixListener::bind", Network::Unix, path, listen).await?;
         fd.endpoint(End::Local);
         let listener = Listener::new(fd);
         listener.set_unlink_on_close(true);
@@ -149,103 +137,156 @@ impl Listener<Unix> {
 
     /// Whether the path is removed when the listener is closed or dropped. It is, unless it came
     /// from std.
+    #[doc(alias = "SetUnlinkOnClose")]
     pub fn set_unlink_on_close(&self, unlink: bool) {
-        self.keep_path();
-        if !unlink || self.fd.is_closed() {
-            return;
-        }
-        let Some(Addr::Path(path)) = self.fd.endpoint(End::Local) else {
-            return;
+        let path = match self.fd.endpoint(End::Local) {
+            Some(Addr::Path(path)) if unlink && !self.fd.is_closed() => Some(path),
+            _ => None,
         };
-        let is_file = !path.as_os_str().is_empty() && !is_abstract(&path);
-        if is_file {
-            let unlink = Box::new(Unlink { path, still: true });
-            self.fd.resource().attach(Some(unlink));
-        }
-    }
-
-    pub(super) fn keep_path(&self) {
-        let attached = self.fd.resource().attach(None);
-        if let Some(mut unlink) = attached.and_then(|attached| attached.downcast::<Unlink>().ok()) {
-            unlink.still = false;
-        }
+        let is_file = |path: &Path| !path.as_os_str().is_empty() && !is_abstract(path);
+        self.fd.unlink_on_close(path.filter(|path| is_file(path)));
     }
 }
 
-/// Removes a path when it is dropped, if it is still to.
-struct Unlink {
-    path: PathBuf,
-    still: bool,
-}
+impl Datagram<Unix> {
+    /// Binds a socket to `path`, which stays when the socket is closed. On Linux, `@name` is a
+    /// name in the abstract namespace.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpError`] with `listen` as its operation; `address already in use` if the path exists.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+        let (what, path) = ("UnixDatagram::bind", path.as_ref());
+        let fd = open("listen", what, Network::Unixgram, path, bind).await?;
+        fd.endpoint(End::Local);
+        Ok(Datagram::new(fd))
+    }
 
-impl Drop for Unlink {
-    fn drop(&mut self) {
-        if self.still
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::debug!("can't remove {}: {error}", self.path.display());
-        }
+    /// A socket without a name: it can send, and can't be answered.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn unbound() -> io::Result<UnixDatagram> {
+        let socket = sys::socket(Domain::UNIX, Type::DGRAM)?;
+        let fd = Fd::adopt("UnixDatagram::unbound", socket, Network::Unixgram)?;
+        Ok(Datagram::new(fd))
+    }
+
+    /// Two sockets, connected to each other.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        let (one, other) = Socket::pair(Domain::UNIX, Type::DGRAM, None)?;
+        let ends = (
+            pair_end(one, Network::Unixgram)?,
+            pair_end(other, Network::Unixgram)?,
+        );
+        Ok((Datagram::new(ends.0), Datagram::new(ends.1)))
+    }
+
+    /// Connects: from now on the socket sends to `path`, and receives from there only.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpError`] with `dial` as its operation.
+    pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
+        let connect = || {
+            let to = system_addr(path)?;
+            let connected = self.fd.with_socket(|socket| socket.connect(&to));
+            connected.map_err(|failure| failure.cause("connect"))
+        };
+        connect().map_err(|cause| op_error("dial", Network::Unixgram, path, cause))?;
+        self.fd.learn_new_endpoints(Addr::Path(path.to_owned()));
+        Ok(())
+    }
+
+    /// Receives a message, and says from where it comes; the sender may have no name.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Datagram::recv).
+    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let (got, from) = self.recv_from_system(buffer).await?;
+        Ok((got, std_name(&unix_name(&from))?))
+    }
+
+    /// Sends a message to `path`; waits while the receiver has no room for it. All of it goes, or
+    /// nothing.
+    ///
+    /// The system tells an unconnected socket of room only when one of its own messages is
+    /// received: set a deadline, or connect, where others may have filled the receiver's queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Datagram::send); if the socket is connected.
+    pub async fn send_to(&self, message: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
+        let path = path.as_ref();
+        let name = Addr::Path(path.to_owned());
+        self.check_unconnected(&name).await?;
+        let to = match system_addr(path) {
+            Ok(to) => to,
+            Err(cause) => {
+                context::yield_once().await;
+                return Err(op_error("write", Network::Unixgram, path, cause));
+            }
+        };
+        self.send_to_system(message, &to, name).await
     }
 }
 
-// ---- names ----
-
-/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
-fn is_abstract(path: &Path) -> bool {
-    let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
-    abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])
-}
-
-/// The address of a path, or of a name of Linux's abstract namespace, as Go writes it.
-pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
-    let invalid = |text| Cause::Other(io::Error::new(io::ErrorKind::InvalidInput, text));
-    let made = match path.as_os_str().as_bytes() {
-        // Any byte may be in such a name.
-        [_, rest @ ..] if is_abstract(path) => {
-            SockAddr::unix(OsStr::from_bytes(&[b"\0", rest].concat()))
-        }
-        name if name.contains(&0) => {
-            return Err(invalid("a zero byte in the path of a Unix socket"));
-        }
-        _ => SockAddr::unix(path),
+/// A socket that `set_up` has bound or connected, in the runtime. It never waits, so it yields first.
+async fn open(
+    op: &'static str,
+    what: &str,
+    network: Network,
+    path: &Path,
+    set_up: impl FnOnce(&Socket, &SockAddr) -> Result<(), Cause>,
+) -> io::Result<Fd> {
+    context::yield_once().await;
+    let open = || {
+        let address = system_addr(path)?;
+        let kind = match network {
+            Network::Unixgram => Type::DGRAM,
+            _ => Type::STREAM,
+        };
+        let socket = sys::socket(Domain::UNIX, kind);
+        let socket = socket.map_err(|error| Cause::system("socket", error))?;
+        set_up(&socket, &address)?;
+        let adopted = Fd::adopt(what, socket, network);
+        adopted.map_err(|error| Cause::system("epoll_ctl", error))
     };
-    made.map_err(|_too_long| invalid("path too long for a Unix socket"))
+    open().map_err(|cause| op_error(op, network, path, cause))
 }
 
-/// As std has it. A peer may have filled its address to the last byte; std makes none of such a
-/// name, and it counts as none: nobody's choice of a name is to fail an accept.
-pub(super) fn std_name(path: &Path) -> io::Result<SocketAddr> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {
-        #[cfg(target_os = "android")]
-        use std::os::android::net::SocketAddrExt;
-        #[cfg(target_os = "linux")]
-        use std::os::linux::net::SocketAddrExt;
-        return SocketAddr::from_abstract_name(name);
-    }
-    SocketAddr::from_pathname(path).or_else(|_too_long| SocketAddr::from_pathname(""))
+/// One of two sockets that are connected to each other.
+fn pair_end(socket: Socket, network: Network) -> io::Result<Fd> {
+    socket.set_nonblocking(true)?;
+    let fd = Fd::adopt("pair", socket, network)?;
+    fd.learn_endpoints();
+    Ok(fd)
 }
 
-pub(super) fn std_addr(fd: &Fd, end: End) -> io::Result<SocketAddr> {
-    match fd.endpoint(end) {
-        Some(Addr::Path(path)) => std_name(&path),
-        _ => Err(fd.no_address()),
-    }
+fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {
+    let bound = socket.bind(on);
+    bound.map_err(|error| Cause::system("bind", error))
 }
 
 pub(super) fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {
-    OpError {
-        op,
-        net: network.name(),
-        source: None,
-        addr: Some(Addr::Path(path.to_owned())),
-        written: 0,
-        cause,
-    }
-    .into()
-}
-
-pub(super) fn take_in(what: &str, socket: Socket, network: Network) -> Result<Fd, Cause> {
-    let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
-    context::with(what, open).map_err(|error| Cause::system("epoll_ctl", error))
+    OpError::new(op, network.name(), Some(Addr::Path(path.to_owned())), cause).into()
 }

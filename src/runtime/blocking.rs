@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::context;
+use super::current;
 use super::panics::{Payload, catch};
 use crate::sys::PerProcess;
 
@@ -192,7 +192,7 @@ pub(crate) fn call<T: Send + 'static>(
     lane: &Arc<Lane>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Call<T> {
-    let out = context::with(what, |scheduler| scheduler.remote.job_out());
+    let out = current::with(what, |scheduler| scheduler.remote.job_out());
     let call = Call(Arc::new(Mutex::new(Outcome {
         result: None,
         waiter: None,

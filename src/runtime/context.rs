@@ -1,145 +1,129 @@
-//! What runs on this thread just now: which runtime, which machine, on how much of its budget.
+//! What runs on this thread now, in plain words: which machine, with which waker, on how much budget.
 //!
-//! May touch: the other files of the runtime. Mirrors Go's `getg()` and `g.m.p` (the goroutine
-//! that runs, and the processor it runs on).
+//! The hot path reads these without a borrow, a reference count, or a check for destruction. Which
+//! runtime it is, as an object, is in `current.rs`.
 //!
-//! Ground rules: `RUNNING` is plain words, so that the hot path reads it without a borrow, a
-//! reference count or a check for destruction; `CURRENT` is the runtime itself, for the rest.
+//! # The budget
+//!
+//! A machine may move 64 KiB, or do 64 small operations, before the other machines run. An operation
+//! calls [`charge`]. Whatever may be ready without having waited asks [`has_budget`] before it goes
+//! on, or yields with [`poll_yield`] or [`yield_once`].
+//!
+//! Each of these yields once and then proceeds, budget or none. It has to remember that it has
+//! yielded: polled after a neighbour that uses up the budget in every run of their common task, it
+//! would never be ready otherwise.
 
-use std::cell::{Cell, RefCell};
+// Mirrors Go's `getg()`: the goroutine that runs.
+
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::ptr;
-use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
-use super::lent;
-use super::machine::MachineId;
-use super::resource::Parked;
-use super::scheduler::Scheduler;
+/// Names a machine: 32 bits of slot, 31 of generation; never zero.
+///
+/// An id is used for waking. A task that was spawned 2^31 spawns later into the same slot has the
+/// same id: an id that was kept for so long wakes it without cause, which is legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MachineId(NonZeroU64);
+
+impl MachineId {
+    /// The future of `block_on`, which lives on the caller's stack.
+    pub(crate) const ROOT: MachineId = MachineId(NonZeroU64::MIN);
+
+    pub(super) const MAX_GENERATION: u32 = (1 << 31) - 1;
+
+    pub(super) fn new(slot: u32, generation: u32) -> Self {
+        debug_assert!((1..=Self::MAX_GENERATION).contains(&generation));
+        let bits = u64::from(slot) | u64::from(generation) << 32;
+        MachineId(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    pub(crate) fn from_bits(bits: NonZeroU64) -> Self {
+        MachineId(bits)
+    }
+
+    pub(crate) fn bits(self) -> NonZeroU64 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) fn slot(self) -> u32 {
+        self.0.get() as u32
+    }
+
+    #[inline]
+    pub(super) fn generation(self) -> u32 {
+        (self.0.get() >> 32) as u32
+    }
+}
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
     static RUNNING: Running = const { Running::idle() };
 }
 
 struct Running {
-    /// The reactor of the runtime that is in a turn, by identity.
+    /// The address of the reactor whose runtime is in a turn; null outside.
     home: Cell<*const ()>,
-    /// The same, unless somebody reads the trace: then nothing takes the short way round it.
-    untraced_home: Cell<*const ()>,
+    /// The machine that runs, or ran last.
     id: Cell<MachineId>,
-    /// Where the running machine's own waker lies.
+    /// The address of the running future's own waker; null if none runs.
     waker: Cell<*const Waker>,
+    /// What the running machine may still do. Without end while none runs.
     budget: Cell<i64>,
-    now: Cell<Option<Instant>>,
 }
 
-/// What a machine may do before others have their turn, in bytes: those that it moved, and
-/// [`OPERATION`] for each time that it did. One read of 64 KiB, or 64 small ones: enough to
-/// amortise a run, and eight such machines pass in a few hundred microseconds.
+/// What a machine may do before the others run: the bytes that it moves, and [`OPERATION`] for each
+/// time that it does. Enough to amortise a run; eight such machines take a few hundred microseconds.
 const BUDGET: i64 = 64 * 1024;
 
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
 
+/// While no machine runs: code polled by another executor is not ours to be fair to.
+const NO_LIMIT: i64 = i64::MAX;
+
 impl Running {
     const fn idle() -> Self {
         Running {
             home: Cell::new(ptr::null()),
-            untraced_home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
-            budget: Cell::new(BUDGET),
-            now: Cell::new(None),
+            budget: Cell::new(NO_LIMIT),
         }
     }
 }
 
-/// A runtime is in a turn on this thread while this lives.
-pub(crate) struct Entered {
-    /// Whose turn it was, and goes on being.
-    outer: Option<Rc<Scheduler>>,
-    untraced_home: *const (),
+// ---- entering a runtime: for current.rs alone ----
+
+/// What was so before a runtime was entered.
+pub(super) struct Before {
+    home: *const (),
     waker: *const Waker,
+    budget: i64,
 }
 
-impl Entered {
-    /// # Panics
-    ///
-    /// If a runtime is in a turn on this thread already.
-    pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
-        let inside = CURRENT.with_borrow(Option::is_some);
-        assert!(
-            !inside,
-            "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
-             (await the future, or spawn it)"
-        );
-        Entered::enter(scheduler)
-    }
-
-    /// Enters even inside another's turn: for a runtime that is dropped, wherever that happens.
-    /// `None` where the thread is ending.
-    pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
-        let there = CURRENT.try_with(|_| ());
-        there.is_ok().then(|| Entered::enter(scheduler))
-    }
-
-    fn enter(scheduler: &Rc<Scheduler>) -> Self {
-        let outer = CURRENT.replace(Some(scheduler.clone()));
-        if let Some(buffer) = scheduler.buffer.take() {
-            lent::give_back(buffer);
-        }
-        RUNNING.with(|running| {
-            running.home.set(scheduler.home());
-            let untraced_home = running.untraced_home.get();
-            if !log::log_enabled!(log::Level::Trace) {
-                running.untraced_home.set(scheduler.home());
-            }
-            running.now.set(Some(scheduler.reactor.now()));
-            Entered {
-                outer,
-                untraced_home,
-                waker: running.waker.replace(ptr::null()),
-            }
-        })
-    }
+/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet.
+pub(super) fn enter(home: *const ()) -> Before {
+    RUNNING.with(|running| Before {
+        home: running.home.replace(home),
+        waker: running.waker.replace(ptr::null()),
+        budget: running.budget.replace(NO_LIMIT),
+    })
 }
 
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let outer = self.outer.take();
-        RUNNING.with(|running| {
-            let home = outer.as_ref().map_or(ptr::null(), |outer| outer.home());
-            running.home.set(home);
-            running.untraced_home.set(self.untraced_home);
-            running.waker.set(self.waker);
-            let now = outer.as_ref().map(|outer| outer.reactor.now());
-            running.now.set(now);
-        });
-        let outside = outer.is_none();
-        let left = CURRENT.replace(outer);
-        // Inside another's turn, it is that one's now.
-        if outside && let (Some(scheduler), Some(buffer)) = (&left, lent::collect()) {
-            scheduler.buffer.set(Some(buffer));
-        }
-        drop(left);
-    }
+pub(super) fn leave(before: &Before) {
+    RUNNING.with(|running| {
+        running.home.set(before.home);
+        running.waker.set(before.waker);
+        running.budget.set(before.budget);
+    });
 }
 
-/// The loop took a reading.
-#[inline]
-pub(crate) fn set_now(now: Instant) {
-    RUNNING.with(|running| running.now.set(Some(now)));
-}
+// ---- what runs ----
 
-/// The loop's time on this thread, if one is in a turn.
-#[inline]
-pub(crate) fn now() -> Option<Instant> {
-    RUNNING.with(|running| running.now.get())
-}
-
-/// A machine begins to run, with a fresh budget.
+/// A future begins to run, with its own waker and a fresh budget.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: &Waker) {
     RUNNING.with(|running| {
@@ -149,8 +133,8 @@ pub(crate) fn begin(id: MachineId, waker: &Waker) {
     });
 }
 
-/// As [`begin`], for a machine that is no future: nothing in it is polled with a waker of its own,
-/// and its budget is set when it goes on for longer.
+/// A machine begins to run that is no future: nothing in it is polled with a waker of its own. It
+/// sets its budget itself, if it runs for longer than its fast path.
 #[inline]
 pub(crate) fn begin_machine(id: MachineId) {
     RUNNING.with(|running| {
@@ -159,49 +143,40 @@ pub(crate) fn begin_machine(id: MachineId) {
     });
 }
 
-/// The machine that runs, and is no future, goes on for longer, with a fresh budget.
+/// Gives the running machine a fresh budget.
 pub(crate) fn set_budget() {
     RUNNING.with(|running| running.budget.set(BUDGET));
 }
 
-/// The machine that runs, or did last.
+/// The machine that runs, or ran last.
 pub(crate) fn running_machine() -> MachineId {
     RUNNING.with(|running| running.id.get())
 }
 
-/// Whether the machine that runs, and is no future, has budget left.
-#[inline]
-pub(crate) fn has_budget() -> bool {
-    RUNNING.with(|running| running.budget.get() > 0)
-}
-
-/// No machine runs: whoever parks now is a stranger.
+/// No machine runs: what parks now is foreign.
 #[inline]
 pub(crate) fn end() {
-    RUNNING.with(|running| running.waker.set(ptr::null()));
+    RUNNING.with(|running| {
+        running.waker.set(ptr::null());
+        running.budget.set(NO_LIMIT);
+    });
 }
 
-/// The id to park, if `waker` is the running machine's own and `home` its reactor. It is its own if
-/// it is the very same object: it lives as long as the machine runs, so nothing else can lie there.
-/// A clone is taken for a stranger's, and does as well, if not as fast.
+/// The id to park, if `waker` is the running machine's own and `home` its reactor.
+///
+/// A waker is its own if it is the very same object: that one lives as long as the machine runs, so
+/// nothing else has its address. A clone is taken for a foreign waker, which is slower and as good.
 #[inline]
-pub(crate) fn own(home: *const (), waker: &Waker) -> Option<Parked> {
+pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUNNING.with(|running| {
         let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.home.get(), home);
-        own.then(|| Parked::machine(running.id.get()))
+        own.then(|| running.id.get())
     })
 }
 
-/// As [`own`], and `None` too while the trace is read.
-#[inline]
-pub(crate) fn own_untraced(home: *const (), waker: &Waker) -> Option<Parked> {
-    RUNNING.with(|running| {
-        let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.untraced_home.get(), home);
-        own.then(|| Parked::machine(running.id.get()))
-    })
-}
+// ---- the budget ----
 
-/// Charges an operation to the machine that runs; [`may_go_on`] says when it must yield.
+/// Charges an operation and its bytes to the machine that runs.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
     RUNNING.with(|running| {
@@ -210,80 +185,50 @@ pub(crate) fn charge(bytes: usize) {
     });
 }
 
-/// Whether the machine that runs may go on.
+/// Whether the machine that runs may go on. Always, if none runs.
 #[inline]
-pub(crate) fn may_go_on() -> bool {
-    RUNNING.with(|running| running.budget.get() > 0) || outside()
+pub(crate) fn has_budget() -> bool {
+    RUNNING.with(|running| running.budget.get() > 0)
 }
 
-/// Lets the machine that runs go on, at the price of an operation, or has it yield: for what is
-/// ready without having waited, that a loop of it does not run for ever.
+/// Charges an operation, or yields if the budget is used up. `yielded` belongs to the future that
+/// calls this, and starts as false.
 ///
-/// It wakes the very waker, not our machine's id: within a join of many futures only that one
+/// A yield wakes `waker` itself and not the machine's id: in a join of many futures, that waker alone
 /// knows which of them to poll again.
-pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
-    if !may_go_on() {
+pub(crate) fn poll_yield(yielded: &mut bool, waker: &Waker) -> Poll<()> {
+    if !*yielded && !has_budget() {
+        *yielded = true;
         waker.wake_by_ref();
         return Poll::Pending;
     }
+    *yielded = false;
     charge(0);
     Poll::Ready(())
 }
 
-/// As [`poll_budget`], for what ends something else: it yields once, and no more. Who is polled
-/// after somebody that uses the budget up in every run would otherwise never be ready.
-pub(crate) fn poll_budget_once(yielded: &mut bool, waker: &Waker) -> Poll<()> {
-    if !*yielded && poll_budget(waker).is_pending() {
-        *yielded = true;
-        return Poll::Pending;
-    }
-    *yielded = false;
-    Poll::Ready(())
-}
-
-/// As [`poll_budget_once`], to be awaited.
-pub(crate) async fn take_turn() {
+/// As [`poll_yield`], to be awaited.
+pub(crate) async fn yield_once() {
     let mut yielded = false;
-    poll_fn(|cx| poll_budget_once(&mut yielded, cx.waker())).await;
+    poll_fn(|cx| poll_yield(&mut yielded, cx.waker())).await;
 }
 
-/// Futures polled by somebody else's executor are not ours to be fair to.
-#[cold]
-fn outside() -> bool {
-    RUNNING.with(|running| {
-        let outside = running.waker.get().is_null();
-        if outside {
-            running.budget.set(BUDGET);
-        }
-        outside
-    })
+// ---- old names, until their callers have moved ----
+
+pub(crate) use super::current::with;
+
+pub(crate) fn may_go_on() -> bool {
+    has_budget()
 }
 
-/// Runs `f` on the runtime that is in a turn on this thread, if one is.
-pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
-    // The clone keeps the borrow short: `f` may do anything, even end the thread's turn.
-    let current = CURRENT.try_with(|current| current.borrow().clone());
-    current.ok().flatten().map(|scheduler| f(&scheduler))
+pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
+    poll_yield(&mut false, waker)
 }
 
-/// As [`try_with`].
-///
-/// # Panics
-///
-/// Outside a runtime, saying what was called.
-#[track_caller]
-pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Rc<Scheduler>) -> R) -> R {
-    match try_with(f) {
-        Some(result) => result,
-        None => outside_a_runtime(what),
-    }
+pub(crate) fn poll_budget_once(yielded: &mut bool, waker: &Waker) -> Poll<()> {
+    poll_yield(yielded, waker)
 }
 
-#[cold]
-#[track_caller]
-pub(crate) fn outside_a_runtime(what: &str) -> ! {
-    panic!(
-        "netpoller: {what} was called outside a runtime: call it from a future that runs in \
-         Runtime::block_on or was spawned on a Runtime"
-    )
+pub(crate) async fn take_turn() {
+    yield_once().await;
 }

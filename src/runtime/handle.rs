@@ -9,7 +9,7 @@ use std::panic;
 use std::sync::Arc;
 
 use super::waker::Remote;
-use super::{JoinHandle, blocking, context, spawn};
+use super::{JoinHandle, blocking, current, spawn};
 
 /// Reaches a runtime from any thread.
 ///
@@ -90,7 +90,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let lane = context::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
+    let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
     let call = blocking::call("spawn_blocking", &lane, work);
     spawn(async move {
         match call.await {

@@ -1,32 +1,137 @@
 //! Joining a task: what it returned, that it panicked, or that it was aborted.
 //!
-//! May touch: the scheduler. Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
+//! A task and its handle share a cell. The handle never looks the task up by its id, but for
+//! aborting it while the cell says that it has not ended: then the id is the task's own.
+//!
+//! | state of the cell | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | Open | the task has not ended; its output may be here, while its body is being dropped | `spawn` | Ended by `end` |
+//! | Ended | the output or the error waits for the handle | `end` | Taken by a poll of the handle |
+//! | Taken | polling again is an error of the caller | a poll | nothing |
+
+// Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::context;
-use super::machine::MachineId;
-use super::panics::Payload;
+use slab::Slab;
+
+use super::context::MachineId;
+use super::current::Entered;
+use super::panics::{Payload, drop_quietly, wake_quietly};
 use super::scheduler::Scheduler;
 
-/// What is known of a machine that somebody joins, by id.
-pub(crate) type Joins = HashMap<MachineId, Join>;
-
-#[derive(Default)]
-pub(crate) struct Join {
-    pub(crate) waiter: Option<Waker>,
-    pub(crate) outcome: Option<Result<Box<dyn Any>, JoinError>>,
+/// What a task shares with its handle.
+pub(crate) struct Join<T> {
+    state: Cell<State>,
+    output: Cell<Option<T>>,
+    /// Set together with Ended, if there is no output.
+    error: Cell<Option<JoinError>>,
+    /// The waker of whoever polled the handle last.
+    waiter: Cell<Option<Waker>>,
+    /// Its key in [`Outcomes`], while it is there.
+    key: Cell<Option<usize>>,
 }
 
-/// A spawned task, to wait for or to abort. Dropping it lets the task go on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Ended,
+    Taken,
+}
+
+/// The scheduler's side of a [`Join`], whatever the task returns.
+pub(crate) trait Joined {
+    /// The task has ended and its body is gone: with this error, else with its output.
+    fn end(&self, error: Option<JoinError>);
+
+    /// Drops an output that the handle has not taken: the runtime ends.
+    fn discard(&self);
+
+    fn set_key(&self, key: usize);
+}
+
+/// The cells of tasks that have ended and whose handles have not taken the outcome. So a runtime
+/// that ends can drop the outputs inside of it.
+#[derive(Default)]
+pub(crate) struct Outcomes(RefCell<Slab<Rc<dyn Joined>>>);
+
+impl Outcomes {
+    pub(crate) fn keep(&self, join: Rc<dyn Joined>) {
+        let mut cells = self.0.borrow_mut();
+        join.set_key(cells.vacant_key());
+        cells.insert(join);
+    }
+
+    fn remove(&self, key: usize) {
+        // Dropped after the borrow, though the handle keeps the cell itself.
+        let cell = self.0.borrow_mut().try_remove(key);
+        debug_assert!(cell.is_some(), "an outcome is removed once");
+        drop(cell);
+    }
+
+    pub(crate) fn discard_all(&self) {
+        let cells = self.0.take();
+        cells.into_iter().for_each(|(_, cell)| cell.discard());
+    }
+}
+
+impl<T> Join<T> {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Join {
+            state: Cell::new(State::Open),
+            output: Cell::new(None),
+            error: Cell::new(None),
+            waiter: Cell::new(None),
+            key: Cell::new(None),
+        })
+    }
+
+    /// Whether the handle lives. For the task, which holds the only other reference.
+    pub(crate) fn has_handle(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) > 1
+    }
+
+    /// The task returned. The handle sees it when the task's body is gone.
+    pub(crate) fn set_output(&self, output: T) {
+        debug_assert_eq!(self.state.get(), State::Open);
+        self.output.set(Some(output));
+    }
+}
+
+impl<T> Joined for Join<T> {
+    fn end(&self, error: Option<JoinError>) {
+        debug_assert_eq!(self.state.get(), State::Open, "a task ends once");
+        if error.is_some() {
+            drop_quietly(self.output.take());
+        }
+        self.error.set(error);
+        self.state.set(State::Ended);
+        self.waiter.take().into_iter().for_each(wake_quietly);
+    }
+
+    fn discard(&self) {
+        self.key.set(None);
+        if let Some(output) = self.output.take() {
+            self.error.set(Some(JoinError::aborted()));
+            drop_quietly(output);
+        }
+    }
+
+    fn set_key(&self, key: usize) {
+        self.key.set(Some(key));
+    }
+}
+
+/// A spawned task, to wait for or to abort. Dropping it lets the task run on by itself.
+///
+/// It is not `Send`: the task runs on this thread, and what it returns need not be `Send` either.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -40,36 +145,64 @@ pub(crate) struct Join {
 /// # Cancel safety
 ///
 /// Awaiting `&mut handle` in a race that it loses costs nothing: await it again.
+#[doc(alias = "WaitGroup")]
 pub struct JoinHandle<T> {
     scheduler: Weak<Scheduler>,
+    /// The task's while the cell is Open.
     id: MachineId,
-    returns: PhantomData<fn() -> T>,
+    join: Rc<Join<T>>,
 }
 
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(scheduler: Weak<Scheduler>, id: MachineId) -> Self {
+    pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Rc<Join<T>>) -> Self {
         JoinHandle {
-            scheduler,
+            scheduler: Rc::downgrade(scheduler),
             id,
-            returns: PhantomData,
+            join,
         }
     }
 
-    /// Ends the task at its next suspension, or now if it is suspended: its future is dropped, and
-    /// joining it gives an error. A task that has ended is not changed.
+    /// Ends the task: now if it is suspended, else when it next suspends. Its future is dropped, and
+    /// joining it gives an error for which [`JoinError::is_canceled`] is true. A task that has ended
+    /// is not changed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// netpoller::Runtime::new()?.block_on(async {
+    ///     let task = netpoller::spawn(std::future::pending::<()>());
+    ///     task.abort();
+    ///     assert!(task.await.unwrap_err().is_canceled());
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn abort(&self) {
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            // Inside its own turn, for what is dropped may spawn, or ask for the time.
-            let _entered = context::Entered::to_drop(&scheduler);
+        if self.join.state.get() == State::Open
+            && let Some(scheduler) = self.scheduler.upgrade()
+        {
+            // Entered, since the destructors of what the task holds may spawn or ask for the time.
+            let _entered = Entered::to_drop(&scheduler);
             scheduler.abort(self.id);
         }
     }
 
-    /// Whether the task has ended, one way or another.
+    /// Whether the task has ended, one way or another. Then polling the handle does not wait.
     pub fn is_finished(&self) -> bool {
-        match self.scheduler.upgrade() {
-            Some(scheduler) => !scheduler.is_alive(self.id),
-            None => true,
+        self.join.state.get() != State::Open
+    }
+
+    /// Takes the outcome out of the cell, and the cell out of the scheduler.
+    fn take(&self) -> Result<Option<T>, JoinError> {
+        debug_assert_eq!(self.join.state.get(), State::Ended);
+        self.join.state.set(State::Taken);
+        if let Some(key) = self.join.key.take()
+            && let Some(scheduler) = self.scheduler.upgrade()
+        {
+            scheduler.outcomes.remove(key);
+        }
+        match self.join.error.take() {
+            Some(error) => Err(error),
+            None => Ok(self.join.output.take()),
         }
     }
 }
@@ -81,36 +214,35 @@ impl<T: 'static> Future for JoinHandle<T> {
     ///
     /// If polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(scheduler) = self.scheduler.upgrade() else {
-            return Poll::Ready(Err(JoinError::aborted()));
-        };
-        let alive = scheduler.is_alive(self.id);
-        // Cloned out of the borrow: a waker's clone may run anything.
-        let waker = cx.waker().clone();
-        let mut joins = scheduler.joins.borrow_mut();
-        let join = joins.entry(self.id).or_default();
-        let Some(outcome) = join.outcome.take() else {
-            assert!(alive, "netpoller: JoinHandle polled after it was ready");
-            let old = join.waiter.replace(waker);
-            drop(joins);
-            drop(old);
-            return Poll::Pending;
-        };
-        let join = joins.remove(&self.id);
-        drop(joins);
-        drop(join);
-        Poll::Ready(outcome.map(|output| match output.downcast::<T>() {
-            Ok(output) => *output,
-            Err(_) => unreachable!("a task's output is of the type its handle was made for"),
-        }))
+        match self.join.state.get() {
+            State::Open => {
+                // No borrow is held: cloning and dropping a waker may run any code. It may also end
+                // the task, so the state is looked at once more.
+                let old = self.join.waiter.replace(Some(cx.waker().clone()));
+                drop(old);
+                if self.join.state.get() == State::Open {
+                    return Poll::Pending;
+                }
+                self.poll(cx)
+            }
+            State::Ended => Poll::Ready(self.take().map(|output| {
+                output.expect("a task that ended without an error has left its output")
+            })),
+            State::Taken => panic!("netpoller: JoinHandle polled after it was ready"),
+        }
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.detach(self.id);
+        drop(self.join.waiter.take());
+        if self.join.state.get() != State::Ended {
+            return;
         }
+        // The output is dropped inside its runtime, as all that the task held.
+        let scheduler = self.scheduler.upgrade();
+        let _entered = scheduler.as_ref().and_then(Entered::to_drop);
+        drop(self.take());
     }
 }
 
@@ -122,10 +254,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// Why a task returned nothing.
+/// Why a task returned nothing: it panicked, it was aborted, or its runtime was dropped.
 pub struct JoinError {
-    /// `None`: aborted, or its runtime was dropped. In a mutex so that the error is `Sync`, as
-    /// error types should be.
+    /// `None` unless it panicked. In a mutex so that the error is `Sync`, as error types should be.
     panic: Option<Mutex<Payload>>,
 }
 
@@ -140,7 +271,7 @@ impl JoinError {
         }
     }
 
-    /// Whether the task was aborted, or went with its runtime.
+    /// Whether the task was aborted, or dropped with its runtime.
     pub fn is_canceled(&self) -> bool {
         self.panic.is_none()
     }
@@ -164,19 +295,17 @@ impl JoinError {
             None => panic!("netpoller: into_panic of a task that was aborted"),
         }
     }
-
-    fn message(&self) -> Option<String> {
-        let payload = self.panic.as_ref()?.lock().ok()?;
-        payload.message().map(str::to_owned)
-    }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.is_panic(), self.message()) {
-            (true, Some(message)) => write!(f, "task panicked: {message}"),
-            (true, None) => f.write_str("task panicked"),
-            (false, _) => f.write_str("task aborted"),
+        let Some(payload) = &self.panic else {
+            return f.write_str("task aborted");
+        };
+        let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
+        match payload.message() {
+            Some(message) => write!(f, "task panicked: {message}"),
+            None => f.write_str("task panicked"),
         }
     }
 }

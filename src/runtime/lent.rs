@@ -1,25 +1,31 @@
-//! The loop's own buffer, lent to one read after the other: who waits holds none.
+//! The loop's own buffer, lent to one read after the other: an idle connection holds none.
 //!
-//! May touch: std. Go has no counterpart: there, every connection's goroutine holds its own.
+//! | state | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | Closed | no runtime is in a turn on this thread | `close` | Empty or Full by `open` |
+//! | Empty | a turn is under way, and no buffer is here | `open` of the first turn; `take` | Full by `give_back` |
+//! | Full | the buffer is here | `open`; `give_back` | Empty by `take` |
 //!
-//! Ground rule: while a runtime is in a turn the buffer lies in a thread-local that needs no
-//! destructor, for checking whether one has run would cost as much as the rest; the turn takes it
-//! back when it ends.
+//! The thread-local has no destructor, since a check for one would cost as much as the rest. So
+//! nothing may stay in it: a turn puts the buffer in when it begins and takes it out when it ends,
+//! and while it is Closed each read makes a buffer of its own and drops it.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
-/// What one read takes at most: half of what a socket's receive buffer holds by default, and no
-/// more than the caches like.
+/// What one read takes at most: half of what a socket's receive buffer holds by default, and small
+/// enough for the caches.
 pub(crate) const LENGTH: usize = 64 * 1024;
 
 pub(crate) type Buffer = Box<[u8; LENGTH]>;
 
 thread_local! {
+    /// `None` when Empty or Closed.
     static LENT: Cell<Option<ManuallyDrop<Buffer>>> = const { Cell::new(None) };
+    static IS_OPEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Takes the buffer, for a borrow would not do: a closure that reads again gets another.
+/// Takes the buffer out, so that a closure which reads again gets another.
 #[inline]
 pub(crate) fn take() -> Buffer {
     match LENT.take() {
@@ -36,16 +42,26 @@ fn make() -> Buffer {
     }
 }
 
-/// Gives it back, for the next read. One that comes back outside a turn is kept for the next one
-/// on this thread.
+/// Gives it back, for the next read of this turn.
 #[inline]
 pub(crate) fn give_back(buffer: Buffer) {
-    if let Some(other) = LENT.replace(Some(ManuallyDrop::new(buffer))) {
+    if IS_OPEN.get()
+        && let Some(other) = LENT.replace(Some(ManuallyDrop::new(buffer)))
+    {
         drop(ManuallyDrop::into_inner(other));
     }
 }
 
-/// Takes it out of the thread, at the end of a turn.
-pub(crate) fn collect() -> Option<Buffer> {
+/// A turn begins, with the buffer that the last one left.
+pub(super) fn open(buffer: Option<Buffer>) {
+    debug_assert!(!IS_OPEN.get(), "the outermost turn opens it");
+    IS_OPEN.set(true);
+    LENT.set(buffer.map(ManuallyDrop::new));
+}
+
+/// A turn ends: nothing is left in the thread.
+pub(super) fn close() -> Option<Buffer> {
+    debug_assert!(IS_OPEN.get(), "a turn ends once");
+    IS_OPEN.set(false);
     LENT.take().map(ManuallyDrop::into_inner)
 }

@@ -1,276 +1,218 @@
-//! The slab of machines: everything that runs, by id.
-//!
-//! May touch: std, the context it runs in, sys. Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
+//! The slab of machines: all that the loop runs, by id.
 //!
 //! # A machine's life
 //!
-//! | state | body | who moves it there | on to |
+//! | state | body | moved there by | on to |
 //! |---|---|---|---|
-//! | Queued | in its slot | `insert`; `wake` from Idle | Running by `start` |
-//! | Idle | in its slot | `suspend` from Running | Queued by `wake`; Gone by `abort` |
-//! | Running | out, on the stack | `start` | Idle or Queued by `suspend`; Gone by `finish` |
-//! | Running, queued | out | `wake` while Running | Queued by `suspend` |
-//! | Running, aborted | out | `abort` while Running | Gone by `finish`, after `suspend` has handed the body back |
-//! | Gone | none | `finish`, `abort`, `take_all` | the slot's next owner, under another generation |
+//! | Queued | in its slot | `insert`; `wake` from Idle; `suspend` from WokenMeanwhile | Running by `start`; Ending by `abort` |
+//! | Idle | in its slot | `suspend` from Running | Queued by `wake`; Running by `start`; Ending by `abort` |
+//! | Running | out | `start` | Idle by `suspend`; WokenMeanwhile by `wake`; Ending by `abort`; gone by `finish` |
+//! | WokenMeanwhile | out, and the id in the queue | `wake` from Running | Queued by `suspend`; Ending by `abort`; gone by `finish` |
+//! | Ending | out, or handed out to be dropped | `abort`; `take_all` | gone by `finish` |
 //!
-//! Illegal: starting a machine that runs (the loop is one thread, and refuses to be re-entered).
-//! A stale id, of an earlier owner of the slot, finds nothing, whatever is asked.
+//! A slot that is free keeps nothing. Its next machine has another generation, so that an id of the
+//! earlier one finds nothing, whatever is asked.
+//!
+//! Illegal: starting a machine that runs. The loop is one thread and can't be entered twice.
 
-use std::any::Any;
+// Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::mem;
-use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use slab::Slab;
 
 use super::context;
-use super::shelf::Shelf;
-use crate::sys::{Whereabouts, WithWaker};
+pub(crate) use super::context::MachineId;
+use super::join::{Join, Joined};
+use crate::sys::WithWaker;
 
-/// Names a machine: 32 bits of slot, 31 of generation; never zero.
-///
-/// The generation counts all machines of the runtime and wraps after 2^31: an id would have to be
-/// kept for two thousand million spawns to wake the wrong machine, and a spurious wake is legal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct MachineId(NonZeroU64);
-
-impl MachineId {
-    /// The future of `block_on`, which lives on the caller's stack.
-    pub(crate) const ROOT: MachineId = MachineId(NonZeroU64::MIN);
-
-    const FIRST_GENERATION: u32 = 1;
-    const LAST_GENERATION: u32 = (1 << 31) - 1;
-
-    fn new(slot: u32, generation: u32) -> Self {
-        let bits = u64::from(slot) | u64::from(generation) << 32;
-        MachineId(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
-    }
-
-    pub(crate) fn from_bits(bits: NonZeroU64) -> Self {
-        MachineId(bits)
-    }
-
-    pub(crate) fn bits(self) -> NonZeroU64 {
-        self.0
-    }
-
-    #[inline]
-    fn slot(self) -> u32 {
-        self.0.get() as u32
-    }
-
-    #[inline]
-    fn generation(self) -> u32 {
-        (self.0.get() >> 32) as u32
-    }
-}
-
-/// What a task returned, for whoever joins it.
-pub(crate) type Output = Option<Box<dyn Any>>;
-
-/// Something the loop runs when its id comes up.
+/// Something that the loop runs when its id comes up.
 pub(crate) trait Machine {
-    /// Goes on until it has to wait (`Pending`) or is done (`Ready`). What it returns is left with
-    /// the scheduler, if somebody joins it.
+    /// Goes on until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
-}
 
-/// A task is a future, a machine that the compiler wrote, with a waker for what is polled in it.
-impl<F: Future> Machine for WithWaker<F>
-where
-    F::Output: 'static,
-{
-    #[inline]
-    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
-        context::begin(id, &self.waker);
-        match self.poll() {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(returned) => {
-                context::with("ending a task", |scheduler| {
-                    scheduler.returned(id, returned)
-                });
-                Poll::Ready(())
-            }
-        }
+    /// The cell of its `JoinHandle`, if there is one that may want to know how the machine ends.
+    fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
+        None
     }
 }
 
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
-/// So much of a body is brought closer: of a long future, who knows where it goes on?
-const MOST_AHEAD: usize = 192;
+/// A task is a machine that the compiler wrote: a future, with a waker for what is polled in it, and
+/// the cell that it shares with its `JoinHandle`.
+pub(crate) type Task<F> = WithWaker<F, Option<Rc<Join<<F as Future>::Output>>>>;
 
-/// A machine's place.
-pub(crate) struct Slot {
-    /// Out while it runs, and in a free slot.
-    body: Cell<Option<Body>>,
-    /// Zero in a free slot: no machine's id has that.
-    generation: Cell<u32>,
-    queued: Cell<bool>,
-    aborted: Cell<bool>,
-    joined: Cell<bool>,
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Slot {
-            body: Cell::new(None),
-            generation: Cell::new(0),
-            queued: Cell::new(false),
-            aborted: Cell::new(false),
-            joined: Cell::new(false),
+impl<F: Future> Machine for Task<F>
+where
+    F::Output: 'static,
+{
+    #[inline]
+    fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
+        // The cell of a handle that is gone is let go of: an idle task does without it.
+        let join = self.as_mut().data();
+        if join.as_ref().is_some_and(|join| !join.has_handle()) {
+            *join = None;
         }
+        context::begin(id, self.waker());
+        let output = ready!(self.as_mut().poll());
+        match self.data() {
+            Some(join) if join.has_handle() => join.set_output(output),
+            // Dropped while the task still counts as running.
+            _ => drop(output),
+        }
+        Poll::Ready(())
+    }
+
+    fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
+        let join = self.data().clone()?;
+        join.has_handle().then_some(join)
     }
 }
 
-impl Slot {
-    /// It will be run soon: has its body brought closer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Queued,
+    Idle,
+    Running,
+    WokenMeanwhile,
+    Ending,
+}
+
+struct Slot {
+    /// `None` in the states whose body is out.
+    body: Option<Body>,
+    /// The part of the id that tells this machine from earlier ones in the slot.
+    generation: u32,
+    state: State,
+}
+
+/// With the slab's own word for a free slot: the state has room for it.
+const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
+
+/// All machines of a runtime. Nothing is borrowed while one runs.
+#[derive(Default)]
+pub(crate) struct Machines {
+    slots: RefCell<Slab<Slot>>,
+    /// How many machines there have ever been.
+    inserted: Cell<u64>,
+}
+
+impl Machines {
+    /// Machines alive.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    /// Takes in a machine as Queued: the caller puts its id into the queue.
+    ///
+    /// # Panics
+    ///
+    /// When 2^32 machines are alive.
+    pub(crate) fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
+        let inserted = self.inserted.get();
+        self.inserted.set(inserted + 1);
+        let key = self.slots.borrow().vacant_key();
+        let slot = u32::try_from(key).expect("2^32 machines are alive");
+        let generation = 1 + (inserted % u64::from(MachineId::MAX_GENERATION)) as u32;
+        let id = MachineId::new(slot, generation);
+        let body = make(id);
+        let inserted_at = self.slots.borrow_mut().insert(Slot {
+            body: Some(body),
+            generation,
+            state: State::Queued,
+        });
+        debug_assert_eq!(inserted_at, key, "`make` inserts nothing");
+        id
+    }
+
+    /// Does something with the slot of a machine that is alive. Of an id that is none, such as the
+    /// root's, it finds no slot, or one with another generation.
     #[inline]
-    pub(crate) fn prefetch(&self) {
-        let body = self.body.take();
-        if let Some(body) = &body {
-            let begins_with = size_of_val(&**body).min(MOST_AHEAD);
-            Whereabouts::of(&**body).prefetch(0..begins_with);
-        }
-        mem::forget(self.body.replace(body));
+    fn with<R>(&self, id: MachineId, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(id.slot() as usize)?;
+        (slot.generation == id.generation()).then(|| f(slot))
+    }
+
+    pub(crate) fn is_alive(&self, id: MachineId) -> bool {
+        self.with(id, |_| ()).is_some()
+    }
+
+    /// Whether its id has to go into the queue now: the machine is alive and was not queued.
+    #[inline]
+    pub(crate) fn wake(&self, id: MachineId) -> bool {
+        let woken = self.with(id, |slot| {
+            let (next, woken) = match slot.state {
+                State::Idle => (State::Queued, true),
+                State::Running => (State::WokenMeanwhile, true),
+                state => (state, false),
+            };
+            slot.state = next;
+            woken
+        });
+        woken == Some(true)
     }
 
     /// Takes a machine out to run it.
     #[inline]
-    pub(crate) fn start(&self) -> Option<Body> {
-        let body = self.body.take()?;
-        self.queued.set(false);
-        Some(body)
+    pub(crate) fn start(&self, id: MachineId) -> Option<Body> {
+        self.with(id, |slot| {
+            let body = slot.body.take()?;
+            slot.state = State::Running;
+            Some(body)
+        })?
     }
 
-    /// Puts a machine back that has to wait. If it was aborted while it ran it comes back, to be
-    /// dropped: then `finish` has to follow.
+    /// Puts a machine back that has to wait. If it was aborted while it ran it is handed back: then
+    /// `finish` has to follow.
     #[inline]
-    pub(crate) fn suspend(&self, body: Body) -> Option<Body> {
-        if self.aborted.get() {
-            return Some(body);
-        }
-        // Forgotten, for it is None: to drop it would cost a check.
-        mem::forget(self.body.replace(Some(body)));
-        None
-    }
-}
-
-/// All machines of a runtime. Nothing is borrowed while one runs.
-pub(crate) struct Machines {
-    slots: Shelf<Slot>,
-    free: RefCell<Vec<u32>>,
-    generation: Cell<u32>,
-}
-
-impl Machines {
-    pub(crate) fn new() -> Self {
-        Machines {
-            slots: Shelf::new(),
-            free: RefCell::default(),
-            generation: Cell::new(MachineId::FIRST_GENERATION),
-        }
-    }
-
-    /// Machines alive.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.borrow().len()
-    }
-
-    /// Takes in a machine, as Queued: the caller puts its id into the queue.
-    pub(crate) fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
-        let generation = self.generation.get();
-        self.generation.set(match generation {
-            MachineId::LAST_GENERATION => MachineId::FIRST_GENERATION,
-            generation => generation + 1,
+    pub(crate) fn suspend(&self, id: MachineId, body: Body) -> Option<Body> {
+        let mut body = Some(body);
+        let running = self.with(id, |slot| {
+            slot.state = match slot.state {
+                State::Running => State::Idle,
+                State::WokenMeanwhile => State::Queued,
+                state => {
+                    debug_assert_eq!(state, State::Ending, "it ran");
+                    return;
+                }
+            };
+            slot.body = body.take();
         });
-        let free = self.free.borrow_mut().pop();
-        let number = free.unwrap_or_else(|| self.slots.next());
-        let id = MachineId::new(number, generation);
-        let body = make(id);
-        let slot = self.slots.get(number).expect("it was just made");
-        slot.body.set(Some(body));
-        slot.generation.set(generation);
-        slot.queued.set(true);
-        slot.aborted.set(false);
-        slot.joined.set(true);
-        id
-    }
-
-    /// The place of a machine that is alive. Of an id that is none, such as the root's or a foreign
-    /// waker's note, it finds none, or a free one.
-    #[inline]
-    pub(crate) fn slot(&self, id: MachineId) -> Option<&Slot> {
-        let slot = self.slots.get(id.slot())?;
-        (slot.generation.get() == id.generation()).then_some(slot)
-    }
-
-    fn free(&self, id: MachineId, slot: &Slot) {
-        slot.generation.set(0);
-        self.free.borrow_mut().push(id.slot());
-    }
-
-    /// Marks it queued. Whether it was not: then its id goes into the queue.
-    #[inline]
-    pub(crate) fn wake(&self, id: MachineId) -> bool {
-        self.slot(id).is_some_and(|slot| !slot.queued.replace(true))
-    }
-
-    pub(crate) fn is_joined(&self, id: MachineId) -> bool {
-        self.slot(id).is_some_and(|slot| slot.joined.get())
-    }
-
-    /// A machine that ran is done: frees its slot, and says whether it is joined.
-    pub(crate) fn finish(&self, id: MachineId) -> bool {
-        let Some(slot) = self.slot(id) else {
-            return false;
-        };
-        self.free(id, slot);
-        slot.joined.get()
-    }
-
-    /// Takes out a machine for good, to be dropped by the caller. One that runs goes when it
-    /// suspends.
-    pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
-        let slot = self.slot(id)?;
-        let body = slot.body.take();
-        match body {
-            Some(_) => self.free(id, slot),
-            None => slot.aborted.set(true),
-        }
+        debug_assert!(
+            running.is_some(),
+            "only `finish` frees the slot of one that runs"
+        );
         body
     }
 
-    /// Nobody will join it any more.
-    pub(crate) fn detach(&self, id: MachineId) {
-        if let Some(slot) = self.slot(id) {
-            slot.joined.set(false);
-        }
+    /// Frees the slot of a machine whose body is out and dropped.
+    pub(crate) fn finish(&self, id: MachineId) {
+        debug_assert_eq!(self.with(id, |slot| slot.body.is_none()), Some(true));
+        let slot = self.slots.borrow_mut().try_remove(id.slot() as usize);
+        drop(slot);
     }
 
-    pub(crate) fn is_alive(&self, id: MachineId) -> bool {
-        self.slot(id).is_some()
+    /// Takes a machine out to be dropped; then `finish` has to follow. One that runs is handed back
+    /// when it suspends.
+    pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
+        self.with(id, |slot| {
+            slot.state = State::Ending;
+            slot.body.take()
+        })?
     }
 
     /// All that are alive.
     pub(crate) fn ids(&self) -> Vec<MachineId> {
-        let alive = self.slots.iter().filter_map(|(number, slot)| {
-            let generation = slot.generation.get();
-            (generation != 0).then(|| MachineId::new(number, generation))
-        });
-        alive.collect()
-    }
-
-    /// Takes out all machines, at shutdown.
-    pub(crate) fn take_all(&self) -> Vec<(MachineId, Option<Body>)> {
-        let ids = self.ids();
-        let all = ids.into_iter().filter_map(|id| {
-            let slot = self.slot(id)?;
-            self.free(id, slot);
-            Some((id, slot.body.take()))
-        });
-        all.collect()
+        let slots = self.slots.borrow();
+        let ids = slots.iter();
+        ids.map(|(key, slot)| MachineId::new(key as u32, slot.generation))
+            .collect()
     }
 }
 

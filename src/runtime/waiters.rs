@@ -106,6 +106,14 @@ impl Waiters {
         std::mem::take(&mut self.queue).into_values()
     }
 
+    /// Takes the wakers out and leaves their owners in the queue, for news that concern them all. Each
+    /// renews its waker when it polls.
+    #[must_use = "wake them after the borrow"]
+    pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
+        let wakers = self.queue.values_mut();
+        wakers.map(|waker| std::mem::replace(waker, Waker::noop().clone()))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -136,6 +144,17 @@ mod tests {
         assert!(!wait(&mut waiters, &mut second), "not its turn");
         assert!(wait(&mut waiters, &mut first), "woken");
         assert_eq!(first, None);
+    }
+
+    #[test]
+    fn waiters_that_are_nudged_keep_their_turns() {
+        let mut waiters = Waiters::new();
+        let (mut first, mut second) = (None, None);
+        assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
+        assert_eq!(waiters.nudge().count(), 2);
+        assert!(!wait(&mut waiters, &mut second), "it renews its waker");
+        assert!(waiters.pop().is_some());
+        assert!(wait(&mut waiters, &mut first), "it came first");
     }
 
     #[test]

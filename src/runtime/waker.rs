@@ -5,14 +5,15 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::blocking::Lane;
-use super::context;
+use super::current;
 use super::machine::MachineId;
 use crate::reactor::Breaker;
+use crate::sys::Process;
 
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -37,7 +38,14 @@ pub(crate) struct Remote {
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
     breaker: Breaker,
+    /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
+    /// leave it alone.
+    process: Process,
 }
+
+/// What using a runtime in a child of fork says.
+pub(crate) const INHERITED: &str = "netpoller: this runtime belongs to the parent process: after \
+                                    fork(2), make a new one in the child";
 
 /// A blocking job that is under way, its waiter's wake included: see `Remote::jobs_out`.
 pub(crate) struct JobOut(Arc<Remote>);
@@ -52,7 +60,8 @@ impl Drop for JobOut {
 
 #[derive(Default)]
 struct Mail {
-    woken: Vec<MachineId>,
+    /// Each machine's waker once, however often it was woken.
+    woken: Vec<Arc<MachineWaker>>,
     jobs: VecDeque<Job>,
     closed: bool,
 }
@@ -65,7 +74,14 @@ impl Remote {
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             breaker,
+            process: Process::current(),
         }
+    }
+
+    /// Whether the runtime belongs to an ancestor of this process.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
@@ -73,18 +89,32 @@ impl Remote {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_machine(&self, id: MachineId) {
+    fn wake_machine(&self, waker: &Arc<MachineWaker>) {
+        if self.is_inherited() {
+            return;
+        }
+        // In the mail already: once is enough until the loop opens it. After a failed break the loop
+        // may be asleep, so this one breaks again.
+        if waker.is_mailed.swap(true, Ordering::AcqRel) {
+            if self.pending.load(Ordering::Acquire) == FAILED {
+                self.interrupt();
+            }
+            return;
+        }
         let mut mail = self.mail();
         if mail.closed {
             return;
         }
-        mail.woken.push(id);
+        mail.woken.push(waker.clone());
         drop(mail);
         self.interrupt();
     }
 
-    /// Sends a job; it comes back if the runtime is gone.
+    /// Sends a job. It is handed back if the runtime is gone, or of another process.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
+        if self.is_inherited() {
+            return Err(job);
+        }
         let mut mail = self.mail();
         if mail.closed {
             return Err(job);
@@ -97,6 +127,10 @@ impl Remote {
 
     /// Makes the loop look: one break at most is pending.
     pub(crate) fn interrupt(&self) {
+        // It would wake the parent.
+        if self.is_inherited() {
+            return;
+        }
         // The mail was put in before: the loop clears the flag before it takes the mail out, so
         // either it sees the mail, or we see the flag cleared and break.
         if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
@@ -110,7 +144,7 @@ impl Remote {
     /// What has come since the last look, and has not been taken: all the wakes, and so many jobs
     /// at most. A load when nothing has.
     #[inline]
-    pub(crate) fn collect(&self) -> Option<(Vec<MachineId>, VecDeque<Job>)> {
+    pub(crate) fn collect(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
             return None;
         }
@@ -138,15 +172,21 @@ impl Remote {
 
     /// Whether mail is refused.
     pub(crate) fn is_closed(&self) -> bool {
-        self.mail().closed
+        self.is_inherited() || self.mail().closed
     }
 
-    /// Refuses mail from now on; what had come is handed back to be dropped.
+    /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
-        let mut mail = self.mail();
-        mail.closed = true;
-        mail.woken.clear();
-        mem::take(&mut mail.jobs)
+        // The lock may be held by a thread that this process does not have.
+        if self.is_inherited() {
+            return VecDeque::new();
+        }
+        let closed = Mail {
+            closed: true,
+            ..Mail::default()
+        };
+        // The wakers are dropped here, after the lock.
+        mem::replace(&mut *self.mail(), closed).jobs
     }
 }
 
@@ -154,6 +194,8 @@ impl Remote {
 pub(crate) struct MachineWaker {
     id: MachineId,
     remote: Arc<Remote>,
+    /// Set while it is in the mail, so that no number of wakes makes the mail longer.
+    is_mailed: AtomicBool,
 }
 
 impl MachineWaker {
@@ -161,7 +203,15 @@ impl MachineWaker {
         Waker::from(Arc::new(MachineWaker {
             id,
             remote: remote.clone(),
+            is_mailed: AtomicBool::new(false),
         }))
+    }
+
+    /// The loop has taken it out of the mail. A wake from here on is mailed anew; what an earlier one
+    /// announces is visible to the machine.
+    pub(crate) fn opened(&self) -> MachineId {
+        self.is_mailed.swap(false, Ordering::AcqRel);
+        self.id
     }
 }
 
@@ -171,7 +221,7 @@ impl Wake for MachineWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let here = context::try_with(|scheduler| {
+        let here = current::try_with(|scheduler| {
             let here = Arc::ptr_eq(&scheduler.remote, &self.remote);
             if here {
                 scheduler.wake(self.id);
@@ -179,7 +229,7 @@ impl Wake for MachineWaker {
             here
         });
         if here != Some(true) {
-            self.remote.wake_machine(self.id);
+            self.remote.wake_machine(self);
         }
     }
 }

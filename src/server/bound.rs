@@ -1,7 +1,6 @@
 //! A server that listens: running its workers, and giving them orders.
-//!
-//! May touch: accept.rs, the runtime. Mirrors `Server.Serve` and `Shutdown` in Go's
-//! `net/http/server.go`.
+
+// Mirrors `Server.Serve` and `Shutdown` in Go's `net/http/server.go`.
 
 use std::fmt;
 use std::io;
@@ -11,39 +10,77 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::accept::Accepting;
 use super::builder::Server;
-use super::dispatch::Roster;
-use super::orders::{Control, Order};
-use super::worker_loop::Source;
+use super::dispatch::{AcceptGuard, Dispatcher};
+use super::orders::Orders;
+use super::stats::{Stats, WorkerStats};
+use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::allowance::Account;
 use crate::connection::protocol::Protocol;
-use crate::connection::stats::Stats;
+use crate::connection::stats::Tally;
+use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
+///
+/// Clients can connect from the moment at which it is bound. They are served once it
+/// [runs](Bound::run), or [runs in a runtime of yours](Bound::run_in).
 pub struct Bound<F> {
     server: Server<F>,
     address: SocketAddr,
+    /// Taken when it runs.
     listeners: Mutex<Vec<TcpListener>>,
-    permits: Arc<Permits>,
-    account: Option<Arc<Account>>,
-    control: Arc<Control>,
+    common: Arc<Common>,
 }
 
-impl<F, P> Bound<F>
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
+/// What the workers and the handles of a server share.
+pub(crate) struct Common {
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) account: Option<Arc<Account>>,
+    /// One for each worker, which alone writes to it.
+    pub(crate) tallies: Vec<Arc<Tally>>,
+    /// For log lines.
+    pub(crate) address: SocketAddr,
+}
+
+impl Common {
+    fn stats(&self) -> Stats {
+        Stats {
+            workers: self
+                .tallies
+                .iter()
+                .map(|tally| WorkerStats::read(tally))
+                .collect(),
+        }
+    }
+
+    /// Ends the server at once.
+    fn stop(&self) {
+        if self.orders.stop() {
+            let open = self.stats().live();
+            log::info!(
+                "{}: the server stops; {open} connections are open",
+                self.address
+            );
+        }
+    }
+}
+
+impl<F> Bound<F> {
     pub(crate) fn new(server: Server<F>, listeners: Vec<TcpListener>) -> io::Result<Self> {
-        let workers = server.settings.workers;
+        let settings = &server.settings;
+        let address = listeners[0].local_addr()?;
         Ok(Bound {
-            address: listeners[0].local_addr()?,
-            permits: Arc::new(Permits::new(server.settings.most)),
-            account: Account::new(server.settings.limits.most_queued_in_all, workers),
-            control: Arc::new(Control::new(workers)),
+            address,
+            common: Arc::new(Common {
+                orders: Orders::new(),
+                permits: Arc::new(Permits::new(settings.max_connections)),
+                account: Account::new(settings.limits.most_queued_in_all, settings.workers),
+                tallies: (0..settings.workers).map(|_| Arc::default()).collect(),
+                address,
+            }),
             listeners: Mutex::new(listeners),
             server,
         })
@@ -54,109 +91,15 @@ where
         self.address
     }
 
-    /// A handle to end it by, from any thread.
+    /// A handle that ends the server, from any thread.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
-            control: self.control.clone(),
+            common: self.common.clone(),
         }
-    }
-
-    /// Serves, on this thread and, with more [`workers`](Server::workers), on others, until a
-    /// [`ServerHandle`] ends it. Says what it has done.
-    ///
-    /// # Errors
-    ///
-    /// The system's, where trying again does not help: then all workers stop. It ran before.
-    ///
-    /// # Panics
-    ///
-    /// Inside a runtime: see [`run_in`](Bound::run_in).
-    pub fn run(&self) -> io::Result<Stats> {
-        let mut sources = self.sources(self.take_listeners()?).into_iter().enumerate();
-        let Some((_, ours)) = sources.next() else {
-            return Ok(self.control.stats());
-        };
-        // However we come out of here, nobody goes on without us.
-        let all_stop = StopsAll(self.handle());
-        let spin = self.server.settings.spin;
-        let mut others = Vec::new();
-        for (at, source) in sources {
-            let accepting = self.accepting(at);
-            let serve = move || work(accepting, source, spin);
-            let name = format!("netpoller-worker-{at}");
-            others.push(thread::Builder::new().name(name).spawn(serve)?);
-        }
-        let mut result = work(self.accepting(0), ours, spin);
-        if result.is_err() {
-            all_stop.0.stop();
-        }
-        for other in others {
-            let ended = other.join();
-            let ended = ended.unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
-            result = result.and(ended);
-        }
-        result.map(|()| self.control.stats())
-    }
-
-    /// For each worker: a listener of its own, or a seat, and the first the listener.
-    fn sources(&self, mut listeners: Vec<TcpListener>) -> Vec<Source> {
-        let workers = self.server.settings.workers;
-        if listeners.len() == workers {
-            let own = |listener| Source::Own(vec![listener]);
-            return listeners.into_iter().map(own).collect();
-        }
-        let roster = Roster::new(&self.control.tallies);
-        let mut door = listeners.pop().map(|listener| (listener, roster.clone()));
-        let source = |at| Source::Handed(roster.seat(at), door.take());
-        (0..workers).map(source).collect()
-    }
-
-    /// Serves in a runtime of yours, beside what else runs there, with one worker however many
-    /// were asked for. It runs when the runtime does; the handle tells what it has done in the
-    /// end. Aborted, it ends at once, with its connections.
-    ///
-    /// ```
-    /// # fn main() -> std::io::Result<()> {
-    /// use std::io;
-    /// use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
-    ///
-    /// struct Echo;
-    /// impl Protocol for Echo {
-    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-    ///         conn.write(bytes)?;
-    ///         Ok(bytes.len())
-    ///     }
-    /// }
-    ///
-    /// let runtime = Runtime::new()?;
-    /// let bound = Server::new(|_peer| Echo).bind("127.0.0.1:0")?;
-    /// let serving = bound.run_in(&runtime)?;
-    /// runtime.block_on(async {
-    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
-    ///     stream.write_all(b"hello").await?;
-    ///     assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, b"hello");
-    ///     bound.handle().stop();
-    ///     let stats = serving.await.unwrap()?;
-    ///     assert_eq!((stats.accepted(), stats.received()), (1, 5));
-    ///     Ok(())
-    /// })
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// It ran before.
-    pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
-        // All of them: each has a queue, and clients may wait there already.
-        let listeners = self.take_listeners()?;
-        let (accepting, control) = (self.accepting(0), self.control.clone());
-        Ok(runtime.spawn(async move {
-            accepting.serve(Source::Own(listeners)).await?;
-            Ok(control.stats())
-        }))
     }
 
     fn take_listeners(&self) -> io::Result<Vec<TcpListener>> {
+        // A poisoned one is whole: no code of others runs under the lock.
         let mut listeners = self
             .listeners
             .lock()
@@ -166,40 +109,183 @@ where
         }
         Ok(std::mem::take(&mut listeners))
     }
+}
 
-    fn accepting(&self, worker: usize) -> Accepting<F> {
-        Accepting {
-            server: self.server.clone(),
-            permits: self.permits.clone(),
-            account: self.account.clone(),
-            control: self.control.clone(),
-            tally: self.control.tallies[worker].clone(),
-            worker,
+impl<F, P> Bound<F>
+where
+    F: Fn(Addr) -> P + 'static,
+    P: Protocol,
+{
+    /// Serves on this thread and, with more [`workers`](Server::workers), on others, until a
+    /// [`ServerHandle`] ends it. Returns what it has done.
+    ///
+    /// See [`server`](crate::server) for an example.
+    ///
+    /// # Errors
+    ///
+    /// Those of accepting, where trying again does not help, and a thread or a runtime that cannot
+    /// be made: of whichever worker, the others are stopped then. A worker that panicked; the
+    /// others have gone on. It ran before, by [`run_in`](Bound::run_in).
+    ///
+    /// # Panics
+    ///
+    /// Inside a runtime: see [`run_in`](Bound::run_in).
+    pub fn run(self) -> io::Result<Stats>
+    where
+        F: Send + Sync,
+    {
+        let mut incoming = self
+            .incoming(self.take_listeners()?)
+            .into_iter()
+            .enumerate();
+        // A server has at least one worker.
+        let (_, ours) = incoming.next().expect("no worker");
+        let this = &self;
+        let result = thread::scope(|scope| {
+            // However this thread's work ends, also by a panic, the others do not go on without it.
+            let _stop_all = StopOnDrop(&this.common);
+            let mut others = Vec::new();
+            for (number, theirs) in incoming {
+                let name = format!("netpoller-worker-{number}");
+                let work = move || this.work(number, theirs);
+                others.push(
+                    thread::Builder::new()
+                        .name(name)
+                        .spawn_scoped(scope, work)?,
+                );
+            }
+            let mut result = this.work(0, ours);
+            for other in others {
+                let ended = other.join();
+                let panicked = |_| Err(io::Error::other("a worker panicked"));
+                result = result.and(ended.unwrap_or_else(panicked));
+            }
+            result
+        });
+        let stats = self.common.stats();
+        log::info!("{}: the server has ended: {stats}", self.address);
+        result.map(|()| stats)
+    }
+
+    /// For each worker: a listener of its own, or an inbox; then the first also has the listener.
+    fn incoming(&self, mut listeners: Vec<TcpListener>) -> Vec<Incoming> {
+        let workers = self.server.settings.workers;
+        if listeners.len() == workers {
+            let own = |listener| Incoming {
+                listeners: vec![listener],
+                for_all: None,
+                inbox: None,
+            };
+            return listeners.into_iter().map(own).collect();
         }
+        let dispatcher = Dispatcher::new(&self.common.tallies);
+        let handed = |number| Incoming {
+            listeners: std::mem::take(&mut listeners),
+            for_all: (number == 0).then(|| AcceptGuard(dispatcher.clone())),
+            inbox: Some(dispatcher.inbox(number)),
+        };
+        (0..workers).map(handed).collect()
+    }
+
+    /// One thread's work.
+    fn work(&self, number: usize, incoming: Incoming) -> io::Result<()> {
+        let serve = || {
+            let runtime = Runtime::builder().spin(self.server.settings.spin).build()?;
+            let ended = runtime.block_on(self.worker_loop(number, incoming));
+            let (tally, stats) = (&self.common.tallies[number], runtime.stats());
+            tally.turns.store(stats.turns, Ordering::Relaxed);
+            tally.events.store(stats.events, Ordering::Relaxed);
+            ended
+        };
+        let ended = serve();
+        if let Err(error) = &ended {
+            log::error!("{}: worker {number} fails: {error}", self.address);
+            self.common.stop();
+        }
+        ended
+    }
+
+    fn worker_loop(
+        &self,
+        number: usize,
+        incoming: Incoming,
+    ) -> impl Future<Output = io::Result<()>> + use<F, P> {
+        let (server, common) = (self.server.clone(), self.common.clone());
+        WorkerLoop::run(server, common, number, incoming)
+    }
+
+    /// Serves in a runtime of yours, beside what else runs there, with one worker however many
+    /// were asked for. It runs when the runtime does; the handle returns in the end what it has
+    /// done. Aborted, it ends at once, with its connections.
+    ///
+    /// The factory need not be `Send`, so that the protocols may share an `Rc` with the rest of the
+    /// thread:
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::cell::Cell;
+    /// use std::io;
+    /// use std::rc::Rc;
+    /// use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
+    ///
+    /// /// The world of a game.
+    /// #[derive(Default)]
+    /// struct World {
+    ///     players: Cell<u32>,
+    /// }
+    ///
+    /// struct Player(Rc<World>);
+    /// impl Protocol for Player {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         self.0.players.set(self.0.players.get() + 1);
+    ///         conn.write(format!("player {}", self.0.players.get()).as_bytes())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let world = Rc::new(World::default());
+    /// let theirs = world.clone();
+    /// let bound = Server::new(move |_peer| Player(theirs.clone())).bind("127.0.0.1:0")?;
+    /// let serving = bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
+    ///     assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, b"player 1");
+    ///     assert_eq!(world.players.get(), 1);
+    ///     bound.handle().stop();
+    ///     assert_eq!(serving.await.unwrap()?.accepted(), 1);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// It ran before.
+    pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
+        let incoming = Incoming {
+            // All of them: each has a queue, and clients may wait there already.
+            listeners: self.take_listeners()?,
+            for_all: None,
+            inbox: None,
+        };
+        let (work, common) = (self.worker_loop(0, incoming), self.common.clone());
+        Ok(runtime.spawn(async move {
+            work.await?;
+            Ok(common.stats())
+        }))
     }
 }
 
-/// One thread's work.
-fn work<F, P>(accepting: Accepting<F>, source: Source, spin: Duration) -> io::Result<()>
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
-    let runtime = Runtime::builder().spin(spin).build()?;
-    let tally = accepting.tally.clone();
-    let ended = runtime.block_on(accepting.serve(source));
-    let stats = runtime.stats();
-    tally.turns.store(stats.turns, Ordering::Relaxed);
-    tally.events.store(stats.events, Ordering::Relaxed);
-    ended
-}
+/// Stops all workers.
+struct StopOnDrop<'a>(&'a Common);
 
-/// Stops the others when the first worker ends, also by a panic.
-struct StopsAll(ServerHandle);
-
-impl Drop for StopsAll {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.stop();
+        // Not an order of the user's, and not logged.
+        self.0.orders.stop();
     }
 }
 
@@ -211,31 +297,73 @@ impl<F> fmt::Debug for Bound<F> {
     }
 }
 
-/// Ends a server, from any thread, and says what it does.
+/// Ends a server, from any thread, and tells what it has done.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io;
+/// use std::time::Duration;
+/// use netpoller::{Conn, Protocol, Server};
+///
+/// struct Discard;
+/// impl Protocol for Discard {
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
+/// let handle = bound.handle();
+/// let serving = std::thread::spawn(move || bound.run());
+///
+/// // A service manager asks for the end, and later loses its patience.
+/// handle.drain(Duration::from_secs(30));
+/// handle.drain(Duration::from_secs(1));
+/// handle.stop();
+/// assert_eq!(serving.join().unwrap()?.live(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServerHandle {
-    control: Arc<Control>,
+    common: Arc<Common>,
 }
 
 impl ServerHandle {
-    /// Ends it in good order: takes what waits in the accept queue, so that no client is reset,
-    /// then stops accepting; what is in flight is finished, and what has been quiet for the
-    /// [grace](Server::drain_grace) closed. After `limit` the rest is closed whatever it does.
+    /// Ends the server in good order, within `limit`.
     ///
-    /// Returns at once: [`Bound::run`] returns when it is done. Another drain changes nothing then;
-    /// who has lost patience calls [`stop`](ServerHandle::stop).
+    /// 1. Connections that are not in flight are closed. In flight is a connection with bytes that
+    ///    wait to be sent, with bytes that its protocol has not used or not seen yet, one that is
+    ///    [busy](crate::Conn::set_busy), and one over which bytes went within the
+    ///    [grace](Server::drain_grace).
+    /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. As
+    ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.
+    /// 3. The port is closed. Each connection is closed when it is no longer in flight.
+    /// 4. After `limit` the rest is cut off, whatever it does. The limit counts from when a worker
+    ///    learns of the drain, which is at once unless a callback blocks it. `Duration::MAX` is no
+    ///    limit.
+    ///
+    /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
+    /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
+    #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
-        self.control.give(Order::Drain(limit));
+        if self.common.orders.drain(limit) {
+            let (address, open) = (self.common.address, self.stats().live());
+            log::info!(
+                "{address}: the server drains within {limit:?}; {open} connections are open"
+            );
+        }
     }
 
-    /// Ends it at once, with whatever is in flight, also while it is being drained.
+    /// Ends the server at once, with whatever is in flight, also while it is being drained.
+    #[doc(alias = "close")]
     pub fn stop(&self) {
-        self.control.give(Order::Stop);
+        self.common.stop();
     }
 
-    /// What it has done so far.
+    /// What the server has done so far.
     pub fn stats(&self) -> Stats {
-        self.control.stats()
+        self.common.stats()
     }
 }
 

@@ -1,12 +1,12 @@
-//! A server's settings.
-//!
-//! May touch: net's listeners. Mirrors the fields of Go's `http.Server`.
+//! The settings of a server.
+
+// Mirrors the fields of Go's `http.Server`.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::bound::Bound;
@@ -15,15 +15,44 @@ use crate::connection::limits::Limits;
 use crate::connection::progress::Rate;
 use crate::connection::protocol::Protocol;
 use crate::connection::watch::Rates;
+use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
-use crate::net::{ListenConfig, TcpListener, ToAddr};
-use crate::runtime::{Runtime, context};
+use crate::net::{ListenConfig, ToAddr};
 use crate::sys;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
 ///
-/// See [`Protocol`] for an example.
+/// Its methods are settings, each with a default, and [`bind`](Server::bind) comes last. Durations
+/// are rounded up to a millisecond.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io;
+/// use std::time::Duration;
+/// use netpoller::{Conn, Protocol, Server};
+///
+/// struct Discard;
+/// impl Protocol for Discard {
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// let bound = Server::new(|peer| {
+///     println!("{peer} connects");
+///     Discard
+/// })
+/// .workers(2)
+/// .max_connections(10_000)
+/// .idle_timeout(Duration::from_secs(60))
+/// .heartbeat(Duration::from_secs(20))
+/// .bind("127.0.0.1:0")?;
+/// assert_ne!(bound.local_addr().port(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server<F> {
+    /// Called by each worker, in its own thread.
     pub(crate) factory: Arc<F>,
     pub(crate) settings: Settings,
 }
@@ -37,28 +66,41 @@ impl<F> Clone for Server<F> {
     }
 }
 
-/// How connections come to a server's workers, where it has several: see [`Server::accept`].
+/// How connections come to the workers of a server that has several: see [`Server::dispatch`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Accept {
-    /// [`Each`](Accept::Each) where the system spreads connections over listeners that share a
-    /// port: on Linux, and on FreeBSD from 12 on. Elsewhere [`HandOver`](Accept::HandOver).
+pub enum Dispatch {
+    /// [`ReusePort`](Dispatch::ReusePort) where the system spreads connections over listeners that
+    /// share a port: on Linux, and on FreeBSD from 12 on. Elsewhere
+    /// [`HandOver`](Dispatch::HandOver).
     #[default]
-    BySystem,
+    Auto,
     /// Each worker has a listener of its own on the one port, with a queue of its own; the system
     /// chooses by a hash of the addresses.
-    Each,
+    ReusePort,
     /// One worker accepts for all, and hands each connection over to the worker that has fewest:
-    /// an even spread, for a passage between threads.
+    /// an even spread, at the price of a passage between threads.
     HandOver,
 }
 
-impl Accept {
+/// The old name of [`Dispatch`].
+#[deprecated(note = "it is called `Dispatch` now")]
+pub type Accept = Dispatch;
+
+#[allow(non_upper_case_globals, reason = "the old names of variants")]
+impl Dispatch {
+    /// The old name of [`Dispatch::Auto`].
+    #[deprecated(note = "it is called `Dispatch::Auto` now")]
+    pub const BySystem: Dispatch = Dispatch::Auto;
+    /// The old name of [`Dispatch::ReusePort`].
+    #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
+    pub const Each: Dispatch = Dispatch::ReusePort;
+
     fn listens_each(self) -> bool {
         match self {
-            Accept::BySystem => sys::spreads_connections(),
-            Accept::Each => true,
-            Accept::HandOver => false,
+            Dispatch::Auto => sys::SPREADS_CONNECTIONS,
+            Dispatch::ReusePort => true,
+            Dispatch::HandOver => false,
         }
     }
 }
@@ -69,20 +111,23 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Duration,
     pub(crate) rates: Rates,
     pub(crate) grace: Duration,
-    pub(crate) most: usize,
+    pub(crate) max_connections: usize,
     pub(crate) workers: usize,
-    pub(crate) accept: Accept,
+    pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
     pub(crate) spin: Duration,
 }
 
 impl<F, P> Server<F>
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + 'static,
     P: Protocol,
 {
-    /// A server that makes a protocol for each connection, of the peer's address, in the thread
-    /// that will serve it.
+    /// A server with the default settings. `factory` makes the protocol of each connection from the
+    /// peer's address, in the thread of the worker that will serve it.
+    ///
+    /// [`Bound::run`] wants a factory that is `Send` and `Sync`, because several threads call it.
+    /// [`Bound::run_in`] takes any.
     #[must_use]
     pub fn new(factory: F) -> Self {
         Server {
@@ -92,40 +137,46 @@ where
                 heartbeat: Duration::ZERO,
                 rates: Rates::default(),
                 grace: Duration::from_millis(100),
-                most: usize::MAX,
+                max_connections: usize::MAX,
                 workers: 1,
-                accept: Accept::default(),
+                dispatch: Dispatch::default(),
                 limits: Limits::default(),
                 spin: Duration::ZERO,
             },
         }
     }
+}
 
-    /// Closes a connection when nothing has come for so long: see [`Protocol::idle`]. Zero, the
-    /// default, is never.
+impl<F> Server<F> {
+    /// Closes a connection when nothing has come for so long: see [`Protocol::idle`]. `None` is
+    /// never, and the default.
+    ///
+    /// Zero is never, too, as in Go.
     #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle = timeout;
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle = timeout.into().unwrap_or_default();
         self
     }
 
-    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long; zero is 30 s. By
-    /// default it is never called.
+    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
+    /// the default.
     ///
     /// What we send does not put it off: a peer that only listens is asked all the same whether
     /// it is there. With an idle timeout of a few intervals, one that does not answer is dropped.
     /// The first comes up to an eighth later, so that connections which are opened together do
     /// not beat together.
+    ///
+    /// Zero is 30 s until 0.2.
     #[must_use]
-    pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.settings.heartbeat = match interval {
-            Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
-            interval => interval,
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.settings.heartbeat = match interval.into() {
+            Some(Duration::ZERO) => Heartbeat::DEFAULT_INTERVAL,
+            interval => interval.unwrap_or_default(),
         };
         self
     }
 
-    /// Drops a peer that, once it has begun a message, sends fewer than `bytes` a second over a
+    /// Drops a peer that, once it has begun a message, sends fewer than `bytes_per_second` over a
     /// `window`: one that sends a byte now and then, so that it is never idle. Nothing is asked by
     /// default; zero asks for nothing.
     ///
@@ -170,19 +221,19 @@ where
     /// # }
     /// ```
     #[must_use]
-    pub fn minimum_read_rate(mut self, bytes: u64, window: Duration) -> Self {
-        self.settings.rates.read = Rate::new(bytes, ticks(window));
+    pub fn minimum_read_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
+        self.settings.rates.read = Rate::new(bytes_per_second, ticks(window));
         self
     }
 
-    /// Drops a peer that takes fewer than `bytes` a second over a `window` while more waits for
+    /// Drops a peer that takes fewer than `bytes_per_second` over a `window` while more waits for
     /// it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
     ///
     /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
     #[must_use]
-    pub fn minimum_write_rate(mut self, bytes: u64, window: Duration) -> Self {
-        self.settings.rates.write = Rate::new(bytes, ticks(window));
+    pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
+        self.settings.rates.write = Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -193,22 +244,24 @@ where
     ///
     /// If it is zero: nothing would ever be served.
     #[must_use]
-    pub fn max_connections(mut self, most: usize) -> Self {
+    pub fn max_connections(mut self, max: usize) -> Self {
         assert!(
-            most > 0,
+            max > 0,
             "netpoller: a server of zero connections serves nobody"
         );
-        self.settings.most = most;
+        self.settings.max_connections = max;
         self
     }
 
-    /// Threads, each with a loop of its own; zero is as many as there are CPUs. One by default.
-    /// [`accept`](Server::accept) says how connections come to them.
+    /// Threads, each with a loop of its own: one by default. `None` is as many as there are CPUs.
+    /// [`dispatch`](Server::dispatch) says how connections come to them.
+    ///
+    /// Zero is as many as there are CPUs, too, until 0.2.
     #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.settings.workers = match workers {
-            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            workers => workers,
+    pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
+        self.settings.workers = match workers.into() {
+            None | Some(0) => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Some(workers) => workers,
         };
         self
     }
@@ -219,7 +272,7 @@ where
     /// # fn main() -> std::io::Result<()> {
     /// use std::io::{self, Read};
     /// use std::net::TcpStream;
-    /// use netpoller::{Accept, Conn, Protocol, Server};
+    /// use netpoller::{Conn, Dispatch, Protocol, Server};
     ///
     /// /// Says which thread serves it.
     /// struct Thread;
@@ -234,7 +287,7 @@ where
     ///     }
     /// }
     ///
-    /// let server = Server::new(|_peer| Thread).workers(2).accept(Accept::HandOver);
+    /// let server = Server::new(|_peer| Thread).workers(2).dispatch(Dispatch::HandOver);
     /// let bound = server.bind("127.0.0.1:0")?;
     /// let (addr, handle) = (bound.local_addr(), bound.handle());
     /// let running = std::thread::spawn(move || bound.run());
@@ -251,9 +304,16 @@ where
     /// # }
     /// ```
     #[must_use]
-    pub fn accept(mut self, accept: Accept) -> Self {
-        self.settings.accept = accept;
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.settings.dispatch = dispatch;
         self
+    }
+
+    /// The old name of [`dispatch`](Server::dispatch).
+    #[must_use]
+    #[deprecated(note = "it is called `dispatch` now")]
+    pub fn accept(self, dispatch: Dispatch) -> Self {
+        self.dispatch(dispatch)
     }
 
     /// What a connection may keep in memory.
@@ -279,44 +339,28 @@ where
         self
     }
 
-    /// Listens. From here on clients can connect; they are served once the server runs.
+    /// Listens on `addr`. From here on clients can connect; they are served once the server runs.
+    ///
+    /// A name is looked up meanwhile, on this thread.
     ///
     /// # Errors
     ///
     /// Those of [`ListenConfig::bind`].
     pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
         let target = addr.to_addr();
-        // Bound in a loop of its own, for names are looked up in one; and where one is running on
-        // this thread already, beside it.
-        let wanted = match self.settings.accept.listens_each() {
+        let wanted = match self.settings.dispatch.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
-        let listeners = if context::now().is_none() {
-            listen(target, wanted)?
-        } else {
-            let beside = std::thread::spawn(move || listen(target, wanted));
-            let panicked = |_| io::Error::other("binding panicked");
-            beside.join().map_err(panicked)??
-        };
+        let config = ListenConfig::new().reuse_port(wanted > 1);
+        let first = config.bind_std(target)?;
+        let address = first.local_addr()?;
+        let mut listeners = vec![first];
+        while listeners.len() < wanted {
+            listeners.push(config.bind_std(address)?);
+        }
         Bound::new(self, listeners)
     }
-}
-
-fn listen(target: crate::net::Target, listeners: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    Runtime::new()?.block_on(async {
-        let mut config = ListenConfig::new();
-        if listeners > 1 {
-            config = config.control(|socket, _| sys::share_port(socket));
-        }
-        let first = config.bind(target).await?;
-        let address = first.local_addr()?;
-        let mut all = vec![first.into_std()?];
-        while all.len() < listeners {
-            all.push(TcpListener::into_std(config.bind(address).await?)?);
-        }
-        Ok(all)
-    })
 }
 
 impl<F> fmt::Debug for Server<F> {

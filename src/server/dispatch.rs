@@ -1,179 +1,211 @@
-//! Handing accepted sockets over to the worker that has fewest connections, on whichever thread.
+//! Accepted sockets, handed over to the worker that has fewest connections.
 //!
-//! May touch: the permits, the tallies. Go has no counterpart: there idle processors steal.
+//! One worker accepts for all and has the [`Dispatcher`]. Each worker has a [`WorkerInbox`] and
+//! takes what is put into it.
 //!
-//! One worker accepts for all and knows the [`Roster`]; each has a [`Seat`] there, and takes what
-//! is put on it.
-//!
-//! | a seat | who moves it there | what is handed over |
+//! | state of an inbox | who moves it there | what is sent |
 //! |---|---|---|
-//! | Open | `Roster::new` | waits on it for the worker |
-//! | Left | the worker leaves it, or dies | goes to another seat; back to the giver, where none is open |
+//! | Open | `Dispatcher::new` | waits in it for the worker |
+//! | Finished | accepting has ended | as before; the worker takes what waits, then learns of the end |
+//! | Left | the worker drops its `WorkerInbox`, also when it dies | goes to another inbox; back to the sender if all are left |
 //!
-//! What waits on a seat that is left goes to the others at once: a worker that dies takes no
-//! client with it, but those whom it served.
+//! What waits in an inbox that is left goes to the others at once, so that a worker that dies takes
+//! with it only the clients that it has served.
+
+// Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::connection::stats::Tally;
-use crate::net::accept_loop::Permit;
+use crate::net::accept_loop::Accepted;
+use crate::runtime::wake_quietly;
 
-/// A connection on its way to the worker that will serve it.
-pub(crate) struct Handed {
-    pub(crate) socket: OwnedFd,
-    pub(crate) peer: SocketAddr,
-    pub(crate) permit: Permit,
+/// The inboxes of all workers, for the one that accepts.
+pub(crate) struct Dispatcher {
+    inboxes: Vec<Inbox>,
+    /// Where the next choice begins: workers with equal loads take turns.
+    next: AtomicUsize,
 }
 
-/// All workers of a server, for whoever accepts.
-pub(crate) struct Roster {
-    places: Vec<Place>,
-    /// Who comes first among equals, so that each is in turn.
-    turn: AtomicUsize,
-    finished: AtomicBool,
-}
-
-struct Place {
+struct Inbox {
+    /// Of the worker: how many connections it has.
     tally: Arc<Tally>,
-    /// Handed over, and not served yet.
-    waiting: AtomicU64,
-    tray: Mutex<Tray>,
+    queue: Mutex<Queue>,
 }
 
 #[derive(Default)]
-struct Tray {
-    handed: VecDeque<Handed>,
+struct Queue {
+    state: State,
+    connections: VecDeque<Accepted>,
+    /// Taken out of `connections` and not among the live ones yet.
+    beginning: usize,
     waker: Option<Waker>,
-    left: bool,
 }
 
-impl Place {
-    fn tray(&self) -> MutexGuard<'_, Tray> {
-        // Nothing of anybody's runs under the lock.
-        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    Finished,
+    Left,
+}
+
+impl Inbox {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No code of others runs under the lock, so that a poisoned one is whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self) -> u64 {
-        self.tally.live.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
+    /// The worker's connections, with those on their way to it; none if it takes no more. Other
+    /// threads change it at any time.
+    fn load(&self) -> Option<usize> {
+        let queue = self.queue();
+        let waiting = queue.connections.len() + queue.beginning;
+        let live = self.tally.live.load(Ordering::Relaxed) as usize;
+        (queue.state != State::Left).then_some(live + waiting)
     }
 
-    /// Back, if the seat is left.
-    fn put(&self, handed: Handed) -> Result<(), Handed> {
-        let mut tray = self.tray();
-        if tray.left {
-            return Err(handed);
+    /// Gives the connection back if the inbox is left.
+    fn put(&self, connection: Accepted) -> Result<(), Accepted> {
+        let mut queue = self.queue();
+        if queue.state == State::Left {
+            return Err(connection);
         }
-        tray.handed.push_back(handed);
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waker = tray.waker.take();
-        drop(tray);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        queue.connections.push_back(connection);
+        let waker = queue.waker.take();
+        drop(queue);
+        waker.into_iter().for_each(wake_quietly);
         Ok(())
     }
 }
 
-impl Roster {
+impl Dispatcher {
     pub(crate) fn new(tallies: &[Arc<Tally>]) -> Arc<Self> {
-        let place = |tally: &Arc<Tally>| Place {
+        let inbox = |tally: &Arc<Tally>| Inbox {
             tally: tally.clone(),
-            waiting: AtomicU64::new(0),
-            tray: Mutex::default(),
+            queue: Mutex::default(),
         };
-        Arc::new(Roster {
-            places: tallies.iter().map(place).collect(),
-            turn: AtomicUsize::new(0),
-            finished: AtomicBool::new(false),
+        Arc::new(Dispatcher {
+            inboxes: tallies.iter().map(inbox).collect(),
+            next: AtomicUsize::new(0),
         })
     }
 
-    pub(crate) fn seat(self: &Arc<Self>, at: usize) -> Seat {
-        Seat {
-            roster: self.clone(),
-            at,
+    /// The inbox of a worker, which is to be taken once.
+    pub(crate) fn inbox(self: &Arc<Self>, worker: usize) -> WorkerInbox {
+        WorkerInbox {
+            dispatcher: self.clone(),
+            worker,
         }
     }
 
-    /// Gives it to whoever has fewest. Back, if nobody is there any more.
-    pub(crate) fn hand_over(&self, mut handed: Handed) -> Result<(), Handed> {
-        let count = self.places.len();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut order: Vec<_> = (0..count)
-            .map(|n| &self.places[(turn + n) % count])
-            .collect();
-        order.sort_by_key(|place| place.load());
-        for place in order {
-            match place.put(handed) {
+    /// The inbox with the least load, of those that are not left. Each load is read once: the workers change them
+    /// meanwhile, so that two readings of one could contradict each other.
+    fn least_loaded(&self) -> Option<&Inbox> {
+        let count = self.inboxes.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let in_turn = (0..count).map(|n| &self.inboxes[first.wrapping_add(n) % count]);
+        let loads = in_turn.filter_map(|inbox| Some((inbox.load()?, inbox)));
+        loads.min_by_key(|(load, _)| *load).map(|(_, inbox)| inbox)
+    }
+
+    /// Sends a connection to the worker that has fewest. Gives it back if all inboxes are
+    /// left.
+    pub(crate) fn send(&self, mut connection: Accepted) -> Result<(), Accepted> {
+        // An inbox that has been left since it was chosen gives the connection back, and is not
+        // chosen again.
+        while let Some(inbox) = self.least_loaded() {
+            match inbox.put(connection) {
                 Ok(()) => return Ok(()),
-                Err(back) => handed = back,
+                Err(back) => connection = back,
             }
         }
-        Err(handed)
+        Err(connection)
     }
 
-    /// Nothing more will be handed over.
+    /// Accepting has ended: nothing more will be sent.
     pub(crate) fn finish(&self) {
-        self.finished.store(true, Ordering::Release);
-        for place in &self.places {
-            let waker = place.tray().waker.take();
-            if let Some(waker) = waker {
-                waker.wake();
+        for inbox in &self.inboxes {
+            let mut queue = inbox.queue();
+            if queue.state == State::Open {
+                queue.state = State::Finished;
             }
+            let waker = queue.waker.take();
+            drop(queue);
+            waker.into_iter().for_each(wake_quietly);
         }
     }
 }
 
-/// A worker's seat; leaving it is dropping it.
-pub(crate) struct Seat {
-    roster: Arc<Roster>,
-    at: usize,
+/// The accepting side. However accepting ends, by an order, an error or a panic, no worker goes on
+/// waiting for more.
+pub(crate) struct AcceptGuard(pub(crate) Arc<Dispatcher>);
+
+impl Deref for AcceptGuard {
+    type Target = Dispatcher;
+
+    fn deref(&self) -> &Dispatcher {
+        &self.0
+    }
 }
 
-impl Seat {
-    fn place(&self) -> &Place {
-        &self.roster.places[self.at]
+impl Drop for AcceptGuard {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// What a worker takes its connections from. Dropping it leaves the inbox.
+pub(crate) struct WorkerInbox {
+    dispatcher: Arc<Dispatcher>,
+    worker: usize,
+}
+
+impl WorkerInbox {
+    fn inbox(&self) -> &Inbox {
+        &self.dispatcher.inboxes[self.worker]
     }
 
-    /// The next that is handed over; `None` when no more will be.
-    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Handed>> {
+    /// The next connection; `None` when there will be no more. Call [`WorkerInbox::begun`] after
+    /// each.
+    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Accepted>> {
         let waker = waker.clone();
-        let mut tray = self.place().tray();
-        if let Some(handed) = tray.handed.pop_front() {
-            return Poll::Ready(Some(handed));
+        let mut queue = self.inbox().queue();
+        if let Some(connection) = queue.connections.pop_front() {
+            queue.beginning += 1;
+            return Poll::Ready(Some(connection));
         }
-        // After the tray's lock was taken: `finish` takes it after it has said so.
-        if self.roster.finished.load(Ordering::Acquire) {
+        if queue.state == State::Finished {
             return Poll::Ready(None);
         }
-        let old = tray.waker.replace(waker);
-        drop(tray);
+        let old = queue.waker.replace(waker);
+        drop(queue);
         drop(old);
         Poll::Pending
     }
 
-    /// What came by `poll_next` counts among the live now, or is gone.
-    pub(crate) fn served(&self) {
-        self.place().waiting.fetch_sub(1, Ordering::Relaxed);
+    /// The connection that was taken last is counted among the live ones now, or is gone.
+    pub(crate) fn begun(&self) {
+        self.inbox().queue().beginning -= 1;
     }
 }
 
-impl Drop for Seat {
+impl Drop for WorkerInbox {
     fn drop(&mut self) {
-        let mut tray = self.place().tray();
-        tray.left = true;
-        let handed = std::mem::take(&mut tray.handed);
-        let waker = tray.waker.take();
-        drop(tray);
+        let mut queue = self.inbox().queue();
+        queue.state = State::Left;
+        let connections = std::mem::take(&mut queue.connections);
+        let waker = queue.waker.take();
+        drop(queue);
         drop(waker);
-        for handed in handed {
-            // Where nobody is left, the client finds its connection closed.
-            drop(self.roster.hand_over(handed));
+        for connection in connections {
+            if let Err(connection) = self.dispatcher.send(connection) {
+                log::debug!("{}: closed before it was served", connection.peer);
+            }
         }
     }
 }
@@ -185,100 +217,116 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::task::{Poll, Waker};
+    use std::thread;
 
-    use super::{Handed, Roster, Seat};
+    use super::{AcceptGuard, Accepted, Dispatcher, WorkerInbox};
     use crate::connection::stats::Tally;
     use crate::net::accept_loop::Permits;
 
-    struct Office {
+    struct Accepts {
         listener: TcpListener,
         permits: Arc<Permits>,
         tallies: Vec<Arc<Tally>>,
-        roster: Arc<Roster>,
+        dispatcher: Arc<Dispatcher>,
     }
 
-    fn office(workers: usize) -> Office {
+    fn accepts(workers: usize) -> Accepts {
         let tallies: Vec<Arc<Tally>> = (0..workers).map(|_| Arc::default()).collect();
-        Office {
+        Accepts {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             permits: Arc::new(Permits::new(100)),
-            roster: Roster::new(&tallies),
+            dispatcher: Dispatcher::new(&tallies),
             tallies,
         }
     }
 
-    impl Office {
-        fn accept(&self) -> (TcpStream, Handed) {
+    impl Accepts {
+        fn accept(&self) -> (TcpStream, Accepted) {
             let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (socket, peer) = self.listener.accept().unwrap();
-            let handed = Handed {
+            let accepted = Accepted {
                 socket: socket.into(),
-                peer,
+                peer: peer.into(),
                 permit: self.permits.take().unwrap(),
             };
-            (client, handed)
+            (client, accepted)
+        }
+
+        fn send(&self) -> TcpStream {
+            let (client, accepted) = self.accept();
+            assert!(self.dispatcher.send(accepted).is_ok());
+            client
         }
     }
 
-    fn count(seat: &Seat) -> usize {
-        let next = || seat.poll_next(Waker::noop());
+    fn count(inbox: &WorkerInbox) -> usize {
+        let next = || inbox.poll_next(Waker::noop());
         std::iter::from_fn(|| matches!(next(), Poll::Ready(Some(_))).then_some(())).count()
     }
 
     #[test]
-    fn the_least_loaded_gets_it_and_equals_in_turn() {
-        let office = office(3);
-        let seats: Vec<_> = (0..3).map(|at| office.roster.seat(at)).collect();
-        office.tallies[1].live.store(5, Ordering::Relaxed);
-        let mut clients = Vec::new();
-        for _ in 0..10 {
-            let (client, handed) = office.accept();
-            assert!(office.roster.hand_over(handed).is_ok());
-            clients.push(client);
-        }
-        let counts: Vec<_> = seats.iter().map(count).collect();
+    fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
+        let accepts = accepts(3);
+        let inboxes: Vec<_> = (0..3).map(|at| accepts.dispatcher.inbox(at)).collect();
+        accepts.tallies[1].live.store(5, Ordering::Relaxed);
+        let _clients: Vec<_> = (0..10).map(|_| accepts.send()).collect();
+        let counts: Vec<_> = inboxes.iter().map(count).collect();
         assert_eq!(counts, [5, 0, 5]);
     }
 
     #[test]
-    fn a_worker_that_died_swallows_no_socket() {
-        let office = office(2);
-        let (dies, lives) = (office.roster.seat(0), office.roster.seat(1));
-        let mut clients = Vec::new();
-        let mut give = || {
-            let (client, handed) = office.accept();
-            clients.push(client);
-            office.roster.hand_over(handed).is_ok()
-        };
-        assert!((0..4).all(|_| give()));
+    fn loads_that_change_while_a_worker_is_chosen_do_no_harm() {
+        let accepts = accepts(64);
+        let _inboxes: Vec<_> = (0..64).map(|at| accepts.dispatcher.inbox(at)).collect();
+        thread::scope(|scope| {
+            let chooses = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    assert!(accepts.dispatcher.least_loaded().is_some());
+                }
+            });
+            for round in 0.. {
+                for (at, tally) in accepts.tallies.iter().enumerate() {
+                    let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
+                    tally.live.store(load, Ordering::Relaxed);
+                }
+                if chooses.is_finished() {
+                    break;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_worker_that_died_swallows_no_connection() {
+        let accepts = accepts(2);
+        let (dies, lives) = (accepts.dispatcher.inbox(0), accepts.dispatcher.inbox(1));
+        let mut clients: Vec<_> = (0..4).map(|_| accepts.send()).collect();
         drop(dies);
-        assert!((0..4).all(|_| give()));
+        clients.extend((0..4).map(|_| accepts.send()));
         assert_eq!(count(&lives), 8);
     }
 
     #[test]
-    fn when_nobody_is_left_the_client_is_told_and_the_permit_comes_back() {
-        let office = office(1);
-        let seat = office.roster.seat(0);
-        let (mut waits, handed) = office.accept();
-        assert!(office.roster.hand_over(handed).is_ok());
-        drop(seat);
+    fn when_all_workers_have_left_the_client_is_told_and_the_permit_comes_back() {
+        let accepts = accepts(1);
+        let inbox = accepts.dispatcher.inbox(0);
+        let mut waits = accepts.send();
+        drop(inbox);
         assert_eq!(waits.read(&mut [0]).unwrap(), 0);
-        let (mut late, handed) = office.accept();
-        drop(office.roster.hand_over(handed).unwrap_err());
+        let (mut late, accepted) = accepts.accept();
+        drop(accepts.dispatcher.send(accepted).unwrap_err());
         assert_eq!(late.read(&mut [0]).unwrap(), 0);
-        let all: Vec<_> = (0..100).map_while(|_| office.permits.take()).collect();
+        let all: Vec<_> = (0..100).map_while(|_| accepts.permits.take()).collect();
         assert_eq!(all.len(), 100);
     }
 
     #[test]
-    fn at_the_end_each_takes_what_waits_and_learns_of_it() {
-        let office = office(1);
-        let seat = office.roster.seat(0);
-        let (_client, handed) = office.accept();
-        assert!(office.roster.hand_over(handed).is_ok());
-        office.roster.finish();
-        let next = || seat.poll_next(Waker::noop());
+    fn when_accepting_ends_each_worker_takes_what_waits_and_learns_of_it() {
+        let accepts = accepts(1);
+        let inbox = accepts.dispatcher.inbox(0);
+        let _client = accepts.send();
+        drop(AcceptGuard(accepts.dispatcher.clone()));
+        let next = || inbox.poll_next(Waker::noop());
         assert!(matches!(next(), Poll::Ready(Some(_))));
         assert!(matches!(next(), Poll::Ready(None)));
     }

@@ -1,87 +1,170 @@
-//! What a server's workers are told, by whoever has its handle, on whichever thread.
+//! Orders: what the workers of a server are told, by a handle on any thread.
 //!
-//! May touch: stats.rs. Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`.
+//! | phase | who moves it there | on to |
+//! |---|---|---|
+//! | Serving | `Orders::new` | Draining, Stopped |
+//! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain) | Stopped; Draining with a shorter limit |
+//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
 
+// Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`.
+
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::connection::stats::{Stats, Tally};
+use crate::connection::worker::Phase;
+use crate::runtime::waiters::{Ticket, Waiters};
+use crate::runtime::wake_quietly;
 
-/// What the workers are to do. It only ever goes on to a later one.
+/// What the workers are to do. The phase only rises, and the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Serve,
-    /// Within so long.
-    Drain(Duration),
-    Stop,
+pub(crate) struct Order {
+    pub(crate) phase: Phase,
+    /// How long a drain may take, from when a worker learns of it.
+    pub(crate) limit: Duration,
 }
 
-impl Order {
-    fn rank(self) -> u8 {
-        match self {
-            Order::Serve => 0,
-            Order::Drain(_) => 1,
-            Order::Stop => 2,
-        }
-    }
+/// The order in force, and the workers that wait for the next.
+pub(crate) struct Orders {
+    state: Mutex<State>,
 }
 
-/// What the workers and the handles share.
-pub(crate) struct Control {
-    orders: Mutex<Orders>,
-    pub(crate) tallies: Vec<Arc<Tally>>,
-}
-
-struct Orders {
+struct State {
     order: Order,
-    /// Who waits for another order: by worker, and one more, who accepts for all.
-    waiters: Vec<Option<Waker>>,
+    waiters: Waiters,
 }
 
-impl Control {
-    pub(crate) fn new(workers: usize) -> Self {
-        Control {
-            orders: Mutex::new(Orders {
-                order: Order::Serve,
-                waiters: vec![None; workers + 1],
+impl Orders {
+    pub(crate) fn new() -> Arc<Self> {
+        let order = Order {
+            phase: Phase::Serving,
+            limit: Duration::MAX,
+        };
+        Arc::new(Orders {
+            state: Mutex::new(State {
+                order,
+                waiters: Waiters::new(),
             }),
-            tallies: (0..workers).map(|_| Arc::default()).collect(),
-        }
+        })
     }
 
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        // Nothing of anybody's runs under the lock.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of others runs under the lock, so that a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn give(&self, order: Order) {
-        let mut orders = self.orders();
-        if order.rank() <= orders.order.rank() {
-            return;
-        }
-        orders.order = order;
-        let waiters: Vec<_> = orders.waiters.iter_mut().filter_map(Option::take).collect();
-        drop(orders);
-        waiters.into_iter().for_each(Waker::wake);
+    /// Everything within `limit`. False if that is the order already, or less than it.
+    pub(crate) fn drain(&self, limit: Duration) -> bool {
+        self.give(Phase::Draining, limit)
     }
 
-    /// Ready with another order than `known`.
-    pub(crate) fn poll_order(&self, worker: usize, known: Order, waker: &Waker) -> Poll<Order> {
-        let waker = waker.clone();
-        let mut orders = self.orders();
-        if orders.order != known {
-            return Poll::Ready(orders.order);
+    /// False if that is the order already.
+    pub(crate) fn stop(&self) -> bool {
+        self.give(Phase::Stopped, Duration::ZERO)
+    }
+
+    fn give(&self, phase: Phase, limit: Duration) -> bool {
+        let mut state = self.state();
+        let old = state.order;
+        state.order = Order {
+            phase: old.phase.max(phase),
+            limit: old.limit.min(limit),
+        };
+        if state.order == old {
+            return false;
         }
-        let old = orders.waiters[worker].replace(waker);
-        drop(orders);
-        drop(old);
+        let waiters = state.waiters.take_all();
+        drop(state);
+        waiters.for_each(wake_quietly);
+        true
+    }
+
+    /// Follows the orders from the beginning: one that has been given already is a change.
+    pub(crate) fn follow(self: &Arc<Self>) -> Follower {
+        Follower {
+            known: Order {
+                phase: Phase::Serving,
+                limit: Duration::MAX,
+            },
+            orders: self.clone(),
+            ticket: None,
+        }
+    }
+}
+
+/// One worker's view of the orders.
+pub(crate) struct Follower {
+    orders: Arc<Orders>,
+    /// The last order that this worker has learned of.
+    known: Order,
+    ticket: Option<Ticket>,
+}
+
+impl Follower {
+    /// Waits for an order that this worker does not know yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no order.
+    pub(crate) async fn changed(&mut self) -> Order {
+        poll_fn(|cx| self.poll_changed(cx)).await
+    }
+
+    fn poll_changed(&mut self, cx: &Context<'_>) -> Poll<Order> {
+        let waker = cx.waker().clone();
+        let mut state = self.orders.state();
+        if state.order != self.known {
+            self.known = state.order;
+            let left = state.waiters.leave(&mut self.ticket);
+            drop(state);
+            drop((left, waker));
+            return Poll::Ready(self.known);
+        }
+        let (woken, left_over) = state.waiters.poll(&mut self.ticket, waker);
+        drop(state);
+        drop(left_over);
+        debug_assert!(woken.is_pending(), "woken without another order");
         Poll::Pending
     }
+}
 
-    pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            workers: self.tallies.iter().map(|tally| tally.read()).collect(),
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let left = self.orders.state().waiters.leave(&mut self.ticket);
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn next(follower: &mut Follower) -> Option<Order> {
+        match follower.poll_changed(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(order) => Some(order),
+            Poll::Pending => None,
         }
+    }
+
+    #[test]
+    fn a_shorter_drain_wins_a_longer_one_changes_nothing_and_a_stop_is_the_last() {
+        let second = Duration::from_secs(1);
+        let orders = Orders::new();
+        let mut follower = orders.follow();
+        assert_eq!(next(&mut follower), None);
+        assert!(orders.drain(10 * second));
+        assert_eq!(next(&mut follower).unwrap().limit, 10 * second);
+        assert!(!orders.drain(20 * second) && !orders.drain(10 * second));
+        assert_eq!(next(&mut follower), None);
+        assert!(orders.drain(second));
+        assert_eq!(next(&mut follower).unwrap().limit, second);
+        assert!(orders.stop() && !orders.stop() && !orders.drain(second));
+        assert_eq!(next(&mut follower).unwrap().phase, Phase::Stopped);
+        assert_eq!(next(&mut follower), None);
+        let late = next(&mut orders.follow());
+        assert_eq!(late.unwrap().phase, Phase::Stopped, "given earlier");
     }
 }

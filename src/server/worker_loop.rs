@@ -1,289 +1,336 @@
 //! One worker's life: it takes connections as they come, and sees them to their end.
 //!
-//! May touch: accept.rs, hand_over.rs. Mirrors `Server.Serve` and `Server.Shutdown` in Go's
-//! `net/http/server.go`.
-//!
 //! ```text
-//!   take connections: from its own listener, or from its seat
+//!   take connections: from its own listeners, or from its inbox
 //!        │ an order: drain
 //!        ▼
-//!   take what is queued ─► close the listener ─► wait until none is left ─► done
-//!        │ an order: stop          │                        │ the limit
-//!        └─────────────────────────┴────────────► end them all, and wait
+//!   close what is not in flight ─► take what is queued ─► close the listeners ─► wait for the rest
+//!        │ an order: stop               │                        │ the limit          │
+//!        └──────────────────────────────┴────────────────────────┴──► end the rest ◄──┘
 //! ```
 
-use std::future::{Future, poll_fn};
+// Mirrors `Server.Serve` and `Server.Shutdown` in Go's `net/http/server.go`.
+
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::panic::{self, AssertUnwindSafe};
+use std::net::TcpListener as StdListener;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::accept::{Accepting, Sink};
-use super::dispatch::{Handed, Roster, Seat};
-use super::orders::{Control, Order};
+use log::Level;
+
+use super::bound::Common;
+use super::builder::Server;
+use super::dispatch::{AcceptGuard, WorkerInbox};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
-use crate::connection::stats::add;
-use crate::connection::worker::Worker;
+use crate::connection::stats::{Tally, add};
+use crate::connection::worker::{Phase, Worker};
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
-use crate::net::accept_loop::Permit;
+use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
 use crate::net::fd::Fd;
-use crate::runtime::{JoinHandle, context, spawn};
+use crate::runtime::select::{Either, select};
+use crate::runtime::{context, panics};
 use crate::time;
 
-/// Where a worker's connections come from.
-pub(crate) enum Source {
-    /// A listener of its own; several, where one serves in place of all.
-    Own(Vec<StdListener>),
-    /// Handed over by whoever accepts: by this one itself, if it has the listener.
-    Handed(Seat, Option<(StdListener, Arc<Roster>)>),
+/// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
+/// that accepts for all has both. On its way to the worker's thread it holds std's listeners.
+pub(crate) struct Incoming<L = StdListener> {
+    pub(crate) listeners: Vec<L>,
+    /// What the listeners accept goes to all workers in place of this one.
+    pub(crate) for_all: Option<AcceptGuard>,
+    pub(crate) inbox: Option<WorkerInbox>,
 }
 
-/// The same, in its runtime.
-enum Intake {
-    Own(Vec<TcpListener>),
-    Handed(Seat),
+impl Incoming {
+    /// Takes the listeners into the runtime that runs.
+    fn open(self) -> io::Result<Incoming<TcpListener>> {
+        let listeners = self.listeners.into_iter().map(TcpListener::from_std);
+        Ok(Incoming {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            for_all: self.for_all,
+            inbox: self.inbox,
+        })
+    }
 }
 
-impl<F, P> Accepting<F>
+/// One worker.
+pub(crate) struct WorkerLoop<F> {
+    server: Server<F>,
+    common: Arc<Common>,
+    number: usize,
+    /// What its connections share.
+    worker: Rc<Worker>,
+}
+
+type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
+
+impl<F, P> WorkerLoop<F>
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + 'static,
     P: Protocol,
 {
-    pub(crate) async fn serve(self, source: Source) -> io::Result<()> {
-        let mut acceptor = None;
-        let intake = match source {
-            Source::Own(listeners) => {
-                let listeners = listeners.into_iter().map(TcpListener::from_std);
-                Intake::Own(listeners.collect::<io::Result<_>>()?)
-            }
-            Source::Handed(seat, None) => Intake::Handed(seat),
-            Source::Handed(seat, Some((listener, roster))) => {
-                let listener = TcpListener::from_std(listener)?;
-                acceptor = Some(self.accept_for_all(listener, roster));
-                Intake::Handed(seat)
-            }
+    /// Serves until a handle ends it, and then until its last connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// Those of accepting, where trying again does not help.
+    pub(crate) async fn run(
+        server: Server<F>,
+        common: Arc<Common>,
+        number: usize,
+        incoming: Incoming,
+    ) -> io::Result<()> {
+        let make = |scheduler: &_| {
+            Worker::new(
+                scheduler,
+                &server.settings,
+                common.account.clone(),
+                common.tallies[number].clone(),
+                common.permits.clone(),
+            )
         };
-        let make = |scheduler: &_| self.worker_in(scheduler);
         let worker = Rc::new(context::with("a server", make));
-        let _all_end = StopsWorker(worker.clone());
-
-        let mut order = Order::Serve;
-        let mut accepted = self.take_in(&intake, &worker, &mut order, None).await;
-        if accepted.is_err() {
-            order = Order::Stop;
-        }
-        if let Order::Drain(limit) = order {
-            let deadline = Some(time::after(time::now(), limit));
-            // At once: who is idle may have the place of somebody who is queued.
-            worker.drain(self.server.settings.grace.min(limit));
-            let _ = self.take_in(&intake, &worker, &mut order, deadline).await;
-            drop(intake);
-            self.wait_for_the_end(&worker, &mut order, deadline).await;
-        } else {
-            drop(intake);
-        }
-        worker.stop();
-        self.wait_for_the_end(&worker, &mut Order::Stop, None).await;
-        if let Some(acceptor) = acceptor {
-            let ended = acceptor.await.map_err(io::Error::other);
-            accepted = accepted.and(ended.and_then(|ended| ended));
-        }
-        accepted
+        // However this future ends, aborted too: nothing else could end its connections.
+        let _stops = StopOnDrop(worker.clone());
+        let this = WorkerLoop {
+            server,
+            common,
+            number,
+            worker,
+        };
+        let result = this.serve_and_drain(incoming).await;
+        this.worker.stop();
+        poll_fn(|cx| this.worker.poll_empty(cx.waker())).await;
+        result
     }
 
-    /// Takes connections until another order comes; until `queued`, only those that wait already.
-    async fn take_in(
-        &self,
-        intake: &Intake,
-        worker: &Rc<Worker>,
-        order: &mut Order,
-        queued: Option<Instant>,
-    ) -> io::Result<()> {
-        let seat = match intake {
-            Intake::Own(listeners) => {
-                return self.accept_from(listeners, worker, order, queued).await;
-            }
-            Intake::Handed(seat) => seat,
+    /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
+    /// of accepting. The listeners are closed then.
+    async fn serve_and_drain(&self, incoming: Incoming) -> io::Result<()> {
+        let mut incoming = Some(incoming.open()?);
+        let mut orders = self.common.orders.follow();
+        let serve = async {
+            self.take(incoming.as_ref(), None).await?;
+            // Nothing more comes, which is no reason to end what is served.
+            pending().await
         };
-        loop {
-            let next = poll_fn(|cx| {
-                ready!(context::poll_budget(cx.waker()));
-                seat.poll_next(cx.waker())
-            });
-            // Serving, it waits for an order even where nothing more can come.
-            let limit = queued.map_or(Duration::MAX, until);
-            let next = self.unless_ordered(time::timeout(limit, next), *order, false);
-            match next.await {
-                Ok(Some(Ok(Some(handed)))) => {
-                    self.welcome(handed, worker);
-                    seat.served();
-                }
-                Ok(_) if queued.is_some() => return Ok(()),
-                Ok(_) => {
-                    let never = std::future::pending::<()>();
-                    if let Err(next) = self.unless_ordered(never, *order, false).await {
-                        *order = next;
+        let mut order = match select(orders.changed(), serve).await {
+            Either::First(order) => order,
+            Either::Second(failed) => return failed,
+        };
+        let mut deadline = time::after(time::now(), Duration::MAX);
+        while order.phase == Phase::Draining {
+            let now = time::now();
+            deadline = deadline.min(time::after(now, order.limit));
+            let drained = time::timeout(deadline - now, self.drain(&mut incoming, deadline));
+            order = match select(orders.changed(), drained).await {
+                // Stop, or drain within a shorter limit.
+                Either::First(order) => order,
+                Either::Second(Ok(drained)) => return drained,
+                Either::Second(Err(_)) => {
+                    let open = self.tally().live.load(Ordering::Relaxed);
+                    if open > 0 {
+                        self.log(
+                            Level::Warn,
+                            format_args!(
+                                "the limit of the drain has passed: {open} connections are cut off"
+                            ),
+                        );
                     }
                     return Ok(());
                 }
-                Err(next) => {
-                    *order = next;
-                    return Ok(());
-                }
-            }
+            };
         }
+        Ok(())
     }
 
-    /// Accepts from each listener, until that is over for all of them or one fails.
-    async fn accept_from(
+    /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
+    /// goes on where it was.
+    async fn drain(
         &self,
-        listeners: &[TcpListener],
-        worker: &Rc<Worker>,
-        order: &mut Order,
-        queued: Option<Instant>,
+        incoming: &mut Option<Incoming<TcpListener>>,
+        deadline: Instant,
     ) -> io::Result<()> {
-        let sink = Sink::Worker(worker);
-        let (first, others) = listeners.split_first().expect("a server listens");
-        if others.is_empty() {
-            return self.accept(first, &sink, order, queued).await;
+        // First: a connection that is closed now may make room for one that is queued.
+        self.worker.drain(self.server.settings.grace);
+        self.take(incoming.as_ref(), Some(deadline)).await?;
+        *incoming = None;
+        let open = self.tally().live.load(Ordering::Relaxed);
+        if open > 0 {
+            self.log(
+                Level::Info,
+                format_args!("waits for {open} connections in flight"),
+            );
         }
-        let mut orders = vec![*order; listeners.len()];
-        let each = listeners.iter().zip(&mut orders);
-        let mut under_way: Vec<_> = each
-            .map(|(listener, order)| Box::pin(self.accept(listener, &sink, order, queued)))
-            .collect();
-        let ended = poll_fn(|cx| {
-            let mut failed = None;
-            under_way.retain_mut(|accepting| match accepting.as_mut().poll(cx) {
-                Poll::Pending => true,
-                Poll::Ready(ended) => {
-                    failed = failed.take().or(ended.err());
-                    false
+        poll_fn(|cx| self.worker.poll_empty(cx.waker())).await;
+        Ok(())
+    }
+
+    // ---- taking connections ----
+
+    /// Takes connections from everywhere: for ever, or until `limit` those that are queued already.
+    async fn take(
+        &self,
+        incoming: Option<&Incoming<TcpListener>>,
+        limit: Option<Instant>,
+    ) -> io::Result<()> {
+        let Some(incoming) = incoming else {
+            return Ok(());
+        };
+        let for_all = incoming.for_all.as_ref();
+        let accepting = async {
+            let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, for_all, limit)) };
+            all(incoming.listeners.iter().map(accept).collect()).await?;
+            // The inboxes get no more.
+            for_all.inspect(|guard| guard.finish());
+            Ok(())
+        };
+        let receiving = async {
+            match &incoming.inbox {
+                Some(inbox) => self.receive(inbox).await,
+                None => Ok(()),
+            }
+        };
+        all(vec![Box::pin(accepting), Box::pin(receiving)]).await
+    }
+
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        for_all: Option<&AcceptGuard>,
+        limit: Option<Instant>,
+    ) -> io::Result<()> {
+        let mut accept_loop = AcceptLoop::new(self.common.permits.clone());
+        let worker = self;
+        let mut sink = Take { worker, for_all };
+        match limit {
+            None => accept_loop.run(listener, &mut sink).await,
+            Some(limit) => accept_loop.run_queued(listener, &mut sink, limit).await,
+        }
+    }
+
+    /// Takes what is handed over until accepting has ended.
+    async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
+        let next = || {
+            poll_fn(|cx| {
+                ready!(context::poll_budget(cx.waker()));
+                inbox.poll_next(cx.waker())
+            })
+        };
+        while let Some(Accepted {
+            socket,
+            peer,
+            permit,
+        }) = next().await
+        {
+            let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
+            match context::with("a server", open) {
+                Ok(fd) => {
+                    fd.socket().set_endpoint(End::Peer, peer.clone());
+                    self.begin(fd, peer, permit);
                 }
-            });
-            match failed {
-                Some(error) => Poll::Ready(Err(error)),
-                None if under_way.is_empty() => Poll::Ready(Ok(())),
-                None => Poll::Pending,
+                Err(error) => {
+                    log::warn!("{peer}: closed before it was served: {error}");
+                    add(&self.tally().refused, 1);
+                }
             }
-        });
-        let ended = ended.await;
-        drop(under_way);
-        // It ended them all; a later one is found by whoever waits next.
-        *order = orders[0];
-        ended
-    }
-
-    /// Takes in a connection that came from another thread.
-    fn welcome(&self, handed: Handed, worker: &Rc<Worker>) {
-        let (peer, permit) = (handed.peer, handed.permit);
-        let open = |scheduler: &_| Fd::open(scheduler, handed.socket, Network::Tcp);
-        match context::with("a server", open) {
-            Ok(fd) => {
-                fd.resource().set_endpoint(End::Peer, Addr::Socket(peer));
-                self.begin(permit, fd, peer, worker);
-            }
-            Err(error) => {
-                log::warn!("a connection from {peer} is given up: {error}");
-                add(&self.tally.refused, 1);
-            }
+            inbox.begun();
         }
+        Ok(())
     }
 
-    /// A connection begins. A factory that panics is one connection's misfortune.
-    pub(crate) fn begin(&self, permit: Permit, fd: Fd, peer: SocketAddr, worker: &Rc<Worker>) {
-        let make = AssertUnwindSafe(|| (self.server.factory)(peer));
-        match panic::catch_unwind(make) {
+    /// A connection begins. A factory that panics costs this connection alone.
+    fn begin(&self, fd: Fd, peer: Addr, permit: Permit) {
+        match panics::catch(|| (self.server.factory)(peer.clone())) {
             Ok(protocol) => {
-                let connection = Connection::new(fd, worker.clone(), protocol);
-                worker.spawn(Box::new(connection), permit);
+                let connection = Connection::new(fd, self.worker.clone(), protocol);
+                self.worker.spawn(Box::new(connection), permit);
             }
             Err(_) => {
-                log::error!("the factory panicked for a connection from {peer}");
-                add(&self.tally.accepted, 1);
-                add(&self.tally.failed, 1);
+                log::error!("{peer}: closed: the factory panicked");
+                add(&self.tally().accepted, 1);
+                add(&self.tally().failed, 1);
             }
         }
     }
 
-    /// Accepts for all workers, beside what this one serves.
-    fn accept_for_all(
-        &self,
-        listener: TcpListener,
-        roster: Arc<Roster>,
-    ) -> JoinHandle<io::Result<()>> {
-        let accepting = Accepting {
-            worker: self.control.tallies.len(),
-            ..self.clone()
-        };
-        spawn(async move {
-            let mut door = Door {
-                roster: roster.clone(),
-                control: accepting.control.clone(),
-                closed_by_order: false,
-            };
-            let sink = Sink::Roster(&roster);
-            let mut order = Order::Serve;
-            accepting.accept(&listener, &sink, &mut order, None).await?;
-            door.closed_by_order = true;
-            if let Order::Drain(limit) = order {
-                let deadline = Some(time::after(time::now(), limit));
-                let _ = accepting
-                    .accept(&listener, &sink, &mut order, deadline)
-                    .await;
-            }
-            Ok(())
-        })
+    fn log(&self, level: Level, what: fmt::Arguments<'_>) {
+        log::log!(
+            level,
+            "{}: worker {}: {what}",
+            self.common.address,
+            self.number
+        );
     }
 
-    /// Until no connection is left, the deadline passes or another order comes.
-    async fn wait_for_the_end(
-        &self,
-        worker: &Worker,
-        order: &mut Order,
-        deadline: Option<Instant>,
-    ) {
-        let empty = poll_fn(|cx| worker.poll_empty(cx.waker()));
-        let Some(deadline) = deadline else {
-            return empty.await;
-        };
-        let ended = self.unless_ordered(time::timeout(until(deadline), empty), *order, false);
-        if let Err(next) = ended.await {
-            *order = next;
-        }
+    fn tally(&self) -> &Tally {
+        &self.common.tallies[self.number]
     }
 }
 
-/// However a worker's task ends, aborted too: nobody could end its connections any more.
-struct StopsWorker(Rc<Worker>);
+/// What becomes of what a worker accepts: a connection of its own, or one of all workers'.
+struct Take<'a, F> {
+    worker: &'a WorkerLoop<F>,
+    for_all: Option<&'a AcceptGuard>,
+}
 
-impl Drop for StopsWorker {
+impl<F, P> Sink for Take<'_, F>
+where
+    F: Fn(Addr) -> P + 'static,
+    P: Protocol,
+{
+    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()> {
+        if let Some(guard) = self.for_all {
+            let sent = guard.send(accepted);
+            return sent.map_err(|_| io::Error::other("no worker is left"));
+        }
+        let Accepted {
+            socket,
+            peer,
+            permit,
+        } = accepted;
+        let fd = listener.open_accepted(socket, peer.clone())?;
+        self.worker.begin(fd, peer, permit);
+        Ok(())
+    }
+
+    fn put_off(&mut self, _: Episode) {
+        add(&self.worker.tally().refused, 1);
+    }
+}
+
+/// Ends the worker's connections.
+struct StopOnDrop(Rc<Worker>);
+
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
     }
 }
 
-/// However accepting for all ends, nobody waits for more; and if it was not by an order, all stop.
-struct Door {
-    roster: Arc<Roster>,
-    control: Arc<Control>,
-    closed_by_order: bool,
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.roster.finish();
-        if !self.closed_by_order {
-            self.control.give(Order::Stop);
+/// Waits until all are done, or the first of them fails.
+async fn all(mut ways: Vec<Way<'_>>) -> io::Result<()> {
+    poll_fn(|cx| {
+        let mut failed = None;
+        ways.retain_mut(|way| match way.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                failed = failed.take().or(ended.err());
+                false
+            }
+        });
+        match failed {
+            Some(error) => Poll::Ready(Err(error)),
+            None if ways.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
         }
-    }
-}
-
-pub(crate) fn until(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(time::now())
+    })
+    .await
 }

@@ -1,6 +1,5 @@
 //! Names and services: getaddrinfo, and the interfaces that IPv6 zones name.
-//!
-//! May touch: libc. Mirrors Go's `net/cgo_unix.go`.
+// Mirrors Go's `net/cgo_unix.go`.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -8,16 +7,16 @@ use std::mem;
 use std::net::SocketAddr;
 use std::ptr;
 
-use socket2::SockAddr;
+use socket2::{Domain, SockAddr, Type};
 
 /// Why getaddrinfo found nothing.
 #[derive(Debug)]
 pub(crate) enum NotFound {
     /// There is none of that name.
     NoSuch,
-    /// It could not be asked now; in the system's words.
+    /// It could not be asked now; in the system's text.
     Again(String),
-    /// Anything else, in the system's words.
+    /// Anything else, in the system's text.
     Failed(String),
     /// A system call of its own failed.
     System(io::Error),
@@ -40,17 +39,23 @@ pub(crate) fn address_info(
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
     hints.ai_socktype = kind;
     let mut list = ptr::null_mut();
+    // Asked before as well: descriptors may be short during the call alone.
+    let short_before = shortage();
     // SAFETY: the strings end in NUL and outlive the call, as do the hints and the place for the
     // answer, which is ours to free if the call succeeds.
     let code =
         unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &raw mut list) };
     if code != 0 {
-        return Err(not_found(code));
+        let failed = not_found(code);
+        return Err(match short_before.or_else(shortage) {
+            Some(shortage) => NotFound::System(shortage),
+            None => failed,
+        });
     }
     let mut found = Vec::new();
     let mut next = list;
     while !next.is_null() {
-        // SAFETY: a member of the list that getaddrinfo made and nobody has freed yet.
+        // SAFETY: a member of the list that getaddrinfo made and that is not freed yet.
         let entry = unsafe { &*next };
         found.extend(socket_addr(entry));
         next = entry.ai_next;
@@ -58,6 +63,24 @@ pub(crate) fn address_info(
     // SAFETY: made by the call above, freed once, and nothing of it is kept.
     unsafe { libc::freeaddrinfo(list) };
     Ok(found)
+}
+
+/// Whether the process or the system is short of descriptors or memory, so that a failed look-up says
+/// nothing of the name: getaddrinfo calls it "not known" when it could not open the list of hosts.
+fn shortage() -> Option<io::Error> {
+    /// As many as a look-up may have open at once: a list and, for DNS, a socket for each family.
+    const DESCRIPTORS: usize = 3;
+    let open = |_| super::socket(Domain::UNIX, Type::DGRAM);
+    let probe: io::Result<Vec<_>> = (0..DESCRIPTORS).map(open).collect();
+    probe.err().filter(is_shortage)
+}
+
+/// Whether an error says that the process or the system is short of something, and nothing else.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error
+        .raw_os_error()
+        .is_some_and(|number| short.contains(&number))
 }
 
 fn not_found(code: libc::c_int) -> NotFound {
@@ -70,6 +93,7 @@ fn not_found(code: libc::c_int) -> NotFound {
     let words = || words().to_string_lossy().into_owned();
     match code {
         libc::EAI_SYSTEM => NotFound::System(io::Error::last_os_error()),
+        libc::EAI_MEMORY => NotFound::System(io::Error::from_raw_os_error(libc::ENOMEM)),
         libc::EAI_AGAIN => NotFound::Again(words()),
         libc::EAI_NONAME | libc::EAI_SERVICE => NotFound::NoSuch,
         _ if code == NO_DATA => NotFound::NoSuch,
@@ -95,10 +119,16 @@ fn socket_addr(entry: &libc::addrinfo) -> Option<SocketAddr> {
     copied.ok()?.1.as_socket()
 }
 
-/// The number of a network interface, by its name.
-pub(crate) fn interface_index(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
+/// The number of a network interface, by its name. `None` if there is none of that name.
+pub(crate) fn interface_index(name: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let short_before = shortage();
     // SAFETY: a string that ends in NUL and outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index)
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        // The error number is no help: the call tries several kinds of sockets to ask with.
+        0 => short_before.or_else(shortage).map_or(Ok(None), Err),
+        index => Ok(Some(index)),
+    }
 }

@@ -7,14 +7,9 @@
 #![allow(unsafe_code)]
 
 mod accept;
-mod direct;
-mod events;
 mod fork;
-mod handle;
 mod lookup;
-mod piece;
-mod places;
-mod prefetch;
+mod owned_socket;
 mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
@@ -24,20 +19,15 @@ mod with_waker;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
-pub(crate) use direct::{ErrorNumber, Outcome};
-pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use fork::{PerProcess, Process};
-pub(crate) use handle::Handle;
-pub(crate) use lookup::{NotFound, address_info, interface_index};
-pub(crate) use piece::Piece;
-pub(crate) use places::append;
-pub(crate) use prefetch::Whereabouts;
-pub(crate) use share_port::{share_port, spreads_connections};
+pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
+pub(crate) use owned_socket::{Filling, OwnedSocket};
+pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
 
@@ -47,12 +37,12 @@ const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const SEND_FLAGS: libc::c_int = 0;
 
-/// As [`Handle::send`], to an address.
+/// As [`OwnedSocket::send`], to an address.
 pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
     socket.send_to_with_flags(bytes, to, SEND_FLAGS)
 }
 
-/// As [`Handle::send`], from several buffers; of more than the system takes at once, the first ones.
+/// As [`OwnedSocket::send`], from several buffers; of more than the system takes at once, the first ones.
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let offered = at_once(buffers);
     socket.send_vectored_with_flags(&buffers[offered], SEND_FLAGS)
@@ -69,14 +59,14 @@ pub(crate) fn receive_vectored(
 }
 
 /// Buffers that the system takes at once (its IOV_MAX).
-pub(crate) const MOST_BUFFERS: usize = 1024;
+pub(crate) const MAX_BUFFERS: usize = 1024;
 
 /// Which buffers to offer: as many as the system takes, and not those before the first that has
 /// anything, or nothing might be offered, and the answer to that is an end of file.
 fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
     let first = buffers.iter().position(|buffer| !buffer.is_empty());
     let first = first.unwrap_or(0);
-    first..buffers.len().min(first + MOST_BUFFERS)
+    first..buffers.len().min(first + MAX_BUFFERS)
 }
 
 /// Reads without taking out.
@@ -97,4 +87,18 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
     // closes only when it goes itself.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Makes `copy` a duplicate of `fd`, in place of what it was. It stays open meanwhile.
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
+    let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
+    // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.
+    let done = unsafe {
+        libc::dup2(fd, copy) >= 0 && libc::fcntl(copy, libc::F_SETFD, libc::FD_CLOEXEC) >= 0
+    };
+    match done {
+        true => Ok(()),
+        false => Err(io::Error::last_os_error()),
+    }
 }

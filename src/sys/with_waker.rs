@@ -1,23 +1,37 @@
-//! A task's future beside its waker, pinned together.
-//!
-//! May touch: nothing. Go has no such thing: a goroutine's stack is its future.
+//! A task's future beside its waker and its data, pinned together.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// A future and the waker it runs with, in one allocation.
+/// A future, the waker it runs with and what else belongs to it, in one allocation.
 ///
-/// Apart, the waker would have to be moved out of the scheduler's slab and back on every run, for
-/// the slab can't stay borrowed while anything runs; that is a dozen instructions a message.
-pub(crate) struct WithWaker<F> {
-    pub(crate) waker: Waker,
+/// With the waker elsewhere it would have to be moved out of the slab of machines and back for each
+/// run, since the slab can't stay borrowed while a machine runs.
+pub(crate) struct WithWaker<F, D> {
+    waker: Waker,
+    data: D,
     future: F,
 }
 
-impl<F: Future> WithWaker<F> {
-    pub(crate) fn new(waker: Waker, future: F) -> Self {
-        WithWaker { waker, future }
+impl<F: Future, D> WithWaker<F, D> {
+    pub(crate) fn new(waker: Waker, data: D, future: F) -> Self {
+        WithWaker {
+            waker,
+            data,
+            future,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    #[inline]
+    pub(crate) fn data(self: Pin<&mut Self>) -> &mut D {
+        // SAFETY: `data` is never pinned, and `future` is not touched.
+        unsafe { &mut self.get_unchecked_mut().data }
     }
 
     /// Polls the future with the waker.

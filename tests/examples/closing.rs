@@ -9,7 +9,7 @@ use crate::capture::{self, State};
 use crate::{SECOND, echo_client, listener, process, read_all, run, run_virtual, time_server};
 
 #[test]
-fn o1_the_time_server_sends_the_time_and_closes() {
+fn the_time_server_sends_the_time_and_closes() {
     run(async {
         let (listener, addr) = listener().await;
         spawn(time_server::serve(listener));
@@ -24,11 +24,10 @@ fn o1_the_time_server_sends_the_time_and_closes() {
 }
 
 #[test]
-fn t4_the_backlog_absorbs_a_thousand_clients_of_a_slow_server() {
+fn the_backlog_absorbs_a_thousand_clients_of_a_slow_server() {
     // Two descriptors a client: more than most shells allow.
-    if !process::with_many_files(
-        "closing::t4_the_backlog_absorbs_a_thousand_clients_of_a_slow_server",
-    ) {
+    if !process::with_many_files("closing::the_backlog_absorbs_a_thousand_clients_of_a_slow_server")
+    {
         return;
     }
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
@@ -74,7 +73,7 @@ fn echo_until_closed(flags: &[&str]) -> io::Result<u64> {
 }
 
 #[test]
-fn o2_the_client_closes_after_10_s_by_fin_and_the_server_reads_the_end() {
+fn the_client_closes_after_10_s_by_fin_and_the_server_reads_the_end() {
     for linger in [&[][..], &["--linger", "5"]] {
         let flags = [&["--message", "four"], linger].concat();
         assert_eq!(echo_until_closed(&flags).unwrap(), 40);
@@ -82,7 +81,7 @@ fn o2_the_client_closes_after_10_s_by_fin_and_the_server_reads_the_end() {
 }
 
 #[test]
-fn o2_the_client_closes_after_10_s_by_rst_and_the_server_reads_a_reset() {
+fn the_client_closes_after_10_s_by_rst_and_the_server_reads_a_reset() {
     let error = echo_until_closed(&["--linger", "0"]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
 }
@@ -102,7 +101,7 @@ const ESTABLISHED: [Option<State>; 2] = [Some(State::ESTABLISHED); 2];
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn c1_o5_a_close_is_a_fin_and_leaves_time_wait_with_whoever_closed_first() {
+fn a_close_is_a_fin_and_leaves_time_wait_with_whoever_closed_first() {
     let closed = [Some(State::FIN_WAIT2), Some(State::CLOSE_WAIT)];
     let gone = [Some(State::TIME_WAIT), None];
     assert_eq!(states(false), [ESTABLISHED, closed, gone]);
@@ -110,6 +109,6 @@ fn c1_o5_a_close_is_a_fin_and_leaves_time_wait_with_whoever_closed_first() {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn c2_o5_a_linger_of_zero_is_a_rst_and_leaves_nothing() {
+fn a_linger_of_zero_is_a_rst_and_leaves_nothing() {
     assert_eq!(states(true), [ESTABLISHED, [None; 2], [None; 2]]);
 }

@@ -5,7 +5,7 @@ use netpoller::{NetError, UdpSocket, spawn, time};
 use crate::{SECOND, run, run_virtual, udp};
 
 #[test]
-fn o3_each_sender_gets_its_own_answer() {
+fn each_sender_gets_its_own_answer() {
     run(async {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = server.local_addr().unwrap();
@@ -25,7 +25,7 @@ fn o3_each_sender_gets_its_own_answer() {
 }
 
 #[test]
-fn o3_a_client_without_an_answer_asks_three_times_and_says_timeout() {
+fn a_client_without_an_answer_asks_three_times_and_says_timeout() {
     run_virtual(async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

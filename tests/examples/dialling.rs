@@ -18,7 +18,7 @@ fn ping(flags: &[&str]) -> (Vec<String>, std::process::ExitCode) {
 }
 
 #[test]
-fn t13_a_ping_is_a_number_and_the_time_of_a_handshake() {
+fn a_ping_is_a_number_and_the_time_of_a_handshake() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = held.local_addr().unwrap().to_string();
     let (lines, _) = ping(&["-c", "2", &addr]);
@@ -34,7 +34,7 @@ fn t13_a_ping_is_a_number_and_the_time_of_a_handshake() {
 }
 
 #[test]
-fn t13_it_goes_on_after_a_temporary_error() {
+fn it_goes_on_after_a_temporary_error() {
     let silent = Silent::new().unwrap();
     let (lines, _) = ping(&["-c", "2", "-W", "5s", &silent.addr.to_string()]);
     for (line, number) in lines[1..].iter().zip(1..=2) {
@@ -46,7 +46,7 @@ fn t13_it_goes_on_after_a_temporary_error() {
 }
 
 #[test]
-fn t11_the_first_of_ten_wins_and_its_scope_ends() {
+fn the_first_of_ten_wins_and_its_scope_ends() {
     run_virtual(async {
         let silent = Silent::new().unwrap();
         let (_listener, addr) = listener().await;
@@ -65,7 +65,7 @@ fn t11_the_first_of_ten_wins_and_its_scope_ends() {
 }
 
 #[test]
-fn t9_if_nobody_answers_the_scope_s_deadline_ends_all_of_them() {
+fn if_nobody_answers_the_scope_s_deadline_ends_all_of_them() {
     run_virtual(async {
         let silent = Silent::new().unwrap();
         let scope = CancelToken::new().with_timeout(5 * SECOND);
@@ -87,7 +87,7 @@ fn much() -> Vec<u8> {
 }
 
 #[test]
-fn r12_a_write_is_gone_on_with_after_temporary_errors() {
+fn a_write_is_gone_on_with_after_temporary_errors() {
     run_virtual(async {
         let (writer, reader) = pair().await;
         let reading = spawn(async move {
@@ -101,7 +101,7 @@ fn r12_a_write_is_gone_on_with_after_temporary_errors() {
 }
 
 #[test]
-fn r12_after_seven_temporary_errors_it_gives_up() {
+fn after_seven_temporary_errors_it_gives_up() {
     run_virtual(async {
         let (writer, _silent) = pair().await;
         let start = time::now();
@@ -116,7 +116,7 @@ fn r12_after_seven_temporary_errors_it_gives_up() {
 }
 
 #[test]
-fn r12_a_permanent_error_returns_at_once() {
+fn a_permanent_error_returns_at_once() {
     run(async {
         let (writer, peer) = pair().await;
         peer.abort().unwrap();

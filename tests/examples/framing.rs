@@ -43,7 +43,7 @@ fn words<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
 }
 
 #[test]
-fn f1_the_proverb_is_its_8_words_however_it_is_cut() {
+fn the_proverb_is_its_8_words_however_it_is_cut() {
     let bytes = PROVERB.as_bytes();
     for first in 0..=bytes.len() {
         for second in first..=bytes.len() {
@@ -55,7 +55,7 @@ fn f1_the_proverb_is_its_8_words_however_it_is_cut() {
 }
 
 #[test]
-fn f1_lines_end_with_a_newline_or_with_the_stream() {
+fn lines_end_with_a_newline_or_with_the_stream() {
     let mut splitter = Splitter::new(line);
     splitter.push(b"one\r\n\ntwo\nthree");
     let mut taken = || splitter.take().map(|line| String::from_utf8(line).unwrap());
@@ -69,7 +69,7 @@ fn f1_lines_end_with_a_newline_or_with_the_stream() {
 }
 
 #[test]
-fn f1_a_line_comes_back_as_its_words_and_one_without_end_is_refused() {
+fn a_line_comes_back_as_its_words_and_one_without_end_is_refused() {
     run(async {
         let (listener, addr) = listener().await;
         spawn(crate::lines::serve(listener));
@@ -119,7 +119,7 @@ fn head(kind: u8, length: u32) -> Vec<u8> {
 }
 
 #[test]
-fn f2_mixed_frames_go_there_and_back_over_a_socket() {
+fn mixed_frames_go_there_and_back_over_a_socket() {
     run(async {
         let (listener, addr) = listener().await;
         spawn(tlv::serve(listener));
@@ -145,7 +145,7 @@ fn f2_mixed_frames_go_there_and_back_over_a_socket() {
 }
 
 #[test]
-fn f2_a_frame_may_arrive_one_byte_at_a_time() {
+fn a_frame_may_arrive_one_byte_at_a_time() {
     run(async {
         let (ours, theirs) = pair().await;
         let value = Value::String("Errors are values.".into());
@@ -160,7 +160,7 @@ fn f2_a_frame_may_arrive_one_byte_at_a_time() {
 }
 
 #[test]
-fn f2_a_gigabyte_is_refused_before_anything_is_allocated() {
+fn a_gigabyte_is_refused_before_anything_is_allocated() {
     let bytes = head(1, 1 << 30);
     let (peak, read) = allocator::peak(|| block_on(values_of(&bytes)));
     assert_eq!(
@@ -175,7 +175,7 @@ fn f2_a_gigabyte_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn f2_ten_megabytes_that_are_only_declared_are_not_allocated() {
+fn ten_megabytes_that_are_only_declared_are_not_allocated() {
     let mut bytes = head(1, LIMIT);
     bytes.extend([0; 10_000]);
     let (peak, read) = allocator::peak(|| block_on(values_of(&bytes)));
@@ -184,7 +184,7 @@ fn f2_ten_megabytes_that_are_only_declared_are_not_allocated() {
 }
 
 #[test]
-fn f2_an_unknown_type_text_that_is_none_and_half_a_frame_are_errors() {
+fn an_unknown_type_text_that_is_none_and_half_a_frame_are_errors() {
     for (bytes, error) in [
         (head(3, 0), "unknown type 3"),
         ([head(2, 1), vec![0xff]].concat(), "invalid utf-8"),
@@ -199,7 +199,7 @@ fn f2_an_unknown_type_text_that_is_none_and_half_a_frame_are_errors() {
 // ---- request and response ----
 
 #[test]
-fn f3_pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     run(async {
         let (listener, addr) = listener().await;
         spawn(frames::serve(listener));
@@ -224,7 +224,7 @@ fn f3_pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn f3_half_a_frame_waits_for_its_other_half() {
+fn half_a_frame_waits_for_its_other_half() {
     run(async {
         let (listener, addr) = listener().await;
         spawn(frames::serve(listener));

@@ -33,7 +33,7 @@ fn assert_at(seconds: u32, when: Duration) {
 }
 
 #[test]
-fn d4_the_deadline_counts_from_the_last_byte() {
+fn the_deadline_counts_from_the_last_byte() {
     for (sends, end) in [(&[][..], 3), (&[2], 5), (&[2, 4, 6], 9)] {
         let (said, when) = client(Mode::Timeout, 3, sends);
         assert_eq!(said, b"");
@@ -42,7 +42,7 @@ fn d4_the_deadline_counts_from_the_last_byte() {
 }
 
 #[test]
-fn d4_with_an_activity_signal_the_server_says_goodbye_first() {
+fn with_an_activity_signal_the_server_says_goodbye_first() {
     for (sends, end) in [(&[][..], 3), (&[2], 5), (&[2, 4, 6], 9)] {
         let (said, when) = client(Mode::Goodbye, 3, sends);
         assert_eq!(said, b"goodbye\n");
@@ -51,7 +51,7 @@ fn d4_with_an_activity_signal_the_server_says_goodbye_first() {
 }
 
 #[test]
-fn d3_a_server_that_timed_out_pushes_its_deadline_and_reads_the_byte() {
+fn a_server_that_timed_out_pushes_its_deadline_and_reads_the_byte() {
     let (said, when) = client(Mode::Patient, 5, &[7]);
     assert_eq!(said, b"");
     assert_at(7, when);

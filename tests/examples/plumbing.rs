@@ -10,7 +10,7 @@ use crate::loopback::pair;
 use crate::{SECOND, listener, monitor, proxy, read_all, run, run_virtual};
 
 #[test]
-fn f4_through_the_proxy_ping_is_pong_and_both_sides_close_in_the_end() {
+fn through_the_proxy_ping_is_pong_and_both_sides_close_in_the_end() {
     run(async {
         let (servers, target) = listener().await;
         spawn(async move { servers.serve(proxy::ping_server).await });
@@ -29,7 +29,7 @@ fn f4_through_the_proxy_ping_is_pong_and_both_sides_close_in_the_end() {
 }
 
 #[test]
-fn f5_the_same_function_passes_on_from_any_reader_to_any_writer() {
+fn the_same_function_passes_on_from_any_reader_to_any_writer() {
     run(async {
         let (ours, theirs) = pair().await;
         let mut memory = futures_lite::io::Cursor::new(Vec::new());
@@ -81,19 +81,19 @@ fn logged(lines: usize) -> String {
 }
 
 #[test]
-fn f6_each_message_is_logged_twice_once_each_way() {
+fn each_message_is_logged_twice_once_each_way() {
     let all = "< one\n> one\n< two\\n\n> two\\n\n< three\n> three\n";
     assert_eq!(logged(usize::MAX), all);
 }
 
 #[test]
-fn f6_a_log_that_fails_never_breaks_the_flow() {
+fn a_log_that_fails_never_breaks_the_flow() {
     assert_eq!(logged(0), "");
     assert_eq!(logged(1), "< one\n");
 }
 
 #[test]
-fn f7_everybody_hears_what_the_others_say() {
+fn everybody_hears_what_the_others_say() {
     run(async {
         let (chat, addr) = listener().await;
         spawn(broadcast::serve(chat));
@@ -118,7 +118,7 @@ fn f7_everybody_hears_what_the_others_say() {
 }
 
 #[test]
-fn f7_a_slow_peer_and_a_dead_one_hold_up_nobody() {
+fn a_slow_peer_and_a_dead_one_hold_up_nobody() {
     run_virtual(async {
         let room = Room::default();
         let (fast, fast_client) = pair().await;

@@ -211,7 +211,7 @@ fn the_proxy_shows_itself_from_any_directory() {
 }
 
 #[test]
-fn t13_the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
+fn the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let went_well = run("tcp_ping", &["-c", "2", "-i", "10ms", &addr]);
@@ -235,7 +235,7 @@ fn t13_the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
 }
 
 #[test]
-fn t13_a_count_of_zero_is_for_ever() {
+fn a_count_of_zero_is_for_ever() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     for count in ["0", "-1"] {
@@ -256,7 +256,7 @@ fn t13_a_count_of_zero_is_for_ever() {
 }
 
 #[test]
-fn o2_d5_f4_those_that_show_themselves_come_to_an_end() {
+fn those_that_show_themselves_come_to_an_end() {
     for (name, flags, says) in [
         ("capture", &[][..], "closed by RST"),
         ("dial_race", &[], "connected to [::1]"),

@@ -49,7 +49,7 @@ fn status(request: &str) -> String {
 }
 
 #[test]
-fn o4_time_and_headers() {
+fn time_and_headers() {
     let (time, _) = answer(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (head, body) = time.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
@@ -66,7 +66,7 @@ fn o4_time_and_headers() {
 }
 
 #[test]
-fn o4_pipelined_requests_are_answered_in_order_on_one_connection() {
+fn pipelined_requests_are_answered_in_order_on_one_connection() {
     let mut requests =
         "GET /time HTTP/1.1\r\nHost: x\r\n\r\nGET /no HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500);
     // A body, which is read past, and a HEAD, whose answer has none.
@@ -80,7 +80,7 @@ fn o4_pipelined_requests_are_answered_in_order_on_one_connection() {
 }
 
 #[test]
-fn o4_what_is_wrong_gets_its_status_and_ends_the_connection() {
+fn what_is_wrong_gets_its_status_and_ends_the_connection() {
     for (request, expected) in [
         ("GET /time HTTP/1.1\r\n\r\n", "400"),
         ("GET /time HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400"),
@@ -113,7 +113,7 @@ fn o4_what_is_wrong_gets_its_status_and_ends_the_connection() {
 }
 
 #[test]
-fn o4_headers_without_end_are_refused() {
+fn headers_without_end_are_refused() {
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nLong: {}", "x".repeat(HEAD));
     assert_eq!(status(&long), "431");
     assert_eq!(status(&(long + "\r\n\r\n")), "431");
@@ -125,7 +125,7 @@ fn o4_headers_without_end_are_refused() {
 }
 
 #[test]
-fn o4_a_slow_loris_gets_its_time_and_no_more() {
+fn a_slow_loris_gets_its_time_and_no_more() {
     run_virtual(async {
         let stream = connect().await;
         let start = time::now();
@@ -148,7 +148,7 @@ fn o4_a_slow_loris_gets_its_time_and_no_more() {
 }
 
 #[test]
-fn o4_an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
+fn an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
     let (answers, took) = answer(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(statuses(&answers), ["200"]);
     assert!((60 * SECOND..61 * SECOND).contains(&took), "{took:?}");
@@ -170,7 +170,7 @@ fn o4_an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
 }
 
 #[test]
-fn o4_a_request_is_the_same_however_it_is_cut() {
+fn a_request_is_the_same_however_it_is_cut() {
     let bytes = b"POST /time HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
     let mut whole = bytes.to_vec();
     let request = take(&mut whole).unwrap().unwrap();
@@ -184,7 +184,7 @@ fn o4_a_request_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn o4_curl_is_content() {
+fn curl_is_content() {
     if Command::new("curl").arg("--version").output().is_err() {
         println!("there is no curl here");
         return;

@@ -199,3 +199,140 @@ fn no_layer_uses_a_crate_that_the_table_does_not_give_it() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+// ---- circles ----
+
+/// Files that use one another in a circle are hard to read: none is the first. One that stays says
+/// why at its top, with that word.
+#[test]
+#[ignore = "the folders are being sorted"]
+fn no_files_use_one_another_in_a_circle_but_one_that_says_why() {
+    let edges = edges();
+    let count = edges.len();
+    assert!(count > 100, "{count}: the imports were not found");
+    let mut unnamed = String::new();
+    for circle in circles(&edges) {
+        let says_why = circle.iter().any(|file| {
+            let text = tree::read(file);
+            let mut head = text.lines().take_while(|line| line.starts_with("//"));
+            head.any(|line| line.contains("circle"))
+        });
+        if !says_why {
+            unnamed += "a circle:\n";
+            let within = |(from, to): &&(_, _)| circle.contains(from) && circle.contains(to);
+            for (from, to) in edges.iter().filter(within) {
+                unnamed += &format!("  {from} uses {to}\n");
+            }
+        }
+    }
+    assert!(unnamed.is_empty(), "\n{unnamed}");
+}
+
+/// Which file of `src/` uses which.
+fn edges() -> BTreeSet<(String, String)> {
+    let dependencies = dependencies();
+    let mut modules = HashMap::new();
+    let mut read = Vec::new();
+    for file in tree::files("src", ".rs") {
+        let (tokens, _) = rust::without_tests(&rust::tokens(&tree::read(&file)));
+        let module = tree::module(&file);
+        if file == "src/lib.rs" || module.iter().any(|name| name == "tests") {
+            continue;
+        }
+        modules.insert(module.clone(), file.clone());
+        read.push((file, module, tokens));
+    }
+    // `pub use` in a module: its names are elsewhere.
+    let mut exports = HashMap::new();
+    for (_, module, tokens) in &read {
+        for path in exported(tokens) {
+            let to = absolute(module, &path);
+            let name = to.last().unwrap().clone();
+            exports.insert([module.clone(), vec![name]].concat(), to);
+        }
+    }
+    let mut edges = BTreeSet::new();
+    for (file, module, tokens) in &read {
+        let reexported: Vec<usize> = exported(tokens).iter().map(|path| path.line).collect();
+        for path in rust::paths(tokens, &dependencies) {
+            if reexported.contains(&path.line) {
+                continue;
+            }
+            let mut to = absolute(module, &path);
+            for length in (1..=to.len()).rev() {
+                if let Some(there) = exports.get(&to[..length]) {
+                    to.clone_from(there);
+                    break;
+                }
+            }
+            let target = (1..=to.len())
+                .rev()
+                .find_map(|length| modules.get(&to[..length]));
+            if let Some(target) = target.filter(|target| *target != file) {
+                edges.insert((file.clone(), target.clone()));
+            }
+        }
+    }
+    edges
+}
+
+/// The paths of `pub use` and `pub(crate) use`.
+fn exported(tokens: &[rust::Token]) -> Vec<Path> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let here = at;
+        at += 1;
+        if tokens[here].text != "pub" {
+            continue;
+        }
+        let mut next = here + 1;
+        if tokens[next].text == "(" {
+            next += 1 + tokens[next..].iter().position(|t| t.text == ")").unwrap();
+        }
+        if tokens[next].text != "use" {
+            continue;
+        }
+        let end = next + tokens[next..].iter().position(|t| t.text == ";").unwrap();
+        // A path that begins with a module of this file is one of `self`.
+        let mut one = tokens[next + 1..end].to_vec();
+        if !["crate", "super", "self"].contains(&&*one[0].text) {
+            let line = one[0].line;
+            let text = |text: &str| rust::Token {
+                text: text.to_owned(),
+                line,
+            };
+            one.splice(0..0, [text("self"), text("::")]);
+        }
+        found.extend(rust::paths(&one, &[]));
+    }
+    found
+}
+
+/// The strongly connected sets of more than one file.
+fn circles(edges: &BTreeSet<(String, String)>) -> Vec<BTreeSet<String>> {
+    let reach = |from: &String| {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(file) = todo.pop() {
+            for (_, to) in edges.iter().filter(|(a, _)| *a == file) {
+                if seen.insert(to.clone()) {
+                    todo.push(to.clone());
+                }
+            }
+        }
+        seen
+    };
+    let files: BTreeSet<String> = edges.iter().map(|(from, _)| from.clone()).collect();
+    let reached: HashMap<&String, BTreeSet<String>> =
+        files.iter().map(|file| (file, reach(file))).collect();
+    let mut circles: Vec<BTreeSet<String>> = Vec::new();
+    for file in &files {
+        if circles.iter().any(|circle| circle.contains(file)) || !reached[file].contains(file) {
+            continue;
+        }
+        let back =
+            |other: &&String| reached[*other].contains(file) && reached[file].contains(*other);
+        circles.push(files.iter().filter(back).cloned().collect());
+    }
+    circles
+}

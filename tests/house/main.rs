@@ -3,4 +3,5 @@
 mod documents;
 mod layers;
 mod rust;
+mod sizes;
 mod tree;

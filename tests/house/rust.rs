@@ -383,11 +383,11 @@ pub fn declared(tokens: &[Token], module: &str) -> Declared {
 
 fn declare(declared: &mut Declared, scopes: &[Scope], name: &str) {
     declared.names.insert(name.to_owned());
-    let owners = scopes.iter().filter_map(|scope| match scope {
+    let mut owners = scopes.iter().filter_map(|scope| match scope {
         Scope::Owner(owner) => Some(owner),
         _ => None,
     });
-    if let Some(owner) = owners.last() {
+    if let Some(owner) = owners.next_back() {
         declared.members.insert((owner.clone(), name.to_owned()));
     }
 }

@@ -61,7 +61,6 @@ pub fn open_pipes() -> usize {
 
 /// Threads of this process.
 #[cfg(target_os = "linux")]
-#[allow(dead_code, reason = "for the tests that come")]
 pub fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }

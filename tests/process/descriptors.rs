@@ -23,13 +23,11 @@ fn runtimes_that_come_and_go_leave_no_descriptor() {
     in_child(|| {
         let once = || {
             let runtime = Runtime::new().unwrap();
-            let reader = runtime.block_on(async {
-                let (server, client) = pair().await;
-                client.write_all(b"!").await.unwrap();
-                spawn(async move {
-                    let _client = client;
-                    while server.read(&mut [0; 8]).await.is_ok() {}
-                })
+            let (server, client) = runtime.block_on(pair());
+            runtime.block_on(client.write_all(b"!")).unwrap();
+            let reader = runtime.spawn(async move {
+                let _client = client;
+                while server.read(&mut [0; 8]).await.is_ok() {}
             });
             runtime.turn(Some(Duration::ZERO)).unwrap();
             drop(runtime);
@@ -98,7 +96,7 @@ fn no_pipe_outlives_its_copy_and_an_idle_copy_has_none() {
                 copying.abort();
             }
             for (copying, source, sink) in copies.drain(10..) {
-                let reading = spawn(async move { read_all(&sink).await.len() });
+                let reading = spawn(async move { read_all(&sink).await.unwrap().len() });
                 source.write_all(&sent).await.unwrap();
                 source.close().unwrap();
                 assert_eq!(copying.await.unwrap().unwrap(), 4 + (1 << 20));

@@ -4,8 +4,12 @@
 
 mod allocator;
 mod child;
+mod dead_worker;
 mod descriptors;
 mod fork;
+mod inherited_runtime;
+mod look_ups;
+mod server;
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -61,7 +61,7 @@ def parse():
     parser.add_argument("--seconds", type=float, help="how long each measurement by the clock is (0.5, quick 0.25, full 4)")
     parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for a quiet machine (30, quick 0, full 600)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where to write (target/peers/results/DATE)")
-    parser.add_argument("--readme", action="store_true", help="fill the table in README.md too")
+    parser.add_argument("--readme", action="store_true", help="fill the table in docs/peers.md too")
     parser.add_argument("--go", metavar="PATH", help="the go command, when it is not in the PATH")
     parser.add_argument("--cpus", metavar="S,L", help="CPU of the server, CPU of the load")
     parser.add_argument("--no-build", action="store_true", help="use what was built before")
@@ -105,8 +105,8 @@ def finish(run, settings):
     print(report)
     print(f"written to {where}: report.md, report.json, report.html")
     if settings.readme:
-        filled = markdown.fill_readme(ROOT / "README.md", run)
-        print("README.md is filled" if filled else f"README.md has no two lines `{markdown.MARK}`: not filled")
+        filled = markdown.fill_document(ROOT / "docs" / "peers.md", run)
+        print("docs/peers.md is filled" if filled else f"docs/peers.md has no two lines `{markdown.MARK}`: not filled")
 
 
 def disturbed(sections):

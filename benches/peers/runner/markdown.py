@@ -100,7 +100,7 @@ def losses_brief(sections):
     return "\n".join(lines + [f"- {title}: {'; '.join(each)}" for title, each in by_section.items()])
 
 
-def fill_readme(path, run):
+def fill_document(path, run):
     """Puts the table between the markers. False when they are not there."""
     text = path.read_text()
     found = re.search(f"{MARK}\n(.*?){MARK}", text, re.S)

@@ -1,29 +1,29 @@
-//! What a copy has in its hands between its source and its sink: a pipe, or a buffer, with bytes.
+//! What a copy has in hand between its source and its sink: bytes in a pipe, or in memory.
 //!
-//! May touch: fd/. Mirrors `spliceDrain` and `splicePump` in Go's
-//! `internal/poll/splice_linux.go`, and the buffer of `io.Copy`.
-//!
-//! | state | meaning | who moves it there | on to |
+//! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Empty | nothing is held, no pipe and no buffer either | the last byte's going | Pipe or Buffer by a read |
-//! | Pipe | bytes are in the kernel, on their way between two sockets | a splice | Empty; Buffer, if the sink can't be spliced to |
-//! | Buffer | bytes are in memory, from `start` to `end` | a plain read | Empty |
+//! | Empty | no byte is in hand | `settle`, after the last byte | Pipe by `splice_from`; Memory by `read` |
+//! | Pipe | bytes are in the kernel, on their way between two sockets | `splice_from` | Empty; Memory by `spill`, if the sink can't be spliced to |
+//! | Memory | bytes are in a buffer, from `start` to `end` | `read`, `spill` | Empty |
 //!
-//! Which of the two it becomes, says its [`Way`].
+//! It is filled only while it is Empty. So a splice that says EAGAIN leaves no doubt which end it
+//! means: in filling the pipe is empty, so it is the source; in draining it is not, so it is the
+//! sink.
 //!
-//! It is filled only while empty, and drained to the last byte before it is filled again. So when
-//! a splice says EAGAIN it is never in doubt who is meant: filling, the pipe is empty, and it is
-//! the source that has nothing; draining, it is not, and it is the sink that takes nothing.
+//! The pipe is made for the first splice and closed as soon as the source has no more, so that a
+//! copy which waits for its source holds no descriptor.
+// Mirrors `spliceDrain` and `splicePump` in Go's `internal/poll/splice_linux.go`, and the buffer of
+// `io.Copy`. Go keeps idle pipes for the collector to close.
 
-use std::cell::Cell;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::mem;
 use std::os::fd::AsFd;
 
-use super::pipe::Pipe;
 use crate::net::fd::Fd;
-use crate::runtime::context;
+use crate::runtime::{context, lent, shortage};
+use crate::sys;
 
-/// How bytes get from one socket to another.
+/// How bytes get from one end to the other.
 ///
 /// | way | meaning | on to |
 /// |---|---|---|
@@ -42,6 +42,10 @@ pub(super) enum Way {
 const MUCH: usize = 16 * 1024;
 const LITTLE: usize = 4 * 1024;
 
+/// What is asked of one splice: more than a pipe holds by default (64 KiB), so that the pipe sets
+/// the limit.
+const MAX_SPLICE: usize = 1 << 20;
+
 impl Way {
     fn after(self, moved: usize) -> Way {
         match self {
@@ -52,185 +56,208 @@ impl Way {
     }
 }
 
-/// A buffer's length: half of what a machine may move before it yields.
-const LENGTH: usize = 64 * 1024;
-
-thread_local! {
-    static SPARE: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+/// See the module.
+#[derive(Debug)]
+pub struct Conduit {
+    way: Way,
+    pipe: Option<Pipe>,
+    /// Bytes are in hand from `start` to `end`. A buffer of `lent::LENGTH` is the loop's.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Bytes that have gone to the sink.
+    pub(super) written: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) enum Conduit {
-    #[default]
-    Empty,
-    Pipe(Pipe),
-    Buffer {
-        bytes: Box<[u8]>,
-        start: usize,
-        end: usize,
-    },
+#[derive(Debug)]
+struct Pipe {
+    reader: PipeReader,
+    writer: PipeWriter,
+    /// Bytes in it.
+    held: usize,
 }
 
 impl Conduit {
+    pub(super) fn new(way: Way) -> Self {
+        Conduit {
+            way: if sys::SPLICES { way } else { Way::MemoryOnly },
+            pipe: None,
+            buffer: Box::default(),
+            start: 0,
+            end: 0,
+            written: 0,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Conduit::Empty)
+        self.start == self.end && self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0)
     }
 
     // ---- filling ----
 
-    /// One read of a socket, on the way that the ones before it have led to.
-    pub(super) fn read_from(fd: &Fd, way: &mut Way) -> io::Result<Conduit> {
-        if *way == Way::Pipe
-            && let Some(mut pipe) = Pipe::take()
-        {
-            let result = pipe.fill(fd.socket().as_fd());
-            match result {
-                Ok(1..) => {
-                    context::charge(pipe.holds);
-                    *way = way.after(pipe.holds);
-                    return Ok(Conduit::Pipe(pipe));
-                }
-                // End of file; or so it says at an urgent byte, whatever comes behind that. A
-                // plain read goes past it, and knows.
-                Ok(0) => {}
-                // Likewise: for splice, a TCP stream at an urgent byte has nothing, ever.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if fd.short_means_drained() || !fd.network().is_tcp() {
-                        pipe.give_back();
-                        return Err(error);
-                    }
-                }
-                Err(error) if is_refused(&error) => *way = Way::MemoryOnly,
-                Err(error) => return Err(error),
-            }
-            pipe.give_back();
+    /// One read of a socket, by the way that the last one has chosen. At the end of file nothing is
+    /// in hand afterwards.
+    pub(super) fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
+        if self.way == Way::Pipe && self.splice_from(fd)? {
+            return Ok(());
         }
-        Conduit::fill(|bytes| {
-            let got = fd.read_some(bytes)?;
-            *way = way.after(got);
-            Ok(got)
-        })
+        self.read(|bytes| fd.read(bytes))?;
+        self.way = self.way.after(self.end - self.start);
+        Ok(())
     }
 
-    /// Fills a buffer with what `read` has; of nothing (end of file) an empty conduit comes.
-    pub(super) fn fill(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Conduit> {
-        let spare = SPARE.take();
-        let mut bytes = spare.unwrap_or_else(|| vec![0; LENGTH].into_boxed_slice());
-        match read(&mut bytes) {
-            Ok(end @ 1..) => Ok(Conduit::Buffer {
-                bytes,
-                start: 0,
-                end,
-            }),
-            nothing => {
-                SPARE.set(Some(bytes));
-                nothing.map(|_zero| Conduit::Empty)
-            }
+    /// Whether a splice has brought bytes. If not, a plain read tells why.
+    fn splice_from(&mut self, fd: &Fd) -> io::Result<bool> {
+        if self.pipe.is_none() {
+            self.pipe = io::pipe().ok().map(|(reader, writer)| Pipe {
+                reader,
+                writer,
+                held: 0,
+            });
         }
+        // Without descriptors to spare, memory does.
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(false);
+        };
+        debug_assert_eq!(pipe.held, 0, "EAGAIN could mean the pipe");
+        match sys::splice(fd.sock_ref().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
+            // End of file; or an urgent byte, with any number of bytes behind it.
+            Ok(0) => Ok(false),
+            Ok(moved) => {
+                context::charge(moved);
+                pipe.held = moved;
+                self.way = self.way.after(moved);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.close_pipe();
+                // At an urgent byte splice finds nothing, ever.
+                match fd.short_means_drained() || !fd.network().is_tcp() {
+                    true => Err(error),
+                    false => Ok(false),
+                }
+            }
+            Err(error) if is_unsupported(&error) => {
+                self.way = Way::MemoryOnly;
+                self.close_pipe();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fills the buffer with what `read` has. At the end of file nothing is in hand afterwards.
+    pub(super) fn read(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        debug_assert!(self.is_empty(), "bytes in hand would be overwritten");
+        self.buffer = lent::take();
+        (self.start, self.end) = (0, 0);
+        let got = read(&mut self.buffer);
+        self.end = *got.as_ref().unwrap_or(&0);
+        self.settle();
+        got.map(|_| ())
     }
 
     // ---- draining ----
 
-    /// One write to a socket. How much it took.
-    pub(super) fn write_to(&mut self, fd: &Fd, way: &mut Way) -> io::Result<usize> {
-        if let Conduit::Pipe(pipe) = self {
-            match pipe.drain(fd.socket().as_fd()) {
-                Ok(gone) => {
-                    context::charge(gone);
-                    self.settle();
-                    return moving(gone);
+    /// One write to a socket.
+    pub(super) fn write_to(&mut self, fd: &Fd) -> io::Result<()> {
+        if let Some(pipe) = &mut self.pipe
+            && pipe.held > 0
+        {
+            match sys::splice_to_socket(pipe.reader.as_fd(), fd.sock_ref().as_fd(), pipe.held) {
+                Ok(moved) => {
+                    context::charge(moved);
+                    pipe.held -= moved;
+                    return self.moved(moved);
                 }
-                Err(error) if is_refused(&error) => {
-                    *way = Way::MemoryOnly;
-                    self.spill()?;
-                }
+                Err(error) if is_unsupported(&error) => self.spill()?,
                 Err(error) => return Err(error),
             }
         }
-        self.drain(|bytes| fd.send(bytes))
+        self.write(|bytes| fd.write(bytes))
     }
 
     /// Gives what is in the buffer to `write`, and takes off what that took.
-    pub(super) fn drain(
+    pub(super) fn write(
         &mut self,
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let Conduit::Buffer { bytes, start, end } = self else {
-            return Ok(0);
-        };
-        let gone = write(&bytes[*start..*end])?.min(*end - *start);
-        *start += gone;
+    ) -> io::Result<()> {
+        let bytes = &self.buffer[self.start..self.end];
+        let moved = write(bytes)?.min(bytes.len());
+        self.start += moved;
+        self.moved(moved)
+    }
+
+    fn moved(&mut self, bytes: usize) -> io::Result<()> {
+        self.written += bytes as u64;
         self.settle();
-        moving(gone)
-    }
-
-    /// It may be long before the sink takes more: a buffer is then no larger than what waits in it.
-    pub(super) fn keep_only_rest(&mut self) {
-        if let Conduit::Buffer { bytes, start, end } = self
-            && bytes.len() == LENGTH
-            && *end - *start <= LENGTH / 2
-        {
-            let rest = bytes[*start..*end].into();
-            SPARE.set(Some(std::mem::replace(bytes, rest)));
-            (*start, *end) = (0, bytes.len());
+        match bytes {
+            // A sink that takes nothing, and does not say that it will, never will.
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            _ => Ok(()),
         }
     }
 
-    /// Out of the pipe, into a buffer.
+    /// The sink may take no more for long: until then a buffer is not much larger than what is in it.
+    pub(super) fn shrink(&mut self) {
+        if self.end - self.start <= self.buffer.len() / 2 {
+            let rest = self.buffer[self.start..self.end].into();
+            give_back(mem::replace(&mut self.buffer, rest));
+            (self.start, self.end) = (0, self.buffer.len());
+        }
+    }
+
+    /// Out of the pipe, into a buffer: the sink can't be spliced to.
     fn spill(&mut self) -> io::Result<()> {
-        let Conduit::Pipe(pipe) = self else {
-            return Ok(());
-        };
-        let mut bytes = vec![0; pipe.holds].into_boxed_slice();
-        let mut end = 0;
-        while pipe.holds > 0 {
-            end += pipe.read(&mut bytes[end..])?;
+        self.way = Way::MemoryOnly;
+        if let Some(mut pipe) = self.pipe.take() {
+            self.buffer = vec![0; pipe.held].into_boxed_slice();
+            (self.start, self.end) = (0, self.buffer.len());
+            // As much is in it, so this does not wait.
+            pipe.reader.read_exact(&mut self.buffer)?;
+            shortage::descriptor_closed();
         }
-        *self = Conduit::Buffer {
-            bytes,
-            start: 0,
-            end,
-        };
         Ok(())
     }
 
-    /// What has become empty goes where the next can have it.
+    /// Gives back what is no longer needed.
     fn settle(&mut self) {
-        let is_spent = match self {
-            Conduit::Empty => false,
-            Conduit::Pipe(pipe) => pipe.holds == 0,
-            Conduit::Buffer { start, end, .. } => start == end,
-        };
-        if !is_spent {
-            return;
+        if self.start == self.end {
+            give_back(mem::take(&mut self.buffer));
+            (self.start, self.end) = (0, 0);
         }
-        match std::mem::take(self) {
-            Conduit::Pipe(pipe) => pipe.give_back(),
-            Conduit::Buffer { bytes, .. } if bytes.len() == LENGTH => SPARE.set(Some(bytes)),
-            _ => {}
+        if self.way != Way::Pipe && self.is_empty() {
+            self.close_pipe();
+        }
+    }
+
+    fn close_pipe(&mut self) {
+        if self.pipe.take().is_some() {
+            shortage::descriptor_closed();
         }
     }
 }
 
-/// Whether it is splice itself that there is not: for these descriptors, or in this sandbox.
-fn is_refused(error: &io::Error) -> bool {
+/// Gives a buffer back to the loop, if it is the loop's.
+fn give_back(buffer: Box<[u8]>) {
+    if let Ok(buffer) = buffer.try_into() {
+        lent::give_back(buffer);
+    }
+}
+
+/// Whether splice itself is refused: for these descriptors, or in this sandbox.
+fn is_unsupported(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     matches!(number, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
-}
-
-/// A sink that takes nothing, and does not say that it will, never will.
-fn moving(gone: usize) -> io::Result<usize> {
-    match gone {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        gone => Ok(gone),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
@@ -250,36 +277,42 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_in_a_buffer_takes_no_more_than_it_is() {
+    fn what_waits_in_a_buffer_takes_little_more_than_its_length() {
+        let mut conduit = Conduit::new(Way::MemoryOnly);
         let read = |bytes: &mut [u8]| {
             bytes[..10].copy_from_slice(b"0123456789");
             Ok(10)
         };
-        let mut conduit = Conduit::fill(read).unwrap();
-        assert_eq!(conduit.drain(|_| Ok(3)).unwrap(), 3);
-        conduit.keep_only_rest();
-        assert!(matches!(&conduit, Conduit::Buffer { bytes, .. } if bytes.len() == 7));
+        conduit.read(read).unwrap();
+        conduit.write(|_| Ok(3)).unwrap();
+        conduit.shrink();
+        assert_eq!(conduit.buffer.len(), 7);
         let rest = |bytes: &[u8]| {
             assert_eq!(bytes, b"3456789");
             Ok(bytes.len())
         };
-        assert_eq!(conduit.drain(rest).unwrap(), 7);
-        assert!(conduit.is_empty());
+        conduit.write(rest).unwrap();
+        assert!(conduit.is_empty() && conduit.buffer.is_empty());
+        assert_eq!(conduit.written, 10);
     }
 
     #[test]
     fn what_is_in_a_pipe_can_be_spilled_into_memory() {
-        let Some(mut pipe) = Pipe::take() else { return };
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        ours.write_all(b"on their way").unwrap();
-        assert_eq!(pipe.fill(theirs.as_fd()).unwrap(), 12);
-        let mut conduit = Conduit::Pipe(pipe);
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"on their way").unwrap();
+        let mut conduit = Conduit::new(Way::Pipe);
+        conduit.pipe = Some(Pipe {
+            reader,
+            writer,
+            held: 12,
+        });
         conduit.spill().unwrap();
         let mut out = Vec::new();
         while !conduit.is_empty() {
             let write = |bytes: &[u8]| out.write(&bytes[..bytes.len().min(5)]);
-            conduit.drain(write).unwrap();
+            conduit.write(write).unwrap();
         }
         assert_eq!(out, b"on their way");
+        assert!(conduit.pipe.is_none());
     }
 }

@@ -1,19 +1,13 @@
 //! Copying from one connection to another, and relaying between two.
 //!
-//! May touch: fd/, stream/, time. Mirrors Go's `io.Copy` over `net/splice_linux.go`, which is
-//! what a proxy is made of there.
-//!
 //! | file | what it is |
 //! |---|---|
-//! | `ends.rs` | what one can copy from and to |
-//! | `transfer.rs` | one direction: read, write all of it, again |
-//! | `conduit.rs` | what is in hand between a read and its writes |
-//! | `pipe.rs` | the pipes of splice(2) |
+//! | `transfer.rs` | one direction: read, write all of it, again; and the ends |
+//! | `conduit.rs` | what is in hand between a read and its writes: a pipe or a buffer |
 //! | `relay.rs` | both directions |
+// Mirrors Go's `io.Copy` over `net/splice_linux.go`, which is what a proxy is made of there.
 
 mod conduit;
-mod ends;
-mod pipe;
 mod relay;
 mod transfer;
 
@@ -22,9 +16,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub use ends::{CopyReader, CopySink, CopySource, CopyWriter};
 pub use relay::{Relay, copy_bidirectional};
 use transfer::{AtEnd, Transfer};
+pub use transfer::{CopySink, CopySource};
 
 /// Copies everything from `source` to `sink`, until end of file, and says how much it was: Go's
 /// `io.Copy`.
@@ -73,7 +67,7 @@ pub fn copy<R: CopySource, W: CopySink>(
     Copy {
         source,
         sink,
-        transfer: Transfer::new(AtEnd::Flush),
+        transfer: Transfer::new::<R, W>(AtEnd::Flush),
     }
 }
 
@@ -89,15 +83,13 @@ impl<R: CopySource, W: CopySink> Future for Copy<R, W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (reader, writer) = (this.source.reader(), this.sink.writer());
-        let polled = this.transfer.poll(reader, writer, cx);
+        let polled = this.transfer.poll(&mut this.source, &mut this.sink, cx);
         polled.map_ok(|()| this.transfer.written())
     }
 }
 
 impl<R: CopySource, W: CopySink> Drop for Copy<R, W> {
     fn drop(&mut self) {
-        self.transfer
-            .give_up(self.source.reader(), self.sink.writer());
+        self.transfer.give_up(&mut self.source, &mut self.sink);
     }
 }

@@ -1,7 +1,5 @@
 //! Both directions between two connections.
-//!
-//! May touch: transfer.rs, time. Mirrors what a proxy in Go is: two goroutines with `io.Copy` in
-//! them, and `CloseWrite` behind each.
+// Mirrors what a proxy in Go is: two goroutines with `io.Copy` in them, and `CloseWrite` behind each.
 
 use std::future::Future;
 use std::io;
@@ -9,21 +7,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::ends::{CopySink, CopySource};
-use super::transfer::{AtEnd, Transfer};
+use super::transfer::{AtEnd, CopySink, CopySource, Transfer};
 use crate::time::{self, Sleep};
 
 /// Copies both ways between `a` and `b` until both have ended, and says how much went from `a` to
 /// `b`, and how much from `b` to `a`.
 ///
 /// When one side ends, the other's writing side is closed (half-close is carried across), and the
-/// other direction goes on; [`Relay::linger`] limits that. Neither stream is closed altogether:
-/// dropping the last handle does, or `close`.
+/// other direction goes on; [`Relay::linger`] limits that. A direction that fails lets the other run
+/// to its own end as well, so that an answer that came before a reset is passed on; unless the
+/// connection that the other writes to is gone. Neither stream is closed altogether: dropping the
+/// last handle does, or `close`.
 ///
 /// # Errors
 ///
-/// As [`copy`](super::copy()), for whichever direction fails first; `written` is the count of that
-/// direction.
+/// As [`copy`](super::copy()), of the direction that failed first, once both have ended; `written`
+/// is the count of that direction.
 ///
 /// # Cancel safety
 ///
@@ -72,8 +71,8 @@ impl Relay {
         Relay::default()
     }
 
-    /// Ends the relay, once one side has ended, when nothing has gone the other way for so long.
-    /// A transfer that goes on is not cut off: for that, set deadlines on the streams.
+    /// Ends the relay, once one direction has ended, when nothing has gone the other way for so
+    /// long. A transfer that goes on is not cut off: for that, set deadlines on the streams.
     ///
     /// That is no error, unless bytes were left in hand that the sink did not take: then it is
     /// that write's timeout.
@@ -100,9 +99,10 @@ impl Relay {
         Relaying {
             a,
             b,
-            forth: Transfer::new(AtEnd::Close),
-            back: Transfer::new(AtEnd::Close),
+            forth: Transfer::new::<A, B>(AtEnd::Close),
+            back: Transfer::new::<B, A>(AtEnd::Close),
             back_first: false,
+            failed: None,
             linger: self.linger,
             lingering: None,
         }
@@ -115,8 +115,10 @@ struct Relaying<A: CopySource + CopySink, B: CopySource + CopySink> {
     b: B,
     forth: Transfer,
     back: Transfer,
-    /// They share a budget: whichever comes second may find it used up, so they take turns.
+    /// They share a budget, and the second may find it used up, so they take turns.
     back_first: bool,
+    /// The first error.
+    failed: Option<io::Error>,
     linger: Option<Duration>,
     lingering: Option<Lingering>,
 }
@@ -128,21 +130,29 @@ struct Lingering {
 }
 
 impl<A: CopySource + CopySink, B: CopySource + CopySink> Relaying<A, B> {
-    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when both directions are done.
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.back_first = !self.back_first;
-        let mut pending = false;
         for backwards in [self.back_first, !self.back_first] {
-            let polled = if backwards {
-                self.back.poll(self.b.reader(), self.a.writer(), cx)?
-            } else {
-                self.forth.poll(self.a.reader(), self.b.writer(), cx)?
+            let polled = match backwards {
+                true => self.back.poll(&mut self.b, &mut self.a, cx),
+                false => self.forth.poll(&mut self.a, &mut self.b, cx),
             };
-            pending |= polled.is_pending();
+            if let Poll::Ready(Err(error)) = polled {
+                self.failed.get_or_insert(error);
+                // The other direction writes to this one's source.
+                let is_vain = match backwards {
+                    true => self.b.is_gone(),
+                    false => self.a.is_gone(),
+                };
+                if is_vain {
+                    return Poll::Ready(());
+                }
+            }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(Ok(()))
+        match self.forth.is_done() && self.back.is_done() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 
@@ -165,14 +175,9 @@ impl<A: CopySource + CopySink, B: CopySource + CopySink> Relaying<A, B> {
         });
         if lingering.written != written {
             lingering.written = written;
-            lingering.sleep.reset(time::sleep(linger).deadline());
+            lingering.sleep.reset(time::after(time::now(), linger));
         }
         Pin::new(&mut lingering.sleep).poll(cx)
-    }
-
-    fn stop(&mut self) -> io::Result<()> {
-        self.forth.stop(self.b.writer())?;
-        self.back.stop(self.a.writer())
     }
 }
 
@@ -181,19 +186,24 @@ impl<A: CopySource + CopySink, B: CopySource + CopySink> Future for Relaying<A, 
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.poll_both(cx)?.is_pending() {
+        let mut stopped = Ok(());
+        if this.poll_both(cx).is_pending() {
             if this.poll_linger(cx).is_pending() {
                 return Poll::Pending;
             }
-            this.stop()?;
+            let (forth, back) = (this.forth.stop(&this.b), this.back.stop(&this.a));
+            stopped = forth.and(back);
         }
-        Poll::Ready(Ok((this.forth.written(), this.back.written())))
+        Poll::Ready(match this.failed.take() {
+            Some(error) => Err(error),
+            None => stopped.map(|()| (this.forth.written(), this.back.written())),
+        })
     }
 }
 
 impl<A: CopySource + CopySink, B: CopySource + CopySink> Drop for Relaying<A, B> {
     fn drop(&mut self) {
-        self.forth.give_up(self.a.reader(), self.b.writer());
-        self.back.give_up(self.b.reader(), self.a.writer());
+        self.forth.give_up(&mut self.a, &mut self.b);
+        self.back.give_up(&mut self.b, &mut self.a);
     }
 }

@@ -1,31 +1,266 @@
-//! One direction of a copy, as a state machine.
+//! One direction of a copy, as a state machine; and the ends that it runs between.
 //!
-//! May touch: fd/. Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy`.
-//!
-//! | state | meaning | who moves it there | on to |
+//! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Filling | nothing in hand: it waits for the source, with its read lock | the start; the last byte's going | Draining by bytes; Ending by end of file |
-//! | Draining | bytes in hand: it has the sink's write lock, or queues for it | a read | Filling |
-//! | Ending | the source is at its end; a sink of somebody else's is flushed, or closed | end of file | Done |
-//! | Done | all that came has gone | | |
+//! | Filling | nothing is in hand: it waits for the source, with the read lock | the start; the last byte has gone | Draining by bytes; Ending by end of file |
+//! | Draining | bytes are in hand: it has the sink's write lock, or queues for it | a read | Filling |
+//! | Ending | the source is at its end; the sink is flushed, or its writing side closed | end of file | Done |
+//! | Done | all bytes have gone, or an end has failed | `poll` | |
 //!
-//! The locks are held for a step, not for the whole copy as in Go: a read, and then everything
-//! that it brought is written without anybody's coming between. Between two steps others have
-//! their turn, first come first served, so that a heartbeat on the sink is not shut out for hours.
+//! The locks are held for a step, and not for the whole copy as in Go: a read, and then the writes
+//! of all that it brought. Between two steps other operations have their turn, first come first
+//! served, so that a heartbeat on the sink is not shut out for hours.
+// Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy` with its hooks
+// `io.WriterTo` and `io.ReaderFrom`, by which it finds out that splice(2) can do it.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
 use super::conduit::{Conduit, Way};
-use super::ends::{CopyReader, CopyWriter, ReadEnd, WriteEnd};
-use super::pipe::Membership;
-use crate::net::fd::{Failure, Fd};
+use crate::net::fd::{Claim, Failure, Fd};
+use crate::net::stream::Stream;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
-use crate::runtime::resource::Hold;
+
+/// What [`copy`](super::copy()) can read from: `&TcpStream`, `&UnixStream`, or `&mut` anything that
+/// is [`AsyncRead`].
+///
+/// A shared reference to a stream of ours is an end that the kernel can copy by itself; an exclusive
+/// reference is any reader. The two never overlap, so that one function serves both.
+pub trait CopySource: Unpin {
+    #[doc(hidden)]
+    const IS_STREAM: bool;
+
+    /// One read into the empty conduit. If that is empty afterwards, the source has ended.
+    #[doc(hidden)]
+    fn poll_fill(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Leaves its lock and its parking slot.
+    #[doc(hidden)]
+    fn give_up_reading(&mut self, _side: &mut Side) {}
+}
+
+/// What [`copy`](super::copy()) can write to: `&TcpStream`, `&UnixStream`, or `&mut` anything that
+/// is [`AsyncWrite`].
+pub trait CopySink: Unpin {
+    #[doc(hidden)]
+    const IS_STREAM: bool;
+
+    /// Writes until the conduit is empty.
+    #[doc(hidden)]
+    fn poll_drain(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Passes on what the sink keeps in a buffer of its own.
+    #[doc(hidden)]
+    fn poll_flush(&mut self, _side: &mut Side, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the writing side.
+    #[doc(hidden)]
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether the connection is closed or reset, so that nothing written to it arrives.
+    #[doc(hidden)]
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    /// The error of a write that was given up for want of time.
+    #[doc(hidden)]
+    fn timed_out(&self, _written: u64) -> io::Error {
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// Leaves its lock and its parking slot.
+    #[doc(hidden)]
+    fn give_up_writing(&mut self, _side: &mut Side) {}
+}
+
+/// What a transfer keeps for one of its ends.
+#[derive(Debug)]
+pub struct Side {
+    /// Of a stream: its lock.
+    claim: Claim,
+    /// Of any other end: whether it has yielded, and then proceeds without budget.
+    yielded: bool,
+    /// Of a sink that is no stream: whether it may keep bytes in a buffer of its own.
+    unflushed: bool,
+}
+
+impl Side {
+    const fn new() -> Self {
+        Side {
+            claim: Claim::new(),
+            yielded: false,
+            unflushed: false,
+        }
+    }
+}
+
+// ---- streams of ours ----
+
+impl<K> CopySource for &Stream<K> {
+    const IS_STREAM: bool = true;
+
+    fn poll_fill(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = |fd: &Fd| conduit.read_from(fd);
+        let polled = self.fd.poll(Direction::Read, &mut side.claim, cx, read);
+        polled.map_err(|failure| error(&self.fd, "read", failure, conduit.written))
+    }
+
+    fn give_up_reading(&mut self, side: &mut Side) {
+        self.fd.give_up(Direction::Read, &mut side.claim);
+    }
+}
+
+impl<K> CopySink for &Stream<K> {
+    const IS_STREAM: bool = true;
+
+    fn poll_drain(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut drained = Ok(());
+        while drained.is_ok() && !conduit.is_empty() {
+            // The lock is kept from one write to the next.
+            let write = |fd: &Fd| conduit.write_to(fd);
+            let step = self
+                .fd
+                .poll_step(Direction::Write, &mut side.claim, cx, write);
+            drained = ready!(step);
+        }
+        self.fd.release(Direction::Write, &mut side.claim);
+        let failed = |failure| error(&self.fd, "write", failure, conduit.written);
+        Poll::Ready(drained.map_err(failed))
+    }
+
+    /// A peer that has gone altogether is no error: all that came has been taken.
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = self
+            .fd
+            .with_socket(|socket| socket.shutdown(Shutdown::Write));
+        Poll::Ready(match shut {
+            Err(Failure::System(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut.map_err(|failure| error(&self.fd, "close", failure, 0)),
+        })
+    }
+
+    fn is_gone(&self) -> bool {
+        let peer = self.fd.with_socket(|socket| socket.peer_addr());
+        peer.is_err()
+    }
+
+    fn timed_out(&self, written: u64) -> io::Error {
+        error(
+            &self.fd,
+            "write",
+            Failure::Refused(Refusal::TimedOut),
+            written,
+        )
+    }
+
+    fn give_up_writing(&mut self, side: &mut Side) {
+        self.fd.give_up(Direction::Write, &mut side.claim);
+    }
+}
+
+/// A stream's error, with the bytes that had gone to the sink before.
+fn error(fd: &Fd, op: &'static str, failure: Failure, written: u64) -> io::Error {
+    fd.error(op, failure, usize::try_from(written).unwrap_or(usize::MAX))
+}
+
+// ---- any reader, any writer: they know no budget, so it is kept here ----
+
+impl<T: AsyncRead + Unpin + ?Sized> CopySource for &mut T {
+    const IS_STREAM: bool = false;
+
+    fn poll_fill(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(context::poll_yield(&mut side.yielded, cx.waker()));
+        let mut pending = false;
+        let filled = conduit.read(|bytes| match Pin::new(&mut **self).poll_read(cx, bytes) {
+            Poll::Ready(got) => got.inspect(|got| context::charge(*got)),
+            Poll::Pending => {
+                pending = true;
+                Ok(0)
+            }
+        });
+        match pending {
+            true => Poll::Pending,
+            false => Poll::Ready(filled),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin + ?Sized> CopySink for &mut T {
+    const IS_STREAM: bool = false;
+
+    fn poll_drain(
+        &mut self,
+        side: &mut Side,
+        conduit: &mut Conduit,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !conduit.is_empty() {
+            ready!(context::poll_yield(&mut side.yielded, cx.waker()));
+            let mut pending = false;
+            let drained =
+                conduit.write(|bytes| match Pin::new(&mut **self).poll_write(cx, bytes) {
+                    Poll::Ready(taken) => taken.inspect(|taken| context::charge(*taken)),
+                    Poll::Pending => {
+                        pending = true;
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                });
+            if pending {
+                return Poll::Pending;
+            }
+            side.unflushed = true;
+            drained?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, side: &mut Side, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if side.unflushed {
+            ready!(Pin::new(&mut **self).poll_flush(cx))?;
+            side.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_close(cx)
+    }
+}
+
+// ---- the machine ----
 
 /// What the sink gets when the source has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,231 +284,99 @@ pub(super) struct Transfer {
     state: State,
     at_end: AtEnd,
     conduit: Conduit,
-    reading: Hold,
-    writing: Hold,
-    /// Bytes that have gone to the sink.
-    written: u64,
-    /// A sink of somebody else's may have them in a buffer of its own.
-    unflushed: bool,
-    way: Way,
-    /// While it may need pipes.
-    pipes: Option<Membership>,
+    source: Side,
+    sink: Side,
 }
 
 impl Transfer {
-    pub(super) fn new(at_end: AtEnd) -> Self {
+    pub(super) fn new<R: CopySource, W: CopySink>(at_end: AtEnd) -> Self {
+        let way = match R::IS_STREAM && W::IS_STREAM {
+            true => Way::Memory,
+            false => Way::MemoryOnly,
+        };
         Transfer {
             state: State::Filling,
             at_end,
-            conduit: Conduit::Empty,
-            reading: Hold::Free,
-            writing: Hold::Free,
-            written: 0,
-            unflushed: false,
-            way: Way::Memory,
-            pipes: None,
+            conduit: Conduit::new(way),
+            source: Side::new(),
+            sink: Side::new(),
         }
     }
 
+    /// Bytes that have gone to the sink.
     pub(super) fn written(&self) -> u64 {
-        self.written
+        self.conduit.written
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Goes on until it is done, or one of the ends has to be waited for.
-    pub(super) fn poll(
+    /// Goes on until it is done, or one of the ends has to be waited for. An error is reported once.
+    pub(super) fn poll<R: CopySource, W: CopySink>(
         &mut self,
-        mut reader: CopyReader<'_>,
-        mut writer: CopyWriter<'_>,
+        source: &mut R,
+        sink: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = self.poll_states(source, sink, cx);
+        if polled.is_ready() {
+            self.state = State::Done;
+        }
+        polled
+    }
+
+    fn poll_states<R: CopySource, W: CopySink>(
+        &mut self,
+        source: &mut R,
+        sink: &mut W,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             self.state = match self.state {
-                State::Filling => match self.poll_fill(&mut reader, &writer, cx)? {
-                    Poll::Ready(()) if self.conduit.is_empty() => State::Ending,
-                    Poll::Ready(()) => State::Draining,
-                    Poll::Pending => {
+                State::Filling => {
+                    let filled = source.poll_fill(&mut self.source, &mut self.conduit, cx)?;
+                    if filled.is_pending() {
                         // What the sink keeps back may be what the source waits for.
-                        ready!(self.poll_flush(&mut writer, cx))?;
+                        ready!(sink.poll_flush(&mut self.sink, cx))?;
                         return Poll::Pending;
                     }
-                },
+                    match self.conduit.is_empty() {
+                        true => State::Ending,
+                        false => State::Draining,
+                    }
+                }
                 State::Draining => {
-                    let drained = self.poll_drain(&mut writer, cx);
+                    let drained = sink.poll_drain(&mut self.sink, &mut self.conduit, cx);
                     if drained.is_pending() {
-                        self.conduit.keep_only_rest();
+                        self.conduit.shrink();
                     }
                     ready!(drained)?;
                     State::Filling
                 }
                 State::Ending => {
-                    ready!(self.poll_end(&mut writer, cx))?;
-                    self.pipes = None;
-                    State::Done
+                    return match self.at_end {
+                        AtEnd::Flush => sink.poll_flush(&mut self.sink, cx),
+                        AtEnd::Close => sink.poll_close(cx),
+                    };
                 }
                 State::Done => return Poll::Ready(Ok(())),
             };
         }
     }
 
-    /// One read. Ready with nothing in hand is end of file.
-    fn poll_fill(
-        &mut self,
-        reader: &mut CopyReader<'_>,
-        writer: &CopyWriter<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let filled = match &mut reader.0 {
-            ReadEnd::Stream(fd) => {
-                if !matches!(writer.0, WriteEnd::Stream(_)) {
-                    self.way = Way::MemoryOnly;
-                }
-                if self.way == Way::Pipe && self.pipes.is_none() {
-                    self.pipes = Some(Membership::new());
-                }
-                let read = |fd: &Fd| Conduit::read_from(fd, &mut self.way);
-                let polled = fd.poll(Direction::Read, &mut self.reading, cx, read);
-                ready!(polled).map_err(|failure| self.error(fd, "read", failure))?
-            }
-            ReadEnd::Io(reader) => {
-                ready!(poll_budget(cx));
-                let mut pending = false;
-                let filled = Conduit::fill(|bytes| match Pin::new(reader).poll_read(cx, bytes) {
-                    Poll::Ready(got) => got.inspect(|got| context::charge(*got)),
-                    Poll::Pending => {
-                        pending = true;
-                        Ok(0)
-                    }
-                });
-                if pending {
-                    return Poll::Pending;
-                }
-                filled?
-            }
-        };
-        self.conduit = filled;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes until nothing is in hand.
-    fn poll_drain(
-        &mut self,
-        writer: &mut CopyWriter<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while !self.conduit.is_empty() {
-            let gone = match &mut writer.0 {
-                WriteEnd::Stream(fd) => {
-                    let conduit = &mut self.conduit;
-                    let way = &mut self.way;
-                    let write = |fd: &Fd| conduit.write_to(fd, way);
-                    let step = fd.poll_step(Direction::Write, &mut self.writing, cx, write);
-                    match ready!(step) {
-                        Ok(gone) => gone,
-                        Err(failure) => {
-                            fd.resource().release(Direction::Write, &mut self.writing);
-                            return Poll::Ready(Err(self.error(fd, "write", failure)));
-                        }
-                    }
-                }
-                WriteEnd::Io(writer) => {
-                    ready!(poll_budget(cx));
-                    let mut pending = false;
-                    let drained =
-                        self.conduit
-                            .drain(|bytes| match Pin::new(writer).poll_write(cx, bytes) {
-                                Poll::Ready(gone) => gone.inspect(|gone| context::charge(*gone)),
-                                Poll::Pending => {
-                                    pending = true;
-                                    Err(io::ErrorKind::WouldBlock.into())
-                                }
-                            });
-                    if pending {
-                        return Poll::Pending;
-                    }
-                    self.unflushed = true;
-                    drained?
-                }
-            };
-            self.written += gone as u64;
-        }
-        if let (WriteEnd::Stream(fd), true) = (&writer.0, self.writing.is_held()) {
-            fd.resource().release(Direction::Write, &mut self.writing);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(
-        &mut self,
-        writer: &mut CopyWriter<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let (WriteEnd::Io(writer), true) = (&mut writer.0, self.unflushed) {
-            ready!(Pin::new(writer).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_end(
-        &mut self,
-        writer: &mut CopyWriter<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        match (&mut writer.0, self.at_end) {
-            (_, AtEnd::Flush) => self.poll_flush(writer, cx),
-            (WriteEnd::Stream(fd), AtEnd::Close) => Poll::Ready(close_write(fd)),
-            (WriteEnd::Io(writer), AtEnd::Close) => Pin::new(writer).poll_close(cx),
+    /// The end before its time. Bytes that were read and not written are an error.
+    pub(super) fn stop(&mut self, sink: &impl CopySink) -> io::Result<()> {
+        self.state = State::Done;
+        match self.conduit.is_empty() {
+            true => Ok(()),
+            false => Err(sink.timed_out(self.written())),
         }
     }
 
-    /// A stream's error, with the bytes that had gone before.
-    fn error(&self, fd: &Fd, op: &'static str, failure: Failure) -> io::Error {
-        fd.error(
-            op,
-            failure,
-            usize::try_from(self.written).unwrap_or(usize::MAX),
-        )
+    /// Leaves its locks and its parking slots.
+    pub(super) fn give_up<R: CopySource, W: CopySink>(&mut self, source: &mut R, sink: &mut W) {
+        source.give_up_reading(&mut self.source);
+        sink.give_up_writing(&mut self.sink);
     }
-
-    /// What to say when it is stopped: bytes that were read and not written are an error.
-    pub(super) fn stop(&self, writer: CopyWriter<'_>) -> io::Result<()> {
-        match writer.0 {
-            _ if self.conduit.is_empty() => Ok(()),
-            WriteEnd::Stream(fd) => {
-                Err(self.error(fd, "write", Failure::Refused(Refusal::TimedOut)))
-            }
-            WriteEnd::Io(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    /// Leaves its locks and its parking places.
-    pub(super) fn give_up(&mut self, reader: CopyReader<'_>, writer: CopyWriter<'_>) {
-        if let ReadEnd::Stream(fd) = reader.0 {
-            fd.give_up(Direction::Read, &mut self.reading);
-        }
-        if let WriteEnd::Stream(fd) = writer.0 {
-            fd.give_up(Direction::Write, &mut self.writing);
-        }
-    }
-}
-
-/// Half-closes a stream. The peer's having gone altogether is no error: all that came was taken.
-fn close_write(fd: &Fd) -> io::Result<()> {
-    match fd.with_socket(|socket| socket.shutdown(std::net::Shutdown::Write)) {
-        Err(Failure::System(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        closed => closed.map_err(|failure| fd.error("close", failure, 0)),
-    }
-}
-
-/// Ends that are not ours know no budget: it is kept here.
-fn poll_budget(cx: &Context<'_>) -> Poll<()> {
-    if context::may_go_on() {
-        return Poll::Ready(());
-    }
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }

@@ -1,24 +1,23 @@
 //! Connecting to one address.
-//!
-//! May touch: fd/, which waits. Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial`
-//! (`net/sock_posix.go`) and the loop of `doDialTCPProto` (`net/tcpsock_posix.go`).
+// Mirrors Go's `netFD.connect` (`net/fd_unix.go`), `netFD.dial` (`net/sock_posix.go`), and the loop
+// of `doDialTCPProto` and `selfConnect` (`net/tcpsock_posix.go`).
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Dial, OpError};
+use super::dialer::Dial;
 use crate::endpoints::{Addr, End};
-use crate::net::error::Cause;
+use crate::net::error::{Cause, OpError};
 use crate::net::family;
-use crate::net::fd::{Connecting, Fd, Op};
-use crate::net::options;
+use crate::net::fd::{Fd, Verb};
+use crate::net::keepalive;
 use crate::runtime::context;
 use crate::sys;
 
-/// How often a dial is repeated that went wrong by the system's own choice of a port.
+/// How often a dial is repeated that failed by the system's own choice of a port.
 const MORE_TRIES: usize = 2;
 
 fn call(name: &'static str) -> impl Fn(io::Error) -> Cause {
@@ -27,15 +26,15 @@ fn call(name: &'static str) -> impl Fn(io::Error) -> Cause {
 
 impl Dial<'_> {
     /// Connects. The system chooses the local port, and may choose badly: the very port that is
-    /// dialled, where nobody listens, so that the socket connects to itself (legal TCP, and never
-    /// meant); or one that is taken. Then it is asked again.
+    /// dialled, so that, without a listener there, the socket connects to itself (legal TCP, and
+    /// never meant); or one that is taken. Then it is asked again.
     pub(super) async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
         let address = family::to_dial(address);
         let port_is_given = self.dialer.local.is_some_and(|local| local.port() != 0);
         for _ in 0..MORE_TRIES {
             let connected = self.connect_once(address).await;
             let again = match &connected {
-                Ok(fd) => fd.endpoint(End::Local) == Some(Addr::Socket(address)),
+                Ok(fd) => is_self_connected(fd),
                 Err(cause) => is_address_not_available(cause),
             };
             if !again || port_is_given {
@@ -57,22 +56,25 @@ impl Dial<'_> {
                 _ => return Err(Cause::system("connect", error)),
             },
         };
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), self.network);
-        let fd = context::with("dialling", open).map_err(call("netpoll"))?;
+        let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
         if self.dialer.control.is_some() {
             // The hook had the descriptor in hand.
-            fd.resource().handle.note_linger();
+            fd.note_lent();
         }
         if under_way {
-            let connected = Op::new(Connecting, &fd, is_connected).await;
-            // The dial has names of its own to add; only the cause is wanted.
+            let connected = fd.op(Verb::Connect, is_connected).await;
+            // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,
                 Err(error) => Cause::system("connect", error),
             })?;
         }
-        let peer = Addr::Socket(address);
-        fd.resource().set_endpoint(End::Peer, peer);
+        // Both ends as the system has them, for errors after a reset too. If the reset has come
+        // already, the system has forgotten the peer.
+        if fd.endpoint(End::Peer).is_none() {
+            fd.socket().set_endpoint(End::Peer, Addr::Socket(address));
+        }
+        fd.endpoint(End::Local);
         Ok(fd)
     }
 
@@ -80,7 +82,7 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
-        options::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
+        keepalive::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
         if let Some(control) = &self.dialer.control {
             control.call(socket.as_fd(), address)?;
         }
@@ -95,7 +97,7 @@ impl Dial<'_> {
 /// Whether a connect that was under way has ended, and how. Readiness alone says nothing: the
 /// selector may wake us without a reason, and a socket that is not connected yet has no error.
 fn is_connected(fd: &Fd) -> io::Result<()> {
-    let socket = fd.socket();
+    let socket = fd.sock_ref();
     match socket.take_error()? {
         Some(error) => match error.raw_os_error() {
             Some(libc::EISCONN) => Ok(()),
@@ -109,7 +111,18 @@ fn is_connected(fd: &Fd) -> io::Result<()> {
     }
 }
 
-/// "Any address" has one spelling in each family.
+/// Whether a socket is its own peer. The system's answers are compared, by address and port: a zone
+/// that was dialled is in neither of them for a loopback address.
+fn is_self_connected(fd: &Fd) -> bool {
+    let end = |end| match fd.endpoint(end) {
+        Some(Addr::Socket(address)) => Some((address.ip(), address.port())),
+        _ => None,
+    };
+    let local = end(End::Local);
+    local.is_some() && local == end(End::Peer)
+}
+
+/// "Any address" is written differently in each family.
 fn in_family_of(peer: SocketAddr, local: SocketAddr) -> SocketAddr {
     match peer {
         SocketAddr::V4(_) if local.ip().is_unspecified() => {

@@ -1,100 +1,203 @@
-//! How a descriptor goes: closed from any handle, lent and closed meanwhile, left by its peer.
-//!
-//! May touch: the runtime and the reactor. Mirrors `internal/poll/fd_unix.go` (`FD.Close`,
-//! `FD.destroy`, `FD.RawControl`).
+//! How a descriptor comes and goes: lent, taken in and given out, closed from any handle, left by its
+//! peer.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::task::{Context, Poll};
+// Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
+
+use std::any::Any;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd};
-use crate::reactor::{Park, Refusal};
-use crate::runtime::blocking;
-use crate::runtime::resource::{Parked, Place};
+use super::{Claim, Failure, Fd, poll_yield};
+use crate::endpoints::{End, Network};
+use crate::net::error::Cause;
+use crate::reactor::{Closes, Park, Refusal};
 use crate::runtime::shortage;
-use crate::runtime::wake_quietly;
+use crate::runtime::socket::{Parked, Slot};
+use crate::runtime::waiters::Ticket;
+use crate::runtime::{blocking, wake_quietly};
 
 impl Fd {
-    pub(crate) fn is_closed(&self) -> bool {
-        self.link.is_closed()
-    }
+    // ---- closing ----
 
-    /// Closes for every handle, at once: who is parked is woken and never touches it again.
-    pub(crate) fn close(&self) -> Result<(), Failure> {
-        if self.is_closed() {
-            return Err(Failure::Refused(Refusal::Closed));
-        }
-        // While the socket can still tell: later errors will want to name it.
+    /// Closes for every handle, at once: what is parked is woken and never touches it again.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        // While the socket can still tell: later errors name its ends.
         self.learn_endpoints();
+        if let Err(failure) = self.check_open() {
+            return Err(self.error("close", failure, 0));
+        }
         self.shut();
         Ok(())
     }
 
+    /// As [`Fd::close`], with a RST.
+    pub(crate) fn abort(&self) -> io::Result<()> {
+        let zero = Some(Duration::ZERO);
+        let set = self.with_socket(|socket| socket.set_linger(zero));
+        set.map_err(|failure| self.error("close", failure, 0))?;
+        self.close()
+    }
+
+    /// Ends one direction, or both.
+    pub(crate) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
+        let done = self.with_socket(|socket| socket.shutdown(how));
+        done.map_err(|failure| match failure {
+            Failure::System(error) => self.op_error("close", Cause::system("shutdown", error)),
+            refused => self.error("close", refused, 0),
+        })
+    }
+
     pub(super) fn shut(&self) {
-        let resource = self.link.carried();
-        // Before the descriptor goes, as Go does it: whoever finds the path finds us there.
-        drop(resource.attach(None));
-        let raw = resource.handle.raw();
-        self.leave(&mut SourceFd(&raw), !resource.handle.may_be_duplicated());
-        match resource.handle.take() {
-            Some(fd) if resource.handle.may_linger() => close_fd(fd),
+        let socket = self.socket();
+        // Before the descriptor goes, as Go does it: while the path is there, we answer.
+        drop(socket.attach(None));
+        let raw = socket.owned.raw();
+        let closes = match socket.owned.may_be_duplicated() {
+            true => Closes::No,
+            false => Closes::Soon,
+        };
+        self.leave(&mut SourceFd(&raw), closes);
+        match socket.owned.take() {
+            Some(fd) if socket.owned.may_linger() => close_fd(fd),
             closed => drop(closed),
         }
         shortage::descriptor_closed();
     }
 
-    /// Closes what the end of its runtime has left to its last handle.
-    #[cold]
-    #[inline(never)]
-    fn bury(&self) {
-        if self.link.handles() <= 1 {
-            self.resource().handle.take().into_iter().for_each(close_fd);
-        }
-    }
-
-    /// Takes the socket out of the runtime; the other handles find it closed.
-    pub(crate) fn detach(&self) -> Option<OwnedFd> {
-        let raw = self.resource().handle.raw();
-        self.leave(&mut SourceFd(&raw), false);
-        self.resource().handle.take()
-    }
-
-    /// Deregisters, and wakes whoever is parked. `will_close`: see `Descriptor::close`.
-    pub(crate) fn leave(&self, source: &mut dyn Source, will_close: bool) {
+    /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
+    pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
-        self.link.carried().take_all_wakers(&mut wakers);
-        if let Err(error) = self.link.close(source, will_close) {
+        self.socket().take_all_wakers(&mut wakers);
+        if let Err(error) = self.link.close(source, closes) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
     }
 
-    /// Lends the descriptor itself; a close that comes meanwhile is put off until it is back.
-    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
-        if self.is_closed() {
-            return Err(Failure::Refused(Refusal::Closed));
+    /// Closes a socket whose runtime is gone, when its last handle is dropped.
+    #[cold]
+    #[inline(never)]
+    fn close_orphan(&self) {
+        if self.link.handles() <= 1 {
+            self.socket().owned.take().into_iter().for_each(close_fd);
         }
-        self.resource().handle.note_linger();
-        let lent = self.resource().handle.with(f, close_fd);
+    }
+
+    /// The path that is removed when the socket is closed, as Go's listener does; `None` keeps it.
+    pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
+        let unlink = path.map(|path| Box::new(Unlink { path, still: true }) as Box<dyn Any>);
+        let before = self.socket().attach(unlink);
+        if let Some(mut before) = before.and_then(|before| before.downcast::<Unlink>().ok()) {
+            before.still = false;
+        }
+    }
+
+    // ---- lent, taken in, given out ----
+
+    /// The user has, or had, the descriptor in hand: it may have a duplicate and a linger, and
+    /// what lies between it and the wire (kTLS, a sockmap) may end a read short of what is there.
+    pub(crate) fn note_lent(&self) {
+        self.socket().owned.note_linger();
+        self.socket().owned.note_duplicate();
+        self.link.short_io_is_inconclusive();
+    }
+
+    /// Lends the descriptor; a close that comes meanwhile is put off until it is back.
+    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
+        self.check_open()?;
+        self.note_lent();
+        let lent = self.socket().owned.with(f, close_fd);
         lent.ok_or(Failure::Refused(Refusal::Closed))
     }
 
-    // ---- the peer's going ----
+    /// As [`Fd::with_fd`]: Go's `Control`.
+    pub(crate) fn lend<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+        let lent = self.with_fd(f);
+        lent.map_err(|failure| self.error("raw-control", failure, 0))
+    }
 
-    /// Who may loop on it is to yield in its turn.
+    /// The number, -1 once it is closed.
+    pub(crate) fn number(&self) -> RawFd {
+        self.note_lent();
+        self.socket().owned.raw()
+    }
+
+    /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
+    /// knows no peer.
+    pub(crate) fn take_in(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        let taken = Fd::adopt(what, socket, network)?;
+        taken.note_lent();
+        taken.learn_endpoints();
+        Ok(taken)
+    }
+
+    /// As [`Fd::take_in`], for a listener: what it accepts is ours alone, and inherits its linger.
+    pub(crate) fn take_in_listener(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        let socket = socket.into();
+        let lingers = SockRef::from(&socket).linger()?.is_some();
+        let taken = Fd::adopt(what, socket, network)?;
+        taken.socket().owned.note_duplicate();
+        if lingers {
+            taken.socket().owned.note_linger();
+        }
+        taken.endpoint(End::Local);
+        Ok(taken)
+    }
+
+    /// Gives the socket out; the other handles find it closed, and a path stays.
+    pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
+        let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
+        if self.is_closed() || self.socket().owned.is_lent() {
+            return Err(closed());
+        }
+        self.learn_endpoints();
+        self.unlink_on_close(None);
+        let raw = self.socket().owned.raw();
+        self.leave(&mut SourceFd(&raw), Closes::No);
+        self.socket().owned.take().ok_or_else(closed)
+    }
+
+    // ---- left by its peer ----
+
+    /// Waits until the peer has sent FIN or RST.
+    pub(crate) fn hung_up(&self) -> HungUp<'_> {
+        HungUp {
+            fd: self,
+            ticket: None,
+            claim: Claim::new(),
+        }
+    }
+
+    /// The step of [`HungUp`]. A caller may loop on what is ready, so it is to yield in its turn.
     pub(crate) fn poll_hung_up(
         &self,
-        ticket: &mut Option<u32>,
+        ticket: &mut Option<Ticket>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let parked = Parked::foreign(self.link.token(), Place::HangUp);
+        let parked = Parked::foreign(self.link.token(), Slot::HangUp);
         match self.link.park_hang_up(parked).0 {
             Park::Ready(_) => Poll::Ready(Ok(())),
             Park::Parked => {
-                self.link.carried().await_hang_up(ticket, cx.waker());
+                self.socket().await_hang_up(ticket, cx.waker());
                 Poll::Pending
             }
             Park::TimedOut(_) | Park::Closed(_) => {
@@ -103,8 +206,8 @@ impl Fd {
         }
     }
 
-    pub(crate) fn forget_hang_up(&self, ticket: u32) {
-        if self.link.carried().forget_hang_up(ticket) {
+    pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) {
+        if self.socket().forget_hang_up(ticket) {
             self.link.unpark_hang_up();
         }
     }
@@ -116,8 +219,51 @@ impl Drop for Fd {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.link.handles() <= 2 && !self.is_closed() {
             self.shut();
-        } else if self.resource().handle.may_linger() {
-            self.bury();
+        } else if self.socket().owned.may_linger() {
+            self.close_orphan();
+        }
+    }
+}
+
+/// [`Fd::hung_up`].
+pub(crate) struct HungUp<'a> {
+    fd: &'a Fd,
+    ticket: Option<Ticket>,
+    /// Only whether it has yielded: it takes no lock.
+    claim: Claim,
+}
+
+impl Future for HungUp<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = ready!(this.fd.poll_hung_up(&mut this.ticket, cx));
+        ready!(poll_yield(&mut this.claim, cx));
+        Poll::Ready(polled.map_err(|failure| this.fd.error("read", failure, 0)))
+    }
+}
+
+impl Drop for HungUp<'_> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.fd.forget_hang_up(&mut self.ticket);
+        }
+    }
+}
+
+/// Removes a path when it is dropped, if it is still to.
+struct Unlink {
+    path: PathBuf,
+    still: bool,
+}
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        if self.still
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::debug!("can't remove {}: {error}", self.path.display());
         }
     }
 }

@@ -1,23 +1,35 @@
 //! THE loop: try, EAGAIN, park, again; with the locks, the deadlines and the close around it.
 //!
-//! May touch: the runtime and the reactor. Every socket's every operation goes through here: as a
-//! future in `op.rs`, for a poller in `poller.rs`. One system call each is in `attempt.rs`.
-//! Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.Accept`) and `fd_mutex.go`.
+//! Every operation of every socket goes through [`Fd::poll_step`]. All of `impl Fd` is here:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod.rs` | the loop, deadlines |
+//! | `op.rs` | an operation as a future, and as the step of a poller |
+//! | `read_with.rs` | a read into the loop's own buffer, with the fast path of a task |
+//! | `syscalls.rs` | one system call each, and what its answer proves |
+//! | `owner.rs` | a socket that one machine has to itself |
+//! | `close.rs` | the end, by us or by the peer; the descriptor lent, taken in and given out |
+//! | `name.rs` | the names in an error |
 //!
 //! ```text
-//!   acquire the direction ─► may I? (closed, expired) ─► ready? ──no──► park ─► Pending
-//!                                  ▲                       │yes                   │ a turn
-//!                                  └── forget readiness ◄─ try ──► done: release  │ hands us
-//!                                         (EAGAIN)                                ▼ back
-//!                                                            (polled again) ─► may I? …
+//!   lock the direction ──► may I? ──closed, expired──► refused
+//!                            ▲ │ready        │not ready
+//!                            │ ▼             ▼
+//!                            │ try ──► done  park ──► Pending ──► (a turn wakes, polled again)
+//!                            │ │EAGAIN                                            │
+//!                            │ ▼                                                  │
+//!                            └─forget readiness ◄─────────────────────────────────┘
 //! ```
 
-mod attempt;
+// Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.Accept`) and `fd_mutex.go`.
+
 mod close;
 mod name;
 mod op;
-mod owned;
-mod poller;
+mod owner;
+mod read_with;
+mod syscalls;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,110 +41,168 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
-use crate::runtime::context;
-use crate::runtime::resource::{Hold, Parked, Place, Resource};
+use crate::endpoints::{Addr, End, Endpoints, Network};
+use crate::reactor::{Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
-use crate::sys::Handle;
+use crate::runtime::socket::{Parked, Slot, Socket};
+use crate::runtime::{context, current};
+use crate::sys::OwnedSocket;
 
-pub(crate) use attempt::MOST_AT_ONCE;
 pub(crate) use name::Failure;
-pub(crate) use op::{Accepting, Connecting, Op, Reading, Writing};
+pub(crate) use op::Verb;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    link: Descriptor<Parked, Resource>,
+    link: Descriptor<Parked, Socket>,
+}
+
+/// A short read or write proves something on TCP alone: a Unix stream's read stops at passed
+/// descriptors.
+fn short_io(network: Network) -> ShortIo {
+    match network.is_tcp() {
+        true => ShortIo::Conclusive,
+        false => ShortIo::Inconclusive,
+    }
+}
+
+/// What an operation keeps between two polls.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// How far it is with its direction's lock.
+    lock: LockState,
+    /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
+    /// futures use up the budget in every run, it would otherwise never proceed.
+    yielded: bool,
+}
+
+impl Claim {
+    pub(crate) const fn new() -> Self {
+        Claim {
+            lock: LockState::Free,
+            yielded: false,
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock.is_held()
+    }
+
+    /// Whether it neither has the lock nor queues for it.
+    fn is_free(&self) -> bool {
+        self.lock == LockState::Free
+    }
+}
+
+/// What an error of a system call asks for.
+enum After {
+    /// EINTR: try again.
+    Retry(io::Error),
+    /// EAGAIN: the readiness has been cleared.
+    WouldBlock(io::Error),
+    Fail(io::Error),
 }
 
 impl Fd {
+    /// Takes a non-blocking socket into the runtime that runs this. `what` is for the panic outside
+    /// a runtime.
+    pub(crate) fn adopt(
+        what: &str,
+        socket: impl Into<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        current::with(what, |scheduler| {
+            Fd::open(scheduler, socket.into(), network)
+        })
+    }
+
     /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        let link =
-            scheduler
-                .reactor
-                .open_carrying(&mut SourceFd(&raw), resource, !network.is_tcp())?;
-        link.assume_ready(Readiness::READ | Readiness::WRITE);
-        Ok(Fd { link })
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let reactor = &scheduler.reactor;
+        let short = short_io(network);
+        let link = reactor.open_with(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        Ok(Fd::ready(link))
     }
 
-    /// Takes in a source that somebody else owns and reads.
-    pub(crate) fn open_source(scheduler: &Scheduler, source: &mut dyn Source) -> io::Result<Fd> {
-        let resource = Resource::new(Handle::none(), Endpoints::new(Network::File));
-        let link = scheduler.reactor.open_carrying(source, resource, true)?;
-        link.assume_ready(Readiness::READ | Readiness::WRITE);
-        Ok(Fd { link })
-    }
-
-    /// As [`Fd::open`], beside this one: for what a listener accepts.
-    pub(crate) fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+    /// As [`Fd::open`], in the runtime of this one: for what a listener accepts.
+    fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let resource = Resource::new(Handle::new(fd), Endpoints::new(network));
-        if self.resource().handle.may_linger() {
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        if self.socket().owned.may_linger() {
             // An accepted socket inherits it.
-            resource.handle.note_linger();
+            socket.owned.note_linger();
         }
+        let short = short_io(network);
         let link = self
             .link
-            .open_beside(&mut SourceFd(&raw), resource, !network.is_tcp())?;
+            .open_beside(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        Ok(Fd::ready(link))
+    }
+
+    /// Takes a connection that this listener has accepted into the listener's runtime.
+    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
+        let opened = self.open_beside(socket, self.network());
+        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
+        fd.socket().set_endpoint(End::Peer, peer);
+        Ok(fd)
+    }
+
+    /// Takes in a source that its user owns and reads.
+    pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
+        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let short = ShortIo::Inconclusive;
+        let open =
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_with(source, None, socket, short);
+        current::with(what, open).map(Fd::ready)
+    }
+
+    /// A new descriptor may well be ready: one try costs less than a turn to learn it.
+    fn ready(link: Descriptor<Parked, Socket>) -> Fd {
         link.assume_ready(Readiness::READ | Readiness::WRITE);
-        Ok(Fd { link })
+        Fd { link }
     }
 
     // ---- the loop ----
 
-    /// One operation, as far as it gets. `attempt` makes one system call; `hold` is the
-    /// operation's own, and says whether it has the direction.
-    #[inline]
-    pub(crate) fn poll<R>(
-        &self,
-        direction: Direction,
-        hold: &mut Hold,
-        cx: &Context<'_>,
-        attempt: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Poll<Result<R, Failure>> {
-        let polled = self.poll_step(direction, hold, cx, attempt);
-        if polled.is_ready() {
-            self.link.carried().release(direction, hold);
-        }
-        polled
-    }
-
-    /// As [`Fd::poll`], but what is ready keeps the direction, for operations of several steps.
+    /// The step of an operation: as far as it gets. `attempt` makes one system call. When it is
+    /// ready, the operation still has the direction.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
         direction: Direction,
-        hold: &mut Hold,
+        claim: &mut Claim,
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
-        let resource = self.link.carried();
-        if !resource.acquire(direction, hold, cx.waker()) {
-            return Poll::Pending;
+        // One operation at a time in each direction, first come first served (fdMutex.rwlock).
+        let socket = &self.link.user_data;
+        if !socket.lock(direction, &mut claim.lock, cx.waker()) {
+            return self.poll_queued(direction, claim, cx);
         }
         loop {
-            if !self.link.may_try(direction) {
-                if let Err(refusal) = self.link.check(direction) {
-                    ready!(self.poll_turn(hold, cx));
-                    return Poll::Ready(Err(Failure::Refused(refusal)));
+            match self.link.may_try(direction) {
+                // Closed, or the deadline has passed.
+                May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
+                // The last attempt met EAGAIN, and no edge has come since (netpollblock).
+                May::Wait => {
+                    self.park(direction, cx.waker());
+                    return Poll::Pending;
                 }
-                self.park(direction, cx.waker());
-                return Poll::Pending;
+                May::Try => {}
             }
-            if !context::may_go_on() {
-                ready!(self.poll_turn(hold, cx));
+            // Out of budget: the other machines run first.
+            if !context::has_budget() {
+                ready!(poll_yield(claim, cx));
             }
-            if log::log_enabled!(log::Level::Trace) {
-                log::trace!("try {:?} {direction:?}", self.link.token());
-            }
+            self.trace("try", direction);
             match attempt(self) {
                 Ok(done) => return Poll::Ready(Ok(done)),
+                // The next round parks after EAGAIN, and tries after EINTR.
                 Err(error) => {
-                    if let Some(error) = self.try_failed(direction, error) {
+                    if let After::Fail(error) = self.after_error(direction, error) {
                         return Poll::Ready(Err(Failure::System(error)));
                     }
                 }
@@ -140,90 +210,106 @@ impl Fd {
         }
     }
 
-    /// On the machine's budget, but an operation yields once, and then has its turn.
-    #[cold]
-    #[inline(never)]
-    fn poll_turn(&self, hold: &mut Hold, cx: &Context<'_>) -> Poll<()> {
-        let mut yielded = *hold == Hold::Yielded;
-        let polled = context::poll_budget_once(&mut yielded, cx.waker());
-        *hold = match yielded {
-            true => Hold::Yielded,
-            false => Hold::Held,
-        };
+    /// As [`Fd::poll_step`], but what is ready gives the direction back.
+    #[inline]
+    pub(crate) fn poll<R>(
+        &self,
+        direction: Direction,
+        claim: &mut Claim,
+        cx: &Context<'_>,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let polled = self.poll_step(direction, claim, cx, attempt);
+        if polled.is_ready() {
+            self.release(direction, claim);
+        }
         polled
     }
 
-    /// Whether an operation that has parked at once may try at once.
-    #[inline]
-    pub(crate) fn may_try(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::may_go_on()
-    }
-
-    /// An operation that asks for nothing gets it at once, whatever waits there; but it is charged,
-    /// and yields in its turn, or a loop of such would run for ever.
-    pub(crate) fn poll_nothing<T: Default>(&self, cx: &Context<'_>) -> Poll<T> {
-        context::poll_budget(cx.waker()).map(|()| T::default())
-    }
-
-    /// Who loops on an error, as an accept loop may, is to yield in its turn as well.
+    /// Queued behind another operation. That one may not be polled for long, so a deadline and a
+    /// close are heeded in the queue too.
     #[cold]
     #[inline(never)]
-    pub(crate) fn poll_refused<R>(
+    fn poll_queued<R>(
         &self,
-        refusal: Refusal,
+        direction: Direction,
+        claim: &mut Claim,
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
-        let budget = context::poll_budget(cx.waker());
-        budget.map(|()| Err(Failure::Refused(refusal)))
-    }
-
-    /// Takes the direction and parks there, if it is free, nothing is ready, nothing speaks
-    /// against waiting, and the waker is our own machine's: what an operation most often finds.
-    #[inline]
-    pub(crate) fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
-        let resource = self.link.carried();
-        if !self.link.must_wait(direction) || !resource.is_free(direction) {
-            return false;
+        match self.link.check(direction) {
+            Ok(()) => Poll::Pending,
+            Err(refusal) => self.poll_refused(refusal, claim, cx),
         }
-        let Some(parked) = context::own_untraced(self.link.home(), waker) else {
-            return false;
-        };
-        resource.hold(direction);
-        self.link.park_again(direction, parked);
-        true
     }
 
-    /// EAGAIN and EINTR are no errors: `None`, go round again.
+    /// A caller may loop on this error, as an accept loop does, so it yields in its turn.
     #[cold]
     #[inline(never)]
-    fn try_failed(&self, direction: Direction, error: io::Error) -> Option<io::Error> {
+    fn poll_refused<R>(
+        &self,
+        refusal: Refusal,
+        claim: &mut Claim,
+        cx: &Context<'_>,
+    ) -> Poll<Result<R, Failure>> {
+        ready!(poll_yield(claim, cx));
+        Poll::Ready(Err(Failure::Refused(refusal)))
+    }
+
+    /// Gives the direction back, or leaves the queue: at the end of an operation.
+    #[inline]
+    pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
+        match claim.lock {
+            LockState::Free => {}
+            LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
+            _ => self.socket().unlock(direction, &mut claim.lock),
+        }
+    }
+
+    /// An operation is given up: it leaves its parking place, its lock or its queue.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
+        if claim.is_held() {
+            self.link.unpark(direction);
+            drop(self.socket().take_waker(direction));
+        }
+        self.release(direction, claim);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn after_error(&self, direction: Direction, error: io::Error) -> After {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
-                log::trace!("EAGAIN {:?} {direction:?}", self.link.token());
-                self.drained(direction).err()
+                self.trace("EAGAIN", direction);
+                match self.drained(direction) {
+                    Ok(()) => After::WouldBlock(error),
+                    Err(error) => After::Fail(error),
+                }
             }
             io::ErrorKind::Interrupted => {
                 context::charge(0);
-                None
+                After::Retry(error)
             }
             _ => {
                 context::charge(0);
-                Some(error)
+                After::Fail(error)
             }
         }
     }
 
+    /// EAGAIN: the next try waits for an edge.
     fn drained(&self, direction: Direction) -> io::Result<()> {
         self.link.drained(direction);
-        let raw = self.link.carried().handle.raw();
+        let raw = self.link.user_data.owned.raw();
         if raw < 0 {
-            // Somebody else's source, which they arm again themselves.
+            // A source that its user owns: `source_drained` arms it.
             return Ok(());
         }
         self.link.rearm(&mut SourceFd(&raw))
     }
 
-    /// Arms a source again that somebody else owns, after its EAGAIN.
+    /// As [`Fd::drained`], of a source that its user owns.
     pub(crate) fn source_drained(
         &self,
         direction: Direction,
@@ -235,64 +321,46 @@ impl Fd {
 
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
+        // The running machine's own waker needs no clone: its id is parked.
         let parked = match context::own(self.link.home(), waker) {
-            Some(parked) => parked,
+            Some(id) => Parked::machine(id),
             None => self.keep_foreign(direction, waker),
         };
-        // A poll that nothing called for finds itself parked: it parks anew, under this waker.
-        self.link.park_again(direction, parked);
-        if log::log_enabled!(log::Level::Trace) {
-            log::trace!("park {:?} {direction:?} {parked:?}", self.link.token());
-        }
+        // An operation polled again without a reason finds itself parked, and takes the place anew.
+        self.link.park_waiting(direction, parked);
+        self.trace("park", direction);
     }
 
     #[cold]
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
-        self.link.carried().keep_waker(direction, waker);
-        Parked::foreign(self.link.token(), Place::from(direction))
+        self.link.user_data.keep_waker(direction, waker);
+        Parked::foreign(self.link.token(), Slot::from(direction))
     }
 
-    /// An operation is given up: it leaves its parking place, its lock or its queue.
+    #[inline]
+    fn trace(&self, what: &str, direction: Direction) {
+        if log::log_enabled!(log::Level::Trace) {
+            self.trace_slow(what, direction);
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(crate) fn give_up(&self, direction: Direction, hold: &mut Hold) {
-        let resource = self.link.carried();
-        match hold {
-            Hold::Free => {}
-            Hold::Queued(_) => resource.forget(direction, hold),
-            Hold::Held | Hold::Parked | Hold::Yielded => {
-                self.link.unpark(direction);
-                drop(resource.take_wakers(Place::from(direction)));
-                resource.release(direction, hold);
-            }
-        }
+    fn trace_slow(&self, what: &str, direction: Direction) {
+        log::trace!("{what} {direction:?}: {self:?}");
     }
 
     // ---- deadlines ----
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
         when: Option<Instant>,
     ) -> io::Result<()> {
-        // Of a closed one nothing is put off.
-        if self.link.put_off_deadline(direction, when) {
-            return Ok(());
-        }
-        self.set_deadline_with_care(direction, when)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn set_deadline_with_care(
-        &self,
-        direction: Direction,
-        when: Option<Instant>,
-    ) -> io::Result<()> {
-        if self.is_closed() {
-            return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
+        if let Err(failure) = self.check_open() {
+            return Err(self.error("set", failure, 0));
         }
         self.link.set_deadline(direction, when);
         Ok(())
@@ -302,17 +370,29 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.carried().network()
+        self.link.user_data.network()
     }
 
-    /// The socket, for one system call: only an attempt may ask, or who has checked it is open.
+    /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
     #[inline]
-    pub(crate) fn socket(&self) -> SockRef<'_> {
-        self.link.carried().handle.socket()
+    pub(crate) fn sock_ref(&self) -> SockRef<'_> {
+        self.link.user_data.owned.socket()
     }
 
-    pub(crate) fn resource(&self) -> &Resource {
-        self.link.carried()
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.link.user_data
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.link.is_closed()
+    }
+
+    /// Whether calls on the socket make sense: a check for those that wait for nothing.
+    pub(crate) fn check_open(&self) -> Result<(), Failure> {
+        match self.is_closed() {
+            true => Err(Failure::Refused(Refusal::Closed)),
+            false => Ok(()),
+        }
     }
 
     /// Calls on the open socket: options and the like.
@@ -320,9 +400,30 @@ impl Fd {
         &self,
         f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
     ) -> Result<R, Failure> {
-        if self.is_closed() {
-            return Err(Failure::Refused(Refusal::Closed));
-        }
-        f(&self.socket()).map_err(Failure::System)
+        self.check_open()?;
+        f(&self.sock_ref()).map_err(Failure::System)
     }
+
+    pub(crate) fn set_option(
+        &self,
+        set: impl FnOnce(&SockRef<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let set = self.with_socket(set);
+        set.map_err(|failure| self.error("set", failure, 0))
+    }
+
+    pub(crate) fn option<T>(
+        &self,
+        get: impl FnOnce(&SockRef<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let got = self.with_socket(get);
+        got.map_err(|failure| self.error("get", failure, 0))
+    }
+}
+
+/// Waits for the other machines' turn if the budget is used up: once for an operation.
+#[cold]
+#[inline(never)]
+fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
+    context::poll_yield(&mut claim.yielded, cx.waker())
 }

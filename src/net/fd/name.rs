@@ -1,7 +1,8 @@
-//! What a failure is called: the operation, the network, both ends.
-//!
-//! May touch: `error.rs`. Mirrors Go's `net/net.go` (`OpError`) and `fd_posix.go` (`wrapSyscallError`).
+//! The names in an error: the operation, the network, both ends.
 
+// Mirrors Go's `net/net.go` (`OpError`) and `net/fd_posix.go` (`wrapSyscallError`).
+
+use std::fmt;
 use std::io;
 
 use super::Fd;
@@ -30,39 +31,50 @@ impl Failure {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let resource = self.resource();
-        if let Some(known) = resource.endpoint(end) {
+        let socket = self.socket();
+        if let Some(known) = socket.endpoint(end) {
             return Some(known);
         }
-        // Somebody else's source is no socket of ours to ask.
-        if self.is_closed() || resource.handle.raw() < 0 {
+        // A source that its user owns may be no socket.
+        if self.is_closed() || socket.owned.raw() < 0 {
             return None;
         }
-        let socket = self.socket();
+        let system = self.sock_ref();
         let address = match end {
-            End::Local => socket.local_addr(),
-            End::Peer => socket.peer_addr(),
+            End::Local => system.local_addr(),
+            End::Peer => system.peer_addr(),
         };
         let address = addr::from_system(&address.ok()?)?;
-        resource.set_endpoint(end, address.clone());
+        socket.set_endpoint(end, address.clone());
         Some(address)
     }
 
-    /// Why an end has no address.
-    #[cold]
-    pub(crate) fn no_address(&self) -> io::Error {
-        match self.is_closed() {
-            true => self.error("get", Failure::Refused(Refusal::Closed), 0),
-            false => io::ErrorKind::NotConnected.into(),
-        }
+    /// As [`Fd::endpoint`], with why there is none.
+    pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
+        self.endpoint(end).ok_or_else(|| match self.check_open() {
+            Ok(()) => io::ErrorKind::NotConnected.into(),
+            Err(failure) => self.error("get", failure, 0),
+        })
     }
 
+    /// Asks for both ends while the system can tell: after a reset it knows no peer.
     pub(crate) fn learn_endpoints(&self) {
         self.endpoint(End::Local);
         self.endpoint(End::Peer);
     }
 
+    /// Asks for both ends again, of a datagram socket that was connected: its own may change with
+    /// the peer's. `to` is what it was connected to, if the system does not tell.
+    pub(crate) fn learn_new_endpoints(&self, to: Addr) {
+        self.socket().forget_endpoints();
+        self.learn_endpoints();
+        self.socket().set_endpoint(End::Peer, to);
+    }
+
     /// The error for a failed operation, with both ends.
+    ///
+    /// `WouldBlock` and `UnexpectedEof` come back as they are: the one answers a try, and is looked
+    /// at on every round; the other says that the stream has ended, which is no failure.
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
@@ -72,11 +84,21 @@ impl Fd {
             "accept" => sys::ACCEPTS_BY,
             op => op,
         };
-        OpError {
-            written,
-            ..self.name_error(op, failure.cause(call))
+        match failure {
+            Failure::System(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                error
+            }
+            failure => {
+                let mut error = self.name_error(op, failure.cause(call));
+                error.written = written;
+                error.into()
+            }
         }
-        .into()
     }
 
     /// As [`Fd::error`], for a system call that is not named like the operation.
@@ -99,5 +121,31 @@ impl Fd {
             written: 0,
             cause,
         }
+    }
+
+    /// The fields that every handle's `Debug` shows.
+    pub(crate) fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct(name);
+        debug.field("network", &self.network().name());
+        for (name, end) in [("local", End::Local), ("peer", End::Peer)] {
+            if let Some(address) = self.endpoint(end) {
+                debug.field(name, &format_args!("{address}"));
+            }
+        }
+        debug.field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// As log lines name it: `tcp 127.0.0.1:1->127.0.0.1:2 (3:0)`.
+impl fmt::Debug for Fd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.network().name())?;
+        if let Some(local) = self.endpoint(End::Local) {
+            write!(f, " {local}")?;
+        }
+        if let Some(peer) = self.endpoint(End::Peer) {
+            write!(f, "->{peer}")?;
+        }
+        write!(f, " ({:?})", self.link.token())
     }
 }

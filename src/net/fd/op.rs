@@ -1,129 +1,231 @@
-//! One operation as a future, which is the loop with a try of its own.
-//!
-//! May touch: the loop in `mod.rs`. Go has a method for each (`FD.Read`, `FD.Accept`, ...).
+//! An operation as a future: one try or several, under one lock. Beside it, the step of a poller
+//! (futures-io), which has no future to keep its place between two polls.
+
+// Go has a method for each (`FD.Read`, `FD.Accept`, ...). It has no pollers: a goroutine is its own
+// place.
 
 use std::future::Future;
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::Fd;
+use super::{Claim, Failure, Fd, poll_yield};
 use crate::reactor::Direction;
-use crate::runtime::resource::Hold;
+use crate::runtime::context;
 
-/// Which operation an [`Op`] is; mostly known to the compiler, so that it costs nothing to carry.
-pub(crate) trait Kind: Copy {
-    fn name(self) -> &'static str;
-    fn direction(self) -> Direction;
+/// Which operation it is, as its errors name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Read,
+    Write,
+    Accept,
+    Connect,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Reading;
-#[derive(Clone, Copy)]
-pub(crate) struct Writing;
-#[derive(Clone, Copy)]
-pub(crate) struct Accepting;
-#[derive(Clone, Copy)]
-pub(crate) struct Connecting;
-
-impl Kind for Reading {
-    fn name(self) -> &'static str {
-        "read"
-    }
-    fn direction(self) -> Direction {
-        Direction::Read
-    }
-}
-
-impl Kind for Writing {
-    fn name(self) -> &'static str {
-        "write"
-    }
-    fn direction(self) -> Direction {
-        Direction::Write
-    }
-}
-
-impl Kind for Accepting {
-    fn name(self) -> &'static str {
-        "accept"
-    }
-    fn direction(self) -> Direction {
-        Direction::Read
-    }
-}
-
-impl Kind for Connecting {
-    fn name(self) -> &'static str {
-        "connect"
-    }
-    fn direction(self) -> Direction {
-        Direction::Write
-    }
-}
-
-/// Whichever the caller asks for.
-impl Kind for Direction {
-    fn name(self) -> &'static str {
+impl Verb {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Direction::Read => Reading.name(),
-            Direction::Write => Writing.name(),
+            Verb::Read => "read",
+            Verb::Write => "write",
+            Verb::Accept => "accept",
+            Verb::Connect => "connect",
         }
     }
-    fn direction(self) -> Direction {
-        self
+
+    const fn direction(self) -> Direction {
+        match self {
+            Verb::Read | Verb::Accept => Direction::Read,
+            Verb::Write | Verb::Connect => Direction::Write,
+        }
     }
 }
 
-/// One operation as a future: the loop above, with a try of its own.
-pub(crate) struct Op<'a, K: Kind, F> {
-    kind: K,
+impl From<Direction> for Verb {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Read => Verb::Read,
+            Direction::Write => Verb::Write,
+        }
+    }
+}
+
+/// One operation as a future: [`Fd::op`], [`Fd::steps`].
+pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
-    hold: Hold,
+    verb: Verb,
+    /// It moves no bytes, and waits neither for the lock nor for readiness.
+    empty: bool,
+    claim: Claim,
+    /// What its tries have moved so far. The error of a write says it.
+    moved: usize,
     attempt: F,
 }
 
-impl<'a, K: Kind, F> Op<'a, K, F> {
+impl Fd {
+    /// An operation of one try that succeeds.
     #[inline]
-    pub(crate) fn new<R>(kind: K, fd: &'a Fd, attempt: F) -> Self
+    pub(crate) fn op<'a, R>(
+        &'a self,
+        verb: Verb,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Op<'a, impl FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>> {
+        self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
+    }
+
+    /// Waits until a try of the direction may succeed, or would say an end or an error.
+    pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
+        self.op(direction.into(), |_| {
+            context::charge(0);
+            Ok(())
+        })
+    }
+
+    /// An operation of several tries, which keeps the direction from the first to the last.
+    /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
+    #[inline]
+    pub(crate) fn steps<'a, R, F>(&'a self, verb: Verb, attempt: F) -> Op<'a, F>
     where
-        F: FnMut(&Fd) -> io::Result<R>,
+        F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
     {
         Op {
-            kind,
-            fd,
-            hold: Hold::Free,
+            fd: self,
+            verb,
+            empty: false,
+            claim: Claim::new(),
+            moved: 0,
             attempt,
         }
     }
 }
 
-// Nothing in it is ever pinned: an operation holds borrows and plain values.
-impl<K: Kind, F> Unpin for Op<'_, K, F> {}
+impl<F> Op<'_, F> {
+    /// If `empty`, makes the one attempt at once, without the lock and without readiness.
+    ///
+    /// As in Go, a write of no bytes heeds the deadline, and a read of none does not.
+    #[inline]
+    pub(crate) fn unless_empty(mut self, empty: bool) -> Self {
+        self.empty = empty;
+        self
+    }
 
-impl<K: Kind, F, R> Future for Op<'_, K, F>
+    /// A loop of such operations would run for ever, so they yield in their turn too.
+    fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
+        self.fd
+            .poll_empty(self.verb.direction(), &mut self.claim, cx)
+    }
+}
+
+// Nothing in it is ever pinned: an operation holds borrows and plain values.
+impl<F> Unpin for Op<'_, F> {}
+
+impl<F, R> Future for Op<'_, F>
 where
-    F: FnMut(&Fd) -> io::Result<R>,
+    F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
 {
     type Output = io::Result<R>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (kind, fd) = (this.kind, this.fd);
-        match fd.poll(kind.direction(), &mut this.hold, cx, &mut this.attempt) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
-            Poll::Ready(Err(failure)) => Poll::Ready(Err(fd.error(kind.name(), failure, 0))),
+        let (fd, direction) = (this.fd, this.verb.direction());
+        let ended = loop {
+            let step = match this.empty {
+                true => ready!(this.poll_empty(cx))
+                    .and_then(|()| (this.attempt)(fd, &mut this.moved).map_err(Failure::System)),
+                false => {
+                    let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
+                    ready!(fd.poll_step(direction, &mut this.claim, cx, attempt))
+                }
+            };
+            match step {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(done)) => break Ok(done),
+                Err(failure) => break Err(failure),
+            }
+        };
+        fd.release(direction, &mut this.claim);
+        Poll::Ready(ended.map_err(|failure| {
+            let written = match this.verb {
+                Verb::Write => this.moved,
+                _ => 0,
+            };
+            fd.error(this.verb.name(), failure, written)
+        }))
+    }
+}
+
+impl<F> Drop for Op<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.claim.is_free() {
+            self.fd.give_up(self.verb.direction(), &mut self.claim);
         }
     }
 }
 
-impl<K: Kind, F> Drop for Op<'_, K, F> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.hold != Hold::Free {
-            self.fd.give_up(self.kind.direction(), &mut self.hold);
+impl Fd {
+    /// Whether an operation on no bytes may be made, which it may at once.
+    pub(crate) fn poll_empty(
+        &self,
+        direction: Direction,
+        claim: &mut Claim,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        ready!(poll_yield(claim, cx));
+        let checked = match direction {
+            Direction::Read => self.check_open(),
+            Direction::Write => self.link.check(direction).map_err(Failure::Refused),
+        };
+        Poll::Ready(checked)
+    }
+
+    /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
+    /// without holding it. `empty`: as [`Op::unless_empty`].
+    pub(crate) fn poll_unheld<R>(
+        &self,
+        direction: Direction,
+        empty: bool,
+        cx: &Context<'_>,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        let socket = &self.link.user_data;
+        // Another task's poller before us: the last wins.
+        drop(socket.take_poller(direction));
+        let mut claim = Claim::new();
+        claim.yielded = socket.take_poller_yielded(direction);
+        let polled = if empty {
+            let checked = self.poll_empty(direction, &mut claim, cx);
+            checked.map(|checked| {
+                checked?;
+                attempt(self).map_err(Failure::System)
+            })
+        } else if let Err(refusal) = self.link.check(direction) {
+            self.poll_refused(refusal, &mut claim, cx)
+        } else if socket.is_locked(direction) {
+            Poll::Pending
+        } else {
+            self.poll(direction, &mut claim, cx, attempt)
+        };
+        if polled.is_pending() {
+            // It holds the lock only while it is polled.
+            self.release(direction, &mut claim);
+            socket.keep_poller(direction, cx.waker());
+            if claim.yielded {
+                socket.note_poller_yielded(direction);
+            }
         }
+        polled.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
+    }
+
+    /// Waits until no operation holds the direction.
+    pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
+        let socket = &self.link.user_data;
+        drop(socket.take_poller(direction));
+        if self.is_closed() || !socket.is_locked(direction) {
+            return Poll::Ready(());
+        }
+        socket.keep_poller(direction, cx.waker());
+        Poll::Pending
     }
 }

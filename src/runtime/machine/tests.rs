@@ -1,4 +1,4 @@
-//! Ids of machines at the end of their generations, and stale ones.
+//! Ids that come again, and stale ones.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -18,57 +18,69 @@ fn insert(machines: &Machines) -> MachineId {
     machines.insert(|_| Box::pin(Nothing))
 }
 
+fn end(machines: &Machines, id: MachineId) {
+    drop(machines.abort(id).expect("it is idle"));
+    machines.finish(id);
+}
+
 #[test]
 fn invariant_2_a_stale_id_finds_nothing_whatever_is_asked() {
-    let machines = Machines::new();
+    let machines = Machines::default();
     let old = insert(&machines);
-    assert!(machines.abort(old).is_some());
+    end(&machines, old);
     let new = insert(&machines);
     assert_eq!(old.slot(), new.slot(), "the same slot");
     assert_ne!(old, new);
     assert!(!machines.wake(old) && !machines.is_alive(old));
-    assert!(machines.slot(old).is_none() && machines.abort(old).is_none());
-    machines.detach(old);
-    let slot = machines.slot(new).expect("it is untouched");
-    let body = slot.start().expect("and not running");
-    assert!(slot.suspend(body).is_none(), "it is kept");
-    assert!(machines.finish(new), "and joined");
-    assert_eq!(machines.len(), 0);
+    assert!(machines.start(old).is_none() && machines.abort(old).is_none());
+    let body = machines.start(new).expect("it is untouched");
+    assert!(machines.suspend(new, body).is_none(), "it is kept");
+    assert!(machines.wake(new), "and idle");
+    assert_eq!(machines.len(), 1);
 }
 
 #[test]
-fn invariant_2_generations_of_machines_wrap_and_pass_over_the_roots() {
-    let machines = Machines::new();
-    machines.generation.set(MachineId::LAST_GENERATION);
+fn invariant_2_a_generation_wraps_to_one_and_is_never_the_roots() {
+    let machines = Machines::default();
+    machines
+        .inserted
+        .set(u64::from(MachineId::MAX_GENERATION) - 1);
     let last = insert(&machines);
-    assert_eq!(last.generation(), MachineId::LAST_GENERATION);
+    assert_eq!(last.generation(), MachineId::MAX_GENERATION);
     assert_eq!(
         last.bits().get() >> 63,
         0,
         "the top bit tells a machine from a foreign waker"
     );
-    machines.abort(last);
+    end(&machines, last);
     let first = insert(&machines);
-    assert_eq!(first.generation(), MachineId::FIRST_GENERATION);
-    assert_eq!(first.slot(), last.slot());
+    assert_eq!((first.slot(), first.generation()), (last.slot(), 1));
     assert!(first != last && first != MachineId::ROOT);
     assert!(!machines.is_alive(last) && machines.is_alive(first));
 }
 
 #[test]
-fn taking_all_machines_out_leaves_their_slots_to_others() {
-    let machines = Machines::new();
-    let ids: Vec<_> = (0..5).map(|_| insert(&machines)).collect();
-    machines.abort(ids[2]);
-    let body = machines.slot(ids[4]).and_then(Slot::start);
-    let all = machines.take_all();
-    let taken: Vec<_> = all.iter().map(|(id, body)| (*id, body.is_some())).collect();
-    let expected = [0, 1, 3, 4].map(|at| (ids[at], at != 4));
-    assert_eq!(taken, expected, "the one that runs has its body elsewhere");
-    assert_eq!(machines.len(), 0);
+fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
+    let machines = Machines::default();
+    let id = insert(&machines);
+    assert!(!machines.wake(id), "it is queued from the beginning");
+    let body = machines.start(id).expect("it is queued");
+    assert!(machines.start(id).is_none(), "it runs");
+    assert!(machines.wake(id) && !machines.wake(id));
+    assert!(machines.suspend(id, body).is_none());
+    assert!(!machines.wake(id), "it is queued still");
+}
+
+#[test]
+fn a_machine_that_is_aborted_while_it_runs_is_handed_back_when_it_suspends() {
+    let machines = Machines::default();
+    let id = insert(&machines);
+    let body = machines.start(id).expect("it is queued");
+    assert!(machines.abort(id).is_none(), "its body is out");
+    assert!(!machines.wake(id), "it ends");
+    let body = machines.suspend(id, body).expect("it was aborted");
+    assert!(machines.is_alive(id), "until its body is dropped");
     drop(body);
-    let again: Vec<_> = (0..6).map(|_| insert(&machines)).collect();
-    assert_eq!(machines.len(), 6);
-    assert!(again.iter().all(|&id| machines.is_alive(id)));
-    assert!(ids.iter().all(|&id| !machines.is_alive(id)));
+    machines.finish(id);
+    assert!(!machines.is_alive(id));
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, ConnHandle, Protocol, TcpStream, time};
+use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
 use scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
@@ -55,11 +55,11 @@ fn closes() -> Script {
     }
 }
 
-// ---- rows C1 to C3 ----
+// ---- how it ends on the wire ----
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn c1_a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() {
+fn a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() {
     serving(closes().server(), async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         let ports = ports(&client);
@@ -75,7 +75,7 @@ fn c1_a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() 
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn c1_a_client_that_closes_first_has_the_time_wait_and_the_server_nothing() {
+fn a_client_that_closes_first_has_the_time_wait_and_the_server_nothing() {
     serving(Script::new().server(), async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         let ports = ports(&client);
@@ -86,7 +86,7 @@ fn c1_a_client_that_closes_first_has_the_time_wait_and_the_server_nothing() {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn c2_linger_zero_and_abort_are_resets_and_leave_nothing() {
+fn linger_zero_and_abort_are_resets_and_leave_nothing() {
     let lingers = Script {
         data: |conn, bytes| {
             conn.with_fd(|fd| SockRef::from(&fd).set_linger(Some(Duration::ZERO)))??;
@@ -116,7 +116,7 @@ fn c2_linger_zero_and_abort_are_resets_and_leave_nothing() {
 }
 
 #[test]
-fn c3_what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
+fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
     // With nobody reading, such a close waits in the kernel: that must not be the loop's thread.
     let script = Script {
         data: |conn, bytes| {
@@ -235,11 +235,7 @@ fn every_state() -> Vec<(&'static str, Script)> {
 }
 
 /// A client of a connection that has come to the state.
-async fn in_state<F, P>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream
-where
-    F: Fn(std::net::SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
+async fn in_state<F>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream {
     let client = dial(bound).await;
     let mut seen = "open";
     if name.starts_with("PeerEnded") {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, Protocol, Runtime, Server};
+use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server};
 
 use crate::support::watchdog;
 
@@ -35,9 +35,7 @@ impl Protocol for Swallows {
     }
 }
 
-fn server(
-    swallowed: &Arc<AtomicUsize>,
-) -> Bound<impl Fn(SocketAddr) -> Swallows + Send + Sync + use<>> {
+fn server(swallowed: &Arc<AtomicUsize>) -> Bound<impl Fn(Addr) -> Swallows + Send + Sync + use<>> {
     let counter = swallowed.clone();
     let server = Server::new(move |_| Swallows(counter.clone()));
     server.bind("127.0.0.1:0").unwrap()

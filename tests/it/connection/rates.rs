@@ -5,13 +5,14 @@ use crate::support::watchdog;
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time};
+use netpoller::{
+    Addr, Bound, Conn, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
+};
 use scripted::{MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
 use watchdog::watchdog;
 
@@ -44,7 +45,7 @@ impl Told {
     fn server(
         &self,
         data: fn(&mut Conn, &[u8]) -> io::Result<usize>,
-    ) -> Server<impl Fn(SocketAddr) -> Teller + Send + Sync + use<>> {
+    ) -> Server<impl Fn(Addr) -> Teller + Send + Sync + use<>> {
         let told = self.clone();
         Server::new(move |_| Teller(told.clone(), data))
     }

@@ -1,8 +1,12 @@
-//! Closing: rows C2 to C5, invariant 5, and what every handle says afterwards.
+//! Closing: what is sent, what is woken, and what every handle says afterwards.
 
+use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use netpoller::{
@@ -11,17 +15,10 @@ use netpoller::{
 };
 use socket2::SockRef;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::bytes::read;
+use crate::support::loopback::pair;
+use crate::support::run::run;
+use crate::support::wakers::{Counter, Rude};
 
 /// As [`pair`], with little room on the way, so that a test of a full one is soon done.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
@@ -128,7 +125,7 @@ fn every_setting(stream: &TcpStream) -> Vec<(&'static str, io::Error)> {
 fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends() {
     run(async {
         for closed_by_the_other in [true, false] {
-            let (client, _server) = pair().await;
+            let (_server, client) = pair().await;
             let other = client.clone();
             let stream = if closed_by_the_other { &client } else { &other };
             other.close().unwrap();
@@ -153,7 +150,7 @@ fn after_a_close_every_operation_of_every_handle_says_closed_and_names_both_ends
 #[test]
 fn the_only_handle_names_both_ends_after_its_own_close() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let op = client.read(&mut [0]).await.unwrap_err();
         let op = op.op_error().unwrap();
@@ -195,7 +192,7 @@ fn a_close_ends_parked_reads_writes_and_waits_at_once() {
 #[test]
 fn the_descriptor_is_closed_before_close_returns_and_only_once() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let number = client.as_raw_fd();
         let parked = spawn({
             let client = client.clone();
@@ -222,7 +219,7 @@ fn the_descriptor_is_closed_before_close_returns_and_only_once() {
 #[test]
 fn a_deadline_set_after_a_close_does_not_undo_it() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.close().unwrap();
         let later = time::now() + Duration::from_secs(60);
         assert!(client.set_deadline(Some(later)).unwrap_err().is_closed());
@@ -233,7 +230,7 @@ fn a_deadline_set_after_a_close_does_not_undo_it() {
 #[test]
 fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         drop(client);
         other.write_all(b"alive").await.unwrap();
@@ -245,10 +242,10 @@ fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
 }
 
 #[test]
-fn c2_linger_zero_and_abort_reset_the_peer_and_leave_no_time_wait() {
+fn linger_zero_and_abort_reset_the_peer_and_leave_no_time_wait() {
     run(async {
         for abort in [true, false] {
-            let (client, server) = pair().await;
+            let (server, client) = pair().await;
             let ports = [client.local_addr(), client.peer_addr()];
             let ports = ports.map(|address| address.unwrap().port());
             if abort {
@@ -276,7 +273,7 @@ fn has_time_wait(ports: [u16; 2]) -> bool {
 }
 
 #[test]
-fn c3_a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
+fn a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
     run(async {
         let (client, server) = narrow_pair().await;
         client.set_linger(Some(Duration::from_secs(60))).unwrap();
@@ -321,7 +318,7 @@ async fn pair_with_a_hook(linger: Option<Duration>, dialled: bool) -> (TcpStream
 }
 
 #[test]
-fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
+fn a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
     run(async {
         let linger = Some(Duration::from_secs(60));
         for how in 0..5 {
@@ -358,7 +355,7 @@ fn c3_a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
 }
 
 #[test]
-fn c3_a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
+fn a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
     let runtime = Runtime::new().unwrap();
     let (client, _server) = runtime.block_on(narrow_pair());
     client.set_linger(Some(Duration::from_secs(10))).unwrap();
@@ -373,7 +370,7 @@ fn c3_a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropp
 }
 
 #[test]
-fn c3_by_default_what_was_written_arrives() {
+fn by_default_what_was_written_arrives() {
     run(async {
         let (client, server) = narrow_pair().await;
         assert_eq!(client.linger().unwrap(), None);
@@ -391,54 +388,9 @@ fn c3_by_default_what_was_written_arrives() {
 }
 
 #[test]
-fn c4_after_close_write_the_peer_reads_the_end_and_can_still_answer() {
-    run(async {
-        let (client, server) = pair().await;
-        client.write_all(b"ask").await.unwrap();
-        client.close_write().unwrap();
-        let mut asked = [0; 3];
-        server.read_exact(&mut asked).await.unwrap();
-        assert_eq!(server.read(&mut asked).await.unwrap(), 0);
-        server.hung_up().await.unwrap();
-        server.write_all(b"answer").await.unwrap();
-        drop(server);
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"answer");
-        let error = client.write(b"x").await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-    });
-}
-
-#[test]
-fn c4_close_read_ends_a_parked_read() {
-    run(async {
-        let (unix, _peer) = UnixStream::pair().unwrap();
-        let parked = spawn({
-            let unix = unix.clone();
-            async move { unix.read(&mut [0]).await.unwrap() }
-        });
-        let (client, server) = pair().await;
-        let parked_too = spawn({
-            let client = client.clone();
-            async move { client.read(&mut [0]).await.unwrap() }
-        });
-        yield_now().await;
-        yield_now().await;
-        unix.close_read().unwrap();
-        client.close_read().unwrap();
-        assert_eq!(parked.await.unwrap(), 0);
-        assert_eq!(parked_too.await.unwrap(), 0);
-        // The other direction works on.
-        client.write_all(b"x").await.unwrap();
-        server.read_exact(&mut [0]).await.unwrap();
-    });
-}
-
-#[test]
 fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let inside = client.with_fd(|fd| {
             client.close().unwrap();
             assert!(client.with_fd(|_| ()).unwrap_err().is_closed());
@@ -455,7 +407,7 @@ fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
 #[test]
 fn what_goes_to_std_is_closed_for_the_other_handles_and_works_on_there() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let other = client.clone();
         let parked = spawn({
             let client = client.clone();
@@ -488,33 +440,6 @@ fn from_std_outside_a_runtime_says_so() {
 }
 
 #[test]
-fn closing_a_listener_from_a_clone_ends_accept_and_frees_the_port() {
-    run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let accepting = spawn({
-            let listener = listener.clone();
-            async move { listener.accept().await.unwrap_err() }
-        });
-        yield_now().await;
-        listener.clone().close().unwrap();
-        let again = TcpListener::bind(address).await.unwrap();
-        assert_eq!(
-            accepting.await.unwrap().to_string(),
-            format!("accept tcp {address}: use of closed network connection")
-        );
-        assert!(listener.close().unwrap_err().is_closed());
-        drop(listener);
-        let std = again.into_std().unwrap();
-        let listener = TcpListener::from_std(std).unwrap();
-        let client = TcpStream::connect(address).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
-        client.close_write().unwrap();
-        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
-    });
-}
-
-#[test]
 fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
     let gone = Runtime::new().unwrap();
     let (stream, _peer) = gone.block_on(async { UnixStream::pair().unwrap() });
@@ -541,18 +466,47 @@ fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
 }
 
 #[test]
-fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
+fn dial_then_close_ends_the_session_on_both_sides() {
+    run(async {
+        let (server, client) = pair().await;
+        client.close().unwrap();
+        assert_eq!(read(&server, 8).await.unwrap(), b"");
+        let (ours, theirs) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+        server.close().unwrap();
+        if let Ok(table) = std::fs::read_to_string("/proc/net/tcp") {
+            let ports = [ours, theirs].map(|end| format!(":{:04X}", end.port()));
+            const CLOSE_WAIT: &str = " 08 ";
+            let waits = |line: &&str| {
+                line.contains(CLOSE_WAIT) && ports.iter().all(|port| line.contains(port))
+            };
+            assert_eq!(table.lines().find(waits), None);
+        }
+    });
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_close_from_its_end_and_nobody_else_from_waking() {
     let runtime = Runtime::new().unwrap();
-    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = theirs.try_clone().unwrap();
-    let ours = runtime.block_on(async { TcpListener::from_std(ours).unwrap() });
-    ours.close().unwrap();
-    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
-    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
-    let before = Instant::now();
-    runtime.turn(Some(Duration::from_millis(50))).unwrap();
-    assert!(
-        before.elapsed() >= Duration::from_millis(50),
-        "it was woken"
-    );
+    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let counted = Waker::from(counter.clone());
+    runtime.block_on(async {
+        let (server, _client) = pair().await;
+        let mut byte = [0];
+        let mut read = Box::pin(server.read(&mut byte));
+        let mut end = Box::pin(server.hung_up());
+        assert!(
+            read.as_mut()
+                .poll(&mut Context::from_waker(&rude))
+                .is_pending()
+        );
+        assert!(
+            end.as_mut()
+                .poll(&mut Context::from_waker(&counted))
+                .is_pending()
+        );
+        let closed = catch_unwind(AssertUnwindSafe(|| server.close()));
+        closed.expect("a stranger's panic").unwrap();
+    });
+    assert_eq!(counter.count(), 1);
+    assert_eq!(runtime.stats().descriptors, 0);
 }

@@ -1,4 +1,4 @@
-//! Deadlines on connections: rows D1–D3, D8 and R8, and invariants 3 and 4 through the runtime.
+//! Deadlines of connections, through the runtime.
 //!
 //! On a virtual clock wherever it can be; seconds cost nothing there.
 
@@ -11,15 +11,10 @@ use std::time::{Duration, Instant};
 use netpoller::reactor::{Direction, Event, Harvest, Readiness};
 use netpoller::{NetError, Runtime, Source, TcpStream, spawn, time, yield_now};
 
-use crate::support::loopback;
-use crate::support::script;
-use crate::support::wakers;
-use crate::support::watchdog;
-
-use loopback::{pair, plain_pair, virtual_runtime};
-use script::{Nothing, scripted};
-use wakers::each;
-use watchdog::watchdog;
+use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::script::{Nothing, scripted};
+use crate::support::wakers::each;
+use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -31,7 +26,7 @@ async fn read(stream: &TcpStream) -> std::io::Result<usize> {
 // ---- the rows ----
 
 #[test]
-fn d1_an_expired_read_stays_expired_until_the_deadline_is_moved() {
+fn an_expired_read_stays_expired_until_the_deadline_is_moved() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;
@@ -59,7 +54,7 @@ fn d1_an_expired_read_stays_expired_until_the_deadline_is_moved() {
 }
 
 #[test]
-fn d2_with_the_deadline_cleared_a_read_parks_for_ever() {
+fn with_the_deadline_cleared_a_read_parks_for_ever() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;
@@ -82,7 +77,7 @@ fn d2_with_the_deadline_cleared_a_read_parks_for_ever() {
 }
 
 #[test]
-fn d3_a_server_times_out_pushes_its_deadline_reads_and_closes() {
+fn a_server_times_out_pushes_its_deadline_reads_and_closes() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;
@@ -104,7 +99,7 @@ fn d3_a_server_times_out_pushes_its_deadline_reads_and_closes() {
 }
 
 #[test]
-fn d8_one_directions_deadline_leaves_the_other_working() {
+fn one_directions_deadline_leaves_the_other_working() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;
@@ -126,7 +121,7 @@ fn d8_one_directions_deadline_leaves_the_other_working() {
 }
 
 #[test]
-fn r8_a_write_deadline_half_way_says_how_much_had_gone() {
+fn a_write_deadline_half_way_says_how_much_had_gone() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;

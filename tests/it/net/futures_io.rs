@@ -12,19 +12,10 @@ use std::time::Duration;
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::future;
 use futures_lite::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::loopback::pair;
+use crate::support::run::run;
 
 fn fill(stream: &TcpStream) -> usize {
     let mut sent = 0;
@@ -93,9 +84,9 @@ async fn says_and_hears<S: AsyncRead + AsyncWrite + Unpin>(mut one: S, other: S)
 #[test]
 fn helpers_work_on_streams_and_on_references_to_them() {
     run(async {
-        let (one, other) = pair().await;
+        let (other, one) = pair().await;
         says_and_hears(one, other).await;
-        let (one, other) = pair().await;
+        let (other, one) = pair().await;
         says_and_hears(&one, &other).await;
         let (one, other) = UnixStream::pair().unwrap();
         says_and_hears(one, other).await;
@@ -107,7 +98,7 @@ fn helpers_work_on_streams_and_on_references_to_them() {
 #[test]
 fn copy_and_split_carry_megabytes_both_ways() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let echo = spawn(async move { futures_lite::io::copy(&server, &server).await.unwrap() });
         let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 / 3) as u8).collect();
         let (mut reading, mut writing) = futures_lite::io::split(client.clone());
@@ -144,7 +135,7 @@ fn vectored_reads_and_writes_fill_one_buffer_after_the_other() {
 #[test]
 fn the_last_poller_wins_and_the_earlier_waker_is_dropped() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll_read(&server, &first.clone().into(), &mut [0]).is_pending());
         assert!(poll_read(&server, &second.clone().into(), &mut [0]).is_pending());
@@ -165,7 +156,7 @@ fn the_last_poller_wins_and_the_earlier_waker_is_dropped() {
 #[test]
 fn a_reader_and_a_writer_that_poll_are_apart() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         fill(&client);
         let (reader, writer) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll_read(&client, &reader.clone().into(), &mut [0]).is_pending());
@@ -208,7 +199,7 @@ fn deadlines_and_closing_wake_a_poller() {
 fn poll_write_waits_while_a_write_all_holds_the_lock_and_comes_after_it() {
     const LENGTH: usize = 300_000;
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let filled = fill(&client);
         let whole = spawn({
             let client = client.clone();
@@ -246,7 +237,7 @@ fn poll_write_waits_while_a_write_all_holds_the_lock_and_comes_after_it() {
 #[test]
 fn poll_close_waits_for_a_write_all_to_end() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let filled = fill(&client);
         let whole = spawn({
             let client = client.clone();
@@ -274,7 +265,7 @@ fn poll_close_waits_for_a_write_all_to_end() {
 #[test]
 fn an_operation_takes_over_from_a_parked_poller_who_then_waits_its_turn() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let poller = spawn({
             let mut server = server.clone();
             async move {
@@ -307,7 +298,7 @@ fn an_operation_takes_over_from_a_parked_poller_who_then_waits_its_turn() {
 #[test]
 fn read_with_takes_over_from_a_parked_poller_too() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let gone = Arc::new(Count::default());
         // Nothing is known to be ready when `read_with` comes: it parks without a try.
         assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
@@ -333,7 +324,7 @@ fn read_with_takes_over_from_a_parked_poller_too() {
 #[test]
 fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let poller = spawn({
             let mut server = server.clone();
             async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
@@ -360,7 +351,7 @@ fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
 #[test]
 fn a_poller_that_went_away_holds_up_nobody() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let gone = Arc::new(Count::default());
         assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
         let reader = spawn({
@@ -380,7 +371,7 @@ fn a_poller_that_went_away_holds_up_nobody() {
 fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     runtime.block_on(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         fill(&client);
         let whole = spawn({
             let client = client.clone();
@@ -400,7 +391,7 @@ fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
 fn pollers_and_operations_that_compete_lose_no_byte() {
     const BYTES: usize = 20_000;
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let total = std::rc::Rc::new(std::cell::Cell::new(0));
         let readers: Vec<_> = (0..4)
             .map(|reader| {

@@ -1,35 +1,28 @@
-//! Row R9: many tasks on one connection. And that an operation on no bytes waits for nothing.
+//! Many tasks on one connection: operations of one direction take turns.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use futures_lite::future::poll_once;
+use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
 
-fn run<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    runtime.block_on(watched).expect("it hangs")
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::loopback::pair;
+use crate::support::run::{run, run_in, run_virtual};
 
 fn fill(stream: &TcpStream) {
     while stream.try_write(&[0; 65536]).is_ok() {}
 }
 
 #[test]
-fn r9_packets_of_many_writers_never_interleave() {
+fn packets_of_many_writers_never_interleave() {
     const WRITERS: u8 = 8;
     const PACKETS: usize = 6;
     const LENGTH: usize = 200_000;
     let runtime = Runtime::new().unwrap();
-    run(&runtime, async {
-        let (client, server) = pair().await;
+    run_in(&runtime, async {
+        let (server, client) = pair().await;
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let client = client.clone();
@@ -55,10 +48,10 @@ fn r9_packets_of_many_writers_never_interleave() {
 }
 
 #[test]
-fn r9_readers_are_served_in_the_order_they_came_and_no_byte_twice() {
+fn readers_are_served_in_the_order_they_came_and_no_byte_twice() {
     let runtime = Runtime::new().unwrap();
-    run(&runtime, async {
-        let (client, server) = pair().await;
+    run_in(&runtime, async {
+        let (server, client) = pair().await;
         let served = Rc::new(RefCell::new(Vec::new()));
         let readers: Vec<_> = (0..5)
             .map(|reader| {
@@ -85,10 +78,10 @@ fn r9_readers_are_served_in_the_order_they_came_and_no_byte_twice() {
 }
 
 #[test]
-fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
+fn waiters_that_are_dropped_leave_the_queue_and_hold_up_no_other() {
     let runtime = Runtime::new().unwrap();
-    run(&runtime, async {
-        let (client, server) = pair().await;
+    run_in(&runtime, async {
+        let (server, client) = pair().await;
         // Once the watchdog sleeps.
         yield_now().await;
         let idle = runtime.stats().waiters;
@@ -114,8 +107,8 @@ fn r9_waiters_that_are_dropped_leave_the_queue_and_hold_up_nobody() {
 #[test]
 fn a_writer_given_up_half_way_lets_the_next_one_go_on() {
     let runtime = Runtime::new().unwrap();
-    run(&runtime, async {
-        let (client, server) = pair().await;
+    run_in(&runtime, async {
+        let (server, client) = pair().await;
         fill(&client);
         let stuck = spawn({
             let client = client.clone();
@@ -145,8 +138,8 @@ fn a_writer_given_up_half_way_lets_the_next_one_go_on() {
 #[test]
 fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_write() {
     let runtime = Runtime::new().unwrap();
-    run(&runtime, async {
-        let (client, _server) = pair().await;
+    run_in(&runtime, async {
+        let (_server, client) = pair().await;
         // EAGAIN, both ways: nothing is known to be ready.
         assert_eq!(
             client.try_read(&mut [0]).unwrap_err().kind(),
@@ -167,7 +160,7 @@ fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_wri
 fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     runtime.block_on(async {
-        let (_client, server) = pair().await;
+        let (server, _client) = pair().await;
         server
             .set_read_deadline(Some(time::now() + Duration::from_secs(5)))
             .unwrap();
@@ -185,5 +178,79 @@ fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
             reader.await.unwrap();
         }
         assert_eq!(ended.get(), 3);
+    });
+}
+
+#[test]
+fn a_close_wakes_those_that_queue_behind_an_operation_that_is_not_polled() {
+    run(async {
+        let (server, _client) = pair().await;
+        let mut byte = [0];
+        let mut stalled = Box::pin(server.read(&mut byte));
+        assert!(poll_once(stalled.as_mut()).await.is_none());
+        let queued = [(); 3].map(|()| {
+            let server = server.clone();
+            spawn(async move { server.read(&mut [0]).await })
+        });
+        yield_now().await;
+        server.close().unwrap();
+        for queued in queued {
+            assert!(queued.await.unwrap().unwrap_err().is_closed());
+        }
+        assert!(stalled.await.unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn an_operation_that_had_been_granted_the_lock_may_go_after_a_close() {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (server, _client) = pair().await;
+        let (mut one, mut two, mut three) = ([0], [0], [0]);
+        let mut first = Box::pin(server.read(&mut one));
+        let mut second = Box::pin(server.read(&mut two));
+        let mut third = Box::pin(server.read(&mut three));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        assert!(poll_once(second.as_mut()).await.is_none());
+        assert!(poll_once(third.as_mut()).await.is_none());
+        drop(first);
+        server.close().unwrap();
+        drop(second);
+        assert!(third.await.unwrap_err().is_closed());
+    });
+    assert_eq!(runtime.stats().waiters, 0);
+}
+
+#[test]
+fn reading_or_writing_exactly_nothing_does_not_queue() {
+    run(async {
+        let (server, _client) = pair().await;
+        let mut byte = [0];
+        let mut read = Box::pin(server.read(&mut byte));
+        assert!(poll_once(read.as_mut()).await.is_none());
+        let much = vec![0; 64 << 20];
+        let mut write = Box::pin(server.write_all(&much));
+        assert!(poll_once(write.as_mut()).await.is_none());
+        server.read_exact(&mut []).await.unwrap();
+        server.write_all(&[]).await.unwrap();
+    });
+}
+
+#[test]
+fn with_the_deadline_moved_what_queues_has_its_place_still() {
+    run_virtual(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut one, mut two) = ([0], [0]);
+        let mut first = Box::pin(ours.read(&mut one));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        let mut second = Box::pin(ours.read(&mut two));
+        assert!(poll_once(second.as_mut()).await.is_none());
+        ours.set_read_deadline(Some(time::now())).unwrap();
+        // It has passed, and neither was polled; moved, both go on.
+        ours.set_read_deadline(None).unwrap();
+        theirs.write_all(b"12").await.unwrap();
+        assert_eq!(first.await.unwrap(), 1);
+        assert_eq!(second.await.unwrap(), 1);
+        assert_eq!((one, two), (*b"1", *b"2"));
     });
 }

@@ -1,27 +1,18 @@
-//! Socket options: rows D9 and C6, Go's defaults, and that what is set is what the system has.
+//! Socket options: Go's defaults, and that what is set is what the system has.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
-use netpoller::{
-    Dialer, KeepAlive, Runtime, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream,
-};
+use netpoller::{Dialer, KeepAlive, TcpListener, UdpSocket, UnixDatagram, UnixStream};
 use socket2::SockRef;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    Runtime::new().unwrap().block_on(future)
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (client.unwrap(), listener.accept().await.unwrap().0)
-}
+use crate::support::loopback::pair;
+use crate::support::run::run;
 
 #[test]
 fn both_ends_have_gos_defaults() {
     run(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         for stream in [client, server] {
             assert!(stream.nodelay().unwrap());
             assert_eq!(stream.linger().unwrap(), None);
@@ -57,9 +48,9 @@ fn a_keep_alive_that_the_system_refuses_fails_no_dial() {
 }
 
 #[test]
-fn d9_keep_alive_is_set_on_the_socket() {
+fn keep_alive_is_set_on_the_socket() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.set_keepalive(None).unwrap();
         assert_eq!(client.keepalive().unwrap(), None);
         let ours = KeepAlive {
@@ -81,7 +72,7 @@ fn d9_keep_alive_is_set_on_the_socket() {
 #[test]
 fn keep_alive_takes_zero_for_the_default_and_rounds_fractions_up() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let odd = KeepAlive {
             idle: Duration::from_millis(1),
             interval: Duration::from_millis(2001),
@@ -105,7 +96,7 @@ fn keep_alive_takes_zero_for_the_default_and_rounds_fractions_up() {
 #[test]
 fn nodelay_linger_and_ttl_are_set_on_the_socket() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         client.set_nodelay(false).unwrap();
         assert!(!client.nodelay().unwrap());
         client.set_linger(Some(Duration::from_secs(5))).unwrap();
@@ -123,9 +114,9 @@ fn nodelay_linger_and_ttl_are_set_on_the_socket() {
 }
 
 #[test]
-fn c6_buffers_are_set_and_bounded_by_the_system() {
+fn buffers_are_set_and_bounded_by_the_system() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let (unix, _other) = UnixStream::pair().unwrap();
         let (gram, _other) = UnixDatagram::pair().unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -156,7 +147,7 @@ fn c6_buffers_are_set_and_bounded_by_the_system() {
 #[cfg(target_os = "linux")]
 fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         for seconds in [Duration::from_secs(1 << 32), Duration::MAX] {
             // Cut down to its lower half it would be zero: a RST.
             client.set_linger(Some(seconds)).unwrap();
@@ -181,7 +172,7 @@ fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
 #[test]
 fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let error = client.set_ttl(4242).unwrap_err();
         let local = client.local_addr().unwrap();
         assert_eq!(
@@ -208,7 +199,7 @@ fn udp_options_are_set_on_the_socket() {
 #[test]
 fn everything_public_says_what_it_is() {
     run(async {
-        let (client, _server) = pair().await;
+        let (_server, client) = pair().await;
         let (unix, _other) = UnixStream::pair().unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let all: [&dyn Debug; 3] = [&client, &unix, &udp];

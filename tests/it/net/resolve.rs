@@ -2,20 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use netpoller::{
-    Addr, CancelToken, Dialer, ListenConfig, NetError, Runtime, TcpListener, TcpStream, ToAddr,
-    spawn, time,
-};
+use netpoller::{Addr, Dialer, ListenConfig, NetError, TcpListener, TcpStream, ToAddr};
 
-fn run<F: Future>(future: F) -> F::Output {
-    let limited = time::timeout(Duration::from_secs(60), future);
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(limited).expect("the test hangs")
-}
+use crate::support::run::run;
 
 /// What a dial of `addr` comes to, without connecting anywhere.
 async fn dialled(dialer: Dialer, addr: impl ToAddr) -> Result<Vec<SocketAddr>, String> {
@@ -54,16 +45,30 @@ fn what_is_no_address_is_refused_in_go_s_words() {
         ("127.0.0.1:65536", "address 65536: invalid port"),
         ("127.0.0.1:-1", "address -1: invalid port"),
         (":99999999999", "address 99999999999: invalid port"),
+        ("127.0.0.1: 9", "lookup tcp/ 9: unknown port"),
+        ("127.0.0.1: 70000", "lookup tcp/ 70000: unknown port"),
+        ("127.0.0.1: +9", "lookup tcp/ +9: unknown port"),
+        ("127.0.0.1:9 ", "lookup tcp/9 : unknown port"),
         ("nosuch.invalid:80", "lookup nosuch.invalid: no such host"),
         ("a b:1", "lookup a b: no such host"),
         ("a\0b:1", "lookup a\0b: no such host"),
         ("-a:1", "lookup -a: no such host"),
         ("300.1.1.1:1", "lookup 300.1.1.1: no such host"),
         ("1.2:1", "lookup 1.2: no such host"),
+        ("0x7f.1:1", "lookup 0x7f.1: no such host"),
+        ("0x7f000001:1", "lookup 0x7f000001: no such host"),
+        (
+            "[::ffff:127.0.0.1%lo]:1",
+            "lookup ::ffff:127.0.0.1%lo: no such host",
+        ),
         ("127.0.0.1%lo:1", "lookup 127.0.0.1%lo: no such host"),
         (
             "[fe80::1%nosuch]:1",
             "address fe80::1%nosuch: no such network interface",
+        ),
+        (
+            "[fe80::1%+1]:1",
+            "address fe80::1%+1: no such network interface",
         ),
     ];
     run(async {
@@ -288,6 +293,24 @@ fn ipv4_stays_out_of_tcp6_and_only_v6() {
 }
 
 #[test]
+fn a_listener_without_a_runtime_is_bound_as_one_in_a_runtime_is() {
+    let config = ListenConfig::new();
+    for (addr, local) in [("", "::"), ("localhost:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+        let bound = config.bind_std(addr).unwrap().local_addr().unwrap();
+        assert_eq!(bound.ip(), local.parse::<IpAddr>().unwrap(), "{addr:?}");
+    }
+    let error = config.bind_std("nosuch.invalid:1").unwrap_err();
+    let text = "listen tcp: lookup nosuch.invalid: no such host";
+    assert_eq!(error.to_string(), text);
+    run(async {
+        let listener = TcpListener::from_std(config.bind_std("127.0.0.1:0").unwrap()).unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
+        listener.accept().await.unwrap();
+        dialled.unwrap();
+    });
+}
+
+#[test]
 fn a_taken_port_is_an_error_that_names_what_was_asked_for() {
     run(async {
         let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -333,144 +356,10 @@ fn a_listener_takes_ipv4_of_a_name_that_has_both() {
 }
 
 #[test]
-fn a_literal_never_leaves_the_thread() {
-    run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dialer = Dialer::new().resolver(|host| panic!("asked for {host}"));
-        dialer.dial(listener.local_addr().unwrap()).await.unwrap();
-        dialer
-            .dial(listener.local_addr().unwrap().to_string())
-            .await
-            .unwrap();
-    });
-}
-
-#[test]
-fn a_resolver_s_failure_is_the_dial_s() {
-    run(async {
-        let dialer = Dialer::new().resolver(|host| match host {
-            "none.test" => Ok(Vec::new()),
-            "slow.test" => Err(io::ErrorKind::TimedOut.into()),
-            "full.test" => Err(io::Error::from_raw_os_error(24)),
-            _ => panic!("as resolvers do"),
-        });
-        let none = dialer.dial("none.test:1").await.unwrap_err();
-        assert_eq!(none.to_string(), "dial tcp: lookup none.test: no such host");
-        let slow = dialer.dial("slow.test:1").await.unwrap_err();
-        assert!(slow.is_timeout() && slow.is_temporary());
-        let full = dialer.dial("full.test:1").await.unwrap_err();
-        assert_eq!(
-            full.to_string(),
-            "dial tcp: lookup full.test: too many open files"
-        );
-        assert!(full.is_temporary() && !full.is_timeout());
-        let lost = dialer.dial("lost.test:1").await.unwrap_err().to_string();
-        assert!(lost.starts_with("dial tcp: lookup lost.test: "), "{lost}");
-        assert!(lost.ends_with("as resolvers do"), "{lost}");
-    });
-}
-
-/// A resolver that answers when the sender is dropped, and says when it is asked.
-fn stuck() -> (Dialer, Sender<()>, Receiver<()>) {
-    let (answer, answered) = mpsc::channel::<()>();
-    let (ask, asked) = mpsc::channel();
-    let answered = Mutex::new(answered);
-    let dialer = Dialer::new().resolver(move |_| {
-        let _ = ask.send(());
-        let _ = answered.lock().unwrap().recv();
-        Ok(vec![Ipv4Addr::LOCALHOST.into()])
-    });
-    (dialer, answer, asked)
-}
-
-#[test]
-fn a_look_up_ends_with_the_dial_s_time_and_its_scope() {
-    let (dialer, answer, _asked) = stuck();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let start = Instant::now();
-        let limit = Duration::from_millis(20);
-        let error = dialer
-            .clone()
-            .timeout(limit)
-            .dial("slow.test:1")
-            .await
-            .unwrap_err();
-        assert!(start.elapsed() >= limit);
-        assert_eq!(error.to_string(), "dial tcp: lookup slow.test: i/o timeout");
-        assert!(error.is_timeout() && error.is_temporary() && !error.is_canceled());
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-
-        let scope = CancelToken::new();
-        let dialling = dialer.clone().cancel(&scope);
-        let dialling = spawn(async move { dialling.dial("slow.test:1").await });
-        netpoller::yield_now().await;
-        scope.cancel();
-        let error = dialling.await.unwrap().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "dial tcp: lookup slow.test: operation was canceled"
-        );
-        assert!(error.is_canceled() && !error.is_timeout());
-
-        let dropped = time::timeout(limit, dialer.dial("slow.test:1")).await;
-        assert!(dropped.is_err());
-    });
-    let stats = runtime.stats();
-    assert_eq!(
-        (stats.tasks, stats.timers, stats.waiters),
-        (0, 0, 0),
-        "nothing waits for it"
-    );
-    drop(answer);
-}
-
-#[test]
-fn a_look_up_holds_up_neither_the_loop_nor_its_end() {
-    let (dialer, answer, asked) = stuck();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let dialling = spawn(async move { dialer.dial("slow.test:1").await.map(drop) });
-        time::sleep(Duration::from_millis(5)).await;
-        assert!(!dialling.is_finished());
-    });
-    asked.recv().unwrap();
-    // It is being asked for just now; this would hang if anybody waited.
-    drop(runtime);
-    drop(answer);
-}
-
-#[test]
-fn what_nobody_wants_any_more_is_not_looked_up() {
-    // The pool runs 64 at a time: with those stuck, the next waits its turn, and is given up.
-    let (dialer, answer, _asked) = stuck();
-    let begun = Arc::new(Mutex::new(Vec::new()));
-    let tell = begun.clone();
-    let last = Dialer::new()
-        .timeout(Duration::from_millis(20))
-        .resolver(move |host| {
-            tell.lock().unwrap().push(host.to_owned());
-            Ok(vec![Ipv4Addr::LOCALHOST.into()])
-        });
-    run(async move {
-        let stuck: Vec<_> = (0..64)
-            .map(|_| {
-                let dialer = dialer.clone().timeout(Duration::from_secs(30));
-                spawn(async move { dialer.dial("stuck.test:1").await.map(drop) })
-            })
-            .collect();
-        netpoller::yield_now().await;
-        assert!(last.dial("late.test:1").await.unwrap_err().is_timeout());
-        drop(answer);
-        for dialling in stuck {
-            assert_eq!(
-                dialling.await.unwrap().unwrap_err().kind(),
-                io::ErrorKind::ConnectionRefused
-            );
-        }
-        // The pool works in the order of asking: what comes back now was asked for later.
-        last.dial("after.test:1").await.unwrap_err();
-    });
-    let begun = begun.lock().unwrap().clone();
-    assert!(!begun.contains(&"late.test".to_owned()), "{begun:?}");
+fn a_pair_of_any_kind_of_host_and_port_is_an_address() {
+    let expected = "127.0.0.1:80".to_addr();
+    assert_eq!((std::net::Ipv4Addr::LOCALHOST, 80).to_addr(), expected);
+    assert_eq!(("127.0.0.1", 80).to_addr(), expected);
+    let expected = "[::1]:80".to_addr();
+    assert_eq!((std::net::Ipv6Addr::LOCALHOST, 80).to_addr(), expected);
 }

@@ -1,7 +1,6 @@
 //! Serving: for ever, through shortages, up to a limit, until the listener is closed.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,17 +9,9 @@ use netpoller::{
     NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
+use crate::support::run::{run, run_virtual};
+
 const SECOND: Duration = Duration::from_secs(1);
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(30 * SECOND, future).await.expect("hangs") };
-    Runtime::new().unwrap().block_on(watched)
-}
-
-fn run_virtually<T>(future: impl Future<Output = T>) -> T {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    runtime.block_on(future)
-}
 
 async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
@@ -152,7 +143,7 @@ fn closing_the_listener_ends_it_also_while_it_is_full() {
 
 #[test]
 fn a_listener_s_deadline_ends_it_with_a_timeout() {
-    run_virtually(async {
+    run_virtual(async {
         let listener = listen().await;
         listener.set_deadline(Some(time::now() + SECOND)).unwrap();
         let error = listener.serve(async |_, _| ()).await.unwrap_err();
@@ -164,7 +155,7 @@ fn a_listener_s_deadline_ends_it_with_a_timeout() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
-    run_virtually(async {
+    run_virtual(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let shut =

@@ -1,7 +1,6 @@
 //! `Source`: any other descriptor in the runtime, and what its attempts answer.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 
@@ -9,14 +8,8 @@ use mio::net::UnixStream;
 use mio::unix::pipe;
 use netpoller::{Direction, NetError, Runtime, Source, spawn, yield_now};
 
-use crate::support::watchdog;
-
-use watchdog::watchdog;
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let _watchdog = watchdog();
-    Runtime::new().unwrap().block_on(future)
-}
+use crate::support::run::run;
+use crate::support::watchdog::watchdog;
 
 fn source() -> (Source<UnixStream>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();

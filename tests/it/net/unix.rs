@@ -12,11 +12,7 @@ use netpoller::{
     NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let watched = async { time::timeout(Duration::from_secs(10), future).await };
-    let ended = Runtime::new().unwrap().block_on(watched);
-    ended.expect("it hangs")
-}
+use crate::support::run::run;
 
 /// A path that nobody else uses; what is there is removed in the end.
 struct Place(PathBuf);
@@ -519,5 +515,45 @@ fn datagram_close_and_deadlines() {
         one.close().unwrap();
         assert!(parked.await.unwrap().is_closed());
         assert!(one.send(b"x").await.unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn the_peer_is_what_the_system_says_and_not_the_path_as_dialled() {
+    run(async {
+        let (path, link) = (Place::new(), Place::new());
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let name = |address: std_unix::SocketAddr| address.as_pathname().map(Path::to_owned);
+
+        let listener = UnixListener::bind(&path).await.unwrap();
+        let (client, _server) = dialled(&listener, &link).await;
+        assert_eq!(name(client.peer_addr().unwrap()), Some(path.0.clone()));
+        listener.close().unwrap();
+
+        let server = UnixDatagram::bind(&path).await.unwrap();
+        let client = UnixDatagram::unbound().unwrap();
+        client.connect(&link).unwrap();
+        assert_eq!(name(client.peer_addr().unwrap()), Some(path.0.clone()));
+        drop(server);
+        let error = client.send(b"!").await.unwrap_err();
+        let expected = format!("write unixgram @->{}: ", path.0.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    });
+}
+
+#[test]
+fn a_receive_into_no_room_takes_no_message() {
+    run(async {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        assert_eq!(ours.recv(&mut []).await.unwrap(), 0);
+        assert_eq!(ours.peek(&mut []).await.unwrap(), 0);
+        theirs.send(b"kept").await.unwrap();
+        assert_eq!(ours.recv(&mut []).await.unwrap(), 0);
+        assert_eq!(ours.try_recv(&mut []).unwrap(), 0);
+        let mut buffer = [0; 8];
+        assert_eq!(ours.recv(&mut buffer).await.unwrap(), 4);
+        // An empty message is one, and is sent.
+        assert_eq!(theirs.send(&[]).await.unwrap(), 0);
+        assert_eq!(ours.recv(&mut buffer).await.unwrap(), 0);
     });
 }

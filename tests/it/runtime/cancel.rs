@@ -4,9 +4,8 @@ use std::cell::Cell;
 use std::future::{Future, pending, poll_fn, ready};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,19 +13,10 @@ use std::time::{Duration, Instant};
 use netpoller::CancelError::{Canceled, DeadlineExceeded};
 use netpoller::{CancelToken, Runtime, spawn, time};
 
+use crate::support::run::run_virtual;
+use crate::support::wakers::{Counter, Rude};
+
 const SECOND: Duration = Duration::from_secs(1);
-
-/// On a clock that jumps: a hang becomes a failure at once.
-fn run<F: Future>(future: F) -> F::Output {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let watched = time_limit(future);
-    runtime.block_on(watched)
-}
-
-async fn time_limit<F: Future>(future: F) -> F::Output {
-    let limited = time::timeout(1_000_000 * SECOND, future).await;
-    limited.expect("the test hangs")
-}
 
 fn figures(token: &CancelToken) -> (usize, usize) {
     let text = format!("{token:?}");
@@ -92,7 +82,7 @@ fn the_earliest_deadline_binds() {
 
 #[test]
 fn a_deadline_takes_effect_without_anybody_waiting_for_it() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let below = token.child();
         time::sleep(SECOND - Duration::from_millis(1)).await;
@@ -127,7 +117,7 @@ fn a_loop_that_never_waits_sees_its_deadline() {
 
 #[test]
 fn what_ends_first_is_what_it_ended_of() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let sooner = token.with_timeout(SECOND / 2);
         time::sleep(SECOND / 2).await;
@@ -147,7 +137,7 @@ fn what_ends_first_is_what_it_ended_of() {
 
 #[test]
 fn canceled_wakes_everybody_at_the_deadline_and_not_before() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let start = time::now();
         let waiting: Vec<_> = (0..10)
@@ -204,7 +194,7 @@ fn cancel_wakes_everybody_on_other_threads_too() {
 
 #[test]
 fn run_gives_what_the_future_gives_and_lets_it_win_a_tie() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new();
         assert_eq!(token.run(ready(1)).await, Ok(1));
         let tie = async {
@@ -226,7 +216,7 @@ fn run_ends_with_the_scope_and_drops_the_future() {
             self.0.set(self.0.get() + 1);
         }
     }
-    run(async {
+    run_virtual(async {
         let dropped = Rc::new(Cell::new(0));
         let guarded = || {
             let noted = Noted(dropped.clone());
@@ -250,7 +240,7 @@ fn run_ends_with_the_scope_and_drops_the_future() {
 
 #[test]
 fn a_scope_can_be_awaited_again_and_by_whoever_polls_last() {
-    run(async {
+    run_virtual(async {
         let token = CancelToken::new();
         let mut waiting = Box::pin(token.canceled());
         // Polled here once, then handed to a task: it is the task that must wake.
@@ -349,4 +339,26 @@ fn a_long_chain_ends_and_goes_without_exhausting_the_stack() {
         leaf = leaf.child();
     }
     drop(leaf);
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_from_learning_that_a_scope_has_ended() {
+    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let counted = Waker::from(counter.clone());
+    let token = CancelToken::new();
+    let (mut first, mut second) = (Box::pin(token.canceled()), Box::pin(token.canceled()));
+    assert!(
+        first
+            .as_mut()
+            .poll(&mut Context::from_waker(&rude))
+            .is_pending()
+    );
+    assert!(
+        second
+            .as_mut()
+            .poll(&mut Context::from_waker(&counted))
+            .is_pending()
+    );
+    token.cancel();
+    assert_eq!(counter.count(), 1);
 }

@@ -1,7 +1,6 @@
 //! The heartbeat, on the virtual clock: when it beats, when not, and that it leaves nothing.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,24 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_io::AsyncWrite;
-use netpoller::{Heartbeat, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::{Heartbeat, NetError, Runtime, TcpStream, spawn, time, yield_now};
+
+use crate::support::loopback::{pair, virtual_runtime};
+use crate::support::run::run_virtual;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
-
-fn virtual_runtime() -> Runtime {
-    Runtime::builder().virtual_clock().build().unwrap()
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    virtual_runtime().block_on(future)
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dialled = TcpStream::connect(listener.local_addr().unwrap()).await;
-    (dialled.unwrap(), listener.accept().await.unwrap().0)
-}
 
 async fn read_ping(stream: &TcpStream) {
     let mut ping = [0; 4];
@@ -88,9 +76,9 @@ impl AsyncWrite for Paper {
 }
 
 #[test]
-fn resets_give_the_intervals_of_row_d5() {
-    run(async {
-        let (client, server) = pair().await;
+fn each_reset_gives_the_next_interval() {
+    run_virtual(async {
+        let (server, client) = pair().await;
         let heartbeat = Heartbeat::start(&server, SECOND);
         let millis = |n| Some(n * MILLISECOND);
         let resets = [
@@ -118,7 +106,7 @@ fn resets_give_the_intervals_of_row_d5() {
 
 #[test]
 fn zero_at_the_start_is_30_seconds() {
-    run(async {
+    run_virtual(async {
         let paper = Paper::new();
         let start = time::now();
         let _heartbeat = Heartbeat::start(&paper, Duration::ZERO);
@@ -133,9 +121,9 @@ fn zero_at_the_start_is_30_seconds() {
 }
 
 #[test]
-fn pushing_the_deadline_on_every_byte_ends_at_9_seconds_as_row_d6_has_it() {
-    run(async {
-        let (client, server) = pair().await;
+fn pushing_the_deadline_on_every_byte_ends_at_9_seconds() {
+    run_virtual(async {
+        let (server, client) = pair().await;
         let start = time::now();
         let serving = spawn(async move {
             let heartbeat = Heartbeat::start(&server, SECOND);
@@ -181,8 +169,8 @@ fn pushing_the_deadline_on_every_byte_ends_at_9_seconds_as_row_d6_has_it() {
 
 #[test]
 fn neither_side_pings_while_the_other_s_bytes_arrive() {
-    run(async {
-        let (client, server) = pair().await;
+    run_virtual(async {
+        let (server, client) = pair().await;
         let pings = Rc::new(Cell::new(0));
         let side = |stream: TcpStream| {
             let pings = pings.clone();
@@ -234,7 +222,7 @@ fn moving_it_later_runs_no_task_and_moving_it_earlier_does() {
 
 #[test]
 fn a_payload_of_one_s_own_goes_out_whole_and_flushed() {
-    run(async {
+    run_virtual(async {
         let paper = Paper {
             at_once: 3,
             ..Paper::new()
@@ -256,7 +244,7 @@ fn a_payload_of_one_s_own_goes_out_whole_and_flushed() {
 #[test]
 fn a_turn_that_takes_longer_than_the_interval_does_not_send_ping_after_ping() {
     Runtime::new().unwrap().block_on(async {
-        let (client, server) = pair().await;
+        let (server, client) = pair().await;
         let _heartbeat = Heartbeat::start(&server, 20 * MILLISECOND);
         // Due before the ping, and in the same turn, which it holds up.
         drop(spawn(async {
@@ -316,7 +304,7 @@ fn a_write_error_ends_it() {
 fn closing_the_stream_ends_it_at_the_next_beat() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
-        let (_client, server) = pair().await;
+        let (server, _client) = pair().await;
         let heartbeat = Heartbeat::start(&server, SECOND);
         server.close().unwrap();
         time::sleep(2 * SECOND).await;
@@ -327,8 +315,8 @@ fn closing_the_stream_ends_it_at_the_next_beat() {
 
 #[test]
 fn pings_come_whole_between_whole_writes() {
-    run(async {
-        let (client, server) = pair().await;
+    run_virtual(async {
+        let (server, client) = pair().await;
         let _heartbeat = Heartbeat::start(&server, MILLISECOND);
         let packet = vec![b'.'; 4 << 20];
         let writer = server.clone();

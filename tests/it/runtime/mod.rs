@@ -6,5 +6,6 @@ mod host;
 mod lifetimes;
 mod machines;
 mod reentrancy;
-mod regressions;
+
 mod time;
+mod yielding;

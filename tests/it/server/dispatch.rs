@@ -1,21 +1,25 @@
 //! Sockets handed over from the worker that accepts to the one with fewest: spread, limits, the end.
 
-use crate::support::running;
-use crate::support::watchdog;
-
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use netpoller::{Accept, Conn, Protocol, Server};
-use running::{Echo, SECOND, counted, echo, rest, start};
-use watchdog::watchdog;
+use netpoller::{Conn, Dispatch, Protocol, Server};
+use socket2::SockRef;
+
+use crate::support::running::{Echo, SECOND, counted, echo, start};
+use crate::support::watchdog::watchdog;
 
 #[test]
 fn connections_are_spread_evenly_and_counted_where_they_are() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(3)
+            .dispatch(Dispatch::HandOver),
+    );
     let mut clients = Vec::new();
     for _ in 0..30 {
         let mut client = server.dial();
@@ -61,7 +65,11 @@ fn name(client: &mut StdStream) -> String {
 #[test]
 fn who_has_fewest_gets_the_next() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Names).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Names)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     let dial = || {
         let mut client = server.dial();
         let name = name(&mut client);
@@ -88,12 +96,12 @@ fn the_limit_is_of_all_workers_and_taken_before_accepting() {
     let server = start(
         server
             .workers(2)
-            .accept(Accept::HandOver)
+            .dispatch(Dispatch::HandOver)
             .max_connections(3),
     );
     let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
     for client in &waiting {
-        let soon = Some(std::time::Duration::from_millis(1));
+        let soon = Some(Duration::from_millis(1));
         client.set_read_timeout(soon).unwrap();
         (&*client).write_all(b"x").unwrap();
     }
@@ -105,46 +113,14 @@ fn the_limit_is_of_all_workers_and_taken_before_accepting() {
 }
 
 #[test]
-fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
-    let _watchdog = watchdog();
-    let server = Server::new(|_| Echo).workers(3).accept(Accept::HandOver);
-    let bound = server.bind("127.0.0.1:0").unwrap();
-    let mut clients: Vec<_> = (0..20)
-        .map(|_| StdStream::connect(bound.local_addr()).unwrap())
-        .collect();
-    for client in &mut clients {
-        client.write_all(b"in time").unwrap();
-    }
-    bound.handle().drain(10 * SECOND);
-    let stats = bound.run().unwrap();
-    assert_eq!((stats.accepted(), stats.live()), (20, 0));
-    for client in &mut clients {
-        assert_eq!(rest(client), b"in time");
-    }
-    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
-}
-
-#[test]
-fn draining_while_clients_come_resets_nobody_who_was_accepted() {
-    let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
-    let mut clients: Vec<_> = (0..100).map(|_| server.dial()).collect();
-    clients
-        .iter_mut()
-        .for_each(|client| client.write_all(b"x").unwrap());
-    server.handle.drain(10 * SECOND);
-    for client in &mut clients {
-        assert_eq!(rest(client), b"x");
-    }
-    let stats = server.thread.join().unwrap().unwrap();
-    assert_eq!((stats.accepted(), stats.live()), (100, 0));
-}
-
-#[test]
 fn stopping_ends_connections_at_once_and_those_on_their_way() {
     let _watchdog = watchdog();
     for _ in 0..10 {
-        let server = start(Server::new(|_| Echo).workers(3).accept(Accept::HandOver));
+        let server = start(
+            Server::new(|_| Echo)
+                .workers(3)
+                .dispatch(Dispatch::HandOver),
+        );
         let mut clients: Vec<_> = (0..9).map(|_| server.dial()).collect();
         echo(&mut clients[0], b"hi");
         let stats = server.stop();
@@ -158,7 +134,11 @@ fn stopping_ends_connections_at_once_and_those_on_their_way() {
 #[test]
 fn a_thousand_short_connections_are_all_served() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).workers(2).accept(Accept::HandOver));
+    let server = start(
+        Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver),
+    );
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..250).for_each(|n: u32| echo(&mut server.dial(), &n.to_be_bytes())));
@@ -176,12 +156,14 @@ fn a_thousand_short_connections_are_all_served() {
 #[test]
 fn with_one_worker_or_in_a_runtime_of_yours_it_changes_nothing() {
     let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).accept(Accept::HandOver));
+    let server = start(Server::new(|_| Echo).dispatch(Dispatch::HandOver));
     echo(&mut server.dial(), b"alone");
     assert_eq!(server.stop().accepted(), 1);
 
     let runtime = netpoller::Runtime::new().unwrap();
-    let server = Server::new(|_| Echo).workers(2).accept(Accept::HandOver);
+    let server = Server::new(|_| Echo)
+        .workers(2)
+        .dispatch(Dispatch::HandOver);
     let bound = server.bind("127.0.0.1:0").unwrap();
     let serving = bound.run_in(&runtime).unwrap();
     runtime.block_on(async {
@@ -193,4 +175,40 @@ fn with_one_worker_or_in_a_runtime_of_yours_it_changes_nothing() {
         bound.handle().stop();
         assert_eq!(serving.await.unwrap().unwrap().accepted(), 1);
     });
+}
+
+#[test]
+fn a_server_of_many_workers_survives_clients_that_come_and_go() {
+    struct Resets;
+    impl Protocol for Resets {
+        fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+            conn.abort();
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+    }
+    let _watchdog = watchdog();
+    let server = start(
+        Server::new(|_| Resets)
+            .workers(64)
+            .dispatch(Dispatch::HandOver),
+    );
+    let end = Instant::now() + 3 * SECOND;
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while Instant::now() < end && !server.thread.is_finished() {
+                    let Ok(client) = StdStream::connect(server.address) else {
+                        continue;
+                    };
+                    // A reset, so that no port stays in TIME_WAIT.
+                    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                }
+            });
+        }
+    });
+    assert!(!server.thread.is_finished(), "it has ended by itself");
+    assert!(server.stop().accepted() > 0);
 }

@@ -1,3 +1,3 @@
-mod dead_worker;
 mod dispatch;
+mod drain;
 mod workers;

@@ -1,16 +1,21 @@
-//! Servers: workers, limits, draining, stopping, and what they say they have done.
+//! Servers: workers, limits, stopping, and what they count.
 
-use crate::support::running;
-use crate::support::watchdog;
-
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
-use netpoller::{Accept, Conn, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time};
-use running::{Echo, SECOND, counted, echo, rest, start};
-use watchdog::watchdog;
+use netpoller::{
+    Addr, Conn, Dispatch, Limits, Protocol, Runtime, Server, ServerStats, TcpStream,
+    spawn_blocking, time,
+};
+use socket2::SockRef;
+
+use crate::support::running::{Echo, SECOND, counted, echo, rest, start};
+use crate::support::watchdog::watchdog;
 
 #[test]
 fn several_workers_serve_one_port_and_count_what_they_did() {
@@ -61,7 +66,7 @@ fn what_may_wait_in_all_is_one_limit_for_all_workers() {
     struct Sends;
     impl Protocol for Sends {
         fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
-            conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(1))?
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))?
         }
         fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
             conn.write(&vec![0; usize::from(bytes[0]) * MIB])?;
@@ -110,81 +115,6 @@ fn what_may_wait_in_all_is_one_limit_for_all_workers() {
 }
 
 #[test]
-fn a_drained_server_serves_who_is_queued_and_resets_nobody() {
-    let _watchdog = watchdog();
-    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
-    // All of this lies in the accept queue before the server so much as begins.
-    let mut clients: Vec<_> = (0..20)
-        .map(|_| StdStream::connect(bound.local_addr()).unwrap())
-        .collect();
-    for client in &mut clients {
-        client.write_all(b"in time").unwrap();
-    }
-    bound.handle().drain(10 * SECOND);
-    let start = Instant::now();
-    let stats = bound.run().unwrap();
-    assert!(start.elapsed() < 5 * SECOND, "idle ones are not waited for");
-    assert_eq!((stats.accepted(), stats.live()), (20, 0));
-    for client in &mut clients {
-        assert_eq!(rest(client), b"in time");
-    }
-    StdStream::connect(bound.local_addr()).expect_err("the port is closed");
-}
-
-#[test]
-fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
-    let _watchdog = watchdog();
-    for accept in [Accept::Each, Accept::HandOver] {
-        let server = start(Server::new(|_| Echo).workers(2).accept(accept));
-        let mut client = server.dial();
-        echo(&mut client, b"hello");
-        server.handle.drain(Duration::MAX);
-        let stats = server.thread.join().unwrap().unwrap();
-        assert_eq!((stats.accepted(), stats.live()), (1, 0), "{accept:?}");
-    }
-}
-
-#[test]
-fn draining_waits_for_a_busy_connection_and_stops_it_at_the_limit() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
-    let serving = bound.run_in(&runtime).unwrap();
-    runtime.block_on(async {
-        let busy = TcpStream::connect(bound.local_addr()).await.unwrap();
-        let idle = TcpStream::connect(bound.local_addr()).await.unwrap();
-        for stream in [&busy, &idle] {
-            stream.write_all(b"x").await.unwrap();
-            stream.read_exact(&mut [0]).await.unwrap();
-        }
-        let start = time::now();
-        bound.handle().drain(2 * SECOND);
-        let mut beats = 0;
-        let ended = loop {
-            time::sleep(Duration::from_millis(50)).await;
-            if busy.write_all(b"y").await.is_err() {
-                break time::now() - start;
-            }
-            match busy.read(&mut [0]).await {
-                Ok(1) => beats += 1,
-                _ => break time::now() - start,
-            }
-            if beats == 5 {
-                assert_eq!(
-                    idle.read(&mut [0]).await.unwrap(),
-                    0,
-                    "closed, and not reset"
-                );
-            }
-        };
-        assert!((38..=41).contains(&beats), "{beats}");
-        assert!(ended >= 2 * SECOND && ended < 3 * SECOND, "{ended:?}");
-        let stats = serving.await.unwrap().unwrap();
-        assert_eq!((stats.accepted(), stats.live()), (2, 0));
-    });
-    assert_eq!(runtime.stats().connections, 0);
-}
-
-#[test]
 fn stopping_ends_connections_at_once() {
     let _watchdog = watchdog();
     let server = start(Server::new(|_| Echo).workers(2));
@@ -199,10 +129,11 @@ fn stopping_ends_connections_at_once() {
 
 #[test]
 fn a_server_runs_once() {
+    let runtime = Runtime::new().unwrap();
     let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
-    bound.handle().stop();
-    bound.run().unwrap();
-    bound.run().expect_err("ran before");
+    bound.run_in(&runtime).unwrap();
+    bound.run_in(&runtime).expect_err("it ran before");
+    bound.run().expect_err("it ran before");
 }
 
 #[test]
@@ -232,23 +163,6 @@ fn a_dropped_runtime_closes_its_servers_connections() {
     drop(runtime);
     assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
     assert_eq!(bound.handle().stats().live(), 0);
-}
-
-#[test]
-fn while_a_full_server_is_drained_who_is_idle_makes_room_for_who_is_queued() {
-    let _watchdog = watchdog();
-    let server = start(Server::new(|_| Echo).max_connections(1));
-    let mut idle = server.dial();
-    echo(&mut idle, b"served");
-    let mut queued = server.dial();
-    queued.write_all(b"in time").unwrap();
-    let start = Instant::now();
-    server.handle.drain(30 * SECOND);
-    assert_eq!(rest(&mut queued), b"in time");
-    assert_eq!(rest(&mut idle), b"");
-    let stats = server.stop();
-    assert_eq!((stats.accepted(), stats.live()), (2, 0));
-    assert!(start.elapsed() < 15 * SECOND, "not for the limit to pass");
 }
 
 #[test]
@@ -314,4 +228,130 @@ fn aborting_the_task_of_a_server_ends_its_connections() {
         assert!(serving.await.is_err());
     });
     assert_eq!(runtime.stats().connections, 0);
+}
+
+/// The listeners of this process that listen on `address`.
+#[cfg(target_os = "linux")]
+fn listeners_on(address: std::net::SocketAddr) -> Vec<std::os::fd::BorrowedFd<'static>> {
+    let files = std::fs::read_dir("/dev/fd").unwrap();
+    let numbers = files.filter_map(|file| file.unwrap().file_name().to_str()?.parse().ok());
+    // SAFETY: what is no listener of ours is looked at and forgotten; the server owns the others
+    // until it ends.
+    let borrowed = numbers.map(|number| unsafe { std::os::fd::BorrowedFd::borrow_raw(number) });
+    let is_ours = |fd: &std::os::fd::BorrowedFd<'_>| {
+        let socket = SockRef::from(fd);
+        let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+        local == Some(address) && socket.is_listener().unwrap_or(false)
+    };
+    borrowed.filter(is_ours).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_can_accept_no_more_stops_the_server_whichever_it_is() {
+    let _watchdog = watchdog();
+    for (dispatch, listeners) in [(Dispatch::ReusePort, 3), (Dispatch::HandOver, 1)] {
+        for broken in 0..listeners {
+            let server = start(Server::new(|_| Echo).workers(3).dispatch(dispatch));
+            let mut clients: Vec<_> = (0..9).map(|_| server.dial()).collect();
+            clients.iter_mut().for_each(|client| echo(client, b"hi"));
+            let all = listeners_on(server.address);
+            assert_eq!(all.len(), listeners);
+            SockRef::from(&all[broken])
+                .shutdown(std::net::Shutdown::Both)
+                .unwrap();
+            let error = server.thread.join().unwrap().unwrap_err().to_string();
+            assert!(error.starts_with("accept tcp "), "{error}");
+            assert_eq!(server.handle.stats().live(), 0);
+            for mut client in clients {
+                assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_factory_of_a_server_in_a_runtime_of_yours_may_share_an_rc() {
+    struct Counts(Rc<Cell<usize>>);
+    impl Protocol for Counts {
+        fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            self.0.set(self.0.get() + bytes.len());
+            Ok(bytes.len())
+        }
+    }
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let bytes = Rc::new(Cell::new(0));
+    let theirs = bytes.clone();
+    let bound = Server::new(move |_peer: Addr| Counts(theirs.clone()))
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let client = TcpStream::connect(bound.local_addr()).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        while bytes.get() < 5 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        bound.handle().stop();
+        assert_eq!(serving.await.unwrap().unwrap().accepted(), 1);
+    });
+}
+
+#[test]
+fn the_factory_is_given_the_peers_address() {
+    let _watchdog = watchdog();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = start(Server::new(move |peer: Addr| {
+        tell.send(peer).unwrap();
+        Echo
+    }));
+    let client = server.dial();
+    assert_eq!(
+        told.recv().unwrap(),
+        Addr::from(client.local_addr().unwrap())
+    );
+    server.stop();
+}
+
+#[test]
+fn no_number_of_workers_and_zero_are_as_many_as_cpus() {
+    let _watchdog = watchdog();
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    for workers in [None, Some(0), Some(cpus)] {
+        let bound = Server::new(|_| Echo).workers(workers).bind("127.0.0.1:0");
+        let stats = bound.unwrap().handle().stats();
+        assert_eq!(stats.workers().len(), cpus);
+    }
+}
+
+#[test]
+fn blocking_jobs_that_bind_and_dial_names_in_runtimes_of_their_own_all_end() {
+    /// As many as the pool has threads, and more than look names up.
+    const JOBS: usize = 64;
+    let _watchdog = watchdog();
+    let all_began = Arc::new(Barrier::new(JOBS));
+    Runtime::new().unwrap().block_on(async {
+        let job = |_| {
+            let all_began = all_began.clone();
+            spawn_blocking(move || {
+                all_began.wait();
+                let bound = Server::new(|_| Echo).bind("localhost:0").unwrap();
+                let runtime = Runtime::new().unwrap();
+                let serving = bound.run_in(&runtime).unwrap();
+                runtime.block_on(async {
+                    let name = ("localhost", bound.local_addr().port());
+                    let client = TcpStream::connect(name).await.unwrap();
+                    client.write_all(b"x").await.unwrap();
+                    client.read_exact(&mut [0]).await.unwrap();
+                    bound.handle().stop();
+                    serving.await.unwrap().unwrap().accepted()
+                })
+            })
+        };
+        let jobs: Vec<_> = (0..JOBS).map(job).collect();
+        for job in jobs {
+            assert_eq!(job.await.unwrap(), 1);
+        }
+    });
 }

@@ -1,5 +1,7 @@
 //! Bytes to send, and all that comes.
 
+use std::io;
+
 use netpoller::net::Stream;
 
 /// `count` bytes that are different everywhere.
@@ -15,15 +17,21 @@ pub fn noise(count: usize) -> Vec<u8> {
 }
 
 /// Everything up to the end of file.
-pub async fn read_all<K>(stream: &Stream<K>) -> Vec<u8> {
+pub async fn read_all<K>(stream: &Stream<K>) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
-    let mut more = true;
-    while more {
-        let take = |bytes: &[u8]| {
-            all.extend_from_slice(bytes);
-            !bytes.is_empty()
-        };
-        more = stream.read_with(take).await.unwrap();
+    loop {
+        let more = stream.read_with(<[u8]>::to_vec).await?;
+        if more.is_empty() {
+            return Ok(all);
+        }
+        all.extend(more);
     }
-    all
+}
+
+/// What one read gives, with so much room.
+pub async fn read<K>(stream: &Stream<K>, room: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; room];
+    let got = stream.read(&mut buffer).await?;
+    buffer.truncate(got);
+    Ok(buffer)
 }

@@ -18,3 +18,29 @@ pub fn run_virtual<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog();
     virtual_runtime().block_on(test)
 }
+
+/// By the wall's clock; nothing may be left in the runtime afterwards.
+pub fn run_clean<T>(test: impl Future<Output = T>) -> T {
+    run_clean_in(&Runtime::new().unwrap(), test)
+}
+
+/// On a clock that jumps; nothing may be left in the runtime afterwards.
+pub fn run_virtual_clean<T>(test: impl Future<Output = T>) -> T {
+    run_clean_in(&virtual_runtime(), test)
+}
+
+/// In that runtime, in which nothing may be left afterwards.
+pub fn run_clean_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
+    let _watchdog = watchdog();
+    let result = runtime.block_on(test);
+    let stats = runtime.stats();
+    let left = (stats.tasks, stats.descriptors, stats.timers, stats.waiters);
+    assert_eq!(left, (0, 0, 0, 0), "tasks, descriptors, timers, waiters");
+    result
+}
+
+/// In that runtime.
+pub fn run_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
+    let _watchdog = watchdog();
+    runtime.block_on(test)
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, Protocol, Server, ServerHandle, ServerStats};
+use netpoller::{Addr, Bound, Conn, Protocol, Server, ServerHandle, ServerStats};
 
 use crate::support::watchdog::watchdog;
 
@@ -40,7 +40,7 @@ impl Drop for Counted {
 
 /// A server of such, and how many have lived at once.
 pub fn counted() -> (
-    Server<impl Fn(SocketAddr) -> Counted + Send + Sync + 'static>,
+    Server<impl Fn(Addr) -> Counted + Send + Sync + 'static>,
     Arc<AtomicUsize>,
 ) {
     let (live, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -62,7 +62,7 @@ pub struct Running {
 
 pub fn start<F, P>(server: Server<F>) -> Running
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + Send + Sync + 'static,
     P: Protocol,
 {
     let bound: Bound<F> = server.bind("127.0.0.1:0").unwrap();

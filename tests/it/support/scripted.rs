@@ -3,12 +3,11 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Addr, Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
 
 use crate::support::watchdog::watchdog;
 
@@ -64,7 +63,7 @@ impl Script {
         self.log.lock().unwrap().push(what.into());
     }
 
-    pub fn server(&self) -> Server<impl Fn(SocketAddr) -> Script + Send + Sync + use<>> {
+    pub fn server(&self) -> Server<impl Fn(Addr) -> Script + Send + Sync + use<>> {
         let script = self.clone();
         Server::new(move |_| script.clone())
     }
@@ -115,7 +114,7 @@ impl Protocol for Script {
 /// Serves in a runtime whose clock jumps, and runs the test beside it.
 pub fn serving<F, P, T, R>(server: Server<F>, test: impl FnOnce(Rc<Bound<F>>) -> T) -> R
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + 'static,
     P: Protocol,
     T: Future<Output = R>,
 {
@@ -133,7 +132,7 @@ pub fn serving_in_real_time<F, P, T, R>(
     test: impl FnOnce(Rc<Bound<F>>) -> T,
 ) -> R
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + 'static,
     P: Protocol,
     T: Future<Output = R>,
 {
@@ -146,7 +145,7 @@ fn serving_in<F, P, T, R>(
     test: impl FnOnce(Rc<Bound<F>>) -> T,
 ) -> R
 where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
+    F: Fn(Addr) -> P + 'static,
     P: Protocol,
     T: Future<Output = R>,
 {
@@ -161,11 +160,7 @@ where
     result
 }
 
-pub async fn dial<F, P>(bound: &Bound<F>) -> TcpStream
-where
-    F: Fn(SocketAddr) -> P + Send + Sync + 'static,
-    P: Protocol,
-{
+pub async fn dial<F>(bound: &Bound<F>) -> TcpStream {
     TcpStream::connect(bound.local_addr()).await.unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! The peer's going, in order or with a bang, seen from here.
 //!
-//! Mirrors Go's `net/net_test.go` (CloseUnblocksRead, NotTemporaryRead) and the rows R5, R10 and C2
+//! Mirrors Go's `net/net_test.go` (CloseUnblocksRead, NotTemporaryRead) and more
 //! of the behaviours.
 
 use std::io;
@@ -144,7 +144,7 @@ fn a_peer_that_closes_with_data_unread_resets() {
     );
 }
 
-/// Go's TestNotTemporaryRead, and row C2: linger zero is a RST. TCP only.
+/// Go's TestNotTemporaryRead: linger zero is a RST. TCP only.
 async fn aborted(listener: TcpListener) {
     let near = TcpStream::connect(listener.local_addr().unwrap())
         .await

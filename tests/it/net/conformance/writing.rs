@@ -229,7 +229,7 @@ fn one_write_of_five_gigabytes_arrives() {
     });
 }
 
-/// TestEndlessWrite, and row R6: the peer reads a little at a time, then goes.
+/// TestEndlessWrite: the peer reads a little at a time, then goes.
 async fn endless<T: Transport>() {
     let (near, far) = pair::<T>().await;
     let writer = spawn(async move {

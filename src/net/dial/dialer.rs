@@ -1,0 +1,300 @@
+//! Dialling: what is asked for, and until when.
+// Mirrors Go's `net/dial.go` (`Dialer.DialContext`).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use super::race;
+use crate::cancel::CancelToken;
+use crate::endpoints::{Addr, Network};
+use crate::net::addr::{ToAddr, unmapped};
+use crate::net::config::{AskedNetwork, Control, Resolver};
+use crate::net::error::{Cause, OpError};
+use crate::net::host_port;
+use crate::net::keepalive::KeepAlive;
+use crate::net::resolve::{Purpose, Resolution};
+use crate::net::stream::Stream;
+use crate::net::tcp::TcpStream;
+use crate::time;
+
+/// How to dial TCP: Go's `net.Dialer`.
+///
+/// A name may have several addresses. Those of the family that comes first are tried one after the
+/// other; after 300 ms, or as soon as they have all failed, those of the other family are tried
+/// beside them. The first connection is kept, and every other socket is closed before `dial`
+/// returns. A limit in time is shared: each address gets an equal part of the time that is left,
+/// and at least two seconds of it.
+///
+/// An IPv4 address written as IPv6 (`::ffff:127.0.0.1`) is taken for IPv4 wherever one is given.
+///
+/// A dialer can be kept, cloned and used for any number of dials.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::{CancelToken, Dialer, NetError, TcpListener};
+/// use std::time::Duration;
+/// netpoller::Runtime::new()?.block_on(async {
+///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+///     let scope = CancelToken::new();
+///     let dialer = Dialer::new()
+///         .network("tcp4")
+///         .timeout(Duration::from_secs(5))
+///         .cancel(&scope);
+///     let stream = dialer.dial(listener.local_addr()?).await?;
+///
+///     // What ends the scope ends dials that are under way, not what they brought.
+///     scope.cancel();
+///     stream.write_all(b"hello").await?;
+///     let error = dialer.dial(listener.local_addr()?).await.unwrap_err();
+///     assert!(error.is_canceled());
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    network: AskedNetwork,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    cancel: Option<CancelToken>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) fallback_delay: Duration,
+    pub(super) keepalive: Option<KeepAlive>,
+    pub(super) control: Option<Control>,
+    resolver: Option<Resolver>,
+}
+
+impl Default for Dialer {
+    fn default() -> Self {
+        Dialer::new()
+    }
+}
+
+impl Dialer {
+    /// Go's defaults: any family, no limit, 300 ms until the other family is tried too, keep-alive
+    /// every 15 s.
+    #[must_use]
+    pub fn new() -> Self {
+        Dialer {
+            network: AskedNetwork::Known(Network::Tcp),
+            timeout: None,
+            deadline: None,
+            cancel: None,
+            local: None,
+            fallback_delay: Duration::from_millis(300),
+            keepalive: Some(KeepAlive::default()),
+            control: None,
+            resolver: None,
+        }
+    }
+
+    /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the dial.
+    #[must_use]
+    pub fn network(mut self, network: &str) -> Self {
+        self.network = AskedNetwork::tcp(network);
+        self
+    }
+
+    /// The longest that a dial may take, looking up the name included. Zero or `None`: as long as
+    /// the system takes, which is the default. With a [deadline](Dialer::deadline) too, the earlier
+    /// counts.
+    #[must_use]
+    pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.timeout = limit.into().filter(|limit| !limit.is_zero());
+        self
+    }
+
+    /// When a dial fails at the latest. One that has passed fails every dial at once.
+    #[must_use]
+    pub fn deadline(mut self, when: Instant) -> Self {
+        self.deadline = Some(when);
+        self
+    }
+
+    /// The scope that a dial belongs to: it ends with the scope.
+    #[must_use]
+    pub fn cancel(mut self, scope: &CancelToken) -> Self {
+        self.cancel = Some(scope.clone());
+        self
+    }
+
+    /// The address to dial from; with port 0 the system chooses the port. Only addresses of its
+    /// family are dialled, unless it is `0.0.0.0` or `::`.
+    #[must_use]
+    pub fn local_addr(mut self, address: SocketAddr) -> Self {
+        self.local = Some(unmapped(address));
+        self
+    }
+
+    /// How long the first family is tried alone, 300 ms by default. With [`Duration::MAX`] the other
+    /// is tried only after the first has failed.
+    #[must_use]
+    pub fn fallback_delay(mut self, delay: Duration) -> Self {
+        self.fallback_delay = delay;
+        self
+    }
+
+    /// TCP's own probing of an idle peer; `None` for none.
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: Option<KeepAlive>) -> Self {
+        self.keepalive = keepalive;
+        self
+    }
+
+    /// A hook that is given every socket before it is bound and connected, with the address that it
+    /// is to be connected to, in order to set options. Its error fails that address.
+    #[must_use]
+    pub fn control(
+        mut self,
+        hook: impl Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.control = Some(Control::new(hook));
+        self
+    }
+
+    /// Looks names up in place of the system: given a host, finds its addresses, the preferred
+    /// first. It may block: it runs on a thread for look-ups, and is left to itself when the dial's
+    /// time is up.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Dialer, TcpListener};
+    /// netpoller::Runtime::new()?.block_on(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    ///     let dialer = Dialer::new().resolver(|host: &str| match host {
+    ///         "db.test" => Ok(vec![[127, 0, 0, 1].into()]),
+    ///         _ => Err(std::io::Error::other("not one of ours")),
+    ///     });
+    ///     dialer.dial(("db.test", listener.local_addr()?.port())).await?;
+    ///     let error = dialer.dial("elsewhere.test:1").await.unwrap_err();
+    ///     assert_eq!(error.to_string(), "dial tcp: lookup elsewhere.test: not one of ours");
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn resolver(
+        mut self,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolver = Some(Resolver::new(look_up));
+        self
+    }
+
+    /// Dials `addr`, for instance `"example.com:https"` or a [`SocketAddr`]. An empty host is this
+    /// machine.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpError`] with `dial` as its operation: a [timeout](crate::NetError::is_timeout) when
+    /// the time is up, whatever set it; [canceled](crate::NetError::is_canceled); the system's. If
+    /// several addresses failed it is the first one's, and has the others in
+    /// [`attempts`](OpError::attempts).
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it closes its sockets and waits for no look-up.
+    pub async fn dial(&self, addr: impl ToAddr) -> io::Result<TcpStream> {
+        let target = addr.to_addr();
+        let asked = Addr::from(target.clone());
+        let scope = self.scope();
+        let addresses = async {
+            let resolution = Resolution {
+                network: self.network.network()?,
+                purpose: Purpose::Dial,
+                resolver: self.resolver.clone(),
+            };
+            let found = resolution.addresses(target, scope.as_ref()).await?;
+            Ok((resolution.network, self.reachable(found)?))
+        };
+        let (network, addresses) = match addresses.await {
+            Ok(found) => found,
+            Err(cause) => return Err(self.error(Some(asked), cause).into()),
+        };
+        debug_assert!(!addresses.is_empty(), "a resolution without an address");
+        let dial = Dial {
+            dialer: self,
+            network,
+            scope,
+        };
+        let fd = race::race(&dial, &addresses).await;
+        fd.map(Stream::new)
+            .map_err(|failed| self.all_failed(failed).into())
+    }
+
+    /// The error of a dial of which every attempt has failed: the first one's, with the others.
+    fn all_failed(&self, mut failed: Vec<OpError>) -> OpError {
+        if failed.len() == 1 {
+            return failed.remove(0);
+        }
+        let first = failed.first();
+        let (source, addr) = first.map_or((None, None), |first| {
+            (first.source.clone(), first.addr.clone())
+        });
+        OpError {
+            source,
+            ..self.error(addr, Cause::Attempts(failed))
+        }
+    }
+
+    /// The scope of one dial: the user's, within the time that there is. `None` without limits.
+    fn scope(&self) -> Option<CancelToken> {
+        let limit = |limit| time::after(time::clock(), limit);
+        let by_timeout = self.timeout.map(limit);
+        match by_timeout.into_iter().chain(self.deadline).min() {
+            Some(deadline) => {
+                let above = self.cancel.clone().unwrap_or_default();
+                Some(above.with_deadline(deadline))
+            }
+            None => self.cancel.clone(),
+        }
+    }
+
+    /// Those that can be dialled from the local address.
+    fn reachable(&self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Cause> {
+        let Some(local) = self.local else {
+            return Ok(found);
+        };
+        let any = |ip: IpAddr| ip.is_unspecified();
+        found.retain(|address| {
+            any(local.ip()) || any(address.ip()) || address.is_ipv4() == local.is_ipv4()
+        });
+        match found.is_empty() {
+            true => Err(host_port::wrong(
+                &local.to_string(),
+                "no suitable address found",
+            )),
+            false => Ok(found),
+        }
+    }
+
+    fn error(&self, addr: Option<Addr>, cause: Cause) -> OpError {
+        OpError::new("dial", self.network.name(), addr, cause)
+    }
+}
+
+/// One dial under way.
+pub(super) struct Dial<'a> {
+    pub(super) dialer: &'a Dialer,
+    pub(super) network: Network,
+    /// What ends it. `None` where there is no limit.
+    pub(super) scope: Option<CancelToken>,
+}
+
+impl Dial<'_> {
+    /// The error of one address.
+    pub(super) fn error(&self, address: SocketAddr, cause: Cause) -> OpError {
+        let error = OpError {
+            source: self.dialer.local.map(Addr::Socket),
+            ..self.dialer.error(Some(Addr::Socket(address)), cause)
+        };
+        log::debug!("{error}");
+        error
+    }
+}

@@ -1,0 +1,109 @@
+//! A socket that one machine has to itself: no locks, no wakers, its id in both parking places.
+
+// Go has no counterpart: it would be a goroutine parked on both `pd.rg` and `pd.wg`.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::{Failure, Fd};
+use crate::reactor::{Direction, May, Refusal};
+use crate::runtime::context;
+use crate::runtime::machine::MachineId;
+use crate::runtime::socket::Parked;
+
+impl Fd {
+    /// One machine has both directions: whichever deadline passes wakes it.
+    pub(crate) fn give_to_one_owner(&self) {
+        self.link.give_to_one_owner();
+    }
+
+    /// What its owner noted of the socket.
+    #[inline]
+    pub(crate) fn note(&self) -> u8 {
+        self.socket().note.get()
+    }
+
+    pub(crate) fn set_note(&self, note: u8) {
+        self.socket().note.set(note);
+    }
+
+    /// Whether the socket is open, and the direction not expired.
+    pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
+        self.link.check(direction).err()
+    }
+
+    /// Whether a try may succeed.
+    #[inline]
+    pub(crate) fn is_ready(&self, direction: Direction) -> bool {
+        self.link.may_try(direction) == May::Try
+    }
+
+    /// Ready to read, with nothing against it and nothing else to be told: a read that takes less
+    /// than it might then proves that there is no more.
+    #[inline]
+    pub(crate) fn is_plainly_ready(&self) -> bool {
+        self.link.is_plainly_ready(Direction::Read)
+    }
+
+    /// Moves both deadlines to so many ticks from now, which is a store each. `soonest` is the
+    /// sooner; one that is none is so far that the sum overflows. False if that is not all.
+    #[inline(always)]
+    pub(crate) fn put_off_both(&self, both: [u64; 2], soonest: u64) -> bool {
+        self.link.put_off_both(both, soonest)
+    }
+
+    /// Whether there is nothing to do but wait.
+    #[inline]
+    pub(crate) fn must_wait(&self, direction: Direction) -> bool {
+        self.link.may_try(direction) == May::Wait
+    }
+
+    /// As [`Fd::park_owner`], of the machine that runs.
+    #[inline]
+    pub(crate) fn park_running(&self, direction: Direction) {
+        let running = Parked::machine(context::running_machine());
+        self.link.park_waiting(direction, running);
+    }
+
+    /// Parks the owner. Call it only after [`Fd::must_wait`] returned true.
+    #[inline]
+    pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
+        self.link.park_waiting(direction, Parked::machine(id));
+    }
+
+    /// Moves a direction's deadline to so many ticks from now.
+    #[inline]
+    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
+        self.link.set_deadline_after(direction, ticks);
+    }
+
+    pub(crate) fn clear_deadline(&self, direction: Direction) {
+        self.link.set_deadline(direction, None);
+    }
+
+    /// After end of file nothing more is read; the next edge can only be a reset.
+    pub(crate) fn forget_readiness(&self) {
+        self.link.drained(Direction::Read);
+    }
+
+    /// Sends a FIN.
+    pub(crate) fn finish_writing(&self) -> io::Result<()> {
+        self.shut_down(Shutdown::Write)
+    }
+
+    /// Closes at the end of the owner. No later error names the ends, so they are not asked for.
+    pub(crate) fn close_for_good(&self, with_reset: bool) {
+        if self.is_closed() {
+            return;
+        }
+        if with_reset {
+            let zero = Some(Duration::ZERO);
+            let set = self.with_socket(|socket| socket.set_linger(zero));
+            if let Err(Failure::System(error)) = set {
+                log::debug!("a close that was to be a reset is none: {error}");
+            }
+        }
+        self.shut();
+    }
+}

@@ -1,0 +1,139 @@
+//! Reading into the loop's own buffer, which is lent to a closure; with the fast path of a task.
+
+// Go has no counterpart: there, every reader that waits holds a buffer.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::{Claim, Fd, LockState, Parked, Verb};
+use crate::reactor::{Direction, May};
+use crate::runtime::{context, lent};
+
+/// [`Fd::read_with`]. What a busy connection does most is written out, and halves the instructions
+/// of an echo; everything else is [`Fd::poll_read_slow`].
+pub(crate) struct ReadWith<'a, F> {
+    fd: &'a Fd,
+    claim: Claim,
+    f: Option<F>,
+}
+
+impl Fd {
+    #[inline]
+    pub(crate) fn read_with<R, F: FnOnce(&[u8]) -> R>(&self, f: F) -> ReadWith<'_, F> {
+        ReadWith {
+            fd: self,
+            claim: Claim::new(),
+            f: Some(f),
+        }
+    }
+}
+
+impl<F> Unpin for ReadWith<'_, F> {}
+
+impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
+    type Output = io::Result<R>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let fd = this.fd;
+        let (buffer, got) = 'got: {
+            let mut met = None;
+            match this.claim.lock {
+                // Woken from its parking place, and something may be there.
+                LockState::Held if fd.may_go_on(Direction::Read) => {
+                    let mut buffer = lent::take();
+                    match fd.receive(&mut buffer[..]) {
+                        Ok(got) => break 'got (buffer, got),
+                        Err(error) => met = Some(error),
+                    }
+                    lent::give_back(buffer);
+                }
+                // Just begun, and nothing is there.
+                LockState::Free if fd.park_at_once(Direction::Read, cx.waker()) => {
+                    this.claim.lock = LockState::Held;
+                    return Poll::Pending;
+                }
+                _ => {}
+            }
+            match fd.poll_read_slow(&mut this.claim, cx, met) {
+                Poll::Ready(Ok(got)) => got,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        };
+        fd.transferred(Direction::Read, got, lent::LENGTH);
+        // Before the closure, which may read again.
+        fd.release(Direction::Read, &mut this.claim);
+        let f = this.f.take();
+        let f = f.expect("an operation that is done is not polled");
+        let result = f(&buffer[..got]);
+        lent::give_back(buffer);
+        Poll::Ready(Ok(result))
+    }
+}
+
+impl Fd {
+    /// Whether an operation that was parked may try at once.
+    #[inline]
+    fn may_go_on(&self, direction: Direction) -> bool {
+        self.link.may_try(direction) == May::Try && context::has_budget()
+    }
+
+    /// Takes the direction and parks there: if it is free, nothing is ready, nothing speaks against
+    /// waiting, and the waker is the running machine's own.
+    #[inline]
+    fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
+        let socket = &self.link.user_data;
+        if self.link.may_try(direction) != May::Wait || !socket.is_free(direction) {
+            return false;
+        }
+        let Some(id) = context::own(self.link.home(), waker) else {
+            return false;
+        };
+        socket.hold(direction);
+        self.link.park_waiting(direction, Parked::machine(id));
+        self.trace("park", direction);
+        true
+    }
+
+    /// All other cases of [`ReadWith`]. What it read lies in the buffer, and it still has the
+    /// direction. `met` is the error that the fast path met: the system tells a reset once, and an
+    /// end of file after it.
+    #[cold]
+    #[inline(never)]
+    fn poll_read_slow(
+        &self,
+        claim: &mut Claim,
+        cx: &mut Context<'_>,
+        mut met: Option<io::Error>,
+    ) -> Poll<io::Result<(lent::Buffer, usize)>> {
+        let mut buffer = lent::take();
+        let read = |fd: &Fd| match met.take() {
+            Some(error) => Err(error),
+            None => fd.receive(&mut buffer[..]),
+        };
+        let failure = match self.poll_step(Direction::Read, claim, cx, read) {
+            Poll::Ready(Ok(got)) => return Poll::Ready(Ok((buffer, got))),
+            Poll::Ready(Err(failure)) => Some(failure),
+            Poll::Pending => None,
+        };
+        lent::give_back(buffer);
+        let Some(failure) = failure else {
+            return Poll::Pending;
+        };
+        self.release(Direction::Read, claim);
+        Poll::Ready(Err(self.error(Verb::Read.name(), failure, 0)))
+    }
+}
+
+impl<F> Drop for ReadWith<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.claim.is_free() {
+            self.fd.give_up(Direction::Read, &mut self.claim);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One system call each, and what its answer proves of the readiness behind it.
+
+// Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.ReadFrom`, `FD.WriteTo`).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use socket2::SockAddr;
+
+use super::{After, Failure, Fd, Verb};
+use crate::reactor::Direction;
+use crate::runtime::context;
+use crate::sys::{self, Filling};
+
+/// What one system call is given at most: some systems fail, or truncate, above 1 GiB.
+pub(crate) const MAX_AT_ONCE: usize = 1 << 30;
+
+impl Fd {
+    // ---- the bare calls: nothing is charged, nothing proved ----
+
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket().owned.receive(buffer)
+    }
+
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket().owned.send(bytes)
+    }
+
+    // ---- streams ----
+    //
+    // No call is made for no bytes: the answer would be EAGAIN where nothing waits.
+
+    #[inline]
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        // A request of ours that is capped proves nothing: see `transferred`.
+        let asked = buffer.len();
+        let got = self.receive(&mut buffer[..asked.min(MAX_AT_ONCE)])?;
+        self.transferred(Direction::Read, got, asked);
+        Ok(got)
+    }
+
+    pub(crate) fn read_uninit(&self, buffer: &mut Filling<'_>) -> io::Result<usize> {
+        let asked = buffer.room();
+        if asked == 0 {
+            return Ok(0);
+        }
+        let got = buffer.receive(&self.socket().owned, MAX_AT_ONCE)?;
+        self.transferred(Direction::Read, got, asked);
+        Ok(got)
+    }
+
+    pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        if asked == 0 {
+            return Ok(0);
+        }
+        let got = sys::receive_vectored(&self.sock_ref(), buffers)?;
+        // Of more buffers than the system takes, some are not even offered.
+        let asked = match buffers.len() {
+            0..=sys::MAX_BUFFERS => asked,
+            _ => MAX_AT_ONCE,
+        };
+        self.transferred(Direction::Read, got, asked);
+        Ok(got)
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let sent = self.send(&bytes[..bytes.len().min(MAX_AT_ONCE)])?;
+        self.transferred(Direction::Write, sent, bytes.len());
+        Ok(sent)
+    }
+
+    pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        if buffers.iter().all(|buffer| buffer.is_empty()) {
+            return Ok(0);
+        }
+        let sent = sys::send_vectored(&self.sock_ref(), buffers)?;
+        // Not every buffer may have been offered, so only EAGAIN proves that no more is taken.
+        self.transferred(Direction::Write, sent, sent);
+        Ok(sent)
+    }
+
+    /// Takes nothing out, so it proves nothing.
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        context::charge(0);
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        sys::peek(&self.sock_ref(), buffer)
+    }
+
+    /// Charges a read or write, and notes what it proves.
+    #[inline]
+    pub(crate) fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
+        context::charge(bytes);
+        self.note_short(direction, bytes, asked);
+    }
+
+    /// A read or write that moved less than was asked for shows that the kernel has no more, or
+    /// takes no more: the next try waits for an edge, and a system call is saved. That holds on TCP
+    /// alone (a Unix stream's read stops at passed descriptors), and where we did not cap it.
+    #[inline]
+    pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
+        if 0 < bytes && bytes < asked && asked < MAX_AT_ONCE {
+            self.link.transferred(direction, bytes, asked);
+        }
+    }
+
+    /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
+    pub(crate) fn short_means_drained(&self) -> bool {
+        self.link.short_means_drained()
+    }
+
+    // ---- datagrams ----
+
+    /// A whole message, or as much of it as there is room for. No room takes none, as in Go.
+    pub(crate) fn receive_message(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let got = self.receive(buffer)?;
+        context::charge(got);
+        Ok(got)
+    }
+
+    pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SockAddr)> {
+        let (got, from) = self.sock_ref().recv_from(sys::uninit(buffer))?;
+        context::charge(got);
+        Ok((got, from))
+    }
+
+    pub(crate) fn send_message(&self, message: &[u8]) -> io::Result<usize> {
+        let sent = self.send(message)?;
+        context::charge(sent);
+        Ok(sent)
+    }
+
+    pub(crate) fn send_to(&self, message: &[u8], to: &SockAddr) -> io::Result<usize> {
+        let sent = sys::send_to(&self.sock_ref(), message, to)?;
+        context::charge(sent);
+        Ok(sent)
+    }
+
+    // ---- of the user's own ----
+
+    /// A system call of the user's own, on the lent descriptor.
+    pub(crate) fn call<R>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        context::charge(0);
+        match self.with_fd(call) {
+            Ok(called) => called,
+            // An attempt is made on an open socket, so this does not come up.
+            Err(failure) => Err(self.error("raw-control", failure, 0)),
+        }
+    }
+
+    // ---- without waiting ----
+
+    /// One try that succeeds or fails, `WouldBlock` included. It goes past the lock.
+    #[inline]
+    pub(crate) fn try_once<R>(
+        &self,
+        direction: Direction,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Result<R, Failure> {
+        self.link.check(direction).map_err(Failure::Refused)?;
+        loop {
+            match attempt(self) {
+                Ok(done) => return Ok(done),
+                Err(error) => match self.after_error(direction, error) {
+                    After::Retry(_) => {}
+                    After::WouldBlock(error) | After::Fail(error) => {
+                        return Err(Failure::System(error));
+                    }
+                },
+            }
+        }
+    }
+
+    /// A system call of the user's own without waiting, made once, whatever it says.
+    pub(crate) fn try_call<R>(
+        &self,
+        direction: Direction,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let checked = self.link.check(direction).map_err(Failure::Refused);
+        let called = checked.and_then(|()| {
+            self.call(call)
+                .map_err(|error| match self.after_error(direction, error) {
+                    After::Retry(error) | After::WouldBlock(error) | After::Fail(error) => {
+                        Failure::System(error)
+                    }
+                })
+        });
+        called.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
+    }
+
+    /// One write without waiting. It is not charged: it follows on a read that was.
+    #[inline]
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.try_send_after(bytes, None)
+    }
+
+    /// As [`Fd::try_send`], where a first try has been made: the system tells a reset once, and a
+    /// broken pipe after it.
+    #[inline]
+    pub(crate) fn try_send_after(
+        &self,
+        bytes: &[u8],
+        mut first: Option<io::Result<usize>>,
+    ) -> Result<usize, Failure> {
+        let bytes = &bytes[..bytes.len().min(MAX_AT_ONCE)];
+        self.try_once(Direction::Write, |fd| {
+            let sent = first.take().unwrap_or_else(|| fd.send(bytes))?;
+            fd.note_short(Direction::Write, sent, bytes.len());
+            Ok(sent)
+        })
+    }
+}

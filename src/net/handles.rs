@@ -1,0 +1,253 @@
+//! What the three handles share: [`Stream`], [`Datagram`] and [`Listener`].
+//!
+//! They are different types, so that a listener can't be read from. A macro writes what is the same
+//! for all, and another what is the same for those that carry data.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
+
+use super::datagram::Datagram;
+use super::fd::Fd;
+use super::kinds::Kind;
+use super::listener::Listener;
+use super::stream::Stream;
+use crate::endpoints::End;
+use crate::reactor::Direction;
+
+macro_rules! handles {
+    ($($Handle:ident)*) => { $(
+        impl<K> Clone for $Handle<K> {
+            fn clone(&self) -> Self {
+                $Handle::new(self.fd.clone())
+            }
+        }
+
+        impl<K> fmt::Debug for $Handle<K> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.fd.debug(stringify!($Handle), f)
+            }
+        }
+
+        /// The descriptor's number, -1 once it is closed. What is said of
+        #[doc = concat!("[`with_fd`](", stringify!($Handle), "::with_fd) holds here too.")]
+        impl<K> AsRawFd for $Handle<K> {
+            fn as_raw_fd(&self) -> RawFd {
+                self.fd.number()
+            }
+        }
+
+        impl<K> $Handle<K> {
+            pub(super) fn new(fd: Fd) -> Self {
+                $Handle { fd, kind: PhantomData }
+            }
+
+            /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
+            /// options and the like: a system call that may say `WouldBlock` belongs into
+            /// [`Stream::io`] or [`Stream::try_io`], which learn of that; `writable` or `readable`
+            /// after it would return at once.
+            ///
+            /// A close that comes while it is lent is put off until it is back. Don't wait inside.
+            /// From then on a short read no longer proves that the system has no more (the closure
+            /// may have set up kTLS, say), so that reading costs one system call more.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use socket2::SockRef;
+            /// let listener = netpoller::TcpListener::bind("127.0.0.1:0").await?;
+            /// let stream = netpoller::TcpStream::connect(listener.local_addr()?).await?;
+            /// let reuses = stream.with_fd(|fd| SockRef::from(&fd).reuse_address())??;
+            /// assert!(!reuses);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
+            /// There is no `AsFd`: what it lends would live as long as the handle, and a close
+            /// through another handle would leave it dangling, or naming another file.
+            ///
+            /// # Errors
+            ///
+            /// Closed.
+            #[doc(alias = "control")]
+            pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+                self.fd.lend(f)
+            }
+        }
+    )* };
+}
+
+handles!(Stream Datagram Listener);
+
+macro_rules! sockets {
+    ($($Handle:ident)*) => { $(
+        impl<K: Kind> $Handle<K> {
+            /// Our end's address, with the real port.
+            ///
+            /// # Errors
+            ///
+            /// Closed, if it was not asked for before.
+            pub fn local_addr(&self) -> io::Result<K::Addr> {
+                let addr = self.fd.socket_addr(End::Local)?;
+                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+            }
+
+            /// The peer's address.
+            ///
+            /// # Errors
+            ///
+            /// Not connected; closed, or no longer connected, if it was not asked for before.
+            pub fn peer_addr(&self) -> io::Result<K::Addr> {
+                let addr = self.fd.socket_addr(End::Peer)?;
+                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+            }
+        }
+
+        impl<K> $Handle<K> {
+            // ---- deadlines ----
+
+            /// Sets both deadlines: see
+            #[doc = concat!("[`set_read_deadline`](", stringify!($Handle), "::set_read_deadline).")]
+            ///
+            /// # Errors
+            ///
+            /// Closed.
+            #[inline]
+            pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
+                self.set_read_deadline(when)?;
+                self.set_write_deadline(when)
+            }
+
+            /// When reads fail with a timeout; `None` for never. One that is under way is bound by
+            /// it too.
+            ///
+            /// "Now" and the past expire at once, even with data waiting. Expired stays expired
+            /// until the deadline is moved. Moving it later costs a store: do it on every byte.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{NetError, UnixStream, time};
+            /// use std::time::Duration;
+            /// let (ours, _theirs) = UnixStream::pair()?;
+            /// ours.set_read_deadline(Some(time::now() + Duration::from_millis(10)))?;
+            /// let error = ours.read(&mut [0; 8]).await.unwrap_err();
+            /// assert!(error.is_timeout());
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// Closed.
+            #[inline]
+            pub fn set_read_deadline(&self, when: Option<Instant>) -> io::Result<()> {
+                self.fd.set_deadline(Direction::Read, when)
+            }
+
+            /// When writes fail with a timeout: see
+            #[doc = concat!("[`set_read_deadline`](", stringify!($Handle), "::set_read_deadline).")]
+            ///
+            /// # Errors
+            ///
+            /// Closed.
+            #[inline]
+            pub fn set_write_deadline(&self, when: Option<Instant>) -> io::Result<()> {
+                self.fd.set_deadline(Direction::Write, when)
+            }
+
+            // ---- readiness ----
+
+            /// Waits until a read may succeed, or would say an end or an error.
+            ///
+            /// # Errors
+            ///
+            /// A timeout once the read deadline has passed; closed.
+            pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+                self.fd.readiness(Direction::Read)
+            }
+
+            /// Waits until a write may take something, or would fail.
+            ///
+            /// # Errors
+            ///
+            /// A timeout once the write deadline has passed; closed.
+            pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+                self.fd.readiness(Direction::Write)
+            }
+
+            /// Makes a system call of your own (`sendfile`, say) on the lent descriptor, again and
+            /// again as the direction becomes ready, until it says something other than
+            /// `WouldBlock`. Like a read or a write of ours it has the direction to itself
+            /// meanwhile.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{Direction, UnixStream};
+            /// use socket2::SockRef;
+            /// let (ours, theirs) = UnixStream::pair()?;
+            /// let sent = ours.io(Direction::Write, |fd| SockRef::from(&fd).send(b"hello"));
+            /// assert_eq!(sent.await?, 5);
+            /// # assert_eq!(theirs.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// Those of `call`, which must say `WouldBlock` only where the socket did; a timeout once
+            /// the direction's deadline has passed; closed.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropped while it waits, it has done nothing.
+            pub fn io<R>(
+                &self,
+                direction: Direction,
+                mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+            ) -> impl Future<Output = io::Result<R>> {
+                self.fd.op(direction.into(), move |fd| fd.call(&mut call))
+            }
+
+            /// Makes a system call of your own on the lent descriptor, without waiting: as
+            #[doc = concat!("[`io`](", stringify!($Handle), "::io),")]
+            /// once. It goes past the operations that queue for the direction.
+            ///
+            /// # Errors
+            ///
+            /// Those of `call`. After `WouldBlock`, `readable` and `writable` wait until another try
+            /// may succeed.
+            pub fn try_io<R>(
+                &self,
+                direction: Direction,
+                call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+            ) -> io::Result<R> {
+                self.fd.try_call(direction, call)
+            }
+
+            // ---- closing ----
+
+            /// Closes the socket, for every handle, before it returns. What is parked on it fails
+            /// with "use of closed network connection".
+            ///
+            /// What was written to a stream is still sent, by the system; with a linger set, on a
+            /// thread for such closes.
+            ///
+            /// # Errors
+            ///
+            /// Closed already.
+            pub fn close(&self) -> io::Result<()> {
+                self.fd.close()
+            }
+        }
+    )* };
+}
+
+sockets!(Stream Datagram);

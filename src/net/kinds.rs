@@ -1,0 +1,67 @@
+//! Which kind a socket is of: TCP, UDP or Unix.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix;
+
+use super::addr;
+use crate::endpoints::Addr;
+
+/// The kind of a [`TcpStream`](crate::TcpStream) and a [`TcpListener`](crate::TcpListener).
+#[derive(Debug)]
+pub enum Tcp {}
+
+/// The kind of a [`UdpSocket`](crate::UdpSocket).
+#[derive(Debug)]
+pub enum Udp {}
+
+/// The kind of a [`UnixStream`](crate::UnixStream), a [`UnixListener`](crate::UnixListener) and a
+/// [`UnixDatagram`](crate::UnixDatagram).
+#[derive(Debug)]
+pub enum Unix {}
+
+/// A kind of sockets, and what their addresses are: [`Tcp`], [`Udp`] or [`Unix`].
+pub trait Kind: sealed::Sealed + 'static {
+    /// [`SocketAddr`] for TCP and UDP, [`std::os::unix::net::SocketAddr`] for Unix.
+    type Addr: fmt::Debug + 'static;
+
+    #[doc(hidden)]
+    fn addr(addr: &Addr) -> Option<Self::Addr>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Tcp {}
+    impl Sealed for super::Udp {}
+    impl Sealed for super::Unix {}
+}
+
+impl Kind for Tcp {
+    type Addr = SocketAddr;
+
+    fn addr(addr: &Addr) -> Option<SocketAddr> {
+        match addr {
+            Addr::Socket(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+impl Kind for Udp {
+    type Addr = SocketAddr;
+
+    fn addr(addr: &Addr) -> Option<SocketAddr> {
+        Tcp::addr(addr)
+    }
+}
+
+impl Kind for Unix {
+    type Addr = unix::net::SocketAddr;
+
+    fn addr(addr: &Addr) -> Option<unix::net::SocketAddr> {
+        match addr {
+            Addr::Path(path) => addr::std_name(path).ok(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! A connected byte stream, of TCP or of Unix.
+
+// Mirrors `net.conn` and `net.TCPConn` (`net/net.go`, `net/tcpsock.go`), and `io.ReadFull`.
+
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+
+use super::fd::{Fd, Verb};
+use crate::reactor::Direction;
+use crate::sys::Filling;
+
+/// A connected byte stream: [`TcpStream`](crate::TcpStream) or [`UnixStream`](crate::UnixStream).
+///
+/// A cheap handle: clones are the same connection, and closing one closes all. Reads queue up
+/// behind each other, first come first served, and so do writes; the two directions are apart. It
+/// closes by itself when the last handle is dropped.
+///
+/// It is not `Send`: a socket belongs to the runtime, and so to the thread, that opened it. To give
+/// it to another thread, take it out by `into_std` and in again by `from_std`.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{TcpListener, TcpStream};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _peer) = listener.accept().await?;
+///
+/// client.write_all(b"hello").await?;
+/// client.close_write()?;
+/// let mut hello = [0; 5];
+/// server.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// assert_eq!(server.read(&mut [0; 8]).await?, 0); // the end
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// An operation that is dropped leaves nothing behind and loses no byte, but those which move data
+/// in several steps ([`write_all`](Stream::write_all), [`read_exact`](Stream::read_exact)) may
+/// have moved some.
+pub struct Stream<K> {
+    pub(super) fd: Fd,
+    pub(super) kind: PhantomData<K>,
+}
+
+impl<K> Stream<K> {
+    // ---- reading ----
+
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
+    /// file, or an empty buffer, for which it waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the read deadline has passed; closed.
+    pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        let empty = buffer.is_empty();
+        let read = self.fd.op(Verb::Read, move |fd| fd.read(buffer));
+        read.unless_empty(empty)
+    }
+
+    /// As [`read`](Stream::read), into memory that need not be initialised, such as
+    /// [`Vec::spare_capacity_mut`]; gives the part that was filled.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::mem::MaybeUninit;
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// let mut buffer = [MaybeUninit::uninit(); 1024];
+    /// assert_eq!(ours.read_uninit(&mut buffer).await?, b"hello");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub async fn read_uninit<'b>(
+        &self,
+        buffer: &'b mut [MaybeUninit<u8>],
+    ) -> io::Result<&'b mut [u8]> {
+        let empty = buffer.is_empty();
+        let mut filling = Filling::new(buffer);
+        let read = self.fd.op(Verb::Read, |fd| fd.read_uninit(&mut filling));
+        read.unless_empty(empty).await?;
+        Ok(filling.into_filled())
+    }
+
+    /// Reads into several buffers, one after the other, with one system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn read_vectored(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        let empty = buffers.iter().all(|buffer| buffer.is_empty());
+        let read = self.fd.op(Verb::Read, move |fd| fd.read_vectored(buffers));
+        read.unless_empty(empty)
+    }
+
+    /// Fills the whole buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read); [`io::ErrorKind::UnexpectedEof`] if the stream ends first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it has taken bytes from the stream.
+    #[doc(alias = "ReadFull")]
+    pub fn read_exact<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<()>> + 'a {
+        let empty = buffer.is_empty();
+        let read = self.fd.steps(Verb::Read, move |fd, filled| {
+            let rest = &mut buffer[*filled..];
+            let got = fd.read(rest)?;
+            *filled += got;
+            if got == rest.len() {
+                return Ok(ControlFlow::Break(()));
+            }
+            match got {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(ControlFlow::Continue(())),
+            }
+        });
+        read.unless_empty(empty)
+    }
+
+    /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
+    /// no buffer. At end of file, `f` gets an empty slice.
+    ///
+    /// `f` may do anything but wait: no borrow is held while it runs.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// assert_eq!(ours.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
+        self.fd.read_with(f)
+    }
+
+    /// Reads without taking the bytes out: the next read sees them again.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Stream::read).
+    pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        let empty = buffer.is_empty();
+        let peek = self.fd.op(Verb::Read, move |fd| fd.peek(buffer));
+        peek.unless_empty(empty)
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// let error = ours.try_read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    ///
+    /// theirs.write_all(b"hello").await?;
+    /// ours.readable().await?;
+    /// assert_eq!(ours.try_read(&mut [0; 8])?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let tried = self.fd.try_once(Direction::Read, |fd| fd.read(buffer));
+        tried.map_err(|failure| self.fd.error("read", failure, 0))
+    }
+
+    // ---- writing ----
+
+    /// Writes what the kernel takes at once, waiting until it takes something: one system call.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the write deadline has passed; closed.
+    #[inline]
+    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        let write = self.fd.op(Verb::Write, move |fd| fd.write(bytes));
+        write.unless_empty(bytes.is_empty())
+    }
+
+    /// Writes several buffers, one after the other, with one system call.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Stream::write).
+    pub fn write_vectored(
+        &self,
+        buffers: &[IoSlice<'_>],
+    ) -> impl Future<Output = io::Result<usize>> {
+        let empty = buffers.iter().all(|buffer| buffer.is_empty());
+        let write = self.fd.op(Verb::Write, |fd| fd.write_vectored(buffers));
+        write.unless_empty(empty)
+    }
+
+    /// Writes everything: Go's `Write`. No other write comes between its pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Stream::write); the [`OpError`](crate::OpError) says how much had gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, some of it has been written.
+    #[doc(alias = "Write")]
+    #[inline]
+    pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
+        let write = self.fd.steps(Verb::Write, move |fd, written| {
+            let rest = &bytes[*written..];
+            let sent = fd.write(rest)?;
+            *written += sent;
+            if sent == rest.len() {
+                return Ok(ControlFlow::Break(()));
+            }
+            match sent {
+                // An error in Go too, or it would be asked for ever.
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                _ => Ok(ControlFlow::Continue(())),
+            }
+        });
+        write.unless_empty(bytes.is_empty())
+    }
+
+    /// Writes what the kernel takes without waiting.
+    ///
+    /// It goes past the writes that queue: let [`writable`](Stream::writable) come before, or be the
+    /// only writer.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
+    #[inline]
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let tried = self.fd.try_send(bytes);
+        tried.map_err(|failure| self.fd.error("write", failure, 0))
+    }
+
+    // ---- the end: see also `close` ----
+
+    /// Closes with a RST: what was not sent is thrown away, and no TIME_WAIT stays behind.
+    ///
+    /// # Errors
+    ///
+    /// Closed already.
+    pub fn abort(&self) -> io::Result<()> {
+        self.fd.abort()
+    }
+
+    /// Ends reading: a parked read gets end of file. What the peer still sends is the system's
+    /// business.
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    #[doc(alias = "CloseRead")]
+    pub fn close_read(&self) -> io::Result<()> {
+        self.fd.shut_down(Shutdown::Read)
+    }
+
+    /// Ends writing: the peer reads end of file, and can still answer.
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    #[doc(alias = "CloseWrite")]
+    pub fn close_write(&self) -> io::Result<()> {
+        self.fd.shut_down(Shutdown::Write)
+    }
+
+    /// Waits until the peer has sent FIN or RST, whether or not anything reads.
+    ///
+    /// After our own [`close_read`](Stream::close_read) the system can't tell: it may come at once.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"unread").await?;
+    /// theirs.close()?;
+    /// ours.hung_up().await?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Closed, on our side.
+    pub fn hung_up(&self) -> impl Future<Output = io::Result<()>> {
+        self.fd.hung_up()
+    }
+}

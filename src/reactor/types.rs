@@ -1,0 +1,119 @@
+//! What is said of a source: which direction, what it is ready for, how an attempt to park ended,
+//! and why an operation is refused.
+// Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
+
+/// One of a source's two directions, which are parked, timed and refused apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Data, connections or end of file coming in.
+    Read,
+    /// Room for data going out.
+    Write,
+}
+
+impl Direction {
+    /// Both, in the order of a descriptor's slots.
+    pub const BOTH: [Direction; 2] = [Direction::Read, Direction::Write];
+}
+
+/// What became of an attempt to park.
+///
+/// In all cases but `Parked` the `W` comes back and no turn will hand it out: to drop it then is to
+/// lose a wake-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
+pub enum Park<W> {
+    /// It waits. A turn will hand it back.
+    Parked,
+    /// Readiness had come already, and is used up. Try again.
+    Ready(W),
+    /// The direction's deadline has passed.
+    TimedOut(W),
+    /// The descriptor is closed.
+    Closed(W),
+}
+
+/// Why an operation must not be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The direction's deadline has passed, and has not been moved since.
+    TimedOut,
+    /// The descriptor is closed.
+    Closed,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refusal::TimedOut => "i/o timeout",
+            Refusal::Closed => "use of closed network connection",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether an operation may be tried now: one question for closed, expired and ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Nothing is known against it.
+    Try,
+    /// The last attempt met EAGAIN, and no edge has come since: park.
+    Wait,
+    /// Closed, or the deadline has passed.
+    Refused(Refusal),
+}
+
+/// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Readiness(pub(super) u8);
+
+impl Readiness {
+    /// Nothing.
+    pub const NONE: Readiness = Readiness(0);
+    /// An attempt to read may succeed.
+    pub const READ: Readiness = Readiness(1);
+    /// An attempt to write may succeed.
+    pub const WRITE: Readiness = Readiness(2);
+    /// The peer sent FIN or RST.
+    pub const HUNG_UP: Readiness = Readiness(4);
+    /// Urgent data is in the stream. A read may stop before it, short of what is there.
+    pub const URGENT: Readiness = Readiness(8);
+
+    /// Ready for both directions.
+    pub(crate) const BOTH: Readiness = Readiness(3);
+
+    /// Whether all of `other` is in this set.
+    pub const fn contains(self, other: Readiness) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether nothing is in this set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) const fn of(direction: Direction) -> Readiness {
+        match direction {
+            Direction::Read => Readiness::READ,
+            Direction::Write => Readiness::WRITE,
+        }
+    }
+}
+
+impl std::ops::BitOr for Readiness {
+    type Output = Readiness;
+    fn bitor(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Readiness {
+    fn bitor_assign(&mut self, other: Readiness) {
+        self.0 |= other.0;
+    }
+}

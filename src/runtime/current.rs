@@ -1,0 +1,109 @@
+//! Which runtime is in a turn on this thread.
+//!
+//! This file and `scheduler.rs` import each other, and that stays: the scheduler enters the context
+//! to run a machine, and code in the machine comes back to the scheduler through here. Go's `getg()`
+//! closes the same circle.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::context::{self, Before};
+use super::lent;
+use super::scheduler::Scheduler;
+use super::waker::INHERITED;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
+}
+
+/// A runtime is in a turn on this thread while this lives.
+pub(crate) struct Entered {
+    /// The runtime that was in a turn before, and is again afterwards.
+    outer: Option<Rc<Scheduler>>,
+    before: Before,
+}
+
+impl Entered {
+    /// # Panics
+    ///
+    /// If a runtime is in a turn on this thread already, or if this runtime belongs to an ancestor of
+    /// this process.
+    pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
+        assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
+        // A fork may have come in the midst of a turn. That turn is the parent's.
+        let inside = CURRENT.with_borrow(|current| {
+            current
+                .as_ref()
+                .is_some_and(|current| !current.remote.is_inherited())
+        });
+        assert!(
+            !inside,
+            "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
+             (await the future, or spawn it)"
+        );
+        Entered::enter(scheduler)
+    }
+
+    /// Enters also inside another runtime's turn, to drop what belongs to `scheduler`: its
+    /// destructors may spawn or ask for the time. `None` where the thread is ending.
+    pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
+        let there = CURRENT.try_with(|_| ());
+        there.is_ok().then(|| Entered::enter(scheduler))
+    }
+
+    fn enter(scheduler: &Rc<Scheduler>) -> Self {
+        // Much time may have passed outside.
+        scheduler.reactor.core().clock.read();
+        let outer = CURRENT.replace(Some(scheduler.clone()));
+        if outer.is_none() {
+            lent::open(scheduler.buffer.take());
+        }
+        Entered {
+            outer,
+            before: context::enter(scheduler.home()),
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        context::leave(&self.before);
+        let outer = self.outer.take();
+        let outside = outer.is_none();
+        let left = CURRENT.replace(outer);
+        if outside && let Some(scheduler) = &left {
+            scheduler.buffer.set(lent::close());
+        }
+        // Last, for it may be the last reference to the runtime.
+        drop(left);
+    }
+}
+
+/// Runs `f` on the runtime that is in a turn on this thread, if one is.
+pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+    // The clone keeps the borrow short: `f` may run any code, and end the turn.
+    let current = CURRENT.try_with(|current| current.borrow().clone());
+    current.ok().flatten().map(|scheduler| f(&scheduler))
+}
+
+/// As [`try_with`].
+///
+/// # Panics
+///
+/// Outside a runtime, saying that `what` was called.
+#[track_caller]
+pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Rc<Scheduler>) -> R) -> R {
+    match try_with(f) {
+        Some(result) => result,
+        None => outside_a_runtime(what),
+    }
+}
+
+#[cold]
+#[track_caller]
+pub(crate) fn outside_a_runtime(what: &str) -> ! {
+    panic!(
+        "netpoller: {what} was called outside a runtime: call it from a future that runs in \
+         Runtime::block_on or was spawned on a Runtime"
+    )
+}

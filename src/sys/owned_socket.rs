@@ -1,0 +1,226 @@
+//! The owned descriptor that all handles to a socket share, and its two hot system calls.
+
+// Mirrors `Sysfd` of Go's `internal/poll/fd_unix.go`, and `ignoringEINTRIO(syscall.Read, ...)`.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use socket2::SockRef;
+
+use super::{SEND_FLAGS, uninit};
+
+/// An owned descriptor that can be closed through a shared reference, exactly once.
+///
+/// All handles to a socket share one, so that `close` on any of them is seen by all. While the
+/// descriptor is lent ([`OwnedSocket::with`]) a close is put off until it is back: its number must
+/// not be reused meanwhile.
+#[derive(Debug)]
+pub(crate) struct OwnedSocket {
+    /// The descriptor, or [`CLOSED`].
+    fd: Cell<RawFd>,
+    /// How many calls of [`OwnedSocket::with`] are under way.
+    lent: Cell<u16>,
+    /// Bits: [`LINGER`], [`DUPLICATE`], [`CLOSE_ASKED`]. None is ever cleared.
+    notes: Cell<u8>,
+}
+
+const CLOSED: RawFd = -1;
+
+/// A linger may be set, so that a close may block.
+const LINGER: u8 = 1;
+/// A duplicate may exist. Then a close does not end the system's registration.
+const DUPLICATE: u8 = 2;
+/// A close came while the descriptor was lent. The last call of `with` closes it.
+const CLOSE_ASKED: u8 = 4;
+
+impl OwnedSocket {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        OwnedSocket::of(fd.into_raw_fd())
+    }
+
+    /// Owns nothing, for a source that its user owns.
+    pub(crate) fn none() -> Self {
+        OwnedSocket::of(CLOSED)
+    }
+
+    fn of(raw: RawFd) -> Self {
+        OwnedSocket {
+            fd: Cell::new(raw),
+            lent: Cell::new(0),
+            notes: Cell::new(0),
+        }
+    }
+
+    /// The descriptor's number, -1 once it is closed.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd.get()
+    }
+
+    /// The socket, for one call of our own code: nothing that runs meanwhile may close it.
+    #[inline]
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+
+    /// Reads what is there.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        receive(self.raw(), uninit(buffer))
+    }
+
+    /// Sends, and never raises SIGPIPE: a C host may not ignore it.
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        send(self.raw(), bytes)
+    }
+
+    /// Lends the descriptor to a caller's closure; `None` if it is closed. A close that comes
+    /// meanwhile is put off, and `close` then gets the descriptor.
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> R,
+        close: fn(OwnedFd),
+    ) -> Option<R> {
+        struct Return<'a>(&'a OwnedSocket, fn(OwnedFd));
+        impl Drop for Return<'_> {
+            fn drop(&mut self) {
+                self.0.lent.set(self.0.lent.get() - 1);
+                if self.0.lent.get() == 0 && self.0.has(CLOSE_ASKED) {
+                    self.0.take().into_iter().for_each(self.1);
+                }
+            }
+        }
+        if self.fd.get() == CLOSED || self.has(CLOSE_ASKED) {
+            return None;
+        }
+        self.lent.set(self.lent.get() + 1);
+        // A guard, so that the descriptor comes back when `f` panics too.
+        let _return = Return(self, close);
+        // SAFETY: open, owned by us, and not closed while `lent` is above zero.
+        Some(f(unsafe { BorrowedFd::borrow_raw(self.fd.get()) }))
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.get() > 0
+    }
+
+    fn has(&self, note: u8) -> bool {
+        self.notes.get() & note != 0
+    }
+
+    fn note(&self, note: u8) {
+        self.notes.set(self.notes.get() | note);
+    }
+
+    pub(crate) fn may_linger(&self) -> bool {
+        self.has(LINGER)
+    }
+
+    pub(crate) fn may_be_duplicated(&self) -> bool {
+        self.has(DUPLICATE)
+    }
+
+    /// From here on a close asks the system first whether it would block.
+    pub(crate) fn note_linger(&self) {
+        self.note(LINGER);
+    }
+
+    /// From here on a close deregisters first: the system forgets no socket that has a duplicate.
+    pub(crate) fn note_duplicate(&self) {
+        self.note(DUPLICATE);
+    }
+
+    /// Takes the descriptor out, for the caller to close. `None` the second time, and while it is
+    /// lent: then it is closed when it comes back.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        if self.fd.get() == CLOSED {
+            return None;
+        }
+        if self.is_lent() {
+            self.note(CLOSE_ASKED);
+            return None;
+        }
+        // SAFETY: we own it, and `replace` forgets it, so that it is taken once.
+        Some(unsafe { OwnedFd::from_raw_fd(self.fd.replace(CLOSED)) })
+    }
+}
+
+impl AsFd for OwnedSocket {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        assert_ne!(self.fd.get(), CLOSED, "used after close");
+        // SAFETY: the descriptor is open, as was just checked; we own it, and nothing between here
+        // and the end of the caller's one system call can close it.
+        unsafe { BorrowedFd::borrow_raw(self.fd.get()) }
+    }
+}
+
+impl Drop for OwnedSocket {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// A buffer that the system fills from its beginning, so that it need not be initialised before.
+pub(crate) struct Filling<'b> {
+    buffer: &'b mut [MaybeUninit<u8>],
+    /// The first so many bytes are initialised. Only `receive` moves it.
+    filled: usize,
+}
+
+impl<'b> Filling<'b> {
+    pub(crate) fn new(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+        Filling { buffer, filled: 0 }
+    }
+
+    /// Room that is left.
+    pub(crate) fn room(&self) -> usize {
+        self.buffer.len() - self.filled
+    }
+
+    /// One read of at most `most` bytes, behind what is there.
+    pub(crate) fn receive(&mut self, socket: &OwnedSocket, most: usize) -> io::Result<usize> {
+        let end = self.buffer.len().min(self.filled.saturating_add(most));
+        let got = receive(socket.raw(), &mut self.buffer[self.filled..end])?;
+        self.filled += got;
+        Ok(got)
+    }
+
+    pub(crate) fn into_filled(self) -> &'b mut [u8] {
+        let filled = &mut self.buffer[..self.filled];
+        // SAFETY: same layout, and the kernel wrote the first `filled` bytes.
+        unsafe { &mut *(std::ptr::from_mut(filled) as *mut [u8]) }
+    }
+}
+
+// On Linux past the C library, whose `recv` and `send` are cancellation points of pthreads: once the
+// process has had a second thread, glibc switches cancellation on and off around each, for about 110
+// instructions an echoed message. No thread of ours is canceled that way.
+
+#[inline]
+fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let (at, length) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the slice is valid for writes of its length, and borrowed for the call. The kernel
+    // refuses a descriptor that is closed (-1).
+    #[cfg(target_os = "linux")]
+    let got = unsafe { libc::syscall(libc::SYS_recvfrom, fd, at, length, 0, 0usize, 0usize) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let got = unsafe { libc::recv(fd, at.cast(), length, 0) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+#[inline]
+fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let (at, length) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
+    #[cfg(target_os = "linux")]
+    let sent =
+        unsafe { libc::syscall(libc::SYS_sendto, fd, at, length, SEND_FLAGS, 0usize, 0usize) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let sent = unsafe { libc::send(fd, at.cast(), length, SEND_FLAGS) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}

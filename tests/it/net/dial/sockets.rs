@@ -1,0 +1,276 @@
+//! Where a socket dials from, with what options, and what the system gets wrong.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+use netpoller::{Addr, Dialer, KeepAlive, NetError, Runtime, TcpListener, spawn};
+use socket2::SockRef;
+
+use super::{SECOND, both_families};
+use crate::support::dead_ends::{Silent, closed};
+use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
+
+#[test]
+fn the_local_address_is_used_and_named_in_errors() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let free = closed();
+        let local = SocketAddr::from(([127, 0, 0, 1], free.port));
+        let stream = dialer_from(local).dial(address).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap(), local);
+        assert_eq!(listener.accept().await.unwrap().1, local);
+
+        // Written as IPv6, it is the same address.
+        for mapped in ["::ffff:127.0.0.1", "::ffff:0.0.0.0"] {
+            let mapped = SocketAddr::new(mapped.parse().unwrap(), 0);
+            let dialer = Dialer::new().local_addr(mapped);
+            let stream = dialer.dial(address).await.unwrap();
+            assert_eq!(stream.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+        }
+
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let stream = Dialer::new().local_addr(any).dial(address).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+
+        let (local, closed) = (SocketAddr::from(([127, 0, 0, 1], 0)), free.port);
+        let error = Dialer::new()
+            .local_addr(local)
+            .dial(("127.0.0.1", closed))
+            .await
+            .unwrap_err();
+        let text = format!("dial tcp 127.0.0.1:0->127.0.0.1:{closed}: connect: connection refused");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(error.op_error().unwrap().source, Some(Addr::Socket(local)));
+
+        let error = Dialer::new()
+            .local_addr(local)
+            .dial("[::1]:1")
+            .await
+            .unwrap_err();
+        let text = "dial tcp: address 127.0.0.1:0: no suitable address found";
+        assert_eq!(error.to_string(), text);
+    });
+}
+
+#[test]
+fn options_are_go_s_unless_others_are_asked_for() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let tell = seen.clone();
+        let dialer = Dialer::new().control(move |socket: BorrowedFd<'_>, _| {
+            let socket = SockRef::from(&socket);
+            let keepalive = socket.keepalive()?.then(|| socket.tcp_keepalive_time());
+            let state = (socket.tcp_nodelay()?, keepalive.transpose()?);
+            tell.lock().unwrap().push(state);
+            Ok(())
+        });
+        let custom = KeepAlive {
+            idle: 77 * SECOND,
+            ..KeepAlive::default()
+        };
+        dialer.dial(address).await.unwrap();
+        dialer
+            .clone()
+            .keepalive(Some(custom))
+            .dial(address)
+            .await
+            .unwrap();
+        dialer.clone().keepalive(None).dial(address).await.unwrap();
+        let expected = [
+            (true, Some(15 * SECOND)),
+            (true, Some(77 * SECOND)),
+            (true, None),
+        ];
+        assert_eq!(*seen.lock().unwrap(), expected);
+    });
+}
+
+#[test]
+fn the_hook_sees_every_socket_before_it_connects_and_can_refuse() {
+    run_virtual(async {
+        let closed = closed();
+        let port = closed.port;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let tell = seen.clone();
+        let dialer = both_families().control(move |socket, address| {
+            assert!(SockRef::from(&socket).peer_addr().is_err());
+            tell.lock().unwrap().push(address);
+            Err(io::Error::other("not there"))
+        });
+        let error = dialer.dial(("both.test", port)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("dial tcp 127.0.0.1:{port}: not there")
+        );
+        let expected = ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        assert_eq!(*seen.lock().unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_socket_that_connected_to_itself_is_tried_twice_more() {
+    run(async {
+        let closed = closed();
+        let address = SocketAddr::from(([127, 0, 0, 1], closed.port));
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        // The system's choice of a port, forced: the very one that is dialled.
+        let dialer = Dialer::new().control(move |socket, address| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let socket = SockRef::from(&socket);
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())
+        });
+        // Three times is no accident: then it is wanted.
+        let stream = dialer.dial(address).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        assert_eq!(tries.load(Ordering::Relaxed), 3);
+        stream.abort().unwrap();
+
+        // With a port of one's own it is meant the first time.
+        let stream = dialer_from(address).dial(address).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap(), address);
+        stream.abort().unwrap();
+    });
+}
+
+/// The zone is in neither of the system's answers.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_that_connected_to_itself_by_an_address_with_a_zone_is_tried_twice_more() {
+    run(async {
+        let closed = closed();
+        for host in ["[::1]", "[::1%lo]"] {
+            let tries = Arc::new(AtomicUsize::new(0));
+            let counted = tries.clone();
+            let itself = SocketAddr::from((Ipv6Addr::LOCALHOST, closed.port));
+            let dialer = Dialer::new().control(move |socket, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let socket = SockRef::from(&socket);
+                socket.set_reuse_address(true)?;
+                socket.bind(&itself.into())
+            });
+            let stream = dialer
+                .dial(format!("{host}:{}", closed.port))
+                .await
+                .unwrap();
+            assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            assert_eq!(tries.load(Ordering::Relaxed), 3, "{host}");
+            stream.abort().unwrap();
+        }
+    });
+}
+
+fn dialer_from(address: SocketAddr) -> Dialer {
+    Dialer::new()
+        .local_addr(address)
+        .control(|socket, _| SockRef::from(&socket).set_reuse_address(true))
+}
+
+#[test]
+fn an_address_that_is_not_available_is_asked_for_twice_more() {
+    run(async {
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        // A network of documentation's own: no machine has it.
+        let elsewhere = SocketAddr::from(([203, 0, 113, 1], 0));
+        let dialer = Dialer::new().local_addr(elsewhere).control(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        let error = dialer.dial("127.0.0.1:1").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(tries.load(Ordering::Relaxed), 3);
+    });
+}
+
+/// The system's selector, which says again and again that all is ready.
+struct Liar {
+    inner: MioSelector,
+    open: Vec<Token>,
+    lies: usize,
+}
+
+impl Selector for Liar {
+    fn open(
+        &mut self,
+        source: &mut dyn mio::event::Source,
+        token: Token,
+        fd: Option<i32>,
+    ) -> io::Result<()> {
+        self.open.push(token);
+        self.inner.open(source, token, fd)
+    }
+
+    fn rearm(
+        &mut self,
+        source: &mut dyn mio::event::Source,
+        token: Token,
+        interest: Readiness,
+    ) -> io::Result<()> {
+        self.inner.rearm(source, token, interest)
+    }
+
+    fn close(&mut self, source: &mut dyn mio::event::Source) -> io::Result<()> {
+        self.inner.close(source)
+    }
+
+    fn netpoll(
+        &mut self,
+        max_wait: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<Harvest> {
+        let harvest = self.inner.netpoll(max_wait, events)?;
+        if self.lies > 0 {
+            self.lies -= 1;
+            let ready = |&token| Event {
+                token,
+                readiness: Readiness::READ | Readiness::WRITE,
+            };
+            events.extend(self.open.iter().map(ready));
+        }
+        Ok(harvest)
+    }
+
+    fn breaker(&self) -> Arc<dyn Break> {
+        self.inner.breaker()
+    }
+
+    fn traits(&self) -> Traits {
+        self.inner.traits()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.descriptor()
+    }
+}
+
+#[test]
+fn readiness_without_a_connection_is_not_believed() {
+    let liar = Liar {
+        inner: MioSelector::new().unwrap(),
+        open: Vec::new(),
+        lies: 50,
+    };
+    let runtime = Runtime::builder().selector(Box::new(liar)).build().unwrap();
+    run_clean_in(&runtime, async {
+        let silent = Silent::v4();
+        let beside = spawn(async {
+            for _ in 0..100 {
+                netpoller::yield_now().await;
+            }
+        });
+        let dialer = Dialer::new().timeout(Duration::from_millis(30));
+        let error = dialer.dial(silent.address).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        beside.await.unwrap();
+    });
+}

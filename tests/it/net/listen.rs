@@ -1,0 +1,76 @@
+//! Listening: the port, parked accepts, and the close.
+
+use std::time::{Duration, Instant};
+
+use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, yield_now};
+
+use crate::support::run::run;
+
+#[test]
+fn a_listener_tells_its_port_frees_it_on_close_and_wakes_a_parked_accept() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_ne!(address.port(), 0);
+        let accepting = listener.clone();
+        let parked = spawn(async move { accepting.accept().await.map(drop) });
+        yield_now().await;
+        listener.close().unwrap();
+        let again = std::net::TcpListener::bind(address).expect("the port is free");
+        drop(again);
+        let error = parked.await.unwrap().unwrap_err();
+        assert!(error.is_closed());
+        assert!(
+            error
+                .to_string()
+                .ends_with("use of closed network connection"),
+            "{error}"
+        );
+        assert!(listener.close().unwrap_err().is_closed());
+        assert!(listener.accept().await.unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn closing_a_listener_from_a_clone_ends_accept_and_frees_the_port() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = spawn({
+            let listener = listener.clone();
+            async move { listener.accept().await.unwrap_err() }
+        });
+        yield_now().await;
+        listener.clone().close().unwrap();
+        let again = TcpListener::bind(address).await.unwrap();
+        assert_eq!(
+            accepting.await.unwrap().to_string(),
+            format!("accept tcp {address}: use of closed network connection")
+        );
+        assert!(listener.close().unwrap_err().is_closed());
+        drop(listener);
+        let std = again.into_std().unwrap();
+        let listener = TcpListener::from_std(std).unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.close_write().unwrap();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
+    let runtime = Runtime::new().unwrap();
+    let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = theirs.try_clone().unwrap();
+    let ours = runtime.block_on(async { TcpListener::from_std(ours).unwrap() });
+    ours.close().unwrap();
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
+    let before = Instant::now();
+    runtime.turn(Some(Duration::from_millis(50))).unwrap();
+    assert!(
+        before.elapsed() >= Duration::from_millis(50),
+        "it was woken"
+    );
+}

@@ -1,0 +1,248 @@
+//! Relaying: both directions, to their ends, whatever the ends are.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_lite::io::Cursor;
+use netpoller::net::{self, Relay};
+use netpoller::{NetError, TcpStream, spawn, time, yield_now};
+
+use crate::support::bytes::read_all;
+use crate::support::loopback::pair;
+use crate::support::run::{run, run_virtual};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_relay_carries_half_close_across_and_counts_both_ways() {
+    run(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
+        let serving = spawn(async move {
+            let asked = read_all(&server).await.unwrap();
+            server
+                .write_all(b"an answer after the question's end")
+                .await
+                .unwrap();
+            asked
+        });
+        client.write_all(b"a question").await.unwrap();
+        client.close_write().unwrap();
+        assert_eq!(read_all(&client).await.unwrap().len(), 34);
+        assert_eq!(serving.await.unwrap(), b"a question");
+        assert_eq!(relay.await.unwrap().unwrap(), (10, 34));
+        // Both sides are closed in the end, as the relay's streams are dropped.
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+/// Whether an answer is passed on that came together with a reset, after so many parts of a request.
+async fn is_answered_after(parts: usize) -> bool {
+    let (front, client) = pair().await;
+    let (server, back) = pair().await;
+    let relay = spawn(async move { net::copy_bidirectional(&front, &back).await });
+    let mut seen = [0; 64];
+    for part in 1..=parts {
+        client.write_all(b"part").await.unwrap();
+        // It arrives, and is not taken out: a close with input unread is a reset.
+        while server.peek(&mut seen).await.unwrap() < 4 * part {
+            yield_now().await;
+        }
+    }
+    // All of this is there when the relay runs next, in whichever order it looks.
+    client.try_write(b"more").unwrap();
+    server.try_write(b"answer").unwrap();
+    server.close().unwrap();
+    let mut answer = [0; 6];
+    let is_answered = client.read_exact(&mut answer).await.is_ok() && &answer == b"answer";
+    assert!(
+        relay.await.unwrap().is_err(),
+        "the reset is reported in the end"
+    );
+    is_answered
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_answer_that_came_before_a_reset_is_passed_on_whichever_direction_runs_first() {
+    run(async {
+        for parts in 1..=6 {
+            assert!(is_answered_after(parts).await, "after {parts} parts");
+        }
+    });
+}
+
+#[test]
+fn a_direction_that_fails_lets_the_other_run_to_its_end_and_is_reported_then() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        a.set_read_deadline(Some(time::now() + SECOND)).unwrap();
+        let start = time::now();
+        let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
+        client.write_all(b"question").await.unwrap();
+        server.read_exact(&mut [0; 8]).await.unwrap();
+        time::sleep(5 * SECOND).await;
+        server.write_all(b"a late answer").await.unwrap();
+        server.close().unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"a late answer");
+        let error = relay.await.unwrap().unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let error = error.op_error().unwrap();
+        assert_eq!((error.op, error.written), ("read", 8));
+        assert!(time::now() - start >= 5 * SECOND);
+    });
+}
+
+#[test]
+fn after_one_direction_has_failed_the_relay_lingers_for_the_other() {
+    run_virtual(async {
+        let (a, _client) = pair().await;
+        let (_server, b) = pair().await;
+        let start = time::now();
+        a.set_read_deadline(Some(start + SECOND)).unwrap();
+        let error = Relay::new().linger(SECOND).run(&a, &b).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let took = time::now() - start;
+        assert!((2 * SECOND..3 * SECOND).contains(&took), "{took:?}");
+    });
+}
+
+/// Relays between two connections whose far ends stay open and silent, until `end`.
+async fn relay_until(end: impl FnOnce(TcpStream, TcpStream)) -> io::Error {
+    let (a, client) = pair().await;
+    let (_server, b) = pair().await;
+    let (ours, theirs) = (a.clone(), client);
+    let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
+    yield_now().await;
+    end(ours, theirs);
+    relay.await.unwrap().unwrap_err()
+}
+
+#[test]
+fn a_relay_whose_client_is_gone_ends_also_while_its_server_is_silent() {
+    run(async {
+        let reset = relay_until(|_, client| client.abort().unwrap()).await;
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+        let closed = relay_until(|ours, _client| ours.close().unwrap()).await;
+        assert!(closed.is_closed(), "{closed}");
+    });
+}
+
+#[test]
+fn a_relay_lingers_while_bytes_come_and_no_longer() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        let start = time::now();
+        let relay = spawn(async move { Relay::new().linger(SECOND).run(&a, &b).await });
+        client.close_write().unwrap();
+        let serving = spawn(async move {
+            for _ in 0..5 {
+                time::sleep(SECOND / 2).await;
+                server.write_all(b"pong").await.unwrap();
+            }
+            server
+        });
+        assert_eq!(relay.await.unwrap().unwrap(), (0, 20));
+        let took = time::now() - start;
+        assert!(took >= SECOND * 7 / 2 && took < SECOND * 4, "{took:?}");
+        drop(serving);
+    });
+}
+
+#[test]
+fn a_relay_without_linger_waits_for_both_ends() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        client.close().unwrap();
+        let relay = time::timeout(3600 * SECOND, net::copy_bidirectional(&a, &b));
+        assert!(relay.await.is_err());
+        server.close().unwrap();
+        net::copy_bidirectional(&a, &b).await.unwrap();
+    });
+}
+
+#[test]
+fn a_relay_that_lingers_in_vain_for_its_sink_says_so() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        server.close_write().unwrap();
+        let flooding = spawn(async move {
+            let _cut_off = client.write_all(&vec![b'x'; 32 << 20]).await;
+        });
+        let error = Relay::new().linger(SECOND).run(&a, &b).await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(error.op_error().unwrap().written > 0);
+        flooding.abort();
+    });
+}
+
+/// Always has something to say, always listens, and counts what it hears.
+#[derive(Default)]
+struct Chatterbox {
+    heard: Rc<Cell<usize>>,
+}
+
+impl AsyncRead for Chatterbox {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buffer.len()))
+    }
+}
+
+impl AsyncWrite for Chatterbox {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.heard.set(self.heard.get() + bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn neither_direction_of_a_relay_starves_the_other() {
+    run(async {
+        let (mut a, mut b) = (Chatterbox::default(), Chatterbox::default());
+        let heard = [a.heard.clone(), b.heard.clone()];
+        let relay = spawn(async move { net::copy_bidirectional(&mut a, &mut b).await });
+        while heard.iter().map(|heard| heard.get()).sum::<usize>() < 64 << 20 {
+            netpoller::yield_now().await;
+        }
+        for heard in heard {
+            assert!(heard.get() > 24 << 20, "{} of 64 MiB", heard.get());
+        }
+        relay.abort();
+    });
+}
+
+#[test]
+fn a_relay_of_mixed_ends() {
+    run(async {
+        let (a, client) = pair().await;
+        let mut memory = Cursor::new(b"answer".to_vec());
+        client.close_write().unwrap();
+        let moved = net::copy_bidirectional(&a, &mut memory).await.unwrap();
+        assert_eq!(moved, (0, 6));
+        assert_eq!(read_all(&client).await.unwrap(), b"answer");
+    });
+}

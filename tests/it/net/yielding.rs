@@ -1,0 +1,109 @@
+//! Invariant 7, within a task: an operation yields once for want of budget, and then proceeds, also
+//! beside another future of the task that uses the budget up in every run.
+//!
+//! Counted in runs of the task, not timed.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use netpoller::{UdpSocket, UnixStream, time};
+
+use crate::support::run::run;
+
+/// Is ready whenever it is asked, until the budget is used up.
+async fn hog() {
+    loop {
+        time::sleep(Duration::ZERO).await;
+    }
+}
+
+/// Polls the hog and then the other, as a join does, until the other is done.
+async fn beside_a_hog(other: impl Future<Output = ()>) {
+    let (mut hog, mut other) = (pin!(hog()), pin!(other));
+    let mut runs = 0;
+    poll_fn(|cx| {
+        runs += 1;
+        assert!(runs < 200, "it does not proceed");
+        let _: Poll<()> = hog.as_mut().poll(cx);
+        other.as_mut().poll(cx)
+    })
+    .await;
+}
+
+#[test]
+fn a_poller_proceeds() {
+    run(async {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        beside_a_hog(async {
+            assert_eq!(AsyncWriteExt::write(&mut ours, b"x").await.unwrap(), 1);
+            let mut byte = [0];
+            assert_eq!(AsyncReadExt::read(&mut theirs, &mut byte).await.unwrap(), 1);
+            assert_eq!(AsyncReadExt::read(&mut theirs, &mut []).await.unwrap(), 0);
+            assert_eq!(AsyncWriteExt::write(&mut ours, b"").await.unwrap(), 0);
+            AsyncWriteExt::close(&mut ours).await.unwrap();
+            assert_eq!(AsyncReadExt::read(&mut theirs, &mut byte).await.unwrap(), 0);
+            theirs.set_write_deadline(Some(time::now())).unwrap();
+            AsyncWriteExt::write(&mut theirs, b"x").await.unwrap_err();
+            theirs.close().unwrap();
+            AsyncReadExt::read(&mut theirs, &mut byte)
+                .await
+                .unwrap_err();
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_operation_on_no_bytes_proceeds() {
+    run(async {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        beside_a_hog(async {
+            assert_eq!(ours.read(&mut []).await.unwrap(), 0);
+            assert_eq!(ours.write(&[]).await.unwrap(), 0);
+            ours.read_exact(&mut []).await.unwrap();
+            ours.write_all(&[]).await.unwrap();
+            assert_eq!(ours.read_vectored(&mut []).await.unwrap(), 0);
+            assert_eq!(socket.recv(&mut []).await.unwrap(), 0);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn an_operation_that_is_ready_or_refused_proceeds() {
+    run(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        beside_a_hog(async {
+            ours.write_all(b"ab").await.unwrap();
+            assert_eq!(theirs.read(&mut [0]).await.unwrap(), 1);
+            assert_eq!(theirs.read_with(|bytes| bytes.len()).await.unwrap(), 1);
+            // Queued behind an operation that is not polled, and refused there.
+            let mut byte = [0];
+            let mut first = pin!(theirs.read(&mut byte));
+            let began = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await;
+            assert!(began);
+            theirs.set_read_deadline(Some(time::now())).unwrap();
+            theirs.read(&mut [0]).await.unwrap_err();
+            theirs.readable().await.unwrap_err();
+            ours.close().unwrap();
+            theirs.hung_up().await.unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
+fn operations_that_never_wait_let_the_other_tasks_run() {
+    run(async {
+        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        let neighbour = netpoller::spawn(async {});
+        while !neighbour.is_finished() {
+            assert_eq!(AsyncReadExt::read(&mut ours, &mut []).await.unwrap(), 0);
+            assert_eq!(AsyncWriteExt::write(&mut ours, &[]).await.unwrap(), 0);
+        }
+    });
+}

@@ -1,0 +1,78 @@
+//! A worker that dies takes with it only the clients that it has served. A logger kills it, out of
+//! the loop itself, where no code of the user's runs and no panic is caught.
+
+use std::io::{self, Read};
+use std::net::TcpStream as StdStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use log::{LevelFilter, Log, Metadata, Record};
+use netpoller::{Dispatch, Server};
+
+use crate::child::in_child;
+use crate::support::running::{Echo, echo, start};
+
+/// Panics once, when the second worker is done with a machine.
+struct Kills;
+
+static KILLED: AtomicBool = AtomicBool::new(false);
+
+impl Log for Kills {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &Record<'_>) {
+        let is_second = thread::current().name() == Some("netpoller-worker-1");
+        if is_second && record.args().to_string().starts_with("done ") {
+            let again = KILLED.swap(true, Ordering::SeqCst);
+            assert!(again, "a test's own panic");
+        }
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn when_a_worker_dies_the_others_get_what_it_would_have_got() {
+    in_child(|| {
+        log::set_logger(&Kills).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+        let server = start(
+            Server::new(|_| Echo)
+                .workers(2)
+                .dispatch(Dispatch::HandOver),
+        );
+        let mut clients: Vec<_> = (0..6).map(|_| server.dial()).collect();
+        clients
+            .iter_mut()
+            .for_each(|client| echo(client, b"all live"));
+        let stats = server.handle.stats();
+        assert!(
+            stats.workers.iter().all(|worker| worker.live >= 2),
+            "{stats:?}"
+        );
+
+        // They go one by one, until it was one of the second worker's.
+        while !KILLED.load(Ordering::SeqCst) {
+            drop(clients.pop());
+            let left = clients.len() as u64;
+            server.wait_for(|stats| stats.live() <= left);
+        }
+        server.wait_for(|stats| stats.workers[1].live == 0);
+        let survivors = server.handle.stats().live();
+        let is_served = |mut client: &StdStream| {
+            client.set_nonblocking(true).unwrap();
+            let waits = client.read(&mut [0]).map_err(|error| error.kind());
+            waits == Err(io::ErrorKind::WouldBlock)
+        };
+        let served = clients.iter().filter(|client| is_served(client)).count();
+        assert_eq!(served as u64, survivors, "it took no more than it served");
+
+        let mut more: Vec<_> = (0..20).map(|_| server.dial()).collect();
+        more.iter_mut().for_each(|client| echo(client, b"served"));
+        let stats = server.handle.stats();
+        assert_eq!(stats.workers[0].live, survivors + 20);
+        server.handle.stop();
+        let error = server.thread.join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "a worker panicked");
+    });
+}

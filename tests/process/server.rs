@@ -1,0 +1,155 @@
+//! Servers in a process that is short of something, and what a server logs.
+
+use std::io::Write;
+use std::net::TcpStream as StdStream;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use netpoller::{Dispatch, Runtime, Server};
+use socket2::{Domain, Socket, Type};
+
+use crate::child::{in_child, limit, limit_open_files, take_all_descriptors};
+use crate::support::running::{Echo, SECOND, echo, rest, start};
+
+#[test]
+fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
+    in_child(|| {
+        limit_open_files(100);
+        let server = start(Server::new(|_| Echo));
+        echo(&mut server.dial(), b"it runs");
+        server.wait_for(|stats| stats.live() == 0);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let _all = take_all_descriptors();
+        client.connect(&server.address.into()).unwrap();
+        let mut client = StdStream::from(client);
+        client.write_all(b"x").unwrap();
+        server.wait_for(|stats| stats.refused() > 1);
+        server.handle.drain(SECOND);
+        let start = Instant::now();
+        let stats = server.thread.join().unwrap().unwrap();
+        let took = start.elapsed();
+        assert!((SECOND..10 * SECOND).contains(&took), "{took:?}");
+        assert_eq!(stats.accepted(), 1);
+    });
+}
+
+#[test]
+fn a_client_that_waited_for_a_descriptor_is_served_in_a_drain_too() {
+    in_child(|| {
+        limit_open_files(100);
+        let server = start(Server::new(|_| Echo));
+        echo(&mut server.dial(), b"it runs");
+        server.wait_for(|stats| stats.live() == 0);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let all = take_all_descriptors();
+        client.connect(&server.address.into()).unwrap();
+        let mut client = StdStream::from(client);
+        client.write_all(b"x").unwrap();
+        server.wait_for(|stats| stats.refused() > 1);
+        server.handle.drain(30 * SECOND);
+        drop(all);
+        assert_eq!(rest(&mut client), b"x");
+        assert_eq!(server.thread.join().unwrap().unwrap().accepted(), 2);
+    });
+}
+
+#[test]
+fn a_worker_whose_runtime_cannot_be_made_stops_the_server() {
+    in_child(|| {
+        for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
+            let server = Server::new(|_| Echo).workers(20).dispatch(dispatch);
+            let bound = server.bind("127.0.0.1:0").unwrap();
+            // Three or four workers find the descriptors that a runtime takes.
+            let mut all = take_all_descriptors();
+            all.truncate(all.len() - 10);
+            let ended = bound.run();
+            drop(all);
+            let error = ended.unwrap_err().to_string().to_lowercase();
+            assert!(error.contains("too many open files"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_server_is_bound_inside_a_runtime_although_no_thread_can_be_made() {
+    in_child(|| {
+        Runtime::new().unwrap().block_on(async {
+            // No room for another stack.
+            limit(libc::RLIMIT_AS, 0);
+            let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+            assert_ne!(bound.local_addr().port(), 0);
+        });
+    });
+}
+
+/// Keeps what is logged.
+struct Keeps;
+
+static LOGGED: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+
+impl Log for Keeps {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &Record<'_>) {
+        let line = (record.level(), record.args().to_string());
+        LOGGED.lock().unwrap().push(line);
+    }
+    fn flush(&self) {}
+}
+
+/// The lines logged so far at `level`, without the port.
+fn logged(level: Level, port: u16) -> Vec<String> {
+    let lines = LOGGED.lock().unwrap();
+    let of_level = lines.iter().filter(|(logged, _)| *logged == level);
+    let port = format!(":{port}");
+    of_level.map(|(_, line)| line.replace(&port, "")).collect()
+}
+
+#[test]
+fn a_drain_logs_its_start_what_it_waits_for_and_its_limit_and_no_error() {
+    in_child(|| {
+        log::set_logger(&Keeps).unwrap();
+        log::set_max_level(LevelFilter::Debug);
+        let server = start(Server::new(|_| Echo).workers(2));
+        let port = server.address.port();
+        let mut client = server.dial();
+        echo(&mut client, b"hello");
+        server.handle.drain(30 * SECOND);
+        server.handle.drain(20 * SECOND);
+        drop(client);
+        let stats = server.thread.join().unwrap().unwrap();
+        assert_eq!(stats.accepted(), 1);
+        let lines = logged(Level::Info, port);
+        for expected in [
+            "127.0.0.1: the server drains within 30s; 1 connections are open",
+            "127.0.0.1: the server drains within 20s; 1 connections are open",
+            "127.0.0.1: the server has ended: accepted 1, open 0, received 5, sent 5",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{lines:?}");
+        }
+        assert_eq!(logged(Level::Error, port), [""; 0]);
+        assert_eq!(logged(Level::Warn, port), [""; 0]);
+    });
+}
+
+#[test]
+fn a_connection_that_a_drain_cuts_off_is_a_warning() {
+    in_child(|| {
+        log::set_logger(&Keeps).unwrap();
+        log::set_max_level(LevelFilter::Debug);
+        let server = start(Server::new(|_| Echo).drain_grace(3600 * SECOND));
+        let port = server.address.port();
+        let mut client = server.dial();
+        echo(&mut client, b"hello");
+        server.handle.drain(Duration::from_millis(100));
+        server.thread.join().unwrap().unwrap();
+        let warnings = logged(Level::Warn, port);
+        assert_eq!(
+            warnings,
+            ["127.0.0.1: worker 0: the limit of the drain has passed: 1 connections are cut off"]
+        );
+        assert_eq!(logged(Level::Error, port), [""; 0]);
+    });
+}
