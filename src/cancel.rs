@@ -1,18 +1,34 @@
 //! Scopes that end, by hand or at a deadline, and what runs in them.
 //!
-//! May touch: the runtime's clock and timers. Mirrors Go's `context`: `WithCancel`,
-//! `WithDeadline`, `Done`, `Err`, `propagateCancel`.
-//!
-//! # A scope's life
-//!
-//! | state | who moves it there | on to |
-//! |---|---|---|
-//! | Open | `new`, `child`, `with_deadline` | Ended |
-//! | Ended(Canceled) | `cancel` of it or of one above, before its deadline | nothing: the first word is the last |
-//! | Ended(DeadlineExceeded) | whoever first finds that the deadline has passed | nothing |
-//!
-//! A child holds its parent; a parent knows its children weakly, and each leaves the list when it
-//! goes. A whole tree has ended before anybody is woken, and nobody is woken under a lock.
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::{CancelError, CancelToken};
+//! # netpoller::Runtime::new()?.block_on(async {
+//! let token = CancelToken::new();
+//! let worker = netpoller::spawn({
+//!     let token = token.clone();
+//!     async move { token.run(std::future::pending::<()>()).await }
+//! });
+//! token.cancel();
+//! assert_eq!(worker.await.unwrap(), Err(CancelError::Canceled));
+//! # });
+//! # Ok(())
+//! # }
+//! ```
+
+// Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
+//
+// A scope's life:
+//
+// | state | moved there by | on to |
+// |---|---|---|
+// | Open | `new`, `child`, `with_deadline` | Ended |
+// | Ended(Canceled) | `cancel` of it or of one above, before its deadline | nothing: the first reason stays |
+// | Ended(DeadlineExceeded) | the first that finds that the deadline has passed | nothing |
+//
+// A child holds its parent. A parent knows its children weakly, and each leaves the parent's list
+// when it is dropped. A whole tree has ended before anything is woken, and nothing is woken under a
+// lock.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,21 +36,23 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::runtime::context;
+use crate::runtime::panics::wake_quietly;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{context, wake_quietly};
+use crate::runtime::waiters::{Ticket, Waiters};
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CancelError {
-    /// Somebody cancelled it, or one above it.
+    /// `cancel` was called on it or on one above it.
     Canceled,
-    /// Its deadline passed, or that of one above it.
+    /// Its deadline passed, or the deadline of one above it.
     DeadlineExceeded,
 }
 
@@ -50,7 +68,8 @@ impl fmt::Display for CancelError {
 impl std::error::Error for CancelError {}
 
 impl From<CancelError> for io::Error {
-    /// Never `Interrupted`, which readers and writers would answer by trying again.
+    /// The kind is `Other` or `TimedOut`. It is never `Interrupted`, after which readers and writers
+    /// try again.
     fn from(error: CancelError) -> Self {
         let kind = match error {
             CancelError::Canceled => io::ErrorKind::Other,
@@ -62,8 +81,9 @@ impl From<CancelError> for io::Error {
 
 /// A scope that many operations share, and that ends all of them: Go's `context.Context`.
 ///
-/// Clones are the same scope, on any thread. A scope ends when it is cancelled, when one above it
-/// is, or when its deadline passes; ended, it stays so. Dropping a token ends nothing.
+/// A clone is the same scope. It may be used on any thread and in any runtime. A scope ends when it
+/// is canceled, when one above it ends, or when its deadline passes; then it has ended for ever.
+/// Dropping a token ends nothing.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -77,8 +97,8 @@ impl From<CancelError> for io::Error {
 ///     let hour = time::sleep(Duration::from_secs(3600));
 ///     assert_eq!(step.run(hour).await, Err(CancelError::DeadlineExceeded));
 ///
-///     // The step ended, not what it is part of; that ends with its cancel, and takes what is
-///     // below along.
+///     // The step has ended, and the request it is part of has not. A cancel of the request ends all
+///     // that is below it.
 ///     assert_eq!(request.err(), None);
 ///     let next = request.child();
 ///     request.cancel();
@@ -90,28 +110,32 @@ impl From<CancelError> for io::Error {
 ///
 /// # The clock
 ///
-/// A deadline needs no thread and no timer of its own: it is compared with the clock by whoever
-/// asks. Inside a runtime that is a fresh reading of the runtime's clock, real or virtual;
-/// elsewhere [`Instant::now`]. Who waits, in [`canceled`](CancelToken::canceled) or
-/// [`run`](CancelToken::run), sleeps on a timer of the runtime that polls.
+/// A deadline has no thread and no timer of its own: each call compares it with the clock. Inside a
+/// runtime that is a fresh reading of the runtime's clock, real or virtual; elsewhere it is
+/// [`Instant::now`]. [`canceled`](CancelToken::canceled) and [`run`](CancelToken::run) sleep on a
+/// timer of the runtime that polls them.
+#[doc(alias = "Context")]
 #[derive(Clone)]
 pub struct CancelToken {
     scope: Arc<Scope>,
 }
 
 struct Scope {
-    /// The earliest of its own and those above.
+    /// The earliest of its own deadline and those above.
     deadline: Option<Instant>,
-    /// The scope above, and our place in its list. Empty for a root, and below one that has ended.
+    /// The scope above, and the key in its list. Empty for a root, and below one that has ended.
     above: OnceLock<(Arc<Scope>, usize)>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Set once.
     ended: Option<CancelError>,
+    /// The children. Empty once it has ended.
     below: Slab<Weak<Scope>>,
-    waiters: Slab<Waker>,
+    /// The futures that wait for the end. Empty once it has ended.
+    waiters: Waiters,
 }
 
 impl Default for CancelToken {
@@ -129,20 +153,30 @@ impl CancelToken {
         }
     }
 
-    /// A scope within this one: it ends with it, and by itself.
+    /// A scope within this one: it ends when this one does, or when it is canceled itself.
     #[must_use]
+    #[doc(alias = "WithCancel")]
     pub fn child(&self) -> Self {
         self.below(None)
     }
 
     /// A child that ends at `deadline`, unless one above ends sooner.
+    ///
+    /// ```
+    /// use netpoller::{CancelError, CancelToken};
+    /// use std::time::Instant;
+    /// let late = CancelToken::new().with_deadline(Instant::now());
+    /// assert_eq!(late.err(), Some(CancelError::DeadlineExceeded));
+    /// ```
     #[must_use]
+    #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         self.below(Some(deadline))
     }
 
     /// A child that ends when `limit` has passed, counted from a fresh reading of the clock.
     #[must_use]
+    #[doc(alias = "WithTimeout")]
     pub fn with_timeout(&self, limit: Duration) -> Self {
         self.below(Some(time::after(time::clock(), limit)))
     }
@@ -155,22 +189,22 @@ impl CancelToken {
         CancelToken { scope }
     }
 
-    /// When it ends by itself, if it does.
+    /// The deadline: the earliest of its own and those above. `None` if it has none.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.scope.deadline
     }
 
-    /// Ends the scope and all below it, and wakes whoever waits. One that has ended already, by its
-    /// deadline too, stays as it is.
+    /// Ends the scope and all below it, and wakes what waits for that. A scope that has ended already,
+    /// also by its deadline, is not changed.
     pub fn cancel(&self) {
         Scope::end(&self.scope, CancelError::Canceled);
     }
 
-    /// Why it ended; `None` while it has not.
-    ///
-    /// A scope with a deadline reads the clock: good for a loop that computes without waiting.
+    /// Why it ended, or `None` if it has not. A scope with a deadline reads the clock, so this suits
+    /// a loop that computes without waiting.
     #[must_use]
+    #[doc(alias = "Err")]
     pub fn err(&self) -> Option<CancelError> {
         let ended = self.scope.state().ended;
         if ended.is_some() || !self.scope.is_late(time::clock) {
@@ -184,25 +218,26 @@ impl CancelToken {
     ///
     /// # Panics
     ///
-    /// Polled outside a runtime, if there is a deadline: it sleeps on the runtime's timer.
+    /// If there is a deadline and it is polled outside a runtime: it sleeps on the runtime's timer.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it leaves nothing behind.
+    /// A drop leaves nothing behind.
+    #[doc(alias = "Done")]
     pub fn canceled(&self) -> Canceled {
         Canceled {
             scope: self.scope.clone(),
-            place: None,
+            ticket: None,
             sleep: self.scope.deadline.map(time::sleep_until),
             yielded: false,
         }
     }
 
-    /// Runs a future until it is ready or the scope ends, whichever comes first; what is not ready
-    /// then is dropped.
+    /// Runs a future until it is ready or the scope ends, whichever comes first. If the scope ends
+    /// first, the future is dropped.
     ///
-    /// In a scope that has ended the future is not begun; a future that is ready in the moment
-    /// the scope ends has won.
+    /// In a scope that has ended the future is never polled. If both come in the same poll, the
+    /// future wins.
     ///
     /// # Errors
     ///
@@ -248,7 +283,7 @@ impl Scope {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing of anybody's runs under the lock, so a poisoned one is as good as ever.
+        // No code of the user runs under the lock, so a poisoned one is intact.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -267,7 +302,8 @@ impl Scope {
         }
     }
 
-    /// Ends a scope and all below it. Those whose deadline has passed had ended before.
+    /// Ends a scope and all below it. Those whose deadline has passed have exceeded it, whatever ends
+    /// the others.
     fn end(scope: &Arc<Self>, why: CancelError) {
         let now = match why {
             CancelError::Canceled => Some(time::clock()),
@@ -286,17 +322,18 @@ impl Scope {
             } else {
                 why
             });
-            let waiters = mem::take(&mut state.waiters);
-            woken.extend(waiters.into_iter().map(|(_, waker)| waker));
+            woken.extend(state.waiters.take_all());
             let below = mem::take(&mut state.below);
             open.extend(below.into_iter().filter_map(|(_, below)| below.upgrade()));
         }
+        // Last, and under no lock: waking may run any code.
         woken.into_iter().for_each(wake_quietly);
     }
 }
 
 impl Drop for Scope {
-    /// Leaves the parent's list. A loop, as a long chain of only children goes all at once.
+    /// Leaves the parent's list. It is a loop, since a long chain of only children goes all at once
+    /// and would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some((parent, place)) = above {
@@ -311,10 +348,11 @@ impl Drop for Scope {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,
-    /// Our place among the waiters.
-    place: Option<usize>,
+    /// Its ticket among the waiters of the scope.
+    ticket: Option<Ticket>,
+    /// Until the deadline, if there is one.
     sleep: Option<Sleep>,
-    /// It is ready, and let others have their turn first.
+    /// The scope has ended, and this has let others go first.
     yielded: bool,
 }
 
@@ -322,49 +360,27 @@ impl Canceled {
     /// Why the scope ended, on the machine's budget.
     fn poll_why(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
         let why = ready!(self.poll_ended(cx));
-        context::poll_budget_once(&mut self.yielded, cx.waker()).map(|()| why)
+        context::poll_yield(&mut self.yielded, cx.waker()).map(|()| why)
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
-        if let Some(ended) = self.enlist(cx.waker()) {
+        // Cloned before the lock and dropped after it: both may run any code.
+        let waker = cx.waker().clone();
+        let mut state = self.scope.state();
+        if let Some(ended) = state.ended {
             return Poll::Ready(ended);
         }
-        let late = match &mut self.sleep {
-            Some(sleep) => Pin::new(sleep).poll(cx).is_ready(),
-            None => false,
-        };
-        if !late {
+        let (woken, left_over) = state.waiters.poll(&mut self.ticket, waker);
+        debug_assert!(woken.is_pending(), "only the end wakes");
+        drop(state);
+        drop(left_over);
+        let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
-        }
+        };
+        ready!(Pin::new(sleep).poll(cx));
         Scope::end(&self.scope, CancelError::DeadlineExceeded);
         let ended = self.scope.state().ended;
         Poll::Ready(ended.unwrap_or(CancelError::DeadlineExceeded))
-    }
-
-    /// Leaves `waker` with the scope, unless that has ended.
-    fn enlist(&mut self, waker: &Waker) -> Option<CancelError> {
-        let state = self.scope.state();
-        let known = self.place.and_then(|place| state.waiters.get(place));
-        if state.ended.is_some() || known.is_some_and(|known| known.will_wake(waker)) {
-            return state.ended;
-        }
-        // Cloning and dropping a waker may run anything: not under the lock.
-        drop(state);
-        let mut waker = waker.clone();
-        let mut state = self.scope.state();
-        if state.ended.is_none() {
-            match self.place.and_then(|place| state.waiters.get_mut(place)) {
-                Some(known) => mem::swap(known, &mut waker),
-                None => {
-                    self.place = Some(state.waiters.insert(waker));
-                    return None;
-                }
-            }
-        }
-        let ended = state.ended;
-        drop(state);
-        drop(waker);
-        ended
     }
 }
 
@@ -378,9 +394,9 @@ impl Future for Canceled {
 
 impl Drop for Canceled {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            // One that has ended has an empty list, for good.
-            let left = self.scope.state().waiters.try_remove(place);
+        if self.ticket.is_some() {
+            let left = self.scope.state().waiters.leave(&mut self.ticket);
+            // After the lock, since it may hold a waker.
             drop(left);
         }
     }

@@ -1,41 +1,36 @@
-//! A heartbeat: so many bytes each interval, unless traffic says that we live.
+//! A heartbeat: some bytes after each quiet interval, so that a silent peer knows that this side lives.
 //!
-//! May touch: the runtime, time. Knows writers by futures-io's trait alone, not our sockets.
-//! Mirrors the `Pinger` of "Network Programming with Go": there a goroutine with a timer and a
-//! channel for its resets; here a task with a sleep and a cell.
-//!
-//! | state | meaning | who moves it there | on to |
-//! |---|---|---|---|
-//! | Asleep | it waits for `due`, wherever that has been moved to | the start; a ping's end | Sending, when it is due |
-//! | Sending(n) | n bytes of the payload have gone | the time; a short write | Flushing with the last byte; the end by an error |
-//! | Flushing | what a writer with a buffer kept back goes out | the last byte | Asleep; the end by an error |
-//!
-//! A reset is a store: the task finds the new time when the old one comes. Only one that makes the
-//! next ping earlier than the task sleeps for has to wake it.
+//! See [`Heartbeat`] for an example.
+
+// Mirrors the `Pinger` of "Network Programming with Go": there a goroutine with a timer and a channel
+// for its resets, here a task with a sleep that a reset moves. It knows writers by the trait of
+// futures-io alone.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_io::AsyncWrite;
 
 use crate::runtime::{self, JoinHandle};
 use crate::time::{self, Sleep};
 
-/// What is sent where nothing else was asked for.
+/// What is sent, unless the builder was given something else.
 const PAYLOAD: &[u8] = b"ping";
 
-/// Sends `ping` at each interval, from a task of its own, until it is dropped.
+/// Sends `ping` after each quiet interval, from a task of its own, until it is dropped.
 ///
-/// Traffic makes pings unnecessary: call [`reset`](Heartbeat::reset) on every message. It has a
-/// handle of the stream, which so stays open until the heartbeat is dropped, or somebody closes
-/// it. When a write fails, the heartbeat ends; whoever reads or writes will learn the same.
+/// Traffic makes pings unnecessary: call [`reset`](Heartbeat::reset) on every message. The heartbeat
+/// keeps a handle of the stream, so the stream stays open until the heartbeat is dropped or another
+/// handle closes it. When a write fails the heartbeat ends; a read or write of yours meets the same
+/// error.
+///
+/// It is not `Send`: its task runs on this thread.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -61,12 +56,15 @@ const PAYLOAD: &[u8] = b"ping";
 /// # }
 /// ```
 ///
-/// On streams of ours, a ping waits for a `write_all` that is under way, and none comes into the
-/// middle of it. A payload that the socket does not take at once has no such protection: between
-/// its parts others may write. And it is written through futures-io's `AsyncWrite`, of which a
-/// stream wakes the last poller alone: beside a heartbeat, write by the stream's own methods, not by
-/// that trait.
+/// # Whole pings
+///
+/// On streams of this crate a ping waits for a `write_all` that is under way, and comes between two.
+/// There are two limits. A payload that the socket does not take at once is written in parts, and
+/// another write may come between them. And a ping is written through futures-io's `AsyncWrite`, of
+/// which a stream wakes only the last poller: beside a heartbeat, write by the stream's own methods
+/// and not through that trait.
 #[must_use = "a heartbeat stops when it is dropped"]
+#[doc(alias = "Pinger")]
 pub struct Heartbeat {
     beat: Rc<Beat>,
     task: JoinHandle<()>,
@@ -75,23 +73,20 @@ pub struct Heartbeat {
 /// What a heartbeat and its task share.
 struct Beat {
     interval: Cell<Duration>,
-    due: Cell<Instant>,
-    /// What the task's sleep is set to.
-    asleep_until: Cell<Instant>,
-    /// The task's.
-    waker: RefCell<Option<Waker>>,
+    /// Until the next ping is due. Borrowed for a poll or a reset only, which run no code of the user.
+    sleep: RefCell<Sleep>,
 }
 
 impl Heartbeat {
     /// The interval if none is asked for.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 
-    /// Starts one with `ping` as its payload. An interval of zero is 30 s.
+    /// Starts one that sends `ping` on a clone of `stream`. An interval of zero, or `None`, is 30 s.
     ///
     /// # Panics
     ///
     /// Outside a runtime.
-    pub fn start<S>(stream: &S, interval: Duration) -> Heartbeat
+    pub fn start<S>(stream: &S, interval: impl Into<Option<Duration>>) -> Heartbeat
     where
         S: AsyncWrite + Clone + Unpin + 'static,
     {
@@ -99,34 +94,44 @@ impl Heartbeat {
     }
 
     /// One with another payload.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Heartbeat, Runtime, UnixStream};
+    /// # use std::time::Duration;
+    /// # Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let beat = Heartbeat::builder().payload(b"\n".as_slice()).interval(Duration::from_secs(9));
+    /// let _beat = beat.start(&ours);
+    /// let mut line = [0];
+    /// theirs.read_exact(&mut line).await?;
+    /// assert_eq!(&line, b"\n");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn builder() -> HeartbeatBuilder {
         HeartbeatBuilder {
             payload: Cow::Borrowed(PAYLOAD),
-            interval: Duration::ZERO,
+            interval: Heartbeat::DEFAULT_INTERVAL,
         }
     }
 
-    /// Puts the next ping off until an interval from now: a new one, or the last one for `None`
-    /// and zero. Now is the loop's time, and putting off costs a store.
+    /// Puts the next ping off until an interval from now: a new interval, or the last one for `None`
+    /// and zero. "Now" is a fresh reading of the clock. Putting off wakes nothing.
     ///
     /// # Panics
     ///
     /// Outside a runtime.
     #[inline]
     pub fn reset(&self, interval: Option<Duration>) {
-        if let Some(interval) = interval
-            && !interval.is_zero()
-        {
+        if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             self.beat.interval.set(interval);
         }
-        let due = time::after(time::now(), self.beat.interval.get());
-        self.beat.due.set(due);
-        if due < self.beat.asleep_until.get() {
-            self.beat.wake();
-        }
+        self.beat.put_off(time::now());
     }
 
-    /// Whether it has ended because a write failed.
+    /// Whether it has ended, because a write failed.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
@@ -147,7 +152,7 @@ impl fmt::Debug for Heartbeat {
     }
 }
 
-/// Settings of a [`Heartbeat`].
+/// Settings of a [`Heartbeat`]: see [`Heartbeat::builder`].
 #[derive(Clone, Debug)]
 pub struct HeartbeatBuilder {
     payload: Cow<'static, [u8]>,
@@ -162,11 +167,12 @@ impl HeartbeatBuilder {
         self
     }
 
-    /// How long after the start, the last ping or the last [`Heartbeat::reset`] to send it; zero
-    /// is 30 s.
+    /// How long after the start, the last ping or the last [`Heartbeat::reset`] it is sent. Zero, or
+    /// `None`, is 30 s.
     #[must_use]
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+    pub fn interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        let interval = interval.into().filter(|interval| !interval.is_zero());
+        self.interval = interval.unwrap_or(Heartbeat::DEFAULT_INTERVAL);
         self
     }
 
@@ -179,26 +185,14 @@ impl HeartbeatBuilder {
     where
         S: AsyncWrite + Clone + Unpin + 'static,
     {
-        let interval = match self.interval {
-            Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
-            interval => interval,
-        };
-        let sleep = time::sleep(interval);
+        let due = time::after(time::now(), self.interval);
         let beat = Rc::new(Beat {
-            interval: Cell::new(interval),
-            due: Cell::new(sleep.deadline()),
-            asleep_until: Cell::new(sleep.deadline()),
-            waker: RefCell::new(None),
+            interval: Cell::new(self.interval),
+            sleep: RefCell::new(Sleep::judging_a_peer(due)),
         });
-        let beating = Beating {
-            writer: stream.clone(),
-            payload: self.payload,
-            beat: beat.clone(),
-            sleep,
-            state: State::Asleep,
-        };
-        let task = runtime::spawn(async {
-            if let Err(error) = beating.await {
+        let (writer, theirs) = (stream.clone(), beat.clone());
+        let task = runtime::spawn(async move {
+            if let Err(error) = theirs.run(writer, &self.payload).await {
                 log::debug!("a heartbeat ends: {error}");
             }
         });
@@ -207,86 +201,35 @@ impl HeartbeatBuilder {
 }
 
 impl Beat {
-    #[cold]
-    fn wake(&self) {
-        // Once is enough, however often it is moved until the task runs.
-        self.asleep_until.set(self.due.get());
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    fn put_off(&self, now: std::time::Instant) {
+        let due = time::after(now, self.interval.get());
+        self.sleep.borrow_mut().reset(due);
     }
 
-    fn fall_asleep(&self, until: Instant, waker: &Waker) {
-        self.asleep_until.set(until);
-        if self
-            .waker
-            .borrow()
-            .as_ref()
-            .is_some_and(|kept| kept.will_wake(waker))
-        {
-            return;
-        }
-        let old = self.waker.replace(Some(waker.clone()));
-        drop(old);
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Asleep,
-    Sending(usize),
-    Flushing,
-}
-
-/// The task. It ends only by an error.
-struct Beating<S> {
-    writer: S,
-    payload: Cow<'static, [u8]>,
-    beat: Rc<Beat>,
-    sleep: Sleep,
-    state: State,
-}
-
-impl<S: AsyncWrite + Unpin> Future for Beating<S> {
-    type Output = io::Result<()>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+    /// The task. It ends only by an error.
+    async fn run<S>(&self, mut writer: S, payload: &[u8]) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
         loop {
-            this.state = match this.state {
-                State::Asleep => {
-                    ready!(this.poll_sleep(cx));
-                    State::Sending(0)
-                }
-                State::Sending(gone) if gone == this.payload.len() => State::Flushing,
-                State::Sending(gone) => {
-                    let rest = &this.payload[gone..];
-                    match ready!(Pin::new(&mut this.writer).poll_write(cx, rest))? {
-                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                        more => State::Sending(gone + more),
-                    }
-                }
-                State::Flushing => {
-                    ready!(Pin::new(&mut this.writer).poll_flush(cx))?;
-                    let interval = this.beat.interval.get();
-                    // By a fresh reading: a turn may take longer than the interval, and what is due
-                    // by the loop's time would be due again at once, over and over.
-                    this.beat.due.set(time::after(time::clock(), interval));
-                    State::Asleep
-                }
-            };
+            poll_fn(|cx| Pin::new(&mut *self.sleep.borrow_mut()).poll(cx)).await;
+            write_all(&mut writer, payload).await?;
+            self.put_off(time::clock());
         }
     }
 }
 
-impl<S> Beating<S> {
-    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let due = self.beat.due.get();
-        if self.sleep.deadline() != due {
-            self.sleep.reset(due);
+/// Writes all bytes, and what a writer with a buffer has kept back.
+async fn write_all<S>(writer: &mut S, mut bytes: &[u8]) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| Pin::new(&mut *writer).poll_write(cx, bytes));
+        match written.await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
         }
-        self.beat.fall_asleep(due, cx.waker());
-        Pin::new(&mut self.sleep).poll(cx)
     }
+    poll_fn(|cx| Pin::new(&mut *writer).poll_flush(cx)).await
 }

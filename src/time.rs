@@ -93,6 +93,10 @@ pub struct Sleep {
 }
 
 impl Sleep {
+    pub(crate) fn judging_a_peer(deadline: Instant) -> Self {
+        sleep_until(deadline)
+    }
+
     /// When it ends.
     pub fn deadline(&self) -> Instant {
         self.deadline

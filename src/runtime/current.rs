@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::context::{self, Before};
 use super::lent;
 use super::scheduler::Scheduler;
+use super::waker::INHERITED;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -25,9 +26,16 @@ pub(crate) struct Entered {
 impl Entered {
     /// # Panics
     ///
-    /// If a runtime is in a turn on this thread already.
+    /// If a runtime is in a turn on this thread already, or if this runtime belongs to an ancestor of
+    /// this process.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
-        let inside = CURRENT.with_borrow(Option::is_some);
+        assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
+        // A fork may have come in the midst of a turn. That turn is the parent's.
+        let inside = CURRENT.with_borrow(|current| {
+            current
+                .as_ref()
+                .is_some_and(|current| !current.remote.is_inherited())
+        });
         assert!(
             !inside,
             "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \

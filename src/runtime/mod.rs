@@ -141,6 +141,9 @@ impl Runtime {
     ///
     /// Inside a runtime.
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        if self.scheduler.remote.is_inherited() {
+            return Err(io::Error::other(waker::INHERITED));
+        }
         let _entered = Entered::new(&self.scheduler);
         self.scheduler.turn(max_wait)
     }
@@ -190,8 +193,10 @@ impl Runtime {
     /// ```
     pub fn shutdown(self, limit: Duration) -> bool {
         let jobs = self.scheduler.remote.jobs.clone();
+        // In a child of fork the threads are not there, and their lock may be locked for ever.
+        let inherited = self.scheduler.remote.is_inherited();
         drop(self);
-        jobs.wait(limit)
+        !inherited && jobs.wait(limit)
     }
 
     /// A handle for other threads.

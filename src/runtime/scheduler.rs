@@ -35,7 +35,7 @@ use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::sleeper::Sleeper;
 use super::socket::{Parked, Slot, Socket, Who};
-use super::waker::{MachineWaker, Remote};
+use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Poller, Reactor, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Timers;
@@ -119,6 +119,7 @@ impl Scheduler {
         F: Future + 'static,
         F::Output: 'static,
     {
+        assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);

@@ -13,6 +13,7 @@ use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
 use crate::reactor::Breaker;
+use crate::sys::Process;
 
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -37,7 +38,14 @@ pub(crate) struct Remote {
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
     breaker: Breaker,
+    /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
+    /// leave it alone.
+    process: Process,
 }
+
+/// What using a runtime in a child of fork says.
+pub(crate) const INHERITED: &str = "netpoller: this runtime belongs to the parent process: after \
+                                    fork(2), make a new one in the child";
 
 /// A blocking job that is under way, its waiter's wake included: see `Remote::jobs_out`.
 pub(crate) struct JobOut(Arc<Remote>);
@@ -66,7 +74,14 @@ impl Remote {
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             breaker,
+            process: Process::current(),
         }
+    }
+
+    /// Whether the runtime belongs to an ancestor of this process.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
@@ -75,6 +90,9 @@ impl Remote {
     }
 
     fn wake_machine(&self, waker: &Arc<MachineWaker>) {
+        if self.is_inherited() {
+            return;
+        }
         // In the mail already: once is enough until the loop opens it. After a failed break the loop
         // may be asleep, so this one breaks again.
         if waker.is_mailed.swap(true, Ordering::AcqRel) {
@@ -92,8 +110,11 @@ impl Remote {
         self.interrupt();
     }
 
-    /// Sends a job; it comes back if the runtime is gone.
+    /// Sends a job. It is handed back if the runtime is gone, or of another process.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
+        if self.is_inherited() {
+            return Err(job);
+        }
         let mut mail = self.mail();
         if mail.closed {
             return Err(job);
@@ -106,6 +127,10 @@ impl Remote {
 
     /// Makes the loop look: one break at most is pending.
     pub(crate) fn interrupt(&self) {
+        // It would wake the parent.
+        if self.is_inherited() {
+            return;
+        }
         // The mail was put in before: the loop clears the flag before it takes the mail out, so
         // either it sees the mail, or we see the flag cleared and break.
         if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
@@ -147,11 +172,15 @@ impl Remote {
 
     /// Whether mail is refused.
     pub(crate) fn is_closed(&self) -> bool {
-        self.mail().closed
+        self.is_inherited() || self.mail().closed
     }
 
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
+        // The lock may be held by a thread that this process does not have.
+        if self.is_inherited() {
+            return VecDeque::new();
+        }
         let closed = Mail {
             closed: true,
             ..Mail::default()

@@ -7,6 +7,7 @@ mod child;
 mod dead_worker;
 mod descriptors;
 mod fork;
+mod inherited_runtime;
 mod look_ups;
 mod server;
 

@@ -11,15 +11,10 @@ use std::time::{Duration, Instant};
 use netpoller::reactor::{Direction, Event, Harvest, Readiness};
 use netpoller::{NetError, Runtime, Source, TcpStream, spawn, time, yield_now};
 
-use crate::support::loopback;
-use crate::support::script;
-use crate::support::wakers;
-use crate::support::watchdog;
-
-use loopback::{pair, plain_pair, virtual_runtime};
-use script::{Nothing, scripted};
-use wakers::each;
-use watchdog::watchdog;
+use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::script::{Nothing, scripted};
+use crate::support::wakers::each;
+use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: Option<Duration> = Some(Duration::ZERO);

@@ -8,11 +8,8 @@ use mio::net::UnixStream;
 use mio::unix::pipe;
 use netpoller::{Direction, NetError, Runtime, Source, spawn, yield_now};
 
-use crate::support::watchdog;
-
-use watchdog::watchdog;
-
 use crate::support::run::run;
+use crate::support::watchdog::watchdog;
 
 fn source() -> (Source<UnixStream>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();

@@ -7,141 +7,141 @@ use std::time::{Duration, Instant};
 use netpoller::reactor::{Direction, Reactor};
 use netpoller::{Runtime, spawn, time};
 
-use crate::support::counting;
-use crate::support::loopback;
+use crate::support::counting::counting;
+use crate::support::loopback::plain_pair;
 use crate::support::script;
-use crate::support::watchdog;
-
-use counting::counting;
-use loopback::plain_pair;
-use watchdog::watchdog;
+use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[test]
-fn invariant_9_an_idle_loop_is_blocked_in_the_selector_until_its_next_deadline() {
-    let _watchdog = watchdog();
-    let (selector, counts) = counting();
-    let runtime = Runtime::builder().selector(selector).build().unwrap();
-    let mut connections = Vec::new();
-    for _ in 0..50 {
-        connections.push(plain_pair(&runtime));
-    }
-    for (stream, _) in &connections {
-        let stream = stream.clone();
-        stream
-            .set_read_deadline(Some(Instant::now() + 3600 * SECOND))
-            .unwrap();
-        drop(runtime.spawn(async move { stream.read(&mut [0; 8]).await }));
-    }
-    runtime.block_on(async {
-        time::sleep(Duration::from_millis(5)).await;
-        let before = counts.netpolls();
-        time::sleep(Duration::from_millis(300)).await;
-        // One that sleeps, and a second look before anything expires; no more.
-        let calls = counts.netpolls() - before;
-        assert!(calls <= 4, "{calls} calls in a sleep");
-    });
-}
+mod invariant_9 {
+    use super::*;
 
-#[test]
-fn invariant_9_without_any_deadline_the_wait_is_for_ever() {
-    let _watchdog = watchdog();
-    let (selector, counts) = counting();
-    let runtime = Runtime::builder().selector(selector).build().unwrap();
-    let handle = runtime.handle();
-    drop(runtime.spawn(pending::<()>()));
-    let thread = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(100));
-        handle.spawn(|| async {});
-    });
-    while runtime.stats().spawned < 2 {
-        runtime.turn(None).unwrap();
-    }
-    thread.join().unwrap();
-    let waits = counts.waits.lock().unwrap();
-    assert_eq!(waits.last(), Some(&None));
-    assert!(waits.len() <= 3, "{waits:?}");
-}
-
-#[test]
-fn invariant_9_a_moved_deadline_costs_one_wake_up_for_the_place_it_left() {
-    let _watchdog = watchdog();
-    let (selector, counts) = counting();
-    let runtime = Runtime::builder().selector(selector).build().unwrap();
-    let (stream, _peer) = plain_pair(&runtime);
-    runtime.block_on(async {
-        let reading = stream.clone();
-        drop(spawn(async move { reading.read(&mut [0; 8]).await }));
-        let start = Instant::now();
-        // Moved a thousand times, over one place.
-        stream
-            .set_read_deadline(Some(start + Duration::from_millis(50)))
-            .unwrap();
-        for step in 0..1000 {
-            stream
-                .set_read_deadline(Some(start + (60 + step) * SECOND))
-                .unwrap();
+    #[test]
+    fn an_idle_loop_is_blocked_in_the_selector_until_its_next_deadline() {
+        let _watchdog = watchdog();
+        let (selector, counts) = counting();
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        let mut connections = Vec::new();
+        for _ in 0..50 {
+            connections.push(plain_pair(&runtime));
         }
-        time::sleep(Duration::from_millis(5)).await;
-        let before = counts.sleeps();
-        time::sleep(Duration::from_millis(200)).await;
-        let sleeps = counts.sleeps() - before;
-        assert!(
-            sleeps <= 3,
-            "{sleeps} sleeps: one up to the place left behind, one to the end"
-        );
-    });
-}
-
-#[test]
-fn invariant_9_no_wake_up_comes_at_the_wheels_boundaries() {
-    // Ticks around which slots of the first three levels begin, from a wheel that has run a while.
-    for (ran, ahead) in [
-        (3, 70),
-        (50, 64),
-        (63, 66),
-        (1, 4100),
-        (60, 4096),
-        (10, 300_000),
-    ] {
-        let (selector, script) = script::scripted();
-        let reactor: Reactor<usize> = Reactor::with(selector);
-        let descriptor = reactor.open(&mut script::Nothing).unwrap();
-        reactor
-            .turn(Some(Duration::from_millis(ran)), &mut Vec::new())
-            .unwrap();
-        let when = Instant::now() + Duration::from_millis(ahead);
-        descriptor.set_deadline(Direction::Read, Some(when));
-        script.borrow_mut().waits.clear();
-        let called = Instant::now();
-        reactor.turn(None, &mut Vec::new()).unwrap();
-        let wait = script.borrow().waits[0].expect("there is a deadline");
-        let whole = when - called;
-        assert!(
-            wait + Duration::from_millis(5) >= whole,
-            "{wait:?} of {whole:?}"
-        );
-        assert!(
-            wait <= whole + Duration::from_millis(2),
-            "{wait:?} of {whole:?}"
-        );
+        for (stream, _) in &connections {
+            let stream = stream.clone();
+            stream
+                .set_read_deadline(Some(Instant::now() + 3600 * SECOND))
+                .unwrap();
+            drop(runtime.spawn(async move { stream.read(&mut [0; 8]).await }));
+        }
+        runtime.block_on(async {
+            time::sleep(Duration::from_millis(5)).await;
+            let before = counts.netpolls();
+            time::sleep(Duration::from_millis(300)).await;
+            // One that sleeps, and a second look before anything expires; no more.
+            let calls = counts.netpolls() - before;
+            assert!(calls <= 4, "{calls} calls in a sleep");
+        });
     }
-}
 
-#[test]
-fn invariant_9_spin_polls_only_as_long_as_it_was_asked_to() {
-    let _watchdog = watchdog();
-    let (selector, counts) = counting();
-    let spin = Duration::from_millis(2);
-    let runtime = Runtime::builder()
-        .selector(selector)
-        .spin(spin)
-        .build()
-        .unwrap();
-    runtime.block_on(async { time::sleep(Duration::from_millis(200)).await });
-    let waits = counts.waits.lock().unwrap();
-    let slept: Duration = waits.iter().flatten().sum();
-    assert!(slept >= Duration::from_millis(150), "it spun on: {slept:?}");
-    assert!(waits.contains(&Some(Duration::ZERO)), "it did not spin");
+    #[test]
+    fn without_any_deadline_the_wait_is_for_ever() {
+        let _watchdog = watchdog();
+        let (selector, counts) = counting();
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        let handle = runtime.handle();
+        drop(runtime.spawn(pending::<()>()));
+        let thread = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            handle.spawn(|| async {});
+        });
+        while runtime.stats().spawned < 2 {
+            runtime.turn(None).unwrap();
+        }
+        thread.join().unwrap();
+        let waits = counts.waits.lock().unwrap();
+        assert_eq!(waits.last(), Some(&None));
+        assert!(waits.len() <= 3, "{waits:?}");
+    }
+
+    #[test]
+    fn a_moved_deadline_costs_one_wake_up_for_the_place_it_left() {
+        let _watchdog = watchdog();
+        let (selector, counts) = counting();
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        let (stream, _peer) = plain_pair(&runtime);
+        runtime.block_on(async {
+            let reading = stream.clone();
+            drop(spawn(async move { reading.read(&mut [0; 8]).await }));
+            let start = Instant::now();
+            // Moved a thousand times, over one place.
+            stream
+                .set_read_deadline(Some(start + Duration::from_millis(50)))
+                .unwrap();
+            for step in 0..1000 {
+                stream
+                    .set_read_deadline(Some(start + (60 + step) * SECOND))
+                    .unwrap();
+            }
+            time::sleep(Duration::from_millis(5)).await;
+            let before = counts.sleeps();
+            time::sleep(Duration::from_millis(200)).await;
+            let sleeps = counts.sleeps() - before;
+            assert!(
+                sleeps <= 3,
+                "{sleeps} sleeps: one up to the place left behind, one to the end"
+            );
+        });
+    }
+
+    #[test]
+    fn no_wake_up_comes_at_the_wheels_boundaries() {
+        // Ticks around which slots of the first three levels begin, from a wheel that has run a while.
+        for (ran, ahead) in [
+            (3, 70),
+            (50, 64),
+            (63, 66),
+            (1, 4100),
+            (60, 4096),
+            (10, 300_000),
+        ] {
+            let (selector, script) = script::scripted();
+            let reactor: Reactor<usize> = Reactor::with(selector);
+            let descriptor = reactor.open(&mut script::Nothing).unwrap();
+            reactor
+                .turn(Some(Duration::from_millis(ran)), &mut Vec::new())
+                .unwrap();
+            let when = Instant::now() + Duration::from_millis(ahead);
+            descriptor.set_deadline(Direction::Read, Some(when));
+            script.borrow_mut().waits.clear();
+            let called = Instant::now();
+            reactor.turn(None, &mut Vec::new()).unwrap();
+            let wait = script.borrow().waits[0].expect("there is a deadline");
+            let whole = when - called;
+            assert!(
+                wait + Duration::from_millis(5) >= whole,
+                "{wait:?} of {whole:?}"
+            );
+            assert!(
+                wait <= whole + Duration::from_millis(2),
+                "{wait:?} of {whole:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn spin_polls_only_as_long_as_it_was_asked_to() {
+        let _watchdog = watchdog();
+        let (selector, counts) = counting();
+        let spin = Duration::from_millis(2);
+        let runtime = Runtime::builder()
+            .selector(selector)
+            .spin(spin)
+            .build()
+            .unwrap();
+        runtime.block_on(async { time::sleep(Duration::from_millis(200)).await });
+        let waits = counts.waits.lock().unwrap();
+        let slept: Duration = waits.iter().flatten().sum();
+        assert!(slept >= Duration::from_millis(150), "it spun on: {slept:?}");
+        assert!(waits.contains(&Some(Duration::ZERO)), "it did not spin");
+    }
 }

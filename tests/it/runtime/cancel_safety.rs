@@ -11,13 +11,9 @@ use std::time::Duration;
 
 use netpoller::{NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
 
-use crate::support::loopback;
-use crate::support::wakers;
-use crate::support::watchdog;
-
-use loopback::pair;
-use wakers::each;
-use watchdog::watchdog;
+use crate::support::loopback::pair;
+use crate::support::wakers::each;
+use crate::support::watchdog::watchdog;
 
 fn assert_nothing_is_left(stats: Stats) {
     assert_eq!((stats.tasks, stats.descriptors), (0, 0), "{stats:?}");
@@ -38,121 +34,184 @@ async fn give_up<T>(future: impl Future<Output = T>) {
     .await;
 }
 
-#[test]
-fn invariant_8_a_thousand_connections_dropped_mid_read_leave_nothing() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        for round in 0..1000 {
-            let client = TcpStream::connect(address).await.unwrap();
-            let (server, _) = listener.accept().await.unwrap();
-            server
-                .set_deadline(Some(time::now() + Duration::from_secs(3600)))
-                .unwrap();
-            match round % 5 {
-                0 => give_up(server.read(&mut [0; 8])).await,
-                1 => {
-                    give_up(time::timeout(
-                        Duration::from_secs(60),
-                        server.read_with(|_| ()),
-                    ))
-                    .await
+mod invariant_8 {
+    use super::*;
+
+    #[test]
+    fn a_thousand_connections_dropped_mid_read_leave_nothing() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            for round in 0..1000 {
+                let client = TcpStream::connect(address).await.unwrap();
+                let (server, _) = listener.accept().await.unwrap();
+                server
+                    .set_deadline(Some(time::now() + Duration::from_secs(3600)))
+                    .unwrap();
+                match round % 5 {
+                    0 => give_up(server.read(&mut [0; 8])).await,
+                    1 => {
+                        give_up(time::timeout(
+                            Duration::from_secs(60),
+                            server.read_with(|_| ()),
+                        ))
+                        .await
+                    }
+                    2 => {
+                        let reader = spawn(async move { server.read(&mut [0; 8]).await });
+                        yield_now().await;
+                        reader.abort();
+                    }
+                    3 => give_up(each([async move { server.read(&mut [0; 8]).await }])).await,
+                    _ => {
+                        give_up(server.hung_up()).await;
+                        give_up(server.read(&mut [0; 8])).await;
+                        give_up(server.readable()).await;
+                    }
                 }
-                2 => {
-                    let reader = spawn(async move { server.read(&mut [0; 8]).await });
-                    yield_now().await;
-                    reader.abort();
-                }
-                3 => give_up(each([async move { server.read(&mut [0; 8]).await }])).await,
-                _ => {
-                    give_up(server.hung_up()).await;
-                    give_up(server.read(&mut [0; 8])).await;
-                    give_up(server.readable()).await;
-                }
+                drop(client);
             }
-            drop(client);
-        }
-    });
-    assert_nothing_is_left(runtime.stats());
-}
+        });
+        assert_nothing_is_left(runtime.stats());
+    }
 
-#[test]
-fn invariant_8_every_kind_of_wait_that_is_given_up_leaves_no_waiter() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let (server, client) = pair().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let full = vec![0; 64 << 20];
-        give_up(client.write_all(&full)).await;
-        for _ in 0..3 {
-            give_up(client.read(&mut [0; 8])).await;
-            give_up(client.read_exact(&mut [0; 8])).await;
-            give_up(client.read_with(|_| ())).await;
-            give_up(client.hung_up()).await;
-            give_up(client.write(b"!")).await;
-            give_up(client.writable()).await;
-            give_up(listener.accept()).await;
-            give_up(time::sleep(Duration::from_secs(60))).await;
-            give_up(spawn(time::sleep(Duration::ZERO))).await;
-            // Behind one another in the queue of a direction.
-            give_up(async {
-                futures_lite::future::zip(client.read(&mut [0; 1]), client.read(&mut [0; 1])).await
-            })
-            .await;
-            assert_eq!(runtime.stats().waiters, 0);
-        }
-        drop(server);
-    });
-}
-
-#[test]
-fn invariant_8_a_dropped_read_loses_no_byte_and_passes_its_turn_on() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let (server, client) = pair().await;
-        for _ in 0..200 {
-            let mut lost = [0; 8];
-            let mut first = Box::pin(server.read(&mut lost));
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(first.as_mut().poll(&mut cx).is_pending());
-            let waiting = server.clone();
-            let second = spawn(async move {
-                let mut byte = [0; 8];
-                waiting.read(&mut byte).await.unwrap();
-                byte[0]
-            });
-            yield_now().await;
-            client.write_all(b"!").await.unwrap();
-            // Its readiness has come and its waker was woken; then it is dropped.
+    #[test]
+    fn every_kind_of_wait_that_is_given_up_leaves_no_waiter() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (server, client) = pair().await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let full = vec![0; 64 << 20];
+            give_up(client.write_all(&full)).await;
             for _ in 0..3 {
-                yield_now().await;
+                give_up(client.read(&mut [0; 8])).await;
+                give_up(client.read_exact(&mut [0; 8])).await;
+                give_up(client.read_with(|_| ())).await;
+                give_up(client.hung_up()).await;
+                give_up(client.write(b"!")).await;
+                give_up(client.writable()).await;
+                give_up(listener.accept()).await;
+                give_up(time::sleep(Duration::from_secs(60))).await;
+                give_up(spawn(time::sleep(Duration::ZERO))).await;
+                // Behind one another in the queue of a direction.
+                give_up(async {
+                    futures_lite::future::zip(client.read(&mut [0; 1]), client.read(&mut [0; 1]))
+                        .await
+                })
+                .await;
+                assert_eq!(runtime.stats().waiters, 0);
             }
-            drop(first);
-            assert_eq!(second.await.unwrap(), b'!');
-        }
-    });
-}
-
-#[test]
-fn invariant_8_an_accept_given_up_loses_no_connection() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        for _ in 0..50 {
-            give_up(listener.accept()).await;
-            let client = TcpStream::connect(address).await.unwrap();
-            let (server, peer) = listener.accept().await.unwrap();
-            assert_eq!(peer, client.local_addr().unwrap());
             drop(server);
-        }
-    });
-    assert_nothing_is_left(runtime.stats());
+        });
+    }
+
+    #[test]
+    fn a_dropped_read_loses_no_byte_and_passes_its_turn_on() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (server, client) = pair().await;
+            for _ in 0..200 {
+                let mut lost = [0; 8];
+                let mut first = Box::pin(server.read(&mut lost));
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(first.as_mut().poll(&mut cx).is_pending());
+                let waiting = server.clone();
+                let second = spawn(async move {
+                    let mut byte = [0; 8];
+                    waiting.read(&mut byte).await.unwrap();
+                    byte[0]
+                });
+                yield_now().await;
+                client.write_all(b"!").await.unwrap();
+                // Its readiness has come and its waker was woken; then it is dropped.
+                for _ in 0..3 {
+                    yield_now().await;
+                }
+                drop(first);
+                assert_eq!(second.await.unwrap(), b'!');
+            }
+        });
+    }
+
+    #[test]
+    fn an_accept_given_up_loses_no_connection() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            for _ in 0..50 {
+                give_up(listener.accept()).await;
+                let client = TcpStream::connect(address).await.unwrap();
+                let (server, peer) = listener.accept().await.unwrap();
+                assert_eq!(peer, client.local_addr().unwrap());
+                drop(server);
+            }
+        });
+        assert_nothing_is_left(runtime.stats());
+    }
+
+    #[test]
+    fn a_read_that_parked_at_once_may_be_given_up_moved_and_closed() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::builder().virtual_clock().build().unwrap();
+        runtime.block_on(async {
+            let (server, client) = pair().await;
+            // From here on nothing is known to be ready, and a read parks without a try.
+            client.write_all(b"1").await.unwrap();
+            assert_eq!(server.read_with(<[u8]>::len).await.unwrap(), 1);
+
+            let given_up = waiting(&server).await;
+            let mut queued = Box::pin(waiting(&server).await);
+            drop(given_up);
+            client.write_all(b"12").await.unwrap();
+            assert_eq!(queued.as_mut().await.unwrap(), 2, "the next in the queue");
+
+            let given_up = waiting(&server).await;
+            client.write_all(b"123").await.unwrap();
+            time::sleep(Duration::from_millis(1)).await;
+            drop(given_up);
+            let got = server.read_with(<[u8]>::len).await.unwrap();
+            assert_eq!(got, 3, "woken, and given up before it ran");
+
+            let moved = waiting(&server).await;
+            client.write_all(b"1234").await.unwrap();
+            let got = each([moved]).await.pop().unwrap().unwrap();
+            assert_eq!(got, 4, "moved below another executor");
+
+            let moved = waiting(&server).await;
+            let join = spawn(moved);
+            yield_now().await;
+            client.write_all(b"12345").await.unwrap();
+            assert_eq!(join.await.unwrap().unwrap(), 5, "moved to another task");
+
+            let mut moved = Box::pin(waiting(&server).await);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(moved.as_mut().poll(&mut cx).is_pending());
+            let join = spawn(moved);
+            yield_now().await;
+            client.write_all(b"123456").await.unwrap();
+            assert_eq!(join.await.unwrap().unwrap(), 6, "there and back");
+
+            let expires = waiting(&server).await;
+            server
+                .set_read_deadline(Some(time::now() + Duration::from_secs(1)))
+                .unwrap();
+            assert!(expires.await.unwrap_err().is_timeout());
+            server.set_read_deadline(None).unwrap();
+
+            let closed = waiting(&server).await;
+            let queued = waiting(&server).await;
+            server.close().unwrap();
+            assert!(closed.await.unwrap_err().is_closed());
+            assert!(queued.await.unwrap_err().is_closed());
+        });
+        assert_nothing_is_left(runtime.stats());
+    }
 }
 
 /// A read of this stream, polled once and found waiting, by the waker of the task that runs.
@@ -165,62 +224,4 @@ async fn waiting(stream: &TcpStream) -> impl Future<Output = std::io::Result<usi
     })
     .await;
     read
-}
-
-#[test]
-fn invariant_8_a_read_that_parked_at_once_may_be_given_up_moved_and_closed() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
-    runtime.block_on(async {
-        let (server, client) = pair().await;
-        // From here on nothing is known to be ready, and a read parks without a try.
-        client.write_all(b"1").await.unwrap();
-        assert_eq!(server.read_with(<[u8]>::len).await.unwrap(), 1);
-
-        let given_up = waiting(&server).await;
-        let mut queued = Box::pin(waiting(&server).await);
-        drop(given_up);
-        client.write_all(b"12").await.unwrap();
-        assert_eq!(queued.as_mut().await.unwrap(), 2, "the next in the queue");
-
-        let given_up = waiting(&server).await;
-        client.write_all(b"123").await.unwrap();
-        time::sleep(Duration::from_millis(1)).await;
-        drop(given_up);
-        let got = server.read_with(<[u8]>::len).await.unwrap();
-        assert_eq!(got, 3, "woken, and given up before it ran");
-
-        let moved = waiting(&server).await;
-        client.write_all(b"1234").await.unwrap();
-        let got = each([moved]).await.pop().unwrap().unwrap();
-        assert_eq!(got, 4, "moved below another executor");
-
-        let moved = waiting(&server).await;
-        let join = spawn(moved);
-        yield_now().await;
-        client.write_all(b"12345").await.unwrap();
-        assert_eq!(join.await.unwrap().unwrap(), 5, "moved to another task");
-
-        let mut moved = Box::pin(waiting(&server).await);
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(moved.as_mut().poll(&mut cx).is_pending());
-        let join = spawn(moved);
-        yield_now().await;
-        client.write_all(b"123456").await.unwrap();
-        assert_eq!(join.await.unwrap().unwrap(), 6, "there and back");
-
-        let expires = waiting(&server).await;
-        server
-            .set_read_deadline(Some(time::now() + Duration::from_secs(1)))
-            .unwrap();
-        assert!(expires.await.unwrap_err().is_timeout());
-        server.set_read_deadline(None).unwrap();
-
-        let closed = waiting(&server).await;
-        let queued = waiting(&server).await;
-        server.close().unwrap();
-        assert!(closed.await.unwrap_err().is_closed());
-        assert!(queued.await.unwrap_err().is_closed());
-    });
-    assert_nothing_is_left(runtime.stats());
 }

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Runtime, spawn, time, yield_now};
 
-use crate::support::watchdog;
-
-use watchdog::watchdog;
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 

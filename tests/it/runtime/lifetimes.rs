@@ -17,11 +17,8 @@ use std::time::Duration;
 
 use netpoller::{JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
 
-use crate::support::wakers;
-use crate::support::watchdog;
-
-use wakers::Counter;
-use watchdog::watchdog;
+use crate::support::wakers::Counter;
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -42,113 +39,117 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-#[test]
-fn invariant_13_dropping_a_runtime_drops_its_machines_closes_their_sockets_and_leaves_no_cycle() {
-    let _watchdog = watchdog();
-    let runtime = Rc::new(Runtime::new().unwrap());
-    let (stream, mut peer) = connection(&runtime);
-    let alive = Rc::new(());
-    let seen: Weak<()> = Rc::downgrade(&alive);
-    // Knots of every kind: a task that owns its stream, one that waits for another, one that
-    // sleeps, and one that has not run at all.
-    let reader = runtime.spawn({
-        let alive = alive.clone();
-        async move {
+mod invariant_13 {
+    use super::*;
+
+    #[test]
+    fn dropping_a_runtime_drops_its_machines_closes_their_sockets_and_leaves_no_cycle() {
+        let _watchdog = watchdog();
+        let runtime = Rc::new(Runtime::new().unwrap());
+        let (stream, mut peer) = connection(&runtime);
+        let alive = Rc::new(());
+        let seen: Weak<()> = Rc::downgrade(&alive);
+        // Knots of every kind: a task that owns its stream, one that waits for another, one that
+        // sleeps, and one that has not run at all.
+        let reader = runtime.spawn({
+            let alive = alive.clone();
+            async move {
+                let _alive = alive;
+                let _ = stream.read(&mut [0; 8]).await;
+            }
+        });
+        let joining = alive.clone();
+        drop(runtime.spawn(async move {
+            let _alive = joining;
+            let _ = reader.await;
+        }));
+        let sleeping = alive.clone();
+        drop(runtime.spawn(async move {
+            let _alive = sleeping;
+            time::sleep(Duration::from_secs(3600)).await;
+        }));
+        runtime.turn(NOW).unwrap();
+        drop(runtime.spawn(async move {
             let _alive = alive;
-            let _ = stream.read(&mut [0; 8]).await;
-        }
-    });
-    let joining = alive.clone();
-    drop(runtime.spawn(async move {
-        let _alive = joining;
-        let _ = reader.await;
-    }));
-    let sleeping = alive.clone();
-    drop(runtime.spawn(async move {
-        let _alive = sleeping;
-        time::sleep(Duration::from_secs(3600)).await;
-    }));
-    runtime.turn(NOW).unwrap();
-    drop(runtime.spawn(async move {
-        let _alive = alive;
-        pending::<()>().await;
-    }));
-    assert_eq!(runtime.stats().tasks, 4);
-    assert!(seen.upgrade().is_some());
-    drop(runtime);
-    assert!(seen.upgrade().is_none(), "every machine was dropped");
-    assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "and its socket closed");
-}
-
-#[test]
-fn invariant_13_io_on_a_stream_that_outlives_its_runtime_is_an_error() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (stream, peer) = connection(&runtime);
-    let taken = runtime.block_on(async { TcpStream::from_std(peer).unwrap() });
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    drop(runtime);
-    futures_lite::future::block_on(async {
-        assert!(stream.read(&mut [0; 8]).await.unwrap_err().is_closed());
-        assert!(stream.write_all(b"!").await.unwrap_err().is_closed());
-        assert!(stream.hung_up().await.unwrap_err().is_closed());
-        assert!(listener.accept().await.unwrap_err().is_closed());
-    });
-    // Both ends were learnt when the stream was made.
-    assert!(stream.local_addr().is_ok() && taken.local_addr().is_ok());
-    let said = stream.try_write(b"!").unwrap_err().to_string();
-    assert!(said.ends_with("use of closed network connection"), "{said}");
-    assert!(stream.set_deadline(None).unwrap_err().is_closed());
-}
-
-#[test]
-fn invariant_13_whoever_waits_elsewhere_is_woken_when_the_runtime_goes() {
-    let _watchdog = watchdog();
-    let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
-    let (stream, _peer) = connection(&theirs);
-    let sleep = theirs.block_on(async {
-        let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
-        let polled = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(polled.is_pending());
-        sleep
-    });
-    let task = theirs.spawn(pending::<()>());
-    let reading = stream.clone();
-    let read = ours.spawn(async move { reading.read(&mut [0; 8]).await });
-    let queued = stream.clone();
-    let second = ours.spawn(async move { queued.read(&mut [0; 8]).await });
-    let watching = ours.spawn(async move { stream.hung_up().await });
-    let sleeping = ours.spawn(sleep);
-    let joining = ours.spawn(task);
-    ours.turn(NOW).unwrap();
-    assert_eq!(ours.stats().tasks, 5, "all of them wait");
-    drop(theirs);
-    ours.block_on(async {
-        assert!(read.await.unwrap().unwrap_err().is_closed());
-        assert!(second.await.unwrap().unwrap_err().is_closed());
-        assert!(watching.await.unwrap().unwrap_err().is_closed());
-        sleeping.await.unwrap();
-        assert!(joining.await.unwrap().unwrap_err().is_canceled());
-    });
-}
-
-#[test]
-fn invariant_13_a_stream_used_from_another_runtimes_task_is_woken_as_a_foreign_waker() {
-    let _watchdog = watchdog();
-    let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
-    let (stream, peer) = connection(&theirs);
-    let read = ours.spawn(async move {
-        let mut buffer = [0; 8];
-        let got = stream.read(&mut buffer).await.unwrap();
-        buffer[..got].to_vec()
-    });
-    ours.turn(NOW).unwrap();
-    std::io::Write::write_all(&mut &peer, b"across").unwrap();
-    while !read.is_finished() {
-        theirs.turn(Some(Duration::from_millis(1))).unwrap();
-        ours.turn(NOW).unwrap();
+            pending::<()>().await;
+        }));
+        assert_eq!(runtime.stats().tasks, 4);
+        assert!(seen.upgrade().is_some());
+        drop(runtime);
+        assert!(seen.upgrade().is_none(), "every machine was dropped");
+        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "and its socket closed");
     }
-    assert_eq!(ours.block_on(read).unwrap(), b"across");
+
+    #[test]
+    fn io_on_a_stream_that_outlives_its_runtime_is_an_error() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        let (stream, peer) = connection(&runtime);
+        let taken = runtime.block_on(async { TcpStream::from_std(peer).unwrap() });
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        drop(runtime);
+        futures_lite::future::block_on(async {
+            assert!(stream.read(&mut [0; 8]).await.unwrap_err().is_closed());
+            assert!(stream.write_all(b"!").await.unwrap_err().is_closed());
+            assert!(stream.hung_up().await.unwrap_err().is_closed());
+            assert!(listener.accept().await.unwrap_err().is_closed());
+        });
+        // Both ends were learnt when the stream was made.
+        assert!(stream.local_addr().is_ok() && taken.local_addr().is_ok());
+        let said = stream.try_write(b"!").unwrap_err().to_string();
+        assert!(said.ends_with("use of closed network connection"), "{said}");
+        assert!(stream.set_deadline(None).unwrap_err().is_closed());
+    }
+
+    #[test]
+    fn whoever_waits_elsewhere_is_woken_when_the_runtime_goes() {
+        let _watchdog = watchdog();
+        let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let (stream, _peer) = connection(&theirs);
+        let sleep = theirs.block_on(async {
+            let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
+            let polled = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            sleep
+        });
+        let task = theirs.spawn(pending::<()>());
+        let reading = stream.clone();
+        let read = ours.spawn(async move { reading.read(&mut [0; 8]).await });
+        let queued = stream.clone();
+        let second = ours.spawn(async move { queued.read(&mut [0; 8]).await });
+        let watching = ours.spawn(async move { stream.hung_up().await });
+        let sleeping = ours.spawn(sleep);
+        let joining = ours.spawn(task);
+        ours.turn(NOW).unwrap();
+        assert_eq!(ours.stats().tasks, 5, "all of them wait");
+        drop(theirs);
+        ours.block_on(async {
+            assert!(read.await.unwrap().unwrap_err().is_closed());
+            assert!(second.await.unwrap().unwrap_err().is_closed());
+            assert!(watching.await.unwrap().unwrap_err().is_closed());
+            sleeping.await.unwrap();
+            assert!(joining.await.unwrap().unwrap_err().is_canceled());
+        });
+    }
+
+    #[test]
+    fn a_stream_used_from_another_runtimes_task_is_woken_as_a_foreign_waker() {
+        let _watchdog = watchdog();
+        let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+        let (stream, peer) = connection(&theirs);
+        let read = ours.spawn(async move {
+            let mut buffer = [0; 8];
+            let got = stream.read(&mut buffer).await.unwrap();
+            buffer[..got].to_vec()
+        });
+        ours.turn(NOW).unwrap();
+        std::io::Write::write_all(&mut &peer, b"across").unwrap();
+        while !read.is_finished() {
+            theirs.turn(Some(Duration::from_millis(1))).unwrap();
+            ours.turn(NOW).unwrap();
+        }
+        assert_eq!(ours.block_on(read).unwrap(), b"across");
+    }
 }
 
 #[test]

@@ -18,12 +18,9 @@ use std::time::Duration;
 
 use netpoller::{JoinHandle, Runtime, spawn, spawn_blocking, time, yield_now};
 
-use crate::support::counting;
+use crate::support::counting::counting;
 use crate::support::wakers;
-use crate::support::watchdog;
-
-use counting::counting;
-use watchdog::watchdog;
+use crate::support::watchdog::watchdog;
 
 /// Tells that it was dropped.
 struct Flag(Rc<Cell<bool>>);
@@ -131,23 +128,58 @@ fn a_task_that_drops_its_own_handle_goes_on_by_itself() {
 
 // ---- panics ----
 
-#[test]
-fn invariant_10_a_panic_stays_in_its_task_and_reaches_whoever_joins() {
-    let runtime = Runtime::new().unwrap();
-    let neighbour = runtime.spawn(async {
-        for _ in 0..10 {
-            yield_now().await;
-        }
-        "well"
-    });
-    let bad = runtime.spawn(async { panic!("a bad day") });
-    runtime.block_on(async {
-        let error = bad.await.unwrap_err();
-        assert!(error.is_panic());
-        assert_eq!(error.to_string(), "task panicked: a bad day");
-        assert_eq!(panic_text(error.into_panic()), "a bad day");
-        assert_eq!(neighbour.await.unwrap(), "well");
-    });
+mod invariant_10 {
+    use super::*;
+
+    #[test]
+    fn a_panic_stays_in_its_task_and_reaches_whoever_joins() {
+        let runtime = Runtime::new().unwrap();
+        let neighbour = runtime.spawn(async {
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            "well"
+        });
+        let bad = runtime.spawn(async { panic!("a bad day") });
+        runtime.block_on(async {
+            let error = bad.await.unwrap_err();
+            assert!(error.is_panic());
+            assert_eq!(error.to_string(), "task panicked: a bad day");
+            assert_eq!(panic_text(error.into_panic()), "a bad day");
+            assert_eq!(neighbour.await.unwrap(), "well");
+        });
+    }
+
+    #[test]
+    fn a_panic_in_dropping_a_task_or_its_value_stays_there_too() {
+        let runtime = Runtime::new().unwrap();
+        let holding = runtime.spawn(async {
+            let _bomb = Bomb;
+            pending::<()>().await;
+        });
+        let in_future = runtime.spawn({
+            let bomb = Bomb;
+            poll_fn(move |_| {
+                let _ = &bomb;
+                Poll::Ready(())
+            })
+        });
+        // Its handle goes while it runs, so the value it returns is nobody's.
+        let own: Rc<RefCell<Option<JoinHandle<Bomb>>>> = Rc::default();
+        let theirs = own.clone();
+        let task = runtime.spawn(async move {
+            drop(theirs.borrow_mut().take());
+            Bomb
+        });
+        *own.borrow_mut() = Some(task);
+        let after = runtime.spawn(async { "still here" });
+        runtime.turn(Some(Duration::ZERO)).unwrap();
+        holding.abort();
+        assert!(runtime.block_on(holding).unwrap_err().is_canceled());
+        let error = runtime.block_on(in_future).unwrap_err();
+        assert_eq!(error.to_string(), "task panicked: a bomb went off");
+        assert_eq!(runtime.block_on(after).unwrap(), "still here");
+    }
 }
 
 struct Bomb;
@@ -158,37 +190,6 @@ impl Drop for Bomb {
             panic!("a bomb went off");
         }
     }
-}
-
-#[test]
-fn invariant_10_a_panic_in_dropping_a_task_or_its_value_stays_there_too() {
-    let runtime = Runtime::new().unwrap();
-    let holding = runtime.spawn(async {
-        let _bomb = Bomb;
-        pending::<()>().await;
-    });
-    let in_future = runtime.spawn({
-        let bomb = Bomb;
-        poll_fn(move |_| {
-            let _ = &bomb;
-            Poll::Ready(())
-        })
-    });
-    // Its handle goes while it runs, so the value it returns is nobody's.
-    let own: Rc<RefCell<Option<JoinHandle<Bomb>>>> = Rc::default();
-    let theirs = own.clone();
-    let task = runtime.spawn(async move {
-        drop(theirs.borrow_mut().take());
-        Bomb
-    });
-    *own.borrow_mut() = Some(task);
-    let after = runtime.spawn(async { "still here" });
-    runtime.turn(Some(Duration::ZERO)).unwrap();
-    holding.abort();
-    assert!(runtime.block_on(holding).unwrap_err().is_canceled());
-    let error = runtime.block_on(in_future).unwrap_err();
-    assert_eq!(error.to_string(), "task panicked: a bomb went off");
-    assert_eq!(runtime.block_on(after).unwrap(), "still here");
 }
 
 #[test]

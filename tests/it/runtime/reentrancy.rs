@@ -16,11 +16,8 @@ use std::time::Duration;
 
 use netpoller::{JoinHandle, Runtime, TcpStream, spawn, spawn_blocking, time, yield_now};
 
-use crate::support::loopback;
-use crate::support::watchdog;
-
-use loopback::pair;
-use watchdog::watchdog;
+use crate::support::loopback::pair;
+use crate::support::watchdog::watchdog;
 
 thread_local! {
     static STREAM: RefCell<Option<TcpStream>> = const { RefCell::new(None) };
@@ -87,87 +84,91 @@ async fn touch(name: &str, future: impl Future) {
     assert!(TOUCHED.get() > before, "{name} never touched the waker");
 }
 
-#[test]
-fn invariant_11_a_waker_that_uses_the_runtime_at_every_touch_finds_no_borrow() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let (server, _client) = pair().await;
-        STREAM.set(Some(server.clone()));
-        TASK.set(Some(spawn(pending())));
-        let far = Duration::from_secs(60);
-        touch("a sleep", time::sleep(far)).await;
-        touch("a timeout", time::timeout(far, pending::<()>())).await;
-        touch("a join", spawn(pending::<()>())).await;
-        touch("a blocking job", spawn_blocking(|| {})).await;
-        touch("a yield", yield_now()).await;
-        touch("a read", server.read(&mut [0; 8])).await;
-        touch("hung_up", server.hung_up()).await;
-        // In the queue behind another.
-        let mut first = Box::pin(server.read_with(|_| ()));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(first.as_mut().poll(&mut cx).is_pending());
-        touch("a queued read", server.read(&mut [0; 8])).await;
-        drop(first);
-        let full = vec![0; 64 << 20];
-        touch("write_all", server.write_all(&full)).await;
-        // Woken by the loop: a timer, readiness, an end.
-        touch("a short sleep", async {
-            time::sleep(Duration::from_millis(1)).await;
-        })
-        .await;
-        let done = spawn(yield_now());
-        touch("a join of one that ends", done).await;
-        let reading = server.clone();
-        let mut read = Box::pin(async move { reading.read(&mut [0; 8]).await });
-        let waker = meddling_waker();
-        assert!(
-            read.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        let before = TOUCHED.get();
-        server.close().unwrap();
-        assert!(TOUCHED.get() > before, "closing wakes it");
-        STREAM.set(None);
-        drop(TASK.take());
-    });
-}
+mod invariant_11 {
+    use super::*;
 
-#[test]
-fn invariant_11_a_runtime_may_be_dropped_with_such_wakers_everywhere() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (kept, before) = runtime.block_on(async {
-        let (server, client) = pair().await;
-        let mut waiting: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![
-            Box::pin(time::sleep(Duration::from_secs(60))),
-            Box::pin({
-                let server = server.clone();
-                async move { drop(server.read(&mut [0; 8]).await) }
-            }),
-            Box::pin({
-                let server = server.clone();
-                async move { drop(server.read(&mut [0; 8]).await) }
-            }),
-            Box::pin(async move { drop(server.hung_up().await) }),
-            Box::pin(async { drop(spawn(pending::<()>()).await) }),
-        ];
-        for future in &mut waiting {
+    #[test]
+    fn a_waker_that_uses_the_runtime_at_every_touch_finds_no_borrow() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (server, _client) = pair().await;
+            STREAM.set(Some(server.clone()));
+            TASK.set(Some(spawn(pending())));
+            let far = Duration::from_secs(60);
+            touch("a sleep", time::sleep(far)).await;
+            touch("a timeout", time::timeout(far, pending::<()>())).await;
+            touch("a join", spawn(pending::<()>())).await;
+            touch("a blocking job", spawn_blocking(|| {})).await;
+            touch("a yield", yield_now()).await;
+            touch("a read", server.read(&mut [0; 8])).await;
+            touch("hung_up", server.hung_up()).await;
+            // In the queue behind another.
+            let mut first = Box::pin(server.read_with(|_| ()));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(first.as_mut().poll(&mut cx).is_pending());
+            touch("a queued read", server.read(&mut [0; 8])).await;
+            drop(first);
+            let full = vec![0; 64 << 20];
+            touch("write_all", server.write_all(&full)).await;
+            // Woken by the loop: a timer, readiness, an end.
+            touch("a short sleep", async {
+                time::sleep(Duration::from_millis(1)).await;
+            })
+            .await;
+            let done = spawn(yield_now());
+            touch("a join of one that ends", done).await;
+            let reading = server.clone();
+            let mut read = Box::pin(async move { reading.read(&mut [0; 8]).await });
             let waker = meddling_waker();
             assert!(
-                future
-                    .as_mut()
+                read.as_mut()
                     .poll(&mut Context::from_waker(&waker))
                     .is_pending()
             );
-        }
-        STREAM.set(Some(client));
-        (waiting, TOUCHED.get())
-    });
-    drop(runtime);
-    assert!(TOUCHED.get() >= before + 3, "they were woken");
-    STREAM.set(None);
-    INSIDE.set(true);
-    drop(kept);
+            let before = TOUCHED.get();
+            server.close().unwrap();
+            assert!(TOUCHED.get() > before, "closing wakes it");
+            STREAM.set(None);
+            drop(TASK.take());
+        });
+    }
+
+    #[test]
+    fn a_runtime_may_be_dropped_with_such_wakers_everywhere() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        let (kept, before) = runtime.block_on(async {
+            let (server, client) = pair().await;
+            let mut waiting: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![
+                Box::pin(time::sleep(Duration::from_secs(60))),
+                Box::pin({
+                    let server = server.clone();
+                    async move { drop(server.read(&mut [0; 8]).await) }
+                }),
+                Box::pin({
+                    let server = server.clone();
+                    async move { drop(server.read(&mut [0; 8]).await) }
+                }),
+                Box::pin(async move { drop(server.hung_up().await) }),
+                Box::pin(async { drop(spawn(pending::<()>()).await) }),
+            ];
+            for future in &mut waiting {
+                let waker = meddling_waker();
+                assert!(
+                    future
+                        .as_mut()
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
+            }
+            STREAM.set(Some(client));
+            (waiting, TOUCHED.get())
+        });
+        drop(runtime);
+        assert!(TOUCHED.get() >= before + 3, "they were woken");
+        STREAM.set(None);
+        INSIDE.set(true);
+        drop(kept);
+    }
 }

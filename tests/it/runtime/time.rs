@@ -13,14 +13,10 @@ use std::time::{Duration, Instant};
 
 use netpoller::{NetError, Runtime, spawn, spawn_blocking, time, yield_now};
 
-use crate::support::counting;
-use crate::support::loopback;
+use crate::support::counting::counting;
+use crate::support::loopback::{pair, plain_pair, virtual_runtime};
 use crate::support::wakers;
-use crate::support::watchdog;
-
-use counting::counting;
-use loopback::{pair, plain_pair, virtual_runtime};
-use watchdog::watchdog;
+use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
