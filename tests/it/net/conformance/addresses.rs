@@ -63,7 +63,7 @@ fn a_listen_on_a_taken_port_names_the_address() {
     by(Clock::Real, "tcp6", || in_use("[::1]:0"));
 }
 
-/// 192.0.2.0/24 is for documentation: nobody's.
+/// 192.0.2.0/24 is for documentation, and no machine's.
 #[test]
 fn a_listen_on_somebody_elses_address_names_it() {
     by(Clock::Real, "tcp4", || async {
