@@ -7,8 +7,8 @@
 //!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
 //! ```
 //!
-//! The loop is a future without a state of its own outside: dropping it loses no connection and no
-//! permit, so that an order ends it by `select`.
+//! Dropping the loop's future loses no connection and no permit. So whatever ends it, such as an
+//! order to a server, is waited for beside it by `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`, and `x/net/netutil.LimitListener`.
 
 use std::future::Future;
@@ -158,12 +158,13 @@ impl AcceptLoop {
         let error = match accepted {
             Ok(Outcome::Aborted) => return ControlFlow::Continue(()),
             Ok(Outcome::NoPermit) => {
-                return match select(self.permits.wait(), Closed::new(listener)).await {
+                // No peer can hang up on a listener, so this tells of our own close.
+                return match select(self.permits.wait(), listener.hung_up()).await {
                     Either::First(permit) => {
                         self.held = Some(permit);
                         ControlFlow::Continue(())
                     }
-                    Either::Second(()) => ControlFlow::Break(Ok(())),
+                    Either::Second(_closed) => ControlFlow::Break(Ok(())),
                 };
             }
             Ok(Outcome::Connection(accepted)) => {
@@ -195,9 +196,9 @@ impl AcceptLoop {
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, UntilClosed::default());
-        match select(room, Closed::new(listener)).await {
+        match select(room, listener.hung_up()).await {
             Either::First(_) => ControlFlow::Continue(()),
-            Either::Second(()) => ControlFlow::Break(Ok(())),
+            Either::Second(_closed) => ControlFlow::Break(Ok(())),
         }
     }
 }
@@ -281,37 +282,6 @@ impl Backoff {
         let paused = self.paused.take()?;
         let is_announced = std::mem::take(&mut self.is_announced);
         is_announced.then(|| now().saturating_duration_since(paused))
-    }
-}
-
-/// Waits until a listener is closed on our side. No peer can hang up on a listener, so that only a
-/// close ends the wait.
-struct Closed<'a> {
-    fd: &'a Fd,
-    ticket: Option<Ticket>,
-}
-
-impl<'a> Closed<'a> {
-    fn new(fd: &'a Fd) -> Self {
-        Closed { fd, ticket: None }
-    }
-}
-
-impl Future for Closed<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let polled = this.fd.poll_hung_up(&mut this.ticket, cx);
-        polled.map(|_closed| ())
-    }
-}
-
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        if self.ticket.is_some() {
-            self.fd.forget_hang_up(&mut self.ticket);
-        }
     }
 }
 

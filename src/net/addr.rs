@@ -1,6 +1,5 @@
-//! What can be dialled and listened on, as people write it.
-//!
-//! May touch: the endpoints. Mirrors Go's `net.SplitHostPort` and `net/ipsock.go`.
+//! Addresses: as they are given, as the system has them, and as errors show them.
+// Mirrors Go's `net.JoinHostPort`, `net/ipsock.go` and `net/unixsock_posix.go`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,7 +13,7 @@ use socket2::SockAddr;
 use super::error::Cause;
 use crate::endpoints::Addr;
 
-/// An address as it was asked for: see [`ToAddr`].
+/// An address as it was asked for, not resolved: what [`ToAddr`] gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Nothing to resolve.
@@ -27,18 +26,31 @@ impl From<Target> for Addr {
     fn from(target: Target) -> Self {
         match target {
             Target::Literal(address) => Addr::Socket(address),
-            Target::Text(text) => match text.parse() {
-                Ok(address) => Addr::Socket(address),
-                Err(_) => Addr::Name(text),
-            },
+            Target::Text(text) => Addr::Name(text),
         }
     }
 }
 
 /// What can be given where an address is asked for: `"host:port"` as `&str` or `String`,
-/// a [`SocketAddr`], or a pair of host and port.
+/// a [`SocketAddr`], an [`Addr`], or a pair of host and port.
+///
+/// The text is read as Go reads it. A port is a number up to 65,535 or a service's name; empty, it
+/// is 0. A host is an IP address (IPv6 in brackets, with a zone if it has one: `[fe80::1%eth0]:80`)
+/// or a name; empty, it is this machine for a dial and every address for a listener. A host that is
+/// all numbers and no address, such as `127.1` or `0x7f.1`, is a name that does not exist.
+///
+/// ```
+/// use netpoller::ToAddr;
+/// use std::net::Ipv4Addr;
+/// let address = "127.0.0.1:80".to_addr();
+/// assert_eq!(("127.0.0.1", 80).to_addr(), address);
+/// assert_eq!((Ipv4Addr::LOCALHOST, 80).to_addr(), address);
+/// // A name is not looked up before it is dialled or listened on.
+/// assert_eq!("example.com:https".to_addr(), "example.com:https".to_owned().to_addr());
+/// ```
 pub trait ToAddr {
-    /// The address, not resolved yet.
+    /// The address, not resolved yet. It never fails: what is no address is an error of the
+    /// operation that it is given to.
     fn to_addr(&self) -> Target;
 }
 
@@ -86,24 +98,6 @@ impl ToAddr for Addr {
     }
 }
 
-impl ToAddr for (IpAddr, u16) {
-    fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
-    }
-}
-
-impl ToAddr for (Ipv4Addr, u16) {
-    fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
-    }
-}
-
-impl ToAddr for (Ipv6Addr, u16) {
-    fn to_addr(&self) -> Target {
-        Target::Literal((*self).into())
-    }
-}
-
 impl ToAddr for (&str, u16) {
     fn to_addr(&self) -> Target {
         let (host, port) = *self;
@@ -116,16 +110,23 @@ impl ToAddr for (&str, u16) {
     }
 }
 
-impl ToAddr for (&String, u16) {
-    fn to_addr(&self) -> Target {
-        (self.0.as_str(), self.1).to_addr()
-    }
+/// Pairs of a host and a port, by the host's type.
+macro_rules! pairs {
+    ($($host:ty: $self:ident => $address:expr;)*) => {$(
+        impl ToAddr for ($host, u16) {
+            fn to_addr(&$self) -> Target {
+                $address
+            }
+        }
+    )*};
 }
 
-impl ToAddr for (String, u16) {
-    fn to_addr(&self) -> Target {
-        (self.0.as_str(), self.1).to_addr()
-    }
+pairs! {
+    IpAddr: self => Target::Literal((*self).into());
+    Ipv4Addr: self => Target::Literal((*self).into());
+    Ipv6Addr: self => Target::Literal((*self).into());
+    String: self => (self.0.as_str(), self.1).to_addr();
+    &String: self => (self.0.as_str(), self.1).to_addr();
 }
 
 /// What the system says of a socket's end.
@@ -150,7 +151,8 @@ pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// A dual-stack socket has IPv4 peers in IPv6 clothes; Go shows them as IPv4.
+/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
+/// shows its IPv4 peers, and so whatever is given is taken.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {

@@ -1,8 +1,6 @@
 //! Errors that say which operation, on which network, from and to which address, and what the
 //! system said.
-//!
-//! May touch: the endpoints; the reactor's and the scopes' reasons. Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and
-//! `poll.ErrNetClosing`.
+// Mirrors Go's `net.OpError`, `os.SyscallError`, `net.Error` and `poll.ErrNetClosing`.
 
 use std::error::Error;
 use std::fmt;
@@ -55,7 +53,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// What it comes down to: of several attempts the first, of a look-up what stopped it.
+    /// The cause below: of several attempts the first one's, of a look-up the one that stopped it.
     fn root(&self) -> &Cause {
         match self {
             Cause::Lookup { cause, .. } => cause.root(),
@@ -64,7 +62,7 @@ impl Cause {
         }
     }
 
-    /// Whether its text names what was asked for, so that the operation's need not.
+    /// Whether its text names what was asked for. Then the operation's text leaves it out.
     fn names_address(&self) -> bool {
         matches!(
             self,
@@ -128,7 +126,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The system's words as Go writes them: without a capital, and without the number.
+/// The system's text as Go writes it: without a capital, and without the number.
 fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     let Some(number) = error.raw_os_error() else {
@@ -149,9 +147,9 @@ fn system_text(error: &io::Error) -> String {
 
 /// A failed operation on the network: Go's `net.OpError`.
 ///
-/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Not so what is
-/// no failed operation: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try, `NotConnected` of
-/// an address that is asked for and that there is not.
+/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Those that are
+/// no failed operation carry none: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try,
+/// `NotConnected` of an address that does not exist.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -300,6 +298,21 @@ impl From<OpError> for io::Error {
 }
 
 /// What Go's `net.Error` tells of an error, for [`io::Error`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{NetError, TcpListener, time};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// listener.set_deadline(Some(time::now()))?;
+/// let error = listener.accept().await.unwrap_err();
+/// assert!(error.is_timeout() && error.is_temporary() && !error.is_closed());
+/// listener.close()?;
+/// assert!(listener.accept().await.unwrap_err().is_closed());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub trait NetError {
     /// A deadline or a time limit passed.
     fn is_timeout(&self) -> bool;

@@ -44,8 +44,8 @@ pub(crate) fn to_dial(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What to bind for listening on `address`, and for an IPv6 socket whether IPv4 stays out
-/// (`only_v6` if the user has a wish).
+/// What to bind for listening on `address`, and for an IPv6 socket whether IPv4 stays out (as
+/// `only_v6` says, if it is given).
 ///
 /// "Every address" of a network without a family means both families on one IPv6 socket, where the
 /// system can do that. `tcp6` is for IPv6 alone.

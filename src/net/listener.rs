@@ -27,7 +27,24 @@ use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys;
 
-/// How to listen: Go's `net.ListenConfig`.
+/// How to listen on TCP: Go's `net.ListenConfig`.
+///
+/// An IPv4 address written as IPv6 (`::ffff:127.0.0.1`) is taken for IPv4.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::{ListenConfig, TcpStream};
+/// netpoller::Runtime::new()?.block_on(async {
+///     // Two listeners with one port; the system spreads connections over their queues.
+///     let config = ListenConfig::new().reuse_port(true).backlog(64);
+///     let one = config.bind("127.0.0.1:0").await?;
+///     let other = config.bind(one.local_addr()?).await?;
+///     assert_eq!(one.local_addr()?, other.local_addr()?);
+///     TcpStream::connect(one.local_addr()?).await?;
+///     Ok(())
+/// })
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
     network: AskedNetwork,
@@ -67,7 +84,8 @@ impl ListenConfig {
         self
     }
 
-    /// How many connections the system keeps for us to accept; its own maximum by default.
+    /// How many connections wait in the system's queue at most; its own limit by default, which
+    /// also holds for any larger number (`somaxconn`, on Linux 4,096 since 5.4).
     #[must_use]
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog);
@@ -83,8 +101,8 @@ impl ListenConfig {
         self
     }
 
-    /// Whether an IPv6 socket leaves IPv4 alone (IPV6_V6ONLY). By default it does on `tcp6`, and on
-    /// `tcp` it does not: there every address is those of both families, where the system can.
+    /// Whether an IPv6 socket takes IPv6 connections alone (IPV6_V6ONLY). By default it does so on
+    /// `tcp6` and not on `tcp`, where "every address" means both families, if the system can.
     #[must_use]
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
@@ -92,7 +110,7 @@ impl ListenConfig {
     }
 
     /// A hook that is given the socket before it is bound, with the address that it is to be bound
-    /// to: to set options. Its error fails the bind.
+    /// to, in order to set options. Its error fails the bind.
     #[must_use]
     pub fn control(
         mut self,
@@ -231,7 +249,22 @@ impl ListenConfig {
 /// A listening socket: [`TcpListener`] or [`UnixListener`](crate::UnixListener).
 ///
 /// A cheap handle: clones are the same listener, several tasks may accept on it, and closing one
-/// closes all.
+/// closes all. It belongs to the runtime's thread and is not `Send`.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{NetError, TcpListener, TcpStream};
+/// let listener = TcpListener::bind("localhost:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (_server, peer) = listener.accept().await?;
+/// assert_eq!(peer, client.local_addr()?);
+/// listener.close()?;
+/// assert!(listener.accept().await.unwrap_err().is_closed());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub struct Listener<K> {
     pub(super) fd: Fd,
     pub(super) kind: PhantomData<K>,
@@ -305,8 +338,8 @@ impl<K> Listener<K> {
         self.fd.set_deadline(Direction::Read, when)
     }
 
-    /// Closes the listener, for every handle, and frees the port before it returns. Whoever is
-    /// accepting fails with "use of closed network connection".
+    /// Closes the listener, for every handle, and frees the port before it returns. A parked accept
+    /// fails with "use of closed network connection".
     ///
     /// # Errors
     ///

@@ -1,8 +1,6 @@
 //! Serving with tasks: one task for each connection.
 // Mirrors `http.Serve`, and `x/net/netutil.LimitListener`.
 
-use std::cell::Cell;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -13,7 +11,8 @@ use super::fd::Fd;
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::stream::Stream;
-use crate::runtime;
+use crate::runtime::counter::Counter;
+use crate::runtime::spawn;
 
 impl<K: Kind> Listener<K> {
     /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of
@@ -32,11 +31,12 @@ impl<K: Kind> Listener<K> {
     }
 }
 
-/// Accepts for ever, and runs a task for each connection.
+/// Accepts until its listener is closed, and runs a task for each connection.
 ///
-/// When the process is short of descriptors, or the system of memory, it does not end and does
-/// not spin: it waits, 5 ms at first and twice as long each time, up to a second; and it goes on
-/// early when one of the sockets on this thread is closed. A shortage is logged once.
+/// When the process is short of descriptors, or the system of memory, accepting neither ends nor
+/// spins: it pauses, 5 ms at first and twice as long each time, up to a second, and goes on early
+/// when a socket of this thread is closed. One warning is logged when accepting pauses, with the
+/// reason, and one when it goes on; at debug each accepted connection has a line with its peer.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -147,7 +147,7 @@ where
         let (stream, peer) = self.listener.take(accepted.socket, accepted.peer)?;
         let live = Live::new(self.counters);
         let handled = (self.handler)(stream, peer);
-        runtime::spawn(async move {
+        spawn(async move {
             // Both go with the task, however it ends.
             let (_permit, _live) = (accepted.permit, live);
             handled.await
@@ -156,23 +156,19 @@ where
     }
 
     fn put_off(&mut self, episode: Episode) {
-        count(&self.counters.refused);
+        self.counters.refused.add(1);
         if episode == Episode::New {
-            count(&self.counters.episodes);
+            self.counters.episodes.add(1);
         }
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
-    accepted: Cell<u64>,
-    live: Cell<usize>,
-    refused: Cell<u64>,
-    episodes: Cell<u64>,
-}
-
-fn count(counter: &Cell<u64>) {
-    counter.set(counter.get().wrapping_add(1));
+    accepted: Counter,
+    live: Counter,
+    refused: Counter,
+    episodes: Counter,
 }
 
 /// Counts a connection while its task lives.
@@ -180,20 +176,20 @@ struct Live(Rc<Counts>);
 
 impl Live {
     fn new(counters: &Rc<Counts>) -> Self {
-        count(&counters.accepted);
-        counters.live.set(counters.live.get() + 1);
+        counters.accepted.add(1);
+        counters.live.add(1);
         Live(counters.clone())
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.live.set(self.0.live.get() - 1);
+        self.0.live.sub(1);
     }
 }
 
 /// What a [`Serve`] has done and does.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServeCounters(Rc<Counts>);
 
 impl ServeCounters {
@@ -204,7 +200,7 @@ impl ServeCounters {
 
     /// Connections being served.
     pub fn live(&self) -> usize {
-        self.0.live.get()
+        usize::try_from(self.0.live.get()).unwrap_or(usize::MAX)
     }
 
     /// Accepts that were put off because the process or the system was short of something.
@@ -215,16 +211,5 @@ impl ServeCounters {
     /// Shortages: however many accepts failed one soon after the other.
     pub fn episodes(&self) -> u64 {
         self.0.episodes.get()
-    }
-}
-
-impl fmt::Debug for ServeCounters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServeCounters")
-            .field("accepted", &self.accepted())
-            .field("live", &self.live())
-            .field("refused", &self.refused())
-            .field("episodes", &self.episodes())
-            .finish()
     }
 }

@@ -1,6 +1,5 @@
 //! New sockets, dialled or accepted: non-blocking and close-on-exec from their first moment.
-//!
-//! May touch: libc. Mirrors Go's `internal/poll/sock_cloexec.go` and `net/sock_cloexec.go`.
+// Mirrors Go's `internal/poll/sock_cloexec.go` and `net/sock_cloexec.go`.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -55,7 +55,7 @@ pub(crate) fn address_info(
     let mut found = Vec::new();
     let mut next = list;
     while !next.is_null() {
-        // SAFETY: a member of the list that getaddrinfo made and nobody has freed yet.
+        // SAFETY: a member of the list that getaddrinfo made and that is not freed yet.
         let entry = unsafe { &*next };
         found.extend(socket_addr(entry));
         next = entry.ai_next;

@@ -1,6 +1,5 @@
 //! splice(2): bytes from descriptor to descriptor inside the kernel.
-//!
-//! May touch: libc, `sigpipe.rs`. Mirrors Go's `internal/poll/splice_linux.go`.
+// Mirrors Go's `internal/poll/splice_linux.go`.
 
 use std::io;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -10,7 +9,7 @@ use std::os::fd::BorrowedFd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use super::sigpipe;
 
-/// Whether [`splice`] works here: where not, nobody makes a pipe for it.
+/// Whether [`splice`] works here: elsewhere no pipe is made for it.
 pub(crate) const SPLICES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Moves up to `most` bytes between a pipe and something else, inside the kernel. It never waits,

@@ -144,7 +144,7 @@ impl Dialer {
     }
 
     /// A hook that is given every socket before it is bound and connected, with the address that it
-    /// is to be connected to: to set options. Its error fails that address.
+    /// is to be connected to, in order to set options. Its error fails that address.
     #[must_use]
     pub fn control(
         mut self,
