@@ -50,7 +50,8 @@ impl Fd {
     }
 
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let offered = &mut buffers[sys::at_once(buffers)];
+        let at_once = sys::at_once(buffers);
+        let offered = &mut buffers[at_once];
         let asked = offered.iter().map(|buffer| buffer.len()).sum();
         if asked == 0 {
             return Ok(0);
