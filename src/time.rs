@@ -1,56 +1,87 @@
-//! Sleeping, and giving things a limit, by the loop's clock.
+//! Sleeping, and giving things a limit, by the runtime's clock.
 //!
-//! May touch: the runtime. Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`.
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::{Runtime, time};
+//! use std::time::Duration;
+//! // A clock that jumps: the hour takes no time.
+//! let runtime = Runtime::builder().virtual_clock().build()?;
+//! runtime.block_on(async {
+//!     let start = time::now();
+//!     time::sleep(Duration::from_secs(3600)).await;
+//!     assert_eq!(time::now() - start, Duration::from_secs(3600));
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The resolution is a millisecond, rounded up: nothing is early. What is here judges no peer, and so
+//! fires by the clock, however busy the loop is.
+// Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::runtime::context;
-use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
-use crate::runtime::sleeper::Registration;
+use crate::runtime::sleeper::{Judges, Registration};
+use crate::runtime::{context, current};
 
 const NANOS: u128 = 1_000_000_000;
 
-/// A deadline that never comes within anybody's life, for durations that overflow.
+/// Thirty years: for durations that overflow.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait).unwrap_or_else(|| start + FAR)
 }
 
-/// A fresh reading: of the runtime's clock if this thread is in a turn of one, else the system's.
+/// A fresh reading: of the runtime's clock if this thread is in a turn of one, else of the system's.
 pub(crate) fn clock() -> Instant {
-    let fresh = context::try_with(|scheduler| scheduler.reactor.read_clock());
+    let fresh = current::try_with(|scheduler| scheduler.reactor.core().clock.read());
     fresh.unwrap_or_else(Instant::now)
 }
 
-/// The loop's time: the reading that this turn took. Costs a load; good for absolute deadlines.
+/// A fresh reading of the runtime's clock, real or virtual.
+///
+/// A deadline counts from the moment at which it is set, so this is what to add to:
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
-/// use netpoller::time;
-/// netpoller::Runtime::new()?.block_on(async {
-///     assert_eq!(time::now(), time::now());
-/// });
+/// use netpoller::{TcpListener, time};
+/// use std::time::Duration;
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// listener.set_deadline(Some(time::now() + Duration::from_secs(5)))?;
+/// assert!(listener.accept().await.is_err());
 /// # Ok(())
+/// # })
 /// # }
 /// ```
 ///
 /// # Panics
 ///
 /// Outside a runtime.
-#[inline]
 #[track_caller]
 pub fn now() -> Instant {
-    match context::now() {
-        Some(now) => now,
-        None => context::outside_a_runtime("time::now"),
-    }
+    current::with("time::now", |scheduler| {
+        scheduler.reactor.core().clock.read()
+    })
+}
+
+/// The loop's last reading of its clock: a load, for a deadline that may count from a moment ago.
+/// It lags behind by what the turn has taken since, so that a deadline counted from it may come
+/// sooner than asked for, by as much.
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[inline]
+#[track_caller]
+pub fn coarse_now() -> Instant {
+    current::with("time::coarse_now", |scheduler| scheduler.reactor.now())
 }
 
 /// Sleeps for at least `wait`, counted from a fresh reading of the clock.
@@ -66,35 +97,47 @@ pub fn now() -> Instant {
 /// Dropping it takes its timer away.
 #[track_caller]
 pub fn sleep(wait: Duration) -> Sleep {
-    context::with("time::sleep", |scheduler| Sleep {
-        deadline: after(scheduler.reactor.read_clock(), wait),
-        registration: None,
-        yielded: false,
-    })
+    let now = current::with("time::sleep", |scheduler| {
+        scheduler.reactor.core().clock.read()
+    });
+    sleep_until(after(now, wait))
 }
 
-/// Sleeps until `deadline`; one that has passed is ready at once.
+/// Sleeps until `deadline`. One that has passed is ready at once.
+///
+/// # Panics
+///
+/// When polled on a thread that drives no runtime.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
+        judges: Judges::Nobody,
         registration: None,
         yielded: false,
     }
 }
 
 /// A sleep under way: see [`sleep`] and [`sleep_until`].
+///
+/// It is plain data, and may go to any thread: its timer is in the runtime that polls it, or did
+/// last, and leaves that when the sleep is dropped.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    /// Its timer, in the runtime that first polled it.
+    judges: Judges,
     registration: Option<Registration>,
-    /// It is over, and let others have their turn first.
+    /// It is over, and has let others go first.
     yielded: bool,
 }
 
 impl Sleep {
+    /// A sleep after which a peer is judged: it ends when everything that had arrived by then has
+    /// had its effect.
     pub(crate) fn judging_a_peer(deadline: Instant) -> Self {
-        sleep_until(deadline)
+        Sleep {
+            judges: Judges::Peer,
+            ..sleep_until(deadline)
+        }
     }
 
     /// When it ends.
@@ -102,25 +145,16 @@ impl Sleep {
         self.deadline
     }
 
-    /// Moves the end; moving it later is a store. A sleep that has ended sleeps again.
+    /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        if let Some(registration) = &mut self.registration {
+        if let Some(registration) = &self.registration {
             registration.move_to(deadline);
         }
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline;
-        if let Some(registration) = &mut self.registration {
-            return registration.poll(deadline, cx);
-        }
-        let scheduler: Rc<Scheduler> = context::with("polling a sleep", Rc::clone);
-        if scheduler.reactor.has_passed(deadline) {
-            return Poll::Ready(());
-        }
-        self.registration = Some(Registration::new(scheduler, deadline, cx));
-        Poll::Pending
+        Registration::poll(&mut self.registration, self.judges, self.deadline, cx)
     }
 }
 
@@ -129,7 +163,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_end(cx));
-        context::poll_budget_once(&mut self.yielded, cx.waker())
+        context::poll_yield(&mut self.yielded, cx.waker())
     }
 }
 
@@ -159,9 +193,9 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Gives a future so long to end, from when this is first polled; it is dropped if it does not.
+/// Gives a future so long to end, from when this is first polled. It is dropped if it does not.
 ///
-/// A future that is ready when the time is up wins.
+/// The future is polled once more when the time is up: one that is ready then wins.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -185,9 +219,17 @@ impl From<Elapsed> for std::io::Error {
 ///
 /// Outside a runtime.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-    match select(future, sleep(limit)).await {
+    let mut future = pin!(future);
+    match select(future.as_mut(), sleep(limit)).await {
         Either::First(output) => Ok(output),
-        Either::Second(()) => Err(Elapsed(())),
+        // What it waits for may have come since it was polled.
+        Either::Second(()) => {
+            poll_fn(|cx| match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending => Poll::Ready(Err(Elapsed(()))),
+            })
+            .await
+        }
     }
 }
 
@@ -202,7 +244,9 @@ pub fn interval(period: Duration) -> Interval {
         !period.is_zero(),
         "netpoller: an interval's period can't be zero"
     );
-    let start = context::with("time::interval", |scheduler| scheduler.reactor.read_clock());
+    let start = current::with("time::interval", |scheduler| {
+        scheduler.reactor.core().clock.read()
+    });
     Interval {
         period,
         sleep: sleep_until(start),

@@ -64,7 +64,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
 
     let mut stop = mio::net::UnixStream::from_std(stop);
     let stopped = server.reactor.open(&mut stop)?;
-    stopped.park(Direction::Read, STOP);
+    let _parked = stopped.park(Direction::Read, STOP);
     let mut door = Door::open(&server.reactor, listener)?;
 
     let mut ready = Vec::new();
@@ -270,7 +270,7 @@ impl Door {
     fn open(reactor: &Reactor<usize>, listener: StdListener) -> io::Result<Door> {
         let mut listener = TcpListener::from_std(listener);
         let descriptor = reactor.open(&mut listener)?;
-        descriptor.park(Direction::Read, LISTENER);
+        let _parked = descriptor.park(Direction::Read, LISTENER);
         Ok(Door {
             listener,
             descriptor,
@@ -303,6 +303,6 @@ impl Door {
 
     fn wait(&mut self) {
         self.descriptor.drained(Direction::Read);
-        self.descriptor.park(Direction::Read, LISTENER);
+        let _parked = self.descriptor.park(Direction::Read, LISTENER);
     }
 }

@@ -17,7 +17,8 @@ use crate::net::Cause;
 use crate::reactor::Direction;
 use crate::runtime::machine::MachineId;
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::sleeper::Sleeper;
+use crate::runtime::sleeper::Judges;
+use crate::runtime::socket::Parked;
 use crate::wheel::TimerKey;
 
 /// The minimum rates of a server's peers.
@@ -55,15 +56,14 @@ impl Watch {
 
     fn cancel(&mut self, scheduler: &Scheduler) {
         if let Some((key, _)) = self.next.take() {
-            let gone = scheduler.timers.borrow_mut().cancel(key);
-            drop(gone);
+            scheduler.timers(Judges::Peer).borrow_mut().cancel(key);
         }
     }
 
     /// Plans a look in so many ticks, unless one comes sooner.
     fn plan(&mut self, scheduler: &Scheduler, id: MachineId, ticks: u64) {
         let when = scheduler.reactor.core().clock.tick_after(ticks);
-        let mut timers = scheduler.timers.borrow_mut();
+        let mut timers = scheduler.timers(Judges::Peer).borrow_mut();
         match &mut self.next {
             Some((_, planned)) if *planned <= when.get() => {}
             Some((key, planned)) => {
@@ -71,7 +71,7 @@ impl Watch {
                 *planned = when.get();
             }
             None => {
-                let key = timers.insert(when, Sleeper::Machine(id));
+                let key = timers.insert(when, Parked::machine(id));
                 self.next = Some((key, when.get()));
             }
         }
@@ -130,7 +130,7 @@ impl Conn {
         let Some(scheduler) = self.worker.scheduler() else {
             return false;
         };
-        let now = scheduler.reactor.tick().get();
+        let now = scheduler.reactor.core().clock.tick().get();
         let due = watch.next.is_some_and(|(_, planned)| planned <= now);
         due && !std::mem::replace(&mut watch.tried, true)
     }

@@ -240,7 +240,7 @@ impl Worker {
     /// From here on connections end when they run. They are woken; one that has its turn coming
     /// already, and goes the straight way, can't put off its deadlines, and leaves it.
     pub(crate) fn stop(&self) {
-        let now = |scheduler: Rc<Scheduler>| scheduler.reactor.tick().get();
+        let now = |scheduler: Rc<Scheduler>| scheduler.reactor.core().clock.tick().get();
         self.intervals.end(self.scheduler.upgrade().map_or(0, now));
         self.enter(Phase::Stopped);
     }

@@ -9,6 +9,7 @@ use std::io;
 use crate::cancel::CancelError;
 use crate::endpoints::Addr;
 use crate::reactor::Refusal;
+use crate::sys;
 
 /// What went wrong, whichever operation it was.
 #[derive(Debug)]
@@ -341,14 +342,8 @@ impl NetError for io::Error {
         match self.op_error() {
             Some(error) => error.is_temporary(),
             None => {
-                let short = [
-                    libc::EINTR,
-                    libc::EMFILE,
-                    libc::ENFILE,
-                    libc::ENOBUFS,
-                    libc::ENOMEM,
-                ];
-                self.is_timeout() || self.raw_os_error().is_some_and(|n| short.contains(&n))
+                let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
+                self.is_timeout() || is_interrupted || sys::is_shortage(self)
             }
         }
     }

@@ -76,13 +76,10 @@ pub(super) fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
         Ok(ip) if ip.to_ipv4_mapped().is_none() => ip,
         _ => return Ok(None),
     };
-    let is_number = !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit());
-    let number = zone.parse().ok().filter(|_| is_number);
-    let scope = match number {
-        Some(number) => Some(number),
-        None => {
-            sys::interface_index(zone).map_err(|error| Cause::system("if_nametoindex", error))?
-        }
+    let by_name = sys::interface_index(zone);
+    let scope = match by_name.map_err(|error| Cause::system("if_nametoindex", error))? {
+        None if zone.bytes().all(|byte| byte.is_ascii_digit()) => zone.parse().ok(),
+        by_name => by_name,
     };
     let scope = scope.ok_or_else(|| wrong(host, "no such network interface"))?;
     Ok(Some(SocketAddrV6::new(ip, 0, 0, scope).into()))

@@ -6,9 +6,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::time::Instant;
 
 use super::fd::Fd;
-use crate::reactor::Direction;
+use crate::reactor::{Closes, Direction};
 use crate::runtime::context;
 
 /// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
@@ -75,6 +76,15 @@ impl<S: mio::event::Source> Source<S> {
         self.fd.readiness(Direction::Write)
     }
 
+    /// Moves a direction's deadline, after which operations fail with `TimedOut`. `None` takes it away.
+    ///
+    /// # Errors
+    ///
+    /// Closed, with its runtime.
+    pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) -> io::Result<()> {
+        self.fd.set_deadline(direction, when)
+    }
+
     /// Tries `attempt` whenever the direction is ready, until it says something other than
     /// `WouldBlock`.
     ///
@@ -117,7 +127,7 @@ impl<S: mio::event::Source> Source<S> {
 
 impl<S: mio::event::Source> Drop for Source<S> {
     fn drop(&mut self) {
-        self.fd.leave(self.source.get_mut(), false);
+        self.fd.leave(self.source.get_mut(), Closes::No);
     }
 }
 

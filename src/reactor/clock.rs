@@ -1,7 +1,6 @@
-//! The loop's time: read once a turn, real or virtual; and how instants become ticks.
-//!
-//! May touch: the wheel's [`Tick`]. Mirrors the one `nanotime()` a round of Go's scheduler takes,
-//! and `testing/synctest`'s clock that jumps when everybody is durably blocked.
+//! The loop's time: where readings come from, and how an instant becomes a tick.
+// Mirrors the one `nanotime()` of each round of Go's scheduler, and testing/synctest's clock,
+// which jumps when nothing else can happen.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,232 +11,135 @@ use crate::wheel::Tick;
 const TICKS_A_SECOND: u64 = 1000;
 const NANOS_A_TICK: u32 = 1_000_000;
 
-/// The latest tick a deadline can have: one short of [`Tick::MAX`], which means "none".
+/// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// How old the loop's time may be, in ticks, for a deadline to be judged by it: a quarter of a second.
-/// "Now", read by somebody whose turn is taking long, lies a little ahead of the loop's time, and
-/// must expire at once all the same.
-const NEAR: u64 = 250;
+/// A deadline so far after the last reading is taken for future without another reading: the thread
+/// would have to have stood still for so long. Nothing is assumed of a clock that is not the
+/// system's.
+const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
-const DISTANT: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+/// Where readings come from.
+pub(crate) enum TimeSource {
+    System,
+    /// Stands still, but for jumps: so far it has jumped.
+    Virtual(Cell<Duration>),
+    /// Somebody else's, such as a simulation's.
+    Given(Box<dyn Fn() -> Instant>),
+}
+
+impl TimeSource {
+    pub(crate) fn standing_still() -> Self {
+        TimeSource::Virtual(Cell::new(Duration::ZERO))
+    }
+}
 
 pub(crate) struct Clock {
+    source: TimeSource,
     /// Tick zero.
     base: Instant,
+    /// The last reading.
     now: Cell<Instant>,
-    /// The same, from `base`.
-    passed: Cell<Duration>,
-    tick: Cell<Tick>,
-    /// The same, rounded up: deadlines counted from it are not early.
-    ceiling: Cell<Tick>,
-    /// How far a virtual clock has jumped; `None` for the real one.
-    jumped: Cell<Option<Duration>>,
-    /// The last conversion, while it is not near: a busy loop moves every deadline of a turn to the
-    /// same instant.
-    memo: Cell<(Instant, Tick)>,
-    /// The first and the last instant of that tick, to the nanosecond: the next turn's deadlines
-    /// fall into the same one, as a rule, and to compare is far cheaper than to subtract.
-    span: Cell<(Instant, Instant)>,
 }
 
 impl Clock {
-    pub(crate) fn new(is_virtual: bool) -> Self {
-        let base = Instant::now();
-        let clock = Clock {
+    pub(crate) fn new(source: TimeSource) -> Self {
+        let base = match &source {
+            TimeSource::Given(read) => read(),
+            _ => Instant::now(),
+        };
+        Clock {
+            source,
             base,
             now: Cell::new(base),
-            passed: Cell::new(Duration::ZERO),
-            tick: Cell::new(Tick::ZERO),
-            ceiling: Cell::new(Tick::ZERO),
-            jumped: Cell::new(is_virtual.then_some(Duration::ZERO)),
-            memo: Cell::new((base, Tick::ZERO)),
-            span: Cell::new((base, base)),
-        };
-        clock.forget();
-        clock
-    }
-
-    /// Remembers a conversion that is true, and that nobody asks for.
-    fn forget(&self) {
-        let distant = self.base + DISTANT;
-        self.memo.set((distant, self.tick_of(distant)));
-        self.span.set((distant, distant));
+        }
     }
 
     pub(crate) fn is_virtual(&self) -> bool {
-        self.jumped.get().is_some()
+        matches!(self.source, TimeSource::Virtual(_))
     }
 
-    /// The loop's time.
+    /// The last reading.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// The loop's time in ticks, rounded down: what has passed for sure.
+    /// Reads the clock.
     #[inline]
-    pub(crate) fn tick(&self) -> Tick {
-        self.tick.get()
-    }
-
-    /// The tick so many after the loop's time: never early.
-    #[inline]
-    pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        // Too far is never.
-        Tick::new(self.ceiling.get().get().saturating_add(ticks))
-    }
-
-    /// As [`Clock::tick_after`], for what can't be too far: less than 2^63, or a time ago.
-    #[inline]
-    pub(crate) fn tick_soon_after(&self, ticks: u64) -> Tick {
-        Tick::new(self.ceiling.get().get().wrapping_add(ticks))
-    }
-
-    /// Reads the clock anew and makes that the loop's time.
     pub(crate) fn read(&self) -> Instant {
-        let now = match self.jumped.get() {
-            None => Instant::now(),
-            Some(jumped) => self.base + jumped,
+        let now = match &self.source {
+            TimeSource::System => Instant::now(),
+            TimeSource::Virtual(jumped) => self.base + jumped.get(),
+            TimeSource::Given(read) => read(),
         };
         self.now.set(now);
-        let passed = now.saturating_duration_since(self.base);
-        self.passed.set(passed);
-        // Only a virtual clock comes so far, and it stops at the latest tick.
-        let ticks = passed.as_secs().saturating_mul(TICKS_A_SECOND);
-        let (part, rest) = (passed.subsec_millis(), passed.subsec_nanos() % NANOS_A_TICK);
-        let tick = ticks.saturating_add(u64::from(part)).min(LATEST);
-        self.tick.set(Tick::new(tick));
-        let more = u64::from(rest > 0);
-        self.ceiling.set(Tick::new((tick + more).min(LATEST)));
-        if self.is_near(self.memo.get().1) {
-            self.forget();
-        }
         now
     }
 
-    /// The tick of a deadline, if it is the one that was asked for last: see `memo`.
+    /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
-    pub(crate) fn known_tick_of(&self, when: Instant) -> Option<Tick> {
-        let (known, tick) = self.memo.get();
-        (known == when).then_some(tick)
+    pub(crate) fn tick(&self) -> Tick {
+        self.floor_of(self.now.get())
     }
 
-    /// The tick of a deadline that is not near: what is close to the loop's time, which may
-    /// be old, needs a fresh reading to tell whether it has passed.
-    pub(crate) fn far_tick_of(&self, when: Instant) -> Option<Tick> {
-        let (first, last) = self.span.get();
-        if first <= when && when <= last {
-            let (_, tick) = self.memo.get();
-            self.memo.set((when, tick));
-            return Some(tick);
-        }
-        let tick = self.tick_of(when);
-        if self.is_near(tick) {
-            return None;
-        }
-        // Only once a second deadline has met the same tick: who sets a new one each time would pay
-        // for the span, and have nothing of it.
-        let (_, before) = self.memo.replace((when, tick));
-        self.span.set(match before == tick {
-            true => self.span_of(tick, when),
-            false => (when, when),
-        });
-        Some(tick)
-    }
-
-    /// The instants of a tick that lies ahead, of which `when` is one.
-    #[cold]
-    #[inline(never)]
-    fn span_of(&self, tick: Tick, when: Instant) -> (Instant, Instant) {
-        let ends = Duration::from_millis(tick.get());
-        match self.base.checked_add(ends) {
-            Some(last) if last >= when => {
-                let first = last - Duration::from_nanos(u64::from(NANOS_A_TICK) - 1);
-                (first, last)
-            }
-            // Too far to be told: the latest tick has no end.
-            _ => (when, when),
-        }
-    }
-
-    fn is_near(&self, tick: Tick) -> bool {
-        tick <= self.tick.get().saturating_add(NEAR)
+    /// A reading in ticks, rounded down.
+    #[inline]
+    pub(crate) fn floor_of(&self, reading: Instant) -> Tick {
+        let passed = reading.saturating_duration_since(self.base);
+        ticks(passed, passed.subsec_nanos() / NANOS_A_TICK)
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
-    /// before the clock began is tick 0; what lies too far ahead is the latest tick there is.
+    /// before the clock began is tick 0. What lies too far ahead is the latest tick there is.
+    #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
-        let ticks = ahead.as_secs().saturating_mul(TICKS_A_SECOND);
-        let part = ahead.subsec_nanos().div_ceil(NANOS_A_TICK);
-        Tick::new(ticks.saturating_add(u64::from(part)).min(LATEST))
+        ticks(ahead, ahead.subsec_nanos().div_ceil(NANOS_A_TICK))
     }
 
-    /// Whether `when` has passed: by the loop's time, or, close to it, by a fresh reading.
+    /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
+    #[inline]
+    pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
+        self.tick_of(self.now.get()).saturating_add(ticks)
+    }
+
+    /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
+    #[inline]
+    pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
+        let ahead = when.saturating_duration_since(self.now.get());
+        let plainly = matches!(self.source, TimeSource::System) && ahead >= PLAINLY_AHEAD;
+        (plainly || !self.has_passed(when)).then(|| self.tick_of(when))
+    }
+
+    /// Whether `when` has passed: by the last reading, or else by a fresh one.
+    #[inline]
     pub(crate) fn has_passed(&self, when: Instant) -> bool {
-        when <= self.now.get() || (self.is_near(self.tick_of(when)) && when <= self.read())
+        when <= self.now.get() || when <= self.read()
     }
 
-    /// How long from the loop's time to the start of `tick`.
+    /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        let (seconds, part) = (tick.get() / TICKS_A_SECOND, tick.get() % TICKS_A_SECOND);
-        let ahead = Duration::new(seconds, part as u32 * NANOS_A_TICK);
-        ahead.saturating_sub(self.passed.get())
+        let passed = self.now.get().saturating_duration_since(self.base);
+        Duration::from_millis(tick.get()).saturating_sub(passed)
     }
 
-    /// A virtual clock jumps forward; the real one can't be moved.
+    /// A virtual clock jumps forward. No other can be moved.
     pub(crate) fn jump(&self, ahead: Duration) {
-        if let Some(jumped) = self.jumped.get() {
-            // Instants can't go on for ever: stay within what `base` can be moved by.
-            let to = jumped.saturating_add(ahead);
+        if let TimeSource::Virtual(jumped) = &self.source {
+            let to = jumped.get().saturating_add(ahead);
+            // An instant has an end, where the clock stops.
             if self.base.checked_add(to).is_some() {
-                self.jumped.set(Some(to));
+                jumped.set(to);
             }
             self.read();
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tick_that_is_remembered_is_the_one_that_would_be_counted() {
-        let clock = Clock::new(true);
-        let mut step = 1_u64;
-        for round in 0..20_000_u64 {
-            // Small steps, each tick's first and last instant, and leaps.
-            step = step
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(round)
-                % 2_000_003;
-            let ahead = match round % 4 {
-                0 => Duration::from_nanos(round * 1_000),
-                1 => Duration::from_millis(step % 5),
-                2 => Duration::from_millis(step % 5) + Duration::from_nanos(1),
-                _ => Duration::from_nanos(step),
-            };
-            let when = clock.base + Duration::from_secs(60) + ahead;
-            assert_eq!(
-                clock.far_tick_of(when),
-                Some(clock.tick_of(when)),
-                "{ahead:?}"
-            );
-            assert_eq!(clock.known_tick_of(when), Some(clock.tick_of(when)));
-        }
-    }
-
-    #[test]
-    fn what_is_near_is_not_remembered_and_what_comes_near_is_forgotten() {
-        let clock = Clock::new(true);
-        let near = clock.now() + Duration::from_millis(NEAR);
-        assert_eq!(clock.far_tick_of(near), None);
-        let far = near + Duration::from_millis(1);
-        assert!(clock.far_tick_of(far).is_some());
-        clock.jump(Duration::from_millis(2));
-        assert_eq!(clock.known_tick_of(far), None);
-        assert_eq!(clock.far_tick_of(far), None);
-    }
+/// The whole seconds of `time` in ticks, and `more` of them.
+#[inline]
+fn ticks(time: Duration, more: u32) -> Tick {
+    let ticks = time.as_secs().saturating_mul(TICKS_A_SECOND);
+    Tick::new(ticks.saturating_add(u64::from(more)).min(LATEST))
 }

@@ -1,48 +1,40 @@
-//! The netpoller: who waits for which source, until when.
-//!
-//! May touch: the wheel, and the files beside it. Knows nothing of tasks or sockets.
-//! Mirrors Go's `runtime/netpoll.go`: `poll_runtime_pollOpen`, `pollWait`, `pollSetDeadline`,
-//! `pollUnblock`, and `netpoll` itself, which hands back whoever was parked.
-//!
-//! # One turn
-//!
-//! ```text
-//!   evicted ──► wait ──► harvest ──► read the clock ──► unpark the ready ──► expire
-//!      │     (selector,                                   (by token and       (wheel: up to now, or to
-//!      │      until the next                               generation)         the last complete harvest)
-//!      │      deadline)                                        │                  │
-//!      └──────────────────────────── out: Vec<W> ◄─────────────┴──────────────────┘
-//! ```
+//! The netpoller: hands back what was parked on a source once that is ready, or its deadline passes.
+// Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: `poll_runtime_pollOpen`,
+// `pollWait`, `pollSetDeadline`, `pollUnblock`, and `netpoll` itself.
+//
+// # One turn
+//
+//   settle ──► pending ──► wait ──► unpark the ready ──► settle at rest ──► expire ──► fire timers
+//  (what has  (released  (selector,  (by token and      (nothing came:     (deadlines  (by the
+//   run)       by a       until the   generation)        look once more)    up to the   clock)
+//              close)     next tick)                                        settled
+//                 │                         │                               reading)      │
+//                 └─────────────────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
 
-mod alarm;
 mod clock;
-mod core;
-mod descriptor;
-mod handle;
-mod poller;
+mod netpoll;
+mod poll_desc;
 mod registry;
 mod selector;
-mod turn;
-mod words;
+mod types;
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
 
-use crate::wheel::Tick;
-
-use self::core::{Core, Registered};
-pub use handle::Descriptor;
-pub(crate) use poller::Poller;
+use crate::wheel::TimerKey;
+pub(crate) use clock::TimeSource;
+pub(crate) use netpoll::{Core, Jump, RunQueue};
+pub(crate) use poll_desc::{Closes, ShortIo};
+pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
-pub(crate) use turn::{Behind, Handed};
-pub use words::{Direction, Park, Readiness, Refusal};
+pub(crate) use types::May;
+pub use types::{Direction, Park, Readiness, Refusal};
 
 /// What one turn of the loop did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,15 +90,12 @@ impl<W> Reactor<W> {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn new() -> io::Result<Self> {
-        Ok(Reactor::carrying(
-            Poller::System(MioSelector::new()?),
-            false,
-        ))
+        Ok(Reactor::with(Box::new(MioSelector::new()?)))
     }
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::carrying(Poller::given(selector), false)
+        Reactor::with_clock(selector, TimeSource::System)
     }
 
     /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
@@ -114,73 +103,109 @@ impl<W> Reactor<W> {
     /// # Errors
     ///
     /// The selector's, and `OutOfMemory` when all slots are taken.
+    #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.open_carrying(source, (), false)
+        self.open_with(source, None, (), ShortIo::Conclusive)
     }
 }
 
 impl<W, T> Reactor<W, T> {
-    /// The part of a descriptor that an operation looks at.
-    pub(crate) const BUSY: Range<usize> = Registered::<W, T>::BUSY;
-
-    /// A reactor whose descriptors carry a `T`, on the real or on a virtual clock.
-    pub(crate) fn carrying(poller: Poller, is_virtual: bool) -> Self {
+    /// A reactor whose descriptors carry a `T`, on a clock of one's own.
+    pub(crate) fn with_clock(selector: Box<dyn Selector>, time: TimeSource) -> Self {
         Reactor {
-            core: Rc::new(Core::new(poller, is_virtual)),
+            core: Rc::new(Core::new(selector, time)),
         }
     }
 
-    /// As [`Reactor::open`]; `guarded` if a short read or write never proves anything there.
-    pub(crate) fn open_carrying(
+    /// As [`Reactor::open`], with the source's descriptor for the selector, and the user's data.
+    pub(crate) fn open_with(
         &self,
         source: &mut dyn Source,
-        carried: T,
-        guarded: bool,
+        fd: Option<RawFd>,
+        user_data: T,
+        short: ShortIo,
     ) -> io::Result<Descriptor<W, T>> {
-        let registered = self.core.open(source, carried, guarded)?;
-        Ok(Descriptor::new(registered))
+        self.core.open(source, fd, user_data, short).map(Descriptor)
     }
 
-    /// Deregisters a source and forgets its descriptor. Whoever was parked there is handed back
-    /// by the next turn, which does not block.
+    /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the
+    /// next turn, which does not block.
     ///
     /// # Errors
     ///
-    /// The selector's; the descriptor is closed all the same.
+    /// The selector's. The descriptor is closed all the same.
+    #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        descriptor.close(source, false)
+        descriptor.close(source, Closes::No)
     }
 
-    /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an
-    /// eviction or a [`Breaker`], and appends whoever is to go on to `out`.
+    /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an eviction
+    /// or a [`Breaker`], and appends what was parked to `out`.
     ///
-    /// A turn may end early and hand back nobody. Deadlines are never early; a turn that
-    /// harvested readiness expires only up to the time of the harvest before it, so that bytes
-    /// which had come can still push their deadlines: run whoever was handed out before the next.
+    /// Calling it says that everything handed out before has run. A turn may end early and hand
+    /// back nothing.
     ///
     /// # Errors
     ///
-    /// The selector's. Whoever was appended to `out` before is still to be run.
+    /// The selector's. What was appended to `out` is still to be run.
+    #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        self.core.turn(max_wait, true, Behind::Nobody, out)
+        self.core
+            .turn(max_wait, RunQueue::Empty, Jump::Allowed, out)
     }
 
-    /// As [`Reactor::turn`]; `may_jump` false holds a virtual clock back, and who is behind the
-    /// deadlines: somebody whom an earlier turn handed out has not run, and may yet move them.
-    pub(crate) fn turn_held<H: Handed<W>>(
+    /// As [`Reactor::turn`], for a caller that may not have run everything.
+    pub(crate) fn turn_beside(
         &self,
         max_wait: Option<Duration>,
-        may_jump: bool,
-        behind: Behind,
-        out: &mut Vec<H>,
+        run_queue: RunQueue,
+        jump: Jump,
+        out: &mut Vec<W>,
     ) -> io::Result<Turn> {
-        self.core.turn(max_wait, may_jump, behind, out)
+        self.core.turn(max_wait, run_queue, jump, out)
     }
 
-    /// How long a turn could sleep: until the next deadline, zero if somebody was evicted, `None`
-    /// if nothing is to come but readiness. Counts from a fresh reading of the clock.
+    /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
+    /// at once, `None` if nothing is to come but readiness. Counts from a fresh reading of the clock.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.core.next_timeout()
+    }
+
+    /// Hands `w` out at `when`, or with the next turn if that has passed: a timer that judges no
+    /// peer, and so fires by the clock, whatever is still to run.
+    ///
+    /// ```
+    /// # use netpoller::reactor::Reactor;
+    /// # use std::time::{Duration, Instant};
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let soon = Instant::now() + Duration::from_millis(5);
+    /// reactor.timer(soon, "tea");
+    /// let late = reactor.timer(soon, "coffee");
+    /// reactor.cancel_timer(late);
+    /// let mut due = Vec::new();
+    /// while due.is_empty() {
+    ///     reactor.turn(None, &mut due)?;
+    /// }
+    /// assert_eq!(due, ["tea"]);
+    /// assert!(Instant::now() >= soon);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn timer(&self, when: Instant, w: W) -> TimerKey {
+        let tick = self.core.clock.tick_of(when);
+        self.core.timers.borrow_mut().insert(tick, w)
+    }
+
+    /// Moves a timer. `false` if it has fired or was canceled.
+    pub fn move_timer(&self, key: TimerKey, when: Instant) -> bool {
+        let tick = self.core.clock.tick_of(when);
+        self.core.timers.borrow_mut().move_to(key, tick)
+    }
+
+    /// Takes a timer out before it fires. `None` if it has, or was canceled before.
+    pub fn cancel_timer(&self, key: TimerKey) -> Option<W> {
+        self.core.timers.borrow_mut().cancel(key)
     }
 
     /// Polls the selector without sleeping for this long before each sleep: one CPU, spent on
@@ -189,7 +214,7 @@ impl<W, T> Reactor<W, T> {
         self.core.spin.set(spin);
     }
 
-    /// The loop's time: the reading that the last turn took.
+    /// The last reading of the clock.
     #[inline]
     pub fn now(&self) -> Instant {
         self.core.clock.now()
@@ -198,16 +223,16 @@ impl<W, T> Reactor<W, T> {
     /// Ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
         Breaker {
-            inner: self.core.poller.borrow().breaker(),
+            inner: self.core.selector.borrow().breaker(),
         }
     }
 
     /// Descriptors registered.
     pub fn descriptors(&self) -> usize {
-        self.core.descriptors()
+        self.core.registry.borrow().len()
     }
 
-    /// Places held in the timer wheel for deadlines, and how many of them are left behind.
+    /// Entries held in the timer wheel for deadlines, and how many of them are left behind.
     pub fn places(&self) -> (usize, usize) {
         self.core.places()
     }
@@ -215,63 +240,39 @@ impl<W, T> Reactor<W, T> {
     /// The selector's descriptor, readable when a turn would find readiness, for nesting in
     /// another loop. `None` where the selector has none.
     ///
-    /// Deadlines do not make it readable: wait on it no longer than [`Reactor::next_timeout`].
+    /// Deadlines do not make it readable: wait on it no longer than [`Reactor::next_timeout`]. `f`
+    /// must not use the reactor, which is borrowed meanwhile.
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        self.core.poller.borrow().descriptor().map(f)
+        self.core.selector.borrow().descriptor().map(f)
     }
 
     pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
         &self.core
     }
 
-    // ---- for the runtime's own timers ----
-
-    pub(crate) fn is_virtual(&self) -> bool {
-        self.core.clock.is_virtual()
-    }
-
-    pub(crate) fn tick(&self) -> Tick {
-        self.core.clock.tick()
-    }
-
-    pub(crate) fn tick_of(&self, when: Instant) -> Tick {
-        self.core.clock.tick_of(when)
-    }
-
-    pub(crate) fn read_clock(&self) -> Instant {
-        self.core.clock.read()
-    }
-
-    /// How long until `tick`, from a fresh reading.
-    pub(crate) fn until(&self, tick: Tick) -> Duration {
-        self.core.clock.read();
-        self.core.clock.until(tick)
-    }
-
-    /// Whether `when` has passed: by the loop's time, or, close to it, by a fresh reading.
-    pub(crate) fn has_passed(&self, when: Instant) -> bool {
-        self.core.clock.has_passed(when)
-    }
-
     // ---- for the runtime's figures, wakers and end ----
 
-    pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> usize {
-        self.core.waiting(count)
+    /// How many Ws are parked, how many descriptors have a deadline, and what `count` says of the
+    /// users' data.
+    pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {
+        let registry = self.core.registry.borrow();
+        let (mut waiting, mut deadlines) = (0, 0);
+        for desc in registry.iter() {
+            waiting += desc.parked() + count(&desc.user_data);
+            deadlines += usize::from(desc.has_deadline());
+        }
+        (waiting, deadlines)
     }
 
-    /// Looks at what each descriptor carries; nothing of anybody's may run meanwhile.
-    pub(crate) fn each(&self, look: impl FnMut(&T)) {
-        self.core.each(look);
+    /// Looks at the user's data of each descriptor. Nothing of anybody's may run meanwhile.
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let registry = self.core.registry.borrow();
+        registry.iter().for_each(|desc| look(&desc.user_data));
     }
 
-    /// What the descriptor in `slot` carries, if its token is the one that the caller means.
-    pub(crate) fn carried<R>(
-        &self,
-        slot: usize,
-        is_it: impl FnOnce(Token) -> bool,
-        f: impl FnOnce(&T) -> R,
-    ) -> Option<R> {
-        self.core.carried(slot, is_it, f)
+    /// The descriptor in `slot`.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<Rc<PollDesc<W, T>>> {
+        self.core.registry.borrow().in_slot(slot).cloned()
     }
 
     pub(crate) fn shut_down(&self) {

@@ -1,90 +1,108 @@
-//! Who is registered under which slot: a vector and a list of free slots.
-//!
-//! May touch: the token. Eight bytes a source, and one load to find it. Mirrors Go's `pollCache`.
+//! Which descriptor a token names: a slab, with a generation in each token.
+// Mirrors `pollCache` in Go's runtime/netpoll.go, and `pollDesc.fdseq`, its generation.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use slab::Slab;
+
+use super::poll_desc::PollDesc;
 use super::selector::Token;
 
-/// Slots that there is room for from the beginning: a table of this size comes from the system by
-/// the page, so that it costs memory as it is used, and does not move until it is full.
-const ROOM: usize = 16 << 10;
-
-/// Anything that knows its own token.
-pub(crate) trait Tokened {
-    fn token(&self) -> Token;
+/// All open descriptors of a reactor.
+pub(crate) struct Registry<W, T> {
+    slots: Slab<Rc<PollDesc<W, T>>>,
+    /// Counts the tokens given out, and wraps: see [`Token`].
+    generation: Cell<usize>,
 }
 
-pub(crate) struct Registry<R> {
-    slots: Vec<Option<R>>,
-    free: Vec<u32>,
-    generation: usize,
-}
-
-impl<R: Tokened> Registry<R> {
-    pub(crate) fn new() -> Self {
+impl<W, T> Registry<W, T> {
+    pub(super) fn new() -> Self {
         Registry {
-            slots: Vec::with_capacity(ROOM),
-            free: Vec::new(),
-            generation: 0,
+            slots: Slab::new(),
+            generation: Cell::new(0),
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
-    /// The token that the next [`Registry::insert`] must carry; `None` when all slots are taken.
-    pub(crate) fn next_token(&mut self) -> Option<Token> {
-        let slot = match self.free.last() {
-            Some(&slot) => slot as usize,
-            None if self.slots.len() < Token::MOST => self.slots.len(),
-            None => return None,
-        };
-        let token = Token::new(slot, self.generation);
-        self.generation = self.generation.wrapping_add(1);
-        Some(token)
+    /// The token that the next [`Registry::insert`] must carry. `None` when all slots are taken.
+    pub(super) fn next_token(&self) -> Option<Token> {
+        let slot = self.slots.vacant_key();
+        let generation = self.generation.get();
+        self.generation.set(generation.wrapping_add(1));
+        (slot < Token::SLOTS).then(|| Token::new(slot, generation))
     }
 
-    pub(crate) fn insert(&mut self, registered: R) {
-        let slot = registered.token().slot();
-        if slot == self.slots.len() {
-            self.slots.push(Some(registered));
-        } else {
-            let taken = self.free.pop();
-            debug_assert_eq!(taken, Some(slot as u32), "the token was not the next one");
-            self.slots[slot] = Some(registered);
-        }
+    pub(super) fn insert(&mut self, desc: Rc<PollDesc<W, T>>) {
+        let token = desc.token();
+        let slot = self.slots.insert(desc);
+        debug_assert_eq!(slot, token.slot(), "the token was not the next one");
     }
 
-    /// Whoever the token names, unless its slot has another owner now.
+    /// The descriptor that `token` names, unless its slot has another owner now.
     #[inline]
-    pub(crate) fn get(&self, token: Token) -> Option<&R> {
-        match self.slots.get(token.slot()) {
-            Some(Some(registered)) if registered.token() == token => Some(registered),
-            _ => None,
-        }
+    pub(super) fn get(&self, token: Token) -> Option<&Rc<PollDesc<W, T>>> {
+        let desc = self.slots.get(token.slot())?;
+        (desc.token() == token).then_some(desc)
     }
 
-    /// Whoever holds the slot.
-    pub(crate) fn in_slot(&self, slot: usize) -> Option<&R> {
-        self.slots.get(slot)?.as_ref()
+    /// The descriptor in a slot, whichever it is.
+    #[inline]
+    pub(super) fn in_slot(&self, slot: usize) -> Option<&Rc<PollDesc<W, T>>> {
+        self.slots.get(slot)
     }
 
-    pub(crate) fn remove(&mut self, token: Token) -> Option<R> {
+    pub(super) fn remove(&mut self, token: Token) -> Option<Rc<PollDesc<W, T>>> {
         self.get(token)?;
-        self.free.push(token.slot() as u32);
-        self.slots[token.slot()].take()
+        self.slots.try_remove(token.slot())
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
-        self.slots.iter().flatten()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<PollDesc<W, T>>> {
+        self.slots.iter().map(|(_, desc)| desc)
     }
 
-    pub(crate) fn take_all(&mut self) -> Vec<R> {
-        self.free.clear();
-        let all = std::mem::take(&mut self.slots);
-        all.into_iter().flatten().collect()
+    pub(super) fn take_all(&mut self) -> Vec<Rc<PollDesc<W, T>>> {
+        self.slots.drain().collect()
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::super::poll_desc::tests::{core, open};
+    use super::*;
+
+    #[test]
+    fn invariant_2_generations_of_tokens_wrap_and_tell_neighbours_apart() {
+        // The generation keeps half the bits of a token; the counter runs on past them.
+        let half = 1usize << (usize::BITS / 2);
+        for start in [half - 2, usize::MAX - 1] {
+            let core = core();
+            core.registry.borrow().generation.set(start);
+            let mut old = None;
+            for _ in 0..4 {
+                let desc = open(&core);
+                let token = desc.token();
+                assert_ne!(token, Token::BREAK);
+                let registry = core.registry.borrow();
+                assert!(registry.get(token).is_some());
+                if let Some(old) = old.replace(token) {
+                    assert_eq!(old.slot(), token.slot());
+                    assert!(registry.get(old).is_none());
+                }
+            }
+            assert_eq!(core.registry.borrow().len(), 0);
+        }
+    }
+
+    #[test]
+    fn invariant_2_no_token_is_ever_the_breaks() {
+        let widest = Token::new(Token::SLOTS - 1, usize::MAX);
+        assert_ne!(widest, Token::BREAK);
+        assert_eq!(widest.slot(), Token::SLOTS - 1);
+        let slot = Token::BREAK.slot();
+        assert_eq!(slot, Token::SLOTS, "a slot that is never given out");
+    }
+}

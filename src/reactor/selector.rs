@@ -1,44 +1,63 @@
-//! What the netpoller asks of the operating system, as a trait, and mio as its implementor.
-//!
-//! May touch: mio. Knows tokens and readiness, not who waits.
-//! Mirrors the contract at the top of Go's `runtime/netpoll.go` (`netpollinit`, `netpollopen`,
-//! `netpollclose`, `netpoll`, `netpollBreak`) and `netpoll_epoll.go`, `netpoll_kqueue.go`.
+//! What the netpoller asks of the operating system, as a trait; mio as its implementor; and the break.
+// Mirrors the contract at the top of Go's runtime/netpoll.go (`netpollinit`, `netpollopen`,
+// `netpollclose`, `netpoll`, `netpollBreak`), and netpoll_epoll.go and netpoll_kqueue.go.
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
+use mio::unix::pipe;
 
-use super::alarm::Alarm;
-use super::words::Readiness;
-use crate::sys::{SystemEvent, SystemEvents};
+use super::types::Readiness;
 
 /// Names a registered source to the selector: a slot and a generation.
 ///
-/// Half the bits are the slot, half the generation, which counts registrations of the whole
-/// reactor and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine)
-/// to reach the wrong owner, and no event outlives the turn that harvested it.
+/// Half the bits are the slot, half the generation, which counts registrations of the whole reactor
+/// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
+/// the wrong owner, and no event outlives the turn that harvested it.
+///
+/// A selector passes it on as it is, as a `mio::Token` if need be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub usize);
+pub struct Token(usize);
 
 impl Token {
     const SLOT_BITS: u32 = usize::BITS / 2;
 
-    /// Of an event that says only that somebody ended the wait.
+    /// Of an event that says only that the wait was ended by a break.
     pub const BREAK: Token = Token(usize::MAX);
 
-    /// The most sources that one reactor can hold, less one that is kept for the break.
-    pub(crate) const MOST: usize = (1 << Self::SLOT_BITS) - 1;
+    /// How many sources one reactor can hold. The slot that all bits name is the break's.
+    pub(crate) const SLOTS: usize = (1 << Self::SLOT_BITS) - 1;
 
-    pub(crate) const fn new(slot: usize, generation: usize) -> Self {
+    pub(super) const fn new(slot: usize, generation: usize) -> Self {
         Token(slot | generation << Self::SLOT_BITS)
+    }
+
+    pub(crate) const fn to_bits(self) -> usize {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: usize) -> Self {
+        Token(bits)
     }
 
     #[inline]
     pub(crate) const fn slot(self) -> usize {
-        self.0 & Self::MOST
+        self.0 & Self::SLOTS
+    }
+}
+
+impl From<Token> for mio::Token {
+    fn from(token: Token) -> mio::Token {
+        mio::Token(token.0)
+    }
+}
+
+impl From<mio::Token> for Token {
+    fn from(token: mio::Token) -> Token {
+        Token(token.0)
     }
 }
 
@@ -74,6 +93,7 @@ pub struct Traits {
 }
 
 /// Ends a blocked [`Selector::netpoll`] from any thread.
+#[doc(alias = "netpollBreak")]
 pub trait Break: Send + Sync {
     /// Makes the call under way, or else the next one, return soon.
     ///
@@ -87,13 +107,18 @@ pub trait Break: Send + Sync {
 ///
 /// A source is registered once, for both directions, edge-triggered. Wrap [`MioSelector`] to
 /// watch, delay or forge events in a test.
+///
+/// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
+/// does: neither may use the reactor.
 pub trait Selector {
-    /// Registers a source under `token`, for both directions and urgent data.
+    /// Registers a source under `token`, for both directions and urgent data. `fd` is its
+    /// descriptor, where the caller knows it.
     ///
     /// # Errors
     ///
     /// What the system said: usually that it is out of memory or watches.
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()>;
+    #[doc(alias = "netpollopen")]
+    fn open(&mut self, source: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()>;
 
     /// Asks for `interest` again. Called only where [`Traits::edges`] is false.
     ///
@@ -121,7 +146,7 @@ pub trait Selector {
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// What the system said. What was appended before is handed out all the same.
     fn netpoll(
         &mut self,
         max_wait: Option<Duration>,
@@ -143,20 +168,21 @@ pub trait Selector {
 #[derive(Debug)]
 pub struct MioSelector {
     poll: mio::Poll,
-    events: SystemEvents,
-    alarm: Alarm,
+    events: mio::Events,
+    breaker: Arc<Pipe>,
     /// The last harvest filled the buffer.
     overflowed: bool,
 }
-
-const BREAK: mio::Token = mio::Token(Token::BREAK.0);
 
 /// Events a call brings in, to begin with. Go takes 128; a larger batch costs less a message, and
 /// the runtime looks at the selector again after a bounded number of machines anyway.
 const CAPACITY: usize = 1024;
 
 /// A full buffer is an incomplete harvest, which holds deadlines back: it grows, up to here.
-const MOST_CAPACITY: usize = 1 << 16;
+const MAX_CAPACITY: usize = 1 << 16;
+
+/// Darwin takes much longer waits for a mistake, and says EINVAL. Go goes as far as this.
+const LONGEST: Duration = Duration::from_secs(1_000_000);
 
 impl MioSelector {
     /// Opens the system's selector.
@@ -164,74 +190,29 @@ impl MioSelector {
     /// # Errors
     ///
     /// The system's, when descriptors or memory ran out.
+    #[doc(alias = "netpollinit")]
     pub fn new() -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let alarm = Alarm::new(&poll, BREAK)?;
+        let breaker = Arc::new(Pipe::new(poll.registry())?);
         Ok(MioSelector {
             poll,
-            events: SystemEvents::with_capacity(CAPACITY),
-            alarm,
+            events: mio::Events::with_capacity(CAPACITY),
+            breaker,
             overflowed: false,
         })
     }
-}
 
-impl MioSelector {
-    /// Waits, and keeps what comes, for [`MioSelector::harvested`].
-    pub(crate) fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Harvest> {
-        if self.overflowed && self.events.capacity() < MOST_CAPACITY {
-            self.events = SystemEvents::with_capacity(self.events.capacity() * 2);
-        }
-        if let Err(error) = self.events.wait(&mut self.poll, max_wait)
-            && self.interrupted(error, max_wait)?
-        {
-            return Ok(Harvest::Partial);
-        }
-        self.overflowed = self.events.iter().count() >= self.events.capacity();
-        if cfg!(mio_unsupported_force_poll_poll)
-            && self
-                .events
-                .iter()
-                .any(|event| event.token() == Token::BREAK.0)
-        {
-            self.alarm.heard();
-        }
-        Ok(if self.overflowed {
-            Harvest::Partial
-        } else {
-            Harvest::Complete
-        })
-    }
-
-    /// Who would have waited must reckon anew for how long: true. Who only looks, looks again.
-    #[cold]
-    #[inline(never)]
-    fn interrupted(
-        &mut self,
-        mut error: io::Error,
-        max_wait: Option<Duration>,
-    ) -> io::Result<bool> {
-        while error.kind() == io::ErrorKind::Interrupted {
-            if max_wait != Some(Duration::ZERO) {
-                self.events.clear();
-                self.overflowed = false;
-                return Ok(true);
-            }
-            match self.events.wait(&mut self.poll, max_wait) {
-                Ok(()) => return Ok(false),
-                Err(again) => error = again,
+    /// Waits. False if a signal cut that short, so that the caller must look how long it may still
+    /// wait; a call that only looks looks again.
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
+        loop {
+            match self.poll.poll(&mut self.events, max_wait) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Err(_) if max_wait == Some(Duration::ZERO) => {}
+                Err(_) => return Ok(false),
             }
         }
-        Err(error)
-    }
-
-    /// What the last wait brought in.
-    #[inline]
-    pub(crate) fn harvested(&self) -> impl Iterator<Item = Event> + Clone {
-        self.events.iter().map(|event| Event {
-            token: Token(event.token()),
-            readiness: readiness(&event),
-        })
     }
 }
 
@@ -251,16 +232,7 @@ fn interest(readiness: Readiness) -> mio::Interest {
 }
 
 #[inline]
-fn readiness(event: &SystemEvent) -> Readiness {
-    if event.is_usual() {
-        return Readiness::BOTH;
-    }
-    rarer_readiness(event)
-}
-
-#[cold]
-#[inline(never)]
-fn rarer_readiness(event: &SystemEvent) -> Readiness {
+fn readiness(event: &mio::event::Event) -> Readiness {
     let mut readiness = Readiness::NONE;
     if event.is_readable() {
         readiness |= Readiness::READ;
@@ -271,10 +243,10 @@ fn rarer_readiness(event: &SystemEvent) -> Readiness {
     if event.is_read_closed() {
         readiness |= Readiness::READ | Readiness::HUNG_UP;
     }
-    // A broken source is ready for both: either attempt will say what is wrong with it. ERR
-    // alone is no hang-up (a UDP socket gets it from an ICMP message and lives on).
+    // A broken source is ready for both: either attempt will say what is wrong with it. ERR alone
+    // is no hang-up: a UDP socket gets it from an ICMP message and lives on.
     if event.is_error() || event.is_write_closed() {
-        readiness |= Readiness::READ | Readiness::WRITE;
+        readiness |= Readiness::BOTH;
     }
     if event.is_priority() {
         readiness |= Readiness::URGENT;
@@ -283,10 +255,9 @@ fn rarer_readiness(event: &SystemEvent) -> Readiness {
 }
 
 impl Selector for MioSelector {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        let both = interest(Readiness::READ | Readiness::WRITE);
-        let token = mio::Token(token.0);
-        self.poll.registry().register(source, token, both)
+    fn open(&mut self, source: &mut dyn Source, token: Token, _: Option<RawFd>) -> io::Result<()> {
+        let registry = self.poll.registry();
+        registry.register(source, token.into(), interest(Readiness::BOTH))
     }
 
     fn rearm(
@@ -295,7 +266,7 @@ impl Selector for MioSelector {
         token: Token,
         wanted: Readiness,
     ) -> io::Result<()> {
-        let (token, wanted) = (mio::Token(token.0), interest(wanted));
+        let (token, wanted) = (token.into(), interest(wanted));
         let registry = self.poll.registry();
         match registry.reregister(source, token, wanted) {
             // mio's poll(2) drops a source after an error; it may be in use all the same.
@@ -319,13 +290,31 @@ impl Selector for MioSelector {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        let harvest = self.wait(max_wait)?;
-        events.extend(self.harvested());
-        Ok(harvest)
+        if self.overflowed && self.events.capacity() < MAX_CAPACITY {
+            self.events = mio::Events::with_capacity(self.events.capacity() * 2);
+        }
+        self.overflowed = false;
+        if !self.wait(max_wait.map(|wait| wait.min(LONGEST)))? {
+            return Ok(Harvest::Partial);
+        }
+        let before = events.len();
+        for event in &self.events {
+            let token = Token::from(event.token());
+            if token == Token::BREAK {
+                self.breaker.heard();
+            }
+            let readiness = readiness(event);
+            events.push(Event { token, readiness });
+        }
+        self.overflowed = events.len() - before >= self.events.capacity();
+        Ok(match self.overflowed {
+            true => Harvest::Partial,
+            false => Harvest::Complete,
+        })
     }
 
     fn breaker(&self) -> Arc<dyn Break> {
-        self.alarm.breaker()
+        self.breaker.clone()
     }
 
     fn traits(&self) -> Traits {
@@ -345,5 +334,40 @@ impl Selector for MioSelector {
     #[cfg(mio_unsupported_force_poll_poll)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+/// How a wait is ended from another thread: a pipe that is watched like any other source. mio's own
+/// waker would do, but for poll(2), where it can lose a wake-up.
+///
+/// Both ends live as long as a breaker does: writing to a pipe that has no reader raises SIGPIPE.
+#[derive(Debug)]
+struct Pipe {
+    sender: pipe::Sender,
+    receiver: pipe::Receiver,
+}
+
+impl Pipe {
+    fn new(registry: &mio::Registry) -> io::Result<Self> {
+        let (sender, mut receiver) = pipe::new()?;
+        let token = Token::BREAK.into();
+        registry.register(&mut receiver, token, mio::Interest::READABLE)?;
+        Ok(Pipe { sender, receiver })
+    }
+
+    /// Empties the pipe, down to EAGAIN: where there are no edges, that arms it again.
+    fn heard(&self) {
+        let mut bytes = [0; 64];
+        while matches!((&self.receiver).read(&mut bytes), Ok(some) if some > 0) {}
+    }
+}
+
+impl Break for Pipe {
+    fn break_netpoll(&self) -> io::Result<()> {
+        match (&self.sender).write(&[1]) {
+            // The pipe is full: a break is on its way already.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result.map(drop),
+        }
     }
 }

@@ -20,7 +20,6 @@ use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::ptr;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
@@ -73,8 +72,6 @@ struct Running {
     waker: Cell<*const Waker>,
     /// What the running machine may still do. Without end while none runs.
     budget: Cell<i64>,
-    /// The loop's last reading of the clock.
-    now: Cell<Option<Instant>>,
 }
 
 /// What a machine may do before the others run: the bytes that it moves, and [`OPERATION`] for each
@@ -94,7 +91,6 @@ impl Running {
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
             budget: Cell::new(NO_LIMIT),
-            now: Cell::new(None),
         }
     }
 }
@@ -123,20 +119,6 @@ pub(super) fn leave(before: &Before) {
         running.waker.set(before.waker);
         running.budget.set(before.budget);
     });
-}
-
-// ---- the loop's time ----
-
-/// The loop has taken a reading; `None` outside a runtime.
-#[inline]
-pub(crate) fn set_now(now: Option<Instant>) {
-    RUNNING.with(|running| running.now.set(now));
-}
-
-/// The loop's last reading, if a runtime is in a turn on this thread.
-#[inline]
-pub(crate) fn now() -> Option<Instant> {
-    RUNNING.with(|running| running.now.get())
 }
 
 // ---- what runs ----
@@ -233,7 +215,7 @@ pub(crate) async fn yield_once() {
 
 // ---- old names, until their callers have moved ----
 
-pub(crate) use super::current::{outside_a_runtime, try_with, with};
+pub(crate) use super::current::with;
 
 pub(crate) fn may_go_on() -> bool {
     has_budget()

@@ -52,11 +52,12 @@ impl Entered {
     }
 
     fn enter(scheduler: &Rc<Scheduler>) -> Self {
+        // Much time may have passed outside.
+        scheduler.reactor.core().clock.read();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         if outer.is_none() {
             lent::open(scheduler.buffer.take());
         }
-        context::set_now(Some(scheduler.reactor.now()));
         Entered {
             outer,
             before: context::enter(scheduler.home()),
@@ -68,7 +69,6 @@ impl Drop for Entered {
     fn drop(&mut self) {
         context::leave(&self.before);
         let outer = self.outer.take();
-        context::set_now(outer.as_ref().map(|outer| outer.reactor.now()));
         let outside = outer.is_none();
         let left = CURRENT.replace(outer);
         if outside && let Some(scheduler) = &left {

@@ -8,8 +8,6 @@ use super::join::JoinError;
 use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
 use super::scheduler::Scheduler;
-use super::sleeper::Sleeper;
-use crate::wheel::{Tick, Timers};
 
 /// Rounds in which a runtime ends what the round before has brought about.
 const ROUNDS: usize = 4;
@@ -44,6 +42,7 @@ impl Scheduler {
     pub(crate) fn abort(&self, id: MachineId) {
         if let Some(body) = self.machines.abort(id) {
             self.finish(id, body, Some(JoinError::aborted()));
+            self.note_dead();
         }
     }
 
@@ -77,12 +76,8 @@ impl Scheduler {
         self.reactor
             .each(|socket| socket.take_all_wakers(&mut foreign));
         self.reactor.shut_down();
-        let mut timers = self.timers.replace(Timers::new());
-        timers.advance(Tick::MAX, usize::MAX, |sleeper| {
-            if let Sleeper::Foreign(waker) = sleeper {
-                foreign.push(waker);
-            }
-        });
+        let sleepers = self.sleepers.take();
+        foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
         foreign.into_iter().for_each(wake_quietly);
     }
 

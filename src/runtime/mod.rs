@@ -5,8 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
-//! | `scheduler/batch.rs` | the machines of one turn, and those ahead brought closer |
-//! | `scheduler/root.rs`, `scheduler/backlog.rs`, `scheduler/ending.rs` | the future of `block_on`; who has yet to run; how machines end |
+//! | `scheduler/root.rs`, `scheduler/ending.rs` | the future of `block_on`; how machines end |
 //! | `machine.rs` | the machines and their states |
 //! | `shelf.rs` | where they lie |
 //! | `context.rs` | what runs on this thread now |
@@ -39,14 +38,14 @@ mod waker;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::RawFd;
 #[cfg(not(mio_unsupported_force_poll_poll))]
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::reactor::{MioSelector, Poller, Selector, Turn};
+use crate::reactor::{MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
 use current::Entered;
 pub use handle::{Handle, spawn_blocking};
@@ -60,7 +59,7 @@ use scheduler::Scheduler;
 /// [`block_on`](Runtime::block_on) or, under a loop of your own, by [`turn`](Runtime::turn).
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 /// use netpoller::{Runtime, time};
 ///
 /// # fn main() -> std::io::Result<()> {
@@ -83,9 +82,8 @@ use scheduler::Scheduler;
 /// error.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
-    /// The selector's, for nesting; it lives as long as the scheduler.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-    descriptor: Option<RawFd>,
+    lent: Lent,
 }
 
 impl Runtime {
@@ -102,7 +100,7 @@ impl Runtime {
     pub fn builder() -> Builder {
         Builder {
             spin: Duration::ZERO,
-            virtual_clock: false,
+            time: TimeSource::System,
             selector: None,
             blocking_threads: blocking::MAX_THREADS,
         }
@@ -145,7 +143,7 @@ impl Runtime {
             return Err(io::Error::other(waker::INHERITED));
         }
         let _entered = Entered::new(&self.scheduler);
-        self.scheduler.turn(max_wait)
+        self.scheduler.turn(max_wait, &mut || Poll::Pending)
     }
 
     /// How long the host may sleep before it must call [`turn`](Runtime::turn): zero while
@@ -157,16 +155,19 @@ impl Runtime {
     /// What lives on it, and what it has done.
     pub fn stats(&self) -> Stats {
         let scheduler = &self.scheduler;
-        let (placed, stale) = scheduler.reactor.places();
-        let sleepers = scheduler.timers.borrow().len();
+        let core = scheduler.reactor.core();
+        let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
+        let sleepers = timers.len() + peer_timers.len();
+        let (waiting, deadlines) = scheduler.reactor.waiting(socket::Socket::waiting);
+        let (placed, _) = scheduler.reactor.places();
         let counters = &scheduler.counters;
         Stats {
             tasks: scheduler.tasks(),
             connections: scheduler.connections.get(),
             descriptors: scheduler.reactor.descriptors(),
-            timers: placed - stale + sleepers,
-            waiters: sleepers + scheduler.reactor.waiting(socket::Socket::waiting),
-            places: placed + scheduler.timers.borrow().places(),
+            timers: deadlines + sleepers,
+            waiters: sleepers + waiting,
+            places: placed + timers.places() + peer_timers.places(),
             turns: counters.turns.get(),
             events: counters.events.get(),
             machines: counters.machines.get(),
@@ -182,7 +183,7 @@ impl Runtime {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     /// let runtime = netpoller::Runtime::new()?;
     /// runtime.block_on(async {
     ///     netpoller::spawn_blocking(|| std::thread::sleep(Duration::from_millis(10)));
@@ -224,9 +225,18 @@ impl Drop for Runtime {
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl AsFd for Runtime {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.descriptor {
-            Some(descriptor) => crate::sys::borrow(descriptor, &self.scheduler),
-            None => panic!("netpoller: this runtime's selector has no descriptor to nest"),
+        match &self.lent {
+            Lent::Own(fd) => crate::sys::borrow(*fd, &self.scheduler),
+            Lent::Copy(copy) => {
+                let renew = |fd: BorrowedFd<'_>| crate::sys::duplicate_onto(fd, copy);
+                if let Some(Err(error)) = self.scheduler.reactor.with_fd(renew) {
+                    log::error!("the descriptor to nest is that of an earlier selector: {error}");
+                }
+                copy.as_fd()
+            }
+            Lent::Nothing => {
+                panic!("netpoller: this runtime's selector has no descriptor to nest")
+            }
         }
     }
 }
@@ -249,7 +259,7 @@ impl fmt::Debug for Runtime {
 /// Settings of a [`Runtime`].
 pub struct Builder {
     spin: Duration,
-    virtual_clock: bool,
+    time: TimeSource,
     selector: Option<Box<dyn Selector>>,
     blocking_threads: usize,
 }
@@ -268,7 +278,17 @@ impl Builder {
     /// is out. Take instants from [`time::now`](crate::time::now).
     #[must_use]
     pub fn virtual_clock(mut self) -> Self {
-        self.virtual_clock = true;
+        self.time = TimeSource::standing_still();
+        self
+    }
+
+    /// Reads the time from `clock`, such as a simulation's, in place of the system's. It must not go
+    /// backwards, nor use the runtime.
+    ///
+    /// The selector is still told how long to wait by it: one of your own has to make the time pass.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Fn() -> Instant + 'static) -> Self {
+        self.time = TimeSource::Given(Box::new(clock));
         self
     }
 
@@ -298,32 +318,41 @@ impl Builder {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn build(self) -> io::Result<Runtime> {
-        let poller = match self.selector {
-            Some(selector) => Poller::given(selector),
-            None => Poller::System(MioSelector::new()?),
+        let is_ours = self.selector.is_none();
+        let selector = match self.selector {
+            Some(selector) => selector,
+            None => Box::new(MioSelector::new()?),
         };
-        let scheduler = Rc::new(Scheduler::new(
-            poller,
-            self.virtual_clock,
-            Lane::new(self.blocking_threads),
-        ));
+        let jobs = Lane::new(self.blocking_threads);
+        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs));
         scheduler.reactor.set_spin(self.spin);
-        #[cfg(not(mio_unsupported_force_poll_poll))]
-        let descriptor = scheduler.reactor.with_fd(|fd| fd.as_raw_fd());
-        #[cfg(mio_unsupported_force_poll_poll)]
-        let descriptor = None;
+        let lend = |fd: BorrowedFd<'_>| match is_ours {
+            true => Ok(Lent::Own(fd.as_raw_fd())),
+            false => fd.try_clone_to_owned().map(Lent::Copy),
+        };
+        let lent = scheduler.reactor.with_fd(lend).transpose()?;
         Ok(Runtime {
             scheduler,
-            descriptor,
+            lent: lent.unwrap_or(Lent::Nothing),
         })
     }
+}
+
+/// The descriptor that [`AsFd`] lends, for nesting.
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+enum Lent {
+    /// The selector's own. It is ours, and lives as long as the scheduler.
+    Own(RawFd),
+    /// A copy of the selector's, renewed whenever it is lent: a selector of the user's may replace
+    /// its own while ours is borrowed.
+    Copy(OwnedFd),
+    Nothing,
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("spin", &self.spin)
-            .field("virtual_clock", &self.virtual_clock)
             .finish_non_exhaustive()
     }
 }

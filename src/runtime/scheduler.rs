@@ -1,64 +1,86 @@
 //! The loop: what is runnable, what runs, and when to ask the netpoller.
-//!
-//! May touch: the reactor, the wheel's timers, and the files beside it. Mirrors `schedule()`,
-//! `findRunnable()` and `execute()` in Go's `runtime/proc.go`.
-//!
-//! # One turn
-//!
-//! ```text
-//!   how long may we sleep? ──► reactor.turn ──► timers ──► mail ──► woken ──► run a batch ─┐
-//!    (not at all, while             │              │         │        ▲  │                 │
-//!     anything is runnable)         └──► ids ──────┴─────────┴────────┼──┴──► batch        │
-//!                                                wakes, spawns, yields └───────────────────┘
-//! ```
-
-mod backlog;
-mod batch;
-mod root;
+// Mirrors `schedule()`, `findRunnable()` and `execute()` in Go's runtime/proc.go.
+//
+// # One turn
+//
+//   ask the netpoller ──► open the mail ──► queue the woken ──► run a batch
+//   (no wait, while            │                  ▲  │               │
+//    anything is runnable)     └─────► woken ─────┘  │               │
+//        │                               ▲           ▼               │
+//        └─────────────────────────────────────► queue ──────────────┤
+//                                        └─── wakes, spawns, yields ─┘
+//
+// A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
+//
+// # The root: the future of `block_on`, which lies on the caller's stack
+//
+// | state | meaning | moved there by | on to |
+// |---|---|---|---|
+// | Absent | no `block_on` is under way | the end of one, a panic included | Idle |
+// | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
+// | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use slab::Slab;
 
 use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
+use super::current::Entered;
 use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::sleeper::Sleeper;
-use super::socket::{Parked, Slot, Socket, Who};
+use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
-use crate::reactor::{Poller, Reactor, Turn};
+use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Timers;
-use backlog::Backlog;
-use batch::{Batch, Runnable};
-use root::Root;
 
-/// Timers fired in one turn at most.
-const TIMER_BUDGET: usize = 4096;
+/// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
+/// and with it the deadlines, waiting.
+const BATCH: usize = 1024;
+
+/// So many ids of machines that have ended may be in the queues before they are swept out.
+const DEAD: usize = 64;
+
+/// The future of `block_on`: see the table above.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Absent,
+    Idle,
+    Queued,
+}
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
-    pub(crate) timers: RefCell<Timers<Sleeper>>,
+    /// The wakers of sleeps that another executor polls. `None` once one has been woken.
+    pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
     pub(super) machines: Machines,
     pub(super) outcomes: Outcomes,
+    /// Runnable in this turn, first come, first served.
+    queue: RefCell<VecDeque<MachineId>>,
     /// Runnable from the next turn on.
-    woken: RefCell<Vec<Runnable>>,
-    /// Runnable in this turn, and how many of them have been run.
-    batch: RefCell<Batch>,
-    /// How far those have run whom the netpoller handed out.
-    backlog: Cell<Backlog>,
+    woken: RefCell<VecDeque<MachineId>>,
+    /// At most so many ids in the two queues are of machines that were aborted.
+    dead: Cell<usize>,
+    /// So many rounds have ended: in each, everything ran that was runnable at its beginning.
+    rounds: Cell<u64>,
+    /// So many machines have still to run in this round. Zero between two rounds.
+    left_in_round: Cell<usize>,
+    /// What the reactor handed out. Empty: it is kept between turns for its memory.
+    handed_out: Cell<Vec<Parked>>,
     root: Cell<Root>,
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
@@ -78,18 +100,21 @@ pub(crate) struct Counters {
 }
 
 impl Scheduler {
-    pub(crate) fn new(poller: Poller, is_virtual: bool, jobs: Arc<Lane>) -> Self {
-        let reactor = Reactor::carrying(poller, is_virtual);
+    pub(crate) fn new(selector: Box<dyn Selector>, time: TimeSource, jobs: Arc<Lane>) -> Self {
+        let reactor = Reactor::with_clock(selector, time);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
             reactor,
             remote,
-            timers: RefCell::new(Timers::new()),
+            sleepers: RefCell::default(),
             machines: Machines::default(),
             outcomes: Outcomes::default(),
-            woken: RefCell::new(Vec::new()),
-            batch: RefCell::default(),
-            backlog: Cell::default(),
+            queue: RefCell::default(),
+            woken: RefCell::default(),
+            dead: Cell::new(0),
+            rounds: Cell::new(0),
+            left_in_round: Cell::new(0),
+            handed_out: Cell::default(),
             root: Cell::new(Root::Absent),
             buffer: Cell::new(None),
             counters: Counters::default(),
@@ -102,16 +127,34 @@ impl Scheduler {
         Rc::as_ptr(self.reactor.core()).cast()
     }
 
-    // ---- who is runnable ----
+    // ---- what is runnable ----
 
-    /// Makes a machine runnable, once.
+    /// Makes a machine, or the root, runnable from the next turn on. Once: one that is queued stays
+    /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if id == MachineId::ROOT {
-            self.wake_root();
-        } else if self.machines.wake(id) {
-            self.woken.borrow_mut().push(Runnable::machine(id));
+        if self.mark_queued(id) {
+            self.woken.borrow_mut().push_back(id);
         }
+    }
+
+    /// Whether its id has to go into a queue now.
+    #[inline]
+    fn mark_queued(&self, id: MachineId) -> bool {
+        match id {
+            MachineId::ROOT => self.mark_root_queued(),
+            id => self.machines.wake(id),
+        }
+    }
+
+    /// A root's wakers may outlive it. Then they wake nothing, and no host's loop is kept from sleeping.
+    #[cold]
+    fn mark_root_queued(&self) -> bool {
+        let is_idle = self.root.get() == Root::Idle;
+        if is_idle {
+            self.root.set(Root::Queued);
+        }
+        is_idle
     }
 
     pub(crate) fn spawn<F>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output>
@@ -136,89 +179,123 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.insert(make);
-        self.woken.borrow_mut().push(Runnable::machine(id));
+        self.woken.borrow_mut().push_back(id);
         self.counters.spawned.add(1);
         id
     }
 
-    /// Runs everybody once: for news that concern machines of which nobody keeps a list. To a
-    /// task it is a spurious wake.
+    /// Runs every machine once: for news that concern some, of which no list is kept. To a task it is
+    /// a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
     }
 
+    /// A machine that may be in a queue was aborted. Its id is swept out with others.
+    pub(super) fn note_dead(&self) {
+        let dead = self.dead.get() + 1;
+        self.dead.set(dead);
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        if dead > DEAD && dead > (queue.len() + woken.len()) / 2 {
+            let lives = |&id: &MachineId| id == MachineId::ROOT || self.machines.is_alive(id);
+            queue.retain(lives);
+            woken.retain(lives);
+            self.dead.set(0);
+        }
+    }
+
     fn has_runnable(&self) -> bool {
-        !self.batch.borrow().left().is_empty()
-            || !self.woken.borrow().is_empty()
-            || self.root.get() == Root::Woken
-            || self.remote.has_mail()
+        !self.queue.borrow().is_empty() || !self.woken.borrow().is_empty() || self.remote.has_mail()
     }
 
     // ---- one turn, in the order of the diagram ----
 
-    pub(crate) fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let wait = match self.has_runnable() {
-            true => Some(Duration::ZERO),
-            false => self.sleep_limit(max_wait),
-        };
-        let mut batch = self.batch.take();
-        let may_jump = self.remote.jobs_out.load(Ordering::Acquire) == 0;
-        let behind = self.backlog.get().behind();
-        let before = batch.all.len();
-        let all = &mut batch.all;
-        let polled = self.reactor.turn_held(wait, may_jump, behind, all);
-        let mut turn = match polled {
-            Ok(turn) => turn,
-            Err(error) => {
-                self.batch.replace(batch);
-                return Err(error);
-            }
-        };
-        context::set_now(Some(self.reactor.now()));
-        if log::log_enabled!(log::Level::Trace) {
-            trace_unparked(batch.left());
-        }
-        let handed = batch.all.len() > before;
-        self.fire_timers(&mut batch, &mut turn);
+    /// `root` polls the future of `block_on`, if there is one.
+    pub(crate) fn turn(
+        &self,
+        max_wait: Option<Duration>,
+        root: &mut dyn FnMut() -> Poll<()>,
+    ) -> io::Result<Turn> {
+        let mut turn = self.ask_netpoller(max_wait)?;
         self.open_mail();
-        // Who yielded, to let others have their turn, comes after them.
-        batch.all.append(&mut self.woken.borrow_mut());
-        self.run_batch(&mut batch, &mut turn);
-        let left = batch.left().len();
-        let queued = left + self.woken.borrow().len();
-        self.backlog.set(match queued {
-            0 => Backlog::default(),
-            _ => self.backlog.get().after(handed, turn.machines, left),
-        });
-        self.batch.replace(batch);
-        turn.more |= self.has_runnable();
+        // A machine that yielded, to let others go first, comes after what was just handed out.
+        self.queue.borrow_mut().append(&mut self.woken.borrow_mut());
+        turn.machines = self.run_batch(root);
+
+        // A machine that ran last may have closed a socket, or set a deadline in the past.
+        let core = self.reactor.core();
+        turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
         self.counters.turns.add(1);
         self.counters.events.add(turn.events as u64);
-        self.counters.machines.add(turn.machines as u64);
         self.counters.expired.add(turn.expired as u64);
         Ok(turn)
     }
 
-    /// The caller's limit, or the next timer if that is sooner.
-    fn sleep_limit(&self, max_wait: Option<Duration>) -> Option<Duration> {
-        let next = {
-            let mut timers = self.timers.borrow_mut();
-            if self.reactor.is_virtual() {
-                timers.next_live()
-            } else {
-                timers.next()
+    /// One turn of the reactor. What it hands out is queued, also when the selector fails.
+    fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let (max_wait, run_queue) = match self.has_runnable() {
+            true => {
+                let rounds = self.rounds.get();
+                (Some(Duration::ZERO), RunQueue::Busy { rounds })
             }
+            false => (max_wait, RunQueue::Empty),
         };
-        match next {
-            None => max_wait,
-            Some(next) => {
-                let until = self.reactor.until(next);
-                Some(max_wait.map_or(until, |max_wait| max_wait.min(until)))
+        // A virtual clock waits for the blocking jobs.
+        let jump = match self.remote.jobs_out.load(Ordering::Acquire) {
+            0 => Jump::Allowed,
+            _ => Jump::Held,
+        };
+        let mut handed_out = self.handed_out.take();
+        let turn = self
+            .reactor
+            .turn_beside(max_wait, run_queue, jump, &mut handed_out);
+        self.queue_handed_out(&mut handed_out);
+        self.handed_out.set(handed_out);
+        turn
+    }
+
+    /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
+    fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
+        let mut foreign = Vec::new();
+        let mut queue = self.queue.borrow_mut();
+        for parked in handed_out.drain(..) {
+            if log::log_enabled!(log::Level::Trace) {
+                log::trace!("unpark {parked:?}");
+            }
+            let id = parked.as_machine();
+            if self.mark_queued(id) {
+                queue.push_back(id);
+            } else {
+                self.take_foreign(parked, &mut foreign);
+            }
+        }
+        drop(queue);
+        // With no borrow held: a waker may run anything.
+        foreign.into_iter().for_each(wake_quietly);
+    }
+
+    /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
+    #[cold]
+    #[inline(never)]
+    fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
+        match parked.who() {
+            Who::Machine => {}
+            Who::Foreign { token_bits, slot } => {
+                let desc = self.reactor.in_slot(Parked::token_slot(token_bits));
+                if let Some(desc) = desc
+                    && Parked::token_bits(desc.token()) == token_bits
+                {
+                    foreign.extend(desc.user_data.take_wakers(slot));
+                }
+            }
+            Who::Sleeper(key) => {
+                let mut sleepers = self.sleepers.borrow_mut();
+                foreign.extend(sleepers.get_mut(key).and_then(Option::take));
             }
         }
     }
 
+    /// Makes runnable what other threads woke, and runs what they sent.
     #[inline]
     fn open_mail(&self) {
         let Some((woken, jobs)) = self.remote.collect() else {
@@ -235,33 +312,43 @@ impl Scheduler {
         }
     }
 
-    #[inline]
-    fn fire_timers(&self, batch: &mut Batch, turn: &mut Turn) {
-        let now = self.reactor.tick();
-        let mut timers = self.timers.borrow_mut();
-        match timers.next() {
-            Some(next) if next <= now => {}
-            _ => return,
+    /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
+    fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
+        let runnable = self.queue.borrow().len();
+        // A round begins with everything that is runnable now.
+        if self.left_in_round.get() == 0 {
+            self.left_in_round.set(runnable);
         }
-        let mut foreign = Vec::new();
-        let mut fired = 0;
-        turn.more |= timers.advance(now, TIMER_BUDGET, |sleeper| {
-            fired += 1;
-            match sleeper {
-                Sleeper::Machine(id) => batch.all.push(Runnable::machine(id)),
-                Sleeper::Foreign(waker) => foreign.push(waker),
+        let (mut ran, mut machines) = (0, 0);
+        while ran < runnable.min(BATCH) {
+            // Fewer than at the beginning, if aborted ones were swept out.
+            let Some(id) = self.queue.borrow_mut().pop_front() else {
+                break;
+            };
+            ran += 1;
+            if id != MachineId::ROOT {
+                machines += 1;
+                // At once: a machine may ask for the figures.
+                self.counters.machines.add(1);
+                self.run(id);
+            } else if self.run_root(root).is_ready() {
+                break;
             }
-        });
-        turn.expired += fired;
-        drop(timers);
-        foreign.into_iter().for_each(wake_quietly);
+        }
+        context::end();
+        let left = self.left_in_round.get().saturating_sub(ran);
+        self.left_in_round.set(left);
+        if left == 0 {
+            self.rounds.set(self.rounds.get() + 1);
+        }
+        machines
     }
 
     #[inline]
-    fn run(&self, parked: Parked) {
-        let id = parked.as_machine();
+    fn run(&self, id: MachineId) {
         let Some(mut body) = self.machines.start(id) else {
-            return self.run_none(parked);
+            // It was aborted while it was queued.
+            return;
         };
         let ended = match catch(|| body.as_mut().run(id)) {
             Ok(Poll::Pending) => match self.machines.suspend(id, body) {
@@ -276,41 +363,69 @@ impl Scheduler {
         self.finish(id, ended.0, ended.1);
     }
 
-    /// What came up is no machine: the root, a waker that is kept beside a descriptor, or nobody
-    /// any more.
     #[cold]
     #[inline(never)]
-    fn run_none(&self, parked: Parked) {
-        match parked.who() {
-            Who::Machine(MachineId::ROOT) => self.wake_root(),
-            Who::Machine(_) => {}
-            Who::Foreign { token_bits, slot } => self.wake_foreign(token_bits, slot),
-        }
+    fn run_root(&self, root: &mut dyn FnMut() -> Poll<()>) -> Poll<()> {
+        // One that has ended leaves no id behind, so this is the present one's.
+        debug_assert!(self.root.get() == Root::Queued);
+        self.root.set(Root::Idle);
+        root()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn wake_foreign(&self, token_bits: u64, slot: Slot) {
-        // Whatever a stranger's waker does, the last machine has no part in it.
-        context::end();
-        let token_slot = Parked::token_slot(token_bits);
-        let is_it = |token| Parked::token_bits(token) == token_bits;
-        let take = |socket: &Socket| socket.take_wakers(slot);
-        let wakers = self.reactor.carried(token_slot, is_it, take);
-        wakers.into_iter().flatten().for_each(wake_quietly);
-    }
-
+    /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.has_runnable() {
             return Some(Duration::ZERO);
         }
-        self.sleep_limit(self.reactor.next_timeout())
+        self.reactor.next_timeout()
+    }
+
+    // ---- block_on ----
+
+    pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
+        let _entered = Entered::new(self);
+        let _rooted = Rooted::new(self);
+        let mut future = std::pin::pin!(future);
+        let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
+        let mut output = None;
+        let mut poll = || {
+            context::begin(MachineId::ROOT, &waker);
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            context::end();
+            polled.map(|returned| output = Some(returned))
+        };
+        // The first time before everything else; from then on in its turn, as a machine.
+        let mut polled = poll();
+        while polled.is_pending() {
+            let mut root = || {
+                polled = poll();
+                polled
+            };
+            if let Err(error) = self.turn(None, &mut root) {
+                panic!("netpoller: the selector failed, and nothing can go on: {error}");
+            }
+        }
+        output.expect("it was ready")
     }
 }
 
-#[cold]
-fn trace_unparked(runnable: &[Runnable]) {
-    for Runnable { parked, .. } in runnable {
-        log::trace!("unpark {parked:?}");
+/// There is a root while this lives: it ends with a panic, too.
+struct Rooted<'a>(&'a Scheduler);
+
+impl<'a> Rooted<'a> {
+    fn new(scheduler: &'a Scheduler) -> Self {
+        scheduler.root.set(Root::Idle);
+        Rooted(scheduler)
+    }
+}
+
+impl Drop for Rooted<'_> {
+    fn drop(&mut self) {
+        // Calls that never turn must not leave an id each behind.
+        if self.0.root.replace(Root::Absent) == Root::Queued {
+            for queue in [&self.0.queue, &self.0.woken] {
+                queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
+            }
+        }
     }
 }

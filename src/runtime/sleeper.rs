@@ -1,96 +1,164 @@
-//! A timer that a future holds: in the runtime's wheel while it lives.
-//!
-//! May touch: the scheduler. Mirrors Go's `timer` in a sleeping goroutine (`g.timer`).
+//! A timer that a future holds: in the wheel of the runtime that polls it, while it lives.
+// Mirrors Go's `timer` in a sleeping goroutine (`g.timer`).
+//
+// | state | in the wheel | moved there by | on to |
+// |---|---|---|---|
+// | none | nothing | the start; its timer having fired; its runtime having gone | registered by a poll |
+// | registered | its timer, in the runtime that polled it last | a poll | none when it fires, is dropped, or is polled in another runtime |
 
-use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::cell::RefCell;
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::context;
-use super::machine::MachineId;
+use super::current;
 use super::scheduler::Scheduler;
-use crate::wheel::TimerKey;
-use std::task::Waker;
+use super::socket::Parked;
+use super::waker::Remote;
+use crate::wheel::{TimerKey, Timers};
 
-/// Who sleeps on a timer.
-pub(crate) enum Sleeper {
-    Machine(MachineId),
-    Foreign(Waker),
+/// By what a timer fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judges {
+    /// By the clock, for it judges no peer.
+    Nobody,
+    /// When everything that had arrived by then has had its effect.
+    Peer,
 }
 
-impl Sleeper {
-    fn of(scheduler: &Scheduler, cx: &Context<'_>) -> Self {
-        let own = context::own(scheduler.home(), cx.waker());
-        match own {
-            Some(id) => Sleeper::Machine(id),
-            None => Sleeper::Foreign(cx.waker().clone()),
-        }
-    }
-}
-
-/// A live timer; dropping it takes it out.
+/// A live timer. Dropping it takes it out, from whatever thread.
 pub(crate) struct Registration {
-    scheduler: Weak<Scheduler>,
-    /// `None` once it fired.
-    key: Option<TimerKey>,
+    /// The runtime that has it.
+    home: Arc<Remote>,
+    judges: Judges,
+    key: TimerKey,
+    /// Where its waker is kept, if that is not the machine's own.
+    sleeper: Option<usize>,
 }
 
 impl Registration {
-    pub(crate) fn new(scheduler: Rc<Scheduler>, deadline: Instant, cx: &Context<'_>) -> Self {
-        let mut registration = Registration {
-            scheduler: Rc::downgrade(&scheduler),
-            key: None,
-        };
-        registration.insert(&scheduler, deadline, cx);
-        registration
+    /// Ready once `deadline` has passed. Until then the waker of `cx` is woken when it does.
+    pub(crate) fn poll(
+        this: &mut Option<Registration>,
+        judges: Judges,
+        deadline: Instant,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        current::with("polling a sleep", |scheduler| {
+            if let Some(registration) = this
+                && registration.renew(scheduler, cx)
+            {
+                return Poll::Pending;
+            }
+            *this = None;
+            if scheduler.has_passed(judges, deadline) {
+                return Poll::Ready(());
+            }
+            *this = Some(Registration::new(scheduler, judges, deadline, cx));
+            Poll::Pending
+        })
     }
 
-    fn insert(&mut self, scheduler: &Scheduler, deadline: Instant, cx: &Context<'_>) {
-        let when = scheduler.reactor.tick_of(deadline);
-        let sleeper = Sleeper::of(scheduler, cx);
-        let key = scheduler.timers.borrow_mut().insert(when, sleeper);
-        self.key = Some(key);
-    }
-
-    /// Ready once the timer has fired and its deadline was not moved since. A runtime that is gone
-    /// wakes nobody any more: then the sleep is over.
-    pub(crate) fn poll(&mut self, deadline: Instant, cx: &Context<'_>) -> Poll<()> {
-        let Some(scheduler) = self.scheduler.upgrade() else {
-            return Poll::Ready(());
-        };
-        // Made before the borrow: cloning a waker may run anything.
-        let sleeper = Sleeper::of(&scheduler, cx);
-        let mut timers = scheduler.timers.borrow_mut();
-        let live = self.key.and_then(|key| timers.get_mut(key));
-        if let Some(place) = live {
-            let old = std::mem::replace(place, sleeper);
-            drop(timers);
-            drop(old);
-            return Poll::Pending;
+    fn new(
+        scheduler: &Scheduler,
+        judges: Judges,
+        deadline: Instant,
+        cx: &Context<'_>,
+    ) -> Registration {
+        let (parked, sleeper) = scheduler.keep_sleeper(cx);
+        let when = scheduler.reactor.core().clock.tick_of(deadline);
+        let key = scheduler.timers(judges).borrow_mut().insert(when, parked);
+        Registration {
+            home: scheduler.remote.clone(),
+            judges,
+            key,
+            sleeper,
         }
-        drop(timers);
-        self.key = None;
-        if scheduler.reactor.has_passed(deadline) {
-            return Poll::Ready(());
-        }
-        self.insert(&scheduler, deadline, cx);
-        Poll::Pending
     }
 
-    pub(crate) fn move_to(&mut self, deadline: Instant) {
-        if let (Some(scheduler), Some(key)) = (self.scheduler.upgrade(), self.key) {
-            let when = scheduler.reactor.tick_of(deadline);
-            scheduler.timers.borrow_mut().move_to(key, when);
+    /// Has the timer wake `cx` when it fires. False if it has fired, or is another runtime's.
+    fn renew(&mut self, scheduler: &Scheduler, cx: &Context<'_>) -> bool {
+        let timers = scheduler.timers(self.judges);
+        if !Arc::ptr_eq(&self.home, &scheduler.remote) || timers.borrow().get(self.key).is_none() {
+            return false;
+        }
+        let (parked, sleeper) = scheduler.keep_sleeper(cx);
+        if let Some(known) = timers.borrow_mut().get_mut(self.key) {
+            *known = parked;
+        }
+        let old = mem::replace(&mut self.sleeper, sleeper);
+        drop(scheduler.forget_sleeper(old));
+        true
+    }
+
+    /// The deadline moves. Elsewhere than in its runtime the next poll sees to it.
+    pub(crate) fn move_to(&self, deadline: Instant) {
+        let (key, judges) = (self.key, self.judges);
+        self.at_home(move |scheduler| {
+            let when = scheduler.reactor.core().clock.tick_of(deadline);
+            scheduler.timers(judges).borrow_mut().move_to(key, when);
+        });
+    }
+
+    /// Runs `f` in the timer's runtime: now, if this thread is in a turn of it, else in its next
+    /// turn.
+    fn at_home(&self, f: impl FnOnce(&Scheduler) + Send + 'static) {
+        let home = |scheduler: &Rc<Scheduler>| {
+            Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
+        };
+        match current::try_with(home).flatten() {
+            Some(scheduler) => f(&scheduler),
+            // A runtime that is gone has no timers: then the job comes back.
+            None => drop(self.home.send(Box::new(move || {
+                current::try_with(|scheduler| f(scheduler));
+            }))),
         }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let (Some(scheduler), Some(key)) = (self.scheduler.upgrade(), self.key.take()) {
-            let gone = scheduler.timers.borrow_mut().cancel(key);
-            // Out of the borrow: dropping a waker may run anything.
-            drop(gone);
+        let (key, judges, sleeper) = (self.key, self.judges, self.sleeper);
+        self.at_home(move |scheduler| {
+            scheduler.timers(judges).borrow_mut().cancel(key);
+            drop(scheduler.forget_sleeper(sleeper));
+        });
+    }
+}
+
+impl Scheduler {
+    /// The timers of a kind. Nothing of anybody's may run while they are borrowed.
+    pub(crate) fn timers(&self, judges: Judges) -> &RefCell<Timers<Parked>> {
+        match judges {
+            Judges::Nobody => &self.reactor.core().timers,
+            Judges::Peer => &self.reactor.core().peer_timers,
         }
+    }
+
+    fn has_passed(&self, judges: Judges, deadline: Instant) -> bool {
+        let core = self.reactor.core();
+        match judges {
+            Judges::Nobody => core.clock.has_passed(deadline),
+            Judges::Peer => core.clock.tick_of(deadline) <= core.settled(),
+        }
+    }
+
+    /// What a timer hands out to wake `cx`: the machine that runs, or a note that the waker is kept.
+    fn keep_sleeper(&self, cx: &Context<'_>) -> (Parked, Option<usize>) {
+        if let Some(id) = context::own(self.home(), cx.waker()) {
+            return (Parked::machine(id), None);
+        }
+        // Before the borrow: cloning a waker may run anything.
+        let waker = cx.waker().clone();
+        let key = self.sleepers.borrow_mut().insert(Some(waker));
+        (Parked::sleeper(key), Some(key))
+    }
+
+    /// The waker that was kept, to be dropped without a borrow.
+    fn forget_sleeper(&self, sleeper: Option<usize>) -> Option<Waker> {
+        self.sleepers.borrow_mut().try_remove(sleeper?).flatten()
     }
 }

@@ -25,6 +25,7 @@ use crate::sys::OwnedSocket;
 /// ```text
 ///   | 63      | 62 61 | 60 ... 32               | 31 ... 0         |
 ///   | foreign | slot  | generation of the token | slot of the token|   a note
+///   | foreign | where the sleep's waker is      | all ones         |   a sleep
 ///   | 0       | generation of the machine       | its slot         |   a machine's id
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Parked(NonZeroU64);
 const FOREIGN: u64 = 1 << 63;
 const SLOT_SHIFT: u32 = 61;
 const TOKEN_MASK: u64 = (1 << SLOT_SHIFT) - 1;
+/// In place of a token's slot: no token has it.
+const SLEEP: u64 = 0xffff_ffff;
 
 /// Where beside a descriptor the wakers are that a note stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +58,13 @@ impl From<Direction> for Slot {
 
 /// A [`Parked`] taken apart.
 pub(crate) enum Who {
-    Machine(MachineId),
-    Foreign { token_bits: u64, slot: Slot },
+    Machine,
+    Foreign {
+        token_bits: u64,
+        slot: Slot,
+    },
+    /// A sleep that another executor polls: where its waker is kept.
+    Sleeper(usize),
 }
 
 impl Parked {
@@ -70,14 +78,21 @@ impl Parked {
         Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
     }
 
+    /// A note that the waker of a sleep is kept under `key`.
+    pub(crate) fn sleeper(key: usize) -> Self {
+        debug_assert!(key < 1 << 31);
+        let bits = FOREIGN | (key as u64) << 32 | SLEEP;
+        Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
     /// As much of a token as fits: its slot, and its generation without the top three bits.
     pub(crate) fn token_bits(token: Token) -> u64 {
-        token.0 as u64 & TOKEN_MASK
+        token.to_bits() as u64 & TOKEN_MASK
     }
 
     /// The slot of the token.
     pub(crate) fn token_slot(token_bits: u64) -> usize {
-        Token(token_bits as usize).slot()
+        Token::from_bits(token_bits as usize).slot()
     }
 
     /// The machine, if it is one. For a note the id matches no live machine, since no machine's
@@ -91,7 +106,10 @@ impl Parked {
     pub(crate) fn who(self) -> Who {
         let bits = self.0.get();
         if bits & FOREIGN == 0 {
-            return Who::Machine(MachineId::from_bits(self.0));
+            return Who::Machine;
+        }
+        if bits & SLEEP == SLEEP {
+            return Who::Sleeper((bits & !FOREIGN) as usize >> 32);
         }
         Who::Foreign {
             token_bits: bits & TOKEN_MASK,

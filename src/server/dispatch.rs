@@ -215,7 +215,7 @@ mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::Ordering;
     use std::task::{Poll, Waker};
     use std::thread;
 
@@ -278,23 +278,21 @@ mod tests {
     fn loads_that_change_while_a_worker_is_chosen_do_no_harm() {
         let accepts = accepts(64);
         let _inboxes: Vec<_> = (0..64).map(|at| accepts.dispatcher.inbox(at)).collect();
-        let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 0.. {
-                    for (at, tally) in accepts.tallies.iter().enumerate() {
-                        let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
-                        tally.live.store(load, Ordering::Relaxed);
-                    }
-                    if is_over.load(Ordering::Relaxed) {
-                        break;
-                    }
+            let chooses = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    assert!(accepts.dispatcher.least_loaded().is_some());
                 }
             });
-            for _ in 0..20_000 {
-                assert!(accepts.dispatcher.least_loaded().is_some());
+            for round in 0.. {
+                for (at, tally) in accepts.tallies.iter().enumerate() {
+                    let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
+                    tally.live.store(load, Ordering::Relaxed);
+                }
+                if chooses.is_finished() {
+                    break;
+                }
             }
-            is_over.store(true, Ordering::Relaxed);
         });
     }
 

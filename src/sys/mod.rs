@@ -7,12 +7,9 @@
 #![allow(unsafe_code)]
 
 mod accept;
-mod events;
 mod fork;
 mod lookup;
 mod owned_socket;
-mod places;
-mod prefetch;
 mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
@@ -22,17 +19,14 @@ mod with_waker;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
-pub(crate) use events::{Event as SystemEvent, Events as SystemEvents};
 pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
-pub(crate) use places::append;
-pub(crate) use prefetch::Whereabouts;
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use with_waker::WithWaker;
@@ -104,4 +98,18 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
     // closes only when it goes itself.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Makes `copy` a duplicate of `fd`, in place of what it was. It stays open meanwhile.
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
+    let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
+    // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.
+    let done = unsafe {
+        libc::dup2(fd, copy) >= 0 && libc::fcntl(copy, libc::F_SETFD, libc::FD_CLOEXEC) >= 0
+    };
+    match done {
+        true => Ok(()),
+        false => Err(io::Error::last_os_error()),
+    }
 }

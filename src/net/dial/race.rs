@@ -1,15 +1,14 @@
 //! Several addresses: one family against the other, and within a family one after the other.
 // Mirrors Go's `dialParallel`, `dialSerial` and `partialDeadline`.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::dialer::Dial;
 use crate::net::error::{Cause, OpError};
 use crate::net::fd::Fd;
+use crate::runtime::select::{Either, select};
 use crate::time;
 
 /// The errors of all attempts; the first is the one to show.
@@ -20,63 +19,30 @@ pub(super) async fn race(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd
     let (primaries, fallbacks): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
         .iter()
         .partition(|address| address.is_ipv4() == addresses[0].is_ipv4());
+    let mut primary = pin!(one_by_one(dial, &primaries));
     if fallbacks.is_empty() {
-        return one_by_one(dial, &primaries).await;
+        return primary.await;
     }
-    let primary = pin!(one_by_one(dial, &primaries));
-    let fallback = pin!(one_by_one(dial, &fallbacks));
-    let (mut primary, mut fallback) = (Racer::new(primary), Racer::new(fallback));
-    let mut head_start = Some(time::sleep(dial.dialer.fallback_delay));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(fd) = primary.poll(cx) {
-            return Poll::Ready(Ok(fd));
-        }
-        if let (Some(start), None) = (&mut head_start, &primary.failed) {
-            if Pin::new(start).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+    let mut fallback = pin!(one_by_one(dial, &fallbacks));
+    // The first family has a head start, and loses it when all its addresses have failed.
+    let head_start = time::sleep(dial.dialer.fallback_delay);
+    let ended = match select(primary.as_mut(), head_start).await {
+        Either::First(ended) => Either::First(ended),
+        Either::Second(()) => {
             log::debug!("dial: no answer from {primaries:?} yet, trying {fallbacks:?} too");
+            select(primary.as_mut(), fallback.as_mut()).await
         }
-        head_start = None;
-        if let Poll::Ready(fd) = fallback.poll(cx) {
-            return Poll::Ready(Ok(fd));
-        }
-        match (&mut primary.failed, &mut fallback.failed) {
-            (Some(first), Some(second)) => {
-                first.append(second);
-                Poll::Ready(Err(std::mem::take(first)))
-            }
-            _ => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// One side of the race.
-struct Racer<'a, F> {
-    run: Pin<&'a mut F>,
-    failed: Option<Failed>,
-}
-
-impl<'a, F: Future<Output = Result<Fd, Failed>>> Racer<'a, F> {
-    fn new(run: Pin<&'a mut F>) -> Self {
-        Racer { run, failed: None }
-    }
-
-    /// Ready when it has connected. After it has failed it stays pending.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fd> {
-        if self.failed.is_some() {
-            return Poll::Pending;
-        }
-        match self.run.as_mut().poll(cx) {
-            Poll::Ready(Ok(fd)) => Poll::Ready(fd),
-            Poll::Ready(Err(failed)) => {
-                self.failed = Some(failed);
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
+    };
+    // If one family has failed, the other decides. Its errors come behind those of the first.
+    let (failed, others) = match ended {
+        Either::First(Ok(fd)) | Either::Second(Ok(fd)) => return Ok(fd),
+        Either::First(Err(failed)) => (failed, fallback.await),
+        Either::Second(Err(others)) => match primary.await {
+            Ok(fd) => return Ok(fd),
+            Err(failed) => (failed, Err(others)),
+        },
+    };
+    others.map_err(|others| failed.into_iter().chain(others).collect())
 }
 
 /// One address after the other. The first error is the one that counts, unless the scope ends: then

@@ -21,7 +21,7 @@ use socket2::SockRef;
 use super::{Claim, Failure, Fd, poll_yield};
 use crate::endpoints::{End, Network};
 use crate::net::error::Cause;
-use crate::reactor::{Park, Refusal};
+use crate::reactor::{Closes, Park, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::socket::{Parked, Slot};
 use crate::runtime::waiters::Ticket;
@@ -63,7 +63,11 @@ impl Fd {
         // Before the descriptor goes, as Go does it: while the path is there, we answer.
         drop(socket.attach(None));
         let raw = socket.owned.raw();
-        self.leave(&mut SourceFd(&raw), !socket.owned.may_be_duplicated());
+        let closes = match socket.owned.may_be_duplicated() {
+            true => Closes::No,
+            false => Closes::Soon,
+        };
+        self.leave(&mut SourceFd(&raw), closes);
         match socket.owned.take() {
             Some(fd) if socket.owned.may_linger() => close_fd(fd),
             closed => drop(closed),
@@ -71,11 +75,11 @@ impl Fd {
         shortage::descriptor_closed();
     }
 
-    /// Deregisters, and wakes what is parked. `will_close`: see `Descriptor::close`.
-    pub(crate) fn leave(&self, source: &mut dyn Source, will_close: bool) {
+    /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
+    pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
         self.socket().take_all_wakers(&mut wakers);
-        if let Err(error) = self.link.close(source, will_close) {
+        if let Err(error) = self.link.close(source, closes) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
@@ -171,7 +175,7 @@ impl Fd {
         self.learn_endpoints();
         self.unlink_on_close(None);
         let raw = self.socket().owned.raw();
-        self.leave(&mut SourceFd(&raw), false);
+        self.leave(&mut SourceFd(&raw), Closes::No);
         self.socket().owned.take().ok_or_else(closed)
     }
 

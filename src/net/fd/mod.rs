@@ -42,7 +42,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Addr, End, Endpoints, Network};
-use crate::reactor::{Descriptor, Direction, Readiness, Refusal};
+use crate::reactor::{Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::socket::{Parked, Slot, Socket};
@@ -56,6 +56,15 @@ pub(crate) use op::Verb;
 #[derive(Clone)]
 pub(crate) struct Fd {
     link: Descriptor<Parked, Socket>,
+}
+
+/// A short read or write proves something on TCP alone: a Unix stream's read stops at passed
+/// descriptors.
+fn short_io(network: Network) -> ShortIo {
+    match network.is_tcp() {
+        true => ShortIo::Conclusive,
+        false => ShortIo::Inconclusive,
+    }
 }
 
 /// What an operation keeps between two polls.
@@ -112,9 +121,9 @@ impl Fd {
     pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        let guarded = !network.is_tcp();
         let reactor = &scheduler.reactor;
-        let link = reactor.open_carrying(&mut SourceFd(&raw), socket, guarded)?;
+        let short = short_io(network);
+        let link = reactor.open_with(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
@@ -126,10 +135,10 @@ impl Fd {
             // An accepted socket inherits it.
             socket.owned.note_linger();
         }
-        let guarded = !network.is_tcp();
+        let short = short_io(network);
         let link = self
             .link
-            .open_beside(&mut SourceFd(&raw), socket, guarded)?;
+            .open_beside(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
@@ -144,8 +153,9 @@ impl Fd {
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let short = ShortIo::Inconclusive;
         let open =
-            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_carrying(source, socket, true);
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_with(source, None, socket, short);
         current::with(what, open).map(Fd::ready)
     }
 
@@ -168,19 +178,20 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
-        let socket = self.link.carried();
+        let socket = &self.link.user_data;
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
         loop {
-            if !self.link.may_try(direction) {
+            match self.link.may_try(direction) {
                 // Closed, or the deadline has passed.
-                if let Err(refusal) = self.link.check(direction) {
-                    return self.poll_refused(refusal, claim, cx);
-                }
+                May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
                 // The last attempt met EAGAIN, and no edge has come since (netpollblock).
-                self.park(direction, cx.waker());
-                return Poll::Pending;
+                May::Wait => {
+                    self.park(direction, cx.waker());
+                    return Poll::Pending;
+                }
+                May::Try => {}
             }
             // Out of budget: the other machines run first.
             if !context::has_budget() {
@@ -290,7 +301,7 @@ impl Fd {
     /// EAGAIN: the next try waits for an edge.
     fn drained(&self, direction: Direction) -> io::Result<()> {
         self.link.drained(direction);
-        let raw = self.link.carried().owned.raw();
+        let raw = self.link.user_data.owned.raw();
         if raw < 0 {
             // A source that its user owns: `source_drained` arms it.
             return Ok(());
@@ -316,14 +327,14 @@ impl Fd {
             None => self.keep_foreign(direction, waker),
         };
         // An operation polled again without a reason finds itself parked, and takes the place anew.
-        self.link.park_again(direction, parked);
+        self.link.park_waiting(direction, parked);
         self.trace("park", direction);
     }
 
     #[cold]
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
-        self.link.carried().keep_waker(direction, waker);
+        self.link.user_data.keep_waker(direction, waker);
         Parked::foreign(self.link.token(), Slot::from(direction))
     }
 
@@ -342,22 +353,12 @@ impl Fd {
 
     // ---- deadlines ----
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
         when: Option<Instant>,
     ) -> io::Result<()> {
-        // Two compares and two stores, if it moves later.
-        if self.link.put_off_deadline(direction, when) {
-            return Ok(());
-        }
-        self.set_deadline_slow(direction, when)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn set_deadline_slow(&self, direction: Direction, when: Option<Instant>) -> io::Result<()> {
         if let Err(failure) = self.check_open() {
             return Err(self.error("set", failure, 0));
         }
@@ -369,17 +370,17 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.carried().network()
+        self.link.user_data.network()
     }
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
     #[inline]
     pub(crate) fn sock_ref(&self) -> SockRef<'_> {
-        self.link.carried().owned.socket()
+        self.link.user_data.owned.socket()
     }
 
     pub(crate) fn socket(&self) -> &Socket {
-        self.link.carried()
+        &self.link.user_data
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -189,7 +189,7 @@ impl Fd {
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let socket = self.link.carried();
+        let socket = &self.link.user_data;
         // Another task's poller before us: the last wins.
         drop(socket.take_poller(direction));
         let mut claim = Claim::new();
@@ -220,7 +220,7 @@ impl Fd {
 
     /// Waits until no operation holds the direction.
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        let socket = self.link.carried();
+        let socket = &self.link.user_data;
         drop(socket.take_poller(direction));
         if self.is_closed() || !socket.is_locked(direction) {
             return Poll::Ready(());

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::{Failure, Fd};
-use crate::reactor::{Direction, Refusal};
+use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
@@ -36,14 +36,14 @@ impl Fd {
     /// Whether a try may succeed.
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
-        self.link.may_try(direction)
+        self.link.may_try(direction) == May::Try
     }
 
     /// Ready to read, with nothing against it and nothing else to be told: a read that takes less
     /// than it might then proves that there is no more.
     #[inline]
     pub(crate) fn is_plainly_ready(&self) -> bool {
-        self.link.parts().0.is_plainly_ready(Direction::Read)
+        self.link.is_plainly_ready(Direction::Read)
     }
 
     /// Moves both deadlines to so many ticks from now, which is a store each. `soonest` is the
@@ -56,20 +56,20 @@ impl Fd {
     /// Whether there is nothing to do but wait.
     #[inline]
     pub(crate) fn must_wait(&self, direction: Direction) -> bool {
-        self.link.must_wait(direction)
+        self.link.may_try(direction) == May::Wait
     }
 
     /// As [`Fd::park_owner`], of the machine that runs.
     #[inline]
     pub(crate) fn park_running(&self, direction: Direction) {
         let running = Parked::machine(context::running_machine());
-        self.link.park_again(direction, running);
+        self.link.park_waiting(direction, running);
     }
 
     /// Parks the owner. Call it only after [`Fd::must_wait`] returned true.
     #[inline]
     pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
-        self.link.park_again(direction, Parked::machine(id));
+        self.link.park_waiting(direction, Parked::machine(id));
     }
 
     /// Moves a direction's deadline to so many ticks from now.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::{Claim, Fd, LockState, Parked, Verb};
-use crate::reactor::Direction;
+use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
 /// [`Fd::read_with`]. What a busy connection does most is written out, and halves the instructions
@@ -79,22 +79,22 @@ impl Fd {
     /// Whether an operation that was parked may try at once.
     #[inline]
     fn may_go_on(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) && context::has_budget()
+        self.link.may_try(direction) == May::Try && context::has_budget()
     }
 
     /// Takes the direction and parks there: if it is free, nothing is ready, nothing speaks against
     /// waiting, and the waker is the running machine's own.
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
-        let socket = self.link.carried();
-        if !self.link.must_wait(direction) || !socket.is_free(direction) {
+        let socket = &self.link.user_data;
+        if self.link.may_try(direction) != May::Wait || !socket.is_free(direction) {
             return false;
         }
         let Some(id) = context::own(self.link.home(), waker) else {
             return false;
         };
         socket.hold(direction);
-        self.link.park_again(direction, Parked::machine(id));
+        self.link.park_waiting(direction, Parked::machine(id));
         self.trace("park", direction);
         true
     }

@@ -103,8 +103,8 @@ impl Fd {
     /// alone (a Unix stream's read stops at passed descriptors), and where we did not cap it.
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
-        if 0 < bytes && bytes < asked && asked <= sys::MAX_AT_ONCE {
-            self.link.parts().0.drained_if_proved(direction);
+        if asked <= sys::MAX_AT_ONCE {
+            self.link.transferred(direction, bytes, asked);
         }
     }
 

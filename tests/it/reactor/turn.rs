@@ -92,7 +92,8 @@ fn invariant_2_an_event_for_an_earlier_owner_of_the_slot_reaches_nobody() {
     assert_eq!(second.park(ForRead, 2), Park::Parked);
     let (old, new) = (script.borrow().tokens[0], script.borrow().tokens[1]);
     assert_ne!(old, new);
-    for token in [old, Token::BREAK, Token(0xdead_beef), Token(usize::MAX - 1)] {
+    let made_up = [0xdead_beef, usize::MAX - 1].map(|bits| Token::from(mio::Token(bits)));
+    for token in [old, Token::BREAK].into_iter().chain(made_up) {
         script
             .borrow_mut()
             .next
@@ -151,9 +152,9 @@ fn evicting_hands_back_everybody_with_the_next_turn_which_does_not_block() {
     let _watchdog = watchdog();
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
-    descriptor.park(ForRead, 1);
-    descriptor.park(ForWrite, 2);
-    descriptor.park_hang_up(3);
+    assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
+    assert_eq!(descriptor.park(ForWrite, 2), Park::Parked);
+    assert_eq!(descriptor.park_hang_up(3), (Park::Parked, None));
     descriptor.evict();
     assert_eq!(reactor.next_timeout(), NOW);
     let mut out = Vec::new();
@@ -171,7 +172,7 @@ fn invariant_5_closing_through_one_handle_closes_all_and_frees_the_slot_once() {
     let reactor = Reactor::new().unwrap();
     let (mut ours, descriptor, _theirs) = open(&reactor);
     let others = [descriptor.clone(), descriptor.clone()];
-    others[0].park(ForRead, 1);
+    assert_eq!(others[0].park(ForRead, 1), Park::Parked);
     assert_eq!(reactor.descriptors(), 1);
     reactor.close(descriptor, &mut ours).unwrap();
     assert_eq!(reactor.descriptors(), 0);
@@ -189,7 +190,7 @@ fn dropping_the_last_handle_frees_the_slot_and_hands_back_who_waited() {
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
     descriptor.set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
-    descriptor.park(ForRead, 1);
+    assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
     drop(descriptor.clone());
     assert_eq!(reactor.descriptors(), 1);
     drop(descriptor);
@@ -203,7 +204,7 @@ fn dropping_the_last_handle_frees_the_slot_and_hands_back_who_waited() {
 fn a_descriptor_that_outlives_its_reactor_is_closed() {
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
-    descriptor.park(ForRead, 1);
+    assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
     drop(reactor);
     assert_eq!(descriptor.park(ForRead, 2), Park::Closed(2));
     descriptor.set_deadline(ForRead, Some(Instant::now()));
@@ -243,7 +244,7 @@ fn a_signal_ends_a_turn_early_and_is_no_error() {
     let (selector, script) = scripted();
     let reactor = Reactor::with(selector);
     let descriptor = reactor.open(&mut Nothing).unwrap();
-    descriptor.park(ForRead, 1);
+    assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
     let token = script.borrow().tokens[0];
     script
         .borrow_mut()
@@ -326,7 +327,7 @@ fn invariant_11_a_reactor_may_be_dropped_with_such_ws_parked() {
         descriptor.park(ForRead, Parting(other.clone())),
         Park::Parked
     ));
-    descriptor.park_hang_up(Parting(descriptor.clone()));
+    let _parked = descriptor.park_hang_up(Parting(descriptor.clone()));
     drop((descriptor, other));
     drop(reactor);
     assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");

@@ -127,8 +127,8 @@ mod invariant_13 {
             assert!(read.await.unwrap().unwrap_err().is_closed());
             assert!(second.await.unwrap().unwrap_err().is_closed());
             assert!(watching.await.unwrap().unwrap_err().is_closed());
-            sleeping.await.unwrap();
             assert!(joining.await.unwrap().unwrap_err().is_canceled());
+            assert!(!sleeping.is_finished(), "it sleeps on, in ours");
         });
     }
 

@@ -5,10 +5,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use netpoller::{
-    Addr, Conn, Dispatch, Limits, Protocol, Runtime, Server, ServerStats, TcpStream, time,
+    Addr, Conn, Dispatch, Limits, Protocol, Runtime, Server, ServerStats, TcpStream,
+    spawn_blocking, time,
 };
 use socket2::SockRef;
 
@@ -321,4 +323,35 @@ fn no_number_of_workers_and_zero_are_as_many_as_cpus() {
         let stats = bound.unwrap().handle().stats();
         assert_eq!(stats.workers().len(), cpus);
     }
+}
+
+#[test]
+fn blocking_jobs_that_bind_and_dial_names_in_runtimes_of_their_own_all_end() {
+    /// As many as the pool has threads, and more than look names up.
+    const JOBS: usize = 64;
+    let _watchdog = watchdog();
+    let all_began = Arc::new(Barrier::new(JOBS));
+    Runtime::new().unwrap().block_on(async {
+        let job = |_| {
+            let all_began = all_began.clone();
+            spawn_blocking(move || {
+                all_began.wait();
+                let bound = Server::new(|_| Echo).bind("localhost:0").unwrap();
+                let runtime = Runtime::new().unwrap();
+                let serving = bound.run_in(&runtime).unwrap();
+                runtime.block_on(async {
+                    let name = ("localhost", bound.local_addr().port());
+                    let client = TcpStream::connect(name).await.unwrap();
+                    client.write_all(b"x").await.unwrap();
+                    client.read_exact(&mut [0]).await.unwrap();
+                    bound.handle().stop();
+                    serving.await.unwrap().unwrap().accepted()
+                })
+            })
+        };
+        let jobs: Vec<_> = (0..JOBS).map(job).collect();
+        for job in jobs {
+            assert_eq!(job.await.unwrap(), 1);
+        }
+    });
 }

@@ -5,7 +5,7 @@
 //! complete while it holds something back: no platform does, and nothing could stand it.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl Faulty {
             _ => Readiness::READ | Readiness::URGENT,
         };
         let token = match self.random.below(8) {
-            0 => Token(self.random.below(1 << 36) as usize),
+            0 => Token::from(mio::Token(self.random.below(1 << 36) as usize)),
             1 => Token::BREAK,
             _ if self.tokens.is_empty() => Token::BREAK,
             _ => self.tokens[self.random.below(self.tokens.len() as u64) as usize],
@@ -118,9 +118,9 @@ impl Faulty {
 }
 
 impl Selector for Faulty {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
+    fn open(&mut self, source: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
         self.tokens.push(token);
-        self.inner.open(source, token)
+        self.inner.open(source, token, fd)
     }
 
     fn rearm(

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,10 @@ use netpoller::reactor::{Break, Event, Harvest, Readiness, Selector, Token, Trai
 pub struct Play {
     /// Every token ever opened, in order.
     pub tokens: Vec<Token>,
-    /// What the next calls say; when nothing is left, they find nothing at once.
+    /// What the next calls say. When nothing is left, they find nothing at once.
     pub next: VecDeque<(Vec<Event>, Harvest)>,
+    /// How long the next calls are held up between their harvest and their return.
+    pub stalls: VecDeque<Duration>,
     /// How long the calls were ready to wait.
     pub waits: Vec<Option<Duration>>,
 }
@@ -64,7 +66,7 @@ impl Source for Nothing {
 }
 
 impl Selector for Scripted {
-    fn open(&mut self, _: &mut dyn Source, token: Token) -> io::Result<()> {
+    fn open(&mut self, _: &mut dyn Source, token: Token, _: Option<RawFd>) -> io::Result<()> {
         self.0.borrow_mut().tokens.push(token);
         Ok(())
     }
@@ -88,7 +90,9 @@ impl Selector for Scripted {
             .next
             .pop_front()
             .unwrap_or((Vec::new(), Harvest::Complete));
+        let stall = play.stalls.pop_front().unwrap_or_default();
         drop(play);
+        std::thread::sleep(stall);
         if said.is_empty() {
             // As a selector does: it has waited by then.
             std::thread::sleep(max_wait.unwrap_or_default().min(Duration::from_millis(50)));

@@ -200,9 +200,14 @@ struct Liar {
 }
 
 impl Selector for Liar {
-    fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
+    fn open(
+        &mut self,
+        source: &mut dyn mio::event::Source,
+        token: Token,
+        fd: Option<i32>,
+    ) -> io::Result<()> {
         self.open.push(token);
-        self.inner.open(source, token)
+        self.inner.open(source, token, fd)
     }
 
     fn rearm(

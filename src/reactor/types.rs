@@ -1,9 +1,8 @@
-//! The words for what is said of a source: which half, how an attempt to park ended, why not to try,
-//! and what it is ready for.
-//!
-//! May touch: std. Mirrors the modes and the `pollErr*` codes of Go's `runtime/netpoll.go`.
+//! What is said of a source: which direction, what it is ready for, how an attempt to park ended,
+//! and why an operation is refused.
+// Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
-/// Which half of a source.
+/// One of a source's two directions, which are parked, timed and refused apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Data, connections or end of file coming in.
@@ -12,12 +11,21 @@ pub enum Direction {
     Write,
 }
 
+impl Direction {
+    /// Both, in the order of a descriptor's slots.
+    pub const BOTH: [Direction; 2] = [Direction::Read, Direction::Write];
+}
+
 /// What became of an attempt to park.
+///
+/// In all cases but `Parked` the `W` comes back and no turn will hand it out: to drop it then is to
+/// lose a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
 pub enum Park<W> {
-    /// It waits: a turn will hand it back.
+    /// It waits. A turn will hand it back.
     Parked,
-    /// Readiness had come already: try again. The readiness is used up.
+    /// Readiness had come already, and is used up. Try again.
     Ready(W),
     /// The direction's deadline has passed.
     TimedOut(W),
@@ -45,6 +53,17 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Whether an operation may be tried now: one question for closed, expired and ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Nothing is known against it.
+    Try,
+    /// The last attempt met EAGAIN, and no edge has come since: park.
+    Wait,
+    /// Closed, or the deadline has passed.
+    Refused(Refusal),
+}
+
 /// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Readiness(pub(super) u8);
@@ -58,10 +77,10 @@ impl Readiness {
     pub const WRITE: Readiness = Readiness(2);
     /// The peer sent FIN or RST.
     pub const HUNG_UP: Readiness = Readiness(4);
-    /// Urgent data stands in the stream: a read may stop short of what is there.
+    /// Urgent data is in the stream. A read may stop before it, short of what is there.
     pub const URGENT: Readiness = Readiness(8);
 
-    /// Room to write and something to read, as a rule.
+    /// Ready for both directions.
     pub(crate) const BOTH: Readiness = Readiness(3);
 
     /// Whether all of `other` is in this set.
@@ -74,7 +93,7 @@ impl Readiness {
         self.0 == 0
     }
 
-    pub(super) const fn bits(self) -> u32 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0 as u32
     }
 

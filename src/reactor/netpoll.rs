@@ -1,0 +1,537 @@
+//! The reactor's inside, and its turn: one function for each box of the diagram in mod.rs.
+// Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
+// netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+
+use super::Turn;
+use super::clock::{Clock, TimeSource};
+use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
+use super::registry::Registry;
+use super::selector::{Event, Harvest, Selector, Traits};
+use crate::wheel::{Tick, Timers, Verdict, Wheel};
+
+/// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
+/// the rest.
+const EXPIRY_BUDGET: usize = 4096;
+
+/// How far apart the two looks are that a virtual clock takes before it jumps: loopback delivers in
+/// softirq context, which on a loaded machine may be a moment later.
+const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
+
+/// How many signals in a row may end a look before the turn goes on without it.
+const MAX_SIGNALS: usize = 8;
+
+/// A reading counts as settled when so many turns and so many rounds have passed since its harvest,
+/// though the run queue did not fall empty.
+const SETTLING_TURNS: u32 = 16;
+const SETTLING_ROUNDS: u64 = 3;
+
+/// The run queue of a reactor's caller, at the beginning of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunQueue {
+    /// All that was handed out has run, and all that was woken by that.
+    Empty,
+    /// Something is still to run. So many rounds have ended so far: a round ends when everything
+    /// that was runnable at its beginning has run.
+    Busy { rounds: u64 },
+}
+
+/// Whether a virtual clock may jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Jump {
+    Allowed,
+    /// A blocking job is out: only the world can go on.
+    Held,
+}
+
+/// How a turn waited for its harvest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Not at all: it only looked.
+    Looked,
+    Slept,
+    /// Two looks found nothing, and the virtual clock jumped.
+    Jumped,
+}
+
+/// What the wheel holds for a descriptor.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) slot: u32,
+    pub(super) number: u32,
+}
+
+/// A proven reading, and the turn and round in which it began to wait for being settled.
+#[derive(Clone, Copy)]
+struct Settling {
+    reading: Tick,
+    turn: u32,
+    round: u64,
+}
+
+/// Shared by the reactor and its descriptors. No borrow is held while anything of the user's runs,
+/// but for the selector's.
+pub(crate) struct Core<W, T> {
+    pub(crate) clock: Clock,
+    pub(super) selector: RefCell<Box<dyn Selector>>,
+    /// What the last look at the selector found.
+    events: RefCell<Vec<Event>>,
+    pub(super) traits: Traits,
+    pub(super) registry: RefCell<Registry<W, T>>,
+    /// To be handed out by the next turn: released by a close, or by a deadline set in the past.
+    pub(super) pending: RefCell<Vec<W>>,
+    /// The descriptors' deadlines.
+    pub(super) deadlines: RefCell<Wheel<Entry>>,
+    /// Timers that judge a peer: like deadlines, they fire up to the settled reading.
+    pub(crate) peer_timers: RefCell<Timers<W>>,
+    /// Timers that judge no peer: they fire by the clock.
+    pub(crate) timers: RefCell<Timers<W>>,
+    /// Counts the entries placed, and wraps. At worst an old entry is then taken for the one that
+    /// counts: it finds the deadline, and moves there or goes.
+    entries: Cell<u32>,
+    /// Everything that had arrived by this reading has been harvested: the latest such reading.
+    proven: Cell<Tick>,
+    /// Everything that had arrived by this reading has had its effect: deadlines up to it may expire.
+    settled: Cell<Tick>,
+    /// While the run queue does not fall empty: the next reading to be settled.
+    settling: Cell<Option<Settling>>,
+    /// Turns so far. Wraps.
+    turns: Cell<u32>,
+    pub(super) spin: Cell<Duration>,
+    is_shut: Cell<bool>,
+}
+
+impl<W, T> Core<W, T> {
+    pub(super) fn new(selector: Box<dyn Selector>, time: TimeSource) -> Self {
+        Core {
+            clock: Clock::new(time),
+            traits: selector.traits(),
+            selector: RefCell::new(selector),
+            events: RefCell::default(),
+            registry: RefCell::new(Registry::new()),
+            pending: RefCell::default(),
+            deadlines: RefCell::new(Wheel::new()),
+            peer_timers: RefCell::new(Timers::new()),
+            timers: RefCell::new(Timers::new()),
+            entries: Cell::new(0),
+            proven: Cell::new(Tick::ZERO),
+            settled: Cell::new(Tick::ZERO),
+            settling: Cell::new(None),
+            turns: Cell::new(0),
+            spin: Cell::new(Duration::ZERO),
+            is_shut: Cell::new(false),
+        }
+    }
+
+    /// Registers a source. `fd` is its descriptor, where that is known.
+    // Go: poll_runtime_pollOpen, netpollopen.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        source: &mut dyn Source,
+        fd: Option<RawFd>,
+        user_data: T,
+        short: ShortIo,
+    ) -> io::Result<Rc<PollDesc<W, T>>> {
+        if self.is_shut.get() {
+            return Err(io::Error::other("the runtime is gone"));
+        }
+        let token = self.registry.borrow().next_token();
+        let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
+        self.selector.borrow_mut().open(source, token, fd)?;
+        // Without edges, or where urgent data can't be seen, a short read proves nothing.
+        let short = match self.traits.edges && self.traits.urgent {
+            true => short,
+            false => ShortIo::Inconclusive,
+        };
+        let desc = Rc::new(PollDesc::new(self.clone(), token, user_data, short));
+        self.registry.borrow_mut().insert(desc.clone());
+        log::trace!("open {token:?}");
+        Ok(desc)
+    }
+
+    // ---- the turn ----
+
+    // Go: netpoll.
+    pub(super) fn turn(
+        &self,
+        max_wait: Option<Duration>,
+        run_queue: RunQueue,
+        jump: Jump,
+        out: &mut Vec<W>,
+    ) -> io::Result<Turn> {
+        self.settle(run_queue);
+
+        // Waiters released by a close, or by a deadline set in the past. If there are any, do not
+        // wait.
+        let released = self.has_pending();
+        out.append(&mut self.pending.borrow_mut());
+        let max_wait = match released {
+            true => Some(Duration::ZERO),
+            false => max_wait,
+        };
+
+        // Readiness first: bytes that have arrived may still move their deadline. What a selector
+        // that fails has found is handed out all the same.
+        let before = self.clock.read();
+        let waited = self.wait(max_wait, jump);
+        let mut turn = Turn {
+            events: self.unpark_ready(out),
+            ..Turn::default()
+        };
+        let (harvest, wait) = waited?;
+
+        // A harvest proves what had arrived by the reading taken before it.
+        let is_quiet = !released
+            && run_queue == RunQueue::Empty
+            && harvest == Harvest::Complete
+            && self.events.borrow().is_empty();
+        if harvest == Harvest::Complete {
+            self.proven.set(self.clock.floor_of(before));
+        }
+        self.clock.read();
+        if is_quiet {
+            // Nothing is runnable and nothing has come: what is proven has had its effect.
+            turn.events += self.settle_at_rest(wait, out)?;
+        }
+
+        turn.more = self.expire(&mut turn.expired, out);
+        turn.more |= self.fire_timers(&mut turn.expired, out);
+        // A waiter released in the meantime, or a deadline that is due and not settled.
+        turn.more |= self.has_pending() || self.is_due();
+        Ok(turn)
+    }
+
+    // ---- settle ----
+
+    /// Everything that was handed out before this turn has run, or all of the run queue has, three
+    /// times over.
+    fn settle(&self, run_queue: RunQueue) {
+        let turn = self.turns.get().wrapping_add(1);
+        self.turns.set(turn);
+        let RunQueue::Busy { rounds } = run_queue else {
+            self.settling.set(None);
+            // What was released is still to be handed out.
+            if !self.has_pending() {
+                self.settled.set(self.proven.get());
+            }
+            return;
+        };
+        if let Some(oldest) = self.settling.get() {
+            let turns = turn.wrapping_sub(oldest.turn);
+            let rounds = rounds.saturating_sub(oldest.round);
+            if turns < SETTLING_TURNS || rounds < SETTLING_ROUNDS {
+                return;
+            }
+            self.settled.set(oldest.reading);
+        }
+        self.settling.set(Some(Settling {
+            reading: self.proven.get(),
+            turn,
+            round: rounds,
+        }));
+    }
+
+    /// Nothing was runnable, and nothing came. Returns how many events came meanwhile.
+    fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
+        self.settled.set(self.proven.get());
+        match wait {
+            Wait::Looked => Ok(0),
+            // Two looks found nothing, and no time has passed but by the jump.
+            Wait::Jumped => {
+                self.settled.set(self.clock.tick());
+                Ok(0)
+            }
+            Wait::Slept if !self.is_due() => Ok(0),
+            // The reading before the sleep is old, and what came at its end was not looked for. Look
+            // once more, without waiting.
+            Wait::Slept => {
+                let reading = self.clock.tick();
+                let harvest = self.look(Duration::ZERO);
+                let events = self.unpark_ready(out);
+                if harvest? == Harvest::Complete {
+                    self.proven.set(reading);
+                    if self.events.borrow().is_empty() {
+                        self.settled.set(reading);
+                    }
+                }
+                Ok(events)
+            }
+        }
+    }
+
+    /// Up to here a peer is judged: everything that had arrived by then has had its effect.
+    pub(crate) fn settled(&self) -> Tick {
+        self.settled.get()
+    }
+
+    // ---- wait ----
+
+    /// Asks the selector. What it finds replaces what the last look found.
+    fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
+        let mut events = self.events.borrow_mut();
+        events.clear();
+        self.selector.borrow_mut().netpoll(max_wait, &mut events)
+    }
+
+    /// Waits for the selector, no longer than until the next deadline.
+    fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
+        if max_wait == Some(Duration::ZERO) {
+            return Ok((self.poll(max_wait)?, Wait::Looked));
+        }
+        if self.clock.is_virtual() {
+            return self.wait_virtually(max_wait, jump);
+        }
+        let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
+        let spin = self.spin.get();
+        if spin > Duration::ZERO {
+            let harvest = self.spin(soonest(wait, Some(spin)))?;
+            if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
+                return Ok((harvest, Wait::Slept));
+            }
+            wait = wait.map(|wait| wait.saturating_sub(spin));
+        }
+        log::trace!("turn: waiting {wait:?}");
+        Ok((self.poll(wait)?, Wait::Slept))
+    }
+
+    /// Looks until something comes, or so long.
+    #[cold]
+    fn spin(&self, spin: Option<Duration>) -> io::Result<Harvest> {
+        let start = Instant::now();
+        loop {
+            let harvest = self.poll(Some(Duration::ZERO))?;
+            let over = spin.is_none_or(|spin| start.elapsed() >= spin);
+            if over || harvest == Harvest::Partial || !self.events.borrow().is_empty() {
+                return Ok(harvest);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Looks for so long. A signal ends a look before anything was looked at, and signals that keep
+    /// coming must not keep time from passing: then it looks again.
+    fn look(&self, moment: Duration) -> io::Result<Harvest> {
+        let start = Instant::now();
+        let mut left = moment;
+        for _ in 0..MAX_SIGNALS {
+            let harvest = self.poll(Some(left))?;
+            if harvest == Harvest::Complete || !self.events.borrow().is_empty() {
+                return Ok(harvest);
+            }
+            left = moment.saturating_sub(start.elapsed());
+        }
+        Ok(Harvest::Partial)
+    }
+
+    /// Jumps to the next live deadline once two looks have found nothing.
+    #[cold]
+    fn wait_virtually(
+        &self,
+        max_wait: Option<Duration>,
+        jump: Jump,
+    ) -> io::Result<(Harvest, Wait)> {
+        for grace in [Duration::ZERO, VIRTUAL_GRACE] {
+            let harvest = self.look(grace)?;
+            if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
+                return Ok((harvest, Wait::Slept));
+            }
+        }
+        let next = self.next_live().map(|next| self.clock.until(next));
+        match soonest(max_wait, next) {
+            Some(ahead) if jump == Jump::Allowed => {
+                self.clock.jump(ahead);
+                Ok((Harvest::Complete, Wait::Jumped))
+            }
+            // Nothing to jump to, or not allowed: only the world can go on.
+            _ => Ok((self.poll(max_wait)?, Wait::Slept)),
+        }
+    }
+
+    // ---- unpark the ready ----
+
+    /// Hands out the waiters for what was found. Returns how many descriptors that concerned.
+    // Go: the loop of netpoll over its events.
+    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
+        let events = self.events.borrow();
+        if log::log_enabled!(log::Level::Trace) {
+            let all = events.iter();
+            all.for_each(|event| log::trace!("ready {:?} {:?}", event.token, event.readiness));
+        }
+        let registry = self.registry.borrow();
+        let mut found = 0;
+        for event in events.iter() {
+            // The token of a break, or of an earlier owner of the slot, names no descriptor.
+            if let Some(desc) = registry.get(event.token) {
+                desc.netpollready(event.readiness, out);
+                found += 1;
+            }
+        }
+        found
+    }
+
+    // ---- expire ----
+
+    /// Expires deadlines, and fires timers that judge a peer, up to the settled reading. Whether the
+    /// budget did not reach.
+    // Go: netpolldeadlineimpl, called by the timers.
+    fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
+        let limit = self.settled.get();
+        let registry = self.registry.borrow();
+        let mut deadlines = self.deadlines.borrow_mut();
+        let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |_, entry| {
+            let Some(desc) = registry.in_slot(entry.slot as usize) else {
+                return Verdict::Lapsed;
+            };
+            match desc.netpolldeadlineimpl(entry.number, limit, out) {
+                Due::Stale => Verdict::Lapsed,
+                Due::Gone { expired: some } => {
+                    *expired += some;
+                    Verdict::Done
+                }
+                Due::Again {
+                    expired: some,
+                    next,
+                } => {
+                    *expired += some;
+                    Verdict::Again(next)
+                }
+            }
+        });
+        drop((registry, deadlines));
+        self.compact();
+        let before = out.len();
+        let mut peers = self.peer_timers.borrow_mut();
+        more |= peers.advance(limit, EXPIRY_BUDGET, |w| out.push(w));
+        *expired += out.len() - before;
+        more
+    }
+
+    /// Fires the timers that judge no peer, by the clock. Whether the budget did not reach.
+    fn fire_timers(&self, fired: &mut usize, out: &mut Vec<W>) -> bool {
+        let before = out.len();
+        let mut timers = self.timers.borrow_mut();
+        let more = timers.advance(self.clock.tick(), EXPIRY_BUDGET, |w| out.push(w));
+        *fired += out.len() - before;
+        more
+    }
+
+    // ---- what is to come ----
+
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.borrow().is_empty()
+    }
+
+    /// Whether something in a wheel is due by the last reading. It may turn out to be stale.
+    pub(crate) fn is_due(&self) -> bool {
+        self.next().is_some_and(|next| next <= self.clock.tick())
+    }
+
+    /// The next tick at which a wheel holds anything.
+    fn next(&self) -> Option<Tick> {
+        let deadlines = self.deadlines.borrow().next();
+        let timers = self.timers.borrow().next();
+        soonest(deadlines, soonest(timers, self.peer_timers.borrow().next()))
+    }
+
+    /// The next tick at which something will fire, exactly: what is stale before it is dropped.
+    pub(super) fn next_live(&self) -> Option<Tick> {
+        let registry = self.registry.borrow();
+        let mut deadlines = self.deadlines.borrow_mut();
+        let mut stale = deadlines.stale();
+        let deadline = deadlines.next_live(|tick, entry| {
+            let desc = registry.in_slot(entry.slot as usize);
+            let Some(desc) = desc.filter(|desc| desc.holds(entry.number)) else {
+                stale -= 1;
+                return Verdict::Lapsed;
+            };
+            match desc.move_entry() {
+                // It goes as a stale one does, and was not counted as one.
+                NEVER => Verdict::Lapsed,
+                next if next > tick => Verdict::Again(next),
+                _ => Verdict::Done,
+            }
+        });
+        (deadlines.stale()..stale).for_each(|_| deadlines.lapse());
+        let timer = self.timers.borrow_mut().next_live();
+        soonest(
+            deadline,
+            soonest(timer, self.peer_timers.borrow_mut().next_live()),
+        )
+    }
+
+    /// How long a turn may sleep, from a fresh reading.
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        if self.has_pending() {
+            return Some(Duration::ZERO);
+        }
+        self.clock.read();
+        self.next().map(|next| self.clock.until(next))
+    }
+
+    // ---- the wheel's upkeep ----
+
+    pub(super) fn next_entry_number(&self) -> u32 {
+        let number = self.entries.get().wrapping_add(1);
+        self.entries.set(number);
+        number
+    }
+
+    pub(super) fn place(&self, when: Tick, entry: Entry, leaves_one: bool) {
+        self.deadlines.borrow_mut().place(when, entry);
+        if leaves_one {
+            self.leave_entry();
+        }
+    }
+
+    /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
+    pub(super) fn leave_entry(&self) {
+        self.deadlines.borrow_mut().lapse();
+        self.compact();
+    }
+
+    /// Drops the stale entries, once they are more than the others.
+    fn compact(&self) {
+        let mut deadlines = self.deadlines.borrow_mut();
+        if deadlines.overgrown() {
+            let registry = self.registry.borrow();
+            deadlines.compact(|_, entry| {
+                let desc = registry.in_slot(entry.slot as usize);
+                desc.is_some_and(|desc| desc.holds(entry.number))
+            });
+        }
+    }
+
+    // ---- figures, and the end ----
+
+    pub(super) fn places(&self) -> (usize, usize) {
+        let deadlines = self.deadlines.borrow();
+        (deadlines.len(), deadlines.stale())
+    }
+
+    /// Evicts everything: the reactor goes, and I/O on what outlives it is an error.
+    pub(super) fn shut_down(&self) {
+        self.is_shut.set(true);
+        let all = self.registry.borrow_mut().take_all();
+        for desc in &all {
+            desc.leave();
+            desc.evict();
+        }
+        let timers = self.timers.replace(Timers::new());
+        let peer_timers = self.peer_timers.replace(Timers::new());
+        let pending = self.pending.take();
+        // Out of all borrows: dropping a W, or the user's data, may run anything.
+        drop((all, timers, peer_timers, pending));
+    }
+}
+
+/// The smaller of two, of which one may be none.
+fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
+    one.into_iter().chain(other).min()
+}

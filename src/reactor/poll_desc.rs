@@ -1,0 +1,708 @@
+//! One registered source: its parking slots, its flags, its deadlines.
+// Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
+// deadlines, `rseq` and `wseq` the entry's number.
+//
+// # A slot, one for each direction, and one for the peer's hanging up
+//
+// | state | meaning | moved there by | on to |
+// |---|---|---|---|
+// | Nil | no waiter, nothing known | `drained`; `park`, which consumes Ready; `netpollunblock` | Parked, Ready |
+// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
+// | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
+//
+// Ready is a flag, for it is looked at most; Parked is the slot itself. Illegal: a second W in a
+// slot (`park` panics); Parked and Ready at once. On a closed descriptor nothing but `unpark`
+// changes anything.
+//
+// # The flags
+//
+//   bit    9    8               7              6       5..4           3       2        1..0
+//        | left | write or hup | short I/O    | closed | expired    | urgent | hung up | ready      |
+//        |      | waiter       | inconclusive |        | write read |        |         | write read |
+//
+// | flag | set by | cleared by |
+// |---|---|---|
+// | ready | `netpollready`, `assume_ready` | `drained`, `park` |
+// | hung up | `netpollready` | never |
+// | urgent | `netpollready` | `drained` of Read, that is at EAGAIN |
+// | expired | a deadline that passes, or is set in the past | a deadline moved ahead, or cleared |
+// | closed | `evict` | never |
+// | short I/O inconclusive | `new`, `short_io_is_inconclusive` | never |
+// | write or hup waiter | a W in one of these slots | `netpollready`, when it finds neither |
+// | left | `leave`: the registry has it no more | never |
+//
+// # The entry in the wheel, one for both deadlines
+//
+// | state | meaning | moved there by | on to |
+// |---|---|---|---|
+// | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
+// | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
+//
+// A deadline that moves later, or goes, is a store: the entry stays, and finds out when it comes up.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mio::event::Source;
+
+use super::netpoll::{Core, Entry};
+use super::selector::Token;
+use super::types::{Direction, May, Park, Readiness, Refusal};
+use crate::wheel::Tick;
+
+// The lowest four bits are those of `Readiness`.
+const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
+const URGENT: u32 = Readiness::URGENT.bits();
+const CLOSED: u32 = 1 << 6;
+const SHORT_IO_INCONCLUSIVE: u32 = 1 << 7;
+const HAS_WRITE_OR_HUP_WAITER: u32 = 1 << 8;
+const LEFT: u32 = 1 << 9;
+/// One machine parks in both slots: whichever deadline passes, both are woken.
+const ONE_OWNER: u32 = 1 << 10;
+
+const fn ready_bit(direction: Direction) -> u32 {
+    1 << direction as u32
+}
+
+const fn expired_bit(direction: Direction) -> u32 {
+    1 << (4 + direction as u32)
+}
+
+/// No deadline: later than every other.
+pub(crate) const NEVER: Tick = Tick::MAX;
+
+/// The slot for the peer's hanging up.
+const HANG_UP: usize = 2;
+
+/// Whether a short read or write of a source proves that the kernel has no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShortIo {
+    /// As on a TCP stream.
+    Conclusive,
+    /// As on a Unix stream, where a read stops at passed descriptors, and on datagrams.
+    Inconclusive,
+}
+
+/// What the wheel should do with an entry that came up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A deadline that moved earlier had left it behind, or the descriptor is closed.
+    Stale,
+    /// So many deadlines have passed, and none is left.
+    Gone { expired: usize },
+    /// So many deadlines have passed, and the next is at a later tick.
+    Again { expired: usize, next: Tick },
+}
+
+/// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
+///
+/// Reached through a [`Descriptor`]. All of it is cells: a turn and an operation may both hold it.
+pub struct PollDesc<W, T = ()> {
+    /// What the owner keeps beside it.
+    pub(crate) user_data: T,
+    core: Rc<Core<W, T>>,
+    token: Token,
+    flags: Cell<u32>,
+    /// The number of the entry that counts: the wheel may hold others that were left behind, one of
+    /// them at the same tick.
+    entry_number: Cell<u32>,
+    slots: [Cell<Option<W>>; 3],
+    deadlines: [Cell<Tick>; 2],
+    /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
+    entry: Cell<Tick>,
+}
+
+impl<W, T> PollDesc<W, T> {
+    pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T, short: ShortIo) -> Self {
+        let flags = match short {
+            ShortIo::Conclusive => 0,
+            ShortIo::Inconclusive => SHORT_IO_INCONCLUSIVE,
+        };
+        PollDesc {
+            user_data,
+            core,
+            token,
+            flags: Cell::new(flags),
+            entry_number: Cell::new(0),
+            slots: [const { Cell::new(None) }; 3],
+            deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
+            entry: Cell::new(NEVER),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
+        &self.core
+    }
+
+    fn raise(&self, bits: u32) {
+        self.flags.set(self.flags.get() | bits);
+    }
+
+    fn lower(&self, bits: u32) {
+        self.flags.set(self.flags.get() & !bits);
+    }
+
+    fn has(&self, bits: u32) -> bool {
+        self.flags.get() & bits != 0
+    }
+
+    // ---- may it be tried? ----
+
+    /// Whether an operation may be tried.
+    ///
+    /// # Errors
+    ///
+    /// Why not: the descriptor is closed, or the deadline has passed and has not been moved since.
+    #[doc(alias = "netpollcheckerr")]
+    #[inline]
+    pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
+        if !self.has(CLOSED | expired_bit(direction)) {
+            return Ok(());
+        }
+        // Closed comes first: it is for ever, and an expired deadline may be moved.
+        Err(match self.has(CLOSED) {
+            true => Refusal::Closed,
+            false => Refusal::TimedOut,
+        })
+    }
+
+    /// Whether an operation may be tried, must wait, or is refused.
+    #[inline]
+    pub(crate) fn may_try(&self, direction: Direction) -> May {
+        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
+        match self.flags.get() & asked {
+            0 => May::Wait,
+            bits if bits == ready_bit(direction) => May::Try,
+            _ => self.check(direction).err().map_or(May::Try, May::Refused),
+        }
+    }
+
+    /// Whether an attempt may be made of which a short result proves that the kernel has no more.
+    #[inline]
+    pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
+        let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
+        self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
+    }
+
+    /// Whether an attempt may succeed, as far as is known.
+    #[inline]
+    pub fn is_ready(&self, direction: Direction) -> bool {
+        self.has(ready_bit(direction))
+    }
+
+    /// Whether the peer sent FIN or RST, as far as the selector has told.
+    pub fn is_hung_up(&self) -> bool {
+        self.has(HUNG_UP)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.has(CLOSED)
+    }
+
+    // ---- parking ----
+
+    /// Parks `w` until the direction is ready, its deadline passes or the descriptor is evicted.
+    /// A turn then hands it back.
+    ///
+    /// Call it after an attempt failed with `WouldBlock`, [`drained`](PollDesc::drained) was called,
+    /// and no turn has come between.
+    ///
+    /// ```
+    /// # use netpoller::reactor::{Direction, Park, Reactor};
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+    /// descriptor.evict();
+    /// assert_eq!(descriptor.park(Direction::Read, "another"), Park::Closed("another"));
+    /// # reactor.close(descriptor, &mut ours)
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the slot holds a W already: one waiter a direction.
+    #[doc(alias = "netpollblock")]
+    #[inline]
+    pub fn park(&self, direction: Direction, w: W) -> Park<W> {
+        match self.may_try(direction) {
+            May::Refused(Refusal::Closed) => Park::Closed(w),
+            May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
+            // It came between the attempt and now.
+            May::Try => {
+                self.lower(ready_bit(direction));
+                Park::Ready(w)
+            }
+            May::Wait => {
+                let first = self.slots[direction as usize].take();
+                if first.is_some() {
+                    // Put back before the panic, so that the first waiter is not lost with it.
+                    self.slots[direction as usize].set(first);
+                    panic!(
+                        "netpoller: a W is parked already for {direction:?}: one waiter a direction"
+                    );
+                }
+                self.park_waiting(direction, w);
+                Park::Parked
+            }
+        }
+    }
+
+    /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. A W that is in the slot is
+    /// replaced.
+    #[inline]
+    pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
+        debug_assert_eq!(self.may_try(direction), May::Wait);
+        self.slots[direction as usize].set(Some(w));
+        if direction == Direction::Write {
+            self.raise(HAS_WRITE_OR_HUP_WAITER);
+        }
+    }
+
+    /// Parks after a read or write of a byte stream that took less than it could: as
+    /// [`drained`](PollDesc::drained) and [`park`](PollDesc::park), if that proves that there is no
+    /// more. Where it does not, it is [`Park::Ready`] and nothing has changed: try again, for only
+    /// EAGAIN will tell.
+    ///
+    /// # Panics
+    ///
+    /// As [`park`](PollDesc::park).
+    #[inline]
+    pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
+        if self.short_means_drained() {
+            self.drained(direction);
+        } else if self.check(direction).is_ok() {
+            return Park::Ready(w);
+        }
+        self.park(direction, w)
+    }
+
+    /// Takes out the W that is parked, for an operation that was given up.
+    #[doc(alias = "netpollunblock")]
+    #[inline]
+    pub fn unpark(&self, direction: Direction) -> Option<W> {
+        self.netpollunblock(direction)
+    }
+
+    #[inline]
+    fn netpollunblock(&self, direction: Direction) -> Option<W> {
+        self.slots[direction as usize].take()
+    }
+
+    /// Parks `w` until the peer hangs up, whether or not anything is read. A `W` that was parked for
+    /// that already comes back as the second value.
+    pub fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
+        if self.is_closed() {
+            return (Park::Closed(w), None);
+        }
+        if self.is_hung_up() {
+            return (Park::Ready(w), None);
+        }
+        self.raise(HAS_WRITE_OR_HUP_WAITER);
+        (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
+    }
+
+    /// Takes out the W that waits for the peer's hanging up.
+    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
+        self.slots[HANG_UP].take()
+    }
+
+    /// How many Ws are parked here.
+    pub(super) fn parked(&self) -> usize {
+        let is_taken = |slot: &&Cell<Option<W>>| {
+            let w = slot.take();
+            let is_taken = w.is_some();
+            slot.set(w);
+            is_taken
+        };
+        self.slots.iter().filter(is_taken).count()
+    }
+
+    // ---- readiness ----
+
+    /// Forgets readiness: the last attempt met EAGAIN, or had so little that it proves there is no
+    /// more. The next [`park`](PollDesc::park) waits for a new edge.
+    #[inline]
+    pub fn drained(&self, direction: Direction) {
+        let urgent = match direction {
+            Direction::Read => URGENT,
+            Direction::Write => 0,
+        };
+        self.lower(ready_bit(direction) | urgent);
+    }
+
+    /// A read or write of a byte stream moved `bytes` of the `asked`: as
+    /// [`drained`](PollDesc::drained), if it moved some, fewer than asked, and that proves that the
+    /// kernel has no more.
+    #[inline]
+    pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
+        debug_assert!(bytes <= asked);
+        if 0 < bytes && bytes < asked && self.short_means_drained() {
+            self.drained(direction);
+        }
+    }
+
+    /// Whether a read or write of a byte stream that took less than it could proves that there is no
+    /// more. It does not after a hang-up (an end of file or an error may follow), before urgent data
+    /// (a read stops there), nor where the selector can't tell.
+    #[inline]
+    pub fn short_means_drained(&self) -> bool {
+        !self.has(HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE)
+    }
+
+    /// From here on a short read or write proves nothing.
+    pub(crate) fn short_io_is_inconclusive(&self) {
+        self.raise(SHORT_IO_INCONCLUSIVE);
+    }
+
+    /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
+    pub(crate) fn assume_ready(&self, readiness: Readiness) {
+        self.raise(readiness.bits());
+    }
+
+    /// The selector says that the source is ready. The waiters go to `out`.
+    #[inline]
+    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
+        self.raise(readiness.bits());
+        if readiness.contains(Readiness::READ)
+            && let Some(w) = self.netpollunblock(Direction::Read)
+        {
+            out.push(w);
+        }
+        if self.has(HAS_WRITE_OR_HUP_WAITER) {
+            self.netpollready_others(readiness, out);
+        }
+    }
+
+    #[cold]
+    fn netpollready_others(&self, readiness: Readiness, out: &mut Vec<W>) {
+        self.lower(HAS_WRITE_OR_HUP_WAITER);
+        let others = [
+            (Readiness::WRITE, Direction::Write as usize),
+            (Readiness::HUNG_UP, HANG_UP),
+        ];
+        for (wanted, slot) in others {
+            match self.slots[slot].take() {
+                Some(w) if readiness.contains(wanted) => out.push(w),
+                Some(w) => {
+                    self.slots[slot].set(Some(w));
+                    self.raise(HAS_WRITE_OR_HUP_WAITER);
+                }
+                None => {}
+            }
+        }
+    }
+
+    // ---- deadlines ----
+
+    /// Moves a direction's deadline. `None` takes it away. Moving it later is a store.
+    ///
+    /// A deadline that has passed expires at once, by a fresh reading of the clock, even if data is
+    /// waiting; one that had expired revives. On an evicted descriptor it changes nothing.
+    ///
+    /// ```
+    /// # use netpoller::reactor::{Direction, Reactor, Refusal};
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// descriptor.set_deadline(Direction::Read, Some(std::time::Instant::now()));
+    /// assert_eq!(descriptor.check(Direction::Read), Err(Refusal::TimedOut));
+    /// descriptor.set_deadline(Direction::Read, None);
+    /// assert_eq!(descriptor.check(Direction::Read), Ok(()));
+    /// # reactor.close(descriptor, &mut ours)
+    /// # }
+    /// ```
+    #[doc(alias = "poll_runtime_pollSetDeadline")]
+    #[inline]
+    pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
+        let tick = match when {
+            None => NEVER,
+            Some(when) => match self.core.clock.tick_ahead(when) {
+                Some(tick) => tick,
+                None => return self.expire_now(direction),
+            },
+        };
+        self.set_deadline_tick(direction, tick);
+    }
+
+    #[inline]
+    fn set_deadline_tick(&self, direction: Direction, tick: Tick) {
+        // The entry comes up early enough. A closed descriptor has none.
+        if tick >= self.entry.get() {
+            self.deadlines[direction as usize].set(tick);
+            self.lower(expired_bit(direction));
+        } else {
+            self.place_earlier(direction, tick);
+        }
+    }
+
+    /// The deadline needs an entry before the one that is held, which is left behind.
+    #[cold]
+    #[inline(never)]
+    fn place_earlier(&self, direction: Direction, tick: Tick) {
+        if self.is_closed() {
+            return;
+        }
+        self.deadlines[direction as usize].set(tick);
+        self.lower(expired_bit(direction));
+        let leaves_one = self.entry.replace(tick) != NEVER;
+        let number = self.core.next_entry_number();
+        self.entry_number.set(number);
+        let slot = self.token.slot() as u32;
+        self.core.place(tick, Entry { slot, number }, leaves_one);
+    }
+
+    /// A deadline in the past: the next turn hands out its waiter, and does not block.
+    #[cold]
+    #[inline(never)]
+    fn expire_now(&self, direction: Direction) {
+        if self.is_closed() {
+            return;
+        }
+        let released = self.expire(direction);
+        self.core.pending.borrow_mut().extend(released);
+    }
+
+    /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
+    fn expire(&self, direction: Direction) -> Option<W> {
+        self.deadlines[direction as usize].set(NEVER);
+        self.raise(expired_bit(direction));
+        self.netpollunblock(direction)
+    }
+
+    /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
+    pub(super) fn holds(&self, number: u32) -> bool {
+        self.entry.get() != NEVER && number == self.entry_number.get()
+    }
+
+    /// The sooner deadline, `NEVER` if neither is set.
+    fn next_deadline(&self) -> Tick {
+        self.deadlines[0].get().min(self.deadlines[1].get())
+    }
+
+    pub(super) fn has_deadline(&self) -> bool {
+        self.next_deadline() != NEVER
+    }
+
+    /// The entry comes out of the wheel, and goes back at the tick returned, if that is not `NEVER`.
+    pub(super) fn move_entry(&self) -> Tick {
+        let next = self.next_deadline();
+        self.entry.set(next);
+        next
+    }
+
+    /// The wheel reached the entry of this number. Expires each deadline up to `limit`, and says
+    /// where the entry goes next.
+    pub(super) fn netpolldeadlineimpl(&self, number: u32, limit: Tick, out: &mut Vec<W>) -> Due {
+        if !self.holds(number) {
+            return Due::Stale;
+        }
+        let mut expired = 0;
+        for direction in Direction::BOTH {
+            // A deadline that was cleared, or moved later after the entry was placed, stays.
+            if self.deadlines[direction as usize].get() <= limit {
+                out.extend(self.expire(direction));
+                expired += 1;
+            }
+        }
+        if expired > 0 && self.has(ONE_OWNER) {
+            let both = Direction::BOTH.into_iter();
+            out.extend(both.filter_map(|direction| self.netpollunblock(direction)));
+        }
+        match self.move_entry() {
+            NEVER => Due::Gone { expired },
+            next => Due::Again { expired, next },
+        }
+    }
+
+    // ---- the end ----
+
+    /// Closes the descriptor for parking, for ever: the next turn, which does not block, hands back
+    /// what is parked, and every later [`park`](PollDesc::park) and [`check`](PollDesc::check) says
+    /// closed.
+    #[doc(alias = "poll_runtime_pollUnblock")]
+    pub fn evict(&self) {
+        self.raise(CLOSED);
+        for deadline in &self.deadlines {
+            deadline.set(NEVER);
+        }
+        let released = self.slots.iter().filter_map(Cell::take);
+        self.core.pending.borrow_mut().extend(released);
+        if self.entry.replace(NEVER) != NEVER {
+            self.core.leave_entry();
+        }
+    }
+
+    /// After EAGAIN, where the selector has no true edges: asks again for what is not known to be
+    /// ready.
+    #[inline]
+    pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
+        if self.core.traits.edges || self.is_closed() {
+            return Ok(());
+        }
+        let mut wanted = Readiness::NONE;
+        for direction in Direction::BOTH {
+            if !self.is_ready(direction) {
+                wanted |= Readiness::of(direction);
+            }
+        }
+        let mut selector = self.core.selector.borrow_mut();
+        selector.rearm(source, self.token, wanted)
+    }
+
+    /// Evicts, and takes the source out of the selector and the registry. `Closes::Soon` says that
+    /// the system's descriptor is about to be closed and has no duplicate: most systems then forget
+    /// it by themselves.
+    pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
+        self.evict();
+        let forgets = closes == Closes::Soon && self.core.traits.close_forgets;
+        let result = match forgets || self.has(LEFT) {
+            true => Ok(()),
+            false => self.core.selector.borrow_mut().close(source),
+        };
+        self.unregister();
+        result
+    }
+
+    /// Leaves the registry, if it is there. Whether it was.
+    pub(super) fn leave(&self) -> bool {
+        let was_there = !self.has(LEFT);
+        self.raise(LEFT);
+        was_there
+    }
+
+    /// Frees the slot of the registry.
+    fn unregister(&self) {
+        if self.leave() {
+            self.evict();
+            let ours = self.core.registry.borrow_mut().remove(self.token);
+            log::trace!("close {:?}", self.token);
+            // Out of the borrow: dropping the user's data may run anything.
+            drop(ours);
+        }
+    }
+}
+
+/// What becomes of the system's descriptor after [`PollDesc::close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closes {
+    /// It stays open, or may have a duplicate.
+    No,
+    /// It is closed at once.
+    Soon,
+}
+
+// ---- until a connection has its own timer ----
+
+impl<W, T> PollDesc<W, T> {
+    pub(crate) fn give_to_one_owner(&self) {
+        self.raise(ONE_OWNER);
+    }
+
+    /// Moves a direction's deadline to so many ticks from now.
+    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
+        self.core.clock.read();
+        self.set_deadline_tick(direction, self.core.clock.tick_after(ticks));
+    }
+
+    /// Moves both deadlines later, to so many ticks from now, of which `soonest` is the fewest;
+    /// `u64::MAX` is none. False if that is not all there is to do.
+    #[inline]
+    pub(crate) fn put_off_both(&self, ticks: [u64; 2], soonest: u64) -> bool {
+        self.core.clock.read();
+        let now = self.core.clock.tick_after(0).get();
+        let keeps = Tick::new(now.wrapping_add(soonest)) >= self.entry.get();
+        if keeps {
+            for (deadline, ticks) in self.deadlines.iter().zip(ticks) {
+                deadline.set(Tick::new(now.saturating_add(ticks)));
+            }
+            self.lower(expired_bit(Direction::Read) | expired_bit(Direction::Write));
+        }
+        keeps
+    }
+}
+
+/// A handle of one registered source: see [`PollDesc`], which it derefs to.
+///
+/// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
+/// last is dropped the slot is free again, and events for it are stale. The system forgets the
+/// source when it is closed, or at [`Reactor::close`](super::Reactor::close).
+pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
+
+impl<W, T> Descriptor<W, T> {
+    /// Registers another source with the same reactor: see [`Core::open`].
+    pub(crate) fn open_beside(
+        &self,
+        source: &mut dyn Source,
+        fd: Option<RawFd>,
+        user_data: T,
+        short: ShortIo,
+    ) -> io::Result<Descriptor<W, T>> {
+        self.core.open(source, fd, user_data, short).map(Descriptor)
+    }
+
+    /// The reactor's identity.
+    #[inline]
+    pub(crate) fn home(&self) -> *const () {
+        Rc::as_ptr(&self.core).cast()
+    }
+
+    /// How many handles there are, with the registry's.
+    pub(crate) fn handles(&self) -> usize {
+        Rc::strong_count(&self.0)
+    }
+}
+
+impl<W, T> Deref for Descriptor<W, T> {
+    type Target = PollDesc<W, T>;
+
+    #[inline]
+    fn deref(&self) -> &PollDesc<W, T> {
+        &self.0
+    }
+}
+
+impl<W, T> Clone for Descriptor<W, T> {
+    fn clone(&self) -> Self {
+        Descriptor(self.0.clone())
+    }
+}
+
+impl<W, T> Drop for Descriptor<W, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // One for us and one for the registry: the last handle goes.
+        if self.handles() <= 2 {
+            self.0.unregister();
+        }
+    }
+}
+
+impl<W, T> fmt::Debug for PollDesc<W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollDesc")
+            .field("token", &self.token)
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<W, T> fmt::Debug for Descriptor<W, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
