@@ -248,7 +248,7 @@ fn invariant_3_a_deadline_moved_after_it_fired_but_before_the_waiter_ran_counts_
     virtual_runtime().block_on(async {
         let (left, right) = pair().await;
         let when = time::now() + SECOND;
-        // Both fire in one turn. Whoever runs first moves the other's.
+        // Both fire in one turn. The one that runs first moves the other's.
         let tasks = [(left.clone(), right.clone()), (right, left)].map(|(own, other)| {
             own.set_read_deadline(Some(when)).unwrap();
             spawn(async move {

@@ -1,4 +1,4 @@
-//! Listeners: many accepts at once, servers that share one, ports taken, freed and taken again.
+//! Listeners: many tasks that accept, servers that share one, ports taken, freed and taken again.
 //!
 //! Mirrors Go's `net/tcpsock_test.go` (ConcurrentAccept, Stress, ListenAfterClose),
 //! `net/server_test.go`, `net/conn_test.go` and `net/listen_test.go`.
@@ -254,7 +254,7 @@ fn the_same_port_may_be_taken_once_for_each_family() {
                 .await
             {
                 Ok(_) => return,
-                // Somebody else on this machine had it.
+                // Another process on this machine had it.
                 Err(error) => assert!(is_in_use(&error) && tries < 5, "{error}"),
             }
             tries += 1;

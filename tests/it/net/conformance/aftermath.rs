@@ -1,7 +1,7 @@
 //! What comes too late: events of one batch after a close among them, slots used again, and what
 //! is given up half-way.
 //!
-//! Go's own tests say little of it; invariants 2, 5 and 8 of the design do.
+//! Go's own tests say little of it; invariants 2, 5 and 8 do.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -216,7 +216,7 @@ fn readers_given_up_leave_the_queue_to_the_others() {
 async fn given_up_accept<T: Transport>() {
     let listener = T::listen().await.unwrap();
     let timed = time::timeout(millis(10), T::accept(&listener)).await;
-    assert!(timed.is_err(), "there was no dial");
+    assert!(timed.is_err(), "no dial had come");
     let _near = T::dial(&listener).await.unwrap();
     T::accept(&listener).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! Odd deadlines: exactly now, ages ago, as late as there is; moved by many at once, moved when
 //! they had fired already; and a loop that was held up.
 //!
-//! Mirrors the rest of Go's `net/timeout_test.go` and invariants 3, 4 and 12 of the design.
+//! Mirrors the rest of Go's `net/timeout_test.go` and invariants 3, 4 and 12.
 
 use std::pin::pin;
 use std::rc::Rc;
