@@ -53,6 +53,7 @@ use mio::event::Source;
 use super::netpoll::{Core, Entry};
 use super::selector::Token;
 use super::types::{Direction, May, Park, Readiness, Refusal};
+use crate::sys;
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -165,19 +166,22 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        if !self.has(CLOSED | expired_bit(direction)) {
-            return Ok(());
-        }
+        let is_closed = self.is_closed() || self.core.is_inherited();
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        Err(match self.has(CLOSED) {
-            true => Refusal::Closed,
-            false => Refusal::TimedOut,
-        })
+        match is_closed {
+            true => Err(Refusal::Closed),
+            false if self.has(expired_bit(direction)) => Err(Refusal::TimedOut),
+            false => Ok(()),
+        }
     }
 
     /// Whether an operation may be tried, must wait, or is refused.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
+        // In a child of fork a try would take the parent's bytes.
+        if self.core.is_inherited() {
+            return May::Refused(Refusal::Closed);
+        }
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
@@ -191,6 +195,7 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
         self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
+            && !self.core.is_inherited()
     }
 
     /// Whether an attempt may succeed, as far as is known.
@@ -302,7 +307,7 @@ impl<W, T> PollDesc<W, T> {
     /// Parks `w` until the peer hangs up, whether or not anything is read. A `W` that was parked for
     /// that already comes back as the second value.
     pub fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
-        if self.is_closed() {
+        if self.is_closed() || self.core.is_inherited() {
             return (Park::Closed(w), None);
         }
         if self.is_hung_up() {
@@ -566,8 +571,11 @@ impl<W, T> PollDesc<W, T> {
     /// it by themselves.
     pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
         self.evict();
-        let forgets = closes == Closes::Soon && self.core.traits.close_forgets;
-        let result = match forgets || self.has(LEFT) {
+        // With a duplicate in a child of fork, a closed descriptor stays registered.
+        let forgets =
+            closes == Closes::Soon && self.core.traits.close_forgets && !sys::has_forked();
+        // And a child would take out what its parent has registered.
+        let result = match forgets || self.has(LEFT) || self.core.is_inherited() {
             true => Ok(()),
             false => self.core.selector.borrow_mut().close(source),
         };

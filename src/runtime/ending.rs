@@ -51,11 +51,6 @@ impl Scheduler {
         self.machines.len().saturating_sub(self.connections.get())
     }
 
-    /// Whether it is being shut down.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.remote.is_closed()
-    }
-
     /// Ends all that lives here, in rounds: a destructor may spawn another task, and an executor that
     /// polls while it is woken may wait anew.
     ///

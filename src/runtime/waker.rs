@@ -170,11 +170,6 @@ impl Remote {
         JobOut(self.clone())
     }
 
-    /// Whether mail is refused.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_inherited() || self.mail().closed
-    }
-
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
         // The lock may be held by a thread that this process does not have.

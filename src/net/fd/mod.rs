@@ -389,7 +389,7 @@ impl Fd {
 
     /// Whether calls on the socket make sense: a check for those that wait for nothing.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
-        match self.is_closed() {
+        match self.is_closed() || self.link.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
             false => Ok(()),
         }

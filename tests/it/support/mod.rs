@@ -10,5 +10,6 @@ pub mod run;
 pub mod running;
 pub mod script;
 pub mod scripted;
+pub mod stall;
 pub mod wakers;
 pub mod watchdog;
