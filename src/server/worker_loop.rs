@@ -29,14 +29,14 @@ use super::builder::Server;
 use super::dispatch::{AcceptGuard, WorkerInbox};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
+use crate::connection::shared::{Phase, WorkerShared};
 use crate::connection::stats::{Tally, add};
-use crate::connection::worker::{Phase, Worker};
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{context, panics};
+use crate::runtime::{context, current, panics};
 use crate::time;
 
 /// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
@@ -66,7 +66,7 @@ pub(crate) struct WorkerLoop<F> {
     common: Arc<Common>,
     number: usize,
     /// What its connections share.
-    worker: Rc<Worker>,
+    worker: Rc<WorkerShared>,
 }
 
 type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -88,15 +88,15 @@ where
         incoming: Incoming,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
-            Worker::new(
+            WorkerShared::new(
                 scheduler,
-                &server.settings,
-                common.account.clone(),
+                &server.settings.connection,
+                common.quotas.clone(),
                 common.tallies[number].clone(),
                 common.permits.clone(),
             )
         };
-        let worker = Rc::new(context::with("a server", make));
+        let worker = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
         let _stops = StopOnDrop(worker.clone());
         let this = WorkerLoop {
@@ -159,7 +159,8 @@ where
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        self.worker.drain(self.server.settings.grace);
+        let grace = self.server.settings.connection.drain_grace;
+        self.worker.begin_drain(grace);
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
         let open = self.tally().live.load(Ordering::Relaxed);
@@ -219,8 +220,9 @@ where
     /// Takes what is handed over until accepting has ended.
     async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
         let next = || {
-            poll_fn(|cx| {
-                ready!(context::poll_budget(cx.waker()));
+            let mut yielded = false;
+            poll_fn(move |cx| {
+                ready!(context::poll_yield(&mut yielded, cx.waker()));
                 inbox.poll_next(cx.waker())
             })
         };
@@ -231,7 +233,7 @@ where
         }) = next().await
         {
             let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
-            match context::with("a server", open) {
+            match current::with("a server", open) {
                 Ok(fd) => {
                     fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);
@@ -307,7 +309,7 @@ where
 }
 
 /// Ends the worker's connections.
-struct StopOnDrop(Rc<Worker>);
+struct StopOnDrop(Rc<WorkerShared>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The wheel's corners, one by one. What lies between them, tests/wheel_model.rs walks.
+//! The wheel's corners, one by one. What lies between them is walked by the model of tests/it/wheel/model.rs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -108,7 +108,7 @@ fn all_come_out_in_order_when_time_jumps_by_years() {
 }
 
 #[test]
-fn a_far_deadline_wakes_nobody_before_its_time() {
+fn a_far_deadline_wakes_nothing_before_its_time() {
     let mut wheel = wheel_at(10);
     let when = 3 * YEAR + 1;
     wheel.place(tick(when), 0);

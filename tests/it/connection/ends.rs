@@ -1,7 +1,5 @@
 //! How a server's connections end: what the system shows of it, and from every state.
 
-use crate::support::scripted;
-
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
-use scripted::{
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
-use socket2::{Domain, SockRef, Socket, Type};
 
 /// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
 /// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. One look at its table, which may be long.
@@ -117,7 +116,7 @@ fn linger_zero_and_abort_are_resets_and_leave_nothing() {
 
 #[test]
 fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
-    // With nobody reading, such a close waits in the kernel: that must not be the loop's thread.
+    // Without a reader, such a close waits in the kernel: that must not be the loop's thread.
     let script = Script {
         data: |conn, bytes| {
             if bytes == b"echo" {

@@ -1,5 +1,5 @@
 //! Echo services over a selector full of faults: as tasks, as connections, and as machines of one's
-//! own on a bare reactor. Every byte comes back, nobody times out who was served, and nothing is left over.
+//! own on a bare reactor. Every byte comes back, nothing that was served times out, and nothing is left.
 //!
 //! A failure prints its seed; `SEED=n cargo test --test faulty_selector` repeats it.
 
@@ -11,11 +11,8 @@ use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
 
-use crate::support::faulty;
-use crate::support::watchdog;
-
-use faulty::{Faulty, Random, with_seeds};
-use watchdog::watchdog;
+use crate::support::faulty::{Faulty, Random, with_seeds};
+use crate::support::watchdog::watchdog;
 
 const SEEDS: u64 = 2000;
 const LIMIT: Duration = Duration::from_secs(10);
