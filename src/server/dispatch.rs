@@ -15,7 +15,6 @@
 // Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -41,8 +40,6 @@ struct Inbox {
 struct Queue {
     state: State,
     connections: VecDeque<Accepted>,
-    /// Taken out of `connections` and not among the live ones yet.
-    beginning: usize,
     waker: Option<Waker>,
 }
 
@@ -60,13 +57,12 @@ impl Inbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The worker's connections, with those on their way to it; none if it takes no more. Other
+    /// The worker's connections, with those that wait for it; none if it takes no more. Other
     /// threads change it at any time.
     fn load(&self) -> Option<usize> {
         let queue = self.queue();
-        let waiting = queue.connections.len() + queue.beginning;
         let live = self.tally.live.load(Ordering::Relaxed) as usize;
-        (queue.state != State::Left).then_some(live + waiting)
+        (queue.state != State::Left).then_some(live + queue.connections.len())
     }
 
     /// Gives the connection back if the inbox is left.
@@ -145,14 +141,6 @@ impl Dispatcher {
 /// waiting for more.
 pub(crate) struct AcceptGuard(pub(crate) Arc<Dispatcher>);
 
-impl Deref for AcceptGuard {
-    type Target = Dispatcher;
-
-    fn deref(&self) -> &Dispatcher {
-        &self.0
-    }
-}
-
 impl Drop for AcceptGuard {
     fn drop(&mut self) {
         self.0.finish();
@@ -170,13 +158,11 @@ impl WorkerInbox {
         &self.dispatcher.inboxes[self.worker]
     }
 
-    /// The next connection; `None` when there will be no more. Call [`WorkerInbox::begun`] after
-    /// each.
+    /// The next connection; `None` when there will be no more.
     pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Accepted>> {
         let waker = waker.clone();
         let mut queue = self.inbox().queue();
         if let Some(connection) = queue.connections.pop_front() {
-            queue.beginning += 1;
             return Poll::Ready(Some(connection));
         }
         if queue.state == State::Finished {
@@ -186,11 +172,6 @@ impl WorkerInbox {
         drop(queue);
         drop(old);
         Poll::Pending
-    }
-
-    /// The connection that was taken last is counted among the live ones now, or is gone.
-    pub(crate) fn begun(&self) {
-        self.inbox().queue().beginning -= 1;
     }
 }
 

@@ -148,7 +148,7 @@ fn a_connection_that_a_drain_cuts_off_is_a_warning() {
         let warnings = logged(Level::Warn, port);
         assert_eq!(
             warnings,
-            ["127.0.0.1: worker 0: the limit of the drain has passed: 1 connections are cut off"]
+            ["127.0.0.1: worker 0: the drain's limit has passed; 1 connections are cut off"]
         );
         assert_eq!(logged(Level::Error, port), [""; 0]);
     });
