@@ -2,8 +2,7 @@
 //! --bench cancel`.
 //!
 //! Touches `CancelToken` and the runtime by their public names. With several scopes or tasks the
-//! figure is each one's share. Go's `context` has BenchmarkCancelTree for the same; design.md has
-//! no peers' figures for this.
+//! figure is each one's share. Go's `context` has BenchmarkCancelTree for the same.
 
 use std::cell::Cell;
 use std::future::{pending, ready};

@@ -2,8 +2,7 @@
 //! netpoller-benches --bench reactor`.
 //!
 //! Touches `Reactor<W>` by its public names, on the system's selector. The sockets are pairs of
-//! Unix streams; a byte is written to each, and only the turn that finds them is timed. design.md
-//! has no peers' figures for this.
+//! Unix streams; a byte is written to each, and only the turn that finds them is timed.
 
 use std::hint::black_box;
 use std::io::{Read, Write};

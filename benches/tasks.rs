@@ -4,7 +4,7 @@
 //! Touches the runtime by its public names. Where one task runs at a time, each wake is followed
 //! by a turn of the loop, which asks the system: that is most of the figure. The wake from another
 //! thread is a latency, by the clock: from the call of `wake` there until the task runs here, in a
-//! loop that was asleep in the system. design.md has no peers' figures for these.
+//! loop that was asleep in the system.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

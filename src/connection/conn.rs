@@ -1,6 +1,6 @@
 //! What a protocol's callbacks are given: writing, ending, and who the peer is.
-//!
-//! May touch: net's Fd, the worker. Mirrors what a Go handler does with its `net.Conn`.
+
+// Mirrors what a Go handler does with its `net.Conn`.
 
 use std::fmt;
 use std::io;
@@ -9,152 +9,196 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::error::CloseReason;
 use super::handle::{ConnHandle, Mailbox};
-use super::out_queue::{OutQueue, Piece};
-use super::passed_on;
-use super::standing::{Asked, Standing};
-use super::state::State;
-use super::watch::Watch;
-use super::worker::Worker;
+use super::send::OutQueue;
+use super::shared::{Keeper, WorkerShared};
+use super::state::{Asked, State, Status};
+use super::timers::{NEVER, Timers, Watch};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
+///
+/// It is lent to one callback at a time and does not leave its thread: what writes later, from a
+/// task or another connection, takes a [handle](Conn::handle).
+///
+/// ```
+/// use std::io;
+/// use netpoller::{Conn, Protocol};
+///
+/// /// Answers one request, and closes.
+/// struct Once;
+/// impl Protocol for Once {
+///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         conn.write(b"answer")?;
+///         conn.close();
+///         Ok(bytes.len())
+///     }
+/// }
+/// ```
 pub struct Conn {
-    pub(crate) fd: Fd,
-    pub(crate) worker: Rc<Worker>,
-    /// What an idle connection does without.
-    pub(crate) extra: Option<Box<Extra>>,
+    pub(super) fd: Fd,
+    pub(super) shared: Rc<WorkerShared>,
+    /// What an idle connection does without. `None` is one condition of the fast path.
+    pub(super) extra: Option<Box<Extra>>,
+    pub(super) timers: Timers,
+    /// Bytes read, for the log.
+    pub(super) received: u64,
 }
 
-/// What a connection has only while something waits, or once somebody asked for it.
+/// What a connection has only while something waits, or once a handle was made.
 #[derive(Default)]
-pub(crate) struct Extra {
-    pub(crate) queue: OutQueue,
-    /// The queue has been above the high mark, and not below the low one since.
-    pub(crate) is_full: bool,
-    /// What the protocol has not used.
-    pub(crate) unused: Vec<u8>,
-    /// Some of that was not offered yet.
-    pub(crate) fresh: bool,
-    /// Why it is closing.
-    pub(crate) why: Option<io::Error>,
-    pub(crate) mailbox: Option<Rc<Mailbox>>,
-    /// Whether the peer is fast enough, while it has reason to hurry.
-    pub(crate) watch: Option<Box<Watch>>,
+pub(super) struct Extra {
+    pub(super) queue: OutQueue,
+    /// The queue has been above the high mark, and not at the low one since: `writable` is owed.
+    pub(super) is_full: bool,
+    /// Bytes that the protocol has not used.
+    pub(super) unused: Vec<u8>,
+    /// How many of them it has seen. Never more than there are.
+    pub(super) seen: usize,
+    /// Nothing is offered before so many are there. Set by a call of `data`, for the next.
+    pub(super) need: usize,
+    /// Why the connection is ending: the first failure, or else the first request.
+    pub(super) why: Option<CloseReason>,
+    /// A write of the callback under way met a limit: if the callback fails too, the connection
+    /// ends by this.
+    pub(super) refused: Option<io::Error>,
+    pub(super) mailbox: Option<Rc<Mailbox>>,
+    /// Where unused bytes have a limit over all.
+    pub(super) keeper: Option<Rc<Keeper>>,
+    pub(super) watch: Option<Box<Watch>>,
+    /// What the peer had not acknowledged at the last look: less is a sign of life.
+    pub(super) unacknowledged: usize,
+    /// The next look at that; zero for none.
+    pub(super) acknowledged_look: u64,
 }
-
-/// What a callback writes is gathered up to this size.
-pub(crate) const GATHER: usize = 256 << 10;
 
 impl Conn {
-    pub(crate) fn new(fd: Fd, worker: Rc<Worker>) -> Self {
-        fd.give_to_one_owner();
-        fd.set_note(Standing::FIRST.byte());
+    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>) -> Self {
+        fd.set_note(Status::new(State::Opening, Asked::Nothing).byte());
         Conn {
             fd,
-            worker,
+            shared,
             extra: None,
+            timers: Timers::new(),
+            received: 0,
         }
     }
+
+    // ---- its status ----
+
+    #[inline]
+    pub(super) fn status(&self) -> Status {
+        Status::from_byte(self.fd.note())
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.status().state()
+    }
+
+    pub(super) fn enter(&mut self, state: State) {
+        self.set_status(Status::new(state, self.status().asked()));
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked) {
+        let status = self.status();
+        self.set_status(Status::new(status.state(), status.asked().max(asked)));
+    }
+
+    /// Takes up what was asked for.
+    pub(super) fn take_asked(&mut self) -> Asked {
+        let status = self.status();
+        self.set_status(Status::new(status.state(), Asked::Nothing));
+        status.asked()
+    }
+
+    fn set_status(&mut self, status: Status) {
+        self.fd.set_note(status.byte());
+        // From here on its handles' writes are refused, and not dropped later.
+        if let Some(extra) = &self.extra
+            && let Some(mailbox) = &extra.mailbox
+            && !status.may_write()
+        {
+            mailbox.end();
+        }
+    }
+
+    /// Notes why the connection ends. A failure outdoes a request; what came first stays.
+    pub(super) fn blame(&mut self, why: CloseReason) {
+        let kept = &mut self.extra.get_or_insert_default().why;
+        let outdone = |kept: &CloseReason| kept.error().is_none() && why.error().is_some();
+        if kept.as_ref().is_none_or(outdone) {
+            *kept = Some(why);
+        }
+    }
+
+    // ---- what a protocol asks for ----
 
     /// Writes: all of it, at the end of the callback or whenever the peer takes it. It never waits.
     ///
     /// # Errors
     ///
-    /// Too much waits already, see [`Limits`](crate::Limits): nothing of this was taken. Our
-    /// direction has ended.
+    /// Too much waits already, see [`Limits`](crate::Limits): nothing of this was taken, unless the
+    /// connection is about to end for it. Our direction has ended.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // What is offered may be written: else nothing is.
-        if passed_on::note(bytes) {
+        let mut out = self.shared.out.borrow_mut();
+        // Nothing waits, and there is room: it goes out with what else this callback writes.
+        let plain = self.status().may_write() && self.extra.is_none();
+        if plain && out.len() + bytes.len() <= self.shared.gathers {
+            out.extend_from_slice(bytes);
             return Ok(());
         }
-        self.gather(bytes)
+        drop(out);
+        self.write_slow(bytes)
     }
 
-    #[inline(never)]
-    fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut out = self.worker.out.borrow_mut();
-        let most = self.worker.gathers;
-        if !self.standing().may_write() || out.len() + bytes.len() > most || self.queued() > 0 {
-            drop(out);
-            return self.write_with_care(bytes);
-        }
-        self.worker.put(&mut out, bytes);
-        Ok(())
-    }
-
-    /// As [`write`](Conn::write), of bytes that are shared with other connections and not copied.
+    /// As [`write`](Conn::write), of bytes that are shared with other connections and not copied,
+    /// unless they are few.
     ///
     /// # Errors
     ///
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.check_write(bytes.len())?;
-        if passed_on::len() > 0 {
-            // That comes first, and can't be queued before the callback has ended.
-            self.worker.put(&mut self.worker.out.borrow_mut(), bytes);
-            self.worker.room_unused();
-            return Ok(());
+        self.write_shared_slow(bytes)
+    }
+
+    /// Offers nothing more until at least `bytes` unused bytes are there, counted from the first
+    /// that this call of [`data`](crate::Protocol::data) does not use: for messages that say how
+    /// long they are. It holds for the next offer alone. What is left when the peer ends is offered
+    /// once more, however little it is.
+    ///
+    /// A need of more than [`Limits::most_unused`](crate::Limits::most_unused) ends the connection.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// /// Messages behind their length in four bytes. A long one is not looked at with each byte.
+    /// struct Messages;
+    /// impl Protocol for Messages {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let Some((head, rest)) = bytes.split_first_chunk() else {
+    ///             conn.need(4);
+    ///             return Ok(0);
+    ///         };
+    ///         let length = u32::from_be_bytes(*head) as usize;
+    ///         let Some(message) = rest.get(..length) else {
+    ///             conn.need(4 + length);
+    ///             return Ok(0);
+    ///         };
+    ///         conn.write(message)?;
+    ///         Ok(4 + length)
+    ///     }
+    /// }
+    /// ```
+    pub fn need(&mut self, bytes: usize) {
+        let most = self.shared.limits.most_unused;
+        if bytes > most {
+            return self.end_over_limit("read", "most_unused", most, 0, bytes);
         }
-        self.gathered_to_queue();
-        self.enqueue(Piece::Shared(bytes.clone()));
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_with_care(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.check_write(bytes.len())?;
-        let mut out = self.worker.out.borrow_mut();
-        if passed_on::len() > 0 || out.len() + bytes.len() <= GATHER {
-            self.worker.put(&mut out, bytes);
-            self.worker.room_unused();
-            return Ok(());
-        }
-        drop(out);
-        self.gathered_to_queue();
-        self.enqueue(Piece::Own(bytes.to_vec()));
-        // Before it grows: the system may take it at once. A failure shows at the callback's end.
-        self.write_early();
-        Ok(())
-    }
-
-    fn check_write(&self, more: usize) -> io::Result<()> {
-        if !self.standing().may_write() {
-            return Err(ended());
-        }
-        let gathered = passed_on::len() + self.worker.out.borrow().len();
-        let waiting = self.queued() + gathered;
-        self.worker.check_room(waiting, more)
-    }
-
-    /// Moves what was gathered into the queue.
-    pub(crate) fn gathered_to_queue(&mut self) {
-        passed_on::shut();
-        let worker = self.worker.clone();
-        let mut out = worker.out.borrow_mut();
-        if !out.is_empty() {
-            self.enqueue_bytes(&out);
-            worker.clear(&mut out);
-        }
-    }
-
-    pub(crate) fn enqueue_bytes(&mut self, bytes: &[u8]) {
-        self.worker.queued_more(bytes.len());
-        let high = self.worker.limits.high_water;
-        let extra = self.extra.get_or_insert_default();
-        extra.queue.push(bytes);
-        extra.is_full |= extra.queue.len() > high;
-    }
-
-    pub(crate) fn enqueue(&mut self, piece: Piece) {
-        self.worker.queued_more(piece.bytes().len());
-        let high = self.worker.limits.high_water;
-        let extra = self.extra.get_or_insert_default();
-        extra.queue.push_piece(piece);
-        extra.is_full |= extra.queue.len() > high;
+        self.extra.get_or_insert_default().need = bytes;
     }
 
     /// Bytes that wait to be written, without those of this callback.
@@ -163,55 +207,38 @@ impl Conn {
     }
 
     /// Whether so much waits that nothing is read from the peer:
-    /// [`drained`](crate::Protocol::drained) will say when there is room again.
+    /// [`writable`](crate::Protocol::writable) will say when there is room again.
     pub fn is_full(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
-    /// Pushes both deadlines, which is a store each. False if that is not all.
-    #[inline(always)]
-    pub(crate) fn put_off_deadlines(&self) -> bool {
-        let (both, soonest) = self.worker.intervals.to_add();
-        self.fd.put_off_both(both, soonest)
+    /// Marks the connection as busy, or no longer: while it is, a drain waits for it. For an answer
+    /// that is computed elsewhere and that the netpoller can't see.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, spawn, time};
+    ///
+    /// struct Slow;
+    /// impl Protocol for Slow {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.set_busy(true);
+    ///         let handle = conn.handle();
+    ///         spawn(async move {
+    ///             time::sleep(Duration::from_secs(10)).await;
+    ///             let _ = handle.write(b"answer");
+    ///             handle.set_busy(false);
+    ///         });
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_busy(&mut self, busy: bool) {
+        if busy || self.extra.is_some() {
+            self.mailbox().set_busy(busy);
+        }
     }
-
-    // ---- where it stands ----
-
-    #[inline]
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::from_byte(self.fd.note())
-    }
-
-    pub(crate) fn state(&self) -> State {
-        self.standing().state()
-    }
-
-    pub(crate) fn stand(&self, standing: Standing) {
-        self.fd.set_note(standing.byte());
-    }
-
-    pub(crate) fn enter(&mut self, state: State) {
-        self.stand(self.standing().in_state(state));
-    }
-
-    pub(crate) fn asked(&self) -> Asked {
-        self.standing().asked()
-    }
-
-    pub(crate) fn ask(&mut self, asked: Asked) {
-        let most = self.asked().max(asked);
-        self.stand(self.standing().with_asked(most));
-        passed_on::shut();
-    }
-
-    /// Takes up what was asked for.
-    pub(crate) fn take_asked(&mut self) -> Asked {
-        let asked = self.asked();
-        self.stand(self.standing().with_asked(Asked::Nothing));
-        asked
-    }
-
-    // ---- what the protocol asks for ----
 
     /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).
     ///
@@ -223,7 +250,10 @@ impl Conn {
         lent.map_err(|failure| self.fd.error("raw-control", failure, 0))
     }
 
-    /// Closes the connection once all is written. Nothing more is read.
+    /// Closes the connection once all is written. Nothing more is read. Where input is unread by
+    /// then, the close waits until the peer has acknowledged the last bytes: at once, the system
+    /// would send a RST, which may overtake them.
+    #[doc(alias = "lingering_close")]
     pub fn close(&mut self) {
         self.ask(Asked::Close);
     }
@@ -238,15 +268,16 @@ impl Conn {
         self.ask(Asked::Abort);
     }
 
-    /// Whether the server is being drained: a protocol may want to say good-bye.
+    /// Whether the server is being drained: a protocol may want to say good-bye with its next
+    /// answer. Nothing is called when the drain begins.
     pub fn is_draining(&self) -> bool {
-        self.worker.is_draining()
+        self.shared.is_draining()
     }
 
-    /// When the server's connections on this thread count as idle. While the server is being
-    /// drained that is the grace they are given.
+    /// When the server's connections on this thread count as idle.
     pub fn idle_timeout(&self) -> Option<Duration> {
-        self.worker.idle_timeout()
+        let ticks = self.shared.idle;
+        (ticks != NEVER).then(|| Duration::from_millis(ticks))
     }
 
     /// The peer's address.
@@ -276,21 +307,26 @@ impl Conn {
 
     /// A handle to write by from other connections and tasks of this thread.
     pub fn handle(&mut self) -> ConnHandle {
-        let worker = &self.worker;
-        let extra = self.extra.get_or_insert_default();
-        let make = || Rc::new(Mailbox::new(worker.clone()));
-        ConnHandle::new(extra.mailbox.get_or_insert_with(make).clone())
+        ConnHandle::new(self.mailbox().clone())
     }
-}
 
-/// What a write meets that comes too late.
-pub(crate) fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
+    fn mailbox(&mut self) -> &Rc<Mailbox> {
+        let (fd, shared) = (&self.fd, &self.shared);
+        let extra = self.extra.get_or_insert_default();
+        let queued = extra.queue.len();
+        let make = || Rc::new(Mailbox::new(fd.clone(), shared.clone(), queued));
+        extra.mailbox.get_or_insert_with(make)
+    }
+
+    pub(super) fn warn_of_heartbeats(&self) {
+        self.shared.warn_of_heartbeats();
+    }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.worker.gone();
+        self.cancel_timer();
+        self.shared.gone();
     }
 }
 

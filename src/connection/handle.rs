@@ -1,98 +1,160 @@
-//! Writing to a connection from elsewhere on its thread: it only queues, and never calls back.
-//!
-//! May touch: the worker, the scheduler. Mirrors a Go channel to a goroutine that writes.
+//! Writing to a connection from elsewhere on its thread. It only queues, and never calls back.
+
+// Mirrors a Go channel to the goroutine that writes.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use super::conn::ended;
-use super::out_queue::Piece;
-use super::standing::Asked;
-use super::worker::Worker;
-use crate::net::{Cause, OpError};
+use super::error::{direction_ended, over_limit};
+use super::send::OutQueue;
+use super::shared::WorkerShared;
+use super::state::Asked;
+use crate::net::Cause;
+use crate::net::fd::Fd;
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 
-/// What others have left for a connection, until it runs.
-pub(crate) struct Mailbox {
-    worker: Rc<Worker>,
+/// Whether a connection takes what its handles write.
+///
+/// | state | who moves it there | on to |
+/// |---|---|---|
+/// | Open | `new` | Ended, Closed |
+/// | Ended | the connection, when its direction has ended or is to; `ConnHandle::close` | Closed |
+/// | Closed | the connection, when its socket is closed | |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    Open,
+    Ended,
+    Closed,
+}
+
+/// What a connection shares with its handles.
+pub(super) struct Mailbox {
+    /// For the names in errors.
+    fd: Fd,
+    shared: Rc<WorkerShared>,
     id: MachineId,
-    pieces: RefCell<Vec<Piece>>,
-    bytes: Cell<usize>,
-    /// What waits in the connection's own queue, when it last looked.
+    /// What handles have left, until the connection runs. Charged to the limit over all.
+    mail: RefCell<OutQueue>,
+    /// What waits in the connection's own queue, always.
     queued: Cell<usize>,
     asked: Cell<Asked>,
-    closed: Cell<bool>,
-    /// Our direction has ended, or is to: the connection takes nothing more.
-    ended: Cell<bool>,
-    overflowed: Cell<bool>,
+    takes: Cell<Takes>,
+    busy: Cell<bool>,
+    /// A handle's write met the limit of the connection, which ends by it.
+    over: RefCell<Option<io::Error>>,
 }
 
 /// What a connection finds in its mailbox.
-pub(crate) struct Mail {
-    pub(crate) pieces: Vec<Piece>,
-    pub(crate) asked: Asked,
-    pub(crate) overflowed: bool,
+pub(super) struct Mail {
+    pub(super) queue: OutQueue,
+    pub(super) asked: Asked,
+    pub(super) over: Option<io::Error>,
 }
 
 impl Mailbox {
-    /// Of the connection whose callback runs.
-    pub(crate) fn new(worker: Rc<Worker>) -> Self {
+    /// Of the connection whose callback runs, with so many bytes in its queue.
+    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, queued: usize) -> Self {
         Mailbox {
-            worker,
+            fd,
+            shared,
             id: context::running_machine(),
-            pieces: RefCell::default(),
-            bytes: Cell::new(0),
-            queued: Cell::new(0),
+            mail: RefCell::default(),
+            queued: Cell::new(queued),
             asked: Cell::new(Asked::Nothing),
-            closed: Cell::new(false),
-            ended: Cell::new(false),
-            overflowed: Cell::new(false),
+            takes: Cell::new(Takes::Open),
+            busy: Cell::new(false),
+            over: RefCell::default(),
         }
     }
 
-    pub(crate) fn collect(&self) -> Option<Mail> {
-        let is_empty = self.pieces.borrow().is_empty();
-        if is_empty && self.asked.get() == Asked::Nothing && !self.overflowed.get() {
-            return None;
-        }
-        let left = self.bytes.take();
-        self.worker.queued_elsewhere(left);
-        Some(Mail {
-            pieces: self.pieces.take(),
-            asked: self.asked.replace(Asked::Nothing),
-            overflowed: self.overflowed.take(),
-        })
+    pub(super) fn is_empty(&self) -> bool {
+        self.mail.borrow().is_empty()
+            && self.asked.get() == Asked::Nothing
+            && self.over.borrow().is_none()
     }
 
-    /// The connection parks: what waits in its queue, and whether it takes more.
-    pub(crate) fn note(&self, queued: usize, takes_writes: bool) {
+    pub(super) fn collect(&self) -> Mail {
+        Mail {
+            queue: self.mail.take(),
+            asked: self.asked.take(),
+            over: self.over.take(),
+        }
+    }
+
+    /// Bytes that handles have left.
+    pub(super) fn len(&self) -> usize {
+        self.mail.borrow().len()
+    }
+
+    /// The connection's queue has changed.
+    pub(super) fn set_queued(&self, queued: usize) {
         self.queued.set(queued);
-        self.ended.set(!takes_writes);
     }
 
-    pub(crate) fn close(&self) {
-        self.closed.set(true);
-        drop(self.collect());
-        self.worker.room_unused();
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        // A drain may have waited for just that.
+        if self.busy.replace(busy) && !busy && self.shared.is_draining() {
+            self.shared.wake(self.id);
+        }
+    }
+
+    /// The connection takes nothing more.
+    pub(super) fn end(&self) {
+        if self.takes.get() == Takes::Open {
+            self.takes.set(Takes::Ended);
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.takes.set(Takes::Closed);
+        self.busy.set(false);
+        let left = self.collect().queue.len();
+        self.shared.quotas.queued.give_back(left);
     }
 }
 
 /// Writes to a connection from other connections and tasks of its thread: to fan out, to answer
 /// later.
 ///
-/// Clones are the same connection. It only queues: what is written goes out when the loop comes
-/// to that connection, and no callback runs before. A peer that does not take what it is sent
-/// holds up nobody: when more waits than its [`Limits`](crate::Limits) allow, it is dropped.
+/// Clones are the same connection. It only queues: what is written goes out when the loop comes to
+/// that connection, and no callback runs before. It stays on its thread (it is not `Send`): the
+/// queue has no lock.
+///
+/// A peer that does not take what it is sent holds up nothing else: when more waits than
+/// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.
+///
+/// ```
+/// use std::io;
+/// use std::time::Duration;
+/// use netpoller::{Conn, Protocol, spawn, time};
+///
+/// struct Later;
+/// impl Protocol for Later {
+///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         let handle = conn.handle();
+///         let answer = bytes.to_ascii_uppercase();
+///         spawn(async move {
+///             time::sleep(Duration::from_millis(1)).await;
+///             let _ = handle.write(&answer); // An error if the peer has gone meanwhile.
+///         });
+///         Ok(bytes.len())
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ConnHandle {
     mailbox: Rc<Mailbox>,
 }
 
 impl ConnHandle {
-    pub(crate) fn new(mailbox: Rc<Mailbox>) -> Self {
+    pub(super) fn new(mailbox: Rc<Mailbox>) -> Self {
         ConnHandle { mailbox }
     }
 
@@ -100,13 +162,16 @@ impl ConnHandle {
     ///
     /// # Errors
     ///
-    /// The connection is closed. Its direction to the peer has ended. More waits than its limits
-    /// allow: then it will be closed.
+    /// The connection is closed, or its direction to the peer has ended or is to. More would wait
+    /// than [`Limits::most_queued`](crate::Limits::most_queued) allows: then the connection ends.
+    /// More would wait on all connections than
+    /// [`Limits::most_queued_in_all`](crate::Limits::most_queued_in_all) allows: then nothing else
+    /// happens.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.queue(bytes.len(), || Piece::Own(bytes.to_vec()))
+        self.queue(bytes.len(), |mail| mail.push(bytes))
     }
 
-    /// Queues bytes that are shared with other connections, and not copied.
+    /// Queues bytes that are shared with other connections, and not copied unless they are few.
     ///
     /// ```
     /// # use std::{io, rc::Rc};
@@ -114,7 +179,7 @@ impl ConnHandle {
     /// fn tell_all(peers: &[ConnHandle], news: &str) {
     ///     let news: Rc<[u8]> = news.as_bytes().into();
     ///     for peer in peers {
-    ///         // One that is gone, or too slow, is of no concern to the others.
+    ///         // A peer that is gone, or too slow, does not concern the others.
     ///         let _ = peer.write_shared(&news);
     ///     }
     /// }
@@ -124,47 +189,60 @@ impl ConnHandle {
     ///
     /// As [`write`](ConnHandle::write).
     pub fn write_shared(&self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.queue(bytes.len(), || Piece::Shared(bytes.clone()))
+        self.queue(bytes.len(), |mail| mail.push_shared(bytes))
     }
 
-    fn queue(&self, more: usize, piece: impl FnOnce() -> Piece) -> io::Result<()> {
+    fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
         let mailbox = &*self.mailbox;
-        if mailbox.closed.get() {
-            return Err(closed());
-        }
-        if mailbox.ended.get() {
-            return Err(ended());
+        match mailbox.takes.get() {
+            Takes::Open => {}
+            Takes::Ended => return Err(direction_ended()),
+            Takes::Closed => return Err(mailbox.fd.op_error("write", Cause::Closed)),
         }
         if more == 0 {
             return Ok(());
         }
-        let waiting = mailbox.bytes.get() + mailbox.queued.get();
-        if let Err(full) = mailbox.worker.check_room(waiting, more) {
-            mailbox.overflowed.set(true);
-            mailbox.worker.wake(mailbox.id);
-            return Err(full);
+        let (limits, quota) = (&mailbox.shared.limits, &mailbox.shared.quotas.queued);
+        let waiting = self.queued();
+        if waiting.saturating_add(more) > limits.most_queued {
+            let most = limits.most_queued;
+            let error = || over_limit(&mailbox.fd, "write", "most_queued", most, waiting, more);
+            mailbox.over.replace(Some(error()));
+            mailbox.end();
+            mailbox.shared.wake(mailbox.id);
+            return Err(error());
         }
-        let is_first = mailbox.bytes.get() == 0;
-        mailbox.bytes.set(mailbox.bytes.get() + more);
-        mailbox.worker.queued_more(more);
-        mailbox.pieces.borrow_mut().push(piece());
+        if !quota.charge(more) {
+            let (most, used) = (quota.limit(), quota.used());
+            let limit = "most_queued_in_all";
+            return Err(over_limit(&mailbox.fd, "write", limit, most, used, more));
+        }
+        let is_first = mailbox.len() == 0;
+        push(&mut mailbox.mail.borrow_mut());
         if is_first {
-            mailbox.worker.wake(mailbox.id);
+            mailbox.shared.wake(mailbox.id);
         }
         Ok(())
     }
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        self.mailbox.bytes.get() + self.mailbox.queued.get()
+        self.mailbox.len() + self.mailbox.queued.get()
     }
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.mailbox.closed.get()
+        self.mailbox.takes.get() == Takes::Closed
     }
 
-    /// Closes the connection once all is written.
+    /// As [`Conn::set_busy`](crate::Conn::set_busy).
+    pub fn set_busy(&self, busy: bool) {
+        if !self.is_closed() {
+            self.mailbox.set_busy(busy);
+        }
+    }
+
+    /// Closes the connection once all is written. Later writes are refused.
     pub fn close(&self) {
         self.ask(Asked::Close);
     }
@@ -176,9 +254,10 @@ impl ConnHandle {
 
     fn ask(&self, asked: Asked) {
         let mailbox = &*self.mailbox;
-        if !mailbox.closed.get() {
+        if !self.is_closed() {
+            mailbox.end();
             mailbox.asked.set(mailbox.asked.get().max(asked));
-            mailbox.worker.wake(mailbox.id);
+            mailbox.shared.wake(mailbox.id);
         }
     }
 }
@@ -190,16 +269,4 @@ impl fmt::Debug for ConnHandle {
             .field("closed", &self.is_closed())
             .finish()
     }
-}
-
-fn closed() -> io::Error {
-    OpError {
-        op: "write",
-        net: "tcp",
-        source: None,
-        addr: None,
-        written: 0,
-        cause: Cause::Closed,
-    }
-    .into()
 }

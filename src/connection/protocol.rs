@@ -1,17 +1,21 @@
 //! What one writes to serve connections: a few callbacks.
 //!
-//! May touch: conn.rs. Go has no counterpart: there, one writes a goroutine.
+//! See [`Protocol`] for an example.
+
+// Go has no counterpart: there, one writes a goroutine.
 
 use std::io;
 
 use super::conn::Conn;
+use super::error::CloseReason;
 
-/// What a connection does: one of these lives with each, made by the server's factory in the
-/// connection's own thread.
+/// What a connection does. The server's factory makes one for each connection, in the thread that
+/// will serve it.
 ///
-/// The loop calls it, and nothing else runs meanwhile on that thread: no callback may block. What a
-/// callback writes goes out in one write at its end. An error that it returns ends the connection,
-/// once what was written before has been tried; so does a panic, and the neighbours go on.
+/// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. What a
+/// callback writes goes out in one write at its end. An error that it returns closes the connection
+/// once what was written before has been sent. So does a panic, at once; the other connections
+/// go on.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -53,65 +57,101 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// End the connection.
+    /// Close the connection.
     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
     }
 
-    /// The peer sent something. Returns how many of the bytes are used; the others are kept, and
-    /// offered again: at once if some were used, and else together with more.
+    /// The peer sent something. Returns how many of the bytes are used. The others are kept and
+    /// offered again: at once if some were used, and else together with more, or when as many are
+    /// there as the protocol [needs](Conn::need).
     ///
     /// # Errors
     ///
-    /// End the connection.
+    /// Close the connection.
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize>;
 
-    /// The peer will send no more. Closes the connection, once all is written, unless this is
-    /// written otherwise: then it stays open for writing.
+    /// The peer will send no more. The default closes the connection once all is written. An
+    /// implementation that does not close leaves it open for writing.
     ///
     /// # Errors
     ///
-    /// End the connection.
+    /// Close the connection.
     fn end(&mut self, conn: &mut Conn) -> io::Result<()> {
         conn.close();
         Ok(())
     }
 
-    /// Nothing has come for the interval of [`Server::heartbeat`](crate::Server::heartbeat). Sends
-    /// `ping`, unless this is written otherwise.
+    /// Nothing has come for the interval of [`Server::heartbeat`](crate::Server::heartbeat). The
+    /// default writes nothing, and the first such call of a worker logs a warning.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// struct Events;
+    /// impl Protocol for Events {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b": still here\n\n") // A comment of server-sent events.
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// End the connection.
+    /// Close the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.write(b"ping")
+        conn.warn_of_heartbeats();
+        Ok(())
     }
 
-    /// Nothing has come for the time of [`Server::idle_timeout`](crate::Server::idle_timeout), and
-    /// the connection is about to be closed. What is written now is the last.
+    /// The peer has shown no sign of life for the
+    /// [idle timeout](crate::Server::idle_timeout), and the connection is about to be closed. What
+    /// is written now is the last. A drain does not call this: a protocol that says good-bye then
+    /// looks at [`Conn::is_draining`] in its other callbacks.
     ///
     /// # Errors
     ///
-    /// End the connection at once.
+    /// Close the connection too.
     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
     }
 
     /// The peer has taken so much of what waited for it that there is room again: see
-    /// [`Limits`](crate::Limits).
+    /// [`Limits::low_water`](crate::Limits::low_water).
     ///
     /// # Errors
     ///
-    /// End the connection.
+    /// Close the connection.
+    fn writable(&mut self, conn: &mut Conn) -> io::Result<()> {
+        #[expect(deprecated, reason = "the old name works on until 0.2")]
+        self.drained(conn)
+    }
+
+    /// The old name of [`writable`](Protocol::writable), which calls it by default.
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    #[deprecated(note = "implement `writable`")]
     fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
     }
 
-    /// The connection is closed: in good order, or why not. The last call, and always made once,
-    /// after a panic in another and at the runtime's end too.
+    /// The connection has ended, and why. The last call, and always made once, after a panic in
+    /// another callback and at the runtime's end too. The default calls
+    /// [`closed`](Protocol::closed).
+    fn ended(&mut self, why: CloseReason) {
+        self.closed(why.into_result());
+    }
+
+    /// As [`ended`](Protocol::ended), for protocols that only tell good order from failure.
     fn closed(&mut self, why: io::Result<()>) {
         let _ = why;
     }

@@ -1,345 +1,506 @@
-//! A connection as the loop runs it: no future, no waker; its id is parked, and this comes round.
+//! A connection as the loop runs it: no future and no waker. Its id is parked, and this runs when it
+//! comes up.
 //!
-//! May touch: the scheduler's machines, net's Fd. Mirrors `conn.serve` in Go's `net/http/server.go`.
-//!
-//! The way of a busy connection is in `straight.rs`. All else goes round with care: what is due,
-//! what was asked for, what waits, and then it parks.
+//! ```text
+//!   run ──► read ──► data ──► send_reply ──► park
+//!    │       │         │        │
+//!    │       │         │        └─ not all was sent ────────────┐
+//!    │       │         └─ not all was used, or more is asked ───┤
+//!    │       └─ end, error, or a full buffer ───────────────────┤
+//!    └─ anything else to do ────────────────────────────────────┴─► go_on: step, step, …, settle
+//! ```
+
+// Mirrors `conn.serve` in Go's `net/http/server.go`.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use super::conn::Conn;
+use super::error::{CloseReason, stopped};
 use super::protocol::Protocol;
-use super::standing::Asked;
-use super::state::{Actions, Event, State};
+use super::receive::Input;
+use super::send::Budget;
+use super::shared::WorkerShared;
+use super::state::{Actions, Asked, Event, State};
 use super::stats::add;
-use super::worker::{Phase, Worker};
-use crate::net::fd::{Failure, Fd};
+use crate::endpoints::End;
+use crate::net::Cause;
+use crate::net::fd::Fd;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
-use crate::runtime::lent;
-use crate::runtime::machine::MachineId;
+use crate::runtime::lent::{self, Buffer};
+use crate::runtime::machine::{Machine, MachineId};
 
-/// How long a connection that closes may take to write what is left, if nothing else bounds it.
-const LAST_WRITE: Duration = Duration::from_secs(30);
-
+/// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
-    pub(crate) protocol: P,
-    /// Goes last: then the server has one connection less.
-    pub(crate) conn: Conn,
+    pub(super) protocol: P,
+    /// Dropped last: then the server has one connection less.
+    pub(super) conn: Conn,
 }
 
-/// Three pointers, and what the protocol itself holds: with malloc's word that is 32 bytes, and one
-/// more byte would make it 48.
-const _: () = assert!(size_of::<Conn>() == 3 * size_of::<usize>());
+/// Three pointers, a timer's key, four times and a count: with malloc's word that is 80 bytes.
+const _: () = assert!(size_of::<Conn>() <= 9 * size_of::<u64>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
 
-/// What a round leaves to do.
-enum Round {
+/// What a step leaves to do.
+enum Step {
     Again,
     Wait,
 }
 
+impl<P: Protocol> Machine for Connection<P> {
+    #[inline]
+    fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
+        let this = self.get_mut();
+        context::begin_machine(id);
+        let conn = &this.conn;
+        // There is more to do than read: a request, a queue, a time that has come, a hang-up.
+        if !conn.only_reads() || !conn.fd.is_plainly_ready() {
+            return this.run_slow(id);
+        }
+        // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
+        let mut buffer = lent::take();
+        let received = conn.fd.receive(&mut buffer[..]);
+        let got = match received {
+            Ok(got @ 1..lent::LENGTH) => got,
+            received => return this.receive_slow(received, buffer, id),
+        };
+        // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
+        // fetched.
+        conn.fd.forget_readiness();
+        this.conn.received(got);
+        let used = this.protocol.data(&mut this.conn, &buffer[..got]);
+        // The peer's time counts from its answer: a store, which the timer finds when it fires.
+        this.conn.heard();
+        // Input is left over, the callback asked for something, or the reply is not all sent.
+        let all = matches!(used, Ok(used) if used == got);
+        if !all || this.conn.has_requests() || !this.conn.send_reply() {
+            return this.data_slow(used, buffer, got, id);
+        }
+        lent::give_back(buffer);
+        this.conn.fd.park_running(Direction::Read);
+        Poll::Pending
+    }
+}
+
+impl Conn {
+    /// Whether there is nothing to do for the connection but to read.
+    #[inline]
+    fn only_reads(&self) -> bool {
+        self.status().is_plain()
+            && self.extra.is_none()
+            && self.shared.is_serving()
+            && !self.timer_is_due()
+    }
+
+    /// Counts bytes that were read.
+    #[inline]
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        add(&self.shared.tally.received, bytes as u64);
+    }
+
+    /// Whether the callback left more to do than to send its reply.
+    #[inline]
+    fn has_requests(&self) -> bool {
+        !self.status().is_plain() || self.extra.is_some()
+    }
+}
+
 impl<P: Protocol> Connection<P> {
-    pub(crate) fn new(fd: Fd, worker: Rc<Worker>, protocol: P) -> Self {
+    pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, protocol: P) -> Self {
         Connection {
-            conn: Conn::new(fd, worker),
+            conn: Conn::new(fd, shared),
             protocol,
         }
     }
 
-    /// So many bytes came: pushes the deadlines.
-    pub(crate) fn came(&mut self, got: usize) {
-        let conn = &self.conn;
-        conn.fd.note_short(Direction::Read, got, lent::LENGTH);
-        add(&conn.worker.tally.received, got as u64);
-        if conn.worker.intervals.are_set() {
-            self.arm();
-        }
-    }
+    // ---- out of the fast path, once and for all ----
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn arm(&mut self) {
-        let conn = &self.conn;
-        let worker = &*conn.worker;
-        if worker.phase.get() == Phase::Stopped {
-            conn.stand(conn.standing().aborting());
-        }
-        let (idle, heartbeat) = (worker.intervals.idle(), worker.intervals.heartbeat());
-        // The sooner first: the other then needs no place of its own in the wheel.
-        if heartbeat > 0 {
-            conn.fd.set_deadline_after(Direction::Write, heartbeat);
-        }
-        if idle > 0 {
-            conn.fd.set_deadline_after(Direction::Read, idle);
-        }
-    }
-
-    // ---- the round ----
-
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn run_with_care(&mut self, id: MachineId) -> Poll<()> {
+    fn run_slow(&mut self, id: MachineId) -> Poll<()> {
         context::set_budget();
         self.go_on(id)
     }
 
-    /// Goes round until it has to wait, or others have their turn first.
-    pub(crate) fn go_on(&mut self, id: MachineId) -> Poll<()> {
+    #[cold]
+    #[inline(never)]
+    fn receive_slow(
+        &mut self,
+        received: io::Result<usize>,
+        buffer: Buffer,
+        id: MachineId,
+    ) -> Poll<()> {
+        context::set_budget();
+        self.receive(received, &buffer[..]);
+        lent::give_back(buffer);
+        self.go_on(id)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn data_slow(
+        &mut self,
+        used: io::Result<usize>,
+        buffer: Buffer,
+        got: usize,
+        id: MachineId,
+    ) -> Poll<()> {
+        context::set_budget();
+        self.delivered(used, Input::Read(&buffer[..got]));
+        lent::give_back(buffer);
+        self.go_on(id)
+    }
+
+    // ---- the general loop ----
+
+    /// Goes on until the connection has to wait, or others have their turn first.
+    fn go_on(&mut self, id: MachineId) -> Poll<()> {
+        // The socket was tried in this run, whatever the selector had said of it.
+        let mut tried = false;
         loop {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
             if !context::has_budget() {
-                self.conn.worker.wake(id);
+                self.conn.shared.wake(id);
                 return Poll::Pending;
             }
-            match self.round() {
-                Round::Again => {}
-                Round::Wait if self.park(id) => return Poll::Pending,
-                Round::Wait => {}
+            if let Step::Wait = self.step()
+                && let Step::Wait = self.settle(id, &mut tried)
+            {
+                return Poll::Pending;
             }
         }
     }
 
     /// One thing at a time, the most urgent first.
-    fn round(&mut self) -> Round {
-        match self.due().or_else(|| self.asked()) {
-            Some(Event::Reset) => {
-                let why = self.conn.broken();
-                self.on(Event::Reset, Some(why));
-            }
-            Some(event) => self.on(event, None),
-            None if self.conn.tries_before_look() => self.try_both(),
-            None => return self.move_bytes(),
-        }
-        Round::Again
-    }
-
-    /// What the clock or the server's end calls for.
-    fn due(&mut self) -> Option<Event> {
+    fn step(&mut self) -> Step {
         let conn = &mut self.conn;
-        let phase = conn.worker.phase.get();
-        if conn.state() == State::Opening {
-            return Some(Event::Opened);
-        }
-        if phase == Phase::Stopped {
-            return Some(Event::AbortAsked);
-        }
-        if let Some(refusal) = conn.fd.refusal(Direction::Read) {
-            if refusal == Refusal::Closed {
-                return Some(Event::Reset);
-            }
-            // Moved before anybody can ask to be idle again; what comes then is the last.
-            conn.fd.clear_deadline(Direction::Read);
-            if phase == Phase::Draining && conn.state() != State::Closing {
-                return Some(Event::CloseAsked);
-            }
-            return Some(Event::Idle);
-        }
-        if conn.fd.refusal(Direction::Write).is_some() {
-            match conn.worker.intervals.heartbeat() {
-                0 => conn.fd.clear_deadline(Direction::Write),
-                ticks => conn.fd.set_deadline_after(Direction::Write, ticks),
-            }
-            return Some(Event::HeartbeatDue);
-        }
-        if phase == Phase::Draining
-            && conn.state() != State::Closing
-            && !conn.standing().is_hurried()
-        {
-            conn.stand(conn.standing().hurried());
-            conn.fd.clear_deadline(Direction::Write);
-            let grace = conn.worker.intervals.idle();
-            conn.fd.set_deadline_after(Direction::Read, grace);
-        }
-        None
-    }
-
-    /// What the protocol, or a handle, asks for.
-    fn asked(&mut self) -> Option<Event> {
-        let conn = &mut self.conn;
-        if let Some(error) = conn.open_mail() {
-            conn.extra.get_or_insert_default().why = Some(error);
-            return Some(Event::Reset);
-        }
-        match conn.take_asked() {
-            Asked::Nothing => None,
-            Asked::End => Some(Event::EndAsked),
-            Asked::Close => Some(Event::CloseAsked),
-            Asked::Abort => Some(Event::AbortAsked),
-        }
-    }
-
-    /// Writes what waits, then offers what was left over, then reads.
-    fn move_bytes(&mut self) -> Round {
-        if self.conn.queued() > 0 && self.conn.fd.is_ready(Direction::Write) {
-            self.on(Event::CanWrite, None);
-            return Round::Again;
-        }
-        if self.conn.low_again() {
-            self.on(Event::Drained, None);
-            return Round::Again;
-        }
-        if self.conn.is_full() {
-            return Round::Wait;
-        }
-        if self.conn.state().reads() && self.conn.extra.as_ref().is_some_and(|extra| extra.fresh) {
-            let unused = self.conn.take_unused(0).unwrap_or_default();
-            self.offer(unused);
-            return Round::Again;
-        }
-        self.conn.let_go();
-        if self.conn.fd.is_ready(Direction::Read) && self.conn.state() != State::Closing {
+        if conn.shared.is_stopped() {
+            conn.blame(stopped());
+            self.on(Event::AbortAsked);
+        } else if conn.fd.is_closed() {
+            // Not by us: its runtime is closing all sockets.
+            let error = conn.fd.op_error("read", Cause::from(Refusal::Closed));
+            self.broken(error);
+        } else if conn.state() == State::Opening {
+            self.on(Event::Opened);
+        } else if let Some(event) = self.requested() {
+            self.on(event);
+        } else if self.conn.queued() > 0 && self.conn.fd.is_ready(Direction::Write) {
+            self.write();
+        } else if self.conn.take_writable() {
+            self.on(Event::Writable);
+        } else if self.conn.queued() == 0 && self.conn.state().flushes() {
+            self.flushed();
+        } else if self.conn.is_full() {
+            // Nothing is offered or read before the peer has taken its answers.
+            return Step::Wait;
+        } else if self.can_offer() {
+            self.offer_unused();
+        } else if self.conn.state().reads() && self.conn.fd.is_ready(Direction::Read) {
             self.read();
-            return Round::Again;
+        } else {
+            return Step::Wait;
         }
-        Round::Wait
+        Step::Again
     }
 
-    /// As [`Connection::move_bytes`], whatever is said to be ready.
+    /// What the protocol, a handle or another connection asks for.
+    fn requested(&mut self) -> Option<Event> {
+        let conn = &mut self.conn;
+        let keeper = conn.extra.as_ref().and_then(|extra| extra.keeper.as_ref());
+        if keeper.is_some_and(|keeper| keeper.must_end.get()) {
+            let quota = &conn.shared.quotas.unused;
+            let (most, used) = (quota.limit(), quota.used());
+            conn.end_over_limit("read", "most_unused_in_all", most, used, 0);
+        }
+        let mailed = conn.open_mail();
+        let event = match conn.take_asked().max(mailed) {
+            Asked::Nothing => return None,
+            Asked::End => Event::EndAsked,
+            Asked::Close => Event::CloseAsked,
+            Asked::Abort => Event::AbortAsked,
+        };
+        conn.blame(CloseReason::Asked);
+        Some(event)
+    }
+
+    /// Nothing is to be done at once. Judges what is due, then parks.
+    fn settle(&mut self, id: MachineId, tried: &mut bool) -> Step {
+        let conn = &mut self.conn;
+        let due = conn.timer_is_due();
+        let drained = conn.shared.is_draining() && !conn.in_flight();
+        if (due || drained) && !*tried {
+            // Try before judging. The selector tells that a peer has taken something only when a
+            // third of the system's buffer is free, and may not have told of all that has come.
+            *tried = true;
+            self.try_both();
+            return Step::Again;
+        }
+        if due && let Some((event, why)) = conn.judge() {
+            why.into_iter().for_each(|why| conn.blame(why));
+            self.on(event);
+            return Step::Again;
+        }
+        if drained {
+            conn.blame(CloseReason::Drained);
+            self.on(Event::CloseAsked);
+            return Step::Again;
+        }
+        if let Err(error) = conn.judge_rates() {
+            conn.blame(CloseReason::TooSlow(error));
+            self.on(Event::TooSlow);
+            return Step::Again;
+        }
+        conn.let_go();
+        conn.plan(id);
+        match conn.park(id) {
+            true => Step::Wait,
+            false => Step::Again,
+        }
+    }
+
+    /// Writes and reads, whatever is said to be ready.
     #[cold]
     fn try_both(&mut self) {
-        if self.conn.queued() > 0 {
-            self.on(Event::CanWrite, None);
+        // What a peer takes of an open connection is judged by the minimum rate alone.
+        let closing = self.conn.state() == State::Closing;
+        let judged = closing || self.conn.shared.rates.write.is_some();
+        if judged && self.conn.queued() > 0 {
+            self.write();
         }
         if self.conn.state().reads() && !self.conn.is_full() {
             self.read();
         }
     }
 
-    /// Parks wherever it may be woken from. False if there is something to do at once.
-    fn park(&mut self, id: MachineId) -> bool {
-        let conn = &self.conn;
-        conn.note_queue();
-        if conn.queued() > 0 {
-            if !conn.fd.must_wait(Direction::Write) {
-                return false;
-            }
-            conn.fd.park_owner(Direction::Write, id);
+    fn write(&mut self) {
+        if let Err(error) = self.conn.flush(Budget::Keep) {
+            self.broken(error);
         }
-        let reads = conn.state() != State::Closing && !conn.is_full();
-        if conn.fd.must_wait(Direction::Read) {
-            conn.fd.park_owner(Direction::Read, id);
-        } else if reads {
-            return false;
-        } else if conn.queued() == 0 {
-            // It waits for its deadline alone, and bytes are there which it does not want.
-            conn.fd.forget_readiness();
-            return false;
+    }
+
+    /// Nothing is left to write, and the connection waited for that.
+    fn flushed(&mut self) {
+        let closing = self.conn.state() == State::Closing;
+        if closing && self.conn.unacknowledged_and_unread() {
+            return self.on(Event::FlushedUnread);
         }
-        if conn.extra.is_some()
-            && conn.worker.rates.any()
-            && let Some(why) = self.conn.judge_peer(id)
-        {
-            self.on(Event::TooSlow, Some(why));
-            return false;
-        }
-        true
+        self.on(Event::Flushed);
     }
 
     // ---- the table's actions ----
 
-    pub(crate) fn on(&mut self, event: Event, why: Option<io::Error>) {
-        let Some((next, actions)) = self.conn.state().on(event) else {
-            log::debug!("{event:?} in {:?} of {:?}", self.conn.state(), self.conn);
+    pub(super) fn on(&mut self, event: Event) {
+        let state = self.conn.state();
+        let Some((next, actions)) = state.on(event) else {
+            debug_assert!(false, "{event:?} in {state:?}");
             return;
         };
-        log::trace!("{event:?} in {:?} -> {next:?}", self.conn.state());
-        let mut why = why;
-        if event == Event::Idle {
-            add(&self.conn.worker.tally.idled, 1);
-            let timeout = Failure::Refused(Refusal::TimedOut);
-            why = Some(self.conn.fd.error("read", timeout, 0));
-        } else if event == Event::TooSlow {
-            add(&self.conn.worker.tally.slow, 1);
-        } else if event == Event::AbortAsked && self.conn.worker.phase.get() == Phase::Stopped {
-            why = Some(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the server stops",
-            ));
-        }
+        log::trace!("{event:?} in {state:?} -> {next:?}");
+        // The callback still finds the old state: it may write.
         let told = self.tell(actions);
-        let aborts = self.conn.asked() == Asked::Abort;
         self.conn.enter(next);
-        if let Some(error) = why {
-            let kept = &mut self.conn.extra.get_or_insert_default().why;
-            kept.get_or_insert(error);
+        if actions.has(Actions::ARM) {
+            self.conn.arm(event);
         }
-        if let Err(error) = told
-            && self.conn.state() != State::Closed
-        {
-            return self.failed(error);
-        }
-        // One that is to be aborted has nothing written, and its close is a RST.
-        if actions.has(Actions::WRITE) && !aborts {
-            self.write();
-        }
-        // What was all written may have closed it: then there is nothing to wait for.
-        if actions.has(Actions::ARM) && self.conn.state() != State::Closed {
-            self.arm_for(event);
+        match next {
+            // What the system takes now is not counted as taken later.
+            State::Closing if state != next => self.write(),
+            State::Lingering => self.conn.await_acknowledgements(),
+            _ => {}
         }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()
+            && next != State::Lingering
         {
-            return self.failed(error);
+            return self.broken(error);
+        }
+        if let Some(result) = told {
+            self.heed(result);
         }
         if actions.has(Actions::CLOSE) {
-            self.close(aborts || actions.has(Actions::RESET));
+            // A close that throws bytes away is a RST: the peer learns that the stream was cut.
+            let cut = self.conn.queued() > 0;
+            let aborts = self.conn.status().asked() == Asked::Abort;
+            self.close(aborts || cut || actions.has(Actions::RESET));
         }
     }
 
-    /// The callbacks, each with its write at its end.
-    fn tell(&mut self, actions: Actions) -> io::Result<()> {
+    /// The callbacks. `None` if none was made.
+    fn tell(&mut self, actions: Actions) -> Option<io::Result<()>> {
         let (protocol, conn) = (&mut self.protocol, &mut self.conn);
         let told = if actions.has(Actions::TELL_OPEN) {
             protocol.open(conn)
         } else if actions.has(Actions::TELL_END) {
             protocol.end(conn)
         } else if actions.has(Actions::TELL_HEARTBEAT) {
-            add(&conn.worker.tally.heartbeats, 1);
-            protocol.heartbeat(conn)
+            add(&conn.shared.tally.heartbeats, 1);
+            match conn.shared.heartbeat_bytes.clone() {
+                Some(bytes) => conn.write(&bytes),
+                None => protocol.heartbeat(conn),
+            }
         } else if actions.has(Actions::TELL_IDLE) {
             protocol.idle(conn)
-        } else if actions.has(Actions::TELL_DRAINED) {
-            protocol.drained(conn)
+        } else if actions.has(Actions::TELL_WRITABLE) {
+            protocol.writable(conn)
         } else {
-            return Ok(());
+            return None;
         };
-        conn.send_gathered();
         // Before the next state, which may take nothing more.
-        match conn.open_mail() {
-            Some(full) => told.and(Err(full)),
-            None => told,
-        }
+        conn.end_callback();
+        Some(told)
     }
 
-    fn arm_for(&mut self, event: Event) {
-        self.arm();
-        let conn = &self.conn;
-        if event == Event::Opened && conn.worker.intervals.heartbeat() > 0 {
-            let first = conn.worker.first_heartbeat();
-            conn.fd.set_deadline_after(Direction::Write, first);
-        }
-        if conn.state() == State::Closing {
-            conn.fd.clear_deadline(Direction::Write);
-            if conn.worker.intervals.idle() == 0 || conn.worker.is_draining() {
-                let last = super::intervals::ticks(LAST_WRITE);
-                conn.fd.set_deadline_after(Direction::Read, last);
+    /// Heeds how a callback ended.
+    pub(super) fn heed(&mut self, result: io::Result<()>) {
+        let conn = &mut self.conn;
+        let refused = conn.extra.as_mut().and_then(|extra| extra.refused.take());
+        let Err(error) = result else { return };
+        match refused {
+            Some(limit) => {
+                conn.blame(CloseReason::Limit(limit));
+                conn.ask(Asked::Abort);
+            }
+            // As a close: what was written before still goes out.
+            None => {
+                conn.blame(CloseReason::Error(error));
+                conn.ask(Asked::Close);
             }
         }
     }
 
-    fn write(&mut self) {
-        match self.conn.flush_within_budget() {
-            Ok(true) => self.on(Event::Flushed, None),
-            Ok(false) => {}
-            Err(error) => self.on(Event::Reset, Some(error)),
+    // ---- the end ----
+
+    /// The peer reset the connection, or a system call failed.
+    pub(super) fn broken(&mut self, error: io::Error) {
+        // One that lingers had said everything, and its reason stays.
+        if self.conn.state() != State::Lingering {
+            self.conn.blame(CloseReason::Error(error));
         }
+        self.on(Event::Broken);
+    }
+
+    fn close(&mut self, with_reset: bool) {
+        let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
+        self.conn.count(&why);
+        if log::log_enabled!(log::Level::Debug) {
+            let peer = self.conn.fd.endpoint(End::Peer);
+            let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
+            let received = self.conn.received;
+            log::debug!("{peer}: ended after {received} bytes: {why}");
+        }
+        self.protocol.ended(why);
+    }
+}
+
+impl Conn {
+    /// An idle connection keeps nothing.
+    fn let_go(&mut self) {
+        let Some(extra) = &mut self.extra else { return };
+        // Without a handle there is nothing that could leave mail.
+        let alone = |mailbox: &mut Rc<_>| Rc::strong_count(mailbox) == 1;
+        if let Some(mailbox) = extra.mailbox.take_if(alone)
+            && mailbox.is_busy()
+        {
+            extra.mailbox = Some(mailbox);
+        }
+        let needed = !extra.queue.is_empty()
+            || !extra.unused.is_empty()
+            || extra.need > 0
+            || extra.is_full
+            || extra.why.is_some()
+            || extra.watch.is_some()
+            || extra.mailbox.is_some();
+        if !needed {
+            if let Some(keeper) = &extra.keeper {
+                self.shared.keep_nothing(keeper);
+            }
+            self.extra = None;
+        }
+    }
+
+    /// Parks wherever the connection may be woken from. False if there is something to do at once.
+    fn park(&mut self, id: MachineId) -> bool {
+        if self.queued() > 0 {
+            if !self.fd.must_wait(Direction::Write) {
+                return false;
+            }
+            self.fd.park_owner(Direction::Write, id);
+        }
+        if self.fd.must_wait(Direction::Read) {
+            self.fd.park_owner(Direction::Read, id);
+        } else if self.state().reads() && !self.is_full() {
+            return false;
+        } else if self.queued() == 0 {
+            // Bytes are there that are not wanted, and only the timer is waited for.
+            self.fd.forget_readiness();
+            return false;
+        }
+        true
+    }
+
+    /// Whether a close now would be a RST, which may overtake what was written: input is unread, and
+    /// the peer has not acknowledged everything. What is read to find out is discarded.
+    fn unacknowledged_and_unread(&mut self) -> bool {
+        if self.fd.unacknowledged() == Some(0) {
+            return false;
+        }
+        let mut buffer = lent::take();
+        let read = self.fd.receive(&mut buffer[..]);
+        lent::give_back(buffer);
+        matches!(read, Ok(1..))
+    }
+
+    fn count(&self, why: &CloseReason) {
+        let tally = &*self.shared.tally;
+        let counter = match why {
+            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => return,
+            CloseReason::Idle(_) => &tally.idled,
+            CloseReason::TooSlow(_) => &tally.slow,
+            CloseReason::Limit(_) => &tally.limited,
+            CloseReason::Stopped(_) | CloseReason::Error(_) => &tally.failed,
+        };
+        add(counter, 1);
+    }
+
+    /// Closes the socket and gives everything back. Returns why the connection ends.
+    fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
+        self.fd.close_for_good(with_reset);
+        self.cancel_timer();
+        self.forget_reply();
+        let extra = self.extra.take()?;
+        self.shared.quotas.queued.give_back(extra.queue.len());
+        if let Some(keeper) = &extra.keeper {
+            self.shared.keep_nothing(keeper);
+        }
+        if let Some(mailbox) = &extra.mailbox {
+            mailbox.set_queued(0);
+            mailbox.close();
+        }
+        extra.why
+    }
+}
+
+impl<P: Protocol> Drop for Connection<P> {
+    fn drop(&mut self) {
+        if self.conn.state() == State::Closed {
+            return;
+        }
+        self.conn.enter(State::Closed);
+        // A callback panicked, or the runtime goes. Bytes that wait are lost: that is a RST.
+        let cut = self.conn.queued() > 0;
+        let text = "a callback panicked, or the runtime ended";
+        let why = CloseReason::Error(io::Error::other(text));
+        drop(self.conn.leave(cut));
+        self.conn.count(&why);
+        self.protocol.ended(why);
     }
 }

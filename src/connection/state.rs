@@ -1,86 +1,92 @@
-//! A connection's life as a pure state machine: events in, actions out; no I/O, no clock.
-//!
-//! May touch: nothing. Mirrors what Go's `net/http.conn` keeps as `ConnState`, with TCP's own
-//! half-closes beside it.
+//! A connection's life as a pure table: events in, actions out. No I/O and no clock.
 //!
 //! ```text
-//!                        ┌── end asked ──► Finishing ── flushed ──► Finished ─┐
-//!   Opening ── opened ► Open                   │ peer ended                   │ peer ended,
-//!                        │ └─ peer ended ► PeerEnded                          │ idle
-//!                        │  close asked,       │ close or end asked, idle     ▼
-//!                        └─ idle ──────────► Closing ── flushed, idle ────► Closed
-//!                                                     (from anywhere: reset, abort, too slow)
+//!                        ┌── end asked ──► Finishing ── flushed ──► Finished
+//!   Opening ── opened ► Open                   │ peer ended             │ peer ended ► Closed
+//!                        │ └─ peer ended ► PeerEnded                    │
+//!                        │  close asked, idle  │ close, end asked, idle │ close asked, idle
+//!                        └─────────────────────┴─────► Closing ◄────────┘
+//!                                                       │  │ flushed, with input unread
+//!                                              flushed, │  ▼
+//!                                              idle     │ Lingering ── acknowledged, peer ended, idle
+//!                                                       ▼               │
+//!                        (reset, abort, too slow) ──► Closed ◄──────────┘
 //! ```
 //!
 //! # The table
 //!
-//! | event \ state | Opening | Open | Finishing | Finished | PeerEnded | Closing |
-//! |---|---|---|---|---|---|---|
-//! | Opened | **Open** open, arm | | | | | |
-//! | Bytes | | deliver, arm | deliver, arm | deliver, arm | | |
-//! | CanWrite | | write | write | | write | write |
-//! | Flushed | | – | **Finished** shut down | – | – | **Closed** close |
-//! | Drained | | tell drained | tell drained | – | tell drained | – |
-//! | PeerEnded | | **PeerEnded** tell end | **Closing** tell end, write | **Closed** tell end, close | – | – |
-//! | HeartbeatDue | | tell heartbeat | – | – | tell heartbeat | – |
-//! | Idle | | **Closing** tell idle, arm, write | the same | **Closed** tell idle, close | as Open | **Closed** reset, close |
-//! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same |
-//! | EndAsked | | **Finishing** write | – | – | **Closing** arm, write | – |
-//! | CloseAsked | **Closing** arm, write | the same | the same | **Closed** close | as Open | – |
-//! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same |
-//! | Reset | **Closed** close | the same | the same | the same | the same | the same |
+//! | event \ state | Opening | Open | Finishing | Finished | PeerEnded | Closing | Lingering |
+//! |---|---|---|---|---|---|---|---|
+//! | Opened | **Open** open, arm | | | | | | |
+//! | Flushed | | | **Finished** shut down | | | **Closed** close | |
+//! | FlushedUnread | | | | | | **Lingering** arm, shut down | |
+//! | Acknowledged | | | | | | | **Closed** close |
+//! | Writable | | tell writable | – | | tell writable | – | |
+//! | PeerEnded | | **PeerEnded** tell end | **Closing** tell end, arm | **Closed** tell end, close | | | **Closed** close |
+//! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
+//! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
+//! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same | |
+//! | EndAsked | | **Finishing** | – | – | **Closing** arm | – | – |
+//! | CloseAsked | | **Closing** arm | the same | the same | the same | – | – |
+//! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same | the same |
+//! | Broken | **Closed** close | the same | the same | the same | the same | the same | the same |
 //!
-//! A bold name is the next state; where there is none it stays. A dash changes nothing. An empty
-//! field is illegal and refused, as is every event in Closed. "Close" includes telling why.
+//! A bold name is the next state; without one the state stays. A dash changes nothing. An empty
+//! field is illegal, as is every event in Closed. "Close" includes telling the protocol why. Each way
+//! into Closing and into Lingering arms: the peer then has its whole time to take the last bytes.
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum State {
-    /// Accepted; its protocol has not run yet.
+    /// Both directions flow. It is zero, so that one comparison finds the common case.
+    Open = 0,
+    /// The connection was accepted. Its protocol has not run yet.
     Opening,
-    /// Both directions flow.
-    Open,
-    /// We want to end our direction, and have bytes left to write.
+    /// Our direction is to end. Bytes are left to write.
     Finishing,
-    /// Our direction has ended; the peer's goes on.
+    /// Our direction has ended. The peer's goes on.
     Finished,
-    /// The peer's direction has ended; ours goes on.
+    /// The peer's direction has ended. Ours goes on.
     PeerEnded,
-    /// It will be closed once what is left has been written.
+    /// The connection closes once what is left has been written.
     Closing,
-    /// The socket is closed, and the protocol told.
+    /// All is written, and input is unread: closed now, the system would send a RST, which may
+    /// overtake the last bytes. Input is discarded until the peer has acknowledged everything.
+    Lingering,
+    /// The socket is closed, and the protocol was told.
     Closed,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The loop runs it for the first time.
+    /// The loop runs the connection for the first time.
     Opened,
-    /// The peer sent something.
-    Bytes,
-    /// There is something to write, and the system may take it.
-    CanWrite,
     /// Nothing is left to write.
     Flushed,
-    /// What is left to write fell below the low mark, after it had been above the high one.
-    Drained,
+    /// The same, while input is unread and the peer has not acknowledged all.
+    FlushedUnread,
+    /// The peer has acknowledged everything.
+    Acknowledged,
+    /// The queue fell to the low mark, after it had been above the high one.
+    Writable,
     /// End of file.
     PeerEnded,
-    /// No byte has come for a heartbeat's interval.
+    /// Nothing has come for a heartbeat's interval.
     HeartbeatDue,
-    /// No byte has come for the idle timeout.
+    /// The peer has shown no sign of life for the idle timeout.
     Idle,
     /// The peer does not meet a minimum rate.
     TooSlow,
     /// Our direction is to end.
     EndAsked,
-    /// The connection is to be closed, once all is written.
+    /// The connection is to be closed once all is written.
     CloseAsked,
     /// The connection is to be closed, whatever is left.
     AbortAsked,
-    /// It broke: the peer reset it, a system call or the protocol failed.
-    Reset,
+    /// The peer reset the connection, or a system call failed.
+    Broken,
 }
 
 /// What is to be done: a set.
@@ -90,21 +96,18 @@ pub(crate) struct Actions(u16);
 impl Actions {
     pub(crate) const NONE: Actions = Actions(0);
     pub(crate) const TELL_OPEN: Actions = Actions(1);
-    pub(crate) const DELIVER: Actions = Actions(2);
-    pub(crate) const TELL_END: Actions = Actions(4);
-    pub(crate) const TELL_HEARTBEAT: Actions = Actions(8);
-    pub(crate) const TELL_IDLE: Actions = Actions(16);
-    pub(crate) const TELL_DRAINED: Actions = Actions(32);
-    /// Push the deadlines.
-    pub(crate) const ARM: Actions = Actions(64);
-    /// Write what is queued, and say `Flushed` if nothing is.
-    pub(crate) const WRITE: Actions = Actions(128);
+    pub(crate) const TELL_END: Actions = Actions(2);
+    pub(crate) const TELL_HEARTBEAT: Actions = Actions(4);
+    pub(crate) const TELL_IDLE: Actions = Actions(8);
+    pub(crate) const TELL_WRITABLE: Actions = Actions(16);
+    /// The peer's time begins anew.
+    pub(crate) const ARM: Actions = Actions(32);
     /// Send a FIN.
-    pub(crate) const SHUT_DOWN: Actions = Actions(256);
+    pub(crate) const SHUT_DOWN: Actions = Actions(64);
     /// Let the close be a RST.
-    pub(crate) const RESET: Actions = Actions(512);
+    pub(crate) const RESET: Actions = Actions(128);
     /// Close the socket, and tell why.
-    pub(crate) const CLOSE: Actions = Actions(1024);
+    pub(crate) const CLOSE: Actions = Actions(256);
 
     const fn and(self, other: Actions) -> Actions {
         Actions(self.0 | other.0)
@@ -117,73 +120,56 @@ impl Actions {
 
 impl State {
     /// In the order of the enum.
-    pub(crate) const ALL: [State; 7] = [
-        State::Opening,
+    pub(crate) const ALL: [State; 8] = [
         State::Open,
+        State::Opening,
         State::Finishing,
         State::Finished,
         State::PeerEnded,
         State::Closing,
+        State::Lingering,
         State::Closed,
     ];
 
     /// The table: the next state and what to do, `None` for what is illegal.
     pub(crate) const fn on(self, event: Event) -> Option<(State, Actions)> {
-        const CLOSING: (State, Actions) = (State::Closing, Actions::ARM.and(Actions::WRITE));
-        Some(match (self, event) {
-            (State::Closed, _) => return None,
-            (_, Event::Reset) => (State::Closed, Actions::CLOSE),
-            (_, Event::AbortAsked) => (State::Closed, Actions::RESET.and(Actions::CLOSE)),
+        use State::{Closed, Closing, Finished, Finishing, Lingering, Open, Opening, PeerEnded};
+        const TO_CLOSING: (State, Actions) = (Closing, Actions::ARM);
+        const CLOSED: (State, Actions) = (Closed, Actions::CLOSE);
+        const RESET: (State, Actions) = (Closed, Actions::RESET.and(Actions::CLOSE));
+        Some(match (event, self) {
+            (_, Closed) => return None,
+            (Event::Broken, _) => CLOSED,
+            (Event::AbortAsked, _) => RESET,
 
-            (State::Finished, Event::CloseAsked) => (State::Closed, Actions::CLOSE),
-            (State::Closing, Event::CloseAsked) => (self, Actions::NONE),
-            (_, Event::CloseAsked) => CLOSING,
+            (Event::Opened, Opening) => (Open, Actions::TELL_OPEN.and(Actions::ARM)),
+            (_, Opening) => return None,
 
-            (State::Opening, Event::Opened) => (State::Open, Actions::TELL_OPEN.and(Actions::ARM)),
-            (State::Opening, _) | (_, Event::Opened) => return None,
+            (Event::CloseAsked, Closing | Lingering) => (self, Actions::NONE),
+            (Event::CloseAsked, _) => TO_CLOSING,
+            (Event::EndAsked, Open) => (Finishing, Actions::NONE),
+            (Event::EndAsked, PeerEnded) => TO_CLOSING,
+            (Event::EndAsked, _) => (self, Actions::NONE),
 
-            (State::Open | State::Finishing | State::Finished, Event::Bytes) => {
-                (self, Actions::DELIVER.and(Actions::ARM))
-            }
-            (State::PeerEnded | State::Closing, Event::Bytes) => return None,
+            (Event::Flushed, Finishing) => (Finished, Actions::SHUT_DOWN),
+            (Event::Flushed, Closing) => CLOSED,
+            (Event::FlushedUnread, Closing) => (Lingering, Actions::ARM.and(Actions::SHUT_DOWN)),
+            (Event::Acknowledged, Lingering) => CLOSED,
 
-            (State::Finished, Event::CanWrite) => return None,
-            (_, Event::CanWrite) => (self, Actions::WRITE),
+            (Event::Writable, Open | PeerEnded) => (self, Actions::TELL_WRITABLE),
+            (Event::Writable, Finishing | Closing) => (self, Actions::NONE),
 
-            (State::Finishing, Event::Flushed) => (State::Finished, Actions::SHUT_DOWN),
-            (State::Closing, Event::Flushed) => (State::Closed, Actions::CLOSE),
-            (_, Event::Flushed) => (self, Actions::NONE),
+            (Event::PeerEnded, Open) => (PeerEnded, Actions::TELL_END),
+            (Event::PeerEnded, Finishing) => (Closing, Actions::TELL_END.and(Actions::ARM)),
+            (Event::PeerEnded, Finished) => (Closed, Actions::TELL_END.and(Actions::CLOSE)),
+            (Event::PeerEnded, Lingering) => CLOSED,
 
-            (State::Open | State::Finishing | State::PeerEnded, Event::Drained) => {
-                (self, Actions::TELL_DRAINED)
-            }
-            (_, Event::Drained) => (self, Actions::NONE),
+            (Event::HeartbeatDue, Open | PeerEnded) => (self, Actions::TELL_HEARTBEAT),
 
-            (State::Open, Event::PeerEnded) => (State::PeerEnded, Actions::TELL_END),
-            (State::Finishing, Event::PeerEnded) => {
-                (State::Closing, Actions::TELL_END.and(Actions::WRITE))
-            }
-            (State::Finished, Event::PeerEnded) => {
-                (State::Closed, Actions::TELL_END.and(Actions::CLOSE))
-            }
-            (_, Event::PeerEnded) => (self, Actions::NONE),
-
-            (State::Open | State::PeerEnded, Event::HeartbeatDue) => {
-                (self, Actions::TELL_HEARTBEAT)
-            }
-            (_, Event::HeartbeatDue) => (self, Actions::NONE),
-
-            (State::Finished, Event::Idle) => {
-                (State::Closed, Actions::TELL_IDLE.and(Actions::CLOSE))
-            }
-            (State::Closing, Event::Idle) => (State::Closed, Actions::RESET.and(Actions::CLOSE)),
-            (_, Event::Idle) => (State::Closing, CLOSING.1.and(Actions::TELL_IDLE)),
-
-            (_, Event::TooSlow) => (State::Closed, Actions::RESET.and(Actions::CLOSE)),
-
-            (State::Open, Event::EndAsked) => (State::Finishing, Actions::WRITE),
-            (State::PeerEnded, Event::EndAsked) => CLOSING,
-            (_, Event::EndAsked) => (self, Actions::NONE),
+            (Event::Idle, Closing | Lingering) => RESET,
+            (Event::Idle, _) => (Closing, Actions::TELL_IDLE.and(Actions::ARM)),
+            (Event::TooSlow, Open | Finishing | Finished | PeerEnded | Closing) => RESET,
+            _ => return None,
         })
     }
 
@@ -195,8 +181,79 @@ impl State {
 
     /// Whether what the peer sends is for the protocol.
     #[inline]
-    pub(crate) const fn reads(self) -> bool {
+    pub(crate) const fn delivers(self) -> bool {
         matches!(self, State::Open | State::Finishing | State::Finished)
+    }
+
+    /// Whether the socket is read: to deliver, to learn of a reset, to discard.
+    pub(crate) const fn reads(self) -> bool {
+        self.delivers() || matches!(self, State::PeerEnded | State::Lingering)
+    }
+
+    /// Whether the end of the queue is waited for.
+    pub(crate) const fn flushes(self) -> bool {
+        matches!(self, State::Finishing | State::Closing)
+    }
+}
+
+/// What was asked for. A later variant outdoes an earlier one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Asked {
+    #[default]
+    Nothing,
+    End,
+    Close,
+    Abort,
+}
+
+const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
+
+/// A connection's state and what its protocol asked for since it was last looked at, in a byte that
+/// the socket has to spare.
+///
+/// ```text
+///   | 4 3   | 2 1 0 |
+///   | asked | state |
+/// ```
+///
+/// Zero is an open connection of which nothing was asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Status(u8);
+
+impl Status {
+    pub(crate) const fn new(state: State, asked: Asked) -> Self {
+        Status((asked as u8) << 3 | state as u8)
+    }
+
+    pub(crate) const fn from_byte(byte: u8) -> Self {
+        Status(byte)
+    }
+
+    pub(crate) const fn byte(self) -> u8 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn state(self) -> State {
+        State::ALL[usize::from(self.0 & 7)]
+    }
+
+    #[inline]
+    pub(crate) fn asked(self) -> Asked {
+        ASKED[usize::from(self.0 >> 3 & 3)]
+    }
+
+    /// Open, and nothing asked.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 == 0
+    }
+
+    /// By state, and by what the protocol asked for itself.
+    #[inline]
+    pub(crate) fn may_write(self) -> bool {
+        self.is_plain() || (self.state().takes_writes() && self.asked() == Asked::Nothing)
     }
 }
 

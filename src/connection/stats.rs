@@ -16,6 +16,7 @@ pub(crate) struct Tally {
     pub(crate) heartbeats: AtomicU64,
     pub(crate) idled: AtomicU64,
     pub(crate) slow: AtomicU64,
+    pub(crate) limited: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) turns: AtomicU64,
     pub(crate) events: AtomicU64,

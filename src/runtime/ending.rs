@@ -2,6 +2,7 @@
 
 // Mirrors `goexit0` and `gdestroy` in Go's `runtime/proc.go`.
 
+use std::mem;
 use std::rc::Rc;
 
 use super::join::JoinError;
@@ -58,20 +59,32 @@ impl Scheduler {
     /// Ends all that lives here, in rounds: a destructor may spawn another task, and an executor that
     /// polls while it is woken may wait anew.
     ///
-    /// Call [`end_round`](Scheduler::end_round) once more outside the runtime. What never comes to an
-    /// end by itself finds no runtime there: it panics, and the panic is caught.
+    /// Call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once more outside the runtime.
+    /// There a poll finds no runtime to wait in.
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ROUNDS {
             self.end_round();
         }
+        // A destructor that always spawns another like it never comes to an end, and a panic in it
+        // would meet the next one while it unwinds.
+        let rest = self.take_machines();
+        if !rest.is_empty() {
+            log::error!("{} tasks that destructors spawned are leaked", rest.len());
+            rest.into_iter().for_each(mem::forget);
+        }
     }
 
-    /// Drops all machines, then shuts the reactor, so that what outlives the runtime fails instead of
-    /// hanging; then wakes what waits for any of it on other executors.
-    pub(crate) fn end_round(&self) {
-        self.drop_machines();
+    /// Drops all machines first, since that closes their sockets. Then what outlives the runtime fails
+    /// instead of hanging.
+    fn end_round(&self) {
+        self.take_machines().into_iter().for_each(drop_for_good);
         self.outcomes.discard_all();
+        self.wake_foreign_waiters();
+    }
+
+    /// Shuts the reactor, and wakes what waits for any of it on other executors.
+    pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
             .each(|socket| socket.take_all_wakers(&mut foreign));
@@ -81,8 +94,8 @@ impl Scheduler {
         foreign.into_iter().for_each(wake_quietly);
     }
 
-    /// Drops the machines that are alive. Those that they spawn meanwhile stay.
-    fn drop_machines(&self) {
+    /// Ends the machines that are alive, and hands out their bodies.
+    fn take_machines(&self) -> Vec<Body> {
         let ids = self.machines.ids();
         let mut bodies: Vec<Body> = Vec::with_capacity(ids.len());
         for id in ids {
@@ -97,7 +110,7 @@ impl Scheduler {
                 join.end(Some(JoinError::aborted()));
             }
         }
-        bodies.into_iter().for_each(drop_for_good);
+        bodies
     }
 }
 

@@ -212,7 +212,7 @@ impl Drop for Runtime {
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
         drop(entered);
-        self.scheduler.end_round();
+        self.scheduler.wake_foreign_waiters();
     }
 }
 

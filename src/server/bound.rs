@@ -15,8 +15,8 @@ use super::dispatch::{AcceptGuard, Dispatcher};
 use super::orders::Orders;
 use super::stats::{Stats, WorkerStats};
 use super::worker_loop::{Incoming, WorkerLoop};
-use crate::connection::allowance::Account;
 use crate::connection::protocol::Protocol;
+use crate::connection::shared::Quotas;
 use crate::connection::stats::Tally;
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
@@ -38,7 +38,7 @@ pub struct Bound<F> {
 pub(crate) struct Common {
     pub(crate) orders: Arc<Orders>,
     pub(crate) permits: Arc<Permits>,
-    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) quotas: Arc<Quotas>,
     /// One for each worker, which alone writes to it.
     pub(crate) tallies: Vec<Arc<Tally>>,
     /// For log lines.
@@ -77,7 +77,7 @@ impl<F> Bound<F> {
             common: Arc::new(Common {
                 orders: Orders::new(),
                 permits: Arc::new(Permits::new(settings.max_connections)),
-                account: Account::new(settings.limits.most_queued_in_all, settings.workers),
+                quotas: Quotas::new(&settings.connection.limits),
                 tallies: (0..settings.workers).map(|_| Arc::default()).collect(),
                 address,
             }),

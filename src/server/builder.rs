@@ -10,11 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::bound::Bound;
-use crate::connection::intervals::ticks;
-use crate::connection::limits::Limits;
-use crate::connection::progress::Rate;
 use crate::connection::protocol::Protocol;
-use crate::connection::watch::Rates;
+use crate::connection::rate::Rate;
+use crate::connection::shared::{self, Limits};
+use crate::connection::timers::ticks;
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::{ListenConfig, ToAddr};
@@ -107,14 +106,10 @@ impl Dispatch {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) idle: Duration,
-    pub(crate) heartbeat: Duration,
-    pub(crate) rates: Rates,
-    pub(crate) grace: Duration,
+    pub(crate) connection: shared::Settings,
     pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) dispatch: Dispatch,
-    pub(crate) limits: Limits,
     pub(crate) spin: Duration,
 }
 
@@ -133,14 +128,10 @@ where
         Server {
             factory: Arc::new(factory),
             settings: Settings {
-                idle: Duration::ZERO,
-                heartbeat: Duration::ZERO,
-                rates: Rates::default(),
-                grace: Duration::from_millis(100),
+                connection: shared::Settings::default(),
                 max_connections: usize::MAX,
                 workers: 1,
                 dispatch: Dispatch::default(),
-                limits: Limits::default(),
                 spin: Duration::ZERO,
             },
         }
@@ -154,7 +145,8 @@ impl<F> Server<F> {
     /// Zero is never, too, as in Go.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.idle = timeout.into().unwrap_or_default();
+        let timeout = timeout.into().filter(|wait| !wait.is_zero());
+        self.settings.connection.idle_timeout = timeout;
         self
     }
 
@@ -169,11 +161,24 @@ impl<F> Server<F> {
     /// Zero is 30 s until 0.2.
     #[must_use]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.settings.heartbeat = match interval.into() {
-            Some(Duration::ZERO) => Heartbeat::DEFAULT_INTERVAL,
-            interval => interval.unwrap_or_default(),
+        self.settings.connection.heartbeat = match interval.into() {
+            Some(Duration::ZERO) => Some(Heartbeat::DEFAULT_INTERVAL),
+            interval => interval,
         };
         self
+    }
+
+    /// As [`heartbeat`](Server::heartbeat), and writes these bytes in place of calling
+    /// [`Protocol::heartbeat`].
+    #[must_use]
+    pub fn heartbeat_with(
+        self,
+        interval: impl Into<Option<Duration>>,
+        bytes: impl Into<Arc<[u8]>>,
+    ) -> Self {
+        let mut server = self.heartbeat(interval);
+        server.settings.connection.heartbeat_bytes = Some(bytes.into());
+        server
     }
 
     /// Drops a peer that, once it has begun a message, sends fewer than `bytes_per_second` over a
@@ -222,7 +227,7 @@ impl<F> Server<F> {
     /// ```
     #[must_use]
     pub fn minimum_read_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.rates.read = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates.read = Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -233,7 +238,7 @@ impl<F> Server<F> {
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
     #[must_use]
     pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.rates.write = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates.write = Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -319,15 +324,15 @@ impl<F> Server<F> {
     /// What a connection may keep in memory.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.settings.limits = limits;
+        self.settings.connection.limits = limits;
         self
     }
 
-    /// While the server is drained, a connection that has been quiet for so long is closed: 100 ms
-    /// by default.
+    /// While the server is drained, traffic either way within this time keeps a connection open, in
+    /// case more follows: 1 s by default. See [`ServerHandle::drain`](crate::ServerHandle::drain).
     #[must_use]
     pub fn drain_grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
+        self.settings.connection.drain_grace = grace;
         self
     }
 

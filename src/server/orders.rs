@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::connection::worker::Phase;
+use crate::connection::shared::Phase;
 use crate::runtime::waiters::{Ticket, Waiters};
 use crate::runtime::wake_quietly;
 

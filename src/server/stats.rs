@@ -55,6 +55,8 @@ counters! {
     idled,
     /// Connections closed because a minimum rate was not met.
     slow,
+    /// Connections that ended because more would have been kept in memory than a limit allows.
+    limited,
     /// Connections that ended with another error: reset, a protocol's own, a panic.
     failed,
     /// Turns of the loop. Known once the worker has ended; always 0 under `run_in`.

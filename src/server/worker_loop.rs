@@ -26,8 +26,8 @@ use super::builder::Server;
 use super::dispatch::{AcceptGuard, WorkerInbox};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
+use crate::connection::shared::{Phase, WorkerShared};
 use crate::connection::stats::{Tally, add};
-use crate::connection::worker::{Phase, Worker};
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
@@ -65,7 +65,7 @@ pub(crate) struct WorkerLoop<F> {
     /// For log lines.
     name: String,
     /// What its connections share.
-    worker: Rc<Worker>,
+    worker: Rc<WorkerShared>,
 }
 
 type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -87,10 +87,10 @@ where
         incoming: Incoming,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
-            Worker::new(
+            WorkerShared::new(
                 scheduler,
-                &server.settings,
-                common.account.clone(),
+                &server.settings.connection,
+                common.quotas.clone(),
                 common.tallies[number].clone(),
                 common.permits.clone(),
             )
@@ -156,7 +156,8 @@ where
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        self.worker.drain(self.server.settings.grace);
+        let grace = self.server.settings.connection.drain_grace;
+        self.worker.begin_drain(grace);
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
         // Those that are not in flight close in their next run.
@@ -298,7 +299,7 @@ where
 }
 
 /// Ends the worker's connections.
-struct StopOnDrop(Rc<Worker>);
+struct StopOnDrop(Rc<WorkerShared>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {

@@ -14,6 +14,7 @@ mod share_port;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sigpipe;
 mod splice;
+mod unacknowledged;
 mod with_waker;
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -29,6 +30,7 @@ pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
+pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

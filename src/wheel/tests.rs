@@ -1,4 +1,4 @@
-//! The wheel's corners, one by one. What lies between them, tests/wheel_model.rs walks.
+//! The wheel's corners, one by one. What lies between them is walked by the model of tests/it/wheel/model.rs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

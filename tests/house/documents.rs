@@ -379,3 +379,35 @@ fn what_the_documents_name_exists() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert!(looked_at > 50, "{looked_at}: the documents read otherwise");
 }
+
+/// Comments may name a file of Go's, which has no folder of ours in front.
+#[test]
+fn files_that_comments_name_exist() {
+    const FOLDERS: [&str; 6] = ["src/", "tests/", "docs/", "examples/", "benches/", ".ci/"];
+    let names = Names::collect();
+    let (mut wrong, mut looked_at) = (Vec::new(), 0);
+    // The peers' servers cite the examples of other crates.
+    let ours = |file: &&String| file.ends_with(".rs") && !file.starts_with("benches/peers/");
+    for file in names.files.iter().filter(ours) {
+        for (number, line) in tree::read(file).lines().enumerate() {
+            let Some((_, comment)) = line.split_once("//") else {
+                continue;
+            };
+            let words = comment.split(|c: char| c.is_whitespace() || "`\"()[],;:".contains(c));
+            for word in words.map(|word| word.trim_end_matches('.')) {
+                let ours = FOLDERS.iter().any(|folder| word.starts_with(folder));
+                let is_file = [".rs", ".md", ".py", ".c"]
+                    .iter()
+                    .any(|end| word.ends_with(end));
+                if is_file && (ours || word.ends_with(".md")) {
+                    looked_at += 1;
+                    if !names.file(word) {
+                        wrong.push(format!("{file}:{}: no file {word}", number + 1));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(looked_at > 5, "{looked_at}: the comments read otherwise");
+}

@@ -23,13 +23,11 @@ fn runtimes_that_come_and_go_leave_no_descriptor() {
     in_child(|| {
         let once = || {
             let runtime = Runtime::new().unwrap();
-            let reader = runtime.block_on(async {
-                let (server, client) = pair().await;
-                client.write_all(b"!").await.unwrap();
-                spawn(async move {
-                    let _client = client;
-                    while server.read(&mut [0; 8]).await.is_ok() {}
-                })
+            let (server, client) = runtime.block_on(pair());
+            runtime.block_on(client.write_all(b"!")).unwrap();
+            let reader = runtime.spawn(async move {
+                let _client = client;
+                while server.read(&mut [0; 8]).await.is_ok() {}
             });
             runtime.turn(Some(Duration::ZERO)).unwrap();
             drop(runtime);

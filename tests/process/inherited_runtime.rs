@@ -1,4 +1,4 @@
-//! A runtime in a child of fork(2): it says whose it is, and leaves the parent's alone.
+//! A runtime in a child of fork(2): it refuses, and leaves the parent's alone.
 
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -9,6 +9,7 @@ mod descriptors;
 mod fork;
 mod inherited_runtime;
 mod look_ups;
+mod memory;
 mod server;
 
 #[path = "../it/support/mod.rs"]

@@ -1,13 +1,13 @@
 //! Every field of the table in the docs of state.rs, written out once more.
 
-use super::{Actions, Event, State};
+use super::{ASKED, Actions, Asked, Event, State, Status};
 
 const EVENTS: [Event; 13] = [
     Event::Opened,
-    Event::Bytes,
-    Event::CanWrite,
     Event::Flushed,
-    Event::Drained,
+    Event::FlushedUnread,
+    Event::Acknowledged,
+    Event::Writable,
     Event::PeerEnded,
     Event::HeartbeatDue,
     Event::Idle,
@@ -15,23 +15,32 @@ const EVENTS: [Event; 13] = [
     Event::EndAsked,
     Event::CloseAsked,
     Event::AbortAsked,
-    Event::Reset,
+    Event::Broken,
 ];
 
-/// A field as text: the next state if it changes, and the actions.
+/// The columns of the table.
+const STATES: [State; 7] = [
+    State::Opening,
+    State::Open,
+    State::Finishing,
+    State::Finished,
+    State::PeerEnded,
+    State::Closing,
+    State::Lingering,
+];
+
+/// A field as text: the next state if it changes, and the actions. Empty if it is illegal.
 fn field(state: State, event: Event) -> String {
     let Some((next, actions)) = state.on(event) else {
-        return "illegal".into();
+        return String::new();
     };
     let names = [
         (Actions::TELL_OPEN, "open"),
-        (Actions::DELIVER, "deliver"),
         (Actions::TELL_END, "end"),
         (Actions::TELL_HEARTBEAT, "heartbeat"),
         (Actions::TELL_IDLE, "idle"),
-        (Actions::TELL_DRAINED, "drained"),
+        (Actions::TELL_WRITABLE, "writable"),
         (Actions::ARM, "arm"),
-        (Actions::WRITE, "write"),
         (Actions::SHUT_DOWN, "shut"),
         (Actions::RESET, "reset"),
         (Actions::CLOSE, "close"),
@@ -42,68 +51,45 @@ fn field(state: State, event: Event) -> String {
     }
     let done = names.iter().filter(|(action, _)| actions.has(*action));
     words.extend(done.map(|(_, name)| (*name).to_owned()));
+    if words.is_empty() {
+        return "–".to_owned();
+    }
     words.join(" ")
 }
 
 #[test]
 fn every_transition_is_the_tables() {
-    let illegal = "illegal";
-    // Opening, Open, Finishing, Finished, PeerEnded, Closing, Closed.
+    let closing = "Closing arm";
+    let idle = "Closing idle arm";
+    let reset = "Closed reset close";
     let table = [
-        ["Open open arm", illegal, illegal, illegal, illegal, illegal],
+        ["Open open arm", "", "", "", "", "", ""],
+        ["", "", "Finished shut", "", "", "Closed close", ""],
+        ["", "", "", "", "", "Lingering arm shut", ""],
+        ["", "", "", "", "", "", "Closed close"],
+        ["", "writable", "–", "", "writable", "–", ""],
         [
-            illegal,
-            "deliver arm",
-            "deliver arm",
-            "deliver arm",
-            illegal,
-            illegal,
-        ],
-        [illegal, "write", "write", illegal, "write", "write"],
-        [illegal, "", "Finished shut", "", "", "Closed close"],
-        [illegal, "drained", "drained", "", "drained", ""],
-        [
-            illegal,
+            "",
             "PeerEnded end",
-            "Closing end write",
+            "Closing end arm",
             "Closed end close",
             "",
             "",
-        ],
-        [illegal, "heartbeat", "", "", "heartbeat", ""],
-        [
-            illegal,
-            "Closing idle arm write",
-            "Closing idle arm write",
-            "Closed idle close",
-            "Closing idle arm write",
-            "Closed reset close",
-        ],
-        [
-            illegal,
-            "Closed reset close",
-            "Closed reset close",
-            "Closed reset close",
-            "Closed reset close",
-            "Closed reset close",
-        ],
-        [illegal, "Finishing write", "", "", "Closing arm write", ""],
-        [
-            "Closing arm write",
-            "Closing arm write",
-            "Closing arm write",
             "Closed close",
-            "Closing arm write",
-            "",
         ],
-        ["Closed reset close"; 6],
-        ["Closed close"; 6],
+        ["", "heartbeat", "", "", "heartbeat", "", ""],
+        ["", idle, idle, idle, idle, reset, reset],
+        ["", reset, reset, reset, reset, reset, ""],
+        ["", "Finishing", "–", "–", closing, "–", "–"],
+        ["", closing, closing, closing, closing, "–", "–"],
+        [reset; 7],
+        ["Closed close"; 7],
     ];
     for (event, row) in EVENTS.into_iter().zip(table) {
-        for (state, wanted) in State::ALL.into_iter().zip(row) {
+        for (state, wanted) in STATES.into_iter().zip(row) {
             assert_eq!(field(state, event), wanted, "{event:?} in {state:?}");
         }
-        assert_eq!(field(State::Closed, event), illegal);
+        assert_eq!(field(State::Closed, event), "");
     }
 }
 
@@ -117,20 +103,34 @@ fn closed_is_reached_from_everywhere_and_only_once() {
             let closes = actions.has(Actions::CLOSE);
             assert_eq!(closes, next == State::Closed, "{event:?} in {state:?}");
         }
-        let reset = state.on(Event::Reset);
-        assert_eq!(reset.is_some(), state != State::Closed);
+        let broken = state.on(Event::Broken);
+        assert_eq!(broken.is_some(), state != State::Closed);
     }
 }
 
 #[test]
-fn whoever_closes_has_time_to_write() {
+fn every_way_into_closing_and_lingering_arms() {
     for state in State::ALL {
         for event in EVENTS {
-            if let Some((State::Closing, actions)) = state.on(event)
-                && state != State::Closing
+            if let Some((next @ (State::Closing | State::Lingering), actions)) = state.on(event)
+                && state != next
             {
-                assert!(actions.has(Actions::WRITE), "{event:?} in {state:?}");
+                assert!(actions.has(Actions::ARM), "{event:?} in {state:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_byte_tells_the_state_and_what_was_asked() {
+    for state in State::ALL {
+        for asked in ASKED {
+            let status = Status::from_byte(Status::new(state, asked).byte());
+            assert_eq!((status.state(), status.asked()), (state, asked));
+            let may_write = asked == Asked::Nothing && state.takes_writes();
+            assert_eq!(status.may_write(), may_write);
+            let plain = state == State::Open && asked == Asked::Nothing;
+            assert_eq!(status.is_plain(), plain);
         }
     }
 }

@@ -2,22 +2,20 @@
 
 // Go has no counterpart: it would be a goroutine parked on both `pd.rg` and `pd.wg`.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
 use super::{Failure, Fd};
-use crate::reactor::{Direction, May, Refusal};
+use crate::reactor::{Direction, May};
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
+use crate::sys;
+use crate::wheel::{Tick, Timers};
 
 impl Fd {
-    /// One machine has both directions: whichever deadline passes wakes it.
-    pub(crate) fn give_to_one_owner(&self) {
-        self.link.give_to_one_owner();
-    }
-
     /// What its owner noted of the socket.
     #[inline]
     pub(crate) fn note(&self) -> u8 {
@@ -26,11 +24,6 @@ impl Fd {
 
     pub(crate) fn set_note(&self, note: u8) {
         self.socket().note.set(note);
-    }
-
-    /// Whether the socket is open, and the direction not expired.
-    pub(crate) fn refusal(&self, direction: Direction) -> Option<Refusal> {
-        self.link.check(direction).err()
     }
 
     /// Whether a try may succeed.
@@ -44,13 +37,6 @@ impl Fd {
     #[inline]
     pub(crate) fn is_plainly_ready(&self) -> bool {
         self.link.is_plainly_ready(Direction::Read)
-    }
-
-    /// Moves both deadlines to so many ticks from now, which is a store each. `soonest` is the
-    /// sooner; one that is none is so far that the sum overflows. False if that is not all.
-    #[inline(always)]
-    pub(crate) fn put_off_both(&self, both: [u64; 2], soonest: u64) -> bool {
-        self.link.put_off_both(both, soonest)
     }
 
     /// Whether there is nothing to do but wait.
@@ -72,14 +58,33 @@ impl Fd {
         self.link.park_waiting(direction, Parked::machine(id));
     }
 
-    /// Moves a direction's deadline to so many ticks from now.
+    /// The loop's time, rounded down: what has passed for sure.
     #[inline]
-    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
-        self.link.set_deadline_after(direction, ticks);
+    pub(crate) fn tick(&self) -> Tick {
+        self.link.core().clock.tick()
     }
 
-    pub(crate) fn clear_deadline(&self, direction: Direction) {
-        self.link.set_deadline(direction, None);
+    /// The loop's time, rounded up: a time that counts from here is never early.
+    #[inline]
+    pub(crate) fn tick_ceiling(&self) -> Tick {
+        self.link.core().clock.tick_after(0)
+    }
+
+    /// Reads the clock anew, and makes that the loop's time.
+    #[inline]
+    pub(crate) fn read_clock(&self) {
+        self.link.core().clock.read();
+    }
+
+    /// Timers that judge a peer.
+    pub(crate) fn peer_timers(&self) -> &RefCell<Timers<Parked>> {
+        &self.link.core().peer_timers
+    }
+
+    /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
+    pub(crate) fn unacknowledged(&self) -> Option<usize> {
+        let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
+        left.ok().flatten()
     }
 
     /// After end of file nothing more is read; the next edge can only be a reset.

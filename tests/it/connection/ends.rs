@@ -117,7 +117,7 @@ fn linger_zero_and_abort_are_resets_and_leave_nothing() {
 
 #[test]
 fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
-    // With nobody reading, such a close waits in the kernel: that must not be the loop's thread.
+    // Without a reader, such a close waits in the kernel: that must not be the loop's thread.
     let script = Script {
         data: |conn, bytes| {
             if bytes == b"echo" {

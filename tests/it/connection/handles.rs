@@ -9,7 +9,7 @@ use std::rc::Rc;
 use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
 use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
 
-/// Everybody's handle, by the thread that serves them.
+/// The handles of all connections, by the thread that serves them.
 #[derive(Clone, Default)]
 struct Room(Rc<RefCell<Vec<ConnHandle>>>);
 
@@ -83,7 +83,7 @@ fn a_payload_for_a_thousand_peers_is_not_held_up_by_ten_dead_ones() {
             let dead = clients.split_off(PEERS - DEAD);
             dead.iter()
                 .for_each(|client| client.set_read_buffer(4096).unwrap());
-            // The dead ones lie among the others; nobody reads from them.
+            // The dead ones lie among the others and are not read from.
             let mut buffer = vec![0; 64 << 10];
             while bound.handle().stats().live() as usize > PEERS - DEAD {
                 tell_all(&payload);

@@ -1,4 +1,4 @@
-//! Minimum rates: who is dropped for being slow, and who is not.
+//! Minimum rates: which peers are dropped for being slow, and which are not.
 
 use crate::support::scripted;
 use crate::support::watchdog;

@@ -361,7 +361,7 @@ fn a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped(
     client.set_linger(Some(Duration::from_secs(10))).unwrap();
     runtime.block_on(cram(&client));
     drop(runtime);
-    // Whoever drops it may have a loop of their own.
+    // The thread that drops it may have a loop of its own.
     run(async {
         let before = Instant::now();
         drop(client);
@@ -395,7 +395,7 @@ fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
             client.close().unwrap();
             assert!(client.with_fd(|_| ()).unwrap_err().is_closed());
             assert!(client.clone().into_std().unwrap_err().is_closed());
-            // Open still: the number is not somebody else's.
+            // Open still: the number is not another file's.
             SockRef::from(&fd).shutdown(Shutdown::Read)
         });
         inside.unwrap().unwrap();

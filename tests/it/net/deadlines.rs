@@ -248,7 +248,7 @@ fn invariant_3_a_deadline_moved_after_it_fired_but_before_the_waiter_ran_counts_
     virtual_runtime().block_on(async {
         let (left, right) = pair().await;
         let when = time::now() + SECOND;
-        // Both fire in one turn. Whoever runs first moves the other's.
+        // Both fire in one turn. The one that runs first moves the other's.
         let tasks = [(left.clone(), right.clone()), (right, left)].map(|(own, other)| {
             own.set_read_deadline(Some(when)).unwrap();
             spawn(async move {
@@ -318,7 +318,7 @@ fn invariant_4_holds_behind_more_machines_than_one_turn_runs() {
         .unwrap();
     let reader = runtime.spawn(async move { read(&stream).await });
     runtime.turn(NOW).unwrap();
-    // Thousands of neighbours, most of whom still wait for their turn when the bytes have come.
+    // Thousands of neighbours, most of which still wait for their turn when the bytes have come.
     let ran = Rc::new(Cell::new(0));
     for _ in 0..5000 {
         let ran = ran.clone();

@@ -101,7 +101,7 @@ fn after_a_try_that_would_block_writable_waits() {
         let (ours, _theirs) = pair().await;
         fill(&ours);
         assert!(time::timeout(HOUR, ours.writable()).await.is_err());
-        // Through the lent descriptor alone it would be known to nobody.
+        // Through the lent descriptor alone it would not be known.
         let (ours, _theirs) = pair().await;
         let receive = |fd: std::os::fd::BorrowedFd<'_>| SockRef::from(&fd).peek(&mut []);
         let _ = ours.try_io(Direction::Write, |_| Ok(()));

@@ -14,7 +14,7 @@ use netpoller::{
 
 use crate::support::run::run;
 
-/// A path that nobody else uses; what is there is removed in the end.
+/// A path of its own; what is there is removed in the end.
 struct Place(PathBuf);
 
 impl Place {
@@ -182,7 +182,7 @@ fn closing_the_listener_removes_its_path_and_ends_accept() {
         listener.close().unwrap();
         assert!(!place.0.exists());
         assert!(accepting.await.unwrap().is_closed());
-        // Once only: what somebody else puts there is theirs.
+        // Once only: what is put there later stays.
         std::fs::write(&place, "").unwrap();
         assert!(listener.close().is_err());
         drop(listener);

@@ -1,5 +1,5 @@
 //! Echo services over a selector full of faults: as tasks, as connections, and as machines of one's
-//! own on a bare reactor. Every byte comes back, nobody times out who was served, and nothing is left over.
+//! own on a bare reactor. Every byte comes back, nothing that was served times out, and nothing is left.
 //!
 //! A failure prints its seed; `SEED=n cargo test --test faulty_selector` repeats it.
 

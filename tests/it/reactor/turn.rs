@@ -28,7 +28,7 @@ fn open(reactor: &Reactor<usize>) -> (UnixStream, Descriptor<usize>, UnixStream)
     (ours, descriptor, theirs)
 }
 
-/// Turns until somebody is handed back.
+/// Turns until a W is handed back.
 fn turn(reactor: &Reactor<usize>) -> Vec<usize> {
     let mut out = Vec::new();
     while out.is_empty() {

@@ -1,4 +1,4 @@
-//! Cancel scopes: who ends, when, why, and that nothing is left behind.
+//! Cancel scopes: what ends, when, why, and that nothing is left behind.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn, ready};
@@ -121,7 +121,7 @@ fn what_ends_first_is_what_it_ended_of() {
         let token = CancelToken::new().with_timeout(SECOND);
         let sooner = token.with_timeout(SECOND / 2);
         time::sleep(SECOND / 2).await;
-        // Nobody has looked at the deadline yet, and still it came first.
+        // The deadline has not been looked at yet, and still it came first.
         token.cancel();
         assert_eq!(sooner.err(), Some(DeadlineExceeded));
         assert_eq!(token.err(), Some(Canceled));
@@ -301,7 +301,7 @@ impl Wake for Meddler {
         assert_eq!(
             self.0.err(),
             Some(Canceled),
-            "ended before anybody is woken"
+            "ended before the first is woken"
         );
         assert_eq!(self.0.child().err(), Some(Canceled));
         self.0.cancel();

@@ -1,4 +1,4 @@
-//! Invariant 7: who is always ready yields, with the very waker it was polled with; the loop looks
+//! Invariant 7: what is always ready yields, with the very waker it was polled with; the loop looks
 //! at the selector after a bounded number of machines; a storm of deadlines is spread over turns.
 
 use std::cell::{Cell, RefCell};
@@ -115,7 +115,7 @@ mod invariant_7 {
             const EACH: usize = 1 << 20;
             for _ in 0..4 {
                 let (server, client) = pair().await;
-                // Several budgets' worth, there before anybody reads.
+                // Several budgets' worth, there before the first read.
                 children.push(Box::pin(async move {
                     client.write_all(&vec![1; EACH]).await.unwrap();
                     client.close_write().unwrap();
@@ -190,7 +190,7 @@ mod invariant_7 {
         while runtime.stats().spawned < sent {
             let before = runtime.stats().spawned;
             assert_eq!(runtime.next_timeout(), NOW);
-            // None is lost though nobody breaks for the rest: this would wait for ever.
+            // None is lost though no break comes for the rest: this would wait for ever.
             let turn = runtime.turn(None).unwrap();
             let spawned = runtime.stats().spawned - before;
             assert!((1..=1024).contains(&spawned), "{spawned} in one turn");

@@ -164,7 +164,7 @@ mod invariant_10 {
                 Poll::Ready(())
             })
         });
-        // Its handle goes while it runs, so the value it returns is nobody's.
+        // Its handle goes while it runs, so the value it returns has no owner.
         let own: Rc<RefCell<Option<JoinHandle<Bomb>>>> = Rc::default();
         let theirs = own.clone();
         let task = runtime.spawn(async move {

@@ -27,7 +27,7 @@ async fn yields_in_its_turn<T>(always_ready: impl AsyncFn() -> T) {
         }
         always_ready().await;
     }
-    panic!("nobody else had a turn");
+    panic!("no other task had a turn");
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Faulty {
         }
     }
 
-    /// Readiness that nothing stands behind, for anybody's token: the living, the dead, and such
+    /// Readiness that nothing stands behind, for any token: of the living, the dead, and such
     /// as never lived.
     fn made_up(&mut self) -> Event {
         let readiness = match self.random.below(4) {
@@ -155,7 +155,7 @@ impl Selector for Faulty {
         };
         let mut fresh = Vec::new();
         let harvest = self.inner.netpoll(max_wait, &mut fresh)?;
-        // What was held may be held again, but not for ever; and order is nobody's promise.
+        // What was held may be held again, but not for ever; and no order is promised.
         for event in held {
             self.hand(event, events);
         }

@@ -1,4 +1,4 @@
-//! Listeners: many who accept, servers that share one, ports taken, freed and taken again.
+//! Listeners: many tasks that accept, servers that share one, ports taken, freed and taken again.
 //!
 //! Mirrors Go's `net/tcpsock_test.go` (ConcurrentAccept, Stress, ListenAfterClose),
 //! `net/server_test.go`, `net/conn_test.go` and `net/listen_test.go`.
@@ -101,7 +101,7 @@ fn several_conversations_at_once_stay_apart() {
     );
 }
 
-/// More connections than anybody accepts just now: the backlog keeps them, with what they sent.
+/// More connections than are accepted just now: the backlog keeps them, with what they sent.
 async fn backlog<T: Transport>() {
     const CLIENTS: u8 = 200;
     let listener = T::listen().await.unwrap();
@@ -254,7 +254,7 @@ fn the_same_port_may_be_taken_once_for_each_family() {
                 .await
             {
                 Ok(_) => return,
-                // Somebody else on this machine had it.
+                // Another process on this machine had it.
                 Err(error) => assert!(is_in_use(&error) && tries < 5, "{error}"),
             }
             tries += 1;

@@ -1,5 +1,5 @@
 //! Dials and listens that fail: what was asked for, and why it can't be had. Literal addresses
-//! only; names and networks are in `tests/dial.rs`.
+//! only; names and networks are in `tests/it/net/dial/` and `tests/it/net/resolve.rs`.
 //!
 //! Mirrors TestDialError and TestListenError of Go's `net/error_test.go`.
 
@@ -63,7 +63,7 @@ fn a_listen_on_a_taken_port_names_the_address() {
     by(Clock::Real, "tcp6", || in_use("[::1]:0"));
 }
 
-/// 192.0.2.0/24 is for documentation: nobody's.
+/// 192.0.2.0/24 is for documentation: no host has it.
 #[test]
 fn a_listen_on_somebody_elses_address_names_it() {
     by(Clock::Real, "tcp4", || async {

@@ -1,7 +1,7 @@
 //! What comes too late: events of one batch after a close among them, slots used again, and what
 //! is given up half-way.
 //!
-//! Go's own tests say little of it; invariants 2, 5 and 8 of the design do.
+//! Go's own tests say little of it; invariants 2, 5 and 8 do.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use netpoller::{NetError, spawn, time};
 
 use super::transport::*;
 
-/// Two readers become ready in one harvest, and whoever runs first closes the other's stream.
+/// Two readers become ready in one harvest, and the one that runs first closes the other's stream.
 async fn one_batch<T: Transport>() {
     let (one, to_one) = pair::<T>().await;
     let (two, to_two) = pair::<T>().await;
@@ -192,7 +192,7 @@ async fn given_up_in_the_queue<T: Transport>() {
         |stream: Stream<T::Kind>| spawn(async move { stream.read(&mut [0; 1]).await });
     let readers = [0, 1, 2, 3].map(|_| spawn_reader(near.clone()));
     time::sleep(millis(10)).await;
-    // The one who is parked, and one in the middle of the queue.
+    // The one that is parked, and one in the middle of the queue.
     readers[0].abort();
     readers[2].abort();
     far.write_all(b"ab").await.unwrap();
@@ -216,7 +216,7 @@ fn readers_given_up_leave_the_queue_to_the_others() {
 async fn given_up_accept<T: Transport>() {
     let listener = T::listen().await.unwrap();
     let timed = time::timeout(millis(10), T::accept(&listener)).await;
-    assert!(timed.is_err(), "nobody had dialled");
+    assert!(timed.is_err(), "no dial had come");
     let _near = T::dial(&listener).await.unwrap();
     T::accept(&listener).await.unwrap();
 }

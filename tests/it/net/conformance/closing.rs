@@ -214,7 +214,7 @@ async fn zero_bytes<T: Transport>() {
     while near.try_write(&[0; 1 << 16]).is_ok() {}
     assert!(poll_once(near.read(&mut [0])).await.is_none());
     assert_zero_bytes_return(&near).await;
-    // None of it made anybody forget what comes.
+    // None of it made the stream forget what comes.
     far.write_all(b"!").await.unwrap();
     assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 1);
     far.close().unwrap();

@@ -1,7 +1,7 @@
 //! Odd deadlines: exactly now, ages ago, as late as there is; moved by many at once, moved when
 //! they had fired already; and a loop that was held up.
 //!
-//! Mirrors the rest of Go's `net/timeout_test.go` and invariants 3, 4 and 12 of the design.
+//! Mirrors the rest of Go's `net/timeout_test.go` and invariants 3, 4 and 12.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -89,7 +89,7 @@ fn the_ends_of_time_are_a_past_and_a_future() {
     );
 }
 
-/// Both readers' deadlines pass in the same turn; whoever runs first moves the other's.
+/// Both readers' deadlines pass in the same turn; the one that runs first moves the other's.
 async fn moved_after_it_fired<T: Transport>() {
     let (one, to_one) = pair::<T>().await;
     let (two, to_two) = pair::<T>().await;

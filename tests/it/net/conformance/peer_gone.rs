@@ -19,7 +19,7 @@ async fn peers_close<T: Transport>() {
     let watcher = near.clone();
     let watching = spawn(async move { watcher.hung_up().await });
     time::sleep(millis(20)).await;
-    assert!(!watching.is_finished(), "nobody has gone yet");
+    assert!(!watching.is_finished(), "the peer has not gone yet");
     far.close().unwrap();
     assert_eq!(reading.await.unwrap().unwrap(), 0);
     watching.await.unwrap().unwrap();
@@ -41,7 +41,7 @@ async fn write_after_the_peer_closed<T: Transport>() {
     let (near, far) = pair::<T>().await;
     far.close().unwrap();
     near.hung_up().await.unwrap();
-    // The first write may succeed: it is what makes the peer's system say that nobody is there.
+    // The first write may succeed: it is what makes the peer's system say that it has gone.
     let error = loop {
         if let Err(error) = near.write_all(&[0; 1024]).await {
             break error;

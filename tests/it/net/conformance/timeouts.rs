@@ -1,7 +1,7 @@
 //! Operations that must return at their deadline, those that must not, and how punctual they are.
 //!
 //! Mirrors Go's `net/timeout_test.go`, for accepting, reading and writing (dialling is in
-//! `tests/dial.rs`, datagrams in `tests/udp.rs`).
+//! `tests/it/net/dial/`, datagrams in `tests/it/net/datagram.rs`).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ async fn accept_in_the_past<T: Transport>() {
     let _waiting = T::dial(&listener).await.unwrap();
     listener.set_deadline(a_long_time_ago()).unwrap();
     assert_timeout(T::accept(&listener).await.map(drop));
-    // It had only to wait for somebody to have time for it.
+    // It had only to wait for a worker.
     listener.set_deadline(None).unwrap();
     T::accept(&listener).await.unwrap();
 }
@@ -112,7 +112,7 @@ fn a_read_past_its_deadline_fails_even_with_data_waiting() {
     );
 }
 
-/// Runs for 100 ms of nobody doing anything, then closes; it must have waited till then.
+/// Runs for 100 ms in which nothing happens, then closes; it must have waited till then.
 async fn must_not_return<K>(stream: Stream<K>, operation: JoinHandle<io::Result<()>>) {
     time::sleep(millis(100)).await;
     assert!(!operation.is_finished(), "returned without a deadline");

@@ -114,7 +114,7 @@ impl Transport for UnixPath {
     }
 }
 
-/// As Go prints it: whoever dialled has no name, which is `@`.
+/// As Go prints it: the end that dialled has no name, which is `@`.
 fn name(address: &SocketAddr) -> String {
     match address.as_pathname() {
         Some(path) => path.display().to_string(),
@@ -144,7 +144,7 @@ pub async fn connect<T: Transport>(
 pub enum Clock {
     /// Where nothing depends on time, or where the system's own is the point.
     Real,
-    /// Where time matters: hours pass at once, and only when nobody can do anything.
+    /// Where time matters: hours pass at once, and only when nothing can run.
     Virtual,
 }
 

@@ -1,39 +1,52 @@
-//! Whether a peer is fast enough: so many bytes in a window; pure, no I/O and no clock.
-//!
-//! May touch: nothing. Go has no counterpart: `http.Server` bounds a request's time, not its rate.
+//! Whether a peer is fast enough: so many bytes in a window. Pure: no I/O and no clock.
 //!
 //! | state | meaning | on to |
 //! |---|---|---|
 //! | Resting | nothing is expected of the peer | Judged, when bytes are wanted |
-//! | Judged | time and bytes count; a window that is full is judged, and the next begins | Resting; Held |
-//! | Held | as Judged, but it is we who make it wait: time stands still | Judged; Resting |
+//! | Judged | time and bytes count; a full window is judged, and the next begins | Resting; Held |
+//! | Held | as Judged, but we make the peer wait: time stands still | Judged; Resting |
 //!
 //! # Ground rules
 //!
-//! Only time in which the loop was attentive counts. A look is taken once a [slice](Rate::slice) at
-//! the least, and is planned; one that comes late shows that the loop was held up, nobody knows
-//! since when, and that whole slice is not charged. Bytes always count.
+//! Only time in which the loop was attentive counts. A look is planned once a [slice](Rate::slice) at
+//! least. A look that comes late shows that the loop was held up, and nothing says since when: the
+//! whole slice is not charged. Bytes always count.
 
-/// So many bytes within a window, in ticks.
+// Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
+
+/// The least a peer must move within a window, in bytes and in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
-    pub(crate) least: u64,
+    pub(crate) min_bytes: u64,
     pub(crate) window: u64,
 }
 
-/// Looks in a window: a stall shorter than a slice may go unnoticed.
+/// The minimum rates of a server's peers; `None` asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    pub(crate) read: Option<Rate>,
+    pub(crate) write: Option<Rate>,
+}
+
+impl Rates {
+    pub(crate) fn any(self) -> bool {
+        self.read.is_some() || self.write.is_some()
+    }
+}
+
+/// Looks in a window. A stall shorter than a slice may go unnoticed.
 const SLICES: u64 = 8;
 
-/// How late a look may be, beside a quarter of its slice, in ticks: the system's own dawdling.
-const DAWDLE: u64 = 4;
+/// How late a look may be and still count as on time, beside a quarter of its slice, in ticks.
+const TOLERANCE: u64 = 4;
 
 impl Rate {
-    /// None if nothing, or within no time, is asked for.
+    /// `None` if nothing is asked for, or within no time.
     pub(crate) fn new(bytes_a_second: u64, window: u64) -> Option<Rate> {
-        let least = u128::from(bytes_a_second) * u128::from(window) / 1000;
-        let least = u64::try_from(least).unwrap_or(u64::MAX);
+        let bytes = u128::from(bytes_a_second) * u128::from(window) / 1000;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         (bytes_a_second > 0 && window > 0).then_some(Rate {
-            least: least.max(1),
+            min_bytes: bytes.max(1),
             window,
         })
     }
@@ -43,16 +56,16 @@ impl Rate {
     }
 }
 
-/// What is expected of a peer just now.
+/// What is expected of a peer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Nothing,
     Bytes,
-    /// Bytes, but not before we let it.
+    /// Bytes, but not before we let the peer go on.
     BytesLater,
 }
 
-/// Fewer bytes than asked came in a window.
+/// A window was full, and fewer bytes than asked had moved in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooSlow {
     pub(crate) moved: u64,
@@ -61,9 +74,11 @@ pub(crate) struct TooSlow {
 /// What a peer has done in the window under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// The last look, while it is Judged.
+    /// The last look, while in Judged.
     looked: Option<u64>,
+    /// Attentive time in this window: never more than a window and a slice.
     charged: u64,
+    /// Bytes in this window.
     moved: u64,
 }
 
@@ -72,8 +87,8 @@ impl Progress {
         self.moved = self.moved.saturating_add(bytes as u64);
     }
 
-    /// Looks at tick `now`, where a look was `planned` at the latest. Says in how many ticks to
-    /// look again, `None` for not before something else happens.
+    /// Looks at tick `now`; a look was planned for `planned` at the latest. Returns in how many
+    /// ticks to look again, `None` for not before something else happens.
     pub(crate) fn look(
         &mut self,
         rate: Rate,
@@ -87,7 +102,7 @@ impl Progress {
         }
         if let Some(looked) = self.looked {
             let late = now.saturating_sub(planned);
-            if late <= rate.slice() / 4 + DAWDLE {
+            if late <= rate.slice() / 4 + TOLERANCE {
                 self.charged += now.min(planned).saturating_sub(looked);
             }
         }
@@ -95,7 +110,7 @@ impl Progress {
         if self.charged >= rate.window {
             let moved = self.moved;
             (self.charged, self.moved) = (0, 0);
-            if moved < rate.least {
+            if moved < rate.min_bytes {
                 return Err(TooSlow { moved });
             }
         }
@@ -111,7 +126,7 @@ mod tests {
 
     /// 100 bytes a second over ten seconds.
     const RATE: Rate = Rate {
-        least: 1000,
+        min_bytes: 1000,
         window: 10_000,
     };
 
@@ -147,12 +162,12 @@ mod tests {
         assert_eq!(Rate::new(0, 1000), None);
         assert_eq!(Rate::new(1000, 0), None);
         assert_eq!(Rate::new(100, 10_000), Some(RATE));
-        assert_eq!(Rate::new(1, 10).unwrap().least, 1, "never nothing");
-        assert_eq!(Rate::new(u64::MAX, u64::MAX).unwrap().least, u64::MAX);
+        assert_eq!(Rate::new(1, 10).unwrap().min_bytes, 1, "never nothing");
+        assert_eq!(Rate::new(u64::MAX, u64::MAX).unwrap().min_bytes, u64::MAX);
     }
 
     #[test]
-    fn who_sends_too_little_is_found_out_when_the_window_is_full_and_not_before() {
+    fn too_few_bytes_are_found_when_the_window_is_full_and_not_before() {
         let mut peer = Watched::new();
         peer.progress.moved(999);
         let error = loop {
@@ -164,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_just_enough_in_each_window_stays() {
+    fn just_enough_in_each_window_is_enough() {
         let mut peer = Watched::new();
         for _ in 0..5 {
             peer.progress.moved(1000);
@@ -194,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn while_it_is_we_who_make_it_wait_time_stands_still() {
+    fn while_we_make_the_peer_wait_time_stands_still() {
         let mut progress = Progress::default();
         progress.look(RATE, Bytes, 0, 0).unwrap();
         let next = progress.look(RATE, BytesLater, 1000, 1250).unwrap();

@@ -1,0 +1,157 @@
+//! Why connections end, and what a write that is refused says.
+
+use std::fmt;
+use std::io;
+
+use super::rate::{Rate, TooSlow};
+use crate::net::fd::Fd;
+use crate::net::{Cause, OpError};
+use crate::reactor::Direction;
+
+/// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
+///
+/// The first failure counts. Without one, the first request does.
+///
+/// ```
+/// use std::io;
+/// use netpoller::{CloseReason, Conn, Protocol};
+///
+/// struct Game { away: bool }
+///
+/// impl Protocol for Game {
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+///     fn ended(&mut self, why: CloseReason) {
+///         // A player who was dropped may come back; one who left is gone.
+///         self.away = matches!(why, CloseReason::Idle(_) | CloseReason::Error(_));
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer ended it, in good order.
+    Peer,
+    /// The protocol or a handle asked for it: `close`, `close_write` or `abort`.
+    Asked,
+    /// The server was drained, and nothing was in flight on the connection.
+    Drained,
+    /// The peer showed no sign of life for the [idle timeout](crate::Server::idle_timeout), or did
+    /// not take the last bytes in time.
+    Idle(io::Error),
+    /// The peer did not meet a minimum rate.
+    TooSlow(io::Error),
+    /// More was to be kept in memory than the [`Limits`](crate::Limits) allow. The error says which.
+    Limit(io::Error),
+    /// The server or its runtime stopped.
+    Stopped(io::Error),
+    /// The connection broke, the protocol failed, or a callback panicked.
+    Error(io::Error),
+}
+
+impl CloseReason {
+    /// The error, unless the connection ended in good order.
+    ///
+    /// ```
+    /// use netpoller::CloseReason;
+    ///
+    /// assert!(CloseReason::Peer.error().is_none());
+    /// let broken = CloseReason::Error(std::io::ErrorKind::ConnectionReset.into());
+    /// assert!(broken.error().is_some());
+    /// ```
+    pub fn error(&self) -> Option<&io::Error> {
+        match self {
+            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => None,
+            CloseReason::Idle(error)
+            | CloseReason::TooSlow(error)
+            | CloseReason::Limit(error)
+            | CloseReason::Stopped(error)
+            | CloseReason::Error(error) => Some(error),
+        }
+    }
+
+    /// `Ok` if the connection ended in good order, and else the error.
+    ///
+    /// # Errors
+    ///
+    /// The reason's.
+    pub fn into_result(self) -> io::Result<()> {
+        match self {
+            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => Ok(()),
+            CloseReason::Idle(error)
+            | CloseReason::TooSlow(error)
+            | CloseReason::Limit(error)
+            | CloseReason::Stopped(error)
+            | CloseReason::Error(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.error()) {
+            (_, Some(error)) => error.fmt(f),
+            (CloseReason::Peer, _) => f.write_str("end of file"),
+            (CloseReason::Drained, _) => f.write_str("drained"),
+            _ => f.write_str("closed"),
+        }
+    }
+}
+
+/// What a write meets after our direction has ended.
+pub(super) fn direction_ended() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
+}
+
+pub(super) fn stopped() -> CloseReason {
+    let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server stops");
+    CloseReason::Stopped(error)
+}
+
+/// `limit` is the name of the field of `Limits`.
+pub(super) fn over_limit(
+    fd: &Fd,
+    op: &'static str,
+    limit: &str,
+    most: usize,
+    kept: usize,
+    more: usize,
+) -> io::Error {
+    let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
+    let error = io::Error::new(io::ErrorKind::QuotaExceeded, text);
+    fd.op_error(op, Cause::Other(error))
+}
+
+pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow) -> io::Error {
+    let op = match direction {
+        Direction::Read => "read",
+        Direction::Write => "write",
+    };
+    let window = match rate.window % 1000 {
+        0 => format!("{} s", rate.window / 1000),
+        _ => format!("{} ms", rate.window),
+    };
+    let text = format!(
+        "minimum rate not met: {} bytes in {window}, {} asked",
+        slow.moved, rate.min_bytes
+    );
+    let error = io::Error::new(io::ErrorKind::TimedOut, text);
+    fd.op_error(op, Cause::Other(error))
+}
+
+/// A copy of a limit's error, for the connection, when the write that met it has the other.
+pub(super) fn same_error(error: &io::Error) -> io::Error {
+    let Some(named) = crate::net::NetError::op_error(error) else {
+        return io::Error::new(error.kind(), error.to_string());
+    };
+    OpError {
+        op: named.op,
+        net: named.net,
+        source: named.source.clone(),
+        addr: named.addr.clone(),
+        written: named.written,
+        cause: Cause::Other(io::Error::new(error.kind(), named.cause.to_string())),
+    }
+    .into()
+}

@@ -1,0 +1,242 @@
+//! What comes in: read, delivered to the protocol, and kept as far as that has not used it.
+
+// Mirrors the reader of `conn.serve` in Go's `net/http/server.go`.
+
+use std::io;
+use std::mem;
+
+use super::conn::Conn;
+use super::error::CloseReason;
+use super::protocol::Protocol;
+use super::run::Connection;
+use super::state::{Asked, Event, State};
+use crate::net::fd::Failure;
+use crate::reactor::Direction;
+use crate::runtime::{context, lent};
+
+impl<P: Protocol> Connection<P> {
+    pub(super) fn read(&mut self) {
+        let mut buffer = lent::take();
+        let read = self.conn.fd.receive(&mut buffer[..]);
+        self.receive(read, &buffer[..]);
+        lent::give_back(buffer);
+    }
+
+    /// What came of a read into the buffer.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+        let mut read = Some(read);
+        // EAGAIN and EINTR are dealt with there. After EINTR the round comes back.
+        let again = || Err(io::ErrorKind::WouldBlock.into());
+        let attempt = |_: &_| read.take().unwrap_or_else(again);
+        match self.conn.fd.try_once(Direction::Read, attempt) {
+            Ok(0) => self.end_of_file(),
+            Ok(got) => {
+                context::charge(got);
+                self.conn.fd.note_short(Direction::Read, got, lent::LENGTH);
+                self.came(&buffer[..got]);
+            }
+            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(failure) => {
+                let error = self.conn.fd.error("read", failure, 0);
+                self.broken(error);
+            }
+        }
+    }
+
+    fn came(&mut self, bytes: &[u8]) {
+        if !self.conn.state().delivers() {
+            // Lingering: input is discarded, and is no sign that the peer takes anything.
+            return;
+        }
+        self.conn.received(bytes.len());
+        self.conn.moved(Direction::Read, bytes.len());
+        if !self.conn.keeps_unused() && !self.conn.needs_more_than(bytes.len()) {
+            self.offer(bytes);
+        } else {
+            self.conn.keep_more(bytes);
+            if self.conn.has_enough() {
+                self.offer_unused();
+            }
+        }
+        self.conn.heard();
+    }
+
+    /// End of file. After it a read never tells of a reset: the system must be asked.
+    fn end_of_file(&mut self) {
+        // What is kept for a protocol that needs more is offered once more before the end is told.
+        // The next read finds the end of file again.
+        if self.conn.state().delivers() && self.conn.has_unseen() {
+            return self.conn.need_no_more();
+        }
+        // The next edge can only be a reset.
+        self.conn.fd.forget_readiness();
+        if self.conn.state() != State::PeerEnded {
+            if self.conn.state() != State::Lingering {
+                self.conn.blame(CloseReason::Peer);
+            }
+            return self.on(Event::PeerEnded);
+        }
+        if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
+            let error = self.conn.fd.error("read", Failure::System(error), 0);
+            self.broken(error);
+        }
+    }
+
+    /// Whether there are kept bytes to offer now.
+    pub(super) fn can_offer(&self) -> bool {
+        let conn = &self.conn;
+        conn.extra.is_some() && conn.state().delivers() && conn.has_unseen() && conn.has_enough()
+    }
+
+    pub(super) fn offer_unused(&mut self) {
+        let unused = self.conn.take_unused();
+        let used = self.protocol.data(&mut self.conn, &unused);
+        self.delivered(used, Input::Kept(unused));
+    }
+
+    fn offer(&mut self, bytes: &[u8]) {
+        let used = self.protocol.data(&mut self.conn, bytes);
+        self.delivered(used, Input::Read(bytes));
+    }
+
+    /// The protocol was offered all of the input, and used some. As long as it does, it is offered
+    /// the rest. All that it writes meanwhile goes out in one write.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn delivered(&mut self, mut used: io::Result<usize>, input: Input<'_>) {
+        let all = input.bytes();
+        let mut at = 0;
+        let (result, seen) = loop {
+            let rest = all.len() - at;
+            match used {
+                Ok(used) if used <= rest => {
+                    at += used;
+                    // Nothing is left, or the rest is part of a message.
+                    if used == rest || used == 0 || self.conn.needs_more_than(rest - used) {
+                        break (Ok(()), all.len() - at);
+                    }
+                }
+                Ok(used) => {
+                    let text = format!("{used} bytes used of {rest}");
+                    break (Err(io::Error::new(io::ErrorKind::InvalidInput, text)), 0);
+                }
+                Err(error) => break (Err(error), 0),
+            }
+            // What it asked for comes first, and so does a peer that does not take the answers.
+            if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
+                break (Ok(()), 0);
+            }
+            self.conn.need_no_more();
+            used = self.protocol.data(&mut self.conn, &all[at..]);
+        };
+        self.conn.keep(input, at, seen);
+        self.conn.end_callback();
+        self.heed(result);
+    }
+}
+
+/// What the protocol is offered.
+pub(super) enum Input<'a> {
+    /// In the loop's buffer.
+    Read(&'a [u8]),
+    /// What was kept.
+    Kept(Vec<u8>),
+}
+
+impl Input<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Read(bytes) => bytes,
+            Input::Kept(bytes) => bytes,
+        }
+    }
+}
+
+impl Conn {
+    fn keeps_unused(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.is_some_and(|extra| !extra.unused.is_empty())
+    }
+
+    /// Whether there are bytes that the protocol has not been offered.
+    pub(super) fn has_unseen(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.is_some_and(|extra| extra.unused.len() > extra.seen)
+    }
+
+    /// Whether as many bytes are there as the protocol needs.
+    fn has_enough(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.is_none_or(|extra| extra.unused.len() >= extra.need)
+    }
+
+    fn needs_more_than(&self, bytes: usize) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.need > bytes)
+    }
+
+    fn need_no_more(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.need = 0;
+        }
+    }
+
+    fn take_unused(&mut self) -> Vec<u8> {
+        let Some(extra) = &mut self.extra else {
+            return Vec::new();
+        };
+        (extra.seen, extra.need) = (0, 0);
+        mem::take(&mut extra.unused)
+    }
+
+    /// Keeps some more, behind what is kept already.
+    fn keep_more(&mut self, bytes: &[u8]) {
+        if let Some(extra) = &mut self.extra {
+            extra.unused.extend_from_slice(bytes);
+            let kept = extra.unused.len();
+            self.account_for_unused(kept);
+        }
+    }
+
+    /// Keeps what is left of the input behind the first `used` bytes; `seen` of it was offered.
+    fn keep(&mut self, input: Input<'_>, used: usize, seen: usize) {
+        let unused = match input {
+            Input::Read(bytes) if used == bytes.len() => return,
+            Input::Read(bytes) => bytes[used..].to_vec(),
+            // An idle connection holds no memory.
+            Input::Kept(bytes) if used == bytes.len() => Vec::new(),
+            Input::Kept(mut bytes) => {
+                bytes.drain(..used);
+                bytes
+            }
+        };
+        let kept = unused.len();
+        debug_assert!(seen <= kept, "only what is kept was seen");
+        let extra = self.extra.get_or_insert_default();
+        (extra.unused, extra.seen) = (unused, seen);
+        self.account_for_unused(kept);
+        // What was not offered yet is not the protocol's to answer for.
+        let most = self.shared.limits.most_unused;
+        if seen > most {
+            self.end_over_limit("read", "most_unused", most, kept, 0);
+        }
+    }
+
+    // ---- the limit over all ----
+
+    /// So many unused bytes are kept now.
+    pub(super) fn account_for_unused(&mut self, now: usize) {
+        if !self.shared.quotas.unused.is_limited() {
+            return;
+        }
+        let extra = self.extra.get_or_insert_default();
+        let make = || self.shared.new_keeper(context::running_machine());
+        let keeper = extra.keeper.get_or_insert_with(make);
+        if !self.shared.keep(keeper, now) {
+            let quota = &self.shared.quotas.unused;
+            let (most, kept) = (quota.limit(), quota.used() - now);
+            self.end_over_limit("read", "most_unused_in_all", most, kept, now);
+        }
+    }
+}

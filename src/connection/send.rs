@@ -1,0 +1,523 @@
+//! What goes out: a callback's reply in one write, and what the peer does not take at once from a
+//! queue.
+//!
+//! Each byte that is written passes [`Conn::put`], from callbacks and from handles.
+
+// Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`, and its `net.Buffers`.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+use super::conn::Conn;
+use super::error::{CloseReason, direction_ended, over_limit, same_error};
+use super::shared::GATHER;
+use super::state::{Asked, State};
+use super::stats::add;
+use crate::net::fd::Failure;
+use crate::reactor::Direction;
+use crate::runtime::context;
+
+/// What is put into the queue.
+enum Piece<'a> {
+    Own(&'a [u8]),
+    Shared(&'a Rc<[u8]>),
+    /// What handles have left.
+    Mail(OutQueue),
+}
+
+/// Whether flushing stops when the machine's budget is used up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Budget {
+    Keep,
+    Ignore,
+}
+
+impl Conn {
+    // ---- a callback writes ----
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn write_slow(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.check_write(bytes.len())?;
+        if !self.shared.quotas.queued.charge(bytes.len()) {
+            return self.write_without_room(bytes);
+        }
+        let mut out = self.shared.out.borrow_mut();
+        if out.len() + bytes.len() <= GATHER {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        drop(out);
+        self.put_gathered();
+        self.put(Piece::Own(bytes));
+        // Before the queue grows: the system may take it at once. A failure shows at the callback's
+        // end once more.
+        let _ = self.flush(Budget::Ignore);
+        Ok(())
+    }
+
+    pub(super) fn write_shared_slow(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
+        if bytes.len() < SMALL {
+            return self.write(bytes);
+        }
+        self.check_write(bytes.len())?;
+        if !self.shared.quotas.queued.charge(bytes.len()) {
+            return self.write_without_room(bytes);
+        }
+        self.put_gathered();
+        self.put(Piece::Shared(bytes));
+        Ok(())
+    }
+
+    fn check_write(&mut self, more: usize) -> io::Result<()> {
+        if !self.status().may_write() {
+            return Err(direction_ended());
+        }
+        let mail = |extra: &super::conn::Extra| extra.mailbox.as_ref().map_or(0, |mail| mail.len());
+        let left = self.extra.as_deref().map_or(0, mail);
+        let waiting = self.queued() + left + self.shared.out.borrow().len();
+        let most = self.shared.limits.most_queued;
+        if waiting.saturating_add(more) <= most {
+            return Ok(());
+        }
+        let error = over_limit(&self.fd, "write", "most_queued", most, waiting, more);
+        Err(self.refuse(error))
+    }
+
+    /// The limit over all leaves no room: the peer has to take the bytes at once. If it takes none,
+    /// the write is refused. If it takes a part, the rest is lost, and the connection ends.
+    #[cold]
+    fn write_without_room(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put_gathered();
+        let _ = self.flush(Budget::Ignore);
+        let mut gone = 0;
+        while self.queued() == 0 && gone < bytes.len() {
+            match self.fd.try_send(&bytes[gone..]) {
+                Ok(more) => {
+                    gone += more;
+                    self.sent_now(more);
+                }
+                Err(_) => break,
+            }
+        }
+        if gone == bytes.len() {
+            return Ok(());
+        }
+        let quota = &self.shared.quotas.queued;
+        let (most, used) = (quota.limit(), quota.used());
+        let left = bytes.len() - gone;
+        let error = over_limit(&self.fd, "write", "most_queued_in_all", most, used, left);
+        if gone > 0 {
+            self.blame(CloseReason::Limit(same_error(&error)));
+            self.ask(Asked::Abort);
+            return Err(error);
+        }
+        Err(self.refuse(error))
+    }
+
+    /// Notes the error in case the callback fails by it.
+    fn refuse(&mut self, error: io::Error) -> io::Error {
+        let copy = same_error(&error);
+        self.extra.get_or_insert_default().refused = Some(copy);
+        error
+    }
+
+    /// The connection ends because more would be kept than a limit allows.
+    pub(super) fn end_over_limit(
+        &mut self,
+        op: &'static str,
+        limit: &str,
+        most: usize,
+        kept: usize,
+        more: usize,
+    ) {
+        let error = over_limit(&self.fd, op, limit, most, kept, more);
+        self.blame(CloseReason::Limit(error));
+        self.ask(Asked::Abort);
+    }
+
+    // ---- the callback's end ----
+
+    /// Sends what the callback wrote. False if something is left, or went wrong.
+    #[inline]
+    pub(super) fn send_reply(&mut self) -> bool {
+        let mut out = self.shared.out.borrow_mut();
+        if out.is_empty() {
+            return true;
+        }
+        match self.fd.try_send(&out) {
+            Ok(gone) if gone == out.len() && self.shared.gathers > 0 => {
+                add(&self.shared.tally.sent, gone as u64);
+                out.clear();
+                true
+            }
+            sent => {
+                drop(out);
+                self.send_rest(sent);
+                false
+            }
+        }
+    }
+
+    /// The same, behind what waits already; then come the mail and the requests of handles.
+    pub(super) fn end_callback(&mut self) {
+        if self.queued() > 0 {
+            self.put_gathered();
+        } else {
+            self.send_reply();
+        }
+        let mailed = self.open_mail();
+        self.ask(mailed);
+    }
+
+    /// Queues what the system did not take of a reply.
+    #[cold]
+    #[inline(never)]
+    fn send_rest(&mut self, sent: Result<usize, Failure>) {
+        match sent {
+            Ok(gone) => {
+                self.shared.out.borrow_mut().drain(..gone);
+                self.shared.quotas.queued.give_back(gone);
+                self.sent_now(gone);
+            }
+            // The system tells of an error once. The next write fails with less of one.
+            Err(Failure::System(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                let error = self.fd.error("write", Failure::System(error), 0);
+                self.blame(CloseReason::Error(error));
+            }
+            Err(_) => {}
+        }
+        self.put_gathered();
+    }
+
+    fn sent_now(&mut self, bytes: usize) {
+        add(&self.shared.tally.sent, bytes as u64);
+        self.sent(bytes);
+    }
+
+    /// Moves what was gathered into the queue, where it stays charged.
+    fn put_gathered(&mut self) {
+        let mut out = self.shared.out.take();
+        if !out.is_empty() {
+            self.put(Piece::Own(&out));
+            out.clear();
+            out.shrink_to(GATHER);
+        }
+        self.shared.out.replace(out);
+    }
+
+    /// The callback did not come to its end: nothing of it is sent.
+    pub(super) fn forget_reply(&mut self) {
+        if let Ok(mut out) = self.shared.out.try_borrow_mut() {
+            self.shared.quotas.queued.give_back(out.len());
+            out.clear();
+        }
+    }
+
+    // ---- the queue ----
+
+    /// The one point that all bytes pass which are not sent at once. They are charged already.
+    fn put(&mut self, piece: Piece<'_>) {
+        let high = self.shared.limits.high_water;
+        let extra = self.extra.get_or_insert_default();
+        match piece {
+            Piece::Own(bytes) => extra.queue.push(bytes),
+            Piece::Shared(bytes) => extra.queue.push_shared(bytes),
+            Piece::Mail(queue) => extra.queue.append(queue),
+        }
+        extra.is_full |= extra.queue.len() > high;
+        self.note_queued();
+    }
+
+    fn note_queued(&self) {
+        if let Some(extra) = &self.extra
+            && let Some(mailbox) = &extra.mailbox
+        {
+            mailbox.set_queued(extra.queue.len());
+        }
+    }
+
+    /// Writes what waits, as far as the system takes it. Returns whether all is gone.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn flush(&mut self, budget: Budget) -> io::Result<bool> {
+        let mut moved = false;
+        loop {
+            let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else {
+                return Ok(true);
+            };
+            if budget == Budget::Keep && !context::has_budget() {
+                return Ok(false);
+            }
+            let slices = extra.queue.slices();
+            let asked: usize = slices.iter().map(|slice| slice.len()).sum();
+            let sent = self.fd.try_once(Direction::Write, |fd| {
+                let sent = fd.write_vectored(&slices)?;
+                fd.note_short(Direction::Write, sent, asked);
+                Ok(sent)
+            });
+            drop(slices);
+            match sent {
+                Ok(gone) => {
+                    moved = true;
+                    extra.queue.advance(gone);
+                    self.shared.quotas.queued.give_back(gone);
+                    self.note_queued();
+                    self.sent_now(gone);
+                }
+                Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.state() == State::Closing {
+                        self.note_acknowledgements();
+                        if moved {
+                            self.await_acknowledgements();
+                        }
+                    }
+                    return Ok(false);
+                }
+                Err(failure) => {
+                    let written = extra.queue.written();
+                    return Err(self.fd.error("write", failure, written));
+                }
+            }
+        }
+    }
+
+    /// Takes in what handles have left. Returns what they ask for.
+    pub(super) fn open_mail(&mut self) -> Asked {
+        let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
+        let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.is_empty()) else {
+            return Asked::Nothing;
+        };
+        let mail = mailbox.collect();
+        if let Some(error) = mail.over {
+            self.shared.quotas.queued.give_back(mail.queue.len());
+            self.blame(CloseReason::Limit(error));
+            return Asked::Abort;
+        }
+        // What the connection itself was asked for meanwhile comes after the mail: a callback may
+        // write by its own handle and then close.
+        if !mail.queue.is_empty() && self.state().takes_writes() {
+            self.put(Piece::Mail(mail.queue));
+            self.sent(0);
+        } else {
+            self.shared.quotas.queued.give_back(mail.queue.len());
+        }
+        mail.asked
+    }
+
+    /// Whether `writable` is owed and can be called now.
+    pub(super) fn take_writable(&mut self) -> bool {
+        let low = self.shared.limits.low_water;
+        let Some(extra) = self.extra.as_mut() else {
+            return false;
+        };
+        let is_low = extra.is_full && extra.queue.len() <= low;
+        extra.is_full &= !is_low;
+        is_low
+    }
+}
+
+/// Pieces are put together up to this size: a thousand small writes are one piece.
+const CHUNK: usize = 64 << 10;
+
+/// Shared bytes of less than this are copied: a piece costs as much as a few dozen bytes.
+const SMALL: usize = 1 << 10;
+
+/// Pieces that one write takes.
+const MAX_PIECES: usize = 64;
+
+/// Bytes that one write takes, so that nothing is held up by another's long answer: as many as one
+/// read takes, and as a run's budget allows.
+const MAX_BYTES: usize = 64 << 10;
+
+/// A piece of what waits.
+#[derive(Clone, Debug)]
+enum Stored {
+    /// Never more than [`CHUNK`] bytes.
+    Own(Vec<u8>),
+    /// One payload for many peers.
+    Shared(Rc<[u8]>),
+}
+
+impl Stored {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Stored::Own(bytes) => bytes,
+            Stored::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What waits to be written to one peer. It takes at most about twice the memory of its bytes, and a
+/// chunk.
+#[derive(Debug, Default)]
+pub(super) struct OutQueue {
+    /// None is empty.
+    pieces: VecDeque<Stored>,
+    /// What has gone of the first piece: less than its length.
+    gone: usize,
+    /// What is left of all pieces.
+    bytes: usize,
+    /// What has gone since the queue was last empty, for errors.
+    written: usize,
+}
+
+impl OutQueue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    fn written(&self) -> usize {
+        self.written
+    }
+
+    pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if let Some(Stored::Own(last)) = self.pieces.back_mut() {
+            let room = CHUNK.saturating_sub(last.len()).min(bytes.len());
+            last.extend_from_slice(&bytes[..room]);
+            bytes = &bytes[room..];
+        }
+        let chunks = bytes.chunks(CHUNK).map(|chunk| Stored::Own(chunk.to_vec()));
+        self.pieces.extend(chunks);
+    }
+
+    pub(super) fn push_shared(&mut self, bytes: &Rc<[u8]>) {
+        if bytes.len() < SMALL {
+            return self.push(bytes);
+        }
+        self.bytes += bytes.len();
+        self.pieces.push_back(Stored::Shared(bytes.clone()));
+    }
+
+    /// Puts another queue's pieces behind these. Nothing of it has gone yet.
+    fn append(&mut self, other: OutQueue) {
+        debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
+        for piece in other.pieces {
+            match piece {
+                Stored::Own(bytes) if bytes.len() < CHUNK / 2 => self.push(&bytes),
+                piece => {
+                    self.bytes += piece.bytes().len();
+                    self.pieces.push_back(piece);
+                }
+            }
+        }
+    }
+
+    /// What one write may take.
+    fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut skip = self.gone;
+        let mut room = MAX_BYTES;
+        let first = self.pieces.iter().take(MAX_PIECES);
+        first
+            .map(|piece| {
+                let bytes = &piece.bytes()[std::mem::take(&mut skip)..];
+                let bytes = &bytes[..bytes.len().min(room)];
+                room -= bytes.len();
+                IoSlice::new(bytes)
+            })
+            .take_while(|slice| !slice.is_empty())
+            .collect()
+    }
+
+    /// So many bytes have gone.
+    fn advance(&mut self, mut gone: usize) {
+        debug_assert!(gone <= self.bytes, "no more goes than waits");
+        self.bytes -= gone;
+        self.written += gone;
+        gone += self.gone;
+        while let Some(first) = self.pieces.front()
+            && first.bytes().len() <= gone
+        {
+            gone -= first.bytes().len();
+            self.pieces.pop_front();
+        }
+        self.gone = gone;
+        if self.bytes == 0 {
+            // An idle connection holds no memory.
+            *self = OutQueue::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK, OutQueue, SMALL};
+    use std::rc::Rc;
+
+    fn left(queue: &OutQueue) -> Vec<u8> {
+        queue
+            .slices()
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn bytes_leave_in_order_wherever_a_write_stops() {
+        let shared: Rc<[u8]> = vec![b'-'; SMALL].into();
+        let whole = [b"0123", &*shared, b"78"].concat();
+        for stop in [0, 1, 4, 5, SMALL + 3, SMALL + 4, SMALL + 5, SMALL + 6] {
+            let mut queue = OutQueue::default();
+            queue.push(b"0123");
+            queue.push_shared(&shared);
+            queue.push(b"78");
+            assert_eq!(left(&queue), whole);
+            queue.advance(stop);
+            assert_eq!(left(&queue), whole[stop..]);
+            assert_eq!(queue.len(), whole.len() - stop);
+            queue.push(b"9");
+            queue.advance(whole.len() - stop);
+            assert_eq!(left(&queue), b"9");
+        }
+    }
+
+    #[test]
+    fn one_write_is_offered_so_much_and_no_more() {
+        let mut queue = OutQueue::default();
+        let piece: Rc<[u8]> = vec![7; 100_000].into();
+        (0..5).for_each(|_| queue.push_shared(&piece));
+        let lengths = |queue: &OutQueue| -> Vec<_> {
+            let slices = queue.slices();
+            slices.iter().map(|slice| slice.len()).collect()
+        };
+        assert_eq!(lengths(&queue), [65_536]);
+        queue.advance(65_536);
+        assert_eq!(lengths(&queue), [34_464, 31_072]);
+    }
+
+    #[test]
+    fn small_writes_are_put_together_and_large_ones_cut_up() {
+        let mut queue = OutQueue::default();
+        (0..1000).for_each(|_| queue.push(b"small"));
+        (0..1000).for_each(|_| queue.push_shared(&Rc::from(*b"small")));
+        assert_eq!((queue.pieces.len(), queue.len()), (1, 10_000));
+        queue.push(&vec![7; 3 * CHUNK]);
+        assert_eq!(queue.pieces.len(), 4);
+        assert!(
+            queue
+                .pieces
+                .iter()
+                .all(|piece| piece.bytes().len() <= CHUNK)
+        );
+        let mut mailed = OutQueue::default();
+        mailed.append(queue);
+        assert_eq!(mailed.len(), 10_000 + 3 * CHUNK);
+    }
+
+    #[test]
+    fn what_many_peers_get_is_not_copied_and_let_go_when_it_has_gone() {
+        let mut queue = OutQueue::default();
+        let payload: Rc<[u8]> = vec![7; SMALL].into();
+        queue.push_shared(&payload);
+        assert_eq!(Rc::strong_count(&payload), 2);
+        queue.advance(SMALL);
+        assert_eq!(Rc::strong_count(&payload), 1);
+        assert_eq!(queue.pieces.capacity(), 0);
+    }
+}

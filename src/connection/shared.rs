@@ -1,0 +1,470 @@
+//! What the connections of one thread share: settings, limits, counters, and the buffer in which a
+//! callback's writes are gathered.
+//!
+//! | phase | who moves it there | what connections do |
+//! |---|---|---|
+//! | Serving | `new` | serve |
+//! | Draining | `begin_drain` | close as soon as nothing is in flight on them |
+//! | Stopped | `stop`, from either | end at once |
+
+// Mirrors the fields of Go's `http.Server` that its connections read.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::rate::Rates;
+use super::stats::{Tally, add};
+use super::timers::{NEVER, ticks};
+use crate::net::accept_loop::{Permit, Permits};
+use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::scheduler::Scheduler;
+
+/// What a callback writes is gathered up to this size and sent at its end.
+pub(crate) const GATHER: usize = 256 << 10;
+
+/// What connections may keep in memory, in bytes.
+///
+/// ```
+/// use netpoller::Limits;
+///
+/// let mut limits = Limits::default();
+/// limits.most_queued = 1 << 20;
+/// let limits = limits.with_most_unused(64 << 10);
+/// assert_eq!((limits.most_queued, limits.most_unused), (1 << 20, 64 << 10));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// While more than this waits to be written, nothing is read from that peer: 256 KiB.
+    pub high_water: usize,
+    /// Reading goes on when no more than this waits, and
+    /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
+    pub low_water: usize,
+    /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
+    /// handle has left for the connection count. One read, of 64 KiB at most, is answered before
+    /// reading stops: leave so much room above `high_water`.
+    ///
+    /// Refused in a callback, the write returns an error. If the callback then fails too, the
+    /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the
+    /// connection with a RST: the peer takes less than it is sent.
+    pub most_queued: usize,
+    /// The same for all connections of a server together, on whichever worker: no limit. Without
+    /// room a write is refused, and the connection goes on; in a callback it is refused only if
+    /// the peer does not take the bytes at once. If the peer took a part, the connection ends.
+    pub most_queued_in_all: usize,
+    /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used: 1 MiB. More of them end
+    /// the connection, and so does a [need](crate::Conn::need) of more.
+    pub most_unused: usize,
+    /// The same for all connections of a server together, on whichever worker: no limit. Without
+    /// room, the connection of the thread that keeps most unused bytes ends.
+    pub most_unused_in_all: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            high_water: 256 << 10,
+            low_water: 64 << 10,
+            most_queued: 16 << 20,
+            most_queued_in_all: usize::MAX,
+            most_unused: 1 << 20,
+            most_unused_in_all: usize::MAX,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($setter:ident $field:ident),*) => {
+        /// The fields as a chain of setters.
+        impl Limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $setter(mut self, bytes: usize) -> Self {
+                    self.$field = bytes;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    with_high_water high_water,
+    with_low_water low_water,
+    with_most_queued most_queued,
+    with_most_queued_in_all most_queued_in_all,
+    with_most_unused most_unused,
+    with_most_unused_in_all most_unused_in_all
+}
+
+/// What a server asks of its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
+    /// Written when a heartbeat is due, in place of asking the protocol.
+    pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
+    pub(crate) rates: Rates,
+    pub(crate) limits: Limits,
+    /// Traffic within this time keeps a connection from being closed by a drain.
+    pub(crate) drain_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            idle_timeout: None,
+            heartbeat: None,
+            heartbeat_bytes: None,
+            rates: Rates::default(),
+            limits: Limits::default(),
+            drain_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A limit over all connections of a server, on all its workers.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    limit: usize,
+    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
+    /// nothing is counted.
+    used: AtomicUsize,
+}
+
+impl Quota {
+    fn new(limit: usize) -> Self {
+        Quota {
+            limit,
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit != usize::MAX
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes so much, or nothing.
+    pub(crate) fn charge(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        !self.is_limited()
+            || self
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+    }
+
+    /// Takes so much, whatever is left.
+    fn charge_beyond(&self, bytes: usize) {
+        if self.is_limited() {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if self.is_limited() {
+            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more is given back than was charged");
+        }
+    }
+}
+
+/// The limits over all connections.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    /// Charged when bytes are queued or gathered, given back when the system takes them.
+    pub(crate) queued: Quota,
+    /// Charged when bytes are kept, given back when they are used.
+    pub(crate) unused: Quota,
+}
+
+impl Quotas {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Quotas {
+            queued: Quota::new(limits.most_queued_in_all),
+            unused: Quota::new(limits.most_unused_in_all),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    Draining,
+    Stopped,
+}
+
+/// What the connections of one thread share.
+pub(crate) struct WorkerShared {
+    scheduler: Weak<Scheduler>,
+    /// What the running callback has written. Empty between callbacks.
+    pub(super) out: RefCell<Vec<u8>>,
+    /// A write is gathered without another look while no more than this is gathered.
+    pub(super) gathers: usize,
+    pub(super) limits: Limits,
+    pub(super) rates: Rates,
+    /// In ticks; `NEVER` for none.
+    pub(super) idle: u64,
+    pub(super) heartbeat: u64,
+    pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
+    pub(super) quotas: Arc<Quotas>,
+    phase: Cell<Phase>,
+    /// The drain's, in ticks.
+    pub(super) grace: Cell<u64>,
+    live: Cell<usize>,
+    /// Waits for the last connection to go.
+    waiter: Cell<Option<Waker>>,
+    /// Connections opened ever, less those that were alone: spreads their heartbeats.
+    opened: Cell<u32>,
+    /// The warning about a heartbeat that writes nothing was given.
+    warned: Cell<bool>,
+    /// The connections that keep unused bytes, where these have a limit over all.
+    keepers: RefCell<Vec<Rc<Keeper>>>,
+    pub(crate) tally: Arc<Tally>,
+    permits: Arc<Permits>,
+}
+
+/// A connection that keeps unused bytes.
+pub(super) struct Keeper {
+    id: MachineId,
+    /// What is charged for it.
+    bytes: Cell<usize>,
+    /// Another needed the room: the connection ends when it runs.
+    pub(super) must_end: Cell<bool>,
+}
+
+impl WorkerShared {
+    pub(crate) fn new(
+        scheduler: &Rc<Scheduler>,
+        settings: &Settings,
+        quotas: Arc<Quotas>,
+        tally: Arc<Tally>,
+        permits: Arc<Permits>,
+    ) -> Self {
+        let limits = settings.limits;
+        // With a limit over all, each write asks for room.
+        let gathers = match quotas.queued.is_limited() {
+            true => 0,
+            false => GATHER.min(limits.most_queued),
+        };
+        WorkerShared {
+            scheduler: Rc::downgrade(scheduler),
+            out: RefCell::default(),
+            gathers,
+            limits,
+            rates: settings.rates,
+            idle: settings.idle_timeout.map_or(NEVER, ticks),
+            heartbeat: settings.heartbeat.map_or(NEVER, ticks),
+            heartbeat_bytes: settings.heartbeat_bytes.clone(),
+            quotas,
+            phase: Cell::new(Phase::Serving),
+            grace: Cell::new(ticks(settings.drain_grace)),
+            live: Cell::new(0),
+            waiter: Cell::new(None),
+            opened: Cell::new(0),
+            warned: Cell::new(false),
+            keepers: RefCell::default(),
+            tally,
+            permits,
+        }
+    }
+
+    /// Whether what a peer does is judged by the time.
+    #[inline]
+    pub(super) fn judges_by_time(&self) -> bool {
+        self.idle.min(self.heartbeat) != NEVER
+    }
+
+    pub(super) fn wake(&self, id: MachineId) {
+        if let Some(scheduler) = self.scheduler.upgrade() {
+            scheduler.wake(id);
+        }
+    }
+
+    // ---- connections come and go ----
+
+    pub(crate) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
+        permit.hand_over();
+        add(&self.tally.accepted, 1);
+        self.set_live(self.live.get() + 1);
+        if let Some(scheduler) = self.scheduler.upgrade() {
+            scheduler.connections.set(scheduler.connections.get() + 1);
+            scheduler.spawn_machine(connection);
+        }
+    }
+
+    /// A connection has gone.
+    pub(super) fn gone(&self) {
+        self.permits.connection_gone();
+        debug_assert!(self.live.get() > 0, "a connection goes once");
+        self.set_live(self.live.get() - 1);
+        if let Some(scheduler) = self.scheduler.upgrade() {
+            scheduler.connections.set(scheduler.connections.get() - 1);
+        }
+        if self.live.get() == 0
+            && let Some(waiter) = self.waiter.take()
+        {
+            waiter.wake();
+        }
+    }
+
+    fn set_live(&self, live: usize) {
+        self.live.set(live);
+        self.tally.live.store(live as u64, Ordering::Relaxed);
+    }
+
+    /// Ready when no connection is left.
+    pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
+        if self.live.get() == 0 {
+            return Poll::Ready(());
+        }
+        let old = self.waiter.replace(Some(waker.clone()));
+        drop(old);
+        Poll::Pending
+    }
+
+    // ---- unused bytes, where they have a limit over all ----
+
+    pub(super) fn new_keeper(&self, id: MachineId) -> Rc<Keeper> {
+        let keeper = Rc::new(Keeper {
+            id,
+            bytes: Cell::new(0),
+            must_end: Cell::new(false),
+        });
+        self.keepers.borrow_mut().push(keeper.clone());
+        keeper
+    }
+
+    /// A connection keeps so many bytes now. Without room, the connection of this thread that keeps
+    /// most has to end. False if that is this one.
+    pub(super) fn keep(&self, keeper: &Keeper, bytes: usize) -> bool {
+        let quota = &self.quotas.unused;
+        quota.give_back(keeper.bytes.replace(bytes));
+        if quota.charge(bytes) {
+            return true;
+        }
+        // The largest gives its bytes back when it runs, in this turn or the next. Until then more
+        // are charged than the limit allows.
+        quota.charge_beyond(bytes);
+        let keepers = self.keepers.borrow();
+        let others = keepers.iter().filter(|other| !other.must_end.get());
+        let largest = others.max_by_key(|other| other.bytes.get());
+        match largest.filter(|largest| largest.bytes.get() > bytes) {
+            None => false,
+            Some(largest) => {
+                largest.must_end.set(true);
+                self.wake(largest.id);
+                true
+            }
+        }
+    }
+
+    pub(super) fn keep_nothing(&self, keeper: &Rc<Keeper>) {
+        self.quotas.unused.give_back(keeper.bytes.take());
+        let mut keepers = self.keepers.borrow_mut();
+        keepers.retain(|other| !Rc::ptr_eq(other, keeper));
+    }
+
+    // ---- heartbeats ----
+
+    /// The first heartbeat comes up to an eighth of its interval later than asked for: connections
+    /// opened together have theirs apart. A server's only connection has it on time.
+    pub(super) fn heartbeat_delay(&self) -> u64 {
+        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
+        const GOLDEN: u32 = 0x9e37_79b9;
+        if self.heartbeat == NEVER {
+            return 0;
+        }
+        let opened = match self.live.get() {
+            1 => 0,
+            _ => self.opened.get().wrapping_add(1),
+        };
+        self.opened.set(opened);
+        let part = u64::from(opened.wrapping_mul(GOLDEN)) >> 3;
+        ((u128::from(self.heartbeat) * u128::from(part)) >> 32) as u64
+    }
+
+    /// A heartbeat was due, and the protocol has the default, which writes nothing.
+    pub(super) fn warn_of_heartbeats(&self) {
+        if !self.warned.replace(true) {
+            log::warn!(
+                "a heartbeat is set, and writes nothing: the protocol does not override \
+                 Protocol::heartbeat (see Server::heartbeat_with)"
+            );
+        }
+    }
+
+    // ---- the end ----
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase.get() == Phase::Serving
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.get() != Phase::Serving
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.phase.get() == Phase::Stopped
+    }
+
+    /// From here on a connection closes when nothing is in flight on it; that without traffic for
+    /// `grace` closes in its next run.
+    pub(crate) fn begin_drain(&self, grace: Duration) {
+        self.grace.set(ticks(grace));
+        self.enter(Phase::Draining);
+    }
+
+    /// From here on a connection ends with a RST when it runs.
+    pub(crate) fn stop(&self) {
+        self.enter(Phase::Stopped);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        // Each looks at the phase when it runs. To a task this is a spurious wake.
+        if let Some(scheduler) = self.scheduler.upgrade() {
+            scheduler.wake_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limits, Quotas};
+
+    #[test]
+    fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
+        let quotas = Quotas::new(&Limits::default().with_most_queued_in_all(1000));
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let quota = &quotas.queued;
+                scope.spawn(move || {
+                    for round in 0..10_000 {
+                        let bytes = (round * 37 + n * 1009) % 600;
+                        if quota.charge(bytes) {
+                            assert!(quota.used() <= 1000);
+                            quota.give_back(bytes);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(quotas.queued.used(), 0);
+        assert!(!quotas.queued.charge(1001) && quotas.queued.charge(1000));
+        assert!(!quotas.queued.charge(usize::MAX));
+    }
+}

@@ -1,0 +1,189 @@
+//! What a panic brings stays where it happened, also if its payload panics when it is dropped.
+
+use std::cell::Cell;
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use netpoller::{CancelToken, Runtime, UnixStream, spawn, spawn_blocking, time, yield_now};
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+
+/// Panics when it is dropped, unless that would abort the process.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("a payload that panics");
+        }
+    }
+}
+
+/// Panics with a bomb when it is dropped.
+struct ThrowsOnDrop;
+
+impl Drop for ThrowsOnDrop {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic_any(Bomb);
+        }
+    }
+}
+
+/// Panics with a bomb when it is woken.
+struct ThrowsOnWake;
+
+impl Wake for ThrowsOnWake {
+    fn wake(self: Arc<Self>) {
+        panic_any(Bomb);
+    }
+}
+
+/// Polls a future once with a waker that throws.
+fn wait_rudely(future: Pin<&mut impl Future>) {
+    let waker = Waker::from(Arc::new(ThrowsOnWake));
+    let polled = future.poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+}
+
+/// A runtime with a task that is always runnable, and how often that has run.
+struct Neighbourhood {
+    runtime: Runtime,
+    runs: Rc<Cell<usize>>,
+}
+
+impl Neighbourhood {
+    fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let runs = Rc::new(Cell::new(0));
+        let counted = runs.clone();
+        drop(runtime.spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        }));
+        runtime.turn(NOW).unwrap();
+        Neighbourhood { runtime, runs }
+    }
+
+    /// Turns. Neither the host nor the neighbour may notice anything.
+    fn goes_on(&self) {
+        for _ in 0..5 {
+            let before = self.runs.get();
+            let turned = catch_unwind(AssertUnwindSafe(|| self.runtime.turn(NOW)));
+            assert!(turned.is_ok(), "the panic came out of the turn");
+            assert!(self.runs.get() > before, "the neighbour ran");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_is_aborted_from_inside_and_from_outside() {
+    let Neighbourhood { runtime, .. } = &Neighbourhood::new();
+    let holds = || {
+        let holds = ThrowsOnDrop;
+        async move {
+            pending::<()>().await;
+            drop(holds);
+        }
+    };
+    let inside = runtime.spawn(holds());
+    let outside = runtime.spawn(holds());
+    runtime.turn(NOW).unwrap();
+    let aborting = runtime.spawn(async move { inside.abort() });
+    outside.abort();
+    assert!(runtime.block_on(aborting).is_ok());
+    assert!(runtime.block_on(outside).unwrap_err().is_canceled());
+}
+
+#[test]
+fn a_task_that_panics_detached_or_joined() {
+    let all = Neighbourhood::new();
+    drop(all.runtime.spawn(async { panic_any(Bomb) }));
+    let joined = all.runtime.spawn(async { panic_any(Bomb) });
+    let unread = all.runtime.spawn(async { panic_any(Bomb) });
+    all.goes_on();
+    let error = all.runtime.block_on(joined).unwrap_err();
+    assert!(error.is_panic());
+    drop(error);
+    drop(unread);
+    all.goes_on();
+}
+
+#[test]
+fn an_output_without_a_handle() {
+    let all = Neighbourhood::new();
+    drop(all.runtime.spawn(async { ThrowsOnDrop }));
+    all.goes_on();
+}
+
+#[test]
+fn a_waker_for_a_socket_a_sleep_a_scope_and_a_join() {
+    let all = Neighbourhood::new();
+    let (ours, theirs) = all.runtime.block_on(async { UnixStream::pair().unwrap() });
+    let mut buffer = [0; 8];
+    let mut read = Box::pin(ours.read(&mut buffer));
+    let mut hung_up = Box::pin(ours.hung_up());
+    let scope = CancelToken::new();
+    let mut end = Box::pin(scope.canceled());
+    let mut join = all.runtime.spawn(async {});
+    all.runtime.block_on(async {
+        let mut sleep = Box::pin(time::sleep(Duration::ZERO));
+        sleep.as_mut().reset(time::now() + Duration::from_millis(1));
+        wait_rudely(read.as_mut());
+        wait_rudely(hung_up.as_mut());
+        wait_rudely(sleep.as_mut());
+        wait_rudely(end.as_mut());
+        wait_rudely(Pin::new(&mut join));
+        time::sleep(Duration::from_millis(3)).await;
+    });
+    drop(theirs);
+    let cancels = all.runtime.spawn(async move { scope.cancel() });
+    all.goes_on();
+    assert!(
+        all.runtime.block_on(cancels).is_ok(),
+        "it canceled, and no more"
+    );
+}
+
+#[test]
+fn a_blocking_job_whose_output_nobody_takes() {
+    let all = Neighbourhood::new();
+    all.runtime.block_on(async {
+        drop(spawn_blocking(|| ThrowsOnDrop));
+        let job = spawn_blocking(|| -> () { panic_any(Bomb) });
+        assert!(job.await.unwrap_err().is_panic());
+        // The thread lives, and does more.
+        assert_eq!(spawn_blocking(|| 7).await.unwrap(), 7);
+    });
+    all.goes_on();
+}
+
+#[test]
+fn what_is_sent_through_a_handle() {
+    let all = Neighbourhood::new();
+    all.runtime.handle().spawn(|| {
+        panic_any(Bomb);
+        #[allow(unreachable_code)]
+        async {}
+    });
+    all.goes_on();
+}
+
+#[test]
+fn a_task_that_waits_for_one_that_panics() {
+    let all = Neighbourhood::new();
+    let parent = all.runtime.spawn(async {
+        let child = spawn(async { panic_any(Bomb) });
+        child.await.unwrap_err().is_panic()
+    });
+    all.goes_on();
+    assert!(all.runtime.block_on(parent).unwrap());
+}

@@ -1,0 +1,121 @@
+//! Nothing grows with what happens: the heap is counted.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use netpoller::{CancelToken, Runtime, UnixStream, spawn, yield_now};
+
+use crate::allocator::held;
+use crate::child::in_child;
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+
+/// How many bytes `f` leaves on the heap.
+fn left_by(f: impl FnOnce()) -> isize {
+    let before = held();
+    f();
+    held() - before
+}
+
+/// A task that waits for ever, and its waker.
+fn waiting_task(runtime: &Runtime) -> Waker {
+    let (tell, told) = mpsc::channel();
+    drop(runtime.spawn(poll_fn(move |cx| {
+        let _ = tell.send(cx.waker().clone());
+        Poll::<()>::Pending
+    })));
+    runtime.turn(NOW).unwrap();
+    told.recv().unwrap()
+}
+
+#[test]
+fn a_task_stands_in_the_mail_once_however_often_another_thread_wakes_it() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let wakers = [waiting_task(&runtime), waiting_task(&runtime)];
+        let grown = left_by(|| {
+            let wake =
+                move || (0..200_000).for_each(|_| wakers.iter().for_each(Waker::wake_by_ref));
+            thread::spawn(wake).join().unwrap();
+        });
+        assert!(
+            grown < 64 << 10,
+            "400,000 wakes of two tasks take {grown} bytes"
+        );
+    });
+}
+
+#[test]
+fn a_task_that_is_aborted_leaves_the_queue() {
+    in_child(|| {
+        Runtime::new().unwrap().block_on(async {
+            yield_now().await;
+            let grown = left_by(|| (0..200_000).for_each(|_| spawn(pending::<()>()).abort()));
+            assert!(
+                grown < 64 << 10,
+                "no task lives, and they take {grown} bytes"
+            );
+        });
+    });
+}
+
+#[test]
+fn scopes_and_waits_that_are_gone_take_nothing() {
+    in_child(|| {
+        let scope = CancelToken::new();
+        let grown = left_by(|| {
+            for _ in 0..100_000 {
+                let child = scope.child();
+                let mut end = pin!(child.canceled());
+                let mut above = pin!(scope.canceled());
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(end.as_mut().poll(&mut cx).is_pending());
+                assert!(above.as_mut().poll(&mut cx).is_pending());
+            }
+        });
+        assert!(grown < 4 << 10, "{grown} bytes");
+    });
+}
+
+#[test]
+fn handles_that_are_joined_and_dropped_take_nothing() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let round = || {
+            for n in 0..1000 {
+                let task = runtime.spawn(async move { vec![n; 10] });
+                if n % 2 == 0 {
+                    assert_eq!(runtime.block_on(task).unwrap()[0], n);
+                }
+            }
+            runtime.turn(NOW).unwrap();
+        };
+        round();
+        let grown = left_by(|| (0..20).for_each(|_| round()));
+        assert!(grown < 4 << 10, "{grown} bytes");
+    });
+}
+
+#[test]
+fn a_thread_that_reads_after_its_runtime_is_gone_leaves_no_buffer() {
+    in_child(|| {
+        let one_thread = || {
+            let reading = thread::spawn(|| {
+                let runtime = Runtime::new().unwrap();
+                let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+                drop(runtime);
+                let mut read = pin!(ours.read_with(|bytes| bytes.len()));
+                let polled = read.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_ready(), "the runtime is gone, and it waits");
+            });
+            reading.join().unwrap();
+        };
+        one_thread();
+        let grown = left_by(|| (0..20).for_each(|_| one_thread()));
+        assert!(grown < 20 * 1024, "{grown} bytes are left by 20 threads");
+    });
+}
