@@ -61,7 +61,7 @@ impl Inbox {
     /// threads change it at any time.
     fn load(&self) -> Option<usize> {
         let queue = self.queue();
-        let live = self.tally.live.load(Ordering::Relaxed) as usize;
+        let live = self.tally.live.get() as usize;
         (queue.state != State::Left).then_some(live + queue.connections.len())
     }
 
@@ -196,7 +196,6 @@ mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
     use std::task::{Poll, Waker};
     use std::thread;
 
@@ -249,7 +248,7 @@ mod tests {
     fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
         let accepts = accepts(3);
         let inboxes: Vec<_> = (0..3).map(|at| accepts.dispatcher.inbox(at)).collect();
-        accepts.tallies[1].live.store(5, Ordering::Relaxed);
+        accepts.tallies[1].live.add(5);
         let _clients: Vec<_> = (0..10).map(|_| accepts.send()).collect();
         let counts: Vec<_> = inboxes.iter().map(count).collect();
         assert_eq!(counts, [5, 0, 5]);
@@ -268,7 +267,9 @@ mod tests {
             for round in 0.. {
                 for (at, tally) in accepts.tallies.iter().enumerate() {
                     let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
-                    tally.live.store(load, Ordering::Relaxed);
+                    let before = tally.live.get();
+                    tally.live.add(load);
+                    tally.live.sub(before);
                 }
                 if chooses.is_finished() {
                     break;

@@ -17,7 +17,6 @@ use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use super::dispatch::{AcceptGuard, WorkerInbox};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::connection::stats::{Tally, add};
+use crate::connection::stats::Tally;
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
@@ -156,8 +155,7 @@ where
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        let grace = self.server.settings.connection.drain_grace;
-        self.worker.begin_drain(grace);
+        self.worker.begin_drain();
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
         // Those that are not in flight close in their next run.
@@ -236,7 +234,7 @@ where
                 }
                 Err(error) => {
                     log::warn!("{peer}: closed before it was served: {error}");
-                    add(&self.tally().refused, 1);
+                    self.tally().refused.add(1);
                 }
             }
         }
@@ -252,14 +250,14 @@ where
             }
             Err(_) => {
                 log::error!("{peer}: closed: the factory panicked");
-                add(&self.tally().accepted, 1);
-                add(&self.tally().failed, 1);
+                self.tally().accepted.add(1);
+                self.tally().failed.add(1);
             }
         }
     }
 
     fn live(&self) -> u64 {
-        self.tally().live.load(Ordering::Relaxed)
+        self.tally().live.get()
     }
 
     fn tally(&self) -> &Tally {
@@ -294,7 +292,7 @@ where
     }
 
     fn put_off(&mut self, _: Episode) {
-        add(&self.worker.tally().refused, 1);
+        self.worker.tally().refused.add(1);
     }
 }
 
