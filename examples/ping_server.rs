@@ -28,13 +28,17 @@ struct Flags {
     real: bool,
 }
 
-/// Hears, and says nothing of its own accord: the pings are the trait's default.
+/// Prints what it receives, and pings.
 struct Hears;
 
 impl Protocol for Hears {
     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         println!("      the server hears {}", String::from_utf8_lossy(bytes));
         Ok(bytes.len())
+    }
+
+    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.write(b"ping")
     }
 
     fn closed(&mut self, why: io::Result<()>) {
@@ -45,16 +49,11 @@ impl Protocol for Hears {
 }
 
 fn main() -> ExitCode {
-    common::end_with_the_reader();
-    env_logger::init();
-    let clock = common::clock(Flags::parse().real);
-    match clock.and_then(|runtime| resets(&runtime).and_then(|()| deadline(&runtime))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ping_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run_blocking(|flags: Flags| {
+        let runtime = common::clock(flags.real)?;
+        resets(&runtime)?;
+        deadline(&runtime)
+    })
 }
 
 /// Serves in the runtime, and talks to it.

@@ -128,7 +128,7 @@ impl AcceptLoop {
             let mut accepts_left = max_backlog().saturating_add(1);
             while accepts_left > 0 {
                 accepts_left -= 1;
-                context::take_turn().await;
+                context::yield_once().await;
                 // Not by way of readiness: a connection may be queued of which no event has told.
                 let accepted = match listener.accept_now(|| self.permit()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -24,7 +24,7 @@ use super::stream::Stream;
 use super::tcp::TcpListener;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::Direction;
-use crate::runtime::context;
+use crate::runtime::{context, current};
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.
@@ -148,7 +148,7 @@ impl ListenConfig {
         // A hook may have set one, and what is accepted inherits it.
         let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
         let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
-        let fd = context::with("listening", open)
+        let fd = current::with("listening", open)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         if self.control.is_some() {
             fd.socket().owned.note_duplicate();

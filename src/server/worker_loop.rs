@@ -32,7 +32,7 @@ use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{self, context, panics};
+use crate::runtime::{self, context, current, panics};
 use crate::time;
 
 /// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
@@ -94,7 +94,7 @@ where
                 common.permits.clone(),
             )
         };
-        let worker = Rc::new(context::with("a server", make));
+        let worker = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
         let _stops = StopOnDrop(worker.clone());
         let this = WorkerLoop {
@@ -215,8 +215,9 @@ where
     /// Takes what is handed over until accepting has ended.
     async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
         let next = || {
-            poll_fn(|cx| {
-                ready!(context::poll_budget(cx.waker()));
+            let mut yielded = false;
+            poll_fn(move |cx| {
+                ready!(context::poll_yield(&mut yielded, cx.waker()));
                 inbox.poll_next(cx.waker())
             })
         };
@@ -227,7 +228,7 @@ where
         }) = next().await
         {
             let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
-            match context::with("a server", open) {
+            match current::with("a server", open) {
                 Ok(fd) => {
                     fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);

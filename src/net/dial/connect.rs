@@ -46,7 +46,7 @@ impl Dial<'_> {
 
     async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
         // It may be refused, or even succeed, without having waited.
-        context::take_turn().await;
+        context::yield_once().await;
         let socket = self.prepare(address)?;
         let under_way = match socket.connect(&address.into()) {
             Ok(()) => false,
