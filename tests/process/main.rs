@@ -9,6 +9,7 @@ mod descriptors;
 mod fork;
 mod inherited_runtime;
 mod lanes;
+mod logged;
 mod look_ups;
 mod memory;
 mod server;
