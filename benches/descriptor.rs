@@ -17,6 +17,9 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 mod common;
 #[path = "../tests/it/support/script.rs"]
 mod script;
+#[allow(dead_code, reason = "scripts stall in one way")]
+#[path = "../tests/it/support/stall.rs"]
+mod stall;
 
 use common::{CpuTime, brief, timed, worked};
 use script::{Nothing, scripted};

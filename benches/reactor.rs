@@ -15,7 +15,7 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 #[path = "common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "only the limit is of interest here")]
-#[path = "../examples/echo_bench/system.rs"]
+#[path = "../examples/echo_bench/measure/system.rs"]
 mod system;
 
 use common::{CpuTime, brief, taken, timed};

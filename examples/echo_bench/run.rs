@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cell::{self, Cell, Cpus, Order, Target};
-use crate::deadline::{DeadlineCost, deadline_cost};
 use crate::flags::Plan;
-use crate::measure::{ClientThreads, MachineTime};
+use crate::measure::cpu::{ClientThreads, MachineTime};
+use crate::measure::deadline::{DeadlineCost, deadline_cost};
+use crate::measure::system;
+use crate::measure::{self, Cell, Cpus, Order, Target};
 use crate::report;
-use crate::system;
 
 /// Left over for the pictures.
 const RESERVE: Duration = Duration::from_millis(200);
@@ -103,8 +103,9 @@ fn load(
             };
             let name = format!("{}, {}", target.name(), report::connections(connections));
             let tell = |what: &str| drop(say.send(format!("{name}: {what}")));
-            cells
-                .push(cell::run(&order, &clients, tell).map_err(|what| format!("{name}: {what}"))?);
+            cells.push(
+                measure::run(&order, &clients, tell).map_err(|what| format!("{name}: {what}"))?,
+            );
         }
     }
     Ok(Results {

@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::Sub;
 use std::time::Instant;
 
-use crate::allocator;
+use crate::measure::memory;
 
 /// CPU time of the server's threads so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +63,7 @@ pub struct ClientThreads(Vec<String>);
 impl ClientThreads {
     /// Adds the calling thread.
     pub fn add_this_one(&mut self) {
-        allocator::client_thread();
+        memory::client_thread();
         let link = fs::read_link("/proc/thread-self").ok();
         let name = link.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
         self.0.extend(name);

@@ -1,14 +1,19 @@
 //! One cell of the run: one mode, one number of connections, from the server's start to its stop.
 
+pub mod cpu;
+pub mod deadline;
+pub mod memory;
+pub mod server;
+pub mod system;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::allocator;
-use crate::connection::Shape;
+use crate::load::connection::Shape;
 use crate::load::{FlatOut, Load, Paced, STEP};
-use crate::measure::{ClientThreads, Cpu};
 use crate::serve::{Counts, Mode};
-use crate::server::Server;
+use cpu::{ClientThreads, Cpu};
+use server::Server;
 
 /// Below this, what a server holds anyway drowns what it holds for each connection.
 const ENOUGH_FOR_MEMORY: usize = 500;
@@ -146,9 +151,9 @@ fn measure(
 /// The first one comes before both, so that what a server allocates once is not counted.
 fn connect(order: &Order, address: SocketAddr, load: &mut Load) -> Result<Option<f64>, String> {
     load.connect(address, 1)?;
-    let before = allocator::server_bytes();
+    let before = memory::server_bytes();
     load.connect(address, order.connections)?;
-    let grown = allocator::server_bytes() - before;
+    let grown = memory::server_bytes() - before;
     let more = order.connections - 1;
     Ok((more >= ENOUGH_FOR_MEMORY).then(|| grown as f64 / more as f64))
 }

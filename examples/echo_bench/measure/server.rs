@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::measure::system;
 use crate::serve::{self, Counts, Mode, Options};
-use crate::system;
 
 /// Armed on every connection, and moved with every read: a server without one is not worth measuring.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);

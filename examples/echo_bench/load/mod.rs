@@ -7,6 +7,8 @@
 //! so a stall is paid for by every message that fell due in it: no coordinated omission.
 //! Due times are computed, so nothing is stored for each message.
 
+pub mod connection;
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use crate::connection::{Buffers, Connection, Shape};
+use self::connection::{Buffers, Connection, Shape};
 
 /// Throughput is sampled in steps of this; phases are whole numbers of it.
 pub const STEP: Duration = Duration::from_millis(100);
