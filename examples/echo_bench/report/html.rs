@@ -66,7 +66,7 @@ fn meanings(results: &Results) -> String {
     )
 }
 
-/// One number of connections, all ways of writing the server in the same two pictures.
+/// One number of connections: all modes of the server in the same two pictures.
 fn section(plan: &Plan, results: &Results, connections: usize) -> Result<String, String> {
     let names: Vec<_> = plan.targets.iter().map(|target| target.name()).collect();
     let series = |cell: &Cell| {

@@ -1,4 +1,4 @@
-//! The table, and the words that go with it.
+//! The table, and its explanation.
 
 pub mod html;
 pub mod json;
@@ -58,7 +58,7 @@ const OTHERS_WORTH_A_WORD: f64 = 0.1;
 pub const NOISE: &str = "One run on one machine: expect 5 to 10 % between runs, and much more in p99.9 and max. \
                          Compare lines of one run.";
 
-/// What stands above the table when other processes took the CPU meanwhile.
+/// The line above the table when other processes took the CPU meanwhile.
 pub fn disturbance(results: &Results) -> Option<String> {
     let cpus = results.others.filter(|&cpus| cpus > OTHERS_WORTH_A_WORD)?;
     Some(format!(
@@ -119,7 +119,7 @@ pub fn deadline_line(results: &Results) -> Option<String> {
     ))
 }
 
-/// One line of the table; `-` is what could not be had.
+/// One line of the table; `-` is a figure that is not available.
 pub fn row(cell: &Cell) -> [String; HEADINGS.len()] {
     let messages = cell.paced.latencies.len() as f64;
     let percentile = |percentile: f64| {
@@ -180,7 +180,7 @@ fn aligned(rows: &[[String; HEADINGS.len()]]) -> String {
     text
 }
 
-/// Words in lines of at most 110 characters, the first after `label`, the others as far in.
+/// Words in lines of at most 110 characters. The first follows `label`, the others are indented as far.
 fn wrapped(label: &str, words: &str) -> String {
     let indent = " ".repeat(label.chars().count());
     let (mut text, mut line) = (String::new(), label.to_owned());

@@ -14,7 +14,7 @@ use crate::report::grouped;
 const SIZE: (u32, u32) = (560, 320);
 const INK: RGBColor = RGBColor(0x3A, 0x3F, 0x47);
 const GRID: RGBColor = RGBColor(0xE1, 0xE4, 0xE8);
-/// One for each way of writing the server, in the table's order.
+/// One for each mode of the server, in the order of the table.
 const SERIES: [RGBColor; 4] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -31,7 +31,7 @@ pub struct Picture {
 /// A curve of so few points would show a course that was not measured.
 const FEW: usize = 3;
 
-/// A line of the picture, and whose it is: an index into `SERIES`.
+/// A line of the picture. `series` is an index into `SERIES`.
 struct Line {
     series: usize,
     points: Vec<(f64, f64)>,
@@ -70,8 +70,8 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Latency by percentile, paced: across, each step is a tenth of the messages that the last one left out;
-/// up, each step is a multiple. Given with each cell is its series.
+/// Latency by percentile, paced. The x axis is logarithmic in the share of slower messages, the y axis in time. Each
+/// cell comes with its series.
 pub fn latency(cells: &[(usize, &Cell)]) -> Result<Picture, String> {
     let lines: Vec<_> = cells
         .iter()
@@ -100,7 +100,7 @@ pub fn latency(cells: &[(usize, &Cell)]) -> Result<Picture, String> {
     draw(x, y, &lines, why)
 }
 
-/// Across: minus the logarithm of the share that is slower, 2 for 99 %; up: the logarithm of the microseconds.
+/// x: minus the logarithm of the share that is slower, 2 for 99 %. y: the logarithm of the microseconds.
 fn latency_line(series: usize, cell: &Cell) -> Line {
     const STEPS_A_NINE: f64 = 20.0;
     let nines = (cell.paced.latencies.len() as f64).log10().max(0.1);
@@ -241,7 +241,7 @@ fn one_two_five(low: f64, high: f64) -> Vec<f64> {
     all.filter(|mark| (low..=high).contains(mark)).collect()
 }
 
-/// From zero on, in four to ten steps of 1, 2 or 5.
+/// From zero, in four to ten steps of 1, 2 or 5.
 fn evenly(high: f64) -> Vec<f64> {
     let decade = 10f64.powf((high / 4.0).log10().floor());
     let fits = |step: &f64| high / step >= 4.0;
@@ -263,7 +263,7 @@ fn time(micros: f64) -> String {
     }
 }
 
-/// A mark of an axis is a round number, but for the rounding of its logarithm.
+/// A mark of an axis is a round number up to the rounding of its logarithm.
 fn short(value: f64) -> String {
     format!("{}", (value * 10.0).round() / 10.0)
 }
