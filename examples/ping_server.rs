@@ -28,17 +28,13 @@ struct Flags {
     real: bool,
 }
 
-/// Prints what it receives, and pings.
+/// Prints what it receives. The server pings.
 struct Hears;
 
 impl Protocol for Hears {
     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         println!("      the server hears {}", String::from_utf8_lossy(bytes));
         Ok(bytes.len())
-    }
-
-    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.write(b"ping")
     }
 
     fn closed(&mut self, why: io::Result<()>) {
@@ -76,7 +72,7 @@ fn serving(
 /// Row D5: a ping each interval; any byte puts it off.
 fn resets(runtime: &Runtime) -> io::Result<()> {
     println!("A heartbeat of 1 s, put off by each byte that comes:");
-    let server = Server::new(|_peer| Hears).heartbeat(SECOND);
+    let server = Server::new(|_peer| Hears).heartbeat_with(SECOND, *b"ping");
     serving(runtime, server, async |client| {
         for wait in [None, Some(200), Some(300), None] {
             let start = time::now();
@@ -95,7 +91,7 @@ fn resets(runtime: &Runtime) -> io::Result<()> {
 fn deadline(runtime: &Runtime) -> io::Result<()> {
     println!("An idle timeout of 5 s, pushed by each byte:");
     let server = Server::new(|_peer| Hears)
-        .heartbeat(SECOND)
+        .heartbeat_with(SECOND, *b"ping")
         .idle_timeout(5 * SECOND);
     serving(runtime, server, async |client| {
         let start = time::now();

@@ -19,10 +19,6 @@ impl Protocol for Echo {
         conn.write(bytes)?;
         Ok(bytes.len())
     }
-
-    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.write(b"ping")
-    }
 }
 
 /// Runs as many workers as there are `stops`, until the first of those yields a byte.
@@ -83,15 +79,12 @@ fn server(
     options: &Options,
     workers: usize,
 ) -> Server<impl Fn(Addr) -> Echo + Send + Sync + use<>> {
-    let server = Server::new(|_peer| Echo)
+    Server::new(|_peer| Echo)
         .workers(workers)
         .spin(options.spin)
         .drain_grace(QUIET)
-        .idle_timeout(options.idle_timeout.unwrap_or_default());
-    match options.heartbeat {
-        Some(interval) => server.heartbeat(interval),
-        None => server,
-    }
+        .idle_timeout(options.idle_timeout)
+        .heartbeat_with(options.heartbeat, *b"ping")
 }
 
 fn counts(stats: &ServerStats) -> Counts {

@@ -24,13 +24,14 @@ impl Scheduler {
         let panicked = drop_quietly(body);
         self.machines.finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
-        // The handle may have gone with the body.
-        match join.filter(|join| Rc::strong_count(join) > 1) {
-            Some(join) => {
+        match join {
+            Some(join) if Rc::strong_count(&join) > 1 => {
                 self.outcomes.keep(join.clone());
                 join.end(error);
             }
-            None => {
+            // No handle, or it has gone with the body. Then the output goes with the cell.
+            join => {
+                let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));
                 if let Some(error) = error
                     && error.is_panic()
                 {

@@ -210,13 +210,6 @@ impl Socket {
         }
     }
 
-    /// The note to hand out when the direction's deadline passes, beside the holder: the queue heeds
-    /// it too.
-    #[inline]
-    pub(crate) fn has_queue(&self, direction: Direction) -> bool {
-        self.locks.has(queued(direction))
-    }
-
     /// Takes the wakers of all that queue, which keep their turns, and of pollers behind a lock: a
     /// deadline has passed.
     pub(super) fn nudge_queues(&self) -> Vec<Waker> {

@@ -165,7 +165,7 @@ impl Server {
 }
 
 /// A limit that only a fault reaches.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Drop for Server {
     fn drop(&mut self) {

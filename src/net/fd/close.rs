@@ -138,7 +138,10 @@ impl Fd {
     /// The number, -1 once it is closed.
     pub(crate) fn number(&self) -> RawFd {
         self.note_lent();
-        self.socket().owned.raw()
+        match self.is_closed() {
+            true => -1,
+            false => self.socket().owned.raw(),
+        }
     }
 
     /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system

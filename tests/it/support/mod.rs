@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod counting;
 pub mod dead_ends;
 pub mod faulty;
+pub mod hand_clock;
 pub mod loopback;
 pub mod run;
 pub mod running;
