@@ -214,7 +214,7 @@ fn a_request_is_the_same_however_it_is_cut() {
 #[test]
 fn curl_gets_its_answers() {
     if Command::new("curl").arg("--version").output().is_err() {
-        println!("there is no curl here");
+        eprintln!("there is no curl here");
         return;
     }
     let server = Server::start("http", &["--addr", "127.0.0.1:0"]);

@@ -122,8 +122,56 @@ fn a_connection_that_a_drain_cuts_off_is_a_warning() {
         let warnings = logged(Level::Warn, port);
         assert_eq!(
             warnings,
-            ["127.0.0.1: worker 0: the limit of the drain has passed: 1 connections are cut off"]
+            ["127.0.0.1: worker 0: the drain's limit has passed; 1 connections are cut off"]
         );
         assert_eq!(logged(Level::Error, port), [""; 0]);
+    });
+}
+
+#[test]
+fn a_heartbeat_that_the_protocol_does_not_write_is_one_warning_for_all_workers() {
+    in_child(|| {
+        keep_log();
+        let server = Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver);
+        let server = start(server.heartbeat(Duration::from_millis(10)));
+        let _clients = [server.dial(), server.dial()];
+        server.wait_for(|stats| stats.workers().iter().all(|worker| worker.heartbeats() > 2));
+        let port = server.address.port();
+        server.stop();
+        let warnings = logged(Level::Warn, port);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("Server::heartbeat_with"),
+            "{warnings:?}"
+        );
+    });
+}
+
+#[test]
+fn each_accepted_and_each_ended_connection_is_one_line_with_its_peer() {
+    in_child(|| {
+        keep_log();
+        for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
+            let server = start(Server::new(|_| Echo).workers(2).dispatch(dispatch));
+            let mut client = server.dial();
+            echo(&mut client, b"hello");
+            let port = client.local_addr().unwrap().port();
+            drop(client);
+            server.wait_for(|stats| stats.live() == 0);
+            server.stop();
+            let mut lines = logged(Level::Debug, port);
+            // A line of the earlier server's client has a port.
+            lines.retain(|line| line.starts_with("127.0.0.1: "));
+            let [accepted, ended] = &lines[..] else {
+                panic!("{lines:?}");
+            };
+            assert_eq!(accepted, "127.0.0.1: accepted");
+            assert!(
+                ended.starts_with("127.0.0.1: ended after 5 bytes: "),
+                "{ended}"
+            );
+        }
     });
 }
