@@ -68,10 +68,10 @@ pub(super) struct Extra {
     /// Where unused bytes have a limit over all.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
-    /// What the peer had not acknowledged at the last look: less is a sign of life.
+    /// When bytes last went out, or were queued from elsewhere.
+    pub(super) sent: u64,
+    /// What the peer had not acknowledged at the last look, while the connection closes.
     pub(super) unacknowledged: usize,
-    /// The next look at that; zero for none.
-    pub(super) acknowledged_look: u64,
 }
 
 impl Conn {
