@@ -1,17 +1,29 @@
-//! A runtime under somebody else's loop, both ways: by turns with a frame budget, as a game or a
-//! GUI would, and nested by its descriptor in the host's own poll(2), as a daemon would.
+//! A runtime under the loop of its host, in both ways: by turns within the budget of a frame, as in
+//! a game, and nested by its descriptor in the host's own poll(2), as in a daemon.
 //!
 //! `cargo run --example embed_host_loop` shows both, one after the other.
 
-#[path = "common/mod.rs"]
 mod common;
 
 use std::io;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use netpoller::{Runtime, TcpListener, TcpStream, time};
 
-/// What the network does meanwhile: a server that answers, and a client that asks five times.
+/// Shows a runtime under the loop of its host, by turns and nested by its descriptor.
+#[derive(Parser)]
+struct Flags {}
+
+fn main() -> ExitCode {
+    common::run_blocking(|_: Flags| {
+        by_turns()?;
+        nested()
+    })
+}
+
+/// The network's work: a server that answers, and a client that asks five times.
 fn start(runtime: &Runtime) -> netpoller::JoinHandle<io::Result<()>> {
     runtime.spawn(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -38,7 +50,7 @@ fn start(runtime: &Runtime) -> netpoller::JoinHandle<io::Result<()>> {
     })
 }
 
-/// A game: sixty frames a second, and the network gets what the frame leaves over.
+/// A game: sixty frames a second, and the network has what the frame leaves over.
 fn by_turns() -> io::Result<()> {
     const FRAME: Duration = Duration::from_micros(16_667);
     let runtime = Runtime::new()?;
@@ -49,16 +61,25 @@ fn by_turns() -> io::Result<()> {
         frames += 1;
         next_frame += FRAME;
         // … the game's own work would be here …
-        loop {
-            let left = next_frame.saturating_duration_since(Instant::now());
-            let turn = runtime.turn(Some(left))?;
-            if left.is_zero() && !turn.more {
-                break;
-            }
-        }
+        run_until(&runtime, next_frame)?;
     }
     println!("by turns: {frames} frames");
     runtime.block_on(network).map_err(io::Error::other)?
+}
+
+/// Gives the network its turns until the frame ends: at least one, however late the game is, and
+/// none after it, however much the network still has to do (`Turn::more`).
+///
+/// A turn waits a millisecond longer than asked at most, because the system counts in those. A game
+/// that needs its frames more exact ends the waiting 2 ms early and then calls `turn` with zero.
+pub fn run_until(runtime: &Runtime, end: Instant) -> io::Result<()> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        runtime.turn(Some(left))?;
+        if Instant::now() >= end {
+            return Ok(());
+        }
+    }
 }
 
 /// A daemon: its own poll(2) over its own descriptors, of which the runtime is one.
@@ -79,7 +100,7 @@ fn nested() -> io::Result<()> {
         let host_ready = host::poll(
             ours.as_fd(),
             runtime.as_fd(),
-            // Deadlines do not make a descriptor readable: no longer than this.
+            // A deadline does not make the descriptor readable, so it bounds the wait.
             runtime.next_timeout(),
         )?;
         if host_ready {
@@ -107,7 +128,7 @@ mod host {
     use std::os::fd::{AsRawFd, BorrowedFd};
     use std::time::Duration;
 
-    /// Waits until one is readable. Says whether the first, the host's own, is.
+    /// Waits until one is readable. Returns whether the first, the host's own, is.
     pub fn poll(
         first: BorrowedFd<'_>,
         second: BorrowedFd<'_>,
@@ -118,7 +139,7 @@ mod host {
             events: libc::POLLIN,
             revents: 0,
         });
-        // Rounded up: to wake too early would be to spin.
+        // Rounded up: waking too early would spin.
         let limit = limit.map_or(-1, |limit| {
             i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
         });
@@ -129,11 +150,4 @@ mod host {
             _ => Ok(descriptors[0].revents != 0),
         }
     }
-}
-
-fn main() -> io::Result<()> {
-    common::end_with_the_reader();
-    env_logger::init();
-    by_turns()?;
-    nested()
 }

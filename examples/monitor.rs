@@ -37,7 +37,11 @@ fn main() -> ExitCode {
         let listener = common::listen(&flags.addr).await?;
         match flags.log {
             Some(path) => {
-                let log = File::options().create(true).append(true).open(path)?;
+                let log = File::options().create(true).append(true).open(&path);
+                let log = log.map_err(|error| {
+                    let text = format!("--log {}: {error}", path.display());
+                    io::Error::new(error.kind(), text)
+                })?;
                 serve(listener, move || log.try_clone()).await
             }
             None => serve(listener, || Ok(io::stdout())).await,

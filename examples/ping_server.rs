@@ -28,7 +28,7 @@ struct Flags {
     real: bool,
 }
 
-/// Hears, and says nothing of its own accord: the pings are the trait's default.
+/// Prints what it receives. The server pings.
 struct Hears;
 
 impl Protocol for Hears {
@@ -45,16 +45,11 @@ impl Protocol for Hears {
 }
 
 fn main() -> ExitCode {
-    common::end_with_the_reader();
-    env_logger::init();
-    let clock = common::clock(Flags::parse().real);
-    match clock.and_then(|runtime| resets(&runtime).and_then(|()| deadline(&runtime))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ping_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run_blocking(|flags: Flags| {
+        let runtime = common::clock(flags.real)?;
+        resets(&runtime)?;
+        deadline(&runtime)
+    })
 }
 
 /// Serves in the runtime, and talks to it.
@@ -77,7 +72,7 @@ fn serving(
 /// Row D5: a ping each interval; any byte puts it off.
 fn resets(runtime: &Runtime) -> io::Result<()> {
     println!("A heartbeat of 1 s, put off by each byte that comes:");
-    let server = Server::new(|_peer| Hears).heartbeat(SECOND);
+    let server = Server::new(|_peer| Hears).heartbeat_with(SECOND, *b"ping");
     serving(runtime, server, async |client| {
         for wait in [None, Some(200), Some(300), None] {
             let start = time::now();
@@ -96,7 +91,7 @@ fn resets(runtime: &Runtime) -> io::Result<()> {
 fn deadline(runtime: &Runtime) -> io::Result<()> {
     println!("An idle timeout of 5 s, pushed by each byte:");
     let server = Server::new(|_peer| Hears)
-        .heartbeat(SECOND)
+        .heartbeat_with(SECOND, *b"ping")
         .idle_timeout(5 * SECOND);
     serving(runtime, server, async |client| {
         let start = time::now();

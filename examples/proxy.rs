@@ -25,12 +25,22 @@ struct Flags {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// The target; without one it shows itself.
-    #[arg(long)]
+    /// The target, as HOST:PORT. Without it the example shows itself.
+    #[arg(long, value_parser = host_port)]
     to: Option<String>,
     /// How many connections at once; the others wait in the backlog.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+}
+
+/// The name is resolved for each connection; that it has a port is checked at the start.
+fn host_port(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').map(|(_, port)| port);
+    match port {
+        Some("") | None => Err("missing port in address".into()),
+        Some(port) if port.contains(']') => Err("missing port in address".into()),
+        Some(_) => Ok(text.into()),
+    }
 }
 
 fn main() -> ExitCode {

@@ -25,6 +25,9 @@ struct Flags {
     real: bool,
 }
 
+/// The size of a write buffer. Linux gives twice as much, up to `net.core.wmem_max`.
+const BUFFER: usize = 64 << 10;
+
 /// How often, how long each time, and how long between.
 pub const TRIES: u32 = 7;
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,6 +43,10 @@ async fn show() -> io::Result<()> {
 
     println!("To a peer that begins to read after 30 s:");
     let (stream, peer) = common::pair().await?;
+    // Row C6. Less than the system would grow it to, so that less is on its way when a write fails.
+    stream.set_write_buffer(BUFFER)?;
+    let given = stream.write_buffer()?;
+    println!("  a write buffer of {BUFFER} bytes is asked for, and one of {given} is given");
     let reading = spawn(async move {
         time::sleep(Duration::from_secs(30)).await;
         net::copy(&peer, &mut futures_lite::io::sink()).await

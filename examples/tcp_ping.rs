@@ -8,8 +8,8 @@
 //! 3 fail in 2.001s: dial tcp 93.184.215.14:443: i/o timeout
 //! ```
 //!
-//! It goes on after a temporary error (a timeout, say), and ends with status 1 at a permanent one,
-//! such as a port that nobody listens on.
+//! It continues after a temporary error, such as a timeout, and ends with status 1 at a permanent
+//! one, such as a refused connection. The status is 1 too when no ping was answered.
 
 mod common;
 
@@ -46,14 +46,14 @@ fn main() -> ExitCode {
     )
 }
 
-/// Pings, and reports to `out`. Fails with status 1 at the first error that is there to stay.
+/// Pings, and reports to `out`. The status is 1 after a permanent error, and when none was answered.
 pub async fn ping(flags: &Flags, out: &mut impl Write) -> io::Result<ExitCode> {
     writeln!(out, "PING {}", flags.target)?;
     if flags.count <= 0 {
         writeln!(out, "CTRL+C to stop.")?;
     }
     let dialer = Dialer::new().timeout(flags.wait);
-    let mut number = 0;
+    let (mut number, mut answered) = (0, 0);
     loop {
         number += 1;
         write!(out, "{number} ")?;
@@ -64,6 +64,7 @@ pub async fn ping(flags: &Flags, out: &mut impl Write) -> io::Result<ExitCode> {
         match dialled {
             Ok(stream) => {
                 stream.close()?;
+                answered += 1;
                 writeln!(out, "{took:.3?}")?;
             }
             Err(error) => {
@@ -74,7 +75,7 @@ pub async fn ping(flags: &Flags, out: &mut impl Write) -> io::Result<ExitCode> {
             }
         }
         if number == flags.count {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(ExitCode::from(u8::from(answered == 0)));
         }
         time::sleep(flags.interval).await;
     }

@@ -47,10 +47,18 @@ pub async fn serve(listener: TcpListener) -> io::Result<()> {
 
 async fn answer(stream: TcpStream) -> io::Result<()> {
     while let Some(value) = read(&mut &stream).await? {
-        log::info!("{value:?}");
+        log::info!("{}", summary(&value));
         write(&mut &stream, &value).await?;
     }
     Ok(())
+}
+
+/// What the log says of a value. The payload may be megabytes.
+pub fn summary(value: &Value) -> String {
+    match value {
+        Value::Binary(bytes) => format!("binary, {} bytes", bytes.len()),
+        Value::String(text) => format!("string, {} bytes", text.len()),
+    }
 }
 
 async fn ask(server: &TcpStream, words: Vec<String>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What the examples share: how they begin, what they print, how they end.
+//! What the examples share: flags, log, exit status, signals, and the first line of a server.
 #![allow(dead_code, reason = "each example uses some")]
 
 use std::fmt::Display;
@@ -8,46 +8,67 @@ use std::panic;
 use std::process::{self, ExitCode, Termination};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
 use netpoller::{Runtime, TcpListener, TcpStream, UnixStream};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-/// Runs an example: flags, a log, a runtime. Ctrl-C ends it, wherever it waits, and is no failure;
-/// an error is one line and status 1.
+/// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0.
 pub fn run<F: Parser, T: Termination>(example: impl AsyncFnOnce(F) -> io::Result<T>) -> ExitCode {
     run_on(|_| Runtime::new(), example)
 }
 
-/// As [`run`], on a runtime that the flags choose.
+/// As [`run`], in a runtime that the flags choose.
 pub fn run_on<F: Parser, T: Termination>(
     runtime: impl FnOnce(&F) -> io::Result<Runtime>,
     example: impl AsyncFnOnce(F) -> io::Result<T>,
 ) -> ExitCode {
-    end_with_the_reader();
-    env_logger::Builder::from_env(Env::default().default_filter_or("info"))
-        .format_target(false)
-        .init();
-    let flags = F::parse();
-    let ended = runtime(&flags).and_then(|runtime| {
-        runtime.block_on(async {
-            let interrupted = interrupted()?;
+    run_blocking(|flags: F| {
+        runtime(&flags)?.block_on(async {
+            let stop = stop_signals()?;
             let example = async { example(flags).await.map(T::report) };
-            let interrupted = async { interrupted.await.map(|()| ExitCode::SUCCESS) };
+            let interrupted = async {
+                UnixStream::from_std(stop)?.read(&mut [0]).await?;
+                log::info!("interrupted");
+                Ok(ExitCode::SUCCESS)
+            };
             future::or(example, interrupted).await
         })
-    });
-    ended.unwrap_or_else(|error| {
-        eprintln!("{}: {error}", env!("CARGO_CRATE_NAME"));
-        ExitCode::FAILURE
     })
 }
 
-/// Ends quietly when nobody reads any more what is printed: `| head -1` takes its line and leaves.
-/// With another error it ends as with every error. `println!` has no way to tell but its panic.
-pub fn end_with_the_reader() {
+/// Runs an example without a runtime: reads the flags and begins the log. An error is one line on
+/// standard error and status 1. Flags that are wrong are explained, with status 2.
+pub fn run_blocking<F: Parser, T: Termination>(
+    example: impl FnOnce(F) -> io::Result<T>,
+) -> ExitCode {
+    end_with_the_reader();
+    let flags = F::parse();
+    // Warnings are seen without setting anything, and so is what a server does at its end.
+    env_logger::Builder::from_env(Env::default().default_filter_or("info"))
+        .format_target(false)
+        .init();
+    example(flags).map_or_else(
+        |error| {
+            eprintln!("{}: {error}", env!("CARGO_CRATE_NAME"));
+            ExitCode::FAILURE
+        },
+        T::report,
+    )
+}
+
+/// Refuses flags that do not go together, as `F` refuses those that it does not know.
+pub fn refuse_flags<F: CommandFactory>(why: impl Display) -> ! {
+    F::command().error(ErrorKind::ArgumentConflict, why).exit()
+}
+
+/// Ends quietly, with status 0, when the reader of standard output has left: `| head -1` takes its
+/// line and goes. `println!` reports a failed write by a panic alone, so a hook looks for it. After
+/// any other failed write the process ends with one line and status 1.
+fn end_with_the_reader() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |panicked| {
         let text = panicked.payload().downcast_ref::<String>();
@@ -62,7 +83,7 @@ pub fn end_with_the_reader() {
     }));
 }
 
-/// The wall's clock, or one that jumps to whatever comes next.
+/// The system's clock, or a virtual one, which jumps to the next deadline.
 pub fn clock(real: bool) -> io::Result<Runtime> {
     match real {
         true => Runtime::new(),
@@ -70,19 +91,9 @@ pub fn clock(real: bool) -> io::Result<Runtime> {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-fn interrupted() -> io::Result<impl Future<Output = io::Result<()>>> {
-    let signals = UnixStream::from_std(self_pipe()?)?;
-    Ok(async move {
-        signals.read(&mut [0]).await?;
-        log::info!("interrupted");
-        Ok(())
-    })
-}
-
-/// The self-pipe: a signal's handler does nothing but write a byte, and the loop reads it as it
-/// reads every socket.
-pub fn self_pipe() -> io::Result<std::os::unix::net::UnixStream> {
+/// A stream that yields a byte for each SIGINT and SIGTERM. The handler only writes that byte; a
+/// loop reads it as it reads every socket (the self-pipe).
+pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
     let (ours, handlers) = std::os::unix::net::UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {
         pipe::register(signal, handlers.try_clone()?)?;
@@ -90,20 +101,21 @@ pub fn self_pipe() -> io::Result<std::os::unix::net::UnixStream> {
     Ok(ours)
 }
 
-/// Listens, and says where: with port 0 that is the only way to know.
+/// Listens, and announces the address.
 pub async fn listen(addr: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(addr).await?;
     announce(listener.local_addr()?)?;
     Ok(listener)
 }
 
-/// The first line that a server prints; whoever started it may wait for it.
+/// Prints the first line of a server. With port 0 it is the only way to learn the port, and a
+/// script may wait for it.
 pub fn announce(addr: SocketAddr) -> io::Result<()> {
     println!("listening on {addr}");
     io::stdout().flush()
 }
 
-/// What became of a connection, for the log.
+/// Logs how a connection ended.
 pub fn note(peer: impl Display, ended: io::Result<()>) {
     match ended {
         Ok(()) => log::info!("{peer}: done"),
@@ -111,14 +123,14 @@ pub fn note(peer: impl Display, ended: io::Result<()>) {
     }
 }
 
-/// Both ends of a connection, for those that show both in one process.
+/// Both ends of a connection, for examples that show both in one process.
 pub async fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;
     Ok((client, listener.accept().await?.0))
 }
 
-/// Reads `50us`, `500ms`, `30s`, `5m`, and as seconds what has no unit.
+/// Reads `50us`, `500ms`, `30s` or `5m`. A number without a unit counts seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(split.unwrap_or(text.len()));
@@ -131,6 +143,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number
         .parse()
-        .map_err(|_| format!("{number:?} is no number"))?;
+        .map_err(|_| format!("{number:?} is not a number"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())
 }

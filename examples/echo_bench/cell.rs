@@ -24,7 +24,7 @@ pub enum Target {
 impl Target {
     pub fn name(self) -> String {
         match self {
-            Target::Own(mode) => mode.name().to_owned(),
+            Target::Own(mode) => mode.to_string(),
             Target::Running(address) => address.to_string(),
         }
     }

@@ -6,9 +6,8 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
+use clap::{Parser, ValueEnum};
 
 use crate::cell::Target;
 use crate::connection::Shape;
@@ -43,7 +42,7 @@ struct Flags {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     depth: u64,
     /// How the server is written; all ways if not given
-    #[arg(long, value_delimiter = ',', value_parser = modes(), conflicts_with = "addr")]
+    #[arg(long, value_delimiter = ',', value_enum, conflicts_with = "addr")]
     mode: Vec<Mode>,
     /// Print JSON, and nothing else, on standard output
     #[arg(long)]
@@ -79,13 +78,6 @@ fn parse_count(text: &str) -> Result<Count, String> {
             Err(_) => Err("neither a number nor max".to_owned()),
         },
     }
-}
-
-/// The modes by name, so that `--help` lists those there are.
-fn modes() -> impl TypedValueParser<Value = Mode> {
-    let names = PossibleValuesParser::new(Mode::ALL.iter().map(|mode| mode.name()));
-    let named = |name: String| Mode::ALL.iter().copied().find(|mode| mode.name() == name);
-    names.map(move |name| named(name).expect("only names of modes pass"))
 }
 
 /// What is going to be done.
@@ -151,7 +143,7 @@ impl Flags {
     fn targets(&self) -> Result<Vec<Target>, String> {
         let Some(text) = &self.addr else {
             let mut modes = if self.mode.is_empty() {
-                Mode::ALL.to_vec()
+                Mode::value_variants().to_vec()
             } else {
                 self.mode.clone()
             };

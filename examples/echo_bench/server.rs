@@ -28,25 +28,24 @@ impl Server {
         let options = Options {
             addr: "127.0.0.1:0".to_owned(),
             mode,
-            workers: 1,
             idle_timeout: Some(IDLE_TIMEOUT),
-            ..Options::default()
+            heartbeat: None,
+            spin: Duration::ZERO,
         };
-        let name = mode.name();
-        let trouble = |error: io::Error| format!("the {name} server did not start: {error}");
+        let trouble = |error: io::Error| format!("the {mode} server did not start: {error}");
         let (stop, stopped) = UnixStream::pair().map_err(trouble)?;
         let (ready, listening) = mpsc::channel();
         let run = move || {
             if let Some(cpu) = cpu {
                 system::pin_to(cpu);
             }
-            serve::run(&options, stopped, |address| {
+            serve::run(&options, vec![stopped], |address| {
                 // Nobody listens any more if it took too long.
                 let _ = ready.send(address);
             })
         };
         let thread = thread::Builder::new()
-            .name(format!("server {name}"))
+            .name(format!("server {mode}"))
             .spawn(run)
             .map_err(trouble)?;
         match listening.recv_timeout(PATIENCE) {
@@ -56,10 +55,10 @@ impl Server {
                 thread,
             }),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                Err(format!("the {name} server did not start listening"))
+                Err(format!("the {mode} server did not start listening"))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(format!(
-                "the {name} server did not start: {}",
+                "the {mode} server did not start: {}",
                 ending(thread)
             )),
         }

@@ -1,16 +1,18 @@
-//! The echo server as tasks: one a connection, which holds no buffer while it waits.
+//! The echo server as tasks: one for each connection, which holds no buffer while it waits.
 
 use std::cell::{Cell, RefCell};
+use std::future::{pending, ready};
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{NetError, Runtime, Source, TcpListener, TcpStream, spawn, time};
+use futures_lite::future::or;
+use netpoller::{Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
-use super::{Backoff, Counts, DRAIN, Options, QUIET};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
 
 /// What the connections share.
 struct Server {
@@ -18,14 +20,13 @@ struct Server {
     limit: Cell<Option<Duration>>,
     accepted: Cell<u64>,
     bytes: Cell<u64>,
-    /// Every open connection, to hurry them when the server stops.
+    /// Every open connection, so that a drain can move its deadline.
     open: RefCell<Slab<TcpStream>>,
 }
 
-pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::Result<Counts> {
-    let runtime = Runtime::builder()
-        .spin(options.spin.unwrap_or_default())
-        .build()?;
+pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
+    let addr = listener.local_addr()?;
+    let runtime = Runtime::builder().spin(options.spin).build()?;
     let server = Rc::new(Server {
         limit: Cell::new(options.idle_timeout),
         accepted: Cell::new(0),
@@ -34,45 +35,79 @@ pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::
     });
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        let accepting = spawn(accept(listener.clone(), server.clone()));
-        let stop = Source::new(mio::net::UnixStream::from_std(stop))?;
-        stop.io(netpoller::Direction::Read, |stop| peek(stop))
-            .await?;
-        drain(&server, &listener).await;
-        accepting.abort();
+        let stop = UnixStream::from_std(stop)?;
+        // Through shortages of descriptors too, and for as long as the listener is open.
+        let serving = listener.serve(|stream, _peer| {
+            server.accept(stream);
+            ready(())
+        });
+        let mut byte = [0];
+        // An end of file in place of the first signal begins the drain too.
+        let first_signal = async { stop.read(&mut byte).await.map(drop) };
+        or(serving, first_signal).await?;
+        server.accept_queued(&listener).await;
+        listener.close()?;
+        let second_signal = async {
+            match stop.read_exact(&mut [0]).await {
+                Ok(()) => End::Stopped,
+                Err(_end_of_file) => pending().await,
+            }
+        };
+        log_drain(addr, server.open());
+        let end = or(server.drain(), second_signal).await;
+        log_end(addr, end, server.open());
         io::Result::Ok(())
     })?;
     let stats = runtime.stats();
-    let open = server.open.borrow().len();
     Ok(Counts {
         accepted: server.accepted.get(),
-        open: open as u64,
+        open: server.open(),
         bytes: server.bytes.get(),
         turns: stats.turns,
         events: stats.events,
     })
 }
 
-/// Whether the stop has come: it is left there, for the other workers to see.
-fn peek(stop: &mio::net::UnixStream) -> io::Result<()> {
-    use std::mem::MaybeUninit;
-    let mut byte = [MaybeUninit::uninit()];
-    socket2::SockRef::from(stop).peek(&mut byte).map(|_| ())
-}
+impl Server {
+    fn open(&self) -> u64 {
+        self.open.borrow().len() as u64
+    }
 
-async fn accept(listener: TcpListener, server: Rc<Server>) {
-    let mut backoff = Backoff::new();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                backoff.reset();
-                server.accepted.set(server.accepted.get() + 1);
-                drop(spawn(Session::new(stream, server.clone()).run()));
+    /// Spawns the connection's task itself: the one that `serve` spawns for what its handler
+    /// returns would hold that future twice.
+    fn accept(self: &Rc<Self>, stream: TcpStream) {
+        self.accepted.set(self.accepted.get() + 1);
+        spawn(Session::new(stream, self.clone()).run());
+    }
+
+    /// Accepts what waits in the queue, so that no client that has connected is reset.
+    async fn accept_queued(self: &Rc<Self>, listener: &TcpListener) {
+        // The signal may have been read before the selector has told of the queue: one turn.
+        yield_now().await;
+        for _ in 0..QUEUE {
+            match time::timeout(Duration::ZERO, listener.accept()).await {
+                Ok(Ok((stream, _))) => self.accept(stream),
+                Ok(Err(error)) => return log::warn!("{error}"),
+                Err(_empty) => return,
             }
-            Err(error) if error.is_closed() => return log::info!("{error}"),
-            // Whatever else: one connection is lost, or none, and the next may be well.
-            Err(error) => time::sleep(backoff.next(&error)).await,
         }
+    }
+
+    /// Waits until every connection has ended or has been quiet for [`QUIET`], [`DRAIN`] at most.
+    async fn drain(&self) -> End {
+        self.limit.set(Some(QUIET));
+        let quiet = time::now() + QUIET;
+        for (_, stream) in self.open.borrow().iter() {
+            let _ = stream.set_read_deadline(Some(quiet));
+        }
+        let all_ended = async {
+            let mut tick = time::interval(Duration::from_millis(10));
+            while !self.open.borrow().is_empty() {
+                tick.tick().await;
+            }
+        };
+        let _ = time::timeout(DRAIN, all_ended).await;
+        End::Drained
     }
 }
 
@@ -81,7 +116,7 @@ async fn accept(listener: TcpListener, server: Rc<Server>) {
 enum Echoed {
     All,
     End,
-    /// The kernel did not take all: what is left lies in `rest`.
+    /// The kernel did not take all. What is left lies in `rest`.
     Some,
 }
 
@@ -89,7 +124,8 @@ struct Session {
     stream: TcpStream,
     server: Rc<Server>,
     key: usize,
-    /// Written before more is read; a peer that keeps up costs one word.
+    bytes: Cell<u64>,
+    /// Written before more is read. A connection whose peer keeps up holds one word.
     #[allow(clippy::box_collection)]
     rest: Cell<Option<Box<Vec<u8>>>>,
 }
@@ -101,12 +137,13 @@ impl Session {
             stream,
             server,
             key,
+            bytes: Cell::new(0),
             rest: Cell::new(None),
         }
     }
 
-    /// Echoes until end of file, which closing passes on. A block and not an `async fn`, which would
-    /// hold `self` twice: as its argument, and as what that is bound to.
+    /// Echoes until the end of file, which closing passes on. A block and not an `async fn`, which
+    /// would hold `self` twice: as its argument, and as what that is bound to.
     #[allow(clippy::manual_async_fn)]
     fn run(self) -> impl Future<Output = ()> {
         async move {
@@ -120,41 +157,57 @@ impl Session {
                     Ok(Echoed::End) => break Ok(()),
                     Err(error) => break Err(error),
                 }
-                // Boxed, for it is rare: else every idle connection would hold its room.
+                // Boxed, because it is rare: else every idle connection would hold room for it.
                 if let Err(error) = Box::pin(self.write_rest()).await {
                     break Err(error);
                 }
             };
-            if let Err(error) = ended {
-                log::debug!("{error}");
-            }
+            self.log(&ended);
         }
     }
 
+    #[cold]
+    fn log(&self, ended: &io::Result<()>) {
+        if log::log_enabled!(log::Level::Debug) {
+            let peer = self.stream.peer_addr();
+            let peer = peer.map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+            log_ended(peer, self.bytes.get(), ended);
+        }
+    }
+
+    /// A peer that takes nothing is given as much time as one that sends nothing.
     async fn write_rest(&self) -> io::Result<()> {
         let rest = self.rest.take().unwrap_or_default();
+        let deadline = self.server.limit.get().map(|limit| time::now() + limit);
+        self.stream.set_write_deadline(deadline)?;
         self.stream.write_all(&rest).await
     }
 
+    /// The loop has read the clock before it ran this task, so its own time is as good as a fresh
+    /// one, and a load.
     #[inline]
     fn push_deadline(&self) -> io::Result<()> {
         match self.server.limit.get() {
-            Some(limit) => self.stream.set_read_deadline(Some(time::now() + limit)),
+            Some(limit) => {
+                let deadline = time::coarse_now() + limit;
+                self.stream.set_read_deadline(Some(deadline))
+            }
             None => Ok(()),
         }
     }
 
     #[inline]
     fn echo(&self, bytes: &[u8]) -> Echoed {
-        let count = &self.server.bytes;
-        count.set(count.get() + bytes.len() as u64);
+        self.bytes.set(self.bytes.get() + bytes.len() as u64);
+        let total = &self.server.bytes;
+        total.set(total.get() + bytes.len() as u64);
         if bytes.is_empty() {
             return Echoed::End;
         }
         match self.stream.try_write(bytes) {
             Ok(gone) if gone == bytes.len() => Echoed::All,
             Ok(gone) => self.keep(&bytes[gone..]),
-            // Full, or broken: writing what is left will wait, or say so.
+            // Full, or broken: writing the rest waits, or reports the error.
             Err(_) => self.keep(bytes),
         }
     }
@@ -170,24 +223,5 @@ impl Drop for Session {
     fn drop(&mut self) {
         let gone = self.server.open.borrow_mut().try_remove(self.key);
         drop(gone);
-    }
-}
-
-/// Stops accepting, and gives what is in flight its time.
-async fn drain(server: &Server, listener: &TcpListener) {
-    let _ = listener.close();
-    server.limit.set(Some(QUIET));
-    let quiet = time::now() + QUIET;
-    for (_, stream) in server.open.borrow().iter() {
-        let _ = stream.set_read_deadline(Some(quiet));
-    }
-    let done = time::timeout(DRAIN, async {
-        let mut tick = time::interval(Duration::from_millis(10));
-        while !server.open.borrow().is_empty() {
-            tick.tick().await;
-        }
-    });
-    if done.await.is_err() {
-        log::warn!("closing connections that are still busy");
     }
 }

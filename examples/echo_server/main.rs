@@ -1,4 +1,4 @@
-//! The echo server: the same service in several modes, to load, to measure and to read.
+//! The echo server: the same service in three modes, to load, to measure and to read.
 //!
 //! `cargo run --release --example echo_server -- --addr 127.0.0.1:7000 --mode reactor`
 
@@ -15,56 +15,52 @@ use clap::Parser;
 
 use serve::{Mode, Options};
 
-/// Echoes whatever it is sent.
+/// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once.
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:7000")]
     addr: String,
-    /// How it is written: async (a task a connection), protocol (a state machine a
-    /// connection), reactor (the netpoller alone).
-    #[arg(long, default_value = "async")]
+    /// How the server is written
+    #[arg(long, value_enum, default_value_t = Mode::Async)]
     mode: Mode,
-    /// Threads, each with its own listener on the port.
+    /// Threads, each with its own listener on the port
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
-    /// Close a connection that has sent nothing for so long, such as 500ms or 30s.
-    #[arg(long, value_parser = common::duration)]
-    idle_timeout: Option<Duration>,
-    /// Send `ping` when nothing has come for so long; in protocol mode alone.
-    #[arg(long, value_parser = common::duration)]
+    /// Close a connection that has sent nothing for this time: 500ms, 30s, 5m, or a number of
+    /// seconds; 0 is never
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = common::duration)]
+    idle_timeout: Duration,
+    /// Send `ping` when nothing has come for this time, as above; in protocol mode only
+    #[arg(long, value_name = "TIME", value_parser = common::duration)]
     heartbeat: Option<Duration>,
-    /// Poll for so long before each sleep, such as 50us.
-    #[arg(long, value_parser = common::duration)]
-    spin: Option<Duration>,
+    /// Poll for this time before each sleep, such as 50us
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = common::duration)]
+    spin: Duration,
 }
 
 fn main() -> ExitCode {
-    common::end_with_the_reader();
-    env_logger::init();
-    let flags = Flags::parse();
-    match run(&flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo_server: {error}");
-            ExitCode::FAILURE
+    common::run_blocking(|flags: Flags| {
+        if flags.heartbeat.is_some() && flags.mode != Mode::Protocol {
+            common::refuse_flags::<Flags>("--heartbeat is there in --mode protocol only");
         }
-    }
+        let options = Options {
+            addr: flags.addr,
+            mode: flags.mode,
+            idle_timeout: given(flags.idle_timeout),
+            heartbeat: flags.heartbeat.and_then(given),
+            spin: flags.spin,
+        };
+        let stops: io::Result<_> = (0..flags.workers).map(|_| common::stop_signals()).collect();
+        let counts = serve::run(&options, stops?, |addr| {
+            let _ = common::announce(addr);
+        })?;
+        println!("{counts}");
+        Ok(())
+    })
 }
 
-fn run(flags: &Flags) -> io::Result<()> {
-    let stop = common::self_pipe()?;
-    let options = Options {
-        addr: flags.addr.clone(),
-        mode: flags.mode,
-        workers: flags.workers.into(),
-        idle_timeout: flags.idle_timeout,
-        heartbeat: flags.heartbeat,
-        spin: flags.spin,
-    };
-    let counts = serve::run(&options, stop, |addr| {
-        let _ = common::announce(addr);
-    })?;
-    println!("{counts}");
-    Ok(())
+/// Zero is never.
+fn given(time: Duration) -> Option<Duration> {
+    Some(time).filter(|time| !time.is_zero())
 }

@@ -1,11 +1,13 @@
 //! The echo server as a protocol: no task, no buffer, one callback.
 
+use std::future::pending;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdStream;
 use std::thread;
 
-use netpoller::{Addr, Bound, Conn, Direction, Protocol, Runtime, Server, ServerStats, Source};
+use futures_lite::future::or;
+use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server, ServerStats, UnixStream};
 
 use super::{Counts, DRAIN, Options, QUIET};
 
@@ -19,29 +21,37 @@ impl Protocol for Echo {
     }
 }
 
-/// Runs all workers until `stop` becomes readable.
+/// Runs as many workers as there are `stops`, until the first of those yields a byte.
 pub fn run(
     options: &Options,
-    stop: UnixStream,
+    mut stops: Vec<StdStream>,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<Counts> {
-    let bound = server(options).bind(options.addr.as_str())?;
+    let workers = stops.len();
+    let bound = server(options, workers).bind(options.addr.as_str())?;
     ready(bound.local_addr());
-    if options.workers > 1 {
+    let stop = stops.swap_remove(0);
+    if workers > 1 {
         return run_many(bound, stop);
     }
     // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
     // with one glibc makes its every call that may block dearer.
-    let runtime = Runtime::builder()
-        .spin(options.spin.unwrap_or_default())
-        .build()?;
-    stop.set_nonblocking(true)?;
+    let runtime = Runtime::builder().spin(options.spin).build()?;
     let serving = bound.run_in(&runtime)?;
+    let handle = bound.handle();
     let stats = runtime.block_on(async {
-        let stop = Source::new(mio::net::UnixStream::from_std(stop))?;
-        stop.io(Direction::Read, |stop| stop.read(&mut [0])).await?;
-        bound.handle().drain(DRAIN);
-        serving.await.map_err(io::Error::other)?
+        let stop = UnixStream::from_std(stop)?;
+        let signals = async {
+            // The first signal, or the end of file.
+            let _ = stop.read_exact(&mut [0]).await;
+            handle.drain(DRAIN);
+            if stop.read_exact(&mut [0]).await.is_ok() {
+                handle.stop();
+            }
+            pending().await
+        };
+        let serving = async { serving.await.map_err(io::Error::other)? };
+        or(serving, signals).await
     })?;
     let mut counts = counts(&stats);
     counts.turns = runtime.stats().turns;
@@ -49,28 +59,32 @@ pub fn run(
     Ok(counts)
 }
 
-fn run_many<F>(bound: Bound<F>, mut stop: UnixStream) -> io::Result<Counts>
+fn run_many<F>(bound: Bound<F>, mut stop: StdStream) -> io::Result<Counts>
 where
     F: Fn(Addr) -> Echo + Send + Sync + 'static,
 {
     let handle = bound.handle();
     thread::spawn(move || {
-        let _ = stop.read(&mut [0]);
+        // As above.
+        let _ = stop.read_exact(&mut [0]);
         handle.drain(DRAIN);
+        if stop.read_exact(&mut [0]).is_ok() {
+            handle.stop();
+        }
     });
     bound.run().map(|stats| counts(&stats))
 }
 
-fn server(options: &Options) -> Server<impl Fn(Addr) -> Echo + Send + Sync + use<>> {
-    let server = Server::new(|_peer| Echo)
-        .workers(options.workers)
-        .spin(options.spin.unwrap_or_default())
+fn server(
+    options: &Options,
+    workers: usize,
+) -> Server<impl Fn(Addr) -> Echo + Send + Sync + use<>> {
+    Server::new(|_peer| Echo)
+        .workers(workers)
+        .spin(options.spin)
         .drain_grace(QUIET)
-        .idle_timeout(options.idle_timeout.unwrap_or_default());
-    match options.heartbeat {
-        Some(interval) => server.heartbeat(interval),
-        None => server,
-    }
+        .idle_timeout(options.idle_timeout)
+        .heartbeat_with(options.heartbeat, *b"ping")
 }
 
 fn counts(stats: &ServerStats) -> Counts {

@@ -1,179 +1,233 @@
 //! The echo server on the bare reactor: no task, no future, a slab of state machines.
 //!
 //! This is the way to put the netpoller under a loop of your own. Read it from `serve` down: a
-//! turn says whose turn it is, and `drive` goes on with that one until it has to wait.
+//! turn hands out ids, and `run` continues with each until it has to wait.
+//!
+//! The rule of `park`: what it returns is never dropped. `Parked` means that a turn will hand the
+//! id out. Everything else gives the id back, so that the caller goes on with it now or, as here,
+//! puts it into `again`.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener as StdListener;
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::unix::net::UnixStream as StdStream;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UnixStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use super::{Backoff, Counts, DRAIN, Options, QUIET};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
 
-/// What is parked is the number of a connection, or one of these.
+/// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
 
-/// A connection: what it waits for follows from whether anything is left to write.
-struct Connection {
-    stream: TcpStream,
-    descriptor: Descriptor<usize>,
-    /// Read, and not yet taken by the kernel. Nothing more is read before it has gone.
-    rest: Vec<u8>,
-}
+/// Connections accepted in a row before the others have their turn.
+const BATCH: usize = 64;
 
-/// What a connection comes to when it has been driven.
-enum Next {
-    /// It is parked: a turn will name it.
-    Parked,
-    /// It could go on, but others have their turn first.
-    Again,
-    Close,
+pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
+    let mut server = Server::new(options, listener, stop)?;
+    while server.signals == 0 {
+        server.turn(None)?;
+    }
+    server.drain()
 }
 
 struct Server {
+    addr: SocketAddr,
     reactor: Reactor<usize>,
     connections: Slab<Connection>,
     buffer: Box<[u8; BUFFER]>,
     idle_timeout: Option<Duration>,
-    /// Until when a connection that goes on in this turn may be quiet.
+    /// The deadline of a connection that moves in this turn.
     deadline: Option<Instant>,
     counts: Counts,
-    /// Connections that did not wait.
+    /// Ids that did not wait. They go on in the next turn.
     again: Vec<usize>,
-}
-
-pub fn serve(options: &Options, listener: StdListener, stop: UnixStream) -> io::Result<Counts> {
-    let mut server = Server {
-        reactor: Reactor::new()?,
-        connections: Slab::new(),
-        buffer: Box::new([0; BUFFER]),
-        idle_timeout: options.idle_timeout,
-        deadline: None,
-        counts: Counts::default(),
-        again: Vec::new(),
-    };
-    server.reactor.set_spin(options.spin.unwrap_or_default());
-
-    let mut stop = mio::net::UnixStream::from_std(stop);
-    let stopped = server.reactor.open(&mut stop)?;
-    let _parked = stopped.park(Direction::Read, STOP);
-    let mut door = Door::open(&server.reactor, listener)?;
-
-    let mut ready = Vec::new();
-    'serving: loop {
-        server.turn(None, &mut ready)?;
-        for id in ready.drain(..) {
-            if id < STOP {
-                server.run(id);
-            } else if id == LISTENER {
-                door.accept(&mut server);
-            } else {
-                break 'serving;
-            }
-        }
-    }
-    let Door {
-        descriptor,
-        mut listener,
-        ..
-    } = door;
-    server.reactor.close(descriptor, &mut listener)?;
-    server.drain()
+    /// Ids that the turn has handed out. Empty between turns.
+    ready: Vec<usize>,
+    /// `None` once the server drains.
+    door: Option<Door>,
+    stop: UnixStream,
+    stop_descriptor: Descriptor<usize>,
+    /// Signals so far: the first begins the drain, the second ends it.
+    signals: usize,
 }
 
 impl Server {
-    /// One turn; who did not wait in the last one comes after those who have.
-    fn turn(&mut self, max_wait: Option<Duration>, ready: &mut Vec<usize>) -> io::Result<()> {
+    fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
+        let reactor = Reactor::new()?;
+        reactor.set_spin(options.spin);
+        stop.set_nonblocking(true)?;
+        let mut stop = UnixStream::from_std(stop);
+        Ok(Server {
+            addr: listener.local_addr()?,
+            door: Some(Door::open(&reactor, listener)?),
+            stop_descriptor: reactor.open(&mut stop)?,
+            stop,
+            signals: 0,
+            reactor,
+            connections: Slab::new(),
+            buffer: Box::new([0; BUFFER]),
+            idle_timeout: options.idle_timeout,
+            deadline: None,
+            counts: Counts::default(),
+            // Not parked yet: the first turn looks at both. Clients may be queued, or a signal.
+            again: vec![LISTENER, STOP],
+            ready: Vec::new(),
+        })
+    }
+
+    /// One turn of the reactor, and everything that it hands out.
+    fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
         let max_wait = match self.again.is_empty() {
             true => max_wait,
             false => Some(Duration::ZERO),
         };
-        let turn = self.reactor.turn(max_wait, ready)?;
+        let mut ready = std::mem::take(&mut self.ready);
+        let turn = self.reactor.turn(max_wait, &mut ready)?;
         ready.append(&mut self.again);
         self.deadline = self.idle_timeout.map(|limit| self.reactor.now() + limit);
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;
+        // All of them, also behind a signal: an id that is dropped here would never come again.
+        for id in ready.drain(..) {
+            if id < STOP {
+                self.run(id);
+            } else if id == LISTENER {
+                self.accept();
+            } else {
+                self.take_signals();
+            }
+        }
+        self.ready = ready;
         Ok(())
     }
 
-    fn add(&mut self, mut stream: TcpStream) -> io::Result<()> {
+    /// Drives a connection until it waits, has had its turn, or ends.
+    #[inline(always)]
+    fn run(&mut self, id: usize) {
+        let connection = &mut self.connections[id];
+        match connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes) {
+            Next::Parked => {}
+            Next::Again => self.again.push(id),
+            Next::End(ended) => self.end(id, &ended),
+        }
+    }
+
+    fn accept(&mut self) {
+        if let Some(mut door) = self.door.take() {
+            let queue = door.accept(self, BATCH);
+            self.again.extend(door.park(queue));
+            self.door = Some(door);
+        }
+    }
+
+    fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let descriptor = self.reactor.open(&mut stream)?;
+        // A connection that never sends has a deadline too.
+        descriptor.set_deadline(Direction::Read, self.deadline);
         let id = self.connections.insert(Connection {
             stream,
             descriptor,
+            peer,
+            bytes: 0,
             rest: Vec::new(),
         });
         self.counts.accepted += 1;
-        // Its first turn comes with the others': the connection may well have sent something.
+        // It has probably sent something already.
         self.again.push(id);
         Ok(())
     }
 
-    /// Drives a connection, and parks it where it has to wait.
-    #[inline(always)]
-    fn run(&mut self, id: usize) {
-        let connection = &mut self.connections[id];
-        let next = connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes);
-        match next {
-            Next::Parked => {}
-            Next::Again => self.again.push(id),
-            Next::Close => self.close(id),
-        }
-    }
-
-    /// As `run`, where speed is no matter.
     #[cold]
-    #[inline(never)]
-    fn run_again(&mut self, id: usize) {
-        self.run(id);
+    fn end(&mut self, id: usize, ended: &io::Result<()>) {
+        let mut connection = self.connections.remove(id);
+        log_ended(connection.peer, connection.bytes, ended);
+        let closed = self
+            .reactor
+            .close(connection.descriptor, &mut connection.stream);
+        if let Err(error) = closed {
+            log::debug!("{}: {error}", connection.peer);
+        }
     }
 
+    /// Reads the bytes that the signal handlers have written, and parks again.
     #[cold]
-    fn close(&mut self, id: usize) {
-        let Connection {
-            mut stream,
-            descriptor,
-            ..
-        } = self.connections.remove(id);
-        if let Err(error) = self.reactor.close(descriptor, &mut stream) {
-            log::debug!("connection {id}: {error}");
-        }
-    }
-
-    /// Gives what is in flight its time: a connection that stays quiet has nothing left.
-    fn drain(mut self) -> io::Result<Counts> {
-        let end = Instant::now() + DRAIN;
-        self.idle_timeout = Some(QUIET);
-        let quiet = Instant::now() + QUIET;
-        for (_, connection) in &self.connections {
-            connection
-                .descriptor
-                .set_deadline(Direction::Read, Some(quiet));
-        }
-        let mut ready = Vec::new();
-        while !self.connections.is_empty() && Instant::now() < end {
-            self.turn(Some(end - Instant::now()), &mut ready)?;
-            for id in ready.drain(..) {
-                if self.connections.contains(id) {
-                    self.run_again(id);
+    fn take_signals(&mut self) {
+        let mut bytes = [0; 16];
+        match self.stop.read(&mut bytes) {
+            // The end of file counts as the first signal, and nothing comes after it.
+            Ok(0) => self.signals = self.signals.max(1),
+            Ok(count) => {
+                self.signals += count;
+                self.again.push(STOP);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.stop_descriptor.drained(Direction::Read);
+                match self.stop_descriptor.park(Direction::Read, STOP) {
+                    Park::Parked => {}
+                    _ => self.again.push(STOP),
                 }
             }
+            Err(_) => self.again.push(STOP),
+        }
+    }
+
+    /// Serves what waits in the queue and stops accepting. A connection that stays quiet has
+    /// nothing in flight.
+    fn drain(mut self) -> io::Result<Counts> {
+        self.idle_timeout = Some(QUIET);
+        let quiet = Some(self.reactor.now() + QUIET);
+        self.deadline = quiet;
+        if let Some(mut door) = self.door.take() {
+            door.accept(&mut self, QUEUE);
+            self.reactor.close(door.descriptor, &mut door.listener)?;
+        }
+        for (_, connection) in &self.connections {
+            let descriptor = &connection.descriptor;
+            descriptor.set_deadline(Direction::Read, quiet);
+        }
+        log_drain(self.addr, self.connections.len() as u64);
+        let end = Instant::now() + DRAIN;
+        while !self.connections.is_empty() && self.signals < 2 && Instant::now() < end {
+            self.turn(Some(end - Instant::now()))?;
         }
         self.counts.open = self.connections.len() as u64;
+        let end = match self.signals {
+            2.. => End::Stopped,
+            _ => End::Drained,
+        };
+        log_end(self.addr, end, self.counts.open);
         Ok(self.counts)
     }
 }
 
+/// A connection. It waits for room while `rest` holds something, and else for input.
+struct Connection {
+    stream: TcpStream,
+    descriptor: Descriptor<usize>,
+    peer: SocketAddr,
+    /// Bytes read.
+    bytes: u64,
+    /// Bytes read that the kernel has not taken yet. No more is read before they are gone.
+    rest: Vec<u8>,
+}
+
+/// What driving a connection came to.
+enum Next {
+    /// It is parked: a turn will hand it out.
+    Parked,
+    /// It could go on, but the others have their turn first.
+    Again,
+    End(io::Result<()>),
+}
+
 impl Connection {
-    /// One read and one write at most; whatever moves puts the deadline off.
+    /// At most one read and one write. What moves pushes the deadline.
     #[inline(always)]
     fn drive(
         &mut self,
@@ -186,16 +240,17 @@ impl Connection {
             return self.write_rest(id, *deadline);
         }
         let got = match self.stream.read(buffer) {
-            // It has got everything back: closing passes the end of file on.
-            Ok(0) => return Next::Close,
+            // Everything has been echoed, so closing passes the end of file on.
+            Ok(0) => return Next::End(Ok(())),
             Ok(got) => got,
-            Err(error) => return self.failed(id, Direction::Read, &error),
+            Err(error) => return self.failed(id, Direction::Read, error),
         };
+        self.bytes += got as u64;
         *bytes += got as u64;
         match self.stream.write(&buffer[..got]) {
             Ok(gone) if gone == got => {}
             Ok(gone) => return self.keep(id, &buffer[gone..got], *deadline),
-            // Full, or broken: writing what is left will wait, or say so.
+            // Full, or broken: writing the rest waits, or reports the error.
             Err(_) => return self.keep(id, &buffer[..got], *deadline),
         }
         if deadline.is_some() {
@@ -204,7 +259,7 @@ impl Connection {
         if got == buffer.len() {
             return Next::Again;
         }
-        // Less than there was room for: the kernel has no more, as a rule, and a probe is saved.
+        // Less than there was room for: as a rule the kernel has no more, and a probe is saved.
         match self.descriptor.park_short(Direction::Read, id) {
             Park::Parked => Next::Parked,
             _ => Next::Again,
@@ -231,78 +286,111 @@ impl Connection {
                 }
                 Next::Again
             }
-            Err(error) => self.failed(id, Direction::Write, &error),
+            Err(error) => self.failed(id, Direction::Write, error),
         }
     }
 
     #[cold]
-    fn failed(&mut self, id: usize, direction: Direction, error: &io::Error) -> Next {
+    fn failed(&mut self, id: usize, direction: Direction, error: io::Error) -> Next {
         match error.kind() {
             ErrorKind::WouldBlock => {
                 self.descriptor.drained(direction);
                 match self.descriptor.park(direction, id) {
                     Park::Parked => Next::Parked,
                     Park::Ready(_) => Next::Again,
-                    // Nothing came in its time.
-                    Park::TimedOut(_) | Park::Closed(_) => Next::Close,
+                    Park::TimedOut(_) | Park::Closed(_) => {
+                        Next::End(Err(io::Error::new(ErrorKind::TimedOut, "i/o timeout")))
+                    }
                 }
             }
             ErrorKind::Interrupted => Next::Again,
-            _ => {
-                log::debug!("{error}");
-                Next::Close
-            }
+            _ => Next::End(Err(error)),
         }
     }
+}
+
+/// What accepting came to.
+enum Queue {
+    Empty,
+    HoldsMore,
+    /// Of descriptors or memory: wait so long.
+    Short(Duration),
 }
 
 /// The listener. When descriptors run out it waits by its own deadline: no timer is needed.
 struct Door {
     listener: TcpListener,
     descriptor: Descriptor<usize>,
-    backoff: Backoff,
+    /// The last wait in a shortage of descriptors or memory. Zero: there is none.
+    pause: Duration,
 }
 
 impl Door {
-    /// Connections accepted before others have their turn.
-    const BATCH: usize = 64;
+    /// net/http's: 5 ms, doubling to a second.
+    const FIRST_PAUSE: Duration = Duration::from_millis(5);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
     fn open(reactor: &Reactor<usize>, listener: StdListener) -> io::Result<Door> {
+        listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
-        let descriptor = reactor.open(&mut listener)?;
-        let _parked = descriptor.park(Direction::Read, LISTENER);
         Ok(Door {
+            descriptor: reactor.open(&mut listener)?,
             listener,
-            descriptor,
-            backoff: Backoff::new(),
+            pause: Duration::ZERO,
         })
     }
 
-    fn accept(&mut self, server: &mut Server) {
-        self.descriptor.set_deadline(Direction::Read, None);
-        for _ in 0..Door::BATCH {
-            let added = self
-                .listener
-                .accept()
-                .and_then(|(stream, _)| server.add(stream));
+    /// Accepts until the queue is empty, `max` connections at most.
+    fn accept(&mut self, server: &mut Server, max: usize) -> Queue {
+        for _ in 0..max {
+            let added = self.listener.accept().and_then(|(stream, peer)| {
+                log::debug!("{peer}: accepted");
+                server.add(stream, peer)
+            });
             match added {
-                Ok(()) => self.backoff.reset(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.wait(),
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // The connection still waits to be accepted, and no edge will tell of it.
-                    let wait = self.backoff.next(&error);
-                    let until = Instant::now() + wait;
-                    self.descriptor.set_deadline(Direction::Read, Some(until));
-                    return self.wait();
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.shortage_is_over(server.addr);
+                    return Queue::Empty;
                 }
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Queue::Short(self.is_short(server.addr, &error)),
             }
         }
-        server.again.push(LISTENER);
+        Queue::HoldsMore
     }
 
-    fn wait(&mut self) {
+    /// Waits for the next connection, or for the end of a shortage. `Some`: it need not wait.
+    fn park(&self, queue: Queue) -> Option<usize> {
+        let until = match queue {
+            Queue::HoldsMore => return Some(LISTENER),
+            Queue::Empty => None,
+            // The connection is still queued, and no edge will tell of it: the deadline hands the
+            // listener out again.
+            Queue::Short(pause) => Some(Instant::now() + pause),
+        };
+        self.descriptor.set_deadline(Direction::Read, until);
         self.descriptor.drained(Direction::Read);
-        let _parked = self.descriptor.park(Direction::Read, LISTENER);
+        match self.descriptor.park(Direction::Read, LISTENER) {
+            Park::Parked => None,
+            Park::Ready(id) | Park::TimedOut(id) | Park::Closed(id) => Some(id),
+        }
+    }
+
+    /// Once the queue is empty: a single success may be followed by the next failure.
+    fn shortage_is_over(&mut self, addr: SocketAddr) {
+        if !self.pause.is_zero() {
+            log::warn!("accepting on tcp {addr} goes on");
+            self.pause = Duration::ZERO;
+        }
+    }
+
+    /// How long to wait. Warns once in a shortage.
+    fn is_short(&mut self, addr: SocketAddr, error: &io::Error) -> Duration {
+        if self.pause.is_zero() {
+            log::warn!("accept tcp {addr}: {error}; accepting pauses");
+        }
+        self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::LONGEST_PAUSE);
+        self.pause
     }
 }

@@ -1,4 +1,11 @@
-//! What the modes share: options, counts, the workers and the way to stop.
+//! What the modes share: options, counts, workers, and how a server ends.
+//!
+//! ```text
+//!   serving ── first signal ──► draining ── all ended, or DRAIN over, or second signal ──► ended
+//! ```
+//!
+//! A drain serves what waits in the accept queue, then closes the listener. A connection that has
+//! been quiet for [`QUIET`] has nothing in flight and is closed.
 
 #[path = "async_mode.rs"]
 mod async_mode;
@@ -7,50 +14,32 @@ mod protocol_mode;
 #[path = "reactor_mode.rs"]
 mod reactor_mode;
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use clap::ValueEnum;
+use netpoller::{ListenConfig, Runtime};
 
 /// How the server is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// One task a connection, over `TcpStream`.
+    /// A task for each connection, over `TcpStream`
     Async,
-    /// `Reactor<usize>` alone, under a loop of its own.
+    /// The netpoller alone: `Reactor<usize>` under a loop of its own
     Reactor,
-    /// A `Protocol` in a `Server`: a state machine a connection.
+    /// A state machine for each connection: a `Protocol` in a `Server`
     Protocol,
 }
 
-impl Mode {
-    /// All of them.
-    pub const ALL: &'static [Mode] = &[Mode::Async, Mode::Reactor, Mode::Protocol];
-
-    /// As the flag has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Async => "async",
-            Mode::Reactor => "reactor",
-            Mode::Protocol => "protocol",
-        }
-    }
-}
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Mode::ALL.iter().find(|mode| mode.name() == text);
-        known.copied().ok_or_else(|| {
-            let names: Vec<_> = Mode::ALL.iter().map(|mode| mode.name()).collect();
-            format!("the modes are {}", names.join(", "))
-        })
+/// As the flag has it.
+impl Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no mode is skipped");
+        f.write_str(value.get_name())
     }
 }
 
@@ -59,23 +48,11 @@ impl FromStr for Mode {
 pub struct Options {
     pub addr: String,
     pub mode: Mode,
-    pub workers: usize,
+    /// `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// In protocol mode alone. `None`: never.
     pub heartbeat: Option<Duration>,
-    pub spin: Option<Duration>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            addr: "127.0.0.1:0".into(),
-            mode: Mode::Async,
-            workers: 1,
-            idle_timeout: None,
-            heartbeat: None,
-            spin: None,
-        }
-    }
+    pub spin: Duration,
 }
 
 /// What was done.
@@ -88,7 +65,7 @@ pub struct Counts {
     pub events: u64,
 }
 
-impl fmt::Display for Counts {
+impl Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts {
             accepted,
@@ -114,70 +91,78 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// How long what is in flight may take once the server stops.
+/// How long connections have to finish once the server stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// A connection that has been quiet for so long while the server stops has nothing in flight.
+/// How long a connection may be quiet once the server stops.
 pub const QUIET: Duration = Duration::from_millis(100);
 
-/// Waits before accepting again once descriptors or memory ran out: net/http's, 5 ms doubling to
-/// a second.
-pub struct Backoff(Duration);
+/// The most connections that a drain takes from the accept queue: what comes later may come for
+/// ever.
+const QUEUE: usize = 4096;
 
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(5);
-    const MOST: Duration = Duration::from_secs(1);
+// ---- the log: the words of the library's `Server`, which logs for protocol mode ----
 
-    pub fn new() -> Self {
-        Backoff(Duration::ZERO)
-    }
-
-    /// An accept went well.
-    pub fn reset(&mut self) {
-        if self.0 > Duration::ZERO {
-            log::info!("accepting again");
-            self.0 = Duration::ZERO;
-        }
-    }
-
-    /// An accept failed: how long to wait. Logs once an episode.
-    pub fn next(&mut self, error: &io::Error) -> Duration {
-        if self.0.is_zero() {
-            log::warn!("accepting less often: {error}");
-        }
-        self.0 = (self.0 * 2).clamp(Self::FIRST, Self::MOST);
-        self.0
+/// At debug: a connection has ended after `bytes` were read. `Ok` is the peer's end of file.
+pub fn log_ended(peer: impl Display, bytes: u64, ended: &io::Result<()>) {
+    match ended {
+        Ok(()) => log::debug!("{peer}: ended after {bytes} bytes: end of file"),
+        Err(error) => log::debug!("{peer}: ended after {bytes} bytes: {error}"),
     }
 }
 
-/// Runs until `stop` becomes readable (a byte, or end of file). Calls `ready` once listening, with
-/// the real address.
+fn log_drain(addr: SocketAddr, open: u64) {
+    log::info!("{addr}: the server drains within {DRAIN:?}; {open} connections are open");
+}
+
+fn log_end(addr: SocketAddr, end: End, open: u64) {
+    match end {
+        End::Stopped => log::info!("{addr}: the server stops; {open} connections are open"),
+        End::Drained if open > 0 => {
+            log::warn!("{addr}: the limit of the drain has passed: {open} connections are cut off")
+        }
+        End::Drained => {}
+    }
+}
+
+/// What ended a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The last connection, or the limit of time.
+    Drained,
+    /// A second signal.
+    Stopped,
+}
+
+// ---- the workers ----
+
+/// Runs a worker for each of `stops`. A byte of its stream, or its end of file, begins the drain; a
+/// second byte ends it at once. Calls `ready` once it listens, with the real address.
 pub fn run(
     options: &Options,
-    stop: UnixStream,
+    mut stops: Vec<UnixStream>,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<Counts> {
     if options.mode == Mode::Protocol {
-        // It has listeners and workers of its own.
-        return protocol_mode::run(options, stop, ready);
+        // A `Server` has listeners and workers of its own.
+        return protocol_mode::run(options, stops, ready);
     }
-    let first = listen(&options.addr, options.workers > 1)?;
+    let first = listen(&options.addr, stops.len() > 1)?;
     let addr = first.local_addr()?;
     let mut listeners = vec![first];
-    while listeners.len() < options.workers {
+    while listeners.len() < stops.len() {
         listeners.push(listen(&addr.to_string(), true)?);
     }
-    stop.set_nonblocking(true)?;
     ready(addr);
-    let Some(ours) = listeners.pop() else {
+    let (Some(listener), Some(stop)) = (listeners.pop(), stops.pop()) else {
         return Ok(Counts::default());
     };
     let mut others = Vec::new();
-    for listener in listeners {
-        let (options, stop) = (options.clone(), stop.try_clone()?);
+    for (listener, stop) in listeners.into_iter().zip(stops) {
+        let options = options.clone();
         others.push(thread::spawn(move || serve(&options, listener, stop)));
     }
-    let mut counts = serve(options, ours, stop)?;
+    let mut counts = serve(options, listener, stop)?;
     for other in others {
         counts += other
             .join()
@@ -191,31 +176,12 @@ fn serve(options: &Options, listener: TcpListener, stop: UnixStream) -> io::Resu
     match options.mode {
         Mode::Async => async_mode::serve(options, listener, stop),
         Mode::Reactor => reactor_mode::serve(options, listener, stop),
-        Mode::Protocol => unreachable!("it does not come here"),
+        Mode::Protocol => unreachable!("it has workers of its own"),
     }
 }
 
-/// A listener with Go's settings: what is set here, accepted connections inherit.
+/// A listener with Go's settings and Go's errors, out of its runtime again.
 fn listen(addr: &str, shared: bool) -> io::Result<TcpListener> {
-    let name = |error: io::Error| io::Error::new(error.kind(), format!("listen {addr}: {error}"));
-    let resolved = addr.to_socket_addrs().map_err(name)?.next();
-    let addr = resolved.ok_or_else(|| name(io::ErrorKind::NotFound.into()))?;
-    let bind = || {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        if shared {
-            socket.set_reuse_port(true)?;
-        }
-        socket.set_tcp_nodelay(true)?;
-        let quarter_minute = Duration::from_secs(15);
-        let keepalive = TcpKeepalive::new()
-            .with_time(quarter_minute)
-            .with_interval(quarter_minute);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.bind(&addr.into())?;
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
-    };
-    bind().map_err(name)
+    let config = ListenConfig::new().reuse_port(shared);
+    Runtime::new()?.block_on(async { config.bind(addr).await?.into_std() })
 }

@@ -10,8 +10,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `request.rs` | bytes in, requests or refusals out: no I/O |
-//! | `response.rs` | what is answered, and how it is written down |
-//! | `server.rs` | a connection: pipelining, keep-alive, and how long everything may take |
+//! | `response.rs` | which answer a request gets, and how it is written |
+//! | `server.rs` | a connection: pipelining, keep-alive, and its deadlines |
 
 #[path = "../common/mod.rs"]
 mod common;

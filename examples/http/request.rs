@@ -1,4 +1,4 @@
-//! Bytes in, requests or refusals out. No I/O, and no bytes held: they are the caller's.
+//! Bytes in, requests or refusals out. It does no I/O and holds no bytes.
 
 use httparse::{EMPTY_HEADER, Error, Header, Status::Complete};
 
@@ -14,24 +14,35 @@ pub struct Request {
 
 /// The longest head: request line and headers.
 pub const HEAD: usize = 16 << 10;
-/// The longest body. Nothing here wants one, but what is sent must be read past.
+/// The longest body. No route wants one, but a body that is sent must be read past.
 pub const BODY: usize = 64 << 10;
 /// The most headers.
 const HEADERS: usize = 64;
 
-/// Takes the first request out of what has come, with its body; `None` if it has not come whole.
+/// What [`take`] has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A whole request. Its bytes are gone, those of its body too.
+    Request(Request),
+    /// Nothing, or a part of a request.
+    Part,
+    /// A whole head. Its client waits for `100 Continue` before it sends the body.
+    Expects,
+}
+
+/// Takes the first request out of `bytes`, with its body.
 ///
 /// # Errors
 ///
-/// What to answer, before closing: where the next request would begin is not known.
-pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Request>, Status> {
+/// The answer after which to close: where the next request would begin is unknown.
+pub fn take(bytes: &mut Vec<u8>) -> Result<Taken, Status> {
     let mut headers = [EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let head = match parsed.parse(bytes) {
         Ok(Complete(length)) if length <= HEAD => length,
         Ok(Complete(_)) | Err(Error::TooManyHeaders) => return Err(Status::HEAD_TOO_LARGE),
         Ok(_) if bytes.len() > HEAD => return Err(Status::HEAD_TOO_LARGE),
-        Ok(_) => return Ok(None),
+        Ok(_) => return Ok(Taken::Part),
         Err(Error::Version) => return Err(Status::VERSION),
         Err(_) => return Err(Status::BAD_REQUEST),
     };
@@ -40,8 +51,12 @@ pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Request>, Status> {
     if newer && values(parsed.headers, "host").count() != 1 {
         return Err(Status::BAD_REQUEST);
     }
+    let expects = newer && expects_continue(parsed.headers)?;
     if bytes.len() < head + body {
-        return Ok(None);
+        return Ok(match expects && bytes.len() == head {
+            true => Taken::Expects,
+            false => Taken::Part,
+        });
     }
     let says = |word: &str| {
         let mut connection = values(parsed.headers, "connection");
@@ -54,11 +69,21 @@ pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Request>, Status> {
         headers: parsed.headers.iter().map(owned).collect(),
     };
     bytes.drain(..head + body);
-    Ok(Some(request))
+    Ok(Taken::Request(request))
 }
 
-/// How much lies between this head and the next. Two who read that differently could be made to
-/// take one for the other, so whatever is doubtful is refused.
+/// Whether the client asks before it sends the body. It may expect nothing else.
+fn expects_continue(headers: &[Header<'_>]) -> Result<bool, Status> {
+    let mut expected = values(headers, "expect").flat_map(list);
+    match expected.next() {
+        None => Ok(false),
+        Some(what) if what.eq_ignore_ascii_case("100-continue") => Ok(true),
+        Some(_) => Err(Status::EXPECTATION_FAILED),
+    }
+}
+
+/// The number of bytes between this head and the next. Two programs that read it differently take
+/// a body for a request (request smuggling), so anything doubtful is refused.
 fn body_length(headers: &[Header<'_>]) -> Result<usize, Status> {
     if values(headers, "transfer-encoding").next().is_some() {
         return Err(Status::NOT_IMPLEMENTED);
@@ -78,7 +103,7 @@ fn body_length(headers: &[Header<'_>]) -> Result<usize, Status> {
     }
 }
 
-/// All values under a name. One that is no text is as good as a wrong one.
+/// All values under a name. A value that is not text reads as a wrong one.
 fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a str> {
     let named = move |header: &&Header<'_>| header.name.eq_ignore_ascii_case(name);
     let text = |header: &'a Header<'_>| str::from_utf8(header.value).unwrap_or("?");
@@ -94,7 +119,7 @@ fn owned(header: &Header<'_>) -> (String, String) {
     (header.name.to_owned(), value)
 }
 
-/// The path of `/time`, `/time?zone=utc`, `http://host/time`.
+/// `/time` of `/time`, `/time?zone=utc`, `http://host/time`.
 fn path(target: &str) -> &str {
     let target = match target.strip_prefix("http://") {
         Some(absolute) => absolute.find('/').map_or("/", |start| &absolute[start..]),

@@ -1,4 +1,4 @@
-//! What is answered, and how it is written down.
+//! Which answer a request gets, and how it is written.
 
 use std::fmt::Write;
 
@@ -13,11 +13,15 @@ impl Status {
     pub const NOT_FOUND: Status = Status(404, "Not Found");
     pub const NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
     pub const TIMEOUT: Status = Status(408, "Request Timeout");
+    pub const EXPECTATION_FAILED: Status = Status(417, "Expectation Failed");
     pub const BODY_TOO_LARGE: Status = Status(413, "Content Too Large");
     pub const HEAD_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
     pub const NOT_IMPLEMENTED: Status = Status(501, "Not Implemented");
     pub const VERSION: Status = Status(505, "HTTP Version Not Supported");
 }
+
+/// Lets a client send its body that asked before.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 pub struct Response {
     status: Status,
@@ -69,7 +73,7 @@ pub fn refuse(status: Status) -> Response {
 }
 
 impl Response {
-    /// Appends it to what is to be sent. To a HEAD the answer is as to a GET, but without its body.
+    /// Appends the response to `bytes`. The answer to a HEAD is that to a GET without its body.
     pub fn put(&self, bytes: &mut Vec<u8>, keep_alive: bool, with_body: bool) {
         let Status(code, reason) = self.status;
         let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");

@@ -1,4 +1,4 @@
-//! A connection: pipelining, keep-alive, and how long everything may take.
+//! A connection: pipelining, keep-alive, and its deadlines.
 //!
 //! ```text
 //!   read ──► take requests ──► answer them all, in one write ──► keep-alive? ──► read …
@@ -12,8 +12,8 @@ use std::time::Duration;
 use netpoller::net::Serve;
 use netpoller::{NetError, TcpListener, TcpStream, time};
 
-use super::request;
-use super::response::{Status, refuse, respond};
+use super::request::{Taken, take};
+use super::response::{CONTINUE, Status, refuse, respond};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -24,14 +24,14 @@ pub struct Limits {
     pub connections: usize,
 }
 
-/// How long we wait for a client to see why we close.
+/// How long the client has to read the answer and close.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 pub async fn serve(listener: TcpListener, limits: Limits) -> io::Result<()> {
     let serve = Serve::new(listener).max_connections(limits.connections);
     let each = move |stream, peer| async move {
         if let Err(error) = converse(&stream, limits).await {
-            // Whoever goes without a word, as load generators do, is no cause for alarm.
+            // Load generators leave in the midst of a response, so this is no warning.
             log::debug!("{peer}: {error}");
         }
     };
@@ -40,8 +40,8 @@ pub async fn serve(listener: TcpListener, limits: Limits) -> io::Result<()> {
 
 async fn converse(stream: &TcpStream, limits: Limits) -> io::Result<()> {
     let mut bytes = Vec::new();
-    // Whether the request that has come in part has its deadline. It does not move with its bytes:
-    // one who sends a byte now and then gets no more time than others.
+    // Whether a request has come in part and has its deadline. The deadline does not move with the
+    // bytes: a client that sends a byte now and then gets no more time than others.
     let mut begun = false;
     loop {
         if !begun {
@@ -66,9 +66,13 @@ async fn converse(stream: &TcpStream, limits: Limits) -> io::Result<()> {
             Err(error) => return Err(error),
         }
         while keep_alive {
-            match request::take(&mut bytes) {
-                Ok(None) => break,
-                Ok(Some(request)) => {
+            match take(&mut bytes) {
+                Ok(Taken::Part) => break,
+                Ok(Taken::Expects) => {
+                    answers.extend(CONTINUE);
+                    break;
+                }
+                Ok(Taken::Request(request)) => {
                     begun = false;
                     keep_alive = request.keep_alive;
                     let with_body = request.method != "HEAD";
@@ -88,8 +92,8 @@ async fn converse(stream: &TcpStream, limits: Limits) -> io::Result<()> {
     }
 }
 
-/// Closes so that the answer is read: to close with bytes unread would be a RST, which may overtake
-/// it.
+/// Closes so that the answer is read. Closing with unread bytes sends a RST, which may overtake the
+/// answer.
 async fn say_goodbye(stream: &TcpStream) -> io::Result<()> {
     stream.close_write()?;
     stream.set_read_deadline(Some(time::now() + GOODBYE))?;

@@ -7,8 +7,8 @@
 //! 8: The|bigger|the|interface,|the|weaker|the|abstraction.
 //! ```
 //!
-//! TCP keeps no boundaries: what was written at once may come in pieces, and pieces at once. What
-//! puts them together again is in `splitter.rs`.
+//! TCP keeps no boundaries: one write may arrive in pieces, and several writes at once.
+//! `splitter.rs` puts lines together again. A line may have 64 KiB.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -44,7 +44,8 @@ async fn answer(stream: TcpStream) -> io::Result<()> {
         let mut words = Splitter::new(word);
         words.push(&line);
         words.push(b"");
-        let words: Vec<_> = std::iter::from_fn(|| words.take()).collect();
+        let words: Vec<_> =
+            std::iter::from_fn(|| words.take().transpose()).collect::<Result<_, _>>()?;
         let mut answer = format!("{}: ", words.len()).into_bytes();
         answer.extend(words.join(&b'|'));
         answer.push(b'\n');

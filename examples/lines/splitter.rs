@@ -1,45 +1,50 @@
-//! Tokens out of bytes, however they come. It does no I/O but in `read`, so that it can be tried
-//! with every cut. Go's `bufio.Scanner`.
+//! Cuts tokens out of bytes: the same tokens however the bytes arrive. Only `read` does I/O, so
+//! that a test can try every cut. Go's `bufio.Scanner`.
 
 use std::io;
 use std::ops::Range;
 
 use netpoller::TcpStream;
 
-/// Where the next token lies in what has come, and how much it uses up with what delimits it.
-/// `None`: that is not known before more comes. Go's `bufio.SplitFunc`.
-type Split = fn(bytes: &[u8], end: bool) -> Option<(Range<usize>, usize)>;
+/// Where the next token lies, and how many bytes are used up. Without a token these bytes belong
+/// to none, and the next token needs more bytes. `end` says that no more will come. Go's
+/// `bufio.SplitFunc`.
+pub type Split = fn(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize);
 
 /// Lines, without their end.
-pub fn line(bytes: &[u8], end: bool) -> Option<(Range<usize>, usize)> {
+pub fn line(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize) {
     let without_cr = |length: usize| length - usize::from(bytes[..length].ends_with(b"\r"));
     match bytes.iter().position(|&byte| byte == b'\n') {
-        Some(length) => Some((0..without_cr(length), length + 1)),
-        None if end && !bytes.is_empty() => Some((0..bytes.len(), bytes.len())),
-        None => None,
+        Some(length) => (Some(0..without_cr(length)), length + 1),
+        None if end && !bytes.is_empty() => (Some(0..bytes.len()), bytes.len()),
+        None => (None, 0),
     }
 }
 
-/// What stands between white space.
-pub fn word(bytes: &[u8], end: bool) -> Option<(Range<usize>, usize)> {
-    let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace())?;
-    let length = bytes[start..].iter().position(u8::is_ascii_whitespace);
-    match length {
-        Some(length) => Some((start..start + length, start + length + 1)),
-        None if end => Some((start..bytes.len(), bytes.len())),
-        None => None,
+/// Words, without the white space between them.
+pub fn word(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize) {
+    let Some(start) = bytes.iter().position(|byte| !byte.is_ascii_whitespace()) else {
+        return (None, bytes.len());
+    };
+    match bytes[start..].iter().position(u8::is_ascii_whitespace) {
+        Some(length) => (Some(start..start + length), start + length + 1),
+        None if end => (Some(start..bytes.len()), bytes.len()),
+        None => (None, start),
     }
 }
 
 /// Cuts tokens out of bytes as they come.
 pub struct Splitter {
     split: Split,
+    /// Bytes of tokens not taken yet.
     bytes: Vec<u8>,
+    /// No more bytes will come.
     ended: bool,
 }
 
 impl Splitter {
-    /// No token is longer, as in Go's `bufio.Scanner`: a peer that never ends one fills no memory.
+    /// A longer token is an error, as in Go's `bufio.Scanner`. Without this limit a peer that never
+    /// ends a token would fill the memory.
     pub const LONGEST: usize = 64 << 10;
 
     pub fn new(split: Split) -> Self {
@@ -53,30 +58,39 @@ impl Splitter {
     /// The next token of a stream; `None` at its end.
     pub async fn read(&mut self, stream: &TcpStream) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(token) = self.take() {
+            if let Some(token) = self.take()? {
                 return Ok(Some(token));
             }
             if self.ended {
                 return Ok(None);
             }
-            if self.bytes.len() > Self::LONGEST {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "token too long"));
-            }
             stream.read_with(|bytes| self.push(bytes)).await?;
         }
     }
 
-    /// Takes what came. Nothing is the end: what is left is a token too.
+    /// Appends what was read. An empty slice is the end: then what is left is a token too.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.ended |= bytes.is_empty();
     }
 
     /// The next token, if it has come whole.
-    pub fn take(&mut self) -> Option<Vec<u8>> {
-        let (token, used) = (self.split)(&self.bytes, self.ended)?;
-        let token = self.bytes[token].to_vec();
+    ///
+    /// # Errors
+    ///
+    /// A token is longer than [`LONGEST`](Splitter::LONGEST), whether it has come whole or in part.
+    pub fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let (token, used) = (self.split)(&self.bytes, self.ended);
+        let length = match &token {
+            Some(token) => token.len(),
+            // One byte more may be a `\r`, which is not part of the line.
+            None => (self.bytes.len() - used).saturating_sub(1),
+        };
+        if length > Self::LONGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "token too long"));
+        }
+        let token = token.map(|token| self.bytes[token].to_vec());
         self.bytes.drain(..used);
-        Some(token)
+        Ok(token)
     }
 }

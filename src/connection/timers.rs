@@ -175,7 +175,7 @@ impl Conn {
         }
         let sent = self.extra.as_ref().map_or(0, |extra| extra.sent);
         let last = self.timers.heard.max(sent);
-        last.saturating_add(self.shared.grace.get())
+        last.saturating_add(self.shared.grace)
     }
 
     /// The timer has fired: the connection has to judge what is due.

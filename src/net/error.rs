@@ -21,6 +21,8 @@ pub enum Cause {
     Closed,
     /// A cancel scope ended: `operation was canceled`.
     Canceled,
+    /// This process is a child of fork(2), and the socket is its parent's.
+    Inherited,
     /// A system call failed.
     System {
         /// Which, as Go names it: `connect`, `bind`, `read`.
@@ -76,7 +78,7 @@ impl Cause {
             Cause::Timeout => io::ErrorKind::TimedOut,
             Cause::Closed => io::ErrorKind::NotConnected,
             // Never `Interrupted`: read_to_end and its like would try again for ever.
-            Cause::Canceled => io::ErrorKind::Other,
+            Cause::Canceled | Cause::Inherited => io::ErrorKind::Other,
             Cause::System { error, .. } | Cause::Other(error) => error.kind(),
             Cause::Address { .. } | Cause::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
             // Attempts that are none: of no address at all.
@@ -113,6 +115,9 @@ impl fmt::Display for Cause {
             Cause::Timeout => f.write_str("i/o timeout"),
             Cause::Closed => f.write_str("use of closed network connection"),
             Cause::Canceled => f.write_str("operation was canceled"),
+            Cause::Inherited => f.write_str(
+                "the socket belongs to the parent process: after fork(2), open one in the child",
+            ),
             Cause::System { call, error } => write!(f, "{call}: {}", system_text(error)),
             Cause::Lookup { name, cause, .. } => write!(f, "lookup {name}: {cause}"),
             Cause::Address { text, reason } if text.is_empty() => f.write_str(reason),

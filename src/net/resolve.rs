@@ -60,7 +60,7 @@ impl Resolution {
         scope: Option<&CancelToken>,
     ) -> Result<Vec<SocketAddr>, Cause> {
         // A literal, or what is no address, may never have waited.
-        context::take_turn().await;
+        context::yield_once().await;
         match self.name_to_look_up(&target) {
             None => self.look_up(target),
             Some(name) => {

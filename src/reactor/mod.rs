@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Source;
 
+use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Core, Jump, RunQueue};
@@ -224,6 +225,7 @@ impl<W, T> Reactor<W, T> {
     pub fn breaker(&self) -> Breaker {
         Breaker {
             inner: self.core.selector.borrow().breaker(),
+            process: self.core.process,
         }
     }
 
@@ -298,6 +300,7 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,
+    process: Process,
 }
 
 impl Breaker {
@@ -308,6 +311,10 @@ impl Breaker {
     ///
     /// What the system said.
     pub fn break_netpoll(&self) -> io::Result<()> {
+        // A child of fork shares what it would write to, and would wake its parent.
+        if !self.process.is_current() {
+            return Ok(());
+        }
         loop {
             match self.inner.break_netpoll() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -15,6 +15,7 @@ use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
+use crate::sys::Process;
 use crate::wheel::{Tick, Timers, Verdict, Wheel};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
@@ -32,6 +33,10 @@ const MAX_SIGNALS: usize = 8;
 /// though the run queue did not fall empty.
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
+
+/// What a reactor says in a child of fork.
+const INHERITED: &str = "netpoller: this reactor belongs to the parent process: after fork(2), make a \
+                         new one in the child";
 
 /// The run queue of a reactor's caller, at the beginning of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +111,9 @@ pub(crate) struct Core<W, T> {
     turns: Cell<u32>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
+    /// The process that made it. A child of fork shares the selector's registrations with its
+    /// parent, and leaves them alone.
+    pub(super) process: Process,
 }
 
 impl<W, T> Core<W, T> {
@@ -127,6 +135,21 @@ impl<W, T> Core<W, T> {
             turns: Cell::new(0),
             spin: Cell::new(Duration::ZERO),
             is_shut: Cell::new(false),
+            process: Process::current(),
+        }
+    }
+
+    /// Whether it belongs to an ancestor of this process.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.process.is_current()
+    }
+
+    /// Refuses to be used by another process.
+    fn check_process(&self) -> io::Result<()> {
+        match self.is_inherited() {
+            true => Err(io::Error::other(INHERITED)),
+            false => Ok(()),
         }
     }
 
@@ -142,6 +165,7 @@ impl<W, T> Core<W, T> {
         if self.is_shut.get() {
             return Err(io::Error::other("the runtime is gone"));
         }
+        self.check_process()?;
         let token = self.registry.borrow().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
         self.selector.borrow_mut().open(source, token, fd)?;
@@ -166,6 +190,7 @@ impl<W, T> Core<W, T> {
         jump: Jump,
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
+        self.check_process()?;
         self.settle(run_queue);
 
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not

@@ -2,7 +2,7 @@
 // Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
 // deadlines, `rseq` and `wseq` the entry's number.
 //
-// # A slot, one for each direction, and one for the peer's hanging up
+// # A slot: one for each direction, one for the peer's hanging up, one for the passing of a deadline
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
@@ -53,6 +53,7 @@ use mio::event::Source;
 use super::netpoll::{Core, Entry};
 use super::selector::Token;
 use super::types::{Direction, May, Park, Readiness, Refusal};
+use crate::sys;
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -62,8 +63,6 @@ const CLOSED: u32 = 1 << 6;
 const SHORT_IO_INCONCLUSIVE: u32 = 1 << 7;
 const HAS_WRITE_OR_HUP_WAITER: u32 = 1 << 8;
 const LEFT: u32 = 1 << 9;
-/// One machine parks in both slots: whichever deadline passes, both are woken.
-const ONE_OWNER: u32 = 1 << 10;
 
 const fn ready_bit(direction: Direction) -> u32 {
     1 << direction as u32
@@ -78,6 +77,9 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// The slot for the peer's hanging up.
 const HANG_UP: usize = 2;
+
+/// The slot for the passing of either deadline, whatever else is parked.
+const EXPIRY: usize = 3;
 
 /// Whether a short read or write of a source proves that the kernel has no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +113,7 @@ pub struct PollDesc<W, T = ()> {
     /// The number of the entry that counts: the wheel may hold others that were left behind, one of
     /// them at the same tick.
     entry_number: Cell<u32>,
-    slots: [Cell<Option<W>>; 3],
+    slots: [Cell<Option<W>>; 4],
     deadlines: [Cell<Tick>; 2],
     /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
     entry: Cell<Tick>,
@@ -129,7 +131,7 @@ impl<W, T> PollDesc<W, T> {
             token,
             flags: Cell::new(flags),
             entry_number: Cell::new(0),
-            slots: [const { Cell::new(None) }; 3],
+            slots: [const { Cell::new(None) }; 4],
             deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
             entry: Cell::new(NEVER),
         }
@@ -165,19 +167,22 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        if !self.has(CLOSED | expired_bit(direction)) {
-            return Ok(());
-        }
+        let is_closed = self.is_closed() || self.core.is_inherited();
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        Err(match self.has(CLOSED) {
-            true => Refusal::Closed,
-            false => Refusal::TimedOut,
-        })
+        match is_closed {
+            true => Err(Refusal::Closed),
+            false if self.has(expired_bit(direction)) => Err(Refusal::TimedOut),
+            false => Ok(()),
+        }
     }
 
     /// Whether an operation may be tried, must wait, or is refused.
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
+        // In a child of fork a try would take the parent's bytes.
+        if self.core.is_inherited() {
+            return May::Refused(Refusal::Closed);
+        }
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
@@ -191,6 +196,7 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
         self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
+            && !self.core.is_inherited()
     }
 
     /// Whether an attempt may succeed, as far as is known.
@@ -236,8 +242,8 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
         match self.may_try(direction) {
-            May::Refused(Refusal::Closed) => Park::Closed(w),
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
+            May::Refused(Refusal::Closed) => Park::Closed(w),
             // It came between the attempt and now.
             May::Try => {
                 self.lower(ready_bit(direction));
@@ -302,7 +308,7 @@ impl<W, T> PollDesc<W, T> {
     /// Parks `w` until the peer hangs up, whether or not anything is read. A `W` that was parked for
     /// that already comes back as the second value.
     pub fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
-        if self.is_closed() {
+        if self.is_closed() || self.core.is_inherited() {
             return (Park::Closed(w), None);
         }
         if self.is_hung_up() {
@@ -317,7 +323,13 @@ impl<W, T> PollDesc<W, T> {
         self.slots[HANG_UP].take()
     }
 
-    /// How many Ws are parked here.
+    /// Parks `w` until either deadline passes or the descriptor is evicted, beside what waits for a
+    /// direction: for what queues behind that. A W that is in the slot is replaced.
+    pub(crate) fn park_expiry(&self, w: W) {
+        self.slots[EXPIRY].set(Some(w));
+    }
+
+    /// How many Ws are parked for a direction or the peer's hanging up.
     pub(super) fn parked(&self) -> usize {
         let is_taken = |slot: &&Cell<Option<W>>| {
             let w = slot.take();
@@ -325,7 +337,7 @@ impl<W, T> PollDesc<W, T> {
             slot.set(w);
             is_taken
         };
-        self.slots.iter().filter(is_taken).count()
+        self.slots[..EXPIRY].iter().filter(is_taken).count()
     }
 
     // ---- readiness ----
@@ -470,15 +482,15 @@ impl<W, T> PollDesc<W, T> {
         if self.is_closed() {
             return;
         }
-        let released = self.expire(direction);
-        self.core.pending.borrow_mut().extend(released);
+        self.expire(direction, &mut self.core.pending.borrow_mut());
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction) -> Option<W> {
+    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.netpollunblock(direction)
+        out.extend(self.netpollunblock(direction));
+        out.extend(self.slots[EXPIRY].take());
     }
 
     /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
@@ -512,13 +524,9 @@ impl<W, T> PollDesc<W, T> {
         for direction in Direction::BOTH {
             // A deadline that was cleared, or moved later after the entry was placed, stays.
             if self.deadlines[direction as usize].get() <= limit {
-                out.extend(self.expire(direction));
+                self.expire(direction, out);
                 expired += 1;
             }
-        }
-        if expired > 0 && self.has(ONE_OWNER) {
-            let both = Direction::BOTH.into_iter();
-            out.extend(both.filter_map(|direction| self.netpollunblock(direction)));
         }
         match self.move_entry() {
             NEVER => Due::Gone { expired },
@@ -566,8 +574,11 @@ impl<W, T> PollDesc<W, T> {
     /// it by themselves.
     pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
         self.evict();
-        let forgets = closes == Closes::Soon && self.core.traits.close_forgets;
-        let result = match forgets || self.has(LEFT) {
+        // With a duplicate in a child of fork, a closed descriptor stays registered.
+        let forgets =
+            closes == Closes::Soon && self.core.traits.close_forgets && !sys::has_forked();
+        // And a child would take out what its parent has registered.
+        let result = match forgets || self.has(LEFT) || self.core.is_inherited() {
             true => Ok(()),
             false => self.core.selector.borrow_mut().close(source),
         };
@@ -601,36 +612,6 @@ pub(crate) enum Closes {
     No,
     /// It is closed at once.
     Soon,
-}
-
-// ---- until a connection has its own timer ----
-
-impl<W, T> PollDesc<W, T> {
-    pub(crate) fn give_to_one_owner(&self) {
-        self.raise(ONE_OWNER);
-    }
-
-    /// Moves a direction's deadline to so many ticks from now.
-    pub(crate) fn set_deadline_after(&self, direction: Direction, ticks: u64) {
-        self.core.clock.read();
-        self.set_deadline_tick(direction, self.core.clock.tick_after(ticks));
-    }
-
-    /// Moves both deadlines later, to so many ticks from now, of which `soonest` is the fewest;
-    /// `u64::MAX` is none. False if that is not all there is to do.
-    #[inline]
-    pub(crate) fn put_off_both(&self, ticks: [u64; 2], soonest: u64) -> bool {
-        self.core.clock.read();
-        let now = self.core.clock.tick_after(0).get();
-        let keeps = Tick::new(now.wrapping_add(soonest)) >= self.entry.get();
-        if keeps {
-            for (deadline, ticks) in self.deadlines.iter().zip(ticks) {
-                deadline.set(Tick::new(now.saturating_add(ticks)));
-            }
-            self.lower(expired_bit(Direction::Read) | expired_bit(Direction::Write));
-        }
-        keeps
-    }
 }
 
 /// A handle of one registered source: see [`PollDesc`], which it derefs to.

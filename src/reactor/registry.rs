@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invariant_2_generations_of_tokens_wrap_and_tell_neighbours_apart() {
+    fn generations_of_tokens_wrap_and_tell_neighbours_apart() {
         // The generation keeps half the bits of a token; the counter runs on past them.
         let half = 1usize << (usize::BITS / 2);
         for start in [half - 2, usize::MAX - 1] {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn invariant_2_no_token_is_ever_the_breaks() {
+    fn no_token_is_ever_the_breaks() {
         let widest = Token::new(Token::SLOTS - 1, usize::MAX);
         assert_ne!(widest, Token::BREAK);
         assert_eq!(widest.slot(), Token::SLOTS - 1);

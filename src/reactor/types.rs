@@ -38,7 +38,7 @@ pub enum Park<W> {
 pub enum Refusal {
     /// The direction's deadline has passed, and has not been moved since.
     TimedOut,
-    /// The descriptor is closed.
+    /// The descriptor is closed; or this process is a child of fork, and the descriptor its parent's.
     Closed,
 }
 

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::current;
-use super::panics::{Payload, catch};
+use super::panics::{Payload, catch, wake_quietly};
 use crate::sys::PerProcess;
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -204,9 +204,7 @@ pub(crate) fn call<T: Send + 'static>(
         locked.result = Some(result);
         let waiter = locked.waiter.take();
         drop(locked);
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
+        waiter.into_iter().for_each(wake_quietly);
         // After the wake: then a virtual clock sees the waiter before it may jump.
         drop(out);
     }));

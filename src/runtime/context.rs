@@ -212,23 +212,3 @@ pub(crate) async fn yield_once() {
     let mut yielded = false;
     poll_fn(|cx| poll_yield(&mut yielded, cx.waker())).await;
 }
-
-// ---- old names, until their callers have moved ----
-
-pub(crate) use super::current::with;
-
-pub(crate) fn may_go_on() -> bool {
-    has_budget()
-}
-
-pub(crate) fn poll_budget(waker: &Waker) -> Poll<()> {
-    poll_yield(&mut false, waker)
-}
-
-pub(crate) fn poll_budget_once(yielded: &mut bool, waker: &Waker) -> Poll<()> {
-    poll_yield(yielded, waker)
-}
-
-pub(crate) async fn take_turn() {
-    yield_once().await;
-}

@@ -24,13 +24,14 @@ impl Scheduler {
         let panicked = drop_quietly(body);
         self.machines.finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
-        // The handle may have gone with the body.
-        match join.filter(|join| Rc::strong_count(join) > 1) {
-            Some(join) => {
+        match join {
+            Some(join) if Rc::strong_count(&join) > 1 => {
                 self.outcomes.keep(join.clone());
                 join.end(error);
             }
-            None => {
+            // No handle, or it has gone with the body. Then the output goes with the cell.
+            join => {
+                let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));
                 if let Some(error) = error
                     && error.is_panic()
                 {
@@ -49,11 +50,6 @@ impl Scheduler {
 
     pub(crate) fn tasks(&self) -> usize {
         self.machines.len().saturating_sub(self.connections.get())
-    }
-
-    /// Whether it is being shut down.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.remote.is_closed()
     }
 
     /// Ends all that lives here, in rounds: a destructor may spawn another task, and an executor that

@@ -1,7 +1,6 @@
 //! Reaching a runtime from other threads, and sending work to threads that may block.
-//!
-//! May touch: the waker's mailbox, the blocking pool. Mirrors what Go's channels and `wakep` do
-//! between threads.
+
+// Mirrors what Go's channels and `wakep` do between threads.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +10,8 @@ use std::sync::Arc;
 use super::waker::Remote;
 use super::{JoinHandle, blocking, current, spawn};
 
-/// Reaches a runtime from any thread.
+/// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
+/// nothing.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -36,8 +36,10 @@ impl Handle {
         Handle { remote }
     }
 
-    /// Sends a closure that makes a future, which is then spawned there, and forgets it. The
-    /// future itself need not be `Send`. Dropped if the runtime is gone.
+    /// Sends a closure that makes a future. The runtime calls it in its next turn and spawns the
+    /// future, which need not be `Send`. Nothing tells how it ends.
+    ///
+    /// If the runtime is gone, the closure is dropped.
     pub fn spawn<F, T>(&self, make: F)
     where
         F: FnOnce() -> T + Send + 'static,
@@ -50,7 +52,7 @@ impl Handle {
         }
     }
 
-    /// Ends the wait of the turn under way, or else of the next one.
+    /// Ends the wait of the turn that is under way, else of the next one.
     pub fn wake(&self) {
         self.remote.interrupt();
     }

@@ -210,21 +210,23 @@ impl Socket {
         }
     }
 
-    /// The note to hand out when the direction's deadline passes, beside the holder: the queue heeds
-    /// it too.
-    #[inline]
-    pub(crate) fn has_queue(&self, direction: Direction) -> bool {
-        self.locks.has(queued(direction))
-    }
-
-    /// Takes the wakers of all that queue, which keep their turns.
+    /// Takes the wakers of all that queue, which keep their turns, and of pollers behind a lock: a
+    /// deadline has passed.
     pub(super) fn nudge_queues(&self) -> Vec<Waker> {
-        let Some(extra) = self.extra_if_made() else {
-            return Vec::new();
-        };
-        let mut extra = extra.borrow_mut();
-        let [read, write] = &mut extra.queues;
-        read.nudge().chain(write.nudge()).collect()
+        let mut out = Vec::new();
+        for direction in [Direction::Read, Direction::Write] {
+            if self.is_locked(direction) {
+                out.extend(self.take_poller(direction));
+            }
+        }
+        if let Some(extra) = self.extra_if_made() {
+            let mut extra = extra.borrow_mut();
+            extra
+                .queues
+                .iter_mut()
+                .for_each(|queue| out.extend(queue.nudge()));
+        }
+        out
     }
 
     /// Opens the locks at a close, and takes all that queue or poll.

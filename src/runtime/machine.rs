@@ -69,8 +69,10 @@ where
     }
 
     fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
-        let join = self.data().clone()?;
-        join.has_handle().then_some(join)
+        match self.data() {
+            Some(join) if join.has_handle() => Some(join.clone()),
+            _ => None,
+        }
     }
 }
 

@@ -1,20 +1,20 @@
 //! Machines on a reactor: the runtime that one embeds, drives, and spawns onto.
-//!
-//! May touch: the reactor, the wheel and sys below. Mirrors Go's `runtime/proc.go`, for one thread.
-//!
-//! | file | what it is |
-//! |---|---|
-//! | `scheduler.rs` | the loop: one turn, run a machine, block_on |
-//! | `scheduler/root.rs`, `scheduler/ending.rs` | the future of `block_on`; how machines end |
-//! | `machine.rs` | the machines and their states |
-//! | `shelf.rs` | where they lie |
-//! | `context.rs` | what runs on this thread now |
-//! | `waker.rs` | waking, from here and from other threads |
-//! | `sleeper.rs` | a timer that a future holds |
-//! | `shortage.rs` | who waits for a descriptor to become free |
-//! | `lent.rs` | the buffer that is lent to reads |
-//! | `parked.rs`, `socket.rs` | what is parked on a descriptor; what it carries: handle, locks, foreign wakers |
-//! | `join.rs`, `handle.rs`, `blocking.rs` | joining, sending from other threads, blocking work |
+
+// Mirrors Go's `runtime/proc.go`, for one thread.
+//
+// | file | what it is |
+// |---|---|
+// | `scheduler.rs`, `ending.rs` | the loop: one turn, a batch, `block_on`; how machines end |
+// | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
+// | `context.rs`, `current.rs` | what runs on this thread, in plain words; in which runtime |
+// | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
+// | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
+// | `sleeper.rs` | a timer that a future holds |
+// | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
+// | `shortage.rs` | waiting for a descriptor to become free |
+// | `lent.rs` | the buffer that is lent to reads |
+// | `blocking.rs` | threads for work that blocks |
+// | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
 
 pub(crate) mod blocking;
 pub(crate) mod context;
@@ -55,11 +55,14 @@ use scheduler::Scheduler;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
 ///
-/// One thread, nothing shared: for more cores, make more of them. A runtime is driven either by
-/// [`block_on`](Runtime::block_on) or, under a loop of your own, by [`turn`](Runtime::turn).
+/// It is one thread, and shares nothing: for more cores, make more of them. A runtime is driven by
+/// [`block_on`](Runtime::block_on), or under a loop of your own by [`turn`](Runtime::turn).
+///
+/// It is not `Send`, nor are its handles of tasks and sockets: they reach its machines without a
+/// lock. What other threads may hold is a [`Handle`].
 ///
 /// ```
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 /// use netpoller::{Runtime, time};
 ///
 /// # fn main() -> std::io::Result<()> {
@@ -78,8 +81,8 @@ use scheduler::Scheduler;
 /// # }
 /// ```
 ///
-/// Dropping it drops its machines and closes their sockets; I/O on a socket that outlives it is an
-/// error.
+/// Dropping it drops its machines and closes their sockets. I/O on a socket that outlives it is an
+/// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
@@ -106,9 +109,16 @@ impl Runtime {
         }
     }
 
-    /// Runs a future to its end, and everything spawned meanwhile.
+    /// Runs a future to its end, and meanwhile all that is spawned. Tasks that have not ended by then
+    /// stay where they are, for the next call.
     ///
-    /// Tasks that have not ended stay where they are, for the next call.
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// assert_eq!(runtime.block_on(async { 6 * 7 }), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
@@ -126,18 +136,24 @@ impl Runtime {
         self.scheduler.spawn(future)
     }
 
-    /// One turn, for a host loop: runs what is runnable, else waits up to `max_wait` (for ever if
-    /// `None`) until something is, and runs that.
+    /// One turn, for a host loop. Runs what is runnable. If nothing is, waits up to `max_wait` (for
+    /// ever if `None`) until something is, and runs that.
     ///
-    /// Call again at once while [`Turn::more`] is set, if the host has the time.
+    /// If [`Turn::more`] is set, call it again at once, as far as the host has time.
+    ///
+    /// The system counts `max_wait` in milliseconds, rounded up, so a turn may be late by one and a
+    /// bit. For a frame that has to begin on time, wait until two milliseconds before it, then call
+    /// `turn(Some(Duration::ZERO))` until it begins.
     ///
     /// # Errors
     ///
-    /// The selector's. Nothing is lost: call again.
+    /// The selector's. Nothing is lost: call again. Also in a child of fork(2), if the runtime is the
+    /// parent's.
     ///
     /// # Panics
     ///
     /// Inside a runtime.
+    #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         if self.scheduler.remote.is_inherited() {
             return Err(io::Error::other(waker::INHERITED));
@@ -146,13 +162,22 @@ impl Runtime {
         self.scheduler.turn(max_wait, &mut || Poll::Pending)
     }
 
-    /// How long the host may sleep before it must call [`turn`](Runtime::turn): zero while
-    /// anything is runnable, `None` if only readiness can bring work.
+    /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
+    /// is runnable, and `None` if only readiness can bring work.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }
 
     /// What lives on it, and what it has done.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// drop(runtime.spawn(std::future::pending::<()>()));
+    /// assert_eq!(runtime.stats().tasks, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         let scheduler = &self.scheduler;
         let core = scheduler.reactor.core();
@@ -183,7 +208,7 @@ impl Runtime {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use std::time::{Duration, Instant};
+    /// use std::time::Duration;
     /// let runtime = netpoller::Runtime::new()?;
     /// runtime.block_on(async {
     ///     netpoller::spawn_blocking(|| std::thread::sleep(Duration::from_millis(10)));
@@ -208,7 +233,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Entered, since destructors may spawn or ask for the time.
+        // Entered, since destructors may spawn or ask for the time. `None` where the thread is ending.
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
         drop(entered);
@@ -256,7 +281,19 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// Settings of a [`Runtime`].
+/// Settings of a [`Runtime`]: see [`Runtime::builder`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// let runtime = netpoller::Runtime::builder()
+///     .spin(Duration::from_micros(50))
+///     .blocking_threads(4)
+///     .build()?;
+/// # drop(runtime);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Builder {
     spin: Duration,
     time: TimeSource,
@@ -265,17 +302,17 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Polls for this long without sleeping before each sleep: answers sooner, at the price of a
-    /// CPU. Zero by default.
+    /// Polls for this long before each sleep. It answers sooner, at the price of a CPU. Zero by
+    /// default.
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
         self
     }
 
-    /// A clock for tests: it stands still, and jumps to the next deadline when nothing is
-    /// runnable, the system has had nothing for us twice a millisecond apart, and no blocking job
-    /// is out. Take instants from [`time::now`](crate::time::now).
+    /// A clock for tests. It stands still, and jumps to the next deadline when nothing is runnable, two
+    /// polls of the selector a millisecond apart found nothing, and no blocking job is under way. Take
+    /// instants from [`time::now`](crate::time::now).
     #[must_use]
     pub fn virtual_clock(mut self) -> Self {
         self.time = TimeSource::standing_still();
@@ -367,25 +404,26 @@ pub struct Stats {
     pub connections: usize,
     /// Sockets and other sources registered.
     pub descriptors: usize,
-    /// Sources with a deadline ahead, one or both, and sleeps.
+    /// Sources that have a deadline, and sleeps.
     pub timers: usize,
-    /// Operations parked, queued or asleep.
+    /// Operations that are parked, queue for a lock, or sleep.
     pub waiters: usize,
     /// Places held in the timer wheels: at most twice the timers and a constant.
     pub places: usize,
     /// Turns of the loop.
     pub turns: u64,
-    /// Events harvested.
+    /// Events of the selector.
     pub events: u64,
-    /// Times that a machine was run.
+    /// Runs of a machine, which is a task or a connection.
     pub machines: u64,
-    /// Deadlines passed and timers fired.
+    /// Deadlines that passed and timers that fired.
     pub expired: u64,
-    /// Tasks spawned.
+    /// Tasks and connections that began.
     pub spawned: u64,
 }
 
-/// Spawns a task onto the runtime that runs this one.
+/// Spawns a task onto the runtime that is in a turn on this thread. It need not be `Send`, and runs from
+/// the next turn on: Go's `go`.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -400,6 +438,7 @@ pub struct Stats {
 /// # Panics
 ///
 /// Outside a runtime.
+#[doc(alias = "go")]
 #[track_caller]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
@@ -409,7 +448,19 @@ where
     current::with("spawn", |scheduler| scheduler.spawn(future))
 }
 
-/// Lets everything else that is runnable go first, and the selector be polled.
+/// Lets all that is runnable run first, and the selector be polled: Go's `runtime.Gosched`.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// netpoller::Runtime::new()?.block_on(async {
+///     let task = netpoller::spawn(async {});
+///     netpoller::yield_now().await;
+///     assert!(task.is_finished());
+/// });
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "Gosched")]
 pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {

@@ -1,9 +1,9 @@
-//! Who waits for a descriptor to become free on this thread.
+//! Waiting for a descriptor to become free on this thread.
 //!
-//! May touch: the waker. Go has no counterpart: its accept loops sleep out their back-off.
-//!
-//! The table of descriptors is the process's, so this is for all runtimes of a thread. Closes on
-//! other threads, and by other libraries, are not seen: who waits should wait for a time as well.
+//! The table of descriptors belongs to the process, so this serves all runtimes of a thread. Closes on
+//! other threads and by other libraries are not seen: wait for a time as well.
+
+// Go has no counterpart: its accept loops sleep out their back-off.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

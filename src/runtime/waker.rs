@@ -1,7 +1,12 @@
-//! Waking machines: from this thread straight into the queue, from any other through a mailbox.
-//!
-//! May touch: the reactor's break. Mirrors `goready`, and `netpollBreak` with its one pending
-//! wake-up (`netpollWakeSig`).
+//! Waking machines: from this thread straight into the queue, from any other through the mail.
+
+// Mirrors `goready`, and `netpollBreak` with its one pending wake-up (`netpollWakeSig`).
+//
+// | `Remote::pending` | meaning | moved there by | on to |
+// |---|---|---|---|
+// | NOTHING | the loop has nothing to look at | `collect` | ON_ITS_WAY by `interrupt` |
+// | ON_ITS_WAY | a break is on its way: no other is needed until the loop has looked | `interrupt`; `collect` that leaves jobs | NOTHING by `collect`; FAILED if the break fails |
+// | FAILED | the break failed: the loop looks when it turns next, and the next wake breaks again | `interrupt` | ON_ITS_WAY by `interrupt`; NOTHING by `collect` |
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,22 +23,19 @@ use crate::sys::Process;
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs done between two looks at the selector: a flood of them is spread.
+/// Jobs run between two looks at the selector, so that a flood of them is spread.
 const JOBS: usize = 1024;
 
-/// There is nothing for the loop to look at.
 const NOTHING: u8 = 0;
-/// A break is on its way: no other is needed until the loop has looked.
 const ON_ITS_WAY: u8 = 1;
-/// The break failed. The loop looks when it turns the next time, and who comes next breaks again.
 const FAILED: u8 = 2;
 
-/// The side of a runtime that other threads see.
+/// What other threads see of a runtime.
 pub(crate) struct Remote {
     mail: Mutex<Mail>,
-    /// Whether the loop must look: one of the three above.
+    /// Whether the loop has to look: see the table above.
     pending: AtomicU8,
-    /// Blocking jobs under way: a virtual clock waits for them.
+    /// Blocking jobs that are under way. A virtual clock waits for them.
     pub(crate) jobs_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
@@ -85,7 +87,7 @@ impl Remote {
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
-        // Nothing of anybody's runs under the lock, so a poisoned one is as good as ever.
+        // No code of the user runs under the lock, so a poisoned one is intact.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -125,14 +127,14 @@ impl Remote {
         Ok(())
     }
 
-    /// Makes the loop look: one break at most is pending.
+    /// Makes the loop look. One break is pending at most.
     pub(crate) fn interrupt(&self) {
-        // It would wake the parent.
+        // In a child of fork it would wake the parent.
         if self.is_inherited() {
             return;
         }
-        // The mail was put in before: the loop clears the flag before it takes the mail out, so
-        // either it sees the mail, or we see the flag cleared and break.
+        // After the mail was put in. The loop clears the flag before it takes the mail out: so either
+        // it sees the mail, or this sees the flag cleared and breaks.
         if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
             && let Err(error) = self.breaker.break_netpoll()
         {
@@ -141,8 +143,7 @@ impl Remote {
         }
     }
 
-    /// What has come since the last look, and has not been taken: all the wakes, and so many jobs
-    /// at most. A load when nothing has.
+    /// Takes the mail: all wakes, and [`JOBS`] jobs at most. Costs a load if there is none.
     #[inline]
     pub(crate) fn collect(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
@@ -154,7 +155,7 @@ impl Remote {
         if mail.jobs.len() <= JOBS {
             return Some((woken, mem::take(&mut mail.jobs)));
         }
-        // No break is needed for the rest: the loop does not sleep before it has looked again.
+        // The rest needs no break: the loop does not sleep before it has looked again.
         self.pending.store(ON_ITS_WAY, Ordering::Release);
         Some((woken, mail.jobs.drain(..JOBS).collect()))
     }
@@ -168,11 +169,6 @@ impl Remote {
     pub(crate) fn job_out(self: &Arc<Self>) -> JobOut {
         self.jobs_out.fetch_add(1, Ordering::AcqRel);
         JobOut(self.clone())
-    }
-
-    /// Whether mail is refused.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_inherited() || self.mail().closed
     }
 
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.

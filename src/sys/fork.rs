@@ -9,38 +9,52 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// How often this process's ancestors have forked, since the first of them asked.
+/// How often this process and its ancestors were made by a fork, since the first of them asked.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// Whether [`GENERATION`] is counted. Plain, and no `Once`: a child could inherit one half done.
-static IS_COUNTED: AtomicBool = AtomicBool::new(false);
+/// Whether this process or an ancestor has forked.
+static HAS_FORKED: AtomicBool = AtomicBool::new(false);
 
-/// A process: that which made something, or this one.
+/// Whether forks are noticed. Plain, and no `Once`: a child could inherit one half done.
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// A process: the one that made something, or this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(u32);
 
 impl Process {
     /// This process. From the first call on a fork is noticed.
     pub(crate) fn current() -> Process {
-        if !IS_COUNTED.load(Ordering::Acquire) {
-            // SAFETY: the handler is a plain function that lives as long as the process. It runs in
-            // the child before fork returns there, and does one atomic store, which is
-            // async-signal-safe. Two threads may both come here: then a fork counts twice, which is
-            // as good.
-            unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
-            IS_COUNTED.store(true, Ordering::Release);
+        if !IS_WATCHED.load(Ordering::Acquire) {
+            // SAFETY: the handlers are plain functions that live as long as the process. They run
+            // around fork, and do atomic stores alone, which are async-signal-safe. Two threads may
+            // both come here: then a fork counts twice, which is as good.
+            unsafe { libc::pthread_atfork(Some(forks), None, Some(is_forked)) };
+            IS_WATCHED.store(true, Ordering::Release);
         }
         Process(GENERATION.load(Ordering::Relaxed))
     }
 
-    /// Whether it is this process. Costs a load.
+    /// Whether it is this process. Costs a load before the first fork, and two afterwards.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
-        self.0 == GENERATION.load(Ordering::Relaxed)
+        !has_forked() || self.0 == GENERATION.load(Ordering::Relaxed)
     }
 }
 
-extern "C" fn count_fork() {
+/// Whether this process or an ancestor has forked. Then every descriptor may have a duplicate.
+#[inline]
+pub(crate) fn has_forked() -> bool {
+    HAS_FORKED.load(Ordering::Relaxed)
+}
+
+/// Runs in the parent, before the fork.
+extern "C" fn forks() {
+    HAS_FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Runs in the child.
+extern "C" fn is_forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 

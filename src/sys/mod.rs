@@ -25,7 +25,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
-pub(crate) use fork::{PerProcess, Process};
+pub(crate) use fork::{PerProcess, Process, has_forked};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
@@ -44,14 +44,13 @@ pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::
     socket.send_to_with_flags(bytes, to, SEND_FLAGS)
 }
 
-/// As [`OwnedSocket::send`], from several buffers; of more than the system takes at once, the first ones.
+/// As [`OwnedSocket::send`], from several buffers: those of [`at_once`].
 pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let offered = at_once(buffers);
     socket.send_vectored_with_flags(&buffers[offered], SEND_FLAGS)
 }
 
-/// Reads into several buffers, through a shared reference; of more than the system takes at once,
-/// into the first ones.
+/// Reads into several buffers, through a shared reference: those of [`at_once`].
 pub(crate) fn receive_vectored(
     socket: &SockRef<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -60,15 +59,27 @@ pub(crate) fn receive_vectored(
     Read::read_vectored(&mut &**socket, &mut buffers[offered])
 }
 
-/// Buffers that the system takes at once (its IOV_MAX).
-pub(crate) const MAX_BUFFERS: usize = 1024;
+/// What one system call is given at most: some systems fail, or truncate, above 1 GiB.
+pub(crate) const MAX_AT_ONCE: usize = 1 << 30;
 
-/// Which buffers to offer: as many as the system takes, and not those before the first that has
-/// anything, or nothing might be offered, and the answer to that is an end of file.
-fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
+/// Buffers that the system takes at once (its IOV_MAX).
+const MAX_BUFFERS: usize = 1024;
+
+/// Which buffers one system call is given: as many as the system takes, and none before the first
+/// that is not empty, or nothing might be offered, and the answer to that is an end of file.
+pub(crate) fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
     let first = buffers.iter().position(|buffer| !buffer.is_empty());
     let first = first.unwrap_or(0);
-    first..buffers.len().min(first + MAX_BUFFERS)
+    let mut bytes = 0;
+    let fitting = buffers[first..]
+        .iter()
+        .take(MAX_BUFFERS)
+        .take_while(|buffer| {
+            bytes += buffer.len();
+            bytes <= MAX_AT_ONCE
+        });
+    let fitting = fitting.count().max(1);
+    first..buffers.len().min(first + fitting)
 }
 
 /// Reads without taking out.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
 
-use super::{SEND_FLAGS, uninit};
+use super::{MAX_AT_ONCE, SEND_FLAGS, uninit};
 
 /// An owned descriptor that can be closed through a shared reference, exactly once.
 ///
@@ -64,7 +64,7 @@ impl OwnedSocket {
         SockRef::from(self)
     }
 
-    /// Reads what is there.
+    /// Reads what is there, up to [`MAX_AT_ONCE`].
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         receive(self.raw(), uninit(buffer))
@@ -180,10 +180,9 @@ impl<'b> Filling<'b> {
         self.buffer.len() - self.filled
     }
 
-    /// One read of at most `most` bytes, behind what is there.
-    pub(crate) fn receive(&mut self, socket: &OwnedSocket, most: usize) -> io::Result<usize> {
-        let end = self.buffer.len().min(self.filled.saturating_add(most));
-        let got = receive(socket.raw(), &mut self.buffer[self.filled..end])?;
+    /// One read, behind what is there.
+    pub(crate) fn receive(&mut self, socket: &OwnedSocket) -> io::Result<usize> {
+        let got = receive(socket.raw(), &mut self.buffer[self.filled..])?;
         self.filled += got;
         Ok(got)
     }
@@ -201,7 +200,7 @@ impl<'b> Filling<'b> {
 
 #[inline]
 fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (at, length) = (buffer.as_mut_ptr(), buffer.len());
+    let (at, length) = (buffer.as_mut_ptr(), buffer.len().min(MAX_AT_ONCE));
     // SAFETY: the slice is valid for writes of its length, and borrowed for the call. The kernel
     // refuses a descriptor that is closed (-1).
     #[cfg(target_os = "linux")]
@@ -214,7 +213,7 @@ fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
 
 #[inline]
 fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    let (at, length) = (bytes.as_ptr(), bytes.len());
+    let (at, length) = (bytes.as_ptr(), bytes.len().min(MAX_AT_ONCE));
     // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
     #[cfg(target_os = "linux")]
     let sent =

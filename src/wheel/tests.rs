@@ -108,7 +108,7 @@ fn all_come_out_in_order_when_time_jumps_by_years() {
 }
 
 #[test]
-fn a_far_deadline_wakes_nobody_before_its_time() {
+fn a_far_deadline_wakes_nothing_before_its_time() {
     let mut wheel = wheel_at(10);
     let when = 3 * YEAR + 1;
     wheel.place(tick(when), 0);

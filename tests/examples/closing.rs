@@ -101,7 +101,7 @@ const ESTABLISHED: [Option<State>; 2] = [Some(State::ESTABLISHED); 2];
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc/net/tcp")]
-fn a_close_is_a_fin_and_leaves_time_wait_with_whoever_closed_first() {
+fn a_close_is_a_fin_and_leaves_time_wait_on_the_end_that_closed_first() {
     let closed = [Some(State::FIN_WAIT2), Some(State::CLOSE_WAIT)];
     let gone = [Some(State::TIME_WAIT), None];
     assert_eq!(states(false), [ESTABLISHED, closed, gone]);

@@ -1,4 +1,5 @@
-//! `examples/README.md` leaves nothing out and promises nothing that is not there.
+//! `examples/README.md` leaves no row and no example out. That the tests which it names exist is
+//! checked by `tests/house`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,48 +45,4 @@ fn every_example_is_there() {
             assert!(contents.contains(&format!("[`{name}`]")), "{name}");
         }
     }
-}
-
-/// All functions of the tests, by their names and as `module::name`.
-fn functions(directory: &str, functions: &mut Vec<String>) {
-    for path in entries(directory) {
-        if path.is_dir() {
-            self::functions(path.to_str().unwrap(), functions);
-            continue;
-        }
-        let module = path.file_stem().unwrap().to_str().unwrap();
-        for line in fs::read_to_string(&path).unwrap().lines() {
-            if let Some(rest) = line.trim_start().strip_prefix("fn ") {
-                let name = rest.split(['(', '<']).next().unwrap();
-                functions.push(name.to_owned());
-                functions.push(format!("{module}::{name}"));
-            }
-        }
-    }
-}
-
-#[test]
-fn every_test_that_it_names_exists() {
-    let mut count = 0;
-    let mut all = Vec::new();
-    functions("tests", &mut all);
-    for row in contents().lines().filter(|line| line.starts_with("| ")) {
-        let tests = row.trim_end_matches([' ', '|']).rsplit(" | ").next();
-        // "`stream`: `t1_…`, `t6_…`; `examples`: `closing::o1_…`"
-        for part in tests.unwrap_or_default().split("; ") {
-            let Some((_, names)) = part.split_once("`: `") else {
-                continue;
-            };
-            for name in names.split("`, `") {
-                let name = name.trim_end_matches('`');
-                let exists = match name.strip_suffix('…') {
-                    Some(start) => all.iter().any(|known| known.starts_with(start)),
-                    None => all.iter().any(|known| known == name),
-                };
-                assert!(exists, "{name} of {part}");
-                count += 1;
-            }
-        }
-    }
-    assert!(count > 60, "{count}: the table reads otherwise");
 }

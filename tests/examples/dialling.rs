@@ -34,7 +34,7 @@ fn a_ping_is_a_number_and_the_time_of_a_handshake() {
 }
 
 #[test]
-fn it_goes_on_after_a_temporary_error() {
+fn a_ping_continues_after_a_temporary_error() {
     let silent = Silent::new().unwrap();
     let (lines, _) = ping(&["-c", "2", "-W", "5s", &silent.addr.to_string()]);
     for (line, number) in lines[1..].iter().zip(1..=2) {
@@ -65,7 +65,7 @@ fn the_first_of_ten_wins_and_its_scope_ends() {
 }
 
 #[test]
-fn if_nobody_answers_the_scope_s_deadline_ends_all_of_them() {
+fn without_an_answer_the_deadline_of_the_scope_ends_all_dials() {
     run_virtual(async {
         let silent = Silent::new().unwrap();
         let scope = CancelToken::new().with_timeout(5 * SECOND);
@@ -87,7 +87,7 @@ fn much() -> Vec<u8> {
 }
 
 #[test]
-fn a_write_is_gone_on_with_after_temporary_errors() {
+fn a_write_continues_after_temporary_errors() {
     run_virtual(async {
         let (writer, reader) = pair().await;
         let reading = spawn(async move {

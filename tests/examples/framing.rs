@@ -7,7 +7,7 @@ use futures_lite::io::Cursor;
 use netpoller::{TcpStream, spawn, yield_now};
 
 use crate::frames::{self, put_frame};
-use crate::lines::splitter::{Splitter, line, word};
+use crate::lines::splitter::{Split, Splitter, line, word};
 use crate::loopback::pair;
 use crate::tlv::{self, LIMIT, Value};
 use crate::{allocator, listener, read_all, run};
@@ -34,7 +34,7 @@ fn words<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
     for piece in pieces.chain([&b""[..]]) {
         splitter.push(piece);
-        words.extend(std::iter::from_fn(|| splitter.take()));
+        words.extend(std::iter::from_fn(|| splitter.take().unwrap()));
     }
     words
         .into_iter()
@@ -58,14 +58,50 @@ fn the_proverb_is_its_8_words_however_it_is_cut() {
 fn lines_end_with_a_newline_or_with_the_stream() {
     let mut splitter = Splitter::new(line);
     splitter.push(b"one\r\n\ntwo\nthree");
-    let mut taken = || splitter.take().map(|line| String::from_utf8(line).unwrap());
-    assert_eq!(taken().as_deref(), Some("one"));
-    assert_eq!(taken().as_deref(), Some(""));
-    assert_eq!(taken().as_deref(), Some("two"));
-    assert_eq!(taken(), None);
+    let taken = |splitter: &mut Splitter| {
+        let line = splitter.take().unwrap();
+        line.map(|line| String::from_utf8(line).unwrap())
+    };
+    assert_eq!(taken(&mut splitter).as_deref(), Some("one"));
+    assert_eq!(taken(&mut splitter).as_deref(), Some(""));
+    assert_eq!(taken(&mut splitter).as_deref(), Some("two"));
+    assert_eq!(taken(&mut splitter), None);
     splitter.push(b"");
-    assert_eq!(splitter.take().as_deref(), Some(&b"three"[..]));
-    assert_eq!(splitter.take(), None);
+    assert_eq!(taken(&mut splitter).as_deref(), Some("three"));
+    assert_eq!(taken(&mut splitter), None);
+}
+
+#[test]
+fn a_token_is_taken_or_refused_however_it_is_cut() {
+    // A line at the limit, with both ends of line, and one above it; words after much white space.
+    let limit = Splitter::LONGEST;
+    let at_limit = "x".repeat(limit);
+    for (text, split, taken) in [
+        (at_limit.clone() + "\n", line as Split, true),
+        (at_limit.clone() + "\r\n", line, true),
+        (at_limit.clone(), line, true),
+        (at_limit.clone() + "x\n", line, false),
+        (at_limit.clone() + "x", line, false),
+        ("x".repeat(100_000) + "\n", line, false),
+        (" ".repeat(3 * limit) + &at_limit, word, true),
+        (at_limit.clone() + "x ", word, false),
+    ] {
+        for piece in [100, 1_000, limit - 1, limit, limit + 1, 10 * limit] {
+            let mut splitter = Splitter::new(split);
+            let mut first = Ok(None);
+            for piece in text.as_bytes().chunks(piece).chain([&b""[..]]) {
+                if matches!(first, Ok(None)) {
+                    splitter.push(piece);
+                    first = splitter.take();
+                }
+            }
+            let length = first
+                .as_ref()
+                .map_or(0, |token| token.as_ref().unwrap().len());
+            assert_eq!(first.is_ok(), taken, "{} bytes by {piece}", text.len());
+            assert!(!taken || length == limit, "{length}");
+        }
+    }
 }
 
 #[test]
@@ -157,6 +193,14 @@ fn a_frame_may_arrive_one_byte_at_a_time() {
         }
         assert_eq!(reading.await.unwrap().unwrap(), Some(value));
     });
+}
+
+#[test]
+fn the_log_has_the_length_of_a_value_and_not_its_payload() {
+    let value = Value::Binary(vec![7; LIMIT as usize]);
+    assert_eq!(tlv::summary(&value), "binary, 10485760 bytes");
+    let value = Value::String("hello".into());
+    assert_eq!(tlv::summary(&value), "string, 5 bytes");
 }
 
 #[test]

@@ -10,8 +10,10 @@ mod closing;
 mod contents;
 mod datagrams;
 mod dialling;
+mod embedding;
 mod framing;
 mod idling;
+mod operating;
 mod plumbing;
 mod process;
 mod web;
@@ -33,6 +35,9 @@ mod dial_race;
 #[path = "../../examples/echo_client.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod echo_client;
+#[path = "../../examples/embed_host_loop.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod embed_host_loop;
 #[path = "../../examples/frames.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod frames;

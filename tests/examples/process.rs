@@ -1,18 +1,23 @@
-//! The examples as processes: flags, exit codes, Ctrl-C.
+//! The examples as processes: flags, exit status, signals.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const ALL: [&str; 18] = [
+use crate::dial_race::Silent;
+use crate::watchdog::{Watchdog, watchdog};
+
+const ALL: [&str; 20] = [
     "broadcast",
     "capture",
+    "deadlines",
     "dial_race",
     "echo_client",
     "echo_server",
+    "embed_host_loop",
     "frames",
     "http",
     "idle_server",
@@ -28,17 +33,12 @@ const ALL: [&str; 18] = [
     "udp",
 ];
 
-/// An example that was built. `cargo test` builds all of them; `cargo test --test examples` builds
-/// none, so that what is missing is built here.
+/// An example, as its sources are now: `cargo test --test examples` alone builds none.
 fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
-        let examples = profile.join("examples");
-        if ALL.iter().all(|name| examples.join(name).exists()) {
-            return examples;
-        }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
         cargo.args(["build", "--quiet"]);
@@ -47,12 +47,12 @@ fn binary(name: &str) -> PathBuf {
         }
         cargo.args(ALL.iter().flat_map(|name| ["--example", name]));
         assert!(cargo.status().unwrap().success(), "{cargo:?}");
-        examples
+        profile.join("examples")
     });
     built.join(name)
 }
 
-fn run(name: &str, flags: &[&str]) -> Output {
+pub fn run(name: &str, flags: &[&str]) -> Output {
     Command::new(binary(name)).args(flags).output().unwrap()
 }
 
@@ -74,42 +74,98 @@ pub fn with_many_files(test: &str) -> bool {
     false
 }
 
-/// A server that is an example. It goes with its test.
+/// A server that is an example. It is killed with its test.
 pub struct Server {
     pub addr: SocketAddr,
     process: Child,
-    /// Kept open: who prints to a pipe that nobody holds fails.
+    /// Kept open: a server that prints to a pipe without a reader fails.
     _stdout: BufReader<ChildStdout>,
+    log: BufReader<ChildStderr>,
+    /// What has been read of the log.
+    read: String,
+    _watchdog: Watchdog,
 }
 
 impl Server {
     pub fn start(name: &str, flags: &[&str]) -> Server {
-        let mut process = Command::new(binary(name))
-            .args(flags)
+        Server::run(Command::new(binary(name)).args(flags))
+    }
+
+    /// Starts a server that may have so many descriptors open.
+    pub fn with_descriptors(limit: usize, name: &str, flags: &[&str]) -> Server {
+        let limited = format!("ulimit -n {limit}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, "sh"]).arg(binary(name));
+        Server::run(command.args(flags))
+    }
+
+    /// Starts a server that logs at this level.
+    pub fn logging(level: &str, name: &str, flags: &[&str]) -> Server {
+        Server::run(
+            Command::new(binary(name))
+                .args(flags)
+                .env("RUST_LOG", level),
+        )
+    }
+
+    fn run(command: &mut Command) -> Server {
+        let mut process = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut first = String::new();
         stdout.read_line(&mut first).unwrap();
         let addr = first.trim_end().strip_prefix("listening on ");
-        let addr = addr.unwrap_or_else(|| panic!("{name} begins with {first:?}"));
+        let addr = addr.unwrap_or_else(|| panic!("{command:?} begins with {first:?}"));
         Server {
             addr: addr.parse().unwrap(),
+            log: BufReader::new(process.stderr.take().unwrap()),
             process,
             _stdout: stdout,
+            read: String::new(),
+            _watchdog: watchdog(),
         }
     }
 
-    /// Sends a signal, and gives the status.
-    fn signal(&mut self, signal: &str) -> Option<i32> {
+    /// Connects, with a time limit for every read and write.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Waits until the log has a line with this text.
+    pub fn wait_for_log(&mut self, text: &str) {
+        loop {
+            let mut line = String::new();
+            let length = self.log.read_line(&mut line).unwrap();
+            assert!(length > 0, "no {text:?} in {}", self.read);
+            self.read += &line;
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
         let id = self.process.id().to_string();
         let kill = Command::new("kill").args([signal, &id]).status().unwrap();
         assert!(kill.success());
-        self.process.wait().unwrap().code()
+    }
+
+    /// Waits for the end. Its status, and the whole log.
+    pub fn end(&mut self) -> (Option<i32>, String) {
+        self.log.read_to_string(&mut self.read).unwrap();
+        let status = self.process.wait().unwrap().code();
+        (status, std::mem::take(&mut self.read))
     }
 }
+
+/// A limit that only a fault reaches.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -152,19 +208,19 @@ fn servers_say_the_real_port_and_end_cleanly_by_ctrl_c() {
     {
         let mut server = Server::start(name, &["--addr", "127.0.0.1:0"]);
         assert_ne!(server.addr.port(), 0);
-        let mut connection = TcpStream::connect(server.addr).unwrap();
-        assert_eq!(server.signal(signal), Some(0), "{name}");
+        let mut connection = server.connect();
+        server.signal(signal);
+        assert_eq!(server.end().0, Some(0), "{name}");
         // What was open is closed, and the port is free.
-        connection
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
         let _ = connection.read_to_end(&mut Vec::new());
         assert!(TcpStream::connect(server.addr).is_err(), "{name}");
     }
     let mut server = Server::start("udp", &[]);
-    assert_eq!(server.signal("-INT"), Some(0));
+    server.signal("-INT");
+    assert_eq!(server.end().0, Some(0));
     let mut server = Server::start("proxy", &["--to", "127.0.0.1:1"]);
-    assert_eq!(server.signal("-INT"), Some(0));
+    server.signal("-INT");
+    assert_eq!(server.end().0, Some(0));
 }
 
 #[test]
@@ -175,13 +231,34 @@ fn an_error_is_one_line_and_status_1() {
     let expected = format!("time_server: listen tcp {addr}: bind: address already in use\n");
     assert_eq!(String::from_utf8(ran.stderr).unwrap(), expected);
     assert_eq!(ran.status.code(), Some(1));
+
+    let ran = run("monitor", &["--log", "/no/such/file"]);
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(said.starts_with("monitor: --log /no/such/file: "), "{said}");
+    assert_eq!((said.lines().count(), ran.status.code()), (1, Some(1)));
 }
 
-/// As under `| true`: whoever was to read has left.
 #[test]
-fn who_prints_for_nobody_ends_quietly() {
+fn wrong_flags_are_explained_with_status_2() {
+    for (name, flags, says) in [
+        ("proxy", ["--to", "foo"], "missing port in address"),
+        ("proxy", ["--to", "[::1]"], "missing port in address"),
+        ("idle_server", ["--idle", "3 days"], "such as 500ms"),
+    ] {
+        let ran = run(name, &flags);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.contains(says), "{name} {flags:?}: {said}");
+        assert_eq!(ran.status.code(), Some(2), "{name} {flags:?}");
+    }
+}
+
+/// As under `| true`: the reader of standard output has left.
+#[test]
+fn an_example_whose_reader_has_left_ends_quietly() {
     for name in [
+        "deadlines",
         "dial_race",
+        "embed_host_loop",
         "pinger",
         "ping_server",
         "tcp_ping",
@@ -211,7 +288,7 @@ fn the_proxy_shows_itself_from_any_directory() {
 }
 
 #[test]
-fn the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
+fn the_status_of_a_ping_is_1_after_a_permanent_error_and_without_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let went_well = run("tcp_ping", &["-c", "2", "-i", "10ms", &addr]);
@@ -232,6 +309,13 @@ fn the_ping_s_status_is_1_after_a_permanent_error_and_else_0() {
     );
     assert!(said.ends_with(&error), "{said}");
     assert_eq!(said.lines().count(), 2);
+
+    let silent = Silent::new().unwrap();
+    let addr = silent.addr.to_string();
+    let silence = run("tcp_ping", &["-c", "2", "-i", "1ms", "-W", "10ms", &addr]);
+    assert_eq!(silence.status.code(), Some(1));
+    let said = String::from_utf8(silence.stdout).unwrap();
+    assert_eq!(said.lines().count(), 3, "{said}");
 }
 
 #[test]
@@ -256,10 +340,12 @@ fn a_count_of_zero_is_for_ever() {
 }
 
 #[test]
-fn those_that_show_themselves_come_to_an_end() {
+fn examples_without_flags_show_their_rows_and_end() {
     for (name, flags, says) in [
         ("capture", &[][..], "closed by RST"),
+        ("deadlines", &[], "after 2s: \"hello\""),
         ("dial_race", &[], "connected to [::1]"),
+        ("embed_host_loop", &[], "nested: "),
         ("ping_server", &[], "9s: end of file"),
         ("pinger", &[], "9s: end of file"),
         ("retry_write", &[], "threshold exceeded"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netpoller::{TcpStream, spawn, time};
 
-use crate::http::request::{HEAD, take};
+use crate::http::request::{HEAD, Taken, take};
 use crate::http::server::{Limits, serve};
 use crate::process::Server;
 use crate::{SECOND, listener, read_all, run_virtual};
@@ -113,6 +113,33 @@ fn what_is_wrong_gets_its_status_and_ends_the_connection() {
 }
 
 #[test]
+fn a_client_that_expects_100_continue_gets_it_before_its_body() {
+    run_virtual(async {
+        let stream = connect().await;
+        let head = "POST /time HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
+        let head = format!("{head}Content-Length: 3\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream.write_all(b"abc").await.unwrap();
+        let answer = String::from_utf8(read_all(&stream).await.unwrap()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    });
+    // No body is awaited, or it has come: nothing to ask for.
+    for (expect, body, expected) in [
+        ("100-continue", "Content-Length: 3\r\n\r\nabc", "405"),
+        ("100-Continue", "Content-Length: 0\r\n\r\n", "405"),
+        ("200-ok", "Content-Length: 3\r\n\r\n", "417"),
+        ("100-continue", "Content-Length: 99999999\r\n\r\n", "413"),
+    ] {
+        let head = "POST /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        let request = format!("{head}Expect: {expect}\r\n{body}");
+        assert_eq!(status(&request), expected, "{request}");
+    }
+}
+
+#[test]
 fn headers_without_end_are_refused() {
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nLong: {}", "x".repeat(HEAD));
     assert_eq!(status(&long), "431");
@@ -148,7 +175,7 @@ fn a_slow_loris_gets_its_time_and_no_more() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
+fn an_idle_connection_is_closed_without_an_answer_and_a_busy_one_is_not() {
     let (answers, took) = answer(b"GET /time HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(statuses(&answers), ["200"]);
     assert!((60 * SECOND..61 * SECOND).contains(&took), "{took:?}");
@@ -173,18 +200,19 @@ fn an_idle_connection_is_closed_without_a_word_and_a_busy_one_is_not() {
 fn a_request_is_the_same_however_it_is_cut() {
     let bytes = b"POST /time HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
     let mut whole = bytes.to_vec();
-    let request = take(&mut whole).unwrap().unwrap();
+    let request = take(&mut whole).unwrap();
+    assert!(matches!(request, Taken::Request(_)));
     assert!(whole.is_empty());
     for cut in 1..bytes.len() {
         let mut come = bytes[..cut].to_vec();
-        assert_eq!(take(&mut come), Ok(None), "cut at {cut}");
+        assert_eq!(take(&mut come), Ok(Taken::Part), "cut at {cut}");
         come.extend_from_slice(&bytes[cut..]);
-        assert_eq!(take(&mut come), Ok(Some(request.clone())), "cut at {cut}");
+        assert_eq!(take(&mut come), Ok(request.clone()), "cut at {cut}");
     }
 }
 
 #[test]
-fn curl_is_content() {
+fn curl_gets_its_answers() {
     if Command::new("curl").arg("--version").output().is_err() {
         println!("there is no curl here");
         return;
@@ -223,4 +251,13 @@ fn curl_is_content() {
     );
     assert!(curl(&["-I"], &["/time"]).starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(curl(&["-i", "-d", "abc"], &["/time"]).starts_with("HTTP/1.1 405 "));
+    let expects = ["-i", "-H", "Expect: 100-continue", "-d", "abc"];
+    let said = curl(
+        &[&expects[..], &["--expect100-timeout", "30"]].concat(),
+        &["/time"],
+    );
+    assert!(
+        said.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 405 "),
+        "{said}"
+    );
 }

@@ -26,6 +26,7 @@ use crate::runtime::shortage;
 use crate::runtime::socket::{Parked, Slot};
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, wake_quietly};
+use crate::sys::Process;
 
 impl Fd {
     // ---- closing ----
@@ -34,8 +35,9 @@ impl Fd {
     pub(crate) fn close(&self) -> io::Result<()> {
         // While the socket can still tell: later errors name its ends.
         self.learn_endpoints();
-        if let Err(failure) = self.check_open() {
-            return Err(self.error("close", failure, 0));
+        // In a child of fork too: that closes the child's descriptor alone.
+        if self.is_closed() {
+            return Err(self.error("close", Failure::Refused(Refusal::Closed), 0));
         }
         self.shut();
         Ok(())
@@ -96,7 +98,13 @@ impl Fd {
 
     /// The path that is removed when the socket is closed, as Go's listener does; `None` keeps it.
     pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
-        let unlink = path.map(|path| Box::new(Unlink { path, still: true }) as Box<dyn Any>);
+        let unlink = path.map(|path| {
+            Box::new(Unlink {
+                path,
+                still: true,
+                process: Process::current(),
+            }) as Box<dyn Any>
+        });
         let before = self.socket().attach(unlink);
         if let Some(mut before) = before.and_then(|before| before.downcast::<Unlink>().ok()) {
             before.still = false;
@@ -130,7 +138,10 @@ impl Fd {
     /// The number, -1 once it is closed.
     pub(crate) fn number(&self) -> RawFd {
         self.note_lent();
-        self.socket().owned.raw()
+        match self.is_closed() {
+            true => -1,
+            false => self.socket().owned.raw(),
+        }
     }
 
     /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
@@ -252,15 +263,18 @@ impl Drop for HungUp<'_> {
     }
 }
 
-/// Removes a path when it is dropped, if it is still to.
+/// Removes a path when it is dropped, unless `still` was taken back. In a child of fork the path is
+/// its parent's.
 struct Unlink {
     path: PathBuf,
     still: bool,
+    process: Process,
 }
 
 impl Drop for Unlink {
     fn drop(&mut self) {
         if self.still
+            && self.process.is_current()
             && let Err(error) = fs::remove_file(&self.path)
         {
             log::debug!("can't remove {}: {error}", self.path.display());

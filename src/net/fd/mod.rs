@@ -237,9 +237,19 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         match self.link.check(direction) {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                self.park_queues();
+                Poll::Pending
+            }
             Err(refusal) => self.poll_refused(refusal, claim, cx),
         }
+    }
+
+    /// The operation that has the direction may not be polled when its deadline passes. What waits
+    /// behind it is told by a note of its own.
+    fn park_queues(&self) {
+        let queues = Parked::foreign(self.link.token(), Slot::Queues);
+        self.link.park_expiry(queues);
     }
 
     /// A caller may loop on this error, as an accept loop does, so it yields in its turn.
@@ -389,7 +399,7 @@ impl Fd {
 
     /// Whether calls on the socket make sense: a check for those that wait for nothing.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
-        match self.is_closed() {
+        match self.is_closed() || self.link.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
             false => Ok(()),
         }

@@ -93,6 +93,10 @@ impl Fd {
             {
                 error
             }
+            // Closed from the start: how a descriptor of the parent's answers in a child of fork.
+            Failure::Refused(Refusal::Closed) if self.link.core().is_inherited() => {
+                self.op_error(op, Cause::Inherited)
+            }
             failure => {
                 let mut error = self.name_error(op, failure.cause(call));
                 error.written = written;

@@ -211,6 +211,7 @@ impl Fd {
             // It holds the lock only while it is polled.
             self.release(direction, &mut claim);
             socket.keep_poller(direction, cx.waker());
+            self.park_queues();
             if claim.yielded {
                 socket.note_poller_yielded(direction);
             }
@@ -226,6 +227,7 @@ impl Fd {
             return Poll::Ready(());
         }
         socket.keep_poller(direction, cx.waker());
+        self.park_queues();
         Poll::Pending
     }
 }

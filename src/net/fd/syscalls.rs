@@ -12,9 +12,6 @@ use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling};
 
-/// What one system call is given at most: some systems fail, or truncate, above 1 GiB.
-pub(crate) const MAX_AT_ONCE: usize = 1 << 30;
-
 impl Fd {
     // ---- the bare calls: nothing is charged, nothing proved ----
 
@@ -30,17 +27,15 @@ impl Fd {
 
     // ---- streams ----
     //
-    // No call is made for no bytes: the answer would be EAGAIN where nothing waits.
+    // No call is made for no bytes: where nothing waits, the answer would be EAGAIN.
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        // A request of ours that is capped proves nothing: see `transferred`.
-        let asked = buffer.len();
-        let got = self.receive(&mut buffer[..asked.min(MAX_AT_ONCE)])?;
-        self.transferred(Direction::Read, got, asked);
+        let got = self.receive(buffer)?;
+        self.transferred(Direction::Read, got, buffer.len());
         Ok(got)
     }
 
@@ -49,22 +44,19 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let got = buffer.receive(&self.socket().owned, MAX_AT_ONCE)?;
+        let got = buffer.receive(&self.socket().owned)?;
         self.transferred(Direction::Read, got, asked);
         Ok(got)
     }
 
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let at_once = sys::at_once(buffers);
+        let offered = &mut buffers[at_once];
+        let asked = offered.iter().map(|buffer| buffer.len()).sum();
         if asked == 0 {
             return Ok(0);
         }
-        let got = sys::receive_vectored(&self.sock_ref(), buffers)?;
-        // Of more buffers than the system takes, some are not even offered.
-        let asked = match buffers.len() {
-            0..=sys::MAX_BUFFERS => asked,
-            _ => MAX_AT_ONCE,
-        };
+        let got = sys::receive_vectored(&self.sock_ref(), offered)?;
         self.transferred(Direction::Read, got, asked);
         Ok(got)
     }
@@ -74,18 +66,19 @@ impl Fd {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let sent = self.send(&bytes[..bytes.len().min(MAX_AT_ONCE)])?;
+        let sent = self.send(bytes)?;
         self.transferred(Direction::Write, sent, bytes.len());
         Ok(sent)
     }
 
     pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        if buffers.iter().all(|buffer| buffer.is_empty()) {
+        let offered = &buffers[sys::at_once(buffers)];
+        let asked = offered.iter().map(|buffer| buffer.len()).sum();
+        if asked == 0 {
             return Ok(0);
         }
-        let sent = sys::send_vectored(&self.sock_ref(), buffers)?;
-        // Not every buffer may have been offered, so only EAGAIN proves that no more is taken.
-        self.transferred(Direction::Write, sent, sent);
+        let sent = sys::send_vectored(&self.sock_ref(), offered)?;
+        self.transferred(Direction::Write, sent, asked);
         Ok(sent)
     }
 
@@ -110,7 +103,7 @@ impl Fd {
     /// alone (a Unix stream's read stops at passed descriptors), and where we did not cap it.
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
-        if 0 < bytes && bytes < asked && asked < MAX_AT_ONCE {
+        if asked <= sys::MAX_AT_ONCE {
             self.link.transferred(direction, bytes, asked);
         }
     }
@@ -220,7 +213,6 @@ impl Fd {
         bytes: &[u8],
         mut first: Option<io::Result<usize>>,
     ) -> Result<usize, Failure> {
-        let bytes = &bytes[..bytes.len().min(MAX_AT_ONCE)];
         self.try_once(Direction::Write, |fd| {
             let sent = first.take().unwrap_or_else(|| fd.send(bytes))?;
             fd.note_short(Direction::Write, sent, bytes.len());

@@ -389,7 +389,7 @@ impl Pair {
         let w = direction as usize;
         let expected = match self.model.refusal(direction) {
             Some(Refusal::Closed) => Park::Closed(w),
-            Some(Refusal::TimedOut) => Park::TimedOut(w),
+            Some(_) => Park::TimedOut(w),
             None if side.ready => Park::Ready(w),
             // A second waiter panics: shown elsewhere.
             None if side.parked => return,
@@ -410,7 +410,7 @@ impl Pair {
         let proves_nothing = self.model.hung_up || self.model.urgent;
         let expected = match self.model.refusal(direction) {
             Some(Refusal::Closed) => Park::Closed(w),
-            Some(Refusal::TimedOut) => Park::TimedOut(w),
+            Some(_) => Park::TimedOut(w),
             None if proves_nothing => Park::Ready(w),
             None if side.parked => return,
             None => Park::Parked,

@@ -23,40 +23,44 @@ fn end(machines: &Machines, id: MachineId) {
     machines.finish(id);
 }
 
-#[test]
-fn invariant_2_a_stale_id_finds_nothing_whatever_is_asked() {
-    let machines = Machines::default();
-    let old = insert(&machines);
-    end(&machines, old);
-    let new = insert(&machines);
-    assert_eq!(old.slot(), new.slot(), "the same slot");
-    assert_ne!(old, new);
-    assert!(!machines.wake(old) && !machines.is_alive(old));
-    assert!(machines.start(old).is_none() && machines.abort(old).is_none());
-    let body = machines.start(new).expect("it is untouched");
-    assert!(machines.suspend(new, body).is_none(), "it is kept");
-    assert!(machines.wake(new), "and idle");
-    assert_eq!(machines.len(), 1);
-}
+mod invariant_2 {
+    use super::*;
 
-#[test]
-fn invariant_2_a_generation_wraps_to_one_and_is_never_the_roots() {
-    let machines = Machines::default();
-    machines
-        .inserted
-        .set(u64::from(MachineId::MAX_GENERATION) - 1);
-    let last = insert(&machines);
-    assert_eq!(last.generation(), MachineId::MAX_GENERATION);
-    assert_eq!(
-        last.bits().get() >> 63,
-        0,
-        "the top bit tells a machine from a foreign waker"
-    );
-    end(&machines, last);
-    let first = insert(&machines);
-    assert_eq!((first.slot(), first.generation()), (last.slot(), 1));
-    assert!(first != last && first != MachineId::ROOT);
-    assert!(!machines.is_alive(last) && machines.is_alive(first));
+    #[test]
+    fn a_stale_id_finds_nothing_whatever_is_asked() {
+        let machines = Machines::default();
+        let old = insert(&machines);
+        end(&machines, old);
+        let new = insert(&machines);
+        assert_eq!(old.slot(), new.slot(), "the same slot");
+        assert_ne!(old, new);
+        assert!(!machines.wake(old) && !machines.is_alive(old));
+        assert!(machines.start(old).is_none() && machines.abort(old).is_none());
+        let body = machines.start(new).expect("it is untouched");
+        assert!(machines.suspend(new, body).is_none(), "it is kept");
+        assert!(machines.wake(new), "and idle");
+        assert_eq!(machines.len(), 1);
+    }
+
+    #[test]
+    fn a_generation_wraps_to_one_and_is_never_the_roots() {
+        let machines = Machines::default();
+        machines
+            .inserted
+            .set(u64::from(MachineId::MAX_GENERATION) - 1);
+        let last = insert(&machines);
+        assert_eq!(last.generation(), MachineId::MAX_GENERATION);
+        assert_eq!(
+            last.bits().get() >> 63,
+            0,
+            "the top bit tells a machine from a foreign waker"
+        );
+        end(&machines, last);
+        let first = insert(&machines);
+        assert_eq!((first.slot(), first.generation()), (last.slot(), 1));
+        assert!(first != last && first != MachineId::ROOT);
+        assert!(!machines.is_alive(last) && machines.is_alive(first));
+    }
 }
 
 #[test]

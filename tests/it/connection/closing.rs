@@ -1,13 +1,14 @@
 //! How connections are closed: half and whole, by the peer, by a callback, by an error.
 
-use crate::support::scripted;
-
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use netpoller::{Bound, Conn, NetError, Protocol, Server, time};
-use scripted::{Log, MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until};
+
+use crate::support::scripted::{
+    Log, MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
+};
 
 #[test]
 fn a_half_close_is_answered_with_what_is_pending() {

@@ -1,8 +1,5 @@
 //! Connections run as machines: delivery and backpressure.
 
-use crate::support::scripted;
-use crate::support::watchdog;
-
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
@@ -10,9 +7,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use netpoller::{Bound, Conn, Limits, Protocol, Server, spawn, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until};
 use socket2::SockRef;
-use watchdog::watchdog;
+
+use crate::support::scripted::{
+    MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until,
+};
+use crate::support::watchdog::watchdog;
 
 // ---- delivery ----
 

@@ -1,7 +1,5 @@
 //! How a server's connections end: what the system shows of it, and from every state.
 
-use crate::support::scripted;
-
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
-use scripted::{
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
-use socket2::{Domain, SockRef, Socket, Type};
 
 /// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
 /// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. One look at its table, which may be long.

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server};
 
-use crate::support::watchdog;
-
-use watchdog::watchdog;
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -63,71 +61,75 @@ fn turns_until_pong(runtime: &Runtime, neighbour: &mut TcpStream) -> usize {
     unreachable!()
 }
 
-#[test]
-fn invariant_7_a_connection_with_always_more_to_read_yields_to_its_neighbours() {
-    let _watchdog = watchdog();
-    let swallowed = Arc::new(AtomicUsize::new(0));
-    let runtime = Runtime::new().unwrap();
-    let bound = server(&swallowed);
-    let serving = bound.run_in(&runtime).unwrap();
-    let [mut hose, mut neighbour] = clients(&runtime, bound.local_addr());
-    hose.set_nonblocking(true).unwrap();
-    let mut waiting = 0;
-    while let Ok(more) = hose.write(&[7; 64 << 10]) {
-        waiting += more;
-    }
-    assert!(waiting > 2 * A_RUN_READS, "{waiting} bytes are no firehose");
+mod invariant_7 {
+    use super::*;
 
-    // As long as there is something to read, a run reads so much, and the neighbour is served.
-    let mut before = 0;
-    while swallowed.load(Ordering::Relaxed) < waiting {
-        neighbour.set_nonblocking(false).unwrap();
-        neighbour.write_all(b"ping").unwrap();
-        let turns = turns_until_pong(&runtime, &mut neighbour);
-        let now = swallowed.load(Ordering::Relaxed);
-        assert!(
-            turns <= 3,
-            "served in the turn that finds it ready: {turns}"
-        );
-        assert!(now - before <= turns * A_RUN_READS, "{}", now - before);
-        before = now;
-    }
-    drop((hose, serving));
-}
-
-#[test]
-fn invariant_7_a_connection_with_always_more_to_write_yields_to_its_neighbours() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let bound = server(&Arc::default());
-    let serving = bound.run_in(&runtime).unwrap();
-    let [mut hose, mut neighbour] = clients(&runtime, bound.local_addr());
-    hose.write_all(b"flood").unwrap();
-    while bound.handle().stats().sent() == 0 {
-        runtime.turn(NOW).unwrap();
-    }
-    hose.set_nonblocking(true).unwrap();
-    let mut sink = vec![0; 1 << 20];
-    let mut got = 0;
-    let (mut runs, mut most) = (0, 0);
-    while got < 12 << 20 {
-        // The peer takes all there is, so that there is always room.
-        while let Ok(more @ 1..) = hose.read(&mut sink) {
-            got += more;
+    #[test]
+    fn a_connection_with_always_more_to_read_yields_to_its_neighbours() {
+        let _watchdog = watchdog();
+        let swallowed = Arc::new(AtomicUsize::new(0));
+        let runtime = Runtime::new().unwrap();
+        let bound = server(&swallowed);
+        let serving = bound.run_in(&runtime).unwrap();
+        let [mut hose, mut neighbour] = clients(&runtime, bound.local_addr());
+        hose.set_nonblocking(true).unwrap();
+        let mut waiting = 0;
+        while let Ok(more) = hose.write(&[7; 64 << 10]) {
+            waiting += more;
         }
-        let before = bound.handle().stats().sent();
-        neighbour.set_nonblocking(false).unwrap();
-        neighbour.write_all(b"ping").unwrap();
-        let turns = turns_until_pong(&runtime, &mut neighbour);
-        let sent = (bound.handle().stats().sent() - before) as usize;
-        assert!(turns <= 3, "{turns}");
-        assert!(sent <= turns * A_RUN_WRITES + 4, "{sent} in {turns} turns");
-        runs += turns;
-        most = most.max(sent);
+        assert!(waiting > 2 * A_RUN_READS, "{waiting} bytes are no firehose");
+
+        // As long as there is something to read, a run reads so much, and the neighbour is served.
+        let mut before = 0;
+        while swallowed.load(Ordering::Relaxed) < waiting {
+            neighbour.set_nonblocking(false).unwrap();
+            neighbour.write_all(b"ping").unwrap();
+            let turns = turns_until_pong(&runtime, &mut neighbour);
+            let now = swallowed.load(Ordering::Relaxed);
+            assert!(
+                turns <= 3,
+                "served in the turn that finds it ready: {turns}"
+            );
+            assert!(now - before <= turns * A_RUN_READS, "{}", now - before);
+            before = now;
+        }
+        drop((hose, serving));
     }
-    assert!(
-        runs > 10 && most > 64 * 1024,
-        "{runs} turns, {most} at most"
-    );
-    drop(serving);
+
+    #[test]
+    fn a_connection_with_always_more_to_write_yields_to_its_neighbours() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        let bound = server(&Arc::default());
+        let serving = bound.run_in(&runtime).unwrap();
+        let [mut hose, mut neighbour] = clients(&runtime, bound.local_addr());
+        hose.write_all(b"flood").unwrap();
+        while bound.handle().stats().sent() == 0 {
+            runtime.turn(NOW).unwrap();
+        }
+        hose.set_nonblocking(true).unwrap();
+        let mut sink = vec![0; 1 << 20];
+        let mut got = 0;
+        let (mut runs, mut most) = (0, 0);
+        while got < 12 << 20 {
+            // The peer takes all there is, so that there is always room.
+            while let Ok(more @ 1..) = hose.read(&mut sink) {
+                got += more;
+            }
+            let before = bound.handle().stats().sent();
+            neighbour.set_nonblocking(false).unwrap();
+            neighbour.write_all(b"ping").unwrap();
+            let turns = turns_until_pong(&runtime, &mut neighbour);
+            let sent = (bound.handle().stats().sent() - before) as usize;
+            assert!(turns <= 3, "{turns}");
+            assert!(sent <= turns * A_RUN_WRITES + 4, "{sent} in {turns} turns");
+            runs += turns;
+            most = most.max(sent);
+        }
+        assert!(
+            runs > 10 && most > 64 * 1024,
+            "{runs} turns, {most} at most"
+        );
+        drop(serving);
+    }
 }

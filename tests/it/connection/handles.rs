@@ -1,13 +1,12 @@
 //! Writing to connections from elsewhere: to many at once, and later.
 
-use crate::support::scripted;
-
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
 use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
+
+use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
 
 /// The handles of all connections, by the thread that serves them.
 #[derive(Clone, Default)]

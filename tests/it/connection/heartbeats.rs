@@ -1,12 +1,11 @@
 //! Heartbeats and idle timeouts of a server's connections, on the virtual clock.
 
-use crate::support::scripted;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use netpoller::{Bound, Server, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving};
+
+use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving};
 
 #[test]
 fn pings_come_each_interval_and_the_silent_peer_is_closed_at_nine_seconds() {

@@ -1,13 +1,14 @@
 //! What connections may keep in memory: limits that hold across callbacks, and what they do not count.
 
-use crate::support::scripted;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use netpoller::{Bound, ConnHandle, Limits, Server, time};
-use scripted::{MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until};
 use socket2::SockRef;
+
+use crate::support::scripted::{
+    MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
+};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -81,7 +82,7 @@ fn a_callback_is_refused_at_a_small_limit_as_well() {
 }
 
 #[test]
-fn many_small_answers_meet_the_limit_of_the_server_and_who_needs_no_room_is_served() {
+fn many_small_answers_meet_the_limit_of_the_server_and_what_needs_no_room_is_served() {
     thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
     let script = Script {
         open: |conn| {

@@ -1,14 +1,15 @@
 //! A panic in a callback: the connection dies, `closed` still tells, the neighbours go on.
 
-use crate::support::scripted;
-
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Mutex;
 
 use netpoller::{Bound, Conn, Protocol, Runtime, Server, time};
-use scripted::{Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
+
+use crate::support::scripted::{
+    Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+};
 
 #[test]
 fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {

@@ -1,20 +1,20 @@
 //! Minimum rates: which peers are dropped for being slow, and which are not.
 
-use crate::support::scripted;
-use crate::support::watchdog;
-
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use netpoller::{
     Addr, Bound, Conn, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
 };
-use scripted::{MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until};
-use watchdog::watchdog;
+
+use crate::support::scripted::{
+    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+};
+use crate::support::stall::stall;
+use crate::support::watchdog::watchdog;
 
 /// Uses a message of a thousand bytes, and no less.
 fn thousands(_: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -74,7 +74,7 @@ impl Protocol for Teller {
 // ---- reading ----
 
 #[test]
-fn who_drips_is_dropped_after_a_window_though_it_is_never_idle() {
+fn a_peer_that_drips_is_dropped_after_a_window_though_it_is_never_idle() {
     let told = Told::default();
     let server = told
         .server(thousands)
@@ -102,7 +102,7 @@ fn who_drips_is_dropped_after_a_window_though_it_is_never_idle() {
 }
 
 #[test]
-fn who_is_slow_and_above_the_rate_stays_and_its_messages_come() {
+fn a_peer_that_is_slow_and_above_the_rate_stays_and_its_messages_come() {
     let script = script();
     let server = script.server().minimum_read_rate(10, 10 * SECOND);
     serving(server, async |bound: Rc<Bound<_>>| {
@@ -117,7 +117,7 @@ fn who_is_slow_and_above_the_rate_stays_and_its_messages_come() {
 }
 
 #[test]
-fn between_messages_nobody_is_judged() {
+fn between_messages_no_peer_is_judged() {
     let script = script();
     let server = script.server().minimum_read_rate(1000, SECOND);
     serving(server, async |bound: Rc<Bound<_>>| {
@@ -201,7 +201,7 @@ fn while_backpressure_stops_the_reading_its_time_is_not_charged() {
 // ---- writing ----
 
 #[test]
-fn who_takes_too_little_of_what_waits_is_dropped_after_a_window() {
+fn a_peer_that_takes_too_little_of_what_waits_is_dropped_after_a_window() {
     let told = Told::default();
     let data = |conn: &mut Conn, bytes: &[u8]| {
         conn.write(&[0; 12 << 20])?;
@@ -222,7 +222,7 @@ fn who_takes_too_little_of_what_waits_is_dropped_after_a_window() {
 }
 
 #[test]
-fn who_takes_what_waits_above_the_rate_gets_it_all() {
+fn a_peer_that_takes_what_waits_above_the_rate_gets_it_all() {
     let script = Script {
         open: |conn| conn.write(&[0; 12 << 20]),
         ..Script::new()
@@ -321,7 +321,7 @@ fn time_in_which_the_loop_was_held_up_is_not_charged() {
     impl Protocol for Blocks {
         fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
             if bytes == b"block" {
-                thread::sleep(3 * WINDOW);
+                stall(3 * WINDOW);
                 return Ok(bytes.len());
             }
             Ok(bytes.len() / 1000 * 1000)

@@ -293,8 +293,8 @@ fn a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
     });
 }
 
-/// As [`narrow_pair`], whose first end lingers because a hook said so when it was dialled; or else
-/// when what it was accepted from was bound.
+/// As [`narrow_pair`]. The first end lingers because a hook said so: of its dial, or of the listener
+/// that accepted it.
 async fn pair_with_a_hook(linger: Option<Duration>, dialled: bool) -> (TcpStream, TcpStream) {
     let hook = move |fd: BorrowedFd<'_>, _| SockRef::from(&fd).set_linger(linger);
     let narrow = |fd: BorrowedFd<'_>, _| SockRef::from(&fd).set_recv_buffer_size(65_536);
@@ -355,7 +355,7 @@ fn a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
 }
 
 #[test]
-fn a_lingering_stream_that_outlives_its_runtime_stops_nobody_when_it_is_dropped() {
+fn a_lingering_stream_that_outlives_its_runtime_blocks_no_drop() {
     let runtime = Runtime::new().unwrap();
     let (client, _server) = runtime.block_on(narrow_pair());
     client.set_linger(Some(Duration::from_secs(10))).unwrap();
@@ -485,7 +485,7 @@ fn dial_then_close_ends_the_session_on_both_sides() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_no_close_from_its_end_and_nobody_else_from_waking() {
+fn a_waker_that_panics_keeps_no_close_from_its_end_and_no_other_waker_from_waking() {
     let runtime = Runtime::new().unwrap();
     let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
     let counted = Waker::from(counter.clone());

@@ -18,7 +18,7 @@ async fn bound() -> (UdpSocket, SocketAddr) {
 }
 
 #[test]
-fn a_server_answers_whoever_sends_with_no_connection_before() {
+fn a_server_answers_each_sender_with_no_connection_before() {
     run(async {
         let (server, address) = bound().await;
         spawn(async move {
@@ -135,7 +135,7 @@ fn a_connected_socket_survives_connection_refused() {
         let (client, own) = bound().await;
         client.connect(address).await.unwrap();
         for _ in 0..3 {
-            client.send(b"anybody?").await.unwrap();
+            client.send(b"hello?").await.unwrap();
             let error = client.recv(&mut [0; 9]).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -159,7 +159,7 @@ fn a_connected_socket_survives_connection_refused() {
 }
 
 #[test]
-fn those_who_receive_are_served_in_the_order_they_came() {
+fn receives_are_served_in_the_order_they_came() {
     run(async {
         let ((server, address), (client, _)) = (bound().await, bound().await);
         let served = Rc::new(RefCell::new(Vec::new()));
@@ -186,7 +186,7 @@ fn those_who_receive_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn a_close_ends_who_is_parked_and_frees_the_port() {
+fn a_close_ends_parked_receives_and_frees_the_port() {
     run(async {
         let (socket, address) = bound().await;
         let parked = spawn({

@@ -268,7 +268,7 @@ fn invariant_3_a_deadline_moved_after_it_fired_but_before_the_waiter_ran_counts_
 
 // ---- invariant 4 ----
 
-/// A reader whose byte comes in time, and whose loop then stalls until long after its deadline.
+/// The bytes of a read come in time, and then the loop stalls until long after its deadline.
 fn a_stall_after_the_bytes_came(runtime: &Runtime, task: impl AsyncFnOnce(TcpStream) + 'static) {
     let (stream, mut peer) = plain_pair(runtime);
     stream
@@ -282,7 +282,7 @@ fn a_stall_after_the_bytes_came(runtime: &Runtime, task: impl AsyncFnOnce(TcpStr
 }
 
 #[test]
-fn invariant_4_a_stalled_loop_expires_nobody_whose_bytes_had_come() {
+fn invariant_4_a_stalled_loop_expires_no_read_whose_bytes_had_come() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     a_stall_after_the_bytes_came(&runtime, async |stream| {
@@ -299,7 +299,7 @@ fn invariant_4_a_stalled_loop_expires_nobody_whose_bytes_had_come() {
 }
 
 #[test]
-fn invariant_4_holds_for_whoever_is_woken_through_a_foreign_waker() {
+fn invariant_4_holds_for_what_is_woken_through_a_foreign_waker() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     a_stall_after_the_bytes_came(&runtime, async |stream| {
@@ -336,8 +336,8 @@ fn invariant_4_holds_behind_more_machines_than_one_turn_runs() {
     assert!(ran.get() > 4000, "and it was");
 }
 
-/// Somebody stalls the loop among more who are handed out at once than one turn runs, when somebody
-/// else has yielded `yields` times.
+/// One machine stalls the loop, among more machines than one turn runs, after another one has yielded
+/// `yields` times.
 fn a_stall_behind_a_crowd(yields: usize) {
     let (selector, script) = scripted();
     let runtime = Runtime::builder().selector(selector).build().unwrap();
@@ -392,7 +392,7 @@ fn invariant_4_holds_behind_a_crowd_that_is_handed_out_at_once() {
 }
 
 #[test]
-fn a_stall_still_expires_those_to_whom_nothing_came() {
+fn a_stall_still_expires_the_reads_for_which_nothing_came() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let (stream, _peer) = plain_pair(&runtime);

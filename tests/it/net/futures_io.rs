@@ -263,7 +263,7 @@ fn poll_close_waits_for_a_write_all_to_end() {
 }
 
 #[test]
-fn an_operation_takes_over_from_a_parked_poller_who_then_waits_its_turn() {
+fn an_operation_takes_over_from_a_parked_poller_which_then_waits_its_turn() {
     run(async {
         let (server, client) = pair().await;
         let poller = spawn({
@@ -349,7 +349,7 @@ fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
 }
 
 #[test]
-fn a_poller_that_went_away_holds_up_nobody() {
+fn a_poller_that_went_away_holds_up_nothing() {
     run(async {
         let (server, client) = pair().await;
         let gone = Arc::new(Count::default());

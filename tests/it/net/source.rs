@@ -21,7 +21,7 @@ fn what_an_attempt_fails_with_reaches_the_caller_by_its_operation_and_no_address
     run(async {
         let (ours, theirs) = source();
         drop(theirs);
-        let write = |source: &mut UnixStream| source.write(b"to nobody");
+        let write = |source: &mut UnixStream| source.write(b"unread");
         let error = ours.io(Direction::Write, write).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(error.to_string(), "write file: write: broken pipe");

@@ -11,11 +11,8 @@ use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
 
-use crate::support::faulty;
-use crate::support::watchdog;
-
-use faulty::{Faulty, Random, with_seeds};
-use watchdog::watchdog;
+use crate::support::faulty::{Faulty, Random, with_seeds};
+use crate::support::watchdog::watchdog;
 
 const SEEDS: u64 = 2000;
 const LIMIT: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use netpoller::{Runtime, spawn, time};
 use crate::support::counting::counting;
 use crate::support::loopback::plain_pair;
 use crate::support::script;
+use crate::support::stall::moment;
 use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ mod invariant_9 {
         let handle = runtime.handle();
         drop(runtime.spawn(pending::<()>()));
         let thread = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(100));
+            moment();
             handle.spawn(|| async {});
         });
         while runtime.stats().spawned < 2 {

@@ -4,20 +4,17 @@ use std::cell::Cell;
 use std::future::pending;
 use std::io;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use Direction::{Read as ForRead, Write as ForWrite};
 use netpoller::reactor::{
     Descriptor, Direction, Event, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
 use netpoller::{Runtime, Source, spawn};
 
-use crate::support::script;
-use crate::support::watchdog;
-
-use Direction::{Read as ForRead, Write as ForWrite};
-use script::{Nothing, Script, harvest, scripted};
-use watchdog::watchdog;
+use crate::support::script::{Nothing, Script, harvest, scripted};
+use crate::support::stall::stall;
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const SOON: Duration = Duration::from_millis(5);
@@ -68,61 +65,171 @@ impl Bench {
     }
 }
 
-#[test]
-fn invariant_4_a_turn_without_readiness_expires_up_to_the_reading_before_its_look() {
-    let bench = bench();
-    thread::sleep(STALL);
-    assert_eq!(bench.quiet(), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-}
+mod invariant_4 {
+    use super::*;
 
-#[test]
-fn invariant_4_a_turn_with_readiness_expires_only_up_to_what_the_turns_before_have_settled() {
-    let bench = bench();
-    thread::sleep(STALL);
-    let others = || harvest(bench.other, Readiness::READ);
-    assert_eq!(
-        bench.turn(others()),
-        NOBODY,
-        "the deadline passed after the last harvest"
-    );
-    assert_eq!(
-        bench.turn(others()),
-        [1],
-        "what came with that has had its turn"
-    );
-}
+    #[test]
+    fn a_turn_without_readiness_expires_up_to_the_reading_before_its_look() {
+        let bench = bench();
+        stall(STALL);
+        assert_eq!(bench.quiet(), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+    }
 
-#[test]
-fn invariant_4_an_incomplete_harvest_proves_nothing() {
-    let bench = bench();
-    thread::sleep(STALL);
-    for _ in 0..10 {
+    #[test]
+    fn a_turn_with_readiness_expires_only_up_to_what_the_turns_before_have_settled() {
+        let bench = bench();
+        stall(STALL);
+        let others = || harvest(bench.other, Readiness::READ);
+        assert_eq!(
+            bench.turn(others()),
+            NOBODY,
+            "the deadline passed after the last harvest"
+        );
+        assert_eq!(
+            bench.turn(others()),
+            [1],
+            "what came with that has had its turn"
+        );
+    }
+
+    #[test]
+    fn an_incomplete_harvest_proves_nothing() {
+        let bench = bench();
+        stall(STALL);
+        for _ in 0..10 {
+            let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
+            assert_eq!(
+                bench.turn(full),
+                NOBODY,
+                "a full buffer: the bytes may still be outside"
+            );
+            let signal = (Vec::new(), Harvest::Partial);
+            assert_eq!(bench.turn(signal), NOBODY, "a signal: nobody looked");
+        }
+        assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
+        assert_eq!(
+            bench.descriptor.check(ForRead),
+            Ok(()),
+            "the bytes had come"
+        );
+    }
+
+    #[test]
+    fn what_comes_while_a_look_is_held_up_is_looked_for_before_a_deadline_expires() {
+        let bench = bench();
+        // The look finds nothing, and returns long after; the bytes are there by the next turn.
+        bench.script.borrow_mut().stalls.push_back(STALL);
+        assert_eq!(bench.quiet(), NOBODY);
+        assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Ok(()));
+    }
+
+    #[test]
+    fn a_wait_that_ends_without_an_event_is_followed_by_a_second_look() {
+        let bench = bench();
+        let second = vec![harvest(bench.token, Readiness::READ)];
+        assert_eq!(waits_then_finds(&bench, second), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Ok(()));
+    }
+
+    #[test]
+    fn a_second_look_that_finds_nothing_settles_its_reading_at_once() {
+        let bench = bench();
+        assert_eq!(waits_then_finds(&bench, Vec::new()), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+    }
+
+    #[test]
+    fn an_incomplete_second_look_proves_nothing() {
+        let bench = bench();
         let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
+        assert_eq!(waits_then_finds(&bench, vec![full.clone()]), NOBODY);
         assert_eq!(
             bench.turn(full),
             NOBODY,
-            "a full buffer: the bytes may still be outside"
+            "nothing was complete since the deadline"
         );
-        let signal = (Vec::new(), Harvest::Partial);
-        assert_eq!(bench.turn(signal), NOBODY, "a signal: nobody looked");
+        assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Ok(()));
     }
-    assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
-    assert_eq!(
-        bench.descriptor.check(ForRead),
-        Ok(()),
-        "the bytes had come"
-    );
-}
 
-#[test]
-fn invariant_4_what_comes_while_a_look_is_held_up_is_looked_for_before_anybody_expires() {
-    let bench = bench();
-    // The look finds nothing, and returns long after; the bytes are there by the next turn.
-    bench.script.borrow_mut().stalls.push_back(STALL);
-    assert_eq!(bench.quiet(), NOBODY);
-    assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Ok(()));
+    #[test]
+    fn a_second_look_that_a_signal_cut_short_is_taken_again() {
+        let bench = bench();
+        let signal = || (Vec::new(), Harvest::Partial);
+        let second = vec![signal(), signal(), (Vec::new(), Harvest::Complete)];
+        assert_eq!(waits_then_finds(&bench, second), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+    }
+
+    #[test]
+    fn bytes_first_seen_after_the_settled_reading_come_too_late() {
+        let bench = bench();
+        stall(STALL);
+        assert_eq!(bench.turn(harvest(bench.other, Readiness::READ)), NOBODY);
+        // The deadline is settled by then: what had come before it was in that harvest.
+        assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+        // Expired is not for ever: the reader moves it, and finds its bytes.
+        let later = Instant::now() + STALL;
+        bench.descriptor.set_deadline(ForRead, Some(later));
+        assert_eq!(bench.descriptor.park(ForRead, 1), Park::Ready(1));
+    }
+
+    #[test]
+    fn of_a_crowd_that_becomes_ready_in_one_stall_none_expires() {
+        let _watchdog = watchdog();
+        const CROWD: usize = 18_000;
+        const LIMIT: Duration = Duration::from_secs(1);
+        // The clock moves by a tick with each machine that runs, and by the stall.
+        let start = Instant::now();
+        let passed = Rc::new(Cell::new(Duration::ZERO));
+        let reads = passed.clone();
+        let (selector, script) = scripted();
+        let builder = Runtime::builder().clock(move || start + reads.get());
+        let runtime = builder.selector(selector).build().unwrap();
+        let (late, moved) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        runtime.block_on(async {
+            for _ in 0..CROWD {
+                let source = Source::new(Nothing).unwrap();
+                let (late, moved, passed) = (late.clone(), moved.clone(), passed.clone());
+                source.set_deadline(ForRead, Some(start + LIMIT)).unwrap();
+                drop(spawn(async move {
+                    let mut tries = 0;
+                    let bytes = source.io(ForRead, |_| {
+                        tries += 1;
+                        match tries {
+                            1 => Err(io::ErrorKind::WouldBlock.into()),
+                            _ => Ok(()),
+                        }
+                    });
+                    late.set(late.get() + usize::from(bytes.await.is_err()));
+                    passed.set(passed.get() + Duration::from_millis(1));
+                    let far = start + 3600 * LIMIT;
+                    source.set_deadline(ForRead, Some(far)).unwrap();
+                    moved.set(moved.get() + 1);
+                    pending::<()>().await;
+                }));
+            }
+        });
+        while runtime.turn(NOW).unwrap().more {}
+        // All their bytes come before the deadline. They are harvested after it, by the thousand.
+        passed.set(2 * LIMIT);
+        let tokens = script.borrow().tokens.clone();
+        for some in tokens.chunks(1024) {
+            let events = some.iter().map(|&token| harvest(token, Readiness::READ).0);
+            let said = events.flatten().collect();
+            script.borrow_mut().next.push_back((said, Harvest::Partial));
+        }
+        while runtime.turn(NOW).unwrap().more {}
+        assert_eq!(moved.get(), CROWD);
+        assert_eq!(
+            late.get(),
+            0,
+            "so many expired, though their bytes had come"
+        );
+    }
 }
 
 /// A turn that waits in vain until the deadline, and then looks again: who is handed back.
@@ -137,191 +244,89 @@ fn waits_then_finds(bench: &Bench, second: Vec<(Vec<Event>, Harvest)>) -> Vec<us
     out
 }
 
-#[test]
-fn invariant_4_a_wait_that_ends_without_an_event_is_followed_by_a_second_look() {
-    let bench = bench();
-    let second = vec![harvest(bench.token, Readiness::READ)];
-    assert_eq!(waits_then_finds(&bench, second), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Ok(()));
-}
+mod invariant_3 {
+    use super::*;
 
-#[test]
-fn invariant_4_a_second_look_that_finds_nothing_settles_its_reading_at_once() {
-    let bench = bench();
-    assert_eq!(waits_then_finds(&bench, Vec::new()), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-}
-
-#[test]
-fn invariant_4_an_incomplete_second_look_proves_nothing() {
-    let bench = bench();
-    let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
-    assert_eq!(waits_then_finds(&bench, vec![full.clone()]), NOBODY);
-    assert_eq!(
-        bench.turn(full),
-        NOBODY,
-        "nothing was complete since the deadline"
-    );
-    assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Ok(()));
-}
-
-#[test]
-fn invariant_4_a_second_look_that_a_signal_cut_short_is_taken_again() {
-    let bench = bench();
-    let signal = || (Vec::new(), Harvest::Partial);
-    let second = vec![signal(), signal(), (Vec::new(), Harvest::Complete)];
-    assert_eq!(waits_then_finds(&bench, second), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-}
-
-#[test]
-fn invariant_4_bytes_first_seen_after_the_settled_reading_come_too_late() {
-    let bench = bench();
-    thread::sleep(STALL);
-    assert_eq!(bench.turn(harvest(bench.other, Readiness::READ)), NOBODY);
-    // The deadline is settled by then: what had come before it was in that harvest.
-    assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-    // Expired is not for ever: the reader moves it, and finds its bytes.
-    let later = Instant::now() + STALL;
-    bench.descriptor.set_deadline(ForRead, Some(later));
-    assert_eq!(bench.descriptor.park(ForRead, 1), Park::Ready(1));
-}
-
-#[test]
-fn invariant_4_a_crowd_that_becomes_ready_in_one_stall_expires_nobody() {
-    let _watchdog = watchdog();
-    const CROWD: usize = 18_000;
-    const LIMIT: Duration = Duration::from_secs(1);
-    // The clock moves by a tick with each machine that runs, and by the stall.
-    let start = Instant::now();
-    let passed = Rc::new(Cell::new(Duration::ZERO));
-    let reads = passed.clone();
-    let (selector, script) = scripted();
-    let builder = Runtime::builder().clock(move || start + reads.get());
-    let runtime = builder.selector(selector).build().unwrap();
-    let (late, moved) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    runtime.block_on(async {
-        for _ in 0..CROWD {
-            let source = Source::new(Nothing).unwrap();
-            let (late, moved, passed) = (late.clone(), moved.clone(), passed.clone());
-            source.set_deadline(ForRead, Some(start + LIMIT)).unwrap();
-            drop(spawn(async move {
-                let mut tries = 0;
-                let bytes = source.io(ForRead, |_| {
-                    tries += 1;
-                    match tries {
-                        1 => Err(io::ErrorKind::WouldBlock.into()),
-                        _ => Ok(()),
-                    }
-                });
-                late.set(late.get() + usize::from(bytes.await.is_err()));
-                passed.set(passed.get() + Duration::from_millis(1));
-                let far = start + 3600 * LIMIT;
-                source.set_deadline(ForRead, Some(far)).unwrap();
-                moved.set(moved.get() + 1);
-                pending::<()>().await;
-            }));
-        }
-    });
-    while runtime.turn(NOW).unwrap().more {}
-    // All their bytes come before the deadline. They are harvested after it, by the thousand.
-    passed.set(2 * LIMIT);
-    let tokens = script.borrow().tokens.clone();
-    for some in tokens.chunks(1024) {
-        let events = some.iter().map(|&token| harvest(token, Readiness::READ).0);
-        let said = events.flatten().collect();
-        script.borrow_mut().next.push_back((said, Harvest::Partial));
-    }
-    while runtime.turn(NOW).unwrap().more {}
-    assert_eq!(moved.get(), CROWD);
-    assert_eq!(
-        late.get(),
-        0,
-        "so many expired, though their bytes had come"
-    );
-}
-
-#[test]
-fn invariant_3_a_deadline_that_nobody_moves_passes_under_a_firehose_too() {
-    let _watchdog = watchdog();
-    let bench = bench();
-    let give_up = Instant::now() + Duration::from_secs(5);
-    while bench.descriptor.check(ForRead).is_ok() {
-        assert!(Instant::now() < give_up, "spared for ever");
-        // Every turn brings bytes, which are read to the last.
-        for _ in bench.turn(harvest(bench.token, Readiness::READ)) {
-            if bench.descriptor.check(ForRead).is_ok() {
-                bench.descriptor.drained(ForRead);
-                assert_eq!(bench.descriptor.park(ForRead, 1), Park::Parked);
+    #[test]
+    fn a_deadline_that_is_not_moved_passes_under_a_firehose_too() {
+        let _watchdog = watchdog();
+        let bench = bench();
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while bench.descriptor.check(ForRead).is_ok() {
+            assert!(Instant::now() < give_up, "spared for ever");
+            // Every turn brings bytes, which are read to the last.
+            for _ in bench.turn(harvest(bench.token, Readiness::READ)) {
+                if bench.descriptor.check(ForRead).is_ok() {
+                    bench.descriptor.drained(ForRead);
+                    assert_eq!(bench.descriptor.park(ForRead, 1), Park::Parked);
+                }
             }
+            stall(Duration::from_millis(1));
         }
-        thread::sleep(Duration::from_millis(1));
     }
-}
 
-#[test]
-fn invariant_3_clearing_one_direction_leaves_the_others_deadline_standing() {
-    let bench = bench();
-    let later = Instant::now() + 2 * STALL;
-    bench.descriptor.set_deadline(ForWrite, Some(later));
-    bench.descriptor.set_deadline(ForWrite, None);
-    thread::sleep(STALL);
-    assert_eq!(bench.quiet(), [1]);
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-    assert_eq!(bench.descriptor.check(ForWrite), Ok(()));
-    // And the other way round: the entry in the wheel was placed for the one that went.
-    bench.descriptor.set_deadline(ForRead, None);
-    bench
-        .descriptor
-        .set_deadline(ForRead, Some(Instant::now() + SOON));
-    bench
-        .descriptor
-        .set_deadline(ForWrite, Some(Instant::now() + STALL));
-    bench.descriptor.set_deadline(ForRead, None);
-    thread::sleep(2 * STALL);
-    bench.quiet();
-    assert_eq!(bench.descriptor.check(ForRead), Ok(()));
-    assert_eq!(bench.descriptor.check(ForWrite), Err(Refusal::TimedOut));
-}
+    #[test]
+    fn clearing_one_direction_leaves_the_others_deadline_standing() {
+        let bench = bench();
+        let later = Instant::now() + 2 * STALL;
+        bench.descriptor.set_deadline(ForWrite, Some(later));
+        bench.descriptor.set_deadline(ForWrite, None);
+        stall(STALL);
+        assert_eq!(bench.quiet(), [1]);
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+        assert_eq!(bench.descriptor.check(ForWrite), Ok(()));
+        // And the other way round: the entry in the wheel was placed for the one that went.
+        bench.descriptor.set_deadline(ForRead, None);
+        bench
+            .descriptor
+            .set_deadline(ForRead, Some(Instant::now() + SOON));
+        bench
+            .descriptor
+            .set_deadline(ForWrite, Some(Instant::now() + STALL));
+        bench.descriptor.set_deadline(ForRead, None);
+        stall(2 * STALL);
+        bench.quiet();
+        assert_eq!(bench.descriptor.check(ForRead), Ok(()));
+        assert_eq!(bench.descriptor.check(ForWrite), Err(Refusal::TimedOut));
+    }
 
-#[test]
-fn invariant_3_moved_after_it_fired_and_before_its_waiter_ran_is_moved() {
-    let bench = bench();
-    thread::sleep(STALL);
-    assert_eq!(bench.quiet(), [1]);
-    bench
-        .descriptor
-        .set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
-    assert_eq!(bench.descriptor.check(ForRead), Ok(()));
-    assert_eq!(bench.descriptor.park(ForRead, 1), Park::Parked);
-    assert_eq!(bench.quiet(), NOBODY);
-}
+    #[test]
+    fn moved_after_it_fired_and_before_its_waiter_ran_is_moved() {
+        let bench = bench();
+        stall(STALL);
+        assert_eq!(bench.quiet(), [1]);
+        bench
+            .descriptor
+            .set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
+        assert_eq!(bench.descriptor.check(ForRead), Ok(()));
+        assert_eq!(bench.descriptor.park(ForRead, 1), Park::Parked);
+        assert_eq!(bench.quiet(), NOBODY);
+    }
 
-#[test]
-fn invariant_3_now_expires_at_once_though_the_loops_time_is_old() {
-    let bench = bench();
-    thread::sleep(STALL);
-    bench.descriptor.set_deadline(ForRead, Some(Instant::now()));
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-}
+    #[test]
+    fn now_expires_at_once_though_the_loops_time_is_old() {
+        let bench = bench();
+        stall(STALL);
+        bench.descriptor.set_deadline(ForRead, Some(Instant::now()));
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+    }
 
-#[test]
-fn invariant_3_a_deadline_in_the_past_hands_its_waiter_to_the_next_turn_which_does_not_block() {
-    let bench = bench();
-    bench.descriptor.set_deadline(ForRead, Some(Instant::now()));
-    assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
-    assert_eq!(bench.reactor.next_timeout(), NOW);
-    bench.script.borrow_mut().waits.clear();
-    let mut out = Vec::new();
-    bench.reactor.turn(None, &mut out).unwrap();
-    assert_eq!(out, [1]);
-    assert_eq!(bench.script.borrow().waits, [NOW]);
-    assert_eq!(bench.descriptor.park(ForRead, 2), Park::TimedOut(2));
-    let (places, stale) = bench.reactor.places();
-    assert!(places - stale <= 1, "the entry goes when it comes up");
-    thread::sleep(STALL);
-    bench.quiet();
-    assert_eq!(bench.reactor.places(), (0, 0), "no timer is left");
+    #[test]
+    fn a_deadline_in_the_past_hands_its_waiter_to_the_next_turn_which_does_not_block() {
+        let bench = bench();
+        bench.descriptor.set_deadline(ForRead, Some(Instant::now()));
+        assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
+        assert_eq!(bench.reactor.next_timeout(), NOW);
+        bench.script.borrow_mut().waits.clear();
+        let mut out = Vec::new();
+        bench.reactor.turn(None, &mut out).unwrap();
+        assert_eq!(out, [1]);
+        assert_eq!(bench.script.borrow().waits, [NOW]);
+        assert_eq!(bench.descriptor.park(ForRead, 2), Park::TimedOut(2));
+        let (places, stale) = bench.reactor.places();
+        assert!(places - stale <= 1, "the entry goes when it comes up");
+        stall(STALL);
+        bench.quiet();
+        assert_eq!(bench.reactor.places(), (0, 0), "no timer is left");
+    }
 }

@@ -6,18 +6,14 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use Direction::{Read as ForRead, Write as ForWrite};
 use mio::net::UnixStream;
 use netpoller::reactor::{
     Descriptor, Direction, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
 
-use crate::support::script;
-use crate::support::watchdog;
-
-use script::{Nothing, harvest, scripted};
-use watchdog::watchdog;
-
-use Direction::{Read as ForRead, Write as ForWrite};
+use crate::support::script::{Nothing, harvest, scripted};
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -41,25 +37,29 @@ fn would_block(source: &mut UnixStream) -> bool {
     matches!(source.read(&mut [0; 8]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-#[test]
-fn invariant_1_readiness_between_a_failed_attempt_and_parking_is_seen() {
-    let _watchdog = watchdog();
-    let reactor = Reactor::new().unwrap();
-    let (mut ours, descriptor, mut theirs) = open(&reactor);
-    reactor.turn(NOW, &mut Vec::new()).unwrap();
-    assert!(would_block(&mut ours));
-    descriptor.drained(ForRead);
-    theirs.write_all(b"!").unwrap();
-    while !descriptor.is_ready(ForRead) {
-        assert_eq!(reactor.turn(None, &mut Vec::new()).unwrap().machines, 0);
+mod invariant_1 {
+    use super::*;
+
+    #[test]
+    fn readiness_between_a_failed_attempt_and_parking_is_seen() {
+        let _watchdog = watchdog();
+        let reactor = Reactor::new().unwrap();
+        let (mut ours, descriptor, mut theirs) = open(&reactor);
+        reactor.turn(NOW, &mut Vec::new()).unwrap();
+        assert!(would_block(&mut ours));
+        descriptor.drained(ForRead);
+        theirs.write_all(b"!").unwrap();
+        while !descriptor.is_ready(ForRead) {
+            assert_eq!(reactor.turn(None, &mut Vec::new()).unwrap().machines, 0);
+        }
+        assert_eq!(descriptor.park(ForRead, 1), Park::Ready(1));
+        // It is used up: parked for the next, after another attempt, as poll(2) must have it.
+        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
+        assert!(would_block(&mut ours));
+        assert_eq!(descriptor.park(ForRead, 2), Park::Parked);
+        theirs.write_all(b"!").unwrap();
+        assert_eq!(turn(&reactor), [2]);
     }
-    assert_eq!(descriptor.park(ForRead, 1), Park::Ready(1));
-    // It is used up: parked for the next, after another attempt, as poll(2) must have it.
-    assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
-    assert!(would_block(&mut ours));
-    assert_eq!(descriptor.park(ForRead, 2), Park::Parked);
-    theirs.write_all(b"!").unwrap();
-    assert_eq!(turn(&reactor), [2]);
 }
 
 #[test]
@@ -82,73 +82,77 @@ fn directions_are_parked_and_woken_apart() {
     assert_eq!(descriptor.park(ForWrite, 3), Park::Ready(3));
 }
 
-#[test]
-fn invariant_2_an_event_for_an_earlier_owner_of_the_slot_reaches_nobody() {
-    let (selector, script) = scripted();
-    let reactor = Reactor::with(selector);
-    let first = reactor.open(&mut Nothing).unwrap();
-    reactor.close(first, &mut Nothing).unwrap();
-    let second = reactor.open(&mut Nothing).unwrap();
-    assert_eq!(second.park(ForRead, 2), Park::Parked);
-    let (old, new) = (script.borrow().tokens[0], script.borrow().tokens[1]);
-    assert_ne!(old, new);
-    let made_up = [0xdead_beef, usize::MAX - 1].map(|bits| Token::from(mio::Token(bits)));
-    for token in [old, Token::BREAK].into_iter().chain(made_up) {
+mod invariant_2 {
+    use super::*;
+
+    #[test]
+    fn an_event_for_an_earlier_owner_of_the_slot_changes_nothing() {
+        let (selector, script) = scripted();
+        let reactor = Reactor::with(selector);
+        let first = reactor.open(&mut Nothing).unwrap();
+        reactor.close(first, &mut Nothing).unwrap();
+        let second = reactor.open(&mut Nothing).unwrap();
+        assert_eq!(second.park(ForRead, 2), Park::Parked);
+        let (old, new) = (script.borrow().tokens[0], script.borrow().tokens[1]);
+        assert_ne!(old, new);
+        let made_up = [0xdead_beef, usize::MAX - 1].map(|bits| Token::from(mio::Token(bits)));
+        for token in [old, Token::BREAK].into_iter().chain(made_up) {
+            script
+                .borrow_mut()
+                .next
+                .push_back(harvest(token, Readiness::READ));
+            let mut out = Vec::new();
+            assert_eq!(reactor.turn(NOW, &mut out).unwrap().events, 0);
+            assert!(out.is_empty() && !second.is_ready(ForRead));
+        }
+        script
+            .borrow_mut()
+            .next
+            .push_back(harvest(new, Readiness::READ));
+        assert_eq!(turn(&reactor), [2]);
+    }
+
+    #[test]
+    fn an_event_after_close_in_the_same_harvest_changes_nothing() {
+        let (selector, script) = scripted();
+        let reactor = Reactor::with(selector);
+        let descriptor = reactor.open(&mut Nothing).unwrap();
+        let other = descriptor.clone();
+        let token = script.borrow().tokens[0];
+        reactor.close(descriptor, &mut Nothing).unwrap();
         script
             .borrow_mut()
             .next
             .push_back(harvest(token, Readiness::READ));
+        reactor.turn(NOW, &mut Vec::new()).unwrap();
+        assert!(!other.is_ready(ForRead));
+        assert_eq!(other.park(ForRead, 1), Park::Closed(1));
+    }
+
+    #[test]
+    fn a_deadline_of_an_earlier_owner_of_the_slot_changes_nothing() {
+        let _watchdog = watchdog();
+        let reactor = Reactor::new().unwrap();
+        let (mut ours, descriptor, _theirs) = open(&reactor);
+        let soon = Instant::now() + Duration::from_millis(20);
+        descriptor.set_deadline(ForRead, Some(soon));
+        reactor.close(descriptor, &mut ours).unwrap();
+        let (_ours, next, _theirs) = open(&reactor);
+        next.set_deadline(ForRead, Some(soon + Duration::from_secs(60)));
+        assert_eq!(next.park(ForRead, 1), Park::Parked);
         let mut out = Vec::new();
-        assert_eq!(reactor.turn(NOW, &mut out).unwrap().events, 0);
-        assert!(out.is_empty() && !second.is_ready(ForRead));
+        while Instant::now() < soon + Duration::from_millis(10) {
+            reactor
+                .turn(Some(Duration::from_millis(5)), &mut out)
+                .unwrap();
+        }
+        assert!(out.is_empty());
+        assert_eq!(next.check(ForRead), Ok(()));
     }
-    script
-        .borrow_mut()
-        .next
-        .push_back(harvest(new, Readiness::READ));
-    assert_eq!(turn(&reactor), [2]);
 }
 
 #[test]
-fn invariant_2_an_event_after_close_in_the_same_harvest_reaches_nobody() {
-    let (selector, script) = scripted();
-    let reactor = Reactor::with(selector);
-    let descriptor = reactor.open(&mut Nothing).unwrap();
-    let other = descriptor.clone();
-    let token = script.borrow().tokens[0];
-    reactor.close(descriptor, &mut Nothing).unwrap();
-    script
-        .borrow_mut()
-        .next
-        .push_back(harvest(token, Readiness::READ));
-    reactor.turn(NOW, &mut Vec::new()).unwrap();
-    assert!(!other.is_ready(ForRead));
-    assert_eq!(other.park(ForRead, 1), Park::Closed(1));
-}
-
-#[test]
-fn invariant_2_a_deadline_of_an_earlier_owner_of_the_slot_reaches_nobody() {
-    let _watchdog = watchdog();
-    let reactor = Reactor::new().unwrap();
-    let (mut ours, descriptor, _theirs) = open(&reactor);
-    let soon = Instant::now() + Duration::from_millis(20);
-    descriptor.set_deadline(ForRead, Some(soon));
-    reactor.close(descriptor, &mut ours).unwrap();
-    let (_ours, next, _theirs) = open(&reactor);
-    next.set_deadline(ForRead, Some(soon + Duration::from_secs(60)));
-    assert_eq!(next.park(ForRead, 1), Park::Parked);
-    let mut out = Vec::new();
-    while Instant::now() < soon + Duration::from_millis(10) {
-        reactor
-            .turn(Some(Duration::from_millis(5)), &mut out)
-            .unwrap();
-    }
-    assert!(out.is_empty());
-    assert_eq!(next.check(ForRead), Ok(()));
-}
-
-#[test]
-fn evicting_hands_back_everybody_with_the_next_turn_which_does_not_block() {
+fn evicting_hands_back_all_waiters_with_the_next_turn_which_does_not_block() {
     let _watchdog = watchdog();
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
@@ -167,26 +171,30 @@ fn evicting_hands_back_everybody_with_the_next_turn_which_does_not_block() {
     assert_eq!(descriptor.check(ForRead), Err(Refusal::Closed), "for ever");
 }
 
-#[test]
-fn invariant_5_closing_through_one_handle_closes_all_and_frees_the_slot_once() {
-    let reactor = Reactor::new().unwrap();
-    let (mut ours, descriptor, _theirs) = open(&reactor);
-    let others = [descriptor.clone(), descriptor.clone()];
-    assert_eq!(others[0].park(ForRead, 1), Park::Parked);
-    assert_eq!(reactor.descriptors(), 1);
-    reactor.close(descriptor, &mut ours).unwrap();
-    assert_eq!(reactor.descriptors(), 0);
-    // Another takes the slot; what the old handles do must not touch it.
-    let (_ours, newer, _theirs) = open(&reactor);
-    others[1].evict();
-    drop(others);
-    assert_eq!(reactor.descriptors(), 1);
-    assert_eq!(newer.check(ForRead), Ok(()));
-    assert_eq!(turn(&reactor), [1]);
+mod invariant_5 {
+    use super::*;
+
+    #[test]
+    fn closing_through_one_handle_closes_all_and_frees_the_slot_once() {
+        let reactor = Reactor::new().unwrap();
+        let (mut ours, descriptor, _theirs) = open(&reactor);
+        let others = [descriptor.clone(), descriptor.clone()];
+        assert_eq!(others[0].park(ForRead, 1), Park::Parked);
+        assert_eq!(reactor.descriptors(), 1);
+        reactor.close(descriptor, &mut ours).unwrap();
+        assert_eq!(reactor.descriptors(), 0);
+        // Another takes the slot; what the old handles do must not touch it.
+        let (_ours, newer, _theirs) = open(&reactor);
+        others[1].evict();
+        drop(others);
+        assert_eq!(reactor.descriptors(), 1);
+        assert_eq!(newer.check(ForRead), Ok(()));
+        assert_eq!(turn(&reactor), [1]);
+    }
 }
 
 #[test]
-fn dropping_the_last_handle_frees_the_slot_and_hands_back_who_waited() {
+fn dropping_the_last_handle_frees_the_slot_and_hands_back_the_waiters() {
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
     descriptor.set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
@@ -213,7 +221,7 @@ fn a_descriptor_that_outlives_its_reactor_is_closed() {
 }
 
 #[test]
-fn a_turn_counts_the_deadlines_that_pass_whether_or_not_anybody_waits() {
+fn a_turn_counts_the_deadlines_that_pass_with_and_without_a_waiter() {
     let _watchdog = watchdog();
     let reactor = Reactor::new().unwrap();
     let (_source, descriptor, _peer) = open(&reactor);
@@ -283,24 +291,48 @@ impl Drop for Reentrant {
     }
 }
 
-#[test]
-fn invariant_11_a_w_whose_drop_uses_the_reactor_finds_no_borrow() {
-    let (selector, _script) = scripted();
-    let reactor: Rc<Reactor<Reentrant>> = Rc::new(Reactor::with(selector));
-    let dropped = Rc::new(RefCell::new(0));
-    let descriptor = reactor.open(&mut Nothing).unwrap();
-    let make = || Reentrant {
-        reactor: reactor.clone(),
-        descriptor: descriptor.clone(),
-        dropped: dropped.clone(),
-    };
-    assert!(matches!(descriptor.park(ForRead, make()), Park::Parked));
-    assert!(matches!(descriptor.park(ForWrite, make()), Park::Parked));
-    // Given up; the first drop evicts the other, and turns it out.
-    drop(descriptor.unpark(ForRead));
-    assert_eq!(*dropped.borrow(), 2);
-    assert!(matches!(descriptor.park(ForRead, make()), Park::Closed(_)));
-    assert_eq!(*dropped.borrow(), 3);
+mod invariant_11 {
+    use super::*;
+
+    #[test]
+    fn a_w_whose_drop_uses_the_reactor_finds_no_borrow() {
+        let (selector, _script) = scripted();
+        let reactor: Rc<Reactor<Reentrant>> = Rc::new(Reactor::with(selector));
+        let dropped = Rc::new(RefCell::new(0));
+        let descriptor = reactor.open(&mut Nothing).unwrap();
+        let make = || Reentrant {
+            reactor: reactor.clone(),
+            descriptor: descriptor.clone(),
+            dropped: dropped.clone(),
+        };
+        assert!(matches!(descriptor.park(ForRead, make()), Park::Parked));
+        assert!(matches!(descriptor.park(ForWrite, make()), Park::Parked));
+        // Given up; the first drop evicts the other, and turns it out.
+        drop(descriptor.unpark(ForRead));
+        assert_eq!(*dropped.borrow(), 2);
+        assert!(matches!(descriptor.park(ForRead, make()), Park::Closed(_)));
+        assert_eq!(*dropped.borrow(), 3);
+    }
+
+    #[test]
+    fn a_reactor_may_be_dropped_with_such_ws_parked() {
+        let (selector, script) = scripted();
+        let reactor: Reactor<Parting> = Reactor::with(selector);
+        let descriptor = reactor.open(&mut Nothing).unwrap();
+        let other = reactor.open(&mut Nothing).unwrap();
+        assert!(matches!(
+            other.park(ForRead, Parting(descriptor.clone())),
+            Park::Parked
+        ));
+        assert!(matches!(
+            descriptor.park(ForRead, Parting(other.clone())),
+            Park::Parked
+        ));
+        let _parked = descriptor.park_hang_up(Parting(descriptor.clone()));
+        drop((descriptor, other));
+        drop(reactor);
+        assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");
+    }
 }
 
 /// Evicts its descriptor when it is dropped, with its reactor perhaps.
@@ -311,24 +343,4 @@ impl Drop for Parting {
         self.0.evict();
         self.0.set_deadline(ForRead, Some(Instant::now()));
     }
-}
-
-#[test]
-fn invariant_11_a_reactor_may_be_dropped_with_such_ws_parked() {
-    let (selector, script) = scripted();
-    let reactor: Reactor<Parting> = Reactor::with(selector);
-    let descriptor = reactor.open(&mut Nothing).unwrap();
-    let other = reactor.open(&mut Nothing).unwrap();
-    assert!(matches!(
-        other.park(ForRead, Parting(descriptor.clone())),
-        Park::Parked
-    ));
-    assert!(matches!(
-        descriptor.park(ForRead, Parting(other.clone())),
-        Park::Parked
-    ));
-    let _parked = descriptor.park_hang_up(Parting(descriptor.clone()));
-    drop((descriptor, other));
-    drop(reactor);
-    assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");
 }

@@ -59,7 +59,7 @@ fn cancel_ends_the_scope_and_all_below_it_and_nothing_above() {
 }
 
 #[test]
-fn dropping_a_parent_ends_nothing_and_cuts_nobody_off() {
+fn dropping_a_parent_ends_nothing_and_cuts_nothing_off() {
     let root = CancelToken::new();
     let leaf = root.child().child();
     assert_eq!(leaf.err(), None);
@@ -81,7 +81,7 @@ fn the_earliest_deadline_binds() {
 }
 
 #[test]
-fn a_deadline_takes_effect_without_anybody_waiting_for_it() {
+fn a_deadline_takes_effect_without_a_waiter() {
     run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let below = token.child();
@@ -136,7 +136,7 @@ fn what_ends_first_is_what_it_ended_of() {
 }
 
 #[test]
-fn canceled_wakes_everybody_at_the_deadline_and_not_before() {
+fn canceled_wakes_all_waiters_at_the_deadline_and_not_before() {
     run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let start = time::now();
@@ -161,7 +161,7 @@ fn canceled_wakes_everybody_at_the_deadline_and_not_before() {
 }
 
 #[test]
-fn cancel_wakes_everybody_on_other_threads_too() {
+fn cancel_wakes_all_waiters_on_other_threads_too() {
     let token = CancelToken::new();
     let (tell, told) = mpsc::channel();
     let threads: Vec<_> = (0..3)
@@ -239,7 +239,7 @@ fn run_ends_with_the_scope_and_drops_the_future() {
 }
 
 #[test]
-fn a_scope_can_be_awaited_again_and_by_whoever_polls_last() {
+fn a_scope_can_be_awaited_again_and_the_last_poll_counts() {
     run_virtual(async {
         let token = CancelToken::new();
         let mut waiting = Box::pin(token.canceled());
@@ -342,7 +342,7 @@ fn a_long_chain_ends_and_goes_without_exhausting_the_stack() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_nobody_else_from_learning_that_a_scope_has_ended() {
+fn a_waker_that_panics_keeps_no_other_from_learning_that_a_scope_has_ended() {
     let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
     let counted = Waker::from(counter.clone());
     let token = CancelToken::new();

@@ -107,7 +107,7 @@ mod invariant_7 {
     }
 
     #[test]
-    fn who_yields_within_anothers_executor_is_polled_again() {
+    fn an_operation_that_yields_within_a_foreign_executor_is_polled_again() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         runtime.block_on(async {
@@ -218,7 +218,7 @@ mod invariant_7 {
     }
 
     #[test]
-    fn who_waited_for_bytes_runs_before_who_has_yielded() {
+    fn a_machine_that_waited_for_bytes_runs_before_one_that_has_yielded() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (stream, mut peer) = plain_pair(&runtime);
@@ -318,7 +318,7 @@ async fn always(stream: &TcpStream, what: &str) -> std::io::Result<()> {
 }
 
 #[test]
-fn outside_any_machine_nobody_is_made_to_yield() {
+fn outside_any_machine_nothing_has_to_yield() {
     let runtime = Runtime::new().unwrap();
     let (stream, mut peer) = plain_pair(&runtime);
     futures_lite::future::block_on(async {

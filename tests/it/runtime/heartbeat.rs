@@ -5,7 +5,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_io::AsyncWrite;
@@ -13,6 +12,7 @@ use netpoller::{Heartbeat, NetError, Runtime, TcpStream, spawn, time, yield_now}
 
 use crate::support::loopback::{pair, virtual_runtime};
 use crate::support::run::run_virtual;
+use crate::support::stall::stall;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -249,10 +249,10 @@ fn a_turn_that_takes_longer_than_the_interval_does_not_send_ping_after_ping() {
         // Due before the ping, and in the same turn, which it holds up.
         drop(spawn(async {
             time::sleep(10 * MILLISECOND).await;
-            thread::sleep(70 * MILLISECOND);
+            stall(70 * MILLISECOND);
         }));
         yield_now().await;
-        thread::sleep(30 * MILLISECOND);
+        stall(30 * MILLISECOND);
         let mut pings = [0; 1024];
         let heard = client.read(&mut pings).await.unwrap();
         // One, as a rule; a machine that stalls once more may owe another.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Runtime, spawn, time, yield_now};
 
+use crate::support::stall::moment;
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -76,7 +77,7 @@ fn handle_wake_ends_the_turn_under_way() {
     let runtime = Runtime::new().unwrap();
     let handle = runtime.handle();
     let thread = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(10));
+        moment();
         handle.wake();
     });
     let turn = runtime.turn(None).unwrap();
@@ -191,7 +192,7 @@ mod nested {
         let mut host = Host::new(&runtime);
         let handle = runtime.handle();
         let thread = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(10));
+            moment();
             handle.spawn(|| async {});
         });
         while runtime.stats().spawned == 0 {

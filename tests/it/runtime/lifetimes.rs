@@ -102,7 +102,7 @@ mod invariant_13 {
     }
 
     #[test]
-    fn whoever_waits_elsewhere_is_woken_when_the_runtime_goes() {
+    fn waiters_elsewhere_are_woken_when_the_runtime_goes() {
         let _watchdog = watchdog();
         let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
         let (stream, _peer) = connection(&theirs);
@@ -246,7 +246,7 @@ fn a_task_aborted_from_outside_or_inside_anothers_turn_ends_at_home() {
 }
 
 #[test]
-fn what_a_value_that_nobody_joined_spawns_at_the_end_goes_with_the_runtime() {
+fn what_an_unjoined_value_spawns_at_the_end_goes_with_the_runtime() {
     let runtime = Runtime::new().unwrap();
     let ends = Rc::new(Cell::new(0));
     let theirs = ends.clone();

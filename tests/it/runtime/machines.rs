@@ -45,7 +45,7 @@ fn panic_text(payload: Box<dyn std::any::Any + Send>) -> String {
 // ---- joining and aborting ----
 
 #[test]
-fn a_spawned_task_runs_and_gives_its_value_to_whoever_joins() {
+fn a_spawned_task_runs_and_gives_its_value_to_its_join() {
     let runtime = Runtime::new().unwrap();
     let early = runtime.spawn(async { 1 });
     let sum = runtime.block_on(async move {
@@ -132,7 +132,7 @@ mod invariant_10 {
     use super::*;
 
     #[test]
-    fn a_panic_stays_in_its_task_and_reaches_whoever_joins() {
+    fn a_panic_stays_in_its_task_and_reaches_its_join() {
         let runtime = Runtime::new().unwrap();
         let neighbour = runtime.spawn(async {
             for _ in 0..10 {
@@ -193,7 +193,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_waker_that_panics_takes_nobody_with_it() {
+fn a_waker_that_panics_takes_nothing_with_it() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let rude = Waker::from(Arc::new(wakers::Rude));
@@ -373,7 +373,7 @@ fn a_wake_on_the_same_thread_needs_no_break() {
 }
 
 #[test]
-fn a_blocking_closures_value_and_panic_reach_whoever_joins() {
+fn a_blocking_closures_value_and_panic_reach_its_join() {
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
         let id = spawn_blocking(|| thread::current().id()).await.unwrap();

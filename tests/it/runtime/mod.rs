@@ -2,12 +2,15 @@ mod cancel;
 mod cancel_safety;
 mod ending;
 mod fairness;
+mod fresh_time;
 mod heartbeat;
 mod host;
+mod late_news;
 mod lifetimes;
 mod machines;
 mod panics;
 mod reentrancy;
 
 mod time;
+mod turns;
 mod yielding;

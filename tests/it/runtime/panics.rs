@@ -1,16 +1,18 @@
 //! What a panic brings stays where it happened, also if its payload panics when it is dropped.
 
-use std::cell::Cell;
-use std::future::{Future, pending};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use netpoller::{CancelToken, Runtime, UnixStream, spawn, spawn_blocking, time, yield_now};
+use netpoller::{
+    CancelToken, JoinHandle, Runtime, UnixStream, spawn, spawn_blocking, time, yield_now,
+};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -122,6 +124,22 @@ fn an_output_without_a_handle() {
     let all = Neighbourhood::new();
     drop(all.runtime.spawn(async { ThrowsOnDrop }));
     all.goes_on();
+}
+
+#[test]
+fn an_output_whose_handle_goes_with_its_task() {
+    let all = Neighbourhood::new();
+    let own: Rc<RefCell<Option<JoinHandle<ThrowsOnDrop>>>> = Rc::default();
+    let mut holds = Some(own.clone());
+    let task = all.runtime.spawn(poll_fn(move |_| {
+        // Kept until the future is dropped, which is after it has returned.
+        assert!(holds.as_mut().is_some());
+        Poll::Ready(ThrowsOnDrop)
+    }));
+    *own.borrow_mut() = Some(task);
+    drop(own);
+    all.goes_on();
+    assert_eq!(all.runtime.stats().tasks, 1, "the neighbour alone");
 }
 
 #[test]

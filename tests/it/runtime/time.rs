@@ -15,6 +15,7 @@ use netpoller::{NetError, Runtime, spawn, spawn_blocking, time, yield_now};
 
 use crate::support::counting::counting;
 use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::stall::{moment, stall};
 use crate::support::wakers;
 use crate::support::watchdog::watchdog;
 
@@ -45,11 +46,11 @@ fn a_sleep_is_never_early_on_the_real_clock() {
 fn a_relative_sleep_counts_from_now_and_not_from_the_turns_reading() {
     let _watchdog = watchdog();
     Runtime::new().unwrap().block_on(async {
-        thread::sleep(Duration::from_millis(10));
+        stall(Duration::from_millis(10));
         let start = Instant::now();
         time::sleep(Duration::from_millis(5)).await;
         assert!(start.elapsed() >= Duration::from_millis(5));
-        thread::sleep(Duration::from_millis(10));
+        stall(Duration::from_millis(10));
         let start = Instant::now();
         let late = time::timeout(Duration::from_millis(5), pending::<()>()).await;
         assert!(late.is_err() && start.elapsed() >= Duration::from_millis(5));
@@ -113,7 +114,7 @@ fn a_stale_place_does_not_move_virtual_time() {
         drop(time::timeout(SECOND, pending::<()>()));
         // Nothing is live: it waits for the world, however long that takes.
         let writer = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(30));
+            moment();
             peer.write_all(b"!").unwrap();
             peer
         });
@@ -124,11 +125,11 @@ fn a_stale_place_does_not_move_virtual_time() {
 }
 
 #[test]
-fn a_virtual_clock_waits_for_blocking_jobs_and_for_whoever_is_runnable() {
+fn a_virtual_clock_waits_for_blocking_jobs_and_for_what_is_runnable() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let start = time::now();
-        let job = spawn_blocking(|| thread::sleep(Duration::from_millis(20)));
+        let job = spawn_blocking(|| stall(Duration::from_millis(20)));
         let slow = time::timeout(SECOND, job).await;
         assert!(slow.is_ok(), "the clock jumped over a job");
         assert_eq!(time::now(), start);
@@ -291,7 +292,7 @@ fn an_interval_skips_what_it_missed_within_one_turn_too() {
         let period = Duration::from_millis(10);
         let mut interval = time::interval(period);
         interval.tick().await;
-        thread::sleep(5 * period / 2);
+        stall(5 * period / 2);
         let now = Instant::now();
         assert!(interval.tick().await < now, "the one that was due first");
         assert!(interval.tick().await > now, "the others were missed");

@@ -15,6 +15,7 @@ use netpoller::{
 
 use crate::support::loopback::pair;
 use crate::support::run::run;
+use crate::support::stall::stall;
 
 /// Repeats what is always ready until another task has run: it must yield long before the end.
 async fn yields_in_its_turn<T>(always_ready: impl AsyncFn() -> T) {
@@ -155,7 +156,7 @@ fn a_loop_of_a_sleep_that_is_reset_to_what_has_passed_yields() {
         let mut sleep = time::sleep(millisecond);
         (&mut sleep).await;
         // From here on a millisecond after the loop's time has passed.
-        std::thread::sleep(2 * millisecond);
+        stall(2 * millisecond);
         let sleep = Cell::new(Some(sleep));
         yields_in_its_turn(async || {
             let mut it = sleep.take().expect("it was put back");
@@ -191,7 +192,7 @@ async fn ends_beside_a_firehose<T>(end: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn what_is_over_comes_about_beside_somebody_who_is_always_ready() {
+fn what_is_over_comes_about_beside_a_neighbour_that_is_always_ready() {
     run(async {
         let token = CancelToken::new();
         let late = token.with_deadline(time::now());
@@ -210,7 +211,7 @@ fn what_is_over_comes_about_beside_somebody_who_is_always_ready() {
 }
 
 #[test]
-fn what_is_ready_is_done_beside_somebody_who_is_always_ready() {
+fn what_is_ready_is_done_beside_a_neighbour_that_is_always_ready() {
     run(async {
         let (server, client) = pair().await;
         for round in 0..10 {
@@ -245,7 +246,7 @@ fn what_is_ready_is_done_beside_somebody_who_is_always_ready() {
 }
 
 #[test]
-fn a_limit_ends_somebody_who_is_always_ready() {
+fn a_limit_ends_a_future_that_is_always_ready() {
     run(async {
         let limited = time::timeout(Duration::ZERO, always_ready());
         assert!(limited.await.is_err());

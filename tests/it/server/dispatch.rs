@@ -63,7 +63,7 @@ fn name(client: &mut StdStream) -> String {
 }
 
 #[test]
-fn who_has_fewest_gets_the_next() {
+fn the_worker_that_has_fewest_gets_the_next() {
     let _watchdog = watchdog();
     let server = start(
         Server::new(|_| Names)

@@ -173,7 +173,7 @@ fn a_factory_that_panics_costs_one_connection() {
 }
 
 #[test]
-fn who_came_before_a_server_of_several_workers_runs_in_a_runtime_is_served_too() {
+fn a_client_that_came_before_a_server_of_several_workers_runs_in_a_runtime_is_served_too() {
     let _watchdog = watchdog();
     for drained in [false, true] {
         let bound = Server::new(|_| Echo)

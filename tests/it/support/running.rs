@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use netpoller::{Addr, Bound, Conn, Protocol, Server, ServerHandle, ServerStats};
 
+use crate::support::stall::between_looks;
 use crate::support::watchdog::watchdog;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -86,7 +87,7 @@ impl Running {
     pub fn wait_for(&self, what: impl Fn(&ServerStats) -> bool) {
         let _watchdog = watchdog();
         while !what(&self.handle.stats()) {
-            thread::sleep(Duration::from_millis(1));
+            between_looks();
         }
     }
 }

@@ -13,6 +13,8 @@ use mio::event::Source;
 use mio::{Interest, Registry};
 use netpoller::reactor::{Break, Event, Harvest, Readiness, Selector, Token, Traits};
 
+use super::stall::stall;
+
 #[derive(Default)]
 pub struct Play {
     /// Every token ever opened, in order.
@@ -90,12 +92,12 @@ impl Selector for Scripted {
             .next
             .pop_front()
             .unwrap_or((Vec::new(), Harvest::Complete));
-        let stall = play.stalls.pop_front().unwrap_or_default();
+        let held_up = play.stalls.pop_front().unwrap_or_default();
         drop(play);
-        std::thread::sleep(stall);
+        stall(held_up);
         if said.is_empty() {
             // As a selector does: it has waited by then.
-            std::thread::sleep(max_wait.unwrap_or_default().min(Duration::from_millis(50)));
+            stall(max_wait.unwrap_or_default().min(Duration::from_millis(50)));
         }
         events.extend(said);
         Ok(harvest)

@@ -255,7 +255,7 @@ async fn stalled_loop<T: Transport>() {
 }
 
 #[test]
-fn a_stalled_loop_expires_nobody_whose_bytes_had_come() {
+fn a_stalled_loop_expires_no_read_whose_bytes_had_come() {
     over_streams(
         Clock::Real,
         stalled_loop::<Tcp4>,

@@ -14,6 +14,7 @@ use netpoller::{
 use super::{SECOND, both_families};
 use crate::support::dead_ends::{Silent, closed};
 use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
+use crate::support::stall::stall;
 
 #[test]
 fn a_closed_port_refuses_at_once_and_the_error_says_all() {
@@ -70,7 +71,7 @@ fn a_limit_counts_from_a_fresh_reading_of_the_clock() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // The loop's own reading is older than the whole limit by now.
-        std::thread::sleep(Duration::from_millis(60));
+        stall(Duration::from_millis(60));
         let dialer = Dialer::new().timeout(Duration::from_millis(50));
         dialer.dial(listener.local_addr().unwrap()).await.unwrap();
     });

@@ -1,0 +1,253 @@
+//! `echo_server` as its operator sees it: flags, log and end are the same in every mode.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::{PATIENCE, Server, run};
+
+const MODES: [&str; 3] = ["async", "reactor", "protocol"];
+
+fn flags<'a>(mode: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["--addr", "127.0.0.1:0", "--mode", mode], more].concat()
+}
+
+fn start(mode: &str, more: &[&str]) -> Server {
+    Server::start("echo_server", &flags(mode, more))
+}
+
+// ---- the end ----
+
+#[test]
+fn clients_in_the_accept_queue_are_answered_in_every_mode() {
+    for mode in MODES {
+        let mut server = start(mode, &[]);
+        server.signal("-STOP");
+        let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write_all(b"hi").unwrap();
+        }
+        server.signal("-TERM");
+        server.signal("-CONT");
+        for client in &mut clients {
+            let mut answer = [0; 2];
+            client.read_exact(&mut answer).expect(mode);
+            assert_eq!(&answer, b"hi", "{mode}");
+        }
+        assert_eq!(server.end().0, Some(0), "{mode}");
+    }
+}
+
+/// A client that reads nothing and has written until the server took nothing for a moment. (The
+/// system grows its buffers for a while after it has said that they are full.)
+fn stuck(server: &Server) -> TcpStream {
+    let mut client = server.connect();
+    client
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let bytes = [b'x'; 1 << 16];
+    loop {
+        match client.write(&bytes) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return client,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_at_once_in_every_mode() {
+    for (mode, [first, second]) in
+        MODES
+            .into_iter()
+            .zip([["-TERM", "-TERM"], ["-INT", "-INT"], ["-TERM", "-INT"]])
+    {
+        let mut server = start(mode, &[]);
+        let _client = stuck(&server);
+        server.signal(first);
+        server.wait_for_log("the server drains within 5s; 1 connections are open");
+        let start = Instant::now();
+        server.signal(second);
+        let (status, log) = server.end();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3), "{mode}: {took:?}");
+        assert_eq!(status, Some(0), "{mode}: {log}");
+        let stops = "the server stops; 1 connections are open";
+        assert!(log.contains(stops), "{mode}: {log}");
+    }
+}
+
+#[test]
+fn a_drain_of_several_workers_ends_by_a_second_signal_too() {
+    for mode in MODES {
+        let mut server = start(mode, &["--workers", "3"]);
+        let _clients: Vec<_> = (0..6).map(|_| stuck(&server)).collect();
+        server.signal("-TERM");
+        server.wait_for_log("the server drains");
+        let start = Instant::now();
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(0), "{mode}");
+        assert!(start.elapsed() < Duration::from_secs(3), "{mode}");
+    }
+}
+
+#[test]
+fn a_normal_stop_logs_its_drain_and_no_error() {
+    for mode in MODES {
+        let mut server = start(mode, &[]);
+        let mut client = server.connect();
+        client.write_all(b"hi").unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+        server.signal("-TERM");
+        let (status, log) = server.end();
+        assert_eq!(status, Some(0), "{mode}");
+        assert!(log.contains("INFO"), "{mode}: {log}");
+        let bad = log.contains("WARN") || log.contains("ERROR");
+        assert!(!bad, "{mode}: {log}");
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "{mode}");
+    }
+}
+
+#[test]
+fn a_message_on_its_way_at_the_signal_is_answered_in_every_mode() {
+    for mode in MODES {
+        let mut server = start(mode, &[]);
+        let (stop, _) = std::sync::mpsc::channel::<()>();
+        let busy: Vec<_> = (0..10)
+            .map(|_| {
+                let (mut client, stop) = (server.connect(), stop.clone());
+                let (stopped, ended) = std::sync::mpsc::channel::<()>();
+                drop(stop);
+                let task = thread::spawn(move || {
+                    loop {
+                        client.write_all(b"message")?;
+                        client.read_exact(&mut [0; 7])?;
+                        if ended.try_recv().is_ok() {
+                            return std::io::Result::Ok(());
+                        }
+                    }
+                });
+                (stopped, task)
+            })
+            .collect();
+        server.signal("-TERM");
+        server.wait_for_log("the server drains");
+        for (stopped, task) in busy {
+            let _ = stopped.send(());
+            let ended = task.join().unwrap();
+            assert!(ended.is_ok(), "{mode}: {ended:?}");
+        }
+        let (status, log) = server.end();
+        assert_eq!(status, Some(0), "{mode}");
+        assert!(!log.contains("cut off"), "{mode}: {log}");
+    }
+}
+
+// ---- the log ----
+
+#[test]
+fn a_connection_has_two_lines_at_debug_in_the_same_form_in_every_mode() {
+    for mode in MODES {
+        let mut server = Server::logging("debug", "echo_server", &flags(mode, &[]));
+        let mut client = server.connect();
+        let peer = client.local_addr().unwrap();
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        drop(client);
+        server.wait_for_log("ended after");
+        server.signal("-TERM");
+        let (_, log) = server.end();
+        for said in ["accepted", "ended after 5 bytes: end of file"] {
+            let line = format!("DEBUG] {peer}: {said}\n");
+            assert_eq!(log.matches(&line).count(), 1, "{mode}: {line} in {log}");
+        }
+        assert_eq!(log.matches(&peer.to_string()).count(), 2, "{mode}: {log}");
+    }
+}
+
+#[test]
+fn out_of_descriptors_a_server_warns_once_and_says_when_it_goes_on() {
+    for mode in MODES {
+        let mut server = Server::with_descriptors(24, "echo_server", &flags(mode, &[]));
+        let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        server.wait_for_log("oo many open files");
+        drop(clients);
+        server.wait_for_log("goes on");
+        let mut client = server.connect();
+        client.write_all(b"hi").unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+        drop(client);
+        server.signal("-TERM");
+        let (_, log) = server.end();
+        assert_eq!(log.matches("accepting pauses").count(), 1, "{mode}: {log}");
+    }
+}
+
+// ---- the flags ----
+
+#[test]
+fn every_address_is_read_in_the_same_way_in_every_mode() {
+    for mode in MODES {
+        let mut server = Server::start("echo_server", &["--addr", ":0", "--mode", mode]);
+        assert_ne!(server.addr.port(), 0, "{mode}");
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(0), "{mode}");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr: SocketAddr = taken.local_addr().unwrap();
+    for (addr, why) in [
+        (addr.to_string(), "bind: address already in use"),
+        ("127.0.0.1".into(), "missing port in address"),
+    ] {
+        for mode in MODES {
+            let ran = run("echo_server", &["--addr", &addr, "--mode", mode]);
+            let said = String::from_utf8(ran.stderr).unwrap();
+            assert_eq!(said.lines().count(), 1, "{mode}: {said}");
+            assert!(
+                said.starts_with("echo_server: listen tcp"),
+                "{mode}: {said}"
+            );
+            assert!(said.trim_end().ends_with(why), "{mode}: {said}");
+            assert_eq!(ran.status.code(), Some(1), "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_is_refused_where_there_is_none() {
+    for mode in ["async", "reactor"] {
+        let ran = run("echo_server", &flags(mode, &["--heartbeat", "1s"]));
+        assert_eq!(ran.status.code(), Some(2), "{mode}");
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.contains("--mode protocol only"), "{mode}: {said}");
+    }
+    let server = start("protocol", &["--heartbeat", "10ms"]);
+    let mut ping = [0; 4];
+    server.connect().read_exact(&mut ping).unwrap();
+    assert_eq!(&ping, b"ping");
+}
+
+#[test]
+fn a_connection_that_never_sends_is_closed_by_the_idle_timeout_in_every_mode() {
+    for mode in MODES {
+        let server = start(mode, &["--idle-timeout", "100ms"]);
+        let start = Instant::now();
+        let mut client = server.connect();
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "{mode}");
+        assert!(start.elapsed() >= Duration::from_millis(100), "{mode}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed_by_the_idle_timeout_in_every_mode() {
+    for mode in MODES {
+        let server = start(mode, &["--idle-timeout", "500ms"]);
+        let mut client = server.connect();
+        let start = Instant::now();
+        // It never reads, so that the close is a reset, which the next write reports.
+        while client.write(&[b'x'; 1 << 16]).is_ok() {}
+        assert!(start.elapsed() >= Duration::from_millis(500), "{mode}");
+        assert!(start.elapsed() < PATIENCE, "{mode}");
+    }
+}

@@ -1,0 +1,275 @@
+//! A deadline counts from the moment at which it is set, however old the loop's reading is; the past is
+//! past; and whatever enters the runtime from outside begins with a fresh reading.
+
+use std::cell::Cell;
+use std::future::{Future, pending};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as PlainStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use netpoller::{CancelToken, NetError, Runtime, UnixStream, time};
+
+use crate::support::hand_clock::{Hand, by_hand};
+use crate::support::scripted::Script;
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+const STALL: Duration = Duration::from_millis(600);
+const WAIT: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(1);
+
+fn turns(runtime: &Runtime) {
+    while runtime.turn(NOW).unwrap().more {}
+}
+
+fn pair() -> (UnixStream, PlainStream) {
+    let (ours, theirs) = PlainStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (UnixStream::from_std(ours).unwrap(), theirs)
+}
+
+/// Runs `waits` behind a neighbour that holds up the loop in the same batch: it must take all of
+/// [`WAIT`], counted from when it began.
+fn takes_its_time_behind_a_stall<F: Future + 'static>(waits: impl FnOnce() -> F + 'static) {
+    let (runtime, hand) = by_hand();
+    let stalls = hand.clone();
+    drop(runtime.spawn(async move { stalls.pass(STALL) }));
+    let waiting = runtime.spawn(async move {
+        waits().await;
+    });
+    turns(&runtime);
+    assert!(!waiting.is_finished(), "it began behind the stall");
+    hand.pass(WAIT - TICK);
+    turns(&runtime);
+    assert!(!waiting.is_finished(), "early");
+    hand.pass(TICK);
+    turns(&runtime);
+    assert!(waiting.is_finished(), "late");
+}
+
+#[test]
+fn a_read_deadline_set_behind_a_stall_is_not_early() {
+    takes_its_time_behind_a_stall(|| async {
+        let (ours, _theirs) = pair();
+        ours.set_read_deadline(Some(time::now() + WAIT)).unwrap();
+        assert!(ours.read(&mut [0; 8]).await.unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn a_sleep_a_limit_and_a_scope_that_begin_behind_a_stall_are_not_early() {
+    takes_its_time_behind_a_stall(|| time::sleep(WAIT));
+    takes_its_time_behind_a_stall(|| time::timeout(WAIT, pending::<()>()));
+    takes_its_time_behind_a_stall(|| async {
+        CancelToken::new().with_timeout(WAIT).canceled().await;
+    });
+}
+
+#[test]
+fn an_idle_timeout_counts_from_the_answer_behind_a_stall() {
+    thread_local! {
+        static HAND: Cell<Option<Hand>> = const { Cell::new(None) };
+    }
+    let (runtime, hand) = by_hand();
+    HAND.set(Some(hand.clone()));
+    let script = Script {
+        data: |conn, bytes| {
+            // The first to be answered holds up the others of its batch.
+            if let Some(hand) = HAND.take() {
+                hand.pass(STALL);
+            }
+            conn.write(bytes)?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let bound = script.server().idle_timeout(WAIT).bind("127.0.0.1:0");
+    let bound = bound.unwrap();
+    let _serving = bound.run_in(&runtime).unwrap();
+    let dial = |_| std::net::TcpStream::connect(bound.local_addr()).unwrap();
+    let mut peers: Vec<_> = (0..20).map(dial).collect();
+    while runtime.stats().connections < peers.len() {
+        runtime.turn(NOW).unwrap();
+    }
+    turns(&runtime);
+    for peer in &mut peers {
+        peer.write_all(b"hello").unwrap();
+    }
+    let is_data = |line: &String| line.starts_with("data");
+    while script.said().iter().filter(|line| is_data(line)).count() < peers.len() {
+        runtime.turn(NOW).unwrap();
+    }
+    hand.pass(WAIT - TICK);
+    turns(&runtime);
+    // One may have been idle since before its own stall.
+    let left = runtime.stats().connections;
+    assert!(left >= peers.len() - 1, "{left} are left: closed early");
+    hand.pass(TICK);
+    turns(&runtime);
+    assert_eq!(runtime.stats().connections, 0, "closed late");
+    for peer in &mut peers {
+        let mut answer = Vec::new();
+        peer.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"hello");
+    }
+}
+
+#[test]
+fn the_first_poll_of_block_on_finds_the_time_fresh() {
+    let (runtime, hand) = by_hand();
+    let (ours, _theirs) = runtime.block_on(async { pair() });
+    hand.pass(STALL);
+    let now = hand.now();
+    runtime.block_on(async {
+        assert_eq!((time::now(), time::coarse_now()), (now, now));
+        ours.set_read_deadline(Some(time::now() + WAIT)).unwrap();
+        let tried = ours.try_read(&mut [0; 8]).unwrap_err();
+        assert_eq!(tried.kind(), std::io::ErrorKind::WouldBlock);
+    });
+}
+
+/// Calls its closure when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn what_is_aborted_between_turns_or_goes_with_its_runtime_finds_the_time_fresh() {
+    let (runtime, hand) = by_hand();
+    let told = Rc::new(Cell::new(None));
+    let tell = || {
+        let told = told.clone();
+        let held = OnDrop(move || told.set(Some(time::coarse_now())));
+        runtime.spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        })
+    };
+    let (aborted, _left) = (tell(), tell());
+    turns(&runtime);
+    hand.pass(STALL);
+    aborted.abort();
+    assert_eq!(told.take(), Some(hand.now()));
+    hand.pass(STALL);
+    drop(runtime);
+    assert_eq!(told.take(), Some(hand.now()));
+}
+
+#[test]
+fn the_past_is_past_however_old_the_loops_reading_is() {
+    let (runtime, hand) = by_hand();
+    runtime.block_on(async {
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"waits").unwrap();
+        let soon = time::now() + WAIT;
+        // Set before and after it has passed: the same instant.
+        ours.set_deadline(Some(soon)).unwrap();
+        hand.pass(STALL);
+        ours.set_deadline(Some(soon)).unwrap();
+        assert!(ours.try_read(&mut [0; 8]).unwrap_err().is_timeout());
+        assert!(ours.try_write(b"late").unwrap_err().is_timeout());
+        let mut sleep = pin!(time::sleep_until(hand.now()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(sleep.as_mut().poll(&mut cx).is_ready());
+        // Far ahead when it is set, and far behind when it is set again.
+        let far = time::now() + 3600 * WAIT;
+        ours.set_deadline(Some(far)).unwrap();
+        assert_eq!(ours.try_read(&mut [0; 8]).unwrap(), 5);
+        hand.pass(3600 * STALL);
+        ours.set_deadline(Some(far)).unwrap();
+        assert!(ours.try_write(b"late").unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn a_sleep_that_moves_to_another_runtime_ends_there_by_its_own_deadline() {
+    let (first, _) = by_hand();
+    let (second, hand) = by_hand();
+    let mut kept = None;
+    first.block_on(async {
+        let sleep = kept.insert(Box::pin(time::sleep_until(hand.now() + WAIT)));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(first.stats().timers, 1);
+    });
+    let sleeping = second.spawn(kept.unwrap());
+    turns(&second);
+    // It has left the first: with the first's next turn.
+    turns(&first);
+    assert_eq!((first.stats().timers, second.stats().timers), (0, 1));
+    drop(first);
+    hand.pass(WAIT - TICK);
+    turns(&second);
+    assert!(!sleeping.is_finished());
+    hand.pass(TICK);
+    turns(&second);
+    assert!(sleeping.is_finished());
+}
+
+#[test]
+fn a_sleep_may_be_dropped_on_another_thread_and_leaves_its_runtime_with_the_next_turn() {
+    let runtime = Runtime::new().unwrap();
+    let sleeps: Vec<_> = (0..100).map(|_| time::sleep_until(far())).collect();
+    let polled = runtime.block_on(async {
+        let mut polled = Vec::new();
+        for sleep in sleeps {
+            let mut sleep = Box::pin(sleep);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            polled.push(sleep);
+        }
+        polled
+    });
+    assert_eq!(runtime.stats().timers, 100);
+    std::thread::spawn(move || drop(polled)).join().unwrap();
+    turns(&runtime);
+    assert_eq!((runtime.stats().timers, runtime.stats().waiters), (0, 0));
+}
+
+fn far() -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_secs(3600)
+}
+
+#[test]
+fn a_limit_polls_its_future_once_more_before_it_says_elapsed() {
+    let (runtime, hand) = by_hand();
+    let result = runtime.block_on(async {
+        let mut polls = 0;
+        let late = std::future::poll_fn(|_| {
+            polls += 1;
+            // While it is polled for the first time the limit passes, and it is ready.
+            hand.pass(STALL);
+            match polls {
+                1 => std::task::Poll::Pending,
+                _ => std::task::Poll::Ready("ready"),
+            }
+        });
+        time::timeout(WAIT, late).await
+    });
+    assert_eq!(result, Ok("ready"));
+}
+
+#[test]
+fn a_timer_that_judges_no_peer_fires_by_the_clock_beside_machines_that_never_rest() {
+    let (runtime, hand) = by_hand();
+    drop(runtime.spawn(async {
+        loop {
+            netpoller::yield_now().await;
+        }
+    }));
+    let sleeping = runtime.spawn(time::sleep_until(hand.now() + WAIT));
+    for _ in 0..3 {
+        runtime.turn(NOW).unwrap();
+    }
+    hand.pass(WAIT);
+    for _ in 0..3 {
+        runtime.turn(NOW).unwrap();
+    }
+    assert!(sleeping.is_finished(), "late");
+}

@@ -1,0 +1,136 @@
+//! What one turn runs, and what it says of the next.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::os::unix::net::UnixDatagram as PlainDatagram;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use netpoller::{Runtime, TcpListener, UnixDatagram, UnixStream, spawn, time, yield_now};
+
+use crate::support::hand_clock::by_hand;
+use crate::support::watchdog::watchdog;
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+const MANY: usize = 400;
+
+fn turns(runtime: &Runtime) {
+    while runtime.turn(NOW).unwrap().more {}
+}
+
+type Waits = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A task that polls all of these whenever it runs, and never ends. Its runs are counted.
+fn hub(runtime: &Runtime, mut all: Vec<Waits>) -> Rc<Cell<usize>> {
+    let runs = Rc::new(Cell::new(0));
+    let counted = runs.clone();
+    drop(runtime.spawn(poll_fn(move |cx| {
+        counted.set(counted.get() + 1);
+        all.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+        Poll::<()>::Pending
+    })));
+    runs
+}
+
+#[test]
+fn a_task_runs_once_for_all_sleeps_that_end_in_a_turn() {
+    let (runtime, hand) = by_hand();
+    let until = hand.now() + Duration::from_secs(1);
+    let sleep = |_| Box::pin(time::sleep_until(until)) as Waits;
+    let runs = hub(&runtime, (0..MANY).map(sleep).collect());
+    turns(&runtime);
+    let before = runs.get();
+    hand.pass(Duration::from_secs(1));
+    runtime.turn(NOW).unwrap();
+    assert_eq!(runs.get() - before, 1);
+}
+
+#[test]
+fn a_task_runs_once_for_all_sockets_that_become_ready_in_a_turn() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (mut peers, mut all) = (Vec::new(), Vec::new());
+    runtime.block_on(async {
+        for _ in 0..MANY {
+            let (ours, theirs) = PlainDatagram::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            peers.push(theirs);
+            let socket = UnixDatagram::from_std(ours).unwrap();
+            all.push(Box::pin(async move {
+                assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 1);
+            }) as Waits);
+        }
+    });
+    let runs = hub(&runtime, all);
+    turns(&runtime);
+    let before = runs.get();
+    for peer in &peers {
+        peer.send(b"x").unwrap();
+    }
+    runtime.turn(NOW).unwrap();
+    assert_eq!(runs.get() - before, 1);
+}
+
+/// The turn leaves something to hand out, and says so.
+fn says_more(runtime: &Runtime) {
+    let turn = runtime.turn(NOW).unwrap();
+    assert_eq!(runtime.next_timeout(), NOW, "this is about such a turn");
+    assert!(turn.more, "{turn:?}");
+}
+
+#[test]
+fn a_turn_says_more_when_what_ran_last_closed_a_socket_that_is_waited_for() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let accepting = listener.clone();
+    let accept = runtime.spawn(async move { accepting.accept().await.is_err() });
+    turns(&runtime);
+    drop(runtime.spawn(async move { listener.close().unwrap() }));
+    says_more(&runtime);
+    assert!(runtime.block_on(accept).unwrap());
+}
+
+#[test]
+fn a_turn_says_more_when_what_ran_last_set_a_deadline_in_the_past() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+    let reading = ours.clone();
+    let read = runtime.spawn(async move { reading.read(&mut [0; 8]).await.is_err() });
+    turns(&runtime);
+    drop(runtime.spawn(async move { ours.set_deadline(Some(time::now())).unwrap() }));
+    says_more(&runtime);
+    assert!(runtime.block_on(read).unwrap());
+}
+
+#[test]
+fn yield_now_lets_everything_else_that_is_runnable_go_first_in_the_root_and_in_a_task() {
+    let all_go_first = || async {
+        let ran = Rc::new(Cell::new(0));
+        for _ in 0..10 * MANY {
+            let ran = ran.clone();
+            drop(spawn(async move { ran.set(ran.get() + 1) }));
+        }
+        yield_now().await;
+        assert_eq!(ran.get(), 10 * MANY);
+    };
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(all_go_first());
+    runtime.block_on(runtime.spawn(all_go_first())).unwrap();
+}
+
+#[test]
+fn calls_of_block_on_that_never_turn_leave_nothing_runnable() {
+    let runtime = Runtime::new().unwrap();
+    for _ in 0..MANY {
+        runtime.block_on(poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Ready(())
+        }));
+    }
+    assert_eq!(runtime.next_timeout(), None);
+    assert_eq!(runtime.turn(NOW).unwrap().machines, 0);
+}
