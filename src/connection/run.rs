@@ -289,7 +289,7 @@ impl<P: Protocol> Connection<P> {
     /// Nothing is left to write, and the connection waited for that.
     fn flushed(&mut self) {
         let closing = self.conn.state() == State::Closing;
-        if closing && self.conn.unacknowledged_and_unread() {
+        if closing && self.conn.has_unread_input() {
             return self.on(Event::FlushedUnread);
         }
         self.on(Event::Flushed);
@@ -446,16 +446,17 @@ impl Conn {
         true
     }
 
-    /// Whether a close now would be a RST, which may overtake what was written: input is unread, and
-    /// the peer has not acknowledged everything. What is read to find out is discarded.
-    fn unacknowledged_and_unread(&mut self) -> bool {
-        if self.fd.unacknowledged() == Some(0) {
-            return false;
-        }
+    /// Whether a close now would be a RST, which may overtake what was written. What is read to find
+    /// out is discarded.
+    fn has_unread_input(&mut self) -> bool {
         let mut buffer = lent::take();
         let read = self.fd.receive(&mut buffer[..]);
         lent::give_back(buffer);
-        matches!(read, Ok(1..))
+        let unread = matches!(read, Ok(1..));
+        if unread {
+            self.discarded();
+        }
+        unread
     }
 
     fn count(&self, why: &CloseReason) {

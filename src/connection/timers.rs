@@ -26,6 +26,9 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
 
+/// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
+const RST_AVOIDANCE: u64 = 500;
+
 /// A connection that closes looks for acknowledgements, of which the system tells by no event: after
 /// so small a part of the time for which the peer has been quiet, and of the time that it has.
 const PART_OF_QUIET: u64 = 256;
@@ -103,6 +106,11 @@ impl Conn {
             extra.sent = now;
         }
         self.moved(Direction::Write, bytes);
+    }
+
+    /// Input of a lingering connection was discarded.
+    pub(super) fn discarded(&mut self) {
+        self.extra.get_or_insert_default().sent = self.fd.tick_ceiling().get();
     }
 
     /// For the minimum rates.
@@ -206,7 +214,10 @@ impl Conn {
         let now = self.now();
         if self.closes() {
             let left = self.look_for_acknowledgements(now);
-            if self.state() == State::Lingering && left == 0 {
+            // More input would be answered with a RST, and the peer's reader would meet that.
+            let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
+            let quiet = now >= input.saturating_add(RST_AVOIDANCE);
+            if self.state() == State::Lingering && left == 0 && quiet {
                 return Some((Event::Acknowledged, None));
             }
         }
