@@ -84,7 +84,7 @@ pub trait Protocol: 'static {
     }
 
     /// Nothing has come for the interval of [`Server::heartbeat`](crate::Server::heartbeat). The
-    /// default writes nothing, and the first such call of a worker logs a warning.
+    /// default writes nothing, and the first such call in a server logs a warning.
     ///
     /// ```
     /// use std::io;

@@ -24,7 +24,6 @@ use super::receive::Input;
 use super::send::Budget;
 use super::shared::WorkerShared;
 use super::state::{Actions, Asked, Event, State};
-use super::stats::add;
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::net::fd::Fd;
@@ -101,7 +100,7 @@ impl Conn {
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
-        add(&self.shared.tally.received, bytes as u64);
+        self.shared.tally.received.add(bytes as u64);
     }
 
     /// Whether the callback left more to do than to send its reply.
@@ -342,7 +341,7 @@ impl<P: Protocol> Connection<P> {
         } else if actions.has(Actions::TELL_END) {
             protocol.end(conn)
         } else if actions.has(Actions::TELL_HEARTBEAT) {
-            add(&conn.shared.tally.heartbeats, 1);
+            conn.shared.tally.heartbeats.add(1);
             match conn.shared.heartbeat_bytes.clone() {
                 Some(bytes) => conn.write(&bytes),
                 None => protocol.heartbeat(conn),
@@ -468,7 +467,7 @@ impl Conn {
             CloseReason::Limit(_) => &tally.limited,
             CloseReason::Stopped(_) | CloseReason::Error(_) => &tally.failed,
         };
-        add(counter, 1);
+        counter.add(1);
     }
 
     /// Closes the socket and gives everything back. Returns why the connection ends.

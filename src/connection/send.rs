@@ -13,7 +13,6 @@ use super::conn::Conn;
 use super::error::{CloseReason, direction_ended, over_limit, same_error};
 use super::shared::GATHER;
 use super::state::{Asked, State};
-use super::stats::add;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::context;
@@ -148,7 +147,7 @@ impl Conn {
         }
         match self.fd.try_send(&out) {
             Ok(gone) if gone == out.len() && self.shared.gathers > 0 => {
-                add(&self.shared.tally.sent, gone as u64);
+                self.shared.tally.sent.add(gone as u64);
                 out.clear();
                 true
             }
@@ -192,7 +191,7 @@ impl Conn {
     }
 
     fn sent_now(&mut self, bytes: usize) {
-        add(&self.shared.tally.sent, bytes as u64);
+        self.shared.tally.sent.add(bytes as u64);
         self.sent(bytes);
     }
 

@@ -11,13 +11,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::rate::Rates;
-use super::stats::{Tally, add};
+use super::stats::Tally;
 use super::timers::{NEVER, ticks};
 use crate::net::accept_loop::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
@@ -109,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Option<Duration>,
     /// Written when a heartbeat is due, in place of asking the protocol.
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
+    /// A heartbeat that writes nothing is logged once for all workers.
+    pub(crate) heartbeat_warning: Arc<Once>,
     pub(crate) rates: Rates,
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
@@ -121,6 +123,7 @@ impl Default for Settings {
             idle_timeout: None,
             heartbeat: None,
             heartbeat_bytes: None,
+            heartbeat_warning: Arc::new(Once::new()),
             rates: Rates::default(),
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
@@ -223,14 +226,13 @@ pub(crate) struct WorkerShared {
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
     /// The drain's, in ticks.
-    pub(super) grace: Cell<u64>,
-    live: Cell<usize>,
+    pub(super) grace: u64,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Connections opened ever, less those that were alone: spreads their heartbeats.
     opened: Cell<u32>,
-    /// The warning about a heartbeat that writes nothing was given.
-    warned: Cell<bool>,
+    /// See [`Settings::heartbeat_warning`].
+    heartbeat_warning: Arc<Once>,
     /// The connections that keep unused bytes, where these have a limit over all.
     keepers: RefCell<Vec<Rc<Keeper>>>,
     pub(crate) tally: Arc<Tally>,
@@ -271,11 +273,10 @@ impl WorkerShared {
             heartbeat_bytes: settings.heartbeat_bytes.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
-            grace: Cell::new(ticks(settings.drain_grace)),
-            live: Cell::new(0),
+            grace: ticks(settings.drain_grace),
             waiter: Cell::new(None),
             opened: Cell::new(0),
-            warned: Cell::new(false),
+            heartbeat_warning: settings.heartbeat_warning.clone(),
             keepers: RefCell::default(),
             tally,
             permits,
@@ -298,8 +299,8 @@ impl WorkerShared {
 
     pub(crate) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
         permit.hand_over();
-        add(&self.tally.accepted, 1);
-        self.set_live(self.live.get() + 1);
+        self.tally.accepted.add(1);
+        self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() + 1);
             scheduler.spawn_machine(connection);
@@ -309,26 +310,20 @@ impl WorkerShared {
     /// A connection has gone.
     pub(super) fn gone(&self) {
         self.permits.connection_gone();
-        debug_assert!(self.live.get() > 0, "a connection goes once");
-        self.set_live(self.live.get() - 1);
+        self.tally.live.sub(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() - 1);
         }
-        if self.live.get() == 0
+        if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()
         {
             waiter.wake();
         }
     }
 
-    fn set_live(&self, live: usize) {
-        self.live.set(live);
-        self.tally.live.store(live as u64, Ordering::Relaxed);
-    }
-
     /// Ready when no connection is left.
     pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
-        if self.live.get() == 0 {
+        if self.tally.live.get() == 0 {
             return Poll::Ready(());
         }
         let old = self.waiter.replace(Some(waker.clone()));
@@ -388,7 +383,7 @@ impl WorkerShared {
         if self.heartbeat == NEVER {
             return 0;
         }
-        let opened = match self.live.get() {
+        let opened = match self.tally.live.get() {
             1 => 0,
             _ => self.opened.get().wrapping_add(1),
         };
@@ -399,12 +394,12 @@ impl WorkerShared {
 
     /// A heartbeat was due, and the protocol has the default, which writes nothing.
     pub(super) fn warn_of_heartbeats(&self) {
-        if !self.warned.replace(true) {
+        self.heartbeat_warning.call_once(|| {
             log::warn!(
                 "a heartbeat is set, and writes nothing: the protocol does not override \
                  Protocol::heartbeat (see Server::heartbeat_with)"
             );
-        }
+        });
     }
 
     // ---- the end ----
@@ -422,9 +417,8 @@ impl WorkerShared {
     }
 
     /// From here on a connection closes when nothing is in flight on it; that without traffic for
-    /// `grace` closes in its next run.
-    pub(crate) fn begin_drain(&self, grace: Duration) {
-        self.grace.set(ticks(grace));
+    /// `drain_grace` closes in its next run.
+    pub(crate) fn begin_drain(&self) {
         self.enter(Phase::Draining);
     }
 

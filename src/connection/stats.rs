@@ -1,31 +1,23 @@
-//! What a server has done, counted by each worker and read by anybody.
-//!
-//! May touch: nothing. Mirrors the counters of Go's `expvar`.
+//! What the connections of one worker count.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+// Mirrors the counters of Go's `expvar`.
 
-/// What a worker has done, readable from other threads. One thread writes, so that to count is a
-/// load and a store.
+use crate::runtime::counter::Counter;
+
+/// What a worker has done. Its thread writes, and any thread reads: the fields are described at
+/// [`WorkerStats`](crate::WorkerStats).
 #[derive(Default)]
 pub(crate) struct Tally {
-    pub(crate) accepted: AtomicU64,
-    pub(crate) live: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) received: AtomicU64,
-    pub(crate) sent: AtomicU64,
-    pub(crate) heartbeats: AtomicU64,
-    pub(crate) idled: AtomicU64,
-    pub(crate) slow: AtomicU64,
-    pub(crate) limited: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) turns: AtomicU64,
-    pub(crate) events: AtomicU64,
-}
-
-#[inline]
-pub(crate) fn add(counter: &AtomicU64, more: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(more),
-        Ordering::Relaxed,
-    );
+    pub(crate) accepted: Counter,
+    pub(crate) live: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+    pub(crate) heartbeats: Counter,
+    pub(crate) idled: Counter,
+    pub(crate) slow: Counter,
+    pub(crate) limited: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) turns: Counter,
+    pub(crate) events: Counter,
 }

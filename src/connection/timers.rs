@@ -177,7 +177,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.sent);
-        last.saturating_add(self.shared.grace.get())
+        last.saturating_add(self.shared.grace)
     }
 
     /// The timer may have fired: the connection has to judge what is due.

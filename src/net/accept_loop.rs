@@ -14,7 +14,6 @@
 use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -22,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use super::error::NetError;
 use super::fd::Fd;
-use super::listener::Listener;
-use crate::endpoints::{Addr, End};
+use super::listener::{self, Listener, Outcome};
+use crate::endpoints::End;
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
@@ -38,21 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// At most one warning of a pause within this time, also if a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// A connection, in no runtime yet.
-pub(crate) struct Accepted {
-    pub(crate) socket: OwnedFd,
-    pub(crate) peer: Addr,
-    pub(crate) permit: Permit,
-}
-
-/// What one accept came to. Whatever else went wrong is an `io::Error`.
-pub(crate) enum Outcome {
-    Connection(Accepted),
-    /// A connection may be there, and no permit is free. Nothing was accepted.
-    NoPermit,
-    /// The peer gave its connection up before it was accepted.
-    Aborted,
-}
+/// A connection with its permit, in no runtime yet.
+pub(crate) type Accepted = listener::Accepted<Permit>;
 
 /// Which of several put-off accepts it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +138,7 @@ impl AcceptLoop {
     async fn step(
         &mut self,
         listener: &Fd,
-        accepted: io::Result<Outcome>,
+        accepted: io::Result<Outcome<Permit>>,
         sink: &mut impl Sink,
     ) -> ControlFlow<io::Result<()>> {
         let error = match accepted {
@@ -303,7 +289,7 @@ struct State {
     waiters: Waiters,
 }
 
-/// A connection's right to exist. Its drop gives it back.
+/// A connection's right to exist. Its drop gives it back. `None` where there is no limit.
 pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
@@ -323,7 +309,7 @@ impl Permits {
     /// One more, if there is room.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
         if self.max == usize::MAX {
-            return Some(Permit::UNLIMITED);
+            return Some(Permit(None));
         }
         let mut state = self.state();
         if state.out == self.max {
@@ -362,9 +348,6 @@ impl Permits {
 }
 
 impl Permit {
-    /// For connections that are not counted.
-    pub(crate) const UNLIMITED: Permit = Permit(None);
-
     /// From here on a connection has it: see [`Permits::connection_gone`].
     pub(crate) fn hand_over(mut self) {
         self.0 = None;

@@ -11,17 +11,15 @@ use std::time::Instant;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::accept_loop::{Accepted, Outcome, Permit};
 use super::addr::{self, Target, ToAddr, unmapped};
 use super::config::{AskedNetwork, Control, Resolver};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd, Verb};
 use super::keepalive::{self, KeepAlive};
-use super::kinds::Kind;
+use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
-use super::tcp::TcpListener;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::Direction;
 use crate::runtime::{context, current};
@@ -140,7 +138,7 @@ impl ListenConfig {
     /// # Panics
     ///
     /// Outside a runtime.
-    pub async fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
+    pub async fn bind(&self, addr: impl ToAddr) -> io::Result<Listener<Tcp>> {
         let target = addr.to_addr();
         let resolution = self.resolution(&target)?;
         let found = resolution.addresses(target.clone(), None).await;
@@ -246,7 +244,7 @@ impl ListenConfig {
     }
 }
 
-/// A listening socket: [`TcpListener`] or [`UnixListener`](crate::UnixListener).
+/// A listening socket: [`TcpListener`](crate::TcpListener) or [`UnixListener`](crate::UnixListener).
 ///
 /// A cheap handle: clones are the same listener, several tasks may accept on it, and closing one
 /// closes all. It belongs to the runtime's thread and is not `Send`.
@@ -286,7 +284,7 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let outcome = self.accept_with(|| Some(Permit::UNLIMITED)).await?;
+            let outcome = self.accept_with(|| Some(())).await?;
             if let Outcome::Connection(accepted) = outcome {
                 return self.take(accepted.socket, accepted.peer);
             }
@@ -314,15 +312,18 @@ impl<K: Kind> Listener<K> {
 impl<K> Listener<K> {
     /// Waits until an accept comes to something. `permit` is asked for when a connection may be
     /// there, and not kept if there is none.
-    pub(super) fn accept_with(
+    pub(super) fn accept_with<P>(
         &self,
-        mut permit: impl FnMut() -> Option<Permit>,
-    ) -> impl Future<Output = io::Result<Outcome>> {
+        mut permit: impl FnMut() -> Option<P>,
+    ) -> impl Future<Output = io::Result<Outcome<P>>> {
         self.fd.op(Verb::Accept, move |fd| accept(fd, &mut permit))
     }
 
     /// One accept, without waiting: `WouldBlock` where no connection is queued.
-    pub(super) fn accept_now(&self, permit: impl FnMut() -> Option<Permit>) -> io::Result<Outcome> {
+    pub(super) fn accept_now<P>(
+        &self,
+        permit: impl FnMut() -> Option<P>,
+    ) -> io::Result<Outcome<P>> {
         let checked = self.fd.check_open();
         let accepted = checked.and_then(|()| accept(&self.fd, permit).map_err(Failure::System));
         accepted.map_err(|failure| self.fd.error("accept", failure, 0))
@@ -353,9 +354,25 @@ impl<K> Listener<K> {
     }
 }
 
+/// A connection that was accepted with a permit, in no runtime yet.
+pub(crate) struct Accepted<P> {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Addr,
+    pub(crate) permit: P,
+}
+
+/// What one accept came to. Whatever else went wrong is an `io::Error`.
+pub(crate) enum Outcome<P> {
+    Connection(Accepted<P>),
+    /// A connection may be there, and no permit is free. Nothing was accepted.
+    NoPermit,
+    /// The peer gave its connection up before it was accepted.
+    Aborted,
+}
+
 /// One system call. A peer that gave up costs an operation too, so that however many do, other
 /// machines run in between.
-fn accept(fd: &Fd, permit: impl FnOnce() -> Option<Permit>) -> io::Result<Outcome> {
+fn accept<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<P>> {
     let Some(permit) = permit() else {
         return Ok(Outcome::NoPermit);
     };

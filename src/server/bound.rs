@@ -5,7 +5,6 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -193,8 +192,8 @@ where
             let runtime = Runtime::builder().spin(self.server.settings.spin).build()?;
             let ended = runtime.block_on(self.worker_loop(number, incoming));
             let (tally, stats) = (&self.common.tallies[number], runtime.stats());
-            tally.turns.store(stats.turns, Ordering::Relaxed);
-            tally.events.store(stats.events, Ordering::Relaxed);
+            tally.turns.add(stats.turns);
+            tally.events.add(stats.events);
             ended
         };
         let ended = serve();

@@ -44,7 +44,7 @@ use crate::sys;
 /// .workers(2)
 /// .max_connections(10_000)
 /// .idle_timeout(Duration::from_secs(60))
-/// .heartbeat(Duration::from_secs(20))
+/// .heartbeat_with(Duration::from_secs(20), b"ping")
 /// .bind("127.0.0.1:0")?;
 /// assert_ne!(bound.local_addr().port(), 0);
 /// # Ok(())
@@ -151,7 +151,7 @@ impl<F> Server<F> {
     }
 
     /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
-    /// the default.
+    /// the default. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
     ///
     /// What we send does not put it off: a peer that only listens is asked all the same whether
     /// it is there. With an idle timeout of a few intervals, one that does not answer is dropped.
@@ -168,16 +168,43 @@ impl<F> Server<F> {
         self
     }
 
-    /// As [`heartbeat`](Server::heartbeat), and writes these bytes in place of calling
+    /// As [`heartbeat`](Server::heartbeat), with fixed bytes: they are written in place of calling
     /// [`Protocol::heartbeat`].
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
+    ///
+    /// struct Discard;
+    /// impl Protocol for Discard {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// let server = Server::new(|_peer| Discard).heartbeat_with(Duration::from_secs(20), b"ping");
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
+    ///     let mut pings = [0; 8];
+    ///     stream.read_exact(&mut pings).await?;
+    ///     assert_eq!(&pings, b"pingping");
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
     #[must_use]
     pub fn heartbeat_with(
         self,
         interval: impl Into<Option<Duration>>,
-        bytes: impl Into<Arc<[u8]>>,
+        bytes: impl AsRef<[u8]>,
     ) -> Self {
         let mut server = self.heartbeat(interval);
-        server.settings.connection.heartbeat_bytes = Some(bytes.into());
+        server.settings.connection.heartbeat_bytes = Some(bytes.as_ref().into());
         server
     }
 

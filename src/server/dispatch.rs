@@ -15,7 +15,6 @@
 // Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -41,8 +40,6 @@ struct Inbox {
 struct Queue {
     state: State,
     connections: VecDeque<Accepted>,
-    /// Taken out of `connections` and not among the live ones yet.
-    beginning: usize,
     waker: Option<Waker>,
 }
 
@@ -60,13 +57,12 @@ impl Inbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The worker's connections, with those on their way to it; none if it takes no more. Other
+    /// The worker's connections, with those that wait for it; none if it takes no more. Other
     /// threads change it at any time.
     fn load(&self) -> Option<usize> {
         let queue = self.queue();
-        let waiting = queue.connections.len() + queue.beginning;
-        let live = self.tally.live.load(Ordering::Relaxed) as usize;
-        (queue.state != State::Left).then_some(live + waiting)
+        let live = self.tally.live.get() as usize;
+        (queue.state != State::Left).then_some(live + queue.connections.len())
     }
 
     /// Gives the connection back if the inbox is left.
@@ -145,14 +141,6 @@ impl Dispatcher {
 /// waiting for more.
 pub(crate) struct AcceptGuard(pub(crate) Arc<Dispatcher>);
 
-impl Deref for AcceptGuard {
-    type Target = Dispatcher;
-
-    fn deref(&self) -> &Dispatcher {
-        &self.0
-    }
-}
-
 impl Drop for AcceptGuard {
     fn drop(&mut self) {
         self.0.finish();
@@ -170,13 +158,11 @@ impl WorkerInbox {
         &self.dispatcher.inboxes[self.worker]
     }
 
-    /// The next connection; `None` when there will be no more. Call [`WorkerInbox::begun`] after
-    /// each.
+    /// The next connection; `None` when there will be no more.
     pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Accepted>> {
         let waker = waker.clone();
         let mut queue = self.inbox().queue();
         if let Some(connection) = queue.connections.pop_front() {
-            queue.beginning += 1;
             return Poll::Ready(Some(connection));
         }
         if queue.state == State::Finished {
@@ -186,11 +172,6 @@ impl WorkerInbox {
         drop(queue);
         drop(old);
         Poll::Pending
-    }
-
-    /// The connection that was taken last is counted among the live ones now, or is gone.
-    pub(crate) fn begun(&self) {
-        self.inbox().queue().beginning -= 1;
     }
 }
 
@@ -215,7 +196,6 @@ mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
     use std::task::{Poll, Waker};
     use std::thread;
 
@@ -268,7 +248,7 @@ mod tests {
     fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
         let accepts = accepts(3);
         let inboxes: Vec<_> = (0..3).map(|at| accepts.dispatcher.inbox(at)).collect();
-        accepts.tallies[1].live.store(5, Ordering::Relaxed);
+        accepts.tallies[1].live.add(5);
         let _clients: Vec<_> = (0..10).map(|_| accepts.send()).collect();
         let counts: Vec<_> = inboxes.iter().map(count).collect();
         assert_eq!(counts, [5, 0, 5]);
@@ -287,7 +267,9 @@ mod tests {
             for round in 0.. {
                 for (at, tally) in accepts.tallies.iter().enumerate() {
                     let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
-                    tally.live.store(load, Ordering::Relaxed);
+                    let before = tally.live.get();
+                    tally.live.add(load);
+                    tally.live.sub(before);
                 }
                 if chooses.is_finished() {
                     break;

@@ -25,6 +25,13 @@ pub(crate) struct Order {
     pub(crate) limit: Duration,
 }
 
+impl Order {
+    const FIRST: Order = Order {
+        phase: Phase::Serving,
+        limit: Duration::MAX,
+    };
+}
+
 /// The order in force, and the workers that wait for the next.
 pub(crate) struct Orders {
     state: Mutex<State>,
@@ -37,15 +44,12 @@ struct State {
 
 impl Orders {
     pub(crate) fn new() -> Arc<Self> {
-        let order = Order {
-            phase: Phase::Serving,
-            limit: Duration::MAX,
+        let state = State {
+            order: Order::FIRST,
+            waiters: Waiters::new(),
         };
         Arc::new(Orders {
-            state: Mutex::new(State {
-                order,
-                waiters: Waiters::new(),
-            }),
+            state: Mutex::new(state),
         })
     }
 
@@ -83,10 +87,7 @@ impl Orders {
     /// Follows the orders from the beginning: one that has been given already is a change.
     pub(crate) fn follow(self: &Arc<Self>) -> Follower {
         Follower {
-            known: Order {
-                phase: Phase::Serving,
-                limit: Duration::MAX,
-            },
+            known: Order::FIRST,
             orders: self.clone(),
             ticket: None,
         }

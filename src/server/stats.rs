@@ -3,7 +3,6 @@
 // Mirrors the counters of Go's `expvar`.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use crate::connection::stats::Tally;
 
@@ -24,7 +23,7 @@ macro_rules! counters {
 
             pub(crate) fn read(tally: &Tally) -> Self {
                 WorkerStats {
-                    $($name: tally.$name.load(Ordering::Relaxed),)+
+                    $($name: tally.$name.get(),)+
                 }
             }
         }

@@ -11,18 +11,14 @@
 
 // Mirrors `Server.Serve` and `Server.Shutdown` in Go's `net/http/server.go`.
 
-use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
-
-use log::Level;
 
 use super::bound::Common;
 use super::builder::Server;
@@ -30,13 +26,13 @@ use super::dispatch::{AcceptGuard, WorkerInbox};
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::connection::stats::{Tally, add};
+use crate::connection::stats::Tally;
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{context, current, panics};
+use crate::runtime::{self, context, current, panics};
 use crate::time;
 
 /// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
@@ -65,6 +61,8 @@ pub(crate) struct WorkerLoop<F> {
     server: Server<F>,
     common: Arc<Common>,
     number: usize,
+    /// For log lines.
+    name: String,
     /// What its connections share.
     worker: Rc<WorkerShared>,
 }
@@ -100,6 +98,7 @@ where
         // However this future ends, aborted too: nothing else could end its connections.
         let _stops = StopOnDrop(worker.clone());
         let this = WorkerLoop {
+            name: format!("{}: worker {number}", common.address),
             server,
             common,
             number,
@@ -135,13 +134,10 @@ where
                 Either::First(order) => order,
                 Either::Second(Ok(drained)) => return drained,
                 Either::Second(Err(_)) => {
-                    let open = self.tally().live.load(Ordering::Relaxed);
+                    let (name, open) = (&self.name, self.live());
                     if open > 0 {
-                        self.log(
-                            Level::Warn,
-                            format_args!(
-                                "the limit of the drain has passed: {open} connections are cut off"
-                            ),
+                        log::warn!(
+                            "{name}: the drain's limit has passed; {open} connections are cut off"
                         );
                     }
                     return Ok(());
@@ -159,17 +155,16 @@ where
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        let grace = self.server.settings.connection.drain_grace;
-        self.worker.begin_drain(grace);
+        self.worker.begin_drain();
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
-        let open = self.tally().live.load(Ordering::Relaxed);
-        if open > 0 {
-            self.log(
-                Level::Info,
-                format_args!("waits for {open} connections in flight"),
-            );
-        }
+        // Those that are not in flight close in their next run.
+        runtime::yield_now().await;
+        log::info!(
+            "{}: waits for {} connections in flight",
+            self.name,
+            self.live()
+        );
         poll_fn(|cx| self.worker.poll_empty(cx.waker())).await;
         Ok(())
     }
@@ -190,7 +185,7 @@ where
             let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, for_all, limit)) };
             all(incoming.listeners.iter().map(accept).collect()).await?;
             // The inboxes get no more.
-            for_all.inspect(|guard| guard.finish());
+            for_all.inspect(|guard| guard.0.finish());
             Ok(())
         };
         let receiving = async {
@@ -240,10 +235,9 @@ where
                 }
                 Err(error) => {
                     log::warn!("{peer}: closed before it was served: {error}");
-                    add(&self.tally().refused, 1);
+                    self.tally().refused.add(1);
                 }
             }
-            inbox.begun();
         }
         Ok(())
     }
@@ -257,19 +251,14 @@ where
             }
             Err(_) => {
                 log::error!("{peer}: closed: the factory panicked");
-                add(&self.tally().accepted, 1);
-                add(&self.tally().failed, 1);
+                self.tally().accepted.add(1);
+                self.tally().failed.add(1);
             }
         }
     }
 
-    fn log(&self, level: Level, what: fmt::Arguments<'_>) {
-        log::log!(
-            level,
-            "{}: worker {}: {what}",
-            self.common.address,
-            self.number
-        );
+    fn live(&self) -> u64 {
+        self.tally().live.get()
     }
 
     fn tally(&self) -> &Tally {
@@ -290,7 +279,7 @@ where
 {
     fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()> {
         if let Some(guard) = self.for_all {
-            let sent = guard.send(accepted);
+            let sent = guard.0.send(accepted);
             return sent.map_err(|_| io::Error::other("no worker is left"));
         }
         let Accepted {
@@ -304,7 +293,7 @@ where
     }
 
     fn put_off(&mut self, _: Episode) {
-        add(&self.worker.tally().refused, 1);
+        self.worker.tally().refused.add(1);
     }
 }
 

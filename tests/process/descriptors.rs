@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use log::Level;
 use netpoller::net::{self, Serve};
 use netpoller::{Dialer, NetError, Runtime, TcpListener, TcpStream, spawn, time};
 
 use crate::child::{in_child, limit_open_files, open_files, open_pipes, take_all_descriptors};
+use crate::logged::{keep_log, logged};
 use crate::support::bytes::{noise, read_all};
 use crate::support::dead_ends::{Silent, closed};
 use crate::support::loopback::{pair, virtual_runtime};
@@ -235,5 +237,40 @@ fn a_copy_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
             }
         });
         assert!(!raised.load(Ordering::SeqCst));
+    });
+}
+
+#[test]
+fn a_pause_of_accepting_is_one_warning_and_its_end_another_and_each_connection_a_line_at_debug() {
+    in_child(|| {
+        keep_log();
+        limit_open_files(100);
+        run_virtual(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let serve = Serve::new(listener.clone());
+            let counters = serve.counters();
+            let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let peer = client.local_addr().unwrap();
+            let all = take_all_descriptors();
+            let serving = spawn(serve.run(async |_, _| ()));
+            while counters.refused() < 10 {
+                time::sleep(5 * MILLISECOND).await;
+            }
+            let pause = "accept tcp 127.0.0.1: accept4: too many open files; accepting pauses";
+            assert_eq!(logged(Level::Warn, port), [pause]);
+            drop(all);
+            while counters.accepted() == 0 {
+                time::sleep(SECOND).await;
+            }
+            let warnings = logged(Level::Warn, port);
+            assert_eq!(warnings.len(), 2, "{warnings:?}");
+            let resumed = "accepting on tcp 127.0.0.1 goes on after ";
+            assert!(warnings[1].starts_with(resumed), "{warnings:?}");
+            let accepted = format!("{peer}: accepted");
+            assert!(logged(Level::Debug, port).contains(&accepted));
+            listener.close().unwrap();
+            serving.await.unwrap().unwrap();
+        });
     });
 }

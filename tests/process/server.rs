@@ -2,14 +2,14 @@
 
 use std::io::Write;
 use std::net::TcpStream as StdStream;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::Level;
 use netpoller::{Dispatch, Runtime, Server};
 use socket2::{Domain, Socket, Type};
 
 use crate::child::{in_child, limit, limit_open_files, take_all_descriptors};
+use crate::logged::{keep_log, logged};
 use crate::support::running::{Echo, SECOND, echo, rest, start};
 
 #[test]
@@ -83,35 +83,10 @@ fn a_server_is_bound_inside_a_runtime_although_no_thread_can_be_made() {
     });
 }
 
-/// Keeps what is logged.
-struct Keeps;
-
-static LOGGED: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
-
-impl Log for Keeps {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        let line = (record.level(), record.args().to_string());
-        LOGGED.lock().unwrap().push(line);
-    }
-    fn flush(&self) {}
-}
-
-/// The lines logged so far at `level`, without the port.
-fn logged(level: Level, port: u16) -> Vec<String> {
-    let lines = LOGGED.lock().unwrap();
-    let of_level = lines.iter().filter(|(logged, _)| *logged == level);
-    let port = format!(":{port}");
-    of_level.map(|(_, line)| line.replace(&port, "")).collect()
-}
-
 #[test]
 fn a_drain_logs_its_start_what_it_waits_for_and_its_limit_and_no_error() {
     in_child(|| {
-        log::set_logger(&Keeps).unwrap();
-        log::set_max_level(LevelFilter::Debug);
+        keep_log();
         let server = start(Server::new(|_| Echo).workers(2));
         let port = server.address.port();
         let mut client = server.dial();
@@ -137,8 +112,7 @@ fn a_drain_logs_its_start_what_it_waits_for_and_its_limit_and_no_error() {
 #[test]
 fn a_connection_that_a_drain_cuts_off_is_a_warning() {
     in_child(|| {
-        log::set_logger(&Keeps).unwrap();
-        log::set_max_level(LevelFilter::Debug);
+        keep_log();
         let server = start(Server::new(|_| Echo).drain_grace(3600 * SECOND));
         let port = server.address.port();
         let mut client = server.dial();
@@ -148,8 +122,58 @@ fn a_connection_that_a_drain_cuts_off_is_a_warning() {
         let warnings = logged(Level::Warn, port);
         assert_eq!(
             warnings,
-            ["127.0.0.1: worker 0: the limit of the drain has passed: 1 connections are cut off"]
+            ["127.0.0.1: worker 0: the drain's limit has passed; 1 connections are cut off"]
         );
         assert_eq!(logged(Level::Error, port), [""; 0]);
+    });
+}
+
+#[test]
+fn a_heartbeat_that_the_protocol_does_not_write_is_one_warning_for_all_workers() {
+    in_child(|| {
+        log::set_logger(&Keeps).unwrap();
+        log::set_max_level(LevelFilter::Debug);
+        let server = Server::new(|_| Echo)
+            .workers(2)
+            .dispatch(Dispatch::HandOver);
+        let server = start(server.heartbeat(Duration::from_millis(10)));
+        let _clients = [server.dial(), server.dial()];
+        server.wait_for(|stats| stats.workers().iter().all(|worker| worker.heartbeats() > 2));
+        let port = server.address.port();
+        server.stop();
+        let warnings = logged(Level::Warn, port);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("Server::heartbeat_with"),
+            "{warnings:?}"
+        );
+    });
+}
+
+#[test]
+fn each_accepted_and_each_ended_connection_is_one_line_with_its_peer() {
+    in_child(|| {
+        log::set_logger(&Keeps).unwrap();
+        log::set_max_level(LevelFilter::Debug);
+        for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
+            let server = start(Server::new(|_| Echo).workers(2).dispatch(dispatch));
+            let mut client = server.dial();
+            echo(&mut client, b"hello");
+            let port = client.local_addr().unwrap().port();
+            drop(client);
+            server.wait_for(|stats| stats.live() == 0);
+            server.stop();
+            let mut lines = logged(Level::Debug, port);
+            lines.retain(|line| line.starts_with("127.0.0.1: "));
+            let [accepted, ended] = &lines[..] else {
+                panic!("{lines:?}");
+            };
+            assert_eq!(accepted, "127.0.0.1: accepted");
+            assert!(
+                ended.starts_with("127.0.0.1: ended after 5 bytes: "),
+                "{ended}"
+            );
+            LOGGED.lock().unwrap().clear();
+        }
     });
 }

@@ -8,12 +8,13 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::dialer::Dial;
-use crate::endpoints::{Addr, End};
+use crate::cancel::CancelToken;
+use crate::endpoints::{Addr, End, Network};
+use crate::net::config::Control;
 use crate::net::error::{Cause, OpError};
 use crate::net::family;
 use crate::net::fd::{Fd, Verb};
-use crate::net::keepalive;
+use crate::net::keepalive::{self, KeepAlive};
 use crate::runtime::context;
 use crate::sys;
 
@@ -24,13 +25,38 @@ fn call(name: &'static str) -> impl Fn(io::Error) -> Cause {
     move |error| Cause::system(name, error)
 }
 
+/// One dial under way: what each of its attempts needs.
+pub(super) struct Dial<'a> {
+    pub(super) network: Network,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) keepalive: Option<KeepAlive>,
+    pub(super) control: Option<&'a Control>,
+    /// What ends it. `None` where there is no limit.
+    pub(super) scope: Option<CancelToken>,
+}
+
 impl Dial<'_> {
+    /// The error of one address.
+    pub(super) fn error(&self, address: SocketAddr, cause: Cause) -> OpError {
+        let error = OpError {
+            source: self.local.map(Addr::Socket),
+            ..OpError::new(
+                "dial",
+                self.network.name(),
+                Some(Addr::Socket(address)),
+                cause,
+            )
+        };
+        log::debug!("{error}");
+        error
+    }
+
     /// Connects. The system chooses the local port, and may choose badly: the very port that is
     /// dialled, so that, without a listener there, the socket connects to itself (legal TCP, and
     /// never meant); or one that is taken. Then it is asked again.
     pub(super) async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
         let address = family::to_dial(address);
-        let port_is_given = self.dialer.local.is_some_and(|local| local.port() != 0);
+        let port_is_given = self.local.is_some_and(|local| local.port() != 0);
         for _ in 0..MORE_TRIES {
             let connected = self.connect_once(address).await;
             let again = match &connected {
@@ -57,7 +83,7 @@ impl Dial<'_> {
             },
         };
         let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
-        if self.dialer.control.is_some() {
+        if self.control.is_some() {
             // The hook had the descriptor in hand.
             fd.note_lent();
         }
@@ -82,11 +108,11 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
-        keepalive::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
-        if let Some(control) = &self.dialer.control {
+        keepalive::set_on_all(&SockRef::from(&socket), self.keepalive);
+        if let Some(control) = &self.control {
             control.call(socket.as_fd(), address)?;
         }
-        if let Some(local) = self.dialer.local {
+        if let Some(local) = self.local {
             let local = in_family_of(address, local);
             socket.bind(&local.into()).map_err(call("bind"))?;
         }

@@ -6,17 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use super::connect::Dial;
 use super::race;
 use crate::cancel::CancelToken;
-use crate::endpoints::{Addr, Network};
+use crate::endpoints::Addr;
+use crate::endpoints::Network;
 use crate::net::addr::{ToAddr, unmapped};
 use crate::net::config::{AskedNetwork, Control, Resolver};
 use crate::net::error::{Cause, OpError};
 use crate::net::host_port;
 use crate::net::keepalive::KeepAlive;
+use crate::net::kinds::Tcp;
 use crate::net::resolve::{Purpose, Resolution};
 use crate::net::stream::Stream;
-use crate::net::tcp::TcpStream;
 use crate::time;
 
 /// How to dial TCP: Go's `net.Dialer`.
@@ -59,10 +61,10 @@ pub struct Dialer {
     timeout: Option<Duration>,
     deadline: Option<Instant>,
     cancel: Option<CancelToken>,
-    pub(super) local: Option<SocketAddr>,
-    pub(super) fallback_delay: Duration,
-    pub(super) keepalive: Option<KeepAlive>,
-    pub(super) control: Option<Control>,
+    local: Option<SocketAddr>,
+    fallback_delay: Duration,
+    keepalive: Option<KeepAlive>,
+    control: Option<Control>,
     resolver: Option<Resolver>,
 }
 
@@ -200,7 +202,7 @@ impl Dialer {
     /// # Cancel safety
     ///
     /// Dropped, it closes its sockets and waits for no look-up.
-    pub async fn dial(&self, addr: impl ToAddr) -> io::Result<TcpStream> {
+    pub async fn dial(&self, addr: impl ToAddr) -> io::Result<Stream<Tcp>> {
         let target = addr.to_addr();
         let asked = Addr::from(target.clone());
         let scope = self.scope();
@@ -219,11 +221,13 @@ impl Dialer {
         };
         debug_assert!(!addresses.is_empty(), "a resolution without an address");
         let dial = Dial {
-            dialer: self,
             network,
+            local: self.local,
+            keepalive: self.keepalive,
+            control: self.control.as_ref(),
             scope,
         };
-        let fd = race::race(&dial, &addresses).await;
+        let fd = race::race(&dial, &addresses, self.fallback_delay).await;
         fd.map(Stream::new)
             .map_err(|failed| self.all_failed(failed).into())
     }
@@ -276,25 +280,5 @@ impl Dialer {
 
     fn error(&self, addr: Option<Addr>, cause: Cause) -> OpError {
         OpError::new("dial", self.network.name(), addr, cause)
-    }
-}
-
-/// One dial under way.
-pub(super) struct Dial<'a> {
-    pub(super) dialer: &'a Dialer,
-    pub(super) network: Network,
-    /// What ends it. `None` where there is no limit.
-    pub(super) scope: Option<CancelToken>,
-}
-
-impl Dial<'_> {
-    /// The error of one address.
-    pub(super) fn error(&self, address: SocketAddr, cause: Cause) -> OpError {
-        let error = OpError {
-            source: self.dialer.local.map(Addr::Socket),
-            ..self.dialer.error(Some(Addr::Socket(address)), cause)
-        };
-        log::debug!("{error}");
-        error
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use super::dialer::Dial;
+use super::connect::Dial;
 use crate::net::error::{Cause, OpError};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
@@ -15,7 +15,11 @@ use crate::time;
 pub(super) type Failed = Vec<OpError>;
 
 /// Dials the addresses until one connects. Every other attempt is closed on return.
-pub(super) async fn race(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Failed> {
+pub(super) async fn race(
+    dial: &Dial<'_>,
+    addresses: &[SocketAddr],
+    fallback_delay: Duration,
+) -> Result<Fd, Failed> {
     let (primaries, fallbacks): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
         .iter()
         .partition(|address| address.is_ipv4() == addresses[0].is_ipv4());
@@ -25,7 +29,7 @@ pub(super) async fn race(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd
     }
     let mut fallback = pin!(one_by_one(dial, &fallbacks));
     // The first family has a head start, and loses it when all its addresses have failed.
-    let head_start = time::sleep(dial.dialer.fallback_delay);
+    let head_start = time::sleep(fallback_delay);
     let ended = match select(primary.as_mut(), head_start).await {
         Either::First(ended) => Either::First(ended),
         Either::Second(()) => {
