@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
 
 pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
     let open = core.open(&mut Nothing, None, (), ShortIo::Conclusive);
-    Descriptor(open.expect("there are slots"))
+    open.expect("there are slots")
 }
 
 // ---- the model ----
