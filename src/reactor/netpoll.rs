@@ -168,7 +168,7 @@ impl<W, T> Core<W, T> {
         self.check_process()?;
         let token = self.registry.borrow().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
-        self.selector.borrow_mut().open(source, token, fd)?;
+        self.selector.borrow_mut().open_fd(source, token, fd)?;
         // Without edges, or where urgent data can't be seen, a short read proves nothing.
         let short = match self.traits.edges && self.traits.urgent {
             true => short,

@@ -92,7 +92,7 @@ type Told = Rc<RefCell<World>>;
 struct Obeying(Told);
 
 impl Selector for Obeying {
-    fn open(&mut self, _: &mut dyn Source, _: Token, _: Option<RawFd>) -> io::Result<()> {
+    fn open(&mut self, _: &mut dyn Source, _: Token) -> io::Result<()> {
         Ok(())
     }
 

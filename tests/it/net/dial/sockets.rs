@@ -204,10 +204,9 @@ impl Selector for Liar {
         &mut self,
         source: &mut dyn mio::event::Source,
         token: Token,
-        fd: Option<i32>,
     ) -> io::Result<()> {
         self.open.push(token);
-        self.inner.open(source, token, fd)
+        self.inner.open(source, token)
     }
 
     fn rearm(
