@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
