@@ -30,7 +30,7 @@ use mio::event::Source;
 use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
-pub(crate) use netpoll::{Core, Jump, RunQueue};
+pub(crate) use netpoll::{Behind, Core, Jump, RunQueue};
 pub(crate) use poll_desc::{Closes, ShortIo};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
@@ -96,7 +96,7 @@ impl<W> Reactor<W> {
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::with_clock(selector, TimeSource::System)
+        Reactor::with_clock(selector, TimeSource::System, |(), _| None)
     }
 
     /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
@@ -112,9 +112,13 @@ impl<W> Reactor<W> {
 
 impl<W, T> Reactor<W, T> {
     /// A reactor whose descriptors carry a `T`, on a clock of one's own.
-    pub(crate) fn with_clock(selector: Box<dyn Selector>, time: TimeSource) -> Self {
+    pub(crate) fn with_clock(
+        selector: Box<dyn Selector>,
+        time: TimeSource,
+        behind: Behind<W, T>,
+    ) -> Self {
         Reactor {
-            core: Rc::new(Core::new(selector, time)),
+            core: Rc::new(Core::new(selector, time, behind)),
         }
     }
 

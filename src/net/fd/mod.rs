@@ -221,19 +221,9 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         match self.desc.check(direction) {
-            Ok(()) => {
-                self.park_queues();
-                Poll::Pending
-            }
+            Ok(()) => Poll::Pending,
             Err(refusal) => self.poll_refused(refusal, claim, cx),
         }
-    }
-
-    /// The operation that has the direction may not be polled when its deadline passes. What waits
-    /// behind it is told by a note of its own.
-    fn park_queues(&self) {
-        let queues = Parked::foreign(self.desc.token(), Slot::Queues);
-        self.desc.park_expiry(queues);
     }
 
     /// A caller may loop on this error, as an accept loop does, so it yields in its turn.

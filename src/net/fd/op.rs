@@ -211,7 +211,6 @@ impl Fd {
             // It holds the lock only while it is polled.
             self.release(direction, &mut claim);
             socket.keep_poller(direction, cx.waker());
-            self.park_queues();
             if claim.yielded {
                 socket.note_poller_yielded(direction);
             }
@@ -227,7 +226,6 @@ impl Fd {
             return Poll::Ready(());
         }
         socket.keep_poller(direction, cx.waker());
-        self.park_queues();
         Poll::Pending
     }
 }

@@ -153,7 +153,10 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
     let base = Instant::now();
     let clock = told.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
-    (Rc::new(Core::new(Box::new(Obeying(told)), time)), base)
+    (
+        Rc::new(Core::new(Box::new(Obeying(told)), time, |(), _| None)),
+        base,
+    )
 }
 
 pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {

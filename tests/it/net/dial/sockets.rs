@@ -200,11 +200,7 @@ struct Liar {
 }
 
 impl Selector for Liar {
-    fn open(
-        &mut self,
-        source: &mut dyn mio::event::Source,
-        token: Token,
-    ) -> io::Result<()> {
+    fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
         self.open.push(token);
         self.inner.open(source, token)
     }
