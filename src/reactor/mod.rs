@@ -20,7 +20,7 @@ mod types;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use mio::event::Source;
 use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
-pub(crate) use netpoll::{Core, Jump, RunQueue};
+pub(crate) use netpoll::{Behind, Core, Jump, RunQueue};
 pub(crate) use poll_desc::{Closes, ShortIo};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
@@ -96,7 +96,7 @@ impl<W> Reactor<W> {
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::with_clock(selector, TimeSource::System)
+        Reactor::with_clock(selector, TimeSource::System, |(), _| None)
     }
 
     /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
@@ -106,27 +106,20 @@ impl<W> Reactor<W> {
     /// The selector's, and `OutOfMemory` when all slots are taken.
     #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.open_with(source, None, (), ShortIo::Conclusive)
+        self.core.open(source, None, (), ShortIo::Conclusive)
     }
 }
 
 impl<W, T> Reactor<W, T> {
     /// A reactor whose descriptors carry a `T`, on a clock of one's own.
-    pub(crate) fn with_clock(selector: Box<dyn Selector>, time: TimeSource) -> Self {
+    pub(crate) fn with_clock(
+        selector: Box<dyn Selector>,
+        time: TimeSource,
+        behind: Behind<W, T>,
+    ) -> Self {
         Reactor {
-            core: Rc::new(Core::new(selector, time)),
+            core: Rc::new(Core::new(selector, time, behind)),
         }
-    }
-
-    /// As [`Reactor::open`], with the source's descriptor for the selector, and the user's data.
-    pub(crate) fn open_with(
-        &self,
-        source: &mut dyn Source,
-        fd: Option<RawFd>,
-        user_data: T,
-        short: ShortIo,
-    ) -> io::Result<Descriptor<W, T>> {
-        self.core.open(source, fd, user_data, short).map(Descriptor)
     }
 
     /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the

@@ -12,9 +12,9 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, Due, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
-use super::selector::{Event, Harvest, Selector, Traits};
+use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers, Verdict, Wheel};
 
@@ -66,6 +66,10 @@ enum Wait {
     Jumped,
 }
 
+/// One more W to hand out when a deadline of a descriptor passes, for what queues behind the one that
+/// is parked. It may ask the user's data, and must not use the reactor.
+pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
+
 /// What the wheel holds for a descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
@@ -114,10 +118,11 @@ pub(crate) struct Core<W, T> {
     /// The process that made it. A child of fork shares the selector's registrations with its
     /// parent, and leaves them alone.
     pub(super) process: Process,
+    pub(super) behind: Behind<W, T>,
 }
 
 impl<W, T> Core<W, T> {
-    pub(super) fn new(selector: Box<dyn Selector>, time: TimeSource) -> Self {
+    pub(super) fn new(selector: Box<dyn Selector>, time: TimeSource, behind: Behind<W, T>) -> Self {
         Core {
             clock: Clock::new(time),
             traits: selector.traits(),
@@ -136,6 +141,7 @@ impl<W, T> Core<W, T> {
             spin: Cell::new(Duration::ZERO),
             is_shut: Cell::new(false),
             process: Process::current(),
+            behind,
         }
     }
 
@@ -161,14 +167,14 @@ impl<W, T> Core<W, T> {
         fd: Option<RawFd>,
         user_data: T,
         short: ShortIo,
-    ) -> io::Result<Rc<PollDesc<W, T>>> {
+    ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
             return Err(io::Error::other("the runtime is gone"));
         }
         self.check_process()?;
         let token = self.registry.borrow().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
-        self.selector.borrow_mut().open(source, token, fd)?;
+        self.selector.borrow_mut().open_fd(source, token, fd)?;
         // Without edges, or where urgent data can't be seen, a short read proves nothing.
         let short = match self.traits.edges && self.traits.urgent {
             true => short,
@@ -177,7 +183,7 @@ impl<W, T> Core<W, T> {
         let desc = Rc::new(PollDesc::new(self.clone(), token, user_data, short));
         self.registry.borrow_mut().insert(desc.clone());
         log::trace!("open {token:?}");
-        Ok(desc)
+        Ok(Descriptor(desc))
     }
 
     // ---- the turn ----

@@ -2,7 +2,7 @@
 // Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
 // deadlines, `rseq` and `wseq` the entry's number.
 //
-// # A slot: one for each direction, one for the peer's hanging up, one for the passing of a deadline
+// # A slot, one for each direction, and one for the peer's hanging up
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
@@ -44,7 +44,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::RawFd;
+
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -78,9 +78,6 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 /// The slot for the peer's hanging up.
 const HANG_UP: usize = 2;
 
-/// The slot for the passing of either deadline, whatever else is parked.
-const EXPIRY: usize = 3;
-
 /// Whether a short read or write of a source proves that the kernel has no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShortIo {
@@ -113,7 +110,7 @@ pub struct PollDesc<W, T = ()> {
     /// The number of the entry that counts: the wheel may hold others that were left behind, one of
     /// them at the same tick.
     entry_number: Cell<u32>,
-    slots: [Cell<Option<W>>; 4],
+    slots: [Cell<Option<W>>; 3],
     deadlines: [Cell<Tick>; 2],
     /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
     entry: Cell<Tick>,
@@ -131,7 +128,7 @@ impl<W, T> PollDesc<W, T> {
             token,
             flags: Cell::new(flags),
             entry_number: Cell::new(0),
-            slots: [const { Cell::new(None) }; 4],
+            slots: [const { Cell::new(None) }; 3],
             deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
             entry: Cell::new(NEVER),
         }
@@ -323,13 +320,7 @@ impl<W, T> PollDesc<W, T> {
         self.slots[HANG_UP].take()
     }
 
-    /// Parks `w` until either deadline passes or the descriptor is evicted, beside what waits for a
-    /// direction: for what queues behind that. A W that is in the slot is replaced.
-    pub(crate) fn park_expiry(&self, w: W) {
-        self.slots[EXPIRY].set(Some(w));
-    }
-
-    /// How many Ws are parked for a direction or the peer's hanging up.
+    /// How many Ws are parked here.
     pub(super) fn parked(&self) -> usize {
         let is_taken = |slot: &&Cell<Option<W>>| {
             let w = slot.take();
@@ -337,7 +328,7 @@ impl<W, T> PollDesc<W, T> {
             slot.set(w);
             is_taken
         };
-        self.slots[..EXPIRY].iter().filter(is_taken).count()
+        self.slots.iter().filter(is_taken).count()
     }
 
     // ---- readiness ----
@@ -490,7 +481,8 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         out.extend(self.netpollunblock(direction));
-        out.extend(self.slots[EXPIRY].take());
+        // What queues behind the waiter hears of it too.
+        out.extend((self.core.behind)(&self.user_data, self.token));
     }
 
     /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
@@ -622,17 +614,6 @@ pub(crate) enum Closes {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// Registers another source with the same reactor: see [`Core::open`].
-    pub(crate) fn open_beside(
-        &self,
-        source: &mut dyn Source,
-        fd: Option<RawFd>,
-        user_data: T,
-        short: ShortIo,
-    ) -> io::Result<Descriptor<W, T>> {
-        self.core.open(source, fd, user_data, short).map(Descriptor)
-    }
-
     /// The reactor's identity.
     #[inline]
     pub(crate) fn home(&self) -> *const () {

@@ -111,14 +111,29 @@ pub trait Break: Send + Sync {
 /// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
 /// does: neither may use the reactor.
 pub trait Selector {
-    /// Registers a source under `token`, for both directions and urgent data. `fd` is its
-    /// descriptor, where the caller knows it.
+    /// Registers a source under `token`, for both directions and urgent data.
     ///
     /// # Errors
     ///
     /// What the system said: usually that it is out of memory or watches.
     #[doc(alias = "netpollopen")]
-    fn open(&mut self, source: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()>;
+    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()>;
+
+    /// As [`Selector::open`], which it calls by default, and tells the source's descriptor where
+    /// the caller knows it: for a selector that makes system calls of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Selector::open`].
+    fn open_fd(
+        &mut self,
+        source: &mut dyn Source,
+        token: Token,
+        fd: Option<RawFd>,
+    ) -> io::Result<()> {
+        let _ = fd;
+        self.open(source, token)
+    }
 
     /// Asks for `interest` again. Called only where [`Traits::edges`] is false.
     ///
@@ -255,7 +270,7 @@ fn readiness(event: &mio::event::Event) -> Readiness {
 }
 
 impl Selector for MioSelector {
-    fn open(&mut self, source: &mut dyn Source, token: Token, _: Option<RawFd>) -> io::Result<()> {
+    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
         let registry = self.poll.registry();
         registry.register(source, token.into(), interest(Readiness::BOTH))
     }

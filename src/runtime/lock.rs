@@ -32,9 +32,9 @@ use std::cell::Cell;
 use std::task::Waker;
 
 use super::panics::wake_quietly;
-use super::socket::Socket;
+use super::socket::{Parked as Note, Slot, Socket};
 use super::waiters::{Left, Ticket};
-use crate::reactor::Direction;
+use crate::reactor::{Direction, Token};
 
 /// ```text
 ///   | 6    | 5 4          | 3 2               | 1 0            |
@@ -208,6 +208,14 @@ impl Socket {
         if matches!(left, Left::Woken) && !self.locks.has(OPEN) {
             self.pass_on(direction);
         }
+    }
+
+    /// The note to hand out when a deadline passes, beside what is parked: what queues, and a poller
+    /// behind a lock, hear of it too, though the operation that has the lock may not be polled.
+    pub(crate) fn note_for_queues(&self, token: Token) -> Option<Note> {
+        let waits = |direction| self.locks.has(queued(direction) | polled(direction));
+        let wait = waits(Direction::Read) || waits(Direction::Write);
+        wait.then(|| Note::foreign(token, Slot::Queues))
     }
 
     /// Takes the wakers of all that queue, which keep their turns, and of pollers behind a lock: a

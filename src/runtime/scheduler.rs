@@ -101,7 +101,7 @@ pub(crate) struct Counters {
 
 impl Scheduler {
     pub(crate) fn new(selector: Box<dyn Selector>, time: TimeSource, jobs: Arc<Lane>) -> Self {
-        let reactor = Reactor::with_clock(selector, time);
+        let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
             reactor,

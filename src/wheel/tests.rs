@@ -75,39 +75,6 @@ fn a_place_comes_out_at_its_tick_and_not_before_on_either_side_of_every_boundary
 }
 
 #[test]
-fn places_on_all_levels_come_out_in_order_and_next_names_each() {
-    for elapsed in standpoints() {
-        let corners = corners(elapsed);
-        let mut wheel = wheel_at(elapsed);
-        for &when in corners.iter().rev() {
-            wheel.place(tick(when), when);
-        }
-        for &when in &corners {
-            assert_eq!(wheel.next(), Some(tick(when)), "from {elapsed}");
-            assert_eq!(due(&mut wheel, when), [when], "from {elapsed}");
-        }
-        for &when in corners.iter().rev() {
-            wheel.place(tick(when), when); // in the past now
-        }
-        let mut late = due(&mut wheel, 0);
-        late.sort_unstable();
-        assert_eq!(late, corners);
-    }
-}
-
-#[test]
-fn all_come_out_in_order_when_time_jumps_by_years() {
-    for elapsed in standpoints() {
-        let mut wheel = wheel_at(elapsed);
-        for when in corners(elapsed) {
-            wheel.place(tick(when), when);
-        }
-        assert_eq!(due(&mut wheel, u64::MAX), corners(elapsed));
-        assert_eq!(wheel.elapsed(), Tick::MAX);
-    }
-}
-
-#[test]
 fn a_far_deadline_wakes_nothing_before_its_time() {
     let mut wheel = wheel_at(10);
     let when = 3 * YEAR + 1;
@@ -118,17 +85,6 @@ fn a_far_deadline_wakes_nothing_before_its_time() {
         assert_eq!(wheel.next(), Some(tick(when)));
     }
     assert_eq!(due(&mut wheel, when), [0]);
-}
-
-#[test]
-fn a_later_comer_is_not_held_up_by_an_older_place_in_a_wider_slot() {
-    let mut wheel = wheel_at(0);
-    wheel.place(tick(70), 70); // level 1, where it stays
-    wheel.place(tick(72), 72);
-    assert_eq!(due(&mut wheel, 66), NOTHING);
-    wheel.place(tick(71), 71); // level 0
-    wheel.place(tick(73), 73);
-    assert_eq!(due(&mut wheel, 80), [70, 71, 72, 73]);
 }
 
 #[test]
@@ -214,24 +170,6 @@ fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
 }
 
 #[test]
-fn a_place_that_moved_on_comes_out_where_it_went() {
-    let mut wheel = wheel_at(0);
-    wheel.place(tick(5), 5);
-    let mut seen = Vec::new();
-    let more = wheel.advance(tick(100), usize::MAX, |when, _| {
-        seen.push(when.get());
-        match when.get() {
-            5 => Verdict::Again(tick(70)),   // within this advance
-            70 => Verdict::Again(tick(100)), // just
-            _ => Verdict::Again(tick(101)),  // after it
-        }
-    });
-    assert!(!more);
-    assert_eq!(seen, [5, 70, 100]);
-    assert_eq!((wheel.len(), wheel.next()), (1, Some(tick(101))));
-}
-
-#[test]
 fn a_late_place_that_moved_on_but_not_past_now_comes_out_at_once() {
     let mut wheel = wheel_at(100);
     wheel.place(tick(3), 3);
@@ -281,46 +219,6 @@ fn a_panicking_owner_loses_only_the_place_it_was_handed() {
 }
 
 #[test]
-fn stale_places_are_counted_until_they_come_out_or_are_swept() {
-    let mut wheel = wheel_at(0);
-    for key in 0..100 {
-        wheel.place(tick(10 + key), key);
-        wheel.lapse();
-    }
-    wheel.revive();
-    assert_eq!((wheel.len(), wheel.stale()), (100, 99));
-    wheel.advance(tick(59), usize::MAX, |_, _| Verdict::Lapsed);
-    assert_eq!((wheel.len(), wheel.stale()), (50, 49));
-    wheel.compact(|_, key| key == 99);
-    assert_eq!((wheel.len(), wheel.stale()), (1, 0));
-}
-
-#[test]
-fn compaction_keeps_what_it_is_told_on_every_level_and_next_stays_exact() {
-    for elapsed in standpoints() {
-        let mut wheel = wheel_at(elapsed);
-        wheel.place(Tick::ZERO, 0);
-        let corners = corners(elapsed);
-        for &when in &corners {
-            for _ in 0..300 {
-                wheel.place(tick(when), when); // more than a block
-            }
-        }
-        let last = *corners.last().unwrap();
-        wheel.compact(|when, key| when == tick(key) && (key == 0 || key % 2 == last % 2));
-        assert_eq!(wheel.next(), Some(tick(elapsed)));
-        assert_eq!(due(&mut wheel, elapsed), [0]);
-        let mut kept = corners.clone();
-        kept.retain(|when| when % 2 == last % 2);
-        assert_eq!(wheel.len(), 300 * kept.len());
-        for when in kept {
-            assert_eq!(wheel.next(), Some(tick(when)));
-            assert_eq!(due(&mut wheel, when), vec![when; 300]);
-        }
-    }
-}
-
-#[test]
 fn compaction_may_come_in_the_middle_of_a_cascade() {
     let mut wheel = wheel_at(0);
     for key in 0..1_000 {
@@ -334,54 +232,6 @@ fn compaction_may_come_in_the_middle_of_a_cascade() {
     wheel.compact(|_, key| key >= 100);
     assert_eq!((handed, wheel.next()), (0, Some(tick(4_196))));
     assert_eq!(due(&mut wheel, YEAR), (100..1_000).collect::<Vec<_>>());
-}
-
-#[test]
-fn the_next_live_place_is_found_behind_stale_and_moved_ones_on_every_level() {
-    let whens = [
-        7,
-        64,
-        70,
-        4_096,
-        5_000,
-        300_000,
-        20_000_000,
-        YEAR,
-        100 * YEAR,
-    ];
-    for live in whens {
-        let mut wheel = wheel_at(0);
-        for when in whens {
-            wheel.place(tick(when), when);
-            wheel.lapse();
-        }
-        wheel.revive();
-        wheel.place(tick(3), live);
-        let mut check = |when: Tick, key| match (when.get(), key == live) {
-            (_, false) => Verdict::Lapsed,
-            (3, true) => Verdict::Again(tick(live + 1)),
-            _ => Verdict::Done,
-        };
-        for _ in 0..2 {
-            assert_eq!(wheel.next_live(&mut check), Some(tick(live)));
-            assert_eq!(wheel.next(), Some(tick(live)));
-        }
-        // Nothing was passed: what is placed before it now does not come out early.
-        assert_eq!(wheel.elapsed(), Tick::ZERO);
-        wheel.place(tick(5), 5);
-        assert_eq!(due(&mut wheel, 4), NOTHING);
-        assert_eq!(due(&mut wheel, 5), [5]);
-        let rest = due(&mut wheel, live + 1);
-        assert_eq!(rest, [live, live]);
-    }
-}
-
-#[test]
-fn a_live_place_that_moves_to_no_later_tick_stays() {
-    let mut wheel = wheel_at(0);
-    wheel.place(tick(70), 70);
-    let next = wheel.next_live(|_, _| Verdict::Again(tick(5)));
-    assert_eq!((next, wheel.next()), (Some(tick(70)), Some(tick(70))));
 }
 
 #[test]

@@ -1,23 +1,64 @@
 //! Timers with an owner: a slab that knows when each is due, over a wheel that finds it then.
-//!
-//! Touches the wheel and the slab beside it. Mirrors Go's runtime/time.go, where a `timer`'s
-//! `when` may likewise have moved on from the `timerWhen` that stands for it in the heap.
-//!
-//! | a timer       | in the slab                  | in the wheel                                |
-//! |---------------|------------------------------|---------------------------------------------|
-//! | is inserted   | a slot, its next stamp       | a place with that stamp                     |
-//! | moves later   | `when` is stored             | nothing; its place finds out when it is met |
-//! | moves earlier | `when`, `placed`, a new stamp | a new place; the old one lapses            |
-//! | is canceled   | the slot is free             | the place lapses                            |
-//! | fires         | the slot is free             | the place is spent                          |
+// Mirrors Go's runtime/time.go, where a `timer`'s `when` may likewise have moved on from the
+// `timerWhen` that stands for it in the heap.
+//
+// | a timer       | in the slab               | in the wheel                                |
+// |---------------|---------------------------|---------------------------------------------|
+// | is inserted   | a slot                    | an entry with a new number                  |
+// | moves later   | `when` is stored          | nothing; its entry finds out when it is met |
+// | moves earlier | `when`, `entry`, `number` | a new entry; the old one is stale           |
+// | is canceled   | the slot is free          | the entry is stale                          |
+// | fires         | the slot is free          | the entry is spent                          |
 
-use super::slab::{Mark, Slab, TimerKey};
-use super::{Owner, Tick, Verdict, Wheel};
+use std::num::NonZeroU32;
+
+use slab::Slab;
+
+use super::{Tick, Verdict, Wheel};
+
+/// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
+/// while four billion timers are inserted may name another timer in the same slot.
+///
+/// ```
+/// use netpoller::wheel::{Tick, Timers};
+///
+/// let mut timers = Timers::new();
+/// let old = timers.insert(Tick::new(1), 'a');
+/// timers.cancel(old);
+/// let new = timers.insert(Tick::new(1), 'b'); // in the same slot
+/// assert_ne!(old, new);
+/// assert_eq!((timers.get(old), timers.get(new)), (None, Some(&'b')));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TimerKey {
+    index: u32,
+    insertion: NonZeroU32,
+}
+
+/// What the wheel holds for a timer.
+#[derive(Clone, Copy)]
+struct Entry {
+    index: u32,
+    number: u32,
+}
+
+/// A timer: the truth, and what of it the wheel knows.
+struct Timer<V> {
+    /// When it fires.
+    when: Tick,
+    /// Where the entry is that counts: not after `when`.
+    entry: Tick,
+    /// The number of that entry. It tells it from those that this timer, or another in its slot, left
+    /// behind.
+    number: u32,
+    insertion: NonZeroU32,
+    value: V,
+}
 
 /// Timers, each with a value that comes out when its tick has come.
 ///
-/// A timer costs 33 bytes when its value has 8, and each place in the wheel 16. Room for as many
-/// timers as there ever were at a time is kept, with 8 bytes more for each that is vacant.
+/// A timer costs 32 bytes when its value has 8, and each entry in the wheel 16. Room for as many
+/// timers as there ever were at a time is kept.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -35,8 +76,13 @@ use super::{Owner, Tick, Verdict, Wheel};
 /// assert_eq!(done, ["tea"]);
 /// ```
 pub struct Timers<V> {
-    wheel: Wheel<Mark>,
-    slab: Slab<V>,
+    wheel: Wheel<Entry>,
+    slots: Slab<Timer<V>>,
+    /// The last insertion. See [`TimerKey`].
+    inserted: NonZeroU32,
+    /// Entries placed so far. It wraps: at worst an old entry is then taken for the one that counts,
+    /// finds the timer, and moves to where that is due.
+    entries: u32,
 }
 
 impl<V> Timers<V> {
@@ -49,7 +95,9 @@ impl<V> Timers<V> {
     pub fn new() -> Self {
         Timers {
             wheel: Wheel::new(),
-            slab: Slab::new(),
+            slots: Slab::new(),
+            inserted: NonZeroU32::MAX,
+            entries: 0,
         }
     }
 
@@ -70,30 +118,25 @@ impl<V> Timers<V> {
     /// ```
     #[inline]
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
-        match self.slab.vacant() {
-            Some(key) => self.insert_at(key, when, value),
-            None => self.insert_fresh(when, value),
-        }
-    }
-
-    /// Apart, so that the busy way calls nothing, and need not save registers for it: with
-    /// millions of timers stores are what it waits for.
-    #[inline(never)]
-    fn insert_fresh(&mut self, when: Tick, value: V) -> TimerKey {
-        let key = self.slab.fresh();
-        self.insert_at(key, when, value)
-    }
-
-    #[inline(always)]
-    fn insert_at(&mut self, key: TimerKey, when: Tick, value: V) -> TimerKey {
-        let mark = self.slab.fill(key, when, value);
-        self.wheel.place(when, mark);
+        self.inserted = self.inserted.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        let key = TimerKey {
+            index: u32::try_from(self.slots.vacant_key()).expect("no more than 2^32 timers"),
+            insertion: self.inserted,
+        };
+        let number = self.place(when, key.index);
+        self.slots.insert(Timer {
+            when,
+            entry: when,
+            number,
+            insertion: key.insertion,
+            value,
+        });
         key
     }
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
     ///
-    /// Later than its place in the wheel: a store. Earlier: O(1), amortised over compaction.
+    /// Later than its entry in the wheel: a store. Earlier: O(1), amortised over compaction.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -104,14 +147,12 @@ impl<V> Timers<V> {
     /// ```
     #[inline]
     pub fn move_to(&mut self, key: TimerKey, when: Tick) -> bool {
-        match self.slab.get_mut(key) {
-            Some(timer) if when >= timer.placed => {
-                timer.when = when;
-                true
-            }
-            Some(_) => self.move_earlier(key, when),
-            None => false,
+        match self.timer_mut(key) {
+            Some(timer) if when >= timer.entry => timer.when = when,
+            Some(_) => self.move_earlier(key.index, when),
+            None => return false,
         }
+        true
     }
 
     /// Takes a timer out before it fires; `None` if it has, or was canceled before.
@@ -126,10 +167,11 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.cancel(key), None);
     /// ```
     pub fn cancel(&mut self, key: TimerKey) -> Option<V> {
-        let value = self.slab.cancel(key)?;
+        self.timer(key)?;
+        let timer = self.slots.try_remove(key.index as usize)?;
         self.wheel.lapse();
         self.compact();
-        Some(value)
+        Some(timer.value)
     }
 
     /// A timer's value, until it fires or is canceled. O(1).
@@ -141,7 +183,7 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.get(key), Some(&'a'));
     /// ```
     pub fn get(&self, key: TimerKey) -> Option<&V> {
-        self.slab.get(key).map(|timer| &timer.value)
+        self.timer(key).map(|timer| &timer.value)
     }
 
     /// A timer's value, to change. O(1).
@@ -154,7 +196,7 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.cancel(key), Some('b'));
     /// ```
     pub fn get_mut(&mut self, key: TimerKey) -> Option<&mut V> {
-        self.slab.get_mut(key).map(|timer| &mut timer.value)
+        self.timer_mut(key).map(|timer| &mut timer.value)
     }
 
     /// The tick at which a timer is due. O(1).
@@ -166,11 +208,11 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
     pub fn when(&self, key: TimerKey) -> Option<Tick> {
-        self.slab.get(key).map(|timer| timer.when)
+        self.timer(key).map(|timer| timer.when)
     }
 
     /// When to [`advance`](Timers::advance) next: no timer is due before, but none need be due
-    /// then. A timer that moved or was canceled may have left a place there, which costs one
+    /// then. A timer that moved or was canceled may have left an entry there, which costs one
     /// such call. O(1).
     ///
     /// ```
@@ -196,15 +238,16 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.next_live(), Some(Tick::new(9)));
     /// ```
     pub fn next_live(&mut self) -> Option<Tick> {
+        let slots = &mut self.slots;
         self.wheel
-            .next_live(|when, mark| judge(&mut self.slab, when, mark))
+            .next_live(|when, entry| judge(slots, when, entry))
     }
 
     /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the
     /// order of their ticks, until `budget` is used up. Returns whether it was, with more to
     /// do: then call again.
     ///
-    /// The budget is that of [`Wheel::advance`]; a place left behind costs as much of it as a
+    /// The budget is that of [`Wheel::advance`]; an entry left behind costs as much of it as a
     /// timer that fires. O(1) when nothing is due.
     ///
     /// ```
@@ -217,9 +260,15 @@ impl<V> Timers<V> {
     /// assert!(!timers.advance(Tick::new(5), 1, |value| fired.push(value)));
     /// assert_eq!(fired, "ba");
     /// ```
-    pub fn advance(&mut self, now: Tick, budget: usize, fire: impl FnMut(V)) -> bool {
-        let slab = &mut self.slab;
-        let more = self.wheel.turn(now, budget, &mut Firing { slab, fire });
+    pub fn advance(&mut self, now: Tick, budget: usize, mut fire: impl FnMut(V)) -> bool {
+        let slots = &mut self.slots;
+        let more = self.wheel.advance(now, budget, |when, entry| {
+            let verdict = judge(slots, when, entry);
+            if verdict == Verdict::Done {
+                fire(slots.remove(entry.index as usize).value);
+            }
+            verdict
+        });
         // Fewer are live now, so that the stale ones may be too many.
         self.compact();
         more
@@ -234,10 +283,10 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.len(), 1);
     /// ```
     pub fn len(&self) -> usize {
-        self.slab.len()
+        self.slots.len()
     }
 
-    /// How many places the wheel holds: never more than 2 x [`len`](Timers::len) + 64.
+    /// How many entries the wheel holds: never more than 2 x [`len`](Timers::len) + 64.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -260,74 +309,60 @@ impl<V> Timers<V> {
         self.len() == 0
     }
 
-    /// Gives a timer a place before the one it has.
-    #[inline(never)]
-    fn move_earlier(&mut self, key: TimerKey, when: Tick) -> bool {
-        let Some(mark) = self.slab.move_earlier(key, when) else {
-            return false;
-        };
-        self.wheel.place(when, mark);
+    /// The timer that `key` names, unless it is gone.
+    #[inline]
+    fn timer(&self, key: TimerKey) -> Option<&Timer<V>> {
+        let timer = self.slots.get(key.index as usize)?;
+        (timer.insertion == key.insertion).then_some(timer)
+    }
+
+    #[inline]
+    fn timer_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
+        let timer = self.slots.get_mut(key.index as usize)?;
+        (timer.insertion == key.insertion).then_some(timer)
+    }
+
+    /// Places an entry, and returns its number.
+    #[inline]
+    fn place(&mut self, when: Tick, index: u32) -> u32 {
+        let number = self.entries.wrapping_add(1);
+        self.entries = number;
+        self.wheel.place(when, Entry { index, number });
+        number
+    }
+
+    /// Gives a timer an entry before the one it has.
+    fn move_earlier(&mut self, index: u32, when: Tick) {
+        let number = self.place(when, index);
+        let timer = &mut self.slots[index as usize];
+        (timer.when, timer.entry, timer.number) = (when, when, number);
         self.wheel.lapse();
         self.compact();
-        true
     }
 
-    /// Sweeps the wheel once too many places are stale.
-    #[inline]
+    /// Sweeps the wheel once too many entries are stale.
     fn compact(&mut self) {
         if self.wheel.overgrown() {
-            self.sweep();
-        }
-    }
-
-    #[cold]
-    fn sweep(&mut self) {
-        let live = self.slab.len();
-        let slab = &mut self.slab;
-        self.wheel
-            .compact_roughly(live, |_, mark| slab.may_be_live(mark));
-        // Where the copies told too little, sweeping by them would soon be due again.
-        if self.wheel.stale() > live / 8 {
-            self.wheel
-                .compact_roughly(live, |_, mark| slab.marked(mark).is_some());
+            let slots = &self.slots;
+            self.wheel.compact(|_, entry| {
+                let timer = slots.get(entry.index as usize);
+                timer.is_some_and(|timer| timer.number == entry.number)
+            });
         }
     }
 }
 
-/// What of a place that is met at tick `when`?
+/// What of an entry that is met at tick `when`?
 #[inline]
-fn judge<V>(slab: &mut Slab<V>, when: Tick, mark: Mark) -> Verdict {
-    match slab.marked(mark) {
+fn judge<V>(slots: &mut Slab<Timer<V>>, when: Tick, entry: Entry) -> Verdict {
+    match slots.get_mut(entry.index as usize) {
+        Some(timer) if timer.number != entry.number => Verdict::Lapsed,
         Some(timer) if timer.when > when => {
-            timer.placed = timer.when;
+            timer.entry = timer.when;
             Verdict::Again(timer.when)
         }
         Some(_) => Verdict::Done,
         None => Verdict::Lapsed,
-    }
-}
-
-/// The owner whose timers fire.
-struct Firing<'a, V, F> {
-    slab: &'a mut Slab<V>,
-    fire: F,
-}
-
-impl<V, F: FnMut(V)> Owner<Mark> for Firing<'_, V, F> {
-    #[inline]
-    fn ahead(&mut self, places: &[(Tick, Mark)]) {
-        self.slab.load(places.iter().map(|&(_, mark)| mark));
-    }
-
-    #[inline]
-    fn check(&mut self, when: Tick, mark: Mark) -> Verdict {
-        let verdict = judge(self.slab, when, mark);
-        if verdict == Verdict::Done
-            && let Some(value) = self.slab.take(mark.index)
-        {
-            (self.fire)(value);
-        }
-        verdict
     }
 }
 

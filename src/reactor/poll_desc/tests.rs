@@ -91,7 +91,7 @@ type Told = Rc<RefCell<World>>;
 struct Obeying(Told);
 
 impl Selector for Obeying {
-    fn open(&mut self, _: &mut dyn Source, _: Token, _: Option<RawFd>) -> io::Result<()> {
+    fn open(&mut self, _: &mut dyn Source, _: Token) -> io::Result<()> {
         Ok(())
     }
 
@@ -153,12 +153,15 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
     let base = Instant::now();
     let clock = told.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
-    (Rc::new(Core::new(Box::new(Obeying(told)), time)), base)
+    (
+        Rc::new(Core::new(Box::new(Obeying(told)), time, |(), _| None)),
+        base,
+    )
 }
 
 pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
     let open = core.open(&mut Nothing, None, (), ShortIo::Conclusive);
-    Descriptor(open.expect("there are slots"))
+    open.expect("there are slots")
 }
 
 // ---- the model ----

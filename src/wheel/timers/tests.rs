@@ -55,13 +55,13 @@ fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
 }
 
 #[test]
-fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
+fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     let mut timers = Timers::new();
-    // A timer leaves a place at 1,000, and four billion places later another timer in its
-    // slot gets the same stamp.
+    // A timer leaves an entry at 1,000, and four billion entries later another timer in its slot has
+    // one of the same number.
     let first = timers.insert(Tick::new(1_000), "first");
     timers.cancel(first);
-    timers.slab.set_generation(1);
+    timers.entries = 0;
     let second = timers.insert(Tick::new(2_000), "second");
     assert_eq!((timers.len(), timers.places()), (1, 2));
 
@@ -80,27 +80,22 @@ fn a_place_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
 }
 
 #[test]
-fn places_that_sweeping_takes_for_live_ones_are_found_out_before_it_comes_again() {
+fn keys_tell_timers_apart_where_the_count_of_insertions_wraps() {
     let mut timers = Timers::new();
-    let mut keys: Vec<_> = (0..200)
-        .map(|_| timers.insert(Tick::new(1_000), ()))
-        .collect();
-    let mut sweeps = 0;
-    // Each slot's stamp goes on by 256 at a time, so that the last byte stays the same.
-    for round in 1..=10 {
-        for key in &mut keys {
-            let places = timers.places();
-            timers.cancel(*key);
-            sweeps += usize::from(timers.places() < places);
-            timers.slab.set_generation(1 + 256 * round);
-            *key = timers.insert(Tick::new(1_000), ());
-            assert!(timers.places() <= 2 * timers.len() + 64);
-            assert_eq!(timers.places() - timers.wheel.stale(), timers.len());
-        }
-    }
-    // 2,000 lapsed, and of 200 and 64 at a time no more than 25 stay.
-    assert!((1..=2_000 / 239).contains(&sweeps), "{sweeps} sweeps");
-    let mut fired = 0;
-    timers.advance(Tick::new(1_000), usize::MAX, |()| fired += 1);
-    assert_eq!((fired, timers.places(), timers.wheel.stale()), (200, 0, 0));
+    let before = timers.insert(Tick::new(1), 'a');
+    timers.inserted = NonZeroU32::MAX;
+    timers.cancel(before);
+    let last = timers.insert(Tick::new(1), 'b');
+    assert_eq!(last, before, "the one key in four billion that comes again");
+    timers.cancel(last);
+    let next = timers.insert(Tick::new(1), 'c');
+    assert_ne!(next, last);
+    assert_eq!((timers.get(last), timers.get(next)), (None, Some(&'c')));
+}
+
+#[test]
+fn a_timer_of_an_eight_byte_value_takes_32_bytes_and_an_entry_16() {
+    assert_eq!(size_of::<Option<Timer<u64>>>(), 32);
+    assert_eq!(size_of::<(Tick, Entry)>(), 16);
+    assert_eq!(size_of::<Option<TimerKey>>(), 8);
 }

@@ -2,7 +2,7 @@
 //! often it is broken in upon.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -72,8 +72,8 @@ pub fn counting() -> (Box<Counting>, Arc<Counts>) {
 }
 
 impl Selector for Counting {
-    fn open(&mut self, source: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
-        self.inner.open(source, token, fd)
+    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
+        self.inner.open(source, token)
     }
 
     fn rearm(

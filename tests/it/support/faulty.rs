@@ -5,7 +5,7 @@
 //! complete while it holds something back: no platform does, and nothing could stand it.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,9 +118,9 @@ impl Faulty {
 }
 
 impl Selector for Faulty {
-    fn open(&mut self, source: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
+    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
         self.tokens.push(token);
-        self.inner.open(source, token, fd)
+        self.inner.open(source, token)
     }
 
     fn rearm(

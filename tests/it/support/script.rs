@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Source for Nothing {
 }
 
 impl Selector for Scripted {
-    fn open(&mut self, _: &mut dyn Source, token: Token, _: Option<RawFd>) -> io::Result<()> {
+    fn open(&mut self, _: &mut dyn Source, token: Token) -> io::Result<()> {
         self.0.borrow_mut().tokens.push(token);
         Ok(())
     }

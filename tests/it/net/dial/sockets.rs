@@ -200,14 +200,9 @@ struct Liar {
 }
 
 impl Selector for Liar {
-    fn open(
-        &mut self,
-        source: &mut dyn mio::event::Source,
-        token: Token,
-        fd: Option<i32>,
-    ) -> io::Result<()> {
+    fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
         self.open.push(token);
-        self.inner.open(source, token, fd)
+        self.inner.open(source, token)
     }
 
     fn rearm(

@@ -1,0 +1,523 @@
+//! The wheel itself: levels of slots, and how it turns.
+// Stands where Go's runtime/time.go has a 4-ary heap (`siftUp`, `check`, `run`, `adjust`).
+
+use super::{Tick, Verdict};
+
+/// How many bits of a tick one level reads.
+const BITS: u32 = 6;
+
+/// How many slots a level has: one for each value of its bits.
+const SLOTS: usize = 1 << BITS;
+
+/// How many levels tell all ticks apart. The last has only four bits left to read.
+const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
+
+/// How many entries may cascade for the price of handing one out.
+const CASCADED_FOR_ONE: usize = 16;
+
+/// How many stale entries are free: below this, sweeping a small wheel is not worth the while.
+const SLACK: usize = 64;
+
+/// How many entries of room an empty slot keeps for the next time.
+const KEPT: usize = 32;
+
+/// A tick, and the key that its owner knows it by.
+type Entry<K> = (Tick, K);
+
+/// The entries of one span of time, in no order.
+struct Slot<K> {
+    entries: Vec<Entry<K>>,
+    /// No entry counts as due earlier. [`Tick::MAX`] if there is none.
+    earliest: Tick,
+}
+
+/// One ring of slots. A slot of level `n` spans `64^n` ticks.
+struct Level<K> {
+    /// Bit `i` is set while slot `i` holds anything.
+    occupied: u64,
+    slots: [Slot<K>; SLOTS],
+}
+
+/// Which level tells `tick` from `elapsed`: the one that reads the highest bit they differ in.
+#[inline]
+fn level_of(elapsed: Tick, tick: Tick) -> usize {
+    let differing = elapsed.get() ^ tick.get();
+    // The same tick is level 0's too.
+    ((differing | 1).ilog2() / BITS) as usize
+}
+
+/// Which slot of `level` spans `tick`.
+#[inline]
+fn slot_of(level: usize, tick: Tick) -> usize {
+    (tick.get() >> (level as u32 * BITS)) as usize % SLOTS
+}
+
+impl<K: Copy> Level<K> {
+    fn new() -> Self {
+        Level {
+            occupied: 0,
+            slots: std::array::from_fn(|_| Slot {
+                entries: Vec::new(),
+                earliest: Tick::MAX,
+            }),
+        }
+    }
+
+    /// The earliest entry of this level, and the slot where it lies.
+    #[inline]
+    fn first(&self) -> Option<(Tick, usize)> {
+        let slot = self.occupied.trailing_zeros() as usize;
+        (self.occupied != 0).then(|| (self.slots[slot].earliest, slot))
+    }
+
+    /// Adds an entry that counts as due at `tick`.
+    #[inline]
+    fn push(&mut self, slot: usize, tick: Tick, entry: Entry<K>) {
+        self.occupied |= 1 << slot;
+        let slot = &mut self.slots[slot];
+        slot.entries.push(entry);
+        slot.earliest = slot.earliest.min(tick);
+    }
+
+    /// Drops the entries of `slot` that are not to be kept, and says how many. What stays counts as
+    /// due at `elapsed` or later.
+    fn retain(
+        &mut self,
+        slot: usize,
+        elapsed: Tick,
+        mut keep: impl FnMut(Tick, K) -> bool,
+    ) -> usize {
+        let Slot { entries, earliest } = &mut self.slots[slot];
+        let before = entries.len();
+        entries.retain(|&(when, key)| keep(when, key));
+        let gone = before - entries.len();
+        let first = entries.iter().map(|&(when, _)| when).min();
+        *earliest = first.map_or(Tick::MAX, |first| first.max(elapsed));
+        self.settle(slot);
+        gone
+    }
+
+    /// If everything was taken from `slot`: marks it empty, and gives back all but a little room.
+    fn settle(&mut self, slot: usize) {
+        let Slot { entries, earliest } = &mut self.slots[slot];
+        if entries.is_empty() {
+            *earliest = Tick::MAX;
+            self.occupied &= !(1 << slot);
+            if entries.capacity() > KEPT {
+                *entries = Vec::new();
+            }
+        }
+    }
+}
+
+/// Places in time, each a tick and a key, that come out when their tick has come.
+///
+/// The wheel holds entries, its owner the truth. A timer that moves *later* costs nothing here:
+/// when its entry comes out, the owner answers [`Verdict::Again`]. One that moves *earlier* or
+/// ends leaves its old entry behind: the owner says so with [`lapse`](Wheel::lapse), answers
+/// [`Verdict::Lapsed`] when it comes out, and compacts when the wheel is
+/// [`overgrown`](Wheel::overgrown).
+///
+/// A key must tell a timer's live entry from those it left behind, and the tick does not do that:
+/// one may move away and come back to it. So put a number into the key that changes with every
+/// [`place`](Wheel::place) of a timer's (but not with `Again`).
+///
+/// An entry costs 16 bytes when the key has 8, and a level 4 KiB once something is on it.
+///
+/// ```
+/// use netpoller::wheel::{Tick, Verdict, Wheel};
+///
+/// let mut wheel = Wheel::new();
+/// wheel.place(Tick::new(30), "thirty");
+/// wheel.place(Tick::new(10), "ten");
+/// assert_eq!(wheel.next(), Some(Tick::new(10)));
+///
+/// let mut due = Vec::new();
+/// let more = wheel.advance(Tick::new(20), 100, |_, key| {
+///     due.push(key);
+///     Verdict::Done
+/// });
+/// assert!(!more);
+/// assert_eq!(due, ["ten"]);
+/// assert_eq!(wheel.next(), Some(Tick::new(30)));
+/// ```
+pub struct Wheel<K: Copy> {
+    /// Made when first needed.
+    levels: Vec<Level<K>>,
+    elapsed: Tick,
+    /// The earliest entry held, or [`Tick::MAX`]. Between calls it is exact.
+    earliest: Tick,
+    len: usize,
+    stale: usize,
+}
+
+/// The first slot of all, where the earliest entry lies.
+struct Front {
+    level: usize,
+    slot: usize,
+}
+
+impl<K: Copy> Wheel<K> {
+    /// An empty wheel at tick 0. Allocates nothing.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let wheel = Wheel::<u64>::new();
+    /// assert_eq!((wheel.len(), wheel.elapsed()), (0, Tick::ZERO));
+    /// ```
+    pub fn new() -> Self {
+        Wheel {
+            levels: Vec::new(),
+            elapsed: Tick::ZERO,
+            earliest: Tick::MAX,
+            len: 0,
+            stale: 0,
+        }
+    }
+
+    /// Holds `key` until tick `when`. One at or before [`elapsed`](Wheel::elapsed) comes out
+    /// with the next [`advance`](Wheel::advance), as if it were placed at `elapsed`.
+    ///
+    /// O(1), amortised over the slots' growth.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// wheel.place(Tick::MAX, 'a');
+    /// assert_eq!(wheel.next(), Some(Tick::MAX));
+    /// ```
+    #[inline]
+    pub fn place(&mut self, when: Tick, key: K) {
+        let tick = when.max(self.elapsed);
+        let level = level_of(self.elapsed, tick);
+        if level >= self.levels.len() {
+            self.levels.resize_with(level + 1, Level::new);
+        }
+        self.levels[level].push(slot_of(level, tick), tick, (when, key));
+        self.len += 1;
+        self.earliest = self.earliest.min(tick);
+    }
+
+    /// Tells the wheel that one of the entries it holds no longer counts.
+    ///
+    /// O(1). Whether to [`compact`](Wheel::compact) now, [`overgrown`](Wheel::overgrown) says.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// wheel.place(Tick::new(9), 'a');
+    /// wheel.lapse();
+    /// assert_eq!((wheel.len(), wheel.stale()), (1, 1));
+    /// ```
+    #[inline]
+    pub fn lapse(&mut self) {
+        self.stale += 1;
+    }
+
+    /// How many entries are held, stale ones too.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// wheel.place(Tick::new(9), 'a');
+    /// assert_eq!(wheel.len(), 1);
+    /// ```
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many of the entries held no longer count, as far as the owner has said.
+    ///
+    /// ```
+    /// # use netpoller::wheel::Wheel;
+    /// assert_eq!(Wheel::<u64>::new().stale(), 0);
+    /// ```
+    pub fn stale(&self) -> usize {
+        self.stale
+    }
+
+    /// Whether no entry is held, not even a stale one.
+    ///
+    /// ```
+    /// # use netpoller::wheel::Wheel;
+    /// assert!(Wheel::<u64>::new().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How far the wheel has come: the `now` of the last [`advance`](Wheel::advance) or, while
+    /// that is unfinished, the tick it has reached.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Verdict, Wheel};
+    /// let mut wheel = Wheel::<u64>::new();
+    /// wheel.advance(Tick::new(7), 1, |_, _| Verdict::Done);
+    /// assert_eq!(wheel.elapsed(), Tick::new(7));
+    /// ```
+    pub fn elapsed(&self) -> Tick {
+        self.elapsed
+    }
+
+    /// The earliest entry held, stale or not, and never before [`elapsed`](Wheel::elapsed).
+    /// While an [`advance`](Wheel::advance) is unfinished, a tick that has come: call again now.
+    ///
+    /// O(1): a load.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// assert_eq!(wheel.next(), None);
+    /// wheel.place(Tick::new(4097), 'a');
+    /// assert_eq!(wheel.next(), Some(Tick::new(4097))); // not 4096, where a slot begins
+    /// ```
+    #[inline]
+    pub fn next(&self) -> Option<Tick> {
+        (self.len > 0).then_some(self.earliest)
+    }
+
+    /// Finds the slot with the earliest entry of all, one of the levels' first slots (ground rule 3),
+    /// and sets `earliest` to what is there.
+    fn front(&mut self) -> Option<Front> {
+        let mut front = None;
+        self.earliest = Tick::MAX;
+        for (level, ring) in self.levels.iter().enumerate() {
+            if let Some((tick, slot)) = ring.first()
+                && (tick < self.earliest || front.is_none())
+            {
+                self.earliest = tick;
+                front = Some(Front { level, slot });
+            }
+        }
+        front
+    }
+
+    // ---- advance ----
+
+    /// Moves to tick `now` and hands every entry due by then to `check`, tick by tick (in any
+    /// order within a tick), until `budget` is used up. Returns whether it was, with more to
+    /// do: then call again, with the same `now` or a later one.
+    ///
+    /// An entry handed out costs one of the budget, and so do 16 that cascade: a call's work is
+    /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts
+    /// as `elapsed`.
+    ///
+    /// An [`Again`](Verdict::Again) that names no later tick than the one handed out counts as
+    /// one tick after `now`: an owner that errs would else keep the wheel here for ever. (At
+    /// [`Tick::MAX`] there is no such tick, and only the budget ends it.)
+    ///
+    /// O(1) when nothing is due; an entry costs O(1) for each level that it comes down.
+    ///
+    /// ```
+    /// use netpoller::wheel::{Tick, Verdict, Wheel};
+    ///
+    /// let mut wheel = Wheel::new();
+    /// for key in 0..3 {
+    ///     wheel.place(Tick::new(5), key);
+    /// }
+    /// let mut seen = 0;
+    /// let mut check = |_, _| {
+    ///     seen += 1;
+    ///     Verdict::Done
+    /// };
+    /// assert!(wheel.advance(Tick::new(9), 2, &mut check)); // one is left
+    /// assert!(!wheel.advance(Tick::new(9), 1, &mut check));
+    /// assert_eq!(seen, 3);
+    /// ```
+    pub fn advance(
+        &mut self,
+        now: Tick,
+        mut budget: usize,
+        mut check: impl FnMut(Tick, K) -> Verdict,
+    ) -> bool {
+        let now = now.max(self.elapsed);
+        // `earliest` is exact between calls, so a turn with nothing due costs this comparison.
+        while self.earliest <= now {
+            // Handing out and cascading leave `earliest` behind. `front` makes it exact again.
+            let Some(front) = self.front() else { break };
+            if self.earliest > now {
+                break;
+            }
+            // More is due. `earliest` stays in the past, so `next()` says: call again now.
+            if budget == 0 {
+                return true;
+            }
+            // Move to the earliest entry and never past one (rule 1).
+            self.elapsed = self.earliest;
+            match front.level {
+                // A slot of level 0 is one tick: all of it is due.
+                0 => self.hand_out(front.slot, now, &mut budget, &mut check),
+                // A wider slot holds later entries too. Move them down a level and look again.
+                level => self.cascade(level, front.slot, &mut budget),
+            }
+        }
+        self.elapsed = now;
+        false
+    }
+
+    /// Hands out the entries of one tick, as far as the budget goes.
+    fn hand_out(
+        &mut self,
+        slot: usize,
+        now: Tick,
+        budget: &mut usize,
+        check: &mut impl FnMut(Tick, K) -> Verdict,
+    ) {
+        while *budget > 0 {
+            // Taken out before the owner is asked: even if that panics, it comes out once.
+            let Some((when, key)) = self.levels[0].slots[slot].entries.pop() else {
+                return self.levels[0].settle(slot);
+            };
+            *budget -= 1;
+            self.len -= 1;
+            match check(when, key) {
+                Verdict::Done => {}
+                Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
+                Verdict::Again(later) if later > when => self.place(later, key),
+                // An owner that errs must not keep the wheel here for ever.
+                Verdict::Again(_) => self.place(now.saturating_add(1), key),
+            }
+        }
+        self.levels[0].settle(slot);
+    }
+
+    /// Spreads the entries of a slot over the level below, as far as the budget goes. `elapsed` is
+    /// the earliest of them, so the level below reads where they belong.
+    fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
+        let (below, here) = self.levels.split_at_mut(level);
+        let (below, here) = (&mut below[level - 1], &mut here[0]);
+        let entries = &mut here.slots[slot].entries;
+        let moved = entries.len().min(budget.saturating_mul(CASCADED_FOR_ONE));
+        for entry in entries.drain(entries.len() - moved..) {
+            below.push(slot_of(level - 1, entry.0), entry.0, entry);
+        }
+        here.settle(slot);
+        // Rounded down: the earliest of them is handed out next, and pays for a few.
+        *budget -= moved / CASCADED_FOR_ONE;
+    }
+
+    // ---- stale entries ----
+
+    /// Whether stale entries outnumber the live ones by more than 64: time to
+    /// [`compact`](Wheel::compact). An owner who does so at once, whenever an entry lapses or
+    /// fires, never has more than 2 x live + 64 entries.
+    ///
+    /// O(1).
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// for key in 0..65 {
+    ///     wheel.place(Tick::new(9), key);
+    ///     assert!(!wheel.overgrown());
+    ///     wheel.lapse();
+    /// }
+    /// assert!(wheel.overgrown());
+    /// wheel.compact(|_, _| false);
+    /// assert!(wheel.is_empty() && !wheel.overgrown());
+    /// ```
+    #[inline]
+    pub fn overgrown(&self) -> bool {
+        self.stale > self.len.saturating_sub(self.stale) + SLACK
+    }
+
+    /// Drops every entry that `keep` does not want; none is stale after it.
+    ///
+    /// O(entries), without a budget. An owner who calls it only when the wheel is
+    /// [`overgrown`](Wheel::overgrown) has less than two entries looked at for each that lapsed.
+    ///
+    /// # Panics
+    ///
+    /// Only if `keep` does; entries that were kept may then come out twice.
+    ///
+    /// ```
+    /// # use netpoller::wheel::{Tick, Wheel};
+    /// let mut wheel = Wheel::new();
+    /// wheel.place(Tick::new(1), 'a');
+    /// wheel.place(Tick::new(2), 'b');
+    /// wheel.compact(|_, key| key == 'b');
+    /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
+    /// ```
+    pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
+        for level in &mut self.levels {
+            for slot in 0..SLOTS {
+                self.len -= level.retain(slot, self.elapsed, &mut keep);
+            }
+        }
+        self.stale = 0;
+        self.front();
+    }
+
+    /// The earliest entry that counts, after removing those before it that do not. Nothing
+    /// fires, [`elapsed`](Wheel::elapsed) stays, and the answer is never before it. For a
+    /// virtual clock, which must not stop where only a stale entry lies.
+    ///
+    /// `check` answers [`Done`](Verdict::Done) for a live entry, which stays. It is asked in no
+    /// order, and about some later entries too. An [`Again`](Verdict::Again) that names no later
+    /// tick counts as `Done`.
+    ///
+    /// O(entries in the first slots); amortised O(levels) an entry for an owner who advances to
+    /// the answer.
+    ///
+    /// # Panics
+    ///
+    /// Only if `check` does; live entries may then come out twice.
+    ///
+    /// ```
+    /// use netpoller::wheel::{Tick, Verdict, Wheel};
+    ///
+    /// let mut wheel = Wheel::new();
+    /// wheel.place(Tick::new(10), "canceled");
+    /// wheel.place(Tick::new(20), "live");
+    /// wheel.lapse();
+    /// let next = wheel.next_live(|_, key| match key {
+    ///     "live" => Verdict::Done,
+    ///     _ => Verdict::Lapsed,
+    /// });
+    /// assert_eq!(next, Some(Tick::new(20)));
+    /// assert_eq!((wheel.len(), wheel.stale()), (1, 0));
+    /// ```
+    pub fn next_live(&mut self, mut check: impl FnMut(Tick, K) -> Verdict) -> Option<Tick> {
+        // The slots with live entries only, a bitmap a level. What moves there is live as well.
+        let mut swept = [0u64; LEVELS];
+        let mut moved = Vec::new();
+        loop {
+            let front = self.front()?;
+            if swept[front.level] >> front.slot & 1 == 1 {
+                return Some(self.earliest);
+            }
+            swept[front.level] |= 1 << front.slot;
+            let keep = |when, key| {
+                let verdict = check(when, key);
+                if let Verdict::Again(later) = verdict {
+                    moved.push((later.max(when), key));
+                }
+                verdict == Verdict::Done
+            };
+            let gone = self.levels[front.level].retain(front.slot, self.elapsed, keep);
+            self.len -= gone;
+            self.stale = self.stale.saturating_sub(gone - moved.len());
+            for (later, key) in moved.drain(..) {
+                self.place(later, key);
+            }
+        }
+    }
+}
+
+impl<K: Copy> Default for Wheel<K> {
+    fn default() -> Self {
+        Wheel::new()
+    }
+}
+
+impl<K: Copy> std::fmt::Debug for Wheel<K> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Wheel")
+            .field("elapsed", &self.elapsed)
+            .field("next", &self.next())
+            .field("len", &self.len)
+            .field("stale", &self.stale)
+            .finish_non_exhaustive()
+    }
+}
