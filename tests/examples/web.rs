@@ -1,4 +1,4 @@
-//! `http`: what is answered, how long is waited, and curl.
+//! `http`: answers, limits of time, and curl.
 
 use std::process::Command;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn connect() -> TcpStream {
     TcpStream::connect(addr).await.unwrap()
 }
 
-/// What is answered to these bytes, and how long it took until the server closed.
+/// The answer to these bytes, and the time until the server closed.
 fn answer(bytes: &[u8]) -> (String, Duration) {
     run_virtual(async {
         let stream = connect().await;
