@@ -222,8 +222,7 @@ where
             permit,
         }) = next().await
         {
-            let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
-            match current::with("a server", open) {
+            match Fd::adopt("a server", socket, Network::Tcp) {
                 Ok(fd) => {
                     fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);
