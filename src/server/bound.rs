@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dispatch::{AcceptGuard, Dispatcher};
+use super::dispatch::{AcceptGuard, Dispatcher, WorkerInbox};
 use super::orders::{Common, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
@@ -157,10 +157,13 @@ where
             return listeners.into_iter().map(own).collect();
         }
         let dispatcher = Dispatcher::new(&self.common.tallies);
-        let handed = |number| Incoming {
+        let handed = |worker| Incoming {
             listeners: std::mem::take(&mut listeners),
-            for_all: (number == 0).then(|| AcceptGuard(dispatcher.clone())),
-            inbox: Some(dispatcher.inbox(number)),
+            for_all: (worker == 0).then(|| AcceptGuard(dispatcher.clone())),
+            inbox: Some(WorkerInbox {
+                dispatcher: dispatcher.clone(),
+                worker,
+            }),
         };
         (0..workers).map(handed).collect()
     }
