@@ -14,7 +14,7 @@ use super::orders::{Common, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::protocol::Protocol;
-use crate::connection::shared::{self, Quotas};
+use crate::connection::shared::{self, Phase, Quotas};
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -266,7 +266,7 @@ struct StopOnDrop<'a>(&'a Common);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         // Not an order of the user's, and not logged.
-        self.0.orders.stop();
+        self.0.orders.give(Phase::Stopped, Duration::ZERO);
     }
 }
 
@@ -328,7 +328,7 @@ impl ServerHandle {
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
-        if self.common.orders.drain(limit) {
+        if self.common.orders.give(Phase::Draining, limit) {
             let (address, open) = (self.common.address, self.stats().live());
             log::info!(
                 "{address}: the server drains within {limit:?}; {open} connections are open"

@@ -17,7 +17,7 @@ use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::dispatch::{AcceptGuard, WorkerInbox};
@@ -203,14 +203,13 @@ where
 
     /// Takes what is handed over until accepting has ended.
     async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
-        let next = || {
-            let mut yielded = false;
-            poll_fn(move |cx| {
-                ready!(context::poll_yield(&mut yielded, cx.waker()));
-                inbox.poll_next(cx.waker())
-            })
-        };
-        while let Some(accepted) = next().await {
+        loop {
+            context::yield_once().await;
+            let Some(accepted) = poll_fn(|cx| inbox.poll_next(cx.waker())).await else {
+                return Ok(());
+            };
+            // An order drops this future: from here on nothing is awaited, or the connection that
+            // was taken would be lost.
             let peer = accepted.peer;
             match Fd::adopt("a server", accepted.socket, Network::Tcp) {
                 Ok(fd) => {
@@ -223,7 +222,6 @@ where
                 }
             }
         }
-        Ok(())
     }
 
     /// A connection begins. A factory that panics costs this connection alone.
