@@ -20,7 +20,7 @@ mod types;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ impl<W> Reactor<W> {
     /// The selector's, and `OutOfMemory` when all slots are taken.
     #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.open_with(source, None, (), ShortIo::Conclusive)
+        self.core.open(source, None, (), ShortIo::Conclusive)
     }
 }
 
@@ -120,17 +120,6 @@ impl<W, T> Reactor<W, T> {
         Reactor {
             core: Rc::new(Core::new(selector, time, behind)),
         }
-    }
-
-    /// As [`Reactor::open`], with the source's descriptor for the selector, and the user's data.
-    pub(crate) fn open_with(
-        &self,
-        source: &mut dyn Source,
-        fd: Option<RawFd>,
-        user_data: T,
-        short: ShortIo,
-    ) -> io::Result<Descriptor<W, T>> {
-        self.core.open(source, fd, user_data, short).map(Descriptor)
     }
 
     /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the

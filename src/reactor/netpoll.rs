@@ -12,7 +12,7 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Due, NEVER, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, Due, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::sys::Process;
@@ -167,7 +167,7 @@ impl<W, T> Core<W, T> {
         fd: Option<RawFd>,
         user_data: T,
         short: ShortIo,
-    ) -> io::Result<Rc<PollDesc<W, T>>> {
+    ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
             return Err(io::Error::other("the runtime is gone"));
         }
@@ -183,7 +183,7 @@ impl<W, T> Core<W, T> {
         let desc = Rc::new(PollDesc::new(self.clone(), token, user_data, short));
         self.registry.borrow_mut().insert(desc.clone());
         log::trace!("open {token:?}");
-        Ok(desc)
+        Ok(Descriptor(desc))
     }
 
     // ---- the turn ----

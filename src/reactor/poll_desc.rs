@@ -44,7 +44,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::RawFd;
+
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -614,17 +614,6 @@ pub(crate) enum Closes {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// Registers another source with the same reactor: see [`Core::open`].
-    pub(crate) fn open_beside(
-        &self,
-        source: &mut dyn Source,
-        fd: Option<RawFd>,
-        user_data: T,
-        short: ShortIo,
-    ) -> io::Result<Descriptor<W, T>> {
-        self.core.open(source, fd, user_data, short).map(Descriptor)
-    }
-
     /// The reactor's identity.
     #[inline]
     pub(crate) fn home(&self) -> *const () {
