@@ -310,7 +310,7 @@ impl Fd {
             Some(id) => Parked::machine(id),
             None => {
                 let parked = self.keep_foreign(direction, waker);
-                if self.link.may_try(direction) != May::Wait {
+                if self.desc.may_try(direction) != May::Wait {
                     return false;
                 }
                 parked
