@@ -123,7 +123,9 @@ impl Fd {
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let reactor = &scheduler.reactor;
         let short = short_io(network);
-        let link = reactor.open_with(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        let link = reactor
+            .core()
+            .open(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
@@ -138,7 +140,8 @@ impl Fd {
         let short = short_io(network);
         let link = self
             .link
-            .open_beside(&mut SourceFd(&raw), Some(raw), socket, short)?;
+            .core()
+            .open(&mut SourceFd(&raw), Some(raw), socket, short)?;
         Ok(Fd::ready(link))
     }
 
@@ -155,7 +158,7 @@ impl Fd {
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
         let short = ShortIo::Inconclusive;
         let open =
-            |scheduler: &Rc<Scheduler>| scheduler.reactor.open_with(source, None, socket, short);
+            |scheduler: &Rc<Scheduler>| scheduler.reactor.core().open(source, None, socket, short);
         current::with(what, open).map(Fd::ready)
     }
 

@@ -161,7 +161,7 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
 
 pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
     let open = core.open(&mut Nothing, None, (), ShortIo::Conclusive);
-    Descriptor(open.expect("there are slots"))
+    open.expect("there are slots")
 }
 
 // ---- the model ----
