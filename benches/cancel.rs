@@ -1,8 +1,7 @@
-//! What a scope costs, and what it costs to end one: `cargo bench -p netpoller-benches
-//! --bench cancel`.
+//! The cost of a scope, and of ending one: `cargo bench -p netpoller-benches --bench cancel`.
 //!
-//! Touches `CancelToken` and the runtime by their public names. With several scopes or tasks the
-//! figure is each one's share. Go's `context` has BenchmarkCancelTree for the same.
+//! With several scopes or tasks the figure is the share of each. Go's counterpart is
+//! BenchmarkCancelTree in `context`.
 
 use std::cell::Cell;
 use std::future::{pending, ready};
@@ -17,10 +16,10 @@ mod common;
 
 use common::{CpuTime, brief, timed, worked};
 
-/// So many scopes or tasks are canceled at once.
+/// The number of scopes or tasks that are canceled at once.
 const MANY: u64 = 1_000;
 
-/// How many are below each scope that is canceled.
+/// The number of children below each scope that is canceled.
 const SCOPES: [(&str, u64); 2] = [("1 in a scope", 1), ("1,000 in one", MANY)];
 
 fn scope(criterion: &mut Criterion<CpuTime>) {

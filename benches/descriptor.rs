@@ -1,10 +1,10 @@
-//! What one registered source costs beside its system calls: `cargo bench -p
-//! netpoller-benches --bench descriptor`.
+//! The cost of one registered source without its system calls: `cargo bench -p netpoller-benches
+//! --bench descriptor`.
 //!
-//! Touches the public names of `netpoller::reactor` only, over a selector without a system. A
-//! deadline is moved through the loop's time, as a server does on every read: to the instant to
-//! which the turn moves all of them, and to a new one each time. A move takes Go 188 to 242 ns, and
-//! tokio's reset 181 to 340. The ceiling here is 10 ns, with one timer and with a million.
+//! The selector is a scripted one. A deadline is moved from the loop's own time, as a server does on
+//! every read: to the instant to which the turn moves all of them, and to a new one each time. A
+//! move takes Go 188 to 242 ns, and tokio's reset 181 to 340. The ceiling here is 10 ns, with one
+//! timer and with a million.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -17,13 +17,16 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 mod common;
 #[path = "../tests/it/support/script.rs"]
 mod script;
+#[allow(dead_code, reason = "scripts stall in one way")]
+#[path = "../tests/it/support/stall.rs"]
+mod stall;
 
 use common::{CpuTime, brief, timed, worked};
 use script::{Nothing, scripted};
 
 const IDLE: Duration = Duration::from_secs(30);
 const MANY: usize = 1_000_000;
-/// As many as one turn hands back.
+/// As many as one turn hands out.
 const READY: usize = 1_000;
 
 /// A reactor, and descriptors with deadlines.
@@ -52,7 +55,7 @@ fn park(criterion: &mut Criterion<CpuTime>) {
     });
 }
 
-/// Park, an event, handed back: a thousand in a turn, and each one's share.
+/// Park, an event, handed out: a thousand in a turn, and the share of each.
 fn ready(criterion: &mut Criterion<CpuTime>) {
     let (selector, script) = scripted();
     let reactor: Reactor<usize> = Reactor::with(selector);
@@ -103,8 +106,7 @@ fn deadlines(criterion: &mut Criterion<CpuTime>) {
     for count in [1, MANY] {
         let (reactor, descriptors) = armed(count);
         let all = &descriptors[..];
-        // As a busy connection's is; and, with a million, each in turn, so that none is in the
-        // cache.
+        // As that of a busy connection. With a million, each in turn, so that none is in the cache.
         let whose = [("of one", &all[..1]), ("of each in turn", all)];
         for (whose, descriptors) in &whose[..if count == 1 { 1 } else { 2 }] {
             let usual = BenchmarkId::new(format!("to the usual instant, {whose}"), count);

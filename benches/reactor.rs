@@ -1,8 +1,8 @@
-//! What a turn of the bare reactor costs, its system calls included: `cargo bench -p
+//! The cost of a turn of the bare reactor, its system calls included: `cargo bench -p
 //! netpoller-benches --bench reactor`.
 //!
-//! Touches `Reactor<W>` by its public names, on the system's selector. The sockets are pairs of
-//! Unix streams; a byte is written to each, and only the turn that finds them is timed.
+//! The sockets are pairs of Unix streams on the system's selector. A byte is written to each, and
+//! only the turn that finds them is timed.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 #[path = "common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "only the limit is of interest here")]
-#[path = "../examples/echo_bench/system.rs"]
+#[path = "../examples/echo_bench/measure/system.rs"]
 mod system;
 
 use common::{CpuTime, brief, taken, timed};

@@ -1,10 +1,9 @@
-//! What it costs to spawn a task, to wake one, and to reach it from another thread: `cargo bench
+//! The cost of spawning a task, of waking one, and of reaching it from another thread: `cargo bench
 //! -p netpoller-benches --bench tasks`.
 //!
-//! Touches the runtime by its public names. Where one task runs at a time, each wake is followed
-//! by a turn of the loop, which asks the system: that is most of the figure. The wake from another
-//! thread is a latency, by the clock: from the call of `wake` there until the task runs here, in a
-//! loop that was asleep in the system.
+//! Where one task runs at a time, each wake is followed by a turn of the loop, which asks the
+//! system: that is most of the figure. The wake from another thread is a latency by the clock: from
+//! the call of `wake` there until the task runs here, in a loop that was asleep in the system.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -107,7 +106,7 @@ async fn yield_often(yields: u64) {
     }
 }
 
-/// What a task and a thread pass each other: who is to be woken, and when that was done.
+/// What a task and a thread pass to each other: the waker, and the instant of its wake.
 #[derive(Default)]
 struct Bell {
     woken: Mutex<Option<Instant>>,
@@ -119,7 +118,7 @@ impl Bell {
         waker.wake_by_ref();
     }
 
-    /// How long ago it was rung.
+    /// The time since the wake.
     async fn heard(&self, thread: &mpsc::Sender<Waker>) -> Duration {
         let mut asked = false;
         let woken = poll_fn(|cx| {
@@ -143,7 +142,7 @@ fn wake_from_another_thread(criterion: &mut Criterion<CpuTime>) {
     let ringing = bell.clone();
     let ringer = thread::spawn(move || {
         for waker in asked {
-            // Only so that the loop is asleep by then; if it is not, the figure is too good.
+            // The loop is asleep by then. If it is not, the figure is too low.
             thread::sleep(ASLEEP);
             ringing.ring(&waker);
         }

@@ -1,14 +1,13 @@
-//! What a timer costs, from a thousand of them to ten million: `cargo bench -p
-//! netpoller-benches --bench wheel`.
+//! The cost of a timer, from a thousand of them to ten million: `cargo bench -p netpoller-benches
+//! --bench wheel`.
 //!
-//! Touches the public API of `netpoller::wheel` only. Deadlines are random within 60,000 ticks
-//! (a minute of milliseconds). Go's own are in time/sleep_test.go (BenchmarkAfterFunc and on);
-//! at 1,000,000 an insert and a cancel take tokio 278 and 86 ns, Go 414 and 197. The ceiling here is
-//! 80 ns each.
+//! Deadlines are random within 60,000 ticks (a minute of milliseconds). Go's counterparts are in
+//! time/sleep_test.go (BenchmarkAfterFunc and on). At 1,000,000 timers an insert and a cancel take
+//! tokio 278 and 86 ns, and Go 414 and 197. The ceiling here is 80 ns each.
 //!
-//! An iteration is one timer's share: each sample does the whole population at least once, in
-//! the order it was inserted or, where it says so, in no order; what one sample does does not
-//! depend on how many iterations criterion asks for. The time is what the thread has worked.
+//! The figure is the share of one timer. A sample does the whole population at least once, in the
+//! order of insertion or, where its name says so, in random order. What a sample does is the same
+//! however many iterations criterion asks for. The time is the CPU time of the thread.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -5,9 +5,9 @@
 //! cargo run --example capture -- --addr 127.0.0.1:7777
 //! ```
 //!
-//! A client and a server say hello to each other, twice. The first time the client closes by FIN,
-//! the second by RST; in between, the states that both ends are in are read from /proc/net/tcp.
-//! Without tcpdump, and without Linux, it still does the same, and shows less.
+//! A client and a server say hello to each other, twice. The client closes by FIN the first time,
+//! by RST the second. Meanwhile the states of both ends are read from /proc/net/tcp, which is there
+//! on Linux alone.
 
 mod common;
 
@@ -18,10 +18,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use netpoller::{TcpListener, TcpStream, time};
 
-/// Closes by FIN and by RST, to be watched.
+/// Closes by FIN and by RST, and shows the states of both ends
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
 }
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// One connection from hello to its end. Tells `note` which states the two ends are in.
+/// One connection from hello to its end. `note` receives the states of the two ends.
 pub async fn close(
     listener: &TcpListener,
     by_rst: bool,
@@ -69,7 +69,7 @@ pub async fn close(
     Ok(())
 }
 
-/// The last acknowledgements are the system's: they take a moment.
+/// Waits for the last acknowledgements, which the system sends by itself.
 async fn settle(ends: [SocketAddr; 2], settled: impl Fn([Option<State>; 2]) -> bool) {
     for _ in 0..1000 {
         if settled(states(ends)) {
@@ -109,8 +109,8 @@ impl State {
     }
 }
 
-/// The states of both ends of a connection over IPv4; `None` for one that the system has
-/// forgotten, or where it has no such table.
+/// The states of both ends of a connection over IPv4. `None`: the system has forgotten that end, or
+/// has no such table.
 pub fn states([client, server]: [SocketAddr; 2]) -> [Option<State>; 2] {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     [(client, server), (server, client)].map(|(local, remote)| {

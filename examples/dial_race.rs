@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo run --example dial_race                # shows all four, by a clock that jumps: at once
-//! cargo run --example dial_race -- --real      # by the wall's
-//! cargo run --example dial_race -- example.com:443 example.org:443   # who answers first?
+//! cargo run --example dial_race -- --real      # by the system's
+//! cargo run --example dial_race -- example.com:443 example.org:443   # which answers first?
 //! ```
 //!
-//! A scope (Go's context) ends all that is done in it, and says why it ended. A name with several
-//! addresses is raced without anybody's help: the other family starts 300 ms after the first.
+//! A scope (Go's context) ends everything that runs in it, and says why it ended. The addresses of a
+//! name are raced by the library: the second family starts 300 ms after the first.
 
 mod common;
 
@@ -22,15 +22,15 @@ use socket2::{Domain, Socket, Type};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Dials all of them at once, and keeps the first that answers.
+/// Dials all targets at once, and keeps the first that answers
 #[derive(Parser)]
 struct Flags {
-    /// Whom to dial; without any it shows itself.
+    /// Targets, as HOST:PORT; without any the example shows itself
     targets: Vec<String>,
-    /// How long it may take.
+    /// Limit of time: 500ms, 5s, or a number of seconds
     #[arg(long, default_value = "5s", value_parser = common::duration)]
     timeout: Duration,
-    /// Show itself by the wall's clock, not by one that jumps.
+    /// Use the system's clock instead of one that jumps
     #[arg(long)]
     real: bool,
 }
@@ -48,8 +48,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Row T11: dials everybody in one scope. The first to answer ends it, and with it the others'
-/// dials; if nobody does, the last error counts.
+/// Row T11: dials all targets in one scope. The first answer ends the scope, and with it the other
+/// dials. Without an answer the result is an error.
 pub async fn first_of(
     targets: Vec<String>,
     scope: &CancelToken,
@@ -59,7 +59,7 @@ pub async fn first_of(
         let scope = scope.clone();
         dials.push(spawn(async move {
             let stream = Dialer::new().cancel(&scope).dial(&target).await?;
-            // Two may have been on their way: the second finds the scope ended, and is closed.
+            // A second dial may have succeeded meanwhile. It finds the scope ended, and is closed.
             let ended = scope.err();
             scope.cancel();
             ended.map_or(Ok((target, stream)), |why| Err(why.into()))
@@ -125,7 +125,7 @@ fn why(scope: &CancelToken) -> String {
     ended.unwrap_or_else(|| "the scope goes on".into())
 }
 
-/// Never answers: its backlog is full, so that the system drops what comes.
+/// An address that never answers: its backlog is full, so that the system drops what arrives.
 pub struct Silent {
     pub addr: SocketAddr,
     _full: Vec<Socket>,

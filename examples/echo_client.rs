@@ -1,5 +1,4 @@
-//! A client of an echo server, which closes after ten seconds: by FIN, or by RST. Rows O2, T6, C1,
-//! C2, C3.
+//! A client of an echo server that closes after ten seconds, by FIN or by RST. Rows O2, T6, C1–C3.
 //!
 //! ```text
 //! cargo run --example echo_client              # with a server of its own: the log of both sides
@@ -7,9 +6,9 @@
 //! cargo run --example echo_client -- --addr 127.0.0.1:7000 --seconds 3
 //! ```
 //!
-//! Closing says FIN, and what was written still arrives. Closing with a linger of zero says RST,
-//! and throws away what is on its way. A linger of more waits so long for what was written to
-//! arrive: on the blocking pool, while the loop goes on.
+//! A close sends FIN, and what was written still arrives. A close with a linger of zero sends RST and
+//! discards what is underway. A close with a longer linger waits that long for the written bytes to
+//! arrive: on the blocking pool, while the loop continues.
 
 mod common;
 
@@ -21,19 +20,19 @@ use std::time::Duration;
 use clap::Parser;
 use netpoller::{TcpListener, TcpStream, net, spawn, time};
 
-/// Talks to an echo server, and closes.
+/// Talks to an echo server, and closes
 #[derive(Clone, Parser)]
 pub struct Flags {
-    /// The server; without one it starts its own, and shows both sides.
+    /// The server, as HOST:PORT [default: one of its own, so that the log has both sides]
     #[arg(long)]
     pub addr: Option<String>,
-    /// What to say, every second.
+    /// The message that is sent every second
     #[arg(long, default_value = "hello")]
     pub message: String,
-    /// When to close.
+    /// When to close, in seconds
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
-    /// How long closing waits, in seconds; 0 closes with a RST.
+    /// How long closing waits, in seconds; 0 closes with a RST
     #[arg(long)]
     pub linger: Option<u64>,
 }
@@ -53,7 +52,7 @@ async fn both_sides(flags: &Flags) -> io::Result<()> {
         echo(stream, peer).await
     });
     talk(addr.to_string(), flags).await?;
-    // Joined, to see how it takes the end.
+    // The server logs how the connection ended.
     let _ended = server.await.map_err(io::Error::other)?;
     Ok(())
 }

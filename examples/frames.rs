@@ -5,9 +5,9 @@
 //! cargo run --example frames -- --to 127.0.0.1:41273 'set colour blue' 'get colour' 'get size'
 //! ```
 //!
-//! A frame is its length, four bytes with the highest first, and its text. Requests may be
-//! pipelined: sent one after the other without waiting. They are answered in their order, and what
-//! came at once is answered with one write; half a frame waits for its other half.
+//! A frame is a length (four bytes, big-endian) and a text. Requests may be pipelined: sent one after
+//! the other without waiting. They are answered in order, those that arrived together with one
+//! write. Half a frame waits for its other half.
 
 mod common;
 
@@ -20,16 +20,16 @@ use std::rc::Rc;
 use clap::Parser;
 use netpoller::{TcpListener, TcpStream};
 
-/// Keeps values under names, or asks for them.
+/// Keeps values under names, or asks for them
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// A server to send the requests to, all at once.
+    /// A server to send all requests to at once, as HOST:PORT
     #[arg(long)]
     to: Option<String>,
-    /// `set NAME VALUE` or `get NAME`.
+    /// `set NAME VALUE` or `get NAME`
     #[arg(requires = "to")]
     requests: Vec<String>,
 }
@@ -101,7 +101,7 @@ pub async fn ask(stream: &TcpStream, requests: &[impl AsRef<str>]) -> io::Result
     Ok(answers)
 }
 
-/// Bytes as they come, frames as they are whole.
+/// Takes bytes as they arrive, and gives whole frames.
 #[derive(Default)]
 pub struct Frames(Vec<u8>);
 
@@ -109,7 +109,7 @@ impl Frames {
     /// The longest text.
     pub const LIMIT: usize = 1 << 20;
 
-    /// Takes what came, and says how much it was.
+    /// Appends bytes, and returns how many.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         self.0.extend_from_slice(bytes);
         bytes.len()

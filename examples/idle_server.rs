@@ -1,4 +1,4 @@
-//! Servers that don't wait for ever for a silent client. Rows D1–D4.
+//! Servers that give a silent client a limit. Rows D1–D4.
 //!
 //! ```text
 //! cargo run --example idle_server                      # 3 s from the last byte, then a timeout
@@ -6,9 +6,9 @@
 //! cargo run --example idle_server -- --mode patient --idle 5s
 //! ```
 //!
-//! A deadline is a point in time, not a span: whoever means "so long from the last byte" moves it
-//! on every byte. That costs a store. Passed, it stays so, for the parked read and every later
-//! one, until it is moved; the connection itself is as good as before.
+//! A deadline is a point in time and not a span. A server that means "3 s from the last byte" moves
+//! it on every byte, which costs a store. After it has passed, the parked read and every later one
+//! fail until it is moved. The connection itself is as good as before.
 
 mod common;
 
@@ -21,27 +21,27 @@ use clap::{Parser, ValueEnum};
 use futures_lite::future;
 use netpoller::{NetError, TcpListener, TcpStream, time};
 
-/// Listens to its clients, while they say something.
+/// Reads from its clients while they send
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// How long a client may be silent.
+    /// How long a client may be silent: 500ms, 3s, 5m, or a number of seconds
     #[arg(long, default_value = "3s", value_parser = common::duration)]
     idle: Duration,
-    /// What comes of it.
+    /// What the server does then
     #[arg(long, value_enum, default_value_t = Mode::Timeout)]
     mode: Mode,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Mode {
-    /// Its read fails with a timeout, and it is closed.
+    /// Its read fails with a timeout, and the server closes
     Timeout,
-    /// Somebody else watches the time, and says goodbye.
+    /// A watcher beside the reader says goodbye first
     Goodbye,
-    /// It gets as much time again, once, for one byte.
+    /// It gives as much time again, once, for one byte
     Patient,
 }
 
@@ -75,8 +75,8 @@ pub async fn by_deadline(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     }
 }
 
-/// Row D4 with a signal: the reader only notes that there was something, and a watcher says
-/// goodbye when there was nothing for too long.
+/// Row D4 with a signal: the reader notes the time of each read, and a watcher says goodbye when
+/// the last one is too long ago.
 pub async fn by_signal(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     let heard = Cell::new(time::now());
     let watch = async {
@@ -94,7 +94,7 @@ pub async fn by_signal(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     future::or(read, watch).await
 }
 
-/// Row D3: a read that timed out is no end. The deadline moved, the connection works again.
+/// Row D3: a timeout does not end a connection. Once the deadline is moved, it works again.
 pub async fn patient(stream: &TcpStream, idle: Duration) -> io::Result<()> {
     let mut byte = [0];
     stream.set_deadline(Some(time::now() + idle))?;

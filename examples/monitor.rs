@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cargo run --example monitor                  # an echo server; each message is logged twice
-//! cargo run --example monitor -- --log /dev/full           # a log that fails is no failure
+//! cargo run --example monitor -- --log /dev/full           # a failing log does not end the echo
 //! ```
 //!
-//! It is a stream around a stream: whatever is written against the futures-io traits can be
-//! watched, and does not know. Here that is `net::copy`.
+//! The monitor is a stream around a stream. Code that is written against the futures-io traits, here
+//! `net::copy`, runs over it unchanged.
 
 mod common;
 
@@ -21,13 +21,13 @@ use clap::Parser;
 use futures_lite::{AsyncRead, AsyncWrite};
 use netpoller::{TcpListener, TcpStream, net};
 
-/// Echoes, under observation.
+/// Echoes, and logs every message
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// Where to log; standard output, if it is not said.
+    /// A file for the log, which is appended to [default: standard output]
     #[arg(long)]
     log: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Echoes; each connection gets a log of its own.
+/// Echoes. `log` opens a log for each connection.
 async fn serve<L: Write + Unpin + 'static>(
     listener: TcpListener,
     log: impl Fn() -> io::Result<L>,
@@ -70,14 +70,14 @@ pub async fn echo(stream: TcpStream, log: impl Write + Unpin) -> io::Result<()> 
     net::copy(&mut reader, &mut writer).await.map(drop)
 }
 
-/// A stream, and who watches it.
+/// A stream, and the log of what goes through it.
 pub struct Monitor<S, L> {
     pub stream: S,
     pub log: L,
 }
 
 impl<S, L: Write> Monitor<S, L> {
-    /// A log that can't be written to is not the connection's affair.
+    /// An error of the log does not concern the connection.
     fn note(&mut self, way: char, bytes: &[u8]) {
         if !bytes.is_empty() {
             let _ = writeln!(self.log, "{way} {}", bytes.escape_ascii());

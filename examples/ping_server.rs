@@ -1,12 +1,12 @@
-//! Heartbeats without a task: a server's connections ping the silent and drop the dead.
+//! Heartbeats without a task: the connections of a server ping silent peers and drop dead ones.
 //!
 //! ```text
 //! cargo run --example ping_server              # by a clock that jumps: at once
-//! cargo run --example ping_server -- --real    # by the wall's: 14 seconds
+//! cargo run --example ping_server -- --real    # by the system's: 14 seconds
 //! ```
 //!
-//! The rows D5 and D6 that `pinger` shows with a `Heartbeat` for async code, here with the one that
-//! is built into connections: two settings, and no code.
+//! `pinger` shows rows D5 and D6 with a `Heartbeat` for async code. Here they are two settings of a
+//! `Server`, and no code.
 
 mod common;
 
@@ -20,10 +20,10 @@ use netpoller::{Addr, Conn, Protocol, Runtime, Server, TcpStream, time};
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Shows when a server's connections ping, and when they give up.
+/// Shows when the connections of a server ping, and when they give up
 #[derive(Parser)]
 struct Flags {
-    /// By the wall's clock, not by one that jumps.
+    /// Use the system's clock instead of one that jumps
     #[arg(long)]
     real: bool,
 }
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Serves in the runtime, and talks to it.
+/// Serves in the runtime, and runs a client.
 fn serving(
     runtime: &Runtime,
     server: Server<impl Fn(Addr) -> Hears + Send + Sync + 'static>,
@@ -69,9 +69,9 @@ fn serving(
     })
 }
 
-/// Row D5: a ping each interval; any byte puts it off.
+/// Row D5: a ping for each quiet interval. Any byte restarts the interval.
 fn resets(runtime: &Runtime) -> io::Result<()> {
-    println!("A heartbeat of 1 s, put off by each byte that comes:");
+    println!("A heartbeat of 1 s, restarted by each byte:");
     let server = Server::new(|_peer| Hears).heartbeat_with(SECOND, *b"ping");
     serving(runtime, server, async |client| {
         for wait in [None, Some(200), Some(300), None] {
@@ -87,7 +87,7 @@ fn resets(runtime: &Runtime) -> io::Result<()> {
     })
 }
 
-/// Row D6: the server pings each second, and drops who has sent nothing for 5 s.
+/// Row D6: the server pings each second, and drops a client that has sent nothing for 5 s.
 fn deadline(runtime: &Runtime) -> io::Result<()> {
     println!("An idle timeout of 5 s, pushed by each byte:");
     let server = Server::new(|_peer| Hears)

@@ -1,8 +1,8 @@
-//! Heartbeats: who is silent pings, who is pinged pushes its deadline, and who hears nothing goes.
+//! Heartbeats: a ping for each quiet interval, and a deadline that every byte pushes. Rows D5–D7.
 //!
 //! ```text
 //! cargo run --example pinger              # by a clock that jumps: at once
-//! cargo run --example pinger -- --real    # by the wall's: 12 seconds
+//! cargo run --example pinger -- --real    # by the system's: 12 seconds
 //! ```
 
 mod common;
@@ -17,10 +17,10 @@ use netpoller::{Heartbeat, TcpStream, spawn, time};
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Shows when heartbeats beat.
+/// Shows when heartbeats ping
 #[derive(Parser)]
 struct Flags {
-    /// By the wall's clock, not by one that jumps.
+    /// Use the system's clock instead of one that jumps
     #[arg(long)]
     real: bool,
 }
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Row D5: the interval is reset as one likes; zero and none mean the last one.
+/// Row D5: each reset may give a new interval. Zero and `None` keep the last one.
 async fn resets() -> io::Result<()> {
     println!("A heartbeat of 1 s, reset:");
     let (client, server) = common::pair().await?;
@@ -92,7 +92,7 @@ async fn deadline() -> io::Result<()> {
     Ok(())
 }
 
-/// Row D7: both ping, and neither while it hears from the other.
+/// Row D7: both sides ping, and neither does while bytes of the other arrive.
 async fn both() -> io::Result<()> {
     println!("Both sides ping after 400 ms of silence; one of them talks for a second:");
     let (client, server) = common::pair().await?;

@@ -1,12 +1,12 @@
-//! A TCP proxy: whoever connects talks to the target, through us.
+//! A TCP proxy: it connects each client to the target, and passes the bytes on. Rows C4, F4, F5.
 //!
 //! ```text
 //! cargo run --example proxy                     # shows itself: a ping server, a proxy, a client
 //! cargo run --example proxy -- --addr 127.0.0.1:8080 --to example.com:80
 //! ```
 //!
-//! Half-close is carried across, and both sides are closed in the end. On Linux the bytes never
-//! come into this process: see `net::copy`.
+//! Half-close is carried across, and both sides are closed in the end. On Linux a flood of bytes
+//! never enters this process: see `net::copy`.
 
 mod common;
 
@@ -19,16 +19,16 @@ use futures_lite::io::{AssertAsync, Cursor};
 use netpoller::net::{self, CopySink, CopySource, Relay, Serve};
 use netpoller::{TcpListener, TcpStream, spawn, time};
 
-/// Passes on what it is sent, and what comes back.
+/// Passes on what clients send, and what the target answers
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// The target, as HOST:PORT. Without it the example shows itself.
+    /// The target, as HOST:PORT [default: the example shows itself]
     #[arg(long, value_parser = host_port)]
     to: Option<String>,
-    /// How many connections at once; the others wait in the backlog.
+    /// How many connections at once; the others wait in the backlog
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 }
@@ -71,17 +71,17 @@ pub async fn proxy(listener: TcpListener, target: String, most: usize) -> io::Re
 
 async fn between(client: &TcpStream, target: &str) -> io::Result<(u64, u64)> {
     let server = time::timeout(Duration::from_secs(10), TcpStream::connect(target)).await??;
-    // One side that has gone, and another that is silent: that is nobody's connection any more.
+    // After one side has ended, the other may be silent for this time.
     let relay = Relay::new().linger(Duration::from_secs(60));
     relay.run(client, &server).await
 }
 
-/// Row F5: the same function whatever the ends are.
+/// Row F5: one function for all kinds of ends.
 pub async fn pass_on(from: impl CopySource, to: impl CopySink) -> io::Result<u64> {
     net::copy(from, to).await
 }
 
-// ---- what it looks like ----
+// ---- the example shows itself ----
 
 async fn show() -> io::Result<()> {
     let servers = TcpListener::bind("127.0.0.1:0").await?;
@@ -109,7 +109,7 @@ async fn show() -> io::Result<()> {
     )
     .await?;
     pass_on(&mut AssertAsync::new(reader), &mut memory).await?;
-    // Wherever it is run, there is one.
+    // A file that is there in every directory.
     let this = std::fs::File::open(std::env::current_exe()?)?;
     let read = pass_on(&mut AssertAsync::new(this), &mut futures_lite::io::sink()).await?;
     log::info!("{}, out of it again; and {read} bytes of a file", {
@@ -118,7 +118,7 @@ async fn show() -> io::Result<()> {
     Ok(())
 }
 
-/// Answers `ping` with `pong`, and everything else with itself.
+/// Answers `ping` with `pong`, and echoes everything else.
 pub async fn ping_server(stream: TcpStream, _peer: std::net::SocketAddr) -> io::Result<()> {
     let mut buffer = [0; 1024];
     loop {

@@ -1,12 +1,12 @@
-//! Trying again after a temporary error, and giving up in the end. Rows R6–R8, R12.
+//! Retrying after a temporary error, with a limit. Rows R4, R6–R8, R12, C6.
 //!
 //! ```text
 //! cargo run --example retry_write              # peers that read late, never, or are killed
-//! cargo run --example retry_write -- --real    # by the wall's clock
+//! cargo run --example retry_write -- --real    # by the system's clock
 //! ```
 //!
-//! An error says whether it may pass (`is_temporary`: a timeout, want of memory) and how much had
-//! been written before it came (`written`): so a write is gone on with, not begun again.
+//! An error says whether it is temporary (`is_temporary`: a timeout, a shortage of memory) and how
+//! much was written before it (`written`), so that a write continues where it stopped.
 
 mod common;
 
@@ -17,10 +17,10 @@ use std::time::Duration;
 use clap::Parser;
 use netpoller::{NetError, TcpStream, net, spawn, time};
 
-/// Writes more than fits to peers that don't read.
+/// Writes to peers that do not read
 #[derive(Parser)]
 struct Flags {
-    /// By the wall's clock, not by one that jumps.
+    /// Use the system's clock instead of one that jumps
     #[arg(long)]
     real: bool,
 }
@@ -28,7 +28,7 @@ struct Flags {
 /// The size of a write buffer. Linux gives twice as much, up to `net.core.wmem_max`.
 const BUFFER: usize = 64 << 10;
 
-/// How often, how long each time, and how long between.
+/// The number of tries, the time for each, and the time between two.
 pub const TRIES: u32 = 7;
 pub const PATIENCE: Duration = Duration::from_secs(1);
 pub const PAUSE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ async fn show() -> io::Result<()> {
 
     println!("To a peer that begins to read after 30 s:");
     let (stream, peer) = common::pair().await?;
-    // Row C6. Less than the system would grow it to, so that less is on its way when a write fails.
+    // Row C6. Below what the system would grow it to, so that a failed write leaves less underway.
     stream.set_write_buffer(BUFFER)?;
     let given = stream.write_buffer()?;
     println!("  a write buffer of {BUFFER} bytes is asked for, and one of {given} is given");
@@ -74,7 +74,7 @@ async fn show() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes everything, in up to seven tries.
+/// Writes all bytes, in up to seven tries.
 pub async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     for number in 1..=TRIES {
         if number > 1 {

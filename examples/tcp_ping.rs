@@ -1,4 +1,4 @@
-//! Ping by TCP: how long a handshake takes, for hosts that answer no ICMP. Rows T7, T8, T13.
+//! Ping by TCP: the time of a handshake, for hosts that answer no ICMP. Rows T7, T8, T13.
 //!
 //! ```text
 //! cargo run --example tcp_ping -- -c 3 -i 500ms -W 2s example.com:443
@@ -20,18 +20,18 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use netpoller::{Dialer, NetError, time};
 
-/// Connects to a port, over and over, and says how long it took.
+/// Connects to a port repeatedly, and prints how long each handshake took
 #[derive(Parser)]
 pub struct Flags {
-    /// Whom to ping: host:port.
+    /// The target, as HOST:PORT
     target: String,
-    /// How many times; for ever, if it is 0 or less.
+    /// How many pings; 0 or less is without end
     #[arg(short, long, default_value_t = 3, allow_negative_numbers = true)]
     count: i64,
-    /// How long to wait before the next one.
+    /// Time between two pings: 500ms, 2s, or a number of seconds
     #[arg(short, long, default_value = "1s", value_parser = common::duration)]
     interval: Duration,
-    /// How long to wait for an answer.
+    /// Time to wait for an answer, as above
     #[arg(short = 'W', long, default_value = "5s", value_parser = common::duration)]
     wait: Duration,
 }
@@ -39,7 +39,7 @@ pub struct Flags {
 fn main() -> ExitCode {
     common::run(
         async |flags: Flags| match ping(&flags, &mut io::stdout()).await {
-            // Whoever read along has left.
+            // The reader of standard output has left.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
             ended => ended,
         },

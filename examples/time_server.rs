@@ -1,12 +1,12 @@
-//! The smallest server: tells whoever connects the time, and closes. Rows T1, T4, O1.
+//! The smallest server: it sends each client the time, and closes. Rows T1, T4, O1.
 //!
 //! ```text
 //! cargo run --example time_server              # listening on 127.0.0.1:41273
 //! nc 127.0.0.1 41273                           # 2006-01-02 15:04:05
 //! ```
 //!
-//! `serve` accepts for ever and runs a task for each connection; port 0 takes a free port; and the
-//! connection closes, with a FIN, when its last handle goes.
+//! `serve` accepts until the end and runs a task for each connection. Port 0 takes a free port. A
+//! connection closes with a FIN when its last handle is dropped.
 
 mod common;
 
@@ -19,7 +19,7 @@ use netpoller::{TcpListener, TcpStream};
 /// Tells the time.
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
 }

@@ -5,9 +5,9 @@
 //! cargo run --example tlv -- --to 127.0.0.1:41273 clear is better than clever
 //! ```
 //!
-//! A frame is a byte for its type (1 binary, 2 string), four for the length, the first the highest,
-//! and the payload. What a peer declares is only a claim: a length over the limit is refused
-//! before anything is allocated, and below it memory grows with what has really come.
+//! A frame is a byte for its type (1 binary, 2 string), four for the length (big-endian), and the
+//! payload. A declared length is only a claim: above the limit it is refused before anything is
+//! allocated, and below it memory grows with the bytes that have arrived.
 
 mod common;
 
@@ -19,16 +19,16 @@ use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use futures_lite::{AsyncRead, AsyncWrite};
 use netpoller::{TcpListener, TcpStream};
 
-/// Sends values, or sends them back.
+/// Sends values, or sends them back
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// A server to send the words to.
+    /// A server to send the words to, as HOST:PORT
     #[arg(long)]
     to: Option<String>,
-    /// What to send.
+    /// The words to send
     #[arg(requires = "to")]
     words: Vec<String>,
 }
@@ -84,7 +84,7 @@ const STRING: u8 = 2;
 /// The longest payload.
 pub const LIMIT: u32 = 10 << 20;
 
-/// The next value; `None` at an end of file between two.
+/// The next value. `None`: the end of file, between two values.
 pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Value>> {
     let mut head = [0; 5];
     if reader.read(&mut head[..1]).await? == 0 {
@@ -108,7 +108,7 @@ pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Va
     }
 }
 
-/// Room is made for twice what has come, and never for more than was declared.
+/// Makes room for as much again as has arrived, and never for more than was declared.
 async fn read_payload(reader: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Vec<u8>> {
     const FIRST: usize = 4 << 10;
     let mut payload = Vec::new();

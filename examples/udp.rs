@@ -6,8 +6,8 @@
 //! cargo run --example udp -- --to 127.0.0.1:41273 hello world
 //! ```
 //!
-//! Each datagram comes with its sender's address, which is where the answer goes. Deadlines work
-//! as they do on streams.
+//! A datagram comes with the address of its sender, and the answer goes there. Deadlines work as
+//! they do on streams.
 
 mod common;
 
@@ -21,16 +21,16 @@ use netpoller::{NetError, UdpSocket, time};
 /// Sends datagrams back, or sends them and waits for an answer.
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
-    /// A server to send the words to.
+    /// A server to send the words to, as HOST:PORT
     #[arg(long)]
     to: Option<String>,
-    /// How long to wait for an answer before asking again.
+    /// How long to wait for an answer before asking again: 500ms, 2s, or a number of seconds
     #[arg(short = 'W', long, default_value = "1s", value_parser = common::duration)]
     wait: Duration,
-    /// What to send, each in a datagram of its own.
+    /// What to send, each word in its own datagram
     #[arg(requires = "to")]
     words: Vec<String>,
 }
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     common::run(async |flags: Flags| match flags.to {
         Some(server) => {
             let socket = UdpSocket::bind(":0").await?;
-            // From now on it hears nobody else.
+            // From now on it receives from this server alone.
             socket.connect(server).await?;
             for word in flags.words {
                 let answer = ask(&socket, word.as_bytes(), flags.wait).await?;

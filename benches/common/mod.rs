@@ -1,8 +1,7 @@
-//! What the benches share: how long they take, and by which clock.
+//! What the benches share: their length, and their clocks.
 //!
-//! Touches criterion, and the system for the time that a thread has worked. That is what is
-//! measured of whatever never waits, so that the figures hold on a machine with other things to
-//! do. What is timed a moment at a time, or waits, is timed by the clock.
+//! An operation that never waits is timed by the CPU time of the thread, so that the figure holds on
+//! a machine with other work. An operation that waits is timed by the clock.
 #![allow(dead_code, reason = "each bench uses some")]
 #![allow(unsafe_code)]
 
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 
-/// How long this thread has run on a CPU.
+/// The time that this thread has run on a CPU.
 pub struct CpuTime;
 
 impl CpuTime {
@@ -56,7 +55,7 @@ impl Measurement for CpuTime {
     }
 }
 
-/// About a second for each function: the benches are to be run often. `-- --measurement-time 10`
+/// About a second for each function, so that the benches can be run often. `-- --measurement-time 10`
 /// gives them more.
 pub fn brief() -> Criterion<CpuTime> {
     Criterion::default()
@@ -66,22 +65,22 @@ pub fn brief() -> Criterion<CpuTime> {
         .sample_size(20)
 }
 
-/// The time that `iterations` of an operation take, when each `round` does `share` of them and
-/// says how long they took: what prepares them is not counted.
+/// The time of `iterations` of an operation. Each `round` does `share` of them and returns their
+/// time, without that of their preparation.
 pub fn timed(iterations: u64, share: u64, mut round: impl FnMut() -> Duration) -> Duration {
     let rounds = iterations.div_ceil(share);
     let spent: Duration = (0..rounds).map(|_| round()).sum();
     spent.mul_f64(iterations as f64 / (rounds * share) as f64)
 }
 
-/// How long it works: asking costs some 200 ns.
+/// The CPU time of an operation. Reading it costs some 200 ns.
 pub fn worked(operation: impl FnOnce()) -> Duration {
     let start = CpuTime::now();
     operation();
     CpuTime::now() - start
 }
 
-/// How long it takes, by the clock: asking costs some 50 ns.
+/// The time of an operation by the clock. Reading it costs some 50 ns.
 pub fn taken(operation: impl FnOnce()) -> Duration {
     let start = Instant::now();
     operation();

@@ -44,8 +44,8 @@ def parse():
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, parents=[common])
         if name == "instructions":
-            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure in FILE has grown by 5 %%")
-            command.add_argument("--write", type=Path, metavar="FILE", help="write the figures to commit")
+            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure is over its ceiling in FILE")
+            command.add_argument("--write", type=Path, metavar="FILE", help="write the figures to commit; the ceilings in FILE stay")
     commands.add_parser("all", help="everything", description="everything", parents=[common])
     parser.set_defaults(check=None, write=None)
     settings = parser.parse_args()

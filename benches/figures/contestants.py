@@ -1,4 +1,4 @@
-"""Who is measured: the floors, which are built here, and echo servers given by a command line."""
+"""The servers that are measured: the floors, which are built here, and echo servers given by a command line."""
 
 import os
 import shlex
@@ -19,7 +19,6 @@ BASELINE = "C epoll"
 EDGE = "C epoll --edge"
 DRAIN = "C epoll --drain"
 MIO = "mio by hand"
-FLOORS = (BASELINE, EDGE, DRAIN, MIO)
 MODES = ("reactor", "protocol", "async")
 
 
@@ -27,7 +26,7 @@ MODES = ("reactor", "protocol", "async")
 class Contestant:
     name: str
     command: tuple
-    mode: str = ""  # of echo_server; empty for everybody else
+    mode: str = ""  # of echo_server; empty for others
 
     def timed(self, seconds):
         """With an idle deadline, which every read moves; in protocol mode with a heartbeat too."""
@@ -47,18 +46,18 @@ class Roster:
         self.notes = []
         self._build_c()
         floor = Contestant(BASELINE, (str(BUILT / "epoll"), "--addr", "{addr}"))
-        everybody = [floor] + [replace(floor, name=f"{BASELINE} {flag}", command=floor.command + (flag,)) for flag in ("--edge", "--drain")]
+        contestants = [floor] + [replace(floor, name=f"{BASELINE} {flag}", command=floor.command + (flag,)) for flag in ("--edge", "--drain")]
         if self._cargo("mio by hand", ["--locked", "--target-dir", str(BUILT)], FLOOR / "mio-echo", build):
-            everybody.append(Contestant(MIO, (str(BUILT / "release" / "mio-echo"), "--addr", "{addr}")))
+            contestants.append(Contestant(MIO, (str(BUILT / "release" / "mio-echo"), "--addr", "{addr}")))
         if servers:
-            everybody += [self._parse(text) for text in servers]
+            contestants += [self._parse(text) for text in servers]
         elif self._cargo("echo_server", ["--example", "echo_server", "--target-dir", str(TARGET)], ROOT, build):
             command = (str(ECHO_SERVER), "--addr", "{addr}", "--mode")
-            everybody += [Contestant(mode, command + (mode,), mode) for mode in MODES]
-        unknown = set(only) - {contestant.name for contestant in everybody}
+            contestants += [Contestant(mode, command + (mode,), mode) for mode in MODES]
+        unknown = set(only) - {contestant.name for contestant in contestants}
         if unknown:
-            self.notes.append(f"--only names nobody: {', '.join(sorted(unknown))}")
-        self.everybody = [c for c in everybody if not only or c.name in only or c.name == BASELINE]
+            self.notes.append(f"--only names no contestant: {', '.join(sorted(unknown))}")
+        self.contestants = [c for c in contestants if not only or c.name in only or c.name == BASELINE]
 
     @staticmethod
     def _parse(text):
@@ -97,7 +96,7 @@ class Roster:
         return done.returncode == 0
 
     def plain(self, without=(DRAIN,)):
-        return [c for c in self.everybody if c.name not in without]
+        return [c for c in self.contestants if c.name not in without]
 
     def timed(self, seconds):
         """Floors and strangers as they are, ours with idle timeout."""

@@ -55,7 +55,7 @@ def cpu(server):
 
 
 def heartbeats(roster, report, settings):
-    ours = next((c for c in roster.everybody if c.mode == "protocol"), None)
+    ours = next((c for c in roster.contestants if c.mode == "protocol"), None)
     if ours is None:
         print("heartbeats: protocol mode is not measured")
         return 2

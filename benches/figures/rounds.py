@@ -91,7 +91,7 @@ class Outcome:
 
 
 def interleave(contestants, rounds, measure, by_clock=True):
-    """Measures everybody once a round. Who fails is out, the others go on."""
+    """Measures each contestant once a round. One that fails is left out, and the others go on."""
     outcome = Outcome()
     for number in range(rounds):
         for contestant in contestants:

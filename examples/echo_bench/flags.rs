@@ -1,4 +1,4 @@
-//! The flags, and the plan that is made of them: everything that can be wrong is found wrong here, before the run.
+//! The flags, and the plan that is made of them. Everything that can be wrong is found here, before the run.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -6,29 +6,27 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 
-use crate::cell::Target;
-use crate::connection::Shape;
+use crate::load::connection::Shape;
+use crate::measure::Target;
+use crate::measure::system;
 use crate::report::grouped;
 use crate::serve::Mode;
-use crate::system;
 
 /// Descriptors that are not connections: the standard three, listeners, polls, /proc.
 const OTHER_DESCRIPTORS: usize = 64;
-/// `max` stops here even where the limit does not: the kernel's memory for more is not ours to take unasked.
+/// `max` stops here even where the limit does not: more would take much of the kernel's memory unasked.
 const MOST_UNASKED: usize = 20_000;
-/// All that is in flight at once: the kernel has to hold it.
+/// The most bytes in flight at once: the kernel has to hold them.
 const MOST_IN_FLIGHT: u64 = 1 << 30;
 /// Below this a cell has no time for its parts.
 const LEAST_CELL: Duration = Duration::from_millis(500);
 
 /// Starts the echo server, loads it over loopback TCP, checks every echoed byte, and shows what it can do.
 #[derive(Parser, Debug)]
-#[command(name = "echo_bench")]
-struct Flags {
-    /// Length of the whole run, set-up and all
+pub struct Flags {
+    /// Length of the whole run in seconds, set-up included
     #[arg(long, default_value_t = 24.0)]
     seconds: f64,
     /// Numbers of connections, as 1,50,max or one at a time; max is what the descriptor limit allows
@@ -41,7 +39,7 @@ struct Flags {
     /// Messages in flight on each connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     depth: u64,
-    /// How the server is written; all ways if not given
+    /// How the server is written [default: all ways]
     #[arg(long, value_delimiter = ',', value_enum, conflicts_with = "addr")]
     mode: Vec<Mode>,
     /// Print JSON, and nothing else, on standard output
@@ -50,7 +48,7 @@ struct Flags {
     /// Where the page with the pictures goes [default: target/echo_bench.html, or the temporary directory]
     #[arg(long, value_name = "PATH")]
     html: Option<PathBuf>,
-    /// Load a server that is already running, as host:port
+    /// Load a server that is already running, as HOST:PORT
     #[arg(long)]
     addr: Option<String>,
 }
@@ -91,29 +89,9 @@ pub struct Plan {
     pub html: PathBuf,
 }
 
-/// Reads the flags. `None` is a request for help, which has been answered.
-pub fn plan() -> Result<Option<Plan>, String> {
-    match Flags::try_parse() {
-        Ok(flags) => flags.check().map(Some),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp) => {
-            error.print().map_err(|error| error.to_string())?;
-            Ok(None)
-        }
-        Err(error) => {
-            // One line: what clap says before its first empty line, without the usage.
-            let text = error.to_string();
-            let lines = text
-                .lines()
-                .map(str::trim)
-                .take_while(|line| !line.is_empty());
-            let line = lines.collect::<Vec<_>>().join(" ");
-            Err(line.trim_start_matches("error: ").to_owned())
-        }
-    }
-}
-
 impl Flags {
-    fn check(self) -> Result<Plan, String> {
+    /// Checks the flags, and makes the plan.
+    pub fn plan(self) -> Result<Plan, String> {
         if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
             return Err(format!(
                 "--seconds {}: it takes more than 0 and at most 3600",

@@ -1,81 +1,59 @@
 //! A bench of the echo server that needs nothing but this crate: `cargo run --release --example echo_bench`.
 //!
-//! The server runs on one thread and the load on another, over real loopback TCP; every echoed byte is checked.
-//! In under half a minute there is a table, and a page with pictures; `--help` tells the flags.
+//! The server runs on one thread and the load on another, over real loopback TCP. Every echoed byte is checked.
+//! In under half a minute there is a table, and a page with pictures; `--help` explains the flags.
 //!
-//! Where to read on: `flags` what was asked for, `run` the order of things, `cell` one measurement,
-//! `load` and `connection` the load generator, `measure` and `allocator` what the server costs, `deadline` what
-//! moving a deadline costs, `report`, `json` and `html` what is shown.
+//! | where | what |
+//! |---|---|
+//! | `flags.rs` | the flags, and the plan that is made of them |
+//! | `run.rs` | the order of things: one measurement after the other |
+//! | `load/` | the load generator |
+//! | `measure/` | one measurement: the server under test, its CPU time, its memory, the cost of moving a deadline |
+//! | `report/` | the table, the page, JSON |
 
-mod allocator;
-mod cell;
-mod connection;
-mod deadline;
+#[path = "../common/mod.rs"]
+mod common;
 mod flags;
-mod html;
-mod json;
 mod load;
 mod measure;
-mod pictures;
 mod report;
 mod run;
-mod server;
-mod system;
 
-/// The server is the echo server's own; what of its flags this bench does not use, it does not use.
+/// The server is that of the echo server. This bench uses some of its options.
 #[path = "../echo_server/serve.rs"]
 #[allow(dead_code)]
 mod serve;
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
+use flags::Flags;
+use report::{html, json};
+
 fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("echo_bench: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run_blocking(|flags: Flags| bench(flags).map_err(io::Error::other))
 }
 
-fn bench() -> Result<(), String> {
-    let Some(plan) = flags::plan()? else {
-        return Ok(());
-    };
+fn bench(flags: Flags) -> Result<(), String> {
+    // Every measurement ends with a drain, which would be logged beside the progress bar.
+    if std::env::var_os("RUST_LOG").is_none() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    let plan = flags.plan()?;
     if cfg!(debug_assertions) {
-        eprintln!(
-            "echo_bench: this is a debug build, its figures mean nothing; build with --release"
-        );
+        eprintln!("echo_bench: a debug build: its figures mean nothing; build with --release");
     }
     let results = run::run(&plan)?;
-    let table = report::text(&plan, &results);
-    if plan.json {
-        eprint!("{table}");
-        print(&json::json(&plan, &results))?;
-    } else {
-        print(&table)?;
-    }
-
-    let page = html::page(&plan, &results)?;
     let path = plan.html.display();
+    let page = html::page(&plan, &results)?;
     std::fs::write(&plan.html, page).map_err(|error| format!("--html {path}: {error}"))?;
-    let where_it_is = format!("\nPictures: {path}\n");
+    let shown = format!("{}\nPictures: {path}\n", report::text(&plan, &results));
+    // With --json, standard output holds nothing else.
     if plan.json {
-        eprint!("{where_it_is}");
-        Ok(())
+        eprint!("{shown}");
+        print!("{}", json::json(&plan, &results));
     } else {
-        print(&where_it_is)
+        print!("{shown}");
     }
-}
-
-/// A reader that has heard enough (`| head`) is no trouble.
-fn print(text: &str) -> Result<(), String> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(format!("standard output: {error}"))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }

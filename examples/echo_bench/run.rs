@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cell::{self, Cell, Cpus, Order, Target};
-use crate::deadline::{DeadlineCost, deadline_cost};
 use crate::flags::Plan;
-use crate::measure::{ClientThreads, MachineTime};
+use crate::measure::cpu::{ClientThreads, MachineTime};
+use crate::measure::deadline::{DeadlineCost, deadline_cost};
+use crate::measure::system;
+use crate::measure::{self, Cell, Cpus, Order, Target};
 use crate::report;
-use crate::system;
 
 /// Left over for the pictures.
 const RESERVE: Duration = Duration::from_millis(200);
-/// What a run may take beyond its time before it is given up: the loader's own limits on a dead or slow server are
-/// shorter, so this one is for what nobody thought of.
+/// How far a run may exceed its time before it is given up. The loader's own limits for a dead or slow server are
+/// shorter, so that this one is for faults of the bench.
 const GRACE: Duration = Duration::from_secs(30);
 
 pub struct Results {
@@ -28,7 +28,7 @@ pub struct Results {
     pub others: Option<f64>,
 }
 
-/// Does what the plan says, in the time it says.
+/// Carries out the plan.
 pub fn run(plan: &Plan) -> Result<Results, String> {
     let start = Instant::now();
     let mut clients = ClientThreads::default();
@@ -52,7 +52,7 @@ pub fn run(plan: &Plan) -> Result<Results, String> {
         if elapsed > plan.length + GRACE {
             bar.finish_and_clear();
             return Err(format!(
-                "given up after {} s: the run hangs",
+                "given up after {} s: the run does not end",
                 elapsed.as_secs()
             ));
         }
@@ -63,7 +63,7 @@ pub fn run(plan: &Plan) -> Result<Results, String> {
         .unwrap_or_else(|_| Err("the loader panicked: a bug of this bench".to_owned()))
 }
 
-/// Nothing at all where standard error is not a terminal.
+/// Draws nothing where standard error is not a terminal.
 fn progress_bar(length: Duration) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
     let bar = ProgressBar::with_draw_target(Some(length.as_millis() as u64), target);
@@ -72,7 +72,8 @@ fn progress_bar(length: Duration) -> ProgressBar {
     bar
 }
 
-/// The loader's thread. Modes next to each other in time, so that what else the machine does meets them alike.
+/// The loader's thread. Modes follow one another for each number of connections, so that other work of the machine
+/// disturbs them alike.
 fn load(
     plan: &Plan,
     start: Instant,
@@ -103,8 +104,9 @@ fn load(
             };
             let name = format!("{}, {}", target.name(), report::connections(connections));
             let tell = |what: &str| drop(say.send(format!("{name}: {what}")));
-            cells
-                .push(cell::run(&order, &clients, tell).map_err(|what| format!("{name}: {what}"))?);
+            cells.push(
+                measure::run(&order, &clients, tell).map_err(|what| format!("{name}: {what}"))?,
+            );
         }
     }
     Ok(Results {

@@ -24,19 +24,19 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Answers /time and /headers.
+/// Answers /time and /headers
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:8080")]
     addr: String,
-    /// How long a request may take to come, from its first byte to its last.
+    /// Time for a request, from its first byte to its last: 500ms, 10s, or a number of seconds
     #[arg(long, default_value = "10s", value_parser = common::duration)]
     request_timeout: Duration,
-    /// How long a connection may be idle between two requests.
+    /// Time between two requests, as above
     #[arg(long, default_value = "60s", value_parser = common::duration)]
     idle_timeout: Duration,
-    /// How many connections at once; the others wait in the backlog.
+    /// How many connections at once; the others wait in the backlog
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 }

@@ -21,10 +21,10 @@ use clap::Parser;
 use netpoller::{TcpListener, TcpStream};
 use splitter::{Splitter, line, word};
 
-/// Splits lines into words.
+/// Splits lines into words
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
 }

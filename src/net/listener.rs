@@ -22,7 +22,7 @@ use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::Direction;
-use crate::runtime::{context, current};
+use crate::runtime::context;
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.
@@ -145,8 +145,7 @@ impl ListenConfig {
         let (socket, network) = self.listen(resolution.network, &target, found)?;
         // A hook may have set one, and what is accepted inherits it.
         let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
-        let open = |scheduler: &_| Fd::open(scheduler, OwnedFd::from(socket), network);
-        let fd = current::with("listening", open)
+        let fd = Fd::adopt("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         if self.control.is_some() {
             fd.socket().owned.note_duplicate();

@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::builder::Server;
 use super::dispatch::{AcceptGuard, Dispatcher};
-use super::orders::Orders;
-use super::stats::{Stats, WorkerStats};
+use super::orders::{Common, Orders};
+use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::protocol::Protocol;
-use crate::connection::shared::Quotas;
-use crate::connection::stats::Tally;
+use crate::connection::shared::{self, Quotas};
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -26,68 +24,49 @@ use crate::runtime::{JoinHandle, Runtime};
 /// Clients can connect from the moment at which it is bound. They are served once it
 /// [runs](Bound::run), or [runs in a runtime of yours](Bound::run_in).
 pub struct Bound<F> {
-    server: Server<F>,
-    address: SocketAddr,
-    /// Taken when it runs.
-    listeners: Mutex<Vec<TcpListener>>,
+    factory: Arc<F>,
     common: Arc<Common>,
+    /// Of each worker's loop.
+    spin: Duration,
+    /// Empty once it has run. One for each worker, or one for all.
+    listeners: Mutex<Vec<TcpListener>>,
 }
 
-/// What the workers and the handles of a server share.
-pub(crate) struct Common {
-    pub(crate) orders: Arc<Orders>,
-    pub(crate) permits: Arc<Permits>,
-    pub(crate) quotas: Arc<Quotas>,
-    /// One for each worker, which alone writes to it.
-    pub(crate) tallies: Vec<Arc<Tally>>,
-    /// For log lines.
-    pub(crate) address: SocketAddr,
-}
-
-impl Common {
-    fn stats(&self) -> Stats {
-        Stats {
-            workers: self
-                .tallies
-                .iter()
-                .map(|tally| WorkerStats::read(tally))
-                .collect(),
-        }
-    }
-
-    /// Ends the server at once.
-    fn stop(&self) {
-        if self.orders.stop() {
-            let open = self.stats().live();
-            log::info!(
-                "{}: the server stops; {open} connections are open",
-                self.address
-            );
-        }
-    }
+/// What a server asks of its workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) connection: shared::Settings,
+    pub(crate) max_connections: usize,
+    pub(crate) workers: usize,
+    pub(crate) spin: Duration,
 }
 
 impl<F> Bound<F> {
-    pub(crate) fn new(server: Server<F>, listeners: Vec<TcpListener>) -> io::Result<Self> {
-        let settings = &server.settings;
-        let address = listeners[0].local_addr()?;
+    pub(crate) fn new(
+        factory: Arc<F>,
+        settings: Settings,
+        listeners: Vec<TcpListener>,
+    ) -> io::Result<Self> {
+        debug_assert!(listeners.len() == 1 || listeners.len() == settings.workers);
+        let common = Common {
+            address: listeners[0].local_addr()?,
+            orders: Orders::new(),
+            permits: Arc::new(Permits::new(settings.max_connections)),
+            quotas: Quotas::new(&settings.connection.limits),
+            tallies: (0..settings.workers).map(|_| Arc::default()).collect(),
+            settings: settings.connection,
+        };
         Ok(Bound {
-            address,
-            common: Arc::new(Common {
-                orders: Orders::new(),
-                permits: Arc::new(Permits::new(settings.max_connections)),
-                quotas: Quotas::new(&settings.connection.limits),
-                tallies: (0..settings.workers).map(|_| Arc::default()).collect(),
-                address,
-            }),
+            factory,
+            common: Arc::new(common),
+            spin: settings.spin,
             listeners: Mutex::new(listeners),
-            server,
         })
     }
 
     /// The address that it listens on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.common.address
     }
 
     /// A handle that ends the server, from any thread.
@@ -115,7 +94,7 @@ where
     F: Fn(Addr) -> P + 'static,
     P: Protocol,
 {
-    /// Serves on this thread and, with more [`workers`](Server::workers), on others, until a
+    /// Serves on this thread and, with more [`workers`](crate::Server::workers), on others, until a
     /// [`ServerHandle`] ends it. Returns what it has done.
     ///
     /// See [`server`](crate::server) for an example.
@@ -162,13 +141,13 @@ where
             result
         });
         let stats = self.common.stats();
-        log::info!("{}: the server has ended: {stats}", self.address);
+        log::info!("{}: the server has ended: {stats}", self.common.address);
         result.map(|()| stats)
     }
 
     /// For each worker: a listener of its own, or an inbox; then the first also has the listener.
     fn incoming(&self, mut listeners: Vec<TcpListener>) -> Vec<Incoming> {
-        let workers = self.server.settings.workers;
+        let workers = self.common.tallies.len();
         if listeners.len() == workers {
             let own = |listener| Incoming {
                 listeners: vec![listener],
@@ -189,7 +168,7 @@ where
     /// One thread's work.
     fn work(&self, number: usize, incoming: Incoming) -> io::Result<()> {
         let serve = || {
-            let runtime = Runtime::builder().spin(self.server.settings.spin).build()?;
+            let runtime = Runtime::builder().spin(self.spin).build()?;
             let ended = runtime.block_on(self.worker_loop(number, incoming));
             let (tally, stats) = (&self.common.tallies[number], runtime.stats());
             tally.turns.add(stats.turns);
@@ -198,7 +177,7 @@ where
         };
         let ended = serve();
         if let Err(error) = &ended {
-            log::error!("{}: worker {number} fails: {error}", self.address);
+            log::error!("{}: worker {number} fails: {error}", self.common.address);
             self.common.stop();
         }
         ended
@@ -209,8 +188,8 @@ where
         number: usize,
         incoming: Incoming,
     ) -> impl Future<Output = io::Result<()>> + use<F, P> {
-        let (server, common) = (self.server.clone(), self.common.clone());
-        WorkerLoop::run(server, common, number, incoming)
+        let (factory, common) = (self.factory.clone(), self.common.clone());
+        WorkerLoop::run(factory, common, number, incoming)
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker however many
@@ -291,7 +270,7 @@ impl Drop for StopOnDrop<'_> {
 impl<F> fmt::Debug for Bound<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound")
-            .field("address", &self.address)
+            .field("address", &self.common.address)
             .finish_non_exhaustive()
     }
 }
@@ -334,7 +313,7 @@ impl ServerHandle {
     /// 1. Connections that are not in flight are closed. In flight is a connection with bytes that
     ///    wait to be sent, with bytes that its protocol has not used or not seen yet, one that is
     ///    [busy](crate::Conn::set_busy), and one over which bytes went within the
-    ///    [grace](Server::drain_grace).
+    ///    [grace](crate::Server::drain_grace).
     /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. As
     ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::bound::Bound;
+use super::bound::{Bound, Settings};
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
 use crate::connection::shared::{self, Limits};
@@ -52,14 +52,16 @@ use crate::sys;
 /// ```
 pub struct Server<F> {
     /// Called by each worker, in its own thread.
-    pub(crate) factory: Arc<F>,
-    pub(crate) settings: Settings,
+    factory: Arc<F>,
+    dispatch: Dispatch,
+    settings: Settings,
 }
 
 impl<F> Clone for Server<F> {
     fn clone(&self) -> Self {
         Server {
             factory: self.factory.clone(),
+            dispatch: self.dispatch,
             settings: self.settings.clone(),
         }
     }
@@ -104,15 +106,6 @@ impl Dispatch {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) connection: shared::Settings,
-    pub(crate) max_connections: usize,
-    pub(crate) workers: usize,
-    pub(crate) dispatch: Dispatch,
-    pub(crate) spin: Duration,
-}
-
 impl<F, P> Server<F>
 where
     F: Fn(Addr) -> P + 'static,
@@ -127,11 +120,11 @@ where
     pub fn new(factory: F) -> Self {
         Server {
             factory: Arc::new(factory),
+            dispatch: Dispatch::default(),
             settings: Settings {
                 connection: shared::Settings::default(),
                 max_connections: usize::MAX,
                 workers: 1,
-                dispatch: Dispatch::default(),
                 spin: Duration::ZERO,
             },
         }
@@ -337,7 +330,7 @@ impl<F> Server<F> {
     /// ```
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.settings.dispatch = dispatch;
+        self.dispatch = dispatch;
         self
     }
 
@@ -380,7 +373,7 @@ impl<F> Server<F> {
     /// Those of [`ListenConfig::bind`].
     pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
         let target = addr.to_addr();
-        let wanted = match self.settings.dispatch.listens_each() {
+        let wanted = match self.dispatch.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
@@ -391,13 +384,14 @@ impl<F> Server<F> {
         while listeners.len() < wanted {
             listeners.push(config.bind_std(address)?);
         }
-        Bound::new(self, listeners)
+        Bound::new(self.factory, self.settings, listeners)
     }
 }
 
 impl<F> fmt::Debug for Server<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
+            .field("dispatch", &self.dispatch)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,5 @@
-//! Orders: what the workers of a server are told, by a handle on any thread.
+//! What the workers and the handles of a server share; first of all the orders, which a handle
+//! gives on any thread.
 //!
 //! | phase | who moves it there | on to |
 //! |---|---|---|
@@ -9,13 +10,46 @@
 // Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::connection::shared::Phase;
+use super::stats::{Stats, WorkerStats};
+use crate::connection::shared::{Phase, Quotas, Settings};
+use crate::connection::stats::Tally;
+use crate::net::accept_loop::Permits;
 use crate::runtime::waiters::{Ticket, Waiters};
 use crate::runtime::wake_quietly;
+
+/// What the workers and the handles of a server share.
+pub(crate) struct Common {
+    /// The address that the server listens on.
+    pub(crate) address: SocketAddr,
+    pub(crate) settings: Settings,
+    pub(crate) orders: Orders,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) quotas: Arc<Quotas>,
+    /// One for each worker, which alone writes to it.
+    pub(crate) tallies: Vec<Arc<Tally>>,
+}
+
+impl Common {
+    pub(crate) fn stats(&self) -> Stats {
+        let read = |tally: &Arc<Tally>| WorkerStats::read(tally);
+        Stats {
+            workers: self.tallies.iter().map(read).collect(),
+        }
+    }
+
+    /// Ends the server at once.
+    pub(crate) fn stop(&self) {
+        if self.orders.stop() {
+            let (address, open) = (self.address, self.stats().live());
+            log::info!("{address}: the server stops; {open} connections are open");
+        }
+    }
+}
 
 /// What the workers are to do. The phase only rises, and the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +77,14 @@ struct State {
 }
 
 impl Orders {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Self {
         let state = State {
             order: Order::FIRST,
             waiters: Waiters::new(),
         };
-        Arc::new(Orders {
+        Orders {
             state: Mutex::new(state),
-        })
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,24 +119,24 @@ impl Orders {
     }
 
     /// Follows the orders from the beginning: one that has been given already is a change.
-    pub(crate) fn follow(self: &Arc<Self>) -> Follower {
+    pub(crate) fn follow(&self) -> Follower<'_> {
         Follower {
             known: Order::FIRST,
-            orders: self.clone(),
+            orders: self,
             ticket: None,
         }
     }
 }
 
 /// One worker's view of the orders.
-pub(crate) struct Follower {
-    orders: Arc<Orders>,
+pub(crate) struct Follower<'a> {
+    orders: &'a Orders,
     /// The last order that this worker has learned of.
     known: Order,
     ticket: Option<Ticket>,
 }
 
-impl Follower {
+impl Follower<'_> {
     /// Waits for an order that this worker does not know yet.
     ///
     /// # Cancel safety
@@ -130,7 +164,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for Follower<'_> {
     fn drop(&mut self) {
         let left = self.orders.state().waiters.leave(&mut self.ticket);
         drop(left);
@@ -143,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    fn next(follower: &mut Follower) -> Option<Order> {
+    fn next(follower: &mut Follower<'_>) -> Option<Order> {
         match follower.poll_changed(&Context::from_waker(Waker::noop())) {
             Poll::Ready(order) => Some(order),
             Poll::Pending => None,

@@ -20,9 +20,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::bound::Common;
-use super::builder::Server;
 use super::dispatch::{AcceptGuard, WorkerInbox};
+use super::orders::Common;
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -58,7 +57,7 @@ impl Incoming {
 
 /// One worker.
 pub(crate) struct WorkerLoop<F> {
-    server: Server<F>,
+    factory: Arc<F>,
     common: Arc<Common>,
     number: usize,
     /// For log lines.
@@ -80,26 +79,22 @@ where
     ///
     /// Those of accepting, where trying again does not help.
     pub(crate) async fn run(
-        server: Server<F>,
+        factory: Arc<F>,
         common: Arc<Common>,
         number: usize,
         incoming: Incoming,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
-            WorkerShared::new(
-                scheduler,
-                &server.settings.connection,
-                common.quotas.clone(),
-                common.tallies[number].clone(),
-                common.permits.clone(),
-            )
+            let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
+            let tally = common.tallies[number].clone();
+            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits)
         };
         let worker = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
         let _stops = StopOnDrop(worker.clone());
         let this = WorkerLoop {
             name: format!("{}: worker {number}", common.address),
-            server,
+            factory,
             common,
             number,
             worker,
@@ -227,8 +222,7 @@ where
             permit,
         }) = next().await
         {
-            let open = |scheduler: &_| Fd::open(scheduler, socket, Network::Tcp);
-            match current::with("a server", open) {
+            match Fd::adopt("a server", socket, Network::Tcp) {
                 Ok(fd) => {
                     fd.socket().set_endpoint(End::Peer, peer.clone());
                     self.begin(fd, peer, permit);
@@ -244,7 +238,7 @@ where
 
     /// A connection begins. A factory that panics costs this connection alone.
     fn begin(&self, fd: Fd, peer: Addr, permit: Permit) {
-        match panics::catch(|| (self.server.factory)(peer.clone())) {
+        match panics::catch(|| (self.factory)(peer.clone())) {
             Ok(protocol) => {
                 let connection = Connection::new(fd, self.worker.clone(), protocol);
                 self.worker.spawn(Box::new(connection), permit);

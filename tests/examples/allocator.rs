@@ -1,4 +1,4 @@
-//! The system's allocator, with the most that this thread held since it last asked.
+//! The system's allocator, with the most bytes that this thread held at once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

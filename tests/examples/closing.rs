@@ -1,4 +1,4 @@
-//! `time_server`, `echo_client`, `capture`: who closes, how, and what the other sees.
+//! `time_server`, `echo_client`, `capture`: which end closes, how, and what the other end sees.
 
 use std::io;
 
@@ -55,7 +55,7 @@ fn the_backlog_absorbs_a_thousand_clients_of_a_slow_server() {
     });
 }
 
-/// What the server made of a client that closes, and when.
+/// What the server reads from a client that closes after ten seconds.
 fn echo_until_closed(flags: &[&str]) -> io::Result<u64> {
     let flags = echo_client::Flags::parse_from([&["echo_client"], flags].concat());
     run_virtual(async move {

@@ -1,4 +1,4 @@
-//! `idle_server`: how long a silent client is waited for.
+//! `idle_server`: the limit for a silent client.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn client(mode: Mode, idle: u32, sends: &[u32]) -> (Vec<u8>, Duration) {
 }
 
 fn assert_at(seconds: u32, when: Duration) {
-    // Late by what the clock's two looks for bytes take, and by rounding.
+    // Late by the clock's two looks for bytes, and by rounding.
     let due = seconds * SECOND;
     assert!(
         (due - SECOND / 10..due + SECOND / 10).contains(&when),
@@ -55,6 +55,6 @@ fn a_server_that_timed_out_pushes_its_deadline_and_reads_the_byte() {
     let (said, when) = client(Mode::Patient, 5, &[7]);
     assert_eq!(said, b"");
     assert_at(7, when);
-    // Silent for ever, it is given up in the end.
+    // A client that stays silent is closed in the end.
     assert_at(10, client(Mode::Patient, 5, &[]).1);
 }

@@ -1,5 +1,5 @@
-//! The examples do what `examples/README.md` says of them: their logic in this process, on the
-//! virtual clock where time matters; as processes of their own where the process is the point.
+//! The examples do what `examples/README.md` says. Their logic runs in this process, on the virtual
+//! clock where time matters. Flags, log, signals and exit status are tested on processes.
 #![allow(
     clippy::duplicate_mod,
     reason = "each example has what it shares with others"
@@ -79,19 +79,19 @@ use netpoller::{Runtime, TcpListener, TcpStream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs it on the wall's clock, but not for ever.
+/// Runs a test on the system's clock, within the watchdog's limit.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog::watchdog();
     Runtime::new().unwrap().block_on(test)
 }
 
-/// Runs it on a clock that jumps.
+/// Runs a test on a clock that jumps.
 fn run_virtual<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog::watchdog();
     loopback::virtual_runtime().block_on(test)
 }
 
-/// A listener, and its address as the examples' flags have it.
+/// A listener, and its address as text.
 async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();

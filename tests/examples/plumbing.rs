@@ -1,4 +1,4 @@
-//! `proxy`, `monitor`, `broadcast`: bytes that somebody else passes on.
+//! `proxy`, `monitor`, `broadcast`: bytes that are passed on.
 
 use std::io::{self, Write};
 
@@ -104,7 +104,7 @@ fn a_line_of_one_client_reaches_all_others() {
             let line = String::from_utf8(line).unwrap();
             assert!(line.ends_with(text), "{line}");
         };
-        // She is there once she has been heard; nobody else is, so that nobody hears her.
+        // Ann is in the room once her line is read. There is no other client yet, so that it reaches none.
         ann.write_all(b"hello?\n").await.unwrap();
         let bob = TcpStream::connect(&addr).await.unwrap();
         hears("has come").await;
@@ -126,7 +126,7 @@ fn a_slow_peer_and_a_dead_one_do_not_hold_up_the_others() {
         let (dead, dead_client) = pair().await;
         let [slow, _dead, _fast] = [slow, dead, fast].map(|stream| room.enter(stream));
         dead_client.abort().unwrap();
-        // In all far more than the kernel holds for somebody who does not read.
+        // Far more than the kernel holds for a peer that does not read.
         let mut sent = Vec::new();
         for n in 0..256_u32 {
             let payload = n.to_be_bytes().repeat(16 << 10);

@@ -278,7 +278,7 @@ fn an_example_whose_reader_has_left_ends_quietly() {
     }
 }
 
-/// The example that opens a file finds it wherever it is run.
+/// It opens a file, which must be there in every directory.
 #[test]
 fn the_proxy_shows_itself_from_any_directory() {
     let mut command = Command::new(binary("proxy"));

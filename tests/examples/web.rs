@@ -1,4 +1,4 @@
-//! `http`: what is answered, how long is waited, and curl.
+//! `http`: answers, limits of time, and curl.
 
 use std::process::Command;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn connect() -> TcpStream {
     TcpStream::connect(addr).await.unwrap()
 }
 
-/// What is answered to these bytes, and how long it took until the server closed.
+/// The answer to these bytes, and the time until the server closed.
 fn answer(bytes: &[u8]) -> (String, Duration) {
     run_virtual(async {
         let stream = connect().await;
@@ -214,7 +214,7 @@ fn a_request_is_the_same_however_it_is_cut() {
 #[test]
 fn curl_gets_its_answers() {
     if Command::new("curl").arg("--version").output().is_err() {
-        println!("there is no curl here");
+        eprintln!("there is no curl here");
         return;
     }
     let server = Server::start("http", &["--addr", "127.0.0.1:0"]);

@@ -1,5 +1,5 @@
-//! futures-rustls over our streams: somebody else's protocol that knows nothing of us but the traits
-//! of futures-io.
+//! futures-rustls over our streams: a protocol of another crate, which uses them through the traits
+//! of futures-io alone.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,4 +4,5 @@ mod documents;
 mod layers;
 mod rust;
 mod sizes;
+mod suite;
 mod tree;

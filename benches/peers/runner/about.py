@@ -17,8 +17,8 @@ ABOUT = {
         "libuv. What it added is the difference of two noisy figures; believe it where the spread is small."
     ),
     "firehose": (
-        "Latency of the quiet ones, from the scheduled time of each message. Who lets firehoses have less serves the quiet ones "
-        "sooner: look at both."
+        "Latency of the quiet connections, from the scheduled time of each message. A server that gives the firehoses less serves "
+        "the quiet ones sooner: look at both."
     ),
     "proxy": (
         "The load, the proxy, and a C epoll echo behind it, which shares the load's CPU: both directions carry every byte. Go's "
@@ -30,10 +30,10 @@ ABOUT = {
     ),
     "wake": (
         "From a thread that is none of the loop's, while the loop sleeps: time from sending to running. Both CPUs are theirs. Go's "
-        "scheduler may keep both goroutines on one thread, where nobody has to be woken; with a thread for each, it has to wake one "
+        "scheduler may keep both goroutines on one thread, where no thread has to be woken; with a thread for each, it wakes one "
         "as the others do."
     ),
-    "heartbeats": "Nobody says anything but the server, which pings who has been silent for so long.",
+    "heartbeats": "The clients send nothing. The server pings each that has been silent for the interval.",
     "workers": (
         "The server may use the load's CPU too. Where there are only two, a second worker takes from the load what it gives."
     ),

@@ -80,7 +80,7 @@ def parse():
 
 
 def carry_out(step, settings):
-    """Runs a step, everybody once a round."""
+    """Runs a step, each contestant once a round."""
     rounds = settings.rounds if step.name in OFTEN else settings.more_rounds
     if step.name in SELDOM:
         rounds = min(rounds, 3)

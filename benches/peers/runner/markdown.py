@@ -1,4 +1,4 @@
-"""The report to read in a terminal, and the README's table."""
+"""The report to read in a terminal, and the table of docs/peers.md."""
 
 import re
 
@@ -6,7 +6,7 @@ from .results import SURE, compared, losses, told
 
 MARK = "<!-- peers -->"
 ROUNDS = (
-    "Medians of {} interleaved rounds, without those that other processes disturbed when everybody has a calm one; "
+    "Medians of {} interleaved rounds, without those that other processes disturbed when every contestant has a calm one; "
     "of one round where no spread is given."
 )
 

@@ -116,7 +116,7 @@ def deadline(seconds, warmup=0.3):
 @contextmanager
 def backend(roster):
     """A C epoll echo on the load's CPU, for proxies to talk to."""
-    floor = next(peer for peer in roster.everybody if peer.command[0] == str(FLOORS_BUILT / "epoll"))
+    floor = next(peer for peer in roster.contestants if peer.command[0] == str(FLOORS_BUILT / "epoll"))
     with Server(floor, on_cpus({Cpus.load})) as server:
         yield server
 

@@ -88,18 +88,18 @@ class Plan:
             measure = measures.echo(connections, size, depth, max(self.seconds, many), max(self.warmup, many / 3))
             metrics = [RATE if size < 1 << 14 else MB, MIDDLE, P99, P999, USER, SYSTEM, BUSY]
             parameters = {"connections": connections, "size": size, "depth": depth}
-            yield Step("echo", title, metrics, self.roster.everybody, measure, parameters=parameters)
+            yield Step("echo", title, metrics, self.roster.contestants, measure, parameters=parameters)
 
     def churn(self):
         metrics = [Metric("rate", "connections/s", better="higher", chart=True), MIDDLE, P99, USER, SYSTEM, BUSY]
         measure = measures.churn(self.seconds, self.warmup)
-        yield Step("churn", "Connect, one echo, close; 50 at once", metrics, self.roster.everybody, measure)
+        yield Step("churn", "Connect, one echo, close; 50 at once", metrics, self.roster.contestants, measure)
 
     def memory(self):
         count = self._pick(1_000, min(10_000, self.most - 500), self.most - 500)
         title = f"Memory of an idle connection, idle timeout armed; {count:,} of them"
         parameters = {"connections": count}
-        yield Step("memory", title, [BYTES], self.roster.everybody, measures.memory(count), by_clock=False, parameters=parameters)
+        yield Step("memory", title, [BYTES], self.roster.contestants, measures.memory(count), by_clock=False, parameters=parameters)
 
     def syscalls(self):
         if not shutil.which("strace"):
@@ -108,10 +108,10 @@ class Plan:
         measure = measures.syscalls(*self._pick((500, 1_500), (1_000, 4_000), (2_000, 12_000)))
         calls = Metric("calls", "calls each", "{:.2f}", "lower", chart=True)
         metrics = [calls, Metric("failed", "failed", "{:.2f}"), Metric("names", "by name")]
-        yield Step("syscalls", "System calls per message, 50 connections", metrics, self.roster.everybody, measure, by_clock=False)
+        yield Step("syscalls", "System calls per message, 50 connections", metrics, self.roster.contestants, measure, by_clock=False)
 
     def deadline(self):
-        timed = [peer for peer in self.roster.everybody if peer.deadlines]
+        timed = [peer for peer in self.roster.contestants if peer.deadlines]
         metrics = [RATE, Metric("ratio", "of the rate without", "{:.2f}"), USER, Metric("added_ns", "user ns it added", "{:.0f}")]
         measure = measures.deadline(self.seconds, self.warmup)
         yield Step("deadline", "A deadline moved on every read; 50 connections, 64 B", metrics, timed, measure)
@@ -122,7 +122,7 @@ class Plan:
         for firehoses in self._pick((8,), (1, 8), (1, 8)):
             title = f"1,000 quiet connections beside {firehoses} firehose{'s' * (firehoses > 1)} of 64 KiB writes"
             measure = measures.firehose(firehoses, max(self.seconds, self._pick(0.5, 1, 1)), self.warmup)
-            yield Step("firehose", title, metrics, self.roster.everybody, measure, parameters={"firehoses": firehoses})
+            yield Step("firehose", title, metrics, self.roster.contestants, measure, parameters={"firehoses": firehoses})
 
     def proxy(self):
         each = Metric("cpu_us_per_mb", "CPU us per MB", "{:.0f}", "lower", chart=True)
@@ -154,12 +154,12 @@ class Plan:
         each = Metric("us_per_ping", "CPU us per ping", "{:.2f}", "lower", chart=True)
         metrics = [each, BYTES, Metric("cpu", "of a CPU", "{:.0%}"), Metric("pings", "pings/s")]
         title = f"{count:,} idle connections, pinged every {interval} s"
-        beating = [peer for peer in self.roster.everybody if peer.heartbeats]
+        beating = [peer for peer in self.roster.contestants if peer.heartbeats]
         parameters = {"connections": count, "interval": interval}
         yield Step("heartbeats", title, metrics, beating, more.heartbeats(count, interval, seconds), parameters=parameters)
 
     def workers(self):
-        parallel = [peer for peer in self.roster.everybody if peer.workers]
+        parallel = [peer for peer in self.roster.contestants if peer.workers]
         for number in (1, 2):
             title = f"{number} worker{'s' * (number > 1)}: 50 connections, 64 B, 16 in flight on each"
             measure = more.workers(number, 50, 16, self.seconds)

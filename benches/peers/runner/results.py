@@ -41,7 +41,7 @@ class Section:
     parameters: dict = field(default_factory=dict)
 
     def values(self, name, key):
-        """Of calm rounds when everybody has one, or else of all rounds of everybody: like is compared with like."""
+        """Of the calm rounds when every contestant has one, else of all rounds of all: like is compared with like."""
         rounds = self.rounds.get(name, [])
         counted = rounds if self.disturbed() else [m for m in rounds if calm(m)]
         return [m[key] for m in counted if m.get(key) is not None]

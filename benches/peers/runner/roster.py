@@ -1,4 +1,4 @@
-"""Who is measured: each built here when it builds, and left out with a reason when it does not."""
+"""The contestants: each is built here, or left out with a reason when it does not build."""
 
 import os
 import re
@@ -60,22 +60,22 @@ def servers():
 
 
 class Roster:
-    """The contestants; `left_out` says who is not among them."""
+    """The contestants; `left_out` has the others, with a reason."""
 
     def __init__(self, only=(), build=True, go=None):
         self.left_out = {}  # name -> why
         self.go = go or os.environ.get("GO") or shutil.which("go")
         BUILT.mkdir(parents=True, exist_ok=True)
-        self.everybody = self._ours_and_floors(build)
+        self.contestants = self._ours_and_floors(build)
         if build:
             self._build_proxy()
             self._build_rust()
             self._build_libuv()
             self._build_go()
-        self.everybody += [server for server in servers() if self._there(server)]
+        self.contestants += [server for server in servers() if self._there(server)]
         if only:
             wanted = lambda name: any(word.lower() in name.lower() for word in only)
-            self.everybody = [peer for peer in self.everybody if peer.name == BASELINE or wanted(peer.name)]
+            self.contestants = [peer for peer in self.contestants if peer.name == BASELINE or wanted(peer.name)]
 
     def _ours_and_floors(self, build):
         """By figures.contestants: the load, C epoll, mio by hand, and echo_server in its three modes."""
@@ -84,7 +84,7 @@ class Roster:
         for note in theirs.notes:
             name, _, why = note.partition(" is left out, ")
             self.left_out[name] = why or note
-        known = {contestant.name: contestant for contestant in theirs.everybody}
+        known = {contestant.name: contestant for contestant in theirs.contestants}
         for name in (MIO, *MODES):
             if name in known and not Path(known[name].command[0]).exists():
                 self.left_out[name] = "is not built"

@@ -81,7 +81,7 @@ impl Fd {
     pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
         self.socket().take_all_wakers(&mut wakers);
-        if let Err(error) = self.link.close(source, closes) {
+        if let Err(error) = self.desc.close(source, closes) {
             log::debug!("the selector would not forget a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
@@ -91,7 +91,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     fn close_orphan(&self) {
-        if self.link.handles() <= 1 {
+        if self.desc.handles() <= 1 {
             self.socket().owned.take().into_iter().for_each(close_fd);
         }
     }
@@ -118,7 +118,7 @@ impl Fd {
     pub(crate) fn note_lent(&self) {
         self.socket().owned.note_linger();
         self.socket().owned.note_duplicate();
-        self.link.short_io_is_inconclusive();
+        self.desc.short_io_is_inconclusive();
     }
 
     /// Lends the descriptor; a close that comes meanwhile is put off until it is back.
@@ -204,8 +204,8 @@ impl Fd {
         ticket: &mut Option<Ticket>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        let parked = Parked::foreign(self.link.token(), Slot::HangUp);
-        match self.link.park_hang_up(parked).0 {
+        let parked = Parked::foreign(self.desc.token(), Slot::HangUp);
+        match self.desc.park_hang_up(parked).0 {
             Park::Ready(_) => Poll::Ready(Ok(())),
             Park::Parked => {
                 self.socket().await_hang_up(ticket, cx.waker());
@@ -219,7 +219,7 @@ impl Fd {
 
     pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) {
         if self.socket().forget_hang_up(ticket) {
-            self.link.unpark_hang_up();
+            self.desc.unpark_hang_up();
         }
     }
 }
@@ -228,7 +228,7 @@ impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
-        if self.link.handles() <= 2 && !self.is_closed() {
+        if self.desc.handles() <= 2 && !self.is_closed() {
             self.shut();
         } else if self.socket().owned.may_linger() {
             self.close_orphan();

@@ -42,7 +42,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Addr, End, Endpoints, Network};
-use crate::reactor::{Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::socket::{Parked, Slot, Socket};
@@ -55,16 +55,7 @@ pub(crate) use op::Verb;
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    link: Descriptor<Parked, Socket>,
-}
-
-/// A short read or write proves something on TCP alone: a Unix stream's read stops at passed
-/// descriptors.
-fn short_io(network: Network) -> ShortIo {
-    match network.is_tcp() {
-        true => ShortIo::Conclusive,
-        false => ShortIo::Inconclusive,
-    }
+    desc: Descriptor<Parked, Socket>,
 }
 
 /// What an operation keeps between two polls.
@@ -112,43 +103,20 @@ impl Fd {
         socket: impl Into<OwnedFd>,
         network: Network,
     ) -> io::Result<Fd> {
-        current::with(what, |scheduler| {
-            Fd::open(scheduler, socket.into(), network)
-        })
-    }
-
-    /// Takes a non-blocking socket into a runtime. Nothing is known of it: the first try tells.
-    pub(crate) fn open(scheduler: &Rc<Scheduler>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
-        let raw = fd.as_raw_fd();
-        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        let reactor = &scheduler.reactor;
-        let short = short_io(network);
-        let link = reactor
-            .core()
-            .open(&mut SourceFd(&raw), Some(raw), socket, short)?;
-        Ok(Fd::ready(link))
-    }
-
-    /// As [`Fd::open`], in the runtime of this one: for what a listener accepts.
-    fn open_beside(&self, fd: OwnedFd, network: Network) -> io::Result<Fd> {
-        let raw = fd.as_raw_fd();
-        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        if self.socket().owned.may_linger() {
-            // An accepted socket inherits it.
-            socket.owned.note_linger();
-        }
-        let short = short_io(network);
-        let link = self
-            .link
-            .core()
-            .open(&mut SourceFd(&raw), Some(raw), socket, short)?;
-        Ok(Fd::ready(link))
+        let register = |scheduler: &Rc<Scheduler>| {
+            Fd::register(scheduler.reactor.core(), socket.into(), network)
+        };
+        current::with(what, register)
     }
 
     /// Takes a connection that this listener has accepted into the listener's runtime.
     pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
-        let opened = self.open_beside(socket, self.network());
+        let opened = Fd::register(self.desc.core(), socket, self.network());
         let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
+        if self.socket().owned.may_linger() {
+            // An accepted socket inherits it.
+            fd.socket().owned.note_linger();
+        }
         fd.socket().set_endpoint(End::Peer, peer);
         Ok(fd)
     }
@@ -156,16 +124,29 @@ impl Fd {
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        let short = ShortIo::Inconclusive;
-        let open =
-            |scheduler: &Rc<Scheduler>| scheduler.reactor.core().open(source, None, socket, short);
-        current::with(what, open).map(Fd::ready)
+        current::with(what, |scheduler| {
+            let core = scheduler.reactor.core();
+            let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+            Ok(Fd::assume_ready(desc))
+        })
     }
 
-    /// A new descriptor may well be ready: one try costs less than a turn to learn it.
-    fn ready(link: Descriptor<Parked, Socket>) -> Fd {
-        link.assume_ready(Readiness::READ | Readiness::WRITE);
-        Fd { link }
+    fn register(core: &Rc<Core<Parked, Socket>>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+        let raw = fd.as_raw_fd();
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        let short = match network.is_tcp() {
+            true => ShortIo::Conclusive,
+            false => ShortIo::Inconclusive,
+        };
+        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        Ok(Fd::assume_ready(desc))
+    }
+
+    /// Nothing is known of a new descriptor: the first try costs less than a turn to learn it.
+    fn assume_ready(desc: Descriptor<Parked, Socket>) -> Fd {
+        desc.assume_ready(Readiness::READ | Readiness::WRITE);
+        Fd { desc }
     }
 
     // ---- the loop ----
@@ -181,12 +162,12 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
-        let socket = &self.link.user_data;
+        let socket = &self.desc.user_data;
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
         loop {
-            match self.link.may_try(direction) {
+            match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
                 May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
                 // The last attempt met EAGAIN, and no edge has come since (netpollblock).
@@ -239,7 +220,7 @@ impl Fd {
         claim: &mut Claim,
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
-        match self.link.check(direction) {
+        match self.desc.check(direction) {
             Ok(()) => Poll::Pending,
             Err(refusal) => self.poll_refused(refusal, claim, cx),
         }
@@ -273,7 +254,7 @@ impl Fd {
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_held() {
-            self.link.unpark(direction);
+            self.desc.unpark(direction);
             drop(self.socket().take_waker(direction));
         }
         self.release(direction, claim);
@@ -303,13 +284,13 @@ impl Fd {
 
     /// EAGAIN: the next try waits for an edge.
     fn drained(&self, direction: Direction) -> io::Result<()> {
-        self.link.drained(direction);
-        let raw = self.link.user_data.owned.raw();
+        self.desc.drained(direction);
+        let raw = self.desc.user_data.owned.raw();
         if raw < 0 {
             // A source that its user owns: `source_drained` arms it.
             return Ok(());
         }
-        self.link.rearm(&mut SourceFd(&raw))
+        self.desc.rearm(&mut SourceFd(&raw))
     }
 
     /// As [`Fd::drained`], of a source that its user owns.
@@ -318,39 +299,31 @@ impl Fd {
         direction: Direction,
         source: &mut dyn Source,
     ) -> io::Result<()> {
-        self.link.drained(direction);
-        self.link.rearm(source)
+        self.desc.drained(direction);
+        self.desc.rearm(source)
     }
 
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) {
         // The running machine's own waker needs no clone: its id is parked.
-        let parked = match context::own(self.link.home(), waker) {
+        let parked = match context::own(self.desc.home(), waker) {
             Some(id) => Parked::machine(id),
             None => self.keep_foreign(direction, waker),
         };
         // An operation polled again without a reason finds itself parked, and takes the place anew.
-        self.link.park_waiting(direction, parked);
+        self.desc.park_waiting(direction, parked);
         self.trace("park", direction);
     }
 
     #[cold]
     #[inline(never)]
     fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
-        self.link.user_data.keep_waker(direction, waker);
-        Parked::foreign(self.link.token(), Slot::from(direction))
+        self.desc.user_data.keep_waker(direction, waker);
+        Parked::foreign(self.desc.token(), Slot::from(direction))
     }
 
     #[inline]
     fn trace(&self, what: &str, direction: Direction) {
-        if log::log_enabled!(log::Level::Trace) {
-            self.trace_slow(what, direction);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn trace_slow(&self, what: &str, direction: Direction) {
         log::trace!("{what} {direction:?}: {self:?}");
     }
 
@@ -365,7 +338,7 @@ impl Fd {
         if let Err(failure) = self.check_open() {
             return Err(self.error("set", failure, 0));
         }
-        self.link.set_deadline(direction, when);
+        self.desc.set_deadline(direction, when);
         Ok(())
     }
 
@@ -373,26 +346,26 @@ impl Fd {
 
     #[inline]
     pub(crate) fn network(&self) -> Network {
-        self.link.user_data.network()
+        self.desc.user_data.network()
     }
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
     #[inline]
     pub(crate) fn sock_ref(&self) -> SockRef<'_> {
-        self.link.user_data.owned.socket()
+        self.desc.user_data.owned.socket()
     }
 
     pub(crate) fn socket(&self) -> &Socket {
-        &self.link.user_data
+        &self.desc.user_data
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.link.is_closed()
+        self.desc.is_closed()
     }
 
     /// Whether calls on the socket make sense: a check for those that wait for nothing.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
-        match self.is_closed() || self.link.core().is_inherited() {
+        match self.is_closed() || self.desc.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
             false => Ok(()),
         }

@@ -94,7 +94,7 @@ impl Fd {
                 error
             }
             // Closed from the start: how a descriptor of the parent's answers in a child of fork.
-            Failure::Refused(Refusal::Closed) if self.link.core().is_inherited() => {
+            Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
                 self.op_error(op, Cause::Inherited)
             }
             failure => {
@@ -150,6 +150,6 @@ impl fmt::Debug for Fd {
         if let Some(peer) = self.endpoint(End::Peer) {
             write!(f, "->{peer}")?;
         }
-        write!(f, " ({:?})", self.link.token())
+        write!(f, " ({:?})", self.desc.token())
     }
 }

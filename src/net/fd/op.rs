@@ -175,7 +175,7 @@ impl Fd {
         ready!(poll_yield(claim, cx));
         let checked = match direction {
             Direction::Read => self.check_open(),
-            Direction::Write => self.link.check(direction).map_err(Failure::Refused),
+            Direction::Write => self.desc.check(direction).map_err(Failure::Refused),
         };
         Poll::Ready(checked)
     }
@@ -189,7 +189,7 @@ impl Fd {
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
-        let socket = &self.link.user_data;
+        let socket = &self.desc.user_data;
         // Another task's poller before us: the last wins.
         drop(socket.take_poller(direction));
         let mut claim = Claim::new();
@@ -200,7 +200,7 @@ impl Fd {
                 checked?;
                 attempt(self).map_err(Failure::System)
             })
-        } else if let Err(refusal) = self.link.check(direction) {
+        } else if let Err(refusal) = self.desc.check(direction) {
             self.poll_refused(refusal, &mut claim, cx)
         } else if socket.is_locked(direction) {
             Poll::Pending
@@ -220,7 +220,7 @@ impl Fd {
 
     /// Waits until no operation holds the direction.
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        let socket = &self.link.user_data;
+        let socket = &self.desc.user_data;
         drop(socket.take_poller(direction));
         if self.is_closed() || !socket.is_locked(direction) {
             return Poll::Ready(());

@@ -29,56 +29,56 @@ impl Fd {
     /// Whether a try may succeed.
     #[inline]
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) == May::Try
+        self.desc.may_try(direction) == May::Try
     }
 
     /// Ready to read, with nothing against it and nothing else to be told: a read that takes less
     /// than it might then proves that there is no more.
     #[inline]
     pub(crate) fn is_plainly_ready(&self) -> bool {
-        self.link.is_plainly_ready(Direction::Read)
+        self.desc.is_plainly_ready(Direction::Read)
     }
 
     /// Whether there is nothing to do but wait.
     #[inline]
     pub(crate) fn must_wait(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) == May::Wait
+        self.desc.may_try(direction) == May::Wait
     }
 
     /// As [`Fd::park_owner`], of the machine that runs.
     #[inline]
     pub(crate) fn park_running(&self, direction: Direction) {
         let running = Parked::machine(context::running_machine());
-        self.link.park_waiting(direction, running);
+        self.desc.park_waiting(direction, running);
     }
 
     /// Parks the owner. Call it only after [`Fd::must_wait`] returned true.
     #[inline]
     pub(crate) fn park_owner(&self, direction: Direction, id: MachineId) {
-        self.link.park_waiting(direction, Parked::machine(id));
+        self.desc.park_waiting(direction, Parked::machine(id));
     }
 
     /// The loop's time, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        self.link.core().clock.tick()
+        self.desc.core().clock.tick()
     }
 
     /// The loop's time, rounded up: a time that counts from here is never early.
     #[inline]
     pub(crate) fn tick_ceiling(&self) -> Tick {
-        self.link.core().clock.tick_after(0)
+        self.desc.core().clock.tick_after(0)
     }
 
     /// Reads the clock anew, and makes that the loop's time.
     #[inline]
     pub(crate) fn read_clock(&self) {
-        self.link.core().clock.read();
+        self.desc.core().clock.read();
     }
 
     /// Timers that judge a peer.
     pub(crate) fn peer_timers(&self) -> &RefCell<Timers<Parked>> {
-        &self.link.core().peer_timers
+        &self.desc.core().peer_timers
     }
 
     /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
@@ -89,7 +89,7 @@ impl Fd {
 
     /// After end of file nothing more is read; the next edge can only be a reset.
     pub(crate) fn forget_readiness(&self) {
-        self.link.drained(Direction::Read);
+        self.desc.drained(Direction::Read);
     }
 
     /// Sends a FIN.

@@ -79,22 +79,22 @@ impl Fd {
     /// Whether an operation that was parked may try at once.
     #[inline]
     fn may_go_on(&self, direction: Direction) -> bool {
-        self.link.may_try(direction) == May::Try && context::has_budget()
+        self.desc.may_try(direction) == May::Try && context::has_budget()
     }
 
     /// Takes the direction and parks there: if it is free, nothing is ready, nothing speaks against
     /// waiting, and the waker is the running machine's own.
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
-        let socket = &self.link.user_data;
-        if self.link.may_try(direction) != May::Wait || !socket.is_free(direction) {
+        let socket = &self.desc.user_data;
+        if self.desc.may_try(direction) != May::Wait || !socket.is_free(direction) {
             return false;
         }
-        let Some(id) = context::own(self.link.home(), waker) else {
+        let Some(id) = context::own(self.desc.home(), waker) else {
             return false;
         };
         socket.hold(direction);
-        self.link.park_waiting(direction, Parked::machine(id));
+        self.desc.park_waiting(direction, Parked::machine(id));
         self.trace("park", direction);
         true
     }

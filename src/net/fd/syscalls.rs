@@ -104,13 +104,13 @@ impl Fd {
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if asked <= sys::MAX_AT_ONCE {
-            self.link.transferred(direction, bytes, asked);
+            self.desc.transferred(direction, bytes, asked);
         }
     }
 
     /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
     pub(crate) fn short_means_drained(&self) -> bool {
-        self.link.short_means_drained()
+        self.desc.short_means_drained()
     }
 
     // ---- datagrams ----
@@ -167,7 +167,7 @@ impl Fd {
         direction: Direction,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Result<R, Failure> {
-        self.link.check(direction).map_err(Failure::Refused)?;
+        self.desc.check(direction).map_err(Failure::Refused)?;
         loop {
             match attempt(self) {
                 Ok(done) => return Ok(done),
@@ -187,7 +187,7 @@ impl Fd {
         direction: Direction,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        let checked = self.link.check(direction).map_err(Failure::Refused);
+        let checked = self.desc.check(direction).map_err(Failure::Refused);
         let called = checked.and_then(|()| {
             self.call(call)
                 .map_err(|error| match self.after_error(direction, error) {

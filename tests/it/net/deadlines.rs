@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoller::reactor::{Direction, Event, Harvest, Readiness};
@@ -13,6 +12,7 @@ use netpoller::{NetError, Runtime, Source, TcpStream, spawn, time, yield_now};
 
 use crate::support::loopback::{pair, plain_pair, virtual_runtime};
 use crate::support::script::{Nothing, scripted};
+use crate::support::stall::stall;
 use crate::support::wakers::each;
 use crate::support::watchdog::watchdog;
 
@@ -145,49 +145,75 @@ fn a_write_deadline_half_way_says_how_much_had_gone() {
     });
 }
 
-// ---- invariant 3 ----
+mod invariant_3 {
+    use super::*;
 
-#[test]
-fn invariant_3_now_and_the_past_expire_at_once_even_with_data_waiting() {
-    let _watchdog = watchdog();
-    for runtime in [virtual_runtime(), Runtime::new().unwrap()] {
+    #[test]
+    fn now_and_the_past_expire_at_once_even_with_data_waiting() {
+        let _watchdog = watchdog();
+        for runtime in [virtual_runtime(), Runtime::new().unwrap()] {
+            runtime.block_on(async {
+                let (server, client) = pair().await;
+                client.write_all(b"waiting").await.unwrap();
+                server.readable().await.unwrap();
+                let now = time::now();
+                let long_ago = now.checked_sub(3600 * SECOND).unwrap_or(now);
+                for when in [
+                    now,
+                    Instant::now().min(now),
+                    now - Duration::from_nanos(1),
+                    long_ago,
+                ] {
+                    server.set_read_deadline(Some(when)).unwrap();
+                    assert!(read(&server).await.unwrap_err().is_timeout());
+                    assert!(server.try_read(&mut [0; 8]).unwrap_err().is_timeout());
+                    assert!(server.readable().await.unwrap_err().is_timeout());
+                }
+                server.set_read_deadline(None).unwrap();
+                assert_eq!(read(&server).await.unwrap(), 7);
+            });
+        }
+    }
+
+    #[test]
+    fn the_far_future_clamps_and_means_neither_now_nor_none() {
+        let _watchdog = watchdog();
+        let runtime = virtual_runtime();
         runtime.block_on(async {
             let (server, client) = pair().await;
-            client.write_all(b"waiting").await.unwrap();
-            server.readable().await.unwrap();
-            let now = time::now();
-            let long_ago = now.checked_sub(3600 * SECOND).unwrap_or(now);
             for when in [
-                now,
-                Instant::now().min(now),
-                now - Duration::from_nanos(1),
-                long_ago,
+                latest(),
+                latest() - SECOND,
+                time::now() + 3600 * 24 * 365 * 30 * SECOND,
             ] {
+                server.set_deadline(Some(when)).unwrap();
+                client.write_all(b"!").await.unwrap();
+                assert_eq!(read(&server).await.unwrap(), 1);
+                let waiting = time::timeout(3600 * SECOND, read(&server)).await;
+                assert!(waiting.is_err(), "it does not expire");
+            }
+            // From the end of time back to here.
+            server
+                .set_read_deadline(Some(time::now() + SECOND))
+                .unwrap();
+            assert!(read(&server).await.unwrap_err().is_timeout());
+        });
+        assert!(runtime.next_timeout() > Some(3600 * SECOND));
+    }
+
+    #[test]
+    fn nothing_expires_early_on_the_real_clock() {
+        let _watchdog = watchdog();
+        Runtime::new().unwrap().block_on(async {
+            let (server, _client) = pair().await;
+            for micros in (1..40).map(|step| step * 137) {
+                let when = Instant::now() + Duration::from_micros(micros);
                 server.set_read_deadline(Some(when)).unwrap();
                 assert!(read(&server).await.unwrap_err().is_timeout());
-                assert!(server.try_read(&mut [0; 8]).unwrap_err().is_timeout());
-                assert!(server.readable().await.unwrap_err().is_timeout());
+                assert!(Instant::now() >= when, "{micros} µs");
             }
-            server.set_read_deadline(None).unwrap();
-            assert_eq!(read(&server).await.unwrap(), 7);
         });
     }
-}
-
-#[test]
-fn invariant_3_a_deadline_in_the_past_wakes_a_read_that_is_parked() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let (server, _client) = pair().await;
-        let reading = server.clone();
-        let parked = spawn(async move { read(&reading).await });
-        yield_now().await;
-        server.set_read_deadline(Some(time::now())).unwrap();
-        assert!(parked.await.unwrap().unwrap_err().is_timeout());
-        assert_eq!(server.set_read_deadline(None).ok(), Some(()));
-    });
-    assert_eq!(runtime.stats().timers, 0);
 }
 
 /// The latest instant there is, found by halving.
@@ -202,72 +228,6 @@ fn latest() -> Instant {
     latest
 }
 
-#[test]
-fn invariant_3_the_far_future_clamps_and_means_neither_now_nor_none() {
-    let _watchdog = watchdog();
-    let runtime = virtual_runtime();
-    runtime.block_on(async {
-        let (server, client) = pair().await;
-        for when in [
-            latest(),
-            latest() - SECOND,
-            time::now() + 3600 * 24 * 365 * 30 * SECOND,
-        ] {
-            server.set_deadline(Some(when)).unwrap();
-            client.write_all(b"!").await.unwrap();
-            assert_eq!(read(&server).await.unwrap(), 1);
-            let waiting = time::timeout(3600 * SECOND, read(&server)).await;
-            assert!(waiting.is_err(), "it does not expire");
-        }
-        // From the end of time back to here.
-        server
-            .set_read_deadline(Some(time::now() + SECOND))
-            .unwrap();
-        assert!(read(&server).await.unwrap_err().is_timeout());
-    });
-    assert!(runtime.next_timeout() > Some(3600 * SECOND));
-}
-
-#[test]
-fn invariant_3_nothing_expires_early_on_the_real_clock() {
-    let _watchdog = watchdog();
-    Runtime::new().unwrap().block_on(async {
-        let (server, _client) = pair().await;
-        for micros in (1..40).map(|step| step * 137) {
-            let when = Instant::now() + Duration::from_micros(micros);
-            server.set_read_deadline(Some(when)).unwrap();
-            assert!(read(&server).await.unwrap_err().is_timeout());
-            assert!(Instant::now() >= when, "{micros} µs");
-        }
-    });
-}
-
-#[test]
-fn invariant_3_a_deadline_moved_after_it_fired_but_before_the_waiter_ran_counts_as_moved() {
-    let _watchdog = watchdog();
-    virtual_runtime().block_on(async {
-        let (left, right) = pair().await;
-        let when = time::now() + SECOND;
-        // Both fire in one turn. The one that runs first moves the other's.
-        let tasks = [(left.clone(), right.clone()), (right, left)].map(|(own, other)| {
-            own.set_read_deadline(Some(when)).unwrap();
-            spawn(async move {
-                let first = read(&own).await;
-                let at = time::now();
-                other.set_read_deadline(Some(when + SECOND)).unwrap();
-                assert!(first.unwrap_err().is_timeout());
-                at
-            })
-        });
-        let [one, two] = tasks;
-        let mut ends = [one.await.unwrap(), two.await.unwrap()];
-        ends.sort_unstable();
-        assert_eq!(ends, [when, when + SECOND]);
-    });
-}
-
-// ---- invariant 4 ----
-
 /// The bytes of a read come in time, and then the loop stalls until long after its deadline.
 fn a_stall_after_the_bytes_came(runtime: &Runtime, task: impl AsyncFnOnce(TcpStream) + 'static) {
     let (stream, mut peer) = plain_pair(runtime);
@@ -277,63 +237,56 @@ fn a_stall_after_the_bytes_came(runtime: &Runtime, task: impl AsyncFnOnce(TcpStr
     let task = runtime.spawn(async move { task(stream).await });
     runtime.turn(NOW).unwrap();
     peer.write_all(b"in time").unwrap();
-    thread::sleep(Duration::from_millis(80));
+    stall(Duration::from_millis(80));
     runtime.block_on(task).unwrap();
 }
 
-#[test]
-fn invariant_4_a_stalled_loop_expires_no_read_whose_bytes_had_come() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    a_stall_after_the_bytes_came(&runtime, async |stream| {
-        assert_eq!(read(&stream).await.unwrap(), 7);
-        stream
-            .set_read_deadline(Some(time::now() + 3600 * SECOND))
-            .unwrap();
-        yield_now().await;
-        assert!(
-            time::timeout(SECOND / 100, read(&stream)).await.is_err(),
-            "moved, it holds"
-        );
-    });
-}
+mod invariant_4 {
+    use super::*;
 
-#[test]
-fn invariant_4_holds_for_what_is_woken_through_a_foreign_waker() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    a_stall_after_the_bytes_came(&runtime, async |stream| {
-        let got = each([async move { read(&stream).await.unwrap() }]).await;
-        assert_eq!(got, [7]);
-    });
-}
-
-#[test]
-fn invariant_4_holds_behind_more_machines_than_one_turn_runs() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (stream, mut peer) = plain_pair(&runtime);
-    stream
-        .set_read_deadline(Some(Instant::now() + Duration::from_millis(100)))
-        .unwrap();
-    let reader = runtime.spawn(async move { read(&stream).await });
-    runtime.turn(NOW).unwrap();
-    // Thousands of neighbours, most of which still wait for their turn when the bytes have come.
-    let ran = Rc::new(Cell::new(0));
-    for _ in 0..5000 {
-        let ran = ran.clone();
-        drop(runtime.spawn(async move { ran.set(ran.get() + 1) }));
+    #[test]
+    fn holds_for_what_is_woken_through_a_foreign_waker() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        a_stall_after_the_bytes_came(&runtime, async |stream| {
+            let got = each([async move { read(&stream).await.unwrap() }]).await;
+            assert_eq!(got, [7]);
+        });
     }
-    runtime.turn(NOW).unwrap();
-    assert!(
-        ran.get() < 4000,
-        "the reader will be behind more than one turn"
-    );
-    peer.write_all(b"in time").unwrap();
-    thread::sleep(Duration::from_millis(150));
-    let got = runtime.block_on(reader).unwrap();
-    assert_eq!(got.unwrap(), 7);
-    assert!(ran.get() > 4000, "and it was");
+
+    #[test]
+    fn holds_behind_more_machines_than_one_turn_runs() {
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        let (stream, mut peer) = plain_pair(&runtime);
+        stream
+            .set_read_deadline(Some(Instant::now() + Duration::from_millis(100)))
+            .unwrap();
+        let reader = runtime.spawn(async move { read(&stream).await });
+        runtime.turn(NOW).unwrap();
+        // Thousands of neighbours, most of which still wait for their turn when the bytes have come.
+        let ran = Rc::new(Cell::new(0));
+        for _ in 0..5000 {
+            let ran = ran.clone();
+            drop(runtime.spawn(async move { ran.set(ran.get() + 1) }));
+        }
+        runtime.turn(NOW).unwrap();
+        assert!(
+            ran.get() < 4000,
+            "the reader will be behind more than one turn"
+        );
+        peer.write_all(b"in time").unwrap();
+        stall(Duration::from_millis(150));
+        let got = runtime.block_on(reader).unwrap();
+        assert_eq!(got.unwrap(), 7);
+        assert!(ran.get() > 4000, "and it was");
+    }
+
+    #[test]
+    fn holds_behind_a_crowd_that_is_handed_out_at_once() {
+        let _watchdog = watchdog();
+        (1..=4).for_each(a_stall_behind_a_crowd);
+    }
 }
 
 /// One machine stalls the loop, among more machines than one turn runs, after another one has yielded
@@ -356,7 +309,7 @@ fn a_stall_behind_a_crowd(yields: usize) {
             let attempt = |_: &mut Nothing| answers.next().unwrap();
             source.io(Direction::Read, attempt).await.unwrap();
             if stalls.take() {
-                thread::sleep(Duration::from_millis(150));
+                stall(Duration::from_millis(150));
             }
         }));
     }
@@ -386,12 +339,6 @@ fn a_stall_behind_a_crowd(yields: usize) {
 }
 
 #[test]
-fn invariant_4_holds_behind_a_crowd_that_is_handed_out_at_once() {
-    let _watchdog = watchdog();
-    (1..=4).for_each(a_stall_behind_a_crowd);
-}
-
-#[test]
 fn a_stall_still_expires_the_reads_for_which_nothing_came() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
@@ -401,6 +348,6 @@ fn a_stall_still_expires_the_reads_for_which_nothing_came() {
         .unwrap();
     let reader = runtime.spawn(async move { read(&stream).await });
     runtime.turn(NOW).unwrap();
-    thread::sleep(Duration::from_millis(20));
+    stall(Duration::from_millis(20));
     assert!(runtime.block_on(reader).unwrap().unwrap_err().is_timeout());
 }

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_lite::future;
+use futures_lite::future::{self, poll_once};
 use futures_lite::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
 
 use crate::support::loopback::pair;
-use crate::support::run::run;
+use crate::support::run::{run, run_virtual};
 
 fn fill(stream: &TcpStream) -> usize {
     let mut sent = 0;
@@ -384,6 +384,27 @@ fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
         let error = AsyncWriteExt::write(&mut poller, b"x").await.unwrap_err();
         assert!(error.is_timeout());
         assert!(whole.await.unwrap().is_timeout());
+    });
+}
+
+#[test]
+fn a_poller_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
+    run_virtual(async {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let much = vec![0; 4 << 20];
+        let mut holder = Box::pin(ours.write_all(&much));
+        assert!(poll_once(holder.as_mut()).await.is_none());
+        let mut polling = ours.clone();
+        let start = time::now();
+        let poller = spawn(async move { AsyncWriteExt::write(&mut polling, b"x").await });
+        yield_now().await;
+        yield_now().await;
+        let deadline = start + Duration::from_secs(5);
+        ours.set_write_deadline(Some(deadline)).unwrap();
+        let ended = time::timeout(Duration::from_secs(3600), poller).await;
+        let error = ended.expect("it waits still").unwrap().unwrap_err();
+        assert!(error.is_timeout());
+        assert!(time::now() < deadline + Duration::from_secs(1));
     });
 }
 

@@ -1,12 +1,13 @@
 //! Many tasks on one connection: operations of one direction take turns.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::future::poll_once;
-use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, UdpSocket, UnixStream, spawn, time, yield_now};
 
 use crate::support::loopback::pair;
 use crate::support::run::{run, run_in, run_virtual};
@@ -233,6 +234,61 @@ fn reading_or_writing_exactly_nothing_does_not_queue() {
         assert!(poll_once(write.as_mut()).await.is_none());
         server.read_exact(&mut []).await.unwrap();
         server.write_all(&[]).await.unwrap();
+    });
+}
+
+/// Ends with a timeout at the deadline, which was set to `DEADLINE` from `start`.
+async fn times_out<T>(start: Instant, operation: impl Future<Output = io::Result<T>>) {
+    let ended = time::timeout(Duration::from_secs(3600), operation).await;
+    let Ok(Err(error)) = ended else {
+        panic!("it did what it can't have done, or waits still");
+    };
+    assert!(error.is_timeout(), "{error}");
+    assert!(time::now() - start < 2 * DEADLINE, "it waited for longer");
+}
+
+const DEADLINE: Duration = Duration::from_millis(100);
+
+#[test]
+fn what_queues_behind_an_operation_that_is_not_polled_heeds_its_deadline() {
+    run_virtual(async {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let much = vec![0; 4 << 20];
+        let mut first = Box::pin(ours.write_all(&much));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        let start = time::now();
+        ours.set_write_deadline(Some(start + DEADLINE)).unwrap();
+        times_out(start, ours.write_all(b"second")).await;
+        // Passed already.
+        times_out(start, ours.write(b"third")).await;
+
+        let mut buffer = [0; 8];
+        let mut first = Box::pin(ours.read(&mut buffer));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        // It queues first, and the deadline is set afterwards, and moved.
+        let start = time::now();
+        let queued = ours.clone();
+        let queued = spawn(async move { times_out(start, queued.read_with(|_| ())).await });
+        yield_now().await;
+        yield_now().await;
+        ours.set_read_deadline(Some(start + 4 * DEADLINE)).unwrap();
+        ours.set_read_deadline(Some(start + DEADLINE)).unwrap();
+        queued.await.unwrap();
+
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut message = [0; 8];
+        let mut first = Box::pin(socket.recv_from(&mut message));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        let start = time::now();
+        let queued = socket.clone();
+        let queued = spawn(async move {
+            times_out(start, queued.recv_from(&mut [0; 8])).await;
+        });
+        yield_now().await;
+        yield_now().await;
+        // Set to the past.
+        socket.set_read_deadline(Some(start)).unwrap();
+        queued.await.unwrap();
     });
 }
 

@@ -172,7 +172,7 @@ fn a_waker_for_a_socket_a_sleep_a_scope_and_a_join() {
 }
 
 #[test]
-fn a_blocking_job_whose_output_nobody_takes() {
+fn a_blocking_job_whose_output_is_not_taken() {
     let all = Neighbourhood::new();
     all.runtime.block_on(async {
         drop(spawn_blocking(|| ThrowsOnDrop));

@@ -122,6 +122,38 @@ fn in_a_full_server_a_quiet_connection_makes_room_for_one_that_is_queued() {
 
 // ---- the limit ----
 
+/// Is busy for ever, as with work that another thread does for it.
+struct Busy;
+
+impl Protocol for Busy {
+    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.set_busy(true);
+        Ok(())
+    }
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        Echo.data(conn, bytes)
+    }
+}
+
+#[test]
+fn a_drain_ends_although_a_queued_client_finds_no_room() {
+    let _watchdog = watchdog();
+    for dispatch in WAYS {
+        let server = Server::new(|_| Busy).workers(2).dispatch(dispatch);
+        let server = start(server.max_connections(1));
+        let mut client = server.dial();
+        echo(&mut client, b"served");
+        let _queued = server.dial();
+        let start = Instant::now();
+        server.handle.drain(3600 * SECOND);
+        server.handle.drain(SECOND);
+        let stats = server.thread.join().unwrap().unwrap();
+        let took = start.elapsed();
+        assert!((SECOND..10 * SECOND).contains(&took), "{took:?}");
+        assert_eq!(stats.live(), 0);
+    }
+}
+
 #[test]
 fn a_drain_ends_although_clients_keep_arriving() {
     let _watchdog = watchdog();

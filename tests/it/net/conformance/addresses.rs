@@ -65,7 +65,7 @@ fn a_listen_on_a_taken_port_names_the_address() {
 
 /// 192.0.2.0/24 is for documentation: no host has it.
 #[test]
-fn a_listen_on_somebody_elses_address_names_it() {
+fn a_listen_on_an_address_of_another_host_names_it() {
     by(Clock::Real, "tcp4", || async {
         let error = TcpListener::bind("192.0.2.1:0").await.unwrap_err();
         let inner = error.op_error().unwrap();

@@ -93,7 +93,7 @@ async fn slot_reused_in_the_batch<T: Transport>() {
 }
 
 #[test]
-fn an_event_of_a_slots_former_owner_reaches_nobody() {
+fn an_event_of_a_slots_former_owner_changes_nothing() {
     over_streams(
         Clock::Virtual,
         slot_reused_in_the_batch::<Tcp4>,
@@ -121,7 +121,7 @@ async fn old_deadline<T: Transport>() {
 }
 
 #[test]
-fn a_deadline_of_a_slots_former_owner_expires_nobody() {
+fn a_deadline_of_a_slots_former_owner_expires_nothing() {
     over_streams(
         Clock::Virtual,
         old_deadline::<Tcp4>,

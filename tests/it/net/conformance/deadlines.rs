@@ -5,13 +5,13 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::poll_once;
 use netpoller::{NetError, spawn, time, yield_now};
 
 use super::transport::*;
+use crate::support::stall::stall;
 
 async fn exactly_now<T: Transport>() {
     let (near, far) = pair::<T>().await;
@@ -184,7 +184,7 @@ async fn deadline_race<T: Transport>() {
 }
 
 #[test]
-fn deadlines_that_race_with_their_operations_hang_nobody() {
+fn deadlines_that_race_with_their_operations_end() {
     over_streams(
         Clock::Real,
         deadline_race::<Tcp4>,
@@ -249,7 +249,7 @@ async fn stalled_loop<T: Transport>() {
     assert!(poll_once(&mut reading).await.is_none());
     assert_eq!(far.try_write(b"!").unwrap(), 1);
     // This sleep is no waiting for anything: it is the stall.
-    thread::sleep(millis(60));
+    stall(millis(60));
     assert_eq!(reading.await.unwrap(), 1);
     assert_timeout(idle.read(&mut [0]).await);
 }

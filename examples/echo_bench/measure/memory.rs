@@ -1,8 +1,8 @@
 //! The system's allocator with a count: how many bytes the server's side of this process holds.
 //!
-//! Threads of the loader's side say so once, with `client_thread`; every other thread is the server's.
-//! Bytes are as requested, without the allocator's own overhead; a block counts for the thread that asks and is
-//! taken off for the thread that frees, which is the same one for all that matters here.
+//! A thread of the loader's side calls `client_thread` once; every other thread is the server's. Bytes are as
+//! requested, without the allocator's own overhead. A block is counted for the thread that asks for it and subtracted
+//! for the thread that frees it, which here is the same.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,9 +1,9 @@
 //! The page: the table, what it means, and two pictures for each number of connections. One file, nothing loaded.
 
-use crate::cell::Cell;
 use crate::flags::Plan;
-use crate::pictures;
-use crate::report::{self, HEADINGS, MEANINGS, deadline_line, noise, row, subtitle};
+use crate::measure::Cell;
+use crate::report::pictures::{self, Picture};
+use crate::report::{self, HEADINGS, MEANINGS, NOISE, deadline_line, disturbance, row, subtitle};
 use crate::run::Results;
 
 const STYLE: &str = include_str!("page.css");
@@ -13,6 +13,9 @@ pub fn page(plan: &Plan, results: &Results) -> Result<String, String> {
     for &connections in &plan.counts {
         sections += &section(plan, results, connections)?;
     }
+    let disturbed = disturbance(results).map_or_else(String::new, |line| {
+        format!("<p class=\"disturbed\">{}</p>\n", escaped(&line))
+    });
     let subtitle = escaped(&subtitle(plan, results));
     let table = table(&results.cells);
     let meanings = meanings(results);
@@ -21,7 +24,7 @@ pub fn page(plan: &Plan, results: &Results) -> Result<String, String> {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>echo_bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <h1>Echo bench</h1>\n<p class=\"subtitle\">{subtitle}</p>\n\
+         <h1>Echo bench</h1>\n{disturbed}<p class=\"subtitle\">{subtitle}</p>\n\
          <div class=\"scroll\">{table}</div>\n{meanings}{sections}</main>\n</body>\n</html>\n"
     ))
 }
@@ -48,7 +51,7 @@ fn meanings(results: &Results) -> String {
     let all = columns
         .into_iter()
         .chain(deadlines)
-        .chain([("noise", noise(results))]);
+        .chain([("noise", NOISE.to_owned())]);
     let items: String = all
         .map(|(column, meaning)| {
             format!(
@@ -63,7 +66,7 @@ fn meanings(results: &Results) -> String {
     )
 }
 
-/// One number of connections, all ways of writing the server in the same two pictures.
+/// One number of connections: all modes of the server in the same two pictures.
 fn section(plan: &Plan, results: &Results, connections: usize) -> Result<String, String> {
     let names: Vec<_> = plan.targets.iter().map(|target| target.name()).collect();
     let series = |cell: &Cell| {
@@ -88,13 +91,26 @@ fn section(plan: &Plan, results: &Results, connections: usize) -> Result<String,
             )
         })
         .collect();
+    let figure = |title: &str, picture: Picture| {
+        let few = picture
+            .few_points
+            .map_or_else(String::new, |why| format!("<p>{why}</p>\n"));
+        format!(
+            "<figure><figcaption>{title}</figcaption>\n{}{few}</figure>\n",
+            picture.svg
+        )
+    };
     Ok(format!(
-        "<section>\n<h2>{}</h2>\n<p class=\"legend\">{legend}</p>\n<div class=\"pair\">\n\
-         <figure><figcaption>Latency, paced at half the rate</figcaption>\n{}</figure>\n\
-         <figure><figcaption>Throughput, sampled every 100 ms</figcaption>\n{}</figure>\n</div>\n</section>\n",
+        "<section>\n<h2>{}</h2>\n<p class=\"legend\">{legend}</p>\n<div class=\"pair\">\n{}{}</div>\n</section>\n",
         report::connections(connections),
-        pictures::latency(&cells)?,
-        pictures::throughput(&cells)?,
+        figure(
+            "Latency, paced at half the rate",
+            pictures::latency(&cells)?
+        ),
+        figure(
+            "Throughput, sampled every 100 ms",
+            pictures::throughput(&cells)?
+        ),
     ))
 }
 

@@ -1,14 +1,14 @@
 //! What the server costs, seen from outside: the CPU time of its threads, and the memory they hold.
 //!
 //! The scheduler's run time of each thread is exact; its split into user and system time comes from `stat`,
-//! which counts ticks of 10 ms, so over a phase of a second it is good to about 1 %, and over less to less.
+//! which counts ticks of 10 ms: over a second it is exact to about 1 %.
 //! Where there is no /proc there are no figures, and the report prints `-`.
 
 use std::fs;
 use std::ops::Sub;
 use std::time::Instant;
 
-use crate::allocator;
+use crate::measure::memory;
 
 /// CPU time of the server's threads so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +38,7 @@ impl Cpu {
         (ticks >= 5).then(|| (self.total() * user, self.total() * (1.0 - user)))
     }
 
-    /// The split rests on too few ticks of user time to be relied on.
+    /// Whether the split rests on too few ticks of user time.
     pub fn split_is_rough(self) -> bool {
         self.user < 25
     }
@@ -63,7 +63,7 @@ pub struct ClientThreads(Vec<String>);
 impl ClientThreads {
     /// Adds the calling thread.
     pub fn add_this_one(&mut self) {
-        allocator::client_thread();
+        memory::client_thread();
         let link = fs::read_link("/proc/thread-self").ok();
         let name = link.and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
         self.0.extend(name);
@@ -111,11 +111,11 @@ fn stat_times(path: &str) -> Option<(u64, u64)> {
     Some((fields.next()?, fields.next()?))
 }
 
-/// CPU time of the machine so far, in ticks: a bench shares its CPUs with whatever else runs.
+/// CPU time of the machine so far, in ticks: a bench shares its CPUs with other processes.
 #[derive(Clone, Copy)]
 pub struct MachineTime {
-    /// User and system time, and what a hypervisor gave to others. Interrupts are left out: loopback makes plenty,
-    /// and whether they are in a process's own time depends on the kernel, so what others took is a lower bound.
+    /// User and system time, and what a hypervisor gave to others. Interrupts are left out: loopback makes many,
+    /// and the kernel decides whether they count as a process's own time. So the result is a lower bound.
     busy: u64,
     own: u64,
     at: Instant,

@@ -1,8 +1,8 @@
 //! One connection of the loader: what it has sent, what came back, and the check of every byte.
 //!
-//! The bytes of a message are a function of the connection's number and the message's, so nothing has to be kept:
-//! a write that the kernel took half of is generated again from where it stopped,
-//! and an echo is compared with what is generated for its place, so a byte of another connection or message is seen.
+//! The bytes of a message are computed from the numbers of the connection and of the message, so none are kept. After
+//! a partial write they are computed again from where it stopped. An echo is compared with the bytes of its place, so
+//! that a byte of another connection or message is found.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -28,7 +28,7 @@ impl Buffers {
     }
 }
 
-/// What every message looks like, and how many a connection may have under way.
+/// The size of a message, and how many a connection may have in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub size: u64,
@@ -61,7 +61,7 @@ impl Connection {
         &mut self.stream
     }
 
-    /// Something has been sent, or was meant to be.
+    /// Whether a message has been wanted.
     pub fn has_begun(&self) -> bool {
         self.wanted > 0
     }
@@ -76,13 +76,13 @@ impl Connection {
         self.wanted += messages * self.shape.size;
     }
 
-    /// Forgets what was asked for and not begun.
+    /// Forgets wanted messages that have not begun.
     pub fn want_no_more(&mut self) {
         let begun = self.sent.div_ceil(self.shape.size);
         self.wanted = self.wanted.min(begun * self.shape.size);
     }
 
-    /// Nothing is under way and nothing is wanted.
+    /// Whether nothing is in flight and nothing is wanted.
     pub fn is_quiet(&self) -> bool {
         self.echoed == self.wanted
     }
@@ -106,8 +106,8 @@ impl Connection {
 
     /// Reads and checks what came back. Returns how many messages it completed.
     ///
-    /// A read that comes back short has emptied the socket, and a new edge follows new data:
-    /// there is no second read to learn that, unless the peer hung up, which is an edge that comes once.
+    /// A short read has emptied the socket, and new data makes a new edge, so no second read is made. After a hang-up,
+    /// which is an edge that comes once, reading goes on to the end.
     pub fn receive(&mut self, buffers: &mut Buffers, hung_up: bool) -> Result<u64, String> {
         let before = self.messages_echoed();
         while self.echoed < self.sent || hung_up {

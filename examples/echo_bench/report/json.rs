@@ -1,18 +1,19 @@
-//! The same as JSON, for programs. Units are in the names; null is what could not be had.
+//! The same as JSON, for programs. Units are in the names; null is a figure that is not available.
 
 use serde_json::{Value, json};
 
-use crate::cell::Cell;
 use crate::flags::Plan;
+use crate::measure::Cell;
+use crate::measure::system;
 use crate::report::NOISE;
 use crate::run::Results;
-use crate::system;
 
 pub fn json(plan: &Plan, results: &Results) -> String {
     let deadline = results.deadline.map(|cost| {
         json!({
             "same_time_ns": rounded(cost.same_time),
             "new_time_ns": rounded(cost.new_time),
+            "fresh_time_ns": rounded(cost.fresh_time),
         })
     });
     let value = json!({

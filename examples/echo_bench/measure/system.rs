@@ -11,7 +11,7 @@ pub fn descriptor_limit() -> usize {
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return 256;
     }
-    // The second is for macOS, whose hard limit reads as infinite and cannot be had.
+    // The second is for macOS, where the hard limit reads as infinite and cannot be set.
     for wanted in [limit.rlim_max, limit.rlim_max.min(10_240)] {
         let raised = libc::rlimit {
             rlim_cur: wanted,

@@ -7,17 +7,17 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::measure::system;
 use crate::serve::{self, Counts, Mode, Options};
-use crate::system;
 
-/// Armed on every connection, and moved with every read: a server without one is not worth measuring.
+/// Armed on every connection and moved with every read, as in a real server.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long starting and stopping may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Server {
     pub address: SocketAddr,
-    /// Dropped, it tells the server to stop.
+    /// The server stops when this is dropped.
     stop: UnixStream,
     thread: JoinHandle<io::Result<Counts>>,
 }
@@ -40,7 +40,7 @@ impl Server {
                 system::pin_to(cpu);
             }
             serve::run(&options, vec![stopped], |address| {
-                // Nobody listens any more if it took too long.
+                // The receiver is gone if it took too long.
                 let _ = ready.send(address);
             })
         };
@@ -81,9 +81,9 @@ impl Server {
         }
     }
 
-    /// Why the server is gone, if it is: the loader only sees its connections break.
+    /// Why the server is gone, if it is. The loader has only seen its connections break.
     pub fn post_mortem(self, seen: String) -> String {
-        // Breaking connections comes before the thread's end by a moment.
+        // The connections break a moment before the thread ends.
         thread::sleep(Duration::from_millis(20));
         if !self.thread.is_finished() {
             return seen;

@@ -1,11 +1,12 @@
 //! The loader: one thread, one poll, many connections, and the two ways it loads a server.
 //!
-//! *Flat out* (a closed loop): every connection keeps its depth of messages in flight. It tells the throughput;
-//! its latencies would tell nothing, for a server that stalls is asked less while it stalls.
-//! *Paced* (an open loop): bursts of depth messages (one, unless asked for more) fall due at even intervals, whatever
-//! the server does, burst k on connection k modulo their number. Latency counts from that time, not from the write,
-//! so a stall is paid for by every message that fell due in it: no coordinated omission.
-//! Due times are computed, so nothing is stored for each message.
+//! *Flat out* (a closed loop): every connection keeps its depth of messages in flight. This gives the throughput. Its
+//! latencies would mean nothing, because a server that stalls is sent less while it stalls.
+//! *Paced* (an open loop): bursts of depth messages fall due at even intervals, whatever the server does, burst k on
+//! connection k modulo their number. Latency counts from the due time and not from the write, so that every message
+//! that fell due in a stall counts it: no coordinated omission. Due times are computed, so none is stored.
+
+pub mod connection;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,16 +18,16 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use crate::connection::{Buffers, Connection, Shape};
+use self::connection::{Buffers, Connection, Shape};
 
 /// Throughput is sampled in steps of this; phases are whole numbers of it.
 pub const STEP: Duration = Duration::from_millis(100);
 /// A server that answers nothing for this long is taken for dead.
 const STALLED: Duration = Duration::from_secs(4);
-/// How long what is under way at the end of a phase may take to come back.
+/// How long messages in flight at the end of a phase may take to return.
 const DRAIN: Duration = Duration::from_secs(6);
 /// Connections not yet answered at once: far below any backlog, so that no SYN is dropped and tried again a second
-/// later, however late the server gets to accept.
+/// later, however late the server accepts.
 const CONNECTING: usize = 128;
 
 pub struct Load {
@@ -209,8 +210,8 @@ impl Load {
         })
     }
 
-    /// The poll's timeouts are whole milliseconds, rounded up: what is less is spun away, on a CPU of the loader's
-    /// own, or else given to whoever wants it.
+    /// The poll's timeouts are whole milliseconds, rounded up. A shorter wait is spun away on the loader's own CPU;
+    /// without one, each spin yields the CPU.
     fn whole_milliseconds(&self, wait: Duration) -> Duration {
         let millis = wait.as_micros().saturating_sub(500) / 1000;
         if millis == 0 && !self.own_cpu {
@@ -241,8 +242,8 @@ impl Load {
         Ok(())
     }
 
-    /// One wait and what came of it: echoes are read and checked, `finished` hears of every connection that got
-    /// whole messages back and may want more on it, and what is wanted is sent.
+    /// One wait and its events: echoes are read and checked, `finished` receives each connection that got whole
+    /// messages back and may want more on it, and wanted messages are sent.
     fn turn(
         &mut self,
         longest: Duration,
@@ -276,7 +277,7 @@ fn hung_up(event: &Event) -> bool {
     event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
-/// Whether the handshake is over; an error is how it failed.
+/// Whether the handshake is over. An error says how it failed.
 fn is_connected(stream: &TcpStream) -> io::Result<bool> {
     match stream.take_error()? {
         Some(error) => Err(error),
@@ -284,7 +285,7 @@ fn is_connected(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// A closed connection leaves no TIME_WAIT behind: ten thousand of them would be in the newcomer's way.
+/// A closed connection leaves no TIME_WAIT behind: ten thousand of them would take the ports of later ones.
 fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_linger(Some(Duration::ZERO))

@@ -1,23 +1,28 @@
 //! One cell of the run: one mode, one number of connections, from the server's start to its stop.
 
+pub mod cpu;
+pub mod deadline;
+pub mod memory;
+pub mod server;
+pub mod system;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::allocator;
-use crate::connection::Shape;
+use crate::load::connection::Shape;
 use crate::load::{FlatOut, Load, Paced, STEP};
-use crate::measure::{ClientThreads, Cpu};
 use crate::serve::{Counts, Mode};
-use crate::server::Server;
+use cpu::{ClientThreads, Cpu};
+use server::Server;
 
-/// Below this, what a server holds anyway drowns what it holds for each connection.
+/// Below this, what a server holds without connections hides what it holds for each.
 const ENOUGH_FOR_MEMORY: usize = 500;
 
-/// Who is loaded.
+/// The server that is loaded.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     Own(Mode),
-    /// Somebody else's, already running: there are no figures of its inside.
+    /// A server that runs already: no figures of its inside are available.
     Running(SocketAddr),
 }
 
@@ -42,7 +47,7 @@ pub struct Order {
     pub connections: usize,
     pub shape: Shape,
     pub cpus: Cpus,
-    /// When this cell has to be over.
+    /// The end of the time for this cell.
     pub end: Instant,
 }
 
@@ -53,7 +58,7 @@ pub struct Cell {
     pub paced: Paced,
     /// Of the server's threads, while flat out.
     pub cpu: Option<Cpu>,
-    /// Bytes of the server's for each idle connection.
+    /// Bytes of the server for each idle connection.
     pub memory: Option<f64>,
     pub counts: Option<Counts>,
 }
@@ -72,7 +77,7 @@ impl Cell {
         self.paced.latencies.max() as f64 / 1000.0
     }
 
-    /// User and system nanoseconds of the server's for each message.
+    /// User and system nanoseconds of the server for each message.
     pub fn cpu_per_message(&self) -> Option<(f64, f64)> {
         let (user, system) = self.cpu?.split()?;
         let messages = self.flat_out.messages as f64;
@@ -85,7 +90,7 @@ impl Cell {
     }
 }
 
-/// Runs one cell; `say` hears what is going on.
+/// Runs one cell. `say` receives what is going on.
 pub fn run(order: &Order, clients: &ClientThreads, say: impl Fn(&str)) -> Result<Cell, String> {
     say("starting");
     let mut load = Load::new(order.shape, order.cpus.loader_has_its_own)?;
@@ -142,18 +147,18 @@ fn measure(
     })
 }
 
-/// Opens the connections; what the server holds is read before and after, each connection having been served once.
-/// The first one comes before both, so that what a server allocates once is not counted.
+/// Opens the connections and serves each once. What the server holds is read after the first and after the last, so
+/// that what it allocates once is not counted.
 fn connect(order: &Order, address: SocketAddr, load: &mut Load) -> Result<Option<f64>, String> {
     load.connect(address, 1)?;
-    let before = allocator::server_bytes();
+    let before = memory::server_bytes();
     load.connect(address, order.connections)?;
-    let grown = allocator::server_bytes() - before;
+    let grown = memory::server_bytes() - before;
     let more = order.connections - 1;
     Ok((more >= ENOUGH_FOR_MEMORY).then(|| grown as f64 / more as f64))
 }
 
-/// Whole steps, and time for every connection's turn, whatever is left of it.
+/// Whole steps, and enough time for a turn of every connection.
 fn part(length: Duration, connections: usize) -> Duration {
     let length = length.max(Duration::from_micros(20) * connections as u32);
     STEP * (length.as_millis() / STEP.as_millis()).max(1) as u32

@@ -7,14 +7,14 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 
-use crate::cell::Cell;
 use crate::load::{STEP, Timeline};
+use crate::measure::Cell;
 use crate::report::grouped;
 
 const SIZE: (u32, u32) = (560, 320);
 const INK: RGBColor = RGBColor(0x3A, 0x3F, 0x47);
 const GRID: RGBColor = RGBColor(0xE1, 0xE4, 0xE8);
-/// One for each way of writing the server, in the table's order.
+/// One for each mode of the server, in the order of the table.
 const SERIES: [RGBColor; 4] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -22,7 +22,16 @@ const SERIES: [RGBColor; 4] = [
     RGBColor(0x8A, 0x4F, 0xA8),
 ];
 
-/// A line of the picture, and whose it is: an index into `SERIES`.
+pub struct Picture {
+    pub svg: String,
+    /// Why some of its curves are drawn as points.
+    pub few_points: Option<&'static str>,
+}
+
+/// A curve of so few points would show a course that was not measured.
+const FEW: usize = 3;
+
+/// A line of the picture. `series` is an index into `SERIES`.
 struct Line {
     series: usize,
     points: Vec<(f64, f64)>,
@@ -61,9 +70,9 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// Latency by percentile, paced: across, each step is a tenth of the messages that the last one left out;
-/// up, each step is a multiple. Given with each cell is its series.
-pub fn latency(cells: &[(usize, &Cell)]) -> Result<String, String> {
+/// Latency by percentile, paced. The x axis is logarithmic in the share of slower messages, the y axis in time. Each
+/// cell comes with its series.
+pub fn latency(cells: &[(usize, &Cell)]) -> Result<Picture, String> {
     let lines: Vec<_> = cells
         .iter()
         .map(|&(series, cell)| latency_line(series, cell))
@@ -87,10 +96,11 @@ pub fn latency(cells: &[(usize, &Cell)]) -> Result<String, String> {
         title: "latency",
         label: |exponent| time(10f64.powf(exponent)),
     };
-    draw(x, y, &lines)
+    let why = "Points and no curve: three messages or fewer were sent.";
+    draw(x, y, &lines, why)
 }
 
-/// Across: minus the logarithm of the share that is slower, 2 for 99 %; up: the logarithm of the microseconds.
+/// x: minus the logarithm of the share that is slower, 2 for 99 %. y: the logarithm of the microseconds.
 fn latency_line(series: usize, cell: &Cell) -> Line {
     const STEPS_A_NINE: f64 = 20.0;
     let nines = (cell.paced.latencies.len() as f64).log10().max(0.1);
@@ -100,14 +110,21 @@ fn latency_line(series: usize, cell: &Cell) -> Line {
         let percentile = 100.0 - 100.0 / 10f64.powf(across);
         (across, cell.latency(percentile).max(0.1).log10())
     };
+    // Each of a few messages is a point.
+    let messages = cell.paced.latencies.len() as usize;
+    let every = if messages <= FEW { steps.max(1) } else { 1 };
     Line {
         series,
-        points: (0..=steps).map(point).collect(),
+        points: (0..=steps)
+            .step_by(every as usize)
+            .map(point)
+            .take(messages)
+            .collect(),
     }
 }
 
 /// Throughput over time: flat out, a gap, paced.
-pub fn throughput(cells: &[(usize, &Cell)]) -> Result<String, String> {
+pub fn throughput(cells: &[(usize, &Cell)]) -> Result<Picture, String> {
     const GAP: f64 = 2.0 * STEP.as_secs_f64();
     let flat_out = cells
         .iter()
@@ -144,7 +161,8 @@ pub fn throughput(cells: &[(usize, &Cell)]) -> Result<String, String> {
         title: "messages/s",
         label: grouped,
     };
-    draw(x, y, &lines)
+    let why = "Points and no curve: the run had time for three samples or fewer. A longer one (--seconds) has more.";
+    draw(x, y, &lines, why)
 }
 
 fn rate_line(series: usize, timeline: &Timeline, start: f64) -> Line {
@@ -159,10 +177,14 @@ fn rate_line(series: usize, timeline: &Timeline, start: f64) -> Line {
     }
 }
 
-fn draw(x: Axis, y: Axis, lines: &[Line]) -> Result<String, String> {
+fn draw(x: Axis, y: Axis, lines: &[Line], why: &'static str) -> Result<Picture, String> {
     let mut svg = String::new();
     draw_into(&mut svg, x, y, lines).map_err(|error| format!("drawing: {error}"))?;
-    Ok(svg)
+    let few = lines.iter().any(|line| line.points.len() <= FEW);
+    Ok(Picture {
+        svg,
+        few_points: few.then_some(why),
+    })
 }
 
 fn draw_into(
@@ -192,9 +214,12 @@ fn draw_into(
         .draw()?;
     for line in lines {
         let style = SERIES[line.series % SERIES.len()].stroke_width(2);
+        let few = line.points.len() <= FEW;
         let dots = line.points.len() < 40;
-        chart.draw_series([PathElement::new(line.points.clone(), style)])?;
-        let dot = |&point| Circle::new(point, 2, style.filled());
+        if !few {
+            chart.draw_series([PathElement::new(line.points.clone(), style)])?;
+        }
+        let dot = |&point| Circle::new(point, if few { 4 } else { 2 }, style.filled());
         chart.draw_series(line.points.iter().filter(|_| dots).map(dot))?;
     }
     root.present()
@@ -216,7 +241,7 @@ fn one_two_five(low: f64, high: f64) -> Vec<f64> {
     all.filter(|mark| (low..=high).contains(mark)).collect()
 }
 
-/// From zero on, in four to ten steps of 1, 2 or 5.
+/// From zero, in four to ten steps of 1, 2 or 5.
 fn evenly(high: f64) -> Vec<f64> {
     let decade = 10f64.powf((high / 4.0).log10().floor());
     let fits = |step: &f64| high / step >= 4.0;
@@ -238,7 +263,7 @@ fn time(micros: f64) -> String {
     }
 }
 
-/// A mark of an axis is a round number, but for the rounding of its logarithm.
+/// A mark of an axis is a round number up to the rounding of its logarithm.
 fn short(value: f64) -> String {
     format!("{}", (value * 10.0).round() / 10.0)
 }

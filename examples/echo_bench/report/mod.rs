@@ -1,10 +1,14 @@
-//! The table, and the words that go with it.
+//! The table, and its explanation.
 
-use crate::cell::{Cell, Target};
+pub mod html;
+pub mod json;
+mod pictures;
+
 use crate::flags::Plan;
-use crate::measure::Cpu;
+use crate::measure::cpu::Cpu;
+use crate::measure::system;
+use crate::measure::{Cell, Target};
 use crate::run::Results;
-use crate::system;
 
 pub const HEADINGS: [&str; 12] = [
     "mode",
@@ -21,7 +25,7 @@ pub const HEADINGS: [&str; 12] = [
     "B/idle",
 ];
 
-/// What the columns mean: also the page's legend.
+/// What the columns mean. The page has the same words.
 pub const MEANINGS: [(&str, &str); 5] = [
     (
         "messages/s",
@@ -48,15 +52,25 @@ pub const MEANINGS: [(&str, &str); 5] = [
     ),
 ];
 
-/// Less than this share of a CPU taken by other processes is what any machine does.
+/// Other processes take up to this share of a CPU on any machine.
 const OTHERS_WORTH_A_WORD: f64 = 0.1;
 
 pub const NOISE: &str = "One run on one machine: expect 5 to 10 % between runs, and much more in p99.9 and max. \
                          Compare lines of one run.";
 
+/// The line above the table when other processes took the CPU meanwhile.
+pub fn disturbance(results: &Results) -> Option<String> {
+    let cpus = results.others.filter(|&cpus| cpus > OTHERS_WORTH_A_WORD)?;
+    Some(format!(
+        "DISTURBED: other processes took {cpus:.1} CPUs or more meanwhile. Do not quote these figures: run it again \
+         when the machine is idle."
+    ))
+}
+
 /// Everything, as text.
 pub fn text(plan: &Plan, results: &Results) -> String {
-    let mut text = format!("{}\n\n", subtitle(plan, results));
+    let mut text = disturbance(results).map_or_else(String::new, |line| wrapped("", &line) + "\n");
+    text += &format!("{}\n\n", subtitle(plan, results));
     let rows: Vec<_> = results.cells.iter().map(row).collect();
     text += &aligned(&rows);
     text.push('\n');
@@ -66,7 +80,7 @@ pub fn text(plan: &Plan, results: &Results) -> String {
     if let Some(line) = deadline_line(results) {
         text += &wrapped(&format!("{:<14}", "deadlines"), &line);
     }
-    text += &wrapped(&format!("{:<14}", "noise"), &noise(results));
+    text += &wrapped(&format!("{:<14}", "noise"), NOISE);
     text
 }
 
@@ -99,23 +113,13 @@ pub fn subtitle(plan: &Plan, results: &Results) -> String {
 pub fn deadline_line(results: &Results) -> Option<String> {
     let cost = results.deadline?;
     Some(format!(
-        "moving one takes {:.1} ns when the loop's time is the one of the last move, as for all reads of one turn, \
-         and {:.1} ns when it is new",
-        cost.same_time, cost.new_time
+        "moving one takes {:.1} ns when the loop's time is that of the last move, as for all reads of a turn, \
+         {:.1} ns when it is new, and {:.1} ns with a fresh reading of the clock",
+        cost.same_time, cost.new_time, cost.fresh_time
     ))
 }
 
-pub fn noise(results: &Results) -> String {
-    match results.others {
-        Some(cpus) if cpus > OTHERS_WORTH_A_WORD => {
-            let others = format!("Other processes took {cpus:.1} CPUs or more meanwhile");
-            format!("{NOISE} {others}: run it again when they rest.")
-        }
-        _ => NOISE.to_owned(),
-    }
-}
-
-/// One line of the table; `-` is what could not be had.
+/// One line of the table; `-` is a figure that is not available.
 pub fn row(cell: &Cell) -> [String; HEADINGS.len()] {
     let messages = cell.paced.latencies.len() as f64;
     let percentile = |percentile: f64| {
@@ -176,7 +180,7 @@ fn aligned(rows: &[[String; HEADINGS.len()]]) -> String {
     text
 }
 
-/// Words in lines of at most 110 characters, the first after `label`, the others as far in.
+/// Words in lines of at most 110 characters. The first follows `label`, the others are indented as far.
 fn wrapped(label: &str, words: &str) -> String {
     let indent = " ".repeat(label.chars().count());
     let (mut text, mut line) = (String::new(), label.to_owned());
