@@ -204,13 +204,12 @@ impl Fd {
         ticket: &mut Option<Ticket>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Failure>> {
+        // The waker is kept first: cloning it may run any code, which may close the socket.
+        self.socket().await_hang_up(ticket, cx.waker());
         let parked = Parked::foreign(self.desc.token(), Slot::HangUp);
         match self.desc.park_hang_up(parked).0 {
             Park::Ready(_) => Poll::Ready(Ok(())),
-            Park::Parked => {
-                self.socket().await_hang_up(ticket, cx.waker());
-                Poll::Pending
-            }
+            Park::Parked => Poll::Pending,
             Park::TimedOut(_) | Park::Closed(_) => {
                 Poll::Ready(Err(Failure::Refused(Refusal::Closed)))
             }
