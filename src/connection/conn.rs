@@ -68,10 +68,11 @@ pub(super) struct Extra {
     /// Where unused bytes have a limit over all.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
-    /// What the peer had not acknowledged at the last look: less is a sign of life.
+    /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
+    /// was last discarded.
+    pub(super) sent: u64,
+    /// What the peer had not acknowledged at the last look, while the connection closes.
     pub(super) unacknowledged: usize,
-    /// The next look at that; zero for none.
-    pub(super) acknowledged_look: u64,
 }
 
 impl Conn {
@@ -250,8 +251,8 @@ impl Conn {
     }
 
     /// Closes the connection once all is written. Nothing more is read. Where input is unread by
-    /// then, the close waits until the peer has acknowledged the last bytes: at once, the system
-    /// would send a RST, which may overtake them.
+    /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more:
+    /// closed at once, the system would send a RST, which may overtake them.
     #[doc(alias = "lingering_close")]
     pub fn close(&mut self) {
         self.ask(Asked::Close);

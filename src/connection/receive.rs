@@ -48,7 +48,7 @@ impl<P: Protocol> Connection<P> {
     fn came(&mut self, bytes: &[u8]) {
         if !self.conn.state().delivers() {
             // Lingering: input is discarded, and is no sign that the peer takes anything.
-            return;
+            return self.conn.discarded();
         }
         self.conn.received(bytes.len());
         self.conn.moved(Direction::Read, bytes.len());

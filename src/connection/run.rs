@@ -39,8 +39,8 @@ pub(crate) struct Connection<P: Protocol> {
     pub(super) conn: Conn,
 }
 
-/// Three pointers, a timer's key, four times and a count: with malloc's word that is 80 bytes.
-const _: () = assert!(size_of::<Conn>() <= 9 * size_of::<u64>());
+/// Three pointers, a timer's key, two times and a count: with malloc's word that is 64 bytes.
+const _: () = assert!(size_of::<Conn>() <= 7 * size_of::<u64>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
@@ -93,7 +93,7 @@ impl Conn {
         self.status().is_plain()
             && self.extra.is_none()
             && self.shared.is_serving()
-            && !self.timer_is_due()
+            && !self.timer_has_fired()
     }
 
     /// Counts bytes that were read.
@@ -234,7 +234,7 @@ impl<P: Protocol> Connection<P> {
     /// Nothing is to be done at once. Judges what is due, then parks.
     fn settle(&mut self, id: MachineId, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
-        let due = conn.timer_is_due();
+        let due = conn.timer_has_fired();
         let drained = conn.shared.is_draining() && !conn.in_flight();
         if (due || drained) && !*tried {
             // Try before judging. The selector tells that a peer has taken something only when a
@@ -289,7 +289,7 @@ impl<P: Protocol> Connection<P> {
     /// Nothing is left to write, and the connection waited for that.
     fn flushed(&mut self) {
         let closing = self.conn.state() == State::Closing;
-        if closing && self.conn.unacknowledged_and_unread() {
+        if closing && self.conn.has_unread_input() {
             return self.on(Event::FlushedUnread);
         }
         self.on(Event::Flushed);
@@ -310,11 +310,9 @@ impl<P: Protocol> Connection<P> {
         if actions.has(Actions::ARM) {
             self.conn.arm(event);
         }
-        match next {
-            // What the system takes now is not counted as taken later.
-            State::Closing if state != next => self.write(),
-            State::Lingering => self.conn.await_acknowledgements(),
-            _ => {}
+        if next == State::Closing && state != next {
+            // What the system takes now does not count as taken later.
+            self.write();
         }
         if actions.has(Actions::SHUT_DOWN)
             && let Err(error) = self.conn.fd.finish_writing()
@@ -422,6 +420,8 @@ impl Conn {
             if let Some(keeper) = &extra.keeper {
                 self.shared.keep_nothing(keeper);
             }
+            // The last traffic is remembered: the peer has taken all that waited.
+            self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
         }
     }
@@ -446,16 +446,17 @@ impl Conn {
         true
     }
 
-    /// Whether a close now would be a RST, which may overtake what was written: input is unread, and
-    /// the peer has not acknowledged everything. What is read to find out is discarded.
-    fn unacknowledged_and_unread(&mut self) -> bool {
-        if self.fd.unacknowledged() == Some(0) {
-            return false;
-        }
+    /// Whether a close now would be a RST, which may overtake what was written. What is read to find
+    /// out is discarded.
+    fn has_unread_input(&mut self) -> bool {
         let mut buffer = lent::take();
         let read = self.fd.receive(&mut buffer[..]);
         lent::give_back(buffer);
-        matches!(read, Ok(1..))
+        let unread = matches!(read, Ok(1..));
+        if unread {
+            self.discarded();
+        }
+        unread
     }
 
     fn count(&self, why: &CloseReason) {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::conn::Conn;
 use super::error::{CloseReason, direction_ended, over_limit, same_error};
 use super::shared::GATHER;
-use super::state::{Asked, State};
+use super::state::Asked;
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::context;
@@ -241,7 +241,6 @@ impl Conn {
     #[cold]
     #[inline(never)]
     pub(super) fn flush(&mut self, budget: Budget) -> io::Result<bool> {
-        let mut moved = false;
         loop {
             let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else {
                 return Ok(true);
@@ -259,19 +258,12 @@ impl Conn {
             drop(slices);
             match sent {
                 Ok(gone) => {
-                    moved = true;
                     extra.queue.advance(gone);
                     self.shared.quotas.queued.give_back(gone);
                     self.note_queued();
                     self.sent_now(gone);
                 }
                 Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.state() == State::Closing {
-                        self.note_acknowledgements();
-                        if moved {
-                            self.await_acknowledgements();
-                        }
-                    }
                     return Ok(false);
                 }
                 Err(failure) => {

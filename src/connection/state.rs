@@ -52,7 +52,8 @@ pub(crate) enum State {
     /// The connection closes once what is left has been written.
     Closing,
     /// All is written, and input is unread: closed now, the system would send a RST, which may
-    /// overtake the last bytes. Input is discarded until the peer has acknowledged everything.
+    /// overtake the last bytes. Input is discarded until the peer has acknowledged everything and
+    /// sends nothing more.
     Lingering,
     /// The socket is closed, and the protocol was told.
     Closed,
@@ -65,9 +66,9 @@ pub(crate) enum Event {
     Opened,
     /// Nothing is left to write.
     Flushed,
-    /// The same, while input is unread and the peer has not acknowledged all.
+    /// The same, while input is unread.
     FlushedUnread,
-    /// The peer has acknowledged everything.
+    /// The peer has acknowledged everything, and sends nothing more.
     Acknowledged,
     /// The queue fell to the low mark, after it had been above the high one.
     Writable,

@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
 use super::rate::{Expected, Progress};
 use super::state::{Event, State};
@@ -26,9 +26,13 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
 
-/// How often a connection that waits for acknowledgements looks for them, at most. Go's
-/// `rstAvoidanceDelay`.
-const LOOK: u64 = 500;
+/// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
+const RST_AVOIDANCE: u64 = 500;
+
+/// A connection that closes looks for acknowledgements, of which the system tells by no event: after
+/// so small a part of the time for which the peer has been quiet, and of the time that it has.
+const PART_OF_QUIET: u64 = 256;
+const PART_OF_PATIENCE: u64 = 2048;
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -40,14 +44,10 @@ pub(crate) fn ticks(wait: Duration) -> u64 {
 pub(super) struct Timers {
     /// `None` if no timer was placed. It may have fired.
     key: Option<TimerKey>,
-    /// Where the timer stands; `NEVER` without one.
-    planned: u64,
     /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
-    heard: u64,
-    /// The last heartbeat.
+    pub(super) heard: u64,
+    /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
     beat: u64,
-    /// Bytes last went out, or were queued from elsewhere.
-    sent: u64,
 }
 
 /// Whether the peer meets the minimum rates. It exists while bytes are expected of the peer.
@@ -72,10 +72,8 @@ impl Timers {
     pub(super) const fn new() -> Self {
         Timers {
             key: None,
-            planned: NEVER,
             heard: 0,
             beat: 0,
-            sent: 0,
         }
     }
 }
@@ -99,12 +97,20 @@ impl Conn {
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.timers.sent = self.fd.tick_ceiling().get();
+        let now = self.fd.tick_ceiling().get();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
-            self.timers.heard = self.timers.sent;
+            self.timers.heard = now;
+        }
+        if let Some(extra) = &mut self.extra {
+            extra.sent = now;
         }
         self.moved(Direction::Write, bytes);
+    }
+
+    /// Input of a lingering connection was discarded.
+    pub(super) fn discarded(&mut self) {
+        self.extra.get_or_insert_default().sent = self.fd.tick_ceiling().get();
     }
 
     /// For the minimum rates.
@@ -120,7 +126,6 @@ impl Conn {
         self.heard();
         self.timers.beat = self.timers.heard;
         if event == Event::Opened {
-            self.timers.sent = self.timers.heard;
             self.timers.beat = self
                 .timers
                 .beat
@@ -132,11 +137,20 @@ impl Conn {
 
     /// When a peer without a sign of life is given up.
     fn idle_at(&self) -> u64 {
-        let idle = match self.state() {
-            State::Closing | State::Lingering if self.shared.idle == NEVER => LAST_BYTES,
-            _ => self.shared.idle,
-        };
-        self.timers.heard.saturating_add(idle)
+        self.timers.heard.saturating_add(self.patience())
+    }
+
+    /// How long the peer may show no sign of life.
+    fn patience(&self) -> u64 {
+        match self.closes() && self.shared.idle == NEVER {
+            true => LAST_BYTES,
+            false => self.shared.idle,
+        }
+    }
+
+    /// Whether the connection only waits for the peer to take the last bytes.
+    fn closes(&self) -> bool {
+        matches!(self.state(), State::Closing | State::Lingering)
     }
 
     fn heartbeat_at(&self) -> u64 {
@@ -149,26 +163,17 @@ impl Conn {
         last.saturating_add(self.shared.heartbeat)
     }
 
+    /// The next look at the acknowledgements, or at the rate.
     fn look_at(&self) -> u64 {
-        let Some(extra) = &self.extra else {
-            return NEVER;
-        };
-        let watch = extra.watch.as_ref().map_or(NEVER, |watch| watch.next);
-        match extra.acknowledged_look {
-            0 => watch,
-            look => watch.min(look),
+        let watch = |extra: &Extra| extra.watch.as_ref().map(|watch| watch.next);
+        let rate = self.extra.as_deref().and_then(watch).unwrap_or(NEVER);
+        if !self.closes() {
+            return rate;
         }
-    }
-
-    /// Plans a look for acknowledgements. What is on its way now is acknowledged by then, so that a
-    /// later acknowledgement shows that the peer goes on taking.
-    pub(super) fn await_acknowledgements(&mut self) {
-        let (now, idle) = (self.now(), self.idle_at());
-        let extra = self.extra.get_or_insert_default();
-        extra.acknowledged_look = match idle {
-            NEVER => 0,
-            idle => now + (idle.saturating_sub(now) / 16).clamp(1, LOOK),
-        };
+        let quiet = self.timers.beat.saturating_sub(self.timers.heard);
+        let least = (self.patience() / PART_OF_PATIENCE).max(1);
+        let look = self.timers.beat + least.max(quiet / PART_OF_QUIET);
+        rate.min(look)
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -176,14 +181,16 @@ impl Conn {
         if !self.shared.is_draining() {
             return NEVER;
         }
-        let last = self.timers.heard.max(self.timers.sent);
+        let sent = self.extra.as_ref().map_or(0, |extra| extra.sent);
+        let last = self.timers.heard.max(sent);
         last.saturating_add(self.shared.grace)
     }
 
-    /// The timer may have fired: the connection has to judge what is due.
+    /// The timer has fired: the connection has to judge what is due.
     #[inline]
-    pub(super) fn timer_is_due(&self) -> bool {
-        self.timers.planned <= self.now()
+    pub(super) fn timer_has_fired(&self) -> bool {
+        let fired = |key| self.fd.peer_timers().borrow().get(key).is_none();
+        self.timers.key.is_some_and(fired)
     }
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
@@ -199,29 +206,20 @@ impl Conn {
                     .as_ref()
                     .is_some_and(|mailbox| mailbox.is_busy())
         });
-        holds
-            || matches!(self.state(), State::Closing | State::Lingering)
-            || self.grace_at() > self.now()
+        holds || self.closes() || self.grace_at() > self.now()
     }
 
     /// What is due, after the socket was tried.
     pub(super) fn judge(&mut self) -> Option<(Event, Option<CloseReason>)> {
         let now = self.now();
-        if let Some(extra) = &mut self.extra
-            && (1..=now).contains(&extra.acknowledged_look)
-        {
-            extra.acknowledged_look = 0;
-            self.note_acknowledgements();
-            if self.state() == State::Lingering {
-                // Where the system can't tell, this time is all the peer gets.
-                if self.fd.unacknowledged().unwrap_or(0) == 0 {
-                    return Some((Event::Acknowledged, None));
-                }
-                self.await_acknowledgements();
+        if self.closes() {
+            let left = self.look_for_acknowledgements(now);
+            // More input would be answered with a RST, and the peer's reader would meet that.
+            let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
+            let quiet = now >= input.saturating_add(RST_AVOIDANCE);
+            if self.state() == State::Lingering && left == 0 && quiet {
+                return Some((Event::Acknowledged, None));
             }
-        }
-        if self.idle_at() <= now && matches!(self.state(), State::Closing | State::Lingering) {
-            self.note_acknowledgements();
         }
         if self.idle_at() <= now {
             let timeout = Failure::Refused(Refusal::TimedOut);
@@ -235,17 +233,16 @@ impl Conn {
         None
     }
 
-    /// A connection that closes only waits for its last bytes to be taken: what the peer has
-    /// acknowledged since the last look is a sign of life.
-    pub(super) fn note_acknowledgements(&mut self) {
-        let (now, left) = (self.now(), self.fd.unacknowledged());
-        let (Some(extra), Some(left)) = (&mut self.extra, left) else {
-            return;
-        };
-        if left < extra.unacknowledged {
+    /// What the peer of a connection that closes has not acknowledged. Less than at the last look is
+    /// a sign of life. Where the system can't tell, nothing is left at the first look.
+    fn look_for_acknowledgements(&mut self, now: u64) -> usize {
+        self.timers.beat = now;
+        let left = self.fd.unacknowledged().unwrap_or(0);
+        let before = &mut self.extra.get_or_insert_default().unacknowledged;
+        if left < std::mem::replace(before, left) {
             self.timers.heard = now;
         }
-        extra.unacknowledged = left;
+        left
     }
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.
@@ -307,20 +304,17 @@ impl Conn {
         let Some(due) = due.filter(|&due| due != NEVER) else {
             return self.cancel_timer();
         };
-        if due >= self.timers.planned && self.timers.planned > now {
-            return;
-        }
+        let due = Tick::new(due);
         let mut timers = self.fd.peer_timers().borrow_mut();
-        let when = Tick::new(due);
-        let moved = self.timers.key.is_some_and(|key| timers.move_to(key, when));
-        if !moved {
-            self.timers.key = Some(timers.insert(when, Parked::machine(id)));
+        let placed = self.timers.key.and_then(|key| timers.when(key));
+        match (placed, self.timers.key) {
+            (Some(placed), _) if placed <= due => {}
+            (Some(_), Some(key)) => drop(timers.move_to(key, due)),
+            _ => self.timers.key = Some(timers.insert(due, Parked::machine(id))),
         }
-        self.timers.planned = due;
     }
 
     pub(super) fn cancel_timer(&mut self) {
-        self.timers.planned = NEVER;
         let Some(key) = self.timers.key.take() else {
             return;
         };

@@ -222,12 +222,11 @@ impl Future for HungUp<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (fd, desc) = (this.fd, &this.fd.desc);
+        // The waker is kept first: cloning it may run any code, which may close the socket.
+        fd.socket().await_hang_up(&mut this.ticket, cx.waker());
         let note = Parked::foreign(desc.token(), Slot::HangUp);
         let hung_up = match desc.park_hang_up(note).0 {
-            Park::Parked => {
-                fd.socket().await_hang_up(&mut this.ticket, cx.waker());
-                return Poll::Pending;
-            }
+            Park::Parked => return Poll::Pending,
             Park::Ready(_) => Ok(()),
             Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
         };

@@ -178,3 +178,96 @@ fn what_a_callback_writes_by_its_own_handle_goes_before_its_end() {
 }
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
+
+#[test]
+fn a_write_is_refused_as_soon_as_the_connection_takes_no_more() {
+    // In the very callback that closes, before the connection has run again.
+    let closes: [fn(&mut Conn); 3] = [Conn::close, Conn::close_write, Conn::abort];
+    for (at, close) in closes.into_iter().enumerate() {
+        thread_local! { static CLOSE: RefCell<fn(&mut Conn)> = const { RefCell::new(Conn::close) } }
+        CLOSE.set(close);
+        let script = Script {
+            open: |conn| {
+                HANDLE.set(Some(conn.handle()));
+                Ok(())
+            },
+            data: |conn, bytes| {
+                let handle = HANDLE.take().unwrap();
+                handle.write(b"before").unwrap();
+                CLOSE.with_borrow(|close| close(conn));
+                let error = handle.write(b"after").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                Ok(bytes.len())
+            },
+            ..Script::new()
+        };
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            match read_all(&client).await {
+                Ok(got) => assert_eq!(got, b"before", "{at}"),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+            }
+        });
+    }
+    // By the handle that closed, too.
+    let script = Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        until(|| script.last() == "open").await;
+        let handle = HANDLE.take().unwrap();
+        handle.write(b"before").unwrap();
+        handle.close();
+        handle.write(b"after").unwrap_err();
+        assert_eq!(read_all(&client).await.unwrap(), b"before");
+    });
+}
+
+#[test]
+fn what_handles_and_callbacks_write_meets_one_limit_and_queued_counts_both() {
+    const LIMIT: usize = 1 << 20;
+    let script = Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        // All that fits, half of it by the handle and half by the connection itself.
+        data: |conn, bytes| {
+            let handle = HANDLE.with_borrow(|handle| handle.clone()).unwrap();
+            // The peer reads nothing: what the system takes is taken once.
+            while conn.queued() < LIMIT / 2 {
+                conn.write(&[7; 64 << 10])?;
+            }
+            let mut mailed = 0;
+            while handle.queued() + 1000 <= LIMIT {
+                handle.write(&[7; 1000])?;
+                mailed += 1000;
+            }
+            assert_eq!(handle.queued(), conn.queued() + mailed);
+            let error = conn.write(&[7; 2000]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued(LIMIT);
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            until(|| script.said().len() == 2).await;
+            time::sleep(SECOND).await;
+            // The callback heeded the refusal, and the connection goes on.
+            assert_eq!(script.said().len(), 2, "{:?}", script.said());
+            assert!(HANDLE.take().unwrap().queued() <= LIMIT);
+            drop(client);
+        },
+    );
+}

@@ -167,3 +167,70 @@ fn bytes_that_were_not_offered_yet_do_not_count_as_unused() {
     });
     assert_eq!(closes.last(), "closed");
 }
+
+#[test]
+fn the_write_that_meets_the_limit_of_the_server_is_the_one_that_fails() {
+    thread_local! { static FAILED: RefCell<Option<usize>> = const { RefCell::new(None) } }
+    let script = Script {
+        open: |conn| conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))?,
+        data: |conn, bytes| {
+            let failed = (0..100).find(|_| conn.write(&[7; 50_000]).is_err());
+            FAILED.set(failed);
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
+    let server = script.server().limits(limits);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.set_read_buffer(1).unwrap();
+        client.write_all(b"x").await.unwrap();
+        until(|| script.said().len() >= 2).await;
+        // So many fit under the limit, and a few into the system's buffers.
+        let failed = FAILED.take().expect("one fails");
+        assert!((20..=60).contains(&failed), "{failed}");
+    });
+}
+
+#[test]
+fn one_dead_peer_costs_those_that_take_everything_neither_connection_nor_answers() {
+    thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
+    let script = Script {
+        open: |conn| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+            let handle = conn.handle();
+            PEERS.with_borrow_mut(|peers| peers.push(handle));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
+    let server = script.server().limits(limits);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let dead = dial(&bound).await;
+        dead.set_read_buffer(1).unwrap();
+        until(|| PEERS.with_borrow(Vec::len) == 1).await;
+        let peers = PEERS.with_borrow(Vec::clone);
+        // It hogs what there is: its own limit is far.
+        while peers[0].queued() < MEGABYTE - 1000 {
+            let _ = peers[0].write(&[7; 500]);
+            time::sleep(MILLISECOND / 20).await;
+        }
+        for n in 2..=6 {
+            let healthy = dial(&bound).await;
+            until(|| PEERS.with_borrow(Vec::len) == n).await;
+            let handle = PEERS.with_borrow(|peers| peers[n - 1].clone());
+            // There is no room for it; a write that is refused changes nothing.
+            handle.write(&[9; 10_000]).unwrap_err();
+            // Answers that are taken at once need no room.
+            for _ in 0..3 {
+                healthy.write_all(&[8; 1000]).await.unwrap();
+                healthy.read_exact(&mut [0; 1000]).await.unwrap();
+            }
+            assert!(!handle.is_closed());
+        }
+        assert!(!peers[0].is_closed());
+    });
+    PEERS.take();
+}

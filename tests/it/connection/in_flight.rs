@@ -1,0 +1,231 @@
+//! A drain and what is in flight: nothing of it is thrown away, and nothing else is waited for.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use netpoller::{Bound, Conn, ConnHandle, Protocol, Server, TcpStream, spawn, time};
+
+use crate::support::scripted::{
+    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+};
+
+/// Long enough to be no reason for what a test sees.
+const NO_LIMIT: Duration = Duration::from_secs(3600);
+
+thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
+
+/// Drains, and reads the rest. When the end came, after the drain began.
+async fn drained<F>(bound: &Bound<F>, client: &TcpStream) -> (Vec<u8>, Duration) {
+    let start = time::now();
+    bound.handle().drain(NO_LIMIT);
+    let rest = read_all(client).await.unwrap();
+    (rest, time::now() - start)
+}
+
+#[test]
+fn a_quiet_connection_is_closed_at_once_and_one_with_traffic_after_the_grace() {
+    let script = Script::new();
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (quiet, talks) = (dial(&bound).await, dial(&bound).await);
+        for client in [&quiet, &talks] {
+            client.write_all(b"x").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+        }
+        time::sleep(1500 * MILLISECOND).await;
+        talks.write_all(b"x").await.unwrap();
+        talks.read_exact(&mut [0]).await.unwrap();
+        let (_, quiet) = drained(&bound, &quiet).await;
+        assert!(quiet < 100 * MILLISECOND, "{quiet:?}");
+        let (_, talks) = drained(&bound, &talks).await;
+        assert!(talks <= SECOND && talks > 800 * MILLISECOND, "{talks:?}");
+    });
+    assert_eq!(script.last(), "closed");
+}
+
+#[test]
+fn a_drain_does_not_wait_for_heartbeats() {
+    let server = Script::new().server().heartbeat(300 * MILLISECOND);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.read_exact(&mut [0; 8]).await.unwrap();
+        let (rest, took) = drained(&bound, &client).await;
+        assert_eq!(rest, b"");
+        assert!(took < SECOND, "{took:?}");
+    });
+}
+
+#[test]
+fn requests_that_were_received_are_answered_however_slowly_the_peer_takes_the_answers() {
+    // A request is a byte, and each answer 100 KB: most requests wait unseen behind the answers.
+    let script = Script {
+        data: |conn, _| {
+            conn.write(&[7; 100_000])?;
+            Ok(1)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[b'?'; 50]).await.unwrap();
+        until(|| bound.handle().stats().received() == 50).await;
+        time::sleep(5 * SECOND).await;
+        let (answers, _) = drained(&bound, &client).await;
+        assert_eq!(answers.len(), 50 * 100_000);
+    });
+}
+
+#[test]
+fn half_a_request_is_waited_for_and_answered() {
+    let script = Script {
+        data: |conn, bytes| match bytes.len() {
+            10 => {
+                conn.write(b"answer")?;
+                Ok(10)
+            }
+            _ => Ok(0),
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"half ").await.unwrap();
+        time::sleep(5 * SECOND).await;
+        bound.handle().drain(NO_LIMIT);
+        time::sleep(5 * SECOND).await;
+        client.write_all(b"whole").await.unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"answer");
+    });
+}
+
+#[test]
+fn a_busy_connection_is_waited_for_until_it_is_no_more() {
+    // The answer comes ten seconds later: by a task, or by another connection's callback.
+    let by_task = Script {
+        data: |conn, bytes| {
+            conn.set_busy(true);
+            let handle = conn.handle();
+            spawn(async move {
+                time::sleep(10 * SECOND).await;
+                handle.write(b"answer").unwrap();
+                handle.set_busy(false);
+            });
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let by_handle = Script {
+        data: |conn, bytes| {
+            let handle = conn.handle();
+            handle.set_busy(true);
+            HANDLE.set(Some(handle));
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    for script in [by_task, by_handle] {
+        serving(script.server(), async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"?").await.unwrap();
+            until(|| bound.handle().stats().received() == 1).await;
+            if let Some(handle) = HANDLE.take() {
+                spawn(async move {
+                    time::sleep(10 * SECOND).await;
+                    handle.set_busy(false);
+                });
+            }
+            let (_, took) = drained(&bound, &client).await;
+            assert!(took >= 10 * SECOND && took < 12 * SECOND, "{took:?}");
+        });
+        assert_eq!(script.last(), "closed");
+    }
+}
+
+#[test]
+fn an_answer_of_a_task_is_traffic() {
+    // An answer each 700 ms, four times, and no further request: less than the grace apart.
+    struct Streams;
+    impl Protocol for Streams {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            let handle = conn.handle();
+            spawn(async move {
+                for _ in 0..4 {
+                    time::sleep(700 * MILLISECOND).await;
+                    handle.write(b"news").unwrap();
+                }
+            });
+            Ok(bytes.len())
+        }
+    }
+    serving(Server::new(|_| Streams), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"?").await.unwrap();
+        until(|| bound.handle().stats().received() == 1).await;
+        let (news, _) = drained(&bound, &client).await;
+        assert_eq!(news, b"newsnewsnewsnews");
+    });
+}
+
+#[test]
+fn a_download_goes_on_while_writable_is_owed() {
+    /// Sends 10 MiB in pieces, the next when there is room again.
+    struct Download(usize);
+    impl Download {
+        fn more(&mut self, conn: &mut Conn) -> io::Result<()> {
+            if self.0 == 0 {
+                conn.close();
+                return Ok(());
+            }
+            self.0 -= 1;
+            conn.write(&[7; 512 << 10])
+        }
+    }
+    impl Protocol for Download {
+        fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            self.more(conn)?;
+            Ok(bytes.len())
+        }
+        fn writable(&mut self, conn: &mut Conn) -> io::Result<()> {
+            self.more(conn)
+        }
+    }
+    serving(
+        Server::new(|_| Download(20)),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            let mut got = vec![0; 1 << 20];
+            client.read_exact(&mut got).await.unwrap();
+            bound.handle().drain(NO_LIMIT);
+            let mut all = got.len();
+            while let Ok(more @ 1..) = client.read(&mut got).await {
+                all += more;
+                time::sleep(100 * MILLISECOND).await;
+            }
+            assert_eq!(all, 10 << 20);
+        },
+    );
+}
+
+#[test]
+fn a_stop_ends_what_a_drain_waits_for() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.set_busy(true);
+            Ok(bytes.len())
+        },
+        heartbeat: nothing,
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"?").await.unwrap();
+        until(|| bound.handle().stats().received() == 1).await;
+        bound.handle().drain(NO_LIMIT);
+        time::sleep(60 * SECOND).await;
+        assert_eq!(bound.handle().stats().live(), 1);
+        bound.handle().stop();
+        until(|| script.last() == "closed: ConnectionAborted").await;
+    });
+}

@@ -1,0 +1,162 @@
+//! Bytes that a protocol has not used: what is kept, when it is offered again, and how much may be.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use netpoller::{Bound, Limits, time};
+
+use crate::support::scripted::{
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
+};
+
+fn offers(script: &Script) -> Vec<String> {
+    let said = script.said().into_iter();
+    said.filter(|line| line.starts_with("data")).collect()
+}
+
+#[test]
+fn a_protocol_is_not_asked_again_before_what_it_needs_is_there() {
+    // Messages of 1,000 bytes, which come byte by byte or all at once.
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes.len() < 1000 {
+                conn.need(1000);
+                return Ok(0);
+            }
+            Ok(1000)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for _ in 0..100 {
+            client.write_all(&[7; 10]).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        assert_eq!(offers(&script), ["data 10", "data 1000"]);
+        client.write_all(&[7; 2500]).await.unwrap();
+        until(|| bound.handle().stats().received() == 3500).await;
+        let wanted = ["data 2500", "data 1500", "data 500"];
+        assert_eq!(offers(&script)[2..], wanted);
+        client.close().unwrap();
+        until(|| script.last() == "closed").await;
+    });
+}
+
+#[test]
+fn a_need_holds_for_the_next_message_too_when_all_of_this_one_is_used() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.need(100);
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for _ in 0..10 {
+            client.write_all(&[7; 30]).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        assert_eq!(offers(&script), ["data 30", "data 120", "data 120"]);
+        client.close_write().unwrap();
+        until(|| script.last() == "closed").await;
+    });
+    // What is left when the peer ends is offered however little it is.
+    assert_eq!(script.said()[4..], ["data 30", "end", "closed"]);
+}
+
+#[test]
+fn what_came_after_the_last_offer_is_offered_before_the_end_is_told() {
+    // With a look at the rate between the bytes and the end, and without.
+    thread_local! { static USED: Cell<usize> = const { Cell::new(0) } }
+    for looks in [false, true] {
+        USED.set(0);
+        // After the first message it ends its direction, holds the loop up, and reads on.
+        let script = Script {
+            data: |conn, bytes| {
+                if bytes.len() < 4 {
+                    return Ok(0);
+                }
+                if USED.get() == 0 {
+                    conn.close_write();
+                    std::thread::sleep(Duration::from_millis(150));
+                }
+                USED.set(USED.get() + 4);
+                Ok(4)
+            },
+            ..Script::new()
+        };
+        let server = script.server();
+        let server = match looks {
+            true => server.minimum_read_rate(1, 800 * MILLISECOND),
+            false => server,
+        };
+        serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"p").await.unwrap();
+            until(|| script.said().len() >= 2).await;
+            client.write_all(&[b'q'; 65_536]).await.unwrap();
+            client.close_write().unwrap();
+            until(|| script.last().starts_with("closed")).await;
+        });
+        assert_eq!(USED.get(), 65_536, "{looks}");
+    }
+}
+
+#[test]
+fn a_need_above_the_limit_ends_the_connection_at_once() {
+    let script = Script {
+        data: |conn, _| {
+            conn.need(100_001);
+            Ok(0)
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_unused(100_000);
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(b"x").await.unwrap();
+            let error = client.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(bound.handle().stats().limited(), 1);
+        },
+    );
+    assert_eq!(script.said()[2..], ["closed: QuotaExceeded"]);
+}
+
+#[test]
+fn whoever_keeps_most_pays_for_the_limit_over_all_connections() {
+    let script = Script {
+        data: |_, _| Ok(0),
+        heartbeat: nothing,
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_unused_in_all(300_000);
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let hog = dial(&bound).await;
+            hog.write_all(&[7; 250_000]).await.unwrap();
+            until(|| bound.handle().stats().received() == 250_000).await;
+            let mut others = Vec::new();
+            for n in 1..=10 {
+                let other = dial(&bound).await;
+                other.write_all(&[7; 20_000]).await.unwrap();
+                until(|| bound.handle().stats().received() == 250_000 + n * 20_000).await;
+                others.push(other);
+            }
+            // All the others together are within the limit.
+            let error = hog.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            time::sleep(SECOND).await;
+            let stats = bound.handle().stats();
+            assert_eq!((stats.limited(), stats.live()), (1, 10));
+            drop(others);
+        },
+    );
+}
