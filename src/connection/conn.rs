@@ -269,8 +269,7 @@ impl Conn {
     ///
     /// Closed.
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
-        let lent = self.fd.with_fd(f);
-        lent.map_err(|failure| self.fd.error("raw-control", failure, 0))
+        self.fd.with_fd(f)
     }
 
     /// Closes the connection once all is written. Nothing more is read. Where input is unread by
