@@ -99,7 +99,7 @@ pub struct Traits {
     /// Urgent data is reported. Where not, a short read proves nothing.
     pub urgent: bool,
     /// A source is forgotten when its descriptor is closed: then closing it needs no
-    /// [`Selector::close`] first, unless somebody may hold a duplicate.
+    /// [`Selector::close`] first, unless there may be a duplicate.
     pub close_forgets: bool,
 }
 

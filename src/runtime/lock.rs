@@ -126,34 +126,33 @@ impl Socket {
     #[cold]
     #[inline(never)]
     fn queue(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
+        // First, since it may run any code, which may close the socket or unlock the direction.
+        let waker = waker.clone();
         if self.locks.has(OPEN) {
             *state = LockState::Held;
             return true;
         }
+        if *state == LockState::Free && !self.is_locked(direction) {
+            // Only a poller waits. It is woken, and finds the direction held.
+            let [poller, _parked] = self.take_poller(direction);
+            self.locks.raise(held(direction));
+            *state = LockState::Held;
+            poller.into_iter().for_each(wake_quietly);
+            return true;
+        }
         let mut ticket = match *state {
             LockState::Queued(ticket) => Some(ticket),
-            // Only a poller waits: it is woken, and finds the direction held.
-            _ if !self.is_locked(direction) => {
-                // Locked first, since dropping or waking a waker may run any code.
-                self.locks.raise(held(direction));
-                *state = LockState::Held;
-                let poller = self.take_poller_of(direction, Parked::Pollers);
-                poller.into_iter().for_each(wake_quietly);
-                return true;
-            }
             _ => None,
         };
-        // Cloned before the borrow and dropped after it.
-        let waker = waker.clone();
         let mut extra = self.extra().borrow_mut();
         let (turn, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
+        self.locks.raise(queued(direction));
         drop(extra);
         *state = match ticket {
             Some(ticket) => LockState::Queued(ticket),
             // `unlock` took it out of the queue: it is the holder.
             None => LockState::Held,
         };
-        self.locks.raise(queued(direction));
         drop(left_over);
         turn.is_ready()
     }
@@ -185,9 +184,8 @@ impl Socket {
             return wake_quietly(waker);
         }
         self.locks.lower(held(direction));
-        self.take_poller(direction)
-            .into_iter()
-            .for_each(wake_quietly);
+        let [poller, _parked] = self.take_poller(direction);
+        poller.into_iter().for_each(wake_quietly);
     }
 
     /// Leaves the queue, for an operation that was given up. If the direction was passed on to it
@@ -222,67 +220,54 @@ impl Socket {
     /// deadline has passed.
     pub(super) fn nudge_queues(&self) -> Vec<Waker> {
         let mut out = Vec::new();
-        for direction in [Direction::Read, Direction::Write] {
+        for direction in Direction::BOTH {
             if self.is_locked(direction) {
-                out.extend(self.take_poller(direction));
+                let [poller, _parked] = self.take_poller(direction);
+                out.extend(poller);
             }
-        }
-        if let Some(extra) = self.extra_if_made() {
-            let mut extra = extra.borrow_mut();
-            extra
-                .queues
-                .iter_mut()
-                .for_each(|queue| out.extend(queue.nudge()));
+            if let Some(extra) = self.extra_if_made() {
+                out.extend(extra.borrow_mut().queues[direction as usize].nudge());
+            }
         }
         out
     }
 
     /// Opens the locks at a close, and takes all that queue or poll.
     pub(super) fn open_locks(&self, out: &mut Vec<Waker>) {
-        for direction in [Direction::Read, Direction::Write] {
-            out.extend(self.take_poller(direction));
+        for direction in Direction::BOTH {
+            let [poller, _parked] = self.take_poller(direction);
+            out.extend(poller);
             self.locks.lower(queued(direction));
+            if let Some(extra) = self.extra_if_made() {
+                out.extend(extra.borrow_mut().queues[direction as usize].take_all());
+            }
         }
         self.locks.raise(OPEN);
-        if let Some(extra) = self.extra_if_made() {
-            let mut extra = extra.borrow_mut();
-            let [read, write] = &mut extra.queues;
-            out.extend(read.take_all().chain(write.take_all()));
-        }
     }
 
     // ---- the poller ----
 
     /// Keeps a poller's waker until its direction can be tried again.
-    pub(crate) fn keep_poller(&self, direction: Direction, waker: &Waker) {
-        let waker = waker.clone();
+    pub(crate) fn keep_poller(&self, direction: Direction, waker: Waker) {
         let old = self.extra().borrow_mut().pollers[direction as usize].replace(waker);
         self.locks.raise(polled(direction));
         drop(old);
     }
 
-    /// Takes the poller's waker, to be woken or dropped.
+    /// Takes the poller's waker, to be woken or dropped, and the one that is parked, to be dropped: while
+    /// no operation has the direction, that is the poller's too.
     #[inline]
-    pub(crate) fn take_poller(&self, direction: Direction) -> Option<Waker> {
+    pub(crate) fn take_poller(&self, direction: Direction) -> [Option<Waker>; 2] {
         if !self.locks.has(polled(direction)) {
-            return None;
+            return [None, None];
         }
-        let parked = match self.is_locked(direction) {
-            true => Parked::Operations,
-            false => Parked::Pollers,
-        };
-        self.take_poller_of(direction, parked)
-    }
-
-    fn take_poller_of(&self, direction: Direction, parked: Parked) -> Option<Waker> {
         self.locks.lower(polled(direction));
-        let waker = match parked {
-            Parked::Pollers => self.take_waker(direction),
-            Parked::Operations => None,
+        let parked = match self.is_locked(direction) {
+            true => None,
+            false => self.take_waker(direction),
         };
-        let poller = self.extra().borrow_mut().pollers[direction as usize].take();
-        drop(waker);
-        poller
+        let kept = self.extra().borrow_mut().pollers[direction as usize].take();
+        [kept, parked]
     }
 
     /// Whether the direction's poller has yielded since its last operation ended; forgets it.
@@ -296,13 +281,4 @@ impl Socket {
     pub(crate) fn note_poller_yielded(&self, direction: Direction) {
         self.extra().borrow_mut().poller_yielded[direction as usize] = true;
     }
-}
-
-/// Whose the foreign waker in a direction's slot is.
-#[derive(Clone, Copy)]
-enum Parked {
-    /// No operation has the direction, so it is a poller's.
-    Pollers,
-    /// An operation's, which holds the direction.
-    Operations,
 }

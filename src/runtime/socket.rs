@@ -255,7 +255,7 @@ impl Socket {
     /// Takes all wakers at the end, whatever they wait for, and opens the locks.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
         self.open_locks(out);
-        for direction in [Direction::Read, Direction::Write] {
+        for direction in Direction::BOTH {
             out.extend(self.take_waker(direction));
         }
         out.extend(self.take_hang_up_waiters());
@@ -296,7 +296,7 @@ impl Socket {
         let queued: usize = extra.queues.iter().map(Waiters::len).sum();
         // A poller whose direction is free is parked too. The notes of all that wait for a hang-up
         // are one parked note.
-        let pollers = [Direction::Read, Direction::Write].into_iter();
+        let pollers = Direction::BOTH.into_iter();
         let pollers = pollers.filter(|&direction| {
             self.is_locked(direction) && extra.pollers[direction as usize].is_some()
         });

@@ -226,6 +226,34 @@ fn the_path_of_a_unix_listener_stays_when_a_child_drops_it() {
     });
 }
 
+#[test]
+fn a_child_takes_a_listener_out_of_its_parents_runtime_and_serves_on_it_in_its_own() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let listener = Cell::new(Some(listener));
+        assert!(in_fork(|| {
+            let listener = listener.take().unwrap().into_std().unwrap();
+            run(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let (server, _) = listener.accept().await.unwrap();
+                server.write_all(b"from the child").await.unwrap();
+            });
+        }));
+        let mut said = String::new();
+        io::Read::read_to_string(&mut &client, &mut said).unwrap();
+        assert_eq!(said, "from the child");
+        // The parent listens on.
+        let listener = listener.take().unwrap();
+        runtime.block_on(async {
+            TcpStream::connect(address).await.unwrap();
+            listener.accept().await.unwrap();
+        });
+    });
+}
+
 /// While a child has a duplicate, the system does not forget what its parent closes.
 #[test]
 fn what_a_parent_closes_while_a_child_has_it_too_wakes_the_parent_no_more() {

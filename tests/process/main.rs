@@ -8,6 +8,7 @@ mod dead_worker;
 mod descriptors;
 mod fork;
 mod inherited_runtime;
+mod lanes;
 mod logged;
 mod look_ups;
 mod memory;

@@ -37,16 +37,11 @@ pub trait CopySource: Unpin {
 
     /// One read into the empty conduit. If that is empty afterwards, the source has ended.
     #[doc(hidden)]
-    fn poll_fill(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>>;
+    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
 
     /// Leaves its lock and its parking slot.
     #[doc(hidden)]
-    fn give_up_reading(&mut self, _side: &mut Side) {}
+    fn give_up_reading(&mut self, _flow: &mut Flow) {}
 }
 
 /// What [`copy`](super::copy()) can write to: `&TcpStream`, `&UnixStream`, or `&mut` anything that
@@ -57,22 +52,17 @@ pub trait CopySink: Unpin {
 
     /// Writes until the conduit is empty.
     #[doc(hidden)]
-    fn poll_drain(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>>;
+    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
 
     /// Passes on what the sink keeps in a buffer of its own.
     #[doc(hidden)]
-    fn poll_flush(&mut self, _side: &mut Side, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, _flow: &mut Flow, _cx: &mut Context<'_>) -> Polled {
         Poll::Ready(Ok(()))
     }
 
     /// Ends the writing side.
     #[doc(hidden)]
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Polled;
 
     /// Whether the connection is closed or reset, so that nothing written to it arrives.
     #[doc(hidden)]
@@ -88,18 +78,28 @@ pub trait CopySink: Unpin {
 
     /// Leaves its lock and its parking slot.
     #[doc(hidden)]
-    fn give_up_writing(&mut self, _side: &mut Side) {}
+    fn give_up_writing(&mut self, _flow: &mut Flow) {}
 }
 
-/// What a transfer keeps for one of its ends.
+type Polled = Poll<io::Result<()>>;
+
+/// What a transfer keeps between two polls of its ends.
 #[derive(Debug)]
-pub struct Side {
+pub struct Flow {
+    conduit: Conduit,
+    reading: Side,
+    writing: Side,
+    /// Whether a sink that is no stream may keep bytes in a buffer of its own.
+    unflushed: bool,
+}
+
+/// How far one end is.
+#[derive(Debug)]
+struct Side {
     /// Of a stream: its lock.
     claim: Claim,
     /// Of any other end: whether it has yielded, and then proceeds without budget.
     yielded: bool,
-    /// Of a sink that is no stream: whether it may keep bytes in a buffer of its own.
-    unflushed: bool,
 }
 
 impl Side {
@@ -107,7 +107,6 @@ impl Side {
         Side {
             claim: Claim::new(),
             yielded: false,
-            unflushed: false,
         }
     }
 }
@@ -117,47 +116,36 @@ impl Side {
 impl<K> CopySource for &Stream<K> {
     const IS_STREAM: bool = true;
 
-    fn poll_fill(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = |fd: &Fd| conduit.read_from(fd);
-        let polled = self.fd.poll(Direction::Read, &mut side.claim, cx, read);
-        polled.map_err(|failure| error(&self.fd, "read", failure, conduit.written))
+    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+        let read = |fd: &Fd| flow.conduit.read_from(fd);
+        let claim = &mut flow.reading.claim;
+        let polled = self.fd.poll(Direction::Read, claim, cx, read);
+        polled.map_err(|failure| error(&self.fd, "read", failure, flow.conduit.written))
     }
 
-    fn give_up_reading(&mut self, side: &mut Side) {
-        self.fd.give_up(Direction::Read, &mut side.claim);
+    fn give_up_reading(&mut self, flow: &mut Flow) {
+        self.fd.give_up(Direction::Read, &mut flow.reading.claim);
     }
 }
 
 impl<K> CopySink for &Stream<K> {
     const IS_STREAM: bool = true;
 
-    fn poll_drain(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+        let (conduit, claim) = (&mut flow.conduit, &mut flow.writing.claim);
         let mut drained = Ok(());
         while drained.is_ok() && !conduit.is_empty() {
             // The lock is kept from one write to the next.
             let write = |fd: &Fd| conduit.write_to(fd);
-            let step = self
-                .fd
-                .poll_step(Direction::Write, &mut side.claim, cx, write);
-            drained = ready!(step);
+            drained = ready!(self.fd.poll_step(Direction::Write, claim, cx, write));
         }
-        self.fd.release(Direction::Write, &mut side.claim);
+        self.fd.release(Direction::Write, claim);
         let failed = |failure| error(&self.fd, "write", failure, conduit.written);
         Poll::Ready(drained.map_err(failed))
     }
 
     /// A peer that has gone altogether is no error: all that came has been taken.
-    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Polled {
         let shut = self
             .fd
             .with_socket(|socket| socket.shutdown(Shutdown::Write));
@@ -181,8 +169,8 @@ impl<K> CopySink for &Stream<K> {
         )
     }
 
-    fn give_up_writing(&mut self, side: &mut Side) {
-        self.fd.give_up(Direction::Write, &mut side.claim);
+    fn give_up_writing(&mut self, flow: &mut Flow) {
+        self.fd.give_up(Direction::Write, &mut flow.writing.claim);
     }
 }
 
@@ -196,21 +184,18 @@ fn error(fd: &Fd, op: &'static str, failure: Failure, written: u64) -> io::Error
 impl<T: AsyncRead + Unpin + ?Sized> CopySource for &mut T {
     const IS_STREAM: bool = false;
 
-    fn poll_fill(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(context::poll_yield(&mut side.yielded, cx.waker()));
+    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+        ready!(context::poll_yield(&mut flow.reading.yielded, cx.waker()));
         let mut pending = false;
-        let filled = conduit.read(|bytes| match Pin::new(&mut **self).poll_read(cx, bytes) {
-            Poll::Ready(got) => got.inspect(|got| context::charge(*got)),
-            Poll::Pending => {
-                pending = true;
-                Ok(0)
-            }
-        });
+        let filled = flow
+            .conduit
+            .read(|bytes| match Pin::new(&mut **self).poll_read(cx, bytes) {
+                Poll::Ready(got) => got.inspect(|got| context::charge(*got)),
+                Poll::Pending => {
+                    pending = true;
+                    Ok(0)
+                }
+            });
         match pending {
             true => Poll::Pending,
             false => Poll::Ready(filled),
@@ -221,41 +206,37 @@ impl<T: AsyncRead + Unpin + ?Sized> CopySource for &mut T {
 impl<T: AsyncWrite + Unpin + ?Sized> CopySink for &mut T {
     const IS_STREAM: bool = false;
 
-    fn poll_drain(
-        &mut self,
-        side: &mut Side,
-        conduit: &mut Conduit,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while !conduit.is_empty() {
-            ready!(context::poll_yield(&mut side.yielded, cx.waker()));
+    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+        while !flow.conduit.is_empty() {
+            ready!(context::poll_yield(&mut flow.writing.yielded, cx.waker()));
             let mut pending = false;
             let drained =
-                conduit.write(|bytes| match Pin::new(&mut **self).poll_write(cx, bytes) {
-                    Poll::Ready(taken) => taken.inspect(|taken| context::charge(*taken)),
-                    Poll::Pending => {
-                        pending = true;
-                        Err(io::ErrorKind::WouldBlock.into())
-                    }
-                });
+                flow.conduit
+                    .write(|bytes| match Pin::new(&mut **self).poll_write(cx, bytes) {
+                        Poll::Ready(taken) => taken.inspect(|taken| context::charge(*taken)),
+                        Poll::Pending => {
+                            pending = true;
+                            Err(io::ErrorKind::WouldBlock.into())
+                        }
+                    });
             if pending {
                 return Poll::Pending;
             }
-            side.unflushed = true;
+            flow.unflushed = true;
             drained?;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush(&mut self, side: &mut Side, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if side.unflushed {
+    fn poll_flush(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+        if flow.unflushed {
             ready!(Pin::new(&mut **self).poll_flush(cx))?;
-            side.unflushed = false;
+            flow.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Polled {
         Pin::new(&mut **self).poll_close(cx)
     }
 }
@@ -283,9 +264,7 @@ enum State {
 pub(super) struct Transfer {
     state: State,
     at_end: AtEnd,
-    conduit: Conduit,
-    source: Side,
-    sink: Side,
+    flow: Flow,
 }
 
 impl Transfer {
@@ -297,15 +276,18 @@ impl Transfer {
         Transfer {
             state: State::Filling,
             at_end,
-            conduit: Conduit::new(way),
-            source: Side::new(),
-            sink: Side::new(),
+            flow: Flow {
+                conduit: Conduit::new(way),
+                reading: Side::new(),
+                writing: Side::new(),
+                unflushed: false,
+            },
         }
     }
 
     /// Bytes that have gone to the sink.
     pub(super) fn written(&self) -> u64 {
-        self.conduit.written
+        self.flow.conduit.written
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -318,7 +300,7 @@ impl Transfer {
         source: &mut R,
         sink: &mut W,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Polled {
         let polled = self.poll_states(source, sink, cx);
         if polled.is_ready() {
             self.state = State::Done;
@@ -331,32 +313,32 @@ impl Transfer {
         source: &mut R,
         sink: &mut W,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Polled {
         loop {
             self.state = match self.state {
                 State::Filling => {
-                    let filled = source.poll_fill(&mut self.source, &mut self.conduit, cx)?;
+                    let filled = source.poll_fill(&mut self.flow, cx)?;
                     if filled.is_pending() {
                         // What the sink keeps back may be what the source waits for.
-                        ready!(sink.poll_flush(&mut self.sink, cx))?;
+                        ready!(sink.poll_flush(&mut self.flow, cx))?;
                         return Poll::Pending;
                     }
-                    match self.conduit.is_empty() {
+                    match self.flow.conduit.is_empty() {
                         true => State::Ending,
                         false => State::Draining,
                     }
                 }
                 State::Draining => {
-                    let drained = sink.poll_drain(&mut self.sink, &mut self.conduit, cx);
+                    let drained = sink.poll_drain(&mut self.flow, cx);
                     if drained.is_pending() {
-                        self.conduit.shrink();
+                        self.flow.conduit.shrink();
                     }
                     ready!(drained)?;
                     State::Filling
                 }
                 State::Ending => {
                     return match self.at_end {
-                        AtEnd::Flush => sink.poll_flush(&mut self.sink, cx),
+                        AtEnd::Flush => sink.poll_flush(&mut self.flow, cx),
                         AtEnd::Close => sink.poll_close(cx),
                     };
                 }
@@ -368,7 +350,7 @@ impl Transfer {
     /// The end before its time. Bytes that were read and not written are an error.
     pub(super) fn stop(&mut self, sink: &impl CopySink) -> io::Result<()> {
         self.state = State::Done;
-        match self.conduit.is_empty() {
+        match self.flow.conduit.is_empty() {
             true => Ok(()),
             false => Err(sink.timed_out(self.written())),
         }
@@ -376,7 +358,7 @@ impl Transfer {
 
     /// Leaves its locks and its parking slots.
     pub(super) fn give_up<R: CopySource, W: CopySink>(&mut self, source: &mut R, sink: &mut W) {
-        source.give_up_reading(&mut self.source);
-        sink.give_up_writing(&mut self.sink);
+        source.give_up_reading(&mut self.flow);
+        sink.give_up_writing(&mut self.flow);
     }
 }

@@ -166,15 +166,14 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
+        debug_assert!(claim.is_held());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
                 May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
                 // The last attempt met EAGAIN, and no edge has come since (netpollblock).
-                May::Wait => {
-                    self.park(direction, cx.waker());
-                    return Poll::Pending;
-                }
+                May::Wait if self.park(direction, cx.waker()) => return Poll::Pending,
+                May::Wait => continue,
                 May::Try => {}
             }
             // Out of budget: the other machines run first.
@@ -303,16 +302,25 @@ impl Fd {
         self.desc.rearm(source)
     }
 
+    /// Parks what waits for a direction that `may_try` told to wait. False if it has to ask again:
+    /// cloning a foreign waker may run any code, which may close the socket.
     #[inline]
-    fn park(&self, direction: Direction, waker: &Waker) {
+    fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
         let parked = match context::own(self.desc.home(), waker) {
             Some(id) => Parked::machine(id),
-            None => self.keep_foreign(direction, waker),
+            None => {
+                let parked = self.keep_foreign(direction, waker);
+                if self.desc.may_try(direction) != May::Wait {
+                    return false;
+                }
+                parked
+            }
         };
         // An operation polled again without a reason finds itself parked, and takes the place anew.
         self.desc.park_waiting(direction, parked);
         self.trace("park", direction);
+        true
     }
 
     #[cold]

@@ -145,6 +145,10 @@ where
             }
         };
         fd.release(direction, &mut this.claim);
+        debug_assert!(
+            this.claim.is_free(),
+            "an operation that is done holds nothing"
+        );
         Poll::Ready(ended.map_err(|failure| {
             let written = match this.verb {
                 Verb::Write => this.moved,
@@ -190,6 +194,8 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         let socket = &self.desc.user_data;
+        // Cloned before anything is looked at, since that may run any code.
+        let waker = cx.waker().clone();
         // Another task's poller before us: the last wins.
         drop(socket.take_poller(direction));
         let mut claim = Claim::new();
@@ -210,7 +216,7 @@ impl Fd {
         if polled.is_pending() {
             // It holds the lock only while it is polled.
             self.release(direction, &mut claim);
-            socket.keep_poller(direction, cx.waker());
+            socket.keep_poller(direction, waker);
             if claim.yielded {
                 socket.note_poller_yielded(direction);
             }
@@ -221,11 +227,12 @@ impl Fd {
     /// Waits until no operation holds the direction.
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
         let socket = &self.desc.user_data;
+        let waker = cx.waker().clone();
         drop(socket.take_poller(direction));
         if self.is_closed() || !socket.is_locked(direction) {
             return Poll::Ready(());
         }
-        socket.keep_poller(direction, cx.waker());
+        socket.keep_poller(direction, waker);
         Poll::Pending
     }
 }

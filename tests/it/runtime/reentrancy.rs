@@ -14,7 +14,10 @@ use std::ptr;
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
-use netpoller::{JoinHandle, Runtime, TcpStream, spawn, spawn_blocking, time, yield_now};
+use futures_lite::AsyncReadExt;
+use netpoller::{
+    JoinHandle, Runtime, TcpStream, UnixStream, spawn, spawn_blocking, time, yield_now,
+};
 
 use crate::support::loopback::pair;
 use crate::support::watchdog::watchdog;
@@ -171,4 +174,64 @@ mod invariant_11 {
         INSIDE.set(true);
         drop(kept);
     }
+}
+
+// ---- a waker whose clone closes the socket ----
+
+thread_local! {
+    static CLOSES: RefCell<Option<UnixStream>> = const { RefCell::new(None) };
+    static WOKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+static CLOSING: RawWakerVTable = RawWakerVTable::new(
+    |_| {
+        if let Some(stream) = CLOSES.take() {
+            stream.close().unwrap();
+        }
+        RawWaker::new(ptr::null(), &CLOSING)
+    },
+    |_| WOKEN.set(WOKEN.get() + 1),
+    |_| WOKEN.set(WOKEN.get() + 1),
+    |_| {},
+);
+
+/// Polls with a waker whose clone closes `stream`. Whether it is ready, or was woken and is ready then.
+fn hears_of_the_close(stream: &UnixStream, future: impl Future) -> bool {
+    // SAFETY: there is no data, and the functions of the vtable look at none.
+    let waker = unsafe { Waker::from_raw(RawWaker::new(ptr::null(), &CLOSING)) };
+    let mut future = std::pin::pin!(future);
+    let mut cx = Context::from_waker(&waker);
+    CLOSES.set(Some(stream.clone()));
+    WOKEN.set(0);
+    let first = future.as_mut().poll(&mut cx);
+    assert!(CLOSES.take().is_none(), "the waker was cloned");
+    first.is_ready() || WOKEN.get() > 0 && future.as_mut().poll(&mut cx).is_ready()
+}
+
+#[test]
+fn invariant_11_what_waits_hears_of_a_close_by_the_clone_of_its_own_waker() {
+    Runtime::new().unwrap().block_on(async {
+        let pair = || UnixStream::pair().unwrap();
+        let (ours, _theirs) = pair();
+        assert!(hears_of_the_close(&ours, ours.read(&mut [0; 8])), "a read");
+
+        let (ours, _theirs) = pair();
+        let mut buffer = [0; 8];
+        let mut first = Box::pin(ours.read(&mut buffer));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(
+            hears_of_the_close(&ours, ours.read(&mut [0; 8])),
+            "a queued read"
+        );
+
+        let (ours, _theirs) = pair();
+        assert!(hears_of_the_close(&ours, ours.hung_up()), "hung_up");
+
+        let (ours, _theirs) = pair();
+        let mut buffer = [0; 8];
+        let mut polled = ours.clone();
+        let poll = AsyncReadExt::read(&mut polled, &mut buffer);
+        assert!(hears_of_the_close(&ours, poll), "a poller");
+    });
 }
