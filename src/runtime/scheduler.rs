@@ -248,7 +248,8 @@ impl Scheduler {
         let mut handed_out = self.handed_out.take();
         let turn = self
             .reactor
-            .turn_beside(max_wait, run_queue, jump, &mut handed_out);
+            .core()
+            .turn(max_wait, run_queue, jump, &mut handed_out);
         self.queue_handed_out(&mut handed_out);
         self.handed_out.set(handed_out);
         turn
@@ -281,7 +282,7 @@ impl Scheduler {
         match parked.who() {
             Who::Machine => {}
             Who::Foreign { token_bits, slot } => {
-                let desc = self.reactor.in_slot(Parked::token_slot(token_bits));
+                let desc = self.reactor.core().in_slot(Parked::token_slot(token_bits));
                 if let Some(desc) = desc
                     && Parked::token_bits(desc.token()) == token_bits
                 {
@@ -305,7 +306,7 @@ impl Scheduler {
             self.wake(waker.opened());
         }
         for job in jobs {
-            // A panic in a job is nobody's to join: it stays here.
+            // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a future sent through a Handle panicked before it was made");
             }
