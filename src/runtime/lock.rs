@@ -27,6 +27,9 @@
 //! takes the slot over wakes the poller, which comes back and finds the lock held.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
+//
+// A circle with socket.rs, by nature: the queues lie in the socket whose directions they lock, as
+// Go's fdMutex lies in its FD.
 
 use std::cell::Cell;
 use std::task::Waker;
