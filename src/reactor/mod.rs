@@ -1,4 +1,7 @@
 //! The netpoller: hands back what was parked on a source once that is ready, or its deadline passes.
+//!
+//! For an event loop of one's own, without tasks or futures. [`Reactor`] has an example that runs, and
+//! the contract.
 // Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: `poll_runtime_pollOpen`,
 // `pollWait`, `pollSetDeadline`, `pollUnblock`, and `netpoll` itself.
 //
@@ -50,11 +53,11 @@ pub struct Turn {
     pub more: bool,
 }
 
-/// A netpoller that hands back what was parked: `W` is yours, an index into your own state
-/// machines, a thread to unpark, a waker.
+/// A netpoller: it hands back what was parked on a source once that is ready, or its deadline passes.
 ///
-/// `T` is what each descriptor carries along; the runtime keeps its sockets there, and you can
-/// ignore it.
+/// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is what each
+/// descriptor carries for the runtime; ignore it. A reactor belongs to one thread and is not `Send`,
+/// since it is shared with its descriptors without locks; only its [`Breaker`] is.
 ///
 /// ```
 /// use netpoller::reactor::{Direction, Park, Reactor};
@@ -80,6 +83,58 @@ pub struct Turn {
 /// reactor.close(descriptor, &mut ours)
 /// # }
 /// ```
+///
+/// # Contract
+///
+/// **Try first.** Readiness is unknown when a source is opened, and a hint ever after. Try the
+/// operation. When it fails with `WouldBlock`, call [`drained`](PollDesc::drained) and
+/// [`park`](PollDesc::park). When the turn hands your `W` back, try again. `park` says
+/// [`Ready`](Park::Ready) in place of `Parked` if readiness came since the attempt: then no turn will
+/// hand the `W` out, and you must try at once.
+///
+/// **Edges.** A source is registered once, for both directions, edge-triggered. Readiness that was
+/// reported is remembered until `drained` or a `park` that consumes it. So operate until
+/// `WouldBlock` before you park, or else put yourself back into your own queue: for bytes that are
+/// already there no further edge comes.
+///
+/// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
+/// the bytes, or the selector erred. Park again. An error or a hang-up makes both directions ready, as
+/// in Go: the attempt will tell what it is.
+///
+/// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
+/// kernel has no more, and saves the attempt that would meet `WouldBlock`:
+/// [`transferred`](PollDesc::transferred) and [`park_short`](PollDesc::park_short) take it so, unless
+/// the peer has hung up, urgent data is there, or the selector can't tell. On Unix streams and
+/// datagrams call neither.
+///
+/// **One waiter.** Each direction holds one `W`. A second one panics.
+///
+/// **Deadlines.** Each direction has one. When it passes, what is parked there is handed back, and
+/// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later is a
+/// store, so move it on every read. It is never early, and the past expires at once, even with data
+/// waiting. A deadline judges the peer, so it expires only when everything that had arrived by a
+/// reading of the clock after it has had its effect: a loop that was held up expires nothing whose
+/// bytes had come in time. [`timer`](Reactor::timer) judges nobody, and fires by the clock.
+///
+/// **Who runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
+/// so far has run, and has moved the deadlines that it meant to move. If you leave some for later,
+/// their bytes count as dealt with. News that goes through another thread is not waited for.
+///
+/// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
+/// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
+/// owner of its slot. After [`evict`](PollDesc::evict), or when the reactor is gone, the descriptor
+/// says that it is closed, for ever.
+///
+/// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is
+/// borrowed meanwhile. Dropping a `W` may.
+///
+/// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there a source is armed
+/// again after `WouldBlock`, short transfers prove nothing, and there is no descriptor for nesting.
+/// Urgent data is seen on Linux and Android only; elsewhere, too, a short transfer proves nothing.
+///
+/// **Time.** A tick is a millisecond. `max_wait` is rounded up to one, as the system's call does it. For
+/// exact frames, let `max_wait` end two milliseconds early, and then look with a `max_wait` of zero
+/// until it is time.
 pub struct Reactor<W, T = ()> {
     core: Rc<Core<W, T>>,
 }
@@ -99,7 +154,7 @@ impl<W> Reactor<W> {
         Reactor::with_clock(selector, TimeSource::System, |(), _| None)
     }
 
-    /// Registers a source for both directions. Nobody is parked, and nothing is known: try first.
+    /// Registers a source for both directions. Nothing is parked, and nothing is known: try first.
     ///
     /// # Errors
     ///
@@ -137,7 +192,7 @@ impl<W, T> Reactor<W, T> {
     /// or a [`Breaker`], and appends what was parked to `out`.
     ///
     /// Calling it says that everything handed out before has run. A turn may end early and hand
-    /// back nothing.
+    /// back nothing. `max_wait` is rounded up to a millisecond.
     ///
     /// # Errors
     ///
@@ -146,17 +201,6 @@ impl<W, T> Reactor<W, T> {
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
         self.core
             .turn(max_wait, RunQueue::Empty, Jump::Allowed, out)
-    }
-
-    /// As [`Reactor::turn`], for a caller that may not have run everything.
-    pub(crate) fn turn_beside(
-        &self,
-        max_wait: Option<Duration>,
-        run_queue: RunQueue,
-        jump: Jump,
-        out: &mut Vec<W>,
-    ) -> io::Result<Turn> {
-        self.core.turn(max_wait, run_queue, jump, out)
     }
 
     /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
@@ -243,35 +287,6 @@ impl<W, T> Reactor<W, T> {
 
     pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
         &self.core
-    }
-
-    // ---- for the runtime's figures, wakers and end ----
-
-    /// How many Ws are parked, how many descriptors have a deadline, and what `count` says of the
-    /// users' data.
-    pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {
-        let registry = self.core.registry.borrow();
-        let (mut waiting, mut deadlines) = (0, 0);
-        for desc in registry.iter() {
-            waiting += desc.parked() + count(&desc.user_data);
-            deadlines += usize::from(desc.has_deadline());
-        }
-        (waiting, deadlines)
-    }
-
-    /// Looks at the user's data of each descriptor. Nothing of anybody's may run meanwhile.
-    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
-        let registry = self.core.registry.borrow();
-        registry.iter().for_each(|desc| look(&desc.user_data));
-    }
-
-    /// The descriptor in `slot`.
-    pub(crate) fn in_slot(&self, slot: usize) -> Option<Rc<PollDesc<W, T>>> {
-        self.core.registry.borrow().in_slot(slot).cloned()
-    }
-
-    pub(crate) fn shut_down(&self) {
-        self.core.shut_down();
     }
 }
 

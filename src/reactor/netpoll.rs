@@ -12,7 +12,7 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Descriptor, Due, NEVER, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use crate::sys::Process;
@@ -73,7 +73,7 @@ pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 /// What the wheel holds for a descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
-    pub(super) slot: u32,
+    slot: u32,
     pub(super) number: u32,
 }
 
@@ -189,7 +189,7 @@ impl<W, T> Core<W, T> {
     // ---- the turn ----
 
     // Go: netpoll.
-    pub(super) fn turn(
+    pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
@@ -233,7 +233,6 @@ impl<W, T> Core<W, T> {
         }
 
         turn.more = self.expire(&mut turn.expired, out);
-        turn.more |= self.fire_timers(&mut turn.expired, out);
         // A waiter released in the meantime, or a deadline that is due and not settled.
         turn.more |= self.has_pending() || self.is_due();
         Ok(turn)
@@ -272,29 +271,25 @@ impl<W, T> Core<W, T> {
     /// Nothing was runnable, and nothing came. Returns how many events came meanwhile.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
         self.settled.set(self.proven.get());
-        match wait {
-            Wait::Looked => Ok(0),
+        let reading = self.clock.tick();
+        if wait == Wait::Jumped {
             // Two looks found nothing, and no time has passed but by the jump.
-            Wait::Jumped => {
-                self.settled.set(self.clock.tick());
-                Ok(0)
-            }
-            Wait::Slept if !self.is_due() => Ok(0),
-            // The reading before the sleep is old, and what came at its end was not looked for. Look
-            // once more, without waiting.
-            Wait::Slept => {
-                let reading = self.clock.tick();
-                let harvest = self.look(Duration::ZERO);
-                let events = self.unpark_ready(out);
-                if harvest? == Harvest::Complete {
-                    self.proven.set(reading);
-                    if self.events.borrow().is_empty() {
-                        self.settled.set(reading);
-                    }
-                }
-                Ok(events)
+            self.settled.set(reading);
+        }
+        if wait != Wait::Slept || !self.is_due() {
+            return Ok(0);
+        }
+        // The reading before the sleep is old, and what came at its end was not looked for. Look once
+        // more, without waiting.
+        let harvest = self.look(Duration::ZERO);
+        let events = self.unpark_ready(out);
+        if harvest? == Harvest::Complete {
+            self.proven.set(reading);
+            if self.events.borrow().is_empty() {
+                self.settled.set(reading);
             }
         }
+        Ok(events)
     }
 
     /// Up to here a peer is judged: everything that had arrived by then has had its effect.
@@ -322,7 +317,7 @@ impl<W, T> Core<W, T> {
         let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
         let spin = self.spin.get();
         if spin > Duration::ZERO {
-            let harvest = self.spin(soonest(wait, Some(spin)))?;
+            let harvest = self.spin(wait.map_or(spin, |wait| wait.min(spin)))?;
             if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
                 return Ok((harvest, Wait::Slept));
             }
@@ -334,12 +329,14 @@ impl<W, T> Core<W, T> {
 
     /// Looks until something comes, or so long.
     #[cold]
-    fn spin(&self, spin: Option<Duration>) -> io::Result<Harvest> {
+    fn spin(&self, spin: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
         loop {
             let harvest = self.poll(Some(Duration::ZERO))?;
-            let over = spin.is_none_or(|spin| start.elapsed() >= spin);
-            if over || harvest == Harvest::Partial || !self.events.borrow().is_empty() {
+            if start.elapsed() >= spin
+                || harvest == Harvest::Partial
+                || !self.events.borrow().is_empty()
+            {
                 return Ok(harvest);
             }
             std::hint::spin_loop();
@@ -409,48 +406,30 @@ impl<W, T> Core<W, T> {
 
     // ---- expire ----
 
-    /// Expires deadlines, and fires timers that judge a peer, up to the settled reading. Whether the
-    /// budget did not reach.
+    /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
+    /// other timers, by the clock. Whether the budget did not reach.
     // Go: netpolldeadlineimpl, called by the timers.
     fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
         let limit = self.settled.get();
         let registry = self.registry.borrow();
         let mut deadlines = self.deadlines.borrow_mut();
         let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |_, entry| {
-            let Some(desc) = registry.in_slot(entry.slot as usize) else {
-                return Verdict::Lapsed;
-            };
-            match desc.netpolldeadlineimpl(entry.number, limit, out) {
-                Due::Stale => Verdict::Lapsed,
-                Due::Gone { expired: some } => {
-                    *expired += some;
-                    Verdict::Done
-                }
-                Due::Again {
-                    expired: some,
-                    next,
-                } => {
-                    *expired += some;
-                    Verdict::Again(next)
-                }
-            }
+            let desc = registry.in_slot(entry.slot as usize);
+            desc.map_or(Verdict::Lapsed, |desc| {
+                desc.netpolldeadlineimpl(entry.number, limit, expired, out)
+            })
         });
         drop((registry, deadlines));
         self.compact();
-        let before = out.len();
+        let mut hand_out = |w| {
+            out.push(w);
+            *expired += 1;
+        };
         let mut peers = self.peer_timers.borrow_mut();
-        more |= peers.advance(limit, EXPIRY_BUDGET, |w| out.push(w));
-        *expired += out.len() - before;
-        more
-    }
-
-    /// Fires the timers that judge no peer, by the clock. Whether the budget did not reach.
-    fn fire_timers(&self, fired: &mut usize, out: &mut Vec<W>) -> bool {
-        let before = out.len();
+        more |= peers.advance(limit, EXPIRY_BUDGET, &mut hand_out);
+        // What judges no peer fires by the clock.
         let mut timers = self.timers.borrow_mut();
-        let more = timers.advance(self.clock.tick(), EXPIRY_BUDGET, |w| out.push(w));
-        *fired += out.len() - before;
-        more
+        more | timers.advance(self.clock.tick(), EXPIRY_BUDGET, hand_out)
     }
 
     // ---- what is to come ----
@@ -466,9 +445,9 @@ impl<W, T> Core<W, T> {
 
     /// The next tick at which a wheel holds anything.
     fn next(&self) -> Option<Tick> {
-        let deadlines = self.deadlines.borrow().next();
-        let timers = self.timers.borrow().next();
-        soonest(deadlines, soonest(timers, self.peer_timers.borrow().next()))
+        let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
+        let next = timers.into_iter().flatten();
+        next.chain(self.deadlines.borrow().next()).min()
     }
 
     /// The next tick at which something will fire, exactly: what is stale before it is dropped.
@@ -490,11 +469,9 @@ impl<W, T> Core<W, T> {
             }
         });
         (deadlines.stale()..stale).for_each(|_| deadlines.lapse());
-        let timer = self.timers.borrow_mut().next_live();
-        soonest(
-            deadline,
-            soonest(timer, self.peer_timers.borrow_mut().next_live()),
-        )
+        let timers =
+            [&self.timers, &self.peer_timers].map(|timers| timers.borrow_mut().next_live());
+        timers.into_iter().flatten().chain(deadline).min()
     }
 
     /// How long a turn may sleep, from a fresh reading.
@@ -508,17 +485,13 @@ impl<W, T> Core<W, T> {
 
     // ---- the wheel's upkeep ----
 
-    pub(super) fn next_entry_number(&self) -> u32 {
+    /// Places an entry for the descriptor in `slot`, and returns its number.
+    pub(super) fn place(&self, when: Tick, slot: u32) -> u32 {
         let number = self.entries.get().wrapping_add(1);
         self.entries.set(number);
-        number
-    }
-
-    pub(super) fn place(&self, when: Tick, entry: Entry, leaves_one: bool) {
+        let entry = Entry { slot, number };
         self.deadlines.borrow_mut().place(when, entry);
-        if leaves_one {
-            self.leave_entry();
-        }
+        number
     }
 
     /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
@@ -546,8 +519,31 @@ impl<W, T> Core<W, T> {
         (deadlines.len(), deadlines.stale())
     }
 
+    /// How many Ws are parked, how many descriptors have a deadline, and what `count` says of the
+    /// users' data.
+    pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {
+        let registry = self.registry.borrow();
+        let (mut waiting, mut deadlines) = (0, 0);
+        for desc in registry.iter() {
+            waiting += desc.parked() + count(&desc.user_data);
+            deadlines += usize::from(desc.has_deadline());
+        }
+        (waiting, deadlines)
+    }
+
+    /// Looks at the user's data of each descriptor. Nothing of anybody's may run meanwhile.
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let registry = self.registry.borrow();
+        registry.iter().for_each(|desc| look(&desc.user_data));
+    }
+
+    /// The descriptor in `slot`.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<Rc<PollDesc<W, T>>> {
+        self.registry.borrow().in_slot(slot).cloned()
+    }
+
     /// Evicts everything: the reactor goes, and I/O on what outlives it is an error.
-    pub(super) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         self.is_shut.set(true);
         let all = self.registry.borrow_mut().take_all();
         for desc in &all {

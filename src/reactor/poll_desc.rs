@@ -44,17 +44,16 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
-
 use std::rc::Rc;
 use std::time::Instant;
 
 use mio::event::Source;
 
-use super::netpoll::{Core, Entry};
+use super::netpoll::Core;
 use super::selector::Token;
 use super::types::{Direction, May, Park, Readiness, Refusal};
 use crate::sys;
-use crate::wheel::Tick;
+use crate::wheel::{Tick, Verdict};
 
 // The lowest four bits are those of `Readiness`.
 const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
@@ -85,17 +84,6 @@ pub(crate) enum ShortIo {
     Conclusive,
     /// As on a Unix stream, where a read stops at passed descriptors, and on datagrams.
     Inconclusive,
-}
-
-/// What the wheel should do with an entry that came up.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// A deadline that moved earlier had left it behind, or the descriptor is closed.
-    Stale,
-    /// So many deadlines have passed, and none is left.
-    Gone { expired: usize },
-    /// So many deadlines have passed, and the next is at a later tick.
-    Again { expired: usize, next: Tick },
 }
 
 /// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
@@ -459,11 +447,11 @@ impl<W, T> PollDesc<W, T> {
         }
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
-        let leaves_one = self.entry.replace(tick) != NEVER;
-        let number = self.core.next_entry_number();
+        let number = self.core.place(tick, self.token.slot() as u32);
         self.entry_number.set(number);
-        let slot = self.token.slot() as u32;
-        self.core.place(tick, Entry { slot, number }, leaves_one);
+        if self.entry.replace(tick) != NEVER {
+            self.core.leave_entry();
+        }
     }
 
     /// A deadline in the past: the next turn hands out its waiter, and does not block.
@@ -506,23 +494,29 @@ impl<W, T> PollDesc<W, T> {
         next
     }
 
-    /// The wheel reached the entry of this number. Expires each deadline up to `limit`, and says
-    /// where the entry goes next.
-    pub(super) fn netpolldeadlineimpl(&self, number: u32, limit: Tick, out: &mut Vec<W>) -> Due {
+    /// The wheel reached the entry of this number. Expires each deadline up to `limit`, counts them,
+    /// and says where the entry goes next.
+    pub(super) fn netpolldeadlineimpl(
+        &self,
+        number: u32,
+        limit: Tick,
+        expired: &mut usize,
+        out: &mut Vec<W>,
+    ) -> Verdict {
+        // A deadline that moved earlier left this entry behind, or the descriptor is closed.
         if !self.holds(number) {
-            return Due::Stale;
+            return Verdict::Lapsed;
         }
-        let mut expired = 0;
         for direction in Direction::BOTH {
             // A deadline that was cleared, or moved later after the entry was placed, stays.
             if self.deadlines[direction as usize].get() <= limit {
                 self.expire(direction, out);
-                expired += 1;
+                *expired += 1;
             }
         }
         match self.move_entry() {
-            NEVER => Due::Gone { expired },
-            next => Due::Again { expired, next },
+            NEVER => Verdict::Done,
+            next => Verdict::Again(next),
         }
     }
 

@@ -83,8 +83,9 @@ impl Scheduler {
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
+            .core()
             .each(|socket| socket.take_all_wakers(&mut foreign));
-        self.reactor.shut_down();
+        self.reactor.core().shut_down();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
         foreign.into_iter().for_each(wake_quietly);

@@ -183,7 +183,7 @@ impl Runtime {
         let core = scheduler.reactor.core();
         let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
         let sleepers = timers.len() + peer_timers.len();
-        let (waiting, deadlines) = scheduler.reactor.waiting(socket::Socket::waiting);
+        let (waiting, deadlines) = scheduler.reactor.core().waiting(socket::Socket::waiting);
         let (placed, _) = scheduler.reactor.places();
         let counters = &scheduler.counters;
         Stats {

@@ -248,7 +248,8 @@ impl Scheduler {
         let mut handed_out = self.handed_out.take();
         let turn = self
             .reactor
-            .turn_beside(max_wait, run_queue, jump, &mut handed_out);
+            .core()
+            .turn(max_wait, run_queue, jump, &mut handed_out);
         self.queue_handed_out(&mut handed_out);
         self.handed_out.set(handed_out);
         turn
@@ -281,7 +282,7 @@ impl Scheduler {
         match parked.who() {
             Who::Machine => {}
             Who::Foreign { token_bits, slot } => {
-                let desc = self.reactor.in_slot(Parked::token_slot(token_bits));
+                let desc = self.reactor.core().in_slot(Parked::token_slot(token_bits));
                 if let Some(desc) = desc
                     && Parked::token_bits(desc.token()) == token_bits
                 {
