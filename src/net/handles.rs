@@ -75,7 +75,7 @@ macro_rules! handles {
             /// Closed.
             #[doc(alias = "control")]
             pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
-                self.fd.lend(f)
+                self.fd.with_fd(f)
             }
         }
     )* };

@@ -40,6 +40,23 @@ fn ttl(socket: &SockRef<'_>) -> io::Result<u32> {
 }
 
 /// Options of TCP.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{KeepAlive, TcpListener, TcpStream};
+/// use std::time::Duration;
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let stream = TcpStream::connect(listener.local_addr()?).await?;
+/// assert!(stream.nodelay()?);
+/// stream.set_nodelay(false)?;
+/// let minute = KeepAlive::new().with_idle(Duration::from_secs(60));
+/// stream.set_keepalive(Some(minute))?;
+/// stream.set_linger(Some(Duration::ZERO))?; // a close resets the connection
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 impl Stream<Tcp> {
     /// Whether small writes are sent at once, without waiting for more (TCP_NODELAY). On by
     /// default, as in Go.
@@ -184,6 +201,18 @@ macro_rules! buffers {
 buffers!(Stream Datagram);
 
 /// Options of UDP.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
+/// assert!(socket.broadcast()?);
+/// socket.set_ttl(1)?;
+/// assert_eq!(socket.ttl()?, 1);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 impl Datagram<Udp> {
     /// Whether broadcast addresses may be sent to. On by default, as in Go.
     ///

@@ -20,6 +20,18 @@ use crate::runtime::context;
 use crate::sys;
 
 /// A connection over a Unix socket: see [`Stream`] for what it can do.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::UnixStream;
+/// let (ours, theirs) = UnixStream::pair()?;
+/// ours.write_all(b"hello").await?;
+/// assert_eq!(theirs.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub type UnixStream = Stream<Unix>;
 
 /// A listener on a Unix socket: see [`Listener`].

@@ -86,6 +86,7 @@ impl OwnedSocket {
         struct Return<'a>(&'a OwnedSocket, fn(OwnedFd));
         impl Drop for Return<'_> {
             fn drop(&mut self) {
+                debug_assert!(self.0.is_lent(), "it comes back once");
                 self.0.lent.set(self.0.lent.get() - 1);
                 if self.0.lent.get() == 0 && self.0.has(CLOSE_ASKED) {
                     self.0.take().into_iter().for_each(self.1);
@@ -184,6 +185,7 @@ impl<'b> Filling<'b> {
     pub(crate) fn receive(&mut self, socket: &OwnedSocket) -> io::Result<usize> {
         let got = receive(socket.raw(), &mut self.buffer[self.filled..])?;
         self.filled += got;
+        debug_assert!(self.filled <= self.buffer.len());
         Ok(got)
     }
 

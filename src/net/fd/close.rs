@@ -121,17 +121,14 @@ impl Fd {
         self.desc.short_io_is_inconclusive();
     }
 
-    /// Lends the descriptor; a close that comes meanwhile is put off until it is back.
-    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Result<R, Failure> {
-        self.check_open()?;
-        self.note_lent();
-        let lent = self.socket().owned.with(f, close_fd);
-        lent.ok_or(Failure::Refused(Refusal::Closed))
-    }
-
-    /// As [`Fd::with_fd`]: Go's `Control`.
-    pub(crate) fn lend<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
-        let lent = self.with_fd(f);
+    /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
+    /// back.
+    pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
+        let lent = self.check_open().and_then(|()| {
+            self.note_lent();
+            let lent = self.socket().owned.with(f, close_fd);
+            lent.ok_or(Failure::Refused(Refusal::Closed))
+        });
         lent.map_err(|failure| self.error("raw-control", failure, 0))
     }
 
@@ -197,30 +194,6 @@ impl Fd {
             claim: Claim::new(),
         }
     }
-
-    /// The step of [`HungUp`]. A caller may loop on what is ready, so it is to yield in its turn.
-    pub(crate) fn poll_hung_up(
-        &self,
-        ticket: &mut Option<Ticket>,
-        cx: &Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        // The waker is kept first: cloning it may run any code, which may close the socket.
-        self.socket().await_hang_up(ticket, cx.waker());
-        let parked = Parked::foreign(self.desc.token(), Slot::HangUp);
-        match self.desc.park_hang_up(parked).0 {
-            Park::Ready(_) => Poll::Ready(Ok(())),
-            Park::Parked => Poll::Pending,
-            Park::TimedOut(_) | Park::Closed(_) => {
-                Poll::Ready(Err(Failure::Refused(Refusal::Closed)))
-            }
-        }
-    }
-
-    pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) {
-        if self.socket().forget_hang_up(ticket) {
-            self.desc.unpark_hang_up();
-        }
-    }
 }
 
 impl Drop for Fd {
@@ -248,16 +221,26 @@ impl Future for HungUp<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let polled = ready!(this.fd.poll_hung_up(&mut this.ticket, cx));
+        let (fd, desc) = (this.fd, &this.fd.desc);
+        // The waker is kept first: cloning it may run any code, which may close the socket.
+        fd.socket().await_hang_up(&mut this.ticket, cx.waker());
+        let note = Parked::foreign(desc.token(), Slot::HangUp);
+        let hung_up = match desc.park_hang_up(note).0 {
+            Park::Parked => return Poll::Pending,
+            Park::Ready(_) => Ok(()),
+            Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
+        };
+        // A caller may loop on what is ready, so it yields in its turn.
         ready!(poll_yield(&mut this.claim, cx));
-        Poll::Ready(polled.map_err(|failure| this.fd.error("read", failure, 0)))
+        Poll::Ready(hung_up.map_err(|failure| fd.error("read", failure, 0)))
     }
 }
 
 impl Drop for HungUp<'_> {
     fn drop(&mut self) {
-        if self.ticket.is_some() {
-            self.fd.forget_hang_up(&mut self.ticket);
+        // The last to leave takes the note out too.
+        if self.ticket.is_some() && self.fd.socket().forget_hang_up(&mut self.ticket) {
+            self.fd.desc.unpark_hang_up();
         }
     }
 }

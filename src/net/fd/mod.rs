@@ -166,6 +166,7 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_queued(direction, claim, cx);
         }
+        debug_assert!(claim.is_held());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.

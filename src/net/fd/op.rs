@@ -145,6 +145,10 @@ where
             }
         };
         fd.release(direction, &mut this.claim);
+        debug_assert!(
+            this.claim.is_free(),
+            "an operation that is done holds nothing"
+        );
         Poll::Ready(ended.map_err(|failure| {
             let written = match this.verb {
                 Verb::Write => this.moved,

@@ -151,11 +151,7 @@ impl Fd {
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         context::charge(0);
-        match self.with_fd(call) {
-            Ok(called) => called,
-            // An attempt is made on an open socket, so this does not come up.
-            Err(failure) => Err(self.error("raw-control", failure, 0)),
-        }
+        self.with_fd(call)?
     }
 
     // ---- without waiting ----
