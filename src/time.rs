@@ -111,7 +111,7 @@ pub fn sleep(wait: Duration) -> Sleep {
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
-        judges: Judges::Nobody,
+        judges: Judges::NoPeer,
         registration: None,
         yielded: false,
     }

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::error::CloseReason;
 use super::handle::{ConnHandle, Mailbox};
-use super::send::OutQueue;
-use super::shared::{Keeper, WorkerShared};
+use super::out_queue::OutQueue;
+use super::rate::Watch;
+use super::shared::{Keeper, NEVER, WorkerShared};
 use super::state::{Asked, State, Status};
-use super::timers::{NEVER, Timers, Watch};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
+use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
 ///
@@ -45,6 +46,27 @@ pub struct Conn {
     pub(super) timers: Timers,
     /// Bytes read, for the log.
     pub(super) received: u64,
+}
+
+/// The connection's times, in ticks.
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// `None` if no timer was placed. It may have fired.
+    pub(super) key: Option<TimerKey>,
+    /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
+    pub(super) heard: u64,
+    /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
+    pub(super) beat: u64,
+}
+
+impl Timers {
+    pub(super) const fn new() -> Self {
+        Timers {
+            key: None,
+            heard: 0,
+            beat: 0,
+        }
+    }
 }
 
 /// What a connection has only while something waits, or once a handle was made.

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::error::{direction_ended, over_limit};
-use super::send::OutQueue;
+use super::out_queue::OutQueue;
 use super::shared::WorkerShared;
 use super::state::Asked;
 use crate::net::Cause;

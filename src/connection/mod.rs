@@ -11,7 +11,7 @@
 // | `protocol.rs` | what one writes: the callbacks |
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
-// | `receive.rs`, `send.rs` | what comes in; what goes out |
+// | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
 // | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
 // | `error.rs` | why connections end |
@@ -19,6 +19,7 @@
 pub(crate) mod conn;
 pub(crate) mod error;
 pub(crate) mod handle;
+mod out_queue;
 pub(crate) mod protocol;
 pub(crate) mod rate;
 mod receive;
@@ -27,7 +28,7 @@ mod send;
 pub(crate) mod shared;
 mod state;
 pub(crate) mod stats;
-pub(crate) mod timers;
+mod timers;
 
 #[allow(deprecated)]
 pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats};

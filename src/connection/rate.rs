@@ -14,6 +14,8 @@
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 
+use crate::reactor::Direction;
+
 /// The least a peer must move within a window, in bytes and in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
@@ -116,6 +118,24 @@ impl Progress {
         }
         let left = rate.window - self.charged;
         Ok(self.looked.map(|_| left.min(rate.slice())))
+    }
+}
+
+/// Whether the peer meets the minimum rates. It exists while bytes are expected of the peer.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    pub(super) read: Progress,
+    pub(super) write: Progress,
+    /// The next look; `u64::MAX` if none is planned, zero before the first.
+    pub(super) next: u64,
+}
+
+impl Watch {
+    pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
+        match direction {
+            Direction::Read => self.read.moved(bytes),
+            Direction::Write => self.write.moved(bytes),
+        }
     }
 }
 

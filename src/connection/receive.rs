@@ -98,6 +98,11 @@ impl<P: Protocol> Connection<P> {
 
     fn offer(&mut self, bytes: &[u8]) {
         let used = self.protocol.data(&mut self.conn, bytes);
+        self.delivered_read(used, bytes);
+    }
+
+    /// The protocol was offered all that was read, and used some.
+    pub(super) fn delivered_read(&mut self, used: io::Result<usize>, bytes: &[u8]) {
         self.delivered(used, Input::Read(bytes));
     }
 
@@ -105,7 +110,7 @@ impl<P: Protocol> Connection<P> {
     /// the rest. All that it writes meanwhile goes out in one write.
     #[cold]
     #[inline(never)]
-    pub(super) fn delivered(&mut self, mut used: io::Result<usize>, input: Input<'_>) {
+    fn delivered(&mut self, mut used: io::Result<usize>, input: Input<'_>) {
         let all = input.bytes();
         let mut at = 0;
         let (result, seen) = loop {
@@ -138,7 +143,7 @@ impl<P: Protocol> Connection<P> {
 }
 
 /// What the protocol is offered.
-pub(super) enum Input<'a> {
+enum Input<'a> {
     /// In the loop's buffer.
     Read(&'a [u8]),
     /// What was kept.

@@ -20,7 +20,6 @@ use std::task::Poll;
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
 use super::protocol::Protocol;
-use super::receive::Input;
 use super::send::Budget;
 use super::shared::WorkerShared;
 use super::state::{Actions, Asked, Event, State};
@@ -151,7 +150,7 @@ impl<P: Protocol> Connection<P> {
         id: MachineId,
     ) -> Poll<()> {
         context::set_budget();
-        self.delivered(used, Input::Read(&buffer[..got]));
+        self.delivered_read(used, &buffer[..got]);
         lent::give_back(buffer);
         self.go_on(id)
     }

@@ -18,10 +18,17 @@ use std::time::Duration;
 
 use super::rate::Rates;
 use super::stats::Tally;
-use super::timers::{NEVER, ticks};
 use crate::net::accept_loop::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
+
+/// No time: later than every other.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// A duration in the loop's ticks, rounded up.
+pub(crate) fn ticks(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER)
+}
 
 /// What a callback writes is gathered up to this size and sent at its end.
 pub(crate) const GATHER: usize = 256 << 10;
@@ -438,7 +445,8 @@ impl WorkerShared {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Quotas};
+    use super::{Limits, NEVER, Quotas, ticks};
+    use std::time::Duration;
 
     #[test]
     fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
@@ -460,5 +468,12 @@ mod tests {
         assert_eq!(quotas.queued.used(), 0);
         assert!(!quotas.queued.charge(1001) && quotas.queued.charge(1000));
         assert!(!quotas.queued.charge(usize::MAX));
+    }
+
+    #[test]
+    fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {
+        assert_eq!(ticks(Duration::ZERO), 0);
+        assert_eq!(ticks(Duration::from_micros(9_001)), 10);
+        assert_eq!(ticks(Duration::MAX), NEVER);
     }
 }

@@ -8,20 +8,17 @@
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
 use std::io;
-use std::time::Duration;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
-use super::rate::{Expected, Progress};
+use super::rate::Expected;
+use super::shared::NEVER;
 use super::state::{Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
-use crate::wheel::{Tick, TimerKey};
-
-/// No time: later than every other.
-pub(super) const NEVER: u64 = u64::MAX;
+use crate::wheel::Tick;
 
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
@@ -33,50 +30,6 @@ const RST_AVOIDANCE: u64 = 500;
 /// so small a part of the time for which the peer has been quiet, and of the time that it has.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
-
-/// A duration in the loop's ticks, rounded up.
-pub(crate) fn ticks(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER)
-}
-
-/// The connection's times, in ticks.
-#[derive(Debug)]
-pub(super) struct Timers {
-    /// `None` if no timer was placed. It may have fired.
-    key: Option<TimerKey>,
-    /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
-    pub(super) heard: u64,
-    /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
-    beat: u64,
-}
-
-/// Whether the peer meets the minimum rates. It exists while bytes are expected of the peer.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    read: Progress,
-    write: Progress,
-    /// The next look; `NEVER` if none is planned.
-    next: u64,
-}
-
-impl Watch {
-    pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
-        match direction {
-            Direction::Read => self.read.moved(bytes),
-            Direction::Write => self.write.moved(bytes),
-        }
-    }
-}
-
-impl Timers {
-    pub(super) const fn new() -> Self {
-        Timers {
-            key: None,
-            heard: 0,
-            beat: 0,
-        }
-    }
-}
 
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
@@ -320,18 +273,5 @@ impl Conn {
         };
         // What comes out is plain data.
         self.fd.peer_timers().borrow_mut().cancel(key);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{NEVER, ticks};
-    use std::time::Duration;
-
-    #[test]
-    fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {
-        assert_eq!(ticks(Duration::ZERO), 0);
-        assert_eq!(ticks(Duration::from_micros(9_001)), 10);
-        assert_eq!(ticks(Duration::MAX), NEVER);
     }
 }

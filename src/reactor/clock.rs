@@ -24,7 +24,7 @@ pub(crate) enum TimeSource {
     System,
     /// Stands still, but for jumps: so far it has jumped.
     Virtual(Cell<Duration>),
-    /// Somebody else's, such as a simulation's.
+    /// The user's, such as a simulation's.
     Given(Box<dyn Fn() -> Instant>),
 }
 

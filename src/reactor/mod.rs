@@ -114,9 +114,9 @@ pub struct Turn {
 /// store, so move it on every read. It is never early, and the past expires at once, even with data
 /// waiting. A deadline judges the peer, so it expires only when everything that had arrived by a
 /// reading of the clock after it has had its effect: a loop that was held up expires nothing whose
-/// bytes had come in time. [`timer`](Reactor::timer) judges nobody, and fires by the clock.
+/// bytes had come in time. [`timer`](Reactor::timer) judges no peer, and fires by the clock.
 ///
-/// **Who runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
+/// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
 /// so far has run, and has moved the deadlines that it meant to move. If you leave some for later,
 /// their bytes count as dealt with. News that goes through another thread is not waited for.
 ///

@@ -531,7 +531,7 @@ impl<W, T> Core<W, T> {
         (waiting, deadlines)
     }
 
-    /// Looks at the user's data of each descriptor. Nothing of anybody's may run meanwhile.
+    /// Looks at the user's data of each descriptor. No code of the user's may run meanwhile.
     pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
         let registry = self.registry.borrow();
         registry.iter().for_each(|desc| look(&desc.user_data));

@@ -306,7 +306,7 @@ impl Scheduler {
             self.wake(waker.opened());
         }
         for job in jobs {
-            // A panic in a job is nobody's to join: it stays here.
+            // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a future sent through a Handle panicked before it was made");
             }

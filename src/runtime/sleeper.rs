@@ -24,7 +24,7 @@ use crate::wheel::{TimerKey, Timers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judges {
     /// By the clock, for it judges no peer.
-    Nobody,
+    NoPeer,
     /// When everything that had arrived by then has had its effect.
     Peer,
 }
@@ -130,10 +130,10 @@ impl Drop for Registration {
 }
 
 impl Scheduler {
-    /// The timers of a kind. Nothing of anybody's may run while they are borrowed.
+    /// The timers of a kind. No code of the user's may run while they are borrowed.
     pub(crate) fn timers(&self, judges: Judges) -> &RefCell<Timers<Parked>> {
         match judges {
-            Judges::Nobody => &self.reactor.core().timers,
+            Judges::NoPeer => &self.reactor.core().timers,
             Judges::Peer => &self.reactor.core().peer_timers,
         }
     }
@@ -141,7 +141,7 @@ impl Scheduler {
     fn has_passed(&self, judges: Judges, deadline: Instant) -> bool {
         let core = self.reactor.core();
         match judges {
-            Judges::Nobody => core.clock.has_passed(deadline),
+            Judges::NoPeer => core.clock.has_passed(deadline),
             Judges::Peer => core.clock.tick_of(deadline) <= core.settled(),
         }
     }

@@ -399,7 +399,7 @@ impl<K: Copy> Wheel<K> {
     // ---- stale entries ----
 
     /// Whether stale entries outnumber the live ones by more than 64: time to
-    /// [`compact`](Wheel::compact). An owner who does so at once, whenever an entry lapses or
+    /// [`compact`](Wheel::compact). An owner that does so at once, whenever an entry lapses or
     /// fires, never has more than 2 x live + 64 entries.
     ///
     /// O(1).
@@ -423,7 +423,7 @@ impl<K: Copy> Wheel<K> {
 
     /// Drops every entry that `keep` does not want; none is stale after it.
     ///
-    /// O(entries), without a budget. An owner who calls it only when the wheel is
+    /// O(entries), without a budget. An owner that calls it only when the wheel is
     /// [`overgrown`](Wheel::overgrown) has less than two entries looked at for each that lapsed.
     ///
     /// # Panics
@@ -456,7 +456,7 @@ impl<K: Copy> Wheel<K> {
     /// order, and about some later entries too. An [`Again`](Verdict::Again) that names no later
     /// tick counts as `Done`.
     ///
-    /// O(entries in the first slots); amortised O(levels) an entry for an owner who advances to
+    /// O(entries in the first slots); amortised O(levels) an entry for an owner that advances to
     /// the answer.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ use netpoller::{Bound, Limits, time};
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
+use crate::support::stall::stall;
 
 fn offers(script: &Script) -> Vec<String> {
     let said = script.said().into_iter();
@@ -82,7 +83,7 @@ fn what_came_after_the_last_offer_is_offered_before_the_end_is_told() {
                 }
                 if USED.get() == 0 {
                     conn.close_write();
-                    std::thread::sleep(Duration::from_millis(150));
+                    stall(Duration::from_millis(150));
                 }
                 USED.set(USED.get() + 4);
                 Ok(4)

@@ -1,0 +1,211 @@
+//! What waits to be written to one peer: bytes of its own, and bytes shared with others.
+
+// Mirrors Go's `net.Buffers`.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+/// Pieces are put together up to this size: a thousand small writes are one piece.
+const CHUNK: usize = 64 << 10;
+
+/// Shared bytes of less than this are copied: a piece costs as much as a few dozen bytes.
+pub(super) const SMALL: usize = 1 << 10;
+
+/// Pieces that one write takes.
+const MAX_PIECES: usize = 64;
+
+/// Bytes that one write takes, so that nothing is held up by another's long answer: as many as one
+/// read takes, and as a run's budget allows.
+const MAX_BYTES: usize = 64 << 10;
+
+/// A piece of what waits.
+#[derive(Clone, Debug)]
+enum Stored {
+    /// Never more than [`CHUNK`] bytes.
+    Own(Vec<u8>),
+    /// One payload for many peers.
+    Shared(Rc<[u8]>),
+}
+
+impl Stored {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Stored::Own(bytes) => bytes,
+            Stored::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What waits to be written to one peer. It takes at most about twice the memory of its bytes, and a
+/// chunk.
+#[derive(Debug, Default)]
+pub(super) struct OutQueue {
+    /// None is empty.
+    pieces: VecDeque<Stored>,
+    /// What has gone of the first piece: less than its length.
+    gone: usize,
+    /// What is left of all pieces.
+    bytes: usize,
+    /// What has gone since the queue was last empty, for errors.
+    written: usize,
+}
+
+impl OutQueue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn written(&self) -> usize {
+        self.written
+    }
+
+    pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len();
+        if let Some(Stored::Own(last)) = self.pieces.back_mut() {
+            let room = CHUNK.saturating_sub(last.len()).min(bytes.len());
+            last.extend_from_slice(&bytes[..room]);
+            bytes = &bytes[room..];
+        }
+        let chunks = bytes.chunks(CHUNK).map(|chunk| Stored::Own(chunk.to_vec()));
+        self.pieces.extend(chunks);
+    }
+
+    pub(super) fn push_shared(&mut self, bytes: &Rc<[u8]>) {
+        if bytes.len() < SMALL {
+            return self.push(bytes);
+        }
+        self.bytes += bytes.len();
+        self.pieces.push_back(Stored::Shared(bytes.clone()));
+    }
+
+    /// Puts another queue's pieces behind these. Nothing of it has gone yet.
+    pub(super) fn append(&mut self, other: OutQueue) {
+        debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
+        for piece in other.pieces {
+            match piece {
+                Stored::Own(bytes) if bytes.len() < CHUNK / 2 => self.push(&bytes),
+                piece => {
+                    self.bytes += piece.bytes().len();
+                    self.pieces.push_back(piece);
+                }
+            }
+        }
+    }
+
+    /// What one write may take.
+    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut skip = self.gone;
+        let mut room = MAX_BYTES;
+        let first = self.pieces.iter().take(MAX_PIECES);
+        first
+            .map(|piece| {
+                let bytes = &piece.bytes()[std::mem::take(&mut skip)..];
+                let bytes = &bytes[..bytes.len().min(room)];
+                room -= bytes.len();
+                IoSlice::new(bytes)
+            })
+            .take_while(|slice| !slice.is_empty())
+            .collect()
+    }
+
+    /// So many bytes have gone.
+    pub(super) fn advance(&mut self, mut gone: usize) {
+        debug_assert!(gone <= self.bytes, "no more goes than waits");
+        self.bytes -= gone;
+        self.written += gone;
+        gone += self.gone;
+        while let Some(first) = self.pieces.front()
+            && first.bytes().len() <= gone
+        {
+            gone -= first.bytes().len();
+            self.pieces.pop_front();
+        }
+        self.gone = gone;
+        if self.bytes == 0 {
+            // An idle connection holds no memory.
+            *self = OutQueue::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK, OutQueue, SMALL};
+    use std::rc::Rc;
+
+    fn left(queue: &OutQueue) -> Vec<u8> {
+        queue
+            .slices()
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn bytes_leave_in_order_wherever_a_write_stops() {
+        let shared: Rc<[u8]> = vec![b'-'; SMALL].into();
+        let whole = [b"0123", &*shared, b"78"].concat();
+        for stop in [0, 1, 4, 5, SMALL + 3, SMALL + 4, SMALL + 5, SMALL + 6] {
+            let mut queue = OutQueue::default();
+            queue.push(b"0123");
+            queue.push_shared(&shared);
+            queue.push(b"78");
+            assert_eq!(left(&queue), whole);
+            queue.advance(stop);
+            assert_eq!(left(&queue), whole[stop..]);
+            assert_eq!(queue.len(), whole.len() - stop);
+            queue.push(b"9");
+            queue.advance(whole.len() - stop);
+            assert_eq!(left(&queue), b"9");
+        }
+    }
+
+    #[test]
+    fn one_write_is_offered_so_much_and_no_more() {
+        let mut queue = OutQueue::default();
+        let piece: Rc<[u8]> = vec![7; 100_000].into();
+        (0..5).for_each(|_| queue.push_shared(&piece));
+        let lengths = |queue: &OutQueue| -> Vec<_> {
+            let slices = queue.slices();
+            slices.iter().map(|slice| slice.len()).collect()
+        };
+        assert_eq!(lengths(&queue), [65_536]);
+        queue.advance(65_536);
+        assert_eq!(lengths(&queue), [34_464, 31_072]);
+    }
+
+    #[test]
+    fn small_writes_are_put_together_and_large_ones_cut_up() {
+        let mut queue = OutQueue::default();
+        (0..1000).for_each(|_| queue.push(b"small"));
+        (0..1000).for_each(|_| queue.push_shared(&Rc::from(*b"small")));
+        assert_eq!((queue.pieces.len(), queue.len()), (1, 10_000));
+        queue.push(&vec![7; 3 * CHUNK]);
+        assert_eq!(queue.pieces.len(), 4);
+        assert!(
+            queue
+                .pieces
+                .iter()
+                .all(|piece| piece.bytes().len() <= CHUNK)
+        );
+        let mut mailed = OutQueue::default();
+        mailed.append(queue);
+        assert_eq!(mailed.len(), 10_000 + 3 * CHUNK);
+    }
+
+    #[test]
+    fn what_many_peers_get_is_not_copied_and_let_go_when_it_has_gone() {
+        let mut queue = OutQueue::default();
+        let payload: Rc<[u8]> = vec![7; SMALL].into();
+        queue.push_shared(&payload);
+        assert_eq!(Rc::strong_count(&payload), 2);
+        queue.advance(SMALL);
+        assert_eq!(Rc::strong_count(&payload), 1);
+        assert_eq!(queue.pieces.capacity(), 0);
+    }
+}
