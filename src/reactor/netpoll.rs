@@ -1,6 +1,9 @@
 //! The reactor's inside, and its turn: one function for each box of the diagram in mod.rs.
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
+//
+// A circle with poll_desc.rs and registry.rs, by nature: the core knows its descriptors, and a
+// descriptor places its entry in the core's wheel. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -167,6 +167,27 @@ fn a_connection_has_two_lines_at_debug_in_the_same_form_in_every_mode() {
 }
 
 #[test]
+fn the_trace_names_operations_addresses_and_readiness() {
+    let mut server = Server::logging("trace", "echo_server", &flags("async", &[]));
+    let mut client = server.connect();
+    let ends = format!("{}->{}", server.addr, client.local_addr().unwrap());
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    drop(client);
+    server.wait_for_log("ended after");
+    server.signal("-TERM");
+    let (_, log) = server.end();
+    // The listener is the first source, and the connection the third: slots from 0.
+    for said in [
+        format!("park Read: tcp {ends} (Token(2."),
+        "READ|WRITE\n".to_owned(),
+        "READ|WRITE|HUP\n".to_owned(),
+    ] {
+        assert!(log.contains(&said), "no {said} in {log}");
+    }
+}
+
+#[test]
 fn out_of_descriptors_a_server_warns_once_and_says_when_it_goes_on() {
     for mode in MODES {
         let mut server = Server::with_descriptors(24, "echo_server", &flags(mode, &[]));
