@@ -51,6 +51,7 @@ fn stuck(server: &Server) -> TcpStream {
         match client.write(&bytes) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return client,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
     }
