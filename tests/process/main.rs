@@ -12,6 +12,7 @@ mod lanes;
 mod logged;
 mod look_ups;
 mod memory;
+mod queues;
 mod server;
 
 #[path = "../it/support/mod.rs"]
