@@ -14,6 +14,7 @@ mod lent_selector;
 mod logged;
 mod look_ups;
 mod memory;
+mod queues;
 mod server;
 
 #[path = "../it/support/mod.rs"]
