@@ -223,7 +223,7 @@ pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// A write is gathered without another look while no more than this is gathered.
+    /// Up to this many gathered bytes a write is gathered without asking the quota.
     pub(super) gathers: usize,
     pub(super) limits: Limits,
     pub(super) rates: Rates,
@@ -239,7 +239,7 @@ pub(crate) struct WorkerShared {
     waiter: Cell<Option<Waker>>,
     /// The last conversion of the loop's time, which all connections of a turn share.
     ceiling: Cell<Option<(Instant, u64)>>,
-    /// Connections opened ever, less those that were alone: spreads their heartbeats.
+    /// Connections opened since one was last alone: spreads their heartbeats.
     opened: Cell<u32>,
     /// See [`Settings::heartbeat_warning`].
     heartbeat_warning: Arc<Once>,

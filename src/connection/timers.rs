@@ -26,8 +26,9 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// A connection that closes looks for acknowledgements, of which the system tells by no event: after
-/// so small a part of the time for which the peer has been quiet, and of the time that it has.
+/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The time
+/// to the next look is this part of the time for which the peer has been quiet, and at least that part
+/// of the time that it is given.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
 
@@ -40,7 +41,7 @@ impl Conn {
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
-        // What a callback took before is not the peer's time.
+        // The clock is read anew, so that the time of the callback is not counted as the peer's.
         if self.shared.judges_by_time() {
             self.fd.desc.core().clock.read();
         }
@@ -243,7 +244,8 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Places the timer at the earliest of the times. One that stands earlier is left: it finds out.
+    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it fires,
+    /// it is placed anew.
     pub(super) fn plan(&mut self, id: MachineId) {
         let times = [
             self.idle_at(),
@@ -251,7 +253,7 @@ impl Conn {
             self.look_at(),
             self.grace_at(),
         ];
-        // What lies in the past was judged, and something else keeps the connection open.
+        // What lies in the past has been judged already, and did not end the connection.
         let now = self.now();
         let due = times.into_iter().filter(|&time| time > now).min();
         let Some(due) = due.filter(|&due| due != NEVER) else {

@@ -20,7 +20,7 @@ use super::socket::Parked;
 use super::waker::Remote;
 use crate::wheel::{TimerKey, Timers};
 
-/// By what a timer fires.
+/// What makes a timer fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judges {
     /// By the clock, for it judges no peer.
