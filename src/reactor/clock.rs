@@ -40,6 +40,8 @@ pub(crate) struct Clock {
     base: Instant,
     /// The last reading.
     now: Cell<Instant>,
+    /// The same in ticks, rounded up.
+    ceiling: Cell<Tick>,
 }
 
 impl Clock {
@@ -52,6 +54,7 @@ impl Clock {
             source,
             base,
             now: Cell::new(base),
+            ceiling: Cell::new(Tick::new(0)),
         }
     }
 
@@ -74,6 +77,7 @@ impl Clock {
             TimeSource::Given(read) => read(),
         };
         self.now.set(now);
+        self.ceiling.set(self.tick_of(now));
         now
     }
 
@@ -101,7 +105,7 @@ impl Clock {
     /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        self.tick_of(self.now.get()).saturating_add(ticks)
+        self.ceiling.get().saturating_add(ticks)
     }
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
