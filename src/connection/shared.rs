@@ -297,11 +297,11 @@ impl WorkerShared {
     /// The loop's time in ticks, rounded up: a time that counts from here is never early.
     #[inline]
     pub(super) fn tick_ceiling(&self, fd: &Fd) -> u64 {
-        let now = fd.coarse_now();
+        let now = fd.desc.core().clock.now();
         match self.ceiling.get() {
             Some((reading, tick)) if reading == now => tick,
             _ => {
-                let tick = fd.tick_ceiling().get();
+                let tick = fd.desc.core().clock.tick_after(0).get();
                 self.ceiling.set(Some((now, tick)));
                 tick
             }
