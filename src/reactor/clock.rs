@@ -40,6 +40,11 @@ pub(crate) struct Clock {
     base: Instant,
     /// The last reading.
     now: Cell<Instant>,
+    /// The time from tick zero to the last reading, once it has been asked for.
+    passed: Cell<Option<Duration>>,
+    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
+    /// many to the same instant.
+    memo: Cell<Option<(Instant, Tick)>>,
 }
 
 impl Clock {
@@ -52,6 +57,8 @@ impl Clock {
             source,
             base,
             now: Cell::new(base),
+            passed: Cell::new(None),
+            memo: Cell::new(None),
         }
     }
 
@@ -74,19 +81,24 @@ impl Clock {
             TimeSource::Given(read) => read(),
         };
         self.now.set(now);
+        self.passed.set(None);
+        self.memo.set(None);
         now
+    }
+
+    /// The time from tick zero to the last reading.
+    #[inline]
+    fn passed(&self) -> Duration {
+        let passed = self.passed.get();
+        let passed = passed.unwrap_or_else(|| self.now.get().saturating_duration_since(self.base));
+        self.passed.set(Some(passed));
+        passed
     }
 
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        self.floor_of(self.now.get())
-    }
-
-    /// A reading in ticks, rounded down.
-    #[inline]
-    pub(crate) fn floor_of(&self, reading: Instant) -> Tick {
-        let passed = reading.saturating_duration_since(self.base);
+        let passed = self.passed();
         ticks(passed, passed.subsec_nanos() / NANOS_A_TICK)
     }
 
@@ -101,15 +113,26 @@ impl Clock {
     /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        self.tick_of(self.now.get()).saturating_add(ticks)
+        let passed = self.passed();
+        let now = self::ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK));
+        now.saturating_add(ticks)
     }
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
     #[inline]
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        let ahead = when.saturating_duration_since(self.now.get());
-        let plainly = matches!(self.source, TimeSource::System) && ahead >= PLAINLY_AHEAD;
-        (plainly || !self.has_passed(when)).then(|| self.tick_of(when))
+        if let Some((known, tick)) = self.memo.get()
+            && known == when
+        {
+            return Some(tick);
+        }
+        let is_systems = matches!(self.source, TimeSource::System);
+        if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
+            let tick = self.tick_of(when);
+            self.memo.set(Some((when, tick)));
+            return Some(tick);
+        }
+        (!self.has_passed(when)).then(|| self.tick_of(when))
     }
 
     /// Whether `when` has passed: by the last reading, or else by a fresh one.
@@ -120,8 +143,7 @@ impl Clock {
 
     /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        let passed = self.now.get().saturating_duration_since(self.base);
-        Duration::from_millis(tick.get()).saturating_sub(passed)
+        Duration::from_millis(tick.get()).saturating_sub(self.passed())
     }
 
     /// A virtual clock jumps forward. No other can be moved.

@@ -259,10 +259,11 @@ impl Scheduler {
     fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
+        if log::log_enabled!(log::Level::Trace) {
+            let all = handed_out.iter();
+            all.for_each(|parked| log::trace!("unpark {parked:?}"));
+        }
         for parked in handed_out.drain(..) {
-            if log::log_enabled!(log::Level::Trace) {
-                log::trace!("unpark {parked:?}");
-            }
             let id = parked.as_machine();
             if self.mark_queued(id) {
                 queue.push_back(id);
