@@ -6,6 +6,7 @@ mod fresh_time;
 mod heartbeat;
 mod host;
 mod late_news;
+mod lent_descriptor;
 mod lifetimes;
 mod machines;
 mod panics;
