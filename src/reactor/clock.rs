@@ -34,14 +34,22 @@ impl TimeSource {
     }
 }
 
+/// A reading, counted from tick zero: exactly, and in whole ticks.
+#[derive(Clone, Copy)]
+struct Counted {
+    passed: Duration,
+    floor: Tick,
+    ceiling: Tick,
+}
+
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.
     base: Instant,
     /// The last reading.
     now: Cell<Instant>,
-    /// The time from tick zero to the last reading, once it has been asked for.
-    passed: Cell<Option<Duration>>,
+    /// The last reading as counted from tick zero, once it has been asked for.
+    counted: Cell<Option<Counted>>,
     /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
     /// many to the same instant.
     memo: Cell<Option<(Instant, Tick)>>,
@@ -57,7 +65,7 @@ impl Clock {
             source,
             base,
             now: Cell::new(base),
-            passed: Cell::new(None),
+            counted: Cell::new(None),
             memo: Cell::new(None),
         }
     }
@@ -81,25 +89,34 @@ impl Clock {
             TimeSource::Given(read) => read(),
         };
         self.now.set(now);
-        self.passed.set(None);
+        self.counted.set(None);
         self.memo.set(None);
         now
     }
 
-    /// The time from tick zero to the last reading.
+    /// The last reading as counted from tick zero.
     #[inline]
-    fn passed(&self) -> Duration {
-        let passed = self.passed.get();
-        let passed = passed.unwrap_or_else(|| self.now.get().saturating_duration_since(self.base));
-        self.passed.set(Some(passed));
-        passed
+    fn counted(&self) -> Counted {
+        self.counted.get().unwrap_or_else(|| self.count())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count(&self) -> Counted {
+        let passed = self.now.get().saturating_duration_since(self.base);
+        let counted = Counted {
+            passed,
+            floor: ticks(passed, passed.subsec_nanos() / NANOS_A_TICK),
+            ceiling: ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK)),
+        };
+        self.counted.set(Some(counted));
+        counted
     }
 
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        let passed = self.passed();
-        ticks(passed, passed.subsec_nanos() / NANOS_A_TICK)
+        self.counted().floor
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
@@ -113,9 +130,7 @@ impl Clock {
     /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        let passed = self.passed();
-        let now = self::ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK));
-        now.saturating_add(ticks)
+        self.counted().ceiling.saturating_add(ticks)
     }
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
@@ -143,7 +158,7 @@ impl Clock {
 
     /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        Duration::from_millis(tick.get()).saturating_sub(self.passed())
+        Duration::from_millis(tick.get()).saturating_sub(self.counted().passed)
     }
 
     /// A virtual clock jumps forward. No other can be moved.
