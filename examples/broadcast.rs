@@ -31,7 +31,7 @@ use splitter::{Splitter, line};
 /// Sends what one client says to all others.
 #[derive(Parser)]
 struct Flags {
-    /// Where to listen; port 0 takes a free one
+    /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
 }

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use netpoller::{ListenConfig, Runtime};
+use netpoller::ListenConfig;
 
 /// How the server is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -180,8 +180,7 @@ fn serve(options: &Options, listener: TcpListener, stop: UnixStream) -> io::Resu
     }
 }
 
-/// A listener with Go's settings and Go's errors, out of its runtime again.
+/// A listener with Go's settings and Go's errors, in no runtime yet.
 fn listen(addr: &str, shared: bool) -> io::Result<TcpListener> {
-    let config = ListenConfig::new().reuse_port(shared);
-    Runtime::new()?.block_on(async { config.bind(addr).await?.into_std() })
+    ListenConfig::new().reuse_port(shared).bind_std(addr)
 }

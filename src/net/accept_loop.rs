@@ -207,9 +207,9 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// Beside the errors that are temporary in Go: an epoll that takes no more watches, and what befell
-/// one connection alone. Linux hands a network error that a connection has met to the accept that
-/// takes it, and asks to try again (accept(2)); a firewall's answer is EPERM.
+/// The errors that pass, besides those that are temporary in Go. ENOSPC: epoll takes no more watches.
+/// The others befall one connection alone: Linux hands a connection's network error to the accept
+/// that takes it, and asks to try again (accept(2)). EPERM is a firewall's answer.
 const PASSING: &[i32] = &[
     libc::ENOSPC,
     libc::ETIMEDOUT,

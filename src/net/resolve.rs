@@ -132,7 +132,7 @@ impl Resolution {
         if let [SocketAddr::V6(only)] = found[..]
             && only.ip().is_unspecified()
         {
-            // A machine with half of an IPv6 can't reach itself by `::`.
+            // Where IPv6 is set up in part, a machine can't reach itself by `::`.
             found.push((Ipv4Addr::UNSPECIFIED, only.port()).into());
         }
         found.retain(|address| family::fits(self.network, address.ip()));

@@ -2,6 +2,7 @@
 // Mirrors the contract at the top of Go's runtime/netpoll.go (`netpollinit`, `netpollopen`,
 // `netpollclose`, `netpoll`, `netpollBreak`), and netpoll_epoll.go and netpoll_kqueue.go.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::types::Readiness;
 /// the wrong owner, and no event outlives the turn that harvested it.
 ///
 /// A selector passes it on as it is, as a `mio::Token` if need be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(usize);
 
 impl Token {
@@ -46,6 +47,16 @@ impl Token {
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         self.0 & Self::SLOTS
+    }
+}
+
+/// `Token(slot.generation)`, as in the log at trace.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Token::BREAK => f.write_str("Token(break)"),
+            Token(bits) => write!(f, "Token({}.{})", self.slot(), bits >> Self::SLOT_BITS),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) enum May {
 }
 
 /// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Readiness(pub(super) u8);
 
 impl Readiness {
@@ -102,6 +102,16 @@ impl Readiness {
             Direction::Read => Readiness::READ,
             Direction::Write => Readiness::WRITE,
         }
+    }
+}
+
+/// `READ|WRITE|HUP`, as in the log at trace.
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = ["READ", "WRITE", "HUP", "URGENT"];
+        let mut names = (0..).zip(names).filter(|(bit, _)| self.0 & (1 << bit) != 0);
+        f.write_str(names.next().map_or("NONE", |(_, name)| name))?;
+        names.try_for_each(|(_, name)| write!(f, "|{name}"))
     }
 }
 

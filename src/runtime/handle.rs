@@ -85,7 +85,7 @@ impl fmt::Debug for Handle {
 ///
 /// # Panics
 ///
-/// Outside a runtime. A panic of the closure reaches whoever joins.
+/// Outside a runtime. A panic of the closure is in the [`JoinError`](crate::JoinError) of the handle.
 #[track_caller]
 pub fn spawn_blocking<F, T>(work: F) -> JoinHandle<T>
 where

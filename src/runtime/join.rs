@@ -33,7 +33,7 @@ pub(crate) struct Join<T> {
     output: Cell<Option<T>>,
     /// Set together with Ended, if there is no output.
     error: Cell<Option<JoinError>>,
-    /// The waker of whoever polled the handle last.
+    /// The waker that the handle was polled with last.
     waiter: Cell<Option<Waker>>,
     /// Its key in [`Outcomes`], while it is there.
     key: Cell<Option<usize>>,

@@ -25,8 +25,14 @@
 //!
 //! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. What
 //! takes the slot over wakes the poller, which comes back and finds the lock held.
+//!
+//! This file and `socket.rs` are a circle that stays: a socket carries the bits of its locks, and what
+//! queues for them is in the socket's `Extra`, which most sockets do without.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
+//
+// A circle with socket.rs, by nature: the queues lie in the socket whose directions they lock, as
+// Go's fdMutex lies in its FD.
 
 use std::cell::Cell;
 use std::task::Waker;

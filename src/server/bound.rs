@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dispatch::{AcceptGuard, Dispatcher};
+use super::dispatch::{AcceptGuard, Dispatcher, WorkerInbox};
 use super::orders::{Common, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::protocol::Protocol;
-use crate::connection::shared::{self, Quotas};
+use crate::connection::shared::{self, Phase, Quotas};
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -157,10 +157,13 @@ where
             return listeners.into_iter().map(own).collect();
         }
         let dispatcher = Dispatcher::new(&self.common.tallies);
-        let handed = |number| Incoming {
+        let handed = |worker| Incoming {
             listeners: std::mem::take(&mut listeners),
-            for_all: (number == 0).then(|| AcceptGuard(dispatcher.clone())),
-            inbox: Some(dispatcher.inbox(number)),
+            for_all: (worker == 0).then(|| AcceptGuard(dispatcher.clone())),
+            inbox: Some(WorkerInbox {
+                dispatcher: dispatcher.clone(),
+                worker,
+            }),
         };
         (0..workers).map(handed).collect()
     }
@@ -263,7 +266,7 @@ struct StopOnDrop<'a>(&'a Common);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         // Not an order of the user's, and not logged.
-        self.0.orders.stop();
+        self.0.orders.give(Phase::Stopped, Duration::ZERO);
     }
 }
 
@@ -325,7 +328,7 @@ impl ServerHandle {
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
-        if self.common.orders.drain(limit) {
+        if self.common.orders.give(Phase::Draining, limit) {
             let (address, open) = (self.common.address, self.stats().live());
             log::info!(
                 "{address}: the server drains within {limit:?}; {open} connections are open"

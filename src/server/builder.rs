@@ -131,10 +131,8 @@ where
 }
 
 impl<F> Server<F> {
-    /// Closes a connection when nothing has come for so long: see [`Protocol::idle`]. `None` is
-    /// never, and the default.
-    ///
-    /// Zero is never, too, as in Go.
+    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`].
+    /// `None` is never, and so is zero, as in Go. Never is the default.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
@@ -145,10 +143,10 @@ impl<F> Server<F> {
     /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
     /// the default. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
     ///
-    /// What we send does not put it off: a peer that only listens is asked all the same whether
-    /// it is there. With an idle timeout of a few intervals, one that does not answer is dropped.
-    /// The first comes up to an eighth later, so that connections which are opened together do
-    /// not beat together.
+    /// Bytes that are sent do not delay it, so that a peer that only listens is asked too. With an
+    /// idle timeout of a few intervals, a peer that does not answer is dropped. The first heartbeat
+    /// comes up to an eighth of the interval later, so that connections that were opened together
+    /// have theirs apart.
     ///
     /// Zero is 30 s until 0.2.
     #[must_use]
@@ -157,6 +155,7 @@ impl<F> Server<F> {
             Some(Duration::ZERO) => Some(Heartbeat::DEFAULT_INTERVAL),
             interval => interval,
         };
+        self.settings.connection.heartbeat_bytes = None;
         self
     }
 
@@ -200,15 +199,14 @@ impl<F> Server<F> {
         server
     }
 
-    /// Drops a peer that, once it has begun a message, sends fewer than `bytes_per_second` over a
-    /// `window`: one that sends a byte now and then, so that it is never idle. Nothing is asked by
-    /// default; zero asks for nothing.
+    /// Drops a peer that sends fewer than `bytes_per_second`, on the average of a `window`, while it
+    /// is in the middle of a message. A peer that sends a byte now and then is never idle, and this
+    /// drops it. Zero, the default, asks for nothing.
     ///
-    /// A message has begun while [`Protocol::data`] leaves bytes unused; between messages, and for
-    /// a protocol that uses all bytes as they come, only the [idle
-    /// timeout](Server::idle_timeout) holds. Time counts only while the peer may send and the loop
-    /// is attentive: not while [reading has stopped](crate::Limits::high_water), nor an eighth of a
-    /// window in which the loop was held up. The connection ends with a RST, and
+    /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
+    /// messages, and for a protocol that uses all bytes as they come, only the [idle
+    /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
+    /// stopped](crate::Limits::high_water), nor an eighth of a window in which the loop was held up. The connection ends with a RST, and
     /// [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
     /// a [timeout](crate::NetError::is_timeout).
     ///
@@ -250,8 +248,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Drops a peer that takes fewer than `bytes_per_second` over a `window` while more waits for
-    /// it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
+    /// Drops a peer that takes fewer than `bytes_per_second`, on the average of a `window`, while
+    /// more waits for it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
     ///
     /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
@@ -262,17 +260,14 @@ impl<F> Server<F> {
     }
 
     /// No more than this many connections at once, on all workers together. The next is not
-    /// accepted before one of them has gone: those that wait, wait in the system's backlog.
+    /// accepted before one of them has ended; until then clients wait in the system's backlog.
     ///
     /// # Panics
     ///
-    /// If it is zero: nothing would ever be served.
+    /// If `max` is zero.
     #[must_use]
     pub fn max_connections(mut self, max: usize) -> Self {
-        assert!(
-            max > 0,
-            "netpoller: a server of zero connections serves nobody"
-        );
+        assert!(max > 0, "netpoller: a server needs room for a connection");
         self.settings.max_connections = max;
         self
     }
@@ -290,7 +285,7 @@ impl<F> Server<F> {
         self
     }
 
-    /// How connections come to several workers: by the system, where it spreads them, by default.
+    /// How connections come to several workers: [`Dispatch::Auto`] by default.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -91,14 +91,6 @@ impl Dispatcher {
         })
     }
 
-    /// The inbox of a worker, which is to be taken once.
-    pub(crate) fn inbox(self: &Arc<Self>, worker: usize) -> WorkerInbox {
-        WorkerInbox {
-            dispatcher: self.clone(),
-            worker,
-        }
-    }
-
     /// The inbox with the least load, of those that are not left. Each load is read once: the workers change them
     /// meanwhile, so that two readings of one could contradict each other.
     fn least_loaded(&self) -> Option<&Inbox> {
@@ -149,8 +141,8 @@ impl Drop for AcceptGuard {
 
 /// What a worker takes its connections from. Dropping it leaves the inbox.
 pub(crate) struct WorkerInbox {
-    dispatcher: Arc<Dispatcher>,
-    worker: usize,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) worker: usize,
 }
 
 impl WorkerInbox {
@@ -221,6 +213,13 @@ mod tests {
     }
 
     impl Accepts {
+        fn inbox(&self, worker: usize) -> WorkerInbox {
+            WorkerInbox {
+                dispatcher: self.dispatcher.clone(),
+                worker,
+            }
+        }
+
         fn accept(&self) -> (TcpStream, Accepted) {
             let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (socket, peer) = self.listener.accept().unwrap();
@@ -247,7 +246,7 @@ mod tests {
     #[test]
     fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
         let accepts = accepts(3);
-        let inboxes: Vec<_> = (0..3).map(|at| accepts.dispatcher.inbox(at)).collect();
+        let inboxes: Vec<_> = (0..3).map(|at| accepts.inbox(at)).collect();
         accepts.tallies[1].live.add(5);
         let _clients: Vec<_> = (0..10).map(|_| accepts.send()).collect();
         let counts: Vec<_> = inboxes.iter().map(count).collect();
@@ -257,7 +256,7 @@ mod tests {
     #[test]
     fn loads_that_change_while_a_worker_is_chosen_do_no_harm() {
         let accepts = accepts(64);
-        let _inboxes: Vec<_> = (0..64).map(|at| accepts.dispatcher.inbox(at)).collect();
+        let _inboxes: Vec<_> = (0..64).map(|at| accepts.inbox(at)).collect();
         thread::scope(|scope| {
             let chooses = scope.spawn(|| {
                 for _ in 0..20_000 {
@@ -281,7 +280,7 @@ mod tests {
     #[test]
     fn a_worker_that_died_swallows_no_connection() {
         let accepts = accepts(2);
-        let (dies, lives) = (accepts.dispatcher.inbox(0), accepts.dispatcher.inbox(1));
+        let (dies, lives) = (accepts.inbox(0), accepts.inbox(1));
         let mut clients: Vec<_> = (0..4).map(|_| accepts.send()).collect();
         drop(dies);
         clients.extend((0..4).map(|_| accepts.send()));
@@ -291,7 +290,7 @@ mod tests {
     #[test]
     fn when_all_workers_have_left_the_client_is_told_and_the_permit_comes_back() {
         let accepts = accepts(1);
-        let inbox = accepts.dispatcher.inbox(0);
+        let inbox = accepts.inbox(0);
         let mut waits = accepts.send();
         drop(inbox);
         assert_eq!(waits.read(&mut [0]).unwrap(), 0);
@@ -305,7 +304,7 @@ mod tests {
     #[test]
     fn when_accepting_ends_each_worker_takes_what_waits_and_learns_of_it() {
         let accepts = accepts(1);
-        let inbox = accepts.dispatcher.inbox(0);
+        let inbox = accepts.inbox(0);
         let _client = accepts.send();
         drop(AcceptGuard(accepts.dispatcher.clone()));
         let next = || inbox.poll_next(Waker::noop());

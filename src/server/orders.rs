@@ -44,7 +44,7 @@ impl Common {
 
     /// Ends the server at once.
     pub(crate) fn stop(&self) {
-        if self.orders.stop() {
+        if self.orders.give(Phase::Stopped, Duration::ZERO) {
             let (address, open) = (self.address, self.stats().live());
             log::info!("{address}: the server stops; {open} connections are open");
         }
@@ -92,17 +92,8 @@ impl Orders {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything within `limit`. False if that is the order already, or less than it.
-    pub(crate) fn drain(&self, limit: Duration) -> bool {
-        self.give(Phase::Draining, limit)
-    }
-
-    /// False if that is the order already.
-    pub(crate) fn stop(&self) -> bool {
-        self.give(Phase::Stopped, Duration::ZERO)
-    }
-
-    fn give(&self, phase: Phase, limit: Duration) -> bool {
+    /// Gives an order, unless one that asks for as much is in force: then false.
+    pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
         let mut state = self.state();
         let old = state.order;
         state.order = Order {
@@ -190,13 +181,15 @@ mod tests {
         let orders = Orders::new();
         let mut follower = orders.follow();
         assert_eq!(next(&mut follower), None);
-        assert!(orders.drain(10 * second));
+        let drain = |limit| orders.give(Phase::Draining, limit);
+        let stop = || orders.give(Phase::Stopped, Duration::ZERO);
+        assert!(drain(10 * second));
         assert_eq!(next(&mut follower).unwrap().limit, 10 * second);
-        assert!(!orders.drain(20 * second) && !orders.drain(10 * second));
+        assert!(!drain(20 * second) && !drain(10 * second));
         assert_eq!(next(&mut follower), None);
-        assert!(orders.drain(second));
+        assert!(drain(second));
         assert_eq!(next(&mut follower).unwrap().limit, second);
-        assert!(orders.stop() && !orders.stop() && !orders.drain(second));
+        assert!(stop() && !stop() && !drain(second));
         assert_eq!(next(&mut follower).unwrap().phase, Phase::Stopped);
         assert_eq!(next(&mut follower), None);
         let late = next(&mut orders.follow());

@@ -17,7 +17,7 @@ use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::dispatch::{AcceptGuard, WorkerInbox};
@@ -25,7 +25,6 @@ use super::orders::Common;
 use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::connection::stats::Tally;
 use crate::endpoints::{Addr, End, Network};
 use crate::net::TcpListener;
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
@@ -59,11 +58,10 @@ impl Incoming {
 pub(crate) struct WorkerLoop<F> {
     factory: Arc<F>,
     common: Arc<Common>,
-    number: usize,
     /// For log lines.
     name: String,
     /// What its connections share.
-    worker: Rc<WorkerShared>,
+    shared: Rc<WorkerShared>,
 }
 
 type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -89,19 +87,18 @@ where
             let tally = common.tallies[number].clone();
             WorkerShared::new(scheduler, &common.settings, quotas, tally, permits)
         };
-        let worker = Rc::new(current::with("a server", make));
+        let shared = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
-        let _stops = StopOnDrop(worker.clone());
+        let _stops = StopOnDrop(shared.clone());
         let this = WorkerLoop {
             name: format!("{}: worker {number}", common.address),
             factory,
             common,
-            number,
-            worker,
+            shared,
         };
         let result = this.serve_and_drain(incoming).await;
-        this.worker.stop();
-        poll_fn(|cx| this.worker.poll_empty(cx.waker())).await;
+        this.shared.stop();
+        poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
         result
     }
 
@@ -150,17 +147,14 @@ where
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        self.worker.begin_drain();
+        self.shared.begin_drain();
         self.take(incoming.as_ref(), Some(deadline)).await?;
         *incoming = None;
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
-        log::info!(
-            "{}: waits for {} connections in flight",
-            self.name,
-            self.live()
-        );
-        poll_fn(|cx| self.worker.poll_empty(cx.waker())).await;
+        let (name, open) = (&self.name, self.live());
+        log::info!("{name}: waits for {open} connections in flight");
+        poll_fn(|cx| self.shared.poll_empty(cx.waker())).await;
         Ok(())
     }
 
@@ -209,54 +203,44 @@ where
 
     /// Takes what is handed over until accepting has ended.
     async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
-        let next = || {
-            let mut yielded = false;
-            poll_fn(move |cx| {
-                ready!(context::poll_yield(&mut yielded, cx.waker()));
-                inbox.poll_next(cx.waker())
-            })
-        };
-        while let Some(Accepted {
-            socket,
-            peer,
-            permit,
-        }) = next().await
-        {
-            match Fd::adopt("a server", socket, Network::Tcp) {
+        loop {
+            context::yield_once().await;
+            let Some(accepted) = poll_fn(|cx| inbox.poll_next(cx.waker())).await else {
+                return Ok(());
+            };
+            // An order drops this future: from here on nothing is awaited, or the connection that
+            // was taken would be lost.
+            let peer = accepted.peer;
+            match Fd::adopt("a server", accepted.socket, Network::Tcp) {
                 Ok(fd) => {
                     fd.socket().set_endpoint(End::Peer, peer.clone());
-                    self.begin(fd, peer, permit);
+                    self.begin(fd, peer, accepted.permit);
                 }
                 Err(error) => {
                     log::warn!("{peer}: closed before it was served: {error}");
-                    self.tally().refused.add(1);
+                    self.shared.tally.refused.add(1);
                 }
             }
         }
-        Ok(())
     }
 
     /// A connection begins. A factory that panics costs this connection alone.
     fn begin(&self, fd: Fd, peer: Addr, permit: Permit) {
         match panics::catch(|| (self.factory)(peer.clone())) {
             Ok(protocol) => {
-                let connection = Connection::new(fd, self.worker.clone(), protocol);
-                self.worker.spawn(Box::new(connection), permit);
+                let connection = Connection::new(fd, self.shared.clone(), protocol);
+                self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {
                 log::error!("{peer}: closed: the factory panicked");
-                self.tally().accepted.add(1);
-                self.tally().failed.add(1);
+                self.shared.tally.accepted.add(1);
+                self.shared.tally.failed.add(1);
             }
         }
     }
 
     fn live(&self) -> u64 {
-        self.tally().live.get()
-    }
-
-    fn tally(&self) -> &Tally {
-        &self.common.tallies[self.number]
+        self.shared.tally.live.get()
     }
 }
 
@@ -276,18 +260,13 @@ where
             let sent = guard.0.send(accepted);
             return sent.map_err(|_| io::Error::other("no worker is left"));
         }
-        let Accepted {
-            socket,
-            peer,
-            permit,
-        } = accepted;
-        let fd = listener.open_accepted(socket, peer.clone())?;
-        self.worker.begin(fd, peer, permit);
+        let fd = listener.open_accepted(accepted.socket, accepted.peer.clone())?;
+        self.worker.begin(fd, accepted.peer, accepted.permit);
         Ok(())
     }
 
     fn put_off(&mut self, _: Episode) {
-        self.worker.tally().refused.add(1);
+        self.worker.shared.tally.refused.add(1);
     }
 }
 

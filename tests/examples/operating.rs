@@ -51,6 +51,7 @@ fn stuck(server: &Server) -> TcpStream {
         match client.write(&bytes) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return client,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
     }
@@ -163,6 +164,27 @@ fn a_connection_has_two_lines_at_debug_in_the_same_form_in_every_mode() {
             assert_eq!(log.matches(&line).count(), 1, "{mode}: {line} in {log}");
         }
         assert_eq!(log.matches(&peer.to_string()).count(), 2, "{mode}: {log}");
+    }
+}
+
+#[test]
+fn the_trace_names_operations_addresses_and_readiness() {
+    let mut server = Server::logging("trace", "echo_server", &flags("async", &[]));
+    let mut client = server.connect();
+    let ends = format!("{}->{}", server.addr, client.local_addr().unwrap());
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    drop(client);
+    server.wait_for_log("ended after");
+    server.signal("-TERM");
+    let (_, log) = server.end();
+    // The listener is the first source, and the connection the third: slots from 0.
+    for said in [
+        format!("park Read: tcp {ends} (Token(2."),
+        "READ|WRITE\n".to_owned(),
+        "READ|WRITE|HUP\n".to_owned(),
+    ] {
+        assert!(log.contains(&said), "no {said} in {log}");
     }
 }
 

@@ -1,4 +1,8 @@
 //! Tests that need crates which take long to compile: TLS from outside, and arbitrary input.
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each example has what it shares with others"
+)]
 
 mod arbitrary;
 mod tls;

@@ -342,7 +342,6 @@ fn is_of_the_system(name: &str) -> bool {
 }
 
 #[test]
-#[ignore = "the documents are being written anew"]
 fn what_the_documents_name_exists() {
     let names = Names::collect();
     let foreign: HashSet<&str> = FOREIGN.split_whitespace().collect();

@@ -10,6 +10,7 @@ use netpoller::{
 
 use crate::child::{in_child, threads};
 use crate::support::run::run;
+use crate::support::stall::stall;
 
 /// Far more than a look-up takes, and less than what it might wait for.
 const SOON: Duration = Duration::from_secs(20);
@@ -104,7 +105,7 @@ fn a_runtime_has_as_many_threads_for_jobs_as_it_is_allowed() {
                 spawn_blocking(move || {
                     let now = running.fetch_add(1, Ordering::AcqRel) + 1;
                     most.fetch_max(now, Ordering::AcqRel);
-                    std::thread::sleep(Duration::from_millis(1));
+                    stall(Duration::from_millis(1));
                     running.fetch_sub(1, Ordering::AcqRel);
                 })
             };

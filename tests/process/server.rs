@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpStream as StdStream;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -12,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 use crate::child::{in_child, limit, limit_open_files, take_all_descriptors};
 use crate::logged::{keep_log, logged};
 use crate::support::running::{Echo, SECOND, echo, rest, start};
+use crate::support::stall::moment;
 
 #[test]
 fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
@@ -28,7 +28,7 @@ fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
         server.wait_for(|stats| stats.refused() > 1);
         // Also one that is given while another waits for a descriptor.
         server.handle.drain(3600 * SECOND);
-        thread::sleep(Duration::from_millis(10));
+        moment();
         server.handle.drain(SECOND);
         let start = Instant::now();
         let stats = server.thread.join().unwrap().unwrap();

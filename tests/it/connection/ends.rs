@@ -305,9 +305,10 @@ fn an_idle_connection_is_ended_in_every_state() {
             while !script.last().starts_with("closed") {
                 time::sleep(100 * MILLISECOND).await;
             }
-            // Once to say goodbye, and once more where the goodbye does not leave.
+            // Once to say goodbye, and once more where the goodbye does not leave. The peer's system
+            // acknowledges by its own clock: what it does late is a sign of life, and a third.
             let took = time::now() - start;
-            assert!(took > 4 * SECOND && took < 11 * SECOND, "{name}: {took:?}");
+            assert!(took > 4 * SECOND && took < 16 * SECOND, "{name}: {took:?}");
             drop((client, HANDLE.take()));
         });
         assert_eq!(script.last(), "closed: timeout", "{name}");

@@ -131,7 +131,7 @@ fn a_need_above_the_limit_ends_the_connection_at_once() {
 }
 
 #[test]
-fn whoever_keeps_most_pays_for_the_limit_over_all_connections() {
+fn the_connection_that_keeps_most_pays_for_the_limit_over_all() {
     let script = Script {
         data: |_, _| Ok(0),
         heartbeat: nothing,
