@@ -45,12 +45,12 @@ impl Conn {
             self.fd.read_clock();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = self.shared.tick_ceiling(&self.fd);
+        self.timers.heard = self.fd.tick_ceiling().get();
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        let now = self.shared.tick_ceiling(&self.fd);
+        let now = self.fd.tick_ceiling().get();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.timers.heard = now;
@@ -63,7 +63,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.shared.tick_ceiling(&self.fd);
+        self.extra.get_or_insert_default().sent = self.fd.tick_ceiling().get();
     }
 
     /// For the minimum rates.

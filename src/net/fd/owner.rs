@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Failure, Fd};
 use crate::reactor::{Direction, May};
@@ -62,12 +62,6 @@ impl Fd {
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
         self.desc.core().clock.tick()
-    }
-
-    /// The loop's time.
-    #[inline]
-    pub(crate) fn coarse_now(&self) -> Instant {
-        self.desc.core().clock.now()
     }
 
     /// The loop's time, rounded up: a time that counts from here is never early.
