@@ -257,6 +257,12 @@ impl Scheduler {
 
     /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
     fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
+        // Before the borrow: a logger may run any code.
+        if log::log_enabled!(log::Level::Trace) {
+            for parked in &*handed_out {
+                log::trace!("unpark {parked:?}");
+            }
+        }
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
         if log::log_enabled!(log::Level::Trace) {
