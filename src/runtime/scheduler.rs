@@ -265,10 +265,6 @@ impl Scheduler {
         }
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
-        if log::log_enabled!(log::Level::Trace) {
-            let all = handed_out.iter();
-            all.for_each(|parked| log::trace!("unpark {parked:?}"));
-        }
         for parked in handed_out.drain(..) {
             let id = parked.as_machine();
             if self.mark_queued(id) {

@@ -6,7 +6,6 @@ mod fresh_time;
 mod heartbeat;
 mod host;
 mod late_news;
-mod lent_descriptor;
 mod lifetimes;
 mod machines;
 mod panics;
