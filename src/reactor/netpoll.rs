@@ -214,7 +214,8 @@ impl<W, T> Core<W, T> {
 
         // Readiness first: bytes that have arrived may still move their deadline. What a selector
         // that fails has found is handed out all the same.
-        let before = self.clock.read();
+        self.clock.read();
+        let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
         let mut turn = Turn {
             events: self.unpark_ready(out),
@@ -228,7 +229,7 @@ impl<W, T> Core<W, T> {
             && harvest == Harvest::Complete
             && self.events.borrow().is_empty();
         if harvest == Harvest::Complete {
-            self.proven.set(self.clock.floor_of(before));
+            self.proven.set(before);
         }
         self.clock.read();
         if is_quiet {

@@ -107,6 +107,9 @@ pub struct PollDesc<W, T = ()> {
     entry: Cell<Tick>,
 }
 
+// Beside what it carries, of which a connection keeps one.
+const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
+
 impl<W, T> PollDesc<W, T> {
     pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T, short: ShortIo) -> Self {
         let flags = match short {

@@ -29,7 +29,7 @@
 //! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the bits of
 //! its locks, and what queues for them is in the socket's `Extra`, which most sockets do without.
 
-// Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`, which lies in its FD likewise.
+// Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
 
 use std::cell::Cell;
 use std::task::Waker;
