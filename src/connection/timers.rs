@@ -37,6 +37,12 @@ impl Conn {
         self.fd.desc.core().clock.tick().get()
     }
 
+    /// The loop's time, rounded up: a time that counts from here is never early.
+    #[inline]
+    fn tick_ceiling(&self) -> u64 {
+        self.fd.desc.core().clock.tick_after(0).get()
+    }
+
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
@@ -45,12 +51,12 @@ impl Conn {
             self.fd.desc.core().clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = self.shared.tick_ceiling(&self.fd);
+        self.timers.heard = self.tick_ceiling();
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        let now = self.shared.tick_ceiling(&self.fd);
+        let now = self.tick_ceiling();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.timers.heard = now;
@@ -63,7 +69,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.shared.tick_ceiling(&self.fd);
+        self.extra.get_or_insert_default().sent = self.tick_ceiling();
     }
 
     /// For the minimum rates.
