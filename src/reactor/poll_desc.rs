@@ -368,18 +368,21 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
         self.raise(readiness.bits());
-        if readiness.contains(Readiness::READ)
+        if self.has(HAS_WRITE_OR_HUP_WAITER) {
+            self.netpollready_all(readiness, out);
+        } else if readiness.contains(Readiness::READ)
             && let Some(w) = self.netpollunblock(Direction::Read)
         {
             out.push(w);
         }
-        if self.has(HAS_WRITE_OR_HUP_WAITER) {
-            self.netpollready_others(readiness, out);
-        }
     }
 
     #[cold]
-    fn netpollready_others(&self, readiness: Readiness, out: &mut Vec<W>) {
+    #[inline(never)]
+    fn netpollready_all(&self, readiness: Readiness, out: &mut Vec<W>) {
+        if readiness.contains(Readiness::READ) {
+            out.extend(self.netpollunblock(Direction::Read));
+        }
         self.lower(HAS_WRITE_OR_HUP_WAITER);
         let others = [
             (Readiness::WRITE, Direction::Write as usize),
