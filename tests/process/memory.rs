@@ -64,6 +64,10 @@ fn a_task_that_is_aborted_leaves_the_queue() {
 }
 
 #[test]
+#[allow(
+    clippy::async_yields_async,
+    reason = "the sleep is carried out of the runtime"
+)]
 fn a_sleep_is_in_the_mail_once_however_often_another_thread_moves_it() {
     in_child(|| {
         let runtime = Runtime::new().unwrap();
