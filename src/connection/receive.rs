@@ -22,12 +22,13 @@ impl<P: Protocol> Connection<P> {
         lent::give_back(buffer);
     }
 
-    /// What came of a read into the buffer.
+    /// Handles the result of a read into the buffer.
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         let mut read = Some(read);
-        // EAGAIN and EINTR are dealt with there. After EINTR the round comes back.
+        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the next
+        // step of the general loop reads.
         let again = || Err(io::ErrorKind::WouldBlock.into());
         let attempt = |_: &_| read.take().unwrap_or_else(again);
         match self.conn.fd.try_once(Direction::Read, attempt) {

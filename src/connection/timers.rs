@@ -73,7 +73,7 @@ impl Conn {
         self.extra.get_or_insert_default().sent = self.tick_ceiling();
     }
 
-    /// For the minimum rates.
+    /// Counts bytes that moved, for the minimum rates.
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(watch) = extra.and_then(|extra| extra.watch.as_mut()) {
@@ -174,7 +174,8 @@ impl Conn {
         let now = self.now();
         if self.closes() {
             let left = self.look_for_acknowledgements(now);
-            // More input would be answered with a RST, and the peer's reader would meet that.
+            // Input that came after the close would be answered with a RST, which the peer would read as
+            // an error.
             let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
             let quiet = now >= input.saturating_add(RST_AVOIDANCE);
             if self.state() == State::Lingering && left == 0 && quiet {

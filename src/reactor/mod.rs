@@ -45,7 +45,7 @@ pub use types::{Direction, Park, Readiness, Refusal};
 pub struct Turn {
     /// Events harvested from the selector.
     pub events: usize,
-    /// Machines run; always zero for a bare [`Reactor`], which runs nothing.
+    /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs nothing.
     pub machines: usize,
     /// Deadlines that passed and timers that fired.
     pub expired: usize,
@@ -308,7 +308,8 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
     }
 }
 
-/// Ends a blocked turn from any thread: Go's `netpollBreak`.
+/// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one; a clone
+/// ends the same reactor's turns.
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,
