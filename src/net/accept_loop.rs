@@ -1,4 +1,4 @@
-//! The one accept loop: through shortages, and up to a number of connections.
+//! The one accept loop, for tasks and servers: it waits out shortages, and keeps to a limit of connections.
 //!
 //! ```text
 //!   accept, with a permit ──► the sink takes the connection

@@ -98,8 +98,9 @@ pub struct Turn {
 /// already there no further edge comes.
 ///
 /// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
-/// the bytes, or the selector erred. Park again. An error or a hang-up makes both directions ready, as
-/// in Go: the attempt will tell what it is.
+/// the bytes, or the selector erred. Park again. An error, or the end of
+/// both directions, makes both ready, as in Go: the attempt will tell what it is. A FIN alone makes
+/// reading ready.
 ///
 /// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
 /// kernel has no more, and saves the attempt that would meet `WouldBlock`:
