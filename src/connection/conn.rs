@@ -99,7 +99,9 @@ pub(super) struct Extra {
 
 impl Conn {
     pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>) -> Self {
-        fd.set_note(Status::new(State::Opening, Asked::Nothing).byte());
+        fd.socket()
+            .note
+            .set(Status::new(State::Opening, Asked::Nothing).byte());
         Conn {
             fd,
             shared,
@@ -113,7 +115,7 @@ impl Conn {
 
     #[inline]
     pub(super) fn status(&self) -> Status {
-        Status::from_byte(self.fd.note())
+        Status::from_byte(self.fd.socket().note.get())
     }
 
     pub(super) fn state(&self) -> State {
@@ -137,7 +139,7 @@ impl Conn {
     }
 
     fn set_status(&mut self, status: Status) {
-        self.fd.set_note(status.byte());
+        self.fd.socket().note.set(status.byte());
         // From here on its handles' writes are refused, and not dropped later.
         if let Some(extra) = &self.extra
             && let Some(mailbox) = &extra.mailbox

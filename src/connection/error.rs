@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 
 use super::rate::{Rate, TooSlow};
+use crate::net::Cause;
 use crate::net::fd::Fd;
-use crate::net::{Cause, OpError};
 use crate::reactor::Direction;
 
 /// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
@@ -138,20 +138,4 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow)
     );
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
     fd.op_error(op, Cause::Other(error))
-}
-
-/// A copy of a limit's error, for the connection, when the write that met it has the other.
-pub(super) fn same_error(error: &io::Error) -> io::Error {
-    let Some(named) = crate::net::NetError::op_error(error) else {
-        return io::Error::new(error.kind(), error.to_string());
-    };
-    OpError {
-        op: named.op,
-        net: named.net,
-        source: named.source.clone(),
-        addr: named.addr.clone(),
-        written: named.written,
-        cause: Cause::Other(io::Error::new(error.kind(), named.cause.to_string())),
-    }
-    .into()
 }

@@ -217,7 +217,7 @@ impl ConnHandle {
             let limit = "most_queued_in_all";
             return Err(over_limit(&mailbox.fd, "write", limit, most, used, more));
         }
-        let is_first = mailbox.len() == 0;
+        let is_first = mailbox.is_empty();
         push(&mut mailbox.mail.borrow_mut());
         if is_first {
             mailbox.shared.wake(mailbox.id);

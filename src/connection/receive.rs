@@ -71,7 +71,7 @@ impl<P: Protocol> Connection<P> {
             return self.conn.need_no_more();
         }
         // The next edge can only be a reset.
-        self.conn.fd.forget_readiness();
+        self.conn.fd.desc.drained(Direction::Read);
         if self.conn.state() != State::PeerEnded {
             if self.conn.state() != State::Lingering {
                 self.conn.blame(CloseReason::Peer);

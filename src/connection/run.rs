@@ -13,6 +13,7 @@
 // Mirrors `conn.serve` in Go's `net/http/server.go`.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -26,11 +27,12 @@ use super::state::{Actions, Asked, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::net::fd::Fd;
-use crate::reactor::{Direction, Refusal};
+use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
+use crate::runtime::socket::Parked;
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -58,7 +60,7 @@ impl<P: Protocol> Machine for Connection<P> {
         context::begin_machine(id);
         let conn = &this.conn;
         // There is more to do than read: a request, a queue, a time that has come, a hang-up.
-        if !conn.only_reads() || !conn.fd.is_plainly_ready() {
+        if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
             return this.run_slow(id);
         }
         // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
@@ -70,7 +72,7 @@ impl<P: Protocol> Machine for Connection<P> {
         };
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
         // fetched.
-        conn.fd.forget_readiness();
+        conn.fd.desc.drained(Direction::Read);
         this.conn.received(got);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
         // The peer's time counts from its answer: a store, which the timer finds when it fires.
@@ -81,7 +83,10 @@ impl<P: Protocol> Machine for Connection<P> {
             return this.data_slow(used, buffer, got, id);
         }
         lent::give_back(buffer);
-        this.conn.fd.park_running(Direction::Read);
+        this.conn
+            .fd
+            .desc
+            .park_waiting(Direction::Read, Parked::machine(id));
         Poll::Pending
     }
 }
@@ -192,7 +197,8 @@ impl<P: Protocol> Connection<P> {
             self.on(Event::Opened);
         } else if let Some(event) = self.requested() {
             self.on(event);
-        } else if self.conn.queued() > 0 && self.conn.fd.is_ready(Direction::Write) {
+        } else if self.conn.queued() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
+        {
             self.write();
         } else if self.conn.take_writable() {
             self.on(Event::Writable);
@@ -203,7 +209,9 @@ impl<P: Protocol> Connection<P> {
             return Step::Wait;
         } else if self.can_offer() {
             self.offer_unused();
-        } else if self.conn.state().reads() && self.conn.fd.is_ready(Direction::Read) {
+        } else if self.conn.state().reads()
+            && self.conn.fd.desc.may_try(Direction::Read) == May::Try
+        {
             self.read();
         } else {
             return Step::Wait;
@@ -315,7 +323,7 @@ impl<P: Protocol> Connection<P> {
             self.write();
         }
         if actions.has(Actions::SHUT_DOWN)
-            && let Err(error) = self.conn.fd.finish_writing()
+            && let Err(error) = self.conn.fd.shut_down(Shutdown::Write)
             && next != State::Lingering
         {
             return self.broken(error);
@@ -429,18 +437,22 @@ impl Conn {
     /// Parks wherever the connection may be woken from. False if there is something to do at once.
     fn park(&mut self, id: MachineId) -> bool {
         if self.queued() > 0 {
-            if !self.fd.must_wait(Direction::Write) {
+            if self.fd.desc.may_try(Direction::Write) != May::Wait {
                 return false;
             }
-            self.fd.park_owner(Direction::Write, id);
+            self.fd
+                .desc
+                .park_waiting(Direction::Write, Parked::machine(id));
         }
-        if self.fd.must_wait(Direction::Read) {
-            self.fd.park_owner(Direction::Read, id);
+        if self.fd.desc.may_try(Direction::Read) == May::Wait {
+            self.fd
+                .desc
+                .park_waiting(Direction::Read, Parked::machine(id));
         } else if self.state().reads() && !self.is_full() {
             return false;
         } else if self.queued() == 0 {
             // Bytes are there that are not wanted, and only the timer is waited for.
-            self.fd.forget_readiness();
+            self.fd.desc.drained(Direction::Read);
             return false;
         }
         true

@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::conn::Conn;
-use super::error::{CloseReason, direction_ended, over_limit, same_error};
+use super::error::{CloseReason, direction_ended, over_limit};
 use super::out_queue::{OutQueue, SMALL};
 use super::shared::GATHER;
 use super::state::Asked;
@@ -80,8 +80,7 @@ impl Conn {
         if waiting.saturating_add(more) <= most {
             return Ok(());
         }
-        let error = over_limit(&self.fd, "write", "most_queued", most, waiting, more);
-        Err(self.refuse(error))
+        Err(self.refuse("most_queued", most, waiting, more))
     }
 
     /// The limit over all leaves no room: the peer has to take the bytes at once. If it takes none,
@@ -106,20 +105,18 @@ impl Conn {
         let quota = &self.shared.quotas.queued;
         let (most, used) = (quota.limit(), quota.used());
         let left = bytes.len() - gone;
-        let error = over_limit(&self.fd, "write", "most_queued_in_all", most, used, left);
+        let error = self.refuse("most_queued_in_all", most, used, left);
         if gone > 0 {
-            self.blame(CloseReason::Limit(same_error(&error)));
-            self.ask(Asked::Abort);
-            return Err(error);
+            self.end_over_limit("write", "most_queued_in_all", most, used, left);
         }
-        Err(self.refuse(error))
+        Err(error)
     }
 
-    /// Notes the error in case the callback fails by it.
-    fn refuse(&mut self, error: io::Error) -> io::Error {
-        let copy = same_error(&error);
-        self.extra.get_or_insert_default().refused = Some(copy);
-        error
+    /// The error for a write that is refused. It is noted in case the callback fails by it.
+    fn refuse(&mut self, limit: &str, most: usize, kept: usize, more: usize) -> io::Error {
+        let error = || over_limit(&self.fd, "write", limit, most, kept, more);
+        self.extra.get_or_insert_default().refused = Some(error());
+        error()
     }
 
     /// The connection ends because more would be kept than a limit allows.

@@ -14,11 +14,12 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::rate::Rates;
 use super::stats::Tally;
 use crate::net::accept_loop::{Permit, Permits};
+use crate::net::fd::Fd;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -236,6 +237,8 @@ pub(crate) struct WorkerShared {
     pub(super) grace: u64,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
+    /// The last conversion of the loop's time, which all connections of a turn share.
+    ceiling: Cell<Option<(Instant, u64)>>,
     /// Connections opened ever, less those that were alone: spreads their heartbeats.
     opened: Cell<u32>,
     /// See [`Settings::heartbeat_warning`].
@@ -282,11 +285,26 @@ impl WorkerShared {
             phase: Cell::new(Phase::Serving),
             grace: ticks(settings.drain_grace),
             waiter: Cell::new(None),
+            ceiling: Cell::new(None),
             opened: Cell::new(0),
             heartbeat_warning: settings.heartbeat_warning.clone(),
             keepers: RefCell::default(),
             tally,
             permits,
+        }
+    }
+
+    /// The loop's time in ticks, rounded up: a time that counts from here is never early.
+    #[inline]
+    pub(super) fn tick_ceiling(&self, fd: &Fd) -> u64 {
+        let now = fd.desc.core().clock.now();
+        match self.ceiling.get() {
+            Some((reading, tick)) if reading == now => tick,
+            _ => {
+                let tick = fd.desc.core().clock.tick_after(0).get();
+                self.ceiling.set(Some((now, tick)));
+                tick
+            }
         }
     }
 

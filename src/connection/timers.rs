@@ -34,7 +34,7 @@ const PART_OF_PATIENCE: u64 = 2048;
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
     fn now(&self) -> u64 {
-        self.fd.tick().get()
+        self.fd.desc.core().clock.tick().get()
     }
 
     /// The peer gave a sign of life.
@@ -42,15 +42,15 @@ impl Conn {
     pub(super) fn heard(&mut self) {
         // What a callback took before is not the peer's time.
         if self.shared.judges_by_time() {
-            self.fd.read_clock();
+            self.fd.desc.core().clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = self.fd.tick_ceiling().get();
+        self.timers.heard = self.shared.tick_ceiling(&self.fd);
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        let now = self.fd.tick_ceiling().get();
+        let now = self.shared.tick_ceiling(&self.fd);
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.timers.heard = now;
@@ -63,7 +63,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.fd.tick_ceiling().get();
+        self.extra.get_or_insert_default().sent = self.shared.tick_ceiling(&self.fd);
     }
 
     /// For the minimum rates.
@@ -142,7 +142,7 @@ impl Conn {
     /// The timer has fired: the connection has to judge what is due.
     #[inline]
     pub(super) fn timer_has_fired(&self) -> bool {
-        let fired = |key| self.fd.peer_timers().borrow().get(key).is_none();
+        let fired = |key| self.fd.desc.core().peer_timers.borrow().get(key).is_none();
         self.timers.key.is_some_and(fired)
     }
 
@@ -221,7 +221,7 @@ impl Conn {
             extra.watch = None;
             return Ok(());
         }
-        let now = self.fd.tick().get();
+        let now = self.fd.desc.core().clock.tick().get();
         let watch = extra.watch.get_or_insert_default();
         let planned = match watch.next {
             0 | NEVER => now,
@@ -262,7 +262,7 @@ impl Conn {
             return self.cancel_timer();
         };
         let due = Tick::new(due);
-        let mut timers = self.fd.peer_timers().borrow_mut();
+        let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
         let placed = self.timers.key.and_then(|key| timers.when(key));
         match (placed, self.timers.key) {
             (Some(placed), _) if placed <= due => {}
@@ -276,6 +276,6 @@ impl Conn {
             return;
         };
         // What comes out is plain data.
-        self.fd.peer_timers().borrow_mut().cancel(key);
+        self.fd.desc.core().peer_timers.borrow_mut().cancel(key);
     }
 }

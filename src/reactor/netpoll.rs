@@ -2,8 +2,9 @@
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
 //
-// A circle with poll_desc.rs and registry.rs, by nature: the core knows its descriptors, and a
-// descriptor places its entry in the core's wheel. In Go they are one file.
+// This file, poll_desc.rs and registry.rs form a circle, and that stays: a turn walks the descriptors
+// by their tokens, and a descriptor's deadline places an entry here. So do Go's `pollDesc` and
+// `pollCache`.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -213,7 +214,8 @@ impl<W, T> Core<W, T> {
 
         // Readiness first: bytes that have arrived may still move their deadline. What a selector
         // that fails has found is handed out all the same.
-        let before = self.clock.read();
+        self.clock.read();
+        let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
         let mut turn = Turn {
             events: self.unpark_ready(out),
@@ -227,7 +229,7 @@ impl<W, T> Core<W, T> {
             && harvest == Harvest::Complete
             && self.events.borrow().is_empty();
         if harvest == Harvest::Complete {
-            self.proven.set(self.clock.floor_of(before));
+            self.proven.set(before);
         }
         self.clock.read();
         if is_quiet {

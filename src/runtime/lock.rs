@@ -30,9 +30,6 @@
 //! queues for them is in the socket's `Extra`, which most sockets do without.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
-//
-// A circle with socket.rs, by nature: the queues lie in the socket whose directions they lock, as
-// Go's fdMutex lies in its FD.
 
 use std::cell::Cell;
 use std::task::Waker;

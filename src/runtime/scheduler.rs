@@ -257,12 +257,15 @@ impl Scheduler {
 
     /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
     fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
+        // Before the borrow: a logger may run any code.
+        if log::log_enabled!(log::Level::Trace) {
+            for parked in &*handed_out {
+                log::trace!("unpark {parked:?}");
+            }
+        }
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
         for parked in handed_out.drain(..) {
-            if log::log_enabled!(log::Level::Trace) {
-                log::trace!("unpark {parked:?}");
-            }
             let id = parked.as_machine();
             if self.mark_queued(id) {
                 queue.push_back(id);

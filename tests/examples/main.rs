@@ -18,10 +18,8 @@ mod plumbing;
 mod process;
 mod web;
 
-#[path = "../it/support/loopback.rs"]
-mod loopback;
-#[path = "../it/support/watchdog.rs"]
-mod watchdog;
+#[path = "../it/support/mod.rs"]
+mod support;
 
 #[path = "../../examples/broadcast.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
@@ -72,42 +70,20 @@ mod tlv;
 #[allow(dead_code, reason = "its main is not run here")]
 mod udp;
 
-use std::io;
 use std::time::Duration;
 
-use netpoller::{Runtime, TcpListener, TcpStream};
+use netpoller::TcpListener;
+
+use support::bytes::read_all;
+use support::loopback;
+use support::run::{run, run_virtual};
+use support::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Runs a test on the system's clock, within the watchdog's limit.
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let _watchdog = watchdog::watchdog();
-    Runtime::new().unwrap().block_on(test)
-}
-
-/// Runs a test on a clock that jumps.
-fn run_virtual<T>(test: impl Future<Output = T>) -> T {
-    let _watchdog = watchdog::watchdog();
-    loopback::virtual_runtime().block_on(test)
-}
 
 /// A listener, and its address as text.
 async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     (listener, addr)
-}
-
-/// Everything up to the end of file.
-async fn read_all(stream: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    let mut more = true;
-    while more {
-        let take = |bytes: &[u8]| {
-            all.extend_from_slice(bytes);
-            !bytes.is_empty()
-        };
-        more = stream.read_with(take).await?;
-    }
-    Ok(all)
 }

@@ -1,5 +1,5 @@
 //! What the documents name exists: files, items of the code, tests, programs. Code spans are looked
-//! at, and links; what stands in a block is an example or a picture.
+//! at, links, and the names in pictures.
 
 use std::collections::{HashMap, HashSet};
 
@@ -278,6 +278,18 @@ impl Reader<'_> {
         }
     }
 
+    /// Of a picture, the words that are names by their look.
+    fn picture(&mut self, line: usize, text: &str) {
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+        for word in words.map(|word| word.trim_matches(':')) {
+            let name = rust::is_word(word) && (word.contains('_') || word.contains("::"));
+            let last = word.rsplit("::").next().unwrap();
+            if name && !self.known(last) {
+                self.fault(line, &format!("no {word}"));
+            }
+        }
+    }
+
     fn command(&mut self, line: usize, command: &str) {
         let mut words = command.split(' ');
         while let Some(word) = words.next() {
@@ -355,11 +367,14 @@ fn what_the_documents_name_exists() {
             wrong: Vec::new(),
             looked_at: 0,
         };
-        let mut in_block = false;
+        let (mut in_block, mut in_picture) = (false, false);
         let mut skipped = Vec::new();
         for (number, line) in tree::read(document).lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 in_block = !in_block;
+                in_picture = in_block && line.trim_end().ends_with("```text");
+            } else if in_picture {
+                reader.picture(number + 1, line);
             } else if !in_block {
                 // Go's names, and what a program prints.
                 let cells: Vec<&str> = line.split(" | ").collect();

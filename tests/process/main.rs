@@ -9,9 +9,12 @@ mod descriptors;
 mod fork;
 mod inherited_runtime;
 mod lanes;
+#[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
+mod lent_selector;
 mod logged;
 mod look_ups;
 mod memory;
+mod queues;
 mod server;
 
 #[path = "../it/support/mod.rs"]

@@ -55,7 +55,8 @@ pub(crate) use op::Verb;
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    desc: Descriptor<Parked, Socket>,
+    /// Go's `pd`. What owns a socket alone uses it directly: see `owner.rs`.
+    pub(crate) desc: Descriptor<Parked, Socket>,
 }
 
 /// What an operation keeps between two polls.

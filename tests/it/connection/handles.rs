@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use netpoller::{Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time};
+use netpoller::{
+    Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time, yield_now,
+};
 
 use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
 
@@ -267,6 +269,44 @@ fn what_handles_and_callbacks_write_meets_one_limit_and_queued_counts_both() {
             // The callback heeded the refusal, and the connection goes on.
             assert_eq!(script.said().len(), 2, "{:?}", script.said());
             assert!(HANDLE.take().unwrap().queued() <= LIMIT);
+            drop(client);
+        },
+    );
+}
+
+#[test]
+fn a_limit_holds_and_queued_is_true_while_the_connection_never_comes_to_wait() {
+    const LIMIT: usize = 1 << 20;
+    const PIECE: usize = 2048;
+    /// What one write of the system may have taken since.
+    const SLACK: usize = 64 << 10;
+    let script = Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued(LIMIT);
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            until(|| script.last() == "open").await;
+            let handle = HANDLE.take().unwrap();
+            // The connection writes turn after turn, while more comes.
+            let piece: Rc<[u8]> = [0; PIECE].into();
+            let mut written = 0;
+            while handle.write_shared(&piece).is_ok() {
+                written += PIECE;
+                if written % (LIMIT / 2) == 0 {
+                    yield_now().await;
+                    let waits = written - bound.handle().stats().sent() as usize;
+                    assert!(waits <= LIMIT + SLACK, "{waits} bytes wait");
+                    let told = handle.queued();
+                    assert!(told + SLACK >= waits && told <= waits, "{told} of {waits}");
+                }
+            }
             drop(client);
         },
     );

@@ -1,0 +1,83 @@
+//! A limit bounds memory: what waits for a peer that does not read takes about as much as it says,
+//! however small the pieces, and whatever an idle connection held is given back.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use netpoller::{Conn, ConnHandle, Limits, Protocol, Runtime, Server, spawn, yield_now};
+
+use crate::allocator::{held, peak, reset_peak};
+use crate::child::in_child;
+
+const LIMIT: usize = 1 << 20;
+
+/// Lets a task write to the connection until it takes no more.
+struct Floods {
+    write: fn(&ConnHandle) -> io::Result<()>,
+    yields: bool,
+    done: Rc<Cell<bool>>,
+}
+
+impl Protocol for Floods {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        let (handle, write, yields) = (conn.handle(), self.write, self.yields);
+        let done = self.done.clone();
+        drop(spawn(async move {
+            for n in 1_u64.. {
+                if write(&handle).is_err() {
+                    break;
+                }
+                if yields && n % 1024 == 0 {
+                    yield_now().await;
+                }
+            }
+            done.set(true);
+        }));
+        Ok(bytes.len())
+    }
+}
+
+/// How much the heap grows while one connection is flooded.
+fn flood(yields: bool, write: fn(&ConnHandle) -> io::Result<()>) -> isize {
+    let done = Rc::new(Cell::new(false));
+    let theirs = done.clone();
+    let make = move |_| Floods {
+        write,
+        yields,
+        done: theirs.clone(),
+    };
+    let runtime = Runtime::new().unwrap();
+    let limits = Limits::default().with_most_queued(LIMIT);
+    let bound = Server::new(make)
+        .limits(limits)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    // It never reads.
+    let mut peer = std::net::TcpStream::connect(bound.local_addr()).unwrap();
+    peer.write_all(b"!").unwrap();
+    reset_peak();
+    let before = held();
+    while !done.get() {
+        runtime.turn(None).unwrap();
+    }
+    let grown = peak() - before;
+    bound.handle().stop();
+    runtime.block_on(serving).unwrap().unwrap();
+    grown
+}
+
+#[test]
+fn small_pieces_take_no_more_memory_than_the_limit_says_about_twice() {
+    in_child(|| {
+        let shared: fn(&ConnHandle) -> io::Result<()> =
+            |handle| handle.write_shared(&Rc::from(*b"!"));
+        for (yields, write) in [(true, shared), (false, |handle| handle.write(b"!"))] {
+            let grown = flood(yields, write);
+            // A vector that doubles, the loop's buffer, and what else lives.
+            assert!(grown < 4 * LIMIT as isize, "{grown} bytes");
+            assert!(grown > LIMIT as isize / 2, "{grown} bytes are no flood");
+        }
+    });
+}
