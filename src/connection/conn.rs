@@ -87,7 +87,7 @@ pub(super) struct Extra {
     /// ends by this.
     pub(super) refused: Option<io::Error>,
     pub(super) mailbox: Option<Rc<Mailbox>>,
-    /// Where unused bytes have a limit over all.
+    /// What is charged for unused bytes, where they have a limit over all connections.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input

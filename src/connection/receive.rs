@@ -134,7 +134,8 @@ impl<P: Protocol> Connection<P> {
                 }
                 Err(error) => break (Err(error), 0),
             }
-            // What it asked for comes first, and so does a peer that does not take the answers.
+            // Stop if the protocol asked for something, or the peer does not take the answers: that comes
+            // first.
             if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
                 break (Ok(()), 0);
             }

@@ -1,4 +1,4 @@
-//! The one accept loop: through shortages, and up to a number of connections.
+//! The one accept loop, for tasks and servers: it waits out shortages, and keeps to a limit of connections.
 //!
 //! ```text
 //!   accept, with a permit ──► the sink takes the connection
@@ -62,7 +62,7 @@ pub(crate) trait Sink {
 /// Accepts from a listener: see the module.
 pub(crate) struct AcceptLoop {
     permits: Arc<Permits>,
-    /// One that was waited for, until the next accept uses it.
+    /// A permit that was waited for, until the next accept uses it.
     held: Option<Permit>,
     backoff: Backoff,
 }

@@ -77,7 +77,7 @@ impl From<mio::Token> for Token {
 pub struct Event {
     /// Which source.
     pub token: Token,
-    /// What it is ready for. An error or a hang-up makes both directions ready, as in Go.
+    /// What it is ready for. An error, or the end of both directions, makes both ready, as in Go.
     pub readiness: Readiness,
 }
 
