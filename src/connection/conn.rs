@@ -238,8 +238,8 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
-    /// Marks the connection as busy, or no longer: while it is, a drain waits for it. For an answer
-    /// that is computed elsewhere and that the netpoller can't see.
+    /// Marks the connection as busy, or no longer: while it is, a drain waits for it, and it is not
+    /// idle. For an answer that is computed elsewhere and that the netpoller can't see.
     ///
     /// ```
     /// use std::io;

@@ -98,6 +98,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn offer(&mut self, bytes: &[u8]) {
+        self.conn.need_no_more();
         let used = self.protocol.data(&mut self.conn, bytes);
         self.delivered_read(used, bytes);
     }
@@ -120,8 +121,12 @@ impl<P: Protocol> Connection<P> {
                 Ok(used) if used <= rest => {
                     at += used;
                     // Nothing is left, or the rest is part of a message.
-                    if used == rest || used == 0 || self.conn.needs_more_than(rest - used) {
+                    if used == rest || used == 0 {
                         break (Ok(()), all.len() - at);
+                    }
+                    // The rest waits for more. The peer's end still offers it.
+                    if self.conn.needs_more_than(rest - used) {
+                        break (Ok(()), 0);
                     }
                 }
                 Ok(used) => {

@@ -31,6 +31,7 @@ use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::panics;
 use crate::runtime::socket::Parked;
 
 /// A connection and its protocol.
@@ -513,6 +514,10 @@ impl<P: Protocol> Drop for Connection<P> {
         let why = CloseReason::Error(io::Error::other(text));
         drop(self.conn.leave(cut));
         self.conn.count(&why);
-        self.protocol.ended(why);
+        // The protocol is dropped next. If its destructor panics as well, during this panic, the
+        // process would be aborted.
+        if panics::catch(|| self.protocol.ended(why)).is_err() {
+            log::error!("Protocol::ended panicked");
+        }
     }
 }

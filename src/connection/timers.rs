@@ -158,15 +158,14 @@ impl Conn {
     /// grace. Called when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.extra.as_ref().is_some_and(|extra| {
-            extra.is_full
-                || !extra.queue.is_empty()
-                || !extra.unused.is_empty()
-                || extra
-                    .mailbox
-                    .as_ref()
-                    .is_some_and(|mailbox| mailbox.is_busy())
+            extra.is_full || !extra.queue.is_empty() || !extra.unused.is_empty()
         });
-        holds || self.closes() || self.grace_at() > self.now()
+        holds || self.is_busy() || self.closes() || self.grace_at() > self.now()
+    }
+
+    fn is_busy(&self) -> bool {
+        let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
+        mailbox.is_some_and(|mailbox| mailbox.is_busy())
     }
 
     /// What is due, after the socket was tried.
@@ -182,12 +181,17 @@ impl Conn {
                 return Some((Event::Acknowledged, None));
             }
         }
-        if self.idle_at() <= now {
+        let beats = self.heartbeat_at() <= now;
+        let idle = self.idle_at() <= now;
+        if idle && self.is_busy() && !self.closes() {
+            // The peer waits for our answer: its time begins anew.
+            self.timers.heard = now;
+        } else if idle {
             let timeout = Failure::Refused(Refusal::TimedOut);
             let error = self.fd.error("read", timeout, 0);
             return Some((Event::Idle, Some(CloseReason::Idle(error))));
         }
-        if self.heartbeat_at() <= now {
+        if beats {
             self.timers.beat = now;
             return Some((Event::HeartbeatDue, None));
         }
