@@ -14,15 +14,15 @@ const NANOS_A_TICK: u32 = 1_000_000;
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline so far after the last reading is taken for future without another reading: the thread
-/// would have to have stood still for so long. Nothing is assumed of a clock that is not the
-/// system's.
+/// A deadline at least this far after the last reading lies ahead, and the clock is not read again:
+/// it has passed only if this thread has stood still for all that time. With a clock other than the
+/// system's it is always read.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// Where readings come from.
 pub(crate) enum TimeSource {
     System,
-    /// Stands still, but for jumps: so far it has jumped.
+    /// Stands still, and jumps: the sum of the jumps so far.
     Virtual(Cell<Duration>),
     /// The user's, such as a simulation's.
     Given(Box<dyn Fn() -> Instant>),

@@ -1,10 +1,10 @@
-//! The reactor's inside, and its turn: one function for each box of the diagram in mod.rs.
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. ("Pending"
+//! is three lines of `turn`; `expire` fires the timers too.)
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
 //
-// This file, poll_desc.rs and registry.rs form a circle, and that stays: a turn walks the descriptors
-// by their tokens, and a descriptor's deadline places an entry here. So do Go's `pollDesc` and
-// `pollCache`.
+// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its descriptors,
+// and a descriptor places its entry in the core's wheel. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -56,7 +56,7 @@ pub(crate) enum RunQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Jump {
     Allowed,
-    /// A blocking job is out: only the world can go on.
+    /// No: a blocking job is under way, and its end must come before the next deadline.
     Held,
 }
 
@@ -70,8 +70,8 @@ enum Wait {
     Jumped,
 }
 
-/// One more W to hand out when a deadline of a descriptor passes, for what queues behind the one that
-/// is parked. It may ask the user's data, and must not use the reactor.
+/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations that
+/// queue behind the parked one. It may look at the user's data, and must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 
 /// What the wheel holds for a descriptor.
@@ -81,7 +81,7 @@ pub(super) struct Entry {
     pub(super) number: u32,
 }
 
-/// A proven reading, and the turn and round in which it began to wait for being settled.
+/// A proven reading that is to be settled, and the turn and round in which it was noted.
 #[derive(Clone, Copy)]
 struct Settling {
     reading: Tick,
@@ -107,7 +107,7 @@ pub(crate) struct Core<W, T> {
     /// Timers that judge no peer: they fire by the clock.
     pub(crate) timers: RefCell<Timers<W>>,
     /// Counts the entries placed, and wraps. At worst an old entry is then taken for the one that
-    /// counts: it finds the deadline, and moves there or goes.
+    /// counts: the deadline is looked at, and the entry is moved there or dropped.
     entries: Cell<u32>,
     /// Everything that had arrived by this reading has been harvested: the latest such reading.
     proven: Cell<Tick>,
@@ -244,9 +244,12 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- settle ----
+    //
+    // Go has no counterpart: its timers fire by the clock, before the network is polled.
 
-    /// Everything that was handed out before this turn has run, or all of the run queue has, three
-    /// times over.
+    /// Moves the settled reading up. With an empty run queue, everything handed out before this turn
+    /// has run: what is proven is settled. Otherwise a reading is settled that was proven sixteen turns
+    /// and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let turn = self.turns.get().wrapping_add(1);
         self.turns.set(turn);
@@ -273,7 +276,8 @@ impl<W, T> Core<W, T> {
         }));
     }
 
-    /// Nothing was runnable, and nothing came. Returns how many events came meanwhile.
+    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled. After a
+    /// sleep it looks once more, and returns how many events that look found.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
         self.settled.set(self.proven.get());
         let reading = self.clock.tick();
@@ -297,7 +301,8 @@ impl<W, T> Core<W, T> {
         Ok(events)
     }
 
-    /// Up to here a peer is judged: everything that had arrived by then has had its effect.
+    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has had
+    /// its effect.
     pub(crate) fn settled(&self) -> Tick {
         self.settled.get()
     }
@@ -305,6 +310,7 @@ impl<W, T> Core<W, T> {
     // ---- wait ----
 
     /// Asks the selector. What it finds replaces what the last look found.
+    // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
         let mut events = self.events.borrow_mut();
         events.clear();
@@ -312,6 +318,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// Waits for the selector, no longer than until the next deadline.
+    // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
         if max_wait == Some(Duration::ZERO) {
             return Ok((self.poll(max_wait)?, Wait::Looked));
@@ -332,7 +339,7 @@ impl<W, T> Core<W, T> {
         Ok((self.poll(wait)?, Wait::Slept))
     }
 
-    /// Looks until something comes, or so long.
+    /// Polls the selector without sleeping, until something comes or `spin` has passed.
     #[cold]
     fn spin(&self, spin: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
@@ -348,8 +355,9 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    /// Looks for so long. A signal ends a look before anything was looked at, and signals that keep
-    /// coming must not keep time from passing: then it looks again.
+    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then it is
+    /// repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a deadline back.
+    // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
         let mut left = moment;
@@ -363,7 +371,8 @@ impl<W, T> Core<W, T> {
         Ok(Harvest::Partial)
     }
 
-    /// Jumps to the next live deadline once two looks have found nothing.
+    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have found
+    /// nothing.
     #[cold]
     fn wait_virtually(
         &self,
@@ -382,7 +391,7 @@ impl<W, T> Core<W, T> {
                 self.clock.jump(ahead);
                 Ok((Harvest::Complete, Wait::Jumped))
             }
-            // Nothing to jump to, or not allowed: only the world can go on.
+            // Nothing to jump to, or not allowed: wait for readiness or another thread.
             _ => Ok((self.poll(max_wait)?, Wait::Slept)),
         }
     }
@@ -411,7 +420,7 @@ impl<W, T> Core<W, T> {
     // ---- expire ----
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
-    /// other timers, by the clock. Whether the budget did not reach.
+    /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: netpolldeadlineimpl, called by the timers.
     fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
         let limit = self.settled.get();
@@ -448,6 +457,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// The next tick at which a wheel holds anything.
+    // Go: timers.wakeTime.
     fn next(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
         let next = timers.into_iter().flatten();
@@ -490,6 +500,7 @@ impl<W, T> Core<W, T> {
     // ---- the wheel's upkeep ----
 
     /// Places an entry for the descriptor in `slot`, and returns its number.
+    // Go: the timer set by poll_runtime_pollSetDeadline, with rseq or wseq.
     pub(super) fn place(&self, when: Tick, slot: u32) -> u32 {
         let number = self.entries.get().wrapping_add(1);
         self.entries.set(number);
@@ -499,12 +510,14 @@ impl<W, T> Core<W, T> {
     }
 
     /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
+    // Go: a stopped timer is a zombie of its heap.
     pub(super) fn leave_entry(&self) {
         self.deadlines.borrow_mut().lapse();
         self.compact();
     }
 
-    /// Drops the stale entries, once they are more than the others.
+    /// Drops the stale entries, once they outnumber the others by [`Wheel::overgrown`]'s measure.
+    // Go: timers.adjust, once a quarter of the heap are zombies.
     fn compact(&self) {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.overgrown() {
@@ -546,7 +559,8 @@ impl<W, T> Core<W, T> {
         self.registry.borrow().in_slot(slot).cloned()
     }
 
-    /// Evicts everything: the reactor goes, and I/O on what outlives it is an error.
+    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
+    // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn shut_down(&self) {
         self.is_shut.set(true);
         let all = self.registry.borrow_mut().take_all();

@@ -38,7 +38,8 @@
 // | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
 // | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
 //
-// A deadline that moves later, or goes, is a store: the entry stays, and finds out when it comes up.
+// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is moved
+// to the deadline, or dropped if there is none.
 
 use std::cell::Cell;
 use std::fmt;
@@ -86,11 +87,13 @@ pub(crate) enum ShortIo {
     Inconclusive,
 }
 
-/// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
+/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing flag.
+/// Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`]. All of it is cells: a turn and an operation may both hold it.
+/// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
+/// hold it.
 pub struct PollDesc<W, T = ()> {
-    /// What the owner keeps beside it.
+    /// What the runtime keeps beside it; nothing on a bare reactor.
     pub(crate) user_data: T,
     core: Rc<Core<W, T>>,
     token: Token,
@@ -238,7 +241,7 @@ impl<W, T> PollDesc<W, T> {
                 Park::Ready(w)
             }
             May::Wait => {
-                let first = self.slots[direction as usize].take();
+                let first = self.slots[direction as usize].replace(Some(w));
                 if first.is_some() {
                     // Put back before the panic, so that the first waiter is not lost with it.
                     self.slots[direction as usize].set(first);
@@ -246,7 +249,7 @@ impl<W, T> PollDesc<W, T> {
                         "netpoller: a W is parked already for {direction:?}: one waiter a direction"
                     );
                 }
-                self.park_waiting(direction, w);
+                self.note_waiter(direction);
                 Park::Parked
             }
         }
@@ -258,6 +261,11 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
         debug_assert_eq!(self.may_try(direction), May::Wait);
         self.slots[direction as usize].set(Some(w));
+        self.note_waiter(direction);
+    }
+
+    #[inline]
+    fn note_waiter(&self, direction: Direction) {
         if direction == Direction::Write {
             self.raise(HAS_WRITE_OR_HUP_WAITER);
         }
@@ -324,7 +332,7 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or had so little that it proves there is no
+    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is no
     /// more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
@@ -475,7 +483,7 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         out.extend(self.netpollunblock(direction));
-        // What queues behind the waiter hears of it too.
+        // Operations that queue behind the waiter are woken too.
         out.extend((self.core.behind)(&self.user_data, self.token));
     }
 
@@ -544,8 +552,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// After EAGAIN, where the selector has no true edges: asks again for what is not known to be
-    /// ready.
+    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are not
+    /// known to be ready.
     #[inline]
     pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
@@ -606,7 +614,8 @@ pub(crate) enum Closes {
     Soon,
 }
 
-/// A handle of one registered source: see [`PollDesc`], which it derefs to.
+/// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
+/// [`Reactor`](super::Reactor).
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
 /// last is dropped the slot is free again, and events for it are stale. The system forgets the

@@ -53,7 +53,7 @@ where
 {
     #[inline]
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
-        // The cell of a handle that is gone is let go of: an idle task does without it.
+        // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
         if join.as_ref().is_some_and(|join| !join.has_handle()) {
             *join = None;
@@ -136,7 +136,8 @@ impl Machines {
         find(&mut self.slots.borrow_mut(), id).is_some()
     }
 
-    /// Whether its id has to go into the queue now: the machine is alive and was not queued.
+    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine is
+    /// alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
         wake(&mut self.slots.borrow_mut(), id)
@@ -212,8 +213,8 @@ impl Machines {
     }
 }
 
-/// The slot of a machine that is alive. For an id that is no machine's, such as the root's, there is
-/// no slot, or one with another generation.
+/// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no slot, or
+/// one with another generation.
 #[inline]
 fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
     let slot = slots.get_mut(id.slot() as usize)?;

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use super::socket::Parked;
 use super::waker::Remote;
 use crate::wheel::{TimerKey, Timers};
 
-/// By what a timer fires.
+/// What makes a timer fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judges {
     /// By the clock, for it judges no peer.
@@ -37,6 +37,9 @@ pub(crate) struct Registration {
     key: TimerKey,
     /// Where its waker is kept, if that is not the machine's own.
     sleeper: Option<usize>,
+    /// The deadline that a job on its way home will set, after a reset on another thread. One job
+    /// is on its way at most, however often the deadline moves.
+    moved: Option<Arc<Mutex<Option<Instant>>>>,
 }
 
 impl Registration {
@@ -76,6 +79,7 @@ impl Registration {
             judges,
             key,
             sleeper,
+            moved: None,
         }
     }
 
@@ -94,13 +98,36 @@ impl Registration {
         true
     }
 
-    /// The deadline moves. Elsewhere than in its runtime the next poll sees to it.
-    pub(crate) fn move_to(&self, deadline: Instant) {
+    /// The deadline moves: now in a turn of its runtime, else in the runtime's next turn.
+    pub(crate) fn move_to(&mut self, deadline: Instant) {
         let (key, judges) = (self.key, self.judges);
-        self.at_home(move |scheduler| {
+        let set = move |scheduler: &Scheduler, deadline| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             scheduler.timers(judges).borrow_mut().move_to(key, when);
-        });
+        };
+        if self.is_at_home() {
+            // What is on its way is older.
+            if let Some(moved) = &self.moved {
+                *moved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            return self.at_home(move |scheduler| set(scheduler, deadline));
+        }
+        let moved = self.moved.get_or_insert_default().clone();
+        let mut latest = moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_on_its_way = latest.replace(deadline).is_some();
+        drop(latest);
+        if !is_on_its_way {
+            self.at_home(move |scheduler| {
+                let latest = moved.lock().unwrap_or_else(PoisonError::into_inner).take();
+                latest
+                    .into_iter()
+                    .for_each(|deadline| set(scheduler, deadline));
+            });
+        }
+    }
+
+    fn is_at_home(&self) -> bool {
+        current::try_with(|scheduler| Arc::ptr_eq(&self.home, &scheduler.remote)) == Some(true)
     }
 
     /// Runs `f` in the timer's runtime: now, if this thread is in a turn of it, else in its next

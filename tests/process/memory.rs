@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netpoller::{CancelToken, Runtime, UnixStream, spawn, yield_now};
+use netpoller::{CancelToken, Runtime, UnixStream, spawn, time, yield_now};
 
 use crate::allocator::held;
 use crate::child::in_child;
@@ -60,6 +60,35 @@ fn a_task_that_is_aborted_leaves_the_queue() {
                 "no task lives, and they take {grown} bytes"
             );
         });
+    });
+}
+
+#[test]
+#[allow(
+    clippy::async_yields_async,
+    reason = "the sleep is carried out of the runtime"
+)]
+fn a_sleep_is_in_the_mail_once_however_often_another_thread_moves_it() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let hour = Duration::from_secs(3600);
+        let mut sleep = runtime.block_on(async {
+            let mut sleep = time::sleep(hour);
+            poll_fn(|cx| Poll::Ready(pin!(&mut sleep).poll(cx).is_pending())).await;
+            sleep
+        });
+        let grown = left_by(|| {
+            let start = Instant::now();
+            let moves = || {
+                for step in 0..200_000 {
+                    sleep.reset(start + Duration::from_millis(step % 20));
+                }
+            };
+            thread::scope(|scope| scope.spawn(moves).join().unwrap());
+        });
+        assert!(grown < 64 << 10, "200,000 moves take {grown} bytes");
+        // The last one holds.
+        runtime.block_on(sleep);
     });
 }
 
