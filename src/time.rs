@@ -148,7 +148,7 @@ impl Sleep {
     /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        if let Some(registration) = &self.registration {
+        if let Some(registration) = &mut self.registration {
             registration.move_to(deadline);
         }
     }

@@ -398,6 +398,9 @@ impl Scheduler {
             context::end();
             polled.map(|returned| output = Some(returned))
         };
+        // What was sent between two calls comes first, in the order of time. And calls that never turn
+        // must not leave it to pile up.
+        self.open_mail();
         // The first time before everything else; from then on in its turn, as a machine.
         let mut polled = poll();
         while polled.is_pending() {

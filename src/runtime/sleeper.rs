@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -37,6 +37,19 @@ pub(crate) struct Registration {
     key: TimerKey,
     /// Where its waker is kept, if that is not the machine's own.
     sleeper: Option<usize>,
+    /// Made by the first move from outside a turn of its runtime.
+    moved: Option<Arc<Moved>>,
+}
+
+/// Where a timer was moved to from outside, while that is in the mail: it is there once, however
+/// often the timer is moved.
+#[derive(Default)]
+struct Moved(Mutex<Option<Instant>>);
+
+impl Moved {
+    fn to(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Registration {
@@ -76,6 +89,7 @@ impl Registration {
             judges,
             key,
             sleeper,
+            moved: None,
         }
     }
 
@@ -95,21 +109,40 @@ impl Registration {
     }
 
     /// The deadline moves. Elsewhere than in its runtime the next poll sees to it.
-    pub(crate) fn move_to(&self, deadline: Instant) {
+    pub(crate) fn move_to(&mut self, deadline: Instant) {
         let (key, judges) = (self.key, self.judges);
-        self.at_home(move |scheduler| {
+        let place = move |scheduler: &Scheduler, deadline| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             scheduler.timers(judges).borrow_mut().move_to(key, when);
+        };
+        if let Some(scheduler) = self.home_if_here() {
+            // What is in the mail is older.
+            self.moved.iter().for_each(|moved| *moved.to() = None);
+            return place(&scheduler, deadline);
+        }
+        let moved = self.moved.get_or_insert_default().clone();
+        if moved.to().replace(deadline).is_some() {
+            // It is in the mail.
+            return;
+        }
+        self.at_home(move |scheduler| {
+            let to = moved.to().take();
+            to.into_iter().for_each(|to| place(scheduler, to));
         });
+    }
+
+    /// Its runtime, if this thread is in a turn of it.
+    fn home_if_here(&self) -> Option<Rc<Scheduler>> {
+        let home = |scheduler: &Rc<Scheduler>| {
+            Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
+        };
+        current::try_with(home).flatten()
     }
 
     /// Runs `f` in the timer's runtime: now, if this thread is in a turn of it, else in its next
     /// turn.
     fn at_home(&self, f: impl FnOnce(&Scheduler) + Send + 'static) {
-        let home = |scheduler: &Rc<Scheduler>| {
-            Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
-        };
-        match current::try_with(home).flatten() {
+        match self.home_if_here() {
             Some(scheduler) => f(&scheduler),
             // A runtime that is gone has no timers: then the job comes back.
             None => drop(self.home.send(Box::new(move || {
