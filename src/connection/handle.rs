@@ -21,7 +21,7 @@ use crate::runtime::machine::MachineId;
 /// | state | who moves it there | on to |
 /// |---|---|---|
 /// | Open | `new` | Ended, Closed |
-/// | Ended | the connection, when its direction has ended or is to; `ConnHandle::close` | Closed |
+/// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |
 /// | Closed | the connection, when its socket is closed | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takes {

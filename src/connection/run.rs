@@ -58,15 +58,15 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin_machine(id);
         let conn = &this.conn;
-        // There is more to do than read: a request, a queue, a time that has come, a hang-up.
+        // If there is more to do than to read: a request, a queue, a time that has come, a hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
             return this.run_slow(id);
         }
-        // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
         let mut buffer = lent::take();
         let received = conn.fd.receive(&mut buffer[..]);
         let got = match received {
             Ok(got @ 1..lent::LENGTH) => got,
+            // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
             received => return this.receive_slow(received, buffer, id),
         };
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
@@ -74,9 +74,10 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.received(got);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's time counts from its answer: a store, which the timer finds when it fires.
+        // The peer's idle time counts from here, after the callback. This is a store: the timer looks at
+        // it when it fires.
         this.conn.heard();
-        // Input is left over, the callback asked for something, or the reply is not all sent.
+        // If input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
         if !all || this.conn.has_requests() || !this.conn.send_reply() {
             return this.data_slow(used, buffer, got, id);
@@ -122,7 +123,7 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    // ---- out of the fast path, once and for all ----
+    // ---- out of the fast path, for the rest of this run ----
 
     #[cold]
     #[inline(never)]
@@ -406,7 +407,7 @@ impl<P: Protocol> Connection<P> {
 }
 
 impl Conn {
-    /// An idle connection keeps nothing.
+    /// Frees `extra`, if nothing in it is needed: an idle connection keeps no memory.
     fn let_go(&mut self) {
         let Some(extra) = &mut self.extra else { return };
         // Without a handle there is nothing that could leave mail.
@@ -450,7 +451,7 @@ impl Conn {
         } else if self.state().reads() && !self.is_full() {
             return false;
         } else if self.queued() == 0 {
-            // Bytes are there that are not wanted, and only the timer is waited for.
+            // The socket is readable and is not to be read, and only the timer is waited for.
             self.fd.desc.drained(Direction::Read);
             return false;
         }

@@ -177,7 +177,7 @@ impl Conn {
                 self.shared.quotas.queued.give_back(gone);
                 self.sent_now(gone);
             }
-            // The system tells of an error once. The next write fails with less of one.
+            // The system reports a reset once, and only a broken pipe to the next write.
             Err(Failure::System(error)) if error.kind() != io::ErrorKind::WouldBlock => {
                 let error = self.fd.error("write", Failure::System(error), 0);
                 self.blame(CloseReason::Error(error));

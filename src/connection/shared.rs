@@ -14,12 +14,11 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::rate::Rates;
 use super::stats::Tally;
 use crate::net::accept_loop::{Permit, Permits};
-use crate::net::fd::Fd;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -223,7 +222,7 @@ pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// A write is gathered without another look while no more than this is gathered.
+    /// Up to this many gathered bytes a write is gathered without asking the quota.
     pub(super) gathers: usize,
     pub(super) limits: Limits,
     pub(super) rates: Rates,
@@ -237,9 +236,7 @@ pub(crate) struct WorkerShared {
     pub(super) grace: u64,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// The last conversion of the loop's time, which all connections of a turn share.
-    ceiling: Cell<Option<(Instant, u64)>>,
-    /// Connections opened ever, less those that were alone: spreads their heartbeats.
+    /// Connections opened since one was last alone: spreads their heartbeats.
     opened: Cell<u32>,
     /// See [`Settings::heartbeat_warning`].
     heartbeat_warning: Arc<Once>,
@@ -285,26 +282,11 @@ impl WorkerShared {
             phase: Cell::new(Phase::Serving),
             grace: ticks(settings.drain_grace),
             waiter: Cell::new(None),
-            ceiling: Cell::new(None),
             opened: Cell::new(0),
             heartbeat_warning: settings.heartbeat_warning.clone(),
             keepers: RefCell::default(),
             tally,
             permits,
-        }
-    }
-
-    /// The loop's time in ticks, rounded up: a time that counts from here is never early.
-    #[inline]
-    pub(super) fn tick_ceiling(&self, fd: &Fd) -> u64 {
-        let now = fd.desc.core().clock.now();
-        match self.ceiling.get() {
-            Some((reading, tick)) if reading == now => tick,
-            _ => {
-                let tick = fd.desc.core().clock.tick_after(0).get();
-                self.ceiling.set(Some((now, tick)));
-                tick
-            }
         }
     }
 

@@ -26,8 +26,9 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// A connection that closes looks for acknowledgements, of which the system tells by no event: after
-/// so small a part of the time for which the peer has been quiet, and of the time that it has.
+/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The time
+/// to the next look is this part of the time for which the peer has been quiet, and at least that part
+/// of the time that it is given.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
 
@@ -37,20 +38,26 @@ impl Conn {
         self.fd.desc.core().clock.tick().get()
     }
 
+    /// The loop's time, rounded up: a time that counts from here is never early.
+    #[inline]
+    fn tick_ceiling(&self) -> u64 {
+        self.fd.desc.core().clock.tick_after(0).get()
+    }
+
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
-        // What a callback took before is not the peer's time.
+        // The clock is read anew, so that the time of the callback is not counted as the peer's.
         if self.shared.judges_by_time() {
             self.fd.desc.core().clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = self.shared.tick_ceiling(&self.fd);
+        self.timers.heard = self.tick_ceiling();
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        let now = self.shared.tick_ceiling(&self.fd);
+        let now = self.tick_ceiling();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.timers.heard = now;
@@ -63,7 +70,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.shared.tick_ceiling(&self.fd);
+        self.extra.get_or_insert_default().sent = self.tick_ceiling();
     }
 
     /// For the minimum rates.
@@ -243,7 +250,8 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Places the timer at the earliest of the times. One that stands earlier is left: it finds out.
+    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it fires,
+    /// it is placed anew.
     pub(super) fn plan(&mut self, id: MachineId) {
         let times = [
             self.idle_at(),
@@ -251,7 +259,7 @@ impl Conn {
             self.look_at(),
             self.grace_at(),
         ];
-        // What lies in the past was judged, and something else keeps the connection open.
+        // What lies in the past has been judged already, and did not end the connection.
         let now = self.now();
         let due = times.into_iter().filter(|&time| time > now).min();
         let Some(due) = due.filter(|&due| due != NEVER) else {

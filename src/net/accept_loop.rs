@@ -62,7 +62,7 @@ pub(crate) trait Sink {
 /// Accepts from a listener: see the module.
 pub(crate) struct AcceptLoop {
     permits: Arc<Permits>,
-    /// One that was waited for, until the next accept uses it.
+    /// A permit that was waited for, until the next accept uses it.
     held: Option<Permit>,
     backoff: Backoff,
 }

@@ -14,15 +14,15 @@ const NANOS_A_TICK: u32 = 1_000_000;
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline so far after the last reading is taken for future without another reading: the thread
-/// would have to have stood still for so long. Nothing is assumed of a clock that is not the
-/// system's.
+/// A deadline at least this far after the last reading lies ahead, and the clock is not read again:
+/// it has passed only if this thread has stood still for all that time. With a clock other than the
+/// system's it is always read.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// Where readings come from.
 pub(crate) enum TimeSource {
     System,
-    /// Stands still, but for jumps: so far it has jumped.
+    /// Stands still, and jumps: the sum of the jumps so far.
     Virtual(Cell<Duration>),
     /// The user's, such as a simulation's.
     Given(Box<dyn Fn() -> Instant>),
@@ -34,12 +34,25 @@ impl TimeSource {
     }
 }
 
+/// A reading, counted from tick zero: exactly, and in whole ticks.
+#[derive(Clone, Copy)]
+struct Counted {
+    passed: Duration,
+    floor: Tick,
+    ceiling: Tick,
+}
+
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.
     base: Instant,
     /// The last reading.
     now: Cell<Instant>,
+    /// The last reading as counted from tick zero, once it has been asked for.
+    counted: Cell<Option<Counted>>,
+    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
+    /// many to the same instant.
+    memo: Cell<Option<(Instant, Tick)>>,
 }
 
 impl Clock {
@@ -52,6 +65,8 @@ impl Clock {
             source,
             base,
             now: Cell::new(base),
+            counted: Cell::new(None),
+            memo: Cell::new(None),
         }
     }
 
@@ -74,20 +89,34 @@ impl Clock {
             TimeSource::Given(read) => read(),
         };
         self.now.set(now);
+        self.counted.set(None);
+        self.memo.set(None);
         now
+    }
+
+    /// The last reading as counted from tick zero.
+    #[inline]
+    fn counted(&self) -> Counted {
+        self.counted.get().unwrap_or_else(|| self.count())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count(&self) -> Counted {
+        let passed = self.now.get().saturating_duration_since(self.base);
+        let counted = Counted {
+            passed,
+            floor: ticks(passed, passed.subsec_nanos() / NANOS_A_TICK),
+            ceiling: ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK)),
+        };
+        self.counted.set(Some(counted));
+        counted
     }
 
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        self.floor_of(self.now.get())
-    }
-
-    /// A reading in ticks, rounded down.
-    #[inline]
-    pub(crate) fn floor_of(&self, reading: Instant) -> Tick {
-        let passed = reading.saturating_duration_since(self.base);
-        ticks(passed, passed.subsec_nanos() / NANOS_A_TICK)
+        self.counted().floor
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
@@ -101,15 +130,24 @@ impl Clock {
     /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        self.tick_of(self.now.get()).saturating_add(ticks)
+        self.counted().ceiling.saturating_add(ticks)
     }
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
     #[inline]
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        let ahead = when.saturating_duration_since(self.now.get());
-        let plainly = matches!(self.source, TimeSource::System) && ahead >= PLAINLY_AHEAD;
-        (plainly || !self.has_passed(when)).then(|| self.tick_of(when))
+        if let Some((known, tick)) = self.memo.get()
+            && known == when
+        {
+            return Some(tick);
+        }
+        let is_systems = matches!(self.source, TimeSource::System);
+        if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
+            let tick = self.tick_of(when);
+            self.memo.set(Some((when, tick)));
+            return Some(tick);
+        }
+        (!self.has_passed(when)).then(|| self.tick_of(when))
     }
 
     /// Whether `when` has passed: by the last reading, or else by a fresh one.
@@ -120,8 +158,7 @@ impl Clock {
 
     /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        let passed = self.now.get().saturating_duration_since(self.base);
-        Duration::from_millis(tick.get()).saturating_sub(passed)
+        Duration::from_millis(tick.get()).saturating_sub(self.counted().passed)
     }
 
     /// A virtual clock jumps forward. No other can be moved.

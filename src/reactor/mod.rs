@@ -112,13 +112,15 @@ pub struct Turn {
 /// **Deadlines.** Each direction has one. When it passes, what is parked there is handed back, and
 /// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later is a
 /// store, so move it on every read. It is never early, and the past expires at once, even with data
-/// waiting. A deadline judges the peer, so it expires only when everything that had arrived by a
-/// reading of the clock after it has had its effect: a loop that was held up expires nothing whose
-/// bytes had come in time. [`timer`](Reactor::timer) judges no peer, and fires by the clock.
+/// waiting. A deadline *judges a peer*: that it passes means that the peer was too slow. So it expires
+/// only after everything that had arrived in time has been handed out, has run, and has had its chance
+/// to move the deadline. A loop that was held up expires nothing whose bytes had come in time. A
+/// [`timer`](Reactor::timer) judges no peer, and fires by the clock.
 ///
 /// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
-/// so far has run, and has moved the deadlines that it meant to move. If you leave some for later,
-/// their bytes count as dealt with. News that goes through another thread is not waited for.
+/// so far has run, and has moved the deadlines that it meant to move. If you put some off, the reactor
+/// does not know: their deadlines may expire although bytes are there. Nor does it wait for a deadline
+/// that is moved by way of another thread.
 ///
 /// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
 /// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
@@ -246,8 +248,8 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow_mut().cancel(key)
     }
 
-    /// Polls the selector without sleeping for this long before each sleep: one CPU, spent on
-    /// answering sooner. Zero, the default, sleeps at once.
+    /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner, and
+    /// an idle loop keeps a CPU busy. Zero, the default, sleeps at once.
     pub fn set_spin(&self, spin: Duration) {
         self.core.spin.set(spin);
     }
@@ -271,7 +273,8 @@ impl<W, T> Reactor<W, T> {
         self.core.registry.borrow().len()
     }
 
-    /// Entries held in the timer wheel for deadlines, and how many of them are left behind.
+    /// How many entries the timer wheel holds for deadlines, and how many of them are stale: left
+    /// behind by a deadline that was moved earlier, or by a descriptor that was closed.
     pub fn places(&self) -> (usize, usize) {
         self.core.places()
     }
@@ -312,8 +315,8 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Makes the turn under way, or else the next one, return soon. A signal does not keep it from
-    /// that.
+    /// Makes the turn under way, or else the next one, return soon. A signal during the call does not
+    /// prevent that.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
-//! The reactor's inside, and its turn: one function for each box of the diagram in mod.rs.
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. ("Pending"
+//! is three lines of `turn`; `expire` fires the timers too.)
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
 //
-// A circle with poll_desc.rs and registry.rs, by nature: the core knows its descriptors, and a
-// descriptor places its entry in the core's wheel. In Go they are one file.
+// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its descriptors,
+// and a descriptor places its entry in the core's wheel. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -55,7 +56,7 @@ pub(crate) enum RunQueue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Jump {
     Allowed,
-    /// A blocking job is out: only the world can go on.
+    /// No: a blocking job is under way, and its end must come before the next deadline.
     Held,
 }
 
@@ -69,8 +70,8 @@ enum Wait {
     Jumped,
 }
 
-/// One more W to hand out when a deadline of a descriptor passes, for what queues behind the one that
-/// is parked. It may ask the user's data, and must not use the reactor.
+/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations that
+/// queue behind the parked one. It may look at the user's data, and must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 
 /// What the wheel holds for a descriptor.
@@ -80,7 +81,7 @@ pub(super) struct Entry {
     pub(super) number: u32,
 }
 
-/// A proven reading, and the turn and round in which it began to wait for being settled.
+/// A proven reading that is to be settled, and the turn and round in which it was noted.
 #[derive(Clone, Copy)]
 struct Settling {
     reading: Tick,
@@ -106,7 +107,7 @@ pub(crate) struct Core<W, T> {
     /// Timers that judge no peer: they fire by the clock.
     pub(crate) timers: RefCell<Timers<W>>,
     /// Counts the entries placed, and wraps. At worst an old entry is then taken for the one that
-    /// counts: it finds the deadline, and moves there or goes.
+    /// counts: the deadline is looked at, and the entry is moved there or dropped.
     entries: Cell<u32>,
     /// Everything that had arrived by this reading has been harvested: the latest such reading.
     proven: Cell<Tick>,
@@ -212,7 +213,8 @@ impl<W, T> Core<W, T> {
 
         // Readiness first: bytes that have arrived may still move their deadline. What a selector
         // that fails has found is handed out all the same.
-        let before = self.clock.read();
+        self.clock.read();
+        let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
         // Not before the wait: a selector that panics must not take them along.
         out.append(&mut self.pending.borrow_mut());
@@ -228,7 +230,7 @@ impl<W, T> Core<W, T> {
             && harvest == Harvest::Complete
             && self.events.borrow().is_empty();
         if harvest == Harvest::Complete {
-            self.proven.set(self.clock.floor_of(before));
+            self.proven.set(before);
         }
         self.clock.read();
         if is_quiet {
@@ -244,8 +246,9 @@ impl<W, T> Core<W, T> {
 
     // ---- settle ----
 
-    /// Everything that was handed out before this turn has run, or all of the run queue has, three
-    /// times over.
+    /// Moves the settled reading up. With an empty run queue, everything handed out before this turn
+    /// has run: what is proven is settled. Otherwise a reading is settled that was proven sixteen turns
+    /// and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let turn = self.turns.get().wrapping_add(1);
         self.turns.set(turn);
@@ -272,7 +275,8 @@ impl<W, T> Core<W, T> {
         }));
     }
 
-    /// Nothing was runnable, and nothing came. Returns how many events came meanwhile.
+    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled. After a
+    /// sleep it looks once more, and returns how many events that look found.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
         self.settled.set(self.proven.get());
         let reading = self.clock.tick();
@@ -296,7 +300,8 @@ impl<W, T> Core<W, T> {
         Ok(events)
     }
 
-    /// Up to here a peer is judged: everything that had arrived by then has had its effect.
+    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has had
+    /// its effect.
     pub(crate) fn settled(&self) -> Tick {
         self.settled.get()
     }
@@ -331,7 +336,7 @@ impl<W, T> Core<W, T> {
         Ok((self.poll(wait)?, Wait::Slept))
     }
 
-    /// Looks until something comes, or so long.
+    /// Polls the selector without sleeping, until something comes or `spin` has passed.
     #[cold]
     fn spin(&self, spin: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
@@ -347,8 +352,8 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    /// Looks for so long. A signal ends a look before anything was looked at, and signals that keep
-    /// coming must not keep time from passing: then it looks again.
+    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then it is
+    /// repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a deadline back.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
         let mut left = moment;
@@ -362,7 +367,8 @@ impl<W, T> Core<W, T> {
         Ok(Harvest::Partial)
     }
 
-    /// Jumps to the next live deadline once two looks have found nothing.
+    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have found
+    /// nothing.
     #[cold]
     fn wait_virtually(
         &self,
@@ -381,7 +387,7 @@ impl<W, T> Core<W, T> {
                 self.clock.jump(ahead);
                 Ok((Harvest::Complete, Wait::Jumped))
             }
-            // Nothing to jump to, or not allowed: only the world can go on.
+            // Nothing to jump to, or not allowed: wait for readiness or another thread.
             _ => Ok((self.poll(max_wait)?, Wait::Slept)),
         }
     }
@@ -411,7 +417,7 @@ impl<W, T> Core<W, T> {
     // ---- expire ----
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
-    /// other timers, by the clock. Whether the budget did not reach.
+    /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: netpolldeadlineimpl, called by the timers.
     fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
         let limit = self.settled.get();

@@ -38,7 +38,8 @@
 // | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
 // | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
 //
-// A deadline that moves later, or goes, is a store: the entry stays, and finds out when it comes up.
+// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is moved
+// to the deadline, or dropped if there is none.
 
 use std::cell::Cell;
 use std::fmt;
@@ -86,11 +87,13 @@ pub(crate) enum ShortIo {
     Inconclusive,
 }
 
-/// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
+/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing flag.
+/// Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`]. All of it is cells: a turn and an operation may both hold it.
+/// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
+/// hold it.
 pub struct PollDesc<W, T = ()> {
-    /// What the owner keeps beside it.
+    /// What the runtime keeps beside it; nothing on a bare reactor.
     pub(crate) user_data: T,
     core: Rc<Core<W, T>>,
     token: Token,
@@ -103,6 +106,9 @@ pub struct PollDesc<W, T = ()> {
     /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
     entry: Cell<Tick>,
 }
+
+// Beside what it carries, of which a connection keeps one.
+const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
 
 impl<W, T> PollDesc<W, T> {
     pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T, short: ShortIo) -> Self {
@@ -321,7 +327,7 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or had so little that it proves there is no
+    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is no
     /// more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
@@ -469,7 +475,7 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         out.extend(self.netpollunblock(direction));
-        // What queues behind the waiter hears of it too.
+        // Operations that queue behind the waiter are woken too.
         out.extend((self.core.behind)(&self.user_data, self.token));
     }
 
@@ -538,8 +544,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// After EAGAIN, where the selector has no true edges: asks again for what is not known to be
-    /// ready.
+    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are not
+    /// known to be ready.
     #[inline]
     pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {

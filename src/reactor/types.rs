@@ -1,5 +1,5 @@
-//! What is said of a source: which direction, what it is ready for, how an attempt to park ended,
-//! and why an operation is refused.
+//! The small types of the reactor: a direction, readiness, how an attempt to park ended, and why an
+//! operation is refused.
 // Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
 /// One of a source's two directions, which are parked, timed and refused apart.
@@ -53,7 +53,7 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether an operation may be tried now: one question for closed, expired and ready.
+/// Whether an operation may be tried now: the one answer that puts closed, expired and ready together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
     /// Nothing is known against it.

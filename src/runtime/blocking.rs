@@ -6,7 +6,7 @@
 //! | [`closes`] | closes that linger; one for the process | 64 threads |
 //! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
 //!
-//! Unlike work does not share a bound: a lane that is full delays its own work alone. A lane starts
+//! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane starts
 //! a thread when work comes and none is idle, since a second thread makes each `send` and `recv` of
 //! glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the exit of
 //! the process. A child of fork(2) has no threads of its parent's, and begins with lanes of its own.
@@ -42,7 +42,7 @@ pub(crate) struct Lane {
     /// The process whose threads these are.
     process: Process,
     state: Mutex<State>,
-    /// Notified once for each work that is queued.
+    /// Notified once for each piece of work that is queued.
     work: Condvar,
     /// Notified when `unfinished` falls to zero.
     finished: Condvar,
@@ -58,7 +58,7 @@ struct State {
     threads: usize,
     /// Threads that wait on `Lane::work`.
     idle: usize,
-    /// Works in the queue and under way.
+    /// Pieces of work that are queued or under way.
     unfinished: usize,
 }
 
@@ -142,7 +142,7 @@ impl Lane {
         }
     }
 
-    /// Does one work, and locks the lane again.
+    /// Does one piece of work, and locks the lane again.
     fn finish(&self, work: Work) -> MutexGuard<'_, State> {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");

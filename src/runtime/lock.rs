@@ -26,13 +26,10 @@
 //! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. What
 //! takes the slot over wakes the poller, which comes back and finds the lock held.
 //!
-//! This file and `socket.rs` are a circle that stays: a socket carries the bits of its locks, and what
-//! queues for them is in the socket's `Extra`, which most sockets do without.
+//! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the bits of
+//! its locks, and what queues for them is in the socket's `Extra`, which most sockets do without.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
-//
-// A circle with socket.rs, by nature: the queues lie in the socket whose directions they lock, as
-// Go's fdMutex lies in its FD.
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -222,8 +219,8 @@ impl Socket {
         wait.then(|| Note::foreign(token, Slot::Queues))
     }
 
-    /// Takes the wakers of all that queue, which keep their turns, and of pollers behind a lock: a
-    /// deadline has passed.
+    /// A deadline has passed: takes the wakers of all that queue, which keep their places, and of pollers
+    /// behind a lock.
     pub(super) fn nudge_queues(&self) -> Vec<Waker> {
         let mut out = Vec::new();
         for direction in Direction::BOTH {

@@ -53,7 +53,7 @@ where
 {
     #[inline]
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
-        // The cell of a handle that is gone is let go of: an idle task does without it.
+        // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
         if join.as_ref().is_some_and(|join| !join.has_handle()) {
             *join = None;
@@ -132,8 +132,8 @@ impl Machines {
         id
     }
 
-    /// Does something with the slot of a machine that is alive. Of an id that is none, such as the
-    /// root's, it finds no slot, or one with another generation.
+    /// Calls `f` with the slot of a machine, if that is alive. For the root's id, and for stale ones,
+    /// there is no slot, or one with another generation.
     #[inline]
     fn with<R>(&self, id: MachineId, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         let mut slots = self.slots.borrow_mut();
@@ -145,7 +145,8 @@ impl Machines {
         self.with(id, |_| ()).is_some()
     }
 
-    /// Whether its id has to go into the queue now: the machine is alive and was not queued.
+    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine is
+    /// alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
         let woken = self.with(id, |slot| {

@@ -50,7 +50,7 @@ use crate::sys::WithWaker;
 /// and with it the deadlines, waiting.
 const BATCH: usize = 1024;
 
-/// So many ids of machines that have ended may be in the queues before they are swept out.
+/// How many ids of machines that have ended may be in the queues before they are swept out.
 const DEAD: usize = 64;
 
 /// The future of `block_on`: see the table above.
@@ -73,11 +73,11 @@ pub(crate) struct Scheduler {
     queue: RefCell<VecDeque<MachineId>>,
     /// Runnable from the next turn on.
     woken: RefCell<VecDeque<MachineId>>,
-    /// At most so many ids in the two queues are of machines that were aborted.
+    /// How many ids of aborted machines may be in the two queues.
     dead: Cell<usize>,
-    /// So many rounds have ended: in each, everything ran that was runnable at its beginning.
+    /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
     rounds: Cell<u64>,
-    /// So many machines have still to run in this round. Zero between two rounds.
+    /// How many machines have still to run in this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     /// What the reactor handed out. Empty: it is kept between turns for its memory.
     handed_out: Cell<Vec<Parked>>,
@@ -138,7 +138,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether its id has to go into a queue now.
+    /// Marks a machine, or the root, as queued. Returns whether its id has to go into a queue now.
     #[inline]
     fn mark_queued(&self, id: MachineId) -> bool {
         match id {
@@ -147,7 +147,8 @@ impl Scheduler {
         }
     }
 
-    /// A root's wakers may outlive it. Then they wake nothing, and no host's loop is kept from sleeping.
+    /// Queues the root, if there is one and it is idle. Its wakers may outlive it: then they queue
+    /// nothing, which would keep a host's loop from sleeping.
     #[cold]
     fn mark_root_queued(&self) -> bool {
         let is_idle = self.root.get() == Root::Idle;
@@ -184,8 +185,8 @@ impl Scheduler {
         id
     }
 
-    /// Runs every machine once: for news that concern some, of which no list is kept. To a task it is
-    /// a spurious wake.
+    /// Makes every machine runnable: for news that concern some machines, where no list says which. For
+    /// a task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -401,7 +402,7 @@ impl Scheduler {
         // What was sent between two calls comes first, in the order of time. And calls that never turn
         // must not leave it to pile up.
         self.open_mail();
-        // The first time before everything else; from then on in its turn, as a machine.
+        // Polled at once the first time; from then on when its id comes up in the queue, like a machine.
         let mut polled = poll();
         while polled.is_pending() {
             let mut root = || {
@@ -416,7 +417,7 @@ impl Scheduler {
     }
 }
 
-/// There is a root while this lives: it ends with a panic, too.
+/// There is a root while this lives. Dropping it takes the root away, after a panic too.
 struct Rooted<'a>(&'a Scheduler);
 
 impl<'a> Rooted<'a> {

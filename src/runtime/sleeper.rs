@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use super::socket::Parked;
 use super::waker::Remote;
 use crate::wheel::{TimerKey, Timers};
 
-/// By what a timer fires.
+/// What makes a timer fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judges {
     /// By the clock, for it judges no peer.
@@ -37,19 +37,9 @@ pub(crate) struct Registration {
     key: TimerKey,
     /// Where its waker is kept, if that is not the machine's own.
     sleeper: Option<usize>,
-    /// Made by the first move from outside a turn of its runtime.
-    moved: Option<Arc<Moved>>,
-}
-
-/// Where a timer was moved to from outside, while that is in the mail: it is there once, however
-/// often the timer is moved.
-#[derive(Default)]
-struct Moved(Mutex<Option<Instant>>);
-
-impl Moved {
-    fn to(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// The deadline that a job on its way home will set, after a reset on another thread. One job
+    /// is on its way at most, however often the deadline moves.
+    moved: Option<Arc<Mutex<Option<Instant>>>>,
 }
 
 impl Registration {
@@ -108,41 +98,45 @@ impl Registration {
         true
     }
 
-    /// The deadline moves. Elsewhere than in its runtime the next poll sees to it.
+    /// The deadline moves: now in a turn of its runtime, else in the runtime's next turn.
     pub(crate) fn move_to(&mut self, deadline: Instant) {
         let (key, judges) = (self.key, self.judges);
-        let place = move |scheduler: &Scheduler, deadline| {
+        let set = move |scheduler: &Scheduler, deadline| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             scheduler.timers(judges).borrow_mut().move_to(key, when);
         };
-        if let Some(scheduler) = self.home_if_here() {
-            // What is in the mail is older.
-            self.moved.iter().for_each(|moved| *moved.to() = None);
-            return place(&scheduler, deadline);
+        if self.is_at_home() {
+            // What is on its way is older.
+            if let Some(moved) = &self.moved {
+                *moved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            return self.at_home(move |scheduler| set(scheduler, deadline));
         }
         let moved = self.moved.get_or_insert_default().clone();
-        if moved.to().replace(deadline).is_some() {
-            // It is in the mail.
-            return;
+        let mut latest = moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_on_its_way = latest.replace(deadline).is_some();
+        drop(latest);
+        if !is_on_its_way {
+            self.at_home(move |scheduler| {
+                let latest = moved.lock().unwrap_or_else(PoisonError::into_inner).take();
+                latest
+                    .into_iter()
+                    .for_each(|deadline| set(scheduler, deadline));
+            });
         }
-        self.at_home(move |scheduler| {
-            let to = moved.to().take();
-            to.into_iter().for_each(|to| place(scheduler, to));
-        });
     }
 
-    /// Its runtime, if this thread is in a turn of it.
-    fn home_if_here(&self) -> Option<Rc<Scheduler>> {
-        let home = |scheduler: &Rc<Scheduler>| {
-            Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
-        };
-        current::try_with(home).flatten()
+    fn is_at_home(&self) -> bool {
+        current::try_with(|scheduler| Arc::ptr_eq(&self.home, &scheduler.remote)) == Some(true)
     }
 
     /// Runs `f` in the timer's runtime: now, if this thread is in a turn of it, else in its next
     /// turn.
     fn at_home(&self, f: impl FnOnce(&Scheduler) + Send + 'static) {
-        match self.home_if_here() {
+        let home = |scheduler: &Rc<Scheduler>| {
+            Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
+        };
+        match current::try_with(home).flatten() {
             Some(scheduler) => f(&scheduler),
             // A runtime that is gone has no timers: then the job comes back.
             None => drop(self.home.send(Box::new(move || {

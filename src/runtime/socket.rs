@@ -37,7 +37,7 @@ const TOKEN_MASK: u64 = (1 << SLOT_SHIFT) - 1;
 /// In place of a token's slot: no token has it.
 const SLEEP: u64 = 0xffff_ffff;
 
-/// Where beside a descriptor the wakers are that a note stands for.
+/// Which of the wakers that are kept beside a descriptor a note stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     Read = 0,
@@ -126,12 +126,12 @@ impl Parked {
 // ---- what is carried ----
 
 /// A socket, or another source of readiness, with what belongs to it.
-// What is seldom looked at comes first: the fast path then stays in one line of the cache.
+// The fields that are seldom used come first, so that those of the fast path share a cache line.
 #[repr(C)]
 pub(crate) struct Socket {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// For the code that has the socket to itself: see `net/fd/owner.rs`.
+    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
     pub(crate) owned: OwnedSocket,
@@ -235,7 +235,7 @@ impl Socket {
     }
 
     /// Takes the wakers that a note stands for, to be woken after any borrow. Operations that queue
-    /// keep their turns.
+    /// keep their places.
     #[cold]
     pub(crate) fn take_wakers(&self, slot: Slot) -> Vec<Waker> {
         match slot {
@@ -252,7 +252,7 @@ impl Socket {
         waiters.into_iter().flatten().collect()
     }
 
-    /// Takes all wakers at the end, whatever they wait for, and opens the locks.
+    /// At the close: takes all wakers, whatever they wait for, and opens the locks.
     pub(crate) fn take_all_wakers(&self, out: &mut Vec<Waker>) {
         self.open_locks(out);
         for direction in Direction::BOTH {

@@ -148,7 +148,7 @@ impl<F> Server<F> {
     /// comes up to an eighth of the interval later, so that connections that were opened together
     /// have theirs apart.
     ///
-    /// Zero is 30 s until 0.2.
+    /// In versions before 0.2, zero means 30 s.
     #[must_use]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.settings.connection.heartbeat = match interval.into() {
@@ -206,8 +206,8 @@ impl<F> Server<F> {
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water), nor an eighth of a window in which the loop was held up. The connection ends with a RST, and
-    /// [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
+    /// stopped](crate::Limits::high_water). Nor does an eighth of a window count in which the loop was
+    /// held up. The connection ends with a RST, and [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
     /// a [timeout](crate::NetError::is_timeout).
     ///
     /// ```
@@ -275,7 +275,7 @@ impl<F> Server<F> {
     /// Threads, each with a loop of its own: one by default. `None` is as many as there are CPUs.
     /// [`dispatch`](Server::dispatch) says how connections come to them.
     ///
-    /// Zero is as many as there are CPUs, too, until 0.2.
+    /// In versions before 0.2, zero means as many as there are CPUs, too.
     #[must_use]
     pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.settings.workers = match workers.into() {

@@ -109,7 +109,7 @@ where
         let mut orders = self.common.orders.follow();
         let serve = async {
             self.take(incoming.as_ref(), None).await?;
-            // Nothing more comes, which is no reason to end what is served.
+            // Nothing more is accepted. The connections that are served go on.
             pending().await
         };
         let mut order = match select(orders.changed(), serve).await {

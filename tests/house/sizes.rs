@@ -40,4 +40,10 @@ fn the_hot_types_of_the_source_assert_their_sizes() {
     }
 }
 
-const HOT: [(&str, &str); 1] = [("Conn", "src/connection/run.rs")];
+const HOT: [(&str, &str); 5] = [
+    ("PollDesc", "src/reactor/poll_desc.rs"),
+    ("Socket", "src/runtime/socket.rs"),
+    ("Endpoints", "src/endpoints.rs"),
+    ("Slot", "src/runtime/machine.rs"),
+    ("Conn", "src/connection/run.rs"),
+];

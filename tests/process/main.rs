@@ -7,6 +7,7 @@ mod child;
 mod dead_worker;
 mod descriptors;
 mod fork;
+mod idle_connections;
 mod inherited_runtime;
 mod lanes;
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]

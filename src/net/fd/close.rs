@@ -62,7 +62,8 @@ impl Fd {
 
     pub(super) fn shut(&self) {
         let socket = self.socket();
-        // Before the descriptor goes, as Go does it: while the path is there, we answer.
+        // A Unix listener's path goes before the descriptor, as in Go: while the path is there, a
+        // client that connects is answered.
         drop(socket.attach(None));
         let raw = socket.owned.raw();
         let closes = match socket.owned.may_be_duplicated() {
@@ -82,7 +83,7 @@ impl Fd {
         let mut wakers = Vec::new();
         self.socket().take_all_wakers(&mut wakers);
         if let Err(error) = self.desc.close(source, closes) {
-            log::debug!("the selector would not forget a descriptor: {error}");
+            log::debug!("can't deregister a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
     }

@@ -1,6 +1,9 @@
-//! THE loop: try, EAGAIN, park, again; with the locks, the deadlines and the close around it.
+//! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the close
+//! around it.
 //!
-//! Every operation of every socket goes through [`Fd::poll_step`]. All of `impl Fd` is here:
+//! Every operation that waits goes through [`Fd::poll_step`], but for three: the fast path of
+//! `read_with.rs`, [`Fd::hung_up`], and a server's connection, which has its socket to itself. All of
+//! `impl Fd` is in this folder:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -55,7 +58,7 @@ pub(crate) use op::Verb;
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    /// Go's `pd`. What owns a socket alone uses it directly: see `owner.rs`.
+    /// Go's `pd`. Code that has a socket to itself uses it directly: see `owner.rs`.
     pub(crate) desc: Descriptor<Parked, Socket>,
 }
 
@@ -152,8 +155,8 @@ impl Fd {
 
     // ---- the loop ----
 
-    /// The step of an operation: as far as it gets. `attempt` makes one system call. When it is
-    /// ready, the operation still has the direction.
+    /// One step of an operation: locks the direction, then tries until `attempt`, which makes one system
+    /// call, succeeds, fails or has to wait. When the step is ready, the operation still has the direction.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -194,7 +197,7 @@ impl Fd {
         }
     }
 
-    /// As [`Fd::poll_step`], but what is ready gives the direction back.
+    /// As [`Fd::poll_step`], but gives the direction back when it is ready.
     #[inline]
     pub(crate) fn poll<R>(
         &self,
@@ -303,8 +306,8 @@ impl Fd {
         self.desc.rearm(source)
     }
 
-    /// Parks what waits for a direction that `may_try` told to wait. False if it has to ask again:
-    /// cloning a foreign waker may run any code, which may close the socket.
+    /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again: cloning
+    /// a foreign waker may run any code, which may close the socket.
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.

@@ -73,7 +73,7 @@ impl Fd {
         self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
-    /// Waits until a try of the direction may succeed, or would say an end or an error.
+    /// Waits until a try of the direction may succeed, or would report an end of file or an error.
     pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
         self.op(direction.into(), |_| {
             context::charge(0);
@@ -169,7 +169,7 @@ impl<F> Drop for Op<'_, F> {
 }
 
 impl Fd {
-    /// Whether an operation on no bytes may be made, which it may at once.
+    /// Whether an operation on no bytes may be made. It waits for nothing, except to yield.
     pub(crate) fn poll_empty(
         &self,
         direction: Direction,

@@ -24,7 +24,7 @@ impl Fd {
             let zero = Some(Duration::ZERO);
             let set = self.with_socket(|socket| socket.set_linger(zero));
             if let Err(Failure::System(error)) = set {
-                log::debug!("a close that was to be a reset is none: {error}");
+                log::debug!("closed without the reset that was asked for: {error}");
             }
         }
         self.shut();
