@@ -1,4 +1,4 @@
-//! The one accept loop: through shortages, and up to a number of connections.
+//! The one accept loop, for tasks and servers: it waits out shortages, and keeps to a limit of connections.
 //!
 //! ```text
 //!   accept, with a permit ──► the sink takes the connection
@@ -40,7 +40,7 @@ const QUIET: Duration = Duration::from_secs(5);
 /// A connection with its permit, in no runtime yet.
 pub(crate) type Accepted = listener::Accepted<Permit>;
 
-/// Which of several put-off accepts it is.
+/// Whether a failed accept, which is put off, begins a shortage or belongs to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Episode {
     /// Accepting went well before, for some time: a warning is logged.
@@ -134,7 +134,7 @@ impl AcceptLoop {
         self.held.take().or_else(|| self.permits.take())
     }
 
-    /// Passes a connection on, or waits for what an accept has lacked.
+    /// Passes a connection on; after a failed accept, waits until the next may succeed.
     async fn step(
         &mut self,
         listener: &Fd,

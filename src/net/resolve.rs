@@ -1,4 +1,4 @@
-//! From what is written to addresses.
+//! Resolving: from `host:port`, as it is written, to addresses.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐

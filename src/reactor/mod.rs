@@ -45,7 +45,7 @@ pub use types::{Direction, Park, Readiness, Refusal};
 pub struct Turn {
     /// Events harvested from the selector.
     pub events: usize,
-    /// Machines run; always zero for a bare [`Reactor`], which runs nothing.
+    /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs nothing.
     pub machines: usize,
     /// Deadlines that passed and timers that fired.
     pub expired: usize,
@@ -98,8 +98,9 @@ pub struct Turn {
 /// already there no further edge comes.
 ///
 /// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
-/// the bytes, or the selector erred. Park again. An error or a hang-up makes both directions ready, as
-/// in Go: the attempt will tell what it is.
+/// the bytes, or the selector erred. Park again. An error, or the end of
+/// both directions, makes both ready, as in Go: the attempt will tell what it is. A FIN alone makes
+/// reading ready.
 ///
 /// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
 /// kernel has no more, and saves the attempt that would meet `WouldBlock`:
@@ -307,7 +308,8 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
     }
 }
 
-/// Ends a blocked turn from any thread: Go's `netpollBreak`.
+/// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one; a clone
+/// ends the same reactor's turns.
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,

@@ -245,6 +245,8 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- settle ----
+    //
+    // Go has no counterpart: its timers fire by the clock, before the network is polled.
 
     /// Moves the settled reading up. With an empty run queue, everything handed out before this turn
     /// has run: what is proven is settled. Otherwise a reading is settled that was proven sixteen turns
@@ -309,6 +311,7 @@ impl<W, T> Core<W, T> {
     // ---- wait ----
 
     /// Asks the selector. What it finds replaces what the last look found.
+    // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
         let mut events = self.events.borrow_mut();
         events.clear();
@@ -316,6 +319,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// Waits for the selector, no longer than until the next deadline.
+    // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
         if max_wait == Some(Duration::ZERO) {
             return Ok((self.poll(max_wait)?, Wait::Looked));
@@ -354,6 +358,7 @@ impl<W, T> Core<W, T> {
 
     /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then it is
     /// repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a deadline back.
+    // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
         let mut left = moment;
@@ -454,6 +459,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// The next tick at which a wheel holds anything.
+    // Go: timers.wakeTime.
     fn next(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
         let next = timers.into_iter().flatten();
@@ -496,6 +502,7 @@ impl<W, T> Core<W, T> {
     // ---- the wheel's upkeep ----
 
     /// Places an entry for the descriptor in `slot`, and returns its number.
+    // Go: the timer set by poll_runtime_pollSetDeadline, with rseq or wseq.
     pub(super) fn place(&self, when: Tick, slot: u32) -> u32 {
         let number = self.entries.get().wrapping_add(1);
         self.entries.set(number);
@@ -505,12 +512,14 @@ impl<W, T> Core<W, T> {
     }
 
     /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
+    // Go: a stopped timer is a zombie of its heap.
     pub(super) fn leave_entry(&self) {
         self.deadlines.borrow_mut().lapse();
         self.compact();
     }
 
-    /// Drops the stale entries, once they are more than the others.
+    /// Drops the stale entries, once they outnumber the others by [`Wheel::overgrown`]'s measure.
+    // Go: timers.adjust, once a quarter of the heap are zombies.
     fn compact(&self) {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.overgrown() {
@@ -552,7 +561,8 @@ impl<W, T> Core<W, T> {
         self.registry.borrow().in_slot(slot).cloned()
     }
 
-    /// Evicts everything: the reactor goes, and I/O on what outlives it is an error.
+    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
+    // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn shut_down(&self) {
         self.is_shut.set(true);
         let all = self.registry.borrow_mut().take_all();

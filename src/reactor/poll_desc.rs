@@ -606,7 +606,8 @@ pub(crate) enum Closes {
     Soon,
 }
 
-/// A handle of one registered source: see [`PollDesc`], which it derefs to.
+/// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
+/// [`Reactor`](super::Reactor).
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
 /// last is dropped the slot is free again, and events for it are stale. The system forgets the

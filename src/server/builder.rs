@@ -131,7 +131,8 @@ where
 }
 
 impl<F> Server<F> {
-    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`].
+    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
+    /// unless it is [busy](crate::Conn::set_busy).
     /// `None` is never, and so is zero, as in Go. Never is the default.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

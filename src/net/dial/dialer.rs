@@ -47,7 +47,7 @@ use crate::time;
 ///         .cancel(&scope);
 ///     let stream = dialer.dial(listener.local_addr()?).await?;
 ///
-///     // What ends the scope ends dials that are under way, not what they brought.
+///     // The end of the scope ends dials that are under way, and no connection that was made.
 ///     scope.cancel();
 ///     stream.write_all(b"hello").await?;
 ///     let error = dialer.dial(listener.local_addr()?).await.unwrap_err();
