@@ -140,6 +140,8 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<Listener<Tcp>> {
         let target = addr.to_addr();
+        // Here too, for a loop that listens in vain.
+        context::yield_once().await;
         let resolution = self.resolution(&target)?;
         let found = resolution.addresses(target.clone(), None).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;

@@ -206,7 +206,6 @@ impl<W, T> Core<W, T> {
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not
         // wait.
         let released = self.has_pending();
-        out.append(&mut self.pending.borrow_mut());
         let max_wait = match released {
             true => Some(Duration::ZERO),
             false => max_wait,
@@ -217,6 +216,8 @@ impl<W, T> Core<W, T> {
         self.clock.read();
         let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
+        // Not before the wait: a selector that panics must not take them along.
+        out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
             events: self.unpark_ready(out),
             ..Turn::default()

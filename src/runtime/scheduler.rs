@@ -399,6 +399,9 @@ impl Scheduler {
             context::end();
             polled.map(|returned| output = Some(returned))
         };
+        // What was sent between two calls comes first, in the order of time. And calls that never turn
+        // must not leave it to pile up.
+        self.open_mail();
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.
         let mut polled = poll();
