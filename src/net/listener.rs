@@ -311,7 +311,7 @@ impl<K: Kind> Listener<K> {
 }
 
 impl<K> Listener<K> {
-    /// Waits until an accept comes to something. `permit` is asked for when a connection may be
+    /// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be
     /// there, and not kept if there is none.
     pub(super) fn accept_with<P>(
         &self,
