@@ -73,8 +73,8 @@ impl Server {
         self.open.borrow().len() as u64
     }
 
-    /// Spawns the connection's task here. The task that `serve` spawns for a handler's future would hold
-    /// that future twice.
+    /// Spawns the connection's task here. The task that `serve` spawns for a handler's future would
+    /// hold that future twice.
     fn accept(self: &Rc<Self>, stream: TcpStream) {
         self.accepted.set(self.accepted.get() + 1);
         spawn(Session::new(stream, self.clone()).run());

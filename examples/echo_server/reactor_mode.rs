@@ -317,8 +317,8 @@ enum Queue {
     Short(Duration),
 }
 
-/// The listener, as long as it accepts. When descriptors run out it waits by its own deadline, so that
-/// no timer is needed.
+/// The listener, as long as it accepts. When descriptors run out it waits by its own deadline, so
+/// that no timer is needed.
 struct Door {
     listener: TcpListener,
     descriptor: Descriptor<usize>,

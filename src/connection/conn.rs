@@ -41,7 +41,8 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. The fast path is taken only while this is `None`.
+    /// State that an idle connection does not need. The fast path is taken only while this is
+    /// `None`.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
     /// Bytes read, for the log.
@@ -73,14 +74,15 @@ impl Timers {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
-    /// The queue has been above the high mark, and not at the low one since: a call of `writable` is to
-    /// follow.
+    /// The queue has been above the high mark, and not at the low one since: a call of `writable`
+    /// is to follow.
     pub(super) is_full: bool,
     /// Bytes that the protocol has not used.
     pub(super) unused: Vec<u8>,
     /// How many of them it has seen. Never more than there are.
     pub(super) seen: usize,
-    /// How many must be there before the protocol is offered any. A call of `data` sets it for the next.
+    /// How many must be there before the protocol is offered any. A call of `data` sets it for the
+    /// next.
     pub(super) need: usize,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,

@@ -27,8 +27,8 @@ impl<P: Protocol> Connection<P> {
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         let mut read = Some(read);
-        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the next
-        // step of the general loop reads.
+        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the
+        // next step of the general loop reads.
         let again = || Err(io::ErrorKind::WouldBlock.into());
         let attempt = |_: &_| read.take().unwrap_or_else(again);
         match self.conn.fd.try_once(Direction::Read, attempt) {
@@ -135,8 +135,8 @@ impl<P: Protocol> Connection<P> {
                 }
                 Err(error) => break (Err(error), 0),
             }
-            // Stop if the protocol asked for something, or the peer does not take the answers: that comes
-            // first.
+            // Stop if the protocol asked for something, or the peer does not take the answers: that
+            // comes first.
             if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
                 break (Ok(()), 0);
             }

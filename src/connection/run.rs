@@ -75,8 +75,8 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.received(got);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's idle time counts from here, after the callback. This is a store: the timer looks at
-        // it when it fires.
+        // The peer's idle time counts from here, after the callback. This is a store: the timer
+        // looks at it when it fires.
         this.conn.heard();
         // If input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);

@@ -116,8 +116,8 @@ pub trait Break: Send + Sync {
 
 /// The platform contract of the netpoller.
 ///
-/// A source is registered once, for both directions, edge-triggered. A test may wrap [`MioSelector`] to
-/// watch, delay or forge events: `tests/it/support/faulty.rs` does so.
+/// A source is registered once, for both directions, edge-triggered. A test may wrap
+/// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
 /// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
 /// does: neither may use the reactor.
@@ -200,8 +200,8 @@ pub struct MioSelector {
     overflowed: bool,
 }
 
-/// How many events a call brings in, to begin with. Go takes 128. With more, there are fewer calls for
-/// each message, and the runtime asks again after a bounded number of machines anyway.
+/// How many events a call brings in, to begin with. Go takes 128. With more, there are fewer calls
+/// for each message, and the runtime asks again after a bounded number of machines anyway.
 const CAPACITY: usize = 1024;
 
 /// A full buffer is an incomplete harvest, which holds deadlines back: it grows, up to here.
@@ -228,8 +228,8 @@ impl MioSelector {
         })
     }
 
-    /// Waits. False if a signal cut the wait short: the caller then computes anew how long to wait. A
-    /// wait of zero is repeated instead.
+    /// Waits. False if a signal cut the wait short: the caller then computes anew how long to wait.
+    /// A wait of zero is repeated instead.
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         loop {
             match self.poll.poll(&mut self.events, max_wait) {

@@ -136,8 +136,8 @@ impl Machines {
         find(&mut self.slots.borrow_mut(), id).is_some()
     }
 
-    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine is
-    /// alive and was not queued.
+    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
+    /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
         wake(&mut self.slots.borrow_mut(), id)
@@ -213,8 +213,8 @@ impl Machines {
     }
 }
 
-/// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no slot, or
-/// one with another generation.
+/// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no slot,
+/// or one with another generation.
 #[inline]
 fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
     let slot = slots.get_mut(id.slot() as usize)?;

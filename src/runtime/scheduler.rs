@@ -184,8 +184,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news that concern some machines, where no list says which. For
-    /// a task that is a spurious wake.
+    /// Makes every machine runnable: for news that concern some machines, where no list says which.
+    /// For a task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -328,14 +328,13 @@ impl Scheduler {
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(runnable);
         }
-        let (mut ran, mut machines) = (0, 0);
-        while ran < BATCH
+        let leave = runnable.saturating_sub(BATCH);
+        let before = self.counters.machines.get();
+        while batch.ids.len() > leave
             && let Some(id) = batch.ids.pop_front()
         {
-            ran += 1;
             // The root is no machine, and one that was aborted while it was queued is none any more.
             if let Some(body) = self.machines.start(id) {
-                machines += 1;
                 // At once: a machine may ask for the figures.
                 self.counters.machines.add(1);
                 self.run(id, body);
@@ -343,6 +342,7 @@ impl Scheduler {
                 break;
             }
         }
+        let ran = runnable - batch.ids.len();
         drop(batch);
         context::end();
         let left = self.left_in_round.get().saturating_sub(ran);
@@ -350,7 +350,7 @@ impl Scheduler {
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        machines
+        (self.counters.machines.get() - before) as usize
     }
 
     #[inline]
@@ -399,7 +399,11 @@ impl Scheduler {
             context::end();
             polled.map(|returned| output = Some(returned))
         };
-        // Polled at once the first time; from then on when its id comes up in the queue, like a machine.
+        // What was sent between two calls comes first, in the order of time. And calls that never turn
+        // must not leave it to pile up.
+        self.open_mail();
+        // Polled at once the first time; from then on when its id comes up in the queue, like a
+        // machine.
         let mut polled = poll();
         while polled.is_pending() {
             let mut root = || {
