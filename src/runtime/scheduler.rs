@@ -145,9 +145,9 @@ impl Scheduler {
         self.machines.wake(id) || self.mark_root_queued(id)
     }
 
-    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: it marks the root, if the id is
-    /// the root's, and there is one and it is idle. The root's wakers may outlive it: then they queue
-    /// nothing, which would keep a host's loop from sleeping.
+    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: it marks the root, if the id
+    /// is the root's, and there is one and it is idle. The root's wakers may outlive it: then they
+    /// queue nothing, which would keep a host's loop from sleeping.
     #[cold]
     fn mark_root_queued(&self, id: MachineId) -> bool {
         let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
@@ -333,7 +333,7 @@ impl Scheduler {
         while batch.ids.len() > leave
             && let Some(id) = batch.ids.pop_front()
         {
-            // The root is no machine, and one that was aborted while it was queued is none any more.
+            // The root is no machine. One that was aborted while it was queued is none any more.
             if let Some(body) = self.machines.start(id) {
                 // At once: a machine may ask for the figures.
                 self.counters.machines.add(1);
@@ -418,8 +418,8 @@ impl Scheduler {
     }
 }
 
-/// The queue of this turn, taken out while a batch of it runs: what is woken meanwhile goes into the
-/// other queue. What has not run goes back, also when the root panics.
+/// The queue of this turn, taken out while a batch of it runs: what is woken meanwhile goes into
+/// the other queue. What has not run goes back, also when the root panics.
 struct Batch<'a> {
     ids: VecDeque<MachineId>,
     queue: &'a RefCell<VecDeque<MachineId>>,
