@@ -22,12 +22,13 @@ impl<P: Protocol> Connection<P> {
         lent::give_back(buffer);
     }
 
-    /// What came of a read into the buffer.
+    /// Handles the result of a read into the buffer.
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         let mut read = Some(read);
-        // EAGAIN and EINTR are dealt with there. After EINTR the round comes back.
+        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the
+        // next step of the general loop reads.
         let again = || Err(io::ErrorKind::WouldBlock.into());
         let attempt = |_: &_| read.take().unwrap_or_else(again);
         match self.conn.fd.try_once(Direction::Read, attempt) {
@@ -134,8 +135,8 @@ impl<P: Protocol> Connection<P> {
                 }
                 Err(error) => break (Err(error), 0),
             }
-            // Stop if the protocol asked for something, or the peer does not take the answers: that comes
-            // first.
+            // Stop if the protocol asked for something, or the peer does not take the answers: that
+            // comes first.
             if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
                 break (Ok(()), 0);
             }

@@ -26,9 +26,9 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The time
-/// to the next look is this part of the time for which the peer has been quiet, and at least that part
-/// of the time that it is given.
+/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The
+/// time to the next look is this part of the time for which the peer has been quiet, and at least
+/// that part of the time that it is given.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
 
@@ -73,7 +73,7 @@ impl Conn {
         self.extra.get_or_insert_default().sent = self.tick_ceiling();
     }
 
-    /// For the minimum rates.
+    /// Counts bytes that moved, for the minimum rates.
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(watch) = extra.and_then(|extra| extra.watch.as_mut()) {
@@ -173,7 +173,8 @@ impl Conn {
         let now = self.now();
         if self.closes() {
             let left = self.look_for_acknowledgements(now);
-            // More input would be answered with a RST, and the peer's reader would meet that.
+            // Input that came after the close would be answered with a RST, which the peer would
+            // read as an error.
             let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
             let quiet = now >= input.saturating_add(RST_AVOIDANCE);
             if self.state() == State::Lingering && left == 0 && quiet {
@@ -254,8 +255,8 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it fires,
-    /// it is placed anew.
+    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it
+    /// fires, it is placed anew.
     pub(super) fn plan(&mut self, id: MachineId) {
         let times = [
             self.idle_at(),

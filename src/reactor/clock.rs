@@ -50,8 +50,8 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading as counted from tick zero, once it has been asked for.
     counted: Cell<Option<Counted>>,
-    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
-    /// many to the same instant.
+    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
+    /// moves many to the same instant.
     memo: Cell<Option<(Instant, Tick)>>,
 }
 

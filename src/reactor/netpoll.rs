@@ -1,10 +1,10 @@
-//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. ("Pending"
-//! is three lines of `turn`; `expire` fires the timers too.)
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order.
+//! ("Pending" is three lines of `turn`; `expire` fires the timers too.)
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
 //
-// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its descriptors,
-// and a descriptor places its entry in the core's wheel. In Go they are one file.
+// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
+// descriptors, and a descriptor places its entry in the core's wheel. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -70,8 +70,8 @@ enum Wait {
     Jumped,
 }
 
-/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations that
-/// queue behind the parked one. It may look at the user's data, and must not use the reactor.
+/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations
+/// that queue behind the parked one. It may look at the user's data, and must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 
 /// What the wheel holds for a descriptor.
@@ -206,7 +206,6 @@ impl<W, T> Core<W, T> {
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not
         // wait.
         let released = self.has_pending();
-        out.append(&mut self.pending.borrow_mut());
         let max_wait = match released {
             true => Some(Duration::ZERO),
             false => max_wait,
@@ -217,6 +216,8 @@ impl<W, T> Core<W, T> {
         self.clock.read();
         let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
+        // Not before the wait: a selector that panics must not take them along.
+        out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
             events: self.unpark_ready(out),
             ..Turn::default()
@@ -247,9 +248,9 @@ impl<W, T> Core<W, T> {
     //
     // Go has no counterpart: its timers fire by the clock, before the network is polled.
 
-    /// Moves the settled reading up. With an empty run queue, everything handed out before this turn
-    /// has run: what is proven is settled. Otherwise a reading is settled that was proven sixteen turns
-    /// and three rounds ago.
+    /// Moves the settled reading up. With an empty run queue, everything handed out before this
+    /// turn has run: what is proven is settled. Otherwise a reading is settled that was proven
+    /// sixteen turns and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let turn = self.turns.get().wrapping_add(1);
         self.turns.set(turn);
@@ -276,8 +277,8 @@ impl<W, T> Core<W, T> {
         }));
     }
 
-    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled. After a
-    /// sleep it looks once more, and returns how many events that look found.
+    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled.
+    /// After a sleep it looks once more, and returns how many events that look found.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
         self.settled.set(self.proven.get());
         let reading = self.clock.tick();
@@ -301,8 +302,8 @@ impl<W, T> Core<W, T> {
         Ok(events)
     }
 
-    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has had
-    /// its effect.
+    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has
+    /// had its effect.
     pub(crate) fn settled(&self) -> Tick {
         self.settled.get()
     }
@@ -355,8 +356,9 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then it is
-    /// repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a deadline back.
+    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
+    /// it is repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a
+    /// deadline back.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
@@ -371,8 +373,8 @@ impl<W, T> Core<W, T> {
         Ok(Harvest::Partial)
     }
 
-    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have found
-    /// nothing.
+    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have
+    /// found nothing.
     #[cold]
     fn wait_virtually(
         &self,
@@ -560,7 +562,8 @@ impl<W, T> Core<W, T> {
         self.registry.borrow().in_slot(slot).cloned()
     }
 
-    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
+    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
+    /// error.
     // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn shut_down(&self) {
         self.is_shut.set(true);

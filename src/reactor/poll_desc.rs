@@ -38,8 +38,8 @@
 // | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
 // | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
 //
-// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is moved
-// to the deadline, or dropped if there is none.
+// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is
+// moved to the deadline, or dropped if there is none.
 
 use std::cell::Cell;
 use std::fmt;
@@ -87,8 +87,8 @@ pub(crate) enum ShortIo {
     Inconclusive,
 }
 
-/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing flag.
-/// Go's `pollDesc`.
+/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing
+/// flag. Go's `pollDesc`.
 ///
 /// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
 /// hold it.
@@ -327,8 +327,8 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is no
-    /// more. The next [`park`](PollDesc::park) waits for a new edge.
+    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is
+    /// no more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = match direction {
@@ -544,8 +544,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are not
-    /// known to be ready.
+    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are
+    /// not known to be ready.
     #[inline]
     pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
@@ -606,7 +606,8 @@ pub(crate) enum Closes {
     Soon,
 }
 
-/// A handle of one registered source: see [`PollDesc`], which it derefs to.
+/// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
+/// [`Reactor`](super::Reactor).
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
 /// last is dropped the slot is free again, and events for it are stale. The system forgets the

@@ -53,7 +53,8 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether an operation may be tried now: the one answer that puts closed, expired and ready together.
+/// Whether an operation may be tried now: the one answer that puts closed, expired and ready
+/// together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
     /// Nothing is known against it.

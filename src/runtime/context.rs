@@ -1,5 +1,5 @@
-//! What runs on this thread now, in plain thread-local words: which machine, with which waker, on how
-//! much budget.
+//! What runs on this thread now, in plain thread-local words: which machine, with which waker, on
+//! how much budget.
 //!
 //! The hot path reads these without a borrow, a reference count, or a check for destruction. Which
 //! runtime it is, as an object, is in `current.rs`.

@@ -62,8 +62,8 @@ impl Scheduler {
         for _ in 0..ROUNDS {
             self.end_round();
         }
-        // A destructor that always spawns another like it never comes to an end, and a panic in it
-        // would meet the next one while it unwinds.
+        // Tasks whose destructors spawn tasks like them never come to an end, so the rest is
+        // leaked. A panic here would run more such destructors while it unwinds.
         let rest = self.take_machines();
         if !rest.is_empty() {
             log::error!("{} tasks that destructors spawned are leaked", rest.len());

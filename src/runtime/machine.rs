@@ -132,8 +132,8 @@ impl Machines {
         id
     }
 
-    /// Calls `f` with the slot of a machine, if that is alive. For the root's id, and for stale ones,
-    /// there is no slot, or one with another generation.
+    /// Calls `f` with the slot of a machine, if that is alive. For the root's id, and for stale
+    /// ones, there is no slot, or one with another generation.
     #[inline]
     fn with<R>(&self, id: MachineId, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         let mut slots = self.slots.borrow_mut();
@@ -145,8 +145,8 @@ impl Machines {
         self.with(id, |_| ()).is_some()
     }
 
-    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine is
-    /// alive and was not queued.
+    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
+    /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
         let woken = self.with(id, |slot| {

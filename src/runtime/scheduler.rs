@@ -185,8 +185,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news that concern some machines, where no list says which. For
-    /// a task that is a spurious wake.
+    /// Makes every machine runnable: for news that concern some machines, where no list says which.
+    /// For a task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -399,7 +399,11 @@ impl Scheduler {
             context::end();
             polled.map(|returned| output = Some(returned))
         };
-        // Polled at once the first time; from then on when its id comes up in the queue, like a machine.
+        // What was sent between two calls comes first, in the order of time. And calls that never turn
+        // must not leave it to pile up.
+        self.open_mail();
+        // Polled at once the first time; from then on when its id comes up in the queue, like a
+        // machine.
         let mut polled = poll();
         while polled.is_pending() {
             let mut root = || {

@@ -131,7 +131,8 @@ impl Parked {
 pub(crate) struct Socket {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state here.
+    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state
+    /// here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
     pub(crate) owned: OwnedSocket,

@@ -2,20 +2,22 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netpoller::time::{self, Sleep};
 use netpoller::{
-    CancelToken, Conn, Protocol, Runtime, Server, TcpStream, UnixStream, spawn, time, yield_now,
+    CancelToken, Conn, Dialer, Protocol, Runtime, Server, TcpStream, UnixStream, spawn, yield_now,
 };
 
 use crate::allocator::held;
 use crate::child::in_child;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How many bytes `f` leaves on the heap.
 fn left_by(f: impl FnOnce()) -> isize {
@@ -33,6 +35,18 @@ fn waiting_task(runtime: &Runtime) -> Waker {
     })));
     runtime.turn(NOW).unwrap();
     told.recv().unwrap()
+}
+
+/// A sleep whose timer is in the runtime's wheel.
+async fn asleep(until: Instant) -> Sleep {
+    let mut sleep = time::sleep_until(until);
+    assert!(!poll_once(pin!(&mut sleep)).await);
+    sleep
+}
+
+/// Polls once. Whether it is ready.
+async fn poll_once(mut future: Pin<&mut impl Future>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
 }
 
 #[test]
@@ -185,5 +199,51 @@ fn an_unused_byte_behind_a_long_message_keeps_no_long_messages_memory() {
             });
         });
         assert!(grown < 256 << 10, "10 bytes take {grown}");
+    });
+}
+
+#[test]
+fn a_sleep_that_is_dropped_after_a_call_that_never_turned_takes_no_memory() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let sleep = || drop(runtime.block_on(asleep(Instant::now() + HOUR)));
+        (0..1000).for_each(|_| sleep());
+        let grown = left_by(|| (0..100_000).for_each(|_| sleep()));
+        assert!(grown < 64 << 10, "{grown} bytes");
+    });
+}
+
+#[test]
+fn look_ups_that_are_given_up_before_they_begin_take_no_memory() {
+    in_child(|| {
+        // 64 look-ups run at a time, and these never come to an end.
+        let stuck = Dialer::new().resolver(|_| {
+            loop {
+                thread::park();
+            }
+        });
+        Runtime::new().unwrap().block_on(async {
+            let mut running: Vec<_> = (0..64)
+                .map(|_| Box::pin(stuck.dial("stuck.test:1")))
+                .collect();
+            for dial in &mut running {
+                assert!(!poll_once(dial.as_mut()).await);
+                yield_now().await;
+            }
+            let give_up = async || {
+                assert!(!poll_once(pin!(stuck.dial("stuck.test:1"))).await);
+                // A fresh budget, so that the next begins too.
+                yield_now().await;
+            };
+            for _ in 0..1000 {
+                give_up().await;
+            }
+            let before = held();
+            for _ in 0..20_000 {
+                give_up().await;
+            }
+            let grown = held() - before;
+            assert!(grown < 64 << 10, "{grown} bytes");
+        });
     });
 }
