@@ -122,7 +122,7 @@ pub struct Turn {
 /// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
 /// so far has run, and has moved the deadlines that it meant to move. If you put some off, the
 /// reactor does not know: their deadlines may expire although bytes are there. Nor does it wait for
-/// a deadline that is moved by way of another thread.
+/// a deadline that is moved by way of another thread, or by a task of another runtime.
 ///
 /// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
 /// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
