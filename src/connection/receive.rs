@@ -220,6 +220,10 @@ impl Conn {
             Input::Kept(bytes) if used == bytes.len() => Vec::new(),
             Input::Kept(mut bytes) => {
                 bytes.drain(..used);
+                // What is counted is what is held: a byte keeps no long message's memory.
+                if bytes.capacity() / 4 > bytes.len() {
+                    bytes.shrink_to_fit();
+                }
                 bytes
             }
         };

@@ -250,7 +250,7 @@ impl<W, T> Core<W, T> {
 
     /// Moves the settled reading up. With an empty run queue, everything handed out before this
     /// turn has run: what is proven is settled. Otherwise a reading is settled that was proven
-    /// sixteen turns and three rounds ago.
+    /// at least sixteen turns and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let turn = self.turns.get().wrapping_add(1);
         self.turns.set(turn);

@@ -32,7 +32,7 @@ use crate::sys::WithWaker;
 
 /// Something that the loop runs when its id comes up.
 pub(crate) trait Machine {
-    /// Goes on until it has to wait (`Pending`) or is done (`Ready`).
+    /// Runs the machine until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
 
     /// The cell of its `JoinHandle`, if there is one that may want to know how the machine ends.

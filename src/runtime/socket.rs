@@ -295,8 +295,8 @@ impl Socket {
         };
         let extra = extra.borrow();
         let queued: usize = extra.queues.iter().map(Waiters::len).sum();
-        // A poller whose direction is free is parked too. The notes of all that wait for a hang-up
-        // are one parked note.
+        // Not counted here: a poller whose direction is free, which is parked as well; and one of those
+        // that wait for a hang-up, for which one note is parked.
         let pollers = Direction::BOTH.into_iter();
         let pollers = pollers.filter(|&direction| {
             self.is_locked(direction) && extra.pollers[direction as usize].is_some()

@@ -1,6 +1,7 @@
 //! Nothing grows with what happens: the heap is counted.
 
 use std::future::{Future, pending, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
@@ -8,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoller::time::{self, Sleep};
-use netpoller::{CancelToken, Dialer, Runtime, UnixStream, spawn, yield_now};
+use netpoller::{
+    CancelToken, Conn, Dialer, Protocol, Runtime, Server, TcpStream, UnixStream, spawn, yield_now,
+};
 
 use crate::allocator::held;
 use crate::child::in_child;
@@ -160,6 +163,42 @@ fn a_thread_that_reads_after_its_runtime_is_gone_leaves_no_buffer() {
         one_thread();
         let grown = left_by(|| (0..20).for_each(|_| one_thread()));
         assert!(grown < 20 * 1024, "{grown} bytes are left by 20 threads");
+    });
+}
+
+/// Messages of 900,000 bytes, each answered with a byte.
+struct Long;
+
+impl Protocol for Long {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() < 900_000 {
+            conn.need(900_000);
+            return Ok(0);
+        }
+        conn.write(b"k")?;
+        Ok(900_000)
+    }
+}
+
+#[test]
+fn an_unused_byte_behind_a_long_message_keeps_no_long_messages_memory() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let bound = Server::new(|_| Long).bind("127.0.0.1:0").unwrap();
+        drop(bound.run_in(&runtime).unwrap());
+        let mut clients = Vec::new();
+        let message = vec![7; 900_001];
+        let grown = left_by(|| {
+            runtime.block_on(async {
+                for _ in 0..10 {
+                    let client = TcpStream::connect(bound.local_addr()).await.unwrap();
+                    client.write_all(&message).await.unwrap();
+                    client.read_exact(&mut [0]).await.unwrap();
+                    clients.push(client);
+                }
+            });
+        });
+        assert!(grown < 256 << 10, "10 bytes take {grown}");
     });
 }
 

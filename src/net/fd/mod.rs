@@ -188,7 +188,7 @@ impl Fd {
             self.trace("try", direction);
             match attempt(self) {
                 Ok(done) => return Poll::Ready(Ok(done)),
-                // The next round parks after EAGAIN, and tries after EINTR.
+                // After EAGAIN the loop goes on and parks, after EINTR it tries again.
                 Err(error) => {
                     if let After::Fail(error) = self.after_error(direction, error) {
                         return Poll::Ready(Err(Failure::System(error)));
