@@ -23,7 +23,7 @@ use netpoller::{TcpListener, TcpStream, spawn, time};
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:0")]
+    #[arg(long, default_value = "127.0.0.1:0", requires = "to")]
     addr: String,
     /// The target, as HOST:PORT [default: the example shows itself]
     #[arg(long, value_parser = host_port)]

@@ -1,8 +1,9 @@
 //! Go's network poller and a small single-threaded runtime over it, in Rust on mio.
-//! Sockets, deadlines, dialling, errors and closing behave as those of Go's `net` do. One writes
-//! async functions; or a protocol of a few callbacks, which a [`Server`] runs as state machines;
-//! or, lowest of all, whatever one likes on a bare reactor that hands back what was parked on it.
-//! It is there to be embedded in a loop of your own, to be run, and to be read.
+//! Sockets, deadlines, dialling, errors and closing behave as those of Go's `net` do. You write
+//! async functions; or a [`Protocol`] of a few callbacks, which a [`Server`] runs as a state
+//! machine for each connection; or state machines of your own on the bare [`Reactor`], which hands
+//! back what was parked on it. You can embed it in a loop of your own, run it by itself, or read
+//! it.
 //!
 //! ```
 //! use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, time};

@@ -193,7 +193,7 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Gives a future so long to end, from when this is first polled. It is dropped if it does not.
+/// Gives a future the time `limit` to end, from the first poll on. If it does not, it is dropped.
 ///
 /// The future is polled once more when the time is up: one that is ready then wins.
 ///

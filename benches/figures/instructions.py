@@ -13,6 +13,7 @@ from .rounds import interleave, spread
 
 CONNECTIONS = 50
 FIGURES = "instructions per message"
+NOISE = 1.05  # two runs of the same code differ by less
 
 
 def total(contestant, messages):
@@ -73,7 +74,7 @@ def toolchain():
 
 
 def check(medians, path):
-    """Compares with the committed ceilings. 1 when a figure is over its ceiling."""
+    """Compares with the committed figures. 1 when one is over its ceiling that was not, or was and has grown."""
     try:
         committed = json.loads(path.read_text())
         figures = committed[FIGURES]
@@ -94,7 +95,8 @@ def check(medians, path):
             print(f"{line}, below the ceiling of {ceiling}")
         else:
             print(f"{line}, OVER THE CEILING of {ceiling}")
-            over = True
+            # A miss that is committed as one stands in docs/measured.md. It may not grow.
+            over |= now > max(ceiling, was * NOISE)
     if committed.get("made with") != toolchain():
         print(f"\nThe committed figures were made with {', '.join(committed.get('made with', []))}; now {', '.join(toolchain())}.")
     return 1 if over else 0

@@ -62,7 +62,8 @@ pub fn run_blocking<F: Parser, T: Termination>(
 
 /// Refuses flags that do not go together, as `F` refuses those that it does not know.
 pub fn refuse_flags<F: CommandFactory>(why: impl Display) -> ! {
-    F::command().error(ErrorKind::ArgumentConflict, why).exit()
+    let mut command = F::command().bin_name(env!("CARGO_CRATE_NAME"));
+    command.error(ErrorKind::ArgumentConflict, why).exit()
 }
 
 /// Ends quietly, with status 0, when the reader of standard output has left: `| head -1` takes its

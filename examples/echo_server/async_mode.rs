@@ -73,8 +73,8 @@ impl Server {
         self.open.borrow().len() as u64
     }
 
-    /// Spawns the connection's task itself: the one that `serve` spawns for what its handler
-    /// returns would hold that future twice.
+    /// Spawns the connection's task here. The task that `serve` spawns for a handler's future would
+    /// hold that future twice.
     fn accept(self: &Rc<Self>, stream: TcpStream) {
         self.accepted.set(self.accepted.get() + 1);
         spawn(Session::new(stream, self.clone()).run());
@@ -125,7 +125,7 @@ struct Session {
     server: Rc<Server>,
     key: usize,
     bytes: Cell<u64>,
-    /// Written before more is read. A connection whose peer keeps up holds one word.
+    /// Bytes to write before more is read. It is one word while the peer takes everything.
     #[allow(clippy::box_collection)]
     rest: Cell<Option<Box<Vec<u8>>>>,
 }

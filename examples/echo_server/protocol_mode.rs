@@ -34,8 +34,8 @@ pub fn run(
     if workers > 1 {
         return run_many(bound, stop);
     }
-    // In a loop of our own, which waits for the stop as well: no second thread is needed for it, and
-    // with one glibc makes its every call that may block dearer.
+    // In a loop of our own, which waits for the stop as well, so that there is no second thread:
+    // with one, each of glibc's calls that may block costs more.
     let runtime = Runtime::builder().spin(options.spin).build()?;
     let serving = bound.run_in(&runtime)?;
     let handle = bound.handle();

@@ -42,7 +42,7 @@ struct Server {
     connections: Slab<Connection>,
     buffer: Box<[u8; BUFFER]>,
     idle_timeout: Option<Duration>,
-    /// The deadline of a connection that moves in this turn.
+    /// The deadline of the connections whose bytes move in this turn.
     deadline: Option<Instant>,
     counts: Counts,
     /// Ids that did not wait. They go on in the next turn.
@@ -227,7 +227,7 @@ enum Next {
 }
 
 impl Connection {
-    /// At most one read and one write. What moves pushes the deadline.
+    /// At most one read and one write. Bytes that move push the deadline.
     #[inline(always)]
     fn drive(
         &mut self,
@@ -259,7 +259,7 @@ impl Connection {
         if got == buffer.len() {
             return Next::Again;
         }
-        // Less than there was room for: as a rule the kernel has no more, and a probe is saved.
+        // A short read: as a rule the kernel has no more, and the read that would say so is saved.
         match self.descriptor.park_short(Direction::Read, id) {
             Park::Parked => Next::Parked,
             _ => Next::Again,
@@ -317,7 +317,8 @@ enum Queue {
     Short(Duration),
 }
 
-/// The listener. When descriptors run out it waits by its own deadline: no timer is needed.
+/// The listener, as long as it accepts. When descriptors run out it waits by its own deadline, so
+/// that no timer is needed.
 struct Door {
     listener: TcpListener,
     descriptor: Descriptor<usize>,

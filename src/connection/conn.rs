@@ -41,7 +41,8 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// What an idle connection does without. `None` is one condition of the fast path.
+    /// State that an idle connection does not need. The fast path is taken only while this is
+    /// `None`.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
     /// Bytes read, for the log.
@@ -73,13 +74,15 @@ impl Timers {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
-    /// The queue has been above the high mark, and not at the low one since: `writable` is owed.
+    /// The queue has been above the high mark, and not at the low one since: a call of `writable`
+    /// is to follow.
     pub(super) is_full: bool,
     /// Bytes that the protocol has not used.
     pub(super) unused: Vec<u8>,
     /// How many of them it has seen. Never more than there are.
     pub(super) seen: usize,
-    /// Nothing is offered before so many are there. Set by a call of `data`, for the next.
+    /// How many must be there before the protocol is offered any. A call of `data` sets it for the
+    /// next.
     pub(super) need: usize,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
@@ -87,7 +90,7 @@ pub(super) struct Extra {
     /// ends by this.
     pub(super) refused: Option<io::Error>,
     pub(super) mailbox: Option<Rc<Mailbox>>,
-    /// Where unused bytes have a limit over all.
+    /// What is charged for unused bytes, where they have a limit over all connections.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
@@ -131,7 +134,7 @@ impl Conn {
         self.set_status(Status::new(status.state(), status.asked().max(asked)));
     }
 
-    /// Takes up what was asked for.
+    /// Takes what was asked for since the last call, and forgets it.
     pub(super) fn take_asked(&mut self) -> Asked {
         let status = self.status();
         self.set_status(Status::new(status.state(), Asked::Nothing));
@@ -237,8 +240,8 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
-    /// Marks the connection as busy, or no longer: while it is, a drain waits for it. For an answer
-    /// that is computed elsewhere and that the netpoller can't see.
+    /// Marks the connection as busy, or no longer: while it is, a drain waits for it, and it is not
+    /// idle. For an answer that is computed elsewhere and that the netpoller can't see.
     ///
     /// ```
     /// use std::io;
@@ -298,7 +301,7 @@ impl Conn {
         self.shared.is_draining()
     }
 
-    /// When the server's connections on this thread count as idle.
+    /// The server's [idle timeout](crate::Server::idle_timeout), rounded up to milliseconds.
     pub fn idle_timeout(&self) -> Option<Duration> {
         let ticks = self.shared.idle;
         (ticks != NEVER).then(|| Duration::from_millis(ticks))

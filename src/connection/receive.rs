@@ -22,12 +22,13 @@ impl<P: Protocol> Connection<P> {
         lent::give_back(buffer);
     }
 
-    /// What came of a read into the buffer.
+    /// Handles the result of a read into the buffer.
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         let mut read = Some(read);
-        // EAGAIN and EINTR are dealt with there. After EINTR the round comes back.
+        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the
+        // next step of the general loop reads.
         let again = || Err(io::ErrorKind::WouldBlock.into());
         let attempt = |_: &_| read.take().unwrap_or_else(again);
         match self.conn.fd.try_once(Direction::Read, attempt) {
@@ -97,6 +98,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn offer(&mut self, bytes: &[u8]) {
+        self.conn.need_no_more();
         let used = self.protocol.data(&mut self.conn, bytes);
         self.delivered_read(used, bytes);
     }
@@ -119,8 +121,12 @@ impl<P: Protocol> Connection<P> {
                 Ok(used) if used <= rest => {
                     at += used;
                     // Nothing is left, or the rest is part of a message.
-                    if used == rest || used == 0 || self.conn.needs_more_than(rest - used) {
+                    if used == rest || used == 0 {
                         break (Ok(()), all.len() - at);
+                    }
+                    // The rest waits for more. The peer's end still offers it.
+                    if self.conn.needs_more_than(rest - used) {
+                        break (Ok(()), 0);
                     }
                 }
                 Ok(used) => {
@@ -129,7 +135,8 @@ impl<P: Protocol> Connection<P> {
                 }
                 Err(error) => break (Err(error), 0),
             }
-            // What it asked for comes first, and so does a peer that does not take the answers.
+            // Stop if the protocol asked for something, or the peer does not take the answers: that
+            // comes first.
             if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
                 break (Ok(()), 0);
             }
@@ -213,6 +220,10 @@ impl Conn {
             Input::Kept(bytes) if used == bytes.len() => Vec::new(),
             Input::Kept(mut bytes) => {
                 bytes.drain(..used);
+                // What is counted is what is held: a byte keeps no long message's memory.
+                if bytes.capacity() / 4 > bytes.len() {
+                    bytes.shrink_to_fit();
+                }
                 bytes
             }
         };

@@ -31,6 +31,7 @@ use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::panics;
 use crate::runtime::socket::Parked;
 
 /// A connection and its protocol.
@@ -74,8 +75,8 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.received(got);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's idle time counts from here, after the callback. This is a store: the timer looks at
-        // it when it fires.
+        // The peer's idle time counts from here, after the callback. This is a store: the timer
+        // looks at it when it fires.
         this.conn.heard();
         // If input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
@@ -339,7 +340,7 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// The callbacks. `None` if none was made.
+    /// Calls the callback that `actions` ask for. `None` if they ask for none.
     fn tell(&mut self, actions: Actions) -> Option<io::Result<()>> {
         let (protocol, conn) = (&mut self.protocol, &mut self.conn);
         let told = if actions.has(Actions::TELL_OPEN) {
@@ -364,7 +365,7 @@ impl<P: Protocol> Connection<P> {
         Some(told)
     }
 
-    /// Heeds how a callback ended.
+    /// Acts on the error of a callback, if it returned one.
     pub(super) fn heed(&mut self, result: io::Result<()>) {
         let conn = &mut self.conn;
         let refused = conn.extra.as_mut().and_then(|extra| extra.refused.take());
@@ -386,7 +387,7 @@ impl<P: Protocol> Connection<P> {
 
     /// The peer reset the connection, or a system call failed.
     pub(super) fn broken(&mut self, error: io::Error) {
-        // One that lingers had said everything, and its reason stays.
+        // A connection that lingers has a reason already, and had sent everything.
         if self.conn.state() != State::Lingering {
             self.conn.blame(CloseReason::Error(error));
         }
@@ -513,6 +514,10 @@ impl<P: Protocol> Drop for Connection<P> {
         let why = CloseReason::Error(io::Error::other(text));
         drop(self.conn.leave(cut));
         self.conn.count(&why);
-        self.protocol.ended(why);
+        // The protocol is dropped next. If its destructor panics as well, during this panic, the
+        // process would be aborted.
+        if panics::catch(|| self.protocol.ended(why)).is_err() {
+            log::error!("Protocol::ended panicked");
+        }
     }
 }

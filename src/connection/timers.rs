@@ -26,9 +26,9 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The time
-/// to the next look is this part of the time for which the peer has been quiet, and at least that part
-/// of the time that it is given.
+/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The
+/// time to the next look is this part of the time for which the peer has been quiet, and at least
+/// that part of the time that it is given.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
 
@@ -74,7 +74,7 @@ impl Conn {
         self.extra.get_or_insert_default().sent = self.tick_ceiling();
     }
 
-    /// For the minimum rates.
+    /// Counts bytes that moved, for the minimum rates.
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(watch) = extra.and_then(|extra| extra.watch.as_mut()) {
@@ -159,15 +159,14 @@ impl Conn {
     /// grace. Called when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.extra.as_ref().is_some_and(|extra| {
-            extra.is_full
-                || !extra.queue.is_empty()
-                || !extra.unused.is_empty()
-                || extra
-                    .mailbox
-                    .as_ref()
-                    .is_some_and(|mailbox| mailbox.is_busy())
+            extra.is_full || !extra.queue.is_empty() || !extra.unused.is_empty()
         });
-        holds || self.closes() || self.grace_at() > self.now()
+        holds || self.is_busy() || self.closes() || self.grace_at() > self.now()
+    }
+
+    fn is_busy(&self) -> bool {
+        let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
+        mailbox.is_some_and(|mailbox| mailbox.is_busy())
     }
 
     /// What is due, after the socket was tried.
@@ -175,19 +174,25 @@ impl Conn {
         let now = self.now();
         if self.closes() {
             let left = self.look_for_acknowledgements(now);
-            // More input would be answered with a RST, and the peer's reader would meet that.
+            // Input that came after the close would be answered with a RST, which the peer would
+            // read as an error.
             let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
             let quiet = now >= input.saturating_add(RST_AVOIDANCE);
             if self.state() == State::Lingering && left == 0 && quiet {
                 return Some((Event::Acknowledged, None));
             }
         }
-        if self.idle_at() <= now {
+        let beats = self.heartbeat_at() <= now;
+        let idle = self.idle_at() <= now;
+        if idle && self.is_busy() && !self.closes() {
+            // The peer waits for our answer: its time begins anew.
+            self.timers.heard = now;
+        } else if idle {
             let timeout = Failure::Refused(Refusal::TimedOut);
             let error = self.fd.error("read", timeout, 0);
             return Some((Event::Idle, Some(CloseReason::Idle(error))));
         }
-        if self.heartbeat_at() <= now {
+        if beats {
             self.timers.beat = now;
             return Some((Event::HeartbeatDue, None));
         }
@@ -251,8 +256,8 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it fires,
-    /// it is placed anew.
+    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it
+    /// fires, it is placed anew.
     pub(super) fn plan(&mut self, id: MachineId) {
         let times = [
             self.idle_at(),

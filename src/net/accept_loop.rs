@@ -1,4 +1,5 @@
-//! The one accept loop: through shortages, and up to a number of connections.
+//! The one accept loop, for tasks and servers: it waits out shortages, and keeps to a limit of
+//! connections.
 //!
 //! ```text
 //!   accept, with a permit ──► the sink takes the connection
@@ -40,7 +41,7 @@ const QUIET: Duration = Duration::from_secs(5);
 /// A connection with its permit, in no runtime yet.
 pub(crate) type Accepted = listener::Accepted<Permit>;
 
-/// Which of several put-off accepts it is.
+/// Whether a failed accept, which is put off, begins a shortage or belongs to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Episode {
     /// Accepting went well before, for some time: a warning is logged.
@@ -134,7 +135,7 @@ impl AcceptLoop {
         self.held.take().or_else(|| self.permits.take())
     }
 
-    /// Passes a connection on, or waits for what an accept has lacked.
+    /// Passes a connection on; after a failed accept, waits until the next may succeed.
     async fn step(
         &mut self,
         listener: &Fd,
@@ -207,8 +208,8 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// The errors that pass, besides those that are temporary in Go. ENOSPC: epoll takes no more watches.
-/// The others befall one connection alone: Linux hands a connection's network error to the accept
+/// The errors after which the next accept may succeed, besides those that are temporary in Go. ENOSPC:
+/// epoll takes no more watches. The others concern one connection alone: Linux hands a connection's network error to the accept
 /// that takes it, and asks to try again (accept(2)). EPERM is a firewall's answer.
 const PASSING: &[i32] = &[
     libc::ENOSPC,
@@ -243,7 +244,7 @@ struct Backoff {
     paused: Option<Instant>,
     /// The last pause of which a warning was logged.
     warned: Option<Instant>,
-    /// Whether that pause is the one that lasts.
+    /// Whether the pause that lasts now is the one that was warned of.
     is_announced: bool,
 }
 

@@ -187,8 +187,8 @@ pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     made.map_err(|_too_long| invalid("path too long for a Unix socket"))
 }
 
-/// As std has it. A peer may have filled its address to the last byte, which std refuses. Such a name
-/// counts as none, so that a peer's choice of a name fails no accept.
+/// The name as std's type. std refuses a name that fills the address to the last byte, and a peer
+/// may have chosen one: that counts as no name, so that it fails no accept.
 pub(crate) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {

@@ -93,7 +93,7 @@ fn stack() -> Stack {
     }
 }
 
-/// Whether it can be done. A shortage says nothing of that, and comes back.
+/// Whether the system can do it. A shortage of descriptors says nothing of that: it is the error.
 fn or_short(tried: io::Result<()>) -> io::Result<bool> {
     match tried {
         Err(error) if sys::is_shortage(&error) => Err(error),

@@ -163,7 +163,7 @@ macro_rules! sockets {
 
             // ---- readiness ----
 
-            /// Waits until a read may succeed, or would say an end or an error.
+            /// Waits until a read may succeed, or would report an end of file or an error.
             ///
             /// # Errors
             ///

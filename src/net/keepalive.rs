@@ -88,7 +88,7 @@ pub(crate) fn set_on_all(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) {
         set_keepalive(socket, keepalive),
     ];
     for error in set.into_iter().filter_map(Result::err) {
-        log::debug!("a TCP socket goes without one of its usual options: {error}");
+        log::debug!("can't set one of the usual options of a TCP socket: {error}");
     }
 }
 

@@ -140,6 +140,8 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<Listener<Tcp>> {
         let target = addr.to_addr();
+        // Here too, for a loop that listens in vain.
+        context::yield_once().await;
         let resolution = self.resolution(&target)?;
         let found = resolution.addresses(target.clone(), None).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
@@ -309,7 +311,7 @@ impl<K: Kind> Listener<K> {
 }
 
 impl<K> Listener<K> {
-    /// Waits until an accept comes to something. `permit` is asked for when a connection may be
+    /// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be
     /// there, and not kept if there is none.
     pub(super) fn accept_with<P>(
         &self,

@@ -13,10 +13,12 @@ use super::keepalive::{self, KeepAlive, whole_seconds};
 use super::kinds::{Tcp, Udp};
 use super::stream::Stream;
 
-/// What the system takes as an `int`; of more it would see the lower half, which may be zero.
+/// The largest value of an option that the system takes as an `int`: of a larger one it would see
+/// the lower half, which may be zero.
 const MAX: i32 = i32::MAX;
 
-/// Whether a socket sends IPv6. One of both families shows an IPv4 address once it is connected so.
+/// Whether a socket sends IPv6. A socket of both families has an IPv4 address once it is connected
+/// over IPv4.
 fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
     let local = socket.local_addr()?.as_socket_ipv6();
     Ok(local.is_some_and(|local| local.ip().to_ipv4_mapped().is_none()))

@@ -1,4 +1,4 @@
-//! From what is written to addresses.
+//! Resolving: from `host:port`, as it is written, to addresses.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐
@@ -10,7 +10,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use super::addr::{Target, unmapped};
 use super::config::Resolver;
@@ -164,19 +163,14 @@ async fn on_a_thread<T: Send + 'static>(
     scope: Option<&CancelToken>,
     look_up: impl FnOnce() -> Result<T, Cause> + Send + 'static,
 ) -> Result<T, Cause> {
-    let wanted = Arc::new(());
-    let still = Arc::downgrade(&wanted);
-    let look_up = move || still.upgrade().map(|_| look_up());
     let look_up = blocking::call("a look-up", blocking::look_ups(), look_up);
+    let look_up = blocking::Wanted(look_up);
     let outcome = match scope {
         Some(scope) => scope.run(look_up).await,
         None => Ok(look_up.await),
     };
-    // From here on, a look-up that has not begun is skipped.
-    drop(wanted);
     let cause = match outcome {
-        Ok(Ok(Some(outcome))) => return outcome,
-        Ok(Ok(None)) => Cause::Canceled,
+        Ok(Ok(outcome)) => return outcome,
         Ok(Err(panic)) => Cause::Other(io::Error::other(JoinError::panicked(panic))),
         Err(ended) => Cause::from(ended),
     };

@@ -188,7 +188,7 @@ impl Drop for Live {
     }
 }
 
-/// What a [`Serve`] has done and does.
+/// The counters of a [`Serve`], which has an example: what it has done, and what it serves now.
 #[derive(Clone, Debug, Default)]
 pub struct ServeCounters(Rc<Counts>);
 

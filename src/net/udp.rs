@@ -137,7 +137,8 @@ impl Datagram<Udp> {
     }
 }
 
-/// As the socket's own family has it: a socket of both takes IPv4 in IPv6 clothes.
+/// The address in the socket's own family: a socket of both families takes IPv4 as
+/// `::ffff:a.b.c.d`.
 fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
     match address {
         SocketAddr::V4(v4) if ipv6 => {

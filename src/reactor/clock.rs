@@ -61,8 +61,8 @@ pub(crate) struct Clock {
     /// The last reading in ticks, or `None` if it lies in another tick than the one before and has not
     /// been asked for.
     counted: Cell<Option<Counted>>,
-    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
-    /// many to the same instant.
+    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
+    /// moves many to the same instant.
     memo: Cell<Option<(Instant, Tick)>>,
 }
 

@@ -45,7 +45,8 @@ pub use types::{Direction, Park, Readiness, Refusal};
 pub struct Turn {
     /// Events harvested from the selector.
     pub events: usize,
-    /// Machines run; always zero for a bare [`Reactor`], which runs nothing.
+    /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs
+    /// nothing.
     pub machines: usize,
     /// Deadlines that passed and timers that fired.
     pub expired: usize,
@@ -98,8 +99,9 @@ pub struct Turn {
 /// already there no further edge comes.
 ///
 /// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
-/// the bytes, or the selector erred. Park again. An error or a hang-up makes both directions ready, as
-/// in Go: the attempt will tell what it is.
+/// the bytes, or the selector erred. Park again. An error, or the end of
+/// both directions, makes both ready, as in Go: the attempt will tell what it is. A FIN alone makes
+/// reading ready.
 ///
 /// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
 /// kernel has no more, and saves the attempt that would meet `WouldBlock`:
@@ -112,15 +114,15 @@ pub struct Turn {
 /// **Deadlines.** Each direction has one. When it passes, what is parked there is handed back, and
 /// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later is a
 /// store, so move it on every read. It is never early, and the past expires at once, even with data
-/// waiting. A deadline *judges a peer*: that it passes means that the peer was too slow. So it expires
-/// only after everything that had arrived in time has been handed out, has run, and has had its chance
-/// to move the deadline. A loop that was held up expires nothing whose bytes had come in time. A
-/// [`timer`](Reactor::timer) judges no peer, and fires by the clock.
+/// waiting. A deadline *judges a peer*: that it passes means that the peer was too slow. So it
+/// expires only after everything that had arrived in time has been handed out, has run, and has had
+/// its chance to move the deadline. A loop that was held up expires nothing whose bytes had come in
+/// time. A [`timer`](Reactor::timer) judges no peer, and fires by the clock.
 ///
 /// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
-/// so far has run, and has moved the deadlines that it meant to move. If you put some off, the reactor
-/// does not know: their deadlines may expire although bytes are there. Nor does it wait for a deadline
-/// that is moved by way of another thread.
+/// so far has run, and has moved the deadlines that it meant to move. If you put some off, the
+/// reactor does not know: their deadlines may expire although bytes are there. Nor does it wait for
+/// a deadline that is moved by way of another thread, or by a task of another runtime.
 ///
 /// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
 /// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
@@ -248,8 +250,8 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow_mut().cancel(key)
     }
 
-    /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner, and
-    /// an idle loop keeps a CPU busy. Zero, the default, sleeps at once.
+    /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner,
+    /// and an idle loop keeps a CPU busy. Zero, the default, sleeps at once.
     pub fn set_spin(&self, spin: Duration) {
         self.core.spin.set(spin);
     }
@@ -307,7 +309,8 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
     }
 }
 
-/// Ends a blocked turn from any thread: Go's `netpollBreak`.
+/// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one; a
+/// clone ends the same reactor's turns.
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,
@@ -315,8 +318,8 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Makes the turn under way, or else the next one, return soon. A signal during the call does not
-    /// prevent that.
+    /// Makes the turn under way, or else the next one, return soon. A signal during the call does
+    /// not prevent that.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. ("Pending"
-//! is three lines of `turn`; `expire` fires the timers too.)
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order.
+//! ("Pending" is three lines of `turn`; `expire` fires the timers too.)
 // Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
 // netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
 //
-// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its descriptors,
-// and a descriptor places its entry in the core's wheel. In Go they are one file.
+// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
+// descriptors, and a descriptor places its entry in the core's wheel. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -70,8 +70,8 @@ enum Wait {
     Jumped,
 }
 
-/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations that
-/// queue behind the parked one. It may look at the user's data, and must not use the reactor.
+/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations
+/// that queue behind the parked one. It may look at the user's data, and must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 
 /// What the wheel holds for a descriptor.
@@ -206,7 +206,6 @@ impl<W, T> Core<W, T> {
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not
         // wait.
         let released = self.has_pending();
-        out.append(&mut self.pending.borrow_mut());
         let max_wait = match released {
             true => Some(Duration::ZERO),
             false => max_wait,
@@ -217,6 +216,8 @@ impl<W, T> Core<W, T> {
         self.clock.read();
         let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
+        // Not before the wait: a selector that panics must not take them along.
+        out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
             events: self.unpark_ready(out),
             ..Turn::default()
@@ -244,10 +245,12 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- settle ----
+    //
+    // Go has no counterpart: its timers fire by the clock, before the network is polled.
 
-    /// Moves the settled reading up. With an empty run queue, everything handed out before this turn
-    /// has run: what is proven is settled. Otherwise a reading is settled that was proven sixteen turns
-    /// and three rounds ago.
+    /// Moves the settled reading up. With an empty run queue, everything handed out before this
+    /// turn has run: what is proven is settled. Otherwise a reading is settled that was proven
+    /// at least sixteen turns and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let turn = self.turns.get().wrapping_add(1);
         self.turns.set(turn);
@@ -274,8 +277,8 @@ impl<W, T> Core<W, T> {
         }));
     }
 
-    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled. After a
-    /// sleep it looks once more, and returns how many events that look found.
+    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled.
+    /// After a sleep it looks once more, and returns how many events that look found.
     fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
         self.settled.set(self.proven.get());
         let reading = self.clock.tick();
@@ -299,8 +302,8 @@ impl<W, T> Core<W, T> {
         Ok(events)
     }
 
-    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has had
-    /// its effect.
+    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has
+    /// had its effect.
     pub(crate) fn settled(&self) -> Tick {
         self.settled.get()
     }
@@ -308,6 +311,7 @@ impl<W, T> Core<W, T> {
     // ---- wait ----
 
     /// Asks the selector. What it finds replaces what the last look found.
+    // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
         let mut events = self.events.borrow_mut();
         events.clear();
@@ -315,6 +319,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// Waits for the selector, no longer than until the next deadline.
+    // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
         if max_wait == Some(Duration::ZERO) {
             return Ok((self.poll(max_wait)?, Wait::Looked));
@@ -351,8 +356,10 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then it is
-    /// repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a deadline back.
+    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
+    /// it is repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a
+    /// deadline back.
+    // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
         let mut left = moment;
@@ -366,8 +373,8 @@ impl<W, T> Core<W, T> {
         Ok(Harvest::Partial)
     }
 
-    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have found
-    /// nothing.
+    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have
+    /// found nothing.
     #[cold]
     fn wait_virtually(
         &self,
@@ -398,8 +405,7 @@ impl<W, T> Core<W, T> {
     fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
-            let all = events.iter();
-            all.for_each(|event| log::trace!("ready {:?} {:?}", event.token, event.readiness));
+            trace_ready(&events);
         }
         let registry = self.registry.borrow();
         let mut found = 0;
@@ -453,6 +459,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// The next tick at which a wheel holds anything.
+    // Go: timers.wakeTime.
     fn next(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
         let next = timers.into_iter().flatten();
@@ -495,6 +502,7 @@ impl<W, T> Core<W, T> {
     // ---- the wheel's upkeep ----
 
     /// Places an entry for the descriptor in `slot`, and returns its number.
+    // Go: the timer set by poll_runtime_pollSetDeadline, with rseq or wseq.
     pub(super) fn place(&self, when: Tick, slot: u32) -> u32 {
         let number = self.entries.get().wrapping_add(1);
         self.entries.set(number);
@@ -504,12 +512,14 @@ impl<W, T> Core<W, T> {
     }
 
     /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
+    // Go: a stopped timer is a zombie of its heap.
     pub(super) fn leave_entry(&self) {
         self.deadlines.borrow_mut().lapse();
         self.compact();
     }
 
-    /// Drops the stale entries, once they are more than the others.
+    /// Drops the stale entries, once they outnumber the others by [`Wheel::overgrown`]'s measure.
+    // Go: timers.adjust, once a quarter of the heap are zombies.
     fn compact(&self) {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.overgrown() {
@@ -551,7 +561,9 @@ impl<W, T> Core<W, T> {
         self.registry.borrow().in_slot(slot).cloned()
     }
 
-    /// Evicts everything: the reactor goes, and I/O on what outlives it is an error.
+    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
+    /// error.
+    // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn shut_down(&self) {
         self.is_shut.set(true);
         let all = self.registry.borrow_mut().take_all();
@@ -564,6 +576,14 @@ impl<W, T> Core<W, T> {
         let pending = self.pending.take();
         // Out of all borrows: dropping a W, or the user's data, may run anything.
         drop((all, timers, peer_timers, pending));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn trace_ready(events: &[Event]) {
+    for event in events {
+        log::trace!("ready {:?} {:?}", event.token, event.readiness);
     }
 }
 

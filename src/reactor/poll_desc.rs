@@ -38,8 +38,8 @@
 // | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
 // | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
 //
-// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is moved
-// to the deadline, or dropped if there is none.
+// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is
+// moved to the deadline, or dropped if there is none.
 
 use std::cell::Cell;
 use std::fmt;
@@ -87,8 +87,8 @@ pub(crate) enum ShortIo {
     Inconclusive,
 }
 
-/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing flag.
-/// Go's `pollDesc`.
+/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing
+/// flag. Go's `pollDesc`.
 ///
 /// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
 /// hold it.
@@ -242,7 +242,7 @@ impl<W, T> PollDesc<W, T> {
                 Park::Ready(w)
             }
             May::Wait => {
-                let first = self.slots[direction as usize].take();
+                let first = self.slots[direction as usize].replace(Some(w));
                 if first.is_some() {
                     // Put back before the panic, so that the first waiter is not lost with it.
                     self.slots[direction as usize].set(first);
@@ -250,7 +250,7 @@ impl<W, T> PollDesc<W, T> {
                         "netpoller: a W is parked already for {direction:?}: one waiter a direction"
                     );
                 }
-                self.park_waiting(direction, w);
+                self.note_waiter(direction);
                 Park::Parked
             }
         }
@@ -262,6 +262,11 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
         debug_assert_eq!(self.may_try(direction), May::Wait);
         self.slots[direction as usize].set(Some(w));
+        self.note_waiter(direction);
+    }
+
+    #[inline]
+    fn note_waiter(&self, direction: Direction) {
         if direction == Direction::Write {
             self.raise(HAS_WRITE_OR_HUP_WAITER);
         }
@@ -328,8 +333,8 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is no
-    /// more. The next [`park`](PollDesc::park) waits for a new edge.
+    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is
+    /// no more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = match direction {
@@ -372,18 +377,21 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
         self.raise(readiness.bits());
-        if readiness.contains(Readiness::READ)
+        if self.has(HAS_WRITE_OR_HUP_WAITER) {
+            self.netpollready_all(readiness, out);
+        } else if readiness.contains(Readiness::READ)
             && let Some(w) = self.netpollunblock(Direction::Read)
         {
             out.push(w);
         }
-        if self.has(HAS_WRITE_OR_HUP_WAITER) {
-            self.netpollready_others(readiness, out);
-        }
     }
 
     #[cold]
-    fn netpollready_others(&self, readiness: Readiness, out: &mut Vec<W>) {
+    #[inline(never)]
+    fn netpollready_all(&self, readiness: Readiness, out: &mut Vec<W>) {
+        if readiness.contains(Readiness::READ) {
+            out.extend(self.netpollunblock(Direction::Read));
+        }
         self.lower(HAS_WRITE_OR_HUP_WAITER);
         let others = [
             (Readiness::WRITE, Direction::Write as usize),
@@ -545,8 +553,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are not
-    /// known to be ready.
+    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are
+    /// not known to be ready.
     #[inline]
     pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
@@ -607,7 +615,8 @@ pub(crate) enum Closes {
     Soon,
 }
 
-/// A handle of one registered source: see [`PollDesc`], which it derefs to.
+/// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
+/// [`Reactor`](super::Reactor).
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
 /// last is dropped the slot is free again, and events for it are stale. The system forgets the

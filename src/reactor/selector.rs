@@ -77,7 +77,7 @@ impl From<mio::Token> for Token {
 pub struct Event {
     /// Which source.
     pub token: Token,
-    /// What it is ready for. An error or a hang-up makes both directions ready, as in Go.
+    /// What it is ready for. An error, or the end of both directions, makes both ready, as in Go.
     pub readiness: Readiness,
 }
 
@@ -116,8 +116,8 @@ pub trait Break: Send + Sync {
 
 /// The platform contract of the netpoller.
 ///
-/// A source is registered once, for both directions, edge-triggered. Wrap [`MioSelector`] to
-/// watch, delay or forge events in a test.
+/// A source is registered once, for both directions, edge-triggered. A test may wrap
+/// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
 /// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
 /// does: neither may use the reactor.
@@ -200,14 +200,14 @@ pub struct MioSelector {
     overflowed: bool,
 }
 
-/// Events a call brings in, to begin with. Go takes 128; a larger batch costs less a message, and
-/// the runtime looks at the selector again after a bounded number of machines anyway.
+/// How many events a call brings in, to begin with. Go takes 128. With more, there are fewer calls
+/// for each message, and the runtime asks again after a bounded number of machines anyway.
 const CAPACITY: usize = 1024;
 
 /// A full buffer is an incomplete harvest, which holds deadlines back: it grows, up to here.
 const MAX_CAPACITY: usize = 1 << 16;
 
-/// Darwin takes much longer waits for a mistake, and says EINVAL. Go goes as far as this.
+/// The longest wait: Darwin answers much longer ones with EINVAL. Go has the same limit there.
 const LONGEST: Duration = Duration::from_secs(1_000_000);
 
 impl MioSelector {
@@ -228,8 +228,8 @@ impl MioSelector {
         })
     }
 
-    /// Waits. False if a signal cut that short, so that the caller must look how long it may still
-    /// wait; a call that only looks looks again.
+    /// Waits. False if a signal cut the wait short: the caller then computes anew how long to wait.
+    /// A wait of zero is repeated instead.
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         loop {
             match self.poll.poll(&mut self.events, max_wait) {
@@ -381,7 +381,7 @@ impl Pipe {
         Ok(Pipe { sender, receiver })
     }
 
-    /// Empties the pipe, down to EAGAIN: where there are no edges, that arms it again.
+    /// Empties the pipe until EAGAIN, which under poll(2) makes mio arm it again.
     fn heard(&self) {
         let mut bytes = [0; 64];
         while matches!((&self.receiver).read(&mut bytes), Ok(some) if some > 0) {}

@@ -18,8 +18,8 @@ impl Direction {
 
 /// What became of an attempt to park.
 ///
-/// In all cases but `Parked` the `W` comes back and no turn will hand it out: to drop it then is to
-/// lose a wake-up.
+/// In all cases but `Parked` the `W` comes back and no turn will hand it out: go on with it yourself,
+/// for dropping it loses a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
 pub enum Park<W> {
@@ -53,7 +53,8 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether an operation may be tried now: the one answer that puts closed, expired and ready together.
+/// Whether an operation may be tried now: the one answer that puts closed, expired and ready
+/// together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
     /// Nothing is known against it.

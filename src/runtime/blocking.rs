@@ -6,14 +6,15 @@
 //! | [`closes`] | closes that linger; one for the process | 64 threads |
 //! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
 //!
-//! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane starts
-//! a thread when work comes and none is idle, since a second thread makes each `send` and `recv` of
-//! glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the exit of
-//! the process. A child of fork(2) has no threads of its parent's, and begins with lanes of its own.
+//! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
+//! starts a thread when work comes and none is idle, since a second thread makes each `send` and
+//! `recv` of glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the
+//! exit of the process. A child of fork(2) has no threads of its parent's, and begins with lanes of
+//! its own.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::current;
 use super::panics::{Payload, catch, wake_quietly};
-use crate::sys::PerProcess;
+use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
 pub(crate) const MAX_THREADS: usize = 64;
@@ -33,9 +34,14 @@ const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
+/// Which work of a lane it is.
+type Ticket = u64;
+
 /// Threads that share a queue and a bound.
 pub(crate) struct Lane {
     max_threads: usize,
+    /// The process whose threads these are.
+    process: Process,
     state: Mutex<State>,
     /// Notified once for each piece of work that is queued.
     work: Condvar,
@@ -45,7 +51,10 @@ pub(crate) struct Lane {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Work>,
+    /// In the order in which it was given.
+    queue: BTreeMap<Ticket, Work>,
+    /// So much work was given so far.
+    given: Ticket,
     /// Threads that live, those about to start included.
     threads: usize,
     /// Threads that wait on `Lane::work`.
@@ -71,6 +80,7 @@ impl Lane {
         debug_assert!(max_threads > 0, "work would never run");
         Arc::new(Lane {
             max_threads,
+            process: Process::current(),
             state: Mutex::default(),
             work: Condvar::new(),
             finished: Condvar::new(),
@@ -86,12 +96,15 @@ impl Lane {
     ///
     /// If the system has no thread to give and the lane has none, the work runs here: late is
     /// better than never.
-    pub(crate) fn run(self: &Arc<Self>, work: Work) {
+    pub(crate) fn run(self: &Arc<Self>, work: Work) -> Ticket {
         let mut state = self.state();
-        state.queue.push_back(work);
+        state.given += 1;
+        let ticket = state.given;
+        state.queue.insert(ticket, work);
         state.unfinished += 1;
         if state.idle >= state.queue.len() || state.threads >= self.max_threads {
-            return self.work.notify_one();
+            self.work.notify_one();
+            return ticket;
         }
         state.threads += 1;
         drop(state);
@@ -103,6 +116,19 @@ impl Lane {
             log::warn!("no thread for blocking work: {error}");
             self.thread_failed();
         }
+        ticket
+    }
+
+    /// Takes back work that has not begun, so that what is not wanted takes no memory.
+    fn take_back(&self, ticket: Ticket) {
+        // The lock may be held by a thread that a child of fork does not have.
+        if !self.process.is_current() {
+            return;
+        }
+        let work = self.state().queue.remove(&ticket);
+        if let Some(work) = work {
+            drop(self.finish(Box::new(|| drop(work))));
+        }
     }
 
     /// A thread could not be started. The other threads do the work; if there are none, this one.
@@ -110,7 +136,7 @@ impl Lane {
         let mut state = self.state();
         state.threads -= 1;
         while state.threads == 0
-            && let Some(work) = state.queue.pop_front()
+            && let Some((_, work)) = state.queue.pop_first()
         {
             drop(state);
             state = self.finish(work);
@@ -134,7 +160,7 @@ impl Lane {
     fn serve(&self) {
         let mut state = self.state();
         loop {
-            if let Some(work) = state.queue.pop_front() {
+            if let Some((_, work)) = state.queue.pop_first() {
                 drop(state);
                 state = self.finish(work);
                 continue;
@@ -177,7 +203,20 @@ struct Outcome<T> {
 }
 
 /// What blocking work returned, or what it panicked with. Dropping it lets the work run on.
-pub(crate) struct Call<T>(Arc<Mutex<Outcome<T>>>);
+pub(crate) struct Call<T> {
+    outcome: Arc<Mutex<Outcome<T>>>,
+    lane: Arc<Lane>,
+    ticket: Ticket,
+}
+
+/// As [`Call`], but work that has not begun when this is dropped never does.
+pub(crate) struct Wanted<T>(pub(crate) Call<T>);
+
+impl<T> Drop for Wanted<T> {
+    fn drop(&mut self) {
+        self.0.lane.take_back(self.0.ticket);
+    }
+}
 
 /// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
 ///
@@ -193,14 +232,14 @@ pub(crate) fn call<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Call<T> {
     let out = current::with(what, |scheduler| scheduler.remote.job_out());
-    let call = Call(Arc::new(Mutex::new(Outcome {
+    let outcome = Arc::new(Mutex::new(Outcome {
         result: None,
         waiter: None,
-    })));
-    let outcome = call.0.clone();
-    lane.run(Box::new(move || {
+    }));
+    let theirs = outcome.clone();
+    let ticket = lane.run(Box::new(move || {
         let result = catch(work);
-        let mut locked = lock(&outcome);
+        let mut locked = lock(&theirs);
         locked.result = Some(result);
         let waiter = locked.waiter.take();
         drop(locked);
@@ -208,7 +247,11 @@ pub(crate) fn call<T: Send + 'static>(
         // After the wake: then a virtual clock sees the waiter before it may jump.
         drop(out);
     }));
-    call
+    Call {
+        outcome,
+        lane: lane.clone(),
+        ticket,
+    }
 }
 
 fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
@@ -222,7 +265,7 @@ impl<T> Future for Call<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Cloned before the lock and dropped after it: both may run any code.
         let waker = cx.waker().clone();
-        let mut outcome = lock(&self.0);
+        let mut outcome = lock(&self.outcome);
         if let Some(result) = outcome.result.take() {
             drop(outcome);
             return Poll::Ready(result);
@@ -231,5 +274,13 @@ impl<T> Future for Call<T> {
         drop(outcome);
         drop(old);
         Poll::Pending
+    }
+}
+
+impl<T> Future for Wanted<T> {
+    type Output = Result<T, Payload>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
     }
 }

@@ -1,4 +1,5 @@
-//! What runs on this thread now, in plain words: which machine, with which waker, on how much budget.
+//! What runs on this thread now, in plain thread-local words: which machine, with which waker, on
+//! how much budget.
 //!
 //! The hot path reads these without a borrow, a reference count, or a check for destruction. Which
 //! runtime it is, as an object, is in `current.rs`.
@@ -81,7 +82,7 @@ const BUDGET: i64 = 64 * 1024;
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
 
-/// While no machine runs: code polled by another executor is not ours to be fair to.
+/// The budget while no machine runs: what another executor polls yields by that executor's rules.
 const NO_LIMIT: i64 = i64::MAX;
 
 impl Running {

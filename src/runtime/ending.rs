@@ -16,6 +16,8 @@ const ROUNDS: usize = 4;
 impl Scheduler {
     /// Ends a machine that has run for the last time, or was aborted. `error` is how, unless it is
     /// done.
+    // Kept out of the loop that runs machines, which calls it once for each of them.
+    #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done {id:?}");
         let join = body.as_mut().joined();
@@ -62,8 +64,8 @@ impl Scheduler {
         for _ in 0..ROUNDS {
             self.end_round();
         }
-        // A destructor that always spawns another like it never comes to an end, and a panic in it
-        // would meet the next one while it unwinds.
+        // Tasks whose destructors spawn tasks like them never come to an end, so the rest is
+        // leaked. A panic here would run more such destructors while it unwinds.
         let rest = self.take_machines();
         if !rest.is_empty() {
             log::error!("{} tasks that destructors spawned are leaked", rest.len());

@@ -18,11 +18,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use slab::Slab;
 
-use super::context::MachineId;
+use super::context::{self, MachineId};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
 use super::scheduler::Scheduler;
@@ -151,6 +151,8 @@ pub struct JoinHandle<T> {
     /// The task's while the cell is Open.
     id: MachineId,
     join: Rc<Join<T>>,
+    /// The task has ended, and this has let others go first.
+    yielded: bool,
 }
 
 impl<T> JoinHandle<T> {
@@ -159,6 +161,7 @@ impl<T> JoinHandle<T> {
             scheduler: Rc::downgrade(scheduler),
             id,
             join,
+            yielded: false,
         }
     }
 
@@ -213,7 +216,7 @@ impl<T: 'static> Future for JoinHandle<T> {
     /// # Panics
     ///
     /// If polled again after it was ready.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.join.state.get() {
             State::Open => {
                 // No borrow is held: cloning and dropping a waker may run any code. It may also end
@@ -225,9 +228,13 @@ impl<T: 'static> Future for JoinHandle<T> {
                 }
                 self.poll(cx)
             }
-            State::Ended => Poll::Ready(self.take().map(|output| {
-                output.expect("a task that ended without an error has left its output")
-            })),
+            State::Ended => {
+                // A loop that joins tasks that have ended would keep the others waiting.
+                ready!(context::poll_yield(&mut self.yielded, cx.waker()));
+                Poll::Ready(self.take().map(|output| {
+                    output.expect("a task that ended without an error has left its output")
+                }))
+            }
             State::Taken => panic!("netpoller: JoinHandle polled after it was ready"),
         }
     }

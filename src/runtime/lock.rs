@@ -26,8 +26,9 @@
 //! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. What
 //! takes the slot over wakes the poller, which comes back and finds the lock held.
 //!
-//! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the bits of
-//! its locks, and what queues for them is in the socket's `Extra`, which most sockets do without.
+//! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the
+//! bits of its locks, and what queues for them is in the socket's `Extra`, which most sockets do
+//! without.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
 
@@ -219,8 +220,8 @@ impl Socket {
         wait.then(|| Note::foreign(token, Slot::Queues))
     }
 
-    /// A deadline has passed: takes the wakers of all that queue, which keep their places, and of pollers
-    /// behind a lock.
+    /// A deadline has passed: takes the wakers of all that queue, which keep their places, and of
+    /// pollers behind a lock.
     pub(super) fn nudge_queues(&self) -> Vec<Waker> {
         let mut out = Vec::new();
         for direction in Direction::BOTH {

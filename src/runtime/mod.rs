@@ -255,7 +255,7 @@ impl AsFd for Runtime {
             Lent::Copy(copy) => {
                 let renew = |fd: BorrowedFd<'_>| crate::sys::duplicate_onto(fd, copy);
                 if let Some(Err(error)) = self.scheduler.reactor.with_fd(renew) {
-                    log::error!("the descriptor to nest is that of an earlier selector: {error}");
+                    log::error!("the descriptor lent for nesting is out of date: {error}");
                 }
                 copy.as_fd()
             }

@@ -131,7 +131,8 @@ impl Parked {
 pub(crate) struct Socket {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state here.
+    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state
+    /// here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
     pub(crate) owned: OwnedSocket,
@@ -294,8 +295,8 @@ impl Socket {
         };
         let extra = extra.borrow();
         let queued: usize = extra.queues.iter().map(Waiters::len).sum();
-        // A poller whose direction is free is parked too. The notes of all that wait for a hang-up
-        // are one parked note.
+        // Not counted here: a poller whose direction is free, which is parked as well; and one of those
+        // that wait for a hang-up, for which one note is parked.
         let pollers = Direction::BOTH.into_iter();
         let pollers = pollers.filter(|&direction| {
             self.is_locked(direction) && extra.pollers[direction as usize].is_some()

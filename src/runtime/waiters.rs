@@ -106,8 +106,8 @@ impl Waiters {
         std::mem::take(&mut self.queue).into_values()
     }
 
-    /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews its
-    /// waker when it polls.
+    /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews
+    /// its waker when it polls.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
         let wakers = self.queue.values_mut();

@@ -77,7 +77,7 @@ impl<F> Bound<F> {
     }
 
     fn take_listeners(&self) -> io::Result<Vec<TcpListener>> {
-        // A poisoned one is whole: no code of others runs under the lock.
+        // A poisoned lock is as good: no code of the user's runs under it.
         let mut listeners = self
             .listeners
             .lock()

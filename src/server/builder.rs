@@ -131,7 +131,8 @@ where
 }
 
 impl<F> Server<F> {
-    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`].
+    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
+    /// unless it is [busy](crate::Conn::set_busy).
     /// `None` is never, and so is zero, as in Go. Never is the default.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -199,16 +200,16 @@ impl<F> Server<F> {
         server
     }
 
-    /// Drops a peer that sends fewer than `bytes_per_second`, on the average of a `window`, while it
-    /// is in the middle of a message. A peer that sends a byte now and then is never idle, and this
-    /// drops it. Zero, the default, asks for nothing.
+    /// Drops a peer that sends fewer than `bytes_per_second`, on the average of a `window`, while
+    /// it is in the middle of a message. A peer that sends a byte now and then is never idle, and
+    /// this drops it. Zero, the default, asks for nothing.
     ///
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water). Nor does an eighth of a window count in which the loop was
-    /// held up. The connection ends with a RST, and [`Protocol::closed`] is told: `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is
-    /// a [timeout](crate::NetError::is_timeout).
+    /// stopped](crate::Limits::high_water). Nor does an eighth of a window count in which the loop
+    /// was held up. The connection ends with a RST, and [`Protocol::closed`] is told: `minimum rate
+    /// not met: 12 bytes in 10 s, 1000 asked`, which is a [timeout](crate::NetError::is_timeout).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

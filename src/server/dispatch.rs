@@ -91,8 +91,8 @@ impl Dispatcher {
         })
     }
 
-    /// The inbox with the least load, of those that are not left. Each load is read once: the workers
-    /// change them meanwhile, so that two readings of one could contradict each other.
+    /// The inbox with the least load, of those that are not left. Each load is read once: the
+    /// workers change them meanwhile, so that two readings of one could contradict each other.
     fn least_loaded(&self) -> Option<&Inbox> {
         let count = self.inboxes.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed);

@@ -30,7 +30,7 @@
 //! client.read_exact(&mut answer)?;
 //! assert_eq!(&answer, b"hello");
 //!
-//! // What is in flight has ten seconds; this connection is quiet, and is closed at once.
+//! // Connections in flight have ten seconds; this one is quiet, and is closed at once.
 //! handle.drain(Duration::from_secs(10));
 //! assert_eq!(serving.join().unwrap()?.accepted(), 1);
 //! # Ok(())

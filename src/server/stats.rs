@@ -54,7 +54,7 @@ counters! {
     idled,
     /// Connections closed because a minimum rate was not met.
     slow,
-    /// Connections that ended because more would have been kept in memory than a limit allows.
+    /// Connections that ended because they would have kept more in memory than a limit allows.
     limited,
     /// Connections that ended with another error: reset, a protocol's own, a panic.
     failed,

@@ -9,7 +9,7 @@ use std::ptr;
 
 use socket2::{Domain, SockAddr, Type};
 
-/// Why getaddrinfo found nothing.
+/// Why getaddrinfo gave no address or port.
 #[derive(Debug)]
 pub(crate) enum NotFound {
     /// There is none of that name.

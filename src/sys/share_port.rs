@@ -6,8 +6,9 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockRef;
 
-/// Whether a port that listeners share is shared fairly: on Linux, and on FreeBSD (which has the
-/// option since 12). Elsewhere the option exists, and one of the listeners gets all.
+/// Whether the system spreads connections over listeners that share a port: on Linux, and on
+/// FreeBSD (which has the option since 12). Elsewhere the option exists, and one of the listeners
+/// gets all.
 pub(crate) const SPREADS_CONNECTIONS: bool = cfg!(any(
     target_os = "linux",
     target_os = "android",

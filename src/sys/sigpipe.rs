@@ -32,7 +32,7 @@ fn is_pending() -> bool {
     unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 }
 }
 
-/// Asked anew each time, for a host may change its mind.
+/// Whether SIGPIPE is ignored. Asked anew each time: a host may change that at any time.
 pub(super) fn is_ignored() -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: nothing is set, and what is asked for goes where there is room for it.

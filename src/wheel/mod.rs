@@ -64,7 +64,8 @@ impl Tick {
     /// The beginning: the tick at which every wheel starts.
     pub const ZERO: Tick = Tick(0);
 
-    /// The last tick. A wheel holds an entry here like any other; an owner may take it to mean "never".
+    /// The last tick. A wheel holds an entry here like any other; an owner may take it to mean
+    /// "never".
     pub const MAX: Tick = Tick(u64::MAX);
 
     /// The tick `count` ticks after the beginning.
@@ -100,7 +101,8 @@ impl Tick {
     }
 }
 
-/// What an entry's owner answers when [`Wheel::advance`] or [`Wheel::next_live`] hands it the entry.
+/// What an entry's owner answers when [`Wheel::advance`] or [`Wheel::next_live`] hands it the
+/// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It fired: the entry is spent. (To [`Wheel::next_live`]: it is live, and stays.)

@@ -392,8 +392,8 @@ impl<K: Copy> Wheel<K> {
             below.push(slot_of(level - 1, entry.0), entry.0, entry);
         }
         here.settle(slot);
-        // Rounded down, so that fewer than 16 cost nothing: the earliest of them is handed out next, and
-        // costs one.
+        // Rounded down, so that fewer than 16 cost nothing: the earliest of them is handed out
+        // next, and costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
 

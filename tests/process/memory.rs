@@ -1,18 +1,23 @@
 //! Nothing grows with what happens: the heap is counted.
 
 use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{CancelToken, Runtime, UnixStream, spawn, time, yield_now};
+use netpoller::time::{self, Sleep};
+use netpoller::{
+    CancelToken, Conn, Dialer, Protocol, Runtime, Server, TcpStream, UnixStream, spawn, yield_now,
+};
 
 use crate::allocator::held;
 use crate::child::in_child;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How many bytes `f` leaves on the heap.
 fn left_by(f: impl FnOnce()) -> isize {
@@ -30,6 +35,18 @@ fn waiting_task(runtime: &Runtime) -> Waker {
     })));
     runtime.turn(NOW).unwrap();
     told.recv().unwrap()
+}
+
+/// A sleep whose timer is in the runtime's wheel.
+async fn asleep(until: Instant) -> Sleep {
+    let mut sleep = time::sleep_until(until);
+    assert!(!poll_once(pin!(&mut sleep)).await);
+    sleep
+}
+
+/// Polls once. Whether it is ready.
+async fn poll_once(mut future: Pin<&mut impl Future>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
 }
 
 #[test]
@@ -146,5 +163,87 @@ fn a_thread_that_reads_after_its_runtime_is_gone_leaves_no_buffer() {
         one_thread();
         let grown = left_by(|| (0..20).for_each(|_| one_thread()));
         assert!(grown < 20 * 1024, "{grown} bytes are left by 20 threads");
+    });
+}
+
+/// Messages of 900,000 bytes, each answered with a byte.
+struct Long;
+
+impl Protocol for Long {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() < 900_000 {
+            conn.need(900_000);
+            return Ok(0);
+        }
+        conn.write(b"k")?;
+        Ok(900_000)
+    }
+}
+
+#[test]
+fn an_unused_byte_behind_a_long_message_keeps_no_long_messages_memory() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let bound = Server::new(|_| Long).bind("127.0.0.1:0").unwrap();
+        drop(bound.run_in(&runtime).unwrap());
+        let mut clients = Vec::new();
+        let message = vec![7; 900_001];
+        let grown = left_by(|| {
+            runtime.block_on(async {
+                for _ in 0..10 {
+                    let client = TcpStream::connect(bound.local_addr()).await.unwrap();
+                    client.write_all(&message).await.unwrap();
+                    client.read_exact(&mut [0]).await.unwrap();
+                    clients.push(client);
+                }
+            });
+        });
+        assert!(grown < 256 << 10, "10 bytes take {grown}");
+    });
+}
+
+#[test]
+fn a_sleep_that_is_dropped_after_a_call_that_never_turned_takes_no_memory() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let sleep = || drop(runtime.block_on(asleep(Instant::now() + HOUR)));
+        (0..1000).for_each(|_| sleep());
+        let grown = left_by(|| (0..100_000).for_each(|_| sleep()));
+        assert!(grown < 64 << 10, "{grown} bytes");
+    });
+}
+
+#[test]
+fn look_ups_that_are_given_up_before_they_begin_take_no_memory() {
+    in_child(|| {
+        // 64 look-ups run at a time, and these never come to an end.
+        let stuck = Dialer::new().resolver(|_| {
+            loop {
+                thread::park();
+            }
+        });
+        Runtime::new().unwrap().block_on(async {
+            let mut running: Vec<_> = (0..64)
+                .map(|_| Box::pin(stuck.dial("stuck.test:1")))
+                .collect();
+            for dial in &mut running {
+                assert!(!poll_once(dial.as_mut()).await);
+                yield_now().await;
+            }
+            let give_up = async || {
+                assert!(!poll_once(pin!(stuck.dial("stuck.test:1"))).await);
+                // A fresh budget, so that the next begins too.
+                yield_now().await;
+            };
+            for _ in 0..1000 {
+                give_up().await;
+            }
+            let before = held();
+            for _ in 0..20_000 {
+                give_up().await;
+            }
+            let grown = held() - before;
+            assert!(grown < 64 << 10, "{grown} bytes");
+        });
     });
 }

@@ -180,7 +180,7 @@ impl Conduit {
         self.write(|bytes| fd.write(bytes))
     }
 
-    /// Gives what is in the buffer to `write`, and takes off what that took.
+    /// Gives the bytes in the buffer to `write`, and removes those that it took.
     pub(super) fn write(
         &mut self,
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
@@ -195,7 +195,7 @@ impl Conduit {
         self.written += bytes as u64;
         self.settle();
         match bytes {
-            // A sink that takes nothing, and does not say that it will, never will.
+            // The sink takes zero bytes and does not say WouldBlock: it will never take any.
             0 => Err(io::ErrorKind::WriteZero.into()),
             _ => Ok(()),
         }

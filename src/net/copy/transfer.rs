@@ -93,12 +93,12 @@ pub struct Flow {
     unflushed: bool,
 }
 
-/// How far one end is.
+/// What one end of a transfer holds between two polls.
 #[derive(Debug)]
 struct Side {
-    /// Of a stream: its lock.
+    /// For a stream: how far it is with the lock of its direction.
     claim: Claim,
-    /// Of any other end: whether it has yielded, and then proceeds without budget.
+    /// For any other end: whether it has yielded. Then it proceeds, with or without budget.
     yielded: bool,
 }
 

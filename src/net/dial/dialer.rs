@@ -19,6 +19,7 @@ use crate::net::keepalive::KeepAlive;
 use crate::net::kinds::Tcp;
 use crate::net::resolve::{Purpose, Resolution};
 use crate::net::stream::Stream;
+use crate::runtime::context;
 use crate::time;
 
 /// How to dial TCP: Go's `net.Dialer`.
@@ -46,7 +47,7 @@ use crate::time;
 ///         .cancel(&scope);
 ///     let stream = dialer.dial(listener.local_addr()?).await?;
 ///
-///     // What ends the scope ends dials that are under way, not what they brought.
+///     // The end of the scope ends dials that are under way, and no connection that was made.
 ///     scope.cancel();
 ///     stream.write_all(b"hello").await?;
 ///     let error = dialer.dial(listener.local_addr()?).await.unwrap_err();
@@ -207,6 +208,8 @@ impl Dialer {
         let asked = Addr::from(target.clone());
         let scope = self.scope();
         let addresses = async {
+            // Here too, for a loop that dials in vain.
+            context::yield_once().await;
             let resolution = Resolution {
                 network: self.network.network()?,
                 purpose: Purpose::Dial,

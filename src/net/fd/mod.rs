@@ -1,9 +1,9 @@
-//! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the close
-//! around it.
+//! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the
+//! close around it.
 //!
 //! Every operation that waits goes through [`Fd::poll_step`], but for three: the fast path of
-//! `read_with.rs`, [`Fd::hung_up`], and a server's connection, which has its socket to itself. All of
-//! `impl Fd` is in this folder:
+//! `read_with.rs`, [`Fd::hung_up`], and a server's connection, which has its socket to itself. All
+//! of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -155,8 +155,9 @@ impl Fd {
 
     // ---- the loop ----
 
-    /// One step of an operation: locks the direction, then tries until `attempt`, which makes one system
-    /// call, succeeds, fails or has to wait. When the step is ready, the operation still has the direction.
+    /// One step of an operation: locks the direction, then tries until `attempt`, which makes one
+    /// system call, succeeds, fails or has to wait. When the step is ready, the operation still has
+    /// the direction.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -187,7 +188,7 @@ impl Fd {
             self.trace("try", direction);
             match attempt(self) {
                 Ok(done) => return Poll::Ready(Ok(done)),
-                // The next round parks after EAGAIN, and tries after EINTR.
+                // After EAGAIN the loop goes on and parks, after EINTR it tries again.
                 Err(error) => {
                     if let After::Fail(error) = self.after_error(direction, error) {
                         return Poll::Ready(Err(Failure::System(error)));
@@ -306,8 +307,8 @@ impl Fd {
         self.desc.rearm(source)
     }
 
-    /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again: cloning
-    /// a foreign waker may run any code, which may close the socket.
+    /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again:
+    /// cloning a foreign waker may run any code, which may close the socket.
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.

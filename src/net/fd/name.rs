@@ -1,4 +1,4 @@
-//! The names in an error: the operation, the network, both ends.
+//! The names in an error: the operation, the network, both ends, the system call.
 
 // Mirrors Go's `net/net.go` (`OpError`) and `net/fd_posix.go` (`wrapSyscallError`).
 
@@ -73,8 +73,8 @@ impl Fd {
 
     /// The error for a failed operation, with both ends.
     ///
-    /// `WouldBlock` and `UnexpectedEof` come back as they are: the one answers a try, and is looked
-    /// at on every round; the other says that the stream has ended, which is no failure.
+    /// `WouldBlock` and `UnexpectedEof` come back as they are: the first is the usual answer to a try,
+    /// and needs no names; the second says that the stream has ended, which is no failure.
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
@@ -93,7 +93,7 @@ impl Fd {
             {
                 error
             }
-            // Closed from the start: how a descriptor of the parent's answers in a child of fork.
+            // In a child of fork, a descriptor of the parent's answers as a closed one: say why.
             Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
                 self.op_error(op, Cause::Inherited)
             }

@@ -82,8 +82,8 @@ impl Fd {
         self.desc.may_try(direction) == May::Try && context::has_budget()
     }
 
-    /// Takes the direction and parks there, if it is free, the socket is neither ready nor closed nor
-    /// expired, and the waker is the running machine's own. Returns whether it did.
+    /// Takes the direction and parks there, if it is free, the socket is neither ready nor closed
+    /// nor expired, and the waker is the running machine's own. Returns whether it did.
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
@@ -99,9 +99,9 @@ impl Fd {
         true
     }
 
-    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and it still has
-    /// the direction. `met` is the error that the fast path met, and counts as the first try: the system
-    /// reports a reset once, and an end of file from then on.
+    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and it still
+    /// has the direction. `met` is the error that the fast path met, and counts as the first try:
+    /// the system reports a reset once, and an end of file from then on.
     #[cold]
     #[inline(never)]
     fn poll_read_slow(

@@ -201,8 +201,8 @@ impl Fd {
         self.try_send_after(bytes, None)
     }
 
-    /// As [`Fd::try_send`], with the result of a try that was made already: the system reports a reset
-    /// once, and a broken pipe from then on.
+    /// As [`Fd::try_send`], with the result of a try that was made already: the system reports a
+    /// reset once, and a broken pipe from then on.
     #[inline]
     pub(crate) fn try_send_after(
         &self,

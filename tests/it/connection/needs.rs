@@ -70,6 +70,53 @@ fn a_need_holds_for_the_next_message_too_when_all_of_this_one_is_used() {
 }
 
 #[test]
+fn a_need_holds_for_the_next_offer_alone() {
+    let script = Script {
+        open: |conn| {
+            conn.need(20);
+            Ok(())
+        },
+        data: |conn, bytes| {
+            if bytes.len() == 30 {
+                conn.need(100);
+            }
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for bytes in [30, 120, 5, 6] {
+            client.write_all(&[7; 120][..bytes]).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        let wanted = ["data 30", "data 120", "data 5", "data 6"];
+        assert_eq!(offers(&script), wanted);
+    });
+}
+
+#[test]
+fn what_is_left_behind_a_used_message_is_offered_once_more_when_the_peer_ends() {
+    // Each time it uses a part and needs more than the rest.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.need(20);
+            Ok(bytes.len().min(4))
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[7; 10]).await.unwrap();
+        until(|| bound.handle().stats().received() == 10).await;
+        client.close_write().unwrap();
+        until(|| script.last() == "closed").await;
+    });
+    let wanted = ["data 10", "data 6", "data 2", "end", "closed"];
+    assert_eq!(script.said()[1..], wanted);
+}
+
+#[test]
 fn what_came_after_the_last_offer_is_offered_before_the_end_is_told() {
     // With a look at the rate between the bytes and the end, and without.
     thread_local! { static USED: Cell<usize> = const { Cell::new(0) } }

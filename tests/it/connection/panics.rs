@@ -236,3 +236,36 @@ fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with
         assert!(ANOTHER.take().is_none());
     }
 }
+
+/// Its last two calls panic, the second while the first is under way.
+struct DiesThrice;
+
+impl Protocol for DiesThrice {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        assert_ne!(bytes, b"die", "a test's own panic");
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+    fn closed(&mut self, _: io::Result<()>) {
+        panic!("a test's own panic");
+    }
+}
+
+impl Drop for DiesThrice {
+    fn drop(&mut self) {
+        panic!("a test's own panic");
+    }
+}
+
+#[test]
+fn a_protocol_that_panics_in_data_in_closed_and_in_its_destructor_ends_alone() {
+    serving(Server::new(|_| DiesThrice), async |bound: Rc<Bound<_>>| {
+        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        victim.write_all(b"die").await.unwrap();
+        let _ = read_all(&victim).await;
+        neighbour.write_all(b"live").await.unwrap();
+        neighbour.read_exact(&mut [0; 4]).await.unwrap();
+        let stats = bound.handle().stats();
+        assert_eq!((stats.live(), stats.failed()), (1, 1));
+    });
+}

@@ -335,3 +335,32 @@ fn a_sleep_wakes_the_waker_it_was_polled_with_last() {
         assert_eq!(done.len(), 3);
     });
 }
+
+#[test]
+fn the_last_move_of_a_sleep_counts_wherever_the_moves_come_from() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    let (start, mut sleep) = runtime.block_on(async {
+        let mut sleep = Box::pin(time::sleep(SECOND));
+        assert!(poll_once(sleep.as_mut()).is_pending());
+        (time::now(), sleep)
+    });
+    // Between two turns it goes by the mail.
+    sleep.as_mut().reset(start + 9 * SECOND);
+    sleep.as_mut().reset(start + 8 * SECOND);
+    runtime.block_on(async {
+        sleep.as_mut().reset(start + 3 * SECOND);
+        sleep.as_mut().await;
+        assert_eq!(time::now() - start, 3 * SECOND);
+    });
+    runtime.block_on(async {
+        sleep.as_mut().reset(start + 20 * SECOND);
+        assert!(poll_once(sleep.as_mut()).is_pending());
+    });
+    sleep.as_mut().reset(start + 6 * SECOND);
+    sleep.as_mut().reset(start + 5 * SECOND);
+    runtime.block_on(async {
+        sleep.as_mut().await;
+        assert_eq!(time::now() - start, 5 * SECOND);
+    });
+}

@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use netpoller::{
-    CancelError, CancelToken, NetError, TcpListener, TcpStream, UdpSocket, UnixDatagram,
-    UnixListener, UnixStream, spawn, time, yield_now,
+    CancelError, CancelToken, Dialer, ListenConfig, NetError, TcpListener, TcpStream, UdpSocket,
+    UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
 use crate::support::loopback::pair;
@@ -258,5 +258,24 @@ fn a_limit_ends_a_future_that_is_always_ready() {
         drop(spawn(async move { canceled.cancel() }));
         let ended = token.run(always_ready()).await;
         assert_eq!(ended, Err(CancelError::Canceled));
+    });
+}
+
+#[test]
+fn a_loop_that_joins_tasks_that_have_ended_yields() {
+    run(yields_in_its_turn(async || {
+        let task = spawn(pending::<()>());
+        task.abort();
+        task.await.unwrap_err();
+    }));
+}
+
+#[test]
+fn a_loop_that_dials_or_listens_on_a_network_that_does_not_exist_yields() {
+    run(async {
+        let dialer = Dialer::new().network("none");
+        yields_in_its_turn(async || dialer.dial("127.0.0.1:1").await.unwrap_err()).await;
+        let config = ListenConfig::new().network("none");
+        yields_in_its_turn(async || config.bind("127.0.0.1:0").await.unwrap_err()).await;
     });
 }
