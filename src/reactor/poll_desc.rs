@@ -158,12 +158,13 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        let is_closed = self.is_closed() || self.core.is_inherited();
+        if !self.has(CLOSED | expired_bit(direction)) && !self.core.is_inherited() {
+            return Ok(());
+        }
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        match is_closed {
+        match self.is_closed() || self.core.is_inherited() {
             true => Err(Refusal::Closed),
-            false if self.has(expired_bit(direction)) => Err(Refusal::TimedOut),
-            false => Ok(()),
+            false => Err(Refusal::TimedOut),
         }
     }
 
