@@ -173,7 +173,7 @@ impl Conn {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
         // Nothing waits, and there is room: it goes out with what else this callback writes.
-        let plain = self.status().may_write() && self.extra.is_none();
+        let plain = self.status().is_plain() && self.extra.is_none();
         if plain && out.len() + bytes.len() <= self.shared.gathers {
             out.extend_from_slice(bytes);
             return Ok(());

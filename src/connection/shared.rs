@@ -229,6 +229,8 @@ pub(crate) struct WorkerShared {
     /// In ticks; `NEVER` for none.
     pub(super) idle: u64,
     pub(super) heartbeat: u64,
+    /// Whether there is either.
+    pub(super) judges_by_time: bool,
     pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
@@ -277,6 +279,7 @@ impl WorkerShared {
             rates: settings.rates,
             idle: settings.idle_timeout.map_or(NEVER, ticks),
             heartbeat: settings.heartbeat.map_or(NEVER, ticks),
+            judges_by_time: settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
             heartbeat_bytes: settings.heartbeat_bytes.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
@@ -288,12 +291,6 @@ impl WorkerShared {
             tally,
             permits,
         }
-    }
-
-    /// Whether what a peer does is judged by the time.
-    #[inline]
-    pub(super) fn judges_by_time(&self) -> bool {
-        self.idle.min(self.heartbeat) != NEVER
     }
 
     pub(super) fn wake(&self, id: MachineId) {

@@ -47,12 +47,13 @@ impl Conn {
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
+        let clock = &self.fd.desc.core().clock;
         // The clock is read anew, so that the time of the callback is not counted as the peer's.
-        if self.shared.judges_by_time() {
-            self.fd.desc.core().clock.read();
+        if self.shared.judges_by_time {
+            clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = self.tick_ceiling();
+        self.timers.heard = clock.tick_after(0).get();
     }
 
     /// Bytes went out.

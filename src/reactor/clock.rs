@@ -10,6 +10,7 @@ use crate::wheel::Tick;
 /// A tick is a millisecond: the selector's own resolution.
 const TICKS_A_SECOND: u64 = 1000;
 const NANOS_A_TICK: u32 = 1_000_000;
+const TICK: Duration = Duration::from_millis(1);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
@@ -34,12 +35,21 @@ impl TimeSource {
     }
 }
 
-/// A reading, counted from tick zero: exactly, and in whole ticks.
+/// A reading in whole ticks since tick zero. They are those of each reading between `begins` and
+/// `ends`.
 #[derive(Clone, Copy)]
 struct Counted {
-    passed: Duration,
     floor: Tick,
     ceiling: Tick,
+    begins: Instant,
+    ends: Instant,
+}
+
+impl Counted {
+    #[inline]
+    fn holds_for(&self, reading: Instant) -> bool {
+        self.begins < reading && reading < self.ends
+    }
 }
 
 pub(crate) struct Clock {
@@ -48,7 +58,8 @@ pub(crate) struct Clock {
     base: Instant,
     /// The last reading.
     now: Cell<Instant>,
-    /// The last reading as counted from tick zero, once it has been asked for.
+    /// The last reading in ticks, or `None` if it lies in another tick than the one before and has not
+    /// been asked for.
     counted: Cell<Option<Counted>>,
     /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
     /// moves many to the same instant.
@@ -89,12 +100,16 @@ impl Clock {
             TimeSource::Given(read) => read(),
         };
         self.now.set(now);
-        self.counted.set(None);
+        // Most readings lie in the tick of the one before.
+        let counted = self.counted.get();
+        if !counted.is_some_and(|counted| counted.holds_for(now)) {
+            self.counted.set(None);
+        }
         self.memo.set(None);
         now
     }
 
-    /// The last reading as counted from tick zero.
+    /// The last reading in ticks.
     #[inline]
     fn counted(&self) -> Counted {
         self.counted.get().unwrap_or_else(|| self.count())
@@ -103,11 +118,19 @@ impl Clock {
     #[cold]
     #[inline(never)]
     fn count(&self) -> Counted {
-        let passed = self.now.get().saturating_duration_since(self.base);
+        let now = self.now.get();
+        let passed = now.saturating_duration_since(self.base);
+        let since = Duration::from_nanos(u64::from(passed.subsec_nanos() % NANOS_A_TICK));
+        let begins = now.checked_sub(since).unwrap_or(now);
         let counted = Counted {
-            passed,
             floor: ticks(passed, passed.subsec_nanos() / NANOS_A_TICK),
             ceiling: ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK)),
+            begins,
+            // At the very beginning of a tick rounding up gives that tick, and later the next.
+            ends: match since {
+                Duration::ZERO => begins,
+                _ => begins.checked_add(TICK).unwrap_or(begins),
+            },
         };
         self.counted.set(Some(counted));
         counted
@@ -158,7 +181,8 @@ impl Clock {
 
     /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        Duration::from_millis(tick.get()).saturating_sub(self.counted().passed)
+        let passed = self.now.get().saturating_duration_since(self.base);
+        Duration::from_millis(tick.get()).saturating_sub(passed)
     }
 
     /// A virtual clock jumps forward. No other can be moved.

@@ -405,8 +405,7 @@ impl<W, T> Core<W, T> {
     fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
-            let all = events.iter();
-            all.for_each(|event| log::trace!("ready {:?} {:?}", event.token, event.readiness));
+            trace_ready(&events);
         }
         let registry = self.registry.borrow();
         let mut found = 0;
@@ -577,6 +576,14 @@ impl<W, T> Core<W, T> {
         let pending = self.pending.take();
         // Out of all borrows: dropping a W, or the user's data, may run anything.
         drop((all, timers, peer_timers, pending));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn trace_ready(events: &[Event]) {
+    for event in events {
+        log::trace!("ready {:?} {:?}", event.token, event.readiness);
     }
 }
 

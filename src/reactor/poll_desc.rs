@@ -158,12 +158,13 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        let is_closed = self.is_closed() || self.core.is_inherited();
+        if !self.has(CLOSED | expired_bit(direction)) && !self.core.is_inherited() {
+            return Ok(());
+        }
         // Closed comes first: it is for ever, and an expired deadline may be moved.
-        match is_closed {
+        match self.is_closed() || self.core.is_inherited() {
             true => Err(Refusal::Closed),
-            false if self.has(expired_bit(direction)) => Err(Refusal::TimedOut),
-            false => Ok(()),
+            false => Err(Refusal::TimedOut),
         }
     }
 
@@ -241,7 +242,7 @@ impl<W, T> PollDesc<W, T> {
                 Park::Ready(w)
             }
             May::Wait => {
-                let first = self.slots[direction as usize].take();
+                let first = self.slots[direction as usize].replace(Some(w));
                 if first.is_some() {
                     // Put back before the panic, so that the first waiter is not lost with it.
                     self.slots[direction as usize].set(first);
@@ -249,7 +250,7 @@ impl<W, T> PollDesc<W, T> {
                         "netpoller: a W is parked already for {direction:?}: one waiter a direction"
                     );
                 }
-                self.park_waiting(direction, w);
+                self.note_waiter(direction);
                 Park::Parked
             }
         }
@@ -261,6 +262,11 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
         debug_assert_eq!(self.may_try(direction), May::Wait);
         self.slots[direction as usize].set(Some(w));
+        self.note_waiter(direction);
+    }
+
+    #[inline]
+    fn note_waiter(&self, direction: Direction) {
         if direction == Direction::Write {
             self.raise(HAS_WRITE_OR_HUP_WAITER);
         }
@@ -371,18 +377,21 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
         self.raise(readiness.bits());
-        if readiness.contains(Readiness::READ)
+        if self.has(HAS_WRITE_OR_HUP_WAITER) {
+            self.netpollready_all(readiness, out);
+        } else if readiness.contains(Readiness::READ)
             && let Some(w) = self.netpollunblock(Direction::Read)
         {
             out.push(w);
         }
-        if self.has(HAS_WRITE_OR_HUP_WAITER) {
-            self.netpollready_others(readiness, out);
-        }
     }
 
     #[cold]
-    fn netpollready_others(&self, readiness: Readiness, out: &mut Vec<W>) {
+    #[inline(never)]
+    fn netpollready_all(&self, readiness: Readiness, out: &mut Vec<W>) {
+        if readiness.contains(Readiness::READ) {
+            out.extend(self.netpollunblock(Direction::Read));
+        }
         self.lower(HAS_WRITE_OR_HUP_WAITER);
         let others = [
             (Readiness::WRITE, Direction::Write as usize),

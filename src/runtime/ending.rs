@@ -16,6 +16,8 @@ const ROUNDS: usize = 4;
 impl Scheduler {
     /// Ends a machine that has run for the last time, or was aborted. `error` is how, unless it is
     /// done.
+    // Kept out of the loop that runs machines, which calls it once for each of them.
+    #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done {id:?}");
         let join = body.as_mut().joined();

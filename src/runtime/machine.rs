@@ -132,71 +132,65 @@ impl Machines {
         id
     }
 
-    /// Calls `f` with the slot of a machine, if that is alive. For the root's id, and for stale
-    /// ones, there is no slot, or one with another generation.
-    #[inline]
-    fn with<R>(&self, id: MachineId, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(id.slot() as usize)?;
-        (slot.generation == id.generation()).then(|| f(slot))
-    }
-
     pub(crate) fn is_alive(&self, id: MachineId) -> bool {
-        self.with(id, |_| ()).is_some()
+        find(&mut self.slots.borrow_mut(), id).is_some()
     }
 
     /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
     /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
-        let woken = self.with(id, |slot| {
-            let (next, woken) = match slot.state {
-                State::Idle => (State::Queued, true),
-                State::Running => (State::WokenMeanwhile, true),
-                state => (state, false),
-            };
-            slot.state = next;
-            woken
-        });
-        woken == Some(true)
+        wake(&mut self.slots.borrow_mut(), id)
+    }
+
+    /// As [`Machines::wake`] of each in turn. `then` hears what came of it, and uses no machine.
+    #[inline]
+    pub(crate) fn wake_each(
+        &self,
+        ids: impl Iterator<Item = MachineId>,
+        mut then: impl FnMut(MachineId, bool),
+    ) {
+        let mut slots = self.slots.borrow_mut();
+        ids.for_each(|id| then(id, wake(&mut slots, id)));
     }
 
     /// Takes a machine out to run it.
     #[inline]
     pub(crate) fn start(&self, id: MachineId) -> Option<Body> {
-        self.with(id, |slot| {
-            let body = slot.body.take()?;
-            slot.state = State::Running;
-            Some(body)
-        })?
+        let mut slots = self.slots.borrow_mut();
+        let slot = find(&mut slots, id)?;
+        let body = slot.body.take()?;
+        slot.state = State::Running;
+        Some(body)
     }
 
     /// Puts a machine back that has to wait. If it was aborted while it ran it is handed back: then
     /// `finish` has to follow.
     #[inline]
     pub(crate) fn suspend(&self, id: MachineId, body: Body) -> Option<Body> {
-        let mut body = Some(body);
-        let running = self.with(id, |slot| {
-            slot.state = match slot.state {
-                State::Running => State::Idle,
-                State::WokenMeanwhile => State::Queued,
-                state => {
-                    debug_assert_eq!(state, State::Ending, "it ran");
-                    return;
-                }
-            };
-            slot.body = body.take();
-        });
-        debug_assert!(
-            running.is_some(),
-            "only `finish` frees the slot of one that runs"
-        );
-        body
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = find(&mut slots, id) else {
+            debug_assert!(false, "only `finish` frees the slot of one that runs");
+            return Some(body);
+        };
+        slot.state = match slot.state {
+            State::Running => State::Idle,
+            State::WokenMeanwhile => State::Queued,
+            state => {
+                debug_assert_eq!(state, State::Ending, "it ran");
+                return Some(body);
+            }
+        };
+        slot.body = Some(body);
+        None
     }
 
     /// Frees the slot of a machine whose body is out and dropped.
     pub(crate) fn finish(&self, id: MachineId) {
-        debug_assert_eq!(self.with(id, |slot| slot.body.is_none()), Some(true));
+        debug_assert!(
+            find(&mut self.slots.borrow_mut(), id).is_some_and(|slot| slot.body.is_none()),
+            "its body is out"
+        );
         let slot = self.slots.borrow_mut().try_remove(id.slot() as usize);
         drop(slot);
     }
@@ -204,10 +198,10 @@ impl Machines {
     /// Takes a machine out to be dropped; then `finish` has to follow. One that runs is handed back
     /// when it suspends.
     pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
-        self.with(id, |slot| {
-            slot.state = State::Ending;
-            slot.body.take()
-        })?
+        let mut slots = self.slots.borrow_mut();
+        let slot = find(&mut slots, id)?;
+        slot.state = State::Ending;
+        slot.body.take()
     }
 
     /// All that are alive.
@@ -216,6 +210,30 @@ impl Machines {
         let ids = slots.iter();
         ids.map(|(key, slot)| MachineId::new(key as u32, slot.generation))
             .collect()
+    }
+}
+
+/// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no slot,
+/// or one with another generation.
+#[inline]
+fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
+    let slot = slots.get_mut(id.slot() as usize)?;
+    (slot.generation == id.generation()).then_some(slot)
+}
+
+#[inline]
+fn wake(slots: &mut Slab<Slot>, id: MachineId) -> bool {
+    let Some(slot) = find(slots, id) else {
+        return false;
+    };
+    if slot.state == State::Idle {
+        slot.state = State::Queued;
+        true
+    } else if slot.state == State::Running {
+        slot.state = State::WokenMeanwhile;
+        true
+    } else {
+        false
     }
 }
 

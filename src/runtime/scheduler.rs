@@ -69,11 +69,12 @@ pub(crate) struct Scheduler {
     pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
     pub(super) machines: Machines,
     pub(super) outcomes: Outcomes,
-    /// Runnable in this turn, first come, first served.
+    /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<VecDeque<MachineId>>,
     /// Runnable from the next turn on.
     woken: RefCell<VecDeque<MachineId>>,
-    /// How many ids of aborted machines may be in the two queues.
+    /// How many ids of aborted machines may be in the two queues, without those that were in a batch
+    /// when the queues were last swept.
     dead: Cell<usize>,
     /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
     rounds: Cell<u64>,
@@ -141,17 +142,15 @@ impl Scheduler {
     /// Marks a machine, or the root, as queued. Returns whether its id has to go into a queue now.
     #[inline]
     fn mark_queued(&self, id: MachineId) -> bool {
-        match id {
-            MachineId::ROOT => self.mark_root_queued(),
-            id => self.machines.wake(id),
-        }
+        self.machines.wake(id) || self.mark_root_queued(id)
     }
 
-    /// Queues the root, if there is one and it is idle. Its wakers may outlive it: then they queue
-    /// nothing, which would keep a host's loop from sleeping.
+    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: it marks the root, if the id
+    /// is the root's, and there is one and it is idle. The root's wakers may outlive it: then they
+    /// queue nothing, which would keep a host's loop from sleeping.
     #[cold]
-    fn mark_root_queued(&self) -> bool {
-        let is_idle = self.root.get() == Root::Idle;
+    fn mark_root_queued(&self, id: MachineId) -> bool {
+        let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
         if is_idle {
             self.root.set(Root::Queued);
         }
@@ -257,6 +256,7 @@ impl Scheduler {
     }
 
     /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
+    #[inline(never)]
     fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
         // Before the borrow: a logger may run any code.
         if log::log_enabled!(log::Level::Trace) {
@@ -266,14 +266,15 @@ impl Scheduler {
         }
         let mut foreign = Vec::new();
         let mut queue = self.queue.borrow_mut();
-        for parked in handed_out.drain(..) {
-            let id = parked.as_machine();
-            if self.mark_queued(id) {
+        let ids = handed_out.drain(..).map(Parked::as_machine);
+        self.machines.wake_each(ids, |id, woken| {
+            if woken || self.mark_root_queued(id) {
                 queue.push_back(id);
             } else {
-                self.take_foreign(parked, &mut foreign);
+                // The word as it was parked.
+                self.take_foreign(Parked::machine(id), &mut foreign);
             }
-        }
+        });
         drop(queue);
         // With no borrow held: a waker may run anything.
         foreign.into_iter().for_each(wake_quietly);
@@ -318,43 +319,42 @@ impl Scheduler {
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
+    // Kept apart from the rest of the turn, which shares nothing with this loop.
+    #[inline(never)]
     fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
-        let runnable = self.queue.borrow().len();
+        let mut batch = Batch::take(self);
+        let runnable = batch.ids.len();
         // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(runnable);
         }
-        let (mut ran, mut machines) = (0, 0);
-        while ran < runnable.min(BATCH) {
-            // Fewer than at the beginning, if aborted ones were swept out.
-            let Some(id) = self.queue.borrow_mut().pop_front() else {
-                break;
-            };
-            ran += 1;
-            if id != MachineId::ROOT {
-                machines += 1;
+        let leave = runnable.saturating_sub(BATCH);
+        let before = self.counters.machines.get();
+        while batch.ids.len() > leave
+            && let Some(id) = batch.ids.pop_front()
+        {
+            // The root is no machine. One that was aborted while it was queued is none any more.
+            if let Some(body) = self.machines.start(id) {
                 // At once: a machine may ask for the figures.
                 self.counters.machines.add(1);
-                self.run(id);
-            } else if self.run_root(root).is_ready() {
+                self.run(id, body);
+            } else if id == MachineId::ROOT && self.run_root(root).is_ready() {
                 break;
             }
         }
+        let ran = runnable - batch.ids.len();
+        drop(batch);
         context::end();
         let left = self.left_in_round.get().saturating_sub(ran);
         self.left_in_round.set(left);
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        machines
+        (self.counters.machines.get() - before) as usize
     }
 
     #[inline]
-    fn run(&self, id: MachineId) {
-        let Some(mut body) = self.machines.start(id) else {
-            // It was aborted while it was queued.
-            return;
-        };
+    fn run(&self, id: MachineId, mut body: Body) {
         let ended = match catch(|| body.as_mut().run(id)) {
             Ok(Poll::Pending) => match self.machines.suspend(id, body) {
                 None => return,
@@ -415,6 +415,30 @@ impl Scheduler {
             }
         }
         output.expect("it was ready")
+    }
+}
+
+/// The queue of this turn, taken out while a batch of it runs: what is woken meanwhile goes into
+/// the other queue. What has not run goes back, also when the root panics.
+struct Batch<'a> {
+    ids: VecDeque<MachineId>,
+    queue: &'a RefCell<VecDeque<MachineId>>,
+}
+
+impl<'a> Batch<'a> {
+    fn take(scheduler: &'a Scheduler) -> Self {
+        Batch {
+            ids: scheduler.queue.take(),
+            queue: &scheduler.queue,
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let ids = std::mem::take(&mut self.ids);
+        let meanwhile = self.queue.replace(ids);
+        debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
     }
 }
 

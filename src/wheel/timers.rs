@@ -6,7 +6,7 @@
 // |---------------|---------------------------|---------------------------------------------|
 // | is inserted   | a slot                    | an entry with a new number                  |
 // | moves later   | `when` is stored          | nothing; its entry finds out when it is met |
-// | moves earlier | `when`, `entry`, `number` | a new entry; the old one is stale           |
+// | moves earlier | `when`, `number`          | a new entry; the old one is stale           |
 // | is canceled   | the slot is free          | the entry is stale                          |
 // | fires         | the slot is free          | the entry is spent                          |
 
@@ -44,10 +44,8 @@ struct Entry {
 
 /// A timer: the truth, and what of it the wheel knows.
 struct Timer<V> {
-    /// When it fires.
+    /// When it fires. The entry that counts does not lie after it.
     when: Tick,
-    /// Where the entry is that counts: not after `when`.
-    entry: Tick,
     /// The number of that entry. It tells it from those that this timer, or another in its slot, left
     /// behind.
     number: u32,
@@ -57,7 +55,7 @@ struct Timer<V> {
 
 /// Timers, each with a value that comes out when its tick has come.
 ///
-/// A timer costs 32 bytes when its value has 8, and each entry in the wheel 16. Room for as many
+/// A timer costs 24 bytes when its value has 8, and each entry in the wheel 16. Room for as many
 /// timers as there ever were at a time is kept.
 ///
 /// ```
@@ -126,7 +124,6 @@ impl<V> Timers<V> {
         let number = self.place(when, key.index);
         self.slots.insert(Timer {
             when,
-            entry: when,
             number,
             insertion: key.insertion,
             value,
@@ -136,7 +133,7 @@ impl<V> Timers<V> {
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
     ///
-    /// Later than its entry in the wheel: a store. Earlier: O(1), amortised over compaction.
+    /// Later than it was: a store. Earlier: O(1), amortised over compaction.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -148,7 +145,7 @@ impl<V> Timers<V> {
     #[inline]
     pub fn move_to(&mut self, key: TimerKey, when: Tick) -> bool {
         match self.timer_mut(key) {
-            Some(timer) if when >= timer.entry => timer.when = when,
+            Some(timer) if when >= timer.when => timer.when = when,
             Some(_) => self.move_earlier(key.index, when),
             None => return false,
         }
@@ -331,11 +328,11 @@ impl<V> Timers<V> {
         number
     }
 
-    /// Gives a timer an entry before the one it has.
+    /// Gives a timer a new entry, for the one that it has may come up too late.
     fn move_earlier(&mut self, index: u32, when: Tick) {
         let number = self.place(when, index);
         let timer = &mut self.slots[index as usize];
-        (timer.when, timer.entry, timer.number) = (when, when, number);
+        (timer.when, timer.number) = (when, number);
         self.wheel.lapse();
         self.compact();
     }
@@ -354,13 +351,10 @@ impl<V> Timers<V> {
 
 /// What of an entry that is met at tick `when`?
 #[inline]
-fn judge<V>(slots: &mut Slab<Timer<V>>, when: Tick, entry: Entry) -> Verdict {
-    match slots.get_mut(entry.index as usize) {
+fn judge<V>(slots: &Slab<Timer<V>>, when: Tick, entry: Entry) -> Verdict {
+    match slots.get(entry.index as usize) {
         Some(timer) if timer.number != entry.number => Verdict::Lapsed,
-        Some(timer) if timer.when > when => {
-            timer.entry = timer.when;
-            Verdict::Again(timer.when)
-        }
+        Some(timer) if timer.when > when => Verdict::Again(timer.when),
         Some(_) => Verdict::Done,
         None => Verdict::Lapsed,
     }
