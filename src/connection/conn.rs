@@ -240,6 +240,12 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.is_full)
     }
 
+    /// Whether input waits until the peer has taken its answers. Once our direction is to end there
+    /// are no more of them, and the peer's end must be seen.
+    pub(super) fn holds_input(&self) -> bool {
+        self.is_full() && self.state() != State::Finishing
+    }
+
     /// Marks the connection as busy, or no longer: while it is, a drain waits for it, and it is not
     /// idle. For an answer that is computed elsewhere and that the netpoller can't see.
     ///

@@ -137,7 +137,7 @@ impl<P: Protocol> Connection<P> {
             }
             // Stop if the protocol asked for something, or the peer does not take the answers: that
             // comes first.
-            if self.conn.status().asked() != Asked::Nothing || self.conn.is_full() {
+            if self.conn.status().asked() != Asked::Nothing || self.conn.holds_input() {
                 break (Ok(()), 0);
             }
             self.conn.need_no_more();

@@ -205,7 +205,7 @@ impl<P: Protocol> Connection<P> {
             self.on(Event::Writable);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
-        } else if self.conn.is_full() {
+        } else if self.conn.holds_input() {
             // Nothing is offered or read before the peer has taken its answers.
             return Step::Wait;
         } else if self.can_offer() {
@@ -284,7 +284,7 @@ impl<P: Protocol> Connection<P> {
         if judged && self.conn.queued() > 0 {
             self.write();
         }
-        if self.conn.state().reads() && !self.conn.is_full() {
+        if self.conn.state().reads() && !self.conn.holds_input() {
             self.read();
         }
     }
@@ -449,7 +449,7 @@ impl Conn {
             self.fd
                 .desc
                 .park_waiting(Direction::Read, Parked::machine(id));
-        } else if self.state().reads() && !self.is_full() {
+        } else if self.state().reads() && !self.holds_input() {
             return false;
         } else if self.queued() == 0 {
             // The socket is readable and is not to be read, and only the timer is waited for.

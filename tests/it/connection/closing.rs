@@ -386,3 +386,23 @@ fn a_write_error_says_how_much_had_been_written() {
     }
     assert!(detail.addr.is_some(), "{error}");
 }
+
+#[test]
+fn the_peers_end_is_seen_although_it_takes_none_of_our_last_bytes() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.write(&[7; 12 << 20])?;
+            conn.close_write();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"x").await.unwrap();
+        client.close_write().unwrap();
+        until(|| script.last() == "end").await;
+        client.abort().unwrap();
+        until(|| script.last().starts_with("closed")).await;
+    });
+}
