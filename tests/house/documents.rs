@@ -7,13 +7,14 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
     "docs/invariants.md",
     "docs/measured.md",
     "docs/peers.md",
+    "docs/proofs.md",
     "examples/README.md",
     "tests/CONFORMANCE.md",
 ];
