@@ -170,7 +170,7 @@ impl<W> Reactor<W> {
 }
 
 impl<W, T> Reactor<W, T> {
-    /// A reactor whose descriptors carry a `T`, on a clock of one's own.
+    /// A reactor with a `T` in each descriptor, on a given clock.
     pub(crate) fn with_clock(
         selector: Box<dyn Selector>,
         time: TimeSource,

@@ -40,7 +40,7 @@ type Ticket = u64;
 /// Threads that share a queue and a bound.
 pub(crate) struct Lane {
     max_threads: usize,
-    /// The process whose threads these are.
+    /// The process that started these threads.
     process: Process,
     state: Mutex<State>,
     /// Notified once for each piece of work that is queued.
