@@ -7,7 +7,7 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/measured.md",
     "docs/peers.md",
     "docs/proofs.md",
+    "docs/what.md",
     "examples/README.md",
     "tests/CONFORMANCE.md",
 ];
