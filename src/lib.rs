@@ -57,6 +57,9 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod fault;
+
 pub mod cancel;
 pub mod connection;
 mod endpoints;

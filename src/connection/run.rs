@@ -490,7 +490,9 @@ impl Conn {
         self.cancel_timer();
         self.forget_reply();
         let extra = self.extra.take()?;
-        self.shared.quotas.queued.give_back(extra.queue.len());
+        if !fault!("leaked_quota") {
+            self.shared.quotas.queued.give_back(extra.queue.len());
+        }
         if let Some(keeper) = &extra.keeper {
             self.shared.keep_nothing(keeper);
         }

@@ -173,7 +173,12 @@ impl Conn {
     fn send_rest(&mut self, sent: Result<usize, Failure>) {
         match sent {
             Ok(gone) => {
-                self.shared.out.borrow_mut().drain(..gone);
+                let mut out = self.shared.out.borrow_mut();
+                out.drain(..gone);
+                if fault!("forgotten_partial_write") {
+                    out.clear();
+                }
+                drop(out);
                 self.shared.quotas.queued.give_back(gone);
                 self.sent_now(gone);
             }

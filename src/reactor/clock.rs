@@ -147,6 +147,9 @@ impl Clock {
     #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
+        if fault!("deadline_rounded_down") {
+            return ticks(ahead, ahead.subsec_nanos() / NANOS_A_TICK);
+        }
         ticks(ahead, ahead.subsec_nanos().div_ceil(NANOS_A_TICK))
     }
 

@@ -425,7 +425,10 @@ impl<W, T> Core<W, T> {
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: netpolldeadlineimpl, called by the timers.
     fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
-        let limit = self.settled.get();
+        let limit = match fault!("early_after_stall") {
+            true => self.clock.tick(),
+            false => self.settled.get(),
+        };
         let registry = self.registry.borrow();
         let mut deadlines = self.deadlines.borrow_mut();
         let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |_, entry| {

@@ -360,7 +360,11 @@ impl<W, T> PollDesc<W, T> {
     /// (a read stops there), nor where the selector can't tell.
     #[inline]
     pub fn short_means_drained(&self) -> bool {
-        !self.has(HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE)
+        let hung_up = match fault!("short_read_after_hang_up") {
+            true => 0,
+            false => HUNG_UP,
+        };
+        !self.has(hung_up | URGENT | SHORT_IO_INCONCLUSIVE)
     }
 
     /// From here on a short read or write proves nothing.
@@ -402,7 +406,9 @@ impl<W, T> PollDesc<W, T> {
                 Some(w) if readiness.contains(wanted) => out.push(w),
                 Some(w) => {
                     self.slots[slot].set(Some(w));
-                    self.raise(HAS_WRITE_OR_HUP_WAITER);
+                    if !fault!("lost_wake_up") {
+                        self.raise(HAS_WRITE_OR_HUP_WAITER);
+                    }
                 }
                 None => {}
             }

@@ -46,7 +46,7 @@ impl<W, T> Registry<W, T> {
     #[inline]
     pub(super) fn get(&self, token: Token) -> Option<&Rc<PollDesc<W, T>>> {
         let desc = self.slots.get(token.slot())?;
-        (desc.token() == token).then_some(desc)
+        (desc.token() == token || fault!("stale_event")).then_some(desc)
     }
 
     /// The descriptor in a slot, whichever it is.

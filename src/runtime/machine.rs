@@ -218,7 +218,7 @@ impl Machines {
 #[inline]
 fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
     let slot = slots.get_mut(id.slot() as usize)?;
-    (slot.generation == id.generation()).then_some(slot)
+    (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
 }
 
 #[inline]

@@ -219,7 +219,12 @@ impl Scheduler {
         let mut turn = self.ask_netpoller(max_wait)?;
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
-        self.queue.borrow_mut().append(&mut self.woken.borrow_mut());
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        if fault!("starved_machine") {
+            std::mem::swap(&mut *queue, &mut *woken);
+        }
+        queue.append(&mut woken);
+        drop((queue, woken));
         turn.machines = self.run_batch(root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.

@@ -153,7 +153,12 @@ impl Remote {
         let mut mail = self.mail();
         let woken = mem::take(&mut mail.woken);
         if mail.jobs.len() <= JOBS {
-            return Some((woken, mem::take(&mut mail.jobs)));
+            let jobs = mem::take(&mut mail.jobs);
+            drop(mail);
+            if fault!("lost_break") {
+                self.pending.store(NOTHING, Ordering::Release);
+            }
+            return Some((woken, jobs));
         }
         // The rest needs no break: the loop does not sleep before it has looked again.
         self.pending.store(ON_ITS_WAY, Ordering::Release);

@@ -143,8 +143,12 @@ impl OwnedSocket {
             self.note(CLOSE_ASKED);
             return None;
         }
+        let fd = match fault!("double_close") {
+            true => self.fd.get(),
+            false => self.fd.replace(CLOSED),
+        };
         // SAFETY: we own it, and `replace` forgets it, so that it is taken once.
-        Some(unsafe { OwnedFd::from_raw_fd(self.fd.replace(CLOSED)) })
+        Some(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 

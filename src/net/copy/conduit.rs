@@ -171,6 +171,9 @@ impl Conduit {
                 Ok(moved) => {
                     context::charge(moved);
                     pipe.held -= moved;
+                    if fault!("copy_loses_its_pipe") {
+                        pipe.held = 0;
+                    }
                     return self.moved(moved);
                 }
                 Err(error) if is_unsupported(&error) => self.spill()?,

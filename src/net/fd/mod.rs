@@ -258,7 +258,9 @@ impl Fd {
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_held() {
-            self.desc.unpark(direction);
+            if !fault!("dropped_read_stays_parked") {
+                self.desc.unpark(direction);
+            }
             drop(self.socket().take_waker(direction));
         }
         self.release(direction, claim);

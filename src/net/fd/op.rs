@@ -208,7 +208,7 @@ impl Fd {
             })
         } else if let Err(refusal) = self.desc.check(direction) {
             self.poll_refused(refusal, &mut claim, cx)
-        } else if socket.is_locked(direction) {
+        } else if socket.is_locked(direction) && !fault!("heartbeat_inside_message") {
             Poll::Pending
         } else {
             self.poll(direction, &mut claim, cx, attempt)
