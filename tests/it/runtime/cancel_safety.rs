@@ -12,6 +12,7 @@ use std::time::Duration;
 use netpoller::{NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
 
 use crate::support::loopback::pair;
+use crate::support::schedule::virtual_runtime;
 use crate::support::wakers::each;
 use crate::support::watchdog::watchdog;
 
@@ -158,7 +159,7 @@ mod invariant_8 {
     #[test]
     fn a_read_that_parked_at_once_may_be_given_up_moved_and_closed() {
         let _watchdog = watchdog();
-        let runtime = Runtime::builder().virtual_clock().build().unwrap();
+        let runtime = virtual_runtime();
         runtime.block_on(async {
             let (server, client) = pair().await;
             // From here on nothing is known to be ready, and a read parks without a try.
