@@ -27,11 +27,12 @@ pub(crate) fn everywhere(network: Network) -> IpAddr {
     }
 }
 
-/// This machine, to dial it.
+/// This machine, to dial it: over IPv4, where the network and the system have it.
 pub(crate) fn this_machine(network: Network) -> IpAddr {
-    match fits(network, Ipv4Addr::LOCALHOST.into()) {
-        true => Ipv4Addr::LOCALHOST.into(),
-        false => Ipv6Addr::LOCALHOST.into(),
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    match fits(network, v4) && (stack().v4 || !fits(network, v6)) {
+        true => v4,
+        false => v6,
     }
 }
 

@@ -7,14 +7,16 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
+    "docs/faults-of-others.md",
     "docs/invariants.md",
     "docs/measured.md",
     "docs/peers.md",
     "docs/proofs.md",
+    "docs/what.md",
     "examples/README.md",
     "tests/CONFORMANCE.md",
 ];
@@ -405,6 +407,25 @@ fn what_the_documents_name_exists() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert!(looked_at > 50, "{looked_at}: the documents read otherwise");
+}
+
+#[test]
+fn each_fault_of_others_has_an_issue_and_a_test() {
+    let text = tree::read("docs/faults-of-others.md");
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| their fault"))
+        .collect();
+    assert!(rows.len() >= 40, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [_, issue, test] = cells[..] else {
+            panic!("not three cells: {row}");
+        };
+        let has_issue = issue.contains("](https://") || issue.starts_with("man ");
+        let has_test = test.starts_with("`tests/") && test.contains(".rs`: `");
+        assert!(has_issue && has_test, "{row}");
+    }
 }
 
 /// Comments may name a file of Go's, which has no folder of ours in front.

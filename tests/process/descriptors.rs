@@ -274,3 +274,35 @@ fn a_pause_of_accepting_is_one_warning_and_its_end_another_and_each_connection_a
         });
     });
 }
+
+#[test]
+fn a_program_that_is_started_inherits_none_of_our_descriptors() {
+    in_child(|| {
+        let inherited = || {
+            let listed = std::process::Command::new("ls").arg("/dev/fd").output();
+            String::from_utf8(listed.unwrap().stdout).unwrap()
+        };
+        let before = inherited();
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (a, source) = pair().await;
+            let (sink, b) = pair().await;
+            let udp = netpoller::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let unix = netpoller::UnixStream::pair().unwrap();
+            let path = std::env::temp_dir().join(format!("np-exec-{}", std::process::id()));
+            let listener = netpoller::UnixListener::bind(&path).await.unwrap();
+            let client = netpoller::UnixStream::connect(&path).await.unwrap();
+            let accepted = listener.accept().await.unwrap();
+            // A copy that has bytes in its pipe.
+            let copying = spawn(async move { net::copy(&a, &b).await });
+            let writing = spawn(async move { source.write_all(&noise(64 << 20)).await });
+            while open_pipes() == 0 {
+                netpoller::yield_now().await;
+            }
+            assert_eq!(inherited(), before);
+            drop((
+                copying, writing, sink, udp, unix, listener, client, accepted,
+            ));
+        });
+    });
+}

@@ -6,6 +6,8 @@ mod allocator;
 mod child;
 mod dead_worker;
 mod descriptors;
+#[cfg(target_os = "linux")]
+mod families;
 mod fork;
 mod idle_connections;
 mod inherited_runtime;
@@ -17,6 +19,7 @@ mod look_ups;
 mod memory;
 mod queues;
 mod server;
+mod signals;
 
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_lite::io::{AssertAsync, AsyncReadExt, Cursor};
 use netpoller::net::{self, Relay};
-use netpoller::{NetError, Runtime, TcpListener, UnixStream, spawn, time};
+use netpoller::{NetError, Runtime, TcpListener, UnixStream, spawn, time, yield_now};
 
 use crate::support::bytes::{noise, read_all};
 use crate::support::loopback::pair;
@@ -317,5 +317,38 @@ fn an_error_of_any_reader_or_writer_passes_through() {
         assert_eq!(error.unwrap_err().to_string(), "broken");
         let error = net::copy(&mut &b"x"[..], &mut AssertAsync::new(Broken)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::WriteZero);
+    });
+}
+
+/// A pipe has sixteen slots, and each segment that is spliced takes one, however small: it is full
+/// long before it holds 64 KiB, and then says EAGAIN although the source has more.
+#[test]
+fn small_segments_that_fill_the_pipe_before_its_bytes_do_hold_nothing_up() {
+    run(async {
+        let (a, source) = pair().await;
+        let (sink, b) = pair().await;
+        // Enough at once that it is spliced, then segment by segment to a sink that does not read.
+        let flood = noise(64 << 10);
+        let segments = noise(1_400 * 1_000);
+        let copying = spawn(async move {
+            let copied = net::copy(&a, &b).await;
+            b.close_write().unwrap();
+            copied
+        });
+        let sent = [&flood[..], &segments].concat();
+        let writing = spawn(async move {
+            source.write_all(&flood).await.unwrap();
+            for segment in segments.chunks(1_400) {
+                source.write_all(segment).await.unwrap();
+                yield_now().await;
+            }
+            source.close_write().unwrap();
+        });
+        for _ in 0..200 {
+            yield_now().await;
+        }
+        assert!(read_all(&sink).await.unwrap() == sent);
+        writing.await.unwrap();
+        assert_eq!(copying.await.unwrap().unwrap(), sent.len() as u64);
     });
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use netpoller::{Runtime, TcpListener, TcpStream, UdpSocket, UnixStream};
-use socket2::SockRef;
+use netpoller::{Runtime, TcpListener, TcpStream, UdpSocket, UnixStream, time};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::run::run;
+use crate::support::counting::counting;
+use crate::support::run::{run, run_in};
 
 #[test]
 fn a_connection_names_both_ends_after_its_peer_has_reset_it() {
@@ -65,5 +66,23 @@ fn a_unix_connection_knows_its_peer_after_that_has_gone() {
         stream.hung_up().await.unwrap();
         assert_eq!(stream.peer_addr().unwrap().as_pathname(), Some(&*path));
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_socket_that_was_never_connected_fails_each_operation_and_keeps_no_loop_busy() {
+    let (selector, counts) = counting();
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    run_in(&runtime, async {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let stream = TcpStream::from_std(socket.into()).unwrap();
+        assert!(stream.read(&mut [0]).await.is_err());
+        assert!(stream.write(b"?").await.is_err());
+        assert!(stream.write_all(b"?").await.is_err());
+        assert!(stream.peer_addr().is_err());
+        let before = counts.netpolls();
+        time::sleep(Duration::from_millis(50)).await;
+        assert!(counts.netpolls() - before < 10, "it keeps the loop busy");
+        stream.close().unwrap();
     });
 }

@@ -461,3 +461,16 @@ fn pollers_and_operations_that_compete_lose_no_byte() {
         assert_eq!(total.get(), BYTES);
     });
 }
+
+#[test]
+fn what_a_poller_wrote_arrives_without_a_flush() {
+    run(async {
+        let (server, client) = pair().await;
+        AsyncWriteExt::write_all(&mut &server, b"unflushed")
+            .await
+            .unwrap();
+        let mut got = [0; 9];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"unflushed");
+    });
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, yield_now};
+use socket2::SockRef;
 
 use crate::support::run::run;
 
@@ -73,4 +74,33 @@ fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
         before.elapsed() >= Duration::from_millis(50),
         "it was woken"
     );
+}
+
+#[test]
+fn a_listener_that_is_shut_down_behind_our_back_ends_accept_with_the_systems_error() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let parked = spawn({
+            let listener = listener.clone();
+            async move { listener.accept().await.map(drop) }
+        });
+        yield_now().await;
+        // Where the system knows no such thing, there is nothing to survive.
+        let shut = listener.with_fd(|fd| SockRef::from(&fd).shutdown(std::net::Shutdown::Both));
+        if shut.unwrap().is_err() {
+            return;
+        }
+        let error = parked.await.unwrap().unwrap_err();
+        assert!(!error.is_temporary() && !error.is_closed(), "{error}");
+        let address = listener.local_addr().unwrap();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("accept tcp {address}: ")),
+            "{error}"
+        );
+        // The next says so too, and so does whatever serves on it.
+        assert!(listener.accept().await.is_err());
+        assert!(listener.serve(|_, _| async {}).await.is_err());
+    });
 }

@@ -4,6 +4,8 @@ mod copy;
 mod datagram;
 mod deadlines;
 mod dial;
+#[cfg(target_os = "linux")]
+mod error_queue;
 mod from_std;
 mod futures_io;
 mod io;

@@ -85,3 +85,44 @@ fn after_its_runtime_has_gone_a_source_is_closed() {
         "read file: use of closed network connection"
     );
 }
+
+/// Linux reports the going of a pipe's reader as EPOLLERR, and of its writer as EPOLLHUP, with
+/// nothing beside it.
+#[test]
+fn a_write_to_a_full_pipe_ends_when_its_reader_goes() {
+    run(async {
+        let (mut sender, receiver) = pipe::new().unwrap();
+        while sender.write(&[0; 4096]).is_ok() {}
+        let sender = Rc::new(Source::new(sender).unwrap());
+        let writing = spawn({
+            let sender = sender.clone();
+            async move {
+                let write = |source: &mut pipe::Sender| source.write(b"no room");
+                sender.io(Direction::Write, write).await
+            }
+        });
+        yield_now().await;
+        yield_now().await;
+        assert!(!writing.is_finished());
+        drop(receiver);
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+    });
+}
+
+#[test]
+fn a_read_of_an_empty_pipe_ends_when_its_writer_goes() {
+    run(async {
+        let (sender, receiver) = pipe::new().unwrap();
+        let receiver = Source::new(receiver).unwrap();
+        let reading = spawn(async move {
+            let read = |source: &mut pipe::Receiver| source.read(&mut [0]);
+            receiver.io(Direction::Read, read).await
+        });
+        yield_now().await;
+        yield_now().await;
+        assert!(!reading.is_finished());
+        drop(sender);
+        assert_eq!(reading.await.unwrap().unwrap(), 0);
+    });
+}

@@ -556,3 +556,33 @@ fn a_receive_into_no_room_takes_no_message() {
         assert_eq!(ours.recv(&mut buffer).await.unwrap(), 0);
     });
 }
+
+#[test]
+fn a_dial_to_a_listener_whose_queue_is_full_fails_and_gives_out_no_socket() {
+    run(async {
+        let place = Place::new();
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let address = socket2::SockAddr::unix(&place).unwrap();
+        socket.bind(&address).unwrap();
+        socket.listen(1).unwrap();
+        let mut queued = Vec::new();
+        let error = loop {
+            match UnixStream::connect(&place).await {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+            assert!(queued.len() < 10_000, "the queue has no end");
+        };
+        // BSD refuses, where Linux says that it would block.
+        let kinds = [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionRefused];
+        assert!(kinds.contains(&error.kind()), "{error}");
+        assert_eq!(error.op_error().unwrap().op, "dial");
+        // Each that was given out is connected; and with room in the queue the next is too.
+        for stream in &queued {
+            stream.write_all(b"!").await.unwrap();
+        }
+        drop(socket.accept().unwrap());
+        UnixStream::connect(&place).await.unwrap();
+    });
+}

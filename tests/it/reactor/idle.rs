@@ -45,6 +45,21 @@ mod invariant_9 {
     }
 
     #[test]
+    fn a_wait_of_less_than_a_millisecond_is_rounded_up_and_not_spun_through() {
+        let _watchdog = watchdog();
+        let (selector, counts) = counting();
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        runtime.block_on(async {
+            let before = counts.netpolls();
+            for _ in 0..20 {
+                time::sleep(Duration::from_micros(900)).await;
+            }
+            let calls = counts.netpolls() - before;
+            assert!(calls <= 20 * 4, "{calls} calls in 20 sleeps");
+        });
+    }
+
+    #[test]
     fn without_any_deadline_the_wait_is_for_ever() {
         let _watchdog = watchdog();
         let (selector, counts) = counting();

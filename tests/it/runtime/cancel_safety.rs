@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use netpoller::{NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
 
-use crate::support::loopback::pair;
-use crate::support::schedule::virtual_runtime;
+use crate::support::loopback::{pair, virtual_runtime};
 use crate::support::wakers::each;
 use crate::support::watchdog::watchdog;
 
@@ -212,6 +211,30 @@ mod invariant_8 {
             assert!(queued.await.unwrap_err().is_closed());
         });
         assert_nothing_is_left(runtime.stats());
+    }
+
+    #[test]
+    fn a_read_given_up_before_its_limit_costs_the_next_one_no_time() {
+        let _watchdog = watchdog();
+        virtual_runtime().block_on(async {
+            let millis = Duration::from_millis;
+            let (server, client) = pair().await;
+            let (start, mut byte) = (time::now(), [0]);
+            // By a timeout around it, and by a deadline of the stream, which passes meanwhile.
+            give_up(time::timeout(millis(500), server.read(&mut byte))).await;
+            server.set_read_deadline(Some(start + millis(600))).unwrap();
+            give_up(server.read(&mut byte)).await;
+            time::sleep(millis(700)).await;
+            server
+                .set_read_deadline(Some(start + millis(1_000)))
+                .unwrap();
+            let reading = server.clone();
+            let reading = spawn(async move { reading.read(&mut [0]).await });
+            time::sleep(millis(200)).await;
+            client.write_all(b"!").await.unwrap();
+            assert_eq!(reading.await.unwrap().unwrap(), 1);
+            assert_eq!(time::now(), start + millis(900));
+        });
     }
 }
 

@@ -11,10 +11,14 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{NetError, Runtime, spawn, spawn_blocking, time, yield_now};
+use netpoller::{
+    CancelToken, Dialer, Heartbeat, NetError, Runtime, Server, TcpListener, TcpStream, spawn,
+    spawn_blocking, time, yield_now,
+};
 
 use crate::support::counting::counting;
 use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::running::Echo;
 use crate::support::stall::{moment, stall};
 use crate::support::wakers;
 use crate::support::watchdog::watchdog;
@@ -363,4 +367,89 @@ fn the_last_move_of_a_sleep_counts_wherever_the_moves_come_from() {
         sleep.as_mut().await;
         assert_eq!(time::now() - start, 5 * SECOND);
     });
+}
+
+/// What overflows an instant, a tick, or the selector's milliseconds in 32 bits, and what is just
+/// short of that: each means "much later", to whatever takes a duration.
+#[test]
+fn a_duration_without_measure_is_neither_over_nor_a_panic_wherever_it_is_given() {
+    let _watchdog = watchdog();
+    let millis = Duration::from_millis;
+    for far in [
+        Duration::MAX,
+        Duration::MAX - Duration::from_nanos(1),
+        Duration::from_secs(u64::MAX / 10),
+        Duration::from_secs(i64::MAX as u64),
+        millis(u64::MAX),
+        Duration::from_micros(u64::MAX),
+        Duration::from_nanos(u64::MAX),
+        millis(1 << 36),
+        millis(u64::from(u32::MAX)),
+        millis(u64::from(u32::MAX) + 1),
+        millis(i32::MAX as u64 + 1),
+        millis(i32::MAX as u64),
+    ] {
+        let hour = 3600 * SECOND;
+        virtual_runtime().block_on(async {
+            let (server, client) = pair().await;
+            let mut waiting = vec![
+                spawn(async move { time::sleep(far).await }),
+                spawn(async move { _ = time::timeout(far, pending::<()>()).await }),
+                spawn(async move {
+                    let mut interval = time::interval(far);
+                    interval.tick().await;
+                    interval.tick().await;
+                }),
+                spawn(async move { _ = CancelToken::new().with_timeout(far).canceled().await }),
+                spawn(async move {
+                    let mut sleep = time::sleep(SECOND);
+                    sleep.reset(time::now() + 2 * SECOND);
+                    if let Some(then) = time::now().checked_add(far) {
+                        sleep.reset(then);
+                        sleep.await;
+                    }
+                    pending().await
+                }),
+            ];
+            let heartbeat = Heartbeat::start(&client, far);
+            heartbeat.reset(Some(far));
+            let dialer = Dialer::new().timeout(far).fallback_delay(far);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let dialled = dialer.dial(listener.local_addr().unwrap()).await.unwrap();
+            dialled.set_linger(Some(far)).unwrap();
+            if let Some(then) = time::now().checked_add(far) {
+                server.set_deadline(Some(then)).unwrap();
+            }
+            waiting.push(spawn(async move { _ = server.read(&mut [0]).await }));
+            time::sleep(hour).await;
+            for (at, task) in waiting.iter().enumerate() {
+                assert!(!task.is_finished(), "number {at} with {far:?}");
+            }
+            assert!(!heartbeat.is_finished());
+            dialled.set_linger(None).unwrap();
+        });
+        let runtime = Runtime::builder().virtual_clock().build().unwrap();
+        let bound = Server::new(|_| Echo)
+            .idle_timeout(far)
+            .heartbeat_with(far, "ping")
+            .minimum_read_rate(1, far)
+            .minimum_write_rate(1, far)
+            .drain_grace(far)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let serving = bound.run_in(&runtime).unwrap();
+        let client = runtime.block_on(TcpStream::connect(bound.local_addr()));
+        let client = client.unwrap();
+        runtime.block_on(async {
+            client.write_all(b"!").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+            time::sleep(hour).await;
+            client.write_all(b"!").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+            drop(client);
+        });
+        bound.handle().drain(far);
+        runtime.block_on(serving).unwrap().unwrap();
+        assert!(runtime.shutdown(far));
+    }
 }

@@ -3,6 +3,7 @@
 
 use netpoller::{Runtime, TcpListener, TcpStream};
 
+#[allow(unused_imports, reason = "each test file uses some")]
 pub use super::schedule::virtual_runtime;
 
 /// Two ends of one connection, both in the runtime that runs this.
