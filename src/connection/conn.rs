@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,12 +40,10 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. The fast path is taken only while this is
-    /// `None`.
+    /// State that an idle connection does not need. It is changed through [`Conn::extra`], so that
+    /// the fast path is left.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
-    /// Bytes read, for the log.
-    pub(super) received: u64,
 }
 
 /// The connection's times, in ticks.
@@ -98,19 +95,38 @@ pub(super) struct Extra {
     pub(super) sent: u64,
     /// What the peer had not acknowledged at the last look, while the connection closes.
     pub(super) unacknowledged: usize,
+    /// Bytes read, for the log: `None` unless debug was on when the connection opened.
+    pub(super) received: Option<u64>,
+}
+
+impl Extra {
+    /// Whether there is anything to attend to in a run: then the fast path is not taken.
+    pub(super) fn needs_attention(&self) -> bool {
+        !self.queue.is_empty()
+            || self.is_full
+            || !self.unused.is_empty()
+            || self.need > 0
+            || self.why.is_some()
+            || self.watch.is_some()
+            || self.received.is_some()
+            || self.has_mail()
+    }
+
+    /// Whether handles have left anything.
+    pub(super) fn has_mail(&self) -> bool {
+        let mailbox = self.mailbox.as_ref();
+        mailbox.is_some_and(|mailbox| !mailbox.is_empty())
+    }
 }
 
 impl Conn {
     pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>) -> Self {
-        fd.socket()
-            .note
-            .set(Status::new(State::Opening, Asked::Nothing).byte());
+        fd.socket().note.set(Status::OPENING.byte());
         Conn {
             fd,
             shared,
             extra: None,
             timers: Timers::new(),
-            received: 0,
         }
     }
 
@@ -126,19 +142,33 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        self.set_status(Status::new(state, self.status().asked()));
+        self.set_status(self.status().with_state(state));
     }
 
     pub(super) fn ask(&mut self, asked: Asked) {
         let status = self.status();
-        self.set_status(Status::new(status.state(), status.asked().max(asked)));
+        self.set_status(status.with_asked(status.asked().max(asked)));
     }
 
     /// Takes what was asked for since the last call, and forgets it.
     pub(super) fn take_asked(&mut self) -> Asked {
         let status = self.status();
-        self.set_status(Status::new(status.state(), Asked::Nothing));
+        self.set_status(status.with_asked(Asked::Nothing));
         status.asked()
+    }
+
+    /// What an idle connection does not need, made if it is not there.
+    pub(super) fn extra(&mut self) -> &mut Extra {
+        self.attend(true);
+        self.extra.get_or_insert_default()
+    }
+
+    /// Says whether there is something to attend to.
+    pub(super) fn attend(&self, attend: bool) {
+        self.fd
+            .socket()
+            .note
+            .set(self.status().with_attend(attend).byte());
     }
 
     fn set_status(&mut self, status: Status) {
@@ -154,7 +184,7 @@ impl Conn {
 
     /// Notes why the connection ends. A failure outdoes a request; what came first stays.
     pub(super) fn blame(&mut self, why: CloseReason) {
-        let kept = &mut self.extra.get_or_insert_default().why;
+        let kept = &mut self.extra().why;
         let outdone = |kept: &CloseReason| kept.error().is_none() && why.error().is_some();
         if kept.as_ref().is_none_or(outdone) {
             *kept = Some(why);
@@ -173,8 +203,7 @@ impl Conn {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
         // Nothing waits, and there is room: it goes out with what else this callback writes.
-        let plain = self.status().is_plain() && self.extra.is_none();
-        if plain && out.len() + bytes.len() <= self.shared.gathers {
+        if self.status().is_plain() && out.len() + bytes.len() <= self.shared.gathers {
             out.extend_from_slice(bytes);
             return Ok(());
         }
@@ -317,8 +346,8 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// The system's.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+    /// The system does not know it: the peer reset the connection before anything asked.
+    pub fn peer_addr(&self) -> io::Result<Addr> {
         self.end(End::Peer)
     }
 
@@ -326,16 +355,14 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// As [`peer_addr`](Conn::peer_addr).
+    pub fn local_addr(&self) -> io::Result<Addr> {
         self.end(End::Local)
     }
 
-    fn end(&self, end: End) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(end) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
+    fn end(&self, end: End) -> io::Result<Addr> {
+        let address = self.fd.endpoint(end);
+        address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// A handle to write by from other connections and tasks of this thread.
@@ -344,11 +371,9 @@ impl Conn {
     }
 
     fn mailbox(&mut self) -> &Rc<Mailbox> {
-        let (fd, shared) = (&self.fd, &self.shared);
-        let extra = self.extra.get_or_insert_default();
-        let queued = extra.queue.len();
-        let make = || Rc::new(Mailbox::new(fd.clone(), shared.clone(), queued));
-        extra.mailbox.get_or_insert_with(make)
+        let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
+        let make = || Rc::new(Mailbox::new(fd, shared, queued));
+        self.extra().mailbox.get_or_insert_with(make)
     }
 
     pub(super) fn warn_of_heartbeats(&self) {

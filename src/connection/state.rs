@@ -210,21 +210,40 @@ pub(crate) enum Asked {
 
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
-/// A connection's state and what its protocol asked for since it was last looked at, in a byte that
-/// the socket has to spare.
+/// A connection's state, what its protocol asked for since it was last looked at, and whether it has
+/// something to attend to besides reading, in a byte that the socket has to spare.
 ///
 /// ```text
-///   | 4 3   | 2 1 0 |
-///   | asked | state |
+///   | 5      | 4 3   | 2 1 0 |
+///   | attend | asked | state |
 /// ```
 ///
-/// Zero is an open connection of which nothing was asked.
+/// Zero is an open connection with nothing to do but to read: one comparison finds it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Status(u8);
 
+const STATE: u8 = 7;
+const ASKED_SHIFT: u8 = 3;
+const ATTEND: u8 = 1 << 5;
+
 impl Status {
-    pub(crate) const fn new(state: State, asked: Asked) -> Self {
-        Status((asked as u8) << 3 | state as u8)
+    pub(crate) const OPENING: Status = Status(State::Opening as u8);
+
+    pub(crate) const fn with_state(self, state: State) -> Self {
+        Status(self.0 & !STATE | state as u8)
+    }
+
+    pub(crate) const fn with_asked(self, asked: Asked) -> Self {
+        Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
+    }
+
+    /// Whether the connection has something to attend to: what it keeps, mail, a lost handle.
+    pub(crate) const fn with_attend(self, attend: bool) -> Self {
+        Status(if attend {
+            self.0 | ATTEND
+        } else {
+            self.0 & !ATTEND
+        })
     }
 
     pub(crate) const fn from_byte(byte: u8) -> Self {
@@ -237,15 +256,15 @@ impl Status {
 
     #[inline]
     pub(crate) fn state(self) -> State {
-        State::ALL[usize::from(self.0 & 7)]
+        State::ALL[usize::from(self.0 & STATE)]
     }
 
     #[inline]
     pub(crate) fn asked(self) -> Asked {
-        ASKED[usize::from(self.0 >> 3 & 3)]
+        ASKED[usize::from(self.0 >> ASKED_SHIFT & 3)]
     }
 
-    /// Open, and nothing asked.
+    /// Open, nothing asked, and nothing to attend to.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {
         self.0 == 0

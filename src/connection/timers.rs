@@ -71,7 +71,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.tick_ceiling();
+        self.extra().sent = self.tick_ceiling();
     }
 
     /// Counts bytes that moved, for the minimum rates.
@@ -204,7 +204,7 @@ impl Conn {
     fn look_for_acknowledgements(&mut self, now: u64) -> usize {
         self.timers.beat = now;
         let left = self.fd.unacknowledged().unwrap_or(0);
-        let before = &mut self.extra.get_or_insert_default().unacknowledged;
+        let before = &mut self.extra().unacknowledged;
         if left < std::mem::replace(before, left) {
             self.timers.heard = now;
         }

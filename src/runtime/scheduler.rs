@@ -41,6 +41,7 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
+use super::schedule::Schedule;
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
@@ -87,6 +88,8 @@ pub(crate) struct Scheduler {
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
+    /// The order in which tests make it run.
+    pub(super) schedule: Option<Box<Schedule>>,
 }
 
 /// What the runtime has done, ever.
@@ -100,7 +103,12 @@ pub(crate) struct Counters {
 }
 
 impl Scheduler {
-    pub(crate) fn new(selector: Box<dyn Selector>, time: TimeSource, jobs: Arc<Lane>) -> Self {
+    pub(super) fn new(
+        selector: Box<dyn Selector>,
+        time: TimeSource,
+        jobs: Arc<Lane>,
+        schedule: Option<Box<Schedule>>,
+    ) -> Self {
         let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
@@ -119,6 +127,7 @@ impl Scheduler {
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
+            schedule,
         }
     }
 
@@ -331,8 +340,13 @@ impl Scheduler {
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(batch.len());
         }
+        let mut most = BATCH;
+        if let Some(schedule) = &self.schedule {
+            let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
+            most = schedule.arrange(&mut batch, round, BATCH, now.get());
+        }
         let (mut begun, mut ran) = (0, 0);
-        while ran < BATCH
+        while ran < most
             && let Some(&id) = batch.get(begun)
         {
             begun += 1;
