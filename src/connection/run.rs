@@ -198,6 +198,8 @@ impl<P: Protocol> Connection<P> {
             self.write();
         } else if self.conn.take_writable() {
             self.on(Event::Writable);
+        } else if self.conn.take_due_timer() {
+            self.on(Event::TimerDue);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
         } else if self.conn.holds_input() {
@@ -352,6 +354,8 @@ impl<P: Protocol> Connection<P> {
             protocol.idle(conn)
         } else if actions.has(Actions::TELL_WRITABLE) {
             protocol.writable(conn)
+        } else if actions.has(Actions::TELL_TIMER) {
+            protocol.timer(conn)
         } else {
             return None;
         };
@@ -423,7 +427,7 @@ impl Conn {
         if let Some(keeper) = extra.keeper.take() {
             self.shared.keep_nothing(&keeper);
         }
-        if extra.mailbox.is_none() {
+        if extra.mailbox.is_none() && extra.idle.is_none() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
@@ -483,6 +487,7 @@ impl Conn {
     fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
+        self.move_timer(None);
         self.forget_reply();
         let extra = self.extra.take()?;
         if !fault!("leaked_quota") {

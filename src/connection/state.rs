@@ -26,6 +26,7 @@
 //! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
 //! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
 //! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same | |
+//! | TimerDue | | tell timer | the same | the same | the same | – | – |
 //! | EndAsked | | **Finishing** | – | – | **Closing** arm | – | – |
 //! | CloseAsked | | **Closing** arm | the same | the same | the same | – | – |
 //! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same | the same |
@@ -80,6 +81,8 @@ pub(crate) enum Event {
     Idle,
     /// The peer does not meet a minimum rate.
     TooSlow,
+    /// The time has come that the protocol has set.
+    TimerDue,
     /// Our direction is to end.
     EndAsked,
     /// The connection is to be closed once all is written.
@@ -109,6 +112,7 @@ impl Actions {
     pub(crate) const RESET: Actions = Actions(128);
     /// Close the socket, and tell why.
     pub(crate) const CLOSE: Actions = Actions(256);
+    pub(crate) const TELL_TIMER: Actions = Actions(512);
 
     const fn and(self, other: Actions) -> Actions {
         Actions(self.0 | other.0)
@@ -170,6 +174,8 @@ impl State {
             (Event::Idle, Closing | Lingering) => RESET,
             (Event::Idle, _) => (Closing, Actions::TELL_IDLE.and(Actions::ARM)),
             (Event::TooSlow, Open | Finishing | Finished | PeerEnded | Closing) => RESET,
+            (Event::TimerDue, Closing | Lingering) => (self, Actions::NONE),
+            (Event::TimerDue, _) => (self, Actions::TELL_TIMER),
             _ => return None,
         })
     }

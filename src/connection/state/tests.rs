@@ -2,7 +2,7 @@
 
 use super::{ASKED, Actions, Asked, Event, State, Status};
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 14] = [
     Event::Opened,
     Event::Flushed,
     Event::FlushedUnread,
@@ -12,6 +12,7 @@ const EVENTS: [Event; 13] = [
     Event::HeartbeatDue,
     Event::Idle,
     Event::TooSlow,
+    Event::TimerDue,
     Event::EndAsked,
     Event::CloseAsked,
     Event::AbortAsked,
@@ -44,6 +45,7 @@ fn field(state: State, event: Event) -> String {
         (Actions::SHUT_DOWN, "shut"),
         (Actions::RESET, "reset"),
         (Actions::CLOSE, "close"),
+        (Actions::TELL_TIMER, "timer"),
     ];
     let mut words = Vec::new();
     if next != state {

@@ -27,6 +27,7 @@ pub struct Script {
     pub heartbeat: fn(&mut Conn) -> io::Result<()>,
     pub idle: fn(&mut Conn) -> io::Result<()>,
     pub drained: fn(&mut Conn) -> io::Result<()>,
+    pub timer: fn(&mut Conn) -> io::Result<()>,
 }
 
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -57,6 +58,7 @@ impl Script {
             heartbeat: ping,
             idle: nothing,
             drained: nothing,
+            timer: nothing,
         }
     }
 
@@ -102,6 +104,10 @@ impl Protocol for Script {
     fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
         self.say("drained");
         (self.drained)(conn)
+    }
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+        self.say("timer");
+        (self.timer)(conn)
     }
     fn closed(&mut self, why: io::Result<()>) {
         self.say(match why {
