@@ -30,6 +30,9 @@ const EXPIRY_BUDGET: usize = 4096;
 /// softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
+/// How many signals in a row may end a look before the turn goes on without it.
+const MAX_SIGNALS: usize = 8;
+
 /// A reading counts as settled when so many turns and so many rounds have passed since its harvest,
 /// though the run queue did not fall empty.
 const SETTLING_TURNS: u32 = 16;
@@ -189,8 +192,8 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    /// What is handed out goes to `unpark`, one by one. The reactor is borrowed meanwhile: `unpark` runs
-    /// nothing of the user's, and opens, closes and times nothing.
+    /// What is handed out goes to `unpark`, one by one. The reactor is borrowed meanwhile: `unpark` opens
+    /// no descriptor, closes none, sets no deadline, and runs nothing of the user's.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
@@ -290,7 +293,7 @@ impl<W, T> Core<W, T> {
         }
         // The reading before the sleep is old, and what came at its end was not looked for. Look once
         // more, without waiting.
-        let harvest = self.poll(Some(Duration::ZERO));
+        let harvest = self.look(Duration::ZERO);
         let events = self.unpark_ready(unpark);
         if harvest? == Harvest::Complete {
             self.proven.set(reading);
@@ -355,6 +358,20 @@ impl<W, T> Core<W, T> {
         }
     }
 
+    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
+    /// it is repeated, a few times, so that a stream of signals does not hold a deadline back.
+    // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
+    fn look(&self, moment: Duration) -> io::Result<Harvest> {
+        let start = Instant::now();
+        for _ in 1..MAX_SIGNALS {
+            let harvest = self.poll(Some(moment.saturating_sub(start.elapsed())))?;
+            if harvest == Harvest::Complete || !self.events.borrow().is_empty() {
+                return Ok(harvest);
+            }
+        }
+        self.poll(Some(Duration::ZERO))
+    }
+
     /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have
     /// found nothing.
     #[cold]
@@ -364,7 +381,7 @@ impl<W, T> Core<W, T> {
         jump: Jump,
     ) -> io::Result<(Harvest, Wait)> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            let harvest = self.poll(Some(grace))?;
+            let harvest = self.look(grace)?;
             if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
                 return Ok((harvest, Wait::Slept));
             }
