@@ -12,10 +12,9 @@ use std::time::Instant;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
-use super::protocol::Drain;
 use super::rate::Expected;
 use super::shared::NEVER;
-use super::state::{Event, State};
+use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
