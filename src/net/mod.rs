@@ -4,7 +4,7 @@
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
-mod config;
+pub(crate) mod config;
 mod copy;
 mod datagram;
 mod dial;
