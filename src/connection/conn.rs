@@ -4,16 +4,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::shared::{Keeper, NEVER, WorkerShared};
+use super::shared::{Keeper, NEVER, WorkerShared, ticks};
 use super::state::{Asked, State, Status};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -41,12 +40,10 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. The fast path is taken only while this is
-    /// `None`.
+    /// State that an idle connection does not need. It is changed through [`Conn::extra`], so that
+    /// the fast path is left.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
-    /// Bytes read, for the log.
-    pub(super) received: u64,
 }
 
 /// The connection's times, in ticks.
@@ -84,6 +81,13 @@ pub(super) struct Extra {
     /// How many must be there before the protocol is offered any. A call of `data` sets it for the
     /// next.
     pub(super) need: usize,
+    /// The protocol has seen what is left, and waits for new bytes. A call of `data` sets it for the
+    /// next.
+    pub(super) waits: bool,
+    /// The protocol's own timer. It may have fired.
+    pub(super) timer: Option<TimerKey>,
+    /// The connection's own idle timeout, in ticks, in place of the server's.
+    pub(super) idle: Option<u64>,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
     /// A write of the callback under way met a limit: if the callback fails too, the connection
@@ -98,19 +102,39 @@ pub(super) struct Extra {
     pub(super) sent: u64,
     /// What the peer had not acknowledged at the last look, while the connection closes.
     pub(super) unacknowledged: usize,
+    /// Bytes read, for the log: `None` unless debug was on when the connection opened.
+    pub(super) received: Option<u64>,
+}
+
+impl Extra {
+    /// Whether there is anything to attend to in a run: then the fast path is not taken.
+    pub(super) fn needs_attention(&self) -> bool {
+        !self.queue.is_empty()
+            || self.is_full
+            || !self.unused.is_empty()
+            || self.need > 0
+            || self.why.is_some()
+            || self.timer.is_some()
+            || self.watch.is_some()
+            || self.received.is_some()
+            || self.has_mail()
+    }
+
+    /// Whether handles have left anything.
+    pub(super) fn has_mail(&self) -> bool {
+        let mailbox = self.mailbox.as_ref();
+        mailbox.is_some_and(|mailbox| !mailbox.is_empty())
+    }
 }
 
 impl Conn {
     pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>) -> Self {
-        fd.socket()
-            .note
-            .set(Status::new(State::Opening, Asked::Nothing).byte());
+        fd.socket().note.set(Status::OPENING.byte());
         Conn {
             fd,
             shared,
             extra: None,
             timers: Timers::new(),
-            received: 0,
         }
     }
 
@@ -126,19 +150,33 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        self.set_status(Status::new(state, self.status().asked()));
+        self.set_status(self.status().with_state(state));
     }
 
     pub(super) fn ask(&mut self, asked: Asked) {
         let status = self.status();
-        self.set_status(Status::new(status.state(), status.asked().max(asked)));
+        self.set_status(status.with_asked(status.asked().max(asked)));
     }
 
     /// Takes what was asked for since the last call, and forgets it.
     pub(super) fn take_asked(&mut self) -> Asked {
         let status = self.status();
-        self.set_status(Status::new(status.state(), Asked::Nothing));
+        self.set_status(status.with_asked(Asked::Nothing));
         status.asked()
+    }
+
+    /// What an idle connection does not need, made if it is not there.
+    pub(super) fn extra(&mut self) -> &mut Extra {
+        self.attend(true);
+        self.extra.get_or_insert_default()
+    }
+
+    /// Says whether there is something to attend to.
+    pub(super) fn attend(&self, attend: bool) {
+        self.fd
+            .socket()
+            .note
+            .set(self.status().with_attend(attend).byte());
     }
 
     fn set_status(&mut self, status: Status) {
@@ -154,7 +192,7 @@ impl Conn {
 
     /// Notes why the connection ends. A failure outdoes a request; what came first stays.
     pub(super) fn blame(&mut self, why: CloseReason) {
-        let kept = &mut self.extra.get_or_insert_default().why;
+        let kept = &mut self.extra().why;
         let outdone = |kept: &CloseReason| kept.error().is_none() && why.error().is_some();
         if kept.as_ref().is_none_or(outdone) {
             *kept = Some(why);
@@ -173,8 +211,7 @@ impl Conn {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
         // Nothing waits, and there is room: it goes out with what else this callback writes.
-        let plain = self.status().is_plain() && self.extra.is_none();
-        if plain && out.len() + bytes.len() <= self.shared.gathers {
+        if self.status().is_plain() && out.len() + bytes.len() <= self.shared.gathers {
             out.extend_from_slice(bytes);
             return Ok(());
         }
@@ -226,7 +263,92 @@ impl Conn {
         if bytes > most {
             return self.end_over_limit("read", "most_unused", most, 0, bytes);
         }
-        self.extra.get_or_insert_default().need = bytes;
+        self.extra().need = bytes;
+    }
+
+    /// Offers what this call of [`data`](crate::Protocol::data) leaves only together with new bytes,
+    /// though some was used: the protocol has seen that no whole message is left. Without it, the
+    /// rest is offered again at once.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// /// Takes all lines that are there, and waits for the end of the next.
+    /// struct Lines;
+    /// impl Protocol for Lines {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    ///         for line in bytes[..end].split_inclusive(|&byte| byte == b'\n') {
+    ///             conn.write(line)?;
+    ///         }
+    ///         conn.wait();
+    ///         Ok(end)
+    ///     }
+    /// }
+    /// ```
+    pub fn wait(&mut self) {
+        self.extra().waits = true;
+    }
+
+    /// Calls [`timer`](crate::Protocol::timer) once at this time, in place of a time that was set
+    /// before; at once if it has passed. `None` calls off what was set. A close calls it off too.
+    ///
+    /// The timer says nothing of the peer: it ends nothing by itself, keeps no connection from being
+    /// idle, and no drain waits for it.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, time};
+    ///
+    /// /// Gives a client five seconds for its first request.
+    /// struct Greets;
+    /// impl Protocol for Greets {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.set_timer(Some(time::now() + Duration::from_secs(5)));
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.set_timer(None);
+    ///         conn.write(bytes)?;
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"too slow\n")?;
+    ///         conn.close();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_timer(&mut self, when: Option<Instant>) {
+        self.move_timer(when);
+    }
+
+    /// Gives this connection an idle timeout of its own, in place of the
+    /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
+    /// last sign of life.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// /// A client that has logged in may be silent for longer.
+    /// struct Chat;
+    /// impl Protocol for Chat {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         if bytes.starts_with(b"login ") {
+    ///             conn.set_idle_timeout(Duration::from_secs(3600));
+    ///         }
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.extra().idle = Some(timeout.into().map_or(NEVER, ticks));
+        // From here on a connection of this thread may be judged by time.
+        self.shared.judges_by_time.set(true);
     }
 
     /// Bytes that wait to be written, without those of this callback.
@@ -307,9 +429,10 @@ impl Conn {
         self.shared.is_draining()
     }
 
-    /// The server's [idle timeout](crate::Server::idle_timeout), rounded up to milliseconds.
+    /// The connection's idle timeout, rounded up to milliseconds: its
+    /// [own](Conn::set_idle_timeout), or the [server's](crate::Server::idle_timeout).
     pub fn idle_timeout(&self) -> Option<Duration> {
-        let ticks = self.shared.idle;
+        let ticks = self.idle_ticks();
         (ticks != NEVER).then(|| Duration::from_millis(ticks))
     }
 
@@ -317,8 +440,8 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// The system's.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+    /// The system does not know it: the peer reset the connection before anything asked.
+    pub fn peer_addr(&self) -> io::Result<Addr> {
         self.end(End::Peer)
     }
 
@@ -326,16 +449,14 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// As [`peer_addr`](Conn::peer_addr).
+    pub fn local_addr(&self) -> io::Result<Addr> {
         self.end(End::Local)
     }
 
-    fn end(&self, end: End) -> io::Result<SocketAddr> {
-        match self.fd.endpoint(end) {
-            Some(Addr::Socket(address)) => Ok(address),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
+    fn end(&self, end: End) -> io::Result<Addr> {
+        let address = self.fd.endpoint(end);
+        address.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// A handle to write by from other connections and tasks of this thread.
@@ -344,11 +465,9 @@ impl Conn {
     }
 
     fn mailbox(&mut self) -> &Rc<Mailbox> {
-        let (fd, shared) = (&self.fd, &self.shared);
-        let extra = self.extra.get_or_insert_default();
-        let queued = extra.queue.len();
-        let make = || Rc::new(Mailbox::new(fd.clone(), shared.clone(), queued));
-        extra.mailbox.get_or_insert_with(make)
+        let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
+        let make = || Rc::new(Mailbox::new(fd, shared, queued));
+        self.extra().mailbox.get_or_insert_with(make)
     }
 
     pub(super) fn warn_of_heartbeats(&self) {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::error::{direction_ended, over_limit};
 use super::out_queue::OutQueue;
 use super::shared::WorkerShared;
-use super::state::Asked;
+use super::state::{Asked, Status};
 use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -96,6 +96,18 @@ impl Mailbox {
 
     pub(super) fn is_busy(&self) -> bool {
         self.busy.get()
+    }
+
+    /// The connection has mail, or has lost its last handle: its next run attends to it.
+    fn attend(&self) {
+        let note = &self.fd.socket().note;
+        note.set(Status::from_byte(note.get()).with_attend(true).byte());
+    }
+
+    /// The connection has mail, and is to run.
+    fn wake(&self) {
+        self.attend();
+        self.shared.wake(self.id);
     }
 
     pub(super) fn set_busy(&self, busy: bool) {
@@ -209,7 +221,7 @@ impl ConnHandle {
             let error = || over_limit(&mailbox.fd, "write", "most_queued", most, waiting, more);
             mailbox.over.replace(Some(error()));
             mailbox.end();
-            mailbox.shared.wake(mailbox.id);
+            mailbox.wake();
             return Err(error());
         }
         if !quota.charge(more) {
@@ -220,7 +232,7 @@ impl ConnHandle {
         let is_first = mailbox.is_empty();
         push(&mut mailbox.mail.borrow_mut());
         if is_first {
-            mailbox.shared.wake(mailbox.id);
+            mailbox.wake();
         }
         Ok(())
     }
@@ -257,7 +269,16 @@ impl ConnHandle {
         if !self.is_closed() {
             mailbox.end();
             mailbox.asked.set(mailbox.asked.get().max(asked));
-            mailbox.shared.wake(mailbox.id);
+            mailbox.wake();
+        }
+    }
+}
+
+impl Drop for ConnHandle {
+    fn drop(&mut self) {
+        // The last one but the connection's own, which lets go of the mailbox then.
+        if Rc::strong_count(&self.mailbox) == 2 {
+            self.mailbox.attend();
         }
     }
 }

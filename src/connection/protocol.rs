@@ -64,8 +64,8 @@ pub trait Protocol: 'static {
     }
 
     /// The peer sent something. Returns how many of the bytes are used. The others are kept and
-    /// offered again: at once if some were used, and else together with more, or when as many are
-    /// there as the protocol [needs](Conn::need).
+    /// offered again: at once if some were used, unless the protocol [waits](Conn::wait), and else
+    /// together with more, or when as many are there as the protocol [needs](Conn::need).
     ///
     /// # Errors
     ///
@@ -118,6 +118,16 @@ pub trait Protocol: 'static {
     ///
     /// Close the connection too.
     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The time that [`Conn::set_timer`] was given has come.
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
     }

@@ -52,6 +52,11 @@ impl<P: Protocol> Connection<P> {
             return self.conn.discarded();
         }
         self.conn.received(bytes.len());
+        if let Some(extra) = &mut self.conn.extra
+            && let Some(received) = &mut extra.received
+        {
+            *received += bytes.len() as u64;
+        }
         self.conn.moved(Direction::Read, bytes.len());
         if !self.conn.keeps_unused() && !self.conn.needs_more_than(bytes.len()) {
             self.offer(bytes);
@@ -121,7 +126,7 @@ impl<P: Protocol> Connection<P> {
                 Ok(used) if used <= rest => {
                     at += used;
                     // Nothing is left, or the rest is part of a message.
-                    if used == rest || used == 0 {
+                    if used == rest || used == 0 || self.conn.waits() {
                         break (Ok(()), all.len() - at);
                     }
                     // The rest waits for more. The peer's end still offers it.
@@ -188,9 +193,14 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.need > bytes)
     }
 
+    /// Whether the protocol waits for new bytes.
+    fn waits(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.waits)
+    }
+
     fn need_no_more(&mut self) {
         if let Some(extra) = &mut self.extra {
-            extra.need = 0;
+            (extra.need, extra.waits) = (0, false);
         }
     }
 
@@ -198,7 +208,7 @@ impl Conn {
         let Some(extra) = &mut self.extra else {
             return Vec::new();
         };
-        (extra.seen, extra.need) = (0, 0);
+        (extra.seen, extra.need, extra.waits) = (0, 0, false);
         mem::take(&mut extra.unused)
     }
 
@@ -229,7 +239,7 @@ impl Conn {
         };
         let kept = unused.len();
         debug_assert!(seen <= kept, "only what is kept was seen");
-        let extra = self.extra.get_or_insert_default();
+        let extra = self.extra();
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused(kept);
         // What was not offered yet is not the protocol's to answer for.
@@ -246,10 +256,10 @@ impl Conn {
         if !self.shared.quotas.unused.is_limited() {
             return;
         }
-        let extra = self.extra.get_or_insert_default();
-        let make = || self.shared.new_keeper(context::running_machine());
-        let keeper = extra.keeper.get_or_insert_with(make);
-        if !self.shared.keep(keeper, now) {
+        let shared = self.shared.clone();
+        let make = || shared.new_keeper(context::running_machine());
+        let keeper = self.extra().keeper.get_or_insert_with(make);
+        if !shared.keep(keeper, now) {
             let quota = &self.shared.quotas.unused;
             let (most, kept) = (quota.limit(), quota.used() - now);
             self.end_over_limit("read", "most_unused_in_all", most, kept, now);

@@ -20,6 +20,7 @@ use std::task::Poll;
 
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
+use super::handle::Mailbox;
 use super::protocol::Protocol;
 use super::send::Budget;
 use super::shared::WorkerShared;
@@ -41,8 +42,8 @@ pub(crate) struct Connection<P: Protocol> {
     pub(super) conn: Conn,
 }
 
-/// Three pointers, a timer's key, two times and a count: with malloc's word that is 64 bytes.
-const _: () = assert!(size_of::<Conn>() <= 7 * size_of::<u64>());
+/// Three pointers, a timer's key and two times.
+const _: () = assert!(size_of::<Conn>() <= 6 * size_of::<u64>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
@@ -59,7 +60,8 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin_machine(id);
         let conn = &this.conn;
-        // If there is more to do than to read: a request, a queue, a time that has come, a hang-up.
+        // There is more to do than to read: a request, a queue, a drain, a time that has come, a
+        // hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
             return this.run_slow(id);
         }
@@ -78,9 +80,9 @@ impl<P: Protocol> Machine for Connection<P> {
         // The peer's idle time counts from here, after the callback. This is a store: the timer
         // looks at it when it fires.
         this.conn.heard();
-        // If input is left over, the callback asked for something, or the reply is not all sent.
+        // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
-        if !all || this.conn.has_requests() || !this.conn.send_reply() {
+        if !all || !this.conn.status().is_plain() || !this.conn.send_reply() {
             return this.data_slow(used, buffer, got, id);
         }
         lent::give_back(buffer);
@@ -96,23 +98,13 @@ impl Conn {
     /// Whether there is nothing to do for the connection but to read.
     #[inline]
     fn only_reads(&self) -> bool {
-        self.status().is_plain()
-            && self.extra.is_none()
-            && self.shared.is_serving()
-            && !self.timer_has_fired()
+        self.status().is_plain() && self.shared.is_serving() && !self.timer_has_fired()
     }
 
     /// Counts bytes that were read.
     #[inline]
     pub(super) fn received(&mut self, bytes: usize) {
-        self.received += bytes as u64;
         self.shared.tally.received.add(bytes as u64);
-    }
-
-    /// Whether the callback left more to do than to send its reply.
-    #[inline]
-    fn has_requests(&self) -> bool {
-        !self.status().is_plain() || self.extra.is_some()
     }
 }
 
@@ -195,6 +187,9 @@ impl<P: Protocol> Connection<P> {
             let error = conn.fd.op_error("read", Cause::from(Refusal::Closed));
             self.broken(error);
         } else if conn.state() == State::Opening {
+            if log::log_enabled!(log::Level::Debug) {
+                conn.extra().received = Some(0);
+            }
             self.on(Event::Opened);
         } else if let Some(event) = self.requested() {
             self.on(event);
@@ -203,6 +198,8 @@ impl<P: Protocol> Connection<P> {
             self.write();
         } else if self.conn.take_writable() {
             self.on(Event::Writable);
+        } else if self.conn.take_due_timer() {
+            self.on(Event::TimerDue);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
         } else if self.conn.holds_input() {
@@ -357,6 +354,8 @@ impl<P: Protocol> Connection<P> {
             protocol.idle(conn)
         } else if actions.has(Actions::TELL_WRITABLE) {
             protocol.writable(conn)
+        } else if actions.has(Actions::TELL_TIMER) {
+            protocol.timer(conn)
         } else {
             return None;
         };
@@ -395,40 +394,40 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn close(&mut self, with_reset: bool) {
+        let received = self.conn.extra.as_ref().and_then(|extra| extra.received);
+        let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
         self.conn.count(&why);
         if log::log_enabled!(log::Level::Debug) {
             let peer = self.conn.fd.endpoint(End::Peer);
             let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
-            let received = self.conn.received;
-            log::debug!("{peer}: ended after {received} bytes: {why}");
+            log::debug!("{peer}: ended{received}: {why}");
         }
         self.protocol.ended(why);
     }
 }
 
 impl Conn {
-    /// Frees `extra`, if nothing in it is needed: an idle connection keeps no memory.
+    /// Looks whether there is anything left to attend to, and frees `extra` if nothing in it is
+    /// needed: an idle connection keeps no memory.
     fn let_go(&mut self) {
+        let needed = self
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.needs_attention());
+        self.attend(needed);
         let Some(extra) = &mut self.extra else { return };
         // Without a handle there is nothing that could leave mail.
-        let alone = |mailbox: &mut Rc<_>| Rc::strong_count(mailbox) == 1;
-        if let Some(mailbox) = extra.mailbox.take_if(alone)
-            && mailbox.is_busy()
-        {
-            extra.mailbox = Some(mailbox);
+        let alone =
+            |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.is_busy();
+        drop(extra.mailbox.take_if(alone));
+        if needed {
+            return;
         }
-        let needed = !extra.queue.is_empty()
-            || !extra.unused.is_empty()
-            || extra.need > 0
-            || extra.is_full
-            || extra.why.is_some()
-            || extra.watch.is_some()
-            || extra.mailbox.is_some();
-        if !needed {
-            if let Some(keeper) = &extra.keeper {
-                self.shared.keep_nothing(keeper);
-            }
+        if let Some(keeper) = extra.keeper.take() {
+            self.shared.keep_nothing(&keeper);
+        }
+        if extra.mailbox.is_none() && extra.idle.is_none() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
@@ -488,6 +487,7 @@ impl Conn {
     fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
+        self.move_timer(None);
         self.forget_reply();
         let extra = self.extra.take()?;
         if !fault!("leaked_quota") {

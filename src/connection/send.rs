@@ -42,6 +42,8 @@ impl Conn {
         if !self.shared.quotas.queued.charge(bytes.len()) {
             return self.write_without_room(bytes);
         }
+        // What is charged is given back behind the fast path.
+        self.attend(true);
         let mut out = self.shared.out.borrow_mut();
         if out.len() + bytes.len() <= GATHER {
             out.extend_from_slice(bytes);
@@ -50,9 +52,8 @@ impl Conn {
         drop(out);
         self.put_gathered();
         self.put(Piece::Own(bytes));
-        // Before the queue grows: the system may take it at once. A failure shows at the callback's
-        // end once more.
-        let _ = self.flush(Budget::Ignore);
+        // Before the queue grows: the system may take it at once.
+        self.flush_early();
         Ok(())
     }
 
@@ -69,13 +70,14 @@ impl Conn {
         Ok(())
     }
 
+    /// Whether so many bytes may be written, behind all that was written before.
     fn check_write(&mut self, more: usize) -> io::Result<()> {
+        let mailed = self.open_mail();
+        self.ask(mailed);
         if !self.status().may_write() {
             return Err(direction_ended());
         }
-        let mail = |extra: &super::conn::Extra| extra.mailbox.as_ref().map_or(0, |mail| mail.len());
-        let left = self.extra.as_deref().map_or(0, mail);
-        let waiting = self.queued() + left + self.shared.out.borrow().len();
+        let waiting = self.queued() + self.shared.out.borrow().len();
         let most = self.shared.limits.most_queued;
         if waiting.saturating_add(more) <= most {
             return Ok(());
@@ -88,7 +90,7 @@ impl Conn {
     #[cold]
     fn write_without_room(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.put_gathered();
-        let _ = self.flush(Budget::Ignore);
+        self.flush_early();
         let mut gone = 0;
         while self.queued() == 0 && gone < bytes.len() {
             match self.fd.try_send(&bytes[gone..]) {
@@ -114,9 +116,10 @@ impl Conn {
 
     /// The error for a write that is refused. It is noted in case the callback fails by it.
     fn refuse(&mut self, limit: &str, most: usize, kept: usize, more: usize) -> io::Error {
-        let error = || over_limit(&self.fd, "write", limit, most, kept, more);
-        self.extra.get_or_insert_default().refused = Some(error());
-        error()
+        let refused = over_limit(&self.fd, "write", limit, most, kept, more);
+        let error = over_limit(&self.fd, "write", limit, most, kept, more);
+        self.extra().refused = Some(refused);
+        error
     }
 
     /// The connection ends because more would be kept than a limit allows.
@@ -135,15 +138,15 @@ impl Conn {
 
     // ---- the callback's end ----
 
-    /// Sends what the callback wrote. False if something is left, or went wrong.
+    /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
     #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         if out.is_empty() {
             return true;
         }
-        match self.fd.try_send(&out) {
-            Ok(gone) if gone == out.len() && self.shared.gathers > 0 => {
+        match self.fd.send(&out) {
+            Ok(gone) if gone == out.len() => {
                 self.shared.tally.sent.add(gone as u64);
                 out.clear();
                 true
@@ -158,19 +161,21 @@ impl Conn {
 
     /// The same, behind what waits already; then come the mail and the requests of handles.
     pub(super) fn end_callback(&mut self) {
+        let gathered = self.shared.out.borrow().len();
         if self.queued() > 0 {
             self.put_gathered();
-        } else {
-            self.send_reply();
+        } else if self.send_reply() {
+            self.shared.quotas.queued.give_back(gathered);
         }
         let mailed = self.open_mail();
         self.ask(mailed);
     }
 
-    /// Queues what the system did not take of a reply.
+    /// Queues what the system did not take of a reply at the first try.
     #[cold]
     #[inline(never)]
-    fn send_rest(&mut self, sent: Result<usize, Failure>) {
+    fn send_rest(&mut self, sent: io::Result<usize>) {
+        let sent = self.fd.try_send_after(&self.shared.out.borrow(), sent);
         match sent {
             Ok(gone) => {
                 let mut out = self.shared.out.borrow_mut();
@@ -182,14 +187,25 @@ impl Conn {
                 self.shared.quotas.queued.give_back(gone);
                 self.sent_now(gone);
             }
-            // The system reports a reset once, and only a broken pipe to the next write.
             Err(Failure::System(error)) if error.kind() != io::ErrorKind::WouldBlock => {
-                let error = self.fd.error("write", Failure::System(error), 0);
-                self.blame(CloseReason::Error(error));
+                self.note_failure(self.fd.error("write", Failure::System(error), 0));
             }
             Err(_) => {}
         }
         self.put_gathered();
+    }
+
+    /// Writes what waits, in the midst of a callback.
+    fn flush_early(&mut self) {
+        if let Err(error) = self.flush(Budget::Ignore) {
+            self.note_failure(error);
+        }
+    }
+
+    /// A write failed. The next one will end the connection: the system reports a reset once, and a
+    /// broken pipe from then on.
+    fn note_failure(&mut self, error: io::Error) {
+        self.blame(CloseReason::Error(error));
     }
 
     fn sent_now(&mut self, bytes: usize) {
@@ -221,7 +237,7 @@ impl Conn {
     /// The one point that all bytes pass which are not sent at once. They are charged already.
     fn put(&mut self, piece: Piece<'_>) {
         let high = self.shared.limits.high_water;
-        let extra = self.extra.get_or_insert_default();
+        let extra = self.extra();
         match piece {
             Piece::Own(bytes) => extra.queue.push(bytes),
             Piece::Shared(bytes) => extra.queue.push_shared(bytes),
@@ -276,12 +292,13 @@ impl Conn {
         }
     }
 
-    /// Takes in what handles have left. Returns what they ask for.
+    /// Takes in what handles have left, behind what was written before. Returns what they ask for.
     pub(super) fn open_mail(&mut self) -> Asked {
-        let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
-        let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.is_empty()) else {
+        let extra = self.extra.as_ref().filter(|extra| extra.has_mail());
+        let Some(mailbox) = extra.and_then(|extra| extra.mailbox.clone()) else {
             return Asked::Nothing;
         };
+        self.put_gathered();
         let mail = mailbox.collect();
         if let Some(error) = mail.over {
             self.shared.quotas.queued.give_back(mail.queue.len());

@@ -231,8 +231,8 @@ pub(crate) struct WorkerShared {
     /// In ticks; `NEVER` for none.
     pub(super) idle: u64,
     pub(super) heartbeat: u64,
-    /// Whether there is either.
-    pub(super) judges_by_time: bool,
+    /// Whether there is either, or a connection has an idle timeout of its own.
+    pub(super) judges_by_time: Cell<bool>,
     pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
@@ -281,7 +281,9 @@ impl WorkerShared {
             rates: settings.rates,
             idle: settings.idle_timeout.map_or(NEVER, ticks),
             heartbeat: settings.heartbeat.map_or(NEVER, ticks),
-            judges_by_time: settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
+            judges_by_time: Cell::new(
+                settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
+            ),
             heartbeat_bytes: settings.heartbeat_bytes.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),

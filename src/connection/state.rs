@@ -26,6 +26,7 @@
 //! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
 //! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
 //! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same | |
+//! | TimerDue | | tell timer | the same | the same | the same | – | – |
 //! | EndAsked | | **Finishing** | – | – | **Closing** arm | – | – |
 //! | CloseAsked | | **Closing** arm | the same | the same | the same | – | – |
 //! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same | the same |
@@ -80,6 +81,8 @@ pub(crate) enum Event {
     Idle,
     /// The peer does not meet a minimum rate.
     TooSlow,
+    /// The time has come that the protocol has set.
+    TimerDue,
     /// Our direction is to end.
     EndAsked,
     /// The connection is to be closed once all is written.
@@ -109,6 +112,7 @@ impl Actions {
     pub(crate) const RESET: Actions = Actions(128);
     /// Close the socket, and tell why.
     pub(crate) const CLOSE: Actions = Actions(256);
+    pub(crate) const TELL_TIMER: Actions = Actions(512);
 
     const fn and(self, other: Actions) -> Actions {
         Actions(self.0 | other.0)
@@ -170,6 +174,8 @@ impl State {
             (Event::Idle, Closing | Lingering) => RESET,
             (Event::Idle, _) => (Closing, Actions::TELL_IDLE.and(Actions::ARM)),
             (Event::TooSlow, Open | Finishing | Finished | PeerEnded | Closing) => RESET,
+            (Event::TimerDue, Closing | Lingering) => (self, Actions::NONE),
+            (Event::TimerDue, _) => (self, Actions::TELL_TIMER),
             _ => return None,
         })
     }
@@ -210,21 +216,40 @@ pub(crate) enum Asked {
 
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
-/// A connection's state and what its protocol asked for since it was last looked at, in a byte that
-/// the socket has to spare.
+/// A connection's state, what its protocol asked for since it was last looked at, and whether it has
+/// something to attend to besides reading, in a byte that the socket has to spare.
 ///
 /// ```text
-///   | 4 3   | 2 1 0 |
-///   | asked | state |
+///   | 5      | 4 3   | 2 1 0 |
+///   | attend | asked | state |
 /// ```
 ///
-/// Zero is an open connection of which nothing was asked.
+/// Zero is an open connection with nothing to do but to read: one comparison finds it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Status(u8);
 
+const STATE: u8 = 7;
+const ASKED_SHIFT: u8 = 3;
+const ATTEND: u8 = 1 << 5;
+
 impl Status {
-    pub(crate) const fn new(state: State, asked: Asked) -> Self {
-        Status((asked as u8) << 3 | state as u8)
+    pub(crate) const OPENING: Status = Status(State::Opening as u8);
+
+    pub(crate) const fn with_state(self, state: State) -> Self {
+        Status(self.0 & !STATE | state as u8)
+    }
+
+    pub(crate) const fn with_asked(self, asked: Asked) -> Self {
+        Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
+    }
+
+    /// Whether the connection has something to attend to: what it keeps, mail, a lost handle.
+    pub(crate) const fn with_attend(self, attend: bool) -> Self {
+        Status(if attend {
+            self.0 | ATTEND
+        } else {
+            self.0 & !ATTEND
+        })
     }
 
     pub(crate) const fn from_byte(byte: u8) -> Self {
@@ -237,15 +262,15 @@ impl Status {
 
     #[inline]
     pub(crate) fn state(self) -> State {
-        State::ALL[usize::from(self.0 & 7)]
+        State::ALL[usize::from(self.0 & STATE)]
     }
 
     #[inline]
     pub(crate) fn asked(self) -> Asked {
-        ASKED[usize::from(self.0 >> 3 & 3)]
+        ASKED[usize::from(self.0 >> ASKED_SHIFT & 3)]
     }
 
-    /// Open, and nothing asked.
+    /// Open, nothing asked, and nothing to attend to.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {
         self.0 == 0

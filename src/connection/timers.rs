@@ -1,5 +1,5 @@
-//! A connection's one timer: idle timeout, heartbeat, minimum rate, the time to close, the grace of
-//! a drain.
+//! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
+//! close, the grace of a drain. And the protocol's own, which judges nothing.
 //!
 //! A connection notes when it last heard from its peer, and no more. The timer stands at the earliest
 //! of its times, as they were when it was placed. When it fires, the connection tries its socket,
@@ -8,6 +8,7 @@
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
 use std::io;
+use std::time::Instant;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
@@ -16,9 +17,10 @@ use super::shared::NEVER;
 use super::state::{Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
-use crate::wheel::Tick;
+use crate::wheel::{Tick, TimerKey};
 
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
@@ -49,7 +51,7 @@ impl Conn {
     pub(super) fn heard(&mut self) {
         let clock = &self.fd.desc.core().clock;
         // The clock is read anew, so that the time of the callback is not counted as the peer's.
-        if self.shared.judges_by_time {
+        if self.shared.judges_by_time.get() {
             clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
@@ -71,7 +73,7 @@ impl Conn {
 
     /// Input of a lingering connection was discarded.
     pub(super) fn discarded(&mut self) {
-        self.extra.get_or_insert_default().sent = self.tick_ceiling();
+        self.extra().sent = self.tick_ceiling();
     }
 
     /// Counts bytes that moved, for the minimum rates.
@@ -103,10 +105,15 @@ impl Conn {
 
     /// How long the peer may show no sign of life.
     fn patience(&self) -> u64 {
-        match self.closes() && self.shared.idle == NEVER {
-            true => LAST_BYTES,
-            false => self.shared.idle,
+        match self.idle_ticks() {
+            NEVER if self.closes() => LAST_BYTES,
+            idle => idle,
         }
+    }
+
+    pub(super) fn idle_ticks(&self) -> u64 {
+        let own = self.extra.as_ref().and_then(|extra| extra.idle);
+        own.unwrap_or(self.shared.idle)
     }
 
     /// Whether the connection only waits for the peer to take the last bytes.
@@ -204,7 +211,7 @@ impl Conn {
     fn look_for_acknowledgements(&mut self, now: u64) -> usize {
         self.timers.beat = now;
         let left = self.fd.unacknowledged().unwrap_or(0);
-        let before = &mut self.extra.get_or_insert_default().unacknowledged;
+        let before = &mut self.extra().unacknowledged;
         if left < std::mem::replace(before, left) {
             self.timers.heard = now;
         }
@@ -287,5 +294,32 @@ impl Conn {
         };
         // What comes out is plain data.
         self.fd.desc.core().peer_timers.borrow_mut().cancel(key);
+    }
+
+    // ---- the protocol's own timer, which fires by the clock ----
+
+    pub(super) fn move_timer(&mut self, when: Option<Instant>) {
+        let core = self.fd.desc.core().clone();
+        let mut timers = core.timers.borrow_mut();
+        if let Some(key) = self.extra.as_mut().and_then(|extra| extra.timer.take()) {
+            timers.cancel(key);
+        }
+        if let Some(when) = when {
+            let parked = Parked::machine(context::running_machine());
+            // What lies in the past fires in the next turn.
+            let key = timers.insert(core.clock.tick_of(when), parked);
+            self.extra().timer = Some(key);
+        }
+    }
+
+    /// Whether the protocol's timer has fired. It is forgotten.
+    pub(super) fn take_due_timer(&mut self) -> bool {
+        let timers = self.fd.desc.core().timers.borrow();
+        let fired = |key: &mut TimerKey| timers.get(*key).is_none();
+        let timer = self
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.timer.take_if(fired));
+        timer.is_some()
     }
 }

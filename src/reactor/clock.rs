@@ -156,7 +156,11 @@ impl Clock {
     /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
     #[inline]
     pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        self.counted().ceiling.saturating_add(ticks)
+        let ceiling = match self.counted.get() {
+            Some(counted) => counted.ceiling,
+            None => self.count().ceiling,
+        };
+        ceiling.saturating_add(ticks)
     }
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.

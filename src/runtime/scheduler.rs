@@ -41,6 +41,7 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
+use super::schedule::Schedule;
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
@@ -88,6 +89,8 @@ pub(crate) struct Scheduler {
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
+    /// The order in which tests make it run.
+    pub(super) schedule: Option<Box<Schedule>>,
 }
 
 /// What the runtime has done, ever.
@@ -101,7 +104,12 @@ pub(crate) struct Counters {
 }
 
 impl Scheduler {
-    pub(crate) fn new(selector: Box<dyn Selector>, time: TimeSource, jobs: Arc<Lane>) -> Self {
+    pub(super) fn new(
+        selector: Box<dyn Selector>,
+        time: TimeSource,
+        jobs: Arc<Lane>,
+        schedule: Option<Box<Schedule>>,
+    ) -> Self {
         let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
@@ -120,6 +128,7 @@ impl Scheduler {
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
+            schedule,
         }
     }
 
@@ -333,7 +342,12 @@ impl Scheduler {
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(runnable);
         }
-        let leave = runnable.saturating_sub(BATCH);
+        let mut most = BATCH;
+        if let Some(schedule) = &self.schedule {
+            let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
+            most = schedule.arrange(&mut batch.ids, round, BATCH, now.get());
+        }
+        let leave = runnable.saturating_sub(most);
         let before = self.counters.machines.get();
         while batch.ids.len() > leave
             && let Some(id) = batch.ids.pop_front()

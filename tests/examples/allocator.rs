@@ -1,12 +1,12 @@
-//! The system's allocator, with the most bytes that this thread held at once.
+//! The most bytes that a thread held at once.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-struct Counting;
+#[path = "../../examples/common/allocator.rs"]
+mod counting;
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: counting::Counting = counting::Counting(count);
 
 thread_local! {
     // Const-initialised and without a destructor: reading them never allocates.
@@ -25,28 +25,4 @@ pub fn peak<T>(f: impl FnOnce() -> T) -> (usize, T) {
 fn count(bytes: isize) {
     HELD.set(HELD.get() + bytes);
     PEAK.set(PEAK.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to `System` with the caller's own arguments, so its contract is kept by
-// passing it on; counting touches thread-locals that need no set-up, and does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(block, layout) }
-    }
 }

@@ -7,7 +7,7 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/measured.md",
     "docs/peers.md",
     "docs/proofs.md",
+    "docs/what.md",
     "examples/README.md",
     "tests/CONFORMANCE.md",
 ];

@@ -1,12 +1,12 @@
-//! The system's allocator, counted: what the whole process holds, and the most that it held.
+//! What the whole process holds of the heap, and the most that it held.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
-struct Counting;
+#[path = "../../examples/common/allocator.rs"]
+mod counting;
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: counting::Counting = counting::Counting(count);
 
 static HELD: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
@@ -29,30 +29,6 @@ fn count(bytes: isize) {
     let held = HELD.fetch_add(bytes, Relaxed) + bytes;
     if bytes > 0 {
         PEAK.fetch_max(held, Relaxed);
-    }
-}
-
-// SAFETY: every call goes to `System` with the caller's own arguments, so its contract is kept by
-// passing it on; counting touches two atomics and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(block, layout) }
     }
 }
 

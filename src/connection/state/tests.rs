@@ -2,7 +2,7 @@
 
 use super::{ASKED, Actions, Asked, Event, State, Status};
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 14] = [
     Event::Opened,
     Event::Flushed,
     Event::FlushedUnread,
@@ -12,6 +12,7 @@ const EVENTS: [Event; 13] = [
     Event::HeartbeatDue,
     Event::Idle,
     Event::TooSlow,
+    Event::TimerDue,
     Event::EndAsked,
     Event::CloseAsked,
     Event::AbortAsked,
@@ -44,6 +45,7 @@ fn field(state: State, event: Event) -> String {
         (Actions::SHUT_DOWN, "shut"),
         (Actions::RESET, "reset"),
         (Actions::CLOSE, "close"),
+        (Actions::TELL_TIMER, "timer"),
     ];
     let mut words = Vec::new();
     if next != state {
@@ -122,15 +124,19 @@ fn every_way_into_closing_and_lingering_arms() {
 }
 
 #[test]
-fn a_byte_tells_the_state_and_what_was_asked() {
+fn a_byte_tells_the_state_what_was_asked_and_whether_there_is_more_to_attend_to() {
     for state in State::ALL {
         for asked in ASKED {
-            let status = Status::from_byte(Status::new(state, asked).byte());
-            assert_eq!((status.state(), status.asked()), (state, asked));
-            let may_write = asked == Asked::Nothing && state.takes_writes();
-            assert_eq!(status.may_write(), may_write);
-            let plain = state == State::Open && asked == Asked::Nothing;
-            assert_eq!(status.is_plain(), plain);
+            for attend in [false, true] {
+                let status = Status::OPENING.with_attend(attend);
+                let status = status.with_asked(asked).with_state(state);
+                let status = Status::from_byte(status.byte());
+                assert_eq!((status.state(), status.asked()), (state, asked));
+                let may_write = asked == Asked::Nothing && state.takes_writes();
+                assert_eq!(status.may_write(), may_write);
+                let plain = state == State::Open && asked == Asked::Nothing && !attend;
+                assert_eq!(status.is_plain(), plain);
+            }
         }
     }
 }

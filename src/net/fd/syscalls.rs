@@ -212,7 +212,11 @@ impl Fd {
     /// reset once, and a broken pipe from then on.
     #[cold]
     #[inline(never)]
-    fn try_send_after(&self, bytes: &[u8], first: io::Result<usize>) -> Result<usize, Failure> {
+    pub(crate) fn try_send_after(
+        &self,
+        bytes: &[u8],
+        first: io::Result<usize>,
+    ) -> Result<usize, Failure> {
         let mut first = Some(first);
         self.try_once(Direction::Write, |fd| {
             let sent = first.take().unwrap_or_else(|| fd.send(bytes))?;

@@ -314,3 +314,27 @@ fn an_idle_connection_is_ended_in_every_state() {
         assert_eq!(script.last(), "closed: timeout", "{name}");
     }
 }
+
+thread_local! { static CLIENT: RefCell<Option<std::net::TcpStream>> = const { RefCell::new(None) }; }
+
+#[test]
+fn a_reset_in_the_midst_of_a_large_write_is_told_as_a_reset() {
+    let script = Script {
+        data: |conn, bytes| {
+            let client = CLIENT.take().unwrap();
+            SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+            drop(client);
+            // More than is gathered: a part is sent before the callback ends.
+            (0..8).try_for_each(|_| conn.write(&[7; 64 << 10]))?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let mut client = std::net::TcpStream::connect(bound.local_addr()).unwrap();
+        io::Write::write_all(&mut client, b"x").unwrap();
+        CLIENT.set(Some(client));
+        until(|| script.last().starts_with("closed")).await;
+    });
+    assert_eq!(script.last(), "closed: ConnectionReset");
+}

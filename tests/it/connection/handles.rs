@@ -43,8 +43,11 @@ fn tell_all(news: &Rc<[u8]>) -> usize {
 #[test]
 fn what_one_says_reaches_all_and_queues_only() {
     serving(Server::new(|_| Chat), async |bound: Rc<Bound<_>>| {
-        let (one, other) = (dial(&bound).await, dial(&bound).await);
-        until(|| ROOM.with(|room| room.0.borrow().len() == 2)).await;
+        let joined = |number| until(move || ROOM.with(|room| room.0.borrow().len() == number));
+        let one = dial(&bound).await;
+        joined(1).await;
+        let other = dial(&bound).await;
+        joined(2).await;
         one.write_all(b"hello").await.unwrap();
         for client in [&one, &other] {
             let mut got = [0; 5];
@@ -310,4 +313,31 @@ fn a_limit_holds_and_queued_is_true_while_the_connection_never_comes_to_wait() {
             drop(client);
         },
     );
+}
+
+#[test]
+fn what_a_callback_writes_by_its_handle_and_itself_goes_out_in_the_order_of_its_calls() {
+    let script = Script {
+        data: |conn, bytes| {
+            let handle = conn.handle();
+            conn.write(b"1")?;
+            handle.write(b"2")?;
+            conn.write(b"3")?;
+            conn.write_shared(&vec![b'4'; 2000].into())?;
+            handle.write(b"5")?;
+            handle.write_shared(&vec![b'6'; 2000].into())?;
+            conn.write(b"7")?;
+            handle.close();
+            conn.write(b"8").expect_err("closed by its handle");
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"x").await.unwrap();
+        let mut got = read_all(&client).await.unwrap();
+        got.dedup();
+        assert_eq!(got, b"1234567");
+    });
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use netpoller::{Addr, Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
 
+use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub struct Script {
     pub heartbeat: fn(&mut Conn) -> io::Result<()>,
     pub idle: fn(&mut Conn) -> io::Result<()>,
     pub drained: fn(&mut Conn) -> io::Result<()>,
+    pub timer: fn(&mut Conn) -> io::Result<()>,
 }
 
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -56,6 +58,7 @@ impl Script {
             heartbeat: ping,
             idle: nothing,
             drained: nothing,
+            timer: nothing,
         }
     }
 
@@ -102,6 +105,10 @@ impl Protocol for Script {
         self.say("drained");
         (self.drained)(conn)
     }
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+        self.say("timer");
+        (self.timer)(conn)
+    }
     fn closed(&mut self, why: io::Result<()>) {
         self.say(match why {
             Ok(()) => "closed".to_owned(),
@@ -118,11 +125,7 @@ where
     P: Protocol,
     T: Future<Output = R>,
 {
-    serving_in(
-        Runtime::builder().virtual_clock().build().unwrap(),
-        server,
-        test,
-    )
+    serving_in(&virtual_runtime(), server, test)
 }
 
 /// The same by the wall's clock: where the system itself waits, for an acknowledgement that is put
@@ -136,11 +139,11 @@ where
     P: Protocol,
     T: Future<Output = R>,
 {
-    serving_in(Runtime::new().unwrap(), server, test)
+    serving_in(&Runtime::new().unwrap(), server, test)
 }
 
 fn serving_in<F, P, T, R>(
-    runtime: Runtime,
+    runtime: &Runtime,
     server: Server<F>,
     test: impl FnOnce(Rc<Bound<F>>) -> T,
 ) -> R
@@ -151,7 +154,7 @@ where
 {
     let _watchdog = watchdog();
     let bound = Rc::new(server.bind("127.0.0.1:0").unwrap());
-    let running = bound.run_in(&runtime).unwrap();
+    let running = bound.run_in(runtime).unwrap();
     let result = runtime.block_on(test(bound.clone()));
     bound.handle().stop();
     runtime.block_on(running).unwrap().unwrap();
