@@ -343,6 +343,14 @@ pub(crate) enum Outcome<P> {
     Aborted,
 }
 
+/// Makes a listening socket that was given non-blocking, and says its address.
+pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
+    let socket = SockRef::from(socket);
+    socket.set_nonblocking(true)?;
+    let addr = addr::from_system(&socket.local_addr()?);
+    addr.ok_or(io::ErrorKind::InvalidInput.into())
+}
+
 /// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be there,
 /// and not kept if there is none.
 pub(super) fn accept<P>(
@@ -398,4 +406,36 @@ fn accept_once<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Out
             permit,
         })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::TcpListener;
+    use crate::runtime::{Runtime, current};
+
+    #[test]
+    fn a_connection_handed_to_another_runtime_keeps_its_listener_s_linger() {
+        for lingers in [true, false] {
+            let given = StdListener::bind("127.0.0.1:0").unwrap();
+            let linger = lingers.then_some(Duration::from_secs(5));
+            SockRef::from(&given).set_linger(linger).unwrap();
+            let _client = StdStream::connect(given.local_addr().unwrap()).unwrap();
+            let accepted = Runtime::new().unwrap().block_on(async {
+                let listener = TcpListener::from_std(given).unwrap();
+                match accept(&listener.fd, || Some(())).await {
+                    Ok(Outcome::Connection(accepted)) => accepted,
+                    _ => panic!("nothing was accepted"),
+                }
+            });
+            Runtime::new().unwrap().block_on(async {
+                let core = current::with("a test", |scheduler| scheduler.reactor.core().clone());
+                let (fd, ..) = accepted.open(&core).unwrap();
+                assert_eq!(fd.socket().owned.may_linger(), lingers);
+            });
+        }
+    }
 }

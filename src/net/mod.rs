@@ -17,7 +17,7 @@ mod handles;
 mod host_port;
 mod keepalive;
 mod kinds;
-mod listener;
+pub(crate) mod listener;
 mod options;
 mod resolve;
 mod serve;

@@ -7,11 +7,9 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
-use socket2::SockRef;
-
 use crate::connection::protocol::Protocol;
 use crate::endpoints::{Addr, Network};
-use crate::net::{ListenConfig, Target, ToAddr, addr};
+use crate::net::{ListenConfig, Target, ToAddr, listener};
 
 /// What a server listens on, for [`Server::bind_to`](crate::Server::bind_to): a listener of std's,
 /// TCP or Unix; a [`ListenConfig`] with an address; or several of them.
@@ -126,11 +124,8 @@ pub(super) struct Port {
 impl Port {
     /// One socket for all workers.
     fn new(socket: OwnedFd, network: Network, number: usize) -> io::Result<Self> {
-        let sock_ref = SockRef::from(&socket);
-        sock_ref.set_nonblocking(true)?;
-        let addr = addr::from_system(&sock_ref.local_addr()?);
         Ok(Port {
-            addr: addr.ok_or(io::ErrorKind::InvalidInput)?,
+            addr: listener::prepare(&socket)?,
             network,
             number,
             worker: 0,
