@@ -86,7 +86,7 @@ pub use runtime::{
 };
 #[allow(deprecated)]
 pub use server::Accept;
-pub use server::{Bound, Dispatch, Server, ServerHandle, Stats as ServerStats, WorkerStats};
+pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};
 pub use time::Elapsed;
 
 /// The README's example, as a test.
