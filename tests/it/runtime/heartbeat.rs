@@ -352,36 +352,3 @@ fn pings_come_whole_between_whole_writes() {
         assert!(!between.is_empty());
     });
 }
-
-#[test]
-fn a_ping_that_is_due_while_a_message_is_half_written_comes_after_it() {
-    run_virtual(async {
-        let (server, client) = pair().await;
-        let message = vec![b'.'; 1 << 20];
-        let writer = server.clone();
-        // At the very tick of the ping. The writer yields between its pieces, with the lock, while the
-        // system has room for more.
-        let writing = spawn(async move {
-            time::sleep(SECOND).await;
-            writer.write_all(&message).await.unwrap();
-            writer.close_write().unwrap();
-        });
-        let _heartbeat = Heartbeat::start(&server, SECOND);
-        let mut all = Vec::new();
-        while client
-            .read_with(|bytes| {
-                all.extend_from_slice(bytes);
-                bytes.len()
-            })
-            .await
-            .unwrap()
-            > 0
-        {}
-        writing.await.unwrap();
-        let text = String::from_utf8(all).unwrap();
-        let message = text.strip_prefix("ping").unwrap_or(&text);
-        let message = message.strip_suffix("ping").unwrap_or(message);
-        assert_eq!(message.len(), 1 << 20);
-        assert!(!message.contains("ping"), "a ping inside a message");
-    });
-}
