@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 
-use netpoller::reactor::faulty::Random;
+use netpoller::schedule::Random;
 
 use crate::support::watchdog::watchdog;
 
