@@ -73,7 +73,7 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{CloseReason, Conn, ConnHandle, Limits, Protocol};
+pub use connection::{CloseReason, Conn, ConnHandle, Drain, Limits, Protocol};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
@@ -86,7 +86,7 @@ pub use runtime::{
 };
 #[allow(deprecated)]
 pub use server::Accept;
-pub use server::{Bound, Dispatch, Server, ServerHandle, Stats as ServerStats, WorkerStats};
+pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};
 pub use time::Elapsed;
 
 /// The README's example, as a test.

@@ -15,6 +15,8 @@
 //                 └─────────────────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
 
 mod clock;
+#[doc(hidden)]
+pub mod faulty;
 mod netpoll;
 mod poll_desc;
 mod registry;

@@ -15,6 +15,7 @@
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs` | threads for work that blocks |
 // | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
+// | `schedule.rs` | for tests: an order of a seed's choice |
 
 pub(crate) mod blocking;
 pub(crate) mod context;
@@ -27,6 +28,7 @@ pub(crate) mod lent;
 pub(crate) mod lock;
 pub(crate) mod machine;
 pub(crate) mod panics;
+mod schedule;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
@@ -45,12 +47,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::reactor::faulty::FaultySelector;
 use crate::reactor::{MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
 use current::Entered;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
+use schedule::{Schedule, ScheduledTurn};
 use scheduler::Scheduler;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
@@ -106,6 +110,7 @@ impl Runtime {
             time: TimeSource::System,
             selector: None,
             blocking_threads: blocking::MAX_THREADS,
+            schedule_seed: None,
         }
     }
 
@@ -164,9 +169,6 @@ impl Runtime {
 
     /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
     /// is runnable, and `None` if only readiness can bring work.
-    ///
-    /// Ask between turns. From inside a machine it does not count the machines that have still to run
-    /// in the same turn.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }
@@ -202,6 +204,13 @@ impl Runtime {
             expired: counters.expired.get(),
             spawned: counters.spawned.get(),
         }
+    }
+
+    /// What the turns of a [`Builder::schedule_seed`] found and chose so far.
+    #[doc(hidden)]
+    pub fn schedule(&self) -> Vec<ScheduledTurn> {
+        let schedule = self.scheduler.schedule.as_ref();
+        schedule.map_or(Vec::new(), |schedule| schedule.log())
     }
 
     /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer
@@ -302,6 +311,7 @@ pub struct Builder {
     time: TimeSource,
     selector: Option<Box<dyn Selector>>,
     blocking_threads: usize,
+    schedule_seed: Option<u64>,
 }
 
 impl Builder {
@@ -352,19 +362,34 @@ impl Builder {
         self
     }
 
+    /// For tests on a virtual clock: machines run in an order of the seed's choice, and the selector's
+    /// events are split, delayed, doubled and made up.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn schedule_seed(mut self, seed: u64) -> Self {
+        self.schedule_seed = Some(seed);
+        self
+    }
+
     /// Builds it.
     ///
     /// # Errors
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn build(self) -> io::Result<Runtime> {
-        let is_ours = self.selector.is_none();
-        let selector = match self.selector {
+        let is_ours = self.selector.is_none() && self.schedule_seed.is_none();
+        let mut selector = match self.selector {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
         };
+        if let Some(seed) = self.schedule_seed {
+            let is_virtual = matches!(self.time, TimeSource::Virtual(_));
+            assert!(is_virtual, "netpoller: a schedule wants a virtual clock");
+            selector = FaultySelector::new(selector, seed);
+        }
         let jobs = Lane::new(self.blocking_threads);
-        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs));
+        let schedule = self.schedule_seed.map(|seed| Box::new(Schedule::new(seed)));
+        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, schedule));
         scheduler.reactor.set_spin(self.spin);
         let lend = |fd: BorrowedFd<'_>| match is_ours {
             true => Ok(Lent::Own(fd.as_raw_fd())),

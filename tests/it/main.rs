@@ -4,6 +4,7 @@ mod connection;
 mod net;
 mod reactor;
 mod runtime;
+mod schedules;
 mod server;
 mod support;
 mod wheel;

@@ -43,8 +43,11 @@ fn tell_all(news: &Rc<[u8]>) -> usize {
 #[test]
 fn what_one_says_reaches_all_and_queues_only() {
     serving(Server::new(|_| Chat), async |bound: Rc<Bound<_>>| {
-        let (one, other) = (dial(&bound).await, dial(&bound).await);
-        until(|| ROOM.with(|room| room.0.borrow().len() == 2)).await;
+        let joined = |number| until(move || ROOM.with(|room| room.0.borrow().len() == number));
+        let one = dial(&bound).await;
+        joined(1).await;
+        let other = dial(&bound).await;
+        joined(2).await;
         one.write_all(b"hello").await.unwrap();
         for client in [&one, &other] {
             let mut got = [0; 5];

@@ -10,6 +10,7 @@ use netpoller::{
     Addr, Bound, Conn, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
 };
 
+use crate::support::schedule::virtual_runtime;
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
 };
@@ -367,7 +368,7 @@ fn a_watch_leaves_no_timer_behind() {
         .minimum_read_rate(1, 3600 * SECOND)
         .minimum_write_rate(1, 3600 * SECOND);
     let _watchdog = watchdog();
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     let bound = server.bind("127.0.0.1:0").unwrap();
     let serving = bound.run_in(&runtime).unwrap();
     runtime.block_on(async {

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{NetError, Runtime, UdpSocket, spawn, time, yield_now};
+use netpoller::{NetError, UdpSocket, spawn, time, yield_now};
 
 use crate::support::run::run;
+use crate::support::schedule::virtual_runtime;
 
 async fn bound() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -45,7 +46,7 @@ fn a_server_answers_each_sender_with_no_connection_before() {
 
 #[test]
 fn deadlines_work_and_read_as_gos() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (socket, address) = bound().await;
         let deadline = time::now() + Duration::from_secs(5);

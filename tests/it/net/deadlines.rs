@@ -151,7 +151,7 @@ mod invariant_3 {
     #[test]
     fn now_and_the_past_expire_at_once_even_with_data_waiting() {
         let _watchdog = watchdog();
-        for runtime in [virtual_runtime(), Runtime::new().unwrap()] {
+        for runtime in [&*virtual_runtime(), &Runtime::new().unwrap()] {
             runtime.block_on(async {
                 let (server, client) = pair().await;
                 client.write_all(b"waiting").await.unwrap();

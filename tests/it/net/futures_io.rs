@@ -12,10 +12,11 @@ use std::time::Duration;
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::future::{self, poll_once};
 use futures_lite::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{NetError, TcpStream, UnixStream, spawn, time, yield_now};
 
 use crate::support::loopback::pair;
 use crate::support::run::{run, run_virtual};
+use crate::support::schedule::virtual_runtime;
 
 fn fill(stream: &TcpStream) -> usize {
     let mut sent = 0;
@@ -172,7 +173,7 @@ fn a_reader_and_a_writer_that_poll_are_apart() {
 
 #[test]
 fn deadlines_and_closing_wake_a_poller() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (_client, mut server) = pair().await;
         let deadline = time::now() + Duration::from_secs(5);
@@ -369,7 +370,7 @@ fn a_poller_that_went_away_holds_up_nothing() {
 
 #[test]
 fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (_server, client) = pair().await;
         fill(&client);

@@ -11,6 +11,7 @@ use netpoller::{NetError, Runtime, TcpStream, UdpSocket, UnixStream, spawn, time
 
 use crate::support::loopback::pair;
 use crate::support::run::{run, run_in, run_virtual};
+use crate::support::schedule::virtual_runtime;
 
 fn fill(stream: &TcpStream) {
     while stream.try_write(&[0; 65536]).is_ok() {}
@@ -159,7 +160,7 @@ fn operations_on_no_bytes_return_at_once_with_nothing_to_read_and_no_room_to_wri
 
 #[test]
 fn a_read_deadline_ends_the_reader_and_then_those_in_the_queue() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (server, _client) = pair().await;
         server

@@ -3,10 +3,10 @@
 use std::io;
 use std::rc::Rc;
 
+use netpoller::reactor::faulty::Random;
 use netpoller::{NetError, Runtime, spawn, yield_now};
 
 use crate::support::bytes::{read, read_all};
-use crate::support::faulty;
 use crate::support::loopback::{pair, plain_pair};
 use crate::support::run::run;
 use crate::support::watchdog::watchdog;
@@ -44,7 +44,7 @@ fn a_read_gives_what_is_there_up_to_its_room() {
 fn sixteen_mib_through_a_buffer_of_512_kib_arrive_in_order_and_then_the_end() {
     run(async {
         let (server, client) = pair().await;
-        let mut random = faulty::Random::new(4);
+        let mut random = Random::new(4);
         let all: Rc<Vec<u8>> = Rc::new((0..16 << 20).map(|_| random.below(256) as u8).collect());
         let sent = all.clone();
         let writing = spawn(async move {

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use netpoller::{
-    NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
-};
+use netpoller::{NetError, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now};
 
 use crate::support::run::run;
+use crate::support::schedule::virtual_runtime;
 
 /// A path of its own; what is there is removed in the end.
 struct Place(PathBuf);
@@ -231,7 +230,7 @@ fn the_path_stays_where_it_should() {
 
 #[test]
 fn accept_has_a_deadline() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let place = Place::new();
         let listener = UnixListener::bind(&place).await.unwrap();
@@ -337,7 +336,7 @@ fn without_a_name_the_system_gives_one() {
 
 #[test]
 fn a_pair_is_connected_and_has_deadlines_and_no_names() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (one, other) = UnixStream::pair().unwrap();
         one.write_all(b"hello").await.unwrap();
@@ -499,7 +498,7 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
 
 #[test]
 fn datagram_close_and_deadlines() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let (one, _other) = UnixDatagram::pair().unwrap();
         one.set_read_deadline(Some(time::now() + Duration::from_secs(1)))

@@ -8,10 +8,11 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
+use netpoller::reactor::faulty::Random;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
 
-use crate::support::faulty::{Faulty, Random, with_seeds};
+use crate::support::faulty::{faulty, with_seeds};
 use crate::support::watchdog::watchdog;
 
 const SEEDS: u64 = 2000;
@@ -81,7 +82,7 @@ fn tasks_echo_every_byte_over_a_faulty_selector() {
     let _watchdog = watchdog();
     with_seeds(SEEDS, |seed| {
         let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.selector(Faulty::new(seed)).build().unwrap();
+        let runtime = builder.schedule_seed(seed).build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -115,7 +116,7 @@ fn a_deadline_passes_over_a_faulty_selector_to_the_tick() {
     let _watchdog = watchdog();
     with_seeds(SEEDS / 3, |seed| {
         let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.selector(Faulty::new(seed)).build().unwrap();
+        let runtime = builder.schedule_seed(seed).build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap())
@@ -161,7 +162,7 @@ fn connections_echo_every_byte_over_a_faulty_selector() {
     let _watchdog = watchdog();
     with_seeds(SEEDS, |seed| {
         let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.selector(Faulty::new(seed)).build().unwrap();
+        let runtime = builder.schedule_seed(seed).build().unwrap();
         let server = Server::new(|_| Echoes);
         let server = server.idle_timeout(LIMIT).heartbeat(LIMIT / 3);
         let bound = server.bind("127.0.0.1:0").unwrap();
@@ -338,7 +339,7 @@ fn machines_on_a_bare_reactor_echo_every_byte_over_a_faulty_selector() {
     with_seeds(SEEDS, |seed| {
         let mut random = Random::new(seed);
         let mut poller = Loop {
-            reactor: Reactor::with(Faulty::new(seed)),
+            reactor: Reactor::with(faulty(seed)),
             connections: Vec::new(),
         };
         let mut listener = MioListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

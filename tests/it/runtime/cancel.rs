@@ -14,6 +14,7 @@ use netpoller::CancelError::{Canceled, DeadlineExceeded};
 use netpoller::{CancelToken, Runtime, spawn, time};
 
 use crate::support::run::run_virtual;
+use crate::support::schedule::virtual_runtime;
 use crate::support::wakers::{Counter, Rude};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -281,7 +282,7 @@ fn what_is_dropped_leaves_the_lists() {
 
 #[test]
 fn waiting_leaves_no_timer_behind() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     runtime.block_on(async {
         let token = CancelToken::new().with_timeout(1000 * SECOND);
         for _ in 0..100 {

@@ -158,7 +158,7 @@ mod invariant_8 {
     #[test]
     fn a_read_that_parked_at_once_may_be_given_up_moved_and_closed() {
         let _watchdog = watchdog();
-        let runtime = Runtime::builder().virtual_clock().build().unwrap();
+        let runtime = virtual_runtime();
         runtime.block_on(async {
             let (server, client) = pair().await;
             // From here on nothing is known to be ready, and a read parks without a try.

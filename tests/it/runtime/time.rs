@@ -428,7 +428,7 @@ fn a_duration_without_measure_is_neither_over_nor_a_panic_wherever_it_is_given()
             assert!(!heartbeat.is_finished());
             dialled.set_linger(None).unwrap();
         });
-        let runtime = virtual_runtime();
+        let runtime = Runtime::builder().virtual_clock().build().unwrap();
         let bound = Server::new(|_| Echo)
             .idle_timeout(far)
             .heartbeat_with(far, "ping")

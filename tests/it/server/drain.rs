@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{Conn, Dispatch, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Conn, Dispatch, Protocol, Server, TcpStream, time};
 
 use crate::support::running::{Echo, SECOND, echo, rest, start};
+use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -201,7 +202,7 @@ fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
 /// Drains a server with the limits given, one after the other and 500 ms apart, while a client
 /// goes on talking every 50 ms. Returns how long the client was served from the first drain on.
 fn busy_until(limits: &[Duration]) -> Duration {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
     let (serving, handle) = (bound.run_in(&runtime).unwrap(), bound.handle());
     let ended = runtime.block_on(async {

@@ -1,35 +1,11 @@
-//! A selector with every fault that the contract allows: events held back, doubled, split, made
-//! up, and for tokens whose owners are gone; waits that a signal ends; harvests that are not whole.
-//!
-//! What it never does is lose an event, part a hang-up from its readiness, or call a harvest
-//! complete while it holds something back: no platform does, and nothing could stand it.
+//! Seeds, and the selector that errs by them.
 
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::time::Duration;
+use netpoller::reactor::MioSelector;
+use netpoller::reactor::faulty::FaultySelector;
 
-use mio::event::Source;
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
-
-/// SplitMix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    pub fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
+/// The system's selector, with the faults of `seed`.
+pub fn faulty(seed: u64) -> Box<FaultySelector> {
+    FaultySelector::new(Box::new(MioSelector::new().unwrap()), seed)
 }
 
 /// Runs a test for many seeds, or for the one in `SEED`; one that fails is named.
@@ -52,136 +28,5 @@ pub fn with_seeds(count: u64, test: impl Fn(u64)) {
     for seed in seeds {
         let _named = Named(seed);
         test(seed);
-    }
-}
-
-pub struct Faulty {
-    inner: MioSelector,
-    random: Random,
-    /// Harvested, and not handed out yet.
-    held: Vec<Event>,
-    /// Every token there ever was.
-    tokens: Vec<Token>,
-}
-
-impl Faulty {
-    pub fn new(seed: u64) -> Box<Faulty> {
-        Box::new(Faulty {
-            inner: MioSelector::new().unwrap(),
-            random: Random::new(seed),
-            held: Vec::new(),
-            tokens: Vec::new(),
-        })
-    }
-
-    /// One event on its way out: whole or in parts, now or later, once or twice.
-    fn pass(&mut self, event: Event, events: &mut Vec<Event>) {
-        let write = Readiness::WRITE;
-        let both = Readiness::READ | write;
-        if event.readiness == both && self.random.one_in(3) {
-            for readiness in [Readiness::READ, write] {
-                self.hand(Event { readiness, ..event }, events);
-            }
-            return;
-        }
-        self.hand(event, events);
-        if self.random.one_in(8) {
-            self.hand(event, events);
-        }
-    }
-
-    fn hand(&mut self, event: Event, events: &mut Vec<Event>) {
-        if self.random.one_in(4) {
-            self.held.push(event);
-        } else {
-            events.push(event);
-        }
-    }
-
-    /// Readiness that nothing stands behind, for any token: of the living, the dead, and such
-    /// as never lived.
-    fn made_up(&mut self) -> Event {
-        let readiness = match self.random.below(4) {
-            0 => Readiness::READ,
-            1 => Readiness::WRITE,
-            2 => Readiness::READ | Readiness::WRITE,
-            _ => Readiness::READ | Readiness::URGENT,
-        };
-        let token = match self.random.below(8) {
-            0 => Token::from(mio::Token(self.random.below(1 << 36) as usize)),
-            1 => Token::BREAK,
-            _ if self.tokens.is_empty() => Token::BREAK,
-            _ => self.tokens[self.random.below(self.tokens.len() as u64) as usize],
-        };
-        Event { token, readiness }
-    }
-}
-
-impl Selector for Faulty {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        self.tokens.push(token);
-        self.inner.open(source, token)
-    }
-
-    fn rearm(
-        &mut self,
-        source: &mut dyn Source,
-        token: Token,
-        interest: Readiness,
-    ) -> io::Result<()> {
-        self.inner.rearm(source, token, interest)
-    }
-
-    fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
-        self.inner.close(source)
-    }
-
-    fn netpoll(
-        &mut self,
-        max_wait: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        if self.random.one_in(8) {
-            // EINTR.
-            return Ok(Harvest::Partial);
-        }
-        let held = std::mem::take(&mut self.held);
-        let made_up = self.random.one_in(4);
-        let at_once = made_up || !held.is_empty();
-        let max_wait = if at_once {
-            Some(Duration::ZERO)
-        } else {
-            max_wait
-        };
-        let mut fresh = Vec::new();
-        let harvest = self.inner.netpoll(max_wait, &mut fresh)?;
-        // What was held may be held again, but not for ever; and no order is promised.
-        for event in held {
-            self.hand(event, events);
-        }
-        for event in fresh {
-            self.pass(event, events);
-        }
-        if made_up {
-            let event = self.made_up();
-            let at = self.random.below(events.len() as u64 + 1) as usize;
-            events.insert(at, event);
-        }
-        if !self.held.is_empty() || self.random.one_in(8) {
-            return Ok(Harvest::Partial);
-        }
-        Ok(harvest)
-    }
-
-    fn breaker(&self) -> Arc<dyn Break> {
-        self.inner.breaker()
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
     }
 }

@@ -3,6 +3,9 @@
 
 use netpoller::{Runtime, TcpListener, TcpStream};
 
+#[allow(unused_imports, reason = "each test file uses some")]
+pub use super::schedule::virtual_runtime;
+
 /// Two ends of one connection, both in the runtime that runs this.
 pub async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -19,9 +22,4 @@ pub fn plain_pair(runtime: &Runtime) -> (TcpStream, std::net::TcpStream) {
     let address = listener.local_addr().unwrap();
     let ours = runtime.block_on(TcpStream::connect(address)).unwrap();
     (ours, listener.accept().unwrap().0)
-}
-
-/// A runtime whose clock jumps.
-pub fn virtual_runtime() -> Runtime {
-    Runtime::builder().virtual_clock().build().unwrap()
 }

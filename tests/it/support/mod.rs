@@ -9,6 +9,7 @@ pub mod hand_clock;
 pub mod loopback;
 pub mod run;
 pub mod running;
+pub mod schedule;
 pub mod script;
 pub mod scripted;
 pub mod stall;

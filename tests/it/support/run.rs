@@ -4,13 +4,13 @@ use std::future::Future;
 
 use netpoller::Runtime;
 
-use super::loopback::virtual_runtime;
+use super::schedule::{real_runtime, virtual_runtime};
 use super::watchdog::watchdog;
 
 /// By the wall's clock.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog();
-    Runtime::new().unwrap().block_on(test)
+    real_runtime().block_on(test)
 }
 
 /// On a clock that jumps.
@@ -21,7 +21,7 @@ pub fn run_virtual<T>(test: impl Future<Output = T>) -> T {
 
 /// By the wall's clock; nothing may be left in the runtime afterwards.
 pub fn run_clean<T>(test: impl Future<Output = T>) -> T {
-    run_clean_in(&Runtime::new().unwrap(), test)
+    run_clean_in(&real_runtime(), test)
 }
 
 /// On a clock that jumps; nothing may be left in the runtime afterwards.

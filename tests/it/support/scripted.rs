@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Addr, Bound, Conn, Drain, NetError, Protocol, Runtime, Server, TcpStream, time};
 
+use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub struct Script {
     pub heartbeat: fn(&mut Conn) -> io::Result<()>,
     pub idle: fn(&mut Conn) -> io::Result<()>,
     pub drained: fn(&mut Conn) -> io::Result<()>,
+    pub timer: fn(&mut Conn) -> io::Result<()>,
+    pub draining: fn(&mut Conn) -> io::Result<Drain>,
 }
 
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -56,6 +59,8 @@ impl Script {
             heartbeat: ping,
             idle: nothing,
             drained: nothing,
+            timer: nothing,
+            draining: |_| Ok(Drain::WhenQuiet),
         }
     }
 
@@ -102,6 +107,14 @@ impl Protocol for Script {
         self.say("drained");
         (self.drained)(conn)
     }
+    fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+        self.say("draining");
+        (self.draining)(conn)
+    }
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+        self.say("timer");
+        (self.timer)(conn)
+    }
     fn closed(&mut self, why: io::Result<()>) {
         self.say(match why {
             Ok(()) => "closed".to_owned(),
@@ -118,11 +131,7 @@ where
     P: Protocol,
     T: Future<Output = R>,
 {
-    serving_in(
-        Runtime::builder().virtual_clock().build().unwrap(),
-        server,
-        test,
-    )
+    serving_in(&virtual_runtime(), server, test)
 }
 
 /// The same by the wall's clock: where the system itself waits, for an acknowledgement that is put
@@ -136,11 +145,11 @@ where
     P: Protocol,
     T: Future<Output = R>,
 {
-    serving_in(Runtime::new().unwrap(), server, test)
+    serving_in(&Runtime::new().unwrap(), server, test)
 }
 
 fn serving_in<F, P, T, R>(
-    runtime: Runtime,
+    runtime: &Runtime,
     server: Server<F>,
     test: impl FnOnce(Rc<Bound<F>>) -> T,
 ) -> R
@@ -151,7 +160,7 @@ where
 {
     let _watchdog = watchdog();
     let bound = Rc::new(server.bind("127.0.0.1:0").unwrap());
-    let running = bound.run_in(&runtime).unwrap();
+    let running = bound.run_in(runtime).unwrap();
     let result = runtime.block_on(test(bound.clone()));
     bound.handle().stop();
     runtime.block_on(running).unwrap().unwrap();

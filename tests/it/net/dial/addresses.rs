@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{CancelToken, Dialer, ListenConfig, NetError, Runtime, TcpListener, spawn, time};
+use netpoller::{CancelToken, Dialer, ListenConfig, NetError, TcpListener, spawn, time};
 
 use super::{SECOND, both_families, silent_and_answering};
 use crate::support::dead_ends::{Silent, closed};
 use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
+use crate::support::schedule::virtual_runtime;
 
 #[test]
 fn the_other_family_is_tried_300_ms_later() {
@@ -76,7 +77,7 @@ fn the_first_family_is_that_of_the_first_address() {
 
 #[test]
 fn the_first_success_wins_and_every_other_socket_is_closed() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     run_clean_in(&runtime, async {
         let (silent, listener) = silent_and_answering().await;
         let before = runtime.stats().descriptors;

@@ -7,13 +7,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use netpoller::CancelError::{Canceled, DeadlineExceeded};
-use netpoller::{
-    Addr, CancelToken, Dialer, NetError, Runtime, TcpListener, TcpStream, spawn, time,
-};
+use netpoller::{Addr, CancelToken, Dialer, NetError, TcpListener, TcpStream, spawn, time};
 
 use super::{SECOND, both_families};
 use crate::support::dead_ends::{Silent, closed};
 use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
+use crate::support::schedule::virtual_runtime;
 use crate::support::stall::stall;
 
 #[test]
@@ -226,7 +225,7 @@ fn of_ten_dials_in_one_scope_the_first_to_answer_wins() {
 
 #[test]
 fn a_dial_that_is_dropped_leaves_nothing_behind() {
-    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let runtime = virtual_runtime();
     run_clean_in(&runtime, async {
         let silent = Silent::v4();
         for _ in 0..20 {
