@@ -2,7 +2,7 @@
 //! takes to answer must stay what they were.
 //!
 //! ```text
-//! cargo run --release -p netpoller-heavy-tests --example soak -- --seconds 60 --plot soak.svg
+//! cargo run --release -p netpoller-benches --example soak -- --seconds 60 --plot soak.svg
 //! ```
 //!
 //! This process is the server: connections of a `Protocol`, tasks that echo, and 100,000 timers, in
