@@ -270,7 +270,7 @@ impl Scheduler {
 
     /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
     #[inline(never)]
-    fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
+    pub(super) fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
         // Before the borrow: a logger may run any code.
         if log::log_enabled!(log::Level::Trace) {
             for parked in &*handed_out {
