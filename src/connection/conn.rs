@@ -13,7 +13,7 @@ use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
 use super::shared::{Keeper, NEVER, WorkerShared, ticks};
-use super::state::{Asked, State, Status};
+use super::state::{Asked, Drain, State, Status};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::wheel::TimerKey;
@@ -88,6 +88,10 @@ pub(super) struct Extra {
     pub(super) timer: Option<TimerKey>,
     /// The connection's own idle timeout, in ticks, in place of the server's.
     pub(super) idle: Option<u64>,
+    /// When the connection has reached its greatest age, if it has one.
+    pub(super) old_at: Option<u64>,
+    /// How it drains: the protocol's answer.
+    pub(super) drain: Drain,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
     /// A write of the callback under way met a limit: if the callback fails too, the connection
@@ -118,6 +122,11 @@ impl Extra {
             || self.watch.is_some()
             || self.received.is_some()
             || self.has_mail()
+    }
+
+    /// Whether anything was set for the rest of the connection's life.
+    pub(super) fn has_settings(&self) -> bool {
+        self.idle.is_some() || self.old_at.is_some() || self.drain != Drain::WhenQuiet
     }
 
     /// Whether handles have left anything.
@@ -177,6 +186,16 @@ impl Conn {
             .socket()
             .note
             .set(self.status().with_attend(attend).byte());
+    }
+
+    /// Whether a drain begins for this connection now, which is so once.
+    pub(super) fn begins_to_drain(&mut self) -> bool {
+        let drains = self.shared.is_draining() || self.old_at() <= self.now();
+        if !drains || self.status().drains() {
+            return false;
+        }
+        self.set_status(self.status().draining());
+        true
     }
 
     fn set_status(&mut self, status: Status) {
@@ -423,10 +442,11 @@ impl Conn {
         self.ask(Asked::Abort);
     }
 
-    /// Whether the server is being drained: a protocol may want to say good-bye with its next
-    /// answer. Nothing is called when the drain begins.
+    /// Whether the connection is to end as soon as nothing is in flight on it: the server is being
+    /// drained, or the connection has reached its greatest age.
+    /// [`draining`](crate::Protocol::draining) was called, or will be.
     pub fn is_draining(&self) -> bool {
-        self.shared.is_draining()
+        self.shared.is_draining() || self.status().drains()
     }
 
     /// The connection's idle timeout, rounded up to milliseconds: its

@@ -191,6 +191,8 @@ impl<P: Protocol> Connection<P> {
                 conn.extra().received = Some(0);
             }
             self.on(Event::Opened);
+        } else if conn.begins_to_drain() {
+            self.on(Event::DrainBegun);
         } else if let Some(event) = self.requested() {
             self.on(event);
         } else if self.conn.queued() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
@@ -241,7 +243,7 @@ impl<P: Protocol> Connection<P> {
     fn settle(&mut self, id: MachineId, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
-        let drained = conn.shared.is_draining() && !conn.in_flight();
+        let drained = conn.status().drains() && !conn.in_flight();
         if (due || drained) && !*tried {
             // Try before judging. The selector tells that a peer has taken something only when a
             // third of the system's buffer is free, and may not have told of all that has come.
@@ -356,6 +358,9 @@ impl<P: Protocol> Connection<P> {
             protocol.writable(conn)
         } else if actions.has(Actions::TELL_TIMER) {
             protocol.timer(conn)
+        } else if actions.has(Actions::TELL_DRAINING) {
+            let drain = protocol.draining(conn);
+            drain.map(|drain| conn.extra().drain = drain)
         } else {
             return None;
         };
@@ -427,7 +432,7 @@ impl Conn {
         if let Some(keeper) = extra.keeper.take() {
             self.shared.keep_nothing(&keeper);
         }
-        if extra.mailbox.is_none() && extra.idle.is_none() {
+        if extra.mailbox.is_none() && !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;

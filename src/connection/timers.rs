@@ -14,7 +14,7 @@ use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
 use super::rate::Expected;
 use super::shared::NEVER;
-use super::state::{Event, State};
+use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
@@ -36,14 +36,14 @@ const PART_OF_PATIENCE: u64 = 2048;
 
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.fd.desc.core().clock.tick().get()
     }
 
     /// The loop's time, rounded up: a time that counts from here is never early.
     #[inline]
     fn tick_ceiling(&self) -> u64 {
-        self.fd.desc.core().clock.tick_after(0).get()
+        self.fd.desc.core().clock.tick_ceiling().get()
     }
 
     /// The peer gave a sign of life.
@@ -55,7 +55,7 @@ impl Conn {
             clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = clock.tick_after(0).get();
+        self.timers.heard = clock.tick_ceiling().get();
     }
 
     /// Bytes went out.
@@ -89,10 +89,13 @@ impl Conn {
         self.heard();
         self.timers.beat = self.timers.heard;
         if event == Event::Opened {
-            self.timers.beat = self
-                .timers
-                .beat
-                .saturating_add(self.shared.heartbeat_delay());
+            self.shared.note_opened();
+            let delay = self.shared.heartbeat_delay();
+            self.timers.beat = self.timers.beat.saturating_add(delay);
+            if self.shared.max_age != NEVER {
+                let age = self.shared.spread_age();
+                self.extra().old_at = Some(self.timers.heard.saturating_add(age));
+            }
         }
     }
 
@@ -124,7 +127,7 @@ impl Conn {
     fn heartbeat_at(&self) -> u64 {
         let beats = matches!(self.state(), State::Open | State::PeerEnded);
         // A heartbeat would keep a drained connection alive.
-        if !beats || self.shared.is_draining() {
+        if !beats || self.status().drains() {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.beat);
@@ -146,12 +149,19 @@ impl Conn {
 
     /// When traffic no longer keeps a drained connection open.
     fn grace_at(&self) -> u64 {
-        if !self.shared.is_draining() {
+        let at_boundary = |extra: &Extra| extra.drain == Drain::AtBoundary;
+        if !self.status().drains() || self.extra.as_deref().is_some_and(at_boundary) {
             return NEVER;
         }
         let sent = self.extra.as_ref().map_or(0, |extra| extra.sent);
         let last = self.timers.heard.max(sent);
         last.saturating_add(self.shared.grace)
+    }
+
+    /// When the connection has reached its greatest age.
+    pub(super) fn old_at(&self) -> u64 {
+        let old_at = self.extra.as_ref().and_then(|extra| extra.old_at);
+        old_at.unwrap_or(NEVER)
     }
 
     /// The timer has fired: the connection has to judge what is due.
@@ -168,7 +178,9 @@ impl Conn {
         let holds = self.extra.as_ref().is_some_and(|extra| {
             extra.is_full || !extra.queue.is_empty() || !extra.unused.is_empty()
         });
-        holds || self.is_busy() || self.closes() || self.grace_at() > self.now()
+        let grace = self.grace_at();
+        let had_traffic = grace != NEVER && grace > self.now();
+        holds || self.is_busy() || self.closes() || had_traffic
     }
 
     fn is_busy(&self) -> bool {
@@ -271,6 +283,7 @@ impl Conn {
             self.heartbeat_at(),
             self.look_at(),
             self.grace_at(),
+            self.old_at(),
         ];
         // What lies in the past has been judged already, and did not end the connection.
         let now = self.now();

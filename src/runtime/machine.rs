@@ -133,18 +133,8 @@ impl Machines {
     /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
-        wake(&mut self.slots.borrow_mut(), id)
-    }
-
-    /// As [`Machines::wake`] of each in turn. `then` hears what came of it, and uses no machine.
-    #[inline]
-    pub(crate) fn wake_each(
-        &self,
-        ids: impl Iterator<Item = MachineId>,
-        mut then: impl FnMut(MachineId, bool),
-    ) {
         let mut slots = self.slots.borrow_mut();
-        ids.for_each(|id| then(id, wake(&mut slots, id)));
+        find(&mut slots, id).is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
     /// Takes a machine out to run it.
@@ -209,11 +199,6 @@ impl Machines {
 fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
     let slot = slots.get_mut(id.slot() as usize)?;
     (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
-}
-
-#[inline]
-fn wake(slots: &mut Slab<Slot>, id: MachineId) -> bool {
-    find(slots, id).is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
 }
 
 #[cfg(test)]

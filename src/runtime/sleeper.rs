@@ -109,7 +109,7 @@ impl Drop for Registration {
         let take_out = move |scheduler: &Scheduler| {
             let parked = scheduler.timers(judges).borrow_mut().cancel(key);
             if wakes && let Some(parked) = parked {
-                scheduler.queue_handed_out(&mut vec![parked]);
+                scheduler.unpark(parked);
             }
             drop(scheduler.forget_sleeper(sleeper));
         };

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Addr, Bound, Conn, Drain, NetError, Protocol, Runtime, Server, TcpStream, time};
 
 use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
@@ -28,6 +28,7 @@ pub struct Script {
     pub idle: fn(&mut Conn) -> io::Result<()>,
     pub drained: fn(&mut Conn) -> io::Result<()>,
     pub timer: fn(&mut Conn) -> io::Result<()>,
+    pub draining: fn(&mut Conn) -> io::Result<Drain>,
 }
 
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -59,6 +60,7 @@ impl Script {
             idle: nothing,
             drained: nothing,
             timer: nothing,
+            draining: |_| Ok(Drain::WhenQuiet),
         }
     }
 
@@ -104,6 +106,10 @@ impl Protocol for Script {
     fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
         self.say("drained");
         (self.drained)(conn)
+    }
+    fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+        self.say("draining");
+        (self.draining)(conn)
     }
     fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
         self.say("timer");
