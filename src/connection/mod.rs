@@ -35,5 +35,6 @@ pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats}
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use handle::ConnHandle;
-pub use protocol::{Drain, Protocol};
+pub use protocol::Protocol;
 pub use shared::Limits;
+pub use state::Drain;

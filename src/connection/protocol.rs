@@ -8,22 +8,7 @@ use std::io;
 
 use super::conn::Conn;
 use super::error::CloseReason;
-
-/// When a connection closes that [drains](Protocol::draining).
-///
-/// Never while anything is in flight on it: bytes that are queued or unused, a call of
-/// [`writable`](Protocol::writable) that is owed, or a mark as [busy](Conn::set_busy).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Drain {
-    /// When there was no traffic for the [grace](crate::Server::drain_grace) either: a client may
-    /// have sent its next request already.
-    #[default]
-    WhenQuiet,
-    /// At the next boundary between messages: as soon as all that has come is used. For protocols
-    /// whose clients send what was not answered to another server.
-    AtBoundary,
-}
+use super::state::Drain;
 
 /// What a connection does. The server's factory makes one for each connection, in the thread that
 /// will serve it.

@@ -215,6 +215,8 @@ impl Quotas {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Not all workers have started: nothing is accepted.
+    Starting,
     Serving,
     Draining,
     Stopped,

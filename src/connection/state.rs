@@ -208,6 +208,22 @@ impl State {
     }
 }
 
+/// When a connection closes that [drains](crate::Protocol::draining).
+///
+/// Never while anything is in flight on it: bytes that are queued or unused, a call of
+/// [`writable`](crate::Protocol::writable) that is owed, or a mark as [busy](crate::Conn::set_busy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drain {
+    /// When there was no traffic for the [grace](crate::Server::drain_grace) either: a client may
+    /// have sent its next request already.
+    #[default]
+    WhenQuiet,
+    /// At the next boundary between messages: as soon as all that has come is used. For protocols
+    /// whose clients send what was not answered to another server.
+    AtBoundary,
+}
+
 /// What was asked for. A later variant outdoes an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

@@ -1,3 +1,6 @@
+mod age;
 mod dispatch;
 mod drain;
+mod listeners;
+mod starting;
 mod workers;
