@@ -188,7 +188,7 @@ impl Runtime {
         let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
         let sleepers = timers.len() + peer_timers.len();
         let (waiting, deadlines) = scheduler.reactor.core().waiting(socket::Socket::waiting);
-        let (placed, _) = scheduler.reactor.places();
+        let placed = scheduler.reactor.entries().held;
         let counters = &scheduler.counters;
         Stats {
             tasks: scheduler.tasks(),
@@ -196,7 +196,7 @@ impl Runtime {
             descriptors: scheduler.reactor.descriptors(),
             timers: deadlines + sleepers,
             waiters: sleepers + waiting,
-            places: placed + timers.places() + peer_timers.places(),
+            places: placed + timers.entries() + peer_timers.entries(),
             turns: counters.turns.get(),
             events: counters.events.get(),
             machines: counters.machines.get(),
