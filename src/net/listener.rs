@@ -156,7 +156,7 @@ impl ListenConfig {
             fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
-        Ok(Listener::new(fd))
+        Ok(Listener::of(fd))
     }
 
     /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
@@ -296,7 +296,7 @@ impl<K: Kind> Listener<K> {
     pub(super) fn take(&self, socket: OwnedFd, peer: Addr) -> io::Result<(Stream<K>, K::Addr)> {
         let address = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
         let fd = self.fd.open_accepted(socket, peer)?;
-        Ok((Stream::new(fd), address))
+        Ok((Stream::of(fd), address))
     }
 
     /// The address that it listens on, with the real port.
