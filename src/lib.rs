@@ -54,6 +54,7 @@
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
 //! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
@@ -64,6 +65,8 @@ mod fault;
 pub mod cancel;
 pub mod connection;
 mod endpoints;
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 mod heartbeat;
 pub mod net;
 pub mod reactor;
@@ -74,7 +77,7 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{CloseReason, Conn, ConnHandle, Limits, Protocol};
+pub use connection::{CloseReason, Conn, ConnHandle, Drain, Limits, Protocol};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
@@ -88,7 +91,7 @@ pub use runtime::{
 };
 #[allow(deprecated)]
 pub use server::Accept;
-pub use server::{Bound, Dispatch, Server, ServerHandle, Stats as ServerStats, WorkerStats};
+pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};
 pub use time::Elapsed;
 
 /// The README's example, as a test.

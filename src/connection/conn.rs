@@ -6,14 +6,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::shared::{Keeper, NEVER, WorkerShared};
-use super::state::{Asked, State, Status};
+use super::shared::{Keeper, NEVER, WorkerShared, ticks};
+use super::state::{Asked, Drain, State, Status};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::wheel::TimerKey;
@@ -81,6 +81,17 @@ pub(super) struct Extra {
     /// How many must be there before the protocol is offered any. A call of `data` sets it for the
     /// next.
     pub(super) need: usize,
+    /// The protocol has seen what is left, and waits for new bytes. A call of `data` sets it for the
+    /// next.
+    pub(super) waits: bool,
+    /// The protocol's own timer. It may have fired.
+    pub(super) timer: Option<TimerKey>,
+    /// The connection's own idle timeout, in ticks, in place of the server's.
+    pub(super) idle: Option<u64>,
+    /// When the connection has reached its greatest age, if it has one.
+    pub(super) old_at: Option<u64>,
+    /// How it drains: the protocol's answer.
+    pub(super) drain: Drain,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
     /// A write of the callback under way met a limit: if the callback fails too, the connection
@@ -107,9 +118,15 @@ impl Extra {
             || !self.unused.is_empty()
             || self.need > 0
             || self.why.is_some()
+            || self.timer.is_some()
             || self.watch.is_some()
             || self.received.is_some()
             || self.has_mail()
+    }
+
+    /// Whether anything was set for the rest of the connection's life.
+    pub(super) fn has_settings(&self) -> bool {
+        self.idle.is_some() || self.old_at.is_some() || self.drain != Drain::WhenQuiet
     }
 
     /// Whether handles have left anything.
@@ -169,6 +186,16 @@ impl Conn {
             .socket()
             .note
             .set(self.status().with_attend(attend).byte());
+    }
+
+    /// Whether a drain begins for this connection now, which is so once.
+    pub(super) fn begins_to_drain(&mut self) -> bool {
+        let drains = self.shared.is_draining() || self.old_at() <= self.now();
+        if !drains || self.status().drains() {
+            return false;
+        }
+        self.set_status(self.status().draining());
+        true
     }
 
     fn set_status(&mut self, status: Status) {
@@ -255,7 +282,92 @@ impl Conn {
         if bytes > most {
             return self.end_over_limit("read", "most_unused", most, 0, bytes);
         }
-        self.extra.get_or_insert_default().need = bytes;
+        self.extra().need = bytes;
+    }
+
+    /// Offers what this call of [`data`](crate::Protocol::data) leaves only together with new bytes,
+    /// though some was used: the protocol has seen that no whole message is left. Without it, the
+    /// rest is offered again at once.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// /// Takes all lines that are there, and waits for the end of the next.
+    /// struct Lines;
+    /// impl Protocol for Lines {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    ///         for line in bytes[..end].split_inclusive(|&byte| byte == b'\n') {
+    ///             conn.write(line)?;
+    ///         }
+    ///         conn.wait();
+    ///         Ok(end)
+    ///     }
+    /// }
+    /// ```
+    pub fn wait(&mut self) {
+        self.extra().waits = true;
+    }
+
+    /// Calls [`timer`](crate::Protocol::timer) once at this time, in place of a time that was set
+    /// before; at once if it has passed. `None` calls off what was set. A close calls it off too.
+    ///
+    /// The timer says nothing of the peer: it ends nothing by itself, keeps no connection from being
+    /// idle, and no drain waits for it.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, time};
+    ///
+    /// /// Gives a client five seconds for its first request.
+    /// struct Greets;
+    /// impl Protocol for Greets {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.set_timer(Some(time::now() + Duration::from_secs(5)));
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.set_timer(None);
+    ///         conn.write(bytes)?;
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"too slow\n")?;
+    ///         conn.close();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_timer(&mut self, when: Option<Instant>) {
+        self.move_timer(when);
+    }
+
+    /// Gives this connection an idle timeout of its own, in place of the
+    /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
+    /// last sign of life.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// /// A client that has logged in may be silent for longer.
+    /// struct Chat;
+    /// impl Protocol for Chat {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         if bytes.starts_with(b"login ") {
+    ///             conn.set_idle_timeout(Duration::from_secs(3600));
+    ///         }
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.extra().idle = Some(timeout.into().map_or(NEVER, ticks));
+        // From here on a connection of this thread may be judged by time.
+        self.shared.judges_by_time.set(true);
     }
 
     /// Bytes that wait to be written, without those of this callback.
@@ -330,15 +442,17 @@ impl Conn {
         self.ask(Asked::Abort);
     }
 
-    /// Whether the server is being drained: a protocol may want to say good-bye with its next
-    /// answer. Nothing is called when the drain begins.
+    /// Whether the connection is to end as soon as nothing is in flight on it: the server is being
+    /// drained, or the connection has reached its greatest age.
+    /// [`draining`](crate::Protocol::draining) was called, or will be.
     pub fn is_draining(&self) -> bool {
-        self.shared.is_draining()
+        self.shared.is_draining() || self.status().drains()
     }
 
-    /// The server's [idle timeout](crate::Server::idle_timeout), rounded up to milliseconds.
+    /// The connection's idle timeout, rounded up to milliseconds: its
+    /// [own](Conn::set_idle_timeout), or the [server's](crate::Server::idle_timeout).
     pub fn idle_timeout(&self) -> Option<Duration> {
-        let ticks = self.shared.idle;
+        let ticks = self.idle_ticks();
         (ticks != NEVER).then(|| Duration::from_millis(ticks))
     }
 

@@ -35,7 +35,8 @@ pub enum CloseReason {
     Peer,
     /// The protocol or a handle asked for it: `close`, `close_write` or `abort`.
     Asked,
-    /// The server was drained, and nothing was in flight on the connection.
+    /// The server was drained, or the connection had reached its greatest age, and nothing was in
+    /// flight on it.
     Drained,
     /// The peer showed no sign of life for the [idle timeout](crate::Server::idle_timeout), or did
     /// not take the last bytes in time.

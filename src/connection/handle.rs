@@ -112,7 +112,8 @@ impl Mailbox {
 
     pub(super) fn set_busy(&self, busy: bool) {
         // A drain may have waited for just that.
-        if self.busy.replace(busy) && !busy && self.shared.is_draining() {
+        let status = Status::from_byte(self.fd.socket().note.get());
+        if self.busy.replace(busy) && !busy && status.drains() {
             self.shared.wake(self.id);
         }
     }

@@ -37,3 +37,4 @@ pub use error::CloseReason;
 pub use handle::ConnHandle;
 pub use protocol::Protocol;
 pub use shared::Limits;
+pub use state::Drain;

@@ -8,6 +8,7 @@ use std::io;
 
 use super::conn::Conn;
 use super::error::CloseReason;
+use super::state::Drain;
 
 /// What a connection does. The server's factory makes one for each connection, in the thread that
 /// will serve it.
@@ -64,8 +65,8 @@ pub trait Protocol: 'static {
     }
 
     /// The peer sent something. Returns how many of the bytes are used. The others are kept and
-    /// offered again: at once if some were used, and else together with more, or when as many are
-    /// there as the protocol [needs](Conn::need).
+    /// offered again: at once if some were used, unless the protocol [waits](Conn::wait), and else
+    /// together with more, or when as many are there as the protocol [needs](Conn::need).
     ///
     /// # Errors
     ///
@@ -111,13 +112,58 @@ pub trait Protocol: 'static {
 
     /// The peer has shown no sign of life for the
     /// [idle timeout](crate::Server::idle_timeout), and the connection is about to be closed. What
-    /// is written now is the last. A drain does not call this: a protocol that says good-bye then
-    /// looks at [`Conn::is_draining`] in its other callbacks.
+    /// is written now is the last. A drain does not call this, but
+    /// [`draining`](Protocol::draining).
     ///
     /// # Errors
     ///
     /// Close the connection too.
     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The connection is to end: the server is being drained, or the connection has reached its
+    /// greatest age. Called once, so that a protocol can say good-bye: what it writes is sent at
+    /// once. The answer says when the connection closes; by then what is in flight has come to its
+    /// end, and the drain's limit holds whatever the answer is. It is not called while the connection
+    /// closes already.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Drain, Protocol};
+    ///
+    /// /// A line is a request, and its length the answer.
+    /// struct Lengths;
+    /// impl Protocol for Lengths {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+    ///             return Ok(0);
+    ///         };
+    ///         conn.write(format!("{end}\n").as_bytes())?;
+    ///         Ok(end + 1)
+    ///     }
+    ///     fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+    ///         conn.write(b"-SHUTDOWN\n")?;
+    ///         Ok(Drain::AtBoundary)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+        let _ = conn;
+        Ok(Drain::WhenQuiet)
+    }
+
+    /// The time that [`Conn::set_timer`] was given has come.
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
     }

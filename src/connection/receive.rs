@@ -126,7 +126,7 @@ impl<P: Protocol> Connection<P> {
                 Ok(used) if used <= rest => {
                     at += used;
                     // Nothing is left, or the rest is part of a message.
-                    if used == rest || used == 0 {
+                    if used == rest || used == 0 || self.conn.waits() {
                         break (Ok(()), all.len() - at);
                     }
                     // The rest waits for more. The peer's end still offers it.
@@ -193,9 +193,14 @@ impl Conn {
         self.extra.as_ref().is_some_and(|extra| extra.need > bytes)
     }
 
+    /// Whether the protocol waits for new bytes.
+    fn waits(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.waits)
+    }
+
     fn need_no_more(&mut self) {
         if let Some(extra) = &mut self.extra {
-            extra.need = 0;
+            (extra.need, extra.waits) = (0, false);
         }
     }
 
@@ -203,7 +208,7 @@ impl Conn {
         let Some(extra) = &mut self.extra else {
             return Vec::new();
         };
-        (extra.seen, extra.need) = (0, 0);
+        (extra.seen, extra.need, extra.waits) = (0, 0, false);
         mem::take(&mut extra.unused)
     }
 

@@ -191,6 +191,8 @@ impl<P: Protocol> Connection<P> {
                 conn.extra().received = Some(0);
             }
             self.on(Event::Opened);
+        } else if conn.begins_to_drain() {
+            self.on(Event::DrainBegun);
         } else if let Some(event) = self.requested() {
             self.on(event);
         } else if self.conn.queued() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
@@ -198,6 +200,8 @@ impl<P: Protocol> Connection<P> {
             self.write();
         } else if self.conn.take_writable() {
             self.on(Event::Writable);
+        } else if self.conn.take_due_timer() {
+            self.on(Event::TimerDue);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
         } else if self.conn.holds_input() {
@@ -239,7 +243,7 @@ impl<P: Protocol> Connection<P> {
     fn settle(&mut self, id: MachineId, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
-        let drained = conn.shared.is_draining() && !conn.in_flight();
+        let drained = conn.status().drains() && !conn.in_flight();
         if (due || drained) && !*tried {
             // Try before judging. The selector tells that a peer has taken something only when a
             // third of the system's buffer is free, and may not have told of all that has come.
@@ -352,6 +356,11 @@ impl<P: Protocol> Connection<P> {
             protocol.idle(conn)
         } else if actions.has(Actions::TELL_WRITABLE) {
             protocol.writable(conn)
+        } else if actions.has(Actions::TELL_TIMER) {
+            protocol.timer(conn)
+        } else if actions.has(Actions::TELL_DRAINING) {
+            let drain = protocol.draining(conn);
+            drain.map(|drain| conn.extra().drain = drain)
         } else {
             return None;
         };
@@ -423,7 +432,7 @@ impl Conn {
         if let Some(keeper) = extra.keeper.take() {
             self.shared.keep_nothing(&keeper);
         }
-        if extra.mailbox.is_none() {
+        if extra.mailbox.is_none() && !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
@@ -483,6 +492,7 @@ impl Conn {
     fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
+        self.move_timer(None);
         self.forget_reply();
         let extra = self.extra.take()?;
         if !fault!("leaked_quota") {

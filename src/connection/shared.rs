@@ -122,6 +122,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
+    /// When a connection is too old, and by how much later than that at most.
+    pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
 impl Default for Settings {
@@ -134,6 +136,7 @@ impl Default for Settings {
             rates: Rates::default(),
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
+            max_age: None,
         }
     }
 }
@@ -212,6 +215,8 @@ impl Quotas {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Not all workers have started: nothing is accepted.
+    Starting,
     Serving,
     Draining,
     Stopped,
@@ -229,16 +234,19 @@ pub(crate) struct WorkerShared {
     /// In ticks; `NEVER` for none.
     pub(super) idle: u64,
     pub(super) heartbeat: u64,
-    /// Whether there is either.
-    pub(super) judges_by_time: bool,
+    /// Whether there is either, or a connection has an idle timeout of its own.
+    pub(super) judges_by_time: Cell<bool>,
     pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
     /// The drain's, in ticks.
     pub(super) grace: u64,
+    /// The greatest age of a connection, and by how much later it may come. `NEVER` for none.
+    pub(super) max_age: u64,
+    max_age_jitter: u64,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// Connections opened since one was last alone: spreads their heartbeats.
+    /// Connections opened since one was last alone: spreads their heartbeats and ages.
     opened: Cell<u32>,
     /// See [`Settings::heartbeat_warning`].
     heartbeat_warning: Arc<Once>,
@@ -279,11 +287,15 @@ impl WorkerShared {
             rates: settings.rates,
             idle: settings.idle_timeout.map_or(NEVER, ticks),
             heartbeat: settings.heartbeat.map_or(NEVER, ticks),
-            judges_by_time: settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
+            judges_by_time: Cell::new(
+                settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
+            ),
             heartbeat_bytes: settings.heartbeat_bytes.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
             grace: ticks(settings.drain_grace),
+            max_age: settings.max_age.map_or(NEVER, |(age, _)| ticks(age)),
+            max_age_jitter: settings.max_age.map_or(0, |(_, jitter)| ticks(jitter)),
             waiter: Cell::new(None),
             opened: Cell::new(0),
             heartbeat_warning: settings.heartbeat_warning.clone(),
@@ -377,23 +389,39 @@ impl WorkerShared {
         keepers.retain(|other| !Rc::ptr_eq(other, keeper));
     }
 
-    // ---- heartbeats ----
+    // ---- times that are spread: connections opened together have theirs apart ----
 
-    /// The first heartbeat comes up to an eighth of its interval later than asked for: connections
-    /// opened together have theirs apart. A server's only connection has it on time.
-    pub(super) fn heartbeat_delay(&self) -> u64 {
-        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
-        const GOLDEN: u32 = 0x9e37_79b9;
-        if self.heartbeat == NEVER {
-            return 0;
-        }
-        let opened = match self.tally.live.get() {
-            1 => 0,
-            _ => self.opened.get().wrapping_add(1),
+    /// A connection has opened.
+    pub(super) fn note_opened(&self) {
+        let alone = self.tally.live.get() == 1;
+        let opened = if alone {
+            0
+        } else {
+            self.opened.get().wrapping_add(1)
         };
         self.opened.set(opened);
-        let part = u64::from(opened.wrapping_mul(GOLDEN)) >> 3;
-        ((u128::from(self.heartbeat) * u128::from(part)) >> 32) as u64
+    }
+
+    /// A part of `time` for the connection that has opened last. Nothing for a server's only one.
+    fn spread(&self, time: u64) -> u64 {
+        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
+        const GOLDEN: u32 = 0x9e37_79b9;
+        let part = self.opened.get().wrapping_mul(GOLDEN);
+        ((u128::from(time) * u128::from(part)) >> 32) as u64
+    }
+
+    /// The first heartbeat comes up to an eighth of its interval later than asked for.
+    pub(super) fn heartbeat_delay(&self) -> u64 {
+        match self.heartbeat {
+            NEVER => 0,
+            interval => self.spread(interval) / 8,
+        }
+    }
+
+    /// At which age a connection is too old.
+    pub(super) fn spread_age(&self) -> u64 {
+        self.max_age
+            .saturating_add(self.spread(self.max_age_jitter))
     }
 
     /// A heartbeat was due, and the protocol has the default, which writes nothing.

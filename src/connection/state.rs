@@ -26,6 +26,8 @@
 //! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
 //! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
 //! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same | |
+//! | DrainBegun | | tell draining | the same | the same | the same | – | – |
+//! | TimerDue | | tell timer | the same | the same | the same | – | – |
 //! | EndAsked | | **Finishing** | – | – | **Closing** arm | – | – |
 //! | CloseAsked | | **Closing** arm | the same | the same | the same | – | – |
 //! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same | the same |
@@ -80,6 +82,10 @@ pub(crate) enum Event {
     Idle,
     /// The peer does not meet a minimum rate.
     TooSlow,
+    /// The server began to drain, or the connection has reached its greatest age.
+    DrainBegun,
+    /// The time has come that the protocol has set.
+    TimerDue,
     /// Our direction is to end.
     EndAsked,
     /// The connection is to be closed once all is written.
@@ -109,6 +115,8 @@ impl Actions {
     pub(crate) const RESET: Actions = Actions(128);
     /// Close the socket, and tell why.
     pub(crate) const CLOSE: Actions = Actions(256);
+    pub(crate) const TELL_TIMER: Actions = Actions(512);
+    pub(crate) const TELL_DRAINING: Actions = Actions(1024);
 
     const fn and(self, other: Actions) -> Actions {
         Actions(self.0 | other.0)
@@ -170,6 +178,9 @@ impl State {
             (Event::Idle, Closing | Lingering) => RESET,
             (Event::Idle, _) => (Closing, Actions::TELL_IDLE.and(Actions::ARM)),
             (Event::TooSlow, Open | Finishing | Finished | PeerEnded | Closing) => RESET,
+            (Event::DrainBegun | Event::TimerDue, Closing | Lingering) => (self, Actions::NONE),
+            (Event::DrainBegun, _) => (self, Actions::TELL_DRAINING),
+            (Event::TimerDue, _) => (self, Actions::TELL_TIMER),
             _ => return None,
         })
     }
@@ -197,6 +208,22 @@ impl State {
     }
 }
 
+/// When a connection closes that [drains](crate::Protocol::draining).
+///
+/// Never while anything is in flight on it: bytes that are queued or unused, a call of
+/// [`writable`](crate::Protocol::writable) that is owed, or a mark as [busy](crate::Conn::set_busy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drain {
+    /// When there was no traffic for the [grace](crate::Server::drain_grace) either: a client may
+    /// have sent its next request already.
+    #[default]
+    WhenQuiet,
+    /// At the next boundary between messages: as soon as all that has come is used. For protocols
+    /// whose clients send what was not answered to another server.
+    AtBoundary,
+}
+
 /// What was asked for. A later variant outdoes an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -210,12 +237,13 @@ pub(crate) enum Asked {
 
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
-/// A connection's state, what its protocol asked for since it was last looked at, and whether it has
-/// something to attend to besides reading, in a byte that the socket has to spare.
+/// A connection's state, what its protocol asked for since it was last looked at, whether it has
+/// something to attend to besides reading, and whether it drains, in a byte that the socket has to
+/// spare.
 ///
 /// ```text
-///   | 5      | 4 3   | 2 1 0 |
-///   | attend | asked | state |
+///   | 6      | 5      | 4 3   | 2 1 0 |
+///   | drains | attend | asked | state |
 /// ```
 ///
 /// Zero is an open connection with nothing to do but to read: one comparison finds it.
@@ -225,6 +253,7 @@ pub(crate) struct Status(u8);
 const STATE: u8 = 7;
 const ASKED_SHIFT: u8 = 3;
 const ATTEND: u8 = 1 << 5;
+const DRAINS: u8 = 1 << 6;
 
 impl Status {
     pub(crate) const OPENING: Status = Status(State::Opening as u8);
@@ -244,6 +273,15 @@ impl Status {
         } else {
             self.0 & !ATTEND
         })
+    }
+
+    /// The connection closes when nothing is in flight on it, and its protocol was told so.
+    pub(crate) const fn draining(self) -> Self {
+        Status(self.0 | DRAINS)
+    }
+
+    pub(crate) const fn drains(self) -> bool {
+        self.0 & DRAINS != 0
     }
 
     pub(crate) const fn from_byte(byte: u8) -> Self {

@@ -1,5 +1,5 @@
-//! A connection's one timer: idle timeout, heartbeat, minimum rate, the time to close, the grace of
-//! a drain.
+//! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
+//! close, the grace of a drain. And the protocol's own, which judges nothing.
 //!
 //! A connection notes when it last heard from its peer, and no more. The timer stands at the earliest
 //! of its times, as they were when it was placed. When it fires, the connection tries its socket,
@@ -8,17 +8,19 @@
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
 use std::io;
+use std::time::Instant;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
 use super::rate::Expected;
 use super::shared::NEVER;
-use super::state::{Event, State};
+use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
-use crate::wheel::Tick;
+use crate::wheel::{Tick, TimerKey};
 
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
 const LAST_BYTES: u64 = 30_000;
@@ -34,14 +36,14 @@ const PART_OF_PATIENCE: u64 = 2048;
 
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.fd.desc.core().clock.tick().get()
     }
 
     /// The loop's time, rounded up: a time that counts from here is never early.
     #[inline]
     fn tick_ceiling(&self) -> u64 {
-        self.fd.desc.core().clock.tick_after(0).get()
+        self.fd.desc.core().clock.tick_ceiling().get()
     }
 
     /// The peer gave a sign of life.
@@ -49,11 +51,11 @@ impl Conn {
     pub(super) fn heard(&mut self) {
         let clock = &self.fd.desc.core().clock;
         // The clock is read anew, so that the time of the callback is not counted as the peer's.
-        if self.shared.judges_by_time {
+        if self.shared.judges_by_time.get() {
             clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = clock.tick_after(0).get();
+        self.timers.heard = clock.tick_ceiling().get();
     }
 
     /// Bytes went out.
@@ -87,10 +89,13 @@ impl Conn {
         self.heard();
         self.timers.beat = self.timers.heard;
         if event == Event::Opened {
-            self.timers.beat = self
-                .timers
-                .beat
-                .saturating_add(self.shared.heartbeat_delay());
+            self.shared.note_opened();
+            let delay = self.shared.heartbeat_delay();
+            self.timers.beat = self.timers.beat.saturating_add(delay);
+            if self.shared.max_age != NEVER {
+                let age = self.shared.spread_age();
+                self.extra().old_at = Some(self.timers.heard.saturating_add(age));
+            }
         }
     }
 
@@ -103,10 +108,15 @@ impl Conn {
 
     /// How long the peer may show no sign of life.
     fn patience(&self) -> u64 {
-        match self.closes() && self.shared.idle == NEVER {
-            true => LAST_BYTES,
-            false => self.shared.idle,
+        match self.idle_ticks() {
+            NEVER if self.closes() => LAST_BYTES,
+            idle => idle,
         }
+    }
+
+    pub(super) fn idle_ticks(&self) -> u64 {
+        let own = self.extra.as_ref().and_then(|extra| extra.idle);
+        own.unwrap_or(self.shared.idle)
     }
 
     /// Whether the connection only waits for the peer to take the last bytes.
@@ -117,7 +127,7 @@ impl Conn {
     fn heartbeat_at(&self) -> u64 {
         let beats = matches!(self.state(), State::Open | State::PeerEnded);
         // A heartbeat would keep a drained connection alive.
-        if !beats || self.shared.is_draining() {
+        if !beats || self.status().drains() {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.beat);
@@ -139,12 +149,19 @@ impl Conn {
 
     /// When traffic no longer keeps a drained connection open.
     fn grace_at(&self) -> u64 {
-        if !self.shared.is_draining() {
+        let at_boundary = |extra: &Extra| extra.drain == Drain::AtBoundary;
+        if !self.status().drains() || self.extra.as_deref().is_some_and(at_boundary) {
             return NEVER;
         }
         let sent = self.extra.as_ref().map_or(0, |extra| extra.sent);
         let last = self.timers.heard.max(sent);
         last.saturating_add(self.shared.grace)
+    }
+
+    /// When the connection has reached its greatest age.
+    pub(super) fn old_at(&self) -> u64 {
+        let old_at = self.extra.as_ref().and_then(|extra| extra.old_at);
+        old_at.unwrap_or(NEVER)
     }
 
     /// The timer has fired: the connection has to judge what is due.
@@ -161,7 +178,9 @@ impl Conn {
         let holds = self.extra.as_ref().is_some_and(|extra| {
             extra.is_full || !extra.queue.is_empty() || !extra.unused.is_empty()
         });
-        holds || self.is_busy() || self.closes() || self.grace_at() > self.now()
+        let grace = self.grace_at();
+        let had_traffic = grace != NEVER && grace > self.now();
+        holds || self.is_busy() || self.closes() || had_traffic
     }
 
     fn is_busy(&self) -> bool {
@@ -264,6 +283,7 @@ impl Conn {
             self.heartbeat_at(),
             self.look_at(),
             self.grace_at(),
+            self.old_at(),
         ];
         // What lies in the past has been judged already, and did not end the connection.
         let now = self.now();
@@ -287,5 +307,32 @@ impl Conn {
         };
         // What comes out is plain data.
         self.fd.desc.core().peer_timers.borrow_mut().cancel(key);
+    }
+
+    // ---- the protocol's own timer, which fires by the clock ----
+
+    pub(super) fn move_timer(&mut self, when: Option<Instant>) {
+        let core = self.fd.desc.core().clone();
+        let mut timers = core.timers.borrow_mut();
+        if let Some(key) = self.extra.as_mut().and_then(|extra| extra.timer.take()) {
+            timers.cancel(key);
+        }
+        if let Some(when) = when {
+            let parked = Parked::machine(context::running_machine());
+            // What lies in the past fires in the next turn.
+            let key = timers.insert(core.clock.tick_of(when), parked);
+            self.extra().timer = Some(key);
+        }
+    }
+
+    /// Whether the protocol's timer has fired. It is forgotten.
+    pub(super) fn take_due_timer(&mut self) -> bool {
+        let timers = self.fd.desc.core().timers.borrow();
+        let fired = |key: &mut TimerKey| timers.get(*key).is_none();
+        let timer = self
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.timer.take_if(fired));
+        timer.is_some()
     }
 }

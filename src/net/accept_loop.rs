@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::error::NetError;
 use super::fd::Fd;
-use super::listener::{self, Listener, Outcome};
+use super::listener::{self, Outcome};
 use crate::endpoints::End;
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
@@ -52,9 +52,9 @@ pub(crate) enum Episode {
 
 /// What becomes of the connections that a loop accepts.
 pub(crate) trait Sink {
-    /// Takes a connection that `listener` has accepted. An error is judged as one of accepting:
-    /// after a shortage the loop goes on, after any other it ends with it.
-    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()>;
+    /// Takes a connection. An error is judged as one of accepting: after a shortage the loop goes
+    /// on, after any other it ends with it.
+    fn take(&mut self, accepted: Accepted) -> io::Result<()>;
 
     /// An accept failed for want of something and is put off. Only to be counted.
     fn put_off(&mut self, episode: Episode);
@@ -86,14 +86,10 @@ impl AcceptLoop {
     /// # Cancel safety
     ///
     /// Dropping it loses no connection and no permit.
-    pub(crate) async fn run<K>(
-        &mut self,
-        listener: &Listener<K>,
-        sink: &mut impl Sink,
-    ) -> io::Result<()> {
+    pub(crate) async fn run(&mut self, listener: &Fd, sink: &mut impl Sink) -> io::Result<()> {
         loop {
-            let accepted = listener.accept_with(|| self.permit()).await;
-            if let ControlFlow::Break(end) = self.step(&listener.fd, accepted, sink).await {
+            let accepted = listener::accept(listener, || self.permit()).await;
+            if let ControlFlow::Break(end) = self.step(listener, accepted, sink).await {
                 return end;
             }
         }
@@ -105,9 +101,9 @@ impl AcceptLoop {
     /// # Errors
     ///
     /// As [`AcceptLoop::run`].
-    pub(crate) async fn run_queued<K>(
+    pub(crate) async fn run_queued(
         &mut self,
-        listener: &Listener<K>,
+        listener: &Fd,
         sink: &mut impl Sink,
         limit: Instant,
     ) -> io::Result<()> {
@@ -117,11 +113,11 @@ impl AcceptLoop {
                 accepts_left -= 1;
                 context::yield_once().await;
                 // Not by way of readiness: a connection may be queued of which no event has told.
-                let accepted = match listener.accept_now(|| self.permit()) {
+                let accepted = match listener::accept_now(listener, || self.permit()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                     accepted => accepted,
                 };
-                if let ControlFlow::Break(end) = self.step(&listener.fd, accepted, sink).await {
+                if let ControlFlow::Break(end) = self.step(listener, accepted, sink).await {
                     return end;
                 }
             }
@@ -156,14 +152,14 @@ impl AcceptLoop {
             }
             Ok(Outcome::Connection(accepted)) => {
                 log::debug!("{}: accepted", accepted.peer);
-                match sink.take(listener, accepted) {
+                match sink.take(accepted) {
                     Ok(()) => {
                         if let Some(pause) = self.backoff.accepted(time::now) {
                             log::warn!("accepting on {} goes on after {pause:?}", name(listener));
                         }
                         return ControlFlow::Continue(());
                     }
-                    Err(error) => error,
+                    Err(error) => listener::failed(listener, error),
                 }
             }
             Err(error) => error,

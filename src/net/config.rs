@@ -42,51 +42,110 @@ impl AskedNetwork {
     }
 }
 
-/// A hook that is given a socket before it is bound or connected, to set options.
-#[derive(Clone)]
-pub(super) struct Control(Arc<Hook>);
+/// A function of the user's: cheap to clone, from any thread.
+pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
 
-type Hook = dyn Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync;
+impl<F: ?Sized> Clone for Hook<F> {
+    fn clone(&self) -> Self {
+        Hook(self.0.clone())
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// A hook that is given a socket before it is bound or connected, to set options.
+pub(super) type Control = Hook<dyn Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync>;
 
 impl Control {
-    pub(super) fn new(
-        hook: impl Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        Control(Arc::new(hook))
-    }
-
     pub(super) fn call(&self, socket: BorrowedFd<'_>, address: SocketAddr) -> Result<(), Cause> {
         (self.0)(socket, address).map_err(Cause::Other)
     }
 }
 
-impl fmt::Debug for Control {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
-    }
-}
-
 /// Finds a host's addresses in place of the system. It may block: it runs on a thread for look-ups.
-#[derive(Clone)]
-pub(super) struct Resolver(Arc<LookUp>);
-
-type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+pub(super) type Resolver = Hook<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
 impl Resolver {
-    pub(super) fn new(
-        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        Resolver(Arc::new(look_up))
-    }
-
     pub(super) fn look_up(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let found = (self.0)(host)?.into_iter();
         Ok(found.map(|ip| SocketAddr::new(ip, 0)).collect())
     }
 }
 
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").finish_non_exhaustive()
-    }
+/// The settings that both have, as setters.
+macro_rules! common_settings {
+    ($Settings:ident) => {
+        impl $Settings {
+            /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
+            /// operation.
+            #[must_use]
+            pub fn network(mut self, network: &str) -> Self {
+                self.network = $crate::net::config::AskedNetwork::tcp(network);
+                self
+            }
+
+            /// A hook that is given every socket before it is bound and connected, with the address
+            /// that it is for, in order to set options. Its error fails that address.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// use netpoller::{Dialer, ListenConfig};
+            /// use socket2::SockRef;
+            /// netpoller::Runtime::new()?.block_on(async {
+            ///     let config = ListenConfig::new()
+            ///         .control(|fd, _address| SockRef::from(&fd).set_recv_buffer_size(64 << 10));
+            ///     let listener = config.bind("127.0.0.1:0").await?;
+            ///     let dialer = Dialer::new()
+            ///         .control(|_fd, address| Err(std::io::Error::other(format!("not {address}"))));
+            ///     let refused = dialer.dial(listener.local_addr()?).await.unwrap_err();
+            ///     assert!(refused.to_string().contains("not 127.0.0.1:"));
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn control(
+                mut self,
+                hook: impl Fn(std::os::fd::BorrowedFd<'_>, std::net::SocketAddr) -> std::io::Result<()> + Send + Sync + 'static,
+            ) -> Self {
+                self.control = Some($crate::net::config::Hook(std::sync::Arc::new(hook)));
+                self
+            }
+
+            /// Looks names up in place of the system: given a host, finds its addresses, the
+            /// preferred first. It may block: it runs on a thread for look-ups, and is left to
+            /// itself when the time for it is up.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// use netpoller::{Dialer, TcpListener};
+            /// netpoller::Runtime::new()?.block_on(async {
+            ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+            ///     let dialer = Dialer::new().resolver(|host: &str| match host {
+            ///         "db.test" => Ok(vec![[127, 0, 0, 1].into()]),
+            ///         _ => Err(std::io::Error::other("not one of ours")),
+            ///     });
+            ///     dialer.dial(("db.test", listener.local_addr()?.port())).await?;
+            ///     let error = dialer.dial("elsewhere.test:1").await.unwrap_err();
+            ///     assert_eq!(error.to_string(), "dial tcp: lookup elsewhere.test: not one of ours");
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn resolver(
+                mut self,
+                look_up: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+            ) -> Self {
+                self.resolver = Some($crate::net::config::Hook(std::sync::Arc::new(look_up)));
+                self
+            }
+        }
+    };
 }
+
+pub(super) use common_settings;

@@ -5,14 +5,15 @@
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{self, Target, ToAddr, unmapped};
-use super::config::{AskedNetwork, Control, Resolver};
+use super::config::{AskedNetwork, Control, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd, Verb};
@@ -21,8 +22,9 @@ use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::Direction;
+use crate::reactor::{Core, Direction};
 use crate::runtime::context;
+use crate::runtime::socket::{Parked, Socket as FdSocket};
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.
@@ -53,6 +55,8 @@ pub struct ListenConfig {
     resolver: Option<Resolver>,
 }
 
+common_settings!(ListenConfig);
+
 impl Default for ListenConfig {
     fn default() -> Self {
         ListenConfig::new()
@@ -72,14 +76,6 @@ impl ListenConfig {
             control: None,
             resolver: None,
         }
-    }
-
-    /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of
-    /// [`bind`](ListenConfig::bind).
-    #[must_use]
-    pub fn network(mut self, network: &str) -> Self {
-        self.network = AskedNetwork::tcp(network);
-        self
     }
 
     /// How many connections wait in the system's queue at most; its own limit by default, which
@@ -104,28 +100,6 @@ impl ListenConfig {
     #[must_use]
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
-        self
-    }
-
-    /// A hook that is given the socket before it is bound, with the address that it is to be bound
-    /// to, in order to set options. Its error fails the bind.
-    #[must_use]
-    pub fn control(
-        mut self,
-        hook: impl Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.control = Some(Control::new(hook));
-        self
-    }
-
-    /// Looks names up in place of the system: see
-    /// [`Dialer::resolver`](crate::Dialer::resolver).
-    #[must_use]
-    pub fn resolver(
-        mut self,
-        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        self.resolver = Some(Resolver::new(look_up));
         self
     }
 
@@ -285,18 +259,20 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let outcome = self.accept_with(|| Some(())).await?;
+            let outcome = accept(&self.fd, || Some(())).await?;
             if let Outcome::Connection(accepted) = outcome {
-                return self.take(accepted.socket, accepted.peer);
+                let opened = self.open(accepted);
+                let opened = opened.map_err(|error| failed(&self.fd, error));
+                return opened.map(|(stream, peer, ())| (stream, peer));
             }
         }
     }
 
-    /// An accepted connection as a stream, with its peer.
-    pub(super) fn take(&self, socket: OwnedFd, peer: Addr) -> io::Result<(Stream<K>, K::Addr)> {
-        let address = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
-        let fd = self.fd.open_accepted(socket, peer)?;
-        Ok((Stream::of(fd), address))
+    /// An accepted connection as a stream, in the listener's runtime.
+    pub(super) fn open<P>(&self, accepted: Accepted<P>) -> io::Result<(Stream<K>, K::Addr, P)> {
+        let (fd, peer, permit) = accepted.open(self.fd.desc.core())?;
+        let peer = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((Stream::of(fd), peer, permit))
     }
 
     /// The address that it listens on, with the real port.
@@ -311,25 +287,6 @@ impl<K: Kind> Listener<K> {
 }
 
 impl<K> Listener<K> {
-    /// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be
-    /// there, and not kept if there is none.
-    pub(super) fn accept_with<P>(
-        &self,
-        mut permit: impl FnMut() -> Option<P>,
-    ) -> impl Future<Output = io::Result<Outcome<P>>> {
-        self.fd.op(Verb::Accept, move |fd| accept(fd, &mut permit))
-    }
-
-    /// One accept, without waiting: `WouldBlock` where no connection is queued.
-    pub(super) fn accept_now<P>(
-        &self,
-        permit: impl FnMut() -> Option<P>,
-    ) -> io::Result<Outcome<P>> {
-        let checked = self.fd.check_open();
-        let accepted = checked.and_then(|()| accept(&self.fd, permit).map_err(Failure::System));
-        accepted.map_err(|failure| self.fd.error("accept", failure, 0))
-    }
-
     /// When accepting fails with a timeout; `None` for never. See
     /// [`Stream::set_read_deadline`].
     ///
@@ -355,11 +312,26 @@ impl<K> Listener<K> {
     }
 }
 
-/// A connection that was accepted with a permit, in no runtime yet.
+/// A connection that was accepted with a permit, in no runtime yet: it may go to another thread.
 pub(crate) struct Accepted<P> {
     pub(crate) socket: OwnedFd,
+    pub(crate) network: Network,
+    /// Whether closing it may block: a linger that is set on a listener is its connections' too.
+    pub(crate) may_linger: bool,
     pub(crate) peer: Addr,
     pub(crate) permit: P,
+}
+
+impl<P> Accepted<P> {
+    /// Takes the connection into the runtime of `core`.
+    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<(Fd, Addr, P)> {
+        let fd = Fd::register(core, self.socket, self.network)?;
+        if self.may_linger {
+            fd.socket().owned.note_linger();
+        }
+        fd.socket().set_endpoint(End::Peer, self.peer.clone());
+        Ok((fd, self.peer, self.permit))
+    }
 }
 
 /// What one accept came to. Whatever else went wrong is an `io::Error`.
@@ -371,9 +343,43 @@ pub(crate) enum Outcome<P> {
     Aborted,
 }
 
+/// Makes a listening socket that was given non-blocking, and says its address.
+pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
+    let socket = SockRef::from(socket);
+    socket.set_nonblocking(true)?;
+    let addr = addr::from_system(&socket.local_addr()?);
+    addr.ok_or(io::ErrorKind::InvalidInput.into())
+}
+
+/// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be there,
+/// and not kept if there is none.
+pub(super) fn accept<P>(
+    listener: &Fd,
+    mut permit: impl FnMut() -> Option<P>,
+) -> impl Future<Output = io::Result<Outcome<P>>> {
+    listener.op(Verb::Accept, move |fd| accept_once(fd, &mut permit))
+}
+
+/// One accept, without waiting: `WouldBlock` where no connection is queued.
+pub(super) fn accept_now<P>(
+    listener: &Fd,
+    permit: impl FnMut() -> Option<P>,
+) -> io::Result<Outcome<P>> {
+    let accepted = match listener.check_open() {
+        Ok(()) => accept_once(listener, permit).map_err(Failure::System),
+        Err(refused) => Err(refused),
+    };
+    accepted.map_err(|failure| listener.error("accept", failure, 0))
+}
+
+/// The error of a connection that was accepted and could not be taken in.
+pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
+    listener.error("accept", Failure::System(error), 0)
+}
+
 /// One system call. A peer that gave up costs an operation too, so that however many do, other
 /// machines run in between.
-fn accept<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<P>> {
+fn accept_once<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<P>> {
     let Some(permit) = permit() else {
         return Ok(Outcome::NoPermit);
     };
@@ -394,8 +400,42 @@ fn accept<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<
     Ok(peer.map_or(Outcome::Aborted, |peer| {
         Outcome::Connection(Accepted {
             socket,
+            network: fd.network(),
+            may_linger: fd.socket().owned.may_linger(),
             peer,
             permit,
         })
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::TcpListener;
+    use crate::runtime::{Runtime, current};
+
+    #[test]
+    fn a_connection_handed_to_another_runtime_keeps_its_listener_s_linger() {
+        for lingers in [true, false] {
+            let given = StdListener::bind("127.0.0.1:0").unwrap();
+            let linger = lingers.then_some(Duration::from_secs(5));
+            SockRef::from(&given).set_linger(linger).unwrap();
+            let _client = StdStream::connect(given.local_addr().unwrap()).unwrap();
+            let accepted = Runtime::new().unwrap().block_on(async {
+                let listener = TcpListener::from_std(given).unwrap();
+                match accept(&listener.fd, || Some(())).await {
+                    Ok(Outcome::Connection(accepted)) => accepted,
+                    _ => panic!("nothing was accepted"),
+                }
+            });
+            Runtime::new().unwrap().block_on(async {
+                let core = current::with("a test", |scheduler| scheduler.reactor.core().clone());
+                let (fd, ..) = accepted.open(&core).unwrap();
+                assert_eq!(fd.socket().owned.may_linger(), lingers);
+            });
+        }
+    }
 }

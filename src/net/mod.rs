@@ -4,7 +4,7 @@
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
-mod config;
+pub(crate) mod config;
 mod copy;
 mod datagram;
 mod dial;
@@ -17,7 +17,7 @@ mod handles;
 mod host_port;
 mod keepalive;
 mod kinds;
-mod listener;
+pub(crate) mod listener;
 mod options;
 mod pipe;
 mod resolve;

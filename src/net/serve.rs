@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::accept_loop::{AcceptLoop, Accepted, Episode, Permits, Sink};
-use super::fd::Fd;
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::stream::Stream;
@@ -125,7 +124,7 @@ impl<K: Kind> Serve<K> {
             handler,
         };
         let mut accepting = AcceptLoop::new(Arc::new(Permits::new(self.max)));
-        accepting.run(&self.listener, &mut tasks).await
+        accepting.run(&self.listener.fd, &mut tasks).await
     }
 }
 
@@ -143,13 +142,13 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    fn take(&mut self, _listener: &Fd, accepted: Accepted) -> io::Result<()> {
-        let (stream, peer) = self.listener.take(accepted.socket, accepted.peer)?;
+    fn take(&mut self, accepted: Accepted) -> io::Result<()> {
+        let (stream, peer, permit) = self.listener.open(accepted)?;
         let live = Live::new(self.counters);
         let handled = (self.handler)(stream, peer);
         spawn(async move {
             // Both go with the task, however it ends.
-            let (_permit, _live) = (accepted.permit, live);
+            let (_permit, _live) = (permit, live);
             handled.await
         });
         Ok(())

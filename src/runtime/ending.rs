@@ -10,8 +10,8 @@ use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
 use super::scheduler::Scheduler;
 
-/// Rounds in which a runtime ends what the round before has brought about.
-const ROUNDS: usize = 4;
+/// How often a runtime that ends looks for what destructors have spawned meanwhile.
+const ATTEMPTS: usize = 4;
 
 impl Scheduler {
     /// Ends a machine that has run for the last time, or was aborted. `error` is how, unless it is
@@ -46,7 +46,7 @@ impl Scheduler {
     pub(crate) fn abort(&self, id: MachineId) {
         if let Some(body) = self.machines.abort(id) {
             self.finish(id, body, Some(JoinError::aborted()));
-            self.note_dead();
+            self.sweep();
         }
     }
 
@@ -54,15 +54,15 @@ impl Scheduler {
         self.machines.len().saturating_sub(self.connections.get())
     }
 
-    /// Ends all that lives here, in rounds: a destructor may spawn another task, and an executor that
-    /// polls while it is woken may wait anew.
+    /// Ends all that lives here, several times: a destructor may spawn another task, and an executor
+    /// that polls while it is woken may wait anew.
     ///
     /// Call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once more outside the runtime.
     /// There a poll finds no runtime to wait in.
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
-        for _ in 0..ROUNDS {
-            self.end_round();
+        for _ in 0..ATTEMPTS {
+            self.end_machines();
         }
         // Tasks whose destructors spawn tasks like them never come to an end, so the rest is
         // leaked. A panic here would run more such destructors while it unwinds.
@@ -75,7 +75,7 @@ impl Scheduler {
 
     /// Drops all machines first, since that closes their sockets. Then what outlives the runtime fails
     /// instead of hanging.
-    fn end_round(&self) {
+    fn end_machines(&self) {
         self.take_machines().into_iter().for_each(drop_for_good);
         self.outcomes.discard_all();
         self.wake_foreign_waiters();
@@ -87,7 +87,7 @@ impl Scheduler {
         self.reactor
             .core()
             .each(|socket| socket.take_all_wakers(&mut foreign));
-        self.reactor.core().shut_down();
+        self.reactor.core().evict_all();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
         foreign.into_iter().for_each(wake_quietly);

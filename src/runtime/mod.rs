@@ -169,9 +169,6 @@ impl Runtime {
 
     /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
     /// is runnable, and `None` if only readiness can bring work.
-    ///
-    /// Ask between turns. From inside a machine it does not count the machines that have still to run
-    /// in the same turn.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }

@@ -6,7 +6,6 @@
 // Go: `-race` builds shuffle the run queue (`randomizeScheduler` in runtime/proc.go).
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 
 use super::machine::MachineId;
 use crate::reactor::faulty::Random;
@@ -47,7 +46,7 @@ impl Schedule {
     /// and `max` at most.
     pub(super) fn arrange(
         &self,
-        ids: &mut VecDeque<MachineId>,
+        ids: &mut [MachineId],
         round: usize,
         max: usize,
         time: u64,
@@ -76,7 +75,7 @@ impl Schedule {
 }
 
 /// FNV-1a.
-fn hash(ids: &VecDeque<MachineId>) -> u64 {
+fn hash(ids: &[MachineId]) -> u64 {
     ids.iter().fold(0xcbf2_9ce4_8422_2325, |hash, id| {
         (hash ^ id.bits().get()).wrapping_mul(0x0100_0000_01b3)
     })

@@ -21,9 +21,9 @@
 // | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ use crate::sys::WithWaker;
 /// and with it the deadlines, waiting.
 const BATCH: usize = 1024;
 
-/// How many ids of machines that have ended may be in the queues before they are swept out.
-const DEAD: usize = 64;
+/// How many ids of aborted machines may be in a queue beside as many as machines are alive.
+const SWEEP: usize = 64;
 
 /// The future of `block_on`: see the table above.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,18 +71,15 @@ pub(crate) struct Scheduler {
     pub(super) machines: Machines,
     pub(super) outcomes: Outcomes,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
-    queue: RefCell<VecDeque<MachineId>>,
+    queue: RefCell<Vec<MachineId>>,
+    /// How many ids of the batch that runs are still to come up. Zero between two batches.
+    left_in_batch: Cell<usize>,
     /// Runnable from the next turn on.
-    woken: RefCell<VecDeque<MachineId>>,
-    /// How many ids of aborted machines may be in the two queues, without those that were in a batch
-    /// when the queues were last swept.
-    dead: Cell<usize>,
+    woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
     rounds: Cell<u64>,
-    /// How many machines have still to run in this round. Zero between two rounds.
+    /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    /// What the reactor handed out. Empty: it is kept between turns for its memory.
-    handed_out: Cell<Vec<Parked>>,
     root: Cell<Root>,
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
@@ -119,11 +116,10 @@ impl Scheduler {
             machines: Machines::default(),
             outcomes: Outcomes::default(),
             queue: RefCell::default(),
+            left_in_batch: Cell::new(0),
             woken: RefCell::default(),
-            dead: Cell::new(0),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
-            handed_out: Cell::default(),
             root: Cell::new(Root::Absent),
             buffer: Cell::new(None),
             counters: Counters::default(),
@@ -144,7 +140,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.mark_queued(id) {
-            self.woken.borrow_mut().push_back(id);
+            self.woken.borrow_mut().push(id);
         }
     }
 
@@ -188,7 +184,7 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.insert(make);
-        self.woken.borrow_mut().push_back(id);
+        self.woken.borrow_mut().push(id);
         self.counters.spawned.add(1);
         id
     }
@@ -200,21 +196,21 @@ impl Scheduler {
         all.into_iter().for_each(|id| self.wake(id));
     }
 
-    /// A machine that may be in a queue was aborted. Its id is swept out with others.
-    pub(super) fn note_dead(&self) {
-        let dead = self.dead.get() + 1;
-        self.dead.set(dead);
-        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
-        if dead > DEAD && dead > (queue.len() + woken.len()) / 2 {
-            let lives = |&id: &MachineId| id == MachineId::ROOT || self.machines.is_alive(id);
-            queue.retain(lives);
-            woken.retain(lives);
-            self.dead.set(0);
+    /// A machine that may be in a queue was aborted. Its id is skipped when it comes up. Calls that
+    /// spawn and abort without a turn must not pile such ids up, so they are swept out once they
+    /// outnumber the machines that live.
+    pub(super) fn sweep(&self) {
+        let mut woken = self.woken.borrow_mut();
+        if woken.len() > 2 * self.machines.len() + SWEEP {
+            woken.retain(|&id| id == MachineId::ROOT || self.machines.is_alive(id));
         }
     }
 
     fn has_runnable(&self) -> bool {
-        !self.queue.borrow().is_empty() || !self.woken.borrow().is_empty() || self.remote.has_mail()
+        self.left_in_batch.get() > 0
+            || !self.queue.borrow().is_empty()
+            || !self.woken.borrow().is_empty()
+            || self.remote.has_mail()
     }
 
     // ---- one turn, in the order of the diagram ----
@@ -259,39 +255,36 @@ impl Scheduler {
             0 => Jump::Allowed,
             _ => Jump::Held,
         };
-        let mut handed_out = self.handed_out.take();
-        let turn = self
-            .reactor
-            .core()
-            .turn(max_wait, run_queue, jump, &mut handed_out);
-        self.queue_handed_out(&mut handed_out);
-        self.handed_out.set(handed_out);
+        let first = self.queue.borrow().len();
+        let mut foreign = Vec::new();
+        let mut unpark = |parked| self.queue_unparked(parked, &mut foreign);
+        let core = self.reactor.core();
+        let turn = core.turn(max_wait, run_queue, jump, &mut unpark);
+        // With no borrow held: a logger and a waker may run any code.
+        if log::log_enabled!(log::Level::Trace) {
+            self.trace_unparked(first);
+        }
+        foreign.into_iter().for_each(wake_quietly);
         turn
     }
 
-    /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
-    #[inline(never)]
-    fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
-        // Before the borrow: a logger may run any code.
-        if log::log_enabled!(log::Level::Trace) {
-            for parked in &*handed_out {
-                log::trace!("unpark {parked:?}");
-            }
+    /// Queues a machine that the reactor hands out, or keeps the foreign wakers that it stands for, to
+    /// be woken after the turn. The reactor is borrowed.
+    #[inline(always)]
+    fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
+        let id = parked.as_machine();
+        match self.mark_queued(id) {
+            true => self.queue.borrow_mut().push(id),
+            false => self.take_foreign(parked, foreign),
         }
-        let mut foreign = Vec::new();
-        let mut queue = self.queue.borrow_mut();
-        let ids = handed_out.drain(..).map(Parked::as_machine);
-        self.machines.wake_each(ids, |id, woken| {
-            if woken || self.mark_root_queued(id) {
-                queue.push_back(id);
-            } else {
-                // The word as it was parked.
-                self.take_foreign(Parked::machine(id), &mut foreign);
-            }
-        });
-        drop(queue);
-        // With no borrow held: a waker may run anything.
-        foreign.into_iter().for_each(wake_quietly);
+    }
+
+    #[cold]
+    fn trace_unparked(&self, first: usize) {
+        let unparked: Vec<_> = self.queue.borrow().iter().skip(first).copied().collect();
+        for id in unparked {
+            log::trace!("unpark {id:?}");
+        }
     }
 
     /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
@@ -301,7 +294,7 @@ impl Scheduler {
         match parked.who() {
             Who::Machine => {}
             Who::Foreign { token_bits, slot } => {
-                let desc = self.reactor.core().in_slot(Parked::token_slot(token_bits));
+                let desc = self.reactor.core().by_key(Parked::token_key(token_bits));
                 if let Some(desc) = desc
                     && Parked::token_bits(desc.token()) == token_bits
                 {
@@ -336,24 +329,25 @@ impl Scheduler {
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
     fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
-        let mut batch = Batch::take(self);
-        let runnable = batch.ids.len();
+        let mut batch = self.queue.take();
         // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
-            self.left_in_round.set(runnable);
+            self.left_in_round.set(batch.len());
         }
         let mut most = BATCH;
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule.arrange(&mut batch.ids, round, BATCH, now.get());
+            most = schedule.arrange(&mut batch, round, BATCH, now.get());
         }
-        let leave = runnable.saturating_sub(most);
-        let before = self.counters.machines.get();
-        while batch.ids.len() > leave
-            && let Some(id) = batch.ids.pop_front()
+        let (mut begun, mut ran) = (0, 0);
+        while ran < most
+            && let Some(&id) = batch.get(begun)
         {
+            begun += 1;
+            self.left_in_batch.set(batch.len() - begun);
             // The root is no machine. One that was aborted while it was queued is none any more.
             if let Some(body) = self.machines.start(id) {
+                ran += 1;
                 // At once: a machine may ask for the figures.
                 self.counters.machines.add(1);
                 self.run(id, body);
@@ -361,15 +355,18 @@ impl Scheduler {
                 break;
             }
         }
-        let ran = runnable - batch.ids.len();
-        drop(batch);
         context::end();
-        let left = self.left_in_round.get().saturating_sub(ran);
+        self.left_in_batch.set(0);
+        batch.drain(..begun);
+        let meanwhile = self.queue.replace(batch);
+        debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
+
+        let left = self.left_in_round.get().saturating_sub(begun);
         self.left_in_round.set(left);
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        (self.counters.machines.get() - before) as usize
+        ran
     }
 
     #[inline]
@@ -412,11 +409,17 @@ impl Scheduler {
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         let mut output = None;
+        // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             context::begin(MachineId::ROOT, &waker);
-            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
-            polled.map(|returned| output = Some(returned))
+            match polled {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(returned)) => output = Some(Ok(returned)),
+                Err(payload) => output = Some(Err(payload)),
+            }
+            Poll::Ready(())
         };
         // What was sent between two calls comes first, in the order of time. And calls that never turn
         // must not leave it to pile up.
@@ -433,31 +436,10 @@ impl Scheduler {
                 panic!("netpoller: the selector failed, and nothing can go on: {error}");
             }
         }
-        output.expect("it was ready")
-    }
-}
-
-/// The queue of this turn, taken out while a batch of it runs: what is woken meanwhile goes into
-/// the other queue. What has not run goes back, also when the root panics.
-struct Batch<'a> {
-    ids: VecDeque<MachineId>,
-    queue: &'a RefCell<VecDeque<MachineId>>,
-}
-
-impl<'a> Batch<'a> {
-    fn take(scheduler: &'a Scheduler) -> Self {
-        Batch {
-            ids: scheduler.queue.take(),
-            queue: &scheduler.queue,
+        match output.expect("it was ready") {
+            Ok(returned) => returned,
+            Err(payload) => resume_unwind(payload.into_inner()),
         }
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        let ids = std::mem::take(&mut self.ids);
-        let meanwhile = self.queue.replace(ids);
-        debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
     }
 }
 

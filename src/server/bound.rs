@@ -4,16 +4,17 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::dispatch::{AcceptGuard, Dispatcher, WorkerInbox};
-use super::orders::{Common, Orders};
+use super::dispatch::Dispatcher;
+use super::listeners::{Factory, Port};
+use super::orders::{Common, OnWorker, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
-use crate::connection::protocol::Protocol;
 use crate::connection::shared::{self, Phase, Quotas};
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
@@ -28,8 +29,8 @@ pub struct Bound<F> {
     common: Arc<Common>,
     /// Of each worker's loop.
     spin: Duration,
-    /// Empty once it has run. One for each worker, or one for all.
-    listeners: Mutex<Vec<TcpListener>>,
+    /// By worker. Empty once it has run.
+    incoming: Mutex<Vec<Incoming>>,
 }
 
 /// What a server asks of its workers.
@@ -38,35 +39,66 @@ pub(crate) struct Settings {
     pub(crate) connection: shared::Settings,
     pub(crate) max_connections: usize,
     pub(crate) workers: usize,
+    pub(crate) on_worker: Option<OnWorker>,
     pub(crate) spin: Duration,
 }
 
 impl<F> Bound<F> {
-    pub(crate) fn new(
+    pub(super) fn new(
         factory: Arc<F>,
         settings: Settings,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Vec<Port>>,
     ) -> io::Result<Self> {
-        debug_assert!(listeners.len() == 1 || listeners.len() == settings.workers);
+        let workers = settings.workers;
         let common = Common {
-            address: listeners[0].local_addr()?,
+            addrs: listeners
+                .iter()
+                .map(|ports| ports[0].addr.clone())
+                .collect(),
             orders: Orders::new(),
             permits: Arc::new(Permits::new(settings.max_connections)),
             quotas: Quotas::new(&settings.connection.limits),
-            tallies: (0..settings.workers).map(|_| Arc::default()).collect(),
+            tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
+            on_worker: settings.on_worker,
+            starting: AtomicUsize::new(workers),
         };
+        let none = |_| Incoming {
+            listeners: Vec::new(),
+            inbox: None,
+        };
+        let mut incoming: Vec<Incoming> = (0..workers).map(none).collect();
+        let mut one_accepts_for_all = false;
+        for port in listeners.into_iter().flatten() {
+            one_accepts_for_all |= port.is_for_all && workers > 1;
+            incoming[port.worker].listeners.push(port);
+        }
+        if one_accepts_for_all {
+            let inboxes = Dispatcher::new(&common.tallies).into_iter();
+            let each = incoming.iter_mut().zip(inboxes);
+            each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
+        }
         Ok(Bound {
             factory,
             common: Arc::new(common),
             spin: settings.spin,
-            listeners: Mutex::new(listeners),
+            incoming: Mutex::new(incoming),
         })
     }
 
-    /// The address that it listens on, with the real port.
+    /// The address of the first TCP listener, with the real port.
+    ///
+    /// # Panics
+    ///
+    /// If the server [listens](crate::Server::bind_to) on Unix sockets alone.
     pub fn local_addr(&self) -> SocketAddr {
-        self.common.address
+        let first = self.common.addrs.iter().find_map(Addr::socket);
+        first.expect("netpoller: this server has no TCP listener: see Bound::local_addrs")
+    }
+
+    /// The addresses of all listeners, in the order of [`Server::bind_to`](crate::Server::bind_to).
+    pub fn local_addrs(&self) -> Vec<Addr> {
+        self.common.addrs.clone()
     }
 
     /// A handle that ends the server, from any thread.
@@ -76,24 +108,17 @@ impl<F> Bound<F> {
         }
     }
 
-    fn take_listeners(&self) -> io::Result<Vec<TcpListener>> {
+    fn take_incoming(&self) -> io::Result<Vec<Incoming>> {
         // A poisoned lock is as good: no code of the user's runs under it.
-        let mut listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if listeners.is_empty() {
-            return Err(io::Error::other("netpoller: this server ran before"));
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        match incoming.is_empty() {
+            true => Err(io::Error::other("netpoller: this server ran before")),
+            false => Ok(std::mem::take(&mut incoming)),
         }
-        Ok(std::mem::take(&mut listeners))
     }
 }
 
-impl<F, P> Bound<F>
-where
-    F: Fn(Addr) -> P + 'static,
-    P: Protocol,
-{
+impl<F: Factory> Bound<F> {
     /// Serves on this thread and, with more [`workers`](crate::Server::workers), on others, until a
     /// [`ServerHandle`] ends it. Returns what it has done.
     ///
@@ -102,8 +127,9 @@ where
     /// # Errors
     ///
     /// Those of accepting, where trying again does not help, and a thread or a runtime that cannot
-    /// be made: of whichever worker, the others are stopped then. A worker that panicked; the
-    /// others have gone on. It ran before, by [`run_in`](Bound::run_in).
+    /// be made: of whichever worker, the others are stopped then. A worker that
+    /// [does not start](crate::Server::on_worker): nothing has been accepted then. A worker that
+    /// panicked; the others have gone on. It ran before, by [`run_in`](Bound::run_in).
     ///
     /// # Panics
     ///
@@ -112,10 +138,7 @@ where
     where
         F: Send + Sync,
     {
-        let mut incoming = self
-            .incoming(self.take_listeners()?)
-            .into_iter()
-            .enumerate();
+        let mut incoming = self.take_incoming()?.into_iter().enumerate();
         // A server has at least one worker.
         let (_, ours) = incoming.next().expect("no worker");
         let this = &self;
@@ -141,31 +164,8 @@ where
             result
         });
         let stats = self.common.stats();
-        log::info!("{}: the server has ended: {stats}", self.common.address);
+        log::info!("{}: the server has ended: {stats}", self.common.name());
         result.map(|()| stats)
-    }
-
-    /// For each worker: a listener of its own, or an inbox; then the first also has the listener.
-    fn incoming(&self, mut listeners: Vec<TcpListener>) -> Vec<Incoming> {
-        let workers = self.common.tallies.len();
-        if listeners.len() == workers {
-            let own = |listener| Incoming {
-                listeners: vec![listener],
-                for_all: None,
-                inbox: None,
-            };
-            return listeners.into_iter().map(own).collect();
-        }
-        let dispatcher = Dispatcher::new(&self.common.tallies);
-        let handed = |worker| Incoming {
-            listeners: std::mem::take(&mut listeners),
-            for_all: (worker == 0).then(|| AcceptGuard(dispatcher.clone())),
-            inbox: Some(WorkerInbox {
-                dispatcher: dispatcher.clone(),
-                worker,
-            }),
-        };
-        (0..workers).map(handed).collect()
     }
 
     /// One thread's work.
@@ -180,7 +180,7 @@ where
         };
         let ended = serve();
         if let Err(error) = &ended {
-            log::error!("{}: worker {number} fails: {error}", self.common.address);
+            log::error!("{}: worker {number} fails: {error}", self.common.name());
             self.common.stop();
         }
         ended
@@ -190,7 +190,7 @@ where
         &self,
         number: usize,
         incoming: Incoming,
-    ) -> impl Future<Output = io::Result<()>> + use<F, P> {
+    ) -> impl Future<Output = io::Result<()>> + use<F> {
         let (factory, common) = (self.factory.clone(), self.common.clone());
         WorkerLoop::run(factory, common, number, incoming)
     }
@@ -246,12 +246,13 @@ where
     ///
     /// It ran before.
     pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
+        let workers = self.take_incoming()?.into_iter();
         let incoming = Incoming {
             // All of them: each has a queue, and clients may wait there already.
-            listeners: self.take_listeners()?,
-            for_all: None,
+            listeners: workers.flat_map(|worker| worker.listeners).collect(),
             inbox: None,
         };
+        self.common.starting.store(1, Ordering::Release);
         let (work, common) = (self.worker_loop(0, incoming), self.common.clone());
         Ok(runtime.spawn(async move {
             work.await?;
@@ -273,7 +274,7 @@ impl Drop for StopOnDrop<'_> {
 impl<F> fmt::Debug for Bound<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound")
-            .field("address", &self.common.address)
+            .field("addrs", &self.common.addrs)
             .finish_non_exhaustive()
     }
 }
@@ -329,10 +330,8 @@ impl ServerHandle {
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
         if self.common.orders.give(Phase::Draining, limit) {
-            let (address, open) = (self.common.address, self.stats().live());
-            log::info!(
-                "{address}: the server drains within {limit:?}; {open} connections are open"
-            );
+            let (name, open) = (self.common.name(), self.stats().live());
+            log::info!("{name}: the server drains within {limit:?}; {open} connections are open");
         }
     }
 

@@ -10,11 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::bound::{Bound, Settings};
+use super::listeners::{Listeners, Peer, WithPeer};
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
 use crate::connection::shared::{self, Limits, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
+use crate::net::config::Hook;
 use crate::net::{ListenConfig, ToAddr};
 use crate::sys;
 
@@ -117,6 +119,60 @@ where
     /// [`Bound::run_in`] takes any.
     #[must_use]
     pub fn new(factory: F) -> Self {
+        Server::made_by(factory)
+    }
+}
+
+impl<F, P> Server<WithPeer<F>>
+where
+    F: Fn(Peer) -> P + 'static,
+    P: Protocol,
+{
+    /// As [`new`](Server::new), for a factory that is told to which listener the peer came:
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use netpoller::{Conn, Peer, Protocol, Runtime, Server, TcpStream};
+    ///
+    /// /// Operators have a port of their own.
+    /// struct Greeter {
+    ///     to: &'static str,
+    /// }
+    /// impl Protocol for Greeter {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(self.to.as_bytes())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let listen = || std::net::TcpListener::bind("127.0.0.1:0");
+    /// let server = Server::with_peer(|peer: Peer| Greeter {
+    ///     to: ["client", "operator"][peer.listener],
+    /// });
+    /// let bound = server.bind_to([listen()?, listen()?])?;
+    /// let runtime = Runtime::new()?;
+    /// let _serving = bound.run_in(&runtime)?;
+    /// let addrs = bound.local_addrs();
+    /// runtime.block_on(async {
+    ///     for (addr, greeting) in addrs.iter().zip(["client", "operator"]) {
+    ///         let stream = TcpStream::connect(addr).await?;
+    ///         assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, greeting.as_bytes());
+    ///     }
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_peer(factory: F) -> Self {
+        Server::made_by(WithPeer(factory))
+    }
+}
+
+impl<F> Server<F> {
+    fn made_by(factory: F) -> Self {
         Server {
             factory: Arc::new(factory),
             dispatch: Dispatch::default(),
@@ -124,13 +180,12 @@ where
                 connection: shared::Settings::default(),
                 max_connections: usize::MAX,
                 workers: 1,
+                on_worker: None,
                 spin: Duration::ZERO,
             },
         }
     }
-}
 
-impl<F> Server<F> {
     /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
     /// unless it is [busy](crate::Conn::set_busy).
     /// `None` is never, and so is zero, as in Go. Never is the default.
@@ -286,6 +341,66 @@ impl<F> Server<F> {
         self
     }
 
+    /// Has each worker call `start` with its number, in its own thread and inside its runtime,
+    /// before the first connection is accepted: to open a log, or to spawn a task beside the
+    /// connections. When all workers have started, the server serves.
+    ///
+    /// If one fails or panics, the server does not start: [`Bound::run`] returns an error that says
+    /// which worker it was. Clients that have connected meanwhile are reset.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::cell::RefCell;
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol, Server};
+    ///
+    /// thread_local! {
+    ///     static GREETING: RefCell<String> = RefCell::default();
+    /// }
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         GREETING.with_borrow(|greeting| conn.write(greeting.as_bytes()))?;
+    ///         conn.close();
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let server = Server::new(|_peer| Greeter).workers(2).on_worker(|worker| {
+    ///     GREETING.set(format!("I am worker {worker}"));
+    ///     Ok(())
+    /// });
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// let (addr, handle) = (bound.local_addr(), bound.handle());
+    /// let serving = std::thread::spawn(move || bound.run());
+    /// let greeting = io::read_to_string(std::net::TcpStream::connect(addr)?)?;
+    /// assert!(greeting.starts_with("I am worker "));
+    /// handle.stop();
+    /// serving.join().unwrap()?;
+    ///
+    /// let fails = |worker| match worker {
+    ///     1 => Err(io::Error::other("no room")),
+    ///     _ => Ok(()),
+    /// };
+    /// let server = Server::new(|_peer| Greeter).workers(2).on_worker(fails);
+    /// let error = server.bind("127.0.0.1:0")?.run().unwrap_err();
+    /// assert_eq!(error.to_string(), "worker 1 does not start: no room");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_worker(
+        mut self,
+        start: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_worker = Some(Hook(Arc::new(start)));
+        self
+    }
+
     /// How connections come to several workers: [`Dispatch::Auto`] by default.
     ///
     /// ```
@@ -367,18 +482,65 @@ impl<F> Server<F> {
     ///
     /// Those of [`ListenConfig::bind`].
     pub fn bind(self, addr: impl ToAddr) -> io::Result<Bound<F>> {
-        let target = addr.to_addr();
-        let wanted = match self.dispatch.listens_each() {
+        self.bind_to((ListenConfig::new(), addr))
+    }
+
+    /// As [`bind`](Server::bind), on listeners of any kind, which peers then share: a TCP or Unix
+    /// listener of std's (a service manager's socket, say), a [`ListenConfig`] with an address, or
+    /// several of them: see [`Listeners`]. [`with_peer`](Server::with_peer) makes a protocol for
+    /// each listener.
+    ///
+    /// With several workers, the first one accepts from a listener that was given, and hands each
+    /// connection over to the worker that has fewest.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io::{self, Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::os::unix::net::{UnixListener, UnixStream};
+    /// use netpoller::{Conn, ListenConfig, Protocol, Server, server::Listeners};
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.write(bytes)?;
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let path = std::env::temp_dir().join(format!("netpoller-server-{}", std::process::id()));
+    /// let unix = Listeners::from(UnixListener::bind(&path)?);
+    /// let server = Server::new(|_peer| Echo).workers(2);
+    /// let bound = server.bind_to(unix.and((ListenConfig::new().backlog(64), "127.0.0.1:0")))?;
+    /// let (tcp, handle) = (bound.local_addr(), bound.handle());
+    /// assert_eq!(bound.local_addrs()[0].to_string(), path.to_str().unwrap());
+    /// let serving = std::thread::spawn(move || bound.run());
+    ///
+    /// fn ask(mut stream: impl Read + Write) -> io::Result<()> {
+    ///     stream.write_all(b"hello")?;
+    ///     let mut answer = [0; 5];
+    ///     stream.read_exact(&mut answer)?;
+    ///     assert_eq!(&answer, b"hello");
+    ///     Ok(())
+    /// }
+    /// ask(TcpStream::connect(tcp)?)?;
+    /// ask(UnixStream::connect(&path)?)?;
+    /// handle.stop();
+    /// std::fs::remove_file(&path)?;
+    /// assert_eq!(serving.join().unwrap()?.accepted(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ListenConfig::bind`]; no listener at all.
+    pub fn bind_to(self, listeners: impl Into<Listeners>) -> io::Result<Bound<F>> {
+        let sharing = match self.dispatch.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
-        let config = ListenConfig::new().reuse_port(wanted > 1);
-        let first = config.bind_std(target)?;
-        let address = first.local_addr()?;
-        let mut listeners = vec![first];
-        while listeners.len() < wanted {
-            listeners.push(config.bind_std(address)?);
-        }
+        let listeners = listeners.into().open(sharing)?;
         Bound::new(self.factory, self.settings, listeners)
     }
 }

@@ -1,21 +1,12 @@
 //! Accepted sockets, handed over to the worker that has fewest connections.
 //!
-//! One worker accepts for all and has the [`Dispatcher`]. Each worker has a [`WorkerInbox`] and
-//! takes what is put into it.
-//!
-//! | state of an inbox | who moves it there | what is sent |
-//! |---|---|---|
-//! | Open | `Dispatcher::new` | waits in it for the worker |
-//! | Finished | accepting has ended | as before; the worker takes what waits, then learns of the end |
-//! | Left | the worker drops its `WorkerInbox`, also when it dies | goes to another inbox; back to the sender if all are left |
-//!
-//! What waits in an inbox that is left goes to the others at once, so that a worker that dies takes
-//! with it only the clients that it has served.
+//! The first worker accepts for all. Each worker has a [`WorkerInbox`] and takes what is put into
+//! it. A worker that drops its inbox, also when it dies, leaves what waits there to the others, so
+//! that it takes with it only the clients that it has served.
 
 // Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -23,145 +14,116 @@ use crate::connection::stats::Tally;
 use crate::net::accept_loop::Accepted;
 use crate::runtime::wake_quietly;
 
-/// The inboxes of all workers, for the one that accepts.
+/// The inboxes of all workers.
 pub(crate) struct Dispatcher {
-    inboxes: Vec<Inbox>,
-    /// Where the next choice begins: workers with equal loads take turns.
-    next: AtomicUsize,
+    /// By worker: how many connections it has. Other threads change it at any time.
+    tallies: Vec<Arc<Tally>>,
+    state: Mutex<State>,
 }
 
-struct Inbox {
-    /// Of the worker: how many connections it has.
-    tally: Arc<Tally>,
-    queue: Mutex<Queue>,
+struct State {
+    /// By worker; none once the worker has left.
+    inboxes: Vec<Option<Inbox>>,
+    /// Where the next choice begins: workers with equal loads take turns.
+    next: usize,
+    /// Accepting has ended: nothing more will be sent.
+    is_finished: bool,
 }
 
 #[derive(Default)]
-struct Queue {
-    state: State,
-    connections: VecDeque<Accepted>,
+struct Inbox {
+    arrivals: VecDeque<Arrival>,
     waker: Option<Waker>,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Open,
-    Finished,
-    Left,
-}
-
-impl Inbox {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // No code of others runs under the lock, so that a poisoned one is whole.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The worker's connections, with those that wait for it; none if it takes no more. Other
-    /// threads change it at any time.
-    fn load(&self) -> Option<usize> {
-        let queue = self.queue();
-        let live = self.tally.live.get() as usize;
-        (queue.state != State::Left).then_some(live + queue.connections.len())
-    }
-
-    /// Gives the connection back if the inbox is left.
-    fn put(&self, connection: Accepted) -> Result<(), Accepted> {
-        let mut queue = self.queue();
-        if queue.state == State::Left {
-            return Err(connection);
-        }
-        queue.connections.push_back(connection);
-        let waker = queue.waker.take();
-        drop(queue);
-        waker.into_iter().for_each(wake_quietly);
-        Ok(())
-    }
+/// A connection, and the number of the listener that it came to.
+pub(crate) struct Arrival {
+    pub(crate) accepted: Accepted,
+    pub(crate) listener: usize,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(tallies: &[Arc<Tally>]) -> Arc<Self> {
-        let inbox = |tally: &Arc<Tally>| Inbox {
-            tally: tally.clone(),
-            queue: Mutex::default(),
+    /// With an inbox for each worker.
+    pub(crate) fn new(tallies: &[Arc<Tally>]) -> Vec<WorkerInbox> {
+        let dispatcher = Arc::new(Dispatcher {
+            tallies: tallies.to_vec(),
+            state: Mutex::new(State {
+                inboxes: tallies.iter().map(|_| Some(Inbox::default())).collect(),
+                next: 0,
+                is_finished: false,
+            }),
+        });
+        let inbox = |worker| WorkerInbox {
+            dispatcher: dispatcher.clone(),
+            worker,
         };
-        Arc::new(Dispatcher {
-            inboxes: tallies.iter().map(inbox).collect(),
-            next: AtomicUsize::new(0),
-        })
+        (0..tallies.len()).map(inbox).collect()
     }
 
-    /// The inbox with the least load, of those that are not left. Each load is read once: the
-    /// workers change them meanwhile, so that two readings of one could contradict each other.
-    fn least_loaded(&self) -> Option<&Inbox> {
-        let count = self.inboxes.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let in_turn = (0..count).map(|n| &self.inboxes[first.wrapping_add(n) % count]);
-        let loads = in_turn.filter_map(|inbox| Some((inbox.load()?, inbox)));
-        loads.min_by_key(|(load, _)| *load).map(|(_, inbox)| inbox)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of others runs under the lock, so that a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a connection to the worker that has fewest. Gives it back if all inboxes are
-    /// left.
-    pub(crate) fn send(&self, mut connection: Accepted) -> Result<(), Accepted> {
-        // An inbox that has been left since it was chosen gives the connection back, and is not
-        // chosen again.
-        while let Some(inbox) = self.least_loaded() {
-            match inbox.put(connection) {
-                Ok(()) => return Ok(()),
-                Err(back) => connection = back,
-            }
-        }
-        Err(connection)
+    /// Sends a connection to the worker that has fewest, with those that wait for it. Gives it back
+    /// if all workers have left.
+    pub(crate) fn send(&self, arrival: Arrival) -> Result<(), Arrival> {
+        let mut state = self.state();
+        let (count, first) = (self.tallies.len(), state.next);
+        state.next = (first + 1) % count;
+        let load = |worker: usize| {
+            let waiting = state.inboxes[worker].as_ref()?.arrivals.len();
+            Some((self.tallies[worker].live.get() as usize + waiting, worker))
+        };
+        // Each load is read once: it changes meanwhile, so that two readings of one could
+        // contradict each other.
+        let in_turn = (first..first + count).map(|n| n % count);
+        let least = in_turn.filter_map(load).min_by_key(|(load, _)| *load);
+        let inbox = least.and_then(|(_, worker)| state.inboxes[worker].as_mut());
+        let Some(inbox) = inbox else {
+            return Err(arrival);
+        };
+        inbox.arrivals.push_back(arrival);
+        let waker = inbox.waker.take();
+        drop(state);
+        waker.into_iter().for_each(wake_quietly);
+        Ok(())
     }
 
-    /// Accepting has ended: nothing more will be sent.
+    /// Accepting has ended: each worker takes what waits for it, and then learns of the end.
     pub(crate) fn finish(&self) {
-        for inbox in &self.inboxes {
-            let mut queue = inbox.queue();
-            if queue.state == State::Open {
-                queue.state = State::Finished;
-            }
-            let waker = queue.waker.take();
-            drop(queue);
-            waker.into_iter().for_each(wake_quietly);
-        }
+        let mut state = self.state();
+        state.is_finished = true;
+        let inboxes = state.inboxes.iter_mut().flatten();
+        let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
+        drop(state);
+        wakers.into_iter().for_each(wake_quietly);
     }
 }
 
-/// The accepting side. However accepting ends, by an order, an error or a panic, no worker goes on
-/// waiting for more.
-pub(crate) struct AcceptGuard(pub(crate) Arc<Dispatcher>);
-
-impl Drop for AcceptGuard {
-    fn drop(&mut self) {
-        self.0.finish();
-    }
-}
-
-/// What a worker takes its connections from. Dropping it leaves the inbox.
+/// A worker's inbox. Dropped by the first worker, which accepts, it ends the accepting too.
 pub(crate) struct WorkerInbox {
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) worker: usize,
+    worker: usize,
 }
 
 impl WorkerInbox {
-    fn inbox(&self) -> &Inbox {
-        &self.dispatcher.inboxes[self.worker]
-    }
-
     /// The next connection; `None` when there will be no more.
-    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Accepted>> {
+    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Arrival>> {
         let waker = waker.clone();
-        let mut queue = self.inbox().queue();
-        if let Some(connection) = queue.connections.pop_front() {
-            return Poll::Ready(Some(connection));
+        let mut state = self.dispatcher.state();
+        let is_finished = state.is_finished;
+        let Some(inbox) = &mut state.inboxes[self.worker] else {
+            return Poll::Ready(None);
+        };
+        if let Some(arrival) = inbox.arrivals.pop_front() {
+            return Poll::Ready(Some(arrival));
         }
-        if queue.state == State::Finished {
+        if is_finished {
             return Poll::Ready(None);
         }
-        let old = queue.waker.replace(waker);
-        drop(queue);
+        let old = inbox.waker.replace(waker);
+        drop(state);
         drop(old);
         Poll::Pending
     }
@@ -169,16 +131,15 @@ impl WorkerInbox {
 
 impl Drop for WorkerInbox {
     fn drop(&mut self) {
-        let mut queue = self.inbox().queue();
-        queue.state = State::Left;
-        let connections = std::mem::take(&mut queue.connections);
-        let waker = queue.waker.take();
-        drop(queue);
-        drop(waker);
-        for connection in connections {
-            if let Err(connection) = self.dispatcher.send(connection) {
-                log::debug!("{}: closed before it was served", connection.peer);
+        let left = self.dispatcher.state().inboxes[self.worker].take();
+        for arrival in left.into_iter().flat_map(|inbox| inbox.arrivals) {
+            if let Err(arrival) = self.dispatcher.send(arrival) {
+                log::debug!("{}: closed before it was served", arrival.accepted.peer);
             }
+        }
+        // Last: a worker that learns of the end takes no more.
+        if self.worker == 0 {
+            self.dispatcher.finish();
         }
     }
 }
@@ -191,49 +152,46 @@ mod tests {
     use std::task::{Poll, Waker};
     use std::thread;
 
-    use super::{AcceptGuard, Accepted, Dispatcher, WorkerInbox};
+    use super::{Accepted, Arrival, Dispatcher, WorkerInbox};
     use crate::connection::stats::Tally;
+    use crate::endpoints::Network;
     use crate::net::accept_loop::Permits;
 
     struct Accepts {
         listener: TcpListener,
         permits: Arc<Permits>,
         tallies: Vec<Arc<Tally>>,
-        dispatcher: Arc<Dispatcher>,
     }
 
-    fn accepts(workers: usize) -> Accepts {
+    fn accepts(workers: usize) -> (Accepts, Vec<WorkerInbox>) {
         let tallies: Vec<Arc<Tally>> = (0..workers).map(|_| Arc::default()).collect();
-        Accepts {
+        let inboxes = Dispatcher::new(&tallies);
+        let accepts = Accepts {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             permits: Arc::new(Permits::new(100)),
-            dispatcher: Dispatcher::new(&tallies),
             tallies,
-        }
+        };
+        (accepts, inboxes)
     }
 
     impl Accepts {
-        fn inbox(&self, worker: usize) -> WorkerInbox {
-            WorkerInbox {
-                dispatcher: self.dispatcher.clone(),
-                worker,
-            }
-        }
-
-        fn accept(&self) -> (TcpStream, Accepted) {
+        fn accept(&self) -> (TcpStream, Arrival) {
             let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (socket, peer) = self.listener.accept().unwrap();
             let accepted = Accepted {
                 socket: socket.into(),
+                network: Network::Tcp,
+                may_linger: false,
                 peer: peer.into(),
                 permit: self.permits.take().unwrap(),
             };
-            (client, accepted)
+            let listener = 0;
+            (client, Arrival { accepted, listener })
         }
 
-        fn send(&self) -> TcpStream {
-            let (client, accepted) = self.accept();
-            assert!(self.dispatcher.send(accepted).is_ok());
+        fn send(&self, inbox: &WorkerInbox) -> TcpStream {
+            let (client, arrival) = self.accept();
+            assert!(inbox.dispatcher.send(arrival).is_ok());
             client
         }
     }
@@ -245,57 +203,54 @@ mod tests {
 
     #[test]
     fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
-        let accepts = accepts(3);
-        let inboxes: Vec<_> = (0..3).map(|at| accepts.inbox(at)).collect();
+        let (accepts, inboxes) = accepts(3);
         accepts.tallies[1].live.add(5);
-        let _clients: Vec<_> = (0..10).map(|_| accepts.send()).collect();
+        let _clients: Vec<_> = (0..10).map(|_| accepts.send(&inboxes[0])).collect();
         let counts: Vec<_> = inboxes.iter().map(count).collect();
         assert_eq!(counts, [5, 0, 5]);
     }
 
     #[test]
     fn loads_that_change_while_a_worker_is_chosen_do_no_harm() {
-        let accepts = accepts(64);
-        let _inboxes: Vec<_> = (0..64).map(|at| accepts.inbox(at)).collect();
+        let (accepts, inboxes) = accepts(64);
         thread::scope(|scope| {
-            let chooses = scope.spawn(|| {
-                for _ in 0..20_000 {
-                    assert!(accepts.dispatcher.least_loaded().is_some());
+            let changes = scope.spawn(|| {
+                for round in 0..2_000 {
+                    for (at, tally) in accepts.tallies.iter().enumerate() {
+                        let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
+                        let before = tally.live.get();
+                        tally.live.add(load);
+                        tally.live.sub(before);
+                    }
                 }
             });
-            for round in 0.. {
-                for (at, tally) in accepts.tallies.iter().enumerate() {
-                    let load = (at as u64 + 1).wrapping_mul(round * 0x9e37_79b9) % 97;
-                    let before = tally.live.get();
-                    tally.live.add(load);
-                    tally.live.sub(before);
-                }
-                if chooses.is_finished() {
-                    break;
-                }
+            while !changes.is_finished() {
+                let _client = accepts.send(&inboxes[0]);
+                assert_eq!(inboxes.iter().map(count).sum::<usize>(), 1);
             }
         });
     }
 
     #[test]
     fn a_worker_that_died_swallows_no_connection() {
-        let accepts = accepts(2);
-        let (dies, lives) = (accepts.inbox(0), accepts.inbox(1));
-        let mut clients: Vec<_> = (0..4).map(|_| accepts.send()).collect();
+        let (accepts, mut inboxes) = accepts(2);
+        let (dies, lives) = (inboxes.pop().unwrap(), inboxes.pop().unwrap());
+        let mut clients: Vec<_> = (0..4).map(|_| accepts.send(&lives)).collect();
         drop(dies);
-        clients.extend((0..4).map(|_| accepts.send()));
+        clients.extend((0..4).map(|_| accepts.send(&lives)));
         assert_eq!(count(&lives), 8);
     }
 
     #[test]
     fn when_all_workers_have_left_the_client_is_told_and_the_permit_comes_back() {
-        let accepts = accepts(1);
-        let inbox = accepts.inbox(0);
-        let mut waits = accepts.send();
+        let (accepts, mut inboxes) = accepts(1);
+        let inbox = inboxes.pop().unwrap();
+        let dispatcher = inbox.dispatcher.clone();
+        let mut waits = accepts.send(&inbox);
         drop(inbox);
         assert_eq!(waits.read(&mut [0]).unwrap(), 0);
-        let (mut late, accepted) = accepts.accept();
-        drop(accepts.dispatcher.send(accepted).unwrap_err());
+        let (mut late, arrival) = accepts.accept();
+        drop(dispatcher.send(arrival).unwrap_err());
         assert_eq!(late.read(&mut [0]).unwrap(), 0);
         let all: Vec<_> = (0..100).map_while(|_| accepts.permits.take()).collect();
         assert_eq!(all.len(), 100);
@@ -303,11 +258,12 @@ mod tests {
 
     #[test]
     fn when_accepting_ends_each_worker_takes_what_waits_and_learns_of_it() {
-        let accepts = accepts(1);
-        let inbox = accepts.inbox(0);
-        let _client = accepts.send();
-        drop(AcceptGuard(accepts.dispatcher.clone()));
-        let next = || inbox.poll_next(Waker::noop());
+        let (accepts, mut inboxes) = accepts(2);
+        let (other, accepting) = (inboxes.pop().unwrap(), inboxes.pop().unwrap());
+        accepts.tallies[0].live.add(5);
+        let _client = accepts.send(&accepting);
+        drop(accepting);
+        let next = || other.poll_next(Waker::noop());
         assert!(matches!(next(), Poll::Ready(Some(_))));
         assert!(matches!(next(), Poll::Ready(None)));
     }

@@ -46,6 +46,7 @@
 // | file | what it is |
 // |---|---|
 // | `builder.rs` | the settings of a server |
+// | `listeners.rs` | what it listens on, and what makes a peer's protocol |
 // | `bound.rs` | a server that listens, and the handle to it |
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
 // | `dispatch.rs` | sockets handed over to the worker with the fewest connections |
@@ -55,6 +56,7 @@
 mod bound;
 pub(crate) mod builder;
 mod dispatch;
+mod listeners;
 mod orders;
 pub(crate) mod stats;
 mod worker_loop;
@@ -63,4 +65,5 @@ pub use bound::{Bound, ServerHandle};
 #[allow(deprecated)]
 pub use builder::Accept;
 pub use builder::{Dispatch, Server};
+pub use listeners::{Factory, Listeners, Peer, WithPeer};
 pub use stats::{Stats, WorkerStats};

@@ -3,14 +3,16 @@
 //!
 //! | phase | who moves it there | on to |
 //! |---|---|---|
-//! | Serving | `Orders::new` | Draining, Stopped |
+//! | Starting | `Orders::new` | Serving, Draining, Stopped |
+//! | Serving | `Common::start`, when the last worker has started | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain) | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
 
 // Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,15 +20,21 @@ use std::time::Duration;
 use super::stats::{Stats, WorkerStats};
 use crate::connection::shared::{Phase, Quotas, Settings};
 use crate::connection::stats::Tally;
+use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
+use crate::net::config::Hook;
 use crate::runtime::waiters::{Ticket, Waiters};
-use crate::runtime::wake_quietly;
+use crate::runtime::{panics, wake_quietly};
 
 /// What the workers and the handles of a server share.
 pub(crate) struct Common {
-    /// The address that the server listens on.
-    pub(crate) address: SocketAddr,
+    /// By listener, with the real ports.
+    pub(crate) addrs: Vec<Addr>,
     pub(crate) settings: Settings,
+    /// Each worker calls it before the first connection is accepted.
+    pub(crate) on_worker: Option<OnWorker>,
+    /// The workers that have not started yet.
+    pub(crate) starting: AtomicUsize,
     pub(crate) orders: Orders,
     pub(crate) permits: Arc<Permits>,
     pub(crate) quotas: Arc<Quotas>,
@@ -42,14 +50,40 @@ impl Common {
         }
     }
 
+    /// The server, as log lines name it: by its first listener.
+    pub(crate) fn name(&self) -> &Addr {
+        &self.addrs[0]
+    }
+
+    /// A worker starts, in its thread. When all have started, the server serves.
+    pub(crate) fn start(&self, worker: usize) -> io::Result<()> {
+        if let Some(Hook(on_worker)) = &self.on_worker {
+            let panicked = |_| Err(io::Error::other("it panicked"));
+            let started = panics::catch(|| on_worker(worker)).unwrap_or_else(panicked);
+            started.map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("worker {worker} does not start: {error}"),
+                )
+            })?;
+        }
+        if self.starting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.orders.give(Phase::Serving, Duration::MAX);
+        }
+        Ok(())
+    }
+
     /// Ends the server at once.
     pub(crate) fn stop(&self) {
         if self.orders.give(Phase::Stopped, Duration::ZERO) {
-            let (address, open) = (self.address, self.stats().live());
-            log::info!("{address}: the server stops; {open} connections are open");
+            let (name, open) = (self.name(), self.stats().live());
+            log::info!("{name}: the server stops; {open} connections are open");
         }
     }
 }
+
+/// See [`Server::on_worker`](crate::Server::on_worker).
+pub(crate) type OnWorker = Hook<dyn Fn(usize) -> io::Result<()> + Send + Sync>;
 
 /// What the workers are to do. The phase only rises, and the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +95,7 @@ pub(crate) struct Order {
 
 impl Order {
     const FIRST: Order = Order {
-        phase: Phase::Serving,
+        phase: Phase::Starting,
         limit: Duration::MAX,
     };
 }

@@ -13,42 +13,55 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::dispatch::{AcceptGuard, WorkerInbox};
+use super::dispatch::{Arrival, WorkerInbox};
+use super::listeners::{Factory, Peer, Port};
 use super::orders::Common;
-use crate::connection::protocol::Protocol;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::endpoints::{Addr, End, Network};
-use crate::net::TcpListener;
-use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Permit, Sink};
+use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
 use crate::runtime::{self, context, current, panics};
 use crate::time;
 
-/// Where a worker's connections come from: from listeners of its own, or from an inbox. The worker
-/// that accepts for all has both. On its way to the worker's thread it holds std's listeners.
-pub(crate) struct Incoming<L = StdListener> {
+/// Where a worker's connections come from. On its way to the worker's thread a listener is a `Port`;
+/// there it is `Open`.
+pub(crate) struct Incoming<L = Port> {
     pub(crate) listeners: Vec<L>,
-    /// What the listeners accept goes to all workers in place of this one.
-    pub(crate) for_all: Option<AcceptGuard>,
+    /// Of each worker, where one of them accepts for all.
     pub(crate) inbox: Option<WorkerInbox>,
+}
+
+/// A listener in the worker's runtime.
+struct Open {
+    fd: Fd,
+    number: usize,
+    /// Whether what it accepts goes to the worker that has fewest connections, if there are several.
+    is_for_all: bool,
 }
 
 impl Incoming {
     /// Takes the listeners into the runtime that runs.
-    fn open(self) -> io::Result<Incoming<TcpListener>> {
-        let listeners = self.listeners.into_iter().map(TcpListener::from_std);
+    fn open(self) -> io::Result<Incoming<Open>> {
+        let open = |port: Port| {
+            Ok(Open {
+                fd: Fd::take_in_listener("a server", port.socket, port.network)?,
+                number: port.number,
+                is_for_all: port.is_for_all,
+            })
+        };
         Ok(Incoming {
-            listeners: listeners.collect::<io::Result<_>>()?,
-            for_all: self.for_all,
+            listeners: self
+                .listeners
+                .into_iter()
+                .map(open)
+                .collect::<io::Result<_>>()?,
             inbox: self.inbox,
         })
     }
@@ -58,6 +71,7 @@ impl Incoming {
 pub(crate) struct WorkerLoop<F> {
     factory: Arc<F>,
     common: Arc<Common>,
+    number: usize,
     /// For log lines.
     name: String,
     /// What its connections share.
@@ -66,16 +80,12 @@ pub(crate) struct WorkerLoop<F> {
 
 type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
-impl<F, P> WorkerLoop<F>
-where
-    F: Fn(Addr) -> P + 'static,
-    P: Protocol,
-{
+impl<F: Factory> WorkerLoop<F> {
     /// Serves until a handle ends it, and then until its last connection has ended.
     ///
     /// # Errors
     ///
-    /// Those of accepting, where trying again does not help.
+    /// Those of accepting, where trying again does not help; of a start.
     pub(crate) async fn run(
         factory: Arc<F>,
         common: Arc<Common>,
@@ -91,9 +101,10 @@ where
         // However this future ends, aborted too: nothing else could end its connections.
         let _stops = StopOnDrop(shared.clone());
         let this = WorkerLoop {
-            name: format!("{}: worker {number}", common.address),
+            name: format!("{}: worker {number}", common.name()),
             factory,
             common,
+            number,
             shared,
         };
         let result = this.serve_and_drain(incoming).await;
@@ -106,16 +117,21 @@ where
     /// of accepting. The listeners are closed then.
     async fn serve_and_drain(&self, incoming: Incoming) -> io::Result<()> {
         let mut incoming = Some(incoming.open()?);
+        self.common.start(self.number)?;
+        // The first order is to serve, once the other workers have started too; or to end.
         let mut orders = self.common.orders.follow();
-        let serve = async {
-            self.take(incoming.as_ref(), None).await?;
-            // Nothing more is accepted. The connections that are served go on.
-            pending().await
-        };
-        let mut order = match select(orders.changed(), serve).await {
-            Either::First(order) => order,
-            Either::Second(failed) => return failed,
-        };
+        let mut order = orders.changed().await;
+        if order.phase == Phase::Serving {
+            let serve = async {
+                self.take(incoming.as_ref(), None).await?;
+                // Nothing more is accepted. The connections that are served go on.
+                pending().await
+            };
+            order = match select(orders.changed(), serve).await {
+                Either::First(order) => order,
+                Either::Second(failed) => return failed,
+            };
+        }
         let mut deadline = time::after(time::now(), Duration::MAX);
         while order.phase == Phase::Draining {
             let now = time::now();
@@ -143,7 +159,7 @@ where
     /// goes on where it was.
     async fn drain(
         &self,
-        incoming: &mut Option<Incoming<TcpListener>>,
+        incoming: &mut Option<Incoming<Open>>,
         deadline: Instant,
     ) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
@@ -165,22 +181,23 @@ where
     /// Takes connections from everywhere: for ever, or until `limit` those that are queued already.
     async fn take(
         &self,
-        incoming: Option<&Incoming<TcpListener>>,
+        incoming: Option<&Incoming<Open>>,
         limit: Option<Instant>,
     ) -> io::Result<()> {
         let Some(incoming) = incoming else {
             return Ok(());
         };
-        let for_all = incoming.for_all.as_ref();
+        let inbox = incoming.inbox.as_ref();
         let accepting = async {
-            let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, for_all, limit)) };
+            let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, inbox, limit)) };
             all(incoming.listeners.iter().map(accept).collect()).await?;
-            // The inboxes get no more.
-            for_all.inspect(|guard| guard.0.finish());
+            if let Some(inbox) = inbox.filter(|_| self.number == 0) {
+                inbox.dispatcher.finish();
+            }
             Ok(())
         };
         let receiving = async {
-            match &incoming.inbox {
+            match inbox {
                 Some(inbox) => self.receive(inbox).await,
                 None => Ok(()),
             }
@@ -190,16 +207,19 @@ where
 
     async fn accept(
         &self,
-        listener: &TcpListener,
-        for_all: Option<&AcceptGuard>,
+        listener: &Open,
+        inbox: Option<&WorkerInbox>,
         limit: Option<Instant>,
     ) -> io::Result<()> {
         let mut accept_loop = AcceptLoop::new(self.common.permits.clone());
-        let worker = self;
-        let mut sink = Take { worker, for_all };
+        let mut sink = Take {
+            worker: self,
+            listener: listener.number,
+            for_all: inbox.filter(|_| listener.is_for_all),
+        };
         match limit {
-            None => accept_loop.run(listener, &mut sink).await,
-            Some(limit) => accept_loop.run_queued(listener, &mut sink, limit).await,
+            None => accept_loop.run(&listener.fd, &mut sink).await,
+            Some(limit) => accept_loop.run_queued(&listener.fd, &mut sink, limit).await,
         }
     }
 
@@ -207,38 +227,41 @@ where
     async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
         loop {
             context::yield_once().await;
-            let Some(accepted) = poll_fn(|cx| inbox.poll_next(cx.waker())).await else {
+            let Some(arrival) = poll_fn(|cx| inbox.poll_next(cx.waker())).await else {
                 return Ok(());
             };
             // An order drops this future: from here on nothing is awaited, or the connection that
             // was taken would be lost.
-            let peer = accepted.peer;
-            match Fd::adopt("a server", accepted.socket, Network::Tcp) {
-                Ok(fd) => {
-                    fd.socket().set_endpoint(End::Peer, peer.clone());
-                    self.begin(fd, peer, accepted.permit);
-                }
-                Err(error) => {
-                    log::warn!("{peer}: closed before it was served: {error}");
-                    self.shared.tally.refused.add(1);
-                }
+            let peer = arrival.accepted.peer.clone();
+            if let Err(error) = self.begin(arrival) {
+                log::warn!("{peer}: closed before it was served: {error}");
+                self.shared.tally.refused.add(1);
             }
         }
     }
 
     /// A connection begins. A factory that panics costs this connection alone.
-    fn begin(&self, fd: Fd, peer: Addr, permit: Permit) {
-        match panics::catch(|| (self.factory)(peer.clone())) {
+    fn begin(&self, Arrival { accepted, listener }: Arrival) -> io::Result<()> {
+        let opened = current::with("a server", |scheduler| {
+            accepted.open(scheduler.reactor.core())
+        });
+        let (fd, addr, permit) = opened?;
+        let peer = Peer {
+            addr: addr.clone(),
+            listener,
+        };
+        match panics::catch(|| self.factory.make(peer)) {
             Ok(protocol) => {
                 let connection = Connection::new(fd, self.shared.clone(), protocol);
                 self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {
-                log::error!("{peer}: closed: the factory panicked");
+                log::error!("{addr}: closed: the factory panicked");
                 self.shared.tally.accepted.add(1);
                 self.shared.tally.failed.add(1);
             }
         }
+        Ok(())
     }
 
     fn live(&self) -> u64 {
@@ -246,25 +269,27 @@ where
     }
 }
 
-/// What becomes of what a worker accepts: a connection of its own, or one of all workers'.
+/// What becomes of what a listener accepts: a connection of this worker, or of the one that has
+/// fewest.
 struct Take<'a, F> {
     worker: &'a WorkerLoop<F>,
-    for_all: Option<&'a AcceptGuard>,
+    listener: usize,
+    for_all: Option<&'a WorkerInbox>,
 }
 
-impl<F, P> Sink for Take<'_, F>
-where
-    F: Fn(Addr) -> P + 'static,
-    P: Protocol,
-{
-    fn take(&mut self, listener: &Fd, accepted: Accepted) -> io::Result<()> {
-        if let Some(guard) = self.for_all {
-            let sent = guard.0.send(accepted);
-            return sent.map_err(|_| io::Error::other("no worker is left"));
+impl<F: Factory> Sink for Take<'_, F> {
+    fn take(&mut self, accepted: Accepted) -> io::Result<()> {
+        let arrival = Arrival {
+            accepted,
+            listener: self.listener,
+        };
+        match self.for_all {
+            None => self.worker.begin(arrival),
+            Some(inbox) => {
+                let sent = inbox.dispatcher.send(arrival);
+                sent.map_err(|_| io::Error::other("no worker is left"))
+            }
         }
-        let fd = listener.open_accepted(accepted.socket, accepted.peer.clone())?;
-        self.worker.begin(fd, accepted.peer, accepted.permit);
-        Ok(())
     }
 
     fn put_off(&mut self, _: Episode) {

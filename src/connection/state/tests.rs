@@ -2,7 +2,7 @@
 
 use super::{ASKED, Actions, Asked, Event, State, Status};
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 15] = [
     Event::Opened,
     Event::Flushed,
     Event::FlushedUnread,
@@ -12,6 +12,8 @@ const EVENTS: [Event; 13] = [
     Event::HeartbeatDue,
     Event::Idle,
     Event::TooSlow,
+    Event::DrainBegun,
+    Event::TimerDue,
     Event::EndAsked,
     Event::CloseAsked,
     Event::AbortAsked,
@@ -44,6 +46,8 @@ fn field(state: State, event: Event) -> String {
         (Actions::SHUT_DOWN, "shut"),
         (Actions::RESET, "reset"),
         (Actions::CLOSE, "close"),
+        (Actions::TELL_TIMER, "timer"),
+        (Actions::TELL_DRAINING, "draining"),
     ];
     let mut words = Vec::new();
     if next != state {
@@ -62,6 +66,7 @@ fn every_transition_is_the_tables() {
     let closing = "Closing arm";
     let idle = "Closing idle arm";
     let reset = "Closed reset close";
+    let (draining, timer) = ("draining", "timer");
     let table = [
         ["Open open arm", "", "", "", "", "", ""],
         ["", "", "Finished shut", "", "", "Closed close", ""],
@@ -80,6 +85,8 @@ fn every_transition_is_the_tables() {
         ["", "heartbeat", "", "", "heartbeat", "", ""],
         ["", idle, idle, idle, idle, reset, reset],
         ["", reset, reset, reset, reset, reset, ""],
+        ["", draining, draining, draining, draining, "–", "–"],
+        ["", timer, timer, timer, timer, "–", "–"],
         ["", "Finishing", "–", "–", closing, "–", "–"],
         ["", closing, closing, closing, closing, "–", "–"],
         [reset; 7],
@@ -137,4 +144,30 @@ fn a_byte_tells_the_state_what_was_asked_and_whether_there_is_more_to_attend_to(
             }
         }
     }
+}
+
+#[test]
+fn the_guide_shows_every_move_of_the_table() {
+    let mut lines = Vec::new();
+    for state in STATES {
+        let mut first = format!("{state:?}");
+        for next in State::ALL {
+            let events = EVENTS.iter().filter(|&&event| {
+                next != state && state.on(event).is_some_and(|(reached, _)| reached == next)
+            });
+            let events: Vec<String> = events.map(|event| format!("{event:?}")).collect();
+            if !events.is_empty() {
+                lines.push(format!(
+                    "{first:9} ─► {:9}  {}",
+                    format!("{next:?}"),
+                    events.join(", ")
+                ));
+                first.clear();
+            }
+        }
+    }
+    let wanted = lines.join("\n");
+    let guide = include_str!("../../../docs/guide.md");
+    let shown = guide.split("<!-- states -->").nth(1).unwrap().trim();
+    assert_eq!(shown, format!("```text\n{wanted}\n```"), "\n{wanted}\n");
 }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::connect::Dial;
@@ -12,7 +11,7 @@ use crate::cancel::CancelToken;
 use crate::endpoints::Addr;
 use crate::endpoints::Network;
 use crate::net::addr::{ToAddr, unmapped};
-use crate::net::config::{AskedNetwork, Control, Resolver};
+use crate::net::config::{AskedNetwork, Control, Resolver, common_settings};
 use crate::net::error::{Cause, OpError};
 use crate::net::host_port;
 use crate::net::keepalive::KeepAlive;
@@ -69,6 +68,8 @@ pub struct Dialer {
     resolver: Option<Resolver>,
 }
 
+common_settings!(Dialer);
+
 impl Default for Dialer {
     fn default() -> Self {
         Dialer::new()
@@ -91,13 +92,6 @@ impl Dialer {
             control: None,
             resolver: None,
         }
-    }
-
-    /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the dial.
-    #[must_use]
-    pub fn network(mut self, network: &str) -> Self {
-        self.network = AskedNetwork::tcp(network);
-        self
     }
 
     /// The longest that a dial may take, looking up the name included. Zero or `None`: as long as
@@ -143,46 +137,6 @@ impl Dialer {
     #[must_use]
     pub fn keepalive(mut self, keepalive: Option<KeepAlive>) -> Self {
         self.keepalive = keepalive;
-        self
-    }
-
-    /// A hook that is given every socket before it is bound and connected, with the address that it
-    /// is to be connected to, in order to set options. Its error fails that address.
-    #[must_use]
-    pub fn control(
-        mut self,
-        hook: impl Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.control = Some(Control::new(hook));
-        self
-    }
-
-    /// Looks names up in place of the system: given a host, finds its addresses, the preferred
-    /// first. It may block: it runs on a thread for look-ups, and is left to itself when the dial's
-    /// time is up.
-    ///
-    /// ```
-    /// # fn main() -> std::io::Result<()> {
-    /// use netpoller::{Dialer, TcpListener};
-    /// netpoller::Runtime::new()?.block_on(async {
-    ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    ///     let dialer = Dialer::new().resolver(|host: &str| match host {
-    ///         "db.test" => Ok(vec![[127, 0, 0, 1].into()]),
-    ///         _ => Err(std::io::Error::other("not one of ours")),
-    ///     });
-    ///     dialer.dial(("db.test", listener.local_addr()?.port())).await?;
-    ///     let error = dialer.dial("elsewhere.test:1").await.unwrap_err();
-    ///     assert_eq!(error.to_string(), "dial tcp: lookup elsewhere.test: not one of ours");
-    ///     Ok(())
-    /// })
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn resolver(
-        mut self,
-        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        self.resolver = Some(Resolver::new(look_up));
         self
     }
 

@@ -44,7 +44,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use crate::endpoints::{Addr, End, Endpoints, Network};
+use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
@@ -113,18 +113,6 @@ impl Fd {
         current::with(what, register)
     }
 
-    /// Takes a connection that this listener has accepted into the listener's runtime.
-    pub(crate) fn open_accepted(&self, socket: OwnedFd, peer: Addr) -> io::Result<Fd> {
-        let opened = Fd::register(self.desc.core(), socket, self.network());
-        let fd = opened.map_err(|error| self.error("accept", Failure::System(error), 0))?;
-        if self.socket().owned.may_linger() {
-            // An accepted socket inherits it.
-            fd.socket().owned.note_linger();
-        }
-        fd.socket().set_endpoint(End::Peer, peer);
-        Ok(fd)
-    }
-
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
@@ -135,7 +123,12 @@ impl Fd {
         })
     }
 
-    fn register(core: &Rc<Core<Parked, Socket>>, fd: OwnedFd, network: Network) -> io::Result<Fd> {
+    /// As [`Fd::adopt`], into the runtime of `core`.
+    pub(crate) fn register(
+        core: &Rc<Core<Parked, Socket>>,
+        fd: OwnedFd,
+        network: Network,
+    ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.

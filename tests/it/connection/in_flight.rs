@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netpoller::{Bound, Conn, ConnHandle, Protocol, Server, TcpStream, spawn, time};
+use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spawn, time};
 
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
@@ -255,4 +255,110 @@ fn a_busy_connection_is_not_idle_and_its_time_begins_when_it_is_busy_no_more() {
         assert!(took >= 7 * SECOND && took < 8 * SECOND, "{took:?}");
     });
     assert_eq!(script.last(), "closed: timeout");
+}
+
+// ---- a protocol hears of it ----
+
+/// A request is three bytes, and is echoed. Says good-bye, and closes at the next boundary.
+fn polite() -> Script {
+    Script {
+        data: |conn, bytes| {
+            let whole = bytes.len() / 3 * 3;
+            conn.write(&bytes[..whole])?;
+            Ok(whole)
+        },
+        draining: |conn| {
+            conn.write(b"bye")?;
+            Ok(Drain::AtBoundary)
+        },
+        ..Script::new()
+    }
+}
+
+fn times_told(script: &Script) -> usize {
+    script
+        .said()
+        .iter()
+        .filter(|line| *line == "draining")
+        .count()
+}
+
+#[test]
+fn each_connection_is_told_once_and_its_good_bye_arrives() {
+    let script = Script {
+        draining: |conn| {
+            assert!(conn.is_draining());
+            conn.write(b"bye")?;
+            Ok(Drain::WhenQuiet)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (quiet, talks) = (dial(&bound).await, dial(&bound).await);
+        time::sleep(2 * SECOND).await;
+        talks.write_all(b"x").await.unwrap();
+        talks.read_exact(&mut [0]).await.unwrap();
+        let (rest, took) = drained(&bound, &quiet).await;
+        assert_eq!(rest, b"bye");
+        assert!(took < 100 * MILLISECOND, "{took:?}");
+        // The other has had traffic: a request that comes now is answered, and nothing told again.
+        talks.write_all(b"y").await.unwrap();
+        assert_eq!(read_all(&talks).await.unwrap(), b"byey");
+    });
+    assert_eq!(times_told(&script), 2);
+}
+
+#[test]
+fn at_a_boundary_traffic_is_not_waited_for_and_half_a_request_is() {
+    let script = polite();
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (whole, half) = (dial(&bound).await, dial(&bound).await);
+        whole.write_all(b"123").await.unwrap();
+        whole.read_exact(&mut [0; 3]).await.unwrap();
+        half.write_all(b"12").await.unwrap();
+        until(|| bound.handle().stats().received() == 5).await;
+        let (rest, took) = drained(&bound, &whole).await;
+        assert_eq!(rest, b"bye");
+        assert!(took < 100 * MILLISECOND, "{took:?}");
+        half.read_exact(&mut [0; 3]).await.unwrap();
+        time::sleep(10 * SECOND).await;
+        half.write_all(b"3").await.unwrap();
+        assert_eq!(read_all(&half).await.unwrap(), b"123");
+    });
+}
+
+#[test]
+fn a_connection_that_a_drain_finds_half_closed_is_told_and_ends_in_good_order() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.close_write();
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"end").await.unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+        bound.handle().drain(NO_LIMIT);
+        until(|| script.last() == "closed").await;
+    });
+    assert_eq!(script.said(), ["open", "data 3", "draining", "closed"]);
+}
+
+#[test]
+fn an_error_of_draining_closes_its_connection_alone() {
+    let script = Script {
+        draining: |_| Err(io::ErrorKind::InvalidData.into()),
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (one, other) = (dial(&bound).await, dial(&bound).await);
+        time::sleep(2 * SECOND).await;
+        bound.handle().drain(NO_LIMIT);
+        assert_eq!(read_all(&one).await.unwrap(), b"");
+        assert_eq!(read_all(&other).await.unwrap(), b"");
+    });
+    assert_eq!(times_told(&script), 2);
+    assert_eq!(script.last(), "closed: InvalidData");
 }

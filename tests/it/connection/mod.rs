@@ -10,3 +10,4 @@ mod lingering;
 mod needs;
 mod panics;
 mod rates;
+mod timers;

@@ -208,3 +208,51 @@ fn the_connection_that_keeps_most_pays_for_the_limit_over_all() {
         },
     );
 }
+
+#[test]
+fn a_protocol_that_waits_is_offered_the_rest_only_with_new_bytes() {
+    // Messages of two bytes.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.wait();
+            Ok(bytes.len() / 2 * 2)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for part in [&b"aab"[..], b"bcc", b"d", b"d"] {
+            client.write_all(part).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        assert_eq!(offers(&script), ["data 3", "data 4", "data 1", "data 2"]);
+        // The end offers nothing that was seen.
+        client.write_all(b"e").await.unwrap();
+        client.close().unwrap();
+        until(|| script.last() == "closed").await;
+        assert_eq!(offers(&script)[4..], ["data 1"]);
+    });
+}
+
+#[test]
+fn a_wait_holds_for_one_offer_and_goes_together_with_a_need() {
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes.len() == 5 {
+                conn.wait();
+                conn.need(2);
+            }
+            Ok(1)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for bytes in [5, 2, 3] {
+            client.write_all(&[7; 5][..bytes]).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        let wanted = [5, 6, 5, 7, 6, 5].map(|bytes| format!("data {bytes}"));
+        assert_eq!(offers(&script), wanted);
+    });
+}

@@ -202,3 +202,23 @@ mod nested {
         thread.join().unwrap();
     }
 }
+
+#[test]
+fn next_timeout_from_inside_a_machine_counts_what_is_left_of_the_batch() {
+    let runtime = std::rc::Rc::new(Runtime::new().unwrap());
+    let asked = |runtime: &std::rc::Rc<Runtime>| {
+        let runtime = runtime.clone();
+        async move { runtime.next_timeout() }
+    };
+    let (first, last) = (
+        runtime.spawn(asked(&runtime)),
+        runtime.spawn(asked(&runtime)),
+    );
+    runtime.turn(NOW).unwrap();
+    assert_eq!(
+        runtime.block_on(first).unwrap(),
+        NOW,
+        "the last one is still to run"
+    );
+    assert_eq!(runtime.block_on(last).unwrap(), None, "nothing is");
+}

@@ -1,3 +1,5 @@
 mod dispatch;
 mod drain;
+mod listeners;
+mod starting;
 mod workers;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, NetError, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{Addr, Bound, Conn, Drain, NetError, Protocol, Runtime, Server, TcpStream, time};
 
 use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
@@ -27,6 +27,8 @@ pub struct Script {
     pub heartbeat: fn(&mut Conn) -> io::Result<()>,
     pub idle: fn(&mut Conn) -> io::Result<()>,
     pub drained: fn(&mut Conn) -> io::Result<()>,
+    pub timer: fn(&mut Conn) -> io::Result<()>,
+    pub draining: fn(&mut Conn) -> io::Result<Drain>,
 }
 
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
@@ -57,6 +59,8 @@ impl Script {
             heartbeat: ping,
             idle: nothing,
             drained: nothing,
+            timer: nothing,
+            draining: |_| Ok(Drain::WhenQuiet),
         }
     }
 
@@ -102,6 +106,14 @@ impl Protocol for Script {
     fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
         self.say("drained");
         (self.drained)(conn)
+    }
+    fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+        self.say("draining");
+        (self.draining)(conn)
+    }
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+        self.say("timer");
+        (self.timer)(conn)
     }
     fn closed(&mut self, why: io::Result<()>) {
         self.say(match why {

@@ -1,0 +1,184 @@
+//! What a server listens on, and what it is told of the peers that come there.
+
+// Mirrors Go's `http.Server.Serve`, which takes any `net.Listener`.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use crate::connection::protocol::Protocol;
+use crate::endpoints::{Addr, Network};
+use crate::net::{ListenConfig, Target, ToAddr, listener};
+
+/// What a server listens on, for [`Server::bind_to`](crate::Server::bind_to): a listener of std's,
+/// TCP or Unix; a [`ListenConfig`] with an address; or several of them.
+///
+/// Listeners of one kind are given as an array or a `Vec`; of several kinds, by
+/// [`and`](Listeners::and):
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::{ListenConfig, server::Listeners};
+/// let given = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let config = ListenConfig::new().backlog(64);
+/// let _listeners = Listeners::from(given).and((config, "localhost:0"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Listeners(Vec<Listen>);
+
+#[derive(Debug)]
+enum Listen {
+    On(ListenConfig, Target),
+    Given(OwnedFd, Network),
+}
+
+impl Listeners {
+    /// These, and more of them behind.
+    #[must_use]
+    pub fn and(mut self, more: impl Into<Listeners>) -> Self {
+        self.0.extend(more.into().0);
+        self
+    }
+
+    /// Opens them, by listener: a socket for each of so many workers where they can share the port,
+    /// else one for all.
+    pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
+        let open = |(number, listen): (usize, Listen)| match listen {
+            Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number)?]),
+            Listen::On(config, target) if sharing == 1 => {
+                let socket = config.bind_std(target)?.into();
+                Ok(vec![Port::new(socket, Network::Tcp, number)?])
+            }
+            Listen::On(config, mut target) => {
+                let config = config.reuse_port(true);
+                let each = (0..sharing).map(|worker| {
+                    let socket = config.bind_std(&target)?;
+                    target = socket.local_addr()?.to_addr(); // The port that the first was given.
+                    Ok(Port {
+                        worker,
+                        is_for_all: false,
+                        ..Port::new(socket.into(), Network::Tcp, number)?
+                    })
+                });
+                each.collect()
+            }
+        };
+        match self.0.is_empty() {
+            false => self.0.into_iter().enumerate().map(open).collect(),
+            true => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "netpoller: a server needs a listener",
+            )),
+        }
+    }
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(listener: TcpListener) -> Self {
+        Listeners(vec![Listen::Given(listener.into(), Network::Tcp)])
+    }
+}
+
+/// Its path stays when the server ends.
+impl From<UnixListener> for Listeners {
+    fn from(listener: UnixListener) -> Self {
+        Listeners(vec![Listen::Given(listener.into(), Network::Unix)])
+    }
+}
+
+impl<A: ToAddr> From<(ListenConfig, A)> for Listeners {
+    fn from((config, addr): (ListenConfig, A)) -> Self {
+        Listeners(vec![Listen::On(config, addr.to_addr())])
+    }
+}
+
+impl<L: Into<Listeners>> From<Vec<L>> for Listeners {
+    fn from(several: Vec<L>) -> Self {
+        several.into_iter().fold(Listeners::default(), Self::and)
+    }
+}
+
+impl<L: Into<Listeners>, const N: usize> From<[L; N]> for Listeners {
+    fn from(several: [L; N]) -> Self {
+        several.into_iter().fold(Listeners::default(), Self::and)
+    }
+}
+
+/// A listening socket on its way to the thread that accepts from it.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) socket: OwnedFd,
+    pub(super) network: Network,
+    pub(super) addr: Addr,
+    /// The listener's number.
+    pub(super) number: usize,
+    /// The worker that accepts from it.
+    pub(super) worker: usize,
+    /// Whether it accepts for all workers.
+    pub(super) is_for_all: bool,
+}
+
+impl Port {
+    /// One socket for all workers.
+    fn new(socket: OwnedFd, network: Network, number: usize) -> io::Result<Self> {
+        Ok(Port {
+            addr: listener::prepare(&socket)?,
+            network,
+            number,
+            worker: 0,
+            is_for_all: true,
+            socket,
+        })
+    }
+}
+
+/// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its address. Most peers on a Unix socket have no name.
+    pub addr: Addr,
+    /// The listener's number, in the order of [`Server::bind_to`](crate::Server::bind_to).
+    pub listener: usize,
+}
+
+/// What makes the protocol of each connection: a function from the peer's [`Addr`], or
+/// [`WithPeer`].
+pub trait Factory: 'static {
+    /// The protocol that it makes.
+    type Protocol: Protocol;
+
+    /// Makes the protocol of one connection.
+    fn make(&self, peer: Peer) -> Self::Protocol;
+}
+
+impl<F, P> Factory for F
+where
+    F: Fn(Addr) -> P + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn make(&self, peer: Peer) -> P {
+        self(peer.addr)
+    }
+}
+
+/// A function from a [`Peer`]: the factory of [`Server::with_peer`](crate::Server::with_peer).
+#[derive(Clone, Copy, Debug)]
+pub struct WithPeer<F>(pub(super) F);
+
+impl<F, P> Factory for WithPeer<F>
+where
+    F: Fn(Peer) -> P + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn make(&self, peer: Peer) -> P {
+        (self.0)(peer)
+    }
+}

@@ -1,0 +1,231 @@
+//! What a server listens on: any listener, and several.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+
+use netpoller::server::Listeners;
+use netpoller::{
+    Addr, Conn, Dispatch, ListenConfig, Peer, Protocol, Runtime, Server, TcpStream, UnixStream,
+};
+
+use crate::support::running::{Echo, SECOND};
+use crate::support::watchdog::watchdog;
+
+fn tcp() -> StdListener {
+    StdListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A path that no other test has, removed in the end.
+struct Path(PathBuf);
+
+impl Path {
+    fn new(name: &str) -> Self {
+        let name = format!("netpoller-it-{name}-{}", std::process::id());
+        Path(std::env::temp_dir().join(name))
+    }
+
+    fn listen(&self) -> StdUnixListener {
+        StdUnixListener::bind(&self.0).unwrap()
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn echoes(mut stream: impl Read + Write) {
+    stream.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+}
+
+#[test]
+fn a_server_listens_on_tcp_and_unix_at_once_in_every_dispatch() {
+    for dispatch in [Dispatch::Auto, Dispatch::ReusePort, Dispatch::HandOver] {
+        for workers in [1, 3] {
+            let _watchdog = watchdog();
+            let path = Path::new("both");
+            let config = ListenConfig::new().backlog(16);
+            let listeners = Listeners::from(tcp())
+                .and(path.listen())
+                .and((config, "127.0.0.1:0"));
+            let server = Server::new(|_| Echo).workers(workers).dispatch(dispatch);
+            let bound = server.bind_to(listeners).unwrap();
+            let (addrs, handle) = (bound.local_addrs(), bound.handle());
+            assert_eq!(addrs[0], bound.local_addr());
+            assert_eq!(addrs[1], Addr::Path(path.0.clone()));
+            let serving = thread::spawn(move || bound.run());
+            for _ in 0..4 {
+                echoes(StdStream::connect(&addrs[0]).unwrap());
+                echoes(StdUnixStream::connect(&path.0).unwrap());
+                echoes(StdStream::connect(&addrs[2]).unwrap());
+            }
+            handle.drain(10 * SECOND);
+            assert_eq!(serving.join().unwrap().unwrap().accepted(), 12);
+            // A path that was given stays.
+            assert!(path.0.exists());
+            assert!(StdStream::connect(&addrs[0]).is_err());
+        }
+    }
+}
+
+#[test]
+fn connections_of_a_given_listener_are_spread_over_the_workers() {
+    let _watchdog = watchdog();
+    let path = Path::new("spread");
+    let bound = Server::new(|_| Echo).workers(2).bind_to(path.listen());
+    let bound = bound.unwrap();
+    let handle = bound.handle();
+    let serving = thread::spawn(move || bound.run());
+    let connect = |_| {
+        let client = StdUnixStream::connect(&path.0).unwrap();
+        echoes(&client);
+        client
+    };
+    let clients: Vec<_> = (0..10).map(connect).collect();
+    let live: Vec<_> = handle.stats().workers.iter().map(|at| at.live).collect();
+    assert_eq!(live, [5, 5]);
+    handle.stop();
+    serving.join().unwrap().unwrap();
+    drop(clients);
+}
+
+#[test]
+fn the_factory_is_told_which_listener_a_peer_came_to() {
+    let _watchdog = watchdog();
+    for workers in [1, 2] {
+        let (tell, told) = mpsc::channel();
+        let server = Server::with_peer(move |peer: Peer| {
+            tell.send((peer.listener, peer.addr)).unwrap();
+            Echo
+        });
+        let bound = server.workers(workers).bind_to(vec![tcp(), tcp(), tcp()]);
+        let bound = bound.unwrap();
+        let (addrs, handle) = (bound.local_addrs(), bound.handle());
+        let serving = thread::spawn(move || bound.run());
+        for listener in [2, 0, 1, 2] {
+            let client = StdStream::connect(&addrs[listener]).unwrap();
+            let peer = Addr::from(client.local_addr().unwrap());
+            assert_eq!(told.recv().unwrap(), (listener, peer));
+        }
+        handle.stop();
+        serving.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_configured_listener_has_one_port_for_all_workers() {
+    let _watchdog = watchdog();
+    let config = ListenConfig::new().network("tcp4");
+    let server = Server::new(|_| Echo).workers(3);
+    let bound = server.bind_to([(config.clone(), "127.0.0.1:0"), (config, "127.0.0.1:0")]);
+    let bound = bound.unwrap();
+    assert_eq!(bound.local_addrs().len(), 2);
+    let (addrs, handle) = (bound.local_addrs(), bound.handle());
+    let serving = thread::spawn(move || bound.run());
+    addrs
+        .iter()
+        .for_each(|addr| echoes(StdStream::connect(addr).unwrap()));
+    handle.stop();
+    assert_eq!(serving.join().unwrap().unwrap().accepted(), 2);
+}
+
+#[test]
+fn in_a_runtime_of_yours_one_worker_serves_all_listeners() {
+    let _watchdog = watchdog();
+    let path = Path::new("run-in");
+    let server = Server::new(|_| Echo).workers(4);
+    let listeners = Listeners::from(path.listen()).and((ListenConfig::new(), "127.0.0.1:0"));
+    let bound = server.bind_to(listeners).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let tcp = TcpStream::connect(bound.local_addr()).await.unwrap();
+        let unix = UnixStream::connect(&path.0).await.unwrap();
+        let mut answer = [0; 2];
+        tcp.write_all(b"hi").await.unwrap();
+        tcp.read_exact(&mut answer).await.unwrap();
+        unix.write_all(b"hi").await.unwrap();
+        unix.read_exact(&mut answer).await.unwrap();
+        bound.handle().stop();
+        assert_eq!(serving.await.unwrap().unwrap().accepted(), 2);
+    });
+}
+
+#[test]
+fn a_unix_client_that_is_queued_is_served_in_a_drain() {
+    let _watchdog = watchdog();
+    let path = Path::new("queued");
+    let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
+    let mut clients: Vec<_> = (0..20)
+        .map(|_| StdUnixStream::connect(&path.0).unwrap())
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    bound.handle().drain(10 * SECOND);
+    assert_eq!(bound.run().unwrap().accepted(), 20);
+    for mut client in clients {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"hello");
+    }
+}
+
+#[test]
+fn a_server_on_nothing_or_on_a_taken_port_is_an_error_and_no_port_stays_open() {
+    let none = Server::new(|_| Echo).bind_to(Listeners::default());
+    assert_eq!(none.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+
+    let (first, taken) = (tcp(), tcp());
+    let address = first.local_addr().unwrap();
+    let at = taken.local_addr().unwrap();
+    let listeners = Listeners::from(first).and((ListenConfig::new(), at));
+    let error = Server::new(|_| Echo).bind_to(listeners).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("listen tcp {at}: bind: address already in use")
+    );
+    assert!(StdStream::connect(address).is_err());
+}
+
+#[test]
+fn a_server_on_unix_alone_has_no_tcp_address() {
+    let path = Path::new("no-tcp");
+    let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
+    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bound.local_addr()));
+    assert!(asked.is_err());
+    assert_eq!(bound.local_addrs(), [Addr::Path(path.0.clone())]);
+}
+
+#[test]
+fn a_connection_over_unix_has_the_peer_s_path_and_no_tcp_options_fail_it() {
+    struct Names;
+    impl Protocol for Names {
+        fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+            let peer = conn.peer_addr();
+            conn.write(format!("{peer:?}").as_bytes())?;
+            conn.close();
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+    }
+    let _watchdog = watchdog();
+    let path = Path::new("names");
+    let bound = Server::new(|_| Names).bind_to(path.listen()).unwrap();
+    let handle = bound.handle();
+    let serving = thread::spawn(move || bound.run());
+    let text = io::read_to_string(StdUnixStream::connect(&path.0).unwrap()).unwrap();
+    assert!(text.contains("Path(\"\")"), "{text}");
+    handle.stop();
+    serving.join().unwrap().unwrap();
+}
