@@ -53,6 +53,7 @@
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
 //! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
@@ -63,6 +64,8 @@ mod fault;
 pub mod cancel;
 pub mod connection;
 mod endpoints;
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 mod heartbeat;
 pub mod net;
 pub mod reactor;

@@ -12,7 +12,7 @@ use futures_lite::future::or;
 use netpoller::{Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
 
 /// What the connections share.
 struct Server {
@@ -45,6 +45,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::R
         // An end of file in place of the first signal begins the drain too.
         let first_signal = async { stop.read(&mut byte).await.map(drop) };
         or(serving, first_signal).await?;
+        log_drain(addr, server.open());
         server.accept_queued(&listener).await;
         listener.close()?;
         let second_signal = async {
@@ -53,7 +54,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::R
                 Err(_end_of_file) => pending().await,
             }
         };
-        log_drain(addr, server.open());
+        log_waits(addr, server.open());
         let end = or(server.drain(), second_signal).await;
         log_end(addr, end, server.open());
         io::Result::Ok(())

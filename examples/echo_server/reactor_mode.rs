@@ -13,10 +13,11 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
+use netpoller::Cause;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended};
+use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
@@ -180,6 +181,7 @@ impl Server {
     /// Serves what waits in the queue and stops accepting. A connection that stays quiet has
     /// nothing in flight.
     fn drain(mut self) -> io::Result<Counts> {
+        log_drain(self.addr, self.connections.len() as u64);
         self.idle_timeout = Some(QUIET);
         let quiet = Some(self.reactor.now() + QUIET);
         self.deadline = quiet;
@@ -191,7 +193,7 @@ impl Server {
             let descriptor = &connection.descriptor;
             descriptor.set_deadline(Direction::Read, quiet);
         }
-        log_drain(self.addr, self.connections.len() as u64);
+        log_waits(self.addr, self.connections.len() as u64);
         let end = Instant::now() + DRAIN;
         while !self.connections.is_empty() && self.signals < 2 && Instant::now() < end {
             self.turn(Some(end - Instant::now()))?;
@@ -322,8 +324,8 @@ enum Queue {
 struct Door {
     listener: TcpListener,
     descriptor: Descriptor<usize>,
-    /// The last wait in a shortage of descriptors or memory. Zero: there is none.
-    pause: Duration,
+    /// A shortage of descriptors or memory: when it began, and how long the last wait was.
+    shortage: Option<(Instant, Duration)>,
 }
 
 impl Door {
@@ -337,7 +339,7 @@ impl Door {
         Ok(Door {
             descriptor: reactor.open(&mut listener)?,
             listener,
-            pause: Duration::ZERO,
+            shortage: None,
         })
     }
 
@@ -355,7 +357,7 @@ impl Door {
                     return Queue::Empty;
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Queue::Short(self.is_short(server.addr, &error)),
+                Err(error) => return Queue::Short(self.is_short(server.addr, error)),
             }
         }
         Queue::HoldsMore
@@ -380,18 +382,24 @@ impl Door {
 
     /// Once the queue is empty: a single success may be followed by the next failure.
     fn shortage_is_over(&mut self, addr: SocketAddr) {
-        if !self.pause.is_zero() {
-            log::warn!("accepting on tcp {addr} goes on");
-            self.pause = Duration::ZERO;
+        if let Some((since, _)) = self.shortage.take() {
+            let pause = since.elapsed();
+            log::warn!("accepting on tcp {addr} goes on after {pause:?}");
         }
     }
 
     /// How long to wait. Warns once in a shortage.
-    fn is_short(&mut self, addr: SocketAddr, error: &io::Error) -> Duration {
-        if self.pause.is_zero() {
-            log::warn!("accept tcp {addr}: {error}; accepting pauses");
-        }
-        self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::LONGEST_PAUSE);
-        self.pause
+    fn is_short(&mut self, addr: SocketAddr, error: io::Error) -> Duration {
+        let (since, pause) = match self.shortage {
+            Some((since, last)) => (since, (last * 2).min(Self::LONGEST_PAUSE)),
+            None => {
+                let call = "accept4"; // mio's
+                let cause = Cause::System { call, error };
+                log::warn!("accept tcp {addr}: {cause}; accepting pauses");
+                (Instant::now(), Self::FIRST_PAUSE)
+            }
+        };
+        self.shortage = Some((since, pause));
+        pause
     }
 }

@@ -115,6 +115,10 @@ fn log_drain(addr: SocketAddr, open: u64) {
     log::info!("{addr}: the server drains within {DRAIN:?}; {open} connections are open");
 }
 
+fn log_waits(addr: SocketAddr, open: u64) {
+    log::info!("{addr}: waits for {open} connections in flight");
+}
+
 fn log_end(addr: SocketAddr, end: End, open: u64) {
     match end {
         End::Stopped => log::info!("{addr}: the server stops; {open} connections are open"),

@@ -43,7 +43,7 @@ impl Conn {
     /// The loop's time, rounded up: a time that counts from here is never early.
     #[inline]
     fn tick_ceiling(&self) -> u64 {
-        self.fd.desc.core().clock.tick_after(0).get()
+        self.fd.desc.core().clock.tick_ceiling().get()
     }
 
     /// The peer gave a sign of life.
@@ -55,7 +55,7 @@ impl Conn {
             clock.read();
         }
         // Rounded up, so that no time that counts from here is early.
-        self.timers.heard = clock.tick_after(0).get();
+        self.timers.heard = clock.tick_ceiling().get();
     }
 
     /// Bytes went out.

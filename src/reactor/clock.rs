@@ -10,7 +10,6 @@ use crate::wheel::Tick;
 /// A tick is a millisecond: the selector's own resolution.
 const TICKS_A_SECOND: u64 = 1000;
 const NANOS_A_TICK: u32 = 1_000_000;
-const TICK: Duration = Duration::from_millis(1);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
@@ -35,32 +34,14 @@ impl TimeSource {
     }
 }
 
-/// A reading in whole ticks since tick zero. They are those of each reading between `begins` and
-/// `ends`.
-#[derive(Clone, Copy)]
-struct Counted {
-    floor: Tick,
-    ceiling: Tick,
-    begins: Instant,
-    ends: Instant,
-}
-
-impl Counted {
-    #[inline]
-    fn holds_for(&self, reading: Instant) -> bool {
-        self.begins < reading && reading < self.ends
-    }
-}
-
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.
     base: Instant,
-    /// The last reading.
+    /// The last reading. It never goes back.
     now: Cell<Instant>,
-    /// The last reading in ticks, or `None` if it lies in another tick than the one before and has not
-    /// been asked for.
-    counted: Cell<Option<Counted>>,
+    /// The first tick that does not lie before the last reading, and the instant at which it is.
+    next: Cell<(Tick, Instant)>,
     /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
     /// moves many to the same instant.
     memo: Cell<Option<(Instant, Tick)>>,
@@ -76,7 +57,7 @@ impl Clock {
             source,
             base,
             now: Cell::new(base),
-            counted: Cell::new(None),
+            next: Cell::new((Tick::ZERO, base)),
             memo: Cell::new(None),
         }
     }
@@ -99,47 +80,39 @@ impl Clock {
             TimeSource::Virtual(jumped) => self.base + jumped.get(),
             TimeSource::Given(read) => read(),
         };
+        // A clock that is given may go back.
+        let now = now.max(self.now.get());
         self.now.set(now);
-        // Most readings lie in the tick of the one before.
-        let counted = self.counted.get();
-        if !counted.is_some_and(|counted| counted.holds_for(now)) {
-            self.counted.set(None);
+        if now > self.next.get().1 {
+            self.count(now);
         }
         self.memo.set(None);
         now
     }
 
-    /// The last reading in ticks.
-    #[inline]
-    fn counted(&self) -> Counted {
-        self.counted.get().unwrap_or_else(|| self.count())
-    }
-
+    /// Most readings lie in the tick of the one before. This one does not.
     #[cold]
     #[inline(never)]
-    fn count(&self) -> Counted {
-        let now = self.now.get();
-        let passed = now.saturating_duration_since(self.base);
-        let since = Duration::from_nanos(u64::from(passed.subsec_nanos() % NANOS_A_TICK));
-        let begins = now.checked_sub(since).unwrap_or(now);
-        let counted = Counted {
-            floor: ticks(passed, passed.subsec_nanos() / NANOS_A_TICK),
-            ceiling: ticks(passed, passed.subsec_nanos().div_ceil(NANOS_A_TICK)),
-            begins,
-            // At the very beginning of a tick rounding up gives that tick, and later the next.
-            ends: match since {
-                Duration::ZERO => begins,
-                _ => begins.checked_add(TICK).unwrap_or(begins),
-            },
-        };
-        self.counted.set(Some(counted));
-        counted
+    fn count(&self, now: Instant) {
+        let tick = self.tick_of(now);
+        let begins = self.base + Duration::from_millis(tick.get());
+        self.next.set((tick, begins));
     }
 
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
-        self.counted().floor
+        let (next, begins) = self.next.get();
+        match self.now.get() < begins {
+            true => Tick::new(next.get() - 1),
+            false => next,
+        }
+    }
+
+    /// The last reading in ticks, rounded up: a time that counts from here is never early.
+    #[inline]
+    pub(crate) fn tick_ceiling(&self) -> Tick {
+        self.next.get().0
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
@@ -153,24 +126,17 @@ impl Clock {
         ticks(ahead, ahead.subsec_nanos().div_ceil(NANOS_A_TICK))
     }
 
-    /// The tick that lies `ticks` after the last reading, rounded up. Too far is never.
-    #[inline]
-    pub(crate) fn tick_after(&self, ticks: u64) -> Tick {
-        let ceiling = match self.counted.get() {
-            Some(counted) => counted.ceiling,
-            None => self.count().ceiling,
-        };
-        ceiling.saturating_add(ticks)
-    }
-
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
     #[inline]
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        if let Some((known, tick)) = self.memo.get()
-            && known == when
-        {
-            return Some(tick);
+        match self.memo.get() {
+            Some((known, tick)) if known == when => Some(tick),
+            _ => self.convert(when),
         }
+    }
+
+    #[inline(never)]
+    fn convert(&self, when: Instant) -> Option<Tick> {
         let is_systems = matches!(self.source, TimeSource::System);
         if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);
@@ -188,8 +154,7 @@ impl Clock {
 
     /// How long from the last reading to the start of `tick`.
     pub(crate) fn until(&self, tick: Tick) -> Duration {
-        let passed = self.now.get().saturating_duration_since(self.base);
-        Duration::from_millis(tick.get()).saturating_sub(passed)
+        Duration::from_millis(tick.get()).saturating_sub(self.now.get() - self.base)
     }
 
     /// A virtual clock jumps forward. No other can be moved.

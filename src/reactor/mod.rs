@@ -128,7 +128,7 @@ pub struct Turn {
 ///
 /// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
 /// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
-/// owner of its slot. After [`evict`](PollDesc::evict), or when the reactor is gone, the descriptor
+/// owner of its key. After [`evict`](PollDesc::evict), or when the reactor is gone, the descriptor
 /// says that it is closed, for ever.
 ///
 /// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is
@@ -164,7 +164,7 @@ impl<W> Reactor<W> {
     ///
     /// # Errors
     ///
-    /// The selector's, and `OutOfMemory` when all slots are taken.
+    /// The selector's, and `OutOfMemory` when all keys are taken.
     #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
         self.core.open(source, None, (), ShortIo::Conclusive)
@@ -205,8 +205,9 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
+        let mut unpark = |w| out.push(w);
         self.core
-            .turn(max_wait, RunQueue::Empty, Jump::Allowed, out)
+            .turn(max_wait, RunQueue::Empty, Jump::Allowed, &mut unpark)
     }
 
     /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
@@ -274,7 +275,7 @@ impl<W, T> Reactor<W, T> {
 
     /// Descriptors registered.
     pub fn descriptors(&self) -> usize {
-        self.core.registry.borrow().len()
+        self.core.registry.borrow().by_key.len()
     }
 
     /// How many entries the timer wheel holds for deadlines, and how many of them are stale: left
@@ -299,7 +300,7 @@ impl<W, T> Reactor<W, T> {
 
 impl<W, T> Drop for Reactor<W, T> {
     fn drop(&mut self) {
-        self.core.shut_down();
+        self.core.evict_all();
     }
 }
 

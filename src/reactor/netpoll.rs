@@ -77,7 +77,7 @@ pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 /// What the wheel holds for a descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
-    slot: u32,
+    key: u32,
     pub(super) number: u32,
 }
 
@@ -192,13 +192,15 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    // Go: netpoll.
+    /// What is handed out goes to `unpark`, one by one. The reactor is borrowed meanwhile: `unpark` opens
+    /// no descriptor, closes none, sets no deadline, and runs nothing of the user's.
+    // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
         jump: Jump,
-        out: &mut Vec<W>,
+        unpark: &mut impl FnMut(W),
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.settle(run_queue);
@@ -217,9 +219,9 @@ impl<W, T> Core<W, T> {
         let before = self.clock.tick();
         let waited = self.wait(max_wait, jump);
         // Not before the wait: a selector that panics must not take them along.
-        out.append(&mut self.pending.borrow_mut());
+        self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
-            events: self.unpark_ready(out),
+            events: self.unpark_ready(unpark),
             ..Turn::default()
         };
         let (harvest, wait) = waited?;
@@ -235,10 +237,10 @@ impl<W, T> Core<W, T> {
         self.clock.read();
         if is_quiet {
             // Nothing is runnable and nothing has come: what is proven has had its effect.
-            turn.events += self.settle_at_rest(wait, out)?;
+            turn.events += self.settle_at_rest(wait, unpark)?;
         }
 
-        turn.more = self.expire(&mut turn.expired, out);
+        turn.more = self.expire(&mut turn.expired, unpark);
         // A waiter released in the meantime, or a deadline that is due and not settled.
         turn.more |= self.has_pending() || self.is_due();
         Ok(turn)
@@ -279,7 +281,7 @@ impl<W, T> Core<W, T> {
 
     /// Called when nothing was runnable and the wait brought nothing: what is proven is settled.
     /// After a sleep it looks once more, and returns how many events that look found.
-    fn settle_at_rest(&self, wait: Wait, out: &mut Vec<W>) -> io::Result<usize> {
+    fn settle_at_rest(&self, wait: Wait, unpark: &mut impl FnMut(W)) -> io::Result<usize> {
         self.settled.set(self.proven.get());
         let reading = self.clock.tick();
         if wait == Wait::Jumped {
@@ -292,7 +294,7 @@ impl<W, T> Core<W, T> {
         // The reading before the sleep is old, and what came at its end was not looked for. Look once
         // more, without waiting.
         let harvest = self.look(Duration::ZERO);
-        let events = self.unpark_ready(out);
+        let events = self.unpark_ready(unpark);
         if harvest? == Harvest::Complete {
             self.proven.set(reading);
             if self.events.borrow().is_empty() {
@@ -357,20 +359,17 @@ impl<W, T> Core<W, T> {
     }
 
     /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
-    /// it is repeated, up to `MAX_SIGNALS` times, so that a stream of signals does not hold a
-    /// deadline back.
+    /// it is repeated, a few times, so that a stream of signals does not hold a deadline back.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
         let start = Instant::now();
-        let mut left = moment;
-        for _ in 0..MAX_SIGNALS {
-            let harvest = self.poll(Some(left))?;
+        for _ in 1..MAX_SIGNALS {
+            let harvest = self.poll(Some(moment.saturating_sub(start.elapsed())))?;
             if harvest == Harvest::Complete || !self.events.borrow().is_empty() {
                 return Ok(harvest);
             }
-            left = moment.saturating_sub(start.elapsed());
         }
-        Ok(Harvest::Partial)
+        self.poll(Some(Duration::ZERO))
     }
 
     /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have
@@ -402,7 +401,7 @@ impl<W, T> Core<W, T> {
 
     /// Hands out the waiters for what was found. Returns how many descriptors that concerned.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
+    fn unpark_ready(&self, unpark: &mut impl FnMut(W)) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             trace_ready(&events);
@@ -410,9 +409,9 @@ impl<W, T> Core<W, T> {
         let registry = self.registry.borrow();
         let mut found = 0;
         for event in events.iter() {
-            // The token of a break, or of an earlier owner of the slot, names no descriptor.
+            // The token of a break, or of an earlier owner of the key, names no descriptor.
             if let Some(desc) = registry.get(event.token) {
-                desc.netpollready(event.readiness, out);
+                desc.netpollready(event.readiness, unpark);
                 found += 1;
             }
         }
@@ -424,7 +423,7 @@ impl<W, T> Core<W, T> {
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: netpolldeadlineimpl, called by the timers.
-    fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
+    fn expire(&self, expired: &mut usize, unpark: &mut impl FnMut(W)) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -432,15 +431,15 @@ impl<W, T> Core<W, T> {
         let registry = self.registry.borrow();
         let mut deadlines = self.deadlines.borrow_mut();
         let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |_, entry| {
-            let desc = registry.in_slot(entry.slot as usize);
+            let desc = registry.by_key.get(entry.key as usize);
             desc.map_or(Verdict::Lapsed, |desc| {
-                desc.netpolldeadlineimpl(entry.number, limit, expired, out)
+                desc.netpolldeadlineimpl(entry.number, limit, expired, unpark)
             })
         });
         drop((registry, deadlines));
         self.compact();
         let mut hand_out = |w| {
-            out.push(w);
+            unpark(w);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();
@@ -475,7 +474,7 @@ impl<W, T> Core<W, T> {
         let mut deadlines = self.deadlines.borrow_mut();
         let mut stale = deadlines.stale();
         let deadline = deadlines.next_live(|tick, entry| {
-            let desc = registry.in_slot(entry.slot as usize);
+            let desc = registry.by_key.get(entry.key as usize);
             let Some(desc) = desc.filter(|desc| desc.holds(entry.number)) else {
                 stale -= 1;
                 return Verdict::Lapsed;
@@ -504,19 +503,19 @@ impl<W, T> Core<W, T> {
 
     // ---- the wheel's upkeep ----
 
-    /// Places an entry for the descriptor in `slot`, and returns its number.
+    /// Places an entry for the descriptor of that key, and returns its number.
     // Go: the timer set by poll_runtime_pollSetDeadline, with rseq or wseq.
-    pub(super) fn place(&self, when: Tick, slot: u32) -> u32 {
+    pub(super) fn place(&self, when: Tick, key: u32) -> u32 {
         let number = self.entries.get().wrapping_add(1);
         self.entries.set(number);
-        let entry = Entry { slot, number };
+        let entry = Entry { key, number };
         self.deadlines.borrow_mut().place(when, entry);
         number
     }
 
     /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
     // Go: a stopped timer is a zombie of its heap.
-    pub(super) fn leave_entry(&self) {
+    pub(super) fn note_stale_entry(&self) {
         self.deadlines.borrow_mut().lapse();
         self.compact();
     }
@@ -528,7 +527,7 @@ impl<W, T> Core<W, T> {
         if deadlines.overgrown() {
             let registry = self.registry.borrow();
             deadlines.compact(|_, entry| {
-                let desc = registry.in_slot(entry.slot as usize);
+                let desc = registry.by_key.get(entry.key as usize);
                 desc.is_some_and(|desc| desc.holds(entry.number))
             });
         }
@@ -546,7 +545,7 @@ impl<W, T> Core<W, T> {
     pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {
         let registry = self.registry.borrow();
         let (mut waiting, mut deadlines) = (0, 0);
-        for desc in registry.iter() {
+        for (_, desc) in &registry.by_key {
             waiting += desc.parked() + count(&desc.user_data);
             deadlines += usize::from(desc.has_deadline());
         }
@@ -556,22 +555,22 @@ impl<W, T> Core<W, T> {
     /// Looks at the user's data of each descriptor. No code of the user's may run meanwhile.
     pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
         let registry = self.registry.borrow();
-        registry.iter().for_each(|desc| look(&desc.user_data));
+        let all = registry.by_key.iter();
+        all.for_each(|(_, desc)| look(&desc.user_data));
     }
 
-    /// The descriptor in `slot`.
-    pub(crate) fn in_slot(&self, slot: usize) -> Option<Rc<PollDesc<W, T>>> {
-        self.registry.borrow().in_slot(slot).cloned()
+    /// The descriptor of a token's key.
+    pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {
+        self.registry.borrow().by_key.get(key).cloned()
     }
 
     /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
     /// error.
     // Go has no counterpart: its poller lives as long as the process.
-    pub(crate) fn shut_down(&self) {
+    pub(crate) fn evict_all(&self) {
         self.is_shut.set(true);
-        let all = self.registry.borrow_mut().take_all();
+        let all: Vec<_> = self.registry.borrow_mut().by_key.drain().collect();
         for desc in &all {
-            desc.leave();
             desc.evict();
         }
         let timers = self.timers.replace(Timers::new());

@@ -16,9 +16,9 @@
 //
 // # The flags
 //
-//   bit    9    8               7              6       5..4           3       2        1..0
-//        | left | write or hup | short I/O    | closed | expired    | urgent | hung up | ready      |
-//        |      | waiter       | inconclusive |        | write read |        |         | write read |
+//   bit    7              6       5..4           3       2        1..0
+//        | short I/O    | closed | expired    | urgent | hung up | ready      |
+//        | inconclusive |        | write read |        |         | write read |
 //
 // | flag | set by | cleared by |
 // |---|---|---|
@@ -28,8 +28,6 @@
 // | expired | a deadline that passes, or is set in the past | a deadline moved ahead, or cleared |
 // | closed | `evict` | never |
 // | short I/O inconclusive | `new`, `short_io_is_inconclusive` | never |
-// | write or hup waiter | a W in one of these slots | `netpollready`, when it finds neither |
-// | left | `leave`: the registry has it no more | never |
 //
 // # The entry in the wheel, one for both deadlines
 //
@@ -61,8 +59,6 @@ const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
 const URGENT: u32 = Readiness::URGENT.bits();
 const CLOSED: u32 = 1 << 6;
 const SHORT_IO_INCONCLUSIVE: u32 = 1 << 7;
-const HAS_WRITE_OR_HUP_WAITER: u32 = 1 << 8;
-const LEFT: u32 = 1 << 9;
 
 const fn ready_bit(direction: Direction) -> u32 {
     1 << direction as u32
@@ -158,13 +154,9 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
-        if !self.has(CLOSED | expired_bit(direction)) && !self.core.is_inherited() {
-            return Ok(());
-        }
-        // Closed comes first: it is for ever, and an expired deadline may be moved.
-        match self.is_closed() || self.core.is_inherited() {
-            true => Err(Refusal::Closed),
-            false => Err(Refusal::TimedOut),
+        match self.may_try(direction) {
+            May::Refused(refusal) => Err(refusal),
+            May::Try | May::Wait => Ok(()),
         }
     }
 
@@ -172,14 +164,25 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
         // In a child of fork a try would take the parent's bytes.
-        if self.core.is_inherited() {
-            return May::Refused(Refusal::Closed);
+        match self.core.is_inherited() {
+            true => May::Refused(Refusal::Closed),
+            false => self.may(direction),
         }
-        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
-        match self.flags.get() & asked {
-            0 => May::Wait,
-            bits if bits == ready_bit(direction) => May::Try,
-            _ => self.check(direction).err().map_or(May::Try, May::Refused),
+    }
+
+    /// The same, by the flags alone. A child of fork may park: its turns are refused.
+    #[inline]
+    fn may(&self, direction: Direction) -> May {
+        let flags = self.flags.get();
+        // Closed comes first: it is for ever, and an expired deadline may be moved.
+        if flags & CLOSED != 0 {
+            May::Refused(Refusal::Closed)
+        } else if flags & expired_bit(direction) != 0 {
+            May::Refused(Refusal::TimedOut)
+        } else if flags & ready_bit(direction) != 0 {
+            May::Try
+        } else {
+            May::Wait
         }
     }
 
@@ -233,7 +236,7 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollblock")]
     #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
-        match self.may_try(direction) {
+        match self.may(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
             May::Refused(Refusal::Closed) => Park::Closed(w),
             // It came between the attempt and now.
@@ -250,7 +253,6 @@ impl<W, T> PollDesc<W, T> {
                         "netpoller: a W is parked already for {direction:?}: one waiter a direction"
                     );
                 }
-                self.note_waiter(direction);
                 Park::Parked
             }
         }
@@ -262,14 +264,6 @@ impl<W, T> PollDesc<W, T> {
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
         debug_assert_eq!(self.may_try(direction), May::Wait);
         self.slots[direction as usize].set(Some(w));
-        self.note_waiter(direction);
-    }
-
-    #[inline]
-    fn note_waiter(&self, direction: Direction) {
-        if direction == Direction::Write {
-            self.raise(HAS_WRITE_OR_HUP_WAITER);
-        }
     }
 
     /// Parks after a read or write of a byte stream that took less than it could: as
@@ -311,7 +305,6 @@ impl<W, T> PollDesc<W, T> {
         if self.is_hung_up() {
             return (Park::Ready(w), None);
         }
-        self.raise(HAS_WRITE_OR_HUP_WAITER);
         (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
     }
 
@@ -377,40 +370,17 @@ impl<W, T> PollDesc<W, T> {
         self.raise(readiness.bits());
     }
 
-    /// The selector says that the source is ready. The waiters go to `out`.
+    /// The selector says that the source is ready. The waiters go to `unpark`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
-        self.raise(readiness.bits());
-        if self.has(HAS_WRITE_OR_HUP_WAITER) {
-            self.netpollready_all(readiness, out);
-        } else if readiness.contains(Readiness::READ)
-            && let Some(w) = self.netpollunblock(Direction::Read)
-        {
-            out.push(w);
+    pub(super) fn netpollready(&self, readiness: Readiness, unpark: &mut impl FnMut(W)) {
+        if !fault!("lost_wake_up") {
+            self.raise(readiness.bits());
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn netpollready_all(&self, readiness: Readiness, out: &mut Vec<W>) {
-        if readiness.contains(Readiness::READ) {
-            out.extend(self.netpollunblock(Direction::Read));
-        }
-        self.lower(HAS_WRITE_OR_HUP_WAITER);
-        let others = [
-            (Readiness::WRITE, Direction::Write as usize),
-            (Readiness::HUNG_UP, HANG_UP),
-        ];
-        for (wanted, slot) in others {
-            match self.slots[slot].take() {
-                Some(w) if readiness.contains(wanted) => out.push(w),
-                Some(w) => {
-                    self.slots[slot].set(Some(w));
-                    if !fault!("lost_wake_up") {
-                        self.raise(HAS_WRITE_OR_HUP_WAITER);
-                    }
-                }
-                None => {}
+        for slot in 0..3 {
+            if readiness.bits() >> slot & 1 != 0
+                && let Some(w) = self.slots[slot].take()
+            {
+                unpark(w);
             }
         }
     }
@@ -468,10 +438,10 @@ impl<W, T> PollDesc<W, T> {
         }
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
-        let number = self.core.place(tick, self.token.slot() as u32);
+        let number = self.core.place(tick, self.token.key() as u32);
         self.entry_number.set(number);
         if self.entry.replace(tick) != NEVER {
-            self.core.leave_entry();
+            self.core.note_stale_entry();
         }
     }
 
@@ -479,19 +449,22 @@ impl<W, T> PollDesc<W, T> {
     #[cold]
     #[inline(never)]
     fn expire_now(&self, direction: Direction) {
-        if self.is_closed() {
-            return;
+        if !self.is_closed() {
+            let mut pending = self.core.pending.borrow_mut();
+            self.expire(direction, &mut |w| pending.push(w));
         }
-        self.expire(direction, &mut self.core.pending.borrow_mut());
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
+    fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        out.extend(self.netpollunblock(direction));
+        self.netpollunblock(direction)
+            .into_iter()
+            .for_each(&mut *unpark);
         // Operations that queue behind the waiter are woken too.
-        out.extend((self.core.behind)(&self.user_data, self.token));
+        let behind = (self.core.behind)(&self.user_data, self.token);
+        behind.into_iter().for_each(unpark);
     }
 
     /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
@@ -522,7 +495,7 @@ impl<W, T> PollDesc<W, T> {
         number: u32,
         limit: Tick,
         expired: &mut usize,
-        out: &mut Vec<W>,
+        unpark: &mut impl FnMut(W),
     ) -> Verdict {
         // A deadline that moved earlier left this entry behind, or the descriptor is closed.
         if !self.holds(number) {
@@ -531,7 +504,7 @@ impl<W, T> PollDesc<W, T> {
         for direction in Direction::BOTH {
             // A deadline that was cleared, or moved later after the entry was placed, stays.
             if self.deadlines[direction as usize].get() <= limit {
-                self.expire(direction, out);
+                self.expire(direction, unpark);
                 *expired += 1;
             }
         }
@@ -555,7 +528,7 @@ impl<W, T> PollDesc<W, T> {
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
         if self.entry.replace(NEVER) != NEVER {
-            self.core.leave_entry();
+            self.core.note_stale_entry();
         }
     }
 
@@ -580,35 +553,29 @@ impl<W, T> PollDesc<W, T> {
     /// the system's descriptor is about to be closed and has no duplicate: most systems then forget
     /// it by themselves.
     pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
-        self.evict();
+        let was_registered = self.unregister();
         // With a duplicate in a child of fork, a closed descriptor stays registered.
         let forgets =
             closes == Closes::Soon && self.core.traits.close_forgets && !sys::has_forked();
         // And a child would take out what its parent has registered.
-        let result = match forgets || self.has(LEFT) || self.core.is_inherited() {
+        match forgets || !was_registered || self.core.is_inherited() {
             true => Ok(()),
             false => self.core.selector.borrow_mut().close(source),
-        };
-        self.unregister();
-        result
-    }
-
-    /// Leaves the registry, if it is there. Whether it was.
-    pub(super) fn leave(&self) -> bool {
-        let was_there = !self.has(LEFT);
-        self.raise(LEFT);
-        was_there
-    }
-
-    /// Frees the slot of the registry.
-    fn unregister(&self) {
-        if self.leave() {
-            self.evict();
-            let ours = self.core.registry.borrow_mut().remove(self.token);
-            log::trace!("close {:?}", self.token);
-            // Out of the borrow: dropping the user's data may run anything.
-            drop(ours);
         }
+    }
+
+    /// Evicts, and frees its key. Returns whether the registry held it until now: it does not if it
+    /// was closed, or the reactor is gone.
+    fn unregister(&self) -> bool {
+        self.evict();
+        let ours = self.core.registry.borrow_mut().remove(self.token);
+        let was_registered = ours.is_some();
+        if was_registered {
+            log::trace!("close {:?}", self.token);
+        }
+        // Out of the borrow: dropping the user's data may run anything.
+        drop(ours);
+        was_registered
     }
 }
 
@@ -625,7 +592,7 @@ pub(crate) enum Closes {
 /// [`Reactor`](super::Reactor).
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
-/// last is dropped the slot is free again, and events for it are stale. The system forgets the
+/// last is dropped the key is free again, and events for it are stale. The system forgets the
 /// source when it is closed, or at [`Reactor::close`](super::Reactor::close).
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 

@@ -11,7 +11,7 @@ use super::selector::Token;
 
 /// All open descriptors of a reactor.
 pub(crate) struct Registry<W, T> {
-    slots: Slab<Rc<PollDesc<W, T>>>,
+    pub(super) by_key: Slab<Rc<PollDesc<W, T>>>,
     /// Counts the tokens given out, and wraps: see [`Token`].
     generation: Cell<usize>,
 }
@@ -19,53 +19,35 @@ pub(crate) struct Registry<W, T> {
 impl<W, T> Registry<W, T> {
     pub(super) fn new() -> Self {
         Registry {
-            slots: Slab::new(),
+            by_key: Slab::new(),
             generation: Cell::new(0),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// The token that the next [`Registry::insert`] must carry. `None` when all slots are taken.
+    /// The token that the next [`Registry::insert`] must carry. `None` when all keys are taken.
     pub(super) fn next_token(&self) -> Option<Token> {
-        let slot = self.slots.vacant_key();
+        let key = self.by_key.vacant_key();
         let generation = self.generation.get();
         self.generation.set(generation.wrapping_add(1));
-        (slot < Token::SLOTS).then(|| Token::new(slot, generation))
+        (key < Token::KEYS).then(|| Token::new(key, generation))
     }
 
     pub(super) fn insert(&mut self, desc: Rc<PollDesc<W, T>>) {
         let token = desc.token();
-        let slot = self.slots.insert(desc);
-        debug_assert_eq!(slot, token.slot(), "the token was not the next one");
+        let key = self.by_key.insert(desc);
+        debug_assert_eq!(key, token.key(), "the token was not the next one");
     }
 
-    /// The descriptor that `token` names, unless its slot has another owner now.
+    /// The descriptor that `token` names, unless its key has another owner now.
     #[inline]
     pub(super) fn get(&self, token: Token) -> Option<&Rc<PollDesc<W, T>>> {
-        let desc = self.slots.get(token.slot())?;
+        let desc = self.by_key.get(token.key())?;
         (desc.token() == token || fault!("stale_event")).then_some(desc)
-    }
-
-    /// The descriptor in a slot, whichever it is.
-    #[inline]
-    pub(super) fn in_slot(&self, slot: usize) -> Option<&Rc<PollDesc<W, T>>> {
-        self.slots.get(slot)
     }
 
     pub(super) fn remove(&mut self, token: Token) -> Option<Rc<PollDesc<W, T>>> {
         self.get(token)?;
-        self.slots.try_remove(token.slot())
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<PollDesc<W, T>>> {
-        self.slots.iter().map(|(_, desc)| desc)
-    }
-
-    pub(super) fn take_all(&mut self) -> Vec<Rc<PollDesc<W, T>>> {
-        self.slots.drain().collect()
+        self.by_key.try_remove(token.key())
     }
 }
 
@@ -89,20 +71,20 @@ mod tests {
                 let registry = core.registry.borrow();
                 assert!(registry.get(token).is_some());
                 if let Some(old) = old.replace(token) {
-                    assert_eq!(old.slot(), token.slot());
+                    assert_eq!(old.key(), token.key());
                     assert!(registry.get(old).is_none());
                 }
             }
-            assert_eq!(core.registry.borrow().len(), 0);
+            assert_eq!(core.registry.borrow().by_key.len(), 0);
         }
     }
 
     #[test]
     fn no_token_is_ever_the_breaks() {
-        let widest = Token::new(Token::SLOTS - 1, usize::MAX);
+        let widest = Token::new(Token::KEYS - 1, usize::MAX);
         assert_ne!(widest, Token::BREAK);
-        assert_eq!(widest.slot(), Token::SLOTS - 1);
-        let slot = Token::BREAK.slot();
-        assert_eq!(slot, Token::SLOTS, "a slot that is never given out");
+        assert_eq!(widest.key(), Token::KEYS - 1);
+        let key = Token::BREAK.key();
+        assert_eq!(key, Token::KEYS, "a key that is never given out");
     }
 }

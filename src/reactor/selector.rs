@@ -13,9 +13,9 @@ use mio::unix::pipe;
 
 use super::types::Readiness;
 
-/// Names a registered source to the selector: a slot and a generation.
+/// Names a registered source to the selector: a key and a generation.
 ///
-/// Half the bits are the slot, half the generation, which counts registrations of the whole reactor
+/// Half the bits are the key, half the generation, which counts registrations of the whole reactor
 /// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
 /// the wrong owner, and no event outlives the turn that harvested it.
 ///
@@ -24,16 +24,16 @@ use super::types::Readiness;
 pub struct Token(usize);
 
 impl Token {
-    const SLOT_BITS: u32 = usize::BITS / 2;
+    const KEY_BITS: u32 = usize::BITS / 2;
 
     /// Of an event that says only that the wait was ended by a break.
     pub const BREAK: Token = Token(usize::MAX);
 
-    /// How many sources one reactor can hold. The slot that all bits name is the break's.
-    pub(crate) const SLOTS: usize = (1 << Self::SLOT_BITS) - 1;
+    /// How many sources one reactor can hold. The key of all bits is the break's.
+    pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
 
-    pub(super) const fn new(slot: usize, generation: usize) -> Self {
-        Token(slot | generation << Self::SLOT_BITS)
+    pub(super) const fn new(key: usize, generation: usize) -> Self {
+        Token(key | generation << Self::KEY_BITS)
     }
 
     pub(crate) const fn to_bits(self) -> usize {
@@ -45,17 +45,17 @@ impl Token {
     }
 
     #[inline]
-    pub(crate) const fn slot(self) -> usize {
-        self.0 & Self::SLOTS
+    pub(crate) const fn key(self) -> usize {
+        self.0 & Self::KEYS
     }
 }
 
-/// `Token(slot.generation)`, as in the log at trace.
+/// `Token(key.generation)`, as in the log at trace.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Token::BREAK => f.write_str("Token(break)"),
-            Token(bits) => write!(f, "Token({}.{})", self.slot(), bits >> Self::SLOT_BITS),
+            Token(bits) => write!(f, "Token({}.{})", self.key(), bits >> Self::KEY_BITS),
         }
     }
 }

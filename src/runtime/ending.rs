@@ -87,7 +87,7 @@ impl Scheduler {
         self.reactor
             .core()
             .each(|socket| socket.take_all_wakers(&mut foreign));
-        self.reactor.core().shut_down();
+        self.reactor.core().evict_all();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
         foreign.into_iter().for_each(wake_quietly);

@@ -140,18 +140,16 @@ impl Machines {
     /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
-        wake(&mut self.slots.borrow_mut(), id)
-    }
-
-    /// As [`Machines::wake`] of each in turn. `then` hears what came of it, and uses no machine.
-    #[inline]
-    pub(crate) fn wake_each(
-        &self,
-        ids: impl Iterator<Item = MachineId>,
-        mut then: impl FnMut(MachineId, bool),
-    ) {
         let mut slots = self.slots.borrow_mut();
-        ids.for_each(|id| then(id, wake(&mut slots, id)));
+        let Some(slot) = find(&mut slots, id) else {
+            return false;
+        };
+        slot.state = match slot.state {
+            State::Idle => State::Queued,
+            State::Running => State::WokenMeanwhile,
+            _ => return false,
+        };
+        true
     }
 
     /// Takes a machine out to run it.
@@ -218,22 +216,6 @@ impl Machines {
 fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
     let slot = slots.get_mut(id.slot() as usize)?;
     (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
-}
-
-#[inline]
-fn wake(slots: &mut Slab<Slot>, id: MachineId) -> bool {
-    let Some(slot) = find(slots, id) else {
-        return false;
-    };
-    if slot.state == State::Idle {
-        slot.state = State::Queued;
-        true
-    } else if slot.state == State::Running {
-        slot.state = State::WokenMeanwhile;
-        true
-    } else {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -80,8 +80,6 @@ pub(crate) struct Scheduler {
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    /// What the reactor handed out. Empty: it is kept between turns for its memory.
-    handed_out: Cell<Vec<Parked>>,
     root: Cell<Root>,
     /// The lent buffer, between turns.
     pub(crate) buffer: Cell<Option<Buffer>>,
@@ -122,7 +120,6 @@ impl Scheduler {
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
-            handed_out: Cell::default(),
             root: Cell::new(Root::Absent),
             buffer: Cell::new(None),
             counters: Counters::default(),
@@ -258,39 +255,36 @@ impl Scheduler {
             0 => Jump::Allowed,
             _ => Jump::Held,
         };
-        let mut handed_out = self.handed_out.take();
-        let turn = self
-            .reactor
-            .core()
-            .turn(max_wait, run_queue, jump, &mut handed_out);
-        self.queue_handed_out(&mut handed_out);
-        self.handed_out.set(handed_out);
+        let first = self.queue.borrow().len();
+        let mut foreign = Vec::new();
+        let mut unpark = |parked| self.queue_unparked(parked, &mut foreign);
+        let core = self.reactor.core();
+        let turn = core.turn(max_wait, run_queue, jump, &mut unpark);
+        // With no borrow held: a logger and a waker may run any code.
+        if log::log_enabled!(log::Level::Trace) {
+            self.trace_unparked(first);
+        }
+        foreign.into_iter().for_each(wake_quietly);
         turn
     }
 
-    /// Queues the machines that the reactor handed out, and wakes the foreign wakers.
-    #[inline(never)]
-    fn queue_handed_out(&self, handed_out: &mut Vec<Parked>) {
-        // Before the borrow: a logger may run any code.
-        if log::log_enabled!(log::Level::Trace) {
-            for parked in &*handed_out {
-                log::trace!("unpark {parked:?}");
-            }
+    /// Queues a machine that the reactor hands out, or keeps the foreign wakers that it stands for, to
+    /// be woken after the turn. The reactor is borrowed.
+    #[inline(always)]
+    fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
+        let id = parked.as_machine();
+        match self.mark_queued(id) {
+            true => self.queue.borrow_mut().push(id),
+            false => self.take_foreign(parked, foreign),
         }
-        let mut foreign = Vec::new();
-        let mut queue = self.queue.borrow_mut();
-        let ids = handed_out.drain(..).map(Parked::as_machine);
-        self.machines.wake_each(ids, |id, woken| {
-            if woken || self.mark_root_queued(id) {
-                queue.push(id);
-            } else {
-                // The word as it was parked.
-                self.take_foreign(Parked::machine(id), &mut foreign);
-            }
-        });
-        drop(queue);
-        // With no borrow held: a waker may run anything.
-        foreign.into_iter().for_each(wake_quietly);
+    }
+
+    #[cold]
+    fn trace_unparked(&self, first: usize) {
+        let unparked: Vec<_> = self.queue.borrow().iter().skip(first).copied().collect();
+        for id in unparked {
+            log::trace!("unpark {id:?}");
+        }
     }
 
     /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
@@ -300,7 +294,7 @@ impl Scheduler {
         match parked.who() {
             Who::Machine => {}
             Who::Foreign { token_bits, slot } => {
-                let desc = self.reactor.core().in_slot(Parked::token_slot(token_bits));
+                let desc = self.reactor.core().by_key(Parked::token_key(token_bits));
                 if let Some(desc) = desc
                     && Parked::token_bits(desc.token()) == token_bits
                 {

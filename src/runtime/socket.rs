@@ -24,7 +24,7 @@ use crate::sys::OwnedSocket;
 ///
 /// ```text
 ///   | 63      | 62 61 | 60 ... 32               | 31 ... 0         |
-///   | foreign | slot  | generation of the token | slot of the token|   a note
+///   | foreign | slot  | generation of the token | key of the token |   a note
 ///   | foreign | where the sleep's waker is      | all ones         |   a sleep
 ///   | 0       | generation of the machine       | its slot         |   a machine's id
 /// ```
@@ -34,7 +34,7 @@ pub(crate) struct Parked(NonZeroU64);
 const FOREIGN: u64 = 1 << 63;
 const SLOT_SHIFT: u32 = 61;
 const TOKEN_MASK: u64 = (1 << SLOT_SHIFT) - 1;
-/// In place of a token's slot: no token has it.
+/// In place of a token's key: no token has it.
 const SLEEP: u64 = 0xffff_ffff;
 
 /// Which of the wakers that are kept beside a descriptor a note stands for.
@@ -85,14 +85,14 @@ impl Parked {
         Parked(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// As much of a token as fits: its slot, and its generation without the top three bits.
+    /// As much of a token as fits: its key, and its generation without the top three bits.
     pub(crate) fn token_bits(token: Token) -> u64 {
         token.to_bits() as u64 & TOKEN_MASK
     }
 
-    /// The slot of the token.
-    pub(crate) fn token_slot(token_bits: u64) -> usize {
-        Token::from_bits(token_bits as usize).slot()
+    /// The key of the token.
+    pub(crate) fn token_key(token_bits: u64) -> usize {
+        Token::from_bits(token_bits as usize).key()
     }
 
     /// The machine, if it is one. For a note the id matches no live machine, since no machine's

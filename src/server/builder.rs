@@ -467,6 +467,54 @@ impl<F> Server<F> {
         self
     }
 
+    /// Ends each connection in good order once it is older than `age`, so that clients spread over
+    /// new servers: as in a drain, [`Protocol::draining`] is called once, and the connection closes
+    /// when it is not in flight. `None`, the default, is no limit.
+    ///
+    /// Connections that were opened together end apart: each up to `jitter` later.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Drain, Protocol, Runtime, Server, TcpStream, time};
+    ///
+    /// struct Discard;
+    /// impl Protocol for Discard {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+    ///         conn.write(b"come again")?;
+    ///         Ok(Drain::WhenQuiet)
+    ///     }
+    /// }
+    ///
+    /// let hour = Duration::from_secs(3600);
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// let server = Server::new(|_peer| Discard).max_connection_age(hour, hour / 10);
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// let _serving = bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let opened = time::now();
+    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
+    ///     assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, b"come again");
+    ///     assert!(time::now() - opened >= hour);
+    ///     assert_eq!(stream.read(&mut [0]).await?, 0);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn max_connection_age(
+        mut self,
+        age: impl Into<Option<Duration>>,
+        jitter: Duration,
+    ) -> Self {
+        self.settings.connection.max_age = age.into().map(|age| (age, jitter));
+        self
+    }
+
     /// How long each worker's loop polls before it sleeps: see
     /// [`Builder::spin`](crate::Builder::spin).
     #[must_use]

@@ -105,7 +105,13 @@ fn a_normal_stop_logs_its_drain_and_no_error() {
         server.signal("-TERM");
         let (status, log) = server.end();
         assert_eq!(status, Some(0), "{mode}");
-        assert!(log.contains("INFO"), "{mode}: {log}");
+        let addr = server.addr;
+        for said in [
+            format!("INFO ] {addr}: the server drains within 5s; 1 connections are open\n"),
+            ": waits for 1 connections in flight\n".to_owned(),
+        ] {
+            assert_eq!(log.matches(&said).count(), 1, "{mode}: {said} in {log}");
+        }
         let bad = log.contains("WARN") || log.contains("ERROR");
         assert!(!bad, "{mode}: {log}");
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "{mode}");
@@ -185,9 +191,12 @@ fn out_of_descriptors_a_server_warns_once_and_says_when_it_goes_on() {
     for mode in MODES {
         let mut server = Server::with_descriptors(24, "echo_server", &flags(mode, &[]));
         let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
-        server.wait_for_log("oo many open files");
+        let addr = server.addr;
+        server.wait_for_log(&format!(
+            "accept tcp {addr}: accept4: too many open files; accepting pauses"
+        ));
         drop(clients);
-        server.wait_for_log("goes on");
+        server.wait_for_log(&format!("accepting on tcp {addr} goes on after "));
         let mut client = server.connect();
         client.write_all(b"hi").unwrap();
         client.read_exact(&mut [0; 2]).unwrap();

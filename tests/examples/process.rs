@@ -243,6 +243,7 @@ fn wrong_flags_are_explained_with_status_2() {
     for (name, flags, says) in [
         ("proxy", ["--to", "foo"], "missing port in address"),
         ("proxy", ["--to", "[::1]"], "missing port in address"),
+        ("proxy", ["--addr", "127.0.0.1:0"], "--to <TO>"),
         ("idle_server", ["--idle", "3 days"], "such as 500ms"),
     ] {
         let ran = run(name, &flags);

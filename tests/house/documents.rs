@@ -7,7 +7,7 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/measured.md",
     "docs/peers.md",
     "docs/proofs.md",
+    "docs/guide.md",
     "docs/what.md",
     "examples/README.md",
     "tests/CONFORMANCE.md",

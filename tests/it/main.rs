@@ -1,6 +1,7 @@
 //! One binary: a folder for each layer, a file for each subject.
 
 mod connection;
+mod guide;
 mod net;
 mod reactor;
 mod runtime;

@@ -145,3 +145,29 @@ fn a_byte_tells_the_state_what_was_asked_and_whether_there_is_more_to_attend_to(
         }
     }
 }
+
+#[test]
+fn the_guide_shows_every_move_of_the_table() {
+    let mut lines = Vec::new();
+    for state in STATES {
+        let mut first = format!("{state:?}");
+        for next in State::ALL {
+            let events = EVENTS.iter().filter(|&&event| {
+                next != state && state.on(event).is_some_and(|(reached, _)| reached == next)
+            });
+            let events: Vec<String> = events.map(|event| format!("{event:?}")).collect();
+            if !events.is_empty() {
+                lines.push(format!(
+                    "{first:9} ─► {:9}  {}",
+                    format!("{next:?}"),
+                    events.join(", ")
+                ));
+                first.clear();
+            }
+        }
+    }
+    let wanted = lines.join("\n");
+    let guide = include_str!("../../../docs/guide.md");
+    let shown = guide.split("<!-- states -->").nth(1).unwrap().trim();
+    assert_eq!(shown, format!("```text\n{wanted}\n```"), "\n{wanted}\n");
+}

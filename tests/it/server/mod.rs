@@ -1,3 +1,4 @@
+mod age;
 mod dispatch;
 mod drain;
 mod listeners;
