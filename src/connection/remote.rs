@@ -207,7 +207,7 @@ impl RemoteConn {
         // A runtime that is gone has closed the connection, or is about to.
         self.thread.send(move || {
             current::with("a server", |scheduler| {
-                if let Some(desc) = scheduler.reactor.core().in_slot(token.slot())
+                if let Some(desc) = scheduler.reactor.core().by_key(token.key())
                     && desc.token() == token
                 {
                     let note = &desc.user_data.note;
