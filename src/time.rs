@@ -148,9 +148,7 @@ impl Sleep {
     /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        if let Some(registration) = &mut self.registration {
-            registration.move_to(deadline);
-        }
+        Registration::move_to(&mut self.registration, deadline);
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -30,9 +30,8 @@ use super::scheduler::Scheduler;
 /// What a task shares with its handle.
 pub(crate) struct Join<T> {
     state: Cell<State>,
-    output: Cell<Option<T>>,
-    /// Set together with Ended, if there is no output.
-    error: Cell<Option<JoinError>>,
+    /// `Some` in Ended, and in Open once the task has returned.
+    result: Cell<Option<Result<T, JoinError>>>,
     /// The waker that the handle was polled with last.
     waiter: Cell<Option<Waker>>,
     /// Its key in [`Outcomes`], while it is there.
@@ -86,8 +85,7 @@ impl<T> Join<T> {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Join {
             state: Cell::new(State::Open),
-            output: Cell::new(None),
-            error: Cell::new(None),
+            result: Cell::new(None),
             waiter: Cell::new(None),
             key: Cell::new(None),
         })
@@ -101,26 +99,28 @@ impl<T> Join<T> {
     /// The task returned. The handle sees it when the task's body is gone.
     pub(crate) fn set_output(&self, output: T) {
         debug_assert_eq!(self.state.get(), State::Open);
-        self.output.set(Some(output));
+        self.result.set(Some(Ok(output)));
     }
 }
 
 impl<T> Joined for Join<T> {
     fn end(&self, error: Option<JoinError>) {
         debug_assert_eq!(self.state.get(), State::Open, "a task ends once");
-        if error.is_some() {
-            drop_quietly(self.output.take());
+        if let Some(error) = error {
+            drop_quietly(self.result.replace(Some(Err(error))));
         }
-        self.error.set(error);
         self.state.set(State::Ended);
         self.waiter.take().into_iter().for_each(wake_quietly);
     }
 
     fn discard(&self) {
         self.key.set(None);
-        if let Some(output) = self.output.take() {
-            self.error.set(Some(JoinError::aborted()));
-            drop_quietly(output);
+        match self.result.take() {
+            Some(Ok(output)) => {
+                self.result.set(Some(Err(JoinError::aborted())));
+                drop_quietly(output);
+            }
+            error => self.result.set(error),
         }
     }
 
@@ -195,7 +195,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Takes the outcome out of the cell, and the cell out of the scheduler.
-    fn take(&self) -> Result<Option<T>, JoinError> {
+    fn take(&self) -> Result<T, JoinError> {
         debug_assert_eq!(self.join.state.get(), State::Ended);
         self.join.state.set(State::Taken);
         if let Some(key) = self.join.key.take()
@@ -203,10 +203,8 @@ impl<T> JoinHandle<T> {
         {
             scheduler.outcomes.remove(key);
         }
-        match self.join.error.take() {
-            Some(error) => Err(error),
-            None => Ok(self.join.output.take()),
-        }
+        let result = self.join.result.take();
+        result.expect("a task ends with an output or an error")
     }
 }
 
@@ -231,9 +229,7 @@ impl<T: 'static> Future for JoinHandle<T> {
             State::Ended => {
                 // A loop that joins tasks that have ended would keep the others waiting.
                 ready!(context::poll_yield(&mut self.yielded, cx.waker()));
-                Poll::Ready(self.take().map(|output| {
-                    output.expect("a task that ended without an error has left its output")
-                }))
+                Poll::Ready(self.take())
             }
             State::Taken => panic!("netpoller: JoinHandle polled after it was ready"),
         }

@@ -2,23 +2,22 @@
 //!
 //! # A machine's life
 //!
-//! | state | body | moved there by | on to |
+//! | body | `is_queued` | meaning | on to |
 //! |---|---|---|---|
-//! | Queued | in its slot | `insert`; `wake` from Idle; `suspend` from WokenMeanwhile | Running by `start`; Ending by `abort` |
-//! | Idle | in its slot | `suspend` from Running | Queued by `wake`; Running by `start`; Ending by `abort` |
-//! | Running | out | `start` | Idle by `suspend`; WokenMeanwhile by `wake`; Ending by `abort`; gone by `finish` |
-//! | WokenMeanwhile | out, and the id in the queue | `wake` from Running | Queued by `suspend`; Ending by `abort`; gone by `finish` |
-//! | Ending | out, or handed out to be dropped | `abort`; `take_all` | gone by `finish` |
+//! | in its slot | yes | its id is in a queue: from `insert` on, and after each `wake` | out by `start`; gone by `abort` |
+//! | in its slot | no | it waits | queued by `wake`; out by `start`; gone by `abort` |
+//! | out | no | it runs | back by `suspend`; queued by `wake`; gone by `finish` |
+//! | out | yes | it runs, and was woken meanwhile | back by `suspend`; gone by `finish` |
 //!
-//! A slot that is free keeps nothing. Its next machine has another generation, so that an id of the
-//! earlier one finds nothing, whatever is asked.
-//!
-//! Illegal: starting a machine that runs. The loop is one thread and can't be entered twice.
+//! `abort` takes the body out, or notes that it is to be handed back by `suspend`. `finish` follows
+//! once the body is dropped, and frees the slot. A slot that is free keeps nothing. Its next machine
+//! has another generation, so that an id of the earlier one finds nothing, whatever is asked.
 
 // Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -76,24 +75,17 @@ where
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Queued,
-    Idle,
-    Running,
-    WokenMeanwhile,
-    Ending,
-}
-
 struct Slot {
-    /// `None` in the states whose body is out.
+    /// `None` while the machine runs, or is being dropped.
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    state: State,
+    /// Whether its id is in a queue, once. Set for an aborted machine too, which enters none.
+    is_queued: bool,
+    is_aborted: bool,
 }
 
-/// With the slab's own word for a free slot: the state has room for it.
+/// With the slab's own word for a free slot: a `bool` has room for it.
 const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
 
 /// All machines of a runtime. Nothing is borrowed while one runs.
@@ -126,7 +118,8 @@ impl Machines {
         let inserted_at = self.slots.borrow_mut().insert(Slot {
             body: Some(body),
             generation,
-            state: State::Queued,
+            is_queued: true,
+            is_aborted: false,
         });
         debug_assert_eq!(inserted_at, key, "`make` inserts nothing");
         id
@@ -141,15 +134,7 @@ impl Machines {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = find(&mut slots, id) else {
-            return false;
-        };
-        slot.state = match slot.state {
-            State::Idle => State::Queued,
-            State::Running => State::WokenMeanwhile,
-            _ => return false,
-        };
-        true
+        find(&mut slots, id).is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
     /// Takes a machine out to run it.
@@ -158,7 +143,7 @@ impl Machines {
         let mut slots = self.slots.borrow_mut();
         let slot = find(&mut slots, id)?;
         let body = slot.body.take()?;
-        slot.state = State::Running;
+        slot.is_queued = false;
         Some(body)
     }
 
@@ -167,17 +152,14 @@ impl Machines {
     #[inline]
     pub(crate) fn suspend(&self, id: MachineId, body: Body) -> Option<Body> {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = find(&mut slots, id) else {
+        let Some(slot) = slots.get_mut(id.slot() as usize) else {
             debug_assert!(false, "only `finish` frees the slot of one that runs");
             return Some(body);
         };
-        if slot.state == State::Ending {
+        debug_assert_eq!(slot.generation, id.generation(), "it has its slot yet");
+        if slot.is_aborted {
             return Some(body);
         }
-        slot.state = match slot.state {
-            State::Running => State::Idle,
-            _ => State::Queued,
-        };
         slot.body = Some(body);
         None
     }
@@ -197,7 +179,8 @@ impl Machines {
     pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
         let mut slots = self.slots.borrow_mut();
         let slot = find(&mut slots, id)?;
-        slot.state = State::Ending;
+        slot.is_aborted = true;
+        slot.is_queued = true;
         slot.body.take()
     }
 

@@ -279,6 +279,13 @@ impl Scheduler {
         }
     }
 
+    /// As [`Scheduler::queue_unparked`], for one.
+    pub(super) fn unpark(&self, parked: Parked) {
+        let mut foreign = Vec::new();
+        self.queue_unparked(parked, &mut foreign);
+        foreign.into_iter().for_each(wake_quietly);
+    }
+
     #[cold]
     fn trace_unparked(&self, first: usize) {
         let unparked: Vec<_> = self.queue.borrow().iter().skip(first).copied().collect();

@@ -4,12 +4,11 @@
 // | state | in the wheel | moved there by | on to |
 // |---|---|---|---|
 // | none | nothing | the start; its timer having fired; its runtime having gone | registered by a poll |
-// | registered | its timer, in the runtime that polled it last | a poll | none when it fires, is dropped, or is polled in another runtime |
+// | registered | its timer, in the runtime that polled it last | a poll | none when it fires or is dropped; registered anew by the next poll |
 
 use std::cell::RefCell;
-use std::mem;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -37,9 +36,8 @@ pub(crate) struct Registration {
     key: TimerKey,
     /// Where its waker is kept, if that is not the machine's own.
     sleeper: Option<usize>,
-    /// The deadline that a job on its way home will set, after a reset on another thread. One job
-    /// is on its way at most, however often the deadline moves.
-    moved: Option<Arc<Mutex<Option<Instant>>>>,
+    /// Whether what sleeps is woken when the timer is taken out, since its deadline has moved.
+    wakes: bool,
 }
 
 impl Registration {
@@ -51,11 +49,7 @@ impl Registration {
         cx: &Context<'_>,
     ) -> Poll<()> {
         current::with("polling a sleep", |scheduler| {
-            if let Some(registration) = this
-                && registration.renew(scheduler, cx)
-            {
-                return Poll::Pending;
-            }
+            // It may have fired, be another runtime's, or wake another waker.
             *this = None;
             if scheduler.has_passed(judges, deadline) {
                 return Poll::Ready(());
@@ -79,80 +73,53 @@ impl Registration {
             judges,
             key,
             sleeper,
-            moved: None,
+            wakes: false,
         }
     }
 
-    /// Has the timer wake `cx` when it fires. False if it has fired, or is another runtime's.
-    fn renew(&mut self, scheduler: &Scheduler, cx: &Context<'_>) -> bool {
-        let timers = scheduler.timers(self.judges);
-        if !Arc::ptr_eq(&self.home, &scheduler.remote) || timers.borrow().get(self.key).is_none() {
-            return false;
-        }
-        let (parked, sleeper) = scheduler.keep_sleeper(cx);
-        if let Some(known) = timers.borrow_mut().get_mut(self.key) {
-            *known = parked;
-        }
-        let old = mem::replace(&mut self.sleeper, sleeper);
-        drop(scheduler.forget_sleeper(old));
-        true
-    }
-
-    /// The deadline moves: now in a turn of its runtime, else in the runtime's next turn.
-    pub(crate) fn move_to(&mut self, deadline: Instant) {
-        let (key, judges) = (self.key, self.judges);
-        let set = move |scheduler: &Scheduler, deadline| {
-            let when = scheduler.reactor.core().clock.tick_of(deadline);
-            scheduler.timers(judges).borrow_mut().move_to(key, when);
-        };
-        if self.is_at_home() {
-            // What is on its way is older.
-            if let Some(moved) = &self.moved {
-                *moved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The deadline moves. Elsewhere than in its runtime the timer is taken out, and what sleeps is
+    /// woken in the runtime's next turn, to ask for another.
+    pub(crate) fn move_to(this: &mut Option<Registration>, deadline: Instant) {
+        let Some(registration) = this else { return };
+        match registration.home() {
+            Some(scheduler) => {
+                let when = scheduler.reactor.core().clock.tick_of(deadline);
+                let mut timers = scheduler.timers(registration.judges).borrow_mut();
+                timers.move_to(registration.key, when);
             }
-            return self.at_home(move |scheduler| set(scheduler, deadline));
-        }
-        let moved = self.moved.get_or_insert_default().clone();
-        let mut latest = moved.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_on_its_way = latest.replace(deadline).is_some();
-        drop(latest);
-        if !is_on_its_way {
-            self.at_home(move |scheduler| {
-                let latest = moved.lock().unwrap_or_else(PoisonError::into_inner).take();
-                latest
-                    .into_iter()
-                    .for_each(|deadline| set(scheduler, deadline));
-            });
+            None => {
+                registration.wakes = true;
+                *this = None;
+            }
         }
     }
 
-    fn is_at_home(&self) -> bool {
-        current::try_with(|scheduler| Arc::ptr_eq(&self.home, &scheduler.remote)) == Some(true)
-    }
-
-    /// Runs `f` in the timer's runtime: now, if this thread is in a turn of it, else in its next
-    /// turn.
-    fn at_home(&self, f: impl FnOnce(&Scheduler) + Send + 'static) {
+    /// Its runtime, if this thread is in a turn of it.
+    fn home(&self) -> Option<Rc<Scheduler>> {
         let home = |scheduler: &Rc<Scheduler>| {
             Arc::ptr_eq(&self.home, &scheduler.remote).then(|| scheduler.clone())
         };
-        match current::try_with(home).flatten() {
-            Some(scheduler) => f(&scheduler),
-            // A runtime that is gone has no timers: then the job comes back.
-            None => drop(self.home.send(Box::new(move || {
-                current::try_with(|scheduler| f(scheduler));
-            }))),
-        }
+        current::try_with(home).flatten()
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let (key, judges, sleeper) = (self.key, self.judges, self.sleeper);
-        self.at_home(move |scheduler| {
-            scheduler.timers(judges).borrow_mut().cancel(key);
+        let (key, judges, sleeper, wakes) = (self.key, self.judges, self.sleeper, self.wakes);
+        let take_out = move |scheduler: &Scheduler| {
+            let parked = scheduler.timers(judges).borrow_mut().cancel(key);
+            if wakes && let Some(parked) = parked {
+                scheduler.unpark(parked);
+            }
             drop(scheduler.forget_sleeper(sleeper));
-        });
+        };
+        match self.home() {
+            Some(scheduler) => take_out(&scheduler),
+            // A runtime that is gone has no timers: then the job comes back.
+            None => drop(self.home.send(Box::new(move || {
+                current::try_with(|scheduler| take_out(scheduler));
+            }))),
+        }
     }
 }
 

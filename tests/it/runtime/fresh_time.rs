@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::future::{Future, pending};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as PlainStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -230,6 +231,28 @@ fn a_sleep_may_be_dropped_on_another_thread_and_leaves_its_runtime_with_the_next
     std::thread::spawn(move || drop(polled)).join().unwrap();
     turns(&runtime);
     assert_eq!((runtime.stats().timers, runtime.stats().waiters), (0, 0));
+}
+
+#[test]
+fn a_sleep_that_is_reset_on_another_thread_ends_at_its_new_end() {
+    let (runtime, hand) = by_hand();
+    let sleep = Arc::new(Mutex::new(time::sleep_until(hand.now() + 2 * WAIT)));
+    let sleeping = runtime.spawn({
+        let sleep = sleep.clone();
+        std::future::poll_fn(move |cx| Pin::new(&mut *sleep.lock().unwrap()).poll(cx))
+    });
+    turns(&runtime);
+    let sooner = hand.now() + WAIT;
+    std::thread::spawn(move || {
+        (0..10_000).for_each(|_| sleep.lock().unwrap().reset(sooner));
+    })
+    .join()
+    .unwrap();
+    turns(&runtime);
+    assert_eq!(runtime.stats().timers, 1);
+    hand.pass(WAIT + TICK);
+    turns(&runtime);
+    assert!(sleeping.is_finished());
 }
 
 fn far() -> std::time::Instant {
