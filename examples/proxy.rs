@@ -31,6 +31,9 @@ struct Flags {
     /// How many connections at once; the others wait in the backlog
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+    /// How long one side may be silent once the other has ended: 500ms, 60s, or a number of seconds
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = common::duration)]
+    linger: Duration,
 }
 
 /// The name is resolved for each connection; that it has a port is checked at the start.
@@ -47,20 +50,26 @@ fn main() -> ExitCode {
     common::run(async |flags: Flags| match flags.to {
         Some(target) => {
             let listener = common::listen(&flags.addr).await?;
-            proxy(listener, target, flags.max_connections as usize).await
+            let most = flags.max_connections as usize;
+            proxy(listener, target, most, flags.linger).await
         }
         None => show().await,
     })
 }
 
 /// Row F4: between two connections.
-pub async fn proxy(listener: TcpListener, target: String, most: usize) -> io::Result<()> {
+pub async fn proxy(
+    listener: TcpListener,
+    target: String,
+    most: usize,
+    linger: Duration,
+) -> io::Result<()> {
     let serve = Serve::new(listener).max_connections(most);
     serve
         .run(move |client, peer| {
             let target = target.clone();
             async move {
-                match between(&client, &target).await {
+                match between(&client, &target, linger).await {
                     Ok((up, down)) => log::info!("{peer}: {up} bytes up, {down} down"),
                     Err(error) => log::warn!("{peer}: {error}"),
                 }
@@ -69,11 +78,9 @@ pub async fn proxy(listener: TcpListener, target: String, most: usize) -> io::Re
         .await
 }
 
-async fn between(client: &TcpStream, target: &str) -> io::Result<(u64, u64)> {
+async fn between(client: &TcpStream, target: &str, linger: Duration) -> io::Result<(u64, u64)> {
     let server = time::timeout(Duration::from_secs(10), TcpStream::connect(target)).await??;
-    // After one side has ended, the other may be silent for this time.
-    let relay = Relay::new().linger(Duration::from_secs(60));
-    relay.run(client, &server).await
+    Relay::new().linger(linger).run(client, &server).await
 }
 
 /// Row F5: one function for all kinds of ends.
@@ -90,7 +97,7 @@ async fn show() -> io::Result<()> {
 
     let proxies = TcpListener::bind("127.0.0.1:0").await?;
     let address = proxies.local_addr()?;
-    spawn(proxy(proxies, target, 100));
+    spawn(proxy(proxies, target, 100, Duration::from_secs(60)));
 
     let client = TcpStream::connect(address).await?;
     for message in ["ping", "hello", "ping"] {

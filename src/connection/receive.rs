@@ -26,11 +26,14 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+        // A signal came first. The socket is as ready as it was, and the next step of the general
+        // loop reads.
+        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+            return context::charge(0);
+        }
+        // `try_once` handles EAGAIN. It tries again after EINTR alone.
         let mut read = Some(read);
-        // `try_once` handles EAGAIN and EINTR. After EINTR it tries again, and finds nothing: the
-        // next step of the general loop reads.
-        let again = || Err(io::ErrorKind::WouldBlock.into());
-        let attempt = |_: &_| read.take().unwrap_or_else(again);
+        let attempt = |_: &_| read.take().expect("one try");
         match self.conn.fd.try_once(Direction::Read, attempt) {
             Ok(0) => self.end_of_file(),
             Ok(got) => {

@@ -1,6 +1,7 @@
 //! `proxy`, `monitor`, `broadcast`: bytes that are passed on.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use netpoller::{TcpStream, spawn, time};
 
@@ -15,7 +16,7 @@ fn through_the_proxy_ping_is_pong_and_both_sides_close_in_the_end() {
         let (servers, target) = listener().await;
         spawn(async move { servers.serve(proxy::ping_server).await });
         let (proxies, addr) = listener().await;
-        spawn(proxy::proxy(proxies, target, 10));
+        spawn(proxy::proxy(proxies, target, 10, Duration::from_secs(60)));
         let client = TcpStream::connect(addr).await.unwrap();
         for (asked, answered) in [("ping", "pong"), ("hello", "hello"), ("ping", "pong")] {
             client.write_all(asked.as_bytes()).await.unwrap();

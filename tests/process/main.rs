@@ -11,6 +11,8 @@ mod families;
 mod fork;
 mod idle_connections;
 mod inherited_runtime;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod interrupted;
 mod lanes;
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 mod lent_selector;

@@ -208,8 +208,11 @@ impl Fd {
             })
         } else if let Err(refusal) = self.desc.check(direction) {
             self.poll_refused(refusal, &mut claim, cx)
-        } else if socket.is_locked(direction) && !fault!("heartbeat_inside_message") {
-            Poll::Pending
+        } else if socket.is_locked(direction) {
+            match fault!("heartbeat_inside_message") {
+                true => attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done))),
+                false => Poll::Pending,
+            }
         } else {
             self.poll(direction, &mut claim, cx, attempt)
         };
