@@ -77,7 +77,7 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{CloseReason, Conn, ConnHandle, Drain, Limits, Protocol};
+pub use connection::{CloseReason, Conn, ConnHandle, ConnId, Drain, Limits, Protocol};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
