@@ -18,7 +18,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::stats::{Stats, WorkerStats};
-use crate::connection::shared::{Phase, Quotas, Settings};
+use crate::connection::limits::Quotas;
+use crate::connection::remote::Remotes;
+use crate::connection::shared::{Phase, Settings};
 use crate::connection::stats::Tally;
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
@@ -38,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) orders: Orders,
     pub(crate) permits: Arc<Permits>,
     pub(crate) quotas: Arc<Quotas>,
+    /// The connections that were asked for their id.
+    pub(crate) remotes: Arc<Remotes>,
     /// One for each worker, which alone writes to it.
     pub(crate) tallies: Vec<Arc<Tally>>,
     /// What the workers wait for besides orders.

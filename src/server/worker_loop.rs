@@ -97,7 +97,8 @@ impl<F: Factory> WorkerLoop<F> {
         let make = |scheduler: &_| {
             let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
             let tally = common.tallies[number].clone();
-            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits)
+            let remotes = common.remotes.clone();
+            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits, remotes)
         };
         let shared = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
