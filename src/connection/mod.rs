@@ -21,6 +21,7 @@ pub(crate) mod error;
 pub(crate) mod handle;
 mod out_queue;
 pub(crate) mod protocol;
+pub(crate) mod quota;
 pub(crate) mod rate;
 mod receive;
 pub(crate) mod run;

@@ -11,14 +11,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::quota::Quota;
 use super::rate::Rates;
 use super::stats::Tally;
-use crate::net::accept_loop::{Permit, Permits};
+use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
 
@@ -137,60 +137,6 @@ impl Default for Settings {
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
             max_age: None,
-        }
-    }
-}
-
-/// A limit over all connections of a server, on all its workers.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    limit: usize,
-    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
-    /// nothing is counted.
-    used: AtomicUsize,
-}
-
-impl Quota {
-    fn new(limit: usize) -> Self {
-        Quota {
-            limit,
-            used: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limit != usize::MAX
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes so much, or nothing.
-    pub(crate) fn charge(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        !self.is_limited()
-            || self
-                .used
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok()
-    }
-
-    /// Takes so much, whatever is left.
-    fn charge_beyond(&self, bytes: usize) {
-        if self.is_limited() {
-            self.used.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn give_back(&self, bytes: usize) {
-        if self.is_limited() {
-            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-            debug_assert!(before >= bytes, "more is given back than was charged");
         }
     }
 }

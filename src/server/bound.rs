@@ -17,7 +17,7 @@ use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::shared::{self, Phase, Quotas};
 use crate::endpoints::Addr;
-use crate::net::accept_loop::Permits;
+use crate::net::permits::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.

@@ -12,8 +12,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use super::stats::{Stats, WorkerStats};
 use crate::connection::shared::{Phase, Quotas, Settings};
 use crate::connection::stats::Tally;
 use crate::endpoints::Addr;
-use crate::net::accept_loop::Permits;
 use crate::net::config::Hook;
+use crate::net::permits::Permits;
+use crate::runtime::sync::{AtomicUsize, Mutex, MutexGuard};
 use crate::runtime::waiters::{Ticket, Waiters};
 use crate::runtime::{panics, wake_quietly};
 
