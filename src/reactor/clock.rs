@@ -95,8 +95,7 @@ impl Clock {
     #[inline(never)]
     fn count(&self, now: Instant) {
         let tick = self.tick_of(now);
-        let begins = self.base + Duration::from_millis(tick.get());
-        self.next.set((tick, begins));
+        self.next.set((tick, self.instant_of(tick)));
     }
 
     /// The last reading in ticks, rounded down: what has passed for sure.
@@ -150,6 +149,11 @@ impl Clock {
     #[inline]
     pub(crate) fn has_passed(&self, when: Instant) -> bool {
         when <= self.now.get() || when <= self.read()
+    }
+
+    /// The instant at which a tick begins.
+    pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
+        self.base + Duration::from_millis(tick.get())
     }
 
     /// How long from the last reading to the start of `tick`.

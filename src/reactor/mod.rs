@@ -15,8 +15,6 @@
 //                 └─────────────────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
 
 mod clock;
-#[doc(hidden)]
-pub mod faulty;
 mod netpoll;
 mod poll_desc;
 mod registry;
@@ -30,7 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
+pub(crate) use mio::event::Source;
 
 use crate::sys::Process;
 use crate::wheel::TimerKey;
@@ -40,7 +38,7 @@ pub(crate) use poll_desc::{Closes, ShortIo};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
 pub(crate) use types::May;
-pub use types::{Direction, Park, Readiness, Refusal};
+pub use types::{DescriptorView, Direction, DirectionView, Park, Readiness, Refusal, TryIo};
 
 /// What one turn of the loop did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +52,16 @@ pub struct Turn {
     pub expired: usize,
     /// Whether there is more to do at once: the next turn will not block.
     pub more: bool,
+}
+
+/// What [`Reactor::entries`] counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entries {
+    /// All that the wheel holds, the stale ones too.
+    pub held: usize,
+    /// Those of them that no longer count.
+    pub stale: usize,
 }
 
 /// A netpoller: it hands back what was parked on a source once that is ready, or its deadline passes.
@@ -278,10 +286,57 @@ impl<W, T> Reactor<W, T> {
         self.core.registry.borrow().by_key.len()
     }
 
-    /// How many entries the timer wheel holds for deadlines, and how many of them are stale: left
-    /// behind by a deadline that was moved earlier, or by a descriptor that was closed.
+    /// Timers that are to fire: see [`timer`](Reactor::timer).
+    pub fn timers(&self) -> usize {
+        self.core.timers.borrow().len()
+    }
+
+    /// Shows each open descriptor: what is parked on it, its deadlines, whether it is ready. For a look
+    /// at a loop that hangs: it reads tables, asks the system nothing, and changes nothing.
+    ///
+    /// `look` must not use the reactor or its descriptors, which are borrowed meanwhile. The order is
+    /// not promised.
+    ///
+    /// ```
+    /// # use netpoller::reactor::{Direction, Park, Reactor};
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// let soon = std::time::Instant::now() + std::time::Duration::from_secs(9);
+    /// descriptor.set_deadline(Direction::Read, Some(soon));
+    /// assert_eq!(descriptor.park(Direction::Read, "the reader"), Park::Parked);
+    ///
+    /// let mut waiting = Vec::new();
+    /// reactor.for_each(|descriptor| {
+    ///     let direction = &descriptor.read;
+    ///     waiting.push((direction.parked.copied(), direction.deadline.is_some()));
+    /// });
+    /// assert_eq!(waiting, [(Some("the reader"), true)]);
+    /// # reactor.close(descriptor, &mut ours)
+    /// # }
+    /// ```
+    pub fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>)) {
+        let registry = self.core.registry.borrow();
+        let all = registry.by_key.iter();
+        all.for_each(|(_, desc)| desc.show(&mut look));
+    }
+
+    /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a
+    /// descriptor that is closed, leaves its entry behind, *stale*, until it comes up or is swept out.
+    pub fn entries(&self) -> Entries {
+        let deadlines = self.core.deadlines.borrow();
+        Entries {
+            held: deadlines.len(),
+            stale: deadlines.stale(),
+        }
+    }
+
+    /// As [`entries`](Reactor::entries): held and stale.
+    #[deprecated(note = "use `entries`")]
     pub fn places(&self) -> (usize, usize) {
-        self.core.places()
+        let Entries { held, stale } = self.entries();
+        (held, stale)
     }
 
     /// The selector's descriptor, readable when a turn would find readiness, for nesting in

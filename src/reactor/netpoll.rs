@@ -535,11 +535,6 @@ impl<W, T> Core<W, T> {
 
     // ---- figures, and the end ----
 
-    pub(super) fn places(&self) -> (usize, usize) {
-        let deadlines = self.deadlines.borrow();
-        (deadlines.len(), deadlines.stale())
-    }
-
     /// How many Ws are parked, how many descriptors have a deadline, and what `count` says of the
     /// users' data.
     pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {

@@ -50,7 +50,9 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::selector::Token;
-use super::types::{Direction, May, Park, Readiness, Refusal};
+use super::types::{
+    DescriptorView, Direction, DirectionView, May, Park, Readiness, Refusal, TryIo,
+};
 use crate::sys;
 use crate::wheel::{Tick, Verdict};
 
@@ -284,6 +286,61 @@ impl<W, T> PollDesc<W, T> {
         self.park(direction, w)
     }
 
+    /// Makes an operation, or parks `w` until it may be made: try, EAGAIN, park, in one call.
+    ///
+    /// `f` makes it, and is called again if a signal interrupted it. It must not take a turn: an edge that
+    /// came between the attempt and parking would be forgotten. When a turn hands `w` back, call `try_io`
+    /// again.
+    ///
+    /// ```
+    /// use netpoller::reactor::{Direction, Reactor, TryIo};
+    /// use std::io::{Read, Write};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, mut theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// let mut byte = [0];
+    /// let mut read = || descriptor.try_io(Direction::Read, 7, || ours.read(&mut byte));
+    /// assert!(matches!(read(), TryIo::Parked));
+    ///
+    /// theirs.write_all(b"!")?;
+    /// let mut ready = Vec::new();
+    /// while ready.is_empty() {
+    ///     reactor.turn(None, &mut ready)?;
+    /// }
+    /// assert!(matches!(read(), TryIo::Done(Ok(1), 7)));
+    /// # reactor.close(descriptor, &mut ours)
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`park`](PollDesc::park).
+    pub fn try_io<R>(
+        &self,
+        direction: Direction,
+        mut w: W,
+        mut f: impl FnMut() -> io::Result<R>,
+    ) -> TryIo<io::Result<R>, W> {
+        loop {
+            if let Err(refusal) = self.check(direction) {
+                return TryIo::Refused(refusal, w);
+            }
+            match f() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => return TryIo::Done(result, w),
+            }
+            self.drained(direction);
+            // Refused because `f` closed it or set a deadline: the next round tells.
+            w = match self.park(direction, w) {
+                Park::Parked => return TryIo::Parked,
+                Park::Ready(w) | Park::TimedOut(w) | Park::Closed(w) => w,
+            };
+        }
+    }
+
     /// Takes out the W that is parked, for an operation that was given up.
     #[doc(alias = "netpollunblock")]
     #[inline]
@@ -311,6 +368,28 @@ impl<W, T> PollDesc<W, T> {
     /// Takes out the W that waits for the peer's hanging up.
     pub(crate) fn unpark_hang_up(&self) -> Option<W> {
         self.slots[HANG_UP].take()
+    }
+
+    /// Lets `look` see it. The Ws are out of their slots meanwhile.
+    pub(super) fn show(&self, look: &mut impl FnMut(&DescriptorView<'_, W>)) {
+        let lent = self.slots.each_ref().map(Lent::new);
+        let [read, write, hang_up] = lent.each_ref().map(|lent| lent.w.as_ref());
+        let side = |direction: Direction, parked| {
+            let when = self.deadlines[direction as usize].get();
+            DirectionView {
+                parked,
+                deadline: (when != NEVER).then(|| self.core.clock.instant_of(when)),
+                is_expired: self.has(expired_bit(direction)),
+                is_ready: self.is_ready(direction),
+            }
+        };
+        look(&DescriptorView {
+            token: self.token,
+            read: side(Direction::Read, read),
+            write: side(Direction::Write, write),
+            hang_up,
+            is_closed: self.is_closed(),
+        });
     }
 
     /// How many Ws are parked here.
@@ -576,6 +655,27 @@ impl<W, T> PollDesc<W, T> {
         // Out of the borrow: dropping the user's data may run anything.
         drop(ours);
         was_registered
+    }
+}
+
+/// A W that is shown, and goes back into its slot, after a panic too.
+struct Lent<'a, W> {
+    slot: &'a Cell<Option<W>>,
+    w: Option<W>,
+}
+
+impl<'a, W> Lent<'a, W> {
+    fn new(slot: &'a Cell<Option<W>>) -> Self {
+        Lent {
+            slot,
+            w: slot.take(),
+        }
+    }
+}
+
+impl<W> Drop for Lent<'_, W> {
+    fn drop(&mut self) {
+        self.slot.set(self.w.take());
     }
 }
 

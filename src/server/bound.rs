@@ -10,12 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::common::{Common, OnWorker};
 use super::dispatch::Dispatcher;
 use super::listeners::{Factory, Port};
-use super::orders::{Common, OnWorker, Orders};
+use super::orders::Orders;
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
-use crate::connection::shared::{self, Phase, Quotas};
+use crate::connection::limits::Quotas;
+use crate::connection::remote::{ConnId, Remotes};
+use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
 use crate::net::permits::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -50,6 +53,7 @@ impl<F> Bound<F> {
         listeners: Vec<Vec<Port>>,
     ) -> io::Result<Self> {
         let workers = settings.workers;
+        let quotas = Quotas::new(&settings.connection.limits);
         let common = Common {
             addrs: listeners
                 .iter()
@@ -57,7 +61,8 @@ impl<F> Bound<F> {
                 .collect(),
             orders: Orders::new(),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            quotas: Quotas::new(&settings.connection.limits),
+            remotes: Remotes::new(&settings.connection.limits, quotas.clone()),
+            quotas,
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
             on_worker: settings.on_worker,
@@ -339,6 +344,29 @@ impl ServerHandle {
     #[doc(alias = "close")]
     pub fn stop(&self) {
         self.common.stop();
+    }
+
+    /// Queues bytes for the connection of this [id](crate::Conn::id), from any thread or worker. They
+    /// go out when its worker comes to it, in the order of the calls, and count under its
+    /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
+    /// they are few.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ConnHandle::write`](crate::ConnHandle::write). The connection is gone, or of another
+    /// server.
+    pub fn write(&self, id: ConnId, bytes: Arc<[u8]>) -> io::Result<()> {
+        self.common.remotes.write(id, &bytes)
+    }
+
+    /// Closes the connection of this id once all is written, from any thread or worker. Later writes
+    /// to it are refused.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone, or of another server.
+    pub fn close(&self, id: ConnId) -> io::Result<()> {
+        self.common.remotes.close(id)
     }
 
     /// What the server has done so far.

@@ -55,6 +55,7 @@
 
 mod bound;
 pub(crate) mod builder;
+mod common;
 mod dispatch;
 mod listeners;
 mod orders;

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::common::Common;
 use super::dispatch::{Arrival, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-use super::orders::Common;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
@@ -95,7 +95,8 @@ impl<F: Factory> WorkerLoop<F> {
         let make = |scheduler: &_| {
             let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
             let tally = common.tallies[number].clone();
-            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits)
+            let remotes = common.remotes.clone();
+            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits, remotes)
         };
         let shared = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.

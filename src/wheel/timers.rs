@@ -78,9 +78,9 @@ pub struct Timers<V> {
     slots: Slab<Timer<V>>,
     /// The last insertion. See [`TimerKey`].
     inserted: NonZeroU32,
-    /// Entries placed so far. It wraps: at worst an old entry is then taken for the one that counts,
+    /// Counts the entries placed. It wraps: at worst an old entry is then taken for the one that counts,
     /// finds the timer, and moves to where that is due.
-    entries: u32,
+    placed: u32,
 }
 
 impl<V> Timers<V> {
@@ -95,7 +95,7 @@ impl<V> Timers<V> {
             wheel: Wheel::new(),
             slots: Slab::new(),
             inserted: NonZeroU32::MAX,
-            entries: 0,
+            placed: 0,
         }
     }
 
@@ -290,10 +290,16 @@ impl<V> Timers<V> {
     /// let mut timers = Timers::new();
     /// let key = timers.insert(Tick::new(5), 'a');
     /// timers.cancel(key);
-    /// assert_eq!((timers.len(), timers.places()), (0, 1));
+    /// assert_eq!((timers.len(), timers.entries()), (0, 1));
     /// ```
-    pub fn places(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.wheel.len()
+    }
+
+    /// As [`entries`](Timers::entries).
+    #[deprecated(note = "use `entries`")]
+    pub fn places(&self) -> usize {
+        self.entries()
     }
 
     /// Whether there is no timer.
@@ -322,8 +328,8 @@ impl<V> Timers<V> {
     /// Places an entry, and returns its number.
     #[inline]
     fn place(&mut self, when: Tick, index: u32) -> u32 {
-        let number = self.entries.wrapping_add(1);
-        self.entries = number;
+        let number = self.placed.wrapping_add(1);
+        self.placed = number;
         self.wheel.place(when, Entry { index, number });
         number
     }

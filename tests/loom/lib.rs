@@ -56,12 +56,6 @@ mod runtime {
         }
     }
 
-    pub(crate) mod panics {
-        pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, ()> {
-            Ok(f())
-        }
-    }
-
     pub(crate) fn wake_quietly(waker: std::task::Waker) {
         waker.wake();
     }
@@ -135,10 +129,6 @@ mod sys {
     }
 }
 
-mod endpoints {
-    pub(crate) type Addr = &'static str;
-}
-
 #[path = "."]
 mod net {
     #[path = "../../src/net/permits.rs"]
@@ -150,12 +140,6 @@ mod net {
         pub(crate) struct Accepted {
             pub(crate) peer: usize,
         }
-    }
-
-    pub(crate) mod config {
-        use std::sync::Arc;
-
-        pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
     }
 }
 
@@ -174,8 +158,6 @@ mod connection {
             Draining,
             Stopped,
         }
-        pub(crate) struct Settings;
-        pub(crate) struct Quotas;
     }
 
     pub(crate) fn quota(limit: usize) -> quota::Quota {
@@ -189,28 +171,4 @@ mod server {
     pub(crate) mod dispatch;
     #[path = "../../src/server/orders.rs"]
     pub(crate) mod orders;
-
-    pub(crate) mod stats {
-        use std::sync::Arc;
-
-        use crate::connection::stats::Tally;
-
-        pub(crate) struct WorkerStats;
-
-        impl WorkerStats {
-            pub(crate) fn read(_: &Arc<Tally>) -> Self {
-                WorkerStats
-            }
-        }
-
-        pub(crate) struct Stats {
-            pub(crate) workers: Vec<WorkerStats>,
-        }
-
-        impl Stats {
-            pub(crate) fn live(&self) -> u64 {
-                0
-            }
-        }
-    }
 }

@@ -8,7 +8,7 @@ fn moving_a_timer_later_leaves_no_place_behind() {
     let key = timers.insert(Tick::new(5), ());
     for later in 6..1_000 {
         assert!(timers.move_to(key, Tick::new(later)));
-        assert_eq!(timers.places(), 1);
+        assert_eq!(timers.entries(), 1);
     }
     assert!(!timers.advance(Tick::new(998), usize::MAX, |()| panic!("early")));
     assert_eq!(timers.next(), Some(Tick::new(999)));
@@ -31,7 +31,7 @@ fn only_a_move_to_an_earlier_tick_makes_a_new_place() {
         (89, 3),
     ] {
         timers.move_to(key, Tick::new(when));
-        assert_eq!(timers.places(), places, "after a move to {when}");
+        assert_eq!(timers.entries(), places, "after a move to {when}");
     }
 }
 
@@ -42,9 +42,9 @@ fn a_place_left_behind_lapses_when_it_comes_out() {
     timers.move_to(key, Tick::new(5));
     timers.move_to(key, Tick::new(100));
     timers.advance(Tick::new(5), usize::MAX, |()| panic!("early"));
-    assert_eq!((timers.places(), timers.wheel.stale()), (2, 1));
+    assert_eq!((timers.entries(), timers.wheel.stale()), (2, 1));
     timers.advance(Tick::new(10), usize::MAX, |()| panic!("early"));
-    assert_eq!((timers.places(), timers.wheel.stale()), (1, 0));
+    assert_eq!((timers.entries(), timers.wheel.stale()), (1, 0));
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     // one of the same number.
     let first = timers.insert(Tick::new(1_000), "first");
     timers.cancel(first);
-    timers.entries = 0;
+    timers.placed = 0;
     let second = timers.insert(Tick::new(2_000), "second");
-    assert_eq!((timers.len(), timers.places()), (1, 2));
+    assert_eq!((timers.len(), timers.entries()), (1, 2));
 
     let mut fired = Vec::new();
     timers.advance(Tick::new(1_999), usize::MAX, |value| fired.push(value));
@@ -82,7 +82,7 @@ fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     timers.advance(Tick::new(2_000), usize::MAX, |value| fired.push(value));
     assert_eq!(fired, ["second"]);
     assert_eq!(
-        (timers.len(), timers.places(), timers.wheel.stale()),
+        (timers.len(), timers.entries(), timers.wheel.stale()),
         (0, 0, 0)
     );
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use Direction::{Read as ForRead, Write as ForWrite};
 use mio::net::UnixStream;
 use netpoller::reactor::{
-    Descriptor, Direction, Harvest, Park, Reactor, Readiness, Refusal, Token,
+    Descriptor, Direction, Entries, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
 
 use crate::support::script::{Nothing, harvest, scripted};
@@ -204,7 +204,7 @@ fn dropping_the_last_handle_frees_the_slot_and_hands_back_the_waiters() {
     drop(descriptor);
     assert_eq!(reactor.descriptors(), 0);
     assert_eq!(turn(&reactor), [1]);
-    let (held, stale) = reactor.places();
+    let Entries { held, stale, .. } = reactor.entries();
     assert_eq!(held - stale, 0, "its deadline went with it");
 }
 

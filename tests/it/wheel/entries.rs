@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use Direction::{Read as ForRead, Write as ForWrite};
-use netpoller::reactor::{Descriptor, Direction, Reactor};
+use netpoller::reactor::{Descriptor, Direction, Entries, Reactor};
 use netpoller::{Runtime, time};
 
 use crate::support::loopback::{pair, virtual_runtime};
@@ -16,14 +16,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const CONSTANT: usize = 128;
 
 fn assert_bounded(reactor: &Reactor<usize>, timers: usize) {
-    let (places, stale) = reactor.places();
+    let Entries { held, stale, .. } = reactor.entries();
     assert!(
-        places <= 2 * timers + CONSTANT,
-        "{places} places, {timers} timers"
+        held <= 2 * timers + CONSTANT,
+        "{held} entries, {timers} timers"
     );
     assert!(
-        places - stale <= timers,
-        "{places} places, {stale} stale, {timers} timers"
+        held - stale <= timers,
+        "{held} entries, {stale} stale, {timers} timers"
     );
 }
 

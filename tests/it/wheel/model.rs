@@ -46,7 +46,7 @@ const END_OF_TIME: Terrain = Terrain {
 
 /// Asserts the bound that keeps the wheel small, and returns the places there are.
 fn bounded<V>(timers: &Timers<V>) -> usize {
-    let (places, live) = (timers.places(), timers.len());
+    let (places, live) = (timers.entries(), timers.len());
     assert!(places <= 2 * live + 64, "{places} places for {live} timers");
     places
 }

@@ -107,7 +107,7 @@ impl TimersModel {
     }
 
     fn check(&mut self, random: &mut Random) {
-        let (live, places) = (self.live.len(), self.timers.places());
+        let (live, places) = (self.live.len(), self.timers.entries());
         assert_eq!(self.timers.len(), live);
         assert_eq!(self.timers.is_empty(), live == 0);
         assert!(places <= 2 * live + 64, "{places} places for {live} timers");
