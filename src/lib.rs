@@ -48,7 +48,7 @@
 //! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
 //! | write to such a connection from elsewhere | [`ConnHandle`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
