@@ -35,6 +35,9 @@ pub(crate) struct Common {
     pub(crate) remotes: Arc<Remotes>,
     /// One for each worker, which alone writes to it.
     pub(crate) tallies: Vec<Arc<Tally>>,
+    /// What the workers wait for besides orders.
+    #[cfg(feature = "signal")]
+    pub(crate) watches: super::signals::Watches,
 }
 
 impl Common {
@@ -66,6 +69,14 @@ impl Common {
             self.orders.give(Phase::Serving, Duration::MAX);
         }
         Ok(())
+    }
+
+    /// Ends the server in good order.
+    pub(crate) fn drain(&self, limit: Duration) {
+        if self.orders.give(Phase::Draining, limit) {
+            let (name, open) = (self.name(), self.stats().live());
+            log::info!("{name}: the server drains within {limit:?}; {open} connections are open");
+        }
     }
 
     /// Ends the server at once.

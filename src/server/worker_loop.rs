@@ -22,10 +22,7 @@ use std::time::{Duration, Instant};
 use super::common::Common;
 use super::dispatch::{Arrival, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-<<<<<<< HEAD
-=======
-use super::orders::{Common, Follower, Order};
->>>>>>> main
+use super::orders::{Follower, Order};
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
