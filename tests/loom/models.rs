@@ -216,7 +216,7 @@ fn arrival(peer: usize) -> Arrival {
 
 fn inboxes() -> [WorkerInbox; 2] {
     let tallies = [(); 2].map(|()| Arc::new(Tally::default()));
-    Dispatcher::new(&tallies).try_into().ok().unwrap()
+    Dispatcher::inboxes(&tallies).try_into().ok().unwrap()
 }
 
 /// All that comes until the end of accepting.
