@@ -130,7 +130,7 @@ impl ListenConfig {
             fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
-        Ok(Listener::new(fd))
+        Ok(Listener::of(fd))
     }
 
     /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
@@ -272,7 +272,7 @@ impl<K: Kind> Listener<K> {
     pub(super) fn open<P>(&self, accepted: Accepted<P>) -> io::Result<(Stream<K>, K::Addr, P)> {
         let (fd, peer, permit) = accepted.open(self.fd.desc.core())?;
         let peer = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Stream::new(fd), peer, permit))
+        Ok((Stream::of(fd), peer, permit))
     }
 
     /// The address that it listens on, with the real port.

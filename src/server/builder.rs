@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use super::bound::{Bound, Settings};
 use super::listeners::{Listeners, Peer, WithPeer};
+use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
-use crate::connection::shared::{self, Limits, ticks};
+use crate::connection::shared::{self, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::config::Hook;
