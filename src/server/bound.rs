@@ -374,7 +374,8 @@ impl ServerHandle {
     /// descriptor is left.
     #[cfg(feature = "signal")]
     pub fn drain_on(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
-        self.common.watches.add(signals, limit)?;
+        let workers = self.common.tallies.len();
+        self.common.watches.add(signals, limit, workers)?;
         self.common.orders.tell();
         Ok(())
     }
