@@ -48,12 +48,13 @@
 //! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
 //! | write to such a connection from elsewhere | [`ConnHandle`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
 //! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | find a recipe, or a crate that fits | [`cookbook`] |
 //! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
@@ -64,6 +65,8 @@ mod fault;
 
 pub mod cancel;
 pub mod connection;
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
 mod endpoints;
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}

@@ -12,6 +12,8 @@ mod fork;
 mod lookup;
 mod owned_socket;
 mod share_port;
+#[cfg(feature = "signal")]
+mod signal;
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod sigpipe;
 mod splice;
@@ -31,6 +33,8 @@ pub(crate) use fork::{PerProcess, Process, has_forked};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
+#[cfg(feature = "signal")]
+pub(crate) use signal::{SignalNotes, note_signals};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
