@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::dispatch::Dispatcher;
 use super::listeners::{Factory, Port};
-use super::orders::{Common, OnWorker, Orders};
+use super::orders::{Common, MakeFilter, OnWorker, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::limits::Quotas;
@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) on_worker: Option<OnWorker>,
+    pub(crate) filter: Option<MakeFilter>,
     pub(crate) spin: Duration,
 }
 
@@ -65,6 +66,7 @@ impl<F> Bound<F> {
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
             on_worker: settings.on_worker,
+            filter: settings.filter,
             starting: AtomicUsize::new(workers),
         };
         let none = |_| Incoming {

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::listeners::Peer;
 use super::stats::{Stats, WorkerStats};
+use crate::connection::filter::Filter;
 use crate::connection::limits::Quotas;
 use crate::connection::remote::Remotes;
 use crate::connection::shared::{Phase, Settings};
@@ -35,6 +37,8 @@ pub(crate) struct Common {
     pub(crate) settings: Settings,
     /// Each worker calls it before the first connection is accepted.
     pub(crate) on_worker: Option<OnWorker>,
+    /// Makes what stands between the socket and the protocol.
+    pub(crate) filter: Option<MakeFilter>,
     /// The workers that have not started yet.
     pub(crate) starting: AtomicUsize,
     pub(crate) orders: Orders,
@@ -87,6 +91,8 @@ impl Common {
 }
 
 /// See [`Server::on_worker`](crate::Server::on_worker).
+pub(crate) type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
+
 pub(crate) type OnWorker = Hook<dyn Fn(usize) -> io::Result<()> + Send + Sync>;
 
 /// What the workers are to do. The phase only rises, and the limit only falls.
