@@ -570,6 +570,10 @@ impl<F> Server<F> {
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
     ///
+    /// A TCP listener that was given is set to send
+    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
+    /// listener's path stays when the server ends.
+    ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use std::io::{self, Read, Write};
