@@ -34,6 +34,7 @@ pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
 pub(crate) mod socket;
+pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
 

@@ -10,13 +10,14 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
+use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
 
@@ -149,7 +150,9 @@ impl Remote {
         if !self.has_mail() {
             return None;
         }
-        self.pending.store(NOTHING, Ordering::Release);
+        // A swap and no store: whatever an interrupt that saw the flag set has announced, such as the
+        // end of a blocking job, is visible from here on.
+        self.pending.swap(NOTHING, Ordering::AcqRel);
         let mut mail = self.mail();
         let woken = mem::take(&mut mail.woken);
         if mail.jobs.len() <= JOBS {
