@@ -54,6 +54,7 @@
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
 //! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | find a recipe, or a crate that fits | [`cookbook`] |
 //! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
@@ -64,6 +65,8 @@ mod fault;
 
 pub mod cancel;
 pub mod connection;
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
 mod endpoints;
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}

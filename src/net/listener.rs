@@ -343,10 +343,14 @@ pub(crate) enum Outcome<P> {
     Aborted,
 }
 
-/// Makes a listening socket that was given non-blocking, and says its address.
-pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
+/// Prepares a listening socket that was given for a server, and says its address.
+pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
+    if network.is_tcp() {
+        // What is accepted inherits it. Go sets it on each connection.
+        socket.set_tcp_nodelay(true)?;
+    }
     let addr = addr::from_system(&socket.local_addr()?);
     addr.ok_or(io::ErrorKind::InvalidInput.into())
 }

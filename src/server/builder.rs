@@ -69,7 +69,8 @@ impl<F> Clone for Server<F> {
     }
 }
 
-/// How connections come to the workers of a server that has several: see [`Server::dispatch`].
+/// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
+/// has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dispatch {
@@ -541,6 +542,10 @@ impl<F> Server<F> {
     ///
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
+    ///
+    /// A TCP listener that was given is set to send
+    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
+    /// listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -18,8 +18,8 @@ use crate::sys::{SignalNotes, note_signals};
 
 /// One call of [`ServerHandle::drain_on`](super::ServerHandle::drain_on).
 struct Watch {
-    /// A byte for each signal. Workers read from copies of it.
-    socket: StdStream,
+    /// A byte for each signal comes out of any of these copies of one socket. Each worker takes one.
+    copies: Mutex<Vec<StdStream>>,
     limit: Duration,
     /// Signals that have come.
     count: AtomicUsize,
@@ -37,12 +37,17 @@ impl Watches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
+    /// The copies are made here and not by the workers, which could not tell of a failure.
+    pub(crate) fn add(&self, signals: &[i32], limit: Duration, workers: usize) -> io::Result<()> {
         let (socket, filled) = StdStream::pair()?;
-        socket.set_nonblocking(true)?;
         filled.set_nonblocking(true)?;
+        let mut copies = Vec::new();
+        while copies.len() + 1 < workers {
+            copies.push(socket.try_clone()?);
+        }
+        copies.push(socket);
         let watch = Watch {
-            socket,
+            copies: Mutex::new(copies),
             limit,
             count: AtomicUsize::new(0),
             _notes: note_signals(signals, filled)?,
@@ -82,7 +87,13 @@ impl Drop for Hearing {
 }
 
 async fn hear(watch: &Watch, end: impl Fn(usize, Duration)) -> io::Result<()> {
-    let stream = UnixStream::from_std(watch.socket.try_clone()?)?;
+    let copies = watch.copies.lock();
+    let copy = copies.unwrap_or_else(PoisonError::into_inner).pop();
+    let Some(copy) = copy else {
+        debug_assert!(false, "more workers than copies");
+        return Ok(());
+    };
+    let stream = UnixStream::from_std(copy)?;
     // The other end is open as long as the watch lives.
     loop {
         let signals = stream.read_with(|bytes| bytes.len()).await?;

@@ -8,7 +8,7 @@ use std::thread;
 
 use netpoller::{Bound, Conn, Dispatch, Protocol, Runtime, Server, ServerHandle};
 
-use crate::child::{in_child, open_files};
+use crate::child::{in_child, limit_open_files, open_files, take_all_descriptors};
 use crate::support::running::{Echo, SECOND, start};
 use crate::support::stall::between_looks;
 
@@ -200,5 +200,31 @@ fn signals_without_end_while_nothing_reads_them_block_neither_the_handler_nor_th
         (0..100_000).for_each(|_| raise(libc::SIGUSR1));
         thread::spawn(move || go_on.send(()).unwrap());
         server.thread.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn short_of_descriptors_it_is_an_error_at_once_or_works_although_none_is_left() {
+    in_child(|| {
+        limit_open_files(200);
+        let server = start(Server::new(|_| Echo).workers(3));
+        let mut client = server.dial();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        // A pair, and a copy for each worker but one.
+        for left in 0..=4 {
+            let mut all = take_all_descriptors();
+            all.truncate(all.len() - left);
+            let added = server.handle.drain_on(&[libc::SIGUSR1], HOUR);
+            match left {
+                4 => {
+                    added.unwrap();
+                    raise(libc::SIGUSR1);
+                    server.thread.join().unwrap().unwrap();
+                    return;
+                }
+                _ => assert_eq!(added.unwrap_err().raw_os_error(), Some(libc::EMFILE)),
+            }
+        }
     });
 }

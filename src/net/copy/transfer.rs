@@ -30,7 +30,17 @@ use crate::runtime::context;
 /// is [`AsyncRead`].
 ///
 /// A shared reference to a stream of ours is an end that the kernel can copy by itself; an exclusive
-/// reference is any reader. The two never overlap, so that one function serves both.
+/// reference is any reader. The two never overlap, so that one function serves both:
+///
+/// ```
+/// use netpoller::net::{self, CopySource};
+/// use netpoller::TcpStream;
+///
+/// /// From a stream, a file or memory.
+/// async fn upload(source: impl CopySource, to: &TcpStream) -> std::io::Result<u64> {
+///     net::copy(source, to).await
+/// }
+/// ```
 pub trait CopySource: Unpin {
     #[doc(hidden)]
     const IS_STREAM: bool;
@@ -46,6 +56,16 @@ pub trait CopySource: Unpin {
 
 /// What [`copy`](super::copy()) can write to: `&TcpStream`, `&UnixStream`, or `&mut` anything that
 /// is [`AsyncWrite`].
+///
+/// ```
+/// use netpoller::net::{self, CopySink};
+/// use netpoller::UnixStream;
+///
+/// /// To a stream, a file or memory.
+/// async fn save(from: &UnixStream, to: impl CopySink) -> std::io::Result<u64> {
+///     net::copy(from, to).await
+/// }
+/// ```
 pub trait CopySink: Unpin {
     #[doc(hidden)]
     const IS_STREAM: bool;
