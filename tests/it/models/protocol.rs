@@ -253,7 +253,10 @@ impl Client {
         let got = match time::timeout(moment, self.stream.read(&mut buffer)).await {
             Err(_) => return true,
             // A reset: what had not been read by then may be lost.
-            Ok(Err(_)) => return false,
+            Ok(Err(_)) => {
+                self.seen.cut.set(true);
+                return false;
+            }
             Ok(Ok(got)) => got,
         };
         let seen = &self.seen;
