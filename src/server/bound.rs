@@ -10,16 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::common::{Common, OnWorker};
 use super::dispatch::Dispatcher;
 use super::listeners::{Factory, Port};
-use super::orders::{Common, OnWorker, Orders};
+use super::orders::Orders;
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::limits::Quotas;
 use crate::connection::remote::{ConnId, Remotes};
 use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
-use crate::net::accept_loop::Permits;
+use crate::net::permits::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.

@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::common::Common;
 use super::dispatch::{Arrival, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-use super::orders::{Common, Follower, Order};
+use super::orders::{Follower, Order};
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
