@@ -13,6 +13,7 @@ use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
+use std::thread::{self, ThreadId};
 
 use super::blocking::Lane;
 use super::current;
@@ -41,6 +42,8 @@ pub(crate) struct Remote {
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
     breaker: Breaker,
+    /// The runtime's, which never leaves it.
+    pub(super) thread: ThreadId,
     /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
     /// leave it alone.
     process: Process,
@@ -77,6 +80,7 @@ impl Remote {
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             breaker,
+            thread: thread::current().id(),
             process: Process::current(),
         }
     }
