@@ -16,6 +16,7 @@ mod idling;
 mod operating;
 mod plumbing;
 mod process;
+mod serving_files;
 mod web;
 
 #[path = "../it/support/mod.rs"]
@@ -54,6 +55,9 @@ mod monitor;
 #[path = "../../examples/proxy.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod proxy;
+#[path = "../../examples/reactor_http/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod reactor_http;
 #[path = "../../examples/retry_write.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod retry_write;
