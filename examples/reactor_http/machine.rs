@@ -3,7 +3,7 @@
 //! | state | what it does | its deadline | on to |
 //! |---|---|---|---|
 //! | Request | reads up to the blank line | for the whole request, never moved | Answer |
-//! | Answer | writes the head, then the file, a piece at a time | for each piece that is taken | Closing |
+//! | Answer | writes the head, then the file, a piece at a time | for the client to take something, moved when it does | Closing |
 //! | Closing | has sent its FIN, and reads past whatever still comes | for the client's FIN, never moved | the end |
 //!
 //! Closing a socket with unread input sends a RST, which may overtake the last bytes of an answer.
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use netpoller::reactor::{Descriptor, Direction, Refusal, TryIo};
+use socket2::SockRef;
 
 use super::request;
 
@@ -149,18 +150,32 @@ impl Connection {
             }
         }
         // The kernel takes what it has room for, and the rest waits for the next step.
-        let write = || self.stream.write(&piece[*sent..]);
-        match self.descriptor.try_io(Direction::Write, id, write) {
-            TryIo::Parked => Next::Parked,
-            TryIo::Refused(refusal, _) => Next::End(Err(refused(refusal))),
-            TryIo::Done(Err(error), _) => Next::End(Err(error)),
-            TryIo::Done(Ok(gone), _) => {
+        let mut write = || (&self.stream).write(&piece[*sent..]);
+        let written = match self.descriptor.try_io(Direction::Write, id, &mut write) {
+            TryIo::Parked => return Next::Parked,
+            TryIo::Done(written, _) => written,
+            // The kernel tells of room once a third of its buffer is free, which a slow client may not
+            // reach in time. So before it is judged, a write shows whether it has taken anything.
+            TryIo::Refused(refusal, _) => write().map_err(|_| refused(refusal)),
+        };
+        match written {
+            Err(error) => Next::End(Err(error)),
+            Ok(gone) => {
                 *sent += gone;
                 // A client that takes something, however little, is given time for the next piece.
                 self.descriptor
                     .set_deadline(Direction::Write, site.deadline());
                 Next::Again
             }
+        }
+    }
+
+    /// Before the end: an answer that was cut off ends with a RST, which no client takes for the
+    /// end of the file.
+    pub fn reset_if_cut_off(&self) {
+        if matches!(self.state, State::Answer { .. }) {
+            // If it fails the end is a FIN, and the length in the head tells.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
     }
 

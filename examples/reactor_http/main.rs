@@ -135,6 +135,7 @@ impl Server {
             Next::End(ended) => {
                 let mut connection = self.connections.remove(id);
                 common::note(connection.peer, ended);
+                connection.reset_if_cut_off();
                 // Closed before the stream is, while the selector still knows it.
                 let descriptor = connection.descriptor;
                 if let Err(error) = self.reactor.close(descriptor, &mut connection.stream) {

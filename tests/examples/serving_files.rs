@@ -1,12 +1,14 @@
 //! `reactor_http`: files, refusals, deadlines, and clients that take their time.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::process::Server;
 use crate::reactor_http::request::{self, LONGEST};
@@ -183,11 +185,31 @@ fn a_request_that_never_ends_and_an_answer_that_is_not_taken_run_into_their_dead
     server.wait_for_log("i/o timeout");
     server.wait_for_log("i/o timeout");
     assert_eq!(rest(&silent), b"");
+    // What was cut off does not look whole.
+    let cut_off = stuck.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(cut_off.kind(), ErrorKind::ConnectionReset);
     // A client that left without a FIN of its own does not stay either.
     let mut left = server.connect();
     left.write_all(b"GET /hello.txt HTTP/1.0\r\n\r\n").unwrap();
     assert!(rest(&left).ends_with(b"hello\n"));
     server.wait_for_log("i/o timeout");
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_judged_by_the_kernels_buffer() {
+    let (files, expected) = Files::with_large(10 << 20);
+    let server = files.serve(&["--timeout", "300ms"]);
+    let mut slow = server.connect();
+    slow.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
+    let (mut all, mut piece) = (Vec::new(), vec![0; 128 * 1024]);
+    // 2 s in all, and no third of a buffer of megabytes within 300 ms.
+    for _ in 0..20 {
+        let got = slow.read(&mut piece).unwrap();
+        all.extend_from_slice(&piece[..got]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    all.extend(rest(&slow));
+    assert_eq!(body(&all), expected);
 }
 
 #[test]
