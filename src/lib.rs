@@ -45,14 +45,16 @@
 //! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |
 //! | talk UDP, or to this machine only | [`UdpSocket`]; [`UnixStream`], [`UnixListener`], [`UnixDatagram`] |
 //! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
+//! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
 //! | write to such a connection from elsewhere | [`ConnHandle`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
 //! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | find a recipe, or a crate that fits | [`cookbook`] |
 //! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
 #![warn(missing_docs)]
@@ -63,6 +65,8 @@ mod fault;
 
 pub mod cancel;
 pub mod connection;
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
 mod endpoints;
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -76,17 +80,23 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{CloseReason, Conn, ConnHandle, Drain, Limits, Protocol};
+pub use connection::{CloseReason, Conn, ConnHandle, ConnId, Drain, Limits, Protocol};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{
-    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Relay, Serve, Source, TcpListener,
-    TcpStream, ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream, copy, copy_bidirectional,
+    Cause, Dialer, KeepAlive, ListenConfig, NetError, OpError, Pipe, Relay, Serve, Source,
+    TcpListener, TcpStream, ToAddr, UdpSocket, UnixDatagram, UnixListener, UnixStream, copy,
+    copy_bidirectional,
 };
 pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
 };
+/// For tests.
+#[doc(hidden)]
+pub mod schedule {
+    pub use crate::runtime::schedule::{FaultySelector, Random};
+}
 #[allow(deprecated)]
 pub use server::Accept;
 pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};

@@ -81,7 +81,10 @@ pub fn now() -> Instant {
 #[inline]
 #[track_caller]
 pub fn coarse_now() -> Instant {
-    current::with("time::coarse_now", |scheduler| scheduler.reactor.now())
+    match current::last_reading() {
+        Some(reading) => reading,
+        None => current::outside_a_runtime("time::coarse_now"),
+    }
 }
 
 /// Sleeps for at least `wait`, counted from a fresh reading of the clock.

@@ -1,5 +1,9 @@
-//! Models that a fuzzer, and a replay of its corpus, hold the library to: bytes in, a panic if the
-//! library and the model disagree.
+//! The models of `tests/it/models`, for fuzzers: bytes in, a panic if the library and the model
+//! disagree.
 
+#[path = "../../tests/it/models/choices.rs"]
 pub mod choices;
+#[path = "../../tests/it/models/protocol.rs"]
+pub mod protocol;
+#[path = "../../tests/it/models/sockets.rs"]
 pub mod sockets;

@@ -6,14 +6,16 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
+use super::remote::{ConnId, RemoteConn};
 use super::shared::{Keeper, NEVER, WorkerShared, ticks};
-use super::state::{Asked, Drain, State, Status};
+use super::state::{Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::wheel::TimerKey;
@@ -98,6 +100,8 @@ pub(super) struct Extra {
     /// ends by this.
     pub(super) refused: Option<io::Error>,
     pub(super) mailbox: Option<Rc<Mailbox>>,
+    /// What other threads know it by, once it was asked for its id.
+    pub(super) remote: Option<Arc<RemoteConn>>,
     /// What is charged for unused bytes, where they have a limit over all connections.
     pub(super) keeper: Option<Rc<Keeper>>,
     pub(super) watch: Option<Box<Watch>>,
@@ -126,13 +130,17 @@ impl Extra {
 
     /// Whether anything was set for the rest of the connection's life.
     pub(super) fn has_settings(&self) -> bool {
-        self.idle.is_some() || self.old_at.is_some() || self.drain != Drain::WhenQuiet
+        self.remote.is_some()
+            || self.idle.is_some()
+            || self.old_at.is_some()
+            || self.drain != Drain::WhenQuiet
     }
 
-    /// Whether handles have left anything.
+    /// Whether handles or other threads have left anything.
     pub(super) fn has_mail(&self) -> bool {
-        let mailbox = self.mailbox.as_ref();
+        let (mailbox, remote) = (self.mailbox.as_ref(), self.remote.as_ref());
         mailbox.is_some_and(|mailbox| !mailbox.is_empty())
+            || remote.is_some_and(|remote| remote.has_mail())
     }
 }
 
@@ -200,12 +208,12 @@ impl Conn {
 
     fn set_status(&mut self, status: Status) {
         self.fd.socket().note.set(status.byte());
-        // From here on its handles' writes are refused, and not dropped later.
+        // From here on what handles and other threads write is refused, and not dropped later.
         if let Some(extra) = &self.extra
-            && let Some(mailbox) = &extra.mailbox
             && !status.may_write()
         {
-            mailbox.end();
+            extra.mailbox.iter().for_each(|mailbox| mailbox.end());
+            extra.remote.iter().for_each(|remote| remote.end());
         }
     }
 
@@ -482,6 +490,54 @@ impl Conn {
     /// A handle to write by from other connections and tasks of this thread.
     pub fn handle(&mut self) -> ConnHandle {
         ConnHandle::new(self.mailbox().clone())
+    }
+
+    /// An id by which any thread writes to the connection and closes it: see
+    /// [`ServerHandle::write`](crate::ServerHandle::write). It is the same each time.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io::{self, Read};
+    /// use std::sync::mpsc::{Sender, channel};
+    /// use netpoller::{Conn, ConnId, Protocol, Server};
+    ///
+    /// /// Tells a thread of each client.
+    /// struct Room(Sender<ConnId>);
+    /// impl Protocol for Room {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         let _ = self.0.send(conn.id());
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let (tell, told) = channel();
+    /// let bound = Server::new(move |_peer| Room(tell.clone())).workers(2).bind("127.0.0.1:0")?;
+    /// let (addr, handle) = (bound.local_addr(), bound.handle());
+    /// let server = std::thread::spawn(move || bound.run());
+    ///
+    /// let mut client = std::net::TcpStream::connect(addr)?;
+    /// let id = told.recv().unwrap();
+    /// handle.write(id, b"news".as_slice().into())?;
+    /// handle.close(id)?;
+    /// let mut news = String::new();
+    /// client.read_to_string(&mut news)?;
+    /// assert_eq!(news, "news");
+    /// handle.stop();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn id(&mut self) -> ConnId {
+        let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
+        let takes = match self.status().may_write() {
+            true => Takes::Open,
+            false => Takes::Ended,
+        };
+        let make = || shared.enter_remote(&fd, queued, takes);
+        self.extra().remote.get_or_insert_with(make).id
     }
 
     fn mailbox(&mut self) -> &Rc<Mailbox> {

@@ -119,9 +119,20 @@ pub(super) fn over_limit(
     kept: usize,
     more: usize,
 ) -> io::Error {
-    let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
-    let error = io::Error::new(io::ErrorKind::QuotaExceeded, text);
-    fd.op_error(op, Cause::Other(error))
+    fd.op_error(op, Cause::Other(limit_text(limit, most, kept, more)()))
+}
+
+/// Makes the error below that names the limit.
+pub(super) fn limit_text(
+    limit: &str,
+    most: usize,
+    kept: usize,
+    more: usize,
+) -> impl Fn() -> io::Error {
+    move || {
+        let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
+        io::Error::new(io::ErrorKind::QuotaExceeded, text)
+    }
 }
 
 pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow) -> io::Error {

@@ -10,25 +10,11 @@ use std::rc::Rc;
 use super::error::{direction_ended, over_limit};
 use super::out_queue::OutQueue;
 use super::shared::WorkerShared;
-use super::state::{Asked, Status};
+use super::state::{Asked, Status, Takes};
 use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
-
-/// Whether a connection takes what its handles write.
-///
-/// | state | who moves it there | on to |
-/// |---|---|---|
-/// | Open | `new` | Ended, Closed |
-/// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |
-/// | Closed | the connection, when its socket is closed | |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Takes {
-    Open,
-    Ended,
-    Closed,
-}
 
 /// What a connection shares with its handles.
 pub(super) struct Mailbox {
@@ -48,6 +34,7 @@ pub(super) struct Mailbox {
 }
 
 /// What a connection finds in its mailbox.
+#[derive(Default)]
 pub(super) struct Mail {
     pub(super) queue: OutQueue,
     pub(super) asked: Asked,

@@ -10,19 +10,23 @@
 // | `state.rs` | the machine as a pure table; its state and requests in a byte |
 // | `protocol.rs` | what one writes: the callbacks |
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
+// | `remote.rs` | writing from other threads |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
 // | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
+// | `limits.rs` | how much memory they may take |
 // | `error.rs` | why connections end |
 
 pub(crate) mod conn;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod limits;
 mod out_queue;
 pub(crate) mod protocol;
 pub(crate) mod rate;
 mod receive;
+pub(crate) mod remote;
 pub(crate) mod run;
 mod send;
 pub(crate) mod shared;
@@ -35,6 +39,7 @@ pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats}
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use handle::ConnHandle;
+pub use limits::Limits;
 pub use protocol::Protocol;
-pub use shared::Limits;
+pub use remote::ConnId;
 pub use state::Drain;

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Pieces are put together up to this size: a thousand small writes are one piece.
 const CHUNK: usize = 64 << 10;
@@ -26,6 +27,8 @@ enum Stored {
     Own(Vec<u8>),
     /// One payload for many peers.
     Shared(Rc<[u8]>),
+    /// The same, from another thread.
+    Sent(Arc<[u8]>),
 }
 
 impl Stored {
@@ -33,6 +36,7 @@ impl Stored {
         match self {
             Stored::Own(bytes) => bytes,
             Stored::Shared(bytes) => bytes,
+            Stored::Sent(bytes) => bytes,
         }
     }
 }
@@ -81,6 +85,14 @@ impl OutQueue {
         }
         self.bytes += bytes.len();
         self.pieces.push_back(Stored::Shared(bytes.clone()));
+    }
+
+    pub(super) fn push_sent(&mut self, bytes: Arc<[u8]>) {
+        if bytes.len() < SMALL {
+            return self.push(&bytes);
+        }
+        self.bytes += bytes.len();
+        self.pieces.push_back(Stored::Sent(bytes));
     }
 
     /// Puts another queue's pieces behind these. Nothing of it has gone yet.

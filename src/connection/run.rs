@@ -505,6 +505,9 @@ impl Conn {
             mailbox.set_queued(0);
             mailbox.close();
         }
+        if let Some(remote) = &extra.remote {
+            self.shared.remotes.leave(remote);
+        }
         extra.why
     }
 }

@@ -248,10 +248,16 @@ impl Conn {
     }
 
     fn note_queued(&self) {
-        if let Some(extra) = &self.extra
-            && let Some(mailbox) = &extra.mailbox
-        {
-            mailbox.set_queued(extra.queue.len());
+        if let Some(extra) = &self.extra {
+            let queued = extra.queue.len();
+            extra
+                .mailbox
+                .iter()
+                .for_each(|mailbox| mailbox.set_queued(queued));
+            extra
+                .remote
+                .iter()
+                .for_each(|remote| remote.set_queued(queued));
         }
     }
 
@@ -292,14 +298,26 @@ impl Conn {
         }
     }
 
-    /// Takes in what handles have left, behind what was written before. Returns what they ask for.
+    /// Takes in what handles and other threads have left, behind what was written before. Returns
+    /// what they ask for.
     pub(super) fn open_mail(&mut self) -> Asked {
-        let extra = self.extra.as_ref().filter(|extra| extra.has_mail());
-        let Some(mailbox) = extra.and_then(|extra| extra.mailbox.clone()) else {
+        let Some(extra) = self.extra.as_ref().filter(|extra| extra.has_mail()) else {
             return Asked::Nothing;
         };
+        let mut mail = extra
+            .mailbox
+            .as_ref()
+            .map(|mailbox| mailbox.collect())
+            .unwrap_or_default();
+        if let Some(remote) = &extra.remote {
+            let left = remote.collect();
+            left.pieces
+                .into_iter()
+                .for_each(|bytes| mail.queue.push_sent(bytes));
+            mail.asked = mail.asked.max(left.asked);
+            mail.over = mail.over.or(left.over);
+        }
         self.put_gathered();
-        let mail = mailbox.collect();
         if let Some(error) = mail.over {
             self.shared.quotas.queued.give_back(mail.queue.len());
             self.blame(CloseReason::Limit(error));

@@ -1,4 +1,4 @@
-//! What the connections of one thread share: settings, limits, counters, and the buffer in which a
+//! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
 //!
 //! | phase | who moves it there | what connections do |
@@ -11,16 +11,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::limits::{Limits, Quotas};
 use super::rate::Rates;
+use super::remote::{RemoteConn, Remotes};
+use super::state::Takes;
 use super::stats::Tally;
 use crate::net::accept_loop::{Permit, Permits};
+use crate::net::fd::Fd;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
+use crate::runtime::{Handle, current};
 
 /// No time: later than every other.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -32,82 +36,6 @@ pub(crate) fn ticks(wait: Duration) -> u64 {
 
 /// What a callback writes is gathered up to this size and sent at its end.
 pub(crate) const GATHER: usize = 256 << 10;
-
-/// What connections may keep in memory, in bytes.
-///
-/// ```
-/// use netpoller::Limits;
-///
-/// let mut limits = Limits::default();
-/// limits.most_queued = 1 << 20;
-/// let limits = limits.with_most_unused(64 << 10);
-/// assert_eq!((limits.most_queued, limits.most_unused), (1 << 20, 64 << 10));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// While more than this waits to be written, nothing is read from that peer: 256 KiB.
-    pub high_water: usize,
-    /// Reading goes on when no more than this waits, and
-    /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
-    pub low_water: usize,
-    /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
-    /// handle has left for the connection count. One read, of 64 KiB at most, is answered before
-    /// reading stops: leave so much room above `high_water`.
-    ///
-    /// Refused in a callback, the write returns an error. If the callback then fails too, the
-    /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the
-    /// connection with a RST: the peer takes less than it is sent.
-    pub most_queued: usize,
-    /// The same for all connections of a server together, on whichever worker: no limit. Without
-    /// room a write is refused, and the connection goes on; in a callback it is refused only if
-    /// the peer does not take the bytes at once. If the peer took a part, the connection ends.
-    pub most_queued_in_all: usize,
-    /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used: 1 MiB. More of them end
-    /// the connection, and so does a [need](crate::Conn::need) of more.
-    pub most_unused: usize,
-    /// The same for all connections of a server together, on whichever worker: no limit. Without
-    /// room, the connection of the thread that keeps most unused bytes ends.
-    pub most_unused_in_all: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            high_water: 256 << 10,
-            low_water: 64 << 10,
-            most_queued: 16 << 20,
-            most_queued_in_all: usize::MAX,
-            most_unused: 1 << 20,
-            most_unused_in_all: usize::MAX,
-        }
-    }
-}
-
-macro_rules! setters {
-    ($($setter:ident $field:ident),*) => {
-        /// The fields as a chain of setters.
-        impl Limits {
-            $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
-                #[must_use]
-                pub fn $setter(mut self, bytes: usize) -> Self {
-                    self.$field = bytes;
-                    self
-                }
-            )*
-        }
-    };
-}
-
-setters! {
-    with_high_water high_water,
-    with_low_water low_water,
-    with_most_queued most_queued,
-    with_most_queued_in_all most_queued_in_all,
-    with_most_unused most_unused,
-    with_most_unused_in_all most_unused_in_all
-}
 
 /// What a server asks of its connections.
 #[derive(Clone, Debug)]
@@ -138,78 +66,6 @@ impl Default for Settings {
             drain_grace: Duration::from_secs(1),
             max_age: None,
         }
-    }
-}
-
-/// A limit over all connections of a server, on all its workers.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    limit: usize,
-    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
-    /// nothing is counted.
-    used: AtomicUsize,
-}
-
-impl Quota {
-    fn new(limit: usize) -> Self {
-        Quota {
-            limit,
-            used: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limit != usize::MAX
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes so much, or nothing.
-    pub(crate) fn charge(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        !self.is_limited()
-            || self
-                .used
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok()
-    }
-
-    /// Takes so much, whatever is left.
-    fn charge_beyond(&self, bytes: usize) {
-        if self.is_limited() {
-            self.used.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn give_back(&self, bytes: usize) {
-        if self.is_limited() {
-            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-            debug_assert!(before >= bytes, "more is given back than was charged");
-        }
-    }
-}
-
-/// The limits over all connections.
-#[derive(Debug)]
-pub(crate) struct Quotas {
-    /// Charged when bytes are queued or gathered, given back when the system takes them.
-    pub(crate) queued: Quota,
-    /// Charged when bytes are kept, given back when they are used.
-    pub(crate) unused: Quota,
-}
-
-impl Quotas {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Quotas {
-            queued: Quota::new(limits.most_queued_in_all),
-            unused: Quota::new(limits.most_unused_in_all),
-        })
     }
 }
 
@@ -254,6 +110,8 @@ pub(crate) struct WorkerShared {
     keepers: RefCell<Vec<Rc<Keeper>>>,
     pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
+    /// The server's connections that other threads may write to.
+    pub(super) remotes: Arc<Remotes>,
 }
 
 /// A connection that keeps unused bytes.
@@ -272,6 +130,7 @@ impl WorkerShared {
         quotas: Arc<Quotas>,
         tally: Arc<Tally>,
         permits: Arc<Permits>,
+        remotes: Arc<Remotes>,
     ) -> Self {
         let limits = settings.limits;
         // With a limit over all, each write asks for room.
@@ -302,6 +161,7 @@ impl WorkerShared {
             keepers: RefCell::default(),
             tally,
             permits,
+            remotes,
         }
     }
 
@@ -345,6 +205,14 @@ impl WorkerShared {
         let old = self.waiter.replace(Some(waker.clone()));
         drop(old);
         Poll::Pending
+    }
+
+    /// Makes the connection whose callback runs known to other threads.
+    pub(super) fn enter_remote(&self, fd: &Fd, queued: usize, takes: Takes) -> Arc<RemoteConn> {
+        let thread = current::with("a server", |scheduler| {
+            Handle::new(scheduler.remote.clone())
+        });
+        self.remotes.enter(fd, thread, queued, takes)
     }
 
     // ---- unused bytes, where they have a limit over all ----
@@ -470,30 +338,8 @@ impl WorkerShared {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, NEVER, Quotas, ticks};
+    use super::{NEVER, ticks};
     use std::time::Duration;
-
-    #[test]
-    fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
-        let quotas = Quotas::new(&Limits::default().with_most_queued_in_all(1000));
-        std::thread::scope(|scope| {
-            for n in 0..4 {
-                let quota = &quotas.queued;
-                scope.spawn(move || {
-                    for round in 0..10_000 {
-                        let bytes = (round * 37 + n * 1009) % 600;
-                        if quota.charge(bytes) {
-                            assert!(quota.used() <= 1000);
-                            quota.give_back(bytes);
-                        }
-                    }
-                });
-            }
-        });
-        assert_eq!(quotas.queued.used(), 0);
-        assert!(!quotas.queued.charge(1001) && quotas.queued.charge(1000));
-        assert!(!quotas.queued.charge(usize::MAX));
-    }
 
     #[test]
     fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {

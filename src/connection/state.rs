@@ -315,5 +315,20 @@ impl Status {
     }
 }
 
+/// Whether a connection takes what its handles and other threads write.
+///
+/// | state | who moves it there | on to |
+/// |---|---|---|
+/// | Open | `new` | Ended, Closed |
+/// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |
+/// | Closed | the connection, when its socket is closed | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Takes {
+    #[default]
+    Open,
+    Ended,
+    Closed,
+}
+
 #[cfg(test)]
 mod tests;

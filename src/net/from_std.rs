@@ -41,7 +41,7 @@ macro_rules! from_std {
                 socket.set_nonblocking(true)?;
                 let what = concat!($name, "::from_std");
                 let taken = Fd::$take_in(what, socket, Network::$network);
-                taken.map($Ours::new)
+                taken.map($Ours::of)
             }
 
             /// Gives the socket to std. It stays non-blocking, and for other handles it is closed.

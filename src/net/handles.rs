@@ -1,7 +1,7 @@
-//! What the three handles share: [`Stream`], [`Datagram`] and [`Listener`].
+//! What the handles share: [`Stream`], [`Datagram`], [`Listener`] and [`Pipe`].
 //!
-//! They are different types, so that a listener can't be read from. A macro writes what is the same
-//! for all, and another what is the same for those that carry data.
+//! They are different types, so that a listener can't be read from. One macro writes what is the
+//! same for all, one what is the same for those that carry data, and one what sockets have.
 
 use std::fmt;
 use std::future::Future;
@@ -14,19 +14,20 @@ use super::datagram::Datagram;
 use super::fd::Fd;
 use super::kinds::Kind;
 use super::listener::Listener;
+use super::pipe::Pipe;
 use super::stream::Stream;
 use crate::endpoints::End;
 use crate::reactor::Direction;
 
 macro_rules! handles {
-    ($($Handle:ident)*) => { $(
-        impl<K> Clone for $Handle<K> {
+    ($($Handle:ident $(<$K:ident>)?;)*) => { $(
+        impl$(<$K>)? Clone for $Handle$(<$K>)? {
             fn clone(&self) -> Self {
-                $Handle::new(self.fd.clone())
+                $Handle::of(self.fd.clone())
             }
         }
 
-        impl<K> fmt::Debug for $Handle<K> {
+        impl$(<$K>)? fmt::Debug for $Handle$(<$K>)? {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.fd.debug(stringify!($Handle), f)
             }
@@ -34,15 +35,15 @@ macro_rules! handles {
 
         /// The descriptor's number, -1 once it is closed. What is said of
         #[doc = concat!("[`with_fd`](", stringify!($Handle), "::with_fd) holds here too.")]
-        impl<K> AsRawFd for $Handle<K> {
+        impl$(<$K>)? AsRawFd for $Handle$(<$K>)? {
             fn as_raw_fd(&self) -> RawFd {
                 self.fd.number()
             }
         }
 
-        impl<K> $Handle<K> {
-            pub(super) fn new(fd: Fd) -> Self {
-                $Handle { fd, kind: PhantomData }
+        impl$(<$K>)? $Handle$(<$K>)? {
+            pub(super) fn of(fd: Fd) -> Self {
+                $Handle { fd, $(kind: PhantomData::<$K>)? }
             }
 
             /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
@@ -81,33 +82,11 @@ macro_rules! handles {
     )* };
 }
 
-handles!(Stream Datagram Listener);
+handles! { Stream<K>; Datagram<K>; Listener<K>; Pipe; }
 
-macro_rules! sockets {
-    ($($Handle:ident)*) => { $(
-        impl<K: Kind> $Handle<K> {
-            /// Our end's address, with the real port.
-            ///
-            /// # Errors
-            ///
-            /// Closed, if it was not asked for before.
-            pub fn local_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Local)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
-            }
-
-            /// The peer's address.
-            ///
-            /// # Errors
-            ///
-            /// Not connected; closed, or no longer connected, if it was not asked for before.
-            pub fn peer_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Peer)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
-            }
-        }
-
-        impl<K> $Handle<K> {
+macro_rules! carriers {
+    ($($Handle:ident $(<$K:ident>)?;)*) => { $(
+        impl$(<$K>)? $Handle$(<$K>)? {
             // ---- deadlines ----
 
             /// Sets both deadlines: see
@@ -234,7 +213,7 @@ macro_rules! sockets {
 
             // ---- closing ----
 
-            /// Closes the socket, for every handle, before it returns. What is parked on it fails
+            /// Closes it, for every handle, before it returns. What is parked on it fails
             /// with "use of closed network connection".
             ///
             /// What was written to a stream is still sent, by the system; with a linger set, on a
@@ -245,6 +224,34 @@ macro_rules! sockets {
             /// Closed already.
             pub fn close(&self) -> io::Result<()> {
                 self.fd.close()
+            }
+        }
+    )* };
+}
+
+carriers! { Stream<K>; Datagram<K>; Pipe; }
+
+macro_rules! sockets {
+    ($($Handle:ident)*) => { $(
+        impl<K: Kind> $Handle<K> {
+            /// Our end's address, with the real port.
+            ///
+            /// # Errors
+            ///
+            /// Closed, if it was not asked for before.
+            pub fn local_addr(&self) -> io::Result<K::Addr> {
+                let addr = self.fd.socket_addr(End::Local)?;
+                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+            }
+
+            /// The peer's address.
+            ///
+            /// # Errors
+            ///
+            /// Not connected; closed, or no longer connected, if it was not asked for before.
+            pub fn peer_addr(&self) -> io::Result<K::Addr> {
+                let addr = self.fd.socket_addr(End::Peer)?;
+                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
             }
         }
     )* };

@@ -130,7 +130,7 @@ impl ListenConfig {
             fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
-        Ok(Listener::new(fd))
+        Ok(Listener::of(fd))
     }
 
     /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
@@ -272,7 +272,7 @@ impl<K: Kind> Listener<K> {
     pub(super) fn open<P>(&self, accepted: Accepted<P>) -> io::Result<(Stream<K>, K::Addr, P)> {
         let (fd, peer, permit) = accepted.open(self.fd.desc.core())?;
         let peer = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Stream::new(fd), peer, permit))
+        Ok((Stream::of(fd), peer, permit))
     }
 
     /// The address that it listens on, with the real port.
@@ -343,10 +343,14 @@ pub(crate) enum Outcome<P> {
     Aborted,
 }
 
-/// Makes a listening socket that was given non-blocking, and says its address.
-pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
+/// Prepares a listening socket that was given for a server, and says its address.
+pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
+    if network.is_tcp() {
+        // What is accepted inherits it. Go sets it on each connection.
+        socket.set_tcp_nodelay(true)?;
+    }
     let addr = addr::from_system(&socket.local_addr()?);
     addr.ok_or(io::ErrorKind::InvalidInput.into())
 }

@@ -7,7 +7,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::ops::ControlFlow;
 
 use super::fd::{Fd, Verb};
 use crate::reactor::Direction;
@@ -124,20 +123,7 @@ impl<K> Stream<K> {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<()>> + 'a {
-        let empty = buffer.is_empty();
-        let read = self.fd.steps(Verb::Read, move |fd, filled| {
-            let rest = &mut buffer[*filled..];
-            let got = fd.read(rest)?;
-            *filled += got;
-            if got == rest.len() {
-                return Ok(ControlFlow::Break(()));
-            }
-            match got {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(ControlFlow::Continue(())),
-            }
-        });
-        read.unless_empty(empty)
+        self.fd.read_exact(buffer, Fd::read)
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
@@ -238,20 +224,7 @@ impl<K> Stream<K> {
     #[doc(alias = "Write")]
     #[inline]
     pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
-        let write = self.fd.steps(Verb::Write, move |fd, written| {
-            let rest = &bytes[*written..];
-            let sent = fd.write(rest)?;
-            *written += sent;
-            if sent == rest.len() {
-                return Ok(ControlFlow::Break(()));
-            }
-            match sent {
-                // An error in Go too, or it would be asked for ever.
-                0 => Err(io::ErrorKind::WriteZero.into()),
-                _ => Ok(ControlFlow::Continue(())),
-            }
-        });
-        write.unless_empty(bytes.is_empty())
+        self.fd.write_all(bytes, Fd::write)
     }
 
     /// Writes what the kernel takes without waiting.

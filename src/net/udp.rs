@@ -58,7 +58,7 @@ impl Datagram<Udp> {
         let first = found.iter().find(|address| address.is_ipv4());
         let address = *first.unwrap_or(&found[0]);
         let bound = open(address);
-        bound.map(Datagram::new).map_err(|cause| {
+        bound.map(Datagram::of).map_err(|cause| {
             let asked = resolve::asked_for(&target, address);
             op_error("listen", asked, cause)
         })

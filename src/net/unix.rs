@@ -100,7 +100,7 @@ impl Stream<Unix> {
         // If the peer has gone meanwhile and the system does not tell: as it was dialled.
         fd.socket()
             .set_endpoint(End::Peer, Addr::Path(path.to_owned()));
-        Ok(Stream::new(fd))
+        Ok(Stream::of(fd))
     }
 
     /// Two streams, connected to each other.
@@ -118,7 +118,7 @@ impl Stream<Unix> {
             pair_end(one, Network::Unix)?,
             pair_end(other, Network::Unix)?,
         );
-        Ok((Stream::new(ends.0), Stream::new(ends.1)))
+        Ok((Stream::of(ends.0), Stream::of(ends.1)))
     }
 }
 
@@ -142,7 +142,7 @@ impl Listener<Unix> {
         let path = path.as_ref();
         let fd = open("listen", "UnixListener::bind", Network::Unix, path, listen).await?;
         fd.endpoint(End::Local);
-        let listener = Listener::new(fd);
+        let listener = Listener::of(fd);
         listener.set_unlink_on_close(true);
         Ok(listener)
     }
@@ -175,7 +175,7 @@ impl Datagram<Unix> {
         let (what, path) = ("UnixDatagram::bind", path.as_ref());
         let fd = open("listen", what, Network::Unixgram, path, bind).await?;
         fd.endpoint(End::Local);
-        Ok(Datagram::new(fd))
+        Ok(Datagram::of(fd))
     }
 
     /// A socket without a name: it can send, and can't be answered.
@@ -190,7 +190,7 @@ impl Datagram<Unix> {
     pub fn unbound() -> io::Result<UnixDatagram> {
         let socket = sys::socket(Domain::UNIX, Type::DGRAM)?;
         let fd = Fd::adopt("UnixDatagram::unbound", socket, Network::Unixgram)?;
-        Ok(Datagram::new(fd))
+        Ok(Datagram::of(fd))
     }
 
     /// Two sockets, connected to each other.
@@ -208,7 +208,7 @@ impl Datagram<Unix> {
             pair_end(one, Network::Unixgram)?,
             pair_end(other, Network::Unixgram)?,
         );
-        Ok((Datagram::new(ends.0), Datagram::new(ends.1)))
+        Ok((Datagram::of(ends.0), Datagram::of(ends.1)))
     }
 
     /// Connects: from now on the socket sends to `path`, and receives from there only.

@@ -15,8 +15,6 @@
 //                 └─────────────────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
 
 mod clock;
-#[doc(hidden)]
-pub mod faulty;
 mod netpoll;
 mod poll_desc;
 mod registry;
@@ -30,7 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
+pub(crate) use mio::event::Source;
 
 use crate::sys::Process;
 use crate::wheel::TimerKey;

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::context::{self, Before};
 use super::lent;
@@ -84,6 +85,15 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
     // The clone keeps the borrow short: `f` may run any code, and end the turn.
     let current = CURRENT.try_with(|current| current.borrow().clone());
     current.ok().flatten().map(|scheduler| f(&scheduler))
+}
+
+/// The last reading of the clock of the runtime that is in a turn on this thread. Asked for each
+/// message, and runs nothing, so it does without the clone of [`try_with`].
+#[inline]
+pub(crate) fn last_reading() -> Option<Instant> {
+    let reading =
+        |current: &RefCell<Option<Rc<Scheduler>>>| Some(current.borrow().as_ref()?.reactor.now());
+    CURRENT.try_with(reading).ok().flatten()
 }
 
 /// As [`try_with`].

@@ -52,6 +52,11 @@ impl Handle {
         }
     }
 
+    /// Sends a closure that the runtime calls in its next turn; dropped if the runtime is gone.
+    pub(crate) fn send(&self, job: impl FnOnce() + Send + 'static) {
+        let _ = self.remote.send(Box::new(job));
+    }
+
     /// Ends the wait of the turn that is under way, else of the next one.
     pub fn wake(&self) {
         self.remote.interrupt();

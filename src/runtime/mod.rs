@@ -15,7 +15,7 @@
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs` | threads for work that blocks |
 // | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
-// | `schedule.rs` | for tests: an order of a seed's choice |
+// | `schedule.rs` | for tests: the choices of a seed |
 
 pub(crate) mod blocking;
 pub(crate) mod context;
@@ -28,7 +28,7 @@ pub(crate) mod lent;
 pub(crate) mod lock;
 pub(crate) mod machine;
 pub(crate) mod panics;
-mod schedule;
+pub(crate) mod schedule;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
@@ -47,14 +47,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::reactor::faulty::FaultySelector;
 use crate::reactor::{MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
 use current::Entered;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
-use schedule::{Schedule, ScheduledTurn};
+use schedule::{FaultySelector, Schedule, ScheduledTurn};
 use scheduler::Scheduler;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
@@ -210,7 +209,7 @@ impl Runtime {
     #[doc(hidden)]
     pub fn schedule(&self) -> Vec<ScheduledTurn> {
         let schedule = self.scheduler.schedule.as_ref();
-        schedule.map_or(Vec::new(), |schedule| schedule.log())
+        schedule.map_or(Vec::new(), |schedule| schedule.log.borrow().clone())
     }
 
     /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer

@@ -15,7 +15,9 @@ use super::listeners::{Factory, Port};
 use super::orders::{Common, OnWorker, Orders};
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
-use crate::connection::shared::{self, Phase, Quotas};
+use crate::connection::limits::Quotas;
+use crate::connection::remote::{ConnId, Remotes};
+use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
 use crate::runtime::{JoinHandle, Runtime};
@@ -50,6 +52,7 @@ impl<F> Bound<F> {
         listeners: Vec<Vec<Port>>,
     ) -> io::Result<Self> {
         let workers = settings.workers;
+        let quotas = Quotas::new(&settings.connection.limits);
         let common = Common {
             addrs: listeners
                 .iter()
@@ -57,11 +60,14 @@ impl<F> Bound<F> {
                 .collect(),
             orders: Orders::new(),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            quotas: Quotas::new(&settings.connection.limits),
+            remotes: Remotes::new(&settings.connection.limits, quotas.clone()),
+            quotas,
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
             on_worker: settings.on_worker,
             starting: AtomicUsize::new(workers),
+            #[cfg(feature = "signal")]
+            watches: Default::default(),
         };
         let none = |_| Incoming {
             listeners: Vec::new(),
@@ -74,7 +80,7 @@ impl<F> Bound<F> {
             incoming[port.worker].listeners.push(port);
         }
         if one_accepts_for_all {
-            let inboxes = Dispatcher::new(&common.tallies).into_iter();
+            let inboxes = Dispatcher::inboxes(&common.tallies).into_iter();
             let each = incoming.iter_mut().zip(inboxes);
             each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
         }
@@ -329,16 +335,78 @@ impl ServerHandle {
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
-        if self.common.orders.give(Phase::Draining, limit) {
-            let (name, open) = (self.common.name(), self.stats().live());
-            log::info!("{name}: the server drains within {limit:?}; {open} connections are open");
-        }
+        self.common.drain(limit);
+    }
+
+    /// Drains the server within `limit` when one of the `signals` comes (`libc::SIGTERM`, say);
+    /// [stops](ServerHandle::stop) it at the next. A signal that comes before the server runs counts
+    /// too.
+    ///
+    /// Handlers that were there before still run. No thread is made: the signal arrives in the
+    /// workers' loops. The system's default (for SIGTERM, the end of the process) is replaced for
+    /// good, also after the server has ended. It needs the feature `signal`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, Server};
+    ///
+    /// struct Discard;
+    /// impl Protocol for Discard {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    ///
+    /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
+    /// bound.handle().drain_on(&[libc::SIGTERM, libc::SIGINT], Duration::from_secs(10))?;
+    /// # std::thread::spawn(|| unsafe { libc::kill(libc::getpid(), libc::SIGTERM) });
+    /// // Somebody says: kill -TERM
+    /// bound.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// No such signal, or one that can't be handled, such as SIGKILL. The system's, where no
+    /// descriptor is left.
+    #[cfg(feature = "signal")]
+    pub fn drain_on(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
+        let workers = self.common.tallies.len();
+        self.common.watches.add(signals, limit, workers)?;
+        self.common.orders.tell();
+        Ok(())
     }
 
     /// Ends the server at once, with whatever is in flight, also while it is being drained.
     #[doc(alias = "close")]
     pub fn stop(&self) {
         self.common.stop();
+    }
+
+    /// Queues bytes for the connection of this [id](crate::Conn::id), from any thread or worker. They
+    /// go out when its worker comes to it, in the order of the calls, and count under its
+    /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
+    /// they are few.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ConnHandle::write`](crate::ConnHandle::write). The connection is gone, or of another
+    /// server.
+    pub fn write(&self, id: ConnId, bytes: Arc<[u8]>) -> io::Result<()> {
+        self.common.remotes.write(id, &bytes)
+    }
+
+    /// Closes the connection of this id once all is written, from any thread or worker. Later writes
+    /// to it are refused.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone, or of another server.
+    pub fn close(&self, id: ConnId) -> io::Result<()> {
+        self.common.remotes.close(id)
     }
 
     /// What the server has done so far.

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use super::bound::{Bound, Settings};
 use super::listeners::{Listeners, Peer, WithPeer};
+use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
-use crate::connection::shared::{self, Limits, ticks};
+use crate::connection::shared::{self, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::config::Hook;
@@ -540,6 +541,10 @@ impl<F> Server<F> {
     ///
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
+    ///
+    /// A TCP listener that was given is set to send
+    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
+    /// listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

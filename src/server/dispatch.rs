@@ -44,7 +44,7 @@ pub(crate) struct Arrival {
 
 impl Dispatcher {
     /// With an inbox for each worker.
-    pub(crate) fn new(tallies: &[Arc<Tally>]) -> Vec<WorkerInbox> {
+    pub(crate) fn inboxes(tallies: &[Arc<Tally>]) -> Vec<WorkerInbox> {
         let dispatcher = Arc::new(Dispatcher {
             tallies: tallies.to_vec(),
             state: Mutex::new(State {
@@ -165,7 +165,7 @@ mod tests {
 
     fn accepts(workers: usize) -> (Accepts, Vec<WorkerInbox>) {
         let tallies: Vec<Arc<Tally>> = (0..workers).map(|_| Arc::default()).collect();
-        let inboxes = Dispatcher::new(&tallies);
+        let inboxes = Dispatcher::inboxes(&tallies);
         let accepts = Accepts {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             permits: Arc::new(Permits::new(100)),

@@ -125,7 +125,7 @@ impl Port {
     /// One socket for all workers.
     fn new(socket: OwnedFd, network: Network, number: usize) -> io::Result<Self> {
         Ok(Port {
-            addr: listener::prepare(&socket)?,
+            addr: listener::prepare(&socket, network)?,
             network,
             number,
             worker: 0,

@@ -51,6 +51,7 @@
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
 // | `dispatch.rs` | sockets handed over to the worker with the fewest connections |
 // | `orders.rs` | serve, drain, stop: told to every worker |
+// | `signals.rs` | signals that drain or stop it (feature `signal`) |
 // | `stats.rs` | what the workers have done |
 
 mod bound;
@@ -58,6 +59,8 @@ pub(crate) mod builder;
 mod dispatch;
 mod listeners;
 mod orders;
+#[cfg(feature = "signal")]
+mod signals;
 pub(crate) mod stats;
 mod worker_loop;
 

@@ -18,7 +18,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::stats::{Stats, WorkerStats};
-use crate::connection::shared::{Phase, Quotas, Settings};
+use crate::connection::limits::Quotas;
+use crate::connection::remote::Remotes;
+use crate::connection::shared::{Phase, Settings};
 use crate::connection::stats::Tally;
 use crate::endpoints::Addr;
 use crate::net::accept_loop::Permits;
@@ -38,8 +40,13 @@ pub(crate) struct Common {
     pub(crate) orders: Orders,
     pub(crate) permits: Arc<Permits>,
     pub(crate) quotas: Arc<Quotas>,
+    /// The connections that were asked for their id.
+    pub(crate) remotes: Arc<Remotes>,
     /// One for each worker, which alone writes to it.
     pub(crate) tallies: Vec<Arc<Tally>>,
+    /// What the workers wait for besides orders.
+    #[cfg(feature = "signal")]
+    pub(crate) watches: super::signals::Watches,
 }
 
 impl Common {
@@ -73,6 +80,14 @@ impl Common {
         Ok(())
     }
 
+    /// Ends the server in good order.
+    pub(crate) fn drain(&self, limit: Duration) {
+        if self.orders.give(Phase::Draining, limit) {
+            let (name, open) = (self.name(), self.stats().live());
+            log::info!("{name}: the server drains within {limit:?}; {open} connections are open");
+        }
+    }
+
     /// Ends the server at once.
     pub(crate) fn stop(&self) {
         if self.orders.give(Phase::Stopped, Duration::ZERO) {
@@ -91,12 +106,17 @@ pub(crate) struct Order {
     pub(crate) phase: Phase,
     /// How long a drain may take, from when a worker learns of it.
     pub(crate) limit: Duration,
+    /// How often the workers were told to look at what else they wait for.
+    #[cfg(feature = "signal")]
+    news: usize,
 }
 
 impl Order {
     const FIRST: Order = Order {
         phase: Phase::Starting,
         limit: Duration::MAX,
+        #[cfg(feature = "signal")]
+        news: 0,
     };
 }
 
@@ -128,12 +148,22 @@ impl Orders {
 
     /// Gives an order, unless one that asks for as much is in force: then false.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
+        self.change(|order| {
+            order.phase = order.phase.max(phase);
+            order.limit = order.limit.min(limit);
+        })
+    }
+
+    /// Tells the workers of something new, which is no order.
+    #[cfg(feature = "signal")]
+    pub(crate) fn tell(&self) {
+        self.change(|order| order.news += 1);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Order)) -> bool {
         let mut state = self.state();
         let old = state.order;
-        state.order = Order {
-            phase: old.phase.max(phase),
-            limit: old.limit.min(limit),
-        };
+        change(&mut state.order);
         if state.order == old {
             return false;
         }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::{Arrival, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-use super::orders::Common;
+use super::orders::{Common, Follower, Order};
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
@@ -76,6 +76,8 @@ pub(crate) struct WorkerLoop<F> {
     name: String,
     /// What its connections share.
     shared: Rc<WorkerShared>,
+    #[cfg(feature = "signal")]
+    hearing: std::cell::RefCell<super::signals::Hearing>,
 }
 
 type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -95,7 +97,8 @@ impl<F: Factory> WorkerLoop<F> {
         let make = |scheduler: &_| {
             let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
             let tally = common.tallies[number].clone();
-            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits)
+            let remotes = common.remotes.clone();
+            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits, remotes)
         };
         let shared = Rc::new(current::with("a server", make));
         // However this future ends, aborted too: nothing else could end its connections.
@@ -106,6 +109,8 @@ impl<F: Factory> WorkerLoop<F> {
             common,
             number,
             shared,
+            #[cfg(feature = "signal")]
+            hearing: Default::default(),
         };
         let result = this.serve_and_drain(incoming).await;
         this.shared.stop();
@@ -120,14 +125,17 @@ impl<F: Factory> WorkerLoop<F> {
         self.common.start(self.number)?;
         // The first order is to serve, once the other workers have started too; or to end.
         let mut orders = self.common.orders.follow();
-        let mut order = orders.changed().await;
-        if order.phase == Phase::Serving {
+        let mut order = self.next_order(&mut orders).await;
+        while order.phase == Phase::Starting {
+            order = self.next_order(&mut orders).await;
+        }
+        while order.phase == Phase::Serving {
             let serve = async {
                 self.take(incoming.as_ref(), None).await?;
                 // Nothing more is accepted. The connections that are served go on.
                 pending().await
             };
-            order = match select(orders.changed(), serve).await {
+            order = match select(self.next_order(&mut orders), serve).await {
                 Either::First(order) => order,
                 Either::Second(failed) => return failed,
             };
@@ -137,7 +145,7 @@ impl<F: Factory> WorkerLoop<F> {
             let now = time::now();
             deadline = deadline.min(time::after(now, order.limit));
             let drained = time::timeout(deadline - now, self.drain(&mut incoming, deadline));
-            order = match select(orders.changed(), drained).await {
+            order = match select(self.next_order(&mut orders), drained).await {
                 // Stop, or drain within a shorter limit.
                 Either::First(order) => order,
                 Either::Second(Ok(drained)) => return drained,
@@ -153,6 +161,20 @@ impl<F: Factory> WorkerLoop<F> {
             };
         }
         Ok(())
+    }
+
+    async fn next_order(&self, orders: &mut Follower<'_>) -> Order {
+        let order = orders.changed().await;
+        #[cfg(feature = "signal")]
+        {
+            let common = self.common.clone();
+            let end = move |signals_before, limit| match signals_before {
+                0 => common.drain(limit),
+                _ => common.stop(),
+            };
+            self.hearing.borrow_mut().follow(&self.common.watches, end);
+        }
+        order
     }
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it

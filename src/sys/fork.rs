@@ -35,10 +35,16 @@ impl Process {
         Process(GENERATION.load(Ordering::Relaxed))
     }
 
-    /// Whether it is this process. Costs a load before the first fork, and two afterwards.
+    /// Whether it is this process. Before the first fork that costs one load.
     #[inline]
-    pub(crate) fn is_current(self) -> bool {
-        !has_forked() || self.0 == GENERATION.load(Ordering::Relaxed)
+    pub(crate) fn is_current(&self) -> bool {
+        !has_forked() || self.is_current_after_forks()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_current_after_forks(&self) -> bool {
+        self.0 == GENERATION.load(Ordering::Relaxed)
     }
 }
 

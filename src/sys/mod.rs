@@ -7,11 +7,14 @@
 #![allow(unsafe_code)]
 
 mod accept;
+mod file;
 mod fork;
 mod lookup;
 mod owned_socket;
 mod share_port;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(feature = "signal")]
+mod signal;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod sigpipe;
 mod splice;
 mod unacknowledged;
@@ -25,10 +28,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
+pub(crate) use file::{read, write};
 pub(crate) use fork::{PerProcess, Process, has_forked};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
+#[cfg(feature = "signal")]
+pub(crate) use signal::{SignalNotes, note_signals};
 pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
@@ -44,19 +50,17 @@ pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::
     socket.send_to_with_flags(bytes, to, SEND_FLAGS)
 }
 
-/// As [`OwnedSocket::send`], from several buffers: those of [`at_once`].
-pub(crate) fn send_vectored(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-    let offered = at_once(buffers);
-    socket.send_vectored_with_flags(&buffers[offered], SEND_FLAGS)
+/// As [`OwnedSocket::send`], from several buffers, which are those of [`at_once`].
+pub(crate) fn send_vectored(socket: &SockRef<'_>, offered: &[IoSlice<'_>]) -> io::Result<usize> {
+    socket.send_vectored_with_flags(offered, SEND_FLAGS)
 }
 
-/// Reads into several buffers, through a shared reference: those of [`at_once`].
+/// Reads into several buffers, which are those of [`at_once`], through a shared reference.
 pub(crate) fn receive_vectored(
     socket: &SockRef<'_>,
-    buffers: &mut [IoSliceMut<'_>],
+    offered: &mut [IoSliceMut<'_>],
 ) -> io::Result<usize> {
-    let offered = at_once(buffers);
-    Read::read_vectored(&mut &**socket, &mut buffers[offered])
+    Read::read_vectored(&mut &**socket, offered)
 }
 
 /// What one system call is given at most: some systems fail, or truncate, above 1 GiB.

@@ -1,10 +1,27 @@
 //! SIGPIPE kept out of one call that has no flag against it.
-//!
-//! May touch: libc. Go's runtime takes the signal itself (`os/signal_unix.go`, `sigpipe`).
+
+// Go's runtime takes the signal itself (`os/signal_unix.go`, `sigpipe`).
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
+
+/// Makes a call that may raise SIGPIPE, without it.
+///
+/// A Rust program has the signal ignored, and that costs one short system call to find out. In a C
+/// host that has not, the thread blocks it meanwhile, and takes out the one that our own call left
+/// pending. The signal is sent to the thread that made the call, so no other can get it.
+pub(super) fn without<R>(call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    if is_ignored() {
+        return call();
+    }
+    let blocked = Blocked::new()?;
+    let done = call();
+    if matches!(&done, Err(error) if error.raw_os_error() == Some(libc::EPIPE)) {
+        blocked.take_out();
+    }
+    done
+}
 
 fn set(fill: impl FnOnce(*mut libc::sigset_t)) -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -33,7 +50,7 @@ fn is_pending() -> bool {
 }
 
 /// Whether SIGPIPE is ignored. Asked anew each time: a host may change that at any time.
-pub(super) fn is_ignored() -> bool {
+fn is_ignored() -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: nothing is set, and what is asked for goes where there is room for it.
     let asked = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
@@ -42,13 +59,13 @@ pub(super) fn is_ignored() -> bool {
 }
 
 /// SIGPIPE is blocked in this thread while this lives.
-pub(super) struct Blocked {
+struct Blocked {
     before: libc::sigset_t,
     was_pending: bool,
 }
 
 impl Blocked {
-    pub(super) fn new() -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let was_pending = is_pending();
         let mut failed = 0;
         let before = set(|before| {
@@ -67,7 +84,7 @@ impl Blocked {
 
     /// Takes out the signal that is pending by our doing. One that was there before us is the
     /// host's, who had it blocked and will want to see it.
-    pub(super) fn take_out(&self) {
+    fn take_out(&self) {
         if self.was_pending {
             return;
         }

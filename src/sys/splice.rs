@@ -32,25 +32,14 @@ pub(crate) fn splice(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: usize) -> io::Resu
 /// As [`splice`], from a pipe to a socket, and without a SIGPIPE.
 ///
 /// Splicing to a socket whose peer is gone raises it (seen on Linux 6.18, TCP and Unix alike), and
-/// there is no flag like MSG_NOSIGNAL. A Rust program has it ignored, and that costs one short
-/// system call to find out; in a C host that has not, the thread blocks the signal meanwhile, and
-/// takes out the one that our own call left pending. The signal is sent to the thread that made
-/// the call, so no other can get it.
+/// there is no flag like MSG_NOSIGNAL.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn splice_to_socket(
     pipe: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
     most: usize,
 ) -> io::Result<usize> {
-    if sigpipe::is_ignored() {
-        return splice(pipe, socket, most);
-    }
-    let blocked = sigpipe::Blocked::new()?;
-    let moved = splice(pipe, socket, most);
-    if matches!(&moved, Err(error) if error.raw_os_error() == Some(libc::EPIPE)) {
-        blocked.take_out();
-    }
-    moved
+    sigpipe::without(|| splice(pipe, socket, most))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -1,10 +1,12 @@
-//! Tests that need crates which take long to compile: TLS from outside, and arbitrary input.
+//! Tests that need crates which take long to compile: TLS from outside, arbitrary input, and the
+//! recipes of docs/cookbook.md that need other runtimes.
 #![allow(
     clippy::duplicate_mod,
     reason = "each example has what it shares with others"
 )]
 
 mod arbitrary;
+mod recipes;
 mod tls;
 
 #[path = "../examples/allocator.rs"]

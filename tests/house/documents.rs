@@ -7,7 +7,7 @@ use crate::rust::{self, Declared};
 use crate::tree;
 
 /// Held to what they name.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "docs/decisions.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 12] = [
     "docs/measured.md",
     "docs/peers.md",
     "docs/proofs.md",
+    "docs/cookbook.md",
     "docs/guide.md",
     "docs/what.md",
     "examples/README.md",
@@ -25,7 +26,7 @@ const DOCUMENTS: [&str; 12] = [
 /// Names that are not ours: Rust's, Go's, the system's, tools'. Each is in a document, and none is
 /// declared here.
 const FOREIGN: &str = "
-    AsFd Drop Instant IoSlice Rc RawWaker RefCell Send W io::Error std u16 unsafe
+    AsFd Drop Instant IoSlice Rc RawWaker RefCell Send io::Error std u16 unsafe
     epoll_wait netpollblock socktest golang.org/x/net/nettest
     info nc top wrk
 ";

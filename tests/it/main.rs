@@ -2,6 +2,7 @@
 
 mod connection;
 mod guide;
+mod models;
 mod net;
 mod reactor;
 mod runtime;

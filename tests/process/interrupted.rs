@@ -40,7 +40,7 @@ extern "C" fn stopped(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
         true => argument(register) | THROUGH,
         false => argument(register),
     });
-    let result = if INTERRUPTED.load(Ordering::Relaxed) % 2 == 0 {
+    let result = if INTERRUPTED.load(Ordering::Relaxed).is_multiple_of(2) {
         -i64::from(libc::EINTR)
     } else {
         // SAFETY: it is the call that the program has made, with a flag more.

@@ -6,6 +6,8 @@ mod allocator;
 mod child;
 mod dead_worker;
 mod descriptors;
+#[cfg(feature = "signal")]
+mod drain_on;
 #[cfg(target_os = "linux")]
 mod families;
 mod fork;

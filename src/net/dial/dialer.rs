@@ -185,7 +185,7 @@ impl Dialer {
             scope,
         };
         let fd = race::race(&dial, &addresses, self.fallback_delay).await;
-        fd.map(Stream::new)
+        fd.map(Stream::of)
             .map_err(|failed| self.all_failed(failed).into())
     }
 

@@ -332,6 +332,15 @@ impl Fd {
 
     #[inline]
     fn trace(&self, what: &str, direction: Direction) {
+        if log::log_enabled!(log::Level::Trace) {
+            self.write_trace(what, direction);
+        }
+    }
+
+    // Apart, or the fast path would fill in the arguments before it asks for the level.
+    #[cold]
+    #[inline(never)]
+    fn write_trace(&self, what: &str, direction: Direction) {
         log::trace!("{what} {direction:?}: {self:?}");
     }
 
@@ -343,8 +352,10 @@ impl Fd {
         direction: Direction,
         when: Option<Instant>,
     ) -> io::Result<()> {
-        if let Err(failure) = self.check_open() {
-            return Err(self.error("set", failure, 0));
+        // Of a runtime that was inherited too: that touches nothing of the parent's, and whatever
+        // waits or tries is refused.
+        if self.is_closed() {
+            return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
         }
         self.desc.set_deadline(direction, when);
         Ok(())

@@ -81,6 +81,47 @@ impl Fd {
         })
     }
 
+    /// Fills the whole buffer. Its tries are `read`'s.
+    pub(crate) fn read_exact<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+        read: impl Fn(&Fd, &mut [u8]) -> io::Result<usize>,
+    ) -> impl Future<Output = io::Result<()>> {
+        let empty = buffer.is_empty();
+        let steps = self.steps(Verb::Read, move |fd, filled| {
+            let rest = &mut buffer[*filled..];
+            let got = read(fd, rest)?;
+            *filled += got;
+            match got {
+                all if all == rest.len() => Ok(ControlFlow::Break(())),
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(ControlFlow::Continue(())),
+            }
+        });
+        steps.unless_empty(empty)
+    }
+
+    /// Writes everything: no other write comes between its tries, which are `write`'s.
+    #[inline]
+    pub(crate) fn write_all<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        write: impl Fn(&Fd, &[u8]) -> io::Result<usize>,
+    ) -> impl Future<Output = io::Result<()>> {
+        let steps = self.steps(Verb::Write, move |fd, written| {
+            let rest = &bytes[*written..];
+            let sent = write(fd, rest)?;
+            *written += sent;
+            match sent {
+                all if all == rest.len() => Ok(ControlFlow::Break(())),
+                // An error in Go too, or it would be asked for ever.
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                _ => Ok(ControlFlow::Continue(())),
+            }
+        });
+        steps.unless_empty(bytes.is_empty())
+    }
+
     /// An operation of several tries, which keeps the direction from the first to the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
     #[inline]
@@ -208,8 +249,11 @@ impl Fd {
             })
         } else if let Err(refusal) = self.desc.check(direction) {
             self.poll_refused(refusal, &mut claim, cx)
-        } else if socket.is_locked(direction) && !fault!("heartbeat_inside_message") {
-            Poll::Pending
+        } else if socket.is_locked(direction) {
+            match fault!("heartbeat_inside_message") {
+                true => attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done))),
+                false => Poll::Pending,
+            }
         } else {
             self.poll(direction, &mut claim, cx, attempt)
         };

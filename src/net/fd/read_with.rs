@@ -66,7 +66,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
         };
         fd.transferred(Direction::Read, got, lent::LENGTH);
         // Before the closure, which may read again.
-        fd.release(Direction::Read, &mut this.claim);
+        fd.socket().unlock(Direction::Read, &mut this.claim.lock);
         let f = this.f.take();
         let f = f.expect("an operation that is done is not polled");
         let result = f(&buffer[..got]);

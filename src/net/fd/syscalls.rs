@@ -51,7 +51,11 @@ impl Fd {
 
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let at_once = sys::at_once(buffers);
-        let offered = &mut buffers[at_once];
+        let offered = match &mut buffers[at_once] {
+            // `read` caps it: it may be longer than a system call takes.
+            [one] => return self.read(one),
+            offered => offered,
+        };
         let asked = offered.iter().map(|buffer| buffer.len()).sum();
         if asked == 0 {
             return Ok(0);
@@ -72,7 +76,10 @@ impl Fd {
     }
 
     pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        let offered = &buffers[sys::at_once(buffers)];
+        let offered = match &buffers[sys::at_once(buffers)] {
+            [one] => return self.write(one),
+            offered => offered,
+        };
         let asked = offered.iter().map(|buffer| buffer.len()).sum();
         if asked == 0 {
             return Ok(0);
@@ -141,6 +148,26 @@ impl Fd {
         let sent = sys::send_to(&self.sock_ref(), message, to)?;
         context::charge(sent);
         Ok(sent)
+    }
+
+    // ---- what is no socket ----
+
+    pub(crate) fn read_file(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let got = sys::read(&self.socket().owned, buffer)?;
+        context::charge(got);
+        Ok(got)
+    }
+
+    pub(crate) fn write_file(&self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let written = sys::write(&self.socket().owned, bytes)?;
+        context::charge(written);
+        Ok(written)
     }
 
     // ---- of the user's own ----

@@ -234,3 +234,31 @@ fn one_dead_peer_costs_those_that_take_everything_neither_connection_nor_answers
     });
     PEERS.take();
 }
+
+#[test]
+fn what_was_queued_for_peers_that_are_gone_leaves_room_for_others() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+            conn.write(&[7; MEGABYTE / 2])?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
+    let server = script.server().limits(limits);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        for _ in 0..5 {
+            let gone = dial(&bound).await;
+            gone.set_read_buffer(1).unwrap();
+            gone.write_all(b"x").await.unwrap();
+            gone.readable().await.unwrap();
+            gone.abort().unwrap();
+            until(|| script.last().starts_with("closed")).await;
+        }
+        let healthy = dial(&bound).await;
+        healthy.write_all(b"x").await.unwrap();
+        let mut answer = vec![0; MEGABYTE / 2];
+        healthy.read_exact(&mut answer).await.unwrap();
+    });
+}

@@ -4,6 +4,7 @@ mod ends;
 mod fairness;
 mod handles;
 mod heartbeats;
+mod ids;
 mod in_flight;
 mod limits;
 mod lingering;

@@ -256,3 +256,22 @@ fn a_wait_holds_for_one_offer_and_goes_together_with_a_need() {
         assert_eq!(offers(&script), wanted);
     });
 }
+
+#[test]
+fn a_need_holds_where_the_callback_has_used_everything_too() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.need(5);
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        for part in [&b"a"[..], b"bc", b"def", b"ghijk"] {
+            client.write_all(part).await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        assert_eq!(offers(&script), ["data 1", "data 5", "data 5"]);
+    });
+}

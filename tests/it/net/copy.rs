@@ -352,3 +352,22 @@ fn small_segments_that_fill_the_pipe_before_its_bytes_do_hold_nothing_up() {
         assert_eq!(copying.await.unwrap().unwrap(), sent.len() as u64);
     });
 }
+
+#[test]
+fn a_sink_that_takes_a_pipe_in_parts_gets_all_of_it() {
+    run(async {
+        let sent = noise(2 << 20);
+        let (a, source) = pair().await;
+        let (sink, b) = pair().await;
+        // Less than a pipe holds.
+        b.set_write_buffer(16 << 10).unwrap();
+        let writing = spawn(async move {
+            source.write_all(&sent).await.unwrap();
+            sent
+        });
+        let reading = spawn(async move { read_all(&sink).await.unwrap() });
+        assert_eq!(net::copy(&a, &b).await.unwrap(), 2 << 20);
+        b.close_write().unwrap();
+        assert!(writing.await.unwrap() == reading.await.unwrap());
+    });
+}

@@ -13,6 +13,7 @@ mod listen;
 mod locks;
 mod look_ups;
 mod options;
+mod pipe;
 mod read;
 mod relay;
 mod resolve;

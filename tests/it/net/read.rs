@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use netpoller::reactor::faulty::Random;
+use netpoller::schedule::Random;
 use netpoller::{NetError, Runtime, spawn, yield_now};
 
 use crate::support::bytes::{read, read_all};

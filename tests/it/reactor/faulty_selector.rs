@@ -8,8 +8,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
-use netpoller::reactor::faulty::Random;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
+use netpoller::schedule::Random;
 use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
 
 use crate::support::faulty::{faulty, with_seeds};

@@ -8,6 +8,7 @@ mod host;
 mod late_news;
 mod lifetimes;
 mod machines;
+mod mail;
 mod panics;
 mod reentrancy;
 

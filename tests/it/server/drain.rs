@@ -1,14 +1,16 @@
 //! The end of a server: what a drain takes in, what it waits for, and when it ends.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{Conn, Dispatch, Protocol, Server, TcpStream, time};
+use netpoller::{CloseReason, Conn, Dispatch, Protocol, Server, ServerHandle, TcpStream, time};
 
 use crate::support::running::{Echo, SECOND, echo, rest, start};
 use crate::support::schedule::virtual_runtime;
@@ -271,4 +273,44 @@ fn stopping_ends_a_drain_at_once() {
         assert_eq!((stats.accepted(), stats.live()), (1, 0), "{dispatch:?}");
         assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
     }
+}
+
+/// Drains its server when its connection ends.
+struct Last(Rc<Cell<Option<ServerHandle>>>);
+
+impl Protocol for Last {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        Echo.data(conn, bytes)
+    }
+
+    fn ended(&mut self, _: CloseReason) {
+        if let Some(handle) = self.0.take() {
+            handle.drain(10 * SECOND);
+        }
+    }
+}
+
+#[test]
+fn a_permit_that_comes_back_as_a_drain_begins_is_the_queued_clients() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    let handle = Rc::new(Cell::new(None));
+    let theirs = handle.clone();
+    let server = Server::new(move |_| Last(theirs.clone())).max_connections(1);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    handle.set(Some(bound.handle()));
+    let serving = bound.run_in(&runtime).unwrap();
+    runtime.block_on(async {
+        let first = TcpStream::connect(bound.local_addr()).await.unwrap();
+        first.write_all(b"x").await.unwrap();
+        first.read_exact(&mut [0]).await.unwrap();
+        let queued = TcpStream::connect(bound.local_addr()).await.unwrap();
+        queued.write_all(b"hello").await.unwrap();
+        // By then the server waits for a permit.
+        time::sleep(MILLISECOND).await;
+        first.close().unwrap();
+        queued.read_exact(&mut [0; 5]).await.unwrap();
+    });
+    let stats = runtime.block_on(serving).unwrap().unwrap();
+    assert_eq!((stats.accepted(), stats.live()), (2, 0));
 }

@@ -12,6 +12,8 @@ use netpoller::{
     Addr, Conn, Dispatch, ListenConfig, Peer, Protocol, Runtime, Server, TcpStream, UnixStream,
 };
 
+use socket2::SockRef;
+
 use crate::support::running::{Echo, SECOND};
 use crate::support::watchdog::watchdog;
 
@@ -228,4 +230,81 @@ fn a_connection_over_unix_has_the_peer_s_path_and_no_tcp_options_fail_it() {
     assert!(text.contains("Path(\"\")"), "{text}");
     handle.stop();
     serving.join().unwrap().unwrap();
+}
+
+#[test]
+fn connections_of_a_given_tcp_listener_send_without_delay_as_those_of_a_bound_one() {
+    struct Tells;
+    impl Protocol for Tells {
+        fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+            let nodelay = conn.with_fd(|fd| SockRef::from(&fd).tcp_nodelay())??;
+            conn.write(nodelay.to_string().as_bytes())?;
+            conn.close();
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+    }
+    let _watchdog = watchdog();
+    for workers in [1, 2] {
+        let listeners = Listeners::from(tcp()).and((ListenConfig::new(), "127.0.0.1:0"));
+        let bound = Server::new(|_| Tells).workers(workers).bind_to(listeners);
+        let bound = bound.unwrap();
+        let (addrs, handle) = (bound.local_addrs(), bound.handle());
+        let serving = thread::spawn(move || bound.run());
+        for addr in addrs {
+            let told = io::read_to_string(StdStream::connect(addr).unwrap());
+            assert_eq!(told.unwrap(), "true");
+        }
+        handle.stop();
+        serving.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_large_answer_over_unix_arrives_whole_before_a_close_and_in_a_drain() {
+    const LENGTH: usize = 8 << 20;
+    /// Answers with so much, and leaves a second message unread.
+    struct Sends {
+        closes: bool,
+    }
+    impl Protocol for Sends {
+        fn data(&mut self, conn: &mut Conn, _: &[u8]) -> io::Result<usize> {
+            conn.write(&vec![7; LENGTH])?;
+            if self.closes {
+                conn.close();
+            }
+            Ok(1)
+        }
+    }
+    let _watchdog = watchdog();
+    for closes in [true, false] {
+        let path = Path::new("large");
+        let server = Server::new(move |_| Sends { closes }).workers(2);
+        let bound = server.bind_to(path.listen()).unwrap();
+        let handle = bound.handle();
+        let serving = thread::spawn(move || bound.run());
+        let mut client = StdUnixStream::connect(&path.0).unwrap();
+        client.write_all(b"a").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        if closes {
+            // It may be refused: the connection is closing.
+            let _ = client.write_all(&[0; 1000]);
+        } else {
+            handle.drain(60 * SECOND);
+        }
+        let mut rest = 0;
+        let mut buffer = [0; 64 << 10];
+        loop {
+            match client.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(more) => rest += more,
+                Err(error) => panic!("after {rest}: {error}"),
+            }
+        }
+        assert_eq!(rest, LENGTH - 1, "closes: {closes}");
+        handle.stop();
+        serving.join().unwrap().unwrap();
+    }
 }

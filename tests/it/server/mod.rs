@@ -1,4 +1,5 @@
 mod age;
+mod churn;
 mod dispatch;
 mod drain;
 mod listeners;

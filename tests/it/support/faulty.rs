@@ -1,7 +1,7 @@
 //! Seeds, and the selector that errs by them.
 
 use netpoller::reactor::MioSelector;
-use netpoller::reactor::faulty::FaultySelector;
+use netpoller::schedule::FaultySelector;
 
 /// The system's selector, with the faults of `seed`.
 pub fn faulty(seed: u64) -> Box<FaultySelector> {

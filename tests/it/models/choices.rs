@@ -1,23 +1,27 @@
 //! The input of a fuzzer, read as a list of choices.
 
 /// Choices left to make. An input that has ended chooses 0.
-pub struct Choices<'a>(&'a [u8]);
+pub struct Choices {
+    bytes: Vec<u8>,
+    next: usize,
+}
 
-impl<'a> Choices<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Choices(bytes)
+impl Choices {
+    pub fn new(bytes: &[u8]) -> Self {
+        Choices {
+            bytes: bytes.to_vec(),
+            next: 0,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.next >= self.bytes.len()
     }
 
     pub fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        first
+        let byte = self.bytes.get(self.next).copied().unwrap_or(0);
+        self.next += 1;
+        byte
     }
 
     /// A number below `bound`, which is at most 256.

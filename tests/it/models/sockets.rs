@@ -9,11 +9,9 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use netpoller::{
-    JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now,
-};
+use netpoller::{JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
 
-use crate::choices::Choices;
+use super::choices::Choices;
 
 /// Operations of one program.
 const STEPS: usize = 64;
@@ -61,13 +59,22 @@ impl End {
         if error.is_timeout() {
             let soonest = self.soonest[direction].get();
             let soonest = soonest.expect("a timeout, though no deadline was ever set");
-            assert!(soonest <= time::now(), "{what}: a timeout before its deadline");
+            assert!(
+                soonest <= time::now(),
+                "{what}: a timeout before its deadline"
+            );
         } else if error.is_closed() {
-            assert!(self.closed.get(), "{what}: closed, though nothing closed it");
+            assert!(
+                self.closed.get(),
+                "{what}: closed, though nothing closed it"
+            );
         } else {
             match error.kind() {
                 ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
-                    assert!(self.reset.get(), "{what}: {error}, though nothing was reset");
+                    assert!(
+                        self.reset.get(),
+                        "{what}: {error}, though nothing was reset"
+                    );
                 }
                 ErrorKind::BrokenPipe => {
                     let ended = self.out.ended.get() || self.reset.get();
@@ -99,7 +106,10 @@ impl End {
             Ok(count) => {
                 let way = &self.incoming;
                 let from = way.read.get();
-                assert!(!way.eof.get() || self.read_closed.get(), "bytes after the end of file");
+                assert!(
+                    !way.eof.get() || self.read_closed.get(),
+                    "bytes after the end of file"
+                );
                 assert!(from + count <= way.offered.get(), "bytes that nobody wrote");
                 for (offset, &byte) in buffer[..count].iter().enumerate() {
                     assert_eq!(byte, pattern(from + offset), "at {}", from + offset);
@@ -155,7 +165,9 @@ fn note_shut_down(end: &End) {
 }
 
 async fn pair(listener: &TcpListener) -> [Rc<End>; 2] {
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
     let (server, _) = listener.accept().await.unwrap();
     let ways = [Rc::new(Way::default()), Rc::new(Way::default())];
     let reset = Rc::new(Cell::new(false));
@@ -189,7 +201,11 @@ fn set_deadline(end: &End, directions: &[usize], when: Option<Instant>) {
         [1] => end.stream.set_write_deadline(when),
         _ => end.stream.set_deadline(when),
     };
-    assert_eq!(result.is_err(), end.closed.get(), "set_deadline: {result:?}");
+    assert_eq!(
+        result.is_err(),
+        end.closed.get(),
+        "set_deadline: {result:?}"
+    );
     if let (Ok(()), Some(when)) = (result, when) {
         for &direction in directions {
             let soonest = &end.soonest[direction];
@@ -203,14 +219,16 @@ pub fn run(bytes: &[u8]) {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     let mut choices = Choices::new(bytes);
     runtime.block_on(async {
-        time::timeout(LIMIT, program(&mut choices)).await.expect("it hangs");
+        time::timeout(LIMIT, program(&mut choices))
+            .await
+            .expect("it hangs");
     });
     let stats = runtime.stats();
     assert_eq!((stats.tasks, stats.descriptors), (0, 0), "{stats:?}");
     assert_eq!(stats.waiters, 0, "{stats:?}");
 }
 
-async fn program(choices: &mut Choices<'_>) {
+async fn program(choices: &mut Choices) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut ends = Vec::new();
     for _ in 0..=choices.below(4) {
@@ -219,7 +237,8 @@ async fn program(choices: &mut Choices<'_>) {
     drop(listener);
     let mut tasks: Vec<JoinHandle<()>> = Vec::new();
     // One write at a time on each end, as the model needs; the library queues them too.
-    let writing: Vec<Rc<RefCell<Option<JoinHandle<()>>>>> = ends.iter().map(|_| Rc::default()).collect();
+    let writing: Vec<Rc<RefCell<Option<JoinHandle<()>>>>> =
+        ends.iter().map(|_| Rc::default()).collect();
     let mut written = 0;
     for _ in 0..STEPS {
         if choices.is_empty() {
@@ -256,7 +275,10 @@ async fn program(choices: &mut Choices<'_>) {
             }
             5 => {
                 let result = end.stream.close_write();
-                assert!(result.is_err() || !end.closed.get(), "a closed stream was half-closed");
+                assert!(
+                    result.is_err() || !end.closed.get(),
+                    "a closed stream was half-closed"
+                );
                 end.out.ended.set(true);
                 note_shut_down(&end);
             }

@@ -1,0 +1,181 @@
+//! How much memory connections may take: limits of each, and quotas over all.
+
+// Go has no counterpart: there, a goroutine that writes waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What connections may keep in memory, in bytes.
+///
+/// ```
+/// use netpoller::Limits;
+///
+/// let mut limits = Limits::default();
+/// limits.most_queued = 1 << 20;
+/// let limits = limits.with_most_unused(64 << 10);
+/// assert_eq!((limits.most_queued, limits.most_unused), (1 << 20, 64 << 10));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// While more than this waits to be written, nothing is read from that peer: 256 KiB.
+    pub high_water: usize,
+    /// Reading goes on when no more than this waits, and
+    /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
+    pub low_water: usize,
+    /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
+    /// handle has left for the connection count. One read, of 64 KiB at most, is answered before
+    /// reading stops: leave so much room above `high_water`.
+    ///
+    /// Refused in a callback, the write returns an error. If the callback then fails too, the
+    /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the
+    /// connection with a RST: the peer takes less than it is sent.
+    pub most_queued: usize,
+    /// The same for all connections of a server together, on whichever worker: no limit. Without
+    /// room a write is refused, and the connection goes on; in a callback it is refused only if
+    /// the peer does not take the bytes at once. If the peer took a part, the connection ends.
+    pub most_queued_in_all: usize,
+    /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used: 1 MiB. More of them end
+    /// the connection, and so does a [need](crate::Conn::need) of more.
+    pub most_unused: usize,
+    /// The same for all connections of a server together, on whichever worker: no limit. Without
+    /// room, the connection of the thread that keeps most unused bytes ends.
+    pub most_unused_in_all: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            high_water: 256 << 10,
+            low_water: 64 << 10,
+            most_queued: 16 << 20,
+            most_queued_in_all: usize::MAX,
+            most_unused: 1 << 20,
+            most_unused_in_all: usize::MAX,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($setter:ident $field:ident),*) => {
+        /// The fields as a chain of setters.
+        impl Limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $setter(mut self, bytes: usize) -> Self {
+                    self.$field = bytes;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    with_high_water high_water,
+    with_low_water low_water,
+    with_most_queued most_queued,
+    with_most_queued_in_all most_queued_in_all,
+    with_most_unused most_unused,
+    with_most_unused_in_all most_unused_in_all
+}
+
+/// A limit over all connections of a server, on all its workers.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    limit: usize,
+    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
+    /// nothing is counted.
+    used: AtomicUsize,
+}
+
+impl Quota {
+    fn new(limit: usize) -> Self {
+        Quota {
+            limit,
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit != usize::MAX
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes so much, or nothing.
+    pub(crate) fn charge(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        !self.is_limited()
+            || self
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+    }
+
+    /// Takes so much, whatever is left.
+    pub(super) fn charge_beyond(&self, bytes: usize) {
+        if self.is_limited() {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if self.is_limited() {
+            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more is given back than was charged");
+        }
+    }
+}
+
+/// The limits over all connections.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    /// Charged when bytes are queued or gathered, given back when the system takes them.
+    pub(crate) queued: Quota,
+    /// Charged when bytes are kept, given back when they are used.
+    pub(crate) unused: Quota,
+}
+
+impl Quotas {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Quotas {
+            queued: Quota::new(limits.most_queued_in_all),
+            unused: Quota::new(limits.most_unused_in_all),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limits, Quotas};
+
+    #[test]
+    fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
+        let quotas = Quotas::new(&Limits::default().with_most_queued_in_all(1000));
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let quota = &quotas.queued;
+                scope.spawn(move || {
+                    for round in 0..10_000 {
+                        let bytes = (round * 37 + n * 1009) % 600;
+                        if quota.charge(bytes) {
+                            assert!(quota.used() <= 1000);
+                            quota.give_back(bytes);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(quotas.queued.used(), 0);
+        assert!(!quotas.queued.charge(1001) && quotas.queued.charge(1000));
+        assert!(!quotas.queued.charge(usize::MAX));
+    }
+}

@@ -1,0 +1,274 @@
+//! Pipes, and whatever else is read and written by descriptor and can be waited for.
+
+// Mirrors Go's `os.File` on the netpoller (`os/file_unix.go`, `newFile`).
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_io::{AsyncRead, AsyncWrite};
+use mio::unix::pipe;
+use socket2::SockRef;
+
+use super::error::{Cause, OpError};
+use super::fd::{Fd, Verb};
+use crate::endpoints::Network;
+use crate::reactor::Direction;
+use crate::runtime::lent;
+
+/// A pipe, a fifo, a terminal, a child's end, an inotify or event descriptor: whatever is read and
+/// written by read(2) and write(2), and can be waited for. Reads, writes, deadlines and closing are
+/// those of a [`Stream`](crate::net::Stream).
+///
+/// A cheap handle: clones are the same descriptor, and closing one closes all. Reads queue up
+/// behind each other, first come first served, and so do writes. It closes by itself when the last
+/// handle is dropped. It is not `Send`: it belongs to the runtime, and so to the thread, that made
+/// it.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::Pipe;
+/// use std::process::{Command, Stdio};
+/// let mut child = Command::new("cat")
+///     .stdin(Stdio::piped())
+///     .stdout(Stdio::piped())
+///     .spawn()?;
+/// let input = Pipe::new(child.stdin.take().unwrap())?;
+/// let output = Pipe::new(child.stdout.take().unwrap())?;
+///
+/// input.write_all(b"hello").await?;
+/// input.close()?; // the child reads end of file
+/// let mut hello = [0; 5];
+/// output.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// assert_eq!(output.read(&mut hello).await?, 0); // the end
+/// # child.wait()?;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// An operation that is dropped leaves nothing behind and loses no byte, but those which move data
+/// in several steps ([`write_all`](Pipe::write_all), [`read_exact`](Pipe::read_exact)) may have
+/// moved some.
+pub struct Pipe {
+    pub(super) fd: Fd,
+}
+
+impl Pipe {
+    /// Takes over a descriptor: a [`File`] that was opened on a fifo or a terminal, a
+    /// [`ChildStdout`](std::process::ChildStdout), a [`PipeReader`](std::io::PipeReader), an
+    /// [`OwnedFd`].
+    ///
+    /// It is made non-blocking, which a process that shares it notices: of a terminal, duplicate
+    /// nothing that a shell reads. Opening a fifo for reading waits for a writer, and the other way
+    /// round: open it with `O_NONBLOCK`, or for both.
+    ///
+    /// # Errors
+    ///
+    /// Of a regular file or a directory, [`io::ErrorKind::InvalidInput`]: it is always ready, and
+    /// the system can't tell when. Else the system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn new(fd: impl Into<OwnedFd>) -> io::Result<Pipe> {
+        let opened = open(File::from(fd.into()));
+        opened.map_err(|cause| OpError::new("open", Network::File.name(), None, cause).into())
+    }
+
+    /// A new pipe: what is written to the second can be read from the first.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// writer.write_all(b"hello").await?;
+    /// assert_eq!(reader.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn pair() -> io::Result<(Pipe, Pipe)> {
+        let (writer, reader) = pipe::new()?;
+        Ok((Pipe::new(reader)?, Pipe::new(writer)?))
+    }
+
+    /// Gives the descriptor out. It stays non-blocking, and for other handles it is closed.
+    ///
+    /// # Errors
+    ///
+    /// Closed; lent just now by `with_fd`.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.fd.give_out()
+    }
+
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is the end: no
+    /// writer is left; or an empty buffer, for which it waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the read deadline has passed; closed.
+    pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        let empty = buffer.is_empty();
+        let read = self.fd.op(Verb::Read, move |fd| fd.read_file(buffer));
+        read.unless_empty(empty)
+    }
+
+    /// Fills the whole buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Pipe::read); [`io::ErrorKind::UnexpectedEof`] if the end comes first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it has taken bytes from the pipe.
+    pub fn read_exact<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<()>> + 'a {
+        self.fd.read_exact(buffer, Fd::read_file)
+    }
+
+    /// Reads into the loop's own buffer and lends what came to `f`, which may do anything but wait.
+    /// At the end, `f` gets an empty slice.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Pipe::read).
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
+        let read = self.fd.op(Verb::Read, |fd| {
+            let mut buffer = lent::take();
+            match fd.read_file(&mut buffer[..]) {
+                Ok(got) => Ok((buffer, got)),
+                Err(error) => {
+                    lent::give_back(buffer);
+                    Err(error)
+                }
+            }
+        });
+        async {
+            let (buffer, got) = read.await?;
+            let result = f(&buffer[..got]);
+            lent::give_back(buffer);
+            Ok(result)
+        }
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Pipe::read).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let tried = self.fd.try_once(Direction::Read, |fd| fd.read_file(buffer));
+        tried.map_err(|failure| self.fd.error("read", failure, 0))
+    }
+
+    /// Writes what is taken at once, waiting until something is: one system call.
+    ///
+    /// # Errors
+    ///
+    /// The system's: a broken pipe, if no reader is left; a timeout once the write deadline has
+    /// passed; closed.
+    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        let write = self.fd.op(Verb::Write, move |fd| fd.write_file(bytes));
+        write.unless_empty(bytes.is_empty())
+    }
+
+    /// Writes everything. No other write through these handles comes between its pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Pipe::write); the [`OpError`] says how much had gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, some of it has been written.
+    pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
+        self.fd.write_all(bytes, Fd::write_file)
+    }
+
+    /// Writes what is taken without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is taken; else as [`write`](Pipe::write).
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let tried = self
+            .fd
+            .try_once(Direction::Write, |fd| fd.write_file(bytes));
+        tried.map_err(|failure| self.fd.error("write", failure, 0))
+    }
+}
+
+fn open(file: File) -> Result<Pipe, Cause> {
+    let kind = file.metadata();
+    let kind = kind
+        .map_err(|error| Cause::system("fstat", error))?
+        .file_type();
+    if kind.is_file() || kind.is_dir() {
+        let text = "a regular file is always ready, so it can't be waited for: \
+                    read and write it in spawn_blocking";
+        let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+        return Err(Cause::Other(error));
+    }
+    let set = SockRef::from(&file.as_fd()).set_nonblocking(true);
+    set.map_err(|error| Cause::system("fcntl", error))?;
+    let fd = Fd::adopt("Pipe::new", file, Network::File);
+    let fd = fd.map_err(|error| Cause::system("epoll_ctl", error))?;
+    // A child, or the terminal's shell.
+    fd.socket().owned.note_duplicate();
+    Ok(Pipe::of(fd))
+}
+
+impl AsyncRead for &Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let empty = buffer.is_empty();
+        self.fd
+            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read_file(buffer))
+    }
+}
+
+/// Closing closes the descriptor, since a pipe has no half-close.
+impl AsyncWrite for &Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let empty = bytes.is_empty();
+        self.fd
+            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write_file(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.fd.is_closed() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(self.close()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Signals that end a server: the first drains it, the second stops it.
+//!
+//! A signal's handler puts a byte into a socket. Every worker waits for it in a task of its loop, so
+//! that the last worker that lives still hears of a signal; the one that gets the byte gives the
+//! order to all.
+
+// Mirrors `signal.NotifyContext` with `Server.Shutdown` in a Go program.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::net::UnixStream;
+use crate::runtime::{JoinHandle, spawn};
+use crate::sys::{SignalNotes, note_signals};
+
+/// One call of [`ServerHandle::drain_on`](super::ServerHandle::drain_on).
+struct Watch {
+    /// A byte for each signal comes out of any of these copies of one socket. Each worker takes one.
+    copies: Mutex<Vec<StdStream>>,
+    limit: Duration,
+    /// Signals that have come.
+    count: AtomicUsize,
+    /// Fills the socket.
+    _notes: SignalNotes,
+}
+
+/// All of a server.
+#[derive(Default)]
+pub(crate) struct Watches(Mutex<Vec<Arc<Watch>>>);
+
+impl Watches {
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
+        // No code of others runs under the lock, so that a poisoned one is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The copies are made here and not by the workers, which could not tell of a failure.
+    pub(crate) fn add(&self, signals: &[i32], limit: Duration, workers: usize) -> io::Result<()> {
+        let (socket, filled) = StdStream::pair()?;
+        filled.set_nonblocking(true)?;
+        let mut copies = Vec::new();
+        while copies.len() + 1 < workers {
+            copies.push(socket.try_clone()?);
+        }
+        copies.push(socket);
+        let watch = Watch {
+            copies: Mutex::new(copies),
+            limit,
+            count: AtomicUsize::new(0),
+            _notes: note_signals(signals, filled)?,
+        };
+        self.all().push(Arc::new(watch));
+        Ok(())
+    }
+}
+
+/// The tasks of one worker that wait for signals. They end with it.
+#[derive(Default)]
+pub(crate) struct Hearing(Vec<JoinHandle<()>>);
+
+impl Hearing {
+    /// Begins to wait for those that were added since it was called last. `end` is told how many
+    /// signals have come before, and the limit of a drain.
+    pub(crate) fn follow(
+        &mut self,
+        watches: &Watches,
+        end: impl Fn(usize, Duration) + Clone + 'static,
+    ) {
+        for watch in &watches.all()[self.0.len()..] {
+            let (watch, end) = (watch.clone(), end.clone());
+            self.0.push(spawn(async move {
+                if let Err(error) = hear(&watch, end).await {
+                    log::error!("a server's signals are not heard: {error}");
+                }
+            }));
+        }
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn hear(watch: &Watch, end: impl Fn(usize, Duration)) -> io::Result<()> {
+    let copies = watch.copies.lock();
+    let copy = copies.unwrap_or_else(PoisonError::into_inner).pop();
+    let Some(copy) = copy else {
+        debug_assert!(false, "more workers than copies");
+        return Ok(());
+    };
+    let stream = UnixStream::from_std(copy)?;
+    // The other end is open as long as the watch lives.
+    loop {
+        let signals = stream.read_with(|bytes| bytes.len()).await?;
+        for _ in 0..signals {
+            end(watch.count.fetch_add(1, Ordering::Relaxed), watch.limit);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A byte into a socket for each signal. A handler that was there before still runs.
+//!
+//! May touch: signal-hook-registry, libc. Mirrors Go's `os/signal`, where the runtime's handler
+//! hands signals to a goroutine.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
+
+/// Signals are noted while it lives. After it, they are ignored, unless another handler is there.
+#[derive(Debug)]
+pub(crate) struct SignalNotes(Vec<SigId>);
+
+/// From here on each of the `signals` that comes puts a byte into `socket`, which does not block.
+pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
+    let socket = Arc::new(socket);
+    let mut notes = SignalNotes(Vec::new());
+    for &signal in signals {
+        if FORBIDDEN.contains(&signal) {
+            let text = format!("netpoller: signal {signal} can't be handled");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let socket = socket.clone();
+        let note = move || {
+            // SAFETY: it is allowed in a handler, as it is one system call on a descriptor that the
+            // closure owns. The handler of the registry keeps errno. A full socket holds as many
+            // notes as will ever count.
+            unsafe {
+                libc::send(
+                    socket.as_raw_fd(),
+                    [1].as_ptr().cast(),
+                    1,
+                    super::SEND_FLAGS,
+                )
+            };
+        };
+        // SAFETY: as said above, the action does only what a handler may.
+        notes.0.push(unsafe { register(signal, note) }?);
+    }
+    Ok(notes)
+}
+
+impl Drop for SignalNotes {
+    fn drop(&mut self) {
+        for id in self.0.drain(..) {
+            unregister(id);
+        }
+    }
+}

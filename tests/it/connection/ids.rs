@@ -1,0 +1,255 @@
+//! Connections that are written to from anywhere, by their ids.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::net::TcpStream as StdStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use netpoller::{Bound, Conn, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
+
+use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
+use crate::support::watchdog::watchdog;
+
+thread_local! { static IDS: RefCell<Vec<ConnId>> = const { RefCell::new(Vec::new()) }; }
+
+/// A script that notes the id of each connection.
+fn noting() -> Script {
+    Script {
+        open: |conn| {
+            IDS.with_borrow_mut(|ids| ids.push(conn.id()));
+            Ok(())
+        },
+        ..Script::new()
+    }
+}
+
+/// A client, and its id at the server.
+async fn join<F>(bound: &Bound<F>) -> (TcpStream, ConnId) {
+    let before = IDS.with_borrow(Vec::len);
+    let client = dial(bound).await;
+    until(|| IDS.with_borrow(Vec::len) > before).await;
+    (client, IDS.with_borrow(|ids| *ids.last().unwrap()))
+}
+
+fn bytes(text: &str) -> Arc<[u8]> {
+    text.as_bytes().into()
+}
+
+/// Tells the test of each client, and echoes.
+struct Room(Sender<ConnId>);
+
+impl Protocol for Room {
+    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        self.0.send(conn.id()).map_err(io::Error::other)
+    }
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn any_thread_writes_to_the_connections_of_all_workers_and_closes_them() {
+    let _watchdog = watchdog();
+    let (tell, told) = channel();
+    let server = Server::new(move |_| Room(tell.clone())).workers(2);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (bound.local_addr(), bound.handle());
+    let server = thread::spawn(move || bound.run());
+    let clients: Vec<_> = (0..8)
+        .map(|_| StdStream::connect(address).unwrap())
+        .collect();
+    let ids: Vec<_> = clients.iter().map(|_| told.recv().unwrap()).collect();
+    // Each client is busy with messages of its own meanwhile.
+    let readers: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            thread::spawn(move || {
+                client.write_all(&[b'.'; 1000]).unwrap();
+                let mut got = Vec::new();
+                client.read_to_end(&mut got).unwrap();
+                got.retain(|&byte| byte != b'.');
+                got
+            })
+        })
+        .collect();
+    let large: Arc<[u8]> = vec![b'L'; 5000].into();
+    let writers: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|name| {
+            let (handle, ids, large) = (handle.clone(), ids.clone(), large.clone());
+            thread::spawn(move || {
+                for _ in 0..100 {
+                    for &id in &ids {
+                        handle.write(id, bytes(name)).unwrap();
+                        handle.write(id, large.clone()).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    writers
+        .into_iter()
+        .for_each(|writer| writer.join().unwrap());
+    for &id in &ids {
+        handle.close(id).unwrap();
+        handle.write(id, bytes("late")).unwrap_err();
+    }
+    for reader in readers {
+        let got = reader.join().unwrap();
+        let count = |wanted: u8| got.iter().filter(|&&byte| byte == wanted).count();
+        assert_eq!((count(b'a'), count(b'b')), (100, 100));
+        assert_eq!(got.len(), 200 * 5001);
+    }
+    handle.stop();
+    assert_eq!(server.join().unwrap().unwrap().failed(), 0);
+}
+
+#[test]
+fn an_id_is_small_and_the_same_each_time_and_each_connection_has_its_own() {
+    fn sent<T: Send + Sync + Copy + 'static>() {}
+    sent::<ConnId>();
+    assert_eq!(size_of::<ConnId>(), 16);
+    let script = Script {
+        open: |conn| {
+            assert_eq!(conn.id(), conn.id());
+            IDS.with_borrow_mut(|ids| ids.push(conn.id()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let mut ids = Vec::new();
+        for _ in 0..5 {
+            ids.push(join(&bound).await.1);
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 5);
+    });
+}
+
+#[test]
+fn an_id_of_a_connection_that_is_gone_is_an_error_and_reaches_no_later_one() {
+    serving(noting().server(), async |bound: Rc<Bound<_>>| {
+        let (client, id) = join(&bound).await;
+        client.close().unwrap();
+        until(|| bound.handle().stats().live() == 0).await;
+        let (later, _) = join(&bound).await;
+        let error = bound.handle().write(id, bytes("x")).unwrap_err();
+        assert!(error.is_closed(), "{error}");
+        assert!(bound.handle().close(id).unwrap_err().is_closed());
+        later.write_all(b"y").await.unwrap();
+        let mut got = [0];
+        later.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"y");
+    });
+}
+
+#[test]
+fn an_id_of_another_server_is_an_error() {
+    serving(noting().server(), async |bound: Rc<Bound<_>>| {
+        let (_client, id) = join(&bound).await;
+        let other = Script::new().server().bind("127.0.0.1:0").unwrap();
+        assert!(
+            other
+                .handle()
+                .write(id, bytes("x"))
+                .unwrap_err()
+                .is_closed()
+        );
+    });
+}
+
+#[test]
+fn what_is_written_by_id_counts_under_the_connections_limit() {
+    const LIMIT: usize = 100_000;
+    let limits = Limits::default().with_most_queued(LIMIT);
+    serving(
+        noting().server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let ((slow, id), (other, _)) = (join(&bound).await, join(&bound).await);
+            let handle = bound.handle();
+            let piece: Arc<[u8]> = vec![7; 10_000].into();
+            // The loop does not run meanwhile: all of it waits.
+            for _ in 0..10 {
+                handle.write(id, piece.clone()).unwrap();
+            }
+            let error = handle.write(id, piece.clone()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+            let local = slow.local_addr().unwrap().to_string();
+            assert!(error.to_string().contains("most_queued"), "{error}");
+            assert!(error.to_string().contains(&local), "{error}");
+            read_all(&slow).await.expect_err("a reset");
+            until(|| handle.stats().limited() == 1).await;
+            other.write_all(b"x").await.unwrap();
+            other.read_exact(&mut [0]).await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn without_room_for_all_a_write_by_id_is_refused_and_all_room_comes_back() {
+    let limits = Limits::default().with_most_queued_in_all(25_000);
+    serving(
+        noting().server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let ((client, id), handle) = (join(&bound).await, bound.handle());
+            let piece: Arc<[u8]> = vec![7; 10_000].into();
+            for _ in 0..3 {
+                handle.write(id, piece.clone()).unwrap();
+                handle.write(id, piece.clone()).unwrap();
+                let error = handle.write(id, piece.clone()).unwrap_err();
+                assert!(error.to_string().contains("most_queued_in_all"), "{error}");
+                client.read_exact(&mut [0; 20_000]).await.unwrap();
+                time::sleep(MILLISECOND).await;
+            }
+            // What a connection leaves behind unsent comes back too.
+            handle.write(id, piece.clone()).unwrap();
+            drop(client);
+            until(|| handle.stats().live() == 0).await;
+            let (client, id) = join(&bound).await;
+            handle.write(id, vec![8; 25_000].into()).unwrap();
+            client.read_exact(&mut [0; 25_000]).await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_write_by_id_is_refused_once_our_direction_is_to_end() {
+    thread_local! { static ENDS: Cell<bool> = const { Cell::new(false) }; }
+    let script = Script {
+        data: |conn, bytes| {
+            ENDS.set(true);
+            conn.close_write();
+            Ok(bytes.len())
+        },
+        ..noting()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (client, id) = join(&bound).await;
+        bound.handle().write(id, bytes("before")).unwrap();
+        client.write_all(b"x").await.unwrap();
+        until(|| ENDS.get()).await;
+        let error = bound.handle().write(id, bytes("after")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(read_all(&client).await.unwrap(), b"before");
+    });
+}
+
+#[test]
+fn what_is_written_by_id_to_a_connection_that_is_never_quiet_goes_out_soon() {
+    serving(noting().server(), async |bound: Rc<Bound<_>>| {
+        let (client, id) = join(&bound).await;
+        for _ in 0..100 {
+            // Both come to the connection in one turn.
+            client.write_all(b"echo").await.unwrap();
+            bound.handle().write(id, bytes("by id")).unwrap();
+            let mut got = [0; 9];
+            client.read_exact(&mut got).await.unwrap();
+        }
+    });
+}

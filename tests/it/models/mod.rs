@@ -1,0 +1,54 @@
+//! What the library is held to by fuzzers (`fuzz/`): bytes in, a panic if the library and the model
+//! disagree. Here each runs its corpus, and random programs: `PROGRAMS=1000` asks for so many.
+
+use std::env;
+use std::fs;
+
+use netpoller::schedule::Random;
+
+use crate::support::watchdog::watchdog;
+
+pub mod choices;
+pub mod protocol;
+pub mod sockets;
+
+const PROGRAMS: u64 = 40;
+
+/// Runs what is in the corpus of a target, and random programs. One that fails is named.
+fn replay(target: &str, run: fn(&[u8])) {
+    struct Named(String);
+    impl Drop for Named {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("it was {}", self.0);
+            }
+        }
+    }
+    let corpus = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    // A package has none.
+    for file in fs::read_dir(corpus).into_iter().flatten() {
+        let path = file.unwrap().path();
+        let _named = Named(path.display().to_string());
+        let _watchdog = watchdog();
+        run(&fs::read(path).unwrap());
+    }
+    let programs = env::var("PROGRAMS").map_or(PROGRAMS, |programs| programs.parse().unwrap());
+    for seed in 0..programs {
+        let _named = Named(format!("the random program {seed}"));
+        let _watchdog = watchdog();
+        let mut random = Random::new(seed);
+        let length = random.below(300);
+        let bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
+        run(&bytes);
+    }
+}
+
+#[test]
+fn sockets_do_as_the_model_of_two_ends_does() {
+    replay("sockets", sockets::run);
+}
+
+#[test]
+fn connections_whose_callbacks_do_anything_keep_order_limits_and_counts() {
+    replay("protocol", protocol::run);
+}
