@@ -195,6 +195,8 @@ impl Connection {
         match self.read(id, &mut site.buffer[..]) {
             Ok(0) => Next::End(Ok(())),
             Ok(_) => Next::Again,
+            // All is written, and the kernel goes on sending it after the close.
+            Err(Next::End(_)) => Next::End(Ok(())),
             Err(next) => next,
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! cargo run --release --example reactor_http -- --addr 127.0.0.1:8080 --root .
-//! curl -i http://127.0.0.1:8080/README.md
-//! printf 'GET /README.md HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8080 | head -1
+//! curl -i http://127.0.0.1:8080/            # its index.html
+//! printf 'HEAD / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8080
 //! ```
 //!
 //! | file | what it is |
