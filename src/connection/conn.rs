@@ -532,17 +532,23 @@ impl Conn {
     /// ```
     pub fn id(&mut self) -> ConnId {
         let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
-        let takes = match self.status().may_write() {
-            true => Takes::Open,
-            false => Takes::Ended,
-        };
+        let takes = self.takes();
         let make = || shared.enter_remote(&fd, queued, takes);
         self.extra().remote.get_or_insert_with(make).id
     }
 
+    /// What a handle that is made now takes.
+    fn takes(&self) -> Takes {
+        match self.status().may_write() {
+            true => Takes::Open,
+            false => Takes::Ended,
+        }
+    }
+
     fn mailbox(&mut self) -> &Rc<Mailbox> {
         let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
-        let make = || Rc::new(Mailbox::new(fd, shared, queued));
+        let takes = self.takes();
+        let make = || Rc::new(Mailbox::new(fd, shared, queued, takes));
         self.extra().mailbox.get_or_insert_with(make)
     }
 

@@ -3,7 +3,8 @@
 // Go has no counterpart: there, a goroutine that writes waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::quota::Quota;
 
 /// What connections may keep in memory, in bytes.
 ///
@@ -79,60 +80,6 @@ setters! {
     with_most_queued_in_all most_queued_in_all,
     with_most_unused most_unused,
     with_most_unused_in_all most_unused_in_all
-}
-
-/// A limit over all connections of a server, on all its workers.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    limit: usize,
-    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
-    /// nothing is counted.
-    used: AtomicUsize,
-}
-
-impl Quota {
-    fn new(limit: usize) -> Self {
-        Quota {
-            limit,
-            used: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limit != usize::MAX
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes so much, or nothing.
-    pub(crate) fn charge(&self, bytes: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        !self.is_limited()
-            || self
-                .used
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-                .is_ok()
-    }
-
-    /// Takes so much, whatever is left.
-    pub(super) fn charge_beyond(&self, bytes: usize) {
-        if self.is_limited() {
-            self.used.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn give_back(&self, bytes: usize) {
-        if self.is_limited() {
-            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-            debug_assert!(before >= bytes, "more is given back than was charged");
-        }
-    }
 }
 
 /// The limits over all connections.

@@ -24,6 +24,7 @@ pub(crate) mod handle;
 pub(crate) mod limits;
 mod out_queue;
 pub(crate) mod protocol;
+pub(crate) mod quota;
 pub(crate) mod rate;
 mod receive;
 pub(crate) mod remote;

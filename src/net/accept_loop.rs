@@ -10,25 +10,21 @@
 //!
 //! Dropping the loop's future loses no connection and no permit. So whatever ends it, such as an
 //! order to a server, is waited for beside it by `select`.
-// Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`, and `x/net/netutil.LimitListener`.
+// Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`.
 
-use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
 use super::fd::Fd;
 use super::listener::{self, Outcome};
+use super::permits::{Permit, Permits};
 use crate::endpoints::End;
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
-use crate::runtime::waiters::{Left, Ticket, Waiters};
-use crate::runtime::wake_quietly;
 use crate::time;
 
 /// The first and the longest wait after an accept that found the system short: net/http's.
@@ -265,132 +261,6 @@ impl Backoff {
         let paused = self.paused.take()?;
         let is_announced = std::mem::take(&mut self.is_announced);
         is_announced.then(|| now().saturating_duration_since(paused))
-    }
-}
-
-// ---- permits ----
-
-/// How many connections a server may have, over all its threads: first come, first served, so that
-/// no thread is starved by a busier one.
-#[derive(Debug)]
-pub(crate) struct Permits {
-    max: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Permits given out, at most `max`. It is `max` while anything waits: a permit that comes back
-    /// goes to the first waiter and stays out.
-    out: usize,
-    waiters: Waiters,
-}
-
-/// A connection's right to exist. Its drop gives it back. `None` where there is no limit.
-pub(crate) struct Permit(Option<Arc<Permits>>);
-
-impl Permits {
-    /// As many as `max`; `usize::MAX` for no limit.
-    pub(crate) fn new(max: usize) -> Self {
-        Permits {
-            max,
-            state: Mutex::default(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of others runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more, if there is room.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
-        if self.max == usize::MAX {
-            return Some(Permit(None));
-        }
-        let mut state = self.state();
-        if state.out == self.max {
-            return None;
-        }
-        debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
-        state.out += 1;
-        Some(Permit(Some(self.clone())))
-    }
-
-    /// Waits for one.
-    pub(crate) fn wait(self: &Arc<Self>) -> Wait {
-        Wait {
-            permits: self.clone(),
-            ticket: None,
-        }
-    }
-
-    /// A connection whose permit was [handed over](Permit::hand_over) has ended.
-    pub(crate) fn connection_gone(&self) {
-        if self.max < usize::MAX {
-            self.give_back();
-        }
-    }
-
-    fn give_back(&self) {
-        let mut state = self.state();
-        let next = state.waiters.pop();
-        if next.is_none() {
-            debug_assert!(state.out > 0, "more permits come back than went out");
-            state.out -= 1;
-        }
-        drop(state);
-        next.into_iter().for_each(wake_quietly);
-    }
-}
-
-impl Permit {
-    /// From here on a connection has it: see [`Permits::connection_gone`].
-    pub(crate) fn hand_over(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.give_back();
-        }
-    }
-}
-
-/// See [`Permits::wait`].
-pub(crate) struct Wait {
-    permits: Arc<Permits>,
-    ticket: Option<Ticket>,
-}
-
-impl Future for Wait {
-    type Output = Permit;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        let this = self.get_mut();
-        let (permits, waker) = (this.permits.clone(), cx.waker().clone());
-        let mut state = permits.state();
-        if this.ticket.is_none() && state.out < permits.max {
-            state.out += 1;
-            drop(state);
-            return Poll::Ready(Permit(Some(permits)));
-        }
-        let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
-        drop(state);
-        drop(left_over);
-        polled.map(|()| Permit(Some(permits)))
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        let left = self.permits.state().waiters.leave(&mut self.ticket);
-        // A permit that it was woken for is its own, and goes to the next.
-        if matches!(left, Left::Woken) && !fault!("leaked_permit") {
-            self.permits.give_back();
-        }
     }
 }
 

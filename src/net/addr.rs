@@ -14,6 +14,12 @@ use super::error::Cause;
 use crate::endpoints::Addr;
 
 /// An address as it was asked for, not resolved: what [`ToAddr`] gives.
+///
+/// ```
+/// use netpoller::{ToAddr, net::Target};
+/// assert_eq!("[::1]:80".to_addr(), Target::Literal(([0, 0, 0, 0, 0, 0, 0, 1], 80).into()));
+/// assert_eq!("db:postgresql".to_addr(), Target::Text("db:postgresql".into()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Nothing to resolve.

@@ -12,6 +12,22 @@ use crate::reactor::Refusal;
 use crate::sys;
 
 /// What went wrong, whichever operation it was.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{Cause, NetError, TcpStream};
+/// let error = TcpStream::connect("nosuch.invalid:80").await.unwrap_err();
+/// match &error.op_error().unwrap().cause {
+///     Cause::Lookup { name, temporary, .. } => {
+///         assert_eq!((name.as_str(), *temporary), ("nosuch.invalid", false));
+///     }
+///     other => panic!("{other}"),
+/// }
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Cause {

@@ -19,6 +19,7 @@ mod keepalive;
 mod kinds;
 pub(crate) mod listener;
 mod options;
+pub(crate) mod permits;
 mod pipe;
 mod resolve;
 mod serve;

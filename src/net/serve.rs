@@ -6,9 +6,10 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::accept_loop::{AcceptLoop, Accepted, Episode, Permits, Sink};
+use super::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
 use super::kinds::Kind;
 use super::listener::Listener;
+use super::permits::Permits;
 use super::stream::Stream;
 use crate::runtime::counter::Counter;
 use crate::runtime::spawn;

@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::current;
-use super::panics::{Payload, catch, wake_quietly};
+use super::outcome::{self, Receiver};
+use super::panics::{Payload, catch};
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -196,15 +197,9 @@ impl Lane {
     }
 }
 
-/// What passes between blocking work and the future that waits for it.
-struct Outcome<T> {
-    result: Option<Result<T, Payload>>,
-    waiter: Option<Waker>,
-}
-
 /// What blocking work returned, or what it panicked with. Dropping it lets the work run on.
 pub(crate) struct Call<T> {
-    outcome: Arc<Mutex<Outcome<T>>>,
+    outcome: Receiver<Result<T, Payload>>,
     lane: Arc<Lane>,
     ticket: Ticket,
 }
@@ -232,18 +227,9 @@ pub(crate) fn call<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Call<T> {
     let out = current::with(what, |scheduler| scheduler.remote.job_out());
-    let outcome = Arc::new(Mutex::new(Outcome {
-        result: None,
-        waiter: None,
-    }));
-    let theirs = outcome.clone();
+    let (sender, outcome) = outcome::channel();
     let ticket = lane.run(Box::new(move || {
-        let result = catch(work);
-        let mut locked = lock(&theirs);
-        locked.result = Some(result);
-        let waiter = locked.waiter.take();
-        drop(locked);
-        waiter.into_iter().for_each(wake_quietly);
+        sender.send(catch(work));
         // After the wake: then a virtual clock sees the waiter before it may jump.
         drop(out);
     }));
@@ -254,26 +240,12 @@ pub(crate) fn call<T: Send + 'static>(
     }
 }
 
-fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
-    // No code of the user runs under the lock.
-    outcome.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<T> Future for Call<T> {
     type Output = Result<T, Payload>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // Cloned before the lock and dropped after it: both may run any code.
-        let waker = cx.waker().clone();
-        let mut outcome = lock(&self.outcome);
-        if let Some(result) = outcome.result.take() {
-            drop(outcome);
-            return Poll::Ready(result);
-        }
-        let old = outcome.waiter.replace(waker);
-        drop(outcome);
-        drop(old);
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = Pin::new(&mut self.outcome).poll(cx);
+        outcome.map(|outcome| outcome.expect("work that is waited for is done"))
     }
 }
 

@@ -1,6 +1,8 @@
 //! A counter that one thread writes and any thread reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use super::sync::AtomicU64;
 
 /// Counts what happened. One thread writes, so that adding is a load and a store; the others see
 /// the value a moment later.

@@ -3,12 +3,17 @@
 // Mirrors what Go's channels and `wakep` do between threads.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
+use super::outcome::{self, Receiver};
+use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinHandle, blocking, current, spawn};
+use super::{JoinError, JoinHandle, blocking, current, spawn};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -52,6 +57,106 @@ impl Handle {
         }
     }
 
+    /// The runtime that is in a turn on this thread.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[track_caller]
+    pub fn current() -> Handle {
+        current::with("Handle::current", |scheduler| {
+            Handle::new(scheduler.remote.clone())
+        })
+    }
+
+    /// Runs a future on the runtime, and gives a future of its result for any thread and any executor.
+    /// Only the closure and the result have to be `Send`. So what is not `Send`, such as a socket of
+    /// this crate, is used from a thread pool or another runtime.
+    ///
+    /// It begins at once, and not with the first poll. Dropping the answer aborts it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, TcpStream, TcpListener};
+    /// let runtime = Runtime::new()?;
+    /// let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    /// let (address, handle) = (listener.local_addr()?, runtime.handle());
+    /// let thread = std::thread::spawn(move || {
+    ///     // Within a worker of another runtime: handle.run(…).await
+    ///     handle.run_blocking(move || async move {
+    ///         let stream = TcpStream::connect(address).await?;
+    ///         stream.read_with(|bytes| bytes.len()).await
+    ///     })
+    /// });
+    /// runtime.block_on(async {
+    ///     let (stream, _) = listener.accept().await?;
+    ///     stream.write_all(b"hello").await
+    /// })?;
+    /// while !thread.is_finished() {
+    ///     runtime.turn(Some(std::time::Duration::from_millis(5)))?;
+    /// }
+    /// assert_eq!(thread.join().unwrap().unwrap()?, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`JoinError`]: the closure or the future panicked, or the runtime was dropped first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it aborts the task, in the runtime's next turn.
+    pub fn run<F, T>(
+        &self,
+        make: F,
+    ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + Unpin + use<F, T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future + 'static,
+        T::Output: Send + 'static,
+    {
+        let (sender, receiver) = outcome::channel();
+        self.spawn(move || {
+            let task = spawn(async move { make().await });
+            async move {
+                let given_up = poll_fn(|cx| sender.poll_given_up(cx));
+                let ended = select(AbortOnDrop(task), given_up).await;
+                if let Either::First(result) = ended {
+                    sender.send(result);
+                }
+            }
+        });
+        // The sender goes unused if the runtime ends, or has ended.
+        Outcome(receiver)
+    }
+
+    /// As [`run`](Handle::run), and blocks this thread until the result is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Handle::run). Also on the thread of the runtime itself, which would wait for ever:
+    /// nothing is run then.
+    pub fn run_blocking<F, T>(&self, make: F) -> Result<T::Output, JoinError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future + 'static,
+        T::Output: Send + 'static,
+    {
+        if self.remote.thread == thread::current().id() {
+            return Err(JoinError::own_thread());
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut running = self.run(make);
+        loop {
+            match Pin::new(&mut running).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => return result,
+                // It may return without cause.
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
     /// Sends a closure that the runtime calls in its next turn; dropped if the runtime is gone.
     pub(crate) fn send(&self, job: impl FnOnce() + Send + 'static) {
         let _ = self.remote.send(Box::new(job));
@@ -60,6 +165,44 @@ impl Handle {
     /// Ends the wait of the turn that is under way, else of the next one.
     pub fn wake(&self) {
         self.remote.interrupt();
+    }
+}
+
+/// The outcome of [`Handle::run`].
+struct Outcome<T>(Receiver<Result<T, JoinError>>);
+
+impl<T> Future for Outcome<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = Pin::new(&mut self.0).poll(cx);
+        result.map(|result| result.unwrap_or_else(|| Err(JoinError::aborted())))
+    }
+}
+
+/// Joins a task, and aborts it when this is dropped.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T: 'static> Future for AbortOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Wakes a thread that is parked in [`Handle::run_blocking`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

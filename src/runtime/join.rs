@@ -257,31 +257,38 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// Why a task returned nothing: it panicked, it was aborted, or its runtime was dropped.
-pub struct JoinError {
-    /// `None` unless it panicked. In a mutex so that the error is `Sync`, as error types should be.
-    panic: Option<Mutex<Payload>>,
+/// Why a task returned nothing: it panicked, it was aborted, or its runtime was dropped. Or it was not
+/// begun, since [`Handle::run_blocking`](crate::Handle::run_blocking) would have waited for ever.
+pub struct JoinError(Why);
+
+enum Why {
+    /// In a mutex so that the error is `Sync`, as error types should be.
+    Panicked(Mutex<Payload>),
+    Aborted,
+    OwnThread,
 }
 
 impl JoinError {
     pub(crate) fn aborted() -> Self {
-        JoinError { panic: None }
+        JoinError(Why::Aborted)
     }
 
     pub(crate) fn panicked(payload: Payload) -> Self {
-        JoinError {
-            panic: Some(Mutex::new(payload)),
-        }
+        JoinError(Why::Panicked(Mutex::new(payload)))
+    }
+
+    pub(crate) fn own_thread() -> Self {
+        JoinError(Why::OwnThread)
     }
 
     /// Whether the task was aborted, or dropped with its runtime.
     pub fn is_canceled(&self) -> bool {
-        self.panic.is_none()
+        matches!(self.0, Why::Aborted)
     }
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        self.panic.is_some()
+        matches!(self.0, Why::Panicked(_))
     }
 
     /// What it panicked with, for [`std::panic::resume_unwind`].
@@ -290,20 +297,22 @@ impl JoinError {
     ///
     /// If it did not panic; see [`JoinError::is_panic`].
     pub fn into_panic(self) -> Box<dyn Any + Send> {
-        match self.panic {
-            Some(payload) => {
+        match self.0 {
+            Why::Panicked(payload) => {
                 let payload = payload.into_inner();
                 payload.unwrap_or_else(PoisonError::into_inner).into_inner()
             }
-            None => panic!("netpoller: into_panic of a task that was aborted"),
+            _ => panic!("netpoller: into_panic of a task that did not panic"),
         }
     }
 }
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(payload) = &self.panic else {
-            return f.write_str("task aborted");
+        let payload = match &self.0 {
+            Why::Panicked(payload) => payload,
+            Why::Aborted => return f.write_str("task aborted"),
+            Why::OwnThread => return f.write_str("a runtime's thread can't wait for its own task"),
         };
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         match payload.message() {

@@ -13,7 +13,7 @@
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
-// | `blocking.rs` | threads for work that blocks |
+// | `blocking.rs`, `outcome.rs` | threads for work that blocks; a value that passes between threads |
 // | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
 // | `schedule.rs` | for tests: the choices of a seed |
 
@@ -27,6 +27,7 @@ mod join;
 pub(crate) mod lent;
 pub(crate) mod lock;
 pub(crate) mod machine;
+mod outcome;
 pub(crate) mod panics;
 pub(crate) mod schedule;
 pub(crate) mod scheduler;
@@ -34,6 +35,7 @@ pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod sleeper;
 pub(crate) mod socket;
+pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
 
@@ -54,7 +56,10 @@ pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
 use schedule::{FaultySelector, Schedule, ScheduledTurn};
-use scheduler::Scheduler;
+use scheduler::{BATCH, Scheduler};
+
+/// Machines that `turn_for` runs between two looks at the time.
+const PORTION: usize = 16;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
 ///
@@ -163,7 +168,59 @@ impl Runtime {
             return Err(io::Error::other(waker::INHERITED));
         }
         let _entered = Entered::new(&self.scheduler);
-        self.scheduler.turn(max_wait, &mut || Poll::Pending)
+        self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
+    }
+
+    /// Turns until there is no more to do, or until `budget` has passed: for a host that has so much
+    /// time in each frame. If nothing is runnable, it waits first, within the budget.
+    ///
+    /// It looks at the time after every 16 machines, and stops between two of them: a machine that
+    /// takes long makes it late by as much. [`Turn::more`] says whether there is more to do. With a
+    /// budget of zero it runs 16 machines at most and does not wait.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::{Duration, Instant};
+    /// let runtime = netpoller::Runtime::new()?;
+    /// // A task that is always runnable, such as a peer that never stops sending.
+    /// runtime.spawn(async { loop { netpoller::yield_now().await } });
+    ///
+    /// let frame = Instant::now() + Duration::from_millis(16);
+    /// // The game's own work comes here, and then the network, for as long as the frame lasts.
+    /// let turn = runtime.turn_for(frame.saturating_duration_since(Instant::now()))?;
+    /// assert!(turn.more && Instant::now() >= frame);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Runtime::turn).
+    ///
+    /// # Panics
+    ///
+    /// Inside a runtime.
+    pub fn turn_for(&self, budget: Duration) -> io::Result<Turn> {
+        if self.scheduler.remote.is_inherited() {
+            return Err(io::Error::other(waker::INHERITED));
+        }
+        let _entered = Entered::new(&self.scheduler);
+        let start = Instant::now();
+        let mut all = Turn::default();
+        let mut wait = budget;
+        loop {
+            let turn = self
+                .scheduler
+                .turn(Some(wait), PORTION, &mut || Poll::Pending)?;
+            all.events += turn.events;
+            all.machines += turn.machines;
+            all.expired += turn.expired;
+            all.more = turn.more;
+            if !turn.more || start.elapsed() >= budget {
+                return Ok(all);
+            }
+            wait = Duration::ZERO;
+        }
     }
 
     /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything

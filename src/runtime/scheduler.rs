@@ -49,7 +49,7 @@ use crate::sys::WithWaker;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
 /// and with it the deadlines, waiting.
-const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 1024;
 
 /// How many ids of aborted machines may be in a queue beside as many as machines are alive.
 const SWEEP: usize = 64;
@@ -215,10 +215,11 @@ impl Scheduler {
 
     // ---- one turn, in the order of the diagram ----
 
-    /// `root` polls the future of `block_on`, if there is one.
+    /// Runs `most` machines at most. `root` polls the future of `block_on`, if there is one.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
+        most: usize,
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let mut turn = self.ask_netpoller(max_wait)?;
@@ -230,7 +231,7 @@ impl Scheduler {
         }
         queue.append(&mut woken);
         drop((queue, woken));
-        turn.machines = self.run_batch(root);
+        turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
@@ -335,16 +336,15 @@ impl Scheduler {
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
-    fn run_batch(&self, root: &mut dyn FnMut() -> Poll<()>) -> usize {
+    fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> Poll<()>) -> usize {
         let mut batch = self.queue.take();
         // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
             self.left_in_round.set(batch.len());
         }
-        let mut most = BATCH;
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule.arrange(&mut batch, round, BATCH, now.get());
+            most = schedule.arrange(&mut batch, round, most, now.get());
         }
         let (mut begun, mut ran) = (0, 0);
         while ran < most
@@ -439,7 +439,7 @@ impl Scheduler {
                 polled = poll();
                 polled
             };
-            if let Err(error) = self.turn(None, &mut root) {
+            if let Err(error) = self.turn(None, BATCH, &mut root) {
                 panic!("netpoller: the selector failed, and nothing can go on: {error}");
             }
         }

@@ -10,13 +10,15 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
+use std::thread::{self, ThreadId};
 
 use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
+use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
 
@@ -40,6 +42,8 @@ pub(crate) struct Remote {
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
     breaker: Breaker,
+    /// The runtime's, which never leaves it.
+    pub(super) thread: ThreadId,
     /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
     /// leave it alone.
     process: Process,
@@ -76,6 +80,7 @@ impl Remote {
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             breaker,
+            thread: thread::current().id(),
             process: Process::current(),
         }
     }
@@ -149,7 +154,9 @@ impl Remote {
         if !self.has_mail() {
             return None;
         }
-        self.pending.store(NOTHING, Ordering::Release);
+        // A swap and no store: whatever an interrupt that saw the flag set has announced, such as the
+        // end of a blocking job, is visible from here on.
+        self.pending.swap(NOTHING, Ordering::AcqRel);
         let mut mail = self.mail();
         let woken = mem::take(&mut mail.woken);
         if mail.jobs.len() <= JOBS {

@@ -10,22 +10,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::common::{Common, OnWorker};
 use super::dispatch::Dispatcher;
 use super::listeners::{Factory, Port};
-use super::orders::{Common, OnWorker, Orders};
+use super::orders::Orders;
 use super::stats::Stats;
 use super::worker_loop::{Incoming, WorkerLoop};
 use crate::connection::limits::Quotas;
 use crate::connection::remote::{ConnId, Remotes};
 use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
-use crate::net::accept_loop::Permits;
+use crate::net::permits::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
 ///
 /// Clients can connect from the moment at which it is bound. They are served once it
 /// [runs](Bound::run), or [runs in a runtime of yours](Bound::run_in).
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io;
+/// use std::net::TcpStream;
+/// use std::time::Duration;
+/// use netpoller::{Conn, Protocol, Server};
+///
+/// struct Date;
+/// impl Protocol for Date {
+///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+///         conn.write(b"2027-01-01\n")?;
+///         conn.close();
+///         Ok(())
+///     }
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// let bound = Server::new(|_peer| Date).bind("127.0.0.1:0")?;
+/// // Before it runs: this client waits in the system's queue, and a drain serves it.
+/// let client = TcpStream::connect(bound.local_addr())?;
+/// bound.handle().drain(Duration::from_secs(10));
+/// assert_eq!(bound.run()?.accepted(), 1);
+/// assert_eq!(io::read_to_string(client)?, "2027-01-01\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Bound<F> {
     factory: Arc<F>,
     common: Arc<Common>,

@@ -69,7 +69,8 @@ impl<F> Clone for Server<F> {
     }
 }
 
-/// How connections come to the workers of a server that has several: see [`Server::dispatch`].
+/// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
+/// has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dispatch {

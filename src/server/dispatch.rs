@@ -7,11 +7,12 @@
 // Go has no counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 
 use crate::connection::stats::Tally;
 use crate::net::accept_loop::Accepted;
+use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
 /// The inboxes of all workers.
@@ -155,7 +156,7 @@ mod tests {
     use super::{Accepted, Arrival, Dispatcher, WorkerInbox};
     use crate::connection::stats::Tally;
     use crate::endpoints::Network;
-    use crate::net::accept_loop::Permits;
+    use crate::net::permits::Permits;
 
     struct Accepts {
         listener: TcpListener,

@@ -135,7 +135,8 @@ impl Port {
     }
 }
 
-/// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer).
+/// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer),
+/// which has an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Peer {
@@ -146,7 +147,16 @@ pub struct Peer {
 }
 
 /// What makes the protocol of each connection: a function from the peer's [`Addr`], or
-/// [`WithPeer`].
+/// [`WithPeer`]. It is for functions that take any server:
+///
+/// ```
+/// use netpoller::{Bound, ServerStats, server::Factory};
+///
+/// fn run_to_the_end<F: Factory + Send + Sync>(bound: Bound<F>) -> std::io::Result<ServerStats> {
+///     println!("listening on {:?}", bound.local_addrs());
+///     bound.run()
+/// }
+/// ```
 pub trait Factory: 'static {
     /// The protocol that it makes.
     type Protocol: Protocol;

@@ -56,6 +56,7 @@
 
 mod bound;
 pub(crate) mod builder;
+mod common;
 mod dispatch;
 mod listeners;
 mod orders;

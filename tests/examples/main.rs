@@ -16,6 +16,7 @@ mod idling;
 mod operating;
 mod plumbing;
 mod process;
+mod rooms;
 mod serving_files;
 mod web;
 

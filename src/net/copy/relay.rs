@@ -19,6 +19,32 @@ use crate::time::{self, Sleep};
 /// connection that the other writes to is gone. Neither stream is closed altogether: dropping the
 /// last handle does, or `close`.
 ///
+/// A proxy in one task:
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{TcpListener, TcpStream, net, spawn};
+/// let upstream = TcpListener::bind("127.0.0.1:0").await?;
+/// let (proxy, to) = (TcpListener::bind("127.0.0.1:0").await?, upstream.local_addr()?);
+/// let client = TcpStream::connect(proxy.local_addr()?).await?;
+/// let relaying = spawn(async move {
+///     let (client, _) = proxy.accept().await?;
+///     net::copy_bidirectional(&client, &TcpStream::connect(to).await?).await
+/// });
+///
+/// let (server, _) = upstream.accept().await?;
+/// client.write_all(b"ping").await?;
+/// client.close_write()?;
+/// net::copy(&server, &server).await?;
+/// server.close()?;
+/// assert_eq!(client.read_with(|bytes| bytes.to_vec()).await?, b"ping");
+/// assert_eq!(relaying.await.unwrap()?, (4, 4));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// As [`copy`](super::copy()), of the direction that failed first, once both have ended; `written`

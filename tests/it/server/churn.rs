@@ -12,6 +12,7 @@ use netpoller::server::Listeners;
 use netpoller::{Dispatch, ListenConfig, Server, ServerHandle};
 
 use crate::support::running::{Echo, SECOND};
+use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 
 /// Numbers that are the same in each run.
@@ -58,7 +59,7 @@ fn end(handle: &ServerHandle, numbers: &mut Numbers) {
         1 => handle.drain(limit),
         2 => {
             handle.drain(10 * SECOND);
-            thread::sleep(limit);
+            stall(limit);
             handle.stop();
         }
         _ => {
@@ -107,7 +108,7 @@ fn however_a_server_is_ended_under_churn_it_ends_soon_and_no_connection_is_left(
                 });
             }
             let serving = scope.spawn(|| bound.run());
-            thread::sleep(Duration::from_millis(numbers.below(60)));
+            stall(Duration::from_millis(numbers.below(60)));
             end(&handle, &mut numbers);
             let told = Instant::now();
             let stats = serving.join().unwrap().unwrap();

@@ -1,0 +1,7 @@
+//! What threads share is made of these types: the mail of a runtime, permits, inboxes, orders, quotas.
+//!
+//! `tests/loom/` compiles those files with the types of loom in place of this module, and runs them
+//! through every order of events that the memory model allows.
+
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+pub(crate) use std::sync::{Mutex, MutexGuard};

@@ -1,0 +1,174 @@
+//! What threads share, run through every order of events that the memory model allows.
+//!
+//! The files of `src/` that hold it are compiled here as they are, with loom's types in place of
+//! `src/runtime/sync.rs`; what they need of other files is made up below. loom can't run a selector:
+//! the break is a channel, in `reactor`. A thread that waits in vain is a deadlock, which loom reports.
+//!
+//! `cargo test -p netpoller-loom`
+
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::all,
+    reason = "the library's files, of which the models use a part"
+)]
+
+#[macro_use]
+#[path = "../../src/fault.rs"]
+mod fault;
+
+pub mod models;
+
+#[path = "."]
+mod runtime {
+    pub(crate) mod sync {
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+        pub(crate) use loom::sync::{Mutex, MutexGuard};
+    }
+    #[path = "../../src/runtime/counter.rs"]
+    pub(crate) mod counter;
+    #[path = "../../src/runtime/waiters.rs"]
+    pub(crate) mod waiters;
+    #[path = "../../src/runtime/waker.rs"]
+    pub(crate) mod waker;
+
+    pub(crate) mod blocking {
+        pub(crate) struct Lane;
+    }
+    pub(crate) mod machine {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) struct MachineId(pub(crate) usize);
+    }
+    /// No thread of a model is inside a runtime: each wakes from outside.
+    pub(crate) mod current {
+        use std::sync::Arc;
+
+        pub(crate) struct Scheduler {
+            pub(crate) remote: Arc<super::waker::Remote>,
+        }
+
+        impl Scheduler {
+            pub(crate) fn wake(&self, _: super::machine::MachineId) {}
+        }
+
+        pub(crate) fn try_with<R>(_: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+            None
+        }
+    }
+
+    pub(crate) fn wake_quietly(waker: std::task::Waker) {
+        waker.wake();
+    }
+}
+
+mod reactor {
+    use std::io;
+    use std::sync::Arc;
+
+    use loom::sync::{Condvar, Mutex};
+
+    /// The break, as a channel: what is sent ends the wait that is under way, or else the next.
+    #[derive(Clone)]
+    pub(crate) struct Breaker(Arc<(Mutex<Channel>, Condvar)>);
+
+    #[derive(Default)]
+    struct Channel {
+        is_broken: bool,
+        /// How many breaks fail before one succeeds.
+        failures: usize,
+        breaks: usize,
+    }
+
+    impl Breaker {
+        pub(crate) fn failing(failures: usize) -> Self {
+            let channel = Channel {
+                failures,
+                ..Channel::default()
+            };
+            Breaker(Arc::new((Mutex::new(channel), Condvar::new())))
+        }
+
+        pub(crate) fn break_netpoll(&self) -> io::Result<()> {
+            let mut channel = self.0.0.lock().unwrap();
+            if channel.failures > 0 {
+                channel.failures -= 1;
+                return Err(io::ErrorKind::Other.into());
+            }
+            channel.breaks += 1;
+            channel.is_broken = true;
+            self.0.1.notify_one();
+            Ok(())
+        }
+
+        /// The selector's wait: until it is broken.
+        pub(crate) fn wait(&self) {
+            let mut channel = self.0.0.lock().unwrap();
+            while !channel.is_broken {
+                channel = self.0.1.wait(channel).unwrap();
+            }
+            channel.is_broken = false;
+        }
+
+        pub(crate) fn breaks(&self) -> usize {
+            self.0.0.lock().unwrap().breaks
+        }
+    }
+}
+
+mod sys {
+    pub(crate) struct Process;
+
+    impl Process {
+        pub(crate) fn current() -> Self {
+            Process
+        }
+
+        pub(crate) fn is_current(&self) -> bool {
+            true
+        }
+    }
+}
+
+#[path = "."]
+mod net {
+    #[path = "../../src/net/permits.rs"]
+    pub(crate) mod permits;
+
+    pub(crate) mod accept_loop {
+        /// A connection that was accepted, by its number.
+        #[derive(Debug, PartialEq, Eq)]
+        pub(crate) struct Accepted {
+            pub(crate) peer: usize,
+        }
+    }
+}
+
+#[path = "."]
+mod connection {
+    #[path = "../../src/connection/quota.rs"]
+    pub(crate) mod quota;
+    #[path = "../../src/connection/stats.rs"]
+    pub(crate) mod stats;
+
+    pub(crate) mod shared {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Phase {
+            Starting,
+            Serving,
+            Draining,
+            Stopped,
+        }
+    }
+
+    pub(crate) fn quota(limit: usize) -> quota::Quota {
+        quota::Quota::new(limit)
+    }
+}
+
+#[path = "."]
+mod server {
+    #[path = "../../src/server/dispatch.rs"]
+    pub(crate) mod dispatch;
+    #[path = "../../src/server/orders.rs"]
+    pub(crate) mod orders;
+}

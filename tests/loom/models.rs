@@ -1,0 +1,301 @@
+//! The models. Each is small: loom tries every order, and two threads with three steps have many.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use loom::future::block_on;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+
+use crate::connection::quota;
+use crate::connection::shared::Phase;
+use crate::connection::stats::Tally;
+use crate::net::accept_loop::Accepted;
+use crate::net::permits::Permits;
+use crate::reactor::Breaker;
+use crate::runtime::blocking::Lane;
+use crate::runtime::machine::MachineId;
+use crate::runtime::waker::{MachineWaker, Remote};
+use crate::server::dispatch::{Arrival, Dispatcher, WorkerInbox};
+use crate::server::orders::Orders;
+
+/// Runs a model in every order with at most three switches between threads that could go on.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(run);
+}
+
+/// The loop, as far as its mail goes.
+struct Loop {
+    remote: Arc<Remote>,
+    selector: Breaker,
+}
+
+impl Loop {
+    fn new(failures: usize) -> Self {
+        let selector = Breaker::failing(failures);
+        let remote = Arc::new(Remote::new(selector.clone(), Arc::new(Lane)));
+        Loop { remote, selector }
+    }
+
+    /// Opens the mail, runs what `ran` is told of, and sleeps, until that says enough.
+    fn turn_until(&self, mut ran: impl FnMut(Option<MachineId>) -> bool) {
+        loop {
+            let mut enough = false;
+            if let Some((woken, jobs)) = self.remote.collect() {
+                for waker in woken {
+                    enough |= ran(Some(waker.opened()));
+                }
+                for job in jobs {
+                    job();
+                    enough |= ran(None);
+                }
+            }
+            if enough {
+                return;
+            }
+            if !self.remote.has_mail() {
+                self.selector.wait();
+            }
+        }
+    }
+}
+
+pub fn a_wake_is_never_lost_and_what_it_announces_is_seen() {
+    model(|| {
+        let netpoller = Loop::new(0);
+        let news = Arc::new(AtomicUsize::new(0));
+        let waker = MachineWaker::waker(MachineId(1), &netpoller.remote);
+        let threads = [1, 2].map(|more| {
+            let (news, waker) = (news.clone(), waker.clone());
+            thread::spawn(move || {
+                news.fetch_add(more, Ordering::Relaxed);
+                waker.wake_by_ref();
+            })
+        });
+        // The machine runs when it is woken, and waits for both.
+        netpoller.turn_until(|_| news.load(Ordering::Relaxed) == 3);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+pub fn wakes_of_two_machines_and_a_job_all_come_and_no_break_is_made_twice() {
+    model(|| {
+        let netpoller = Loop::new(0);
+        let wakers = [1, 2].map(|id| MachineWaker::waker(MachineId(id), &netpoller.remote));
+        let [one, two] = wakers;
+        let waking = thread::spawn(move || {
+            one.wake();
+            two.wake();
+        });
+        let remote = netpoller.remote.clone();
+        let sending = thread::spawn(move || assert!(remote.send(Box::new(|| ())).is_ok()));
+        let mut came = 0;
+        netpoller.turn_until(|_| {
+            came += 1;
+            came == 3
+        });
+        waking.join().unwrap();
+        sending.join().unwrap();
+        assert!(netpoller.selector.breaks() <= 3);
+    });
+}
+
+pub fn after_a_break_that_failed_the_next_wake_breaks_again() {
+    model(|| {
+        let netpoller = Loop::new(1);
+        let wakers = [1, 2].map(|id| MachineWaker::waker(MachineId(id), &netpoller.remote));
+        let [one, two] = wakers;
+        let waking = thread::spawn(move || {
+            one.wake();
+            two.wake();
+        });
+        let mut came = 0;
+        netpoller.turn_until(|_| {
+            came += 1;
+            came == 2
+        });
+        waking.join().unwrap();
+    });
+}
+
+pub fn a_job_that_is_sent_while_the_runtime_ends_runs_is_dropped_or_comes_back() {
+    model(|| {
+        let netpoller = Loop::new(0);
+        let done = Arc::new(AtomicUsize::new(0));
+        let (remote, counts) = (netpoller.remote.clone(), done.clone());
+        let sending = thread::spawn(move || {
+            let mut refused = 0;
+            for _ in 0..2 {
+                let counts = counts.clone();
+                let job = move || _ = counts.fetch_add(1, Ordering::Relaxed);
+                refused += usize::from(remote.send(Box::new(job)).is_err());
+            }
+            refused
+        });
+        if let Some((_, jobs)) = netpoller.remote.collect() {
+            jobs.into_iter().for_each(|job| job());
+        }
+        let left = netpoller.remote.close().len();
+        let refused = sending.join().unwrap();
+        assert_eq!(done.load(Ordering::Relaxed) + left + refused, 2);
+    });
+}
+
+pub fn a_clock_that_waits_for_blocking_jobs_learns_of_the_last() {
+    model(|| {
+        let netpoller = Loop::new(0);
+        let jobs = [(); 2].map(|()| {
+            let out = netpoller.remote.job_out();
+            thread::spawn(move || drop(out))
+        });
+        while netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 {
+            drop(netpoller.remote.collect());
+            if netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 && !netpoller.remote.has_mail()
+            {
+                netpoller.selector.wait();
+            }
+        }
+        for job in jobs {
+            job.join().unwrap();
+        }
+    });
+}
+
+pub fn no_more_connections_than_permits_and_each_waiter_gets_one() {
+    model(|| {
+        let permits = Arc::new(Permits::new(1));
+        let open = Arc::new(AtomicUsize::new(0));
+        let serve = |permits: Arc<Permits>, open: Arc<AtomicUsize>| {
+            let permit = match permits.take() {
+                Some(permit) => permit,
+                None => block_on(permits.wait()),
+            };
+            assert_eq!(open.fetch_add(1, Ordering::Relaxed), 0, "one too many");
+            open.fetch_sub(1, Ordering::Relaxed);
+            drop(permit);
+        };
+        let (theirs, count) = (permits.clone(), open.clone());
+        let other = thread::spawn(move || serve(theirs, count));
+        serve(permits.clone(), open);
+        other.join().unwrap();
+        assert!(permits.take().is_some(), "all came back");
+    });
+}
+
+pub fn a_waiter_that_gives_up_loses_no_permit() {
+    model(|| {
+        let permits = Arc::new(Permits::new(1));
+        let held = permits.take().unwrap();
+        let theirs = permits.clone();
+        let gives_up = thread::spawn(move || {
+            let mut wait = pin!(theirs.wait());
+            let polled = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            drop(polled);
+        });
+        drop(held);
+        drop(block_on(permits.wait()));
+        gives_up.join().unwrap();
+        assert!(permits.take().is_some());
+    });
+}
+
+fn arrival(peer: usize) -> Arrival {
+    Arrival {
+        accepted: Accepted { peer },
+        listener: 0,
+    }
+}
+
+fn inboxes() -> [WorkerInbox; 2] {
+    let tallies = [(); 2].map(|()| Arc::new(Tally::default()));
+    Dispatcher::inboxes(&tallies).try_into().ok().unwrap()
+}
+
+/// All that comes until the end of accepting.
+fn serve(inbox: &WorkerInbox) -> usize {
+    block_on(async {
+        let mut served = 0;
+        while let Some(_arrival) = std::future::poll_fn(|cx| inbox.poll_next(cx.waker())).await {
+            served += 1;
+        }
+        served
+    })
+}
+
+pub fn each_connection_is_served_once_and_both_workers_learn_of_the_end() {
+    model(|| {
+        let [accepting, other] = inboxes();
+        let worker = thread::spawn(move || serve(&other));
+        for peer in 0..2 {
+            assert!(accepting.dispatcher.send(arrival(peer)).is_ok());
+        }
+        accepting.dispatcher.finish();
+        let served = serve(&accepting);
+        assert_eq!(worker.join().unwrap() + served, 2);
+    });
+}
+
+pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
+    model(|| {
+        let [accepting, other] = inboxes();
+        let dies = thread::spawn(move || {
+            let next = other.poll_next(Waker::noop());
+            usize::from(matches!(next, Poll::Ready(Some(_))))
+        });
+        for peer in 0..2 {
+            assert!(accepting.dispatcher.send(arrival(peer)).is_ok());
+        }
+        let served = dies.join().unwrap();
+        accepting.dispatcher.finish();
+        assert_eq!(serve(&accepting) + served, 2);
+    });
+}
+
+pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
+    model(|| {
+        let orders = Arc::new(Orders::new());
+        let (drains, stops) = (orders.clone(), orders.clone());
+        let drains = thread::spawn(move || drains.give(Phase::Draining, Duration::from_secs(1)));
+        let stops = thread::spawn(move || stops.give(Phase::Stopped, Duration::ZERO));
+        block_on(async {
+            let mut follower = orders.follow();
+            let mut last = Phase::Starting;
+            while last != Phase::Stopped {
+                let order = follower.changed().await;
+                assert!(order.phase >= last, "a phase falls");
+                last = order.phase;
+            }
+        });
+        drains.join().unwrap();
+        assert!(stops.join().unwrap());
+    });
+}
+
+pub fn a_quota_is_never_exceeded_and_all_comes_back() {
+    model(|| {
+        let quota = Arc::new(quota(3));
+        let kept = Arc::new(AtomicUsize::new(0));
+        let write = |quota: Arc<quota::Quota>, kept: Arc<AtomicUsize>| {
+            for bytes in [2, 1] {
+                if quota.charge(bytes) {
+                    assert!(kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= 3);
+                    kept.fetch_sub(bytes, Ordering::Relaxed);
+                    quota.give_back(bytes);
+                }
+            }
+        };
+        let (theirs, count) = (quota.clone(), kept.clone());
+        let other = thread::spawn(move || write(theirs, count));
+        write(quota.clone(), kept);
+        other.join().unwrap();
+        assert_eq!(quota.used(), 0);
+    });
+}
