@@ -52,7 +52,7 @@ pub(crate) trait Sink {
     /// on, after any other it ends with it.
     fn take(&mut self, accepted: Accepted) -> io::Result<()>;
 
-    /// An accept failed for want of something and is put off. Only to be counted.
+    /// An accept failed in a shortage and is put off. For counting alone.
     fn put_off(&mut self, episode: Episode);
 }
 
