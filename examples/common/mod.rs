@@ -2,17 +2,18 @@
 #![allow(dead_code, reason = "each example uses some")]
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::panic;
 use std::process::{self, ExitCode, Termination};
+use std::thread;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
-use netpoller::{Runtime, TcpListener, TcpStream, UnixStream};
+use netpoller::{Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
@@ -100,6 +101,22 @@ pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
         pipe::register(signal, handlers.try_clone()?)?;
     }
     Ok(ours)
+}
+
+/// Drains a server at the first SIGINT or SIGTERM, and stops it at the second. With the feature
+/// `signal`, `ServerHandle::drain_on` does so without a thread.
+pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()> {
+    let mut signals = stop_signals()?;
+    thread::spawn(move || {
+        let mut byte = [0];
+        if signals.read_exact(&mut byte).is_ok() {
+            server.drain(limit);
+        }
+        if signals.read_exact(&mut byte).is_ok() {
+            server.stop();
+        }
+    });
+    Ok(())
 }
 
 /// Listens, and announces the address.

@@ -16,6 +16,7 @@ mod idling;
 mod operating;
 mod plumbing;
 mod process;
+mod rooms;
 mod web;
 
 #[path = "../it/support/mod.rs"]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::dial_race::Silent;
 use crate::watchdog::{Watchdog, watchdog};
 
-const ALL: [&str; 20] = [
+const ALL: [&str; 21] = [
     "broadcast",
     "capture",
     "deadlines",
@@ -27,6 +27,7 @@ const ALL: [&str; 20] = [
     "pinger",
     "proxy",
     "retry_write",
+    "rooms",
     "tcp_ping",
     "time_server",
     "tlv",
