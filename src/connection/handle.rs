@@ -43,7 +43,7 @@ pub(super) struct Mail {
 
 impl Mailbox {
     /// Of the connection whose callback runs, with so many bytes in its queue.
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, queued: usize) -> Self {
+    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, queued: usize, takes: Takes) -> Self {
         Mailbox {
             fd,
             shared,
@@ -51,7 +51,7 @@ impl Mailbox {
             mail: RefCell::default(),
             queued: Cell::new(queued),
             asked: Cell::new(Asked::Nothing),
-            takes: Cell::new(Takes::Open),
+            takes: Cell::new(takes),
             busy: Cell::new(false),
             over: RefCell::default(),
         }

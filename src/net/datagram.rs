@@ -24,6 +24,20 @@ use crate::runtime::context;
 /// A message longer than the buffer is cut, and the rest of it is lost. An empty message is a
 /// message: zero bytes received is not an end.
 ///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// let (ours, theirs) = netpoller::UnixDatagram::pair()?;
+/// theirs.send(b"first").await?;
+/// theirs.send(b"").await?;
+/// let mut buffer = [0; 3];
+/// assert_eq!(ours.recv(&mut buffer).await?, 3); // "st" is lost
+/// assert_eq!(ours.recv(&mut buffer).await?, 0); // the empty message
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// # Cancel safety
 ///
 /// An operation that is dropped leaves nothing behind, and loses no message.

@@ -219,6 +219,22 @@ macro_rules! carriers {
             /// What was written to a stream is still sent, by the system; with a linger set, on a
             /// thread for such closes.
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{NetError, UnixStream, spawn, yield_now};
+            /// let (ours, _theirs) = UnixStream::pair()?;
+            /// let same = ours.clone();
+            /// let reading = spawn(async move { same.read(&mut [0; 8]).await });
+            /// yield_now().await;
+            /// ours.close()?;
+            /// let error = reading.await.expect("the task does not panic").unwrap_err();
+            /// assert!(error.is_closed());
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// Closed already.

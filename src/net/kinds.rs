@@ -20,7 +20,24 @@ pub enum Udp {}
 #[derive(Debug)]
 pub enum Unix {}
 
-/// A kind of sockets, and what their addresses are: [`Tcp`], [`Udp`] or [`Unix`].
+/// A kind of sockets, and what their addresses are: [`Tcp`], [`Udp`] or [`Unix`]. Code that takes
+/// connections of TCP and of Unix is generic in it:
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::net::{Kind, Stream};
+/// async fn greet<K: Kind>(stream: &Stream<K>) -> std::io::Result<()> {
+///     let greeting = format!("hello, {:?}\n", stream.peer_addr()?);
+///     stream.write_all(greeting.as_bytes()).await
+/// }
+/// # netpoller::Runtime::new()?.block_on(async {
+/// # let (ours, theirs) = netpoller::UnixStream::pair()?;
+/// # greet(&ours).await?;
+/// # assert_eq!(theirs.read_with(|bytes| bytes.to_vec()).await?, b"hello, (unnamed)\n");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub trait Kind: sealed::Sealed + 'static {
     /// [`SocketAddr`] for TCP and UDP, [`std::os::unix::net::SocketAddr`] for Unix.
     type Addr: fmt::Debug + 'static;

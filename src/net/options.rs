@@ -25,6 +25,8 @@ fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
 }
 
 fn set_ttl(socket: &SockRef<'_>, hops: u32) -> io::Result<()> {
+    // The largest number of all would be read as -1, the system's default.
+    let hops = hops.min(MAX as u32);
     if !is_ipv6(socket)? {
         return socket.set_ttl_v4(hops);
     }

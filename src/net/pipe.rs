@@ -66,9 +66,10 @@ impl Pipe {
     /// [`ChildStdout`](std::process::ChildStdout), a [`PipeReader`](std::io::PipeReader), an
     /// [`OwnedFd`].
     ///
-    /// It is made non-blocking, which a process that shares it notices: of a terminal, duplicate
-    /// nothing that a shell reads. Opening a fifo for reading waits for a writer, and the other way
-    /// round: open it with `O_NONBLOCK`, or for both.
+    /// It becomes non-blocking, for each process that shares it: open a terminal anew by its path
+    /// (`/dev/tty`), since the standard input is often shared with a shell. Opening a fifo for
+    /// reading blocks until there is a writer, and the other way round: open it with `O_NONBLOCK`,
+    /// or for both.
     ///
     /// # Errors
     ///

@@ -200,6 +200,23 @@ impl<K> Stream<K> {
 
     /// Writes several buffers, one after the other, with one system call.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::io::{IoSlice, IoSliceMut};
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// let pieces = [IoSlice::new(b"head"), IoSlice::new(b"body")];
+    /// assert_eq!(ours.write_vectored(&pieces).await?, 8);
+    ///
+    /// let (mut head, mut body) = ([0; 4], [0; 4]);
+    /// let mut pieces = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(theirs.read_vectored(&mut pieces).await?, 8);
+    /// assert_eq!((&head, &body), (b"head", b"body"));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`write`](Stream::write).
@@ -245,6 +262,21 @@ impl<K> Stream<K> {
 
     /// Closes with a RST: what was not sent is thrown away, and no TIME_WAIT stays behind.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// let (server, _) = listener.accept().await?;
+    /// server.abort()?;
+    /// let error = client.read(&mut [0; 8]).await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Closed already.
@@ -264,6 +296,21 @@ impl<K> Stream<K> {
     }
 
     /// Ends writing: the peer reads end of file, and can still answer.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// ours.write_all(b"a question").await?;
+    /// ours.close_write()?;
+    /// assert_eq!(theirs.read_with(|bytes| bytes.len()).await?, 10);
+    /// assert_eq!(theirs.read_with(|bytes| bytes.len()).await?, 0); // the end
+    /// theirs.write_all(b"an answer").await?;
+    /// assert_eq!(ours.read_with(|bytes| bytes.to_vec()).await?, b"an answer");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

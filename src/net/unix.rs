@@ -242,7 +242,8 @@ impl Datagram<Unix> {
     /// nothing.
     ///
     /// The system tells an unconnected socket of room only when one of its own messages is
-    /// received: set a deadline, or connect, where others may have filled the receiver's queue.
+    /// received: set a deadline, or connect, where others may have filled the receiver's queue. The
+    /// BSDs and macOS say `ENOBUFS` in place of waiting, as they do to Go: try again later.
     ///
     /// # Errors
     ///

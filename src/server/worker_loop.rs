@@ -81,7 +81,7 @@ pub(crate) struct WorkerLoop<F> {
     hearing: std::cell::RefCell<super::signals::Hearing>,
 }
 
-type Way<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
+type Boxed<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
 impl<F: Factory> WorkerLoop<F> {
     /// Serves until a handle ends it, and then until its last connection has ended.
@@ -212,7 +212,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let inbox = incoming.inbox.as_ref();
         let accepting = async {
-            let accept = |listener| -> Way<'_> { Box::pin(self.accept(listener, inbox, limit)) };
+            let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, inbox, limit)) };
             all(incoming.listeners.iter().map(accept).collect()).await?;
             if let Some(inbox) = inbox.filter(|_| self.number == 0) {
                 inbox.dispatcher.finish();
@@ -273,9 +273,13 @@ impl<F: Factory> WorkerLoop<F> {
             addr: addr.clone(),
             listener,
         };
-        match panics::catch(|| self.factory.make(peer)) {
-            Ok(protocol) => {
-                let connection = Connection::new(fd, self.shared.clone(), protocol);
+        let make = || {
+            let filter = self.common.filter.as_ref().map(|make| make.0(&peer));
+            (self.factory.make(peer), filter)
+        };
+        match panics::catch(make) {
+            Ok((protocol, filter)) => {
+                let connection = Connection::new(fd, self.shared.clone(), protocol, filter);
                 self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {
@@ -330,10 +334,10 @@ impl Drop for StopOnDrop {
 }
 
 /// Waits until all are done, or the first of them fails.
-async fn all(mut ways: Vec<Way<'_>>) -> io::Result<()> {
+async fn all(mut futures: Vec<Boxed<'_>>) -> io::Result<()> {
     poll_fn(|cx| {
         let mut failed = None;
-        ways.retain_mut(|way| match way.as_mut().poll(cx) {
+        futures.retain_mut(|future| match future.as_mut().poll(cx) {
             Poll::Pending => true,
             Poll::Ready(ended) => {
                 failed = failed.take().or(ended.err());
@@ -342,7 +346,7 @@ async fn all(mut ways: Vec<Way<'_>>) -> io::Result<()> {
         });
         match failed {
             Some(error) => Poll::Ready(Err(error)),
-            None if ways.is_empty() => Poll::Ready(Ok(())),
+            None if futures.is_empty() => Poll::Ready(Ok(())),
             None => Poll::Pending,
         }
     })

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process;
 use std::sync::Arc;
 
 use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
@@ -14,9 +15,10 @@ use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
 #[derive(Debug)]
 pub(crate) struct SignalNotes(Vec<SigId>);
 
-/// From here on each of the `signals` that comes puts a byte into `socket`, which does not block.
+/// From here on each of the `signals` that comes to this process puts a byte into `socket`, which
+/// does not block.
 pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
-    let socket = Arc::new(socket);
+    let (socket, ours) = (Arc::new(socket), process::id());
     let mut notes = SignalNotes(Vec::new());
     for &signal in signals {
         if FORBIDDEN.contains(&signal) {
@@ -25,8 +27,12 @@ pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<Si
         }
         let socket = socket.clone();
         let note = move || {
-            // SAFETY: it is allowed in a handler, as it is one system call on a descriptor that the
-            // closure owns. The handler of the registry keeps errno. A full socket holds as many
+            // A child of fork(2) has the handler and the socket too. Its signals are its own.
+            if process::id() != ours {
+                return;
+            }
+            // SAFETY: it is allowed in a handler, as is getpid: it is one system call on a descriptor
+            // that the closure owns. The handler of the registry keeps errno. A full socket holds as many
             // notes as will ever count.
             unsafe {
                 libc::send(

@@ -8,7 +8,7 @@ use std::thread;
 
 use netpoller::{Bound, Conn, Dispatch, Protocol, Runtime, Server, ServerHandle};
 
-use crate::child::{in_child, limit_open_files, open_files, take_all_descriptors};
+use crate::child::{in_child, in_fork, limit_open_files, open_files, take_all_descriptors};
 use crate::support::running::{Echo, SECOND, start};
 use crate::support::stall::between_looks;
 
@@ -226,5 +226,24 @@ fn short_of_descriptors_it_is_an_error_at_once_or_works_although_none_is_left() 
                 _ => assert_eq!(added.unwrap_err().raw_os_error(), Some(libc::EMFILE)),
             }
         }
+    });
+}
+
+#[test]
+fn a_signal_to_a_child_of_fork_ends_no_server_of_its_parent() {
+    in_child(|| {
+        let server = start(Server::new(|_| Echo));
+        server.handle.drain_on(&[libc::SIGUSR1], HOUR).unwrap();
+        let mut client = server.dial();
+        let mut exchange = || {
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        };
+        exchange();
+        assert!(in_fork(|| (0..10).for_each(|_| raise(libc::SIGUSR1))));
+        // A byte in the socket would drain, and then stop, in the turns of these.
+        (0..20).for_each(|_| exchange());
+        raise(libc::SIGUSR1);
+        server.thread.join().unwrap().unwrap();
     });
 }

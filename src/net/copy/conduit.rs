@@ -7,7 +7,7 @@
 //! | Memory | bytes are in a buffer, from `start` to `end` | `read`, `spill` | Empty |
 //!
 //! It is filled only while it is Empty. So a splice that says EAGAIN leaves no doubt which end it
-//! means: in filling the pipe is empty, so it is the source; in draining it is not, so it is the
+//! means: in filling the pipe is empty, so it is the source; in emptying it is not, so it is the
 //! sink.
 //!
 //! The pipe is made for the first splice and closed as soon as the source has no more, so that a
@@ -25,13 +25,13 @@ use crate::sys;
 
 /// How bytes get from one end to the other.
 ///
-/// | way | meaning | on to |
+/// | route | meaning | on to |
 /// |---|---|---|
 /// | Memory | a read and a write: the cheapest for a message | Pipe, when a read brings [`MUCH`] |
 /// | Pipe | spliced: the cheapest for a flood | Memory, when a splice brings less than [`LITTLE`] |
 /// | MemoryOnly | one of the ends can't be spliced | nothing |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Route {
     Memory,
     Pipe,
     MemoryOnly,
@@ -46,12 +46,12 @@ const LITTLE: usize = 4 * 1024;
 /// the limit.
 const MAX_SPLICE: usize = 1 << 20;
 
-impl Way {
-    fn after(self, moved: usize) -> Way {
+impl Route {
+    fn after(self, moved: usize) -> Route {
         match self {
-            Way::Memory if moved >= MUCH => Way::Pipe,
-            Way::Pipe if moved < LITTLE => Way::Memory,
-            way => way,
+            Route::Memory if moved >= MUCH => Route::Pipe,
+            Route::Pipe if moved < LITTLE => Route::Memory,
+            route => route,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Way {
 /// See the module.
 #[derive(Debug)]
 pub struct Conduit {
-    way: Way,
+    route: Route,
     pipe: Option<Pipe>,
     /// Bytes are in hand from `start` to `end`. A buffer of `lent::LENGTH` is the loop's.
     buffer: Box<[u8]>,
@@ -78,9 +78,13 @@ struct Pipe {
 }
 
 impl Conduit {
-    pub(super) fn new(way: Way) -> Self {
+    pub(super) fn new(route: Route) -> Self {
         Conduit {
-            way: if sys::SPLICES { way } else { Way::MemoryOnly },
+            route: if sys::SPLICES {
+                route
+            } else {
+                Route::MemoryOnly
+            },
             pipe: None,
             buffer: Box::default(),
             start: 0,
@@ -95,14 +99,14 @@ impl Conduit {
 
     // ---- filling ----
 
-    /// One read of a socket, by the way that the last one has chosen. At the end of file nothing is
+    /// One read of a socket, by the route that the last one has chosen. At the end of file nothing is
     /// in hand afterwards.
     pub(super) fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
-        if self.way == Way::Pipe && self.splice_from(fd)? {
+        if self.route == Route::Pipe && self.splice_from(fd)? {
             return Ok(());
         }
         self.read(|bytes| fd.read(bytes))?;
-        self.way = self.way.after(self.end - self.start);
+        self.route = self.route.after(self.end - self.start);
         Ok(())
     }
 
@@ -126,7 +130,7 @@ impl Conduit {
             Ok(moved) => {
                 context::charge(moved);
                 pipe.held = moved;
-                self.way = self.way.after(moved);
+                self.route = self.route.after(moved);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -138,7 +142,7 @@ impl Conduit {
                 }
             }
             Err(error) if is_unsupported(&error) => {
-                self.way = Way::MemoryOnly;
+                self.route = Route::MemoryOnly;
                 self.close_pipe();
                 Ok(false)
             }
@@ -160,7 +164,7 @@ impl Conduit {
         got.map(|_| ())
     }
 
-    // ---- draining ----
+    // ---- emptying ----
 
     /// One write to a socket.
     pub(super) fn write_to(&mut self, fd: &Fd) -> io::Result<()> {
@@ -215,7 +219,7 @@ impl Conduit {
 
     /// Out of the pipe, into a buffer: the sink can't be spliced to.
     fn spill(&mut self) -> io::Result<()> {
-        self.way = Way::MemoryOnly;
+        self.route = Route::MemoryOnly;
         if let Some(mut pipe) = self.pipe.take() {
             self.buffer = vec![0; pipe.held].into_boxed_slice();
             (self.start, self.end) = (0, self.buffer.len());
@@ -232,7 +236,7 @@ impl Conduit {
             give_back(mem::take(&mut self.buffer));
             (self.start, self.end) = (0, 0);
         }
-        if self.way != Way::Pipe && self.is_empty() {
+        if self.route != Route::Pipe && self.is_empty() {
             self.close_pipe();
         }
     }
@@ -264,24 +268,24 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        let mut way = Way::Memory;
+        let mut route = Route::Memory;
         for (moved, then) in [
-            (64, Way::Memory),
-            (MUCH - 1, Way::Memory),
-            (MUCH, Way::Pipe),
-            (LITTLE, Way::Pipe),
-            (LITTLE - 1, Way::Memory),
-            (1 << 20, Way::Pipe),
+            (64, Route::Memory),
+            (MUCH - 1, Route::Memory),
+            (MUCH, Route::Pipe),
+            (LITTLE, Route::Pipe),
+            (LITTLE - 1, Route::Memory),
+            (1 << 20, Route::Pipe),
         ] {
-            way = way.after(moved);
-            assert_eq!(way, then, "{moved} bytes");
+            route = route.after(moved);
+            assert_eq!(route, then, "{moved} bytes");
         }
-        assert_eq!(Way::MemoryOnly.after(1 << 20), Way::MemoryOnly);
+        assert_eq!(Route::MemoryOnly.after(1 << 20), Route::MemoryOnly);
     }
 
     #[test]
     fn what_waits_in_a_buffer_takes_little_more_than_its_length() {
-        let mut conduit = Conduit::new(Way::MemoryOnly);
+        let mut conduit = Conduit::new(Route::MemoryOnly);
         let read = |bytes: &mut [u8]| {
             bytes[..10].copy_from_slice(b"0123456789");
             Ok(10)
@@ -303,7 +307,7 @@ mod tests {
     fn what_is_in_a_pipe_can_be_spilled_into_memory() {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"on their way").unwrap();
-        let mut conduit = Conduit::new(Way::Pipe);
+        let mut conduit = Conduit::new(Route::Pipe);
         conduit.pipe = Some(Pipe {
             reader,
             writer,

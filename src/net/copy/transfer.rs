@@ -2,8 +2,8 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Filling | nothing is in hand: it waits for the source, with the read lock | the start; the last byte has gone | Draining by bytes; Ending by end of file |
-//! | Draining | bytes are in hand: it has the sink's write lock, or queues for it | a read | Filling |
+//! | Filling | nothing is in hand: it waits for the source, with the read lock | the start; the last byte has gone | Emptying by bytes; Ending by end of file |
+//! | Emptying | bytes are in hand: it has the sink's write lock, or queues for it | a read | Filling |
 //! | Ending | the source is at its end; the sink is flushed, or its writing side closed | end of file | Done |
 //! | Done | all bytes have gone, or an end has failed | `poll` | |
 //!
@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::conduit::{Conduit, Way};
+use super::conduit::{Conduit, Route};
 use crate::net::fd::{Claim, Failure, Fd};
 use crate::net::stream::Stream;
 use crate::reactor::{Direction, Refusal};
@@ -72,7 +72,7 @@ pub trait CopySink: Unpin {
 
     /// Writes until the conduit is empty.
     #[doc(hidden)]
-    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
+    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
 
     /// Passes on what the sink keeps in a buffer of its own.
     #[doc(hidden)]
@@ -151,27 +151,27 @@ impl<K> CopySource for &Stream<K> {
 impl<K> CopySink for &Stream<K> {
     const IS_STREAM: bool = true;
 
-    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
         let (conduit, claim) = (&mut flow.conduit, &mut flow.writing.claim);
-        let mut drained = Ok(());
-        while drained.is_ok() && !conduit.is_empty() {
+        let mut emptied = Ok(());
+        while emptied.is_ok() && !conduit.is_empty() {
             // The lock is kept from one write to the next.
             let write = |fd: &Fd| conduit.write_to(fd);
-            drained = ready!(self.fd.poll_step(Direction::Write, claim, cx, write));
+            emptied = ready!(self.fd.poll_step(Direction::Write, claim, cx, write));
         }
         self.fd.release(Direction::Write, claim);
         let failed = |failure| error(&self.fd, "write", failure, conduit.written);
-        Poll::Ready(drained.map_err(failed))
+        Poll::Ready(emptied.map_err(failed))
     }
 
     /// A peer that has gone altogether is no error: all that came has been taken.
     fn poll_close(&mut self, _cx: &mut Context<'_>) -> Polled {
-        let shut = self
+        let ended = self
             .fd
             .with_socket(|socket| socket.shutdown(Shutdown::Write));
-        Poll::Ready(match shut {
+        Poll::Ready(match ended {
             Err(Failure::System(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            shut => shut.map_err(|failure| error(&self.fd, "close", failure, 0)),
+            ended => ended.map_err(|failure| error(&self.fd, "close", failure, 0)),
         })
     }
 
@@ -226,11 +226,11 @@ impl<T: AsyncRead + Unpin + ?Sized> CopySource for &mut T {
 impl<T: AsyncWrite + Unpin + ?Sized> CopySink for &mut T {
     const IS_STREAM: bool = false;
 
-    fn poll_drain(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
+    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
         while !flow.conduit.is_empty() {
             ready!(context::poll_yield(&mut flow.writing.yielded, cx.waker()));
             let mut pending = false;
-            let drained =
+            let emptied =
                 flow.conduit
                     .write(|bytes| match Pin::new(&mut **self).poll_write(cx, bytes) {
                         Poll::Ready(taken) => taken.inspect(|taken| context::charge(*taken)),
@@ -243,7 +243,7 @@ impl<T: AsyncWrite + Unpin + ?Sized> CopySink for &mut T {
                 return Poll::Pending;
             }
             flow.unflushed = true;
-            drained?;
+            emptied?;
         }
         Poll::Ready(Ok(()))
     }
@@ -275,7 +275,7 @@ pub(super) enum AtEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Filling,
-    Draining,
+    Emptying,
     Ending,
     Done,
 }
@@ -289,15 +289,15 @@ pub(super) struct Transfer {
 
 impl Transfer {
     pub(super) fn new<R: CopySource, W: CopySink>(at_end: AtEnd) -> Self {
-        let way = match R::IS_STREAM && W::IS_STREAM {
-            true => Way::Memory,
-            false => Way::MemoryOnly,
+        let route = match R::IS_STREAM && W::IS_STREAM {
+            true => Route::Memory,
+            false => Route::MemoryOnly,
         };
         Transfer {
             state: State::Filling,
             at_end,
             flow: Flow {
-                conduit: Conduit::new(way),
+                conduit: Conduit::new(route),
                 reading: Side::new(),
                 writing: Side::new(),
                 unflushed: false,
@@ -345,15 +345,15 @@ impl Transfer {
                     }
                     match self.flow.conduit.is_empty() {
                         true => State::Ending,
-                        false => State::Draining,
+                        false => State::Emptying,
                     }
                 }
-                State::Draining => {
-                    let drained = sink.poll_drain(&mut self.flow, cx);
-                    if drained.is_pending() {
+                State::Emptying => {
+                    let emptied = sink.poll_empty(&mut self.flow, cx);
+                    if emptied.is_pending() {
                         self.flow.conduit.shrink();
                     }
-                    ready!(drained)?;
+                    ready!(emptied)?;
                     State::Filling
                 }
                 State::Ending => {

@@ -352,10 +352,8 @@ impl Fd {
         direction: Direction,
         when: Option<Instant>,
     ) -> io::Result<()> {
-        // Of a runtime that was inherited too: that touches nothing of the parent's, and whatever
-        // waits or tries is refused.
-        if self.is_closed() {
-            return Err(self.error("set", Failure::Refused(Refusal::Closed), 0));
+        if let Err(failure) = self.check_open() {
+            return Err(self.error("set", failure, 0));
         }
         self.desc.set_deadline(direction, when);
         Ok(())

@@ -341,3 +341,27 @@ fn what_a_callback_writes_by_its_handle_and_itself_goes_out_in_the_order_of_its_
         assert_eq!(got, b"1234567");
     });
 }
+
+#[test]
+fn a_handle_that_is_made_after_the_end_of_our_direction_takes_no_bytes() {
+    let script = Script {
+        open: |conn| {
+            conn.close_write();
+            Ok(())
+        },
+        data: |conn, bytes| {
+            let late = conn.handle().write(b"late");
+            late.expect_err("it would be taken, and never sent");
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+        client.write_all(b"x").await.unwrap();
+        until(|| script.last() == "data 1").await;
+        time::sleep(MILLISECOND).await;
+        assert_eq!(script.last(), "data 1", "the callback did not panic");
+    });
+}

@@ -46,8 +46,8 @@ struct Seen {
     need: Cell<usize>,
     /// The client has sent its last byte.
     client_ended: Cell<bool>,
-    /// A callback panicked, whose last writes are not sent.
-    panicked: Cell<bool>,
+    /// A callback panicked, whose last writes are not sent; or the client has met a reset.
+    cut: Cell<bool>,
     ended: Cell<bool>,
     handle: RefCell<Option<ConnHandle>>,
 }
@@ -126,7 +126,7 @@ impl Random {
     fn act(&mut self, conn: &mut Conn) -> io::Result<()> {
         let acted = catch_unwind(AssertUnwindSafe(|| self.actions(conn)));
         acted.unwrap_or_else(|payload| {
-            self.seen.panicked.set(true);
+            self.seen.cut.set(true);
             resume_unwind(payload)
         })
     }
@@ -170,7 +170,7 @@ impl Random {
                     _ => conn.close(),
                 },
                 22 => match world.below(4) {
-                    0 => panic!("as a callback may"),
+                    0 => resume_unwind(Box::new("as a callback may")),
                     _ => return Ok(()),
                 },
                 _ => match world.below(4) {
@@ -253,13 +253,16 @@ impl Client {
         let got = match time::timeout(moment, self.stream.read(&mut buffer)).await {
             Err(_) => return true,
             // A reset: what had not been read by then may be lost.
-            Ok(Err(_)) => return false,
+            Ok(Err(_)) => {
+                self.seen.cut.set(true);
+                return false;
+            }
             Ok(Ok(got)) => got,
         };
         let seen = &self.seen;
         let from = seen.read.get();
         if got == 0 {
-            let all = seen.accepted.get() == from || seen.panicked.get();
+            let all = seen.accepted.get() == from || seen.cut.get();
             assert!(
                 all,
                 "{from} bytes of {}, and then a clean end",
@@ -379,9 +382,15 @@ async fn drive(world: &Rc<World>, address: std::net::SocketAddr) {
                 // Counted before: the server may read them meanwhile.
                 seen.sent.set(seen.sent.get() + bytes.len());
                 let written = client.stream.write_all(&bytes);
-                if !matches!(time::timeout(MILLISECOND, written).await, Ok(Ok(()))) {
+                match time::timeout(MILLISECOND, written).await {
+                    Ok(Ok(())) => {}
                     // How much has gone is unknown.
-                    seen.client_ended.set(true);
+                    Err(_) => seen.client_ended.set(true),
+                    // The system tells of a reset once. A read after it finds a clean end.
+                    Ok(Err(_)) => {
+                        seen.client_ended.set(true);
+                        seen.cut.set(true);
+                    }
                 }
             }
             4..=6 => {

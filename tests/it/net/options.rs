@@ -179,6 +179,10 @@ fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
             error.to_string(),
             format!("set tcp {local}: setsockopt: invalid argument")
         );
+        // As a number of the system's it would be -1, which asks for the default.
+        assert!(client.set_ttl(u32::MAX).is_err());
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert!(udp.set_ttl(u32::MAX).is_err());
     });
 }
 
