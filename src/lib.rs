@@ -80,7 +80,9 @@ pub mod time;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
-pub use connection::{CloseReason, Conn, ConnHandle, ConnId, Drain, Limits, Protocol};
+pub use connection::{
+    CloseReason, Conn, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Protocol,
+};
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};
 pub use net::{

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
+use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
@@ -90,6 +91,8 @@ pub(super) struct Extra {
     pub(super) timer: Option<TimerKey>,
     /// The connection's own idle timeout, in ticks, in place of the server's.
     pub(super) idle: Option<u64>,
+    /// What stands between the socket and the protocol.
+    pub(super) filtering: Option<Box<Filtering>>,
     /// When the connection has reached its greatest age, if it has one.
     pub(super) old_at: Option<u64>,
     /// How it drains: the protocol's answer.
@@ -123,6 +126,7 @@ impl Extra {
             || self.need > 0
             || self.why.is_some()
             || self.timer.is_some()
+            || self.filtering.is_some()
             || self.watch.is_some()
             || self.received.is_some()
             || self.has_mail()
@@ -145,14 +149,18 @@ impl Extra {
 }
 
 impl Conn {
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>) -> Self {
+    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
         fd.socket().note.set(Status::OPENING.byte());
-        Conn {
+        let mut conn = Conn {
             fd,
             shared,
             extra: None,
             timers: Timers::new(),
+        };
+        if let Some(filter) = filter.filter(|filter| !filter.passes_all()) {
+            conn.extra().filtering = Some(Filtering::new(filter));
         }
+        conn
     }
 
     // ---- its status ----
@@ -380,6 +388,17 @@ impl Conn {
 
     /// Bytes that wait to be written, without those of this callback.
     pub fn queued(&self) -> usize {
+        let held = |extra: &Extra| {
+            extra
+                .filtering
+                .as_ref()
+                .map_or(0, |filtering| filtering.held())
+        };
+        self.to_send() + self.extra.as_deref().map_or(0, held)
+    }
+
+    /// Bytes that wait for the system to take them: those that a filter has let through.
+    pub(super) fn to_send(&self) -> usize {
         self.extra.as_ref().map_or(0, |extra| extra.queue.len())
     }
 
@@ -393,6 +412,13 @@ impl Conn {
     /// are no more of them, and the peer's end must be seen.
     pub(super) fn holds_input(&self) -> bool {
         self.is_full() && self.state() != State::Finishing
+    }
+
+    /// Whether the socket is read. Of a connection that closes it is, while a filter holds output
+    /// back: input may release it.
+    pub(super) fn reads(&self) -> bool {
+        let closes = self.state() == State::Closing;
+        self.state().reads() || (closes && self.queued() > self.to_send())
     }
 
     /// Marks the connection as busy, or no longer: while it is, a drain waits for it, and it is not

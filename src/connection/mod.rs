@@ -13,6 +13,7 @@
 // | `remote.rs` | writing from other threads |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
+// | `filter.rs`, `filtering.rs` | what stands between the socket and the protocol |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
 // | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
 // | `limits.rs` | how much memory they may take |
@@ -20,6 +21,8 @@
 
 pub(crate) mod conn;
 pub(crate) mod error;
+pub(crate) mod filter;
+mod filtering;
 pub(crate) mod handle;
 pub(crate) mod limits;
 mod out_queue;
@@ -39,6 +42,7 @@ mod timers;
 pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats};
 pub use conn::Conn;
 pub use error::CloseReason;
+pub use filter::{Filter, FilterIo};
 pub use handle::ConnHandle;
 pub use limits::Limits;
 pub use protocol::Protocol;

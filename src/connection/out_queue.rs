@@ -109,6 +109,11 @@ impl OutQueue {
         }
     }
 
+    /// The pieces of a queue of which nothing has gone.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(Stored::bytes)
+    }
+
     /// What one write may take.
     pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
         let mut skip = self.gone;

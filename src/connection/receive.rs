@@ -5,7 +5,7 @@
 use std::io;
 use std::mem;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::CloseReason;
 use super::protocol::Protocol;
 use super::run::Connection;
@@ -50,6 +50,13 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn came(&mut self, bytes: &[u8]) {
+        if self.conn.is_filtered() && self.conn.state() != State::Lingering {
+            self.conn.received(bytes.len());
+            self.conn.moved(Direction::Read, bytes.len());
+            self.conn.filter_input(bytes);
+            self.conn.heard();
+            return;
+        }
         if !self.conn.state().delivers() {
             // Lingering: input is discarded, and is no sign that the peer takes anything.
             return self.conn.discarded();
@@ -74,6 +81,14 @@ impl<P: Protocol> Connection<P> {
 
     /// End of file. After it a read never tells of a reset: the system must be asked.
     fn end_of_file(&mut self) {
+        if self.conn.state() == State::Closing {
+            // Nothing will release what the filter holds back.
+            return self.broken(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.conn.state().delivers() {
+            self.conn.end_filter();
+            self.conn.take_plain();
+        }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
         if self.conn.state().delivers() && self.conn.has_unseen() {
@@ -94,7 +109,8 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Whether there are kept bytes to offer now.
-    pub(super) fn can_offer(&self) -> bool {
+    pub(super) fn can_offer(&mut self) -> bool {
+        self.conn.take_plain();
         let conn = &self.conn;
         conn.extra.is_some() && conn.state().delivers() && conn.has_unseen() && conn.has_enough()
     }
@@ -175,9 +191,16 @@ impl Input<'_> {
 }
 
 impl Conn {
-    fn keeps_unused(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.is_some_and(|extra| !extra.unused.is_empty())
+    /// Whether there are bytes that the protocol has not used, or its filter.
+    pub(super) fn keeps_unused(&self) -> bool {
+        let filtered = |extra: &Extra| {
+            extra
+                .filtering
+                .as_ref()
+                .map_or(0, |filtering| filtering.kept())
+        };
+        let extra = self.extra.as_deref();
+        extra.is_some_and(|extra| extra.unused.len() + filtered(extra) > 0)
     }
 
     /// Whether there are bytes that the protocol has not been offered.
@@ -216,7 +239,7 @@ impl Conn {
     }
 
     /// Keeps some more, behind what is kept already.
-    fn keep_more(&mut self, bytes: &[u8]) {
+    pub(super) fn keep_more(&mut self, bytes: &[u8]) {
         if let Some(extra) = &mut self.extra {
             extra.unused.extend_from_slice(bytes);
             let kept = extra.unused.len();

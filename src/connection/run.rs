@@ -20,6 +20,7 @@ use std::task::Poll;
 
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
+use super::filter::Filter;
 use super::handle::Mailbox;
 use super::protocol::Protocol;
 use super::send::Budget;
@@ -109,9 +110,14 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, protocol: P) -> Self {
+    pub(crate) fn new(
+        fd: Fd,
+        shared: Rc<WorkerShared>,
+        protocol: P,
+        filter: Option<Box<dyn Filter>>,
+    ) -> Self {
         Connection {
-            conn: Conn::new(fd, shared),
+            conn: Conn::new(fd, shared, filter),
             protocol,
         }
     }
@@ -190,12 +196,13 @@ impl<P: Protocol> Connection<P> {
             if log::log_enabled!(log::Level::Debug) {
                 conn.extra().received = Some(0);
             }
+            conn.open_filter();
             self.on(Event::Opened);
         } else if conn.begins_to_drain() {
             self.on(Event::DrainBegun);
         } else if let Some(event) = self.requested() {
             self.on(event);
-        } else if self.conn.queued() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
+        } else if self.conn.to_send() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
         {
             self.write();
         } else if self.conn.take_writable() {
@@ -209,9 +216,7 @@ impl<P: Protocol> Connection<P> {
             return Step::Wait;
         } else if self.can_offer() {
             self.offer_unused();
-        } else if self.conn.state().reads()
-            && self.conn.fd.desc.may_try(Direction::Read) == May::Try
-        {
+        } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
         } else {
             return Step::Wait;
@@ -280,10 +285,10 @@ impl<P: Protocol> Connection<P> {
         // What a peer takes of an open connection is judged by the minimum rate alone.
         let closing = self.conn.state() == State::Closing;
         let judged = closing || self.conn.shared.rates.write.is_some();
-        if judged && self.conn.queued() > 0 {
+        if judged && self.conn.to_send() > 0 {
             self.write();
         }
-        if self.conn.state().reads() && !self.conn.holds_input() {
+        if self.conn.reads() && !self.conn.holds_input() {
             self.read();
         }
     }
@@ -296,6 +301,9 @@ impl<P: Protocol> Connection<P> {
 
     /// Nothing is left to write, and the connection waited for that.
     fn flushed(&mut self) {
+        if self.conn.close_filter() {
+            return;
+        }
         let closing = self.conn.state() == State::Closing;
         if closing && self.conn.has_unread_input() {
             return self.on(Event::FlushedUnread);
@@ -441,7 +449,7 @@ impl Conn {
 
     /// Parks wherever the connection may be woken from. False if there is something to do at once.
     fn park(&mut self, id: MachineId) -> bool {
-        if self.queued() > 0 {
+        if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
                 return false;
             }
@@ -453,9 +461,9 @@ impl Conn {
             self.fd
                 .desc
                 .park_waiting(Direction::Read, Parked::machine(id));
-        } else if self.state().reads() && !self.holds_input() {
+        } else if self.reads() && !self.holds_input() {
             return false;
-        } else if self.queued() == 0 {
+        } else if self.to_send() == 0 {
             // The socket is readable and is not to be read, and only the timer is waited for.
             self.fd.desc.drained(Direction::Read);
             return false;
@@ -494,10 +502,10 @@ impl Conn {
         self.cancel_timer();
         self.move_timer(None);
         self.forget_reply();
-        let extra = self.extra.take()?;
         if !fault!("leaked_quota") {
-            self.shared.quotas.queued.give_back(extra.queue.len());
+            self.shared.quotas.queued.give_back(self.queued());
         }
+        let extra = self.extra.take()?;
         if let Some(keeper) = &extra.keeper {
             self.shared.keep_nothing(keeper);
         }

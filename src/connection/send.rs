@@ -92,7 +92,7 @@ impl Conn {
         self.put_gathered();
         self.flush_early();
         let mut gone = 0;
-        while self.queued() == 0 && gone < bytes.len() {
+        while self.queued() == 0 && gone < bytes.len() && !self.is_filtered() {
             match self.fd.try_send(&bytes[gone..]) {
                 Ok(more) => {
                     gone += more;
@@ -162,7 +162,7 @@ impl Conn {
     /// The same, behind what waits already; then come the mail and the requests of handles.
     pub(super) fn end_callback(&mut self) {
         let gathered = self.shared.out.borrow().len();
-        if self.queued() > 0 {
+        if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
         } else if self.send_reply() {
             self.shared.quotas.queued.give_back(gathered);
@@ -236,13 +236,33 @@ impl Conn {
 
     /// The one point that all bytes pass which are not sent at once. They are charged already.
     fn put(&mut self, piece: Piece<'_>) {
+        if self.is_filtered() {
+            return match piece {
+                Piece::Own(bytes) => self.filter_output(bytes),
+                Piece::Shared(bytes) => self.filter_output(bytes),
+                Piece::Mail(queue) => queue.pieces().for_each(|bytes| self.filter_output(bytes)),
+            };
+        }
+        let queue = &mut self.extra().queue;
+        match piece {
+            Piece::Own(bytes) => queue.push(bytes),
+            Piece::Shared(bytes) => queue.push_shared(bytes),
+            Piece::Mail(mail) => queue.append(mail),
+        }
+        self.note_grown();
+    }
+
+    /// Queues what a filter passes on to the peer.
+    pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
+        self.shared.quotas.queued.charge_beyond(bytes.len());
+        self.extra().queue.push(bytes);
+        self.note_grown();
+    }
+
+    /// The queue may have grown above the high mark.
+    fn note_grown(&mut self) {
         let high = self.shared.limits.high_water;
         let extra = self.extra();
-        match piece {
-            Piece::Own(bytes) => extra.queue.push(bytes),
-            Piece::Shared(bytes) => extra.queue.push_shared(bytes),
-            Piece::Mail(queue) => extra.queue.append(queue),
-        }
         extra.is_full |= extra.queue.len() > high;
         self.note_queued();
     }

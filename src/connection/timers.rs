@@ -175,9 +175,7 @@ impl Conn {
     /// `writable` is owed, it is marked busy, it closes already, or there was traffic within the
     /// grace. Called when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
-        let holds = self.extra.as_ref().is_some_and(|extra| {
-            extra.is_full || !extra.queue.is_empty() || !extra.unused.is_empty()
-        });
+        let holds = self.is_full() || self.queued() > 0 || self.keeps_unused();
         let grace = self.grace_at();
         let had_traffic = grace != NEVER && grace > self.now();
         holds || self.is_busy() || self.closes() || had_traffic
@@ -233,10 +231,11 @@ impl Conn {
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
         let (rates, delivers) = (self.shared.rates, self.state().delivers());
+        let keeps_unused = self.keeps_unused();
         let Some(extra) = self.extra.as_mut().filter(|_| rates.any()) else {
             return Ok(());
         };
-        let reading = match (delivers && !extra.unused.is_empty(), extra.is_full) {
+        let reading = match (delivers && keeps_unused, extra.is_full) {
             (false, _) => Expected::Nothing,
             (true, false) => Expected::Bytes,
             (true, true) => Expected::BytesLater,

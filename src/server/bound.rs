@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::common::{Common, OnWorker};
+use super::common::{Common, MakeFilter, OnWorker};
 use super::dispatch::Dispatcher;
 use super::listeners::{Factory, Port};
 use super::orders::Orders;
@@ -72,6 +72,7 @@ pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) on_worker: Option<OnWorker>,
+    pub(crate) filter: Option<MakeFilter>,
     pub(crate) spin: Duration,
 }
 
@@ -95,6 +96,7 @@ impl<F> Bound<F> {
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
             on_worker: settings.on_worker,
+            filter: settings.filter,
             starting: AtomicUsize::new(workers),
             #[cfg(feature = "signal")]
             watches: Default::default(),

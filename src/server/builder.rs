@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::bound::{Bound, Settings};
 use super::listeners::{Listeners, Peer, WithPeer};
+use crate::connection::filter::Filter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
@@ -183,6 +184,7 @@ impl<F> Server<F> {
                 max_connections: usize::MAX,
                 workers: 1,
                 on_worker: None,
+                filter: None,
                 spin: Duration::ZERO,
             },
         }
@@ -400,6 +402,32 @@ impl<F> Server<F> {
         start: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         self.settings.on_worker = Some(Hook(Arc::new(start)));
+        self
+    }
+
+    /// Puts a [`Filter`] between the socket and the protocol of each connection. It is made from the
+    /// peer, in the thread of the worker, beside the protocol.
+    ///
+    /// An `Option` of a filter leaves some connections without one: here, those of the first listener.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use netpoller::{Conn, Filter, FilterIo, Protocol, Server};
+    /// # struct Tls;
+    /// # impl Filter for Tls {
+    /// #     fn incoming(&mut self, bytes: &[u8], _: &mut FilterIo) -> io::Result<usize> { Ok(bytes.len()) }
+    /// #     fn outgoing(&mut self, bytes: &[u8], _: &mut FilterIo) -> io::Result<usize> { Ok(bytes.len()) }
+    /// # }
+    /// # struct Http;
+    /// # impl Protocol for Http {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    /// # }
+    /// let server = Server::new(|_peer| Http).filter(|peer| (peer.listener > 0).then_some(Tls));
+    /// ```
+    #[must_use]
+    pub fn filter<L: Filter>(mut self, make: impl Fn(&Peer) -> L + Send + Sync + 'static) -> Self {
+        let make = move |peer: &Peer| Box::new(make(peer)) as Box<dyn Filter>;
+        self.settings.filter = Some(Hook(Arc::new(make)));
         self
     }
 

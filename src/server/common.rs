@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::listeners::Peer;
 use super::orders::Orders;
 use super::stats::{Stats, WorkerStats};
+use crate::connection::filter::Filter;
 use crate::connection::limits::Quotas;
 use crate::connection::remote::Remotes;
 use crate::connection::shared::{Phase, Settings};
@@ -26,6 +28,8 @@ pub(crate) struct Common {
     pub(crate) settings: Settings,
     /// Each worker calls it before the first connection is accepted.
     pub(crate) on_worker: Option<OnWorker>,
+    /// Makes what stands between the socket and the protocol.
+    pub(crate) filter: Option<MakeFilter>,
     /// The workers that have not started yet.
     pub(crate) starting: AtomicUsize,
     pub(crate) orders: Orders,
@@ -87,6 +91,9 @@ impl Common {
         }
     }
 }
+
+/// See [`Server::filter`](crate::Server::filter).
+pub(crate) type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
 
 /// See [`Server::on_worker`](crate::Server::on_worker).
 pub(crate) type OnWorker = Hook<dyn Fn(usize) -> io::Result<()> + Send + Sync>;

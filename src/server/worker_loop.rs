@@ -255,9 +255,13 @@ impl<F: Factory> WorkerLoop<F> {
             addr: addr.clone(),
             listener,
         };
-        match panics::catch(|| self.factory.make(peer)) {
-            Ok(protocol) => {
-                let connection = Connection::new(fd, self.shared.clone(), protocol);
+        let make = || {
+            let filter = self.common.filter.as_ref().map(|make| make.0(&peer));
+            (self.factory.make(peer), filter)
+        };
+        match panics::catch(make) {
+            Ok((protocol, filter)) => {
+                let connection = Connection::new(fd, self.shared.clone(), protocol, filter);
                 self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {

@@ -2,6 +2,7 @@ mod closing;
 mod data;
 mod ends;
 mod fairness;
+mod filters;
 mod handles;
 mod heartbeats;
 mod ids;

@@ -1,0 +1,234 @@
+//! What stands between a socket and its protocol: bytes come in and go out through it.
+//!
+//! ```text
+//!   socket ── raw ──► incoming ──► unused ──► Protocol::data
+//!   socket ◄─ queue ◄─ outgoing ◄─ held ◄──── Conn::write, handles, ids
+//! ```
+
+// Mirrors Go's `tls.Conn`, which is a `net.Conn` over a `net.Conn`.
+
+use std::io;
+
+/// Bytes between the socket and a [`Protocol`](crate::Protocol): encryption, compression, a header
+/// before the first message. A server makes one for each connection: see
+/// [`Server::filter`](crate::Server::filter).
+///
+/// The protocol and its handles do not notice it. A filter never waits: what it can't use yet it
+/// leaves, and is offered it again. An error that it returns closes the connection once what it has
+/// passed to the peer is sent; a panic ends it at once. The other connections go on.
+///
+/// What a filter leaves counts under the connection's [`Limits`](crate::Limits), as what it passes on
+/// does: input as unused, output as queued. For framing, its output may exceed `most_queued` by an
+/// eighth.
+///
+/// ```
+/// # fn main() -> io::Result<()> {
+/// use std::io::{self, Read, Write};
+/// use netpoller::{Conn, Filter, FilterIo, Protocol, Server};
+///
+/// /// Both sides add a secret number to each byte.
+/// struct Secret(u8);
+/// impl Filter for Secret {
+///     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+///         let plain: Vec<u8> = bytes.iter().map(|byte| byte.wrapping_sub(self.0)).collect();
+///         io.to_protocol(&plain);
+///         Ok(bytes.len())
+///     }
+///     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+///         let secret: Vec<u8> = bytes.iter().map(|byte| byte.wrapping_add(self.0)).collect();
+///         io.to_peer(&secret);
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// struct Shout;
+/// impl Protocol for Shout {
+///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         conn.write(&bytes.to_ascii_uppercase())?;
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// let bound = Server::new(|_peer| Shout).filter(|_peer| Secret(1)).bind("127.0.0.1:0")?;
+/// let (addr, handle) = (bound.local_addr(), bound.handle());
+/// let server = std::thread::spawn(move || bound.run());
+/// let mut client = std::net::TcpStream::connect(addr)?;
+/// client.write_all(b"bcd")?; // "abc", with the secret number
+/// let mut answer = [0; 3];
+/// client.read_exact(&mut answer)?;
+/// assert_eq!(&answer, b"BCD"); // "ABC"
+/// handle.stop();
+/// # server.join().unwrap()?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait Filter: 'static {
+    /// The connection begins. It is called before [`Protocol::open`](crate::Protocol::open).
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn open(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        let _ = io;
+        Ok(())
+    }
+
+    /// The peer sent something. Returns how many of the bytes are used; the others are offered again,
+    /// at once if some were used, and else together with more.
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize>;
+
+    /// The protocol, a handle or a heartbeat writes. Returns how many of the bytes are used; the
+    /// others are offered again, together with what is written next, and after each call of
+    /// [`incoming`](Filter::incoming).
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize>;
+
+    /// The peer will send no more. It is called before [`Protocol::end`](crate::Protocol::end).
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn end(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        let _ = io;
+        Ok(())
+    }
+
+    /// Our direction ends, and all that was written has gone out: these are the last bytes to the
+    /// peer. It is not called when the connection is aborted or broken.
+    ///
+    /// # Errors
+    ///
+    /// Close the connection.
+    fn closing(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        let _ = io;
+        Ok(())
+    }
+
+    /// Whether all bytes pass as they are: then the connection has no filter, and costs as little as
+    /// one without. Asked once. An `Option` of a filter says so when it is `None`: for a server that
+    /// filters on one of its listeners.
+    fn passes_all(&self) -> bool {
+        false
+    }
+}
+
+impl<F: Filter> Filter for Option<F> {
+    fn open(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        self.as_mut().map_or(Ok(()), |filter| filter.open(io))
+    }
+
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        match self {
+            Some(filter) => filter.incoming(bytes, io),
+            None => {
+                io.to_protocol(bytes);
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        match self {
+            Some(filter) => filter.outgoing(bytes, io),
+            None => {
+                io.to_peer(bytes);
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    fn end(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        self.as_mut().map_or(Ok(()), |filter| filter.end(io))
+    }
+
+    fn closing(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        self.as_mut().map_or(Ok(()), |filter| filter.closing(io))
+    }
+
+    fn passes_all(&self) -> bool {
+        self.as_ref().is_none_or(F::passes_all)
+    }
+}
+
+/// Where a [`Filter`] passes bytes on to.
+#[derive(Debug)]
+pub struct FilterIo {
+    pub(super) to_protocol: Vec<u8>,
+    pub(super) to_peer: Vec<u8>,
+    /// How much more each of them may hold: beyond it, bytes are dropped, and the connection ends.
+    pub(super) room: [usize; 2],
+    pub(super) over: Option<Limit>,
+    pub(super) closes: bool,
+}
+
+/// The limit that a filter exceeds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    MostUnused,
+    MostQueued,
+}
+
+impl FilterIo {
+    /// Passes bytes on to the protocol.
+    pub fn to_protocol(&mut self, bytes: &[u8]) {
+        match self.to_protocol.len() + bytes.len() <= self.room[0] {
+            true => self.to_protocol.extend_from_slice(bytes),
+            false => self.over = Some(Limit::MostUnused),
+        }
+    }
+
+    /// Passes bytes on to the peer.
+    pub fn to_peer(&mut self, bytes: &[u8]) {
+        match self.to_peer.len() + bytes.len() <= self.room[1] {
+            true => self.to_peer.extend_from_slice(bytes),
+            false => self.over = Some(Limit::MostQueued),
+        }
+    }
+
+    /// Closes the connection, as [`Conn::close`](crate::Conn::close) does.
+    pub fn close(&mut self) {
+        self.closes = true;
+    }
+}
+
+/// A connection's filter, and what it has left.
+pub(super) struct Filtering {
+    /// `None` once it has failed, and while it runs: a panic drops it. Then nothing passes.
+    pub(super) filter: Option<Box<dyn Filter>>,
+    /// Input that it has not used.
+    pub(super) raw: Vec<u8>,
+    /// For the protocol, and not yet among its unused bytes.
+    pub(super) plain: Vec<u8>,
+    /// Output that it has not used. It stays charged to the limit over all.
+    pub(super) held: Vec<u8>,
+    /// `end` was called; `closing` was called.
+    pub(super) told: [bool; 2],
+}
+
+impl Filtering {
+    pub(super) fn new(filter: Box<dyn Filter>) -> Box<Self> {
+        Box::new(Filtering {
+            filter: Some(filter),
+            raw: Vec::new(),
+            plain: Vec::new(),
+            held: Vec::new(),
+            told: [false; 2],
+        })
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Input that was not offered to the protocol.
+    pub(super) fn kept(&self) -> usize {
+        self.raw.len() + self.plain.len()
+    }
+}

@@ -1,0 +1,196 @@
+//! How a connection runs its filter.
+
+// Mirrors `Conn.Read` and `Conn.Write` of Go's `crypto/tls`.
+
+use std::io;
+use std::mem;
+
+use super::conn::Conn;
+use super::error::CloseReason;
+use super::filter::{Filter, FilterIo, Filtering, Limit};
+use super::state::Asked;
+use crate::runtime::lent;
+
+/// What a filter may make of as many bytes as a limit allows. They were taken, and framing adds some.
+fn with_framing(limit: usize) -> usize {
+    limit.saturating_add(limit / 8)
+}
+
+impl Conn {
+    pub(super) fn filtering(&mut self) -> Option<&mut Filtering> {
+        self.extra.as_mut()?.filtering.as_deref_mut()
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.is_some_and(|extra| extra.filtering.is_some())
+    }
+
+    pub(super) fn open_filter(&mut self) {
+        if self.is_filtered() {
+            self.call_filter(|filter, io| filter.open(io));
+        }
+    }
+
+    /// Input goes through the filter. Then what the filter had held back may go out.
+    pub(super) fn filter_input(&mut self, bytes: &[u8]) {
+        let Some(filtering) = self.filtering() else {
+            return;
+        };
+        let mut raw = mem::take(&mut filtering.raw);
+        raw.extend_from_slice(bytes);
+        let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
+        raw.drain(..used);
+        let left = raw.len();
+        if let Some(filtering) = self.filtering() {
+            filtering.raw = raw;
+        }
+        let most = self.shared.limits.most_unused;
+        if left > most {
+            self.end_over_limit("read", "most_unused", most, left, 0);
+        }
+        self.filter_output(&[]);
+    }
+
+    /// Output goes through the filter, and is charged anew for what comes of it.
+    pub(super) fn filter_output(&mut self, bytes: &[u8]) {
+        let Some(filtering) = self.filtering() else {
+            return;
+        };
+        let mut held = mem::take(&mut filtering.held);
+        held.extend_from_slice(bytes);
+        // Before the filter runs, which may panic. What it leaves is charged again.
+        self.shared.quotas.queued.give_back(held.len());
+        let used = match held.is_empty() {
+            true => 0,
+            false => self.offer_to_filter(&held, |filter, bytes, io| filter.outgoing(bytes, io)),
+        };
+        held.drain(..used);
+        let Some(filtering) = self.filtering() else {
+            return;
+        };
+        // Once it has failed nothing passes any more.
+        if filtering.filter.is_some() {
+            let left = held.len();
+            filtering.held = held;
+            self.shared.quotas.queued.charge_beyond(left);
+        }
+        let (most, queued) = (self.shared.limits.most_queued, self.queued());
+        if queued > with_framing(most) {
+            self.end_over_limit("write", "most_queued", most, queued, 0);
+        }
+    }
+
+    /// Offers bytes as long as some are used. Returns how many were.
+    fn offer_to_filter(
+        &mut self,
+        bytes: &[u8],
+        offer: impl Fn(&mut dyn Filter, &[u8], &mut FilterIo) -> io::Result<usize>,
+    ) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let mut used = 0;
+            self.call_filter(|filter, io| {
+                used = offer(filter, rest, io)?;
+                if used <= rest.len() {
+                    return Ok(());
+                }
+                let text = format!("a filter used {used} bytes of {}", rest.len());
+                used = 0;
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            });
+            if used == 0 {
+                break;
+            }
+            at += used;
+        }
+        at
+    }
+
+    /// Tells the filter of the peer's end, once.
+    pub(super) fn end_filter(&mut self) {
+        if self.tell_filter(0) {
+            self.call_filter(|filter, io| filter.end(io));
+        }
+    }
+
+    /// Asks the filter for its last bytes, once. False if they were asked for already.
+    pub(super) fn close_filter(&mut self) -> bool {
+        let tells = self.tell_filter(1);
+        if tells {
+            self.call_filter(|filter, io| filter.closing(io));
+        }
+        tells
+    }
+
+    fn tell_filter(&mut self, what: usize) -> bool {
+        let filtering = self.filtering();
+        filtering.is_some_and(|filtering| !mem::replace(&mut filtering.told[what], true))
+    }
+
+    /// What the filter has passed on to the protocol comes among its unused bytes.
+    pub(super) fn take_plain(&mut self) {
+        let Some(filtering) = self
+            .filtering()
+            .filter(|filtering| !filtering.plain.is_empty())
+        else {
+            return;
+        };
+        let plain = mem::take(&mut filtering.plain);
+        // After a close nothing is offered.
+        if self.state().delivers() {
+            self.keep_more(&plain);
+        }
+    }
+
+    fn call_filter(&mut self, call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>) {
+        let limits = self.shared.limits;
+        let queued = self.queued();
+        let Some(extra) = &mut self.extra else { return };
+        let kept = extra.unused.len();
+        let Some(filtering) = &mut extra.filtering else {
+            return;
+        };
+        let Some(mut filter) = filtering.filter.take() else {
+            return;
+        };
+        let kept = kept + filtering.plain.len();
+        let mut io = FilterIo {
+            to_protocol: Vec::new(),
+            to_peer: Vec::new(),
+            // What one read brings is taken in any case.
+            room: [
+                limits.most_unused.saturating_sub(kept).max(lent::LENGTH),
+                with_framing(limits.most_queued)
+                    .saturating_sub(queued)
+                    .max(lent::LENGTH),
+            ],
+            over: None,
+            closes: false,
+        };
+        let called = call(&mut *filter, &mut io);
+        filtering.plain.append(&mut io.to_protocol);
+        if called.is_ok() {
+            filtering.filter = Some(filter);
+        }
+        self.put_filtered(&io.to_peer);
+        if io.closes {
+            self.blame(CloseReason::Asked);
+            self.ask(Asked::Close);
+        }
+        match io.over {
+            None => {}
+            Some(Limit::MostUnused) => {
+                self.end_over_limit("read", "most_unused", limits.most_unused, kept, 0);
+            }
+            Some(Limit::MostQueued) => {
+                self.end_over_limit("write", "most_queued", limits.most_queued, queued, 0);
+            }
+        }
+        if let Err(error) = called {
+            self.blame(CloseReason::Error(error));
+            self.ask(Asked::Close);
+        }
+    }
+}
