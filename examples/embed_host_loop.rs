@@ -1,7 +1,10 @@
 //! A runtime under the loop of its host, in both ways: by turns within the budget of a frame, as in
 //! a game, and nested by its descriptor in the host's own poll(2), as in a daemon.
 //!
-//! `cargo run --example embed_host_loop` shows both, one after the other.
+//! ```text
+//! cargo run --example embed_host_loop                   # both, one after the other
+//! cargo run --example embed_host_loop -- --by fd        # one of them: turns, fd
+//! ```
 
 mod common;
 
@@ -9,17 +12,34 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use netpoller::{Runtime, TcpListener, TcpStream, time};
 
 /// Shows a runtime under the loop of its host, by turns and nested by its descriptor.
 #[derive(Parser)]
-struct Flags {}
+struct Flags {
+    /// In which way [default: both, one after the other]
+    #[arg(long, value_enum)]
+    by: Option<By>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum By {
+    /// A frame's time at a time, as in a game
+    Turns,
+    /// By its descriptor, in the host's poll(2), as in a daemon
+    Fd,
+}
 
 fn main() -> ExitCode {
-    common::run_blocking(|_: Flags| {
-        by_turns()?;
-        nested()
+    common::run_blocking(|flags: Flags| {
+        if flags.by != Some(By::Fd) {
+            by_turns()?;
+        }
+        if flags.by != Some(By::Turns) {
+            nested()?;
+        }
+        io::Result::Ok(())
     })
 }
 
@@ -71,11 +91,11 @@ fn by_turns() -> io::Result<()> {
 /// none after it, however much the network still has to do (`Turn::more`).
 ///
 /// A turn waits a millisecond longer than asked at most, because the system counts in those. A game
-/// that needs its frames more exact ends the waiting 2 ms early and then calls `turn` with zero.
+/// that needs its frames more exact ends the waiting 2 ms early and then calls `turn_for` with zero.
 pub fn run_until(runtime: &Runtime, end: Instant) -> io::Result<()> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        runtime.turn(Some(left))?;
+        // It returns early when there is no more to do: something may come before the frame ends.
+        runtime.turn_for(end.saturating_duration_since(Instant::now()))?;
         if Instant::now() >= end {
             return Ok(());
         }

@@ -20,6 +20,7 @@ mod poll_desc;
 mod registry;
 mod selector;
 mod types;
+mod view;
 
 use std::fmt;
 use std::io;
@@ -38,7 +39,8 @@ pub(crate) use poll_desc::{Closes, ShortIo};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
 pub(crate) use types::May;
-pub use types::{DescriptorView, Direction, DirectionView, Park, Readiness, Refusal, TryIo};
+pub use types::{Direction, Park, Readiness, Refusal, TryIo};
+pub use view::{DescriptorView, DirectionView};
 
 /// What one turn of the loop did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

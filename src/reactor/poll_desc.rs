@@ -50,9 +50,8 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::selector::Token;
-use super::types::{
-    DescriptorView, Direction, DirectionView, May, Park, Readiness, Refusal, TryIo,
-};
+use super::types::{Direction, May, Park, Readiness, Refusal, TryIo};
+use super::view::{DescriptorView, DirectionView, Lent};
 use crate::sys;
 use crate::wheel::{Tick, Verdict};
 
@@ -655,27 +654,6 @@ impl<W, T> PollDesc<W, T> {
         // Out of the borrow: dropping the user's data may run anything.
         drop(ours);
         was_registered
-    }
-}
-
-/// A W that is shown, and goes back into its slot, after a panic too.
-struct Lent<'a, W> {
-    slot: &'a Cell<Option<W>>,
-    w: Option<W>,
-}
-
-impl<'a, W> Lent<'a, W> {
-    fn new(slot: &'a Cell<Option<W>>) -> Self {
-        Lent {
-            slot,
-            w: slot.take(),
-        }
-    }
-}
-
-impl<W> Drop for Lent<'_, W> {
-    fn drop(&mut self) {
-        self.slot.set(self.w.take());
     }
 }
 

@@ -2,10 +2,6 @@
 //! operation is refused.
 // Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
-use std::time::Instant;
-
-use super::selector::Token;
-
 /// One of a source's two directions, which are parked, timed and refused apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -47,36 +43,6 @@ pub enum TryIo<R, W> {
     Parked,
     /// The operation was not made: its deadline has passed, or the descriptor is closed.
     Refused(Refusal, W),
-}
-
-/// One descriptor, as [`Reactor::for_each`](super::Reactor::for_each) shows it.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct DescriptorView<'a, W> {
-    /// Names it, in the log too.
-    pub token: Token,
-    /// What waits for input, and until when.
-    pub read: DirectionView<'a, W>,
-    /// What waits for room, and until when.
-    pub write: DirectionView<'a, W>,
-    /// What waits for the peer's hanging up.
-    pub hang_up: Option<&'a W>,
-    /// The descriptor was evicted, and waits to be closed.
-    pub is_closed: bool,
-}
-
-/// One direction of a [`DescriptorView`].
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct DirectionView<'a, W> {
-    /// What is parked.
-    pub parked: Option<&'a W>,
-    /// Its deadline, rounded up to a millisecond of the reactor's clock.
-    pub deadline: Option<Instant>,
-    /// The deadline has passed, and has not been moved since.
-    pub is_expired: bool,
-    /// An attempt may succeed, as far as is known.
-    pub is_ready: bool,
 }
 
 /// Why an operation must not be tried.

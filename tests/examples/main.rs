@@ -17,6 +17,7 @@ mod operating;
 mod plumbing;
 mod process;
 mod rooms;
+mod serving_files;
 mod web;
 
 #[path = "../it/support/mod.rs"]
@@ -55,6 +56,9 @@ mod monitor;
 #[path = "../../examples/proxy.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod proxy;
+#[path = "../../examples/reactor_http/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod reactor_http;
 #[path = "../../examples/retry_write.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod retry_write;

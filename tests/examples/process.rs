@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::dial_race::Silent;
 use crate::watchdog::{Watchdog, watchdog};
 
-const ALL: [&str; 21] = [
+const ALL: [&str; 22] = [
     "broadcast",
     "capture",
     "deadlines",
@@ -26,6 +26,7 @@ const ALL: [&str; 21] = [
     "ping_server",
     "pinger",
     "proxy",
+    "reactor_http",
     "retry_write",
     "rooms",
     "tcp_ping",

@@ -310,6 +310,7 @@ impl Reader<'_> {
                     let paths = [
                         format!("examples/{name}.rs"),
                         format!("examples/{name}/main.rs"),
+                        format!("benches/{name}/main.rs"),
                     ];
                     name == "NAME" || paths.iter().any(|path| self.names.files.contains(path))
                 }

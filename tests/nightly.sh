@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Proofs that take too long for each change: `tests/nightly.sh`, or some of them by name:
+# `tests/nightly.sh errno soak`. docs/proofs.md says what each covers, and its time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host=x86_64-unknown-linux-gnu
+
+# Each system call made to fail in each way, in each server.
+errno() {
+    cargo build --quiet --examples
+    python3 tests/errno_matrix.py
+}
+
+# Ten minutes of abuse: memory, descriptors, wake-ups and p99 stay flat.
+soak() {
+    cargo run --quiet --release -p netpoller-benches --example soak -- --seconds 600 --plot target/soak.svg
+}
+
+# Accesses and leaks of echo_server in its three modes, by valgrind.
+memcheck() {
+    cargo build --quiet --examples
+    python3 tests/memcheck.py
+}
+
+# The suite with AddressSanitizer. Left out: what measures memory, or limits it, by the allocator or
+# the address space that the sanitizer replaces.
+address() {
+    RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/address RUST_TEST_THREADS=2 \
+        cargo +nightly test --quiet --target $host --lib --test it --test process -- \
+        --skip memory:: --skip queues:: --skip idle_connections:: --skip allocator:: \
+        --skip no_thread_can_be_made --skip a_worker_whose_runtime_cannot_be_made \
+        --skip signals:: --skip interrupted::
+}
+
+# The tests that have threads, with ThreadSanitizer. Its standard library has to be built with it, and
+# the sources for that are those of Debian's rust-web-src. The sanitizer's own library is rustup's.
+thread() {
+    local library
+    library=$(rustc --print sysroot)/lib/rustlib/$host/lib/librustc-stable_rt.tsan.a
+    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/thread \
+        RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt -Clink-arg=-Wl,--whole-archive \
+            -Clink-arg=$library -Clink-arg=-Wl,--no-whole-archive -Clink-arg=-Wl,--export-dynamic" \
+        RUST_TEST_THREADS=2 /usr/bin/cargo test --quiet -Zbuild-std --target $host --lib --test it -- \
+        server:: runtime:: net::look_ups connection::handles dispatch orders
+}
+
+# More seeds and more programs than each change has.
+seeds() {
+    SCHEDULES=2000 cargo test --quiet --test it schedules
+    PROGRAMS=2000 cargo test --quiet --test it models
+}
+
+# A minute of each target of the fuzzer.
+fuzz() {
+    for target in fuzz/fuzz_targets/*.rs; do
+        cargo +nightly fuzz run --fuzz-dir fuzz "$(basename "$target" .rs)" -- -max_total_time=60
+    done
+}
+
+# Each deliberate fault is found.
+faults() {
+    python3 tests/deliberate_faults.py
+}
+
+for proof in "${@:-errno soak memcheck address thread seeds fuzz faults}"; do
+    for name in $proof; do
+        printf '\n== %ss: %s\n' "$SECONDS" "$name"
+        "$name"
+    done
+done
+printf '\n== %ss: all is well\n' "$SECONDS"
