@@ -72,9 +72,9 @@ impl<K> Datagram<K> {
     /// The system's; a timeout once the read deadline has passed; closed. A connected UDP socket
     /// whose peer's port is closed says `connection refused`, once, and lives on.
     pub fn recv(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let empty = buffer.is_empty();
-        let receive = self.fd.op(Verb::Read, move |fd| fd.receive_message(buffer));
-        receive.unless_empty(empty)
+        self.fd.op_on(Verb::Read, buffer.is_empty(), move |fd| {
+            fd.receive_message(buffer)
+        })
     }
 
     /// Receives what is there without waiting.
@@ -83,10 +83,8 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self
-            .fd
-            .try_once(Direction::Read, |fd| fd.receive_message(buffer));
-        tried.map_err(|failure| self.fd.error("read", failure, 0))
+        self.fd
+            .try_now(Direction::Read, |fd| fd.receive_message(buffer))
     }
 
     /// Receives a message without taking it out: the next receive gets it again. With an empty
@@ -96,9 +94,8 @@ impl<K> Datagram<K> {
     ///
     /// As [`recv`](Datagram::recv).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let empty = buffer.is_empty();
-        let peek = self.fd.op(Verb::Read, move |fd| fd.peek(buffer));
-        peek.unless_empty(empty)
+        self.fd
+            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.peek(buffer))
     }
 
     pub(super) async fn recv_from_system(
@@ -129,10 +126,8 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if there is no room; else as [`send`](Datagram::send).
     pub fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        let tried = self
-            .fd
-            .try_once(Direction::Write, |fd| fd.send_message(message));
-        tried.map_err(|failure| self.fd.error("write", failure, 0))
+        self.fd
+            .try_now(Direction::Write, |fd| fd.send_message(message))
     }
 
     pub(super) async fn send_to_system(

@@ -23,6 +23,9 @@ use crate::runtime::lent;
 /// written by read(2) and write(2), and can be waited for. Reads, writes, deadlines and closing are
 /// those of a [`Stream`](crate::net::Stream).
 ///
+/// A write that no reader is left for fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) where
+/// SIGPIPE is ignored, as it is in a Rust program. A C host has to ignore it first.
+///
 /// A cheap handle: clones are the same descriptor, and closing one closes all. Reads queue up
 /// behind each other, first come first served, and so do writes. It closes by itself when the last
 /// handle is dropped. It is not `Send`: it belongs to the runtime, and so to the thread, that made
@@ -125,9 +128,9 @@ impl Pipe {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let empty = buffer.is_empty();
-        let read = self.fd.op(Verb::Read, move |fd| fd.read_file(buffer));
-        read.unless_empty(empty)
+        self.fd.op_on(Verb::Read, buffer.is_empty(), move |fd| {
+            fd.read_file(buffer)
+        })
     }
 
     /// Fills the whole buffer.
@@ -177,8 +180,7 @@ impl Pipe {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Pipe::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Read, |fd| fd.read_file(buffer));
-        tried.map_err(|failure| self.fd.error("read", failure, 0))
+        self.fd.try_now(Direction::Read, |fd| fd.read_file(buffer))
     }
 
     /// Writes what is taken at once, waiting until something is: one system call.
@@ -188,8 +190,9 @@ impl Pipe {
     /// The system's: a broken pipe, if no reader is left; a timeout once the write deadline has
     /// passed; closed.
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        let write = self.fd.op(Verb::Write, move |fd| fd.write_file(bytes));
-        write.unless_empty(bytes.is_empty())
+        self.fd.op_on(Verb::Write, bytes.is_empty(), move |fd| {
+            fd.write_file(bytes)
+        })
     }
 
     /// Writes everything. No other write through these handles comes between its pieces.
@@ -211,10 +214,7 @@ impl Pipe {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is taken; else as [`write`](Pipe::write).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let tried = self
-            .fd
-            .try_once(Direction::Write, |fd| fd.write_file(bytes));
-        tried.map_err(|failure| self.fd.error("write", failure, 0))
+        self.fd.try_now(Direction::Write, |fd| fd.write_file(bytes))
     }
 }
 

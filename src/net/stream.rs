@@ -60,9 +60,8 @@ impl<K> Stream<K> {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let empty = buffer.is_empty();
-        let read = self.fd.op(Verb::Read, move |fd| fd.read(buffer));
-        read.unless_empty(empty)
+        self.fd
+            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.read(buffer))
     }
 
     /// As [`read`](Stream::read), into memory that need not be initialised, such as
@@ -90,8 +89,8 @@ impl<K> Stream<K> {
     ) -> io::Result<&'b mut [u8]> {
         let empty = buffer.is_empty();
         let mut filling = Filling::new(buffer);
-        let read = self.fd.op(Verb::Read, |fd| fd.read_uninit(&mut filling));
-        read.unless_empty(empty).await?;
+        let read = |fd: &Fd| fd.read_uninit(&mut filling);
+        self.fd.op_on(Verb::Read, empty, read).await?;
         Ok(filling.into_filled())
     }
 
@@ -105,8 +104,8 @@ impl<K> Stream<K> {
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        let read = self.fd.op(Verb::Read, move |fd| fd.read_vectored(buffers));
-        read.unless_empty(empty)
+        self.fd
+            .op_on(Verb::Read, empty, move |fd| fd.read_vectored(buffers))
     }
 
     /// Fills the whole buffer.
@@ -155,9 +154,8 @@ impl<K> Stream<K> {
     ///
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        let empty = buffer.is_empty();
-        let peek = self.fd.op(Verb::Read, move |fd| fd.peek(buffer));
-        peek.unless_empty(empty)
+        self.fd
+            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.peek(buffer))
     }
 
     /// Reads what is there without waiting.
@@ -181,8 +179,7 @@ impl<K> Stream<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let tried = self.fd.try_once(Direction::Read, |fd| fd.read(buffer));
-        tried.map_err(|failure| self.fd.error("read", failure, 0))
+        self.fd.try_now(Direction::Read, |fd| fd.read(buffer))
     }
 
     // ---- writing ----
@@ -194,8 +191,8 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the write deadline has passed; closed.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        let write = self.fd.op(Verb::Write, move |fd| fd.write(bytes));
-        write.unless_empty(bytes.is_empty())
+        self.fd
+            .op_on(Verb::Write, bytes.is_empty(), move |fd| fd.write(bytes))
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -225,8 +222,8 @@ impl<K> Stream<K> {
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        let write = self.fd.op(Verb::Write, |fd| fd.write_vectored(buffers));
-        write.unless_empty(empty)
+        self.fd
+            .op_on(Verb::Write, empty, |fd| fd.write_vectored(buffers))
     }
 
     /// Writes everything: Go's `Write`. No other write comes between its pieces.

@@ -113,12 +113,8 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-        let ends = (
-            pair_end(one, Network::Unix)?,
-            pair_end(other, Network::Unix)?,
-        );
-        Ok((Stream::of(ends.0), Stream::of(ends.1)))
+        let (one, other) = pair(Type::STREAM, Network::Unix)?;
+        Ok((Stream::of(one), Stream::of(other)))
     }
 }
 
@@ -203,12 +199,8 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (one, other) = Socket::pair(Domain::UNIX, Type::DGRAM, None)?;
-        let ends = (
-            pair_end(one, Network::Unixgram)?,
-            pair_end(other, Network::Unixgram)?,
-        );
-        Ok((Datagram::of(ends.0), Datagram::of(ends.1)))
+        let (one, other) = pair(Type::DGRAM, Network::Unixgram)?;
+        Ok((Datagram::of(one), Datagram::of(other)))
     }
 
     /// Connects: from now on the socket sends to `path`, and receives from there only.
@@ -287,12 +279,15 @@ async fn open(
     open().map_err(|cause| op_error(op, network, path, cause))
 }
 
-/// One of two sockets that are connected to each other.
-fn pair_end(socket: Socket, network: Network) -> io::Result<Fd> {
-    socket.set_nonblocking(true)?;
-    let fd = Fd::adopt("pair", socket, network)?;
-    fd.learn_endpoints();
-    Ok(fd)
+fn pair(kind: Type, network: Network) -> io::Result<(Fd, Fd)> {
+    let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
+    let end = |socket: Socket| {
+        socket.set_nonblocking(true)?;
+        let fd = Fd::adopt("pair", socket, network)?;
+        fd.learn_endpoints();
+        io::Result::Ok(fd)
+    };
+    Ok((end(one)?, end(other)?))
 }
 
 fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {

@@ -6,8 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::MAX_AT_ONCE;
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-use super::sigpipe;
 
 /// Reads what is there, up to [`MAX_AT_ONCE`].
 pub(crate) fn read(file: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -17,17 +15,10 @@ pub(crate) fn read(file: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_negative| io::Error::last_os_error())
 }
 
-/// Writes what is taken at once. SIGPIPE is kept out where the system has a way to do that; a Rust
-/// program has it ignored anyway.
+/// Writes what is taken at once, up to [`MAX_AT_ONCE`].
 pub(crate) fn write(file: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let (fd, length) = (file.as_fd().as_raw_fd(), bytes.len().min(MAX_AT_ONCE));
-    let write = || {
-        // SAFETY: the slice is valid for reads of its length.
-        let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), length) };
-        usize::try_from(written).map_err(|_negative| io::Error::last_os_error())
-    };
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    return sigpipe::without(write);
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    write()
+    // SAFETY: the slice is valid for reads of its length.
+    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), length) };
+    usize::try_from(written).map_err(|_negative| io::Error::last_os_error())
 }

@@ -14,18 +14,14 @@ mod owned_socket;
 mod share_port;
 #[cfg(feature = "signal")]
 mod signal;
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-mod sigpipe;
 mod splice;
 mod unacknowledged;
 mod with_waker;
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-
-use socket2::{SockAddr, SockRef};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use file::{read, write};
@@ -39,29 +35,12 @@ pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
 
+/// A send never raises SIGPIPE: a C host may not ignore it.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 /// Elsewhere the socket itself says so (`SO_NOSIGPIPE`, set by socket2 when it makes one).
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEND_FLAGS: libc::c_int = 0;
-
-/// As [`OwnedSocket::send`], to an address.
-pub(crate) fn send_to(socket: &SockRef<'_>, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
-    socket.send_to_with_flags(bytes, to, SEND_FLAGS)
-}
-
-/// As [`OwnedSocket::send`], from several buffers, which are those of [`at_once`].
-pub(crate) fn send_vectored(socket: &SockRef<'_>, offered: &[IoSlice<'_>]) -> io::Result<usize> {
-    socket.send_vectored_with_flags(offered, SEND_FLAGS)
-}
-
-/// Reads into several buffers, which are those of [`at_once`], through a shared reference.
-pub(crate) fn receive_vectored(
-    socket: &SockRef<'_>,
-    offered: &mut [IoSliceMut<'_>],
-) -> io::Result<usize> {
-    Read::read_vectored(&mut &**socket, offered)
-}
+pub(crate) const SEND_FLAGS: libc::c_int = 0;
 
 /// What one system call is given at most: some systems fail, or truncate, above 1 GiB.
 pub(crate) const MAX_AT_ONCE: usize = 1 << 30;
@@ -84,11 +63,6 @@ pub(crate) fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
         });
     let fitting = fitting.count().max(1);
     first..buffers.len().min(first + fitting)
-}
-
-/// Reads without taking out.
-pub(crate) fn peek(socket: &SockRef<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    socket.peek(uninit(buffer))
 }
 
 /// A buffer for calls that only ever write initialised bytes into it.

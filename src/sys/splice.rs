@@ -2,12 +2,11 @@
 // Mirrors Go's `internal/poll/splice_linux.go`.
 
 use std::io;
+use std::mem::MaybeUninit;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use super::sigpipe;
+use std::ptr;
 
 /// Whether [`splice`] works here: elsewhere no pipe is made for it.
 pub(crate) const SPLICES: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -18,7 +17,7 @@ pub(crate) const SPLICES: bool = cfg!(any(target_os = "linux", target_os = "andr
 pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
-    let none = std::ptr::null_mut();
+    let none = ptr::null_mut();
     // SAFETY: both are open for the call, and no offsets are given.
     let moved = unsafe { libc::splice(from, none, to, none, most, flags) };
     usize::try_from(moved).map_err(|_negative| io::Error::last_os_error())
@@ -29,24 +28,25 @@ pub(crate) fn splice(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: usize) -> io::Resu
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// As [`splice`], from a pipe to a socket, and without a SIGPIPE.
-///
-/// Splicing to a socket whose peer is gone raises it (seen on Linux 6.18, TCP and Unix alike), and
-/// there is no flag like MSG_NOSIGNAL.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// As [`splice`], from a pipe to a socket. Unsupported where SIGPIPE is not ignored, as in a C host
+/// that has not thought of it: splicing to a socket whose peer is gone raises it (seen on Linux
+/// 6.18, TCP and Unix alike), and there is no flag like MSG_NOSIGNAL.
 pub(crate) fn splice_to_socket(
     pipe: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
     most: usize,
 ) -> io::Result<usize> {
-    sigpipe::without(|| splice(pipe, socket, most))
+    match ignores_sigpipe() {
+        true => splice(pipe, socket, most),
+        false => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+    }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn splice_to_socket(
-    pipe: BorrowedFd<'_>,
-    socket: BorrowedFd<'_>,
-    most: usize,
-) -> io::Result<usize> {
-    splice(pipe, socket, most)
+/// Asked anew each time: a host may change that at any time.
+fn ignores_sigpipe() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set, and what is asked for goes where there is room for it.
+    let asked = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeros are a value of it, and the call, if it succeeded, wrote another.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }

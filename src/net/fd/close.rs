@@ -45,10 +45,13 @@ impl Fd {
 
     /// As [`Fd::close`], with a RST.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        let zero = Some(Duration::ZERO);
-        let set = self.with_socket(|socket| socket.set_linger(zero));
+        let set = self.reset_on_close();
         set.map_err(|failure| self.error("close", failure, 0))?;
         self.close()
+    }
+
+    pub(super) fn reset_on_close(&self) -> Result<(), Failure> {
+        self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)))
     }
 
     /// Ends one direction, or both.

@@ -73,6 +73,20 @@ impl Fd {
         self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
+    /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
+    /// readiness. As in Go, a write of no bytes heeds the deadline, and a read of none does not.
+    #[inline]
+    pub(crate) fn op_on<'a, R>(
+        &'a self,
+        verb: Verb,
+        empty: bool,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> impl Future<Output = io::Result<R>> {
+        let mut op = self.op(verb, attempt);
+        op.empty = empty;
+        op
+    }
+
     /// Waits until a try of the direction may succeed, or would report an end of file or an error.
     pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
         self.op(direction.into(), |_| {
@@ -88,7 +102,7 @@ impl Fd {
         read: impl Fn(&Fd, &mut [u8]) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
         let empty = buffer.is_empty();
-        let steps = self.steps(Verb::Read, move |fd, filled| {
+        let mut steps = self.steps(Verb::Read, move |fd, filled| {
             let rest = &mut buffer[*filled..];
             let got = read(fd, rest)?;
             *filled += got;
@@ -98,7 +112,8 @@ impl Fd {
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        steps.unless_empty(empty)
+        steps.empty = empty;
+        steps
     }
 
     /// Writes everything: no other write comes between its tries, which are `write`'s.
@@ -108,7 +123,7 @@ impl Fd {
         bytes: &'a [u8],
         write: impl Fn(&Fd, &[u8]) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
-        let steps = self.steps(Verb::Write, move |fd, written| {
+        let mut steps = self.steps(Verb::Write, move |fd, written| {
             let rest = &bytes[*written..];
             let sent = write(fd, rest)?;
             *written += sent;
@@ -119,7 +134,8 @@ impl Fd {
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        steps.unless_empty(bytes.is_empty())
+        steps.empty = bytes.is_empty();
+        steps
     }
 
     /// An operation of several tries, which keeps the direction from the first to the last.
@@ -140,23 +156,6 @@ impl Fd {
     }
 }
 
-impl<F> Op<'_, F> {
-    /// If `empty`, makes the one attempt at once, without the lock and without readiness.
-    ///
-    /// As in Go, a write of no bytes heeds the deadline, and a read of none does not.
-    #[inline]
-    pub(crate) fn unless_empty(mut self, empty: bool) -> Self {
-        self.empty = empty;
-        self
-    }
-
-    /// A loop of such operations would run for ever, so they yield in their turn too.
-    fn poll_empty(&mut self, cx: &Context<'_>) -> Poll<Result<(), Failure>> {
-        self.fd
-            .poll_empty(self.verb.direction(), &mut self.claim, cx)
-    }
-}
-
 // Nothing in it is ever pinned: an operation holds borrows and plain values.
 impl<F> Unpin for Op<'_, F> {}
 
@@ -172,7 +171,7 @@ where
         let (fd, direction) = (this.fd, this.verb.direction());
         let ended = loop {
             let step = match this.empty {
-                true => ready!(this.poll_empty(cx))
+                true => ready!(fd.poll_empty(direction, &mut this.claim, cx))
                     .and_then(|()| (this.attempt)(fd, &mut this.moved).map_err(Failure::System)),
                 false => {
                     let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
@@ -226,7 +225,7 @@ impl Fd {
     }
 
     /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
-    /// without holding it. `empty`: as [`Op::unless_empty`].
+    /// without holding it. `empty`: as [`Fd::op_on`].
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,

@@ -3,8 +3,6 @@
 
 // Go has no counterpart: it would be a goroutine parked on both `pd.rg` and `pd.wg`.
 
-use std::time::Duration;
-
 use super::{Failure, Fd};
 use crate::sys;
 
@@ -21,9 +19,7 @@ impl Fd {
             return;
         }
         if with_reset {
-            let zero = Some(Duration::ZERO);
-            let set = self.with_socket(|socket| socket.set_linger(zero));
-            if let Err(Failure::System(error)) = set {
+            if let Err(Failure::System(error)) = self.reset_on_close() {
                 log::debug!("closed without the reset that was asked for: {error}");
             }
         }

@@ -2,7 +2,7 @@
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.ReadFrom`, `FD.WriteTo`).
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
@@ -10,7 +10,7 @@ use socket2::SockAddr;
 use super::{After, Failure, Fd, Verb};
 use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::sys::{self, Filling};
+use crate::sys::{self, Filling, SEND_FLAGS};
 
 impl Fd {
     // ---- the bare calls: nothing is charged, nothing proved ----
@@ -60,7 +60,7 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let got = sys::receive_vectored(&self.sock_ref(), offered)?;
+        let got = Read::read_vectored(&mut &*self.sock_ref(), offered)?;
         self.transferred(Direction::Read, got, asked);
         Ok(got)
     }
@@ -84,7 +84,9 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let sent = sys::send_vectored(&self.sock_ref(), offered)?;
+        let sent = self
+            .sock_ref()
+            .send_vectored_with_flags(offered, SEND_FLAGS)?;
         self.transferred(Direction::Write, sent, asked);
         Ok(sent)
     }
@@ -95,7 +97,7 @@ impl Fd {
         if buffer.is_empty() {
             return Ok(0);
         }
-        sys::peek(&self.sock_ref(), buffer)
+        self.sock_ref().peek(sys::uninit(buffer))
     }
 
     /// Charges a read or write, and notes what it proves.
@@ -145,7 +147,9 @@ impl Fd {
     }
 
     pub(crate) fn send_to(&self, message: &[u8], to: &SockAddr) -> io::Result<usize> {
-        let sent = sys::send_to(&self.sock_ref(), message, to)?;
+        let sent = self
+            .sock_ref()
+            .send_to_with_flags(message, to, SEND_FLAGS)?;
         context::charge(sent);
         Ok(sent)
     }
@@ -202,6 +206,16 @@ impl Fd {
                 },
             }
         }
+    }
+
+    /// As [`Fd::try_once`], with the error's names.
+    pub(crate) fn try_now<R>(
+        &self,
+        direction: Direction,
+        attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let tried = self.try_once(direction, attempt);
+        tried.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
     }
 
     /// A system call of the user's own without waiting, made once, whatever it says.
