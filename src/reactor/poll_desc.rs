@@ -370,7 +370,7 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Lets `look` see it. The Ws are out of their slots meanwhile.
-    pub(super) fn show(&self, look: &mut impl FnMut(&DescriptorView<'_, W>)) {
+    pub(super) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
         let lent = self.slots.each_ref().map(Lent::new);
         let [read, write, hang_up] = lent.each_ref().map(|lent| lent.w.as_ref());
         let side = |direction: Direction, parked| {
@@ -389,17 +389,6 @@ impl<W, T> PollDesc<W, T> {
             hang_up,
             is_closed: self.is_closed(),
         });
-    }
-
-    /// How many Ws are parked here.
-    pub(super) fn parked(&self) -> usize {
-        let is_taken = |slot: &&Cell<Option<W>>| {
-            let w = slot.take();
-            let is_taken = w.is_some();
-            slot.set(w);
-            is_taken
-        };
-        self.slots.iter().filter(is_taken).count()
     }
 
     // ---- readiness ----
@@ -493,11 +482,6 @@ impl<W, T> PollDesc<W, T> {
                 None => return self.expire_now(direction),
             },
         };
-        self.set_deadline_tick(direction, tick);
-    }
-
-    #[inline]
-    fn set_deadline_tick(&self, direction: Direction, tick: Tick) {
         // The entry comes up early enough. A closed descriptor has none.
         if tick >= self.entry.get() {
             self.deadlines[direction as usize].set(tick);
@@ -553,10 +537,6 @@ impl<W, T> PollDesc<W, T> {
     /// The sooner deadline, `NEVER` if neither is set.
     fn next_deadline(&self) -> Tick {
         self.deadlines[0].get().min(self.deadlines[1].get())
-    }
-
-    pub(super) fn has_deadline(&self) -> bool {
-        self.next_deadline() != NEVER
     }
 
     /// The entry comes out of the wheel, and goes back at the tick returned, if that is not `NEVER`.

@@ -243,14 +243,10 @@ impl MioSelector {
 }
 
 fn interest(readiness: Readiness) -> mio::Interest {
-    let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
-    let interest = match (
-        readiness.contains(Readiness::READ),
-        readiness.contains(Readiness::WRITE),
-    ) {
-        (true, false) => mio::Interest::READABLE,
-        (false, true) => mio::Interest::WRITABLE,
-        _ => both,
+    let interest = match readiness {
+        Readiness::READ => mio::Interest::READABLE,
+        Readiness::WRITE => mio::Interest::WRITABLE,
+        _ => mio::Interest::READABLE | mio::Interest::WRITABLE,
     };
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let interest = interest | mio::Interest::PRIORITY;
