@@ -76,8 +76,8 @@ impl Fd {
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
     /// readiness. As in Go, a write of no bytes heeds the deadline, and a read of none does not.
     #[inline]
-    pub(crate) fn op_on<'a, R>(
-        &'a self,
+    pub(crate) fn op_on<R>(
+        &self,
         verb: Verb,
         empty: bool,
         attempt: impl FnMut(&Fd) -> io::Result<R>,
