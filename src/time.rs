@@ -29,8 +29,6 @@ use crate::runtime::select::{Either, select};
 use crate::runtime::sleeper::{Judges, Registration};
 use crate::runtime::{context, current};
 
-const NANOS: u128 = 1_000_000_000;
-
 /// Thirty years: for durations that overflow.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
@@ -275,8 +273,8 @@ impl Interval {
         let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;
-        let next = Duration::new((next / NANOS) as u64, (next % NANOS) as u32);
-        self.sleep.reset(after(due, next));
+        let next = u64::try_from(next).unwrap_or(u64::MAX);
+        self.sleep.reset(after(due, Duration::from_nanos(next)));
         due
     }
 

@@ -2,7 +2,7 @@
 //! connections.
 //!
 //! ```text
-//!   accept, with a permit ──► the sink takes the connection
+//!   accept, with a permit ──► `take` has the connection
 //!        ▲  │ no permit, or a shortage
 //!        │  ▼
 //!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
@@ -13,7 +13,6 @@
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,138 +45,93 @@ pub(crate) enum Episode {
     Same,
 }
 
-/// What becomes of the connections that a loop accepts.
-pub(crate) trait Sink {
-    /// Takes a connection. An error is judged as one of accepting: after a shortage the loop goes
-    /// on, after any other it ends with it.
-    fn take(&mut self, accepted: Accepted) -> io::Result<()>;
-
-    /// An accept failed for want of something and is put off. Only to be counted.
-    fn put_off(&mut self, episode: Episode);
+/// Which connections are accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    /// All, until the listener is closed on our side.
+    All,
+    /// Those that wait in the system's queue, and no more than it can hold: what comes later may
+    /// come for ever.
+    Queued,
 }
 
-/// Accepts from a listener: see the module.
-pub(crate) struct AcceptLoop {
-    permits: Arc<Permits>,
-    /// A permit that was waited for, until the next accept uses it.
-    held: Option<Permit>,
-    backoff: Backoff,
-}
-
-impl AcceptLoop {
-    pub(crate) fn new(permits: Arc<Permits>) -> Self {
-        AcceptLoop {
-            permits,
-            held: None,
-            backoff: Backoff::default(),
-        }
-    }
-
-    /// Accepts until the listener is closed on our side.
-    ///
-    /// # Errors
-    ///
-    /// Where trying again does not help; a passed deadline of the listener.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it loses no connection and no permit.
-    pub(crate) async fn run(&mut self, listener: &Fd, sink: &mut impl Sink) -> io::Result<()> {
-        loop {
-            let accepted = listener::accept(listener, || self.permit()).await;
-            if let ControlFlow::Break(end) = self.step(listener, accepted, sink).await {
-                return end;
-            }
-        }
-    }
-
-    /// Accepts what waits in the system's queue, and no more than that can hold: what comes later
-    /// may come for ever. Ends at `limit`, whatever it waits for then.
-    ///
-    /// # Errors
-    ///
-    /// As [`AcceptLoop::run`].
-    pub(crate) async fn run_queued(
-        &mut self,
-        listener: &Fd,
-        sink: &mut impl Sink,
-        limit: Instant,
-    ) -> io::Result<()> {
-        let all_queued = async {
-            let mut accepts_left = max_backlog().saturating_add(1);
-            while accepts_left > 0 {
-                accepts_left -= 1;
+/// Accepts, with a permit for each connection, and gives them to `take`. Its error is judged as one
+/// of accepting: after a shortage the loop goes on, after any other it ends. `put_off` counts the
+/// accepts that failed for want of something.
+///
+/// # Errors
+///
+/// Where trying again does not help; a passed deadline of the listener.
+///
+/// # Cancel safety
+///
+/// Dropping it loses no connection and no permit.
+pub(crate) async fn accept_each(
+    listener: &Fd,
+    permits: &Arc<Permits>,
+    which: Which,
+    put_off: impl Fn(Episode),
+    mut take: impl FnMut(Accepted) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut backoff = Backoff::default();
+    // A permit that was waited for, until the next accept uses it.
+    let mut held = None;
+    let mut queued = max_backlog().saturating_add(1);
+    loop {
+        let permit = || held.take().or_else(|| permits.take());
+        let accepted = match which {
+            Which::All => listener::accept(listener, permit).await,
+            Which::Queued => {
+                if queued == 0 {
+                    return Ok(());
+                }
+                queued -= 1;
                 context::yield_once().await;
                 // Not by way of readiness: a connection may be queued of which no event has told.
-                let accepted = match listener::accept_now(listener, || self.permit()) {
+                match listener::accept_now(listener, permit) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                     accepted => accepted,
-                };
-                if let ControlFlow::Break(end) = self.step(listener, accepted, sink).await {
-                    return end;
                 }
             }
-            Ok(())
         };
-        let time_left = limit.saturating_duration_since(time::now());
-        time::timeout(time_left, all_queued).await.unwrap_or(Ok(()))
-    }
-
-    fn permit(&mut self) -> Option<Permit> {
-        self.held.take().or_else(|| self.permits.take())
-    }
-
-    /// Passes a connection on; after a failed accept, waits until the next may succeed.
-    async fn step(
-        &mut self,
-        listener: &Fd,
-        accepted: io::Result<Outcome<Permit>>,
-        sink: &mut impl Sink,
-    ) -> ControlFlow<io::Result<()>> {
-        let error = match accepted {
-            Ok(Outcome::Aborted) => return ControlFlow::Continue(()),
+        let taken = match accepted {
+            Ok(Outcome::Aborted) => continue,
             Ok(Outcome::NoPermit) => {
                 // No peer can hang up on a listener, so this tells of our own close.
-                return match select(self.permits.wait(), listener.hung_up()).await {
-                    Either::First(permit) => {
-                        self.held = Some(permit);
-                        ControlFlow::Continue(())
-                    }
-                    Either::Second(_closed) => ControlFlow::Break(Ok(())),
-                };
+                match select(permits.wait(), listener.hung_up()).await {
+                    Either::First(permit) => held = Some(permit),
+                    Either::Second(_closed) => return Ok(()),
+                }
+                continue;
             }
             Ok(Outcome::Connection(accepted)) => {
                 log::debug!("{}: accepted", accepted.peer);
-                match sink.take(accepted) {
-                    Ok(()) => {
-                        if let Some(pause) = self.backoff.accepted(time::now) {
-                            log::warn!("accepting on {} goes on after {pause:?}", name(listener));
-                        }
-                        return ControlFlow::Continue(());
-                    }
-                    Err(error) => listener::failed(listener, error),
-                }
+                take(accepted).map_err(|error| listener::failed(listener, error))
             }
+            Err(error) => Err(error),
+        };
+        let error = match taken {
+            Ok(()) => {
+                if let Some(pause) = backoff.accepted(time::now) {
+                    log::warn!("accepting on {} goes on after {pause:?}", name(listener));
+                }
+                continue;
+            }
+            Err(error) if error.is_closed() => return Ok(()),
+            Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
         };
-        if error.is_closed() {
-            return ControlFlow::Break(Ok(()));
-        }
-        if !may_pass(&error) {
-            return ControlFlow::Break(Err(error));
-        }
-        let (wait, episode) = self.backoff.failed(time::now());
+        let (wait, episode) = backoff.failed(time::now());
         match episode {
             Episode::New => log::warn!("{error}; accepting pauses"),
             Episode::Same => log::debug!("{error}; trying again after {wait:?}"),
         }
-        sink.put_off(episode);
+        put_off(episode);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, UntilClosed::default());
-        match select(room, listener.hung_up()).await {
-            Either::First(_) => ControlFlow::Continue(()),
-            Either::Second(_closed) => ControlFlow::Break(Ok(())),
+        if let Either::Second(_closed) = select(room, listener.hung_up()).await {
+            return Ok(());
         }
     }
 }

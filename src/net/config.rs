@@ -13,32 +13,23 @@ use crate::endpoints::Network;
 
 /// A network as the user named it: one of TCP, or unknown.
 #[derive(Clone, Debug)]
-pub(super) enum AskedNetwork {
-    Known(Network),
-    Unknown(String),
-}
+pub(super) struct AskedNetwork(Result<Network, String>);
 
 impl AskedNetwork {
+    pub(super) const TCP: AskedNetwork = AskedNetwork(Ok(Network::Tcp));
+
     pub(super) fn tcp(name: &str) -> Self {
-        let all = [Network::Tcp, Network::Tcp4, Network::Tcp6];
-        match all.into_iter().find(|network| network.name() == name) {
-            Some(network) => AskedNetwork::Known(network),
-            None => AskedNetwork::Unknown(name.to_owned()),
-        }
+        let mut all = [Network::Tcp, Network::Tcp4, Network::Tcp6].into_iter();
+        let known = all.find(|network| network.name() == name);
+        AskedNetwork(known.ok_or_else(|| name.to_owned()))
     }
 
     pub(super) fn network(&self) -> Result<Network, Cause> {
-        match self {
-            AskedNetwork::Known(network) => Ok(*network),
-            AskedNetwork::Unknown(name) => Err(Cause::UnknownNetwork(name.clone())),
-        }
+        self.0.clone().map_err(Cause::UnknownNetwork)
     }
 
     pub(super) fn name(&self) -> &'static str {
-        match self {
-            AskedNetwork::Known(network) => network.name(),
-            AskedNetwork::Unknown(_) => "",
-        }
+        self.0.as_ref().map_or("", |network| network.name())
     }
 }
 

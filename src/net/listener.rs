@@ -69,7 +69,7 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: AskedNetwork::Known(Network::Tcp),
+            network: AskedNetwork::TCP,
             backlog: None,
             reuse_port: false,
             only_v6: None,

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
+use super::accept_loop::{Episode, Which, accept_each};
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
@@ -113,53 +113,30 @@ impl<K: Kind> Serve<K> {
     /// # Cancel safety
     ///
     /// Dropping it ends the accepting, and leaves the connections running.
-    pub async fn run<H, F>(self, handler: H) -> io::Result<()>
+    pub async fn run<H, F>(self, mut handler: H) -> io::Result<()>
     where
         H: FnMut(Stream<K>, K::Addr) -> F,
         F: Future + 'static,
         F::Output: 'static,
     {
-        let mut tasks = Tasks {
-            listener: &self.listener,
-            counters: &self.counters.0,
-            handler,
+        let counts = &self.counters.0;
+        let put_off = |episode| {
+            counts.refused.add(1);
+            counts.episodes.add(u64::from(episode == Episode::New));
         };
-        let mut accepting = AcceptLoop::new(Arc::new(Permits::new(self.max)));
-        accepting.run(&self.listener.fd, &mut tasks).await
-    }
-}
-
-/// Runs a task for each connection.
-struct Tasks<'a, K, H> {
-    listener: &'a Listener<K>,
-    counters: &'a Rc<Counts>,
-    handler: H,
-}
-
-impl<K, H, F> Sink for Tasks<'_, K, H>
-where
-    K: Kind,
-    H: FnMut(Stream<K>, K::Addr) -> F,
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn take(&mut self, accepted: Accepted) -> io::Result<()> {
-        let (stream, peer, permit) = self.listener.open(accepted)?;
-        let live = Live::new(self.counters);
-        let handled = (self.handler)(stream, peer);
-        spawn(async move {
-            // Both go with the task, however it ends.
-            let (_permit, _live) = (permit, live);
-            handled.await
-        });
-        Ok(())
-    }
-
-    fn put_off(&mut self, episode: Episode) {
-        self.counters.refused.add(1);
-        if episode == Episode::New {
-            self.counters.episodes.add(1);
-        }
+        let take = |accepted| {
+            let (stream, peer, permit) = self.listener.open(accepted)?;
+            let live = Live::new(counts);
+            let handled = handler(stream, peer);
+            spawn(async move {
+                // Both go with the task, however it ends.
+                let (_permit, _live) = (permit, live);
+                handled.await
+            });
+            Ok(())
+        };
+        let permits = Arc::new(Permits::new(self.max));
+        accept_each(&self.listener.fd, &permits, Which::All, put_off, take).await
     }
 }
 

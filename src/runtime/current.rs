@@ -103,10 +103,7 @@ pub(crate) fn last_reading() -> Option<Instant> {
 /// Outside a runtime, saying that `what` was called.
 #[track_caller]
 pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Rc<Scheduler>) -> R) -> R {
-    match try_with(f) {
-        Some(result) => result,
-        None => outside_a_runtime(what),
-    }
+    try_with(f).unwrap_or_else(|| outside_a_runtime(what))
 }
 
 #[cold]

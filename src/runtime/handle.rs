@@ -5,12 +5,10 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use super::outcome::{self, Receiver};
+use super::outcome;
 use super::select::{Either, select};
 use super::waker::Remote;
 use super::{JoinError, JoinHandle, blocking, current, spawn};
@@ -110,7 +108,7 @@ impl Handle {
     pub fn run<F, T>(
         &self,
         make: F,
-    ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + Unpin + use<F, T>
+    ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + use<F, T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future + 'static,
@@ -118,17 +116,17 @@ impl Handle {
     {
         let (sender, receiver) = outcome::channel();
         self.spawn(move || {
-            let task = spawn(async move { make().await });
+            let mut task = spawn(async move { make().await });
             async move {
                 let given_up = poll_fn(|cx| sender.poll_given_up(cx));
-                let ended = select(AbortOnDrop(task), given_up).await;
-                if let Either::First(result) = ended {
-                    sender.send(result);
+                match select(&mut task, given_up).await {
+                    Either::First(result) => sender.send(result),
+                    Either::Second(()) => task.abort(),
                 }
             }
         });
-        // The sender goes unused if the runtime ends, or has ended.
-        Outcome(receiver)
+        // Nothing is sent if the runtime ends, or has ended.
+        async { receiver.await.unwrap_or_else(|| Err(JoinError::aborted())) }
     }
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
@@ -146,15 +144,12 @@ impl Handle {
         if self.remote.thread == thread::current().id() {
             return Err(JoinError::own_thread());
         }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut running = self.run(make);
-        loop {
-            match Pin::new(&mut running).poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(result) => return result,
-                // It may return without cause.
-                Poll::Pending => thread::park(),
-            }
-        }
+        let (tell, told) = mpsc::channel();
+        self.spawn(move || {
+            let task = spawn(async move { make().await });
+            async move { tell.send(task.await) }
+        });
+        told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
     /// Sends a closure that the runtime calls in its next turn; dropped if the runtime is gone.
@@ -165,44 +160,6 @@ impl Handle {
     /// Ends the wait of the turn that is under way, else of the next one.
     pub fn wake(&self) {
         self.remote.interrupt();
-    }
-}
-
-/// The outcome of [`Handle::run`].
-struct Outcome<T>(Receiver<Result<T, JoinError>>);
-
-impl<T> Future for Outcome<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = Pin::new(&mut self.0).poll(cx);
-        result.map(|result| result.unwrap_or_else(|| Err(JoinError::aborted())))
-    }
-}
-
-/// Joins a task, and aborts it when this is dropped.
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T: 'static> Future for AbortOnDrop<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Wakes a thread that is parked in [`Handle::run_blocking`].
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 

@@ -164,10 +164,7 @@ impl Runtime {
     /// Inside a runtime.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        if self.scheduler.remote.is_inherited() {
-            return Err(io::Error::other(waker::INHERITED));
-        }
-        let _entered = Entered::new(&self.scheduler);
+        let _entered = self.enter()?;
         self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
     }
 
@@ -201,10 +198,7 @@ impl Runtime {
     ///
     /// Inside a runtime.
     pub fn turn_for(&self, budget: Duration) -> io::Result<Turn> {
-        if self.scheduler.remote.is_inherited() {
-            return Err(io::Error::other(waker::INHERITED));
-        }
-        let _entered = Entered::new(&self.scheduler);
+        let _entered = self.enter()?;
         let start = Instant::now();
         let mut all = Turn::default();
         let mut wait = budget;
@@ -220,6 +214,13 @@ impl Runtime {
                 return Ok(all);
             }
             wait = Duration::ZERO;
+        }
+    }
+
+    fn enter(&self) -> io::Result<Entered> {
+        match self.scheduler.remote.is_inherited() {
+            true => Err(io::Error::other(waker::INHERITED)),
+            false => Ok(Entered::new(&self.scheduler)),
         }
     }
 

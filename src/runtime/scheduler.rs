@@ -256,15 +256,11 @@ impl Scheduler {
             0 => Jump::Allowed,
             _ => Jump::Held,
         };
-        let first = self.queue.borrow().len();
         let mut foreign = Vec::new();
         let mut unpark = |parked| self.queue_unparked(parked, &mut foreign);
         let core = self.reactor.core();
         let turn = core.turn(max_wait, run_queue, jump, &mut unpark);
-        // With no borrow held: a logger and a waker may run any code.
-        if log::log_enabled!(log::Level::Trace) {
-            self.trace_unparked(first);
-        }
+        // With no borrow held: a waker may run any code.
         foreign.into_iter().for_each(wake_quietly);
         turn
     }
@@ -285,14 +281,6 @@ impl Scheduler {
         let mut foreign = Vec::new();
         self.queue_unparked(parked, &mut foreign);
         foreign.into_iter().for_each(wake_quietly);
-    }
-
-    #[cold]
-    fn trace_unparked(&self, first: usize) {
-        let unparked: Vec<_> = self.queue.borrow().iter().skip(first).copied().collect();
-        for id in unparked {
-            log::trace!("unpark {id:?}");
-        }
     }
 
     /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
@@ -358,7 +346,7 @@ impl Scheduler {
                 // At once: a machine may ask for the figures.
                 self.counters.machines.add(1);
                 self.run(id, body);
-            } else if id == MachineId::ROOT && self.run_root(root).is_ready() {
+            } else if id == MachineId::ROOT && root().is_ready() {
                 break;
             }
         }
@@ -391,15 +379,6 @@ impl Scheduler {
         self.finish(id, ended.0, ended.1);
     }
 
-    #[cold]
-    #[inline(never)]
-    fn run_root(&self, root: &mut dyn FnMut() -> Poll<()>) -> Poll<()> {
-        // One that has ended leaves no id behind, so this is the present one's.
-        debug_assert!(self.root.get() == Root::Queued);
-        self.root.set(Root::Idle);
-        root()
-    }
-
     /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.has_runnable() {
@@ -412,12 +391,12 @@ impl Scheduler {
 
     pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
         let _entered = Entered::new(self);
-        let _rooted = Rooted::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
+            self.root.set(Root::Idle);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
@@ -440,31 +419,21 @@ impl Scheduler {
                 polled
             };
             if let Err(error) = self.turn(None, BATCH, &mut root) {
+                self.end_root();
                 panic!("netpoller: the selector failed, and nothing can go on: {error}");
             }
         }
+        self.end_root();
         match output.expect("it was ready") {
             Ok(returned) => returned,
             Err(payload) => resume_unwind(payload.into_inner()),
         }
     }
-}
 
-/// There is a root while this lives. Dropping it takes the root away, after a panic too.
-struct Rooted<'a>(&'a Scheduler);
-
-impl<'a> Rooted<'a> {
-    fn new(scheduler: &'a Scheduler) -> Self {
-        scheduler.root.set(Root::Idle);
-        Rooted(scheduler)
-    }
-}
-
-impl Drop for Rooted<'_> {
-    fn drop(&mut self) {
-        // Calls that never turn must not leave an id each behind.
-        if self.0.root.replace(Root::Absent) == Root::Queued {
-            for queue in [&self.0.queue, &self.0.woken] {
+    /// There is no root any more. Calls that never turn must not leave an id each behind.
+    fn end_root(&self) {
+        if self.root.replace(Root::Absent) == Root::Queued {
+            for queue in [&self.queue, &self.woken] {
                 queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
             }
         }

@@ -54,27 +54,18 @@ impl Registration {
             if scheduler.has_passed(judges, deadline) {
                 return Poll::Ready(());
             }
-            *this = Some(Registration::new(scheduler, judges, deadline, cx));
+            let (parked, sleeper) = scheduler.keep_sleeper(cx);
+            let when = scheduler.reactor.core().clock.tick_of(deadline);
+            let key = scheduler.timers(judges).borrow_mut().insert(when, parked);
+            *this = Some(Registration {
+                home: scheduler.remote.clone(),
+                judges,
+                key,
+                sleeper,
+                wakes: false,
+            });
             Poll::Pending
         })
-    }
-
-    fn new(
-        scheduler: &Scheduler,
-        judges: Judges,
-        deadline: Instant,
-        cx: &Context<'_>,
-    ) -> Registration {
-        let (parked, sleeper) = scheduler.keep_sleeper(cx);
-        let when = scheduler.reactor.core().clock.tick_of(deadline);
-        let key = scheduler.timers(judges).borrow_mut().insert(when, parked);
-        Registration {
-            home: scheduler.remote.clone(),
-            judges,
-            key,
-            sleeper,
-            wakes: false,
-        }
     }
 
     /// The deadline moves. Elsewhere than in its runtime the timer is taken out, and what sleeps is

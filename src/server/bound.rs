@@ -101,17 +101,13 @@ impl<F> Bound<F> {
             #[cfg(feature = "signal")]
             watches: Default::default(),
         };
-        let none = |_| Incoming {
-            listeners: Vec::new(),
-            inbox: None,
-        };
+        let none = |_| Incoming::default();
         let mut incoming: Vec<Incoming> = (0..workers).map(none).collect();
-        let mut one_accepts_for_all = false;
         for port in listeners.into_iter().flatten() {
-            one_accepts_for_all |= port.is_for_all && workers > 1;
-            incoming[port.worker].listeners.push(port);
+            incoming[port.worker].ports.push(port);
         }
-        if one_accepts_for_all {
+        // The first worker alone accepts for all.
+        if workers > 1 && incoming[0].ports.iter().any(|port| port.is_for_all) {
             let inboxes = Dispatcher::inboxes(&common.tallies).into_iter();
             let each = incoming.iter_mut().zip(inboxes);
             each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
@@ -287,7 +283,7 @@ impl<F: Factory> Bound<F> {
         let workers = self.take_incoming()?.into_iter();
         let incoming = Incoming {
             // All of them: each has a queue, and clients may wait there already.
-            listeners: workers.flat_map(|worker| worker.listeners).collect(),
+            ports: workers.flat_map(|worker| worker.ports).collect(),
             inbox: None,
         };
         self.common.starting.store(1, Ordering::Release);

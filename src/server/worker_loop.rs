@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::common::Common;
 use super::dispatch::{Arrival, WorkerInbox};
@@ -25,45 +25,34 @@ use super::listeners::{Factory, Peer, Port};
 use super::orders::{Follower, Order};
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::net::accept_loop::{AcceptLoop, Accepted, Episode, Sink};
+use crate::net::accept_loop::{Which, accept_each};
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
 use crate::runtime::{self, context, current, panics};
 use crate::time;
 
-/// Where a worker's connections come from. On its way to the worker's thread a listener is a `Port`;
-/// there it is `Open`.
-pub(crate) struct Incoming<L = Port> {
-    pub(crate) listeners: Vec<L>,
+/// Where a worker's connections come from.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    pub(crate) ports: Vec<Port>,
     /// Of each worker, where one of them accepts for all.
     pub(crate) inbox: Option<WorkerInbox>,
 }
 
 /// A listener in the worker's runtime.
-struct Open {
+struct Listener {
     fd: Fd,
     number: usize,
     /// Whether what it accepts goes to the worker that has fewest connections, if there are several.
     is_for_all: bool,
 }
 
-impl Incoming {
-    /// Takes the listeners into the runtime that runs.
-    fn open(self) -> io::Result<Incoming<Open>> {
-        let open = |port: Port| {
-            Ok(Open {
-                fd: Fd::take_in_listener("a server", port.socket, port.network)?,
-                number: port.number,
-                is_for_all: port.is_for_all,
-            })
-        };
-        Ok(Incoming {
-            listeners: self
-                .listeners
-                .into_iter()
-                .map(open)
-                .collect::<io::Result<_>>()?,
-            inbox: self.inbox,
+impl Listener {
+    fn open(port: Port) -> io::Result<Self> {
+        Ok(Listener {
+            fd: Fd::take_in_listener("a server", port.socket, port.network)?,
+            number: port.number,
+            is_for_all: port.is_for_all,
         })
     }
 }
@@ -75,6 +64,7 @@ pub(crate) struct WorkerLoop<F> {
     number: usize,
     /// For log lines.
     name: String,
+    inbox: Option<WorkerInbox>,
     /// What its connections share.
     shared: Rc<WorkerShared>,
     #[cfg(feature = "signal")]
@@ -109,11 +99,12 @@ impl<F: Factory> WorkerLoop<F> {
             factory,
             common,
             number,
+            inbox: incoming.inbox,
             shared,
             #[cfg(feature = "signal")]
             hearing: Default::default(),
         };
-        let result = this.serve_and_drain(incoming).await;
+        let result = this.serve_and_drain(incoming.ports).await;
         this.shared.stop();
         poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
         result
@@ -121,8 +112,9 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
     /// of accepting. The listeners are closed then.
-    async fn serve_and_drain(&self, incoming: Incoming) -> io::Result<()> {
-        let mut incoming = Some(incoming.open()?);
+    async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
+        let listeners = ports.into_iter().map(Listener::open);
+        let mut listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
         self.common.start(self.number)?;
         // The first order is to serve, once the other workers have started too; or to end.
         let mut orders = self.common.orders.follow();
@@ -132,7 +124,7 @@ impl<F: Factory> WorkerLoop<F> {
         }
         while order.phase == Phase::Serving {
             let serve = async {
-                self.take(incoming.as_ref(), None).await?;
+                self.take(&listeners, Which::All).await?;
                 // Nothing more is accepted. The connections that are served go on.
                 pending().await
             };
@@ -145,7 +137,7 @@ impl<F: Factory> WorkerLoop<F> {
         while order.phase == Phase::Draining {
             let now = time::now();
             deadline = deadline.min(time::after(now, order.limit));
-            let drained = time::timeout(deadline - now, self.drain(&mut incoming, deadline));
+            let drained = time::timeout(deadline - now, self.drain(&mut listeners));
             order = match select(self.next_order(&mut orders), drained).await {
                 // Stop, or drain within a shorter limit.
                 Either::First(order) => order,
@@ -180,17 +172,13 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
     /// goes on where it was.
-    async fn drain(
-        &self,
-        incoming: &mut Option<Incoming<Open>>,
-        deadline: Instant,
-    ) -> io::Result<()> {
+    async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
         self.shared.begin_drain();
         if !fault!("drain_resets_queued_client") {
-            self.take(incoming.as_ref(), Some(deadline)).await?;
+            self.take(listeners, Which::Queued).await?;
         }
-        *incoming = None;
+        listeners.clear();
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
@@ -201,19 +189,12 @@ impl<F: Factory> WorkerLoop<F> {
 
     // ---- taking connections ----
 
-    /// Takes connections from everywhere: for ever, or until `limit` those that are queued already.
-    async fn take(
-        &self,
-        incoming: Option<&Incoming<Open>>,
-        limit: Option<Instant>,
-    ) -> io::Result<()> {
-        let Some(incoming) = incoming else {
-            return Ok(());
-        };
-        let inbox = incoming.inbox.as_ref();
+    /// Takes connections from everywhere, until accepting has ended.
+    async fn take(&self, listeners: &[Listener], which: Which) -> io::Result<()> {
+        let inbox = self.inbox.as_ref();
         let accepting = async {
-            let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, inbox, limit)) };
-            all(incoming.listeners.iter().map(accept).collect()).await?;
+            let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, which)) };
+            all(listeners.iter().map(accept).collect()).await?;
             if let Some(inbox) = inbox.filter(|_| self.number == 0) {
                 inbox.dispatcher.finish();
             }
@@ -228,22 +209,23 @@ impl<F: Factory> WorkerLoop<F> {
         all(vec![Box::pin(accepting), Box::pin(receiving)]).await
     }
 
-    async fn accept(
-        &self,
-        listener: &Open,
-        inbox: Option<&WorkerInbox>,
-        limit: Option<Instant>,
-    ) -> io::Result<()> {
-        let mut accept_loop = AcceptLoop::new(self.common.permits.clone());
-        let mut sink = Take {
-            worker: self,
-            listener: listener.number,
-            for_all: inbox.filter(|_| listener.is_for_all),
+    async fn accept(&self, listener: &Listener, which: Which) -> io::Result<()> {
+        let for_all = self.inbox.as_ref().filter(|_| listener.is_for_all);
+        let put_off = |_| self.shared.tally.refused.add(1);
+        let take = |accepted| {
+            let arrival = Arrival {
+                accepted,
+                listener: listener.number,
+            };
+            match for_all {
+                None => self.begin(arrival),
+                Some(inbox) => {
+                    let sent = inbox.dispatcher.send(arrival);
+                    sent.map_err(|_| io::Error::other("no worker is left"))
+                }
+            }
         };
-        match limit {
-            None => accept_loop.run(&listener.fd, &mut sink).await,
-            Some(limit) => accept_loop.run_queued(&listener.fd, &mut sink, limit).await,
-        }
+        accept_each(&listener.fd, &self.common.permits, which, put_off, take).await
     }
 
     /// Takes what is handed over until accepting has ended.
@@ -293,34 +275,6 @@ impl<F: Factory> WorkerLoop<F> {
 
     fn live(&self) -> u64 {
         self.shared.tally.live.get()
-    }
-}
-
-/// What becomes of what a listener accepts: a connection of this worker, or of the one that has
-/// fewest.
-struct Take<'a, F> {
-    worker: &'a WorkerLoop<F>,
-    listener: usize,
-    for_all: Option<&'a WorkerInbox>,
-}
-
-impl<F: Factory> Sink for Take<'_, F> {
-    fn take(&mut self, accepted: Accepted) -> io::Result<()> {
-        let arrival = Arrival {
-            accepted,
-            listener: self.listener,
-        };
-        match self.for_all {
-            None => self.worker.begin(arrival),
-            Some(inbox) => {
-                let sent = inbox.dispatcher.send(arrival);
-                sent.map_err(|_| io::Error::other("no worker is left"))
-            }
-        }
-    }
-
-    fn put_off(&mut self, _: Episode) {
-        self.worker.shared.tally.refused.add(1);
     }
 }
 

@@ -107,28 +107,10 @@ type Polled = Poll<io::Result<()>>;
 #[derive(Debug)]
 pub struct Flow {
     conduit: Conduit,
-    reading: Side,
-    writing: Side,
+    reading: Claim,
+    writing: Claim,
     /// Whether a sink that is no stream may keep bytes in a buffer of its own.
     unflushed: bool,
-}
-
-/// What one end of a transfer holds between two polls.
-#[derive(Debug)]
-struct Side {
-    /// For a stream: how far it is with the lock of its direction.
-    claim: Claim,
-    /// For any other end: whether it has yielded. Then it proceeds, with or without budget.
-    yielded: bool,
-}
-
-impl Side {
-    const fn new() -> Self {
-        Side {
-            claim: Claim::new(),
-            yielded: false,
-        }
-    }
 }
 
 // ---- streams of ours ----
@@ -138,13 +120,13 @@ impl<K> CopySource for &Stream<K> {
 
     fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
         let read = |fd: &Fd| flow.conduit.read_from(fd);
-        let claim = &mut flow.reading.claim;
+        let claim = &mut flow.reading;
         let polled = self.fd.poll(Direction::Read, claim, cx, read);
         polled.map_err(|failure| error(&self.fd, "read", failure, flow.conduit.written))
     }
 
     fn give_up_reading(&mut self, flow: &mut Flow) {
-        self.fd.give_up(Direction::Read, &mut flow.reading.claim);
+        self.fd.give_up(Direction::Read, &mut flow.reading);
     }
 }
 
@@ -152,7 +134,7 @@ impl<K> CopySink for &Stream<K> {
     const IS_STREAM: bool = true;
 
     fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        let (conduit, claim) = (&mut flow.conduit, &mut flow.writing.claim);
+        let (conduit, claim) = (&mut flow.conduit, &mut flow.writing);
         let mut emptied = Ok(());
         while emptied.is_ok() && !conduit.is_empty() {
             // The lock is kept from one write to the next.
@@ -190,7 +172,7 @@ impl<K> CopySink for &Stream<K> {
     }
 
     fn give_up_writing(&mut self, flow: &mut Flow) {
-        self.fd.give_up(Direction::Write, &mut flow.writing.claim);
+        self.fd.give_up(Direction::Write, &mut flow.writing);
     }
 }
 
@@ -298,8 +280,8 @@ impl Transfer {
             at_end,
             flow: Flow {
                 conduit: Conduit::new(route),
-                reading: Side::new(),
-                writing: Side::new(),
+                reading: Claim::new(),
+                writing: Claim::new(),
                 unflushed: false,
             },
         }

@@ -9,7 +9,6 @@ use super::connect::Dial;
 use super::race;
 use crate::cancel::CancelToken;
 use crate::endpoints::Addr;
-use crate::endpoints::Network;
 use crate::net::addr::{ToAddr, unmapped};
 use crate::net::config::{AskedNetwork, Control, Resolver, common_settings};
 use crate::net::error::{Cause, OpError};
@@ -82,7 +81,7 @@ impl Dialer {
     #[must_use]
     pub fn new() -> Self {
         Dialer {
-            network: AskedNetwork::Known(Network::Tcp),
+            network: AskedNetwork::TCP,
             timeout: None,
             deadline: None,
             cancel: None,

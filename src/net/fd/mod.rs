@@ -69,7 +69,7 @@ pub(crate) struct Claim {
     lock: LockState,
     /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
     /// futures use up the budget in every run, it would otherwise never proceed.
-    yielded: bool,
+    pub(crate) yielded: bool,
 }
 
 impl Claim {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Handle, Runtime, yield_now};
 
+use crate::support::stall::stall;
+
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
 
@@ -169,7 +171,7 @@ mod turn_for {
         for _ in 0..machines {
             drop(runtime.spawn(async {
                 loop {
-                    thread::sleep(A_WHILE);
+                    stall(A_WHILE);
                     yield_now().await;
                 }
             }));
