@@ -254,11 +254,11 @@ impl Fd {
                 false => Poll::Pending,
             }
         } else {
-            self.poll(direction, &mut claim, cx, attempt)
+            self.poll_step(direction, &mut claim, cx, attempt)
         };
+        // It holds the lock only while it is polled.
+        self.release(direction, &mut claim);
         if polled.is_pending() {
-            // It holds the lock only while it is polled.
-            self.release(direction, &mut claim);
             socket.keep_poller(direction, waker);
             if claim.yielded {
                 socket.note_poller_yielded(direction);
