@@ -156,10 +156,11 @@ impl<F: Factory> Bound<F> {
     ///
     /// # Errors
     ///
-    /// Those of accepting, where trying again does not help, and a thread or a runtime that cannot
-    /// be made: of whichever worker, the others are stopped then. A worker that
-    /// [does not start](crate::Server::on_worker): nothing has been accepted then. A worker that
-    /// panicked; the others have gone on. It ran before, by [`run_in`](Bound::run_in).
+    /// - A worker cannot accept, and trying again does not help; or its thread or its runtime cannot
+    ///   be made. The other workers are stopped then.
+    /// - A worker [does not start](crate::Server::on_worker). Nothing has been accepted then.
+    /// - A worker panicked. The others have gone on.
+    /// - It ran before, by [`run_in`](Bound::run_in).
     ///
     /// # Panics
     ///
@@ -225,7 +226,7 @@ impl<F: Factory> Bound<F> {
         WorkerLoop::run(factory, common, number, incoming)
     }
 
-    /// Serves in a runtime of yours, beside what else runs there, with one worker however many
+    /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
     /// were asked for. It runs when the runtime does; the handle returns in the end what it has
     /// done. Aborted, it ends at once, with its connections.
     ///
