@@ -111,28 +111,9 @@ pub(super) fn stopped() -> CloseReason {
 }
 
 /// `limit` is the name of the field of `Limits`.
-pub(super) fn over_limit(
-    fd: &Fd,
-    op: &'static str,
-    limit: &str,
-    most: usize,
-    kept: usize,
-    more: usize,
-) -> io::Error {
-    fd.op_error(op, Cause::Other(limit_text(limit, most, kept, more)()))
-}
-
-/// Makes the error below that names the limit.
-pub(super) fn limit_text(
-    limit: &str,
-    most: usize,
-    kept: usize,
-    more: usize,
-) -> impl Fn() -> io::Error {
-    move || {
-        let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
-        io::Error::new(io::ErrorKind::QuotaExceeded, text)
-    }
+pub(super) fn over_limit(limit: &str, most: usize, kept: usize, more: usize) -> Cause {
+    let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
+    Cause::Other(io::Error::new(io::ErrorKind::QuotaExceeded, text))
 }
 
 pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow) -> io::Error {

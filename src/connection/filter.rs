@@ -164,15 +164,9 @@ pub struct FilterIo {
     pub(super) to_peer: Vec<u8>,
     /// How much more each of them may hold: beyond it, bytes are dropped, and the connection ends.
     pub(super) room: [usize; 2],
-    pub(super) over: Option<Limit>,
+    /// Which of them would have held more.
+    pub(super) over: [bool; 2],
     pub(super) closes: bool,
-}
-
-/// The limit that a filter exceeds.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Limit {
-    MostUnused,
-    MostQueued,
 }
 
 impl FilterIo {
@@ -180,7 +174,7 @@ impl FilterIo {
     pub fn to_protocol(&mut self, bytes: &[u8]) {
         match self.to_protocol.len() + bytes.len() <= self.room[0] {
             true => self.to_protocol.extend_from_slice(bytes),
-            false => self.over = Some(Limit::MostUnused),
+            false => self.over[0] = true,
         }
     }
 
@@ -188,7 +182,7 @@ impl FilterIo {
     pub fn to_peer(&mut self, bytes: &[u8]) {
         match self.to_peer.len() + bytes.len() <= self.room[1] {
             true => self.to_peer.extend_from_slice(bytes),
-            false => self.over = Some(Limit::MostQueued),
+            false => self.over[1] = true,
         }
     }
 

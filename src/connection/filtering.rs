@@ -7,7 +7,7 @@ use std::mem;
 
 use super::conn::Conn;
 use super::error::CloseReason;
-use super::filter::{Filter, FilterIo, Filtering, Limit};
+use super::filter::{Filter, FilterIo, Filtering};
 use super::state::Asked;
 use crate::runtime::lent;
 
@@ -166,7 +166,7 @@ impl Conn {
                     .saturating_sub(queued)
                     .max(lent::LENGTH),
             ],
-            over: None,
+            over: [false; 2],
             closes: false,
         };
         let called = call(&mut *filter, &mut io);
@@ -179,14 +179,11 @@ impl Conn {
             self.blame(CloseReason::Asked);
             self.ask(Asked::Close);
         }
-        match io.over {
-            None => {}
-            Some(Limit::MostUnused) => {
-                self.end_over_limit("read", "most_unused", limits.most_unused, kept, 0);
-            }
-            Some(Limit::MostQueued) => {
-                self.end_over_limit("write", "most_queued", limits.most_queued, queued, 0);
-            }
+        if io.over[0] {
+            self.end_over_limit("read", "most_unused", limits.most_unused, kept, 0);
+        }
+        if io.over[1] {
+            self.end_over_limit("write", "most_queued", limits.most_queued, queued, 0);
         }
         if let Err(error) = called {
             self.blame(CloseReason::Error(error));

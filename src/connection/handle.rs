@@ -206,16 +206,18 @@ impl ConnHandle {
         let waiting = self.queued();
         if waiting.saturating_add(more) > limits.most_queued {
             let most = limits.most_queued;
-            let error = || over_limit(&mailbox.fd, "write", "most_queued", most, waiting, more);
+            let error = || {
+                let cause = over_limit("most_queued", most, waiting, more);
+                mailbox.fd.op_error("write", cause)
+            };
             mailbox.over.replace(Some(error()));
             mailbox.end();
             mailbox.wake();
             return Err(error());
         }
         if !quota.charge(more) {
-            let (most, used) = (quota.limit(), quota.used());
-            let limit = "most_queued_in_all";
-            return Err(over_limit(&mailbox.fd, "write", limit, most, used, more));
+            let cause = over_limit("most_queued_in_all", quota.limit(), quota.used(), more);
+            return Err(mailbox.fd.op_error("write", cause));
         }
         let is_first = mailbox.is_empty();
         push(&mut mailbox.mail.borrow_mut());

@@ -2,6 +2,7 @@
 
 // Mirrors the reader of `conn.serve` in Go's `net/http/server.go`.
 
+use std::borrow::Cow;
 use std::io;
 use std::mem;
 
@@ -50,29 +51,23 @@ impl<P: Protocol> Connection<P> {
     }
 
     fn came(&mut self, bytes: &[u8]) {
-        if self.conn.is_filtered() && self.conn.state() != State::Lingering {
-            self.conn.received(bytes.len());
-            self.conn.moved(Direction::Read, bytes.len());
-            self.conn.filter_input(bytes);
-            self.conn.heard();
-            return;
-        }
-        if !self.conn.state().delivers() {
+        let conn = &mut self.conn;
+        let filters = conn.is_filtered() && conn.state() != State::Lingering;
+        if !filters && !conn.state().delivers() {
             // Lingering: input is discarded, and is no sign that the peer takes anything.
-            return self.conn.discarded();
+            return conn.discarded();
         }
-        self.conn.received(bytes.len());
-        if let Some(extra) = &mut self.conn.extra
-            && let Some(received) = &mut extra.received
-        {
-            *received += bytes.len() as u64;
-        }
-        self.conn.moved(Direction::Read, bytes.len());
-        if !self.conn.keeps_unused() && !self.conn.needs_more_than(bytes.len()) {
+        conn.received(bytes.len());
+        conn.log_received(bytes.len());
+        conn.moved(Direction::Read, bytes.len());
+        if filters {
+            // What comes of it is offered in the next step.
+            conn.filter_input(bytes);
+        } else if !conn.keeps_unused() && !conn.needs_more_than(bytes.len()) {
             self.offer(bytes);
         } else {
-            self.conn.keep_more(bytes);
-            if self.conn.has_enough() {
+            conn.keep_more(bytes);
+            if conn.has_enough() {
                 self.offer_unused();
             }
         }
@@ -118,26 +113,20 @@ impl<P: Protocol> Connection<P> {
     pub(super) fn offer_unused(&mut self) {
         let unused = self.conn.take_unused();
         let used = self.protocol.data(&mut self.conn, &unused);
-        self.delivered(used, Input::Kept(unused));
+        self.delivered(used, Cow::Owned(unused));
     }
 
     fn offer(&mut self, bytes: &[u8]) {
         self.conn.need_no_more();
         let used = self.protocol.data(&mut self.conn, bytes);
-        self.delivered_read(used, bytes);
-    }
-
-    /// The protocol was offered all that was read, and used some.
-    pub(super) fn delivered_read(&mut self, used: io::Result<usize>, bytes: &[u8]) {
-        self.delivered(used, Input::Read(bytes));
+        self.delivered(used, Cow::Borrowed(bytes));
     }
 
     /// The protocol was offered all of the input, and used some. As long as it does, it is offered
     /// the rest. All that it writes meanwhile goes out in one write.
     #[cold]
     #[inline(never)]
-    fn delivered(&mut self, mut used: io::Result<usize>, input: Input<'_>) {
-        let all = input.bytes();
+    pub(super) fn delivered(&mut self, mut used: io::Result<usize>, all: Cow<'_, [u8]>) {
         let mut at = 0;
         let (result, seen) = loop {
             let rest = all.len() - at;
@@ -167,26 +156,9 @@ impl<P: Protocol> Connection<P> {
             self.conn.need_no_more();
             used = self.protocol.data(&mut self.conn, &all[at..]);
         };
-        self.conn.keep(input, at, seen);
+        self.conn.keep(all, at, seen);
         self.conn.end_callback();
         self.heed(result);
-    }
-}
-
-/// What the protocol is offered.
-enum Input<'a> {
-    /// In the loop's buffer.
-    Read(&'a [u8]),
-    /// What was kept.
-    Kept(Vec<u8>),
-}
-
-impl Input<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Input::Read(bytes) => bytes,
-            Input::Kept(bytes) => bytes,
-        }
     }
 }
 
@@ -248,13 +220,13 @@ impl Conn {
     }
 
     /// Keeps what is left of the input behind the first `used` bytes; `seen` of it was offered.
-    fn keep(&mut self, input: Input<'_>, used: usize, seen: usize) {
+    fn keep(&mut self, input: Cow<'_, [u8]>, used: usize, seen: usize) {
         let unused = match input {
-            Input::Read(bytes) if used == bytes.len() => return,
-            Input::Read(bytes) => bytes[used..].to_vec(),
+            Cow::Borrowed(bytes) if used == bytes.len() => return,
+            Cow::Borrowed(bytes) => bytes[used..].to_vec(),
             // An idle connection holds no memory.
-            Input::Kept(bytes) if used == bytes.len() => Vec::new(),
-            Input::Kept(mut bytes) => {
+            Cow::Owned(bytes) if used == bytes.len() => Vec::new(),
+            Cow::Owned(mut bytes) => {
                 bytes.drain(..used);
                 // What is counted is what is held: a byte keeps no long message's memory.
                 if bytes.capacity() / 4 > bytes.len() {

@@ -11,7 +11,7 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::{direction_ended, limit_text};
+use super::error::{direction_ended, over_limit};
 use super::limits::{Limits, Quotas};
 use super::state::{Asked, Status, Takes};
 use crate::endpoints::{Addr, End};
@@ -78,16 +78,16 @@ impl Remotes {
         let waiting = left.bytes + conn.queued.load(Ordering::Relaxed);
         let quota = &self.quotas.queued;
         if waiting.saturating_add(bytes.len()) > self.most_queued {
-            let text = limit_text("most_queued", self.most_queued, waiting, bytes.len());
-            left.over = Some(conn.error("write", Cause::Other(text())));
+            let cause = || over_limit("most_queued", self.most_queued, waiting, bytes.len());
+            left.over = Some(conn.error("write", cause()));
             left.takes = Takes::Ended;
             conn.deliver(&mut left);
-            return Err(conn.error("write", Cause::Other(text())));
+            return Err(conn.error("write", cause()));
         }
         if !quota.charge(bytes.len()) {
             let limit = "most_queued_in_all";
-            let text = limit_text(limit, quota.limit(), quota.used(), bytes.len());
-            return Err(conn.error("write", Cause::Other(text())));
+            let cause = over_limit(limit, quota.limit(), quota.used(), bytes.len());
+            return Err(conn.error("write", cause));
         }
         if !bytes.is_empty() {
             left.bytes += bytes.len();

@@ -12,6 +12,7 @@
 
 // Mirrors `conn.serve` in Go's `net/http/server.go`.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -107,6 +108,17 @@ impl Conn {
     pub(super) fn received(&mut self, bytes: usize) {
         self.shared.tally.received.add(bytes as u64);
     }
+
+    /// The same, for the log. Where that is wanted, the fast path is not taken.
+    pub(super) fn log_received(&mut self, bytes: usize) {
+        let received = self
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.received.as_mut());
+        received
+            .into_iter()
+            .for_each(|received| *received += bytes as u64);
+    }
 }
 
 impl<P: Protocol> Connection<P> {
@@ -155,7 +167,7 @@ impl<P: Protocol> Connection<P> {
         id: MachineId,
     ) -> Poll<()> {
         context::set_budget();
-        self.delivered_read(used, &buffer[..got]);
+        self.delivered(used, Cow::Borrowed(&buffer[..got]));
         lent::give_back(buffer);
         self.go_on(id)
     }

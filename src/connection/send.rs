@@ -116,8 +116,10 @@ impl Conn {
 
     /// The error for a write that is refused. It is noted in case the callback fails by it.
     fn refuse(&mut self, limit: &str, most: usize, kept: usize, more: usize) -> io::Error {
-        let refused = over_limit(&self.fd, "write", limit, most, kept, more);
-        let error = over_limit(&self.fd, "write", limit, most, kept, more);
+        let [refused, error] = [(); 2].map(|()| {
+            let cause = over_limit(limit, most, kept, more);
+            self.fd.op_error("write", cause)
+        });
         self.extra().refused = Some(refused);
         error
     }
@@ -131,7 +133,7 @@ impl Conn {
         kept: usize,
         more: usize,
     ) {
-        let error = over_limit(&self.fd, op, limit, most, kept, more);
+        let error = self.fd.op_error(op, over_limit(limit, most, kept, more));
         self.blame(CloseReason::Limit(error));
         self.ask(Asked::Abort);
     }

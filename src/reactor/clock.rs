@@ -28,12 +28,6 @@ pub(crate) enum TimeSource {
     Given(Box<dyn Fn() -> Instant>),
 }
 
-impl TimeSource {
-    pub(crate) fn standing_still() -> Self {
-        TimeSource::Virtual(Cell::new(Duration::ZERO))
-    }
-}
-
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.

@@ -319,9 +319,7 @@ impl<W, T> Reactor<W, T> {
     /// # }
     /// ```
     pub fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>)) {
-        let registry = self.core.registry.borrow();
-        let all = registry.by_key.iter();
-        all.for_each(|(_, desc)| desc.show(&mut look));
+        self.core.for_each(|view, _| look(view));
     }
 
     /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a

@@ -19,6 +19,7 @@ use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Descriptor, NEVER, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Token, Traits};
+use super::view::DescriptorView;
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers, Verdict, Wheel};
 
@@ -404,7 +405,9 @@ impl<W, T> Core<W, T> {
     fn unpark_ready(&self, unpark: &mut impl FnMut(W)) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
-            trace_ready(&events);
+            for Event { token, readiness } in events.iter() {
+                log::trace!("ready {token:?} {readiness:?}");
+            }
         }
         let registry = self.registry.borrow();
         let mut found = 0;
@@ -535,23 +538,13 @@ impl<W, T> Core<W, T> {
 
     // ---- figures, and the end ----
 
-    /// How many Ws are parked, how many descriptors have a deadline, and what `count` says of the
-    /// users' data.
-    pub(crate) fn waiting(&self, count: impl Fn(&T) -> usize) -> (usize, usize) {
+    /// Shows each descriptor, and its user's data. No code of the user's may run meanwhile that uses the
+    /// reactor.
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>, &T)) {
         let registry = self.registry.borrow();
-        let (mut waiting, mut deadlines) = (0, 0);
         for (_, desc) in &registry.by_key {
-            waiting += desc.parked() + count(&desc.user_data);
-            deadlines += usize::from(desc.has_deadline());
+            desc.show(|view| look(view, &desc.user_data));
         }
-        (waiting, deadlines)
-    }
-
-    /// Looks at the user's data of each descriptor. No code of the user's may run meanwhile.
-    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
-        let registry = self.registry.borrow();
-        let all = registry.by_key.iter();
-        all.for_each(|(_, desc)| look(&desc.user_data));
     }
 
     /// The descriptor of a token's key.
@@ -573,14 +566,6 @@ impl<W, T> Core<W, T> {
         let pending = self.pending.take();
         // Out of all borrows: dropping a W, or the user's data, may run anything.
         drop((all, timers, peer_timers, pending));
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn trace_ready(events: &[Event]) {
-    for event in events {
-        log::trace!("ready {:?} {:?}", event.token, event.readiness);
     }
 }
 

@@ -104,7 +104,7 @@ pub struct PollDesc<W, T = ()> {
     entry: Cell<Tick>,
 }
 
-// Beside what it carries, of which a connection keeps one.
+// Without what it carries. Each connection keeps one descriptor.
 const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
 
 impl<W, T> PollDesc<W, T> {
@@ -174,20 +174,17 @@ impl<W, T> PollDesc<W, T> {
     /// The same, by the flags alone. A child of fork may park: its turns are refused.
     #[inline]
     fn may(&self, direction: Direction) -> May {
-        let flags = self.flags.get();
-        // Closed comes first: it is for ever, and an expired deadline may be moved.
-        if flags & CLOSED != 0 {
-            May::Refused(Refusal::Closed)
-        } else if flags & expired_bit(direction) != 0 {
-            May::Refused(Refusal::TimedOut)
-        } else if flags & ready_bit(direction) != 0 {
-            May::Try
-        } else {
-            May::Wait
+        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
+        match self.flags.get() & asked {
+            0 => May::Wait,
+            // Closed comes first: it is for ever, and an expired deadline may be moved.
+            bits if bits & CLOSED != 0 => May::Refused(Refusal::Closed),
+            bits if bits & expired_bit(direction) != 0 => May::Refused(Refusal::TimedOut),
+            _ => May::Try,
         }
     }
 
-    /// Whether an attempt may be made of which a short result proves that the kernel has no more.
+    /// Whether an attempt may be made, and a short result would prove that the kernel has no more.
     #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
@@ -370,7 +367,7 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Lets `look` see it. The Ws are out of their slots meanwhile.
-    pub(super) fn show(&self, look: &mut impl FnMut(&DescriptorView<'_, W>)) {
+    pub(super) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
         let lent = self.slots.each_ref().map(Lent::new);
         let [read, write, hang_up] = lent.each_ref().map(|lent| lent.w.as_ref());
         let side = |direction: Direction, parked| {
@@ -391,17 +388,6 @@ impl<W, T> PollDesc<W, T> {
         });
     }
 
-    /// How many Ws are parked here.
-    pub(super) fn parked(&self) -> usize {
-        let is_taken = |slot: &&Cell<Option<W>>| {
-            let w = slot.take();
-            let is_taken = w.is_some();
-            slot.set(w);
-            is_taken
-        };
-        self.slots.iter().filter(is_taken).count()
-    }
-
     // ---- readiness ----
 
     /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is
@@ -415,9 +401,9 @@ impl<W, T> PollDesc<W, T> {
         self.lower(ready_bit(direction) | urgent);
     }
 
-    /// A read or write of a byte stream moved `bytes` of the `asked`: as
-    /// [`drained`](PollDesc::drained), if it moved some, fewer than asked, and that proves that the
-    /// kernel has no more.
+    /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it moved
+    /// some but not all, and this proves that the kernel has no more, then readiness is forgotten,
+    /// as by [`drained`](PollDesc::drained).
     #[inline]
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);
@@ -493,11 +479,6 @@ impl<W, T> PollDesc<W, T> {
                 None => return self.expire_now(direction),
             },
         };
-        self.set_deadline_tick(direction, tick);
-    }
-
-    #[inline]
-    fn set_deadline_tick(&self, direction: Direction, tick: Tick) {
         // The entry comes up early enough. A closed descriptor has none.
         if tick >= self.entry.get() {
             self.deadlines[direction as usize].set(tick);
@@ -553,10 +534,6 @@ impl<W, T> PollDesc<W, T> {
     /// The sooner deadline, `NEVER` if neither is set.
     fn next_deadline(&self) -> Tick {
         self.deadlines[0].get().min(self.deadlines[1].get())
-    }
-
-    pub(super) fn has_deadline(&self) -> bool {
-        self.next_deadline() != NEVER
     }
 
     /// The entry comes out of the wheel, and goes back at the tick returned, if that is not `NEVER`.

@@ -26,7 +26,7 @@ pub struct Token(usize);
 impl Token {
     const KEY_BITS: u32 = usize::BITS / 2;
 
-    /// Of an event that says only that the wait was ended by a break.
+    /// The token of an event that says only that a break ended the wait.
     pub const BREAK: Token = Token(usize::MAX);
 
     /// How many sources one reactor can hold. The key of all bits is the break's.
@@ -243,14 +243,10 @@ impl MioSelector {
 }
 
 fn interest(readiness: Readiness) -> mio::Interest {
-    let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
-    let interest = match (
-        readiness.contains(Readiness::READ),
-        readiness.contains(Readiness::WRITE),
-    ) {
-        (true, false) => mio::Interest::READABLE,
-        (false, true) => mio::Interest::WRITABLE,
-        _ => both,
+    let interest = match readiness {
+        Readiness::READ => mio::Interest::READABLE,
+        Readiness::WRITE => mio::Interest::WRITABLE,
+        _ => mio::Interest::READABLE | mio::Interest::WRITABLE,
     };
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let interest = interest | mio::Interest::PRIORITY;

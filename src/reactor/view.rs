@@ -36,6 +36,14 @@ pub struct DirectionView<'a, W> {
     pub is_ready: bool,
 }
 
+impl<W> DescriptorView<'_, W> {
+    /// How many Ws are parked.
+    pub(crate) fn parked(&self) -> usize {
+        let slots = [self.read.parked, self.write.parked, self.hang_up];
+        slots.iter().flatten().count()
+    }
+}
+
 /// A W that is shown, and goes back into its slot, after a panic too.
 pub(super) struct Lent<'a, W> {
     slot: &'a Cell<Option<W>>,

@@ -86,7 +86,7 @@ impl Scheduler {
         let mut foreign = Vec::new();
         self.reactor
             .core()
-            .each(|socket| socket.take_all_wakers(&mut foreign));
+            .for_each(|_, socket| socket.take_all_wakers(&mut foreign));
         self.reactor.core().evict_all();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));

@@ -245,7 +245,12 @@ impl Runtime {
         let core = scheduler.reactor.core();
         let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
         let sleepers = timers.len() + peer_timers.len();
-        let (waiting, deadlines) = scheduler.reactor.core().waiting(socket::Socket::waiting);
+        let (mut waiting, mut deadlines) = (0, 0);
+        core.for_each(|view, socket| {
+            waiting += view.parked() + socket.waiting();
+            let deadline = view.read.deadline.or(view.write.deadline);
+            deadlines += usize::from(deadline.is_some());
+        });
         let placed = scheduler.reactor.entries().held;
         let counters = &scheduler.counters;
         Stats {
@@ -385,7 +390,7 @@ impl Builder {
     /// instants from [`time::now`](crate::time::now).
     #[must_use]
     pub fn virtual_clock(mut self) -> Self {
-        self.time = TimeSource::standing_still();
+        self.time = TimeSource::Virtual(Default::default());
         self
     }
 

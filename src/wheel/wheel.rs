@@ -151,12 +151,6 @@ pub struct Wheel<K: Copy> {
     stale: usize,
 }
 
-/// The first slot of all, where the earliest entry lies.
-struct Front {
-    level: usize,
-    slot: usize,
-}
-
 impl<K: Copy> Wheel<K> {
     /// An empty wheel at tick 0. Allocates nothing.
     ///
@@ -277,8 +271,8 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Finds the slot with the earliest entry of all, one of the levels' first slots (ground rule 3),
-    /// and sets `earliest` to what is there.
-    fn front(&mut self) -> Option<Front> {
+    /// and sets `earliest` to what is there. Returns its level and its number.
+    fn front(&mut self) -> Option<(usize, usize)> {
         let mut front = None;
         self.earliest = Tick::MAX;
         for (level, ring) in self.levels.iter().enumerate() {
@@ -286,7 +280,7 @@ impl<K: Copy> Wheel<K> {
                 && (tick < self.earliest || front.is_none())
             {
                 self.earliest = tick;
-                front = Some(Front { level, slot });
+                front = Some((level, slot));
             }
         }
         front
@@ -334,7 +328,9 @@ impl<K: Copy> Wheel<K> {
         // `earliest` is exact between calls, so a turn with nothing due costs this comparison.
         while self.earliest <= now {
             // Handing out and cascading leave `earliest` behind. `front` makes it exact again.
-            let Some(front) = self.front() else { break };
+            let Some((level, slot)) = self.front() else {
+                break;
+            };
             if self.earliest > now {
                 break;
             }
@@ -344,11 +340,11 @@ impl<K: Copy> Wheel<K> {
             }
             // Move to the earliest entry and never past one (rule 1).
             self.elapsed = self.earliest;
-            match front.level {
+            match level {
                 // A slot of level 0 is one tick: all of it is due.
-                0 => self.hand_out(front.slot, now, &mut budget, &mut check),
+                0 => self.hand_out(slot, now, &mut budget, &mut check),
                 // A wider slot holds later entries too. Move them down a level and look again.
-                level => self.cascade(level, front.slot, &mut budget),
+                level => self.cascade(level, slot, &mut budget),
             }
         }
         self.elapsed = now;
@@ -483,11 +479,11 @@ impl<K: Copy> Wheel<K> {
         let mut swept = [0u64; LEVELS];
         let mut moved = Vec::new();
         loop {
-            let front = self.front()?;
-            if swept[front.level] >> front.slot & 1 == 1 {
+            let (level, slot) = self.front()?;
+            if swept[level] >> slot & 1 == 1 {
                 return Some(self.earliest);
             }
-            swept[front.level] |= 1 << front.slot;
+            swept[level] |= 1 << slot;
             let keep = |when, key| {
                 let verdict = check(when, key);
                 if let Verdict::Again(later) = verdict {
@@ -495,7 +491,7 @@ impl<K: Copy> Wheel<K> {
                 }
                 verdict == Verdict::Done
             };
-            let gone = self.levels[front.level].retain(front.slot, self.elapsed, keep);
+            let gone = self.levels[level].retain(slot, self.elapsed, keep);
             self.len -= gone;
             self.stale = self.stale.saturating_sub(gone - moved.len());
             for (later, key) in moved.drain(..) {

@@ -473,7 +473,7 @@ impl Pair {
         assert_eq!(self.core.has_pending(), !self.model.released.is_empty());
         let parked = self.model.sides.iter().filter(|side| side.parked).count();
         let parked = parked + usize::from(self.model.hang_up_parked);
-        assert_eq!(self.desc.parked(), parked);
+        self.desc.show(|view| assert_eq!(view.parked(), parked));
         // The wheel: what is not stale is this descriptor's one entry.
         let deadlines = self.core.deadlines.borrow();
         let entries = deadlines.len() - deadlines.stale();
