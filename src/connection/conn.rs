@@ -56,7 +56,7 @@ pub struct Conn {
 pub(super) struct Timers {
     /// `None` if no timer was placed. It may have fired.
     pub(super) key: Option<TimerKey>,
-    /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
+    /// The last sign of life: bytes came, or, while the peer is not read, it took bytes.
     pub(super) heard: u64,
     /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
     pub(super) beat: u64,
@@ -196,7 +196,7 @@ impl Conn {
             .set(self.status().with_attend(attend).byte());
     }
 
-    /// Whether a drain begins for this connection now, which is so once.
+    /// Whether a drain begins for this connection now. True once.
     pub(super) fn begins_to_drain(&mut self) -> bool {
         let drains = self.shared.is_draining() || self.old_at() <= self.now();
         if !drains || self.status().drains() {
@@ -416,8 +416,8 @@ impl Conn {
         self.is_full() && self.state() != State::Finishing
     }
 
-    /// Whether the socket is read. Of a connection that closes it is, while a filter holds output
-    /// back: input may release it.
+    /// Whether the socket is read. While the connection closes, it is read if a filter holds output
+    /// back, which input may release.
     pub(super) fn reads(&self) -> bool {
         let closes = self.state() == State::Closing;
         self.state().reads() || (closes && self.queued() > self.to_send())
