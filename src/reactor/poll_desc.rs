@@ -174,16 +174,13 @@ impl<W, T> PollDesc<W, T> {
     /// The same, by the flags alone. A child of fork may park: its turns are refused.
     #[inline]
     fn may(&self, direction: Direction) -> May {
-        let flags = self.flags.get();
-        // Closed comes first: it is for ever, and an expired deadline may be moved.
-        if flags & CLOSED != 0 {
-            May::Refused(Refusal::Closed)
-        } else if flags & expired_bit(direction) != 0 {
-            May::Refused(Refusal::TimedOut)
-        } else if flags & ready_bit(direction) != 0 {
-            May::Try
-        } else {
-            May::Wait
+        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
+        match self.flags.get() & asked {
+            0 => May::Wait,
+            // Closed comes first: it is for ever, and an expired deadline may be moved.
+            bits if bits & CLOSED != 0 => May::Refused(Refusal::Closed),
+            bits if bits & expired_bit(direction) != 0 => May::Refused(Refusal::TimedOut),
+            _ => May::Try,
         }
     }
 

@@ -77,11 +77,7 @@ pub(crate) struct Settings {
 }
 
 impl<F> Bound<F> {
-    pub(super) fn new(
-        factory: Arc<F>,
-        settings: Settings,
-        listeners: Vec<Vec<Port>>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
         let workers = settings.workers;
         let quotas = Quotas::new(&settings.connection.limits);
         let common = Common {
@@ -112,12 +108,12 @@ impl<F> Bound<F> {
             let each = incoming.iter_mut().zip(inboxes);
             each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
         }
-        Ok(Bound {
+        Bound {
             factory,
             common: Arc::new(common),
             spin: settings.spin,
             incoming: Mutex::new(incoming),
-        })
+        }
     }
 
     /// The address of the first TCP listener, with the real port.
