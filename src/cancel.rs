@@ -185,7 +185,15 @@ impl CancelToken {
         let inherited = self.scope.deadline;
         let deadline = own.into_iter().chain(inherited).min();
         let scope = Arc::new(Scope::new(deadline));
-        scope.hang_below(&self.scope);
+        let mut parent = self.scope.state();
+        match parent.ended {
+            Some(ended) => scope.state().ended = Some(ended),
+            None => {
+                let place = parent.below.insert(Arc::downgrade(&scope));
+                let _ = scope.above.set((self.scope.clone(), place));
+            }
+        }
+        drop(parent);
         CancelToken { scope }
     }
 
@@ -289,17 +297,6 @@ impl Scope {
 
     fn is_late(&self, clock: impl FnOnce() -> Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= clock())
-    }
-
-    fn hang_below(self: &Arc<Self>, parent: &Arc<Scope>) {
-        let mut state = parent.state();
-        match state.ended {
-            Some(ended) => self.state().ended = Some(ended),
-            None => {
-                let place = state.below.insert(Arc::downgrade(self));
-                let _ = self.above.set((parent.clone(), place));
-            }
-        }
     }
 
     /// Ends a scope and all below it. Those whose deadline has passed have exceeded it, whatever ends

@@ -151,17 +151,19 @@ impl Sleep {
         self.deadline = deadline;
         Registration::move_to(&mut self.registration, deadline);
     }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Registration::poll(&mut self.registration, self.judges, self.deadline, cx)
-    }
 }
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll_end(cx));
+        let (judges, deadline) = (self.judges, self.deadline);
+        ready!(Registration::poll(
+            &mut self.registration,
+            judges,
+            deadline,
+            cx
+        ));
         context::poll_yield(&mut self.yielded, cx.waker())
     }
 }

@@ -25,6 +25,7 @@ PROOFS = [
     ("unit tests", ["cargo", "test", "--lib"]),
     ("tests/it", ["cargo", "test", "--test", "it"]),
     ("tests/process", ["cargo", "test", "--test", "process"]),
+    ("loom", ["cargo", "test", "-p", "netpoller-loom", "--test", "loom"]),
 ]
 # Seconds that a proof may take, its build aside.
 LIMIT = 300
@@ -112,7 +113,7 @@ def main():
             missed.append(fault)
             print(f"| {fault} | `{known[fault]}` | **nothing** | |", flush=True)
         # One fault's programs at a time: they are large.
-        for crate in ("netpoller", "libnetpoller", "it", "process"):
+        for crate in ("netpoller", "libnetpoller", "it", "process", "loom"):
             for path in (TARGET / "debug" / "deps").glob(f"{crate}-*"):
                 path.unlink()
     sys.exit(1 if missed else 0)

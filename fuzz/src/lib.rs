@@ -7,3 +7,7 @@ pub mod choices;
 pub mod protocol;
 #[path = "../../tests/it/models/sockets.rs"]
 pub mod sockets;
+#[path = "../../tests/it/models/parsers.rs"]
+pub mod parsers;
+#[path = "../../tests/it/models/timers.rs"]
+pub mod timers;

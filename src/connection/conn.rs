@@ -19,6 +19,8 @@ use super::shared::{Keeper, NEVER, WorkerShared, ticks};
 use super::state::{Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
+use crate::runtime::context;
+use crate::runtime::socket::Parked;
 use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
@@ -50,24 +52,14 @@ pub struct Conn {
 }
 
 /// The connection's times, in ticks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Timers {
     /// `None` if no timer was placed. It may have fired.
     pub(super) key: Option<TimerKey>,
-    /// The last sign of life: bytes that came; bytes that the peer took, where it is not read from.
+    /// The last sign of life: bytes came, or, while the peer is not read, it took bytes.
     pub(super) heard: u64,
     /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
     pub(super) beat: u64,
-}
-
-impl Timers {
-    pub(super) const fn new() -> Self {
-        Timers {
-            key: None,
-            heard: 0,
-            beat: 0,
-        }
-    }
 }
 
 /// What a connection has only while something waits, or once a handle was made.
@@ -155,7 +147,7 @@ impl Conn {
             fd,
             shared,
             extra: None,
-            timers: Timers::new(),
+            timers: Timers::default(),
         };
         if let Some(filter) = filter.filter(|filter| !filter.passes_all()) {
             conn.extra().filtering = Some(Filtering::new(filter));
@@ -204,7 +196,7 @@ impl Conn {
             .set(self.status().with_attend(attend).byte());
     }
 
-    /// Whether a drain begins for this connection now, which is so once.
+    /// Whether a drain begins for this connection now. True once.
     pub(super) fn begins_to_drain(&mut self) -> bool {
         let drains = self.shared.is_draining() || self.old_at() <= self.now();
         if !drains || self.status().drains() {
@@ -357,7 +349,17 @@ impl Conn {
     /// }
     /// ```
     pub fn set_timer(&mut self, when: Option<Instant>) {
-        self.move_timer(when);
+        let core = self.fd.desc.core().clone();
+        let mut timers = core.timers.borrow_mut();
+        if let Some(key) = self.extra.as_mut().and_then(|extra| extra.timer.take()) {
+            timers.cancel(key);
+        }
+        if let Some(when) = when {
+            let parked = Parked::machine(context::running_machine());
+            // What lies in the past fires in the next turn.
+            let key = timers.insert(core.clock.tick_of(when), parked);
+            self.extra().timer = Some(key);
+        }
     }
 
     /// Gives this connection an idle timeout of its own, in place of the
@@ -414,8 +416,8 @@ impl Conn {
         self.is_full() && self.state() != State::Finishing
     }
 
-    /// Whether the socket is read. Of a connection that closes it is, while a filter holds output
-    /// back: input may release it.
+    /// Whether the socket is read. While the connection closes, it is read if a filter holds output
+    /// back, which input may release.
     pub(super) fn reads(&self) -> bool {
         let closes = self.state() == State::Closing;
         self.state().reads() || (closes && self.queued() > self.to_send())
@@ -496,7 +498,7 @@ impl Conn {
     ///
     /// The system does not know it: the peer reset the connection before anything asked.
     pub fn peer_addr(&self) -> io::Result<Addr> {
-        self.end(End::Peer)
+        self.fd.socket_addr(End::Peer)
     }
 
     /// Our end's address.
@@ -505,12 +507,7 @@ impl Conn {
     ///
     /// As [`peer_addr`](Conn::peer_addr).
     pub fn local_addr(&self) -> io::Result<Addr> {
-        self.end(End::Local)
-    }
-
-    fn end(&self, end: End) -> io::Result<Addr> {
-        let address = self.fd.endpoint(end);
-        address.ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.fd.socket_addr(End::Local)
     }
 
     /// A handle to write by from other connections and tasks of this thread.
@@ -576,10 +573,6 @@ impl Conn {
         let takes = self.takes();
         let make = || Rc::new(Mailbox::new(fd, shared, queued, takes));
         self.extra().mailbox.get_or_insert_with(make)
-    }
-
-    pub(super) fn warn_of_heartbeats(&self) {
-        self.shared.warn_of_heartbeats();
     }
 }
 

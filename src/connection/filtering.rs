@@ -26,12 +26,6 @@ impl Conn {
         extra.is_some_and(|extra| extra.filtering.is_some())
     }
 
-    pub(super) fn open_filter(&mut self) {
-        if self.is_filtered() {
-            self.call_filter(|filter, io| filter.open(io));
-        }
-    }
-
     /// Input goes through the filter. Then what the filter had held back may go out.
     pub(super) fn filter_input(&mut self, bytes: &[u8]) {
         let Some(filtering) = self.filtering() else {
@@ -144,7 +138,11 @@ impl Conn {
         }
     }
 
-    fn call_filter(&mut self, call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>) {
+    /// Calls the filter, if there is one, and passes on what comes of it.
+    pub(super) fn call_filter(
+        &mut self,
+        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
+    ) {
         let limits = self.shared.limits;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };

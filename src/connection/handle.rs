@@ -25,10 +25,10 @@ pub(super) struct Mailbox {
     /// What handles have left, until the connection runs. Charged to the limit over all.
     mail: RefCell<OutQueue>,
     /// What waits in the connection's own queue, always.
-    queued: Cell<usize>,
+    pub(super) queued: Cell<usize>,
     asked: Cell<Asked>,
     takes: Cell<Takes>,
-    busy: Cell<bool>,
+    pub(super) busy: Cell<bool>,
     /// A handle's write met the limit of the connection, which ends by it.
     over: RefCell<Option<io::Error>>,
 }
@@ -74,15 +74,6 @@ impl Mailbox {
     /// Bytes that handles have left.
     pub(super) fn len(&self) -> usize {
         self.mail.borrow().len()
-    }
-
-    /// The connection's queue has changed.
-    pub(super) fn set_queued(&self, queued: usize) {
-        self.queued.set(queued);
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        self.busy.get()
     }
 
     /// The connection has mail, or has lost its last handle: its next run attends to it.

@@ -106,7 +106,7 @@ pub trait Protocol: 'static {
     ///
     /// Close the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.warn_of_heartbeats();
+        conn.shared.warn_of_heartbeats();
         Ok(())
     }
 

@@ -33,7 +33,7 @@ impl Quota {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes so much, or nothing.
+    /// Charges all of the bytes, or none if they exceed the limit.
     pub(crate) fn charge(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         !self.is_limited()
@@ -43,7 +43,7 @@ impl Quota {
                 .is_ok()
     }
 
-    /// Takes so much, whatever is left.
+    /// Charges the bytes, beyond the limit if need be.
     pub(super) fn charge_beyond(&self, bytes: usize) {
         if self.is_limited() {
             self.used.fetch_add(bytes, Ordering::Relaxed);

@@ -208,7 +208,7 @@ impl<P: Protocol> Connection<P> {
             if log::log_enabled!(log::Level::Debug) {
                 conn.extra().received = Some(0);
             }
-            conn.open_filter();
+            conn.call_filter(|filter, io| filter.open(io));
             self.on(Event::Opened);
         } else if conn.begins_to_drain() {
             self.on(Event::DrainBegun);
@@ -444,7 +444,7 @@ impl Conn {
         let Some(extra) = &mut self.extra else { return };
         // Without a handle there is nothing that could leave mail.
         let alone =
-            |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.is_busy();
+            |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.busy.get();
         drop(extra.mailbox.take_if(alone));
         if needed {
             return;
@@ -512,7 +512,7 @@ impl Conn {
     fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
-        self.move_timer(None);
+        self.set_timer(None);
         self.forget_reply();
         if !fault!("leaked_quota") {
             self.shared.quotas.queued.give_back(self.queued());
@@ -522,7 +522,7 @@ impl Conn {
             self.shared.keep_nothing(keeper);
         }
         if let Some(mailbox) = &extra.mailbox {
-            mailbox.set_queued(0);
+            mailbox.queued.set(0);
             mailbox.close();
         }
         if let Some(remote) = &extra.remote {

@@ -275,7 +275,7 @@ impl Conn {
             extra
                 .mailbox
                 .iter()
-                .for_each(|mailbox| mailbox.set_queued(queued));
+                .for_each(|mailbox| mailbox.queued.set(queued));
             extra
                 .remote
                 .iter()

@@ -8,7 +8,6 @@
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
 use std::io;
-use std::time::Instant;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
@@ -17,7 +16,6 @@ use super::shared::NEVER;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
-use crate::runtime::context;
 use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
 use crate::wheel::{Tick, TimerKey};
@@ -183,7 +181,7 @@ impl Conn {
 
     fn is_busy(&self) -> bool {
         let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
-        mailbox.is_some_and(|mailbox| mailbox.is_busy())
+        mailbox.is_some_and(|mailbox| mailbox.busy.get())
     }
 
     /// What is due, after the socket was tried.
@@ -309,20 +307,6 @@ impl Conn {
     }
 
     // ---- the protocol's own timer, which fires by the clock ----
-
-    pub(super) fn move_timer(&mut self, when: Option<Instant>) {
-        let core = self.fd.desc.core().clone();
-        let mut timers = core.timers.borrow_mut();
-        if let Some(key) = self.extra.as_mut().and_then(|extra| extra.timer.take()) {
-            timers.cancel(key);
-        }
-        if let Some(when) = when {
-            let parked = Parked::machine(context::running_machine());
-            // What lies in the past fires in the next turn.
-            let key = timers.insert(core.clock.tick_of(when), parked);
-            self.extra().timer = Some(key);
-        }
-    }
 
     /// Whether the protocol's timer has fired. It is forgotten.
     pub(super) fn take_due_timer(&mut self) -> bool {

@@ -69,7 +69,8 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.fd.set_option(|socket| socket.set_tcp_nodelay(nodelay))
+        self.fd
+            .option("set", |socket| socket.set_tcp_nodelay(nodelay))
     }
 
     /// See [`set_nodelay`](Stream::set_nodelay).
@@ -78,7 +79,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.fd.option(|socket| socket.tcp_nodelay())
+        self.fd.option("get", |socket| socket.tcp_nodelay())
     }
 
     /// What a close does with bytes that were written and not sent yet. `None`, the default: the
@@ -94,7 +95,7 @@ impl Stream<Tcp> {
         self.fd.socket().owned.note_linger();
         let longest = Duration::from_secs(MAX as u64);
         let linger = linger.map(|linger| whole_seconds(linger).min(longest));
-        self.fd.set_option(|socket| socket.set_linger(linger))
+        self.fd.option("set", |socket| socket.set_linger(linger))
     }
 
     /// See [`set_linger`](Stream::set_linger).
@@ -103,7 +104,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.fd.option(|socket| socket.linger())
+        self.fd.option("get", |socket| socket.linger())
     }
 
     /// Whether and how the system finds out that an idle peer is gone; `None` for never. On by
@@ -114,7 +115,7 @@ impl Stream<Tcp> {
     /// The system's; closed.
     pub fn set_keepalive(&self, keepalive: Option<KeepAlive>) -> io::Result<()> {
         self.fd
-            .set_option(|socket| keepalive::set_keepalive(socket, keepalive))
+            .option("set", |socket| keepalive::set_keepalive(socket, keepalive))
     }
 
     /// See [`set_keepalive`](Stream::set_keepalive).
@@ -123,7 +124,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
-        self.fd.option(KeepAlive::of)
+        self.fd.option("get", KeepAlive::of)
     }
 
     /// How many routers what is sent may pass: IPv4's time to live, IPv6's hop limit.
@@ -132,7 +133,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| set_ttl(socket, hops))
+        self.fd.option("set", |socket| set_ttl(socket, hops))
     }
 
     /// See [`set_ttl`](Stream::set_ttl).
@@ -141,7 +142,7 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.option(ttl)
+        self.fd.option("get", ttl)
     }
 }
 
@@ -167,7 +168,7 @@ macro_rules! buffers {
             /// The system's; closed.
             pub fn set_read_buffer(&self, bytes: usize) -> io::Result<()> {
                 let bytes = bytes.min(MAX as usize);
-                self.fd.set_option(|socket| socket.set_recv_buffer_size(bytes))
+                self.fd.option("set", |socket| socket.set_recv_buffer_size(bytes))
             }
 
             /// The size of the system's receive buffer, as the system tells it.
@@ -176,7 +177,7 @@ macro_rules! buffers {
             ///
             /// The system's; closed.
             pub fn read_buffer(&self) -> io::Result<usize> {
-                self.fd.option(|socket| socket.recv_buffer_size())
+                self.fd.option("get", |socket| socket.recv_buffer_size())
             }
 
             /// The size of the system's send buffer: see
@@ -187,7 +188,7 @@ macro_rules! buffers {
             /// The system's; closed.
             pub fn set_write_buffer(&self, bytes: usize) -> io::Result<()> {
                 let bytes = bytes.min(MAX as usize);
-                self.fd.set_option(|socket| socket.set_send_buffer_size(bytes))
+                self.fd.option("set", |socket| socket.set_send_buffer_size(bytes))
             }
 
             /// The size of the system's send buffer, as the system tells it.
@@ -196,7 +197,7 @@ macro_rules! buffers {
             ///
             /// The system's; closed.
             pub fn write_buffer(&self) -> io::Result<usize> {
-                self.fd.option(|socket| socket.send_buffer_size())
+                self.fd.option("get", |socket| socket.send_buffer_size())
             }
         }
     )* };
@@ -224,7 +225,8 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn set_broadcast(&self, broadcast: bool) -> io::Result<()> {
-        self.fd.set_option(|socket| socket.set_broadcast(broadcast))
+        self.fd
+            .option("set", |socket| socket.set_broadcast(broadcast))
     }
 
     /// See [`set_broadcast`](Datagram::set_broadcast).
@@ -233,7 +235,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn broadcast(&self) -> io::Result<bool> {
-        self.fd.option(|socket| socket.broadcast())
+        self.fd.option("get", |socket| socket.broadcast())
     }
 
     /// How many routers what is sent may pass: see [`Stream::set_ttl`].
@@ -242,7 +244,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| set_ttl(socket, hops))
+        self.fd.option("set", |socket| set_ttl(socket, hops))
     }
 
     /// See [`set_ttl`](Datagram::set_ttl).
@@ -251,7 +253,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.option(ttl)
+        self.fd.option("get", ttl)
     }
 
     /// Receives what is sent to a group as well, on the interface of this index; zero lets the
@@ -261,7 +263,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn join_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| match group.to_canonical() {
+        self.fd.option("set", |socket| match group.to_canonical() {
             IpAddr::V4(group) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(group) => socket.join_multicast_v6(&group, interface),
         })
@@ -273,7 +275,7 @@ impl Datagram<Udp> {
     ///
     /// The system's; closed.
     pub fn leave_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.set_option(|socket| match group.to_canonical() {
+        self.fd.option("set", |socket| match group.to_canonical() {
             IpAddr::V4(group) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface),
         })

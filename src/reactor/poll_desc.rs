@@ -104,7 +104,7 @@ pub struct PollDesc<W, T = ()> {
     entry: Cell<Tick>,
 }
 
-// Beside what it carries, of which a connection keeps one.
+// Without what it carries. Each connection keeps one descriptor.
 const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
 
 impl<W, T> PollDesc<W, T> {
@@ -174,20 +174,17 @@ impl<W, T> PollDesc<W, T> {
     /// The same, by the flags alone. A child of fork may park: its turns are refused.
     #[inline]
     fn may(&self, direction: Direction) -> May {
-        let flags = self.flags.get();
-        // Closed comes first: it is for ever, and an expired deadline may be moved.
-        if flags & CLOSED != 0 {
-            May::Refused(Refusal::Closed)
-        } else if flags & expired_bit(direction) != 0 {
-            May::Refused(Refusal::TimedOut)
-        } else if flags & ready_bit(direction) != 0 {
-            May::Try
-        } else {
-            May::Wait
+        let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
+        match self.flags.get() & asked {
+            0 => May::Wait,
+            // Closed comes first: it is for ever, and an expired deadline may be moved.
+            bits if bits & CLOSED != 0 => May::Refused(Refusal::Closed),
+            bits if bits & expired_bit(direction) != 0 => May::Refused(Refusal::TimedOut),
+            _ => May::Try,
         }
     }
 
-    /// Whether an attempt may be made of which a short result proves that the kernel has no more.
+    /// Whether an attempt may be made, and a short result would prove that the kernel has no more.
     #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
@@ -404,9 +401,9 @@ impl<W, T> PollDesc<W, T> {
         self.lower(ready_bit(direction) | urgent);
     }
 
-    /// A read or write of a byte stream moved `bytes` of the `asked`: as
-    /// [`drained`](PollDesc::drained), if it moved some, fewer than asked, and that proves that the
-    /// kernel has no more.
+    /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it moved
+    /// some but not all, and this proves that the kernel has no more, then readiness is forgotten,
+    /// as by [`drained`](PollDesc::drained).
     #[inline]
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);

@@ -26,7 +26,7 @@ pub struct Token(usize);
 impl Token {
     const KEY_BITS: u32 = usize::BITS / 2;
 
-    /// Of an event that says only that the wait was ended by a break.
+    /// The token of an event that says only that a break ended the wait.
     pub const BREAK: Token = Token(usize::MAX);
 
     /// How many sources one reactor can hold. The key of all bits is the break's.

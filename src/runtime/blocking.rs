@@ -54,7 +54,7 @@ pub(crate) struct Lane {
 struct State {
     /// In the order in which it was given.
     queue: BTreeMap<Ticket, Work>,
-    /// So much work was given so far.
+    /// How many pieces of work were given so far.
     given: Ticket,
     /// Threads that live, those about to start included.
     threads: usize,

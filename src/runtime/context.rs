@@ -10,9 +10,8 @@
 //! calls [`charge`]. Whatever may be ready without having waited asks [`has_budget`] before it goes
 //! on, or yields with [`poll_yield`] or [`yield_once`].
 //!
-//! Each of these yields once and then proceeds, budget or none. It has to remember that it has
-//! yielded: polled after a neighbour that uses up the budget in every run of their common task, it
-//! would never be ready otherwise.
+//! Each of these yields once and then proceeds, budget or none. So it remembers that it has yielded.
+//! Otherwise it would never be ready in a task where a neighbour uses up the budget in every run.
 
 // Mirrors Go's `getg()`: the goroutine that runs.
 

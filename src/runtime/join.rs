@@ -1,7 +1,7 @@
 //! Joining a task: what it returned, that it panicked, or that it was aborted.
 //!
-//! A task and its handle share a cell. The handle never looks the task up by its id, but for
-//! aborting it while the cell says that it has not ended: then the id is the task's own.
+//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort the
+//! task while the cell says that it has not ended. Until then the id is the task's own.
 //!
 //! | state of the cell | meaning | moved there by | on to |
 //! |---|---|---|---|

@@ -212,8 +212,8 @@ impl Socket {
         }
     }
 
-    /// The note to hand out when a deadline passes, beside what is parked: what queues, and a poller
-    /// behind a lock, hear of it too, though the operation that has the lock may not be polled.
+    /// The note to hand out besides what is parked, when a deadline passes. By it, operations that
+    /// queue and a poller behind the lock learn of the deadline even if the holder is not polled.
     pub(crate) fn note_for_queues(&self, token: Token) -> Option<Note> {
         let waits = |direction| self.locks.has(queued(direction) | polled(direction));
         let wait = waits(Direction::Read) || waits(Direction::Write);

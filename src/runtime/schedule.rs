@@ -47,7 +47,7 @@ pub struct ScheduledTurn {
     time: u64,
     runnable: usize,
     chosen: usize,
-    /// Of the ids of those that were runnable, in the order in which they were.
+    /// A hash of the ids that were runnable, in their order.
     hash: u64,
 }
 

@@ -51,7 +51,7 @@ use crate::sys::WithWaker;
 /// and with it the deadlines, waiting.
 pub(super) const BATCH: usize = 1024;
 
-/// How many ids of aborted machines may be in a queue beside as many as machines are alive.
+/// A queue is swept once it holds twice as many ids as machines are alive, and so many more.
 const SWEEP: usize = 64;
 
 /// The future of `block_on`: see the table above.
@@ -340,7 +340,7 @@ impl Scheduler {
         {
             begun += 1;
             self.left_in_batch.set(batch.len() - begun);
-            // The root is no machine. One that was aborted while it was queued is none any more.
+            // The root is no machine. A machine that was aborted while it was queued is gone.
             if let Some(body) = self.machines.start(id) {
                 ran += 1;
                 // At once: a machine may ask for the figures.

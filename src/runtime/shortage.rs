@@ -5,7 +5,7 @@
 
 // Go has no counterpart: its accept loops sleep out their back-off.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,23 +14,11 @@ use super::panics::wake_quietly;
 use super::waiters::{Ticket, Waiters};
 
 thread_local! {
-    /// Whether anything waits: the one check that every close makes.
-    static WAITING: Cell<bool> = const { Cell::new(false) };
     static WAITERS: RefCell<Waiters> = const { RefCell::new(Waiters::new()) };
 }
 
 /// A descriptor was closed, or will be before anything else runs.
-#[inline]
 pub(crate) fn descriptor_closed() {
-    if WAITING.get() {
-        wake();
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn wake() {
-    WAITING.set(false);
     // The waiters are taken out first: waking may run any code.
     let waiters = WAITERS.try_with(|waiters| waiters.borrow_mut().take_all());
     waiters.into_iter().flatten().for_each(wake_quietly);
@@ -50,7 +38,6 @@ impl Future for UntilClosed {
         let (poll, left_over) =
             WAITERS.with_borrow_mut(|waiters| waiters.poll(&mut self.ticket, waker));
         drop(left_over);
-        WAITING.set(WAITING.get() || poll.is_pending());
         poll
     }
 }

@@ -77,11 +77,7 @@ pub(crate) struct Settings {
 }
 
 impl<F> Bound<F> {
-    pub(super) fn new(
-        factory: Arc<F>,
-        settings: Settings,
-        listeners: Vec<Vec<Port>>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
         let workers = settings.workers;
         let quotas = Quotas::new(&settings.connection.limits);
         let common = Common {
@@ -112,12 +108,12 @@ impl<F> Bound<F> {
             let each = incoming.iter_mut().zip(inboxes);
             each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
         }
-        Ok(Bound {
+        Bound {
             factory,
             common: Arc::new(common),
             spin: settings.spin,
             incoming: Mutex::new(incoming),
-        })
+        }
     }
 
     /// The address of the first TCP listener, with the real port.
@@ -160,10 +156,11 @@ impl<F: Factory> Bound<F> {
     ///
     /// # Errors
     ///
-    /// Those of accepting, where trying again does not help, and a thread or a runtime that cannot
-    /// be made: of whichever worker, the others are stopped then. A worker that
-    /// [does not start](crate::Server::on_worker): nothing has been accepted then. A worker that
-    /// panicked; the others have gone on. It ran before, by [`run_in`](Bound::run_in).
+    /// - A worker cannot accept, and trying again does not help; or its thread or its runtime cannot
+    ///   be made. The other workers are stopped then.
+    /// - A worker [does not start](crate::Server::on_worker). Nothing has been accepted then.
+    /// - A worker panicked. The others have gone on.
+    /// - It ran before, by [`run_in`](Bound::run_in).
     ///
     /// # Panics
     ///
@@ -229,7 +226,7 @@ impl<F: Factory> Bound<F> {
         WorkerLoop::run(factory, common, number, incoming)
     }
 
-    /// Serves in a runtime of yours, beside what else runs there, with one worker however many
+    /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
     /// were asked for. It runs when the runtime does; the handle returns in the end what it has
     /// done. Aborted, it ends at once, with its connections.
     ///

@@ -623,7 +623,7 @@ impl<F> Server<F> {
             false => 1,
         };
         let listeners = listeners.into().open(sharing)?;
-        Bound::new(self.factory, self.settings, listeners)
+        Ok(Bound::new(self.factory, self.settings, listeners))
     }
 }
 

@@ -48,18 +48,17 @@ impl Listeners {
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
         let open = |(number, listen): (usize, Listen)| match listen {
             Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number)?]),
-            Listen::On(config, target) if sharing == 1 => {
-                let socket = config.bind_std(target)?.into();
-                Ok(vec![Port::new(socket, Network::Tcp, number)?])
-            }
             Listen::On(config, mut target) => {
-                let config = config.reuse_port(true);
+                let config = match sharing {
+                    1 => config,
+                    _ => config.reuse_port(true),
+                };
                 let each = (0..sharing).map(|worker| {
                     let socket = config.bind_std(&target)?;
                     target = socket.local_addr()?.to_addr(); // The port that the first was given.
                     Ok(Port {
                         worker,
-                        is_for_all: false,
+                        is_for_all: sharing == 1,
                         ..Port::new(socket.into(), Network::Tcp, number)?
                     })
                 });

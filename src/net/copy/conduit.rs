@@ -37,8 +37,9 @@ pub(super) enum Route {
     MemoryOnly,
 }
 
-/// Two splices save copying this twice, and cost more than a read and a write do: also, a short read
-/// proves that there is no more, which a splice never does.
+/// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.
+/// Below `LITTLE` they are dearer: also, a short read proves that there is no more, which a splice
+/// never does.
 const MUCH: usize = 16 * 1024;
 const LITTLE: usize = 4 * 1024;
 

@@ -121,7 +121,10 @@ impl<K> CopySource for &Stream<K> {
     fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
         let read = |fd: &Fd| flow.conduit.read_from(fd);
         let claim = &mut flow.reading;
-        let polled = self.fd.poll(Direction::Read, claim, cx, read);
+        let polled = self.fd.poll_step(Direction::Read, claim, cx, read);
+        if polled.is_ready() {
+            self.fd.release(Direction::Read, claim);
+        }
         polled.map_err(|failure| error(&self.fd, "read", failure, flow.conduit.written))
     }
 

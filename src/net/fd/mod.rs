@@ -90,15 +90,6 @@ impl Claim {
     }
 }
 
-/// What an error of a system call asks for.
-enum After {
-    /// EINTR: try again.
-    Retry(io::Error),
-    /// EAGAIN: the readiness has been cleared.
-    WouldBlock(io::Error),
-    Fail(io::Error),
-}
-
 impl Fd {
     /// Takes a non-blocking socket into the runtime that runs this. `what` is for the panic outside
     /// a runtime.
@@ -182,29 +173,12 @@ impl Fd {
             match attempt(self) {
                 Ok(done) => return Poll::Ready(Ok(done)),
                 // After EAGAIN the loop goes on and parks, after EINTR it tries again.
-                Err(error) => {
-                    if let After::Fail(error) = self.after_error(direction, error) {
-                        return Poll::Ready(Err(Failure::System(error)));
-                    }
-                }
+                Err(error) => match self.after_error(direction, error) {
+                    error if is_passing(&error) => {}
+                    error => return Poll::Ready(Err(Failure::System(error))),
+                },
             }
         }
-    }
-
-    /// As [`Fd::poll_step`], but gives the direction back when it is ready.
-    #[inline]
-    pub(crate) fn poll<R>(
-        &self,
-        direction: Direction,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-        attempt: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Poll<Result<R, Failure>> {
-        let polled = self.poll_step(direction, claim, cx, attempt);
-        if polled.is_ready() {
-            self.release(direction, claim);
-        }
-        polled
     }
 
     /// Queued behind another operation. That one may not be polled for long, so a deadline and a
@@ -259,26 +233,17 @@ impl Fd {
         self.release(direction, claim);
     }
 
+    /// Notes an error of a try, and gives it back: EAGAIN clears the readiness, anything else is
+    /// charged. Where the source can't be armed again, that is the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> After {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                self.trace("EAGAIN", direction);
-                match self.drained(direction) {
-                    Ok(()) => After::WouldBlock(error),
-                    Err(error) => After::Fail(error),
-                }
-            }
-            io::ErrorKind::Interrupted => {
-                context::charge(0);
-                After::Retry(error)
-            }
-            _ => {
-                context::charge(0);
-                After::Fail(error)
-            }
+    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            context::charge(0);
+            return error;
         }
+        self.trace("EAGAIN", direction);
+        self.drained(direction).err().unwrap_or(error)
     }
 
     /// EAGAIN: the next try waits for an edge.
@@ -397,21 +362,21 @@ impl Fd {
         f(&self.sock_ref()).map_err(Failure::System)
     }
 
-    pub(crate) fn set_option(
-        &self,
-        set: impl FnOnce(&SockRef<'_>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let set = self.with_socket(set);
-        set.map_err(|failure| self.error("set", failure, 0))
-    }
-
+    /// As [`Fd::with_socket`], to `set` or to `get` an option.
     pub(crate) fn option<T>(
         &self,
-        get: impl FnOnce(&SockRef<'_>) -> io::Result<T>,
+        op: &'static str,
+        call: impl FnOnce(&SockRef<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let got = self.with_socket(get);
-        got.map_err(|failure| self.error("get", failure, 0))
+        let done = self.with_socket(call);
+        done.map_err(|failure| self.error(op, failure, 0))
     }
+}
+
+/// EAGAIN or EINTR: another try follows, at once or later.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted)
 }
 
 /// Waits for the other machines' turn if the budget is used up: once for an operation.

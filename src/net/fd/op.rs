@@ -76,8 +76,8 @@ impl Fd {
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
     /// readiness. As in Go, a write of no bytes heeds the deadline, and a read of none does not.
     #[inline]
-    pub(crate) fn op_on<'a, R>(
-        &'a self,
+    pub(crate) fn op_on<R>(
+        &self,
         verb: Verb,
         empty: bool,
         attempt: impl FnMut(&Fd) -> io::Result<R>,
@@ -254,11 +254,11 @@ impl Fd {
                 false => Poll::Pending,
             }
         } else {
-            self.poll(direction, &mut claim, cx, attempt)
+            self.poll_step(direction, &mut claim, cx, attempt)
         };
+        // It holds the lock only while it is polled.
+        self.release(direction, &mut claim);
         if polled.is_pending() {
-            // It holds the lock only while it is polled.
-            self.release(direction, &mut claim);
             socket.keep_poller(direction, waker);
             if claim.yielded {
                 socket.note_poller_yielded(direction);

@@ -18,10 +18,8 @@ impl Fd {
         if self.is_closed() {
             return;
         }
-        if with_reset {
-            if let Err(Failure::System(error)) = self.reset_on_close() {
-                log::debug!("closed without the reset that was asked for: {error}");
-            }
+        if with_reset && let Err(Failure::System(error)) = self.reset_on_close() {
+            log::debug!("closed without the reset that was asked for: {error}");
         }
         self.shut();
     }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
 
-use super::{After, Failure, Fd, Verb};
+use super::{Failure, Fd, Verb};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling, SEND_FLAGS};
@@ -199,10 +199,8 @@ impl Fd {
             match attempt(self) {
                 Ok(done) => return Ok(done),
                 Err(error) => match self.after_error(direction, error) {
-                    After::Retry(_) => {}
-                    After::WouldBlock(error) | After::Fail(error) => {
-                        return Err(Failure::System(error));
-                    }
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(Failure::System(error)),
                 },
             }
         }
@@ -226,12 +224,8 @@ impl Fd {
     ) -> io::Result<R> {
         let checked = self.desc.check(direction).map_err(Failure::Refused);
         let called = checked.and_then(|()| {
-            self.call(call)
-                .map_err(|error| match self.after_error(direction, error) {
-                    After::Retry(error) | After::WouldBlock(error) | After::Fail(error) => {
-                        Failure::System(error)
-                    }
-                })
+            let called = self.call(call);
+            called.map_err(|error| Failure::System(self.after_error(direction, error)))
         });
         called.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
     }

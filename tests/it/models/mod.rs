@@ -9,8 +9,10 @@ use netpoller::schedule::Random;
 use crate::support::watchdog::watchdog;
 
 pub mod choices;
+pub mod parsers;
 pub mod protocol;
 pub mod sockets;
+pub mod timers;
 
 const PROGRAMS: u64 = 40;
 
@@ -51,4 +53,14 @@ fn sockets_do_as_the_model_of_two_ends_does() {
 #[test]
 fn connections_whose_callbacks_do_anything_keep_order_limits_and_counts() {
     replay("protocol", protocol::run);
+}
+
+#[test]
+fn timers_do_as_a_sorted_list_does() {
+    replay("timers", timers::run);
+}
+
+#[test]
+fn parsers_of_examples_find_the_same_however_the_bytes_are_cut() {
+    replay("parsers", parsers::run);
 }
