@@ -22,7 +22,7 @@ use std::io;
 /// eighth.
 ///
 /// ```
-/// # fn main() -> io::Result<()> {
+/// # fn main() -> std::io::Result<()> {
 /// use std::io::{self, Read, Write};
 /// use netpoller::{Conn, Filter, FilterIo, Protocol, Server};
 ///
