@@ -277,7 +277,7 @@ fn an_option_of_a_filter_is_one_for_some_connections_and_none_for_others() {
     let made = AtomicUsize::new(0);
     let server = Script::new().server().filter(move |_| {
         let number = made.fetch_add(1, Ordering::Relaxed);
-        (number % 2 == 0).then(Frames::default)
+        number.is_multiple_of(2).then(Frames::default)
     });
     serving(server, async |bound: Rc<Bound<_>>| {
         for wanted in [&b"welcome"[..], b"hello", b"welcome"] {
