@@ -27,8 +27,8 @@ use crate::wheel::{Tick, Timers, Verdict, Wheel};
 /// the rest.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// How far apart the two looks are that a virtual clock takes before it jumps: loopback delivers in
-/// softirq context, which on a loaded machine may be a moment later.
+/// A virtual clock looks twice before it jumps, so far apart. Loopback delivers in softirq context,
+/// which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
 /// How many signals in a row may end a look before the turn goes on without it.
@@ -483,7 +483,7 @@ impl<W, T> Core<W, T> {
                 return Verdict::Lapsed;
             };
             match desc.move_entry() {
-                // It goes as a stale one does, and was not counted as one.
+                // The entry is dropped as a stale one is, and was not counted as stale.
                 NEVER => Verdict::Lapsed,
                 next if next > tick => Verdict::Again(next),
                 _ => Verdict::Done,
@@ -569,7 +569,7 @@ impl<W, T> Core<W, T> {
     }
 }
 
-/// The smaller of two, of which one may be none.
+/// The smaller of two. `None` is later than all.
 fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
     one.into_iter().chain(other).min()
 }
