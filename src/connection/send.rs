@@ -72,9 +72,12 @@ impl Conn {
 
     /// Whether so many bytes may be written, behind all that was written before.
     fn check_write(&mut self, more: usize) -> io::Result<()> {
+        // Looked at first: a close that another thread asks for while a callback runs takes effect
+        // when the callback has ended.
+        let may_write = self.status().may_write();
         let mailed = self.open_mail();
         self.ask(mailed);
-        if !self.status().may_write() {
+        if !may_write {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();

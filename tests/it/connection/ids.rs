@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use netpoller::{Bound, Conn, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
+use netpoller::{Addr, Bound, Conn, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
 
 use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
 use crate::support::watchdog::watchdog;
@@ -63,12 +63,14 @@ fn any_thread_writes_to_the_connections_of_all_workers_and_closes_them() {
         .map(|_| StdStream::connect(address).unwrap())
         .collect();
     let ids: Vec<_> = clients.iter().map(|_| told.recv().unwrap()).collect();
-    // Each client is busy with messages of its own meanwhile.
+    // Each client has messages of its own under way meanwhile.
+    for mut client in &clients {
+        client.write_all(&[b'.'; 1000]).unwrap();
+    }
     let readers: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
             thread::spawn(move || {
-                client.write_all(&[b'.'; 1000]).unwrap();
                 let mut got = Vec::new();
                 client.read_to_end(&mut got).unwrap();
                 got.retain(|&byte| byte != b'.');
@@ -104,6 +106,39 @@ fn any_thread_writes_to_the_connections_of_all_workers_and_closes_them() {
         assert_eq!((count(b'a'), count(b'b')), (100, 100));
         assert_eq!(got.len(), 200 * 5001);
     }
+    handle.stop();
+    assert_eq!(server.join().unwrap().unwrap().failed(), 0);
+}
+
+/// Lets another thread close the connection in the midst of its callback, and then answers.
+struct ClosedMeanwhile(Sender<ConnId>, Receiver<()>);
+
+impl Protocol for ClosedMeanwhile {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(conn.id()).map_err(io::Error::other)?;
+        self.1.recv().map_err(io::Error::other)?;
+        conn.write(&[b'x'; 300_000])?;
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_close_from_another_thread_comes_after_what_the_running_callback_writes() {
+    let _watchdog = watchdog();
+    let (tell, told) = channel();
+    let (go_on, wait) = channel();
+    let wait = Mutex::new(Some(wait));
+    let make = move |_: Addr| ClosedMeanwhile(tell.clone(), wait.lock().unwrap().take().unwrap());
+    let bound = Server::new(make).workers(1).bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (bound.local_addr(), bound.handle());
+    let server = thread::spawn(move || bound.run());
+    let mut client = StdStream::connect(address).unwrap();
+    client.write_all(b"?").unwrap();
+    handle.close(told.recv().unwrap()).unwrap();
+    go_on.send(()).unwrap();
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).unwrap();
+    assert_eq!(got.len(), 300_000);
     handle.stop();
     assert_eq!(server.join().unwrap().unwrap().failed(), 0);
 }
