@@ -299,8 +299,8 @@ impl Scope {
         self.deadline.is_some_and(|deadline| deadline <= clock())
     }
 
-    /// Ends a scope and all below it. Those whose deadline has passed have exceeded it, whatever ends
-    /// the others.
+    /// Ends a scope and all below it. A scope whose deadline has passed ends with `DeadlineExceeded`,
+    /// whatever ends the others.
     fn end(scope: &Arc<Self>, why: CancelError) {
         let now = match why {
             CancelError::Canceled => Some(time::clock()),

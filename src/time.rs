@@ -120,8 +120,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// A sleep under way: see [`sleep`] and [`sleep_until`].
 ///
-/// It is plain data, and may go to any thread: its timer is in the runtime that polls it, or did
-/// last, and leaves that when the sleep is dropped.
+/// It is plain data, and may go to any thread. Its timer is in the runtime that polled it last, which
+/// forgets the timer when the sleep is dropped.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,

@@ -10,7 +10,7 @@
 //!
 //! Only time in which the loop was not held up counts. A look is planned once in each
 //! [slice](Rate::slice) of the window, or sooner. A look that comes late shows that the loop was
-//! held up, and not since when: so the whole slice is not counted. Bytes always count.
+//! held up, but not since when: so nothing of its slice is counted. Bytes always count.
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 

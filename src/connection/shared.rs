@@ -316,8 +316,8 @@ impl WorkerShared {
         self.phase.get() == Phase::Stopped
     }
 
-    /// From here on a connection closes when nothing is in flight on it; that without traffic for
-    /// `drain_grace` closes in its next run.
+    /// From here on a connection closes when nothing is in flight on it. If nothing is now, and there was
+    /// no traffic for `drain_grace`, it closes in its next run.
     pub(crate) fn begin_drain(&self) {
         self.enter(Phase::Draining);
     }

@@ -155,8 +155,9 @@ fn max_backlog() -> u32 {
 // ---- shortages ----
 
 /// The errors after which the next accept may succeed, besides those that are temporary in Go. ENOSPC:
-/// epoll takes no more watches. The others concern one connection alone: Linux hands a connection's network error to the accept
-/// that takes it, and asks to try again (accept(2)). EPERM is a firewall's answer.
+/// epoll takes no more watches. The others concern one connection alone: Linux hands a connection's
+/// network error to the accept that takes it, and asks to try again (accept(2)). EPERM is a firewall's
+/// answer.
 const PASSING: &[i32] = &[
     libc::ENOSPC,
     libc::ETIMEDOUT,

@@ -47,7 +47,7 @@ macro_rules! handles {
             }
 
             /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
-            /// options and the like: a system call that may say `WouldBlock` belongs into
+            /// options and the like: a system call that may say `WouldBlock` belongs in
             /// [`Stream::io`] or [`Stream::try_io`], which learn of that; `writable` or `readable`
             /// after it would return at once.
             ///
@@ -101,8 +101,8 @@ macro_rules! carriers {
                 self.set_write_deadline(when)
             }
 
-            /// When reads fail with a timeout; `None` for never. One that is under way is bound by
-            /// it too.
+            /// From this time on reads fail with a timeout; `None` for never. It holds for a read that
+            /// is under way too.
             ///
             /// "Now" and the past expire at once, even with data waiting. Expired stays expired
             /// until the deadline is moved. Moving it later costs a store: do it on every byte.

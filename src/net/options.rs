@@ -149,8 +149,8 @@ impl Stream<Tcp> {
 macro_rules! buffers {
     ($($Handle:ident)*) => { $(
         impl<K> $Handle<K> {
-            /// The size of the system's receive buffer. It bounds it; Linux doubles it for its own
-            /// bookkeeping.
+            /// The size of the system's receive buffer. The system has bounds for it; Linux doubles
+            /// it for its own bookkeeping.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

@@ -128,7 +128,7 @@ impl Future for Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         let left = self.permits.state().waiters.leave(&mut self.ticket);
-        // A permit that it was woken for is its own, and goes to the next.
+        // It was woken for a permit and does not take it: the permit goes to the next waiter.
         if matches!(left, Left::Woken) && !fault!("leaked_permit") {
             self.permits.give_back();
         }

@@ -58,7 +58,7 @@ impl Resolution {
         target: Target,
         scope: Option<&CancelToken>,
     ) -> Result<Vec<SocketAddr>, Cause> {
-        // A literal, or what is no address, may never have waited.
+        // A target that needs no look-up waits for nothing, so a loop over such targets yields here.
         context::yield_once().await;
         match self.name_to_look_up(&target) {
             None => self.look_up(target),

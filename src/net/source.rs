@@ -57,8 +57,8 @@ impl<S: mio::event::Source> Source<S> {
         })
     }
 
-    /// Waits until reading may succeed. It may not: [`Source::io`] learns
-    /// of that, and waits on.
+    /// Waits until reading may succeed. The read may still say `WouldBlock`: make it by
+    /// [`Source::io`], which then waits on.
     ///
     /// # Errors
     ///

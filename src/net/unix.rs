@@ -233,8 +233,8 @@ impl Datagram<Unix> {
     /// Sends a message to `path`; waits while the receiver has no room for it. All of it goes, or
     /// nothing.
     ///
-    /// The system tells an unconnected socket of room only when one of its own messages is
-    /// received: set a deadline, or connect, where others may have filled the receiver's queue. The
+    /// An unconnected socket learns of room only when a message that it sent itself is received.
+    /// Where others may have filled the receiver's queue, set a deadline, or connect. The
     /// BSDs and macOS say `ENOBUFS` in place of waiting, as they do to Go: try again later.
     ///
     /// # Errors

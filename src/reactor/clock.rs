@@ -14,9 +14,9 @@ const NANOS_A_TICK: u32 = 1_000_000;
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline at least this far after the last reading lies ahead, and the clock is not read again:
-/// it has passed only if this thread has stood still for all that time. With a clock other than the
-/// system's it is always read.
+/// A deadline at least this far after the last reading is taken to lie ahead, and the clock is not read
+/// again. That errs only if this thread has stood still for all that time. A clock other than the
+/// system's is always read.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// Where readings come from.
@@ -34,7 +34,7 @@ pub(crate) struct Clock {
     base: Instant,
     /// The last reading. It never goes back.
     now: Cell<Instant>,
-    /// The first tick that does not lie before the last reading, and the instant at which it is.
+    /// The first tick that does not lie before the last reading, and the instant at which it begins.
     next: Cell<(Tick, Instant)>,
     /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
     /// moves many to the same instant.

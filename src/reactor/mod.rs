@@ -1,4 +1,4 @@
-//! The netpoller: hands back what was parked on a source once that is ready, or its deadline passes.
+//! The netpoller: when a source is ready, or its deadline passes, hands back what was parked on it.
 //!
 //! For an event loop of one's own, without tasks or futures. [`Reactor`] has an example that runs, and
 //! the contract.
@@ -7,12 +7,12 @@
 //
 // # One turn
 //
-//   settle ──► pending ──► wait ──► unpark the ready ──► settle at rest ──► expire ──► fire timers
-//  (what has  (released  (selector,  (by token and      (nothing came:     (deadlines  (by the
-//   run)       by a       until the   generation)        look once more)    up to the   clock)
-//              close)     next tick)                                        settled
-//                 │                         │                               reading)      │
-//                 └─────────────────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
+//   settle ──► wait ──► pending ──► unpark the ready ──► settle at rest ──► expire ──► fire timers
+//  (what has  (selector, (released   (by token and      (nothing came:     (deadlines  (by the
+//   run)       until the  by a        generation)        look once more)    up to the   clock)
+//              next tick) close)                                            settled
+//                           │               │                               reading)      │
+//                           └───────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
 
 mod clock;
 mod netpoll;
@@ -45,7 +45,7 @@ pub use view::{DescriptorView, DirectionView};
 /// What one turn of the loop did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Events harvested from the selector.
+    /// Events harvested from the selector that named an open descriptor.
     pub events: usize,
     /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs
     /// nothing.
@@ -66,7 +66,7 @@ pub struct Entries {
     pub stale: usize,
 }
 
-/// A netpoller: it hands back what was parked on a source once that is ready, or its deadline passes.
+/// A netpoller: when a source is ready, or its deadline passes, it hands back what was parked on it.
 ///
 /// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is what each
 /// descriptor carries for the runtime; ignore it. A reactor belongs to one thread and is not `Send`,
@@ -116,7 +116,7 @@ pub struct Entries {
 /// reading ready.
 ///
 /// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
-/// kernel has no more, and saves the attempt that would meet `WouldBlock`:
+/// kernel has, or takes, no more, and saves the attempt that would meet `WouldBlock`:
 /// [`transferred`](PollDesc::transferred) and [`park_short`](PollDesc::park_short) take it so, unless
 /// the peer has hung up, urgent data is there, or the selector can't tell. On Unix streams and
 /// datagrams call neither.
@@ -136,10 +136,10 @@ pub struct Entries {
 /// reactor does not know: their deadlines may expire although bytes are there. Nor does it wait for
 /// a deadline that is moved by way of another thread, or by a task of another runtime.
 ///
-/// **Closing.** [`close`](Reactor::close) while the source is still open. What is parked comes with the
-/// next turn, which does not block. Events that were harvested for it reach nothing, not even the next
-/// owner of its key. After [`evict`](PollDesc::evict), or when the reactor is gone, the descriptor
-/// says that it is closed, for ever.
+/// **Closing.** Call [`close`](Reactor::close) while the source is still open. The next turn, which does
+/// not block, hands back what is parked. Events that were harvested for the source reach nothing, not
+/// even the next owner of its key. After [`evict`](PollDesc::evict), or when the reactor is gone, the
+/// descriptor says that it is closed, for ever.
 ///
 /// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is
 /// borrowed meanwhile. Dropping a `W` may.
@@ -264,7 +264,7 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner,
-    /// and an idle loop keeps a CPU busy. Zero, the default, sleeps at once.
+    /// and the loop keeps a CPU busy for as long. Zero, the default, sleeps at once.
     pub fn set_spin(&self, spin: Duration) {
         self.core.spin.set(spin);
     }

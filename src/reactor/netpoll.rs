@@ -1,7 +1,8 @@
-//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order.
-//! ("Pending" is three lines of `turn`; `expire` fires the timers too.)
-// Mirrors `netpoll`, `netpollopen` and `netpolldeadlineimpl`'s caller in Go's runtime/netpoll.go and
-// netpoll_epoll.go, and the part of `findRunnable` that asks how long it may sleep.
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. Two boxes
+//! are no functions: "pending" is a few lines of `turn`, and "fire timers" is the end of `expire`.
+// Mirrors `netpoll` in Go's runtime/netpoll_epoll.go; `poll_runtime_pollOpen`, and the timers that call
+// `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
+// asks how long it may sleep.
 //
 // This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
 // descriptors, and a descriptor places its entry in the core's wheel. In Go they are one file.
@@ -27,15 +28,15 @@ use crate::wheel::{Tick, Timers, Verdict, Wheel};
 /// the rest.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// A virtual clock looks twice before it jumps, so far apart. Loopback delivers in softirq context,
-/// which on a loaded machine may be a moment later.
+/// Before it jumps, a virtual clock looks twice; the second look lasts up to so long. Loopback delivers
+/// in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
 /// How many signals in a row may end a look before the turn goes on without it.
 const MAX_SIGNALS: usize = 8;
 
-/// A reading counts as settled when so many turns and so many rounds have passed since its harvest,
-/// though the run queue did not fall empty.
+/// While the run queue does not fall empty, a proven reading is settled once this many turns, and this
+/// many rounds, have passed since it was noted.
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
 
@@ -90,8 +91,9 @@ struct Settling {
     round: u64,
 }
 
-/// Shared by the reactor and its descriptors. No borrow is held while anything of the user's runs,
-/// but for the selector's.
+/// Shared by the reactor and its descriptors. While code of the user's runs, no borrow is held, but for
+/// code that is told not to use the reactor: a selector, a source's `register`, the closures of
+/// `for_each` and `with_fd`.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
     pub(super) selector: RefCell<Box<dyn Selector>>,
@@ -165,7 +167,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// Registers a source. `fd` is its descriptor, where that is known.
-    // Go: poll_runtime_pollOpen, netpollopen.
+    // Go: poll_runtime_pollOpen, which calls netpollopen.
     pub(crate) fn open(
         self: &Rc<Self>,
         source: &mut dyn Source,
@@ -400,7 +402,7 @@ impl<W, T> Core<W, T> {
 
     // ---- unpark the ready ----
 
-    /// Hands out the waiters for what was found. Returns how many descriptors that concerned.
+    /// Hands out the waiters for what was found. Returns how many events named an open descriptor.
     // Go: the loop of netpoll over its events.
     fn unpark_ready(&self, unpark: &mut impl FnMut(W)) -> usize {
         let events = self.events.borrow();
@@ -425,7 +427,7 @@ impl<W, T> Core<W, T> {
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
-    // Go: netpolldeadlineimpl, called by the timers.
+    // Go: timers.check and run. The timers that they fire call netpolldeadlineimpl.
     fn expire(&self, expired: &mut usize, unpark: &mut impl FnMut(W)) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
@@ -516,7 +518,8 @@ impl<W, T> Core<W, T> {
         number
     }
 
-    /// An entry counts no longer, and stays in the wheel until it comes up or is swept out.
+    /// Tells the wheel that one entry no longer counts. The entry stays there until it comes up or is
+    /// swept out.
     // Go: a stopped timer is a zombie of its heap.
     pub(super) fn note_stale_entry(&self) {
         self.deadlines.borrow_mut().lapse();

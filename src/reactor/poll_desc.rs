@@ -6,13 +6,13 @@
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | Nil | no waiter, nothing known | `drained`; `park`, which consumes Ready; `netpollunblock` | Parked, Ready |
+// | Nil | no waiter, nothing known | `drained`; `park`, which consumes Ready; `unpark`, a deadline, `evict` | Parked, Ready |
 // | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a flag, for it is looked at most; Parked is the slot itself. Illegal: a second W in a
-// slot (`park` panics); Parked and Ready at once. On a closed descriptor nothing but `unpark`
-// changes anything.
+// Ready is a flag, since no other state is asked for so often; Parked is the slot itself. Illegal: a
+// second W in a slot (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a
+// closed descriptor none is filled again. Its ready flags may still change, and mean nothing.
 //
 // # The flags
 //
@@ -95,8 +95,8 @@ pub struct PollDesc<W, T = ()> {
     core: Rc<Core<W, T>>,
     token: Token,
     flags: Cell<u32>,
-    /// The number of the entry that counts: the wheel may hold others that were left behind, one of
-    /// them at the same tick.
+    /// The number of the entry that counts. The wheel may also hold entries that were left behind, even
+    /// at the same tick.
     entry_number: Cell<u32>,
     slots: [Cell<Option<W>>; 3],
     deadlines: [Cell<Tick>; 2],
@@ -619,8 +619,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Evicts, and frees its key. Returns whether the registry held it until now: it does not if it
-    /// was closed, or the reactor is gone.
+    /// Evicts, and frees the key. Returns whether the registry held the descriptor until now. It did not
+    /// if the descriptor was closed before, or the reactor is gone.
     fn unregister(&self) -> bool {
         self.evict();
         let ours = self.core.registry.borrow_mut().remove(self.token);

@@ -7,7 +7,7 @@
 //! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
-//! starts a thread when work comes and none is idle, since a second thread makes each `send` and
+//! starts no thread before work comes and none is idle, since a second thread makes each `send` and
 //! `recv` of glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the
 //! exit of the process. A child of fork(2) has no threads of its parent's, and begins with lanes of
 //! its own.

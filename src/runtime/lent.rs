@@ -2,13 +2,14 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Closed | no runtime is in a turn on this thread | `close` | Empty or Full by `open` |
-//! | Empty | a turn is under way, and no buffer is here | `open` of the first turn; `take` | Full by `give_back` |
+//! | Closed | no runtime is entered on this thread | `close` | Empty or Full by `open` |
+//! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back` |
 //! | Full | the buffer is here | `open`; `give_back` | Empty by `take` |
 //!
 //! The thread-local has no destructor, since a check for one would cost as much as the rest. So
-//! nothing may stay in it: a turn puts the buffer in when it begins and takes it out when it ends,
-//! and while it is Closed each read makes a buffer of its own and drops it.
+//! nothing may stay in it. A runtime puts the buffer in when it is entered, for one turn or for all turns
+//! of a `block_on`, and takes it out when it is left. In Closed, each read makes a buffer of its own and
+//! drops it.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -42,7 +43,7 @@ fn make() -> Buffer {
     }
 }
 
-/// Gives it back, for the next read of this turn.
+/// Gives it back, for the next read.
 #[inline]
 pub(crate) fn give_back(buffer: Buffer) {
     if IS_OPEN.get()
@@ -52,14 +53,14 @@ pub(crate) fn give_back(buffer: Buffer) {
     }
 }
 
-/// A turn begins, with the buffer that the last one left.
+/// A runtime is entered, with the buffer that it took out when it was left.
 pub(super) fn open(buffer: Option<Buffer>) {
     debug_assert!(!IS_OPEN.get(), "the outermost turn opens it");
     IS_OPEN.set(true);
     LENT.set(buffer.map(ManuallyDrop::new));
 }
 
-/// A turn ends: nothing is left in the thread.
+/// A runtime is left, and nothing stays in the thread.
 pub(super) fn close() -> Option<Buffer> {
     debug_assert!(IS_OPEN.get(), "a turn ends once");
     IS_OPEN.set(false);

@@ -377,8 +377,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Polls for this long before each sleep. It answers sooner, at the price of a CPU. Zero by
-    /// default.
+    /// Polls for this long before each sleep. Answers come sooner, and the loop keeps a CPU busy for
+    /// as long. Zero by default.
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;

@@ -4,7 +4,7 @@
 //! What is left over of a batch keeps its place before what is woken later, so that a round ends as it
 //! does without a seed. The selector splits, delays, doubles and makes up events, also for tokens whose
 //! owners are gone; it never loses one, parts a hang-up from its readiness, or calls a harvest complete
-//! while it holds something back: nothing could stand that.
+//! while it holds something back, since no loop could be right under these.
 // Go: `-race` builds shuffle the run queue (`randomizeScheduler` in runtime/proc.go).
 
 use std::cell::RefCell;

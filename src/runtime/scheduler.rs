@@ -51,7 +51,7 @@ use crate::sys::WithWaker;
 /// and with it the deadlines, waiting.
 pub(super) const BATCH: usize = 1024;
 
-/// A queue is swept once it holds twice as many ids as machines are alive, and so many more.
+/// A queue is swept once it holds more than twice as many ids as machines are alive, plus this many.
 const SWEEP: usize = 64;
 
 /// The future of `block_on`: see the table above.
@@ -81,7 +81,7 @@ pub(crate) struct Scheduler {
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     root: Cell<Root>,
-    /// The lent buffer, between turns.
+    /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.

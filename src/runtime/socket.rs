@@ -278,7 +278,7 @@ impl Socket {
         drop(left_over);
     }
 
-    /// Waits for the peer no more. Whether nothing else does.
+    /// No longer waits for the peer to hang up. Returns whether nothing else waits for that.
     pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) -> bool {
         let mut extra = self.extra().borrow_mut();
         let left: Left = extra.hang_up.leave(ticket);

@@ -266,9 +266,10 @@ impl<F> Server<F> {
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water). Nor does an eighth of a window count in which the loop
-    /// was held up. The connection ends with a RST, and [`Protocol::closed`] is told: `minimum rate
-    /// not met: 12 bytes in 10 s, 1000 asked`, which is a [timeout](crate::NetError::is_timeout).
+    /// stopped](crate::Limits::high_water). An eighth of the window in which the loop was held up
+    /// does not count either. The connection ends with a RST, and [`Protocol::closed`] is told:
+    /// `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is a
+    /// [timeout](crate::NetError::is_timeout).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

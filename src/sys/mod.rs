@@ -35,7 +35,7 @@ pub(crate) use splice::{SPLICES, splice, splice_to_socket};
 pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
 
-/// A send never raises SIGPIPE: a C host may not ignore it.
+/// A send never raises SIGPIPE, which a C host perhaps does not ignore.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 /// Elsewhere the socket itself says so (`SO_NOSIGPIPE`, set by socket2 when it makes one).

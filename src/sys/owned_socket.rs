@@ -70,7 +70,7 @@ impl OwnedSocket {
         receive(self.raw(), uninit(buffer))
     }
 
-    /// Sends, and never raises SIGPIPE: a C host may not ignore it.
+    /// Sends, and never raises SIGPIPE, which a C host perhaps does not ignore.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         send(self.raw(), bytes)

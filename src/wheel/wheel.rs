@@ -122,7 +122,8 @@ impl<K: Copy> Level<K> {
 /// one may move away and come back to it. So put a number into the key that changes with every
 /// [`place`](Wheel::place) of a timer's (but not with `Again`).
 ///
-/// An entry costs 16 bytes when the key has 8, and a level 4 KiB once something is on it.
+/// An entry costs 16 bytes when the key has 8. A level costs 2 KiB once an entry was placed on it, or on
+/// a level above.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Verdict, Wheel};

@@ -31,7 +31,7 @@ use crate::sys::Process;
 impl Fd {
     // ---- closing ----
 
-    /// Closes for every handle, at once: what is parked is woken and never touches it again.
+    /// Closes for every handle, at once: what is parked is woken, and never touches the socket again.
     pub(crate) fn close(&self) -> io::Result<()> {
         // While the socket can still tell: later errors name its ends.
         self.learn_endpoints();

@@ -181,8 +181,8 @@ impl Fd {
         }
     }
 
-    /// Queued behind another operation. That one may not be polled for long, so a deadline and a
-    /// close are heeded in the queue too.
+    /// Queued behind another operation. That one may go without a poll for a long time, so a deadline
+    /// and a close are heeded in the queue too.
     #[cold]
     #[inline(never)]
     fn poll_queued<R>(
@@ -197,7 +197,8 @@ impl Fd {
         }
     }
 
-    /// A caller may loop on this error, as an accept loop does, so it yields in its turn.
+    /// A caller may loop on this error, as an accept loop does. So a refusal is charged, and yields when
+    /// the budget is used up.
     #[cold]
     #[inline(never)]
     fn poll_refused<R>(

@@ -95,7 +95,7 @@ impl Fd {
         })
     }
 
-    /// Fills the whole buffer. Its tries are `read`'s.
+    /// Fills the whole buffer. Each try is a call of `read`.
     pub(crate) fn read_exact<'a>(
         &'a self,
         buffer: &'a mut [u8],
@@ -116,7 +116,7 @@ impl Fd {
         steps
     }
 
-    /// Writes everything: no other write comes between its tries, which are `write`'s.
+    /// Writes everything. Each try is a call of `write`, and no other write comes between two tries.
     #[inline]
     pub(crate) fn write_all<'a>(
         &'a self,
