@@ -39,6 +39,7 @@ impl Conn {
         if let Some(filtering) = self.filtering() {
             filtering.raw = raw;
         }
+        self.account_for_unused();
         let most = self.shared.limits.most_unused;
         if left > most {
             self.end_over_limit("read", "most_unused", most, left, 0);
