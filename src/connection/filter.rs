@@ -101,7 +101,8 @@ pub trait Filter: 'static {
     }
 
     /// Our direction ends, and all that was written has gone out: these are the last bytes to the
-    /// peer. It is not called when the connection is aborted or broken.
+    /// peer. What is passed on to it once the direction has ended is dropped. It is not called when
+    /// the connection is aborted or broken.
     ///
     /// # Errors
     ///

@@ -16,6 +16,19 @@ fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
 }
 
+/// What is left behind those that were used. An idle connection holds no memory, and a byte keeps none
+/// of a long message's.
+fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
+    if used == bytes.len() {
+        return Vec::new();
+    }
+    bytes.drain(..used);
+    if bytes.capacity() / 4 > bytes.len() {
+        bytes.shrink_to_fit();
+    }
+    bytes
+}
+
 impl Conn {
     pub(super) fn filtering(&mut self) -> Option<&mut Filtering> {
         self.extra.as_mut()?.filtering.as_deref_mut()
@@ -34,11 +47,12 @@ impl Conn {
         let mut raw = mem::take(&mut filtering.raw);
         raw.extend_from_slice(bytes);
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
-        raw.drain(..used);
+        let raw = without(raw, used);
         let left = raw.len();
         if let Some(filtering) = self.filtering() {
             filtering.raw = raw;
         }
+        self.account_for_unused();
         let most = self.shared.limits.most_unused;
         if left > most {
             self.end_over_limit("read", "most_unused", most, left, 0);
@@ -59,7 +73,7 @@ impl Conn {
             true => 0,
             false => self.offer_to_filter(&held, |filter, bytes, io| filter.outgoing(bytes, io)),
         };
-        held.drain(..used);
+        let held = without(held, used);
         let Some(filtering) = self.filtering() else {
             return;
         };

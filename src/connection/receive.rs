@@ -63,6 +63,10 @@ impl<P: Protocol> Connection<P> {
         if filters {
             // What comes of it is offered in the next step.
             conn.filter_input(bytes);
+            // While it closes, what the peer takes is its sign of life.
+            if conn.state() == State::Closing {
+                return;
+            }
         } else if !conn.keeps_unused() && !conn.needs_more_than(bytes.len()) {
             self.offer(bytes);
         } else {
@@ -165,6 +169,11 @@ impl<P: Protocol> Connection<P> {
 impl Conn {
     /// Whether there are bytes that the protocol has not used, or its filter.
     pub(super) fn keeps_unused(&self) -> bool {
+        self.unused() > 0
+    }
+
+    /// How many those are.
+    fn unused(&self) -> usize {
         let filtered = |extra: &Extra| {
             extra
                 .filtering
@@ -172,7 +181,7 @@ impl Conn {
                 .map_or(0, |filtering| filtering.kept())
         };
         let extra = self.extra.as_deref();
-        extra.is_some_and(|extra| extra.unused.len() + filtered(extra) > 0)
+        extra.map_or(0, |extra| extra.unused.len() + filtered(extra))
     }
 
     /// Whether there are bytes that the protocol has not been offered.
@@ -214,8 +223,7 @@ impl Conn {
     pub(super) fn keep_more(&mut self, bytes: &[u8]) {
         if let Some(extra) = &mut self.extra {
             extra.unused.extend_from_slice(bytes);
-            let kept = extra.unused.len();
-            self.account_for_unused(kept);
+            self.account_for_unused();
         }
     }
 
@@ -239,7 +247,7 @@ impl Conn {
         debug_assert!(seen <= kept, "only what is kept was seen");
         let extra = self.extra();
         (extra.unused, extra.seen) = (unused, seen);
-        self.account_for_unused(kept);
+        self.account_for_unused();
         // What was not offered yet is not the protocol's to answer for.
         let most = self.shared.limits.most_unused;
         if seen > most {
@@ -249,9 +257,14 @@ impl Conn {
 
     // ---- the limit over all ----
 
-    /// So many unused bytes are kept now.
-    pub(super) fn account_for_unused(&mut self, now: usize) {
+    /// What is kept unused has changed.
+    pub(super) fn account_for_unused(&mut self) {
         if !self.shared.quotas.unused.is_limited() {
+            return;
+        }
+        let now = self.unused();
+        let keeper = self.extra.as_ref().and_then(|extra| extra.keeper.as_ref());
+        if now == 0 && keeper.is_none() {
             return;
         }
         let shared = self.shared.clone();

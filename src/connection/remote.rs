@@ -1,7 +1,8 @@
 //! Writing to a connection from any thread, by its id.
 //!
 //! What other threads leave is kept under a lock. A job on the connection's own thread marks it and
-//! wakes it; its next run takes in what was left, as it does with the mail of its handles.
+//! wakes it, at once if that is this thread; its next run takes in what was left, as it does with the
+//! mail of its handles.
 
 // Go has no counterpart: there, any goroutine writes to a `net.Conn`.
 
@@ -20,7 +21,7 @@ use crate::net::OpError;
 use crate::net::fd::Fd;
 use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
-use crate::runtime::{Handle, context, current};
+use crate::runtime::{Handle, context};
 
 /// Names a connection of a server, for any thread: see [`Conn::id`](crate::Conn::id).
 ///
@@ -205,16 +206,14 @@ impl RemoteConn {
         }
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
-        self.thread.send(move || {
-            current::with("a server", |scheduler| {
-                if let Some(desc) = scheduler.reactor.core().by_key(token.key())
-                    && desc.token() == token
-                {
-                    let note = &desc.user_data.note;
-                    note.set(Status::from_byte(note.get()).with_attend(true).byte());
-                    scheduler.wake(machine);
-                }
-            });
+        self.thread.tell(move |scheduler| {
+            if let Some(desc) = scheduler.reactor.core().by_key(token.key())
+                && desc.token() == token
+            {
+                let note = &desc.user_data.note;
+                note.set(Status::from_byte(note.get()).with_attend(true).byte());
+                scheduler.wake(machine);
+            }
         });
     }
 

@@ -442,6 +442,8 @@ impl Conn {
             .is_some_and(|extra| extra.needs_attention());
         self.attend(needed);
         let Some(extra) = &mut self.extra else { return };
+        // It held for the last offer. The fast path does not look at it.
+        extra.waits = false;
         // Without a handle there is nothing that could leave mail.
         let alone =
             |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.busy.get();

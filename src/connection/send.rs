@@ -8,11 +8,11 @@
 use std::io;
 use std::rc::Rc;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::{CloseReason, direction_ended, over_limit};
 use super::out_queue::{OutQueue, SMALL};
 use super::shared::GATHER;
-use super::state::Asked;
+use super::state::{Asked, State};
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::context;
@@ -39,18 +39,20 @@ impl Conn {
     #[inline(never)]
     pub(super) fn write_slow(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
+        let gathers = self.shared.out.borrow().len() + bytes.len() <= GATHER;
+        if !gathers {
+            // Before anything is charged: a filter may panic.
+            self.put_gathered();
+        }
         if !self.shared.quotas.queued.charge(bytes.len()) {
             return self.write_without_room(bytes);
         }
         // What is charged is given back behind the fast path.
         self.attend(true);
-        let mut out = self.shared.out.borrow_mut();
-        if out.len() + bytes.len() <= GATHER {
-            out.extend_from_slice(bytes);
+        if gathers {
+            self.shared.out.borrow_mut().extend_from_slice(bytes);
             return Ok(());
         }
-        drop(out);
-        self.put_gathered();
         self.put(Piece::Own(bytes));
         // Before the queue grows: the system may take it at once.
         self.flush_early();
@@ -62,10 +64,11 @@ impl Conn {
             return self.write(bytes);
         }
         self.check_write(bytes.len())?;
+        // Before anything is charged: a filter may panic.
+        self.put_gathered();
         if !self.shared.quotas.queued.charge(bytes.len()) {
             return self.write_without_room(bytes);
         }
-        self.put_gathered();
         self.put(Piece::Shared(bytes));
         Ok(())
     }
@@ -245,7 +248,10 @@ impl Conn {
             return match piece {
                 Piece::Own(bytes) => self.filter_output(bytes),
                 Piece::Shared(bytes) => self.filter_output(bytes),
-                Piece::Mail(queue) => queue.pieces().for_each(|bytes| self.filter_output(bytes)),
+                // At once: a panic would lose what is charged for the rest.
+                Piece::Mail(queue) => {
+                    self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
+                }
             };
         }
         let queue = &mut self.extra().queue;
@@ -259,6 +265,10 @@ impl Conn {
 
     /// Queues what a filter passes on to the peer.
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
+        // Behind the end of our direction nothing goes out.
+        if self.state() == State::Finished {
+            return;
+        }
         self.shared.quotas.queued.charge_beyond(bytes.len());
         self.extra().queue.push(bytes);
         self.note_grown();
@@ -326,7 +336,13 @@ impl Conn {
     /// Takes in what handles and other threads have left, behind what was written before. Returns
     /// what they ask for.
     pub(super) fn open_mail(&mut self) -> Asked {
-        let Some(extra) = self.extra.as_ref().filter(|extra| extra.has_mail()) else {
+        let has_mail = |extra: &&Extra| extra.has_mail();
+        if self.extra.as_deref().filter(has_mail).is_none() {
+            return Asked::Nothing;
+        }
+        // Before the mail is taken: a filter may panic, and what is left there is given back.
+        self.put_gathered();
+        let Some(extra) = &self.extra else {
             return Asked::Nothing;
         };
         let mut mail = extra
@@ -342,7 +358,6 @@ impl Conn {
             mail.asked = mail.asked.max(left.asked);
             mail.over = mail.over.or(left.over);
         }
-        self.put_gathered();
         if let Some(error) = mail.over {
             self.shared.quotas.queued.give_back(mail.queue.len());
             self.blame(CloseReason::Limit(error));

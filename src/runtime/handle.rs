@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::outcome;
+use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
 use super::{JoinError, JoinHandle, blocking, current, spawn};
@@ -152,9 +153,19 @@ impl Handle {
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
-    /// Sends a closure that the runtime calls in its next turn; dropped if the runtime is gone.
-    pub(crate) fn send(&self, job: impl FnOnce() + Send + 'static) {
-        let _ = self.remote.send(Box::new(job));
+    /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
+    /// Dropped if the runtime is gone.
+    pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
+        let here = current::try_with(|scheduler| {
+            Arc::ptr_eq(&scheduler.remote, &self.remote).then(|| scheduler.clone())
+        });
+        match here.flatten() {
+            Some(scheduler) => job(&scheduler),
+            None => {
+                let job = move || current::with("a job", |scheduler| job(scheduler));
+                let _ = self.remote.send(Box::new(job));
+            }
+        }
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.

@@ -18,13 +18,14 @@ pub(crate) struct SignalNotes(Vec<SigId>);
 /// From here on each of the `signals` that comes to this process puts a byte into `socket`, which
 /// does not block.
 pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
+    // Before any is touched: a handler that was set stays for good.
+    if let Some(signal) = signals.iter().find(|&signal| FORBIDDEN.contains(signal)) {
+        let text = format!("netpoller: signal {signal} can't be handled");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let (socket, ours) = (Arc::new(socket), process::id());
     let mut notes = SignalNotes(Vec::new());
     for &signal in signals {
-        if FORBIDDEN.contains(&signal) {
-            let text = format!("netpoller: signal {signal} can't be handled");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
         let socket = socket.clone();
         let note = move || {
             // A child of fork(2) has the handler and the socket too. Its signals are its own.

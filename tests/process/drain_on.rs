@@ -247,3 +247,26 @@ fn a_signal_to_a_child_of_fork_ends_no_server_of_its_parent() {
         server.thread.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn a_call_that_fails_for_one_signal_leaves_the_others_alone() {
+    in_child(|| {
+        let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+        let signals = [libc::SIGTERM, libc::SIGKILL];
+        bound.handle().drain_on(&signals, HOUR).unwrap_err();
+        // SAFETY: a null action changes nothing, and all of the bits are valid.
+        let action = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            assert_eq!(
+                libc::sigaction(libc::SIGTERM, std::ptr::null(), &mut action),
+                0
+            );
+            action
+        };
+        assert_eq!(
+            action.sa_sigaction,
+            libc::SIG_DFL,
+            "the system's default stays"
+        );
+    });
+}

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
 use std::time::Duration;
 
-use netpoller::{Conn, Protocol, Runtime, Server, TcpListener, spawn, time};
+use netpoller::{Conn, Filter, FilterIo, Protocol, Runtime, Server, TcpListener, spawn, time};
 
 use crate::allocator::held;
 use crate::child::in_child;
@@ -96,5 +96,46 @@ fn an_idle_connection_with_a_task_stays_below_its_ceiling() {
             assert!((1..=TASK).contains(&each), "{each} bytes");
             drop(first);
         });
+    });
+}
+
+/// Passes all as it is.
+struct Passes;
+
+impl Filter for Passes {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn an_idle_connection_with_a_filter_keeps_none_of_the_memory_of_a_long_message() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let bound = Server::new(|_| Echo)
+            .filter(|_| Passes)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        drop(bound.run_in(&runtime).unwrap());
+        let mut clients = Vec::with_capacity(100);
+        let mut talk = || {
+            let mut client = StdStream::connect(bound.local_addr()).unwrap();
+            client.write_all(&[7; 10_000]).unwrap();
+            let sent = bound.handle().stats().sent();
+            while bound.handle().stats().sent() < sent + 10_000 {
+                runtime.turn(None).unwrap();
+            }
+            clients.push(client);
+        };
+        talk();
+        let before = held();
+        (1..100).for_each(|_| talk());
+        let each = (held() - before) / 99;
+        assert!((1..=2000).contains(&each), "{each} bytes");
     });
 }

@@ -465,3 +465,183 @@ fn what_a_filter_holds_back_counts_as_queued() {
         }
     });
 }
+
+/// Panics at a `!` on its way out.
+struct Bang;
+
+impl Filter for Bang {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        assert_ne!(bytes[0], b'!', "a test's filter panics");
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_panic_of_a_filter_leaves_nothing_charged_however_much_was_on_its_way() {
+    let script = Script {
+        data: |conn, bytes| {
+            let shared: Rc<[u8]> = vec![b'!'; 100_000].into();
+            match bytes[0] {
+                b'm' => {
+                    let handle = conn.handle();
+                    handle.write_shared(&shared)?;
+                    handle.write_shared(&shared)?;
+                }
+                b'b' => {
+                    conn.handle().write_shared(&shared)?;
+                    conn.write(b"!")?;
+                }
+                b's' => {
+                    conn.write(b"!")?;
+                    conn.write_shared(&shared)?;
+                }
+                _ => {
+                    conn.write(&[b'!'; 200_000])?;
+                    conn.write(&[b'!'; 100_000])?;
+                }
+            }
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default()
+        .with_most_queued(300_000)
+        .with_most_queued_in_all(400_000);
+    let server = script.server().limits(limits).filter(|_| Bang);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        for way in ["m", "b", "s", "w"] {
+            for round in 0..5 {
+                let client = dial(&bound).await;
+                client.write_all(way.as_bytes()).await.unwrap();
+                let _ = read_all(&client).await;
+                until(|| bound.handle().stats().live() == 0).await;
+                assert_eq!(script.last(), "closed: Other", "{way}, round {round}");
+            }
+        }
+    });
+}
+
+#[test]
+fn input_that_a_filter_leaves_counts_under_the_limit_over_all() {
+    let script = Script::new();
+    let limits = Limits::default()
+        .with_most_unused(100_000)
+        .with_most_unused_in_all(30_000);
+    let server = script.server().limits(limits).filter(|_| Bad);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            let client = dial(&bound).await;
+            client.write_all(&[b'n'; 10_000]).await.unwrap();
+            clients.push(client);
+        }
+        until(|| bound.handle().stats().received() == 50_000).await;
+        time::sleep(MILLISECOND).await;
+        let stats = bound.handle().stats();
+        assert_eq!((stats.limited(), stats.live()), (2, 3));
+        // It all comes back.
+        drop(clients);
+        until(|| bound.handle().stats().live() == 0).await;
+        let client = dial(&bound).await;
+        client.write_all(&[b'n'; 30_000]).await.unwrap();
+        until(|| bound.handle().stats().received() == 80_000).await;
+        time::sleep(MILLISECOND).await;
+        assert_eq!(bound.handle().stats().live(), 1);
+    });
+}
+
+#[test]
+fn a_peer_that_only_talks_does_not_keep_a_closed_connection_that_holds_output_back() {
+    let script = Script {
+        open: |conn| {
+            conn.write(b"after the handshake")?;
+            conn.close();
+            Ok(())
+        },
+        ..Script::new()
+    };
+    /// A handshake that never ends, though it uses its input.
+    struct Endless;
+    impl Filter for Endless {
+        fn incoming(&mut self, bytes: &[u8], _: &mut FilterIo) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, _: &[u8], _: &mut FilterIo) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+    serving(
+        script.server().filter(|_| Endless),
+        async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            for _ in 0..100 {
+                if client.write_all(b".").await.is_err() {
+                    break;
+                }
+                time::sleep(SECOND).await;
+            }
+            assert_eq!(bound.handle().stats().live(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_peer_that_ends_before_the_handshake_is_closed_at_once() {
+    let script = Script {
+        open: |conn| conn.write(b"after the handshake"),
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Frames::default());
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.close_write().unwrap();
+        let begun = time::now();
+        until(|| bound.handle().stats().live() == 0 && bound.handle().stats().accepted() == 1)
+            .await;
+        let took = time::now() - begun;
+        assert!(took < SECOND, "{took:?}");
+    });
+}
+
+#[test]
+fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
+    /// Answers each message itself too.
+    struct Answers;
+    impl Filter for Answers {
+        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_peer(b"a");
+            io.to_protocol(bytes);
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_peer(bytes);
+            Ok(bytes.len())
+        }
+    }
+    let script = Script {
+        open: |conn| {
+            conn.close_write();
+            Ok(())
+        },
+        data: |_, bytes| Ok(bytes.len()),
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Answers);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+        for _ in 0..3 {
+            client.write_all(b"more").await.unwrap();
+            time::sleep(MILLISECOND).await;
+        }
+        client.close_write().unwrap();
+        until(|| script.last().starts_with("closed")).await;
+    });
+    let wanted = ["open", "data 4", "data 4", "data 4", "end", "closed"];
+    assert_eq!(script.said(), wanted);
+}

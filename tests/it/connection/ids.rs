@@ -288,3 +288,64 @@ fn what_is_written_by_id_to_a_connection_that_is_never_quiet_goes_out_soon() {
         }
     });
 }
+
+#[test]
+fn what_a_callback_writes_by_its_own_id_goes_out_in_the_order_of_the_calls() {
+    thread_local! { static HANDLE: RefCell<Option<netpoller::ServerHandle>> = const { RefCell::new(None) }; }
+    let script = Script {
+        data: |conn, got| {
+            let handle = HANDLE.with_borrow(|handle| handle.clone().unwrap());
+            conn.write(b"a")?;
+            let id = IDS.with_borrow(|ids| *ids.last().unwrap());
+            handle.write(id, bytes("b"))?;
+            conn.write(b"c")?;
+            Ok(got.len())
+        },
+        ..noting()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        HANDLE.set(Some(bound.handle()));
+        let (client, _) = join(&bound).await;
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            let mut got = [0; 3];
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"abc");
+        }
+        HANDLE.set(None);
+    });
+}
+
+#[test]
+fn what_another_connection_writes_by_an_id_comes_before_what_is_written_later() {
+    thread_local! { static HANDLE: RefCell<Option<netpoller::ServerHandle>> = const { RefCell::new(None) }; }
+    // A callback of the first client writes to the second, whose own callback runs later.
+    let script = Script {
+        data: |conn, got| {
+            match got {
+                b"1" => {
+                    let handle = HANDLE.with_borrow(|handle| handle.clone().unwrap());
+                    let second = IDS.with_borrow(|ids| *ids.last().unwrap());
+                    handle.write(second, bytes("first"))?;
+                }
+                _ => conn.write(b"later")?,
+            }
+            Ok(got.len())
+        },
+        ..noting()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        HANDLE.set(Some(bound.handle()));
+        let (one, _) = join(&bound).await;
+        let (two, _) = join(&bound).await;
+        for _ in 0..3 {
+            // Both are readable in one turn, and come up in this order.
+            one.write_all(b"1").await.unwrap();
+            two.write_all(b"2").await.unwrap();
+            let mut got = [0; 10];
+            two.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"firstlater");
+        }
+        HANDLE.set(None);
+    });
+}

@@ -275,3 +275,32 @@ fn a_need_holds_where_the_callback_has_used_everything_too() {
         assert_eq!(offers(&script), ["data 1", "data 5", "data 5"]);
     });
 }
+
+#[test]
+fn a_wait_holds_for_its_own_offer_alone_also_when_all_of_that_is_used() {
+    let script = Script {
+        // Then the connection keeps what it knows of itself.
+        open: |conn| {
+            conn.id();
+            Ok(())
+        },
+        data: |conn, bytes| match bytes {
+            b"all\n" => {
+                conn.wait();
+                Ok(4)
+            }
+            // A line at a time.
+            _ => Ok(bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1),
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"all\n").await.unwrap();
+        time::sleep(MILLISECOND).await;
+        client.write_all(b"a\nb\nc\n").await.unwrap();
+        time::sleep(MILLISECOND).await;
+        let wanted = ["data 4", "data 6", "data 4", "data 2"];
+        assert_eq!(offers(&script), wanted);
+    });
+}
