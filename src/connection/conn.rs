@@ -149,7 +149,7 @@ impl Conn {
             extra: None,
             timers: Timers::default(),
         };
-        if let Some(filter) = filter.filter(|filter| !filter.passes_all()) {
+        if let Some(filter) = filter {
             conn.extra().filtering = Some(Filtering::new(filter));
         }
         conn

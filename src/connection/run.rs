@@ -519,7 +519,11 @@ impl Conn {
         if !fault!("leaked_quota") {
             self.shared.quotas.queued.give_back(self.queued());
         }
-        let extra = self.extra.take()?;
+        let mut extra = self.extra.take()?;
+        // The protocol is told of the end whatever a filter's destructor does.
+        if panics::drop_quietly(extra.filtering.take()).is_some() {
+            log::error!("a filter's destructor panicked");
+        }
         if let Some(keeper) = &extra.keeper {
             self.shared.keep_nothing(keeper);
         }

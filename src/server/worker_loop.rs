@@ -257,6 +257,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let make = || {
             let filter = self.common.filter.as_ref().map(|make| make.0(&peer));
+            let filter = filter.filter(|filter| !filter.passes_all());
             (self.factory.make(peer), filter)
         };
         match panics::catch(make) {

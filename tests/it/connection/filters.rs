@@ -645,3 +645,62 @@ fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
     let wanted = ["open", "data 4", "data 4", "data 4", "end", "closed"];
     assert_eq!(script.said(), wanted);
 }
+
+#[test]
+fn a_filter_that_panics_when_asked_whether_it_passes_all_costs_its_connection_alone() {
+    struct Asks(usize);
+    impl Filter for Asks {
+        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_protocol(bytes);
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_peer(bytes);
+            Ok(bytes.len())
+        }
+        fn passes_all(&self) -> bool {
+            assert!(self.0 > 0, "the first is refused");
+            false
+        }
+    }
+    let count = AtomicUsize::new(0);
+    let server = Script::new()
+        .server()
+        .filter(move |_| Asks(count.fetch_add(1, Ordering::Relaxed)));
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let (refused, served) = (dial(&bound).await, dial(&bound).await);
+        let _ = read_all(&refused).await;
+        served.write_all(b"x").await.unwrap();
+        served.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(bound.handle().stats().failed(), 1);
+    });
+}
+
+#[test]
+fn a_protocol_is_told_of_the_end_although_the_destructor_of_its_filter_panics() {
+    struct Falls;
+    impl Filter for Falls {
+        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_protocol(bytes);
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_peer(bytes);
+            Ok(bytes.len())
+        }
+    }
+    impl Drop for Falls {
+        fn drop(&mut self) {
+            panic!("a test's filter panics");
+        }
+    }
+    let script = Script::new();
+    let server = script.server().filter(|_| Falls);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.close_write().unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"");
+        until(|| bound.handle().stats().live() == 0).await;
+    });
+    assert_eq!(script.said(), ["open", "end", "closed"]);
+}
