@@ -232,15 +232,28 @@ impl RemoteConn {
     }
 
     /// Takes what other threads have left.
-    pub(super) fn collect(&self) -> Left {
+    pub(super) fn collect(&self, requests: Requests) -> Left {
         let mut left = lock(&self.left);
-        let takes = left.takes;
-        mem::replace(
-            &mut *left,
-            Left {
-                takes,
-                ..Left::default()
-            },
-        )
+        // What stays is found at the end of the callback.
+        let stays = match requests {
+            Requests::All => Asked::Nothing,
+            Requests::OfHandles => mem::take(&mut left.asked),
+        };
+        let kept = Left {
+            takes: left.takes,
+            asked: stays,
+            is_told: stays != Asked::Nothing,
+            ..Left::default()
+        };
+        mem::replace(&mut *left, kept)
     }
+}
+
+/// Which requests are taken with the mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// In a callback: a close that another thread asks for meanwhile takes effect when the callback
+    /// has ended, so that what it writes is taken.
+    OfHandles,
+    All,
 }

@@ -24,6 +24,7 @@ use super::error::{CloseReason, stopped};
 use super::filter::Filter;
 use super::handle::Mailbox;
 use super::protocol::Protocol;
+use super::remote::Requests;
 use super::send::Budget;
 use super::shared::WorkerShared;
 use super::state::{Actions, Asked, Event, State};
@@ -245,7 +246,7 @@ impl<P: Protocol> Connection<P> {
             let (most, used) = (quota.limit(), quota.used());
             conn.end_over_limit("read", "most_unused_in_all", most, used, 0);
         }
-        let mailed = conn.open_mail();
+        let mailed = conn.open_mail(Requests::All);
         let event = match conn.take_asked().max(mailed) {
             Asked::Nothing => return None,
             Asked::End => Event::EndAsked,

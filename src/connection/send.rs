@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, direction_ended, over_limit};
 use super::out_queue::{OutQueue, SMALL};
+use super::remote::Requests;
 use super::shared::GATHER;
 use super::state::{Asked, State};
 use crate::net::fd::Failure;
@@ -75,12 +76,9 @@ impl Conn {
 
     /// Whether so many bytes may be written, behind all that was written before.
     fn check_write(&mut self, more: usize) -> io::Result<()> {
-        // Looked at first: a close that another thread asks for while a callback runs takes effect
-        // when the callback has ended.
-        let may_write = self.status().may_write();
-        let mailed = self.open_mail();
+        let mailed = self.open_mail(Requests::OfHandles);
         self.ask(mailed);
-        if !may_write {
+        if !self.status().may_write() {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
@@ -175,7 +173,7 @@ impl Conn {
         } else if self.send_reply() {
             self.shared.quotas.queued.give_back(gathered);
         }
-        let mailed = self.open_mail();
+        let mailed = self.open_mail(Requests::All);
         self.ask(mailed);
     }
 
@@ -335,7 +333,7 @@ impl Conn {
 
     /// Takes in what handles and other threads have left, behind what was written before. Returns
     /// what they ask for.
-    pub(super) fn open_mail(&mut self) -> Asked {
+    pub(super) fn open_mail(&mut self, requests: Requests) -> Asked {
         let has_mail = |extra: &&Extra| extra.has_mail();
         if self.extra.as_deref().filter(has_mail).is_none() {
             return Asked::Nothing;
@@ -351,7 +349,7 @@ impl Conn {
             .map(|mailbox| mailbox.collect())
             .unwrap_or_default();
         if let Some(remote) = &extra.remote {
-            let left = remote.collect();
+            let left = remote.collect(requests);
             left.pieces
                 .into_iter()
                 .for_each(|bytes| mail.queue.push_sent(bytes));
