@@ -112,13 +112,10 @@ impl Conn {
 
     /// The same, for the log. Where that is wanted, the fast path is not taken.
     pub(super) fn log_received(&mut self, bytes: usize) {
-        let received = self
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.received.as_mut());
-        received
-            .into_iter()
-            .for_each(|received| *received += bytes as u64);
+        let extra = self.extra.as_mut();
+        if let Some(received) = extra.and_then(|extra| extra.received.as_mut()) {
+            *received += bytes as u64;
+        }
     }
 }
 

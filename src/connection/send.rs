@@ -283,14 +283,12 @@ impl Conn {
     fn note_queued(&self) {
         if let Some(extra) = &self.extra {
             let queued = extra.queue.len();
-            extra
-                .mailbox
-                .iter()
-                .for_each(|mailbox| mailbox.queued.set(queued));
-            extra
-                .remote
-                .iter()
-                .for_each(|remote| remote.set_queued(queued));
+            if let Some(mailbox) = &extra.mailbox {
+                mailbox.queued.set(queued);
+            }
+            if let Some(remote) = &extra.remote {
+                remote.set_queued(queued);
+            }
         }
     }
 
