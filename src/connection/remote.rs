@@ -239,6 +239,8 @@ impl RemoteConn {
             Requests::All => Asked::Nothing,
             Requests::OfHandles => mem::take(&mut left.asked),
         };
+        // It goes into the connection's queue, whose length is noted later: meanwhile it counts on.
+        self.queued.fetch_add(left.bytes, Ordering::Relaxed);
         let kept = Left {
             takes: left.takes,
             asked: stays,

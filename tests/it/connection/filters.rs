@@ -1,5 +1,6 @@
 //! Filters between socket and protocol.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netpoller::{
-    Bound, ConnHandle, Drain, Filter, FilterIo, Limits, Server, TcpStream, spawn, time,
+    Addr, Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle,
+    TcpStream, spawn, time,
 };
 
 use crate::support::scripted::{
@@ -417,6 +419,17 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
     }
 }
 
+/// A server whose filter refuses the first client serves the second.
+fn first_is_refused(server: Server<impl Fn(Addr) -> Script + 'static>) {
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let (refused, served) = (dial(&bound).await, dial(&bound).await);
+        let _ = read_all(&refused).await;
+        served.write_all(b"x").await.unwrap();
+        served.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(bound.handle().stats().failed(), 1);
+    });
+}
+
 #[test]
 fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
     let first = AtomicUsize::new(0);
@@ -427,12 +440,50 @@ fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
         );
         Counts::default()
     });
+    first_is_refused(server);
+}
+
+#[test]
+fn bytes_on_their_way_through_a_filter_count_for_a_write_by_id() {
+    thread_local! {
+        static ID: Cell<Option<ConnId>> = const { Cell::new(None) };
+        static AGAIN: Cell<Option<(ServerHandle, ConnId)>> = const { Cell::new(None) };
+    }
+
+    /// Writes as much again by the connection's id, once, while the first bytes pass.
+    struct Again;
+    impl Filter for Again {
+        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_protocol(bytes);
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            if let Some((handle, id)) = AGAIN.take() {
+                let again = handle.write(id, bytes.into());
+                again.expect_err("both together are above the limit");
+            }
+            io.to_peer(bytes);
+            Ok(bytes.len())
+        }
+    }
+    let script = Script {
+        open: |conn| {
+            ID.set(Some(conn.id()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued(100_000);
+    let server = script.server().limits(limits).filter(|_| Again);
     serving(server, async |bound: Rc<Bound<_>>| {
-        let (refused, served) = (dial(&bound).await, dial(&bound).await);
-        let _ = read_all(&refused).await;
-        served.write_all(b"x").await.unwrap();
-        served.read_exact(&mut [0]).await.unwrap();
-        assert_eq!(bound.handle().stats().failed(), 1);
+        let _client = dial(&bound).await;
+        until(|| ID.get().is_some()).await;
+        let id = ID.get().unwrap();
+        let handle = bound.handle();
+        AGAIN.set(Some((handle.clone(), id)));
+        handle.write(id, [7; 90_000].as_slice().into()).unwrap();
+        until(|| bound.handle().stats().live() == 0).await;
+        assert_eq!(bound.handle().stats().limited(), 1);
     });
 }
 
@@ -667,13 +718,7 @@ fn a_filter_that_panics_when_asked_whether_it_passes_all_costs_its_connection_al
     let server = Script::new()
         .server()
         .filter(move |_| Asks(count.fetch_add(1, Ordering::Relaxed)));
-    serving(server, async |bound: Rc<Bound<_>>| {
-        let (refused, served) = (dial(&bound).await, dial(&bound).await);
-        let _ = read_all(&refused).await;
-        served.write_all(b"x").await.unwrap();
-        served.read_exact(&mut [0]).await.unwrap();
-        assert_eq!(bound.handle().stats().failed(), 1);
-    });
+    first_is_refused(server);
 }
 
 #[test]
