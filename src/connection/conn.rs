@@ -167,6 +167,9 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
+        if self.state().takes_writes() && !state.takes_writes() {
+            self.end_mail();
+        }
         self.set_status(self.status().with_state(state));
     }
 

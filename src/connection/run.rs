@@ -174,6 +174,10 @@ impl<P: Protocol> Connection<P> {
 
     /// Goes on until the connection has to wait, or others have their turn first.
     fn go_on(&mut self, id: MachineId) -> Poll<()> {
+        // Once a run: a thread that writes without a pause does not keep the times from being judged.
+        // What it leaves meanwhile wakes the connection again.
+        let mailed = self.conn.open_mail(Requests::All);
+        self.conn.ask(mailed);
         // The socket was tried in this run, whatever the selector had said of it.
         let mut tried = false;
         loop {
@@ -243,8 +247,7 @@ impl<P: Protocol> Connection<P> {
             let (most, used) = (quota.limit(), quota.used());
             conn.end_over_limit("read", "most_unused_in_all", most, used, 0);
         }
-        let mailed = conn.open_mail(Requests::All);
-        let event = match conn.take_asked().max(mailed) {
+        let event = match conn.take_asked() {
             Asked::Nothing => return None,
             Asked::End => Event::EndAsked,
             Asked::Close => Event::CloseAsked,

@@ -370,6 +370,16 @@ impl Conn {
         mail.asked
     }
 
+    /// Our direction ends: other threads leave nothing more, and what they left until now goes out.
+    pub(super) fn end_mail(&mut self) {
+        let Some(remote) = self.extra.as_ref().and_then(|extra| extra.remote.as_ref()) else {
+            return;
+        };
+        remote.end();
+        let mailed = self.open_mail(Requests::All);
+        self.ask(mailed);
+    }
+
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
         let low = self.shared.limits.low_water;

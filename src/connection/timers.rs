@@ -275,6 +275,13 @@ impl Conn {
     /// Places the timer at the earliest of the times. One that is placed earlier stays: when it
     /// fires, it is placed anew.
     pub(super) fn plan(&mut self, id: MachineId) {
+        let now = self.now();
+        let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
+        let placed = self.timers.key.and_then(|key| timers.when(key));
+        // Due, and not settled yet: it is to fire, and the connection judges then.
+        if placed.is_some_and(|placed| placed <= Tick::new(now)) {
+            return;
+        }
         let times = [
             self.idle_at(),
             self.heartbeat_at(),
@@ -283,14 +290,11 @@ impl Conn {
             self.old_at(),
         ];
         // What lies in the past has been judged already, and did not end the connection.
-        let now = self.now();
         let due = times.into_iter().filter(|&time| time > now).min();
-        let Some(due) = due.filter(|&due| due != NEVER) else {
+        let Some(due) = due.filter(|&due| due != NEVER).map(Tick::new) else {
+            drop(timers);
             return self.cancel_timer();
         };
-        let due = Tick::new(due);
-        let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
-        let placed = self.timers.key.and_then(|key| timers.when(key));
         match (placed, self.timers.key) {
             (Some(placed), _) if placed <= due => {}
             (Some(_), Some(key)) => drop(timers.move_to(key, due)),

@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use netpoller::{Addr, Bound, Conn, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
 
 use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
+use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 
 thread_local! { static IDS: RefCell<Vec<ConnId>> = const { RefCell::new(Vec::new()) }; }
@@ -141,6 +143,37 @@ fn a_close_from_another_thread_comes_after_what_the_running_callback_writes() {
     assert_eq!(got.len(), 300_000);
     handle.stop();
     assert_eq!(server.join().unwrap().unwrap().failed(), 0);
+}
+
+#[test]
+fn what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends() {
+    let _watchdog = watchdog();
+    let (tell, told) = channel();
+    let server = Server::new(move |_| Room(tell.clone())).workers(1);
+    let server = server.idle_timeout(Duration::from_millis(20));
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (bound.local_addr(), bound.handle());
+    let server = thread::spawn(move || bound.run());
+    for _ in 0..50 {
+        let mut client = StdStream::connect(address).unwrap();
+        let id = told.recv().unwrap();
+        let reader = thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).map(|_| got.len())
+        });
+        // Writes beside the end alone, so that the queue is never full: a peer that takes what waits
+        // is not idle.
+        stall(Duration::from_millis(19));
+        let mut taken = 0;
+        while handle.write(id, bytes("x")).is_ok() {
+            taken += 1;
+            // The lock is free now and then.
+            (0..500).for_each(|_| std::hint::spin_loop());
+        }
+        assert_eq!(reader.join().unwrap().unwrap(), taken);
+    }
+    handle.stop();
+    server.join().unwrap().unwrap();
 }
 
 #[test]
