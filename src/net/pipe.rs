@@ -5,13 +5,12 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
 use mio::unix::pipe;
-use socket2::SockRef;
 
 use super::error::{Cause, OpError};
 use super::fd::{Fd, Verb};
@@ -229,10 +228,11 @@ fn open(file: File) -> Result<Pipe, Cause> {
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
         return Err(Cause::Other(error));
     }
-    let set = SockRef::from(&file.as_fd()).set_nonblocking(true);
-    set.map_err(|error| Cause::system("fcntl", error))?;
     let fd = Fd::adopt("Pipe::new", file, Network::File);
     let fd = fd.map_err(|error| Cause::system("epoll_ctl", error))?;
+    // Not before: a descriptor that is refused, and that others share, stays as it was.
+    let set = fd.socket().owned.socket().set_nonblocking(true);
+    set.map_err(|error| Cause::system("fcntl", error))?;
     // A child, or the terminal's shell.
     fd.socket().owned.note_duplicate();
     Ok(Pipe::of(fd))

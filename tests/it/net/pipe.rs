@@ -125,11 +125,16 @@ fn a_regular_file_a_directory_and_a_device_without_readiness_are_refused_in_a_se
         // poll(2) takes every descriptor.
         #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
         {
-            let error = Pipe::new(File::open("/dev/null").unwrap()).unwrap_err();
+            let device = File::open("/dev/null").unwrap();
+            let shared = device.try_clone().unwrap();
+            let error = Pipe::new(device).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "open file: epoll_ctl: operation not permitted"
             );
+            // SAFETY: the descriptor is open, and F_GETFL takes nothing else.
+            let flags = unsafe { libc::fcntl(shared.as_raw_fd(), libc::F_GETFL) };
+            assert_eq!(flags & libc::O_NONBLOCK, 0, "what was refused is as it was");
         }
     });
 }
