@@ -2,8 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +10,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+use netpoller::reactor::Selector;
 use netpoller::{
     CancelToken, JoinHandle, Runtime, UnixStream, spawn, spawn_blocking, time, yield_now,
 };
+
+use crate::support::hooked::hooked;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -210,60 +209,15 @@ fn a_task_that_waits_for_one_that_panics() {
     assert!(all.runtime.block_on(parent).unwrap());
 }
 
-/// The system's selector, which panics once it is told to.
-struct Panicking {
-    inner: MioSelector,
-    panics: Rc<Cell<bool>>,
-}
-
-impl Selector for Panicking {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        self.inner.open(source, token)
-    }
-
-    fn rearm(
-        &mut self,
-        source: &mut dyn Source,
-        token: Token,
-        wanted: Readiness,
-    ) -> io::Result<()> {
-        self.inner.rearm(source, token, wanted)
-    }
-
-    fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
-        self.inner.close(source)
-    }
-
-    fn netpoll(
-        &mut self,
-        max_wait: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        assert!(!self.panics.replace(false), "as it was told to");
-        self.inner.netpoll(max_wait, events)
-    }
-
-    fn breaker(&self) -> Arc<dyn Break> {
-        self.inner.breaker()
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-}
-
 #[test]
 fn a_selector_that_panics_takes_no_waiter_along() {
     let panics = Rc::new(Cell::new(false));
-    let selector = Panicking {
-        inner: MioSelector::new().unwrap(),
-        panics: panics.clone(),
-    };
-    let runtime = Runtime::builder().selector(Box::new(selector));
+    let told = panics.clone();
+    let selector = hooked(move |system, wait, events| {
+        assert!(!told.replace(false), "as it was told to");
+        system.netpoll(wait, events)
+    });
+    let runtime = Runtime::builder().selector(selector);
     let runtime = runtime.build().unwrap();
     let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
     let reading = ours.clone();

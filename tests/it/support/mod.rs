@@ -6,6 +6,7 @@ pub mod counting;
 pub mod dead_ends;
 pub mod faulty;
 pub mod hand_clock;
+pub mod hooked;
 pub mod loopback;
 pub mod run;
 pub mod running;
