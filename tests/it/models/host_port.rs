@@ -28,12 +28,12 @@ pub enum Rules {
     Ours,
 }
 
-/// Addresses with their zones as they are written, or an error; or a name to be looked up, and a port.
+/// Addresses with their zones as they are written; or an error; or a name to be looked up, with a port.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
     Addresses(Vec<String>),
     Error(String),
-    Name(String, u16),
+    Name(String),
 }
 
 // ---- Go's rules ----
@@ -62,7 +62,7 @@ fn outcome(rules: Rules, network: &str, text: &str) -> Result<Outcome, String> {
         _ if host.is_empty() && six => return Ok(address("::1", port)),
         _ if host.is_empty() => return Ok(address("127.0.0.1", port)),
         Some(found) => found,
-        None if is_domain_name(rules, host) => return Ok(Outcome::Name(host.to_owned(), port)),
+        None if is_domain_name(rules, host) => return Ok(Outcome::Name(format!("{host}:{port}"))),
         None => return Err(format!("lookup {host}: no such host")),
     };
     let four = ip.to_ipv4_mapped();
@@ -316,7 +316,7 @@ pub fn dialled(network: &str, text: &str) -> Outcome {
     });
     let (found, asked) = std::mem::take(&mut *seen.lock().unwrap());
     match (asked, found.first()) {
-        (Some(name), Some(first)) => Outcome::Name(name, first.port()),
+        (Some(name), Some(first)) => Outcome::Name(format!("{name}:{}", first.port())),
         (None, Some(_)) => Outcome::Addresses(found.iter().map(SocketAddr::to_string).collect()),
         (_, None) => Outcome::Error(error),
     }

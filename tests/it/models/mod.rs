@@ -86,7 +86,7 @@ fn what_go_made_of_a_text_is_what_its_rules_say_and_what_a_dial_comes_to() {
             ("?", port) => {
                 let (host, _) = text.rsplit_once(':').unwrap();
                 let host = host.trim_matches(['[', ']']);
-                Outcome::Name(host.to_owned(), port.parse().unwrap())
+                Outcome::Name(format!("{host}:{port}"))
             }
             _ => Outcome::Error(told.to_owned()),
         };
