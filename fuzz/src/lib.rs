@@ -1,10 +1,19 @@
 //! The models of `tests/it/models`, for fuzzers: bytes in, a panic if the library and the model
 //! disagree.
 
+pub mod support {
+    #[path = "../../../tests/it/support/script.rs"]
+    pub mod script;
+    #[path = "../../../tests/it/support/stall.rs"]
+    pub mod stall;
+}
+
 #[path = "../../tests/it/models/choices.rs"]
 pub mod choices;
 #[path = "../../tests/it/models/host_port.rs"]
 pub mod host_port;
+#[path = "../../tests/it/models/poll_desc.rs"]
+pub mod poll_desc;
 #[path = "../../tests/it/models/protocol.rs"]
 pub mod protocol;
 #[path = "../../tests/it/models/sockets.rs"]
