@@ -1,10 +1,9 @@
 //! The models of `tests/it/models`, for fuzzers: bytes in, a panic if the library and the model
 //! disagree.
 
+#[path = "../../tests/it/support"]
 pub mod support {
-    #[path = "../../../tests/it/support/script.rs"]
     pub mod script;
-    #[path = "../../../tests/it/support/stall.rs"]
     pub mod stall;
 }
 
