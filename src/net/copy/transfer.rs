@@ -41,6 +41,7 @@ use crate::net::stream::Stream;
 ///     net::copy(source, to).await
 /// }
 /// ```
+#[allow(private_bounds)]
 pub trait CopySource: AsyncRead + CopyEnd {}
 
 impl<T: AsyncRead + CopyEnd> CopySource for T {}
@@ -57,11 +58,13 @@ impl<T: AsyncRead + CopyEnd> CopySource for T {}
 ///     net::copy(from, to).await
 /// }
 /// ```
+#[allow(private_bounds)]
 pub trait CopySink: AsyncWrite + CopyEnd {}
 
 impl<T: AsyncWrite + CopyEnd> CopySink for T {}
 
-pub trait CopyEnd: Unpin {
+/// What a source or sink is. Nothing outside can implement it, so both traits are sealed.
+pub(super) trait CopyEnd: Unpin {
     /// The socket of a stream of ours.
     fn fd(&self) -> Option<&Fd> {
         None

@@ -56,9 +56,8 @@ pub(crate) use name::Failure;
 pub(crate) use op::Verb;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
-// `pub` alone, since a trait that nothing outside can name (`CopyEnd`) mentions it.
 #[derive(Clone)]
-pub struct Fd {
+pub(crate) struct Fd {
     /// Go's `pd`. Code that has a socket to itself uses it directly: see `owner.rs`.
     pub(crate) desc: Descriptor<Parked, Socket>,
 }
