@@ -17,6 +17,8 @@ use crate::endpoints::Addr;
 use crate::net::config::Hook;
 use crate::net::permits::Permits;
 
+type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
+
 /// What a server is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -27,7 +29,7 @@ pub(crate) struct Settings {
     /// Each worker calls it before the first connection is accepted.
     pub(crate) on_worker: Option<Hook<dyn Fn(usize) -> io::Result<()> + Send + Sync>>,
     /// Makes what stands between the socket and the protocol.
-    pub(crate) filter: Option<Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>>,
+    pub(crate) filter: Option<MakeFilter>,
     /// Of each worker's loop.
     pub(crate) spin: Duration,
 }

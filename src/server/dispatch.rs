@@ -17,7 +17,6 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -221,7 +220,7 @@ impl WorkerInbox {
             return Poll::Ready(found);
         }
         let inbox = state.inboxes[self.worker].as_mut();
-        let old = inbox.map(|inbox| mem::replace(&mut inbox.waker, Some(waker)));
+        let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
         drop(state);
         drop(old);
         Poll::Pending

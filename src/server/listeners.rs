@@ -14,6 +14,25 @@ use crate::sys;
 
 /// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
 /// has an example.
+///
+/// ```
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Dispatch, Server};
+///
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         conn.write(bytes).map(|()| bytes.len())
+/// #     }
+/// # }
+/// # fn main() -> std::io::Result<()> {
+/// // A few long connections: the kernel's choice by hash could give them all to one worker.
+/// let server = Server::new(|_peer| Echo).workers(2).dispatch(Dispatch::HandOver);
+/// let bound = server.bind("127.0.0.1:0")?;
+/// # drop(bound);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dispatch {
@@ -177,6 +196,27 @@ impl Port {
 
 /// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer),
 /// which has an example.
+///
+/// ```
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Peer, Server};
+///
+/// /// Says which port was dialed: the second listener is for operators.
+/// struct Greeter(&'static str);
+/// impl Protocol for Greeter {
+/// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         Ok(bytes.len())
+/// #     }
+///     fn open(&mut self, conn: &mut Conn) -> std::io::Result<()> {
+///         conn.write(self.0.as_bytes())
+///     }
+/// }
+///
+/// let server = Server::with_peer(|peer: Peer| match peer.listener {
+///     0 => Greeter("welcome\n"),
+///     _ => Greeter("operator\n"),
+/// });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Peer {
@@ -218,6 +258,8 @@ where
 }
 
 /// A function from a [`Peer`]: the factory of [`Server::with_peer`](crate::Server::with_peer).
+///
+/// [`Peer`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub struct WithPeer<F>(pub(super) F);
 
