@@ -7,7 +7,7 @@
 // This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
 // descriptors, and a descriptor places its entry in the core's wheel. In Go they are one file.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -126,6 +126,11 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
+    /// The tick until which a host sleeps between two turns: see runtime/host.rs. Zero during a turn,
+    /// and without such a host.
+    pub(crate) host_sleeps: Cell<Tick>,
+    /// Tells that host how long it may sleep from now on.
+    pub(crate) tell_host: OnceCell<Box<dyn Fn(Duration)>>,
 }
 
 impl<W, T> Core<W, T> {
@@ -149,6 +154,8 @@ impl<W, T> Core<W, T> {
             is_shut: Cell::new(false),
             process: Process::current(),
             behind,
+            host_sleeps: Cell::new(Tick::ZERO),
+            tell_host: OnceCell::new(),
         }
     }
 
@@ -506,6 +513,24 @@ impl<W, T> Core<W, T> {
         self.next().map(|next| self.clock.until(next))
     }
 
+    /// Something is due at `tick`: a host that would sleep for longer is told.
+    #[inline]
+    pub(crate) fn hasten(&self, tick: Tick) {
+        if tick < self.host_sleeps.get() {
+            self.host_sleeps.set(tick);
+            self.clock.read();
+            let tell = self.tell_host.get();
+            tell.into_iter()
+                .for_each(|tell| tell(self.clock.until(tick)));
+        }
+    }
+
+    pub(super) fn hasten_pending(&self) {
+        if self.has_pending() {
+            self.hasten(Tick::ZERO);
+        }
+    }
+
     // ---- the wheel's upkeep ----
 
     /// Places an entry for the descriptor of that key, and returns its number.
@@ -515,6 +540,7 @@ impl<W, T> Core<W, T> {
         self.entries.set(number);
         let entry = Entry { key, number };
         self.deadlines.borrow_mut().place(when, entry);
+        self.hasten(when);
         number
     }
 

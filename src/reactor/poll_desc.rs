@@ -511,6 +511,8 @@ impl<W, T> PollDesc<W, T> {
         if !self.is_closed() {
             let mut pending = self.core.pending.borrow_mut();
             self.expire(direction, &mut |w| pending.push(w));
+            drop(pending);
+            self.core.hasten_pending();
         }
     }
 
@@ -582,6 +584,7 @@ impl<W, T> PollDesc<W, T> {
         }
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
+        self.core.hasten_pending();
         if self.entry.replace(NEVER) != NEVER {
             self.core.note_stale_entry();
         }
