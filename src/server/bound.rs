@@ -79,7 +79,7 @@ pub(crate) struct Settings {
 impl<F> Bound<F> {
     pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
         let workers = settings.workers;
-        let quotas = Quotas::new(&settings.connection.limits);
+        let quotas = Quotas::new(settings.connection.limits);
         let common = Common {
             addrs: listeners
                 .iter()
@@ -87,7 +87,7 @@ impl<F> Bound<F> {
                 .collect(),
             orders: Orders::new(),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(&settings.connection.limits, quotas.clone()),
+            remotes: Remotes::new(quotas.clone()),
             quotas,
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             settings: settings.connection,
