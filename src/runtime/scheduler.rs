@@ -41,7 +41,6 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::schedule::Schedule;
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
@@ -61,6 +60,9 @@ enum Root {
     Idle,
     Queued,
 }
+
+/// See [`Builder::schedule`](super::Builder::schedule).
+pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
@@ -87,7 +89,7 @@ pub(crate) struct Scheduler {
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
     /// The order in which tests make it run.
-    pub(super) schedule: Option<Box<Schedule>>,
+    schedule: Option<Schedule>,
 }
 
 /// What the runtime has done, ever.
@@ -105,7 +107,7 @@ impl Scheduler {
         selector: Box<dyn Selector>,
         time: TimeSource,
         jobs: Arc<Lane>,
-        schedule: Option<Box<Schedule>>,
+        schedule: Option<Schedule>,
     ) -> Self {
         let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
@@ -332,7 +334,7 @@ impl Scheduler {
         }
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule.arrange(&mut batch, round, most, now.get());
+            most = schedule(&mut batch, round, most, now.get());
         }
         let (mut begun, mut ran) = (0, 0);
         while ran < most

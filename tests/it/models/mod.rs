@@ -4,8 +4,7 @@
 use std::env;
 use std::fs;
 
-use netpoller::schedule::Random;
-
+use crate::support::random::Random;
 use crate::support::watchdog::watchdog;
 
 pub mod choices;
