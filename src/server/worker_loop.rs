@@ -50,7 +50,7 @@ struct Listener {
 impl Listener {
     fn open(port: Port) -> io::Result<Self> {
         Ok(Listener {
-            fd: Fd::take_in_listener("a server", port.socket, port.network)?,
+            fd: Fd::take_in("a server", port.socket, port.network)?,
             number: port.number,
             is_for_all: port.is_for_all,
         })
