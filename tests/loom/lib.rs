@@ -169,6 +169,4 @@ mod connection {
 mod server {
     #[path = "../../src/server/dispatch.rs"]
     pub(crate) mod dispatch;
-    #[path = "../../src/server/orders.rs"]
-    pub(crate) mod orders;
 }
