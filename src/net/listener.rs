@@ -352,7 +352,7 @@ pub(super) fn accept<P>(
     mut permit: impl FnMut() -> Option<P>,
 ) -> impl Future<Output = io::Result<Outcome<P>>> {
     let accept = listener.op(Direction::Read, move |fd| accept_once(fd, &mut permit));
-    accept.named("accept")
+    accept.opening()
 }
 
 /// One accept, without waiting: `WouldBlock` where no connection is queued.

@@ -89,7 +89,7 @@ impl Dial<'_> {
             fd.note_lent();
         }
         if under_way {
-            let connected = fd.op(Direction::Write, is_connected).named("connect").await;
+            let connected = fd.op(Direction::Write, is_connected).opening().await;
             // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,

@@ -18,8 +18,8 @@ use crate::runtime::context;
 pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
-    /// As its errors name it.
-    name: &'static str,
+    /// It accepts or connects, and its errors say so.
+    opens: bool,
     /// It moves no bytes, and waits neither for the lock nor for readiness.
     empty: bool,
     claim: Claim,
@@ -118,7 +118,7 @@ impl Fd {
         Op {
             fd: self,
             direction,
-            name: name_of(direction),
+            opens: false,
             empty: false,
             claim: Claim::new(),
             moved: 0,
@@ -128,8 +128,9 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    pub(crate) fn named(mut self, name: &'static str) -> Self {
-        self.name = name;
+    /// Names it `accept` or `connect`.
+    pub(crate) fn opening(mut self) -> Self {
+        self.opens = true;
         self
     }
 }
@@ -165,11 +166,13 @@ where
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let written = match direction {
-                Direction::Write => this.moved,
-                Direction::Read => 0,
+            let (name, written) = match (direction, this.opens) {
+                (Direction::Read, true) => ("accept", 0),
+                (Direction::Write, true) => ("connect", 0),
+                (Direction::Read, false) => ("read", 0),
+                (Direction::Write, false) => ("write", this.moved),
             };
-            fd.error(this.name, failure, written)
+            fd.error(name, failure, written)
         }))
     }
 }
