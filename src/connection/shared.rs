@@ -10,6 +10,7 @@
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
 use std::cell::{Cell, RefCell};
+use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
@@ -23,6 +24,7 @@ use super::stats::Tally;
 use crate::net::fd::Fd;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::{Handle, current};
 
@@ -50,11 +52,14 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
+    /// Where the server was made.
+    pub(crate) place: Place,
     /// When a connection is too old, and by how much later than that at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
 impl Default for Settings {
+    #[track_caller]
     fn default() -> Self {
         Settings {
             idle_timeout: None,
@@ -64,6 +69,7 @@ impl Default for Settings {
             rates: Rates::default(),
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
+            place: Location::caller(),
             max_age: None,
         }
     }
@@ -95,6 +101,7 @@ pub(crate) struct WorkerShared {
     pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
+    place: Place,
     /// The drain's, in ticks.
     pub(super) grace: u64,
     /// The greatest age of a connection, and by how much later it may come. `NEVER` for none.
@@ -152,6 +159,7 @@ impl WorkerShared {
             heartbeat_bytes: settings.heartbeat_bytes.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
+            place: settings.place,
             grace: ticks(settings.drain_grace),
             max_age: settings.max_age.map_or(NEVER, |(age, _)| ticks(age)),
             max_age_jitter: settings.max_age.map_or(0, |(_, jitter)| ticks(jitter)),
@@ -179,7 +187,7 @@ impl WorkerShared {
         self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() + 1);
-            scheduler.spawn_machine(connection);
+            scheduler.spawn_machine(self.place, connection);
         }
     }
 

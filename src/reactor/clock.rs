@@ -60,6 +60,10 @@ impl Clock {
         matches!(self.source, TimeSource::Virtual(_))
     }
 
+    pub(crate) fn is_systems(&self) -> bool {
+        matches!(self.source, TimeSource::System)
+    }
+
     /// The last reading.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
@@ -130,8 +134,7 @@ impl Clock {
 
     #[inline(never)]
     fn convert(&self, when: Instant) -> Option<Tick> {
-        let is_systems = matches!(self.source, TimeSource::System);
-        if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
+        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);
             self.memo.set(Some((when, tick)));
             return Some(tick);
