@@ -48,6 +48,16 @@ use crate::runtime::waiters::{Ticket, Waiters};
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
+///
+/// ```
+/// use netpoller::{CancelError, CancelToken};
+///
+/// let token = CancelToken::new();
+/// assert_eq!(token.err(), None);
+/// token.cancel();
+/// assert_eq!(token.err(), Some(CancelError::Canceled));
+/// assert_eq!(CancelError::DeadlineExceeded.to_string(), "context deadline exceeded");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CancelError {
     /// `cancel` was called on it or on one above it.
@@ -342,6 +352,8 @@ impl Drop for Scope {
 }
 
 /// Waits for the end of a scope: see [`CancelToken::canceled`].
+///
+/// That has an example.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,

@@ -153,6 +153,23 @@ impl fmt::Debug for Heartbeat {
 }
 
 /// Settings of a [`Heartbeat`]: see [`Heartbeat::builder`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::{Heartbeat, UnixStream};
+/// use std::time::Duration;
+///
+/// let (ours, theirs) = UnixStream::pair()?;
+/// let settings = Heartbeat::builder().payload(&b"\n"[..]).interval(Duration::from_secs(30));
+/// let _beat = settings.start(&ours);
+/// let mut byte = [0];
+/// theirs.read_exact(&mut byte).await?;
+/// assert_eq!(&byte, b"\n");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct HeartbeatBuilder {
     payload: Cow<'static, [u8]>,

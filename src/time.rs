@@ -122,6 +122,23 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 ///
 /// It is plain data, and may go to any thread. Its timer is in the runtime that polled it last, which
 /// forgets the timer when the sleep is dropped.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::time::{now, sleep};
+/// use std::time::Duration;
+///
+/// let begin = now();
+/// let mut nap = std::pin::pin!(sleep(Duration::from_secs(3600)));
+/// // Sooner than was planned.
+/// nap.as_mut().reset(begin + Duration::from_secs(1));
+/// nap.await;
+/// assert!(now() - begin < Duration::from_secs(10));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
@@ -177,6 +194,20 @@ impl fmt::Debug for Sleep {
 }
 
 /// The time given to [`timeout`] passed.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::time::{Elapsed, timeout};
+/// use std::time::Duration;
+///
+/// let never = std::future::pending::<()>();
+/// let late: Result<(), Elapsed> = timeout(Duration::from_secs(1), never).await;
+/// assert!(late.is_err());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed(());
 
@@ -255,6 +286,23 @@ pub fn interval(period: Duration) -> Interval {
 }
 
 /// A steady tick: see [`interval`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::time::{interval, now};
+/// use std::time::Duration;
+///
+/// let begin = now();
+/// let mut ticks = interval(Duration::from_secs(10));
+/// for _ in 0..3 {
+///     ticks.tick().await;
+/// }
+/// assert!(now() - begin >= Duration::from_secs(20));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,

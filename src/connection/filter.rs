@@ -159,6 +159,23 @@ impl<F: Filter> Filter for Option<F> {
 }
 
 /// Where a [`Filter`] passes bytes on to.
+///
+/// ```
+/// use netpoller::FilterIo;
+/// use std::io;
+///
+/// /// A filter's `incoming`: passes letters on, answers a bell by itself, and ends at a zero.
+/// fn incoming(bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+///     for &byte in bytes {
+///         match byte {
+///             0 => io.close(),
+///             7 => io.to_peer(b"ding"),
+///             letter => io.to_protocol(&[letter]),
+///         }
+///     }
+///     Ok(bytes.len())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct FilterIo {
     pub(super) to_protocol: Vec<u8>,

@@ -26,6 +26,24 @@ use crate::runtime::{Handle, context};
 /// Names a connection of a server, for any thread: see [`Conn::id`](crate::Conn::id).
 ///
 /// It names this connection alone, and none that comes later.
+///
+/// ```
+/// use netpoller::{Conn, ConnId, Protocol};
+/// use std::io;
+/// use std::sync::mpsc::Sender;
+///
+/// /// Tells a thread which connections there are. That one writes with `ServerHandle::write`.
+/// struct Member(Sender<ConnId>);
+///
+/// impl Protocol for Member {
+///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+///         self.0.send(conn.id()).map_err(io::Error::other)
+///     }
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     /// Counts the servers of this process.

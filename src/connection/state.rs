@@ -212,6 +212,24 @@ impl State {
 ///
 /// Never while anything is in flight on it: bytes that are queued or unused, a call of
 /// [`writable`](crate::Protocol::writable) that is owed, or a mark as [busy](crate::Conn::set_busy).
+///
+/// ```
+/// use netpoller::{Conn, Drain, Protocol};
+/// use std::io;
+///
+/// struct Lines;
+///
+/// impl Protocol for Lines {
+///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         conn.write(bytes)?;
+///         Ok(bytes.len())
+///     }
+///     fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+///         conn.write(b"-SHUTDOWN\n")?;
+///         Ok(Drain::AtBoundary)
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Drain {

@@ -8,15 +8,42 @@ use super::addr;
 use crate::endpoints::Addr;
 
 /// The kind of a [`TcpStream`](crate::TcpStream) and a [`TcpListener`](crate::TcpListener).
+///
+/// ```
+/// use netpoller::net::{Stream, Tcp};
+///
+/// // `netpoller::TcpStream` is short for this.
+/// fn quick(stream: &Stream<Tcp>) -> std::io::Result<()> {
+///     stream.set_nodelay(true)
+/// }
+/// ```
 #[derive(Debug)]
 pub enum Tcp {}
 
 /// The kind of a [`UdpSocket`](crate::UdpSocket).
+///
+/// ```
+/// use netpoller::net::{Datagram, Udp};
+///
+/// // `netpoller::UdpSocket` is short for this.
+/// async fn ask(socket: &Datagram<Udp>) -> std::io::Result<usize> {
+///     socket.send(b"?").await
+/// }
+/// ```
 #[derive(Debug)]
 pub enum Udp {}
 
 /// The kind of a [`UnixStream`](crate::UnixStream), a [`UnixListener`](crate::UnixListener) and a
 /// [`UnixDatagram`](crate::UnixDatagram).
+///
+/// ```
+/// use netpoller::net::{Stream, Unix};
+///
+/// // `netpoller::UnixStream` is short for this.
+/// async fn greet(stream: &Stream<Unix>) -> std::io::Result<()> {
+///     stream.write_all(b"hello").await
+/// }
+/// ```
 #[derive(Debug)]
 pub enum Unix {}
 

@@ -166,6 +166,19 @@ impl Drop for Live {
 }
 
 /// The counters of a [`Serve`], which has an example: what it has done, and what it serves now.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{Serve, TcpListener};
+///
+/// let serve = Serve::new(TcpListener::bind("127.0.0.1:0").await?);
+/// let counters = serve.counters();
+/// assert_eq!((counters.accepted(), counters.live(), counters.refused()), (0, 0, 0));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ServeCounters(Rc<Counts>);
 

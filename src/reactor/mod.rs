@@ -43,6 +43,20 @@ pub use types::{Direction, Park, Readiness, Refusal, TryIo};
 pub use view::{DescriptorView, DirectionView};
 
 /// What one turn of the loop did.
+///
+/// ```
+/// use netpoller::Runtime;
+/// use std::time::Duration;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = Runtime::new()?;
+/// runtime.spawn(async { netpoller::yield_now().await });
+/// let turn = runtime.turn(Some(Duration::ZERO))?;
+/// // The task has yielded, and is to run again.
+/// assert_eq!((turn.machines, turn.more), (1, true));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Events harvested from the selector that named an open descriptor.
@@ -57,6 +71,8 @@ pub struct Turn {
 }
 
 /// What [`Reactor::entries`] counts.
+///
+/// [`Reactor::entries`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entries {
@@ -369,6 +385,19 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
 
 /// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one; a
 /// clone ends the same reactor's turns.
+///
+/// ```
+/// use netpoller::Reactor;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor: Reactor<usize> = Reactor::new()?;
+/// let breaker = reactor.breaker();
+/// let other = std::thread::spawn(move || breaker.break_netpoll());
+/// // Sleeps until the thread ends it, and finds nothing.
+/// assert_eq!(reactor.turn(None, &mut Vec::new())?.events, 0);
+/// other.join().unwrap()
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<dyn Break>,

@@ -89,6 +89,8 @@ pub(crate) enum ShortIo {
 ///
 /// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
 /// hold it.
+///
+/// [`Descriptor`] has an example.
 pub struct PollDesc<W, T = ()> {
     /// What the runtime keeps beside it; nothing on a bare reactor.
     pub(crate) user_data: T,
@@ -649,6 +651,23 @@ pub(crate) enum Closes {
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
 /// last is dropped the key is free again, and events for it are stale. The system forgets the
 /// source when it is closed, or at [`Reactor::close`](super::Reactor::close).
+///
+/// ```
+/// use netpoller::reactor::{Direction, Park, Reactor, Refusal};
+/// use std::time::Instant;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor: Reactor<&str> = Reactor::new()?;
+/// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+/// let descriptor = reactor.open(&mut ours)?;
+/// descriptor.set_deadline(Direction::Read, Some(Instant::now()));
+/// assert_eq!(descriptor.check(Direction::Read), Err(Refusal::TimedOut));
+/// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::TimedOut("reader"));
+/// // The other direction has no deadline.
+/// assert_eq!(descriptor.check(Direction::Write), Ok(()));
+/// reactor.close(descriptor, &mut ours)
+/// # }
+/// ```
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {

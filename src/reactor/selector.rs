@@ -20,6 +20,8 @@ use super::types::Readiness;
 /// the wrong owner, and no event outlives the turn that harvested it.
 ///
 /// A selector passes it on as it is, as a `mio::Token` if need be.
+///
+/// [`Selector`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(usize);
 
@@ -73,6 +75,8 @@ impl From<mio::Token> for Token {
 }
 
 /// One harvested event.
+///
+/// [`Selector`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Which source.
@@ -82,6 +86,8 @@ pub struct Event {
 }
 
 /// Whether a harvest brought in everything that had come.
+///
+/// [`Selector`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harvest {
     /// Nothing that had come before the call is still outside.
@@ -91,6 +97,17 @@ pub enum Harvest {
 }
 
 /// What a selector can tell apart.
+///
+/// ```
+/// use netpoller::reactor::{MioSelector, Selector};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let traits = MioSelector::new()?.traits();
+/// // Without edges (poll(2)), a source is armed again after each EAGAIN.
+/// println!("edges: {}, urgent data: {}", traits.edges, traits.urgent);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// Readiness that comes after an attempt failed is reported without being asked for again.
@@ -104,6 +121,8 @@ pub struct Traits {
 }
 
 /// Ends a blocked [`Selector::netpoll`] from any thread.
+///
+/// [`Breaker`](super::Breaker), which calls it, has an example.
 #[doc(alias = "netpollBreak")]
 pub trait Break: Send + Sync {
     /// Makes the call under way, or else the next one, return soon.
@@ -121,6 +140,66 @@ pub trait Break: Send + Sync {
 ///
 /// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
 /// does: neither may use the reactor.
+///
+/// ```
+/// use netpoller::reactor::{
+///     Break, Event, Harvest, MioSelector, Reactor, Readiness, Selector, Token, Traits,
+/// };
+/// use std::io;
+/// use std::os::fd::BorrowedFd;
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// /// The system's selector, which hands on one event in each look. A test of a loop uses it.
+/// struct OneByOne {
+///     system: MioSelector,
+///     found: Vec<Event>,
+/// }
+///
+/// impl Selector for OneByOne {
+///     fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
+///         self.system.open(source, token)
+///     }
+///     fn rearm(
+///         &mut self,
+///         source: &mut dyn mio::event::Source,
+///         token: Token,
+///         interest: Readiness,
+///     ) -> io::Result<()> {
+///         self.system.rearm(source, token, interest)
+///     }
+///     fn close(&mut self, source: &mut dyn mio::event::Source) -> io::Result<()> {
+///         self.system.close(source)
+///     }
+///     fn netpoll(&mut self, wait: Option<Duration>, out: &mut Vec<Event>) -> io::Result<Harvest> {
+///         if self.found.is_empty() {
+///             self.system.netpoll(wait, &mut self.found)?;
+///         }
+///         out.extend(self.found.pop());
+///         // What is kept back has come already.
+///         Ok(match self.found.is_empty() {
+///             true => Harvest::Complete,
+///             false => Harvest::Partial,
+///         })
+///     }
+///     fn breaker(&self) -> Arc<dyn Break> {
+///         self.system.breaker()
+///     }
+///     fn traits(&self) -> Traits {
+///         self.system.traits()
+///     }
+///     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+///         None // It does not tell of what is kept back.
+///     }
+/// }
+///
+/// # fn main() -> io::Result<()> {
+/// let system = MioSelector::new()?;
+/// let reactor: Reactor<usize> = Reactor::with(Box::new(OneByOne { system, found: Vec::new() }));
+/// # assert_eq!(reactor.turn(Some(Duration::ZERO), &mut Vec::new())?.events, 0);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Selector {
     /// Registers a source under `token`, for both directions and urgent data.
     ///
@@ -191,6 +270,8 @@ pub trait Selector {
 }
 
 /// The system's selector (epoll, kqueue), through mio.
+///
+/// [`Selector`] has an example.
 #[derive(Debug)]
 pub struct MioSelector {
     poll: mio::Poll,

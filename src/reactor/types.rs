@@ -3,6 +3,22 @@
 // Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
 /// One of a source's two directions, which are parked, timed and refused apart.
+///
+/// ```
+/// use netpoller::{Direction, Runtime, Source};
+/// use std::io::Read;
+///
+/// # fn main() -> std::io::Result<()> {
+/// Runtime::new()?.block_on(async {
+///     let (ours, theirs) = mio::net::UnixStream::pair()?;
+///     drop(theirs);
+///     let source = Source::new(ours)?;
+///     let got = source.io(Direction::Read, |mut ours| ours.read(&mut [0])).await?;
+///     assert_eq!(got, 0, "the end of file");
+///     Ok(())
+/// })
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Data, connections or end of file coming in.
@@ -20,6 +36,20 @@ impl Direction {
 ///
 /// In all cases but `Parked` the `W` comes back and no turn will hand it out: go on with it yourself,
 /// for dropping it loses a wake-up.
+///
+/// ```
+/// use netpoller::reactor::{Descriptor, Direction, Park, Refusal};
+///
+/// /// Parks a machine, or says why it runs on. `runnable` runs before the next turn.
+/// fn wait(descriptor: &Descriptor<usize>, machine: usize, runnable: &mut Vec<usize>) -> Result<(), Refusal> {
+///     match descriptor.park(Direction::Read, machine) {
+///         Park::Parked => Ok(()),
+///         Park::Ready(machine) => Ok(runnable.push(machine)),
+///         Park::TimedOut(_) => Err(Refusal::TimedOut),
+///         Park::Closed(_) => Err(Refusal::Closed),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
 pub enum Park<W> {
@@ -34,6 +64,8 @@ pub enum Park<W> {
 }
 
 /// What became of [`PollDesc::try_io`](super::PollDesc::try_io).
+///
+/// That has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
 pub enum TryIo<R, W> {
@@ -46,6 +78,14 @@ pub enum TryIo<R, W> {
 }
 
 /// Why an operation must not be tried.
+///
+/// ```
+/// use netpoller::reactor::Refusal;
+///
+/// // The words are Go's.
+/// assert_eq!(Refusal::TimedOut.to_string(), "i/o timeout");
+/// assert_eq!(Refusal::Closed.to_string(), "use of closed network connection");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The direction's deadline has passed, and has not been moved since.
@@ -78,6 +118,14 @@ pub(crate) enum May {
 }
 
 /// What the selector says of a source: a set of `READ`, `WRITE`, `HUNG_UP` and `URGENT`.
+///
+/// ```
+/// use netpoller::reactor::Readiness;
+///
+/// // A FIN makes reading ready, and says that the peer hung up.
+/// let fin = Readiness::READ | Readiness::HUNG_UP;
+/// assert!(fin.contains(Readiness::READ) && !fin.contains(Readiness::WRITE));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Readiness(pub(super) u8);
 

@@ -7,6 +7,23 @@ use std::time::Instant;
 use super::selector::Token;
 
 /// One descriptor, as [`Reactor::for_each`](super::Reactor::for_each) shows it.
+///
+/// ```
+/// use netpoller::reactor::{Direction, Park, Reactor};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor: Reactor<&str> = Reactor::new()?;
+/// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+/// let descriptor = reactor.open(&mut ours)?;
+/// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+/// reactor.for_each(|view| {
+///     assert_eq!(view.read.parked, Some(&"reader"));
+///     assert_eq!(view.write.parked, None);
+///     assert!(!view.read.is_expired && view.read.deadline.is_none());
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct DescriptorView<'a, W> {
@@ -23,6 +40,8 @@ pub struct DescriptorView<'a, W> {
 }
 
 /// One direction of a [`DescriptorView`].
+///
+/// That has an example.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct DirectionView<'a, W> {

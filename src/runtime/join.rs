@@ -259,6 +259,18 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 /// Why a task returned nothing: it panicked, it was aborted, or its runtime was dropped. Or it was not
 /// begun, since [`Handle::run_blocking`](crate::Handle::run_blocking) would have waited for ever.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// let task = netpoller::spawn(async { panic!("no such file") });
+/// let error = task.await.unwrap_err();
+/// assert!(error.is_panic() && !error.is_canceled());
+/// assert!(error.to_string().contains("no such file"));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub struct JoinError(Why);
 
 enum Why {

@@ -543,6 +543,17 @@ impl fmt::Debug for Builder {
 }
 
 /// What lives on a runtime, and what it has done since it was made.
+///
+/// ```
+/// use netpoller::Runtime;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = Runtime::new()?;
+/// runtime.spawn(std::future::pending::<()>());
+/// assert_eq!(runtime.stats().tasks, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -72,6 +72,25 @@ impl<F> Clone for Server<F> {
 
 /// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
 /// has an example.
+///
+/// ```
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Dispatch, Server};
+///
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         conn.write(bytes).map(|()| bytes.len())
+/// #     }
+/// # }
+/// # fn main() -> std::io::Result<()> {
+/// // A few long connections: the kernel's choice by hash could give them all to one worker.
+/// let server = Server::new(|_peer| Echo).workers(2).dispatch(Dispatch::HandOver);
+/// let bound = server.bind("127.0.0.1:0")?;
+/// # drop(bound);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dispatch {

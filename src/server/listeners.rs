@@ -136,6 +136,27 @@ impl Port {
 
 /// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer),
 /// which has an example.
+///
+/// ```
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Peer, Server};
+///
+/// /// Says which port was dialed: the second listener is for operators.
+/// struct Greeter(&'static str);
+/// impl Protocol for Greeter {
+/// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         Ok(bytes.len())
+/// #     }
+///     fn open(&mut self, conn: &mut Conn) -> std::io::Result<()> {
+///         conn.write(self.0.as_bytes())
+///     }
+/// }
+///
+/// let server = Server::with_peer(|peer: Peer| match peer.listener {
+///     0 => Greeter("welcome\n"),
+///     _ => Greeter("operator\n"),
+/// });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Peer {
@@ -177,6 +198,8 @@ where
 }
 
 /// A function from a [`Peer`]: the factory of [`Server::with_peer`](crate::Server::with_peer).
+///
+/// [`Peer`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub struct WithPeer<F>(pub(super) F);
 

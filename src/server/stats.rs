@@ -10,6 +10,16 @@ use crate::connection::stats::Tally;
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What one worker of a server has done.
+        ///
+        /// ```
+        /// use netpoller::{ServerHandle, WorkerStats};
+        ///
+        /// /// How many connections the busiest worker has.
+        /// fn busiest(handle: &ServerHandle) -> u64 {
+        ///     let stats = handle.stats();
+        ///     stats.workers().iter().map(WorkerStats::live).max().unwrap_or(0)
+        /// }
+        /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct WorkerStats {

@@ -103,6 +103,18 @@ impl Tick {
 
 /// What an entry's owner answers when [`Wheel::advance`] or [`Wheel::next_live`] hands it the
 /// entry.
+///
+/// ```
+/// use netpoller::wheel::{Tick, Verdict, Wheel};
+///
+/// let mut wheel = Wheel::new();
+/// wheel.place(Tick::new(5), "mail");
+/// // It has moved meanwhile: the wheel keeps it for later.
+/// wheel.advance(Tick::new(7), usize::MAX, |_, _| Verdict::Again(Tick::new(9)));
+/// assert_eq!(wheel.next(), Some(Tick::new(9)));
+/// wheel.advance(Tick::new(9), usize::MAX, |_, _| Verdict::Done);
+/// assert!(wheel.is_empty());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It fired: the entry is spent. (To [`Wheel::next_live`]: it is live, and stays.)

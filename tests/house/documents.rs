@@ -462,3 +462,44 @@ fn files_that_comments_name_exist() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     assert!(looked_at > 5, "{looked_at}: the comments read otherwise");
 }
+
+/// Types in private modules that no code can name, and those of a hidden module.
+const WITHOUT_EXAMPLE: [&str; 5] = [
+    "Conduit",
+    "FaultySelector",
+    "Flow",
+    "Random",
+    "ScheduledTurn",
+];
+
+#[test]
+fn each_public_type_has_an_example_or_says_where_one_is() {
+    let (mut without, mut looked_at) = (Vec::new(), 0);
+    for file in tree::files("src", ".rs") {
+        let text = tree::read(&file);
+        let mut docs = String::new();
+        for line in text.lines() {
+            let words: Vec<&str> = line
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .collect();
+            if let ["pub", "struct" | "enum" | "trait", name, ..] = words[..] {
+                looked_at += 1;
+                let has = docs.contains("```") || docs.contains("example");
+                if !has && !WITHOUT_EXAMPLE.contains(&name) {
+                    without.push(format!("{file}: {name}"));
+                }
+            }
+            match line.starts_with("///") {
+                true => docs += line,
+                // Attributes, and the rest of one, stand between the docs and the type.
+                false if line.starts_with(['#', ' ', ')']) => {}
+                false => docs.clear(),
+            }
+        }
+    }
+    assert!(without.is_empty(), "\n{}", without.join("\n"));
+    assert!(
+        looked_at > 70,
+        "{looked_at}: the types are declared otherwise"
+    );
+}
