@@ -71,8 +71,7 @@ pub(super) struct Sample {
 
 /// What runs on a loop, and where it comes from: prints as `task 3.1 "name", spawned at FILE:LINE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The machine's number, as the log has it.
     pub id: String,
     /// `task`, `connection`, `root` (the future of `block_on`), or `job` (a closure that another thread

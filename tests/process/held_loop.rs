@@ -8,6 +8,7 @@ use netpoller::{Runtime, spawn, time, yield_now};
 
 use crate::child::in_child;
 use crate::logged::{keep_log, logged};
+use crate::support::stall::stall;
 
 const THRESHOLD: Duration = Duration::from_millis(100);
 
@@ -104,7 +105,7 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         // Among few, it is named at once.
         let others = || (0..5).for_each(|_| drop(runtime.spawn(async {})));
         others();
-        drop(runtime.spawn_named("slow", async move { thread::sleep(long) }));
+        drop(runtime.spawn_named("slow", async move { stall(long) }));
         others();
         runtime.turn(None).unwrap();
         let first = warnings();
@@ -122,7 +123,7 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
             r#""slow again""#,
         ] {
             many();
-            let slow = async move { thread::sleep(long) };
+            let slow = async move { stall(long) };
             drop(runtime.spawn_named("slow again", slow));
             runtime.turn(None).unwrap();
             let last = warnings().pop().unwrap();
