@@ -18,28 +18,28 @@
 
 // Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
 //
-// A scope's life:
+// A scope is facts that are set once: its deadline, and when it was ended. Why it ended, and whether,
+// is read from these and from those above it:
 //
-// | state | moved there by | on to |
+// | the first time in `ended`, here and above | its deadline | the scope |
 // |---|---|---|
-// | Open | `new`, `child`, `with_deadline` | Ended |
-// | Ended(Canceled) | `cancel` of it or of one above, before its deadline | nothing: the first reason stays |
-// | Ended(DeadlineExceeded) | the first that finds that the deadline has passed | nothing |
+// | none | none, or ahead | is open |
+// | none | has passed | ended by its deadline; what finds that out sets `ended` to it |
+// | some | before it, or the same | ended by its deadline |
+// | some | after it, or none | is canceled |
 //
-// A child holds its parent. A parent knows its children weakly, and each leaves the parent's list
-// when it is dropped. A whole tree has ended before anything is woken, and nothing is woken under a
-// lock.
+// A child holds its parent, and a parent knows no child: what waits for a scope's end stands in the
+// queue of each scope above it. So one store ends a whole tree, before anything is woken, and nothing
+// is woken under a lock.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem;
+use std::iter;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-
-use slab::Slab;
 
 use crate::runtime::context;
 use crate::runtime::panics::wake_quietly;
@@ -133,19 +133,11 @@ pub struct CancelToken {
 struct Scope {
     /// The earliest of its own deadline and those above.
     deadline: Option<Instant>,
-    /// The scope above, and the key in its list. Empty for a root, and below one that has ended.
-    above: OnceLock<(Arc<Scope>, usize)>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Set once.
-    ended: Option<CancelError>,
-    /// The children. Empty once it has ended.
-    below: Slab<Weak<Scope>>,
-    /// The futures that wait for the end. Empty once it has ended.
-    waiters: Waiters,
+    above: Option<Arc<Scope>>,
+    /// When it was canceled, or its deadline once that was found to have passed.
+    ended: OnceLock<Instant>,
+    /// The futures that wait for its end, or for that of a scope below.
+    waiters: Mutex<Waiters>,
 }
 
 impl Default for CancelToken {
@@ -159,7 +151,7 @@ impl CancelToken {
     #[must_use]
     pub fn new() -> Self {
         CancelToken {
-            scope: Arc::new(Scope::new(None)),
+            scope: Arc::new(Scope::new(None, None)),
         }
     }
 
@@ -192,19 +184,12 @@ impl CancelToken {
     }
 
     fn below(&self, own: Option<Instant>) -> Self {
-        let inherited = self.scope.deadline;
-        let deadline = own.into_iter().chain(inherited).min();
-        let scope = Arc::new(Scope::new(deadline));
-        let mut parent = self.scope.state();
-        match parent.ended {
-            Some(ended) => scope.state().ended = Some(ended),
-            None => {
-                let place = parent.below.insert(Arc::downgrade(&scope));
-                let _ = scope.above.set((self.scope.clone(), place));
-            }
+        // Below a scope that has ended, no deadline comes first.
+        let own = own.filter(|_| self.scope.ended().is_none());
+        let deadline = own.into_iter().chain(self.scope.deadline).min();
+        CancelToken {
+            scope: Arc::new(Scope::new(deadline, Some(self.scope.clone()))),
         }
-        drop(parent);
-        CancelToken { scope }
     }
 
     /// The deadline: the earliest of its own and those above. `None` if it has none.
@@ -216,7 +201,13 @@ impl CancelToken {
     /// Ends the scope and all below it, and wakes what waits for that. A scope that has ended already,
     /// also by its deadline, is not changed.
     pub fn cancel(&self) {
-        Scope::end(&self.scope, CancelError::Canceled);
+        if self.err().is_some() {
+            return;
+        }
+        let _ = self.scope.ended.set(time::clock());
+        let waiters = self.scope.waiters().take_all();
+        // Under no lock: waking may run any code.
+        waiters.for_each(wake_quietly);
     }
 
     /// Why it ended, or `None` if it has not. A scope with a deadline reads the clock, so this suits
@@ -224,12 +215,11 @@ impl CancelToken {
     #[must_use]
     #[doc(alias = "Err")]
     pub fn err(&self) -> Option<CancelError> {
-        let ended = self.scope.state().ended;
+        let ended = self.scope.ended();
         if ended.is_some() || !self.scope.is_late(time::clock) {
             return ended;
         }
-        Scope::end(&self.scope, CancelError::DeadlineExceeded);
-        self.scope.state().ended
+        Some(self.scope.expire())
     }
 
     /// Waits until the scope has ended, one way or the other: Go's `<-ctx.Done()`.
@@ -245,7 +235,7 @@ impl CancelToken {
     pub fn canceled(&self) -> Canceled {
         Canceled {
             scope: self.scope.clone(),
-            ticket: None,
+            tickets: self.scope.and_above().map(|_| None).collect(),
             sleep: self.scope.deadline.map(time::sleep_until),
             yielded: false,
         }
@@ -279,74 +269,67 @@ impl CancelToken {
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.scope.state();
-        let figures = (state.ended, state.below.len(), state.waiters.len());
-        drop(state);
+        let waiters = self.scope.waiters().len();
         f.debug_struct("CancelToken")
-            .field("ended", &figures.0)
+            .field("ended", &self.scope.ended())
             .field("deadline", &self.scope.deadline)
-            .field("children", &figures.1)
-            .field("waiters", &figures.2)
+            .field("waiters", &waiters)
             .finish()
     }
 }
 
 impl Scope {
-    fn new(deadline: Option<Instant>) -> Self {
+    fn new(deadline: Option<Instant>, above: Option<Arc<Scope>>) -> Self {
         Scope {
             deadline,
-            above: OnceLock::new(),
-            state: Mutex::default(),
+            above,
+            ended: OnceLock::new(),
+            waiters: Mutex::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
         // No code of the user runs under the lock, so a poisoned one is intact.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This scope, the one above it, and so on.
+    fn and_above(&self) -> impl Iterator<Item = &Scope> {
+        iter::successors(Some(self), |scope| scope.above.as_deref())
     }
 
     fn is_late(&self, clock: impl FnOnce() -> Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= clock())
     }
 
-    /// Ends a scope and all below it. A scope whose deadline has passed ends with `DeadlineExceeded`,
-    /// whatever ends the others.
-    fn end(scope: &Arc<Self>, why: CancelError) {
-        let now = match why {
-            CancelError::Canceled => Some(time::clock()),
-            CancelError::DeadlineExceeded => None,
-        };
-        let mut woken = Vec::new();
-        let mut open = vec![scope.clone()];
-        while let Some(scope) = open.pop() {
-            let mut state = scope.state();
-            if state.ended.is_some() {
-                continue;
-            }
-            let late = now.is_some_and(|now| scope.is_late(|| now));
-            state.ended = Some(if late {
-                CancelError::DeadlineExceeded
-            } else {
-                why
-            });
-            woken.extend(state.waiters.take_all());
-            let below = mem::take(&mut state.below);
-            open.extend(below.into_iter().filter_map(|(_, below)| below.upgrade()));
+    /// Why it ended, as far as that is known without a look at the clock: see the table above.
+    fn ended(&self) -> Option<CancelError> {
+        let first = self
+            .and_above()
+            .filter_map(|scope| scope.ended.get())
+            .min()?;
+        Some(match self.is_late(|| *first) {
+            true => CancelError::DeadlineExceeded,
+            false => CancelError::Canceled,
+        })
+    }
+
+    /// The deadline has passed. What waits for that sleeps until then.
+    fn expire(&self) -> CancelError {
+        if let Some(deadline) = self.deadline {
+            let _ = self.ended.set(deadline);
         }
-        // Last, and under no lock: waking may run any code.
-        woken.into_iter().for_each(wake_quietly);
+        // A cancel may have come first.
+        self.ended().unwrap_or(CancelError::DeadlineExceeded)
     }
 }
 
 impl Drop for Scope {
-    /// Leaves the parent's list. It is a loop, since a long chain of only children goes all at once
-    /// and would overflow the stack.
+    /// A loop, since a long chain goes all at once and would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
-        while let Some((parent, place)) = above {
-            let left = parent.state().below.try_remove(place);
-            drop(left);
-            above = Arc::into_inner(parent).and_then(|mut parent| parent.above.take());
+        while let Some(scope) = above {
+            above = Arc::into_inner(scope).and_then(|mut scope| scope.above.take());
         }
     }
 }
@@ -357,8 +340,8 @@ impl Drop for Scope {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,
-    /// Its ticket among the waiters of the scope.
-    ticket: Option<Ticket>,
+    /// Its tickets among the waiters of the scope and of each above it, in this order.
+    tickets: Vec<Option<Ticket>>,
     /// Until the deadline, if there is one.
     sleep: Option<Sleep>,
     /// The scope has ended, and this has let others go first.
@@ -373,23 +356,21 @@ impl Canceled {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
-        // Cloned before the lock and dropped after it: both may run any code.
-        let waker = cx.waker().clone();
-        let mut state = self.scope.state();
-        if let Some(ended) = state.ended {
+        // It waits first and looks then, so a cancel on another thread is seen or wakes.
+        for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
+            // Cloned before the lock and dropped after it: both may run any code.
+            let waker = cx.waker().clone();
+            let (_woken, left_over) = scope.waiters().poll(ticket, waker);
+            drop(left_over);
+        }
+        if let Some(ended) = self.scope.ended() {
             return Poll::Ready(ended);
         }
-        let (woken, left_over) = state.waiters.poll(&mut self.ticket, waker);
-        debug_assert!(woken.is_pending(), "only the end wakes");
-        drop(state);
-        drop(left_over);
         let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
         };
         ready!(Pin::new(sleep).poll(cx));
-        Scope::end(&self.scope, CancelError::DeadlineExceeded);
-        let ended = self.scope.state().ended;
-        Poll::Ready(ended.unwrap_or(CancelError::DeadlineExceeded))
+        Poll::Ready(self.scope.expire())
     }
 }
 
@@ -403,8 +384,8 @@ impl Future for Canceled {
 
 impl Drop for Canceled {
     fn drop(&mut self) {
-        if self.ticket.is_some() {
-            let left = self.scope.state().waiters.leave(&mut self.ticket);
+        for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
+            let left = scope.waiters().leave(ticket);
             // After the lock, since it may hold a waker.
             drop(left);
         }

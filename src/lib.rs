@@ -95,11 +95,6 @@ pub use runtime::{
     Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, spawn_named,
     yield_now,
 };
-/// For tests.
-#[doc(hidden)]
-pub mod schedule {
-    pub use crate::runtime::schedule::{FaultySelector, Random};
-}
 #[allow(deprecated)]
 pub use server::Accept;
 pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};

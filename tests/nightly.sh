@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proofs that take too long for each change: `tests/nightly.sh`, or some of them by name:
-# `tests/nightly.sh errno soak`. docs/proofs.md says what each covers, and its time.
+# `tests/nightly.sh errno soak`. docs/proofs.md says what each covers, and its time. A shorter night:
+# `SOAK=60 SEEDS=20 FUZZ=10 tests/nightly.sh`, the seconds of the soak and of each target, and the seeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=x86_64-unknown-linux-gnu
@@ -13,7 +14,7 @@ errno() {
 
 # Ten minutes of abuse: memory, descriptors, wake-ups and p99 stay flat.
 soak() {
-    cargo run --quiet --release -p netpoller-benches --example soak -- --seconds 600 --plot target/soak.svg
+    cargo run --quiet --release -p netpoller-benches --example soak -- --seconds "${SOAK:-600}" --plot target/soak.svg
 }
 
 # Accesses and leaks of echo_server in its three modes, by valgrind.
@@ -34,14 +35,14 @@ address() {
 
 # More seeds and more programs than each change has.
 seeds() {
-    SCHEDULES=2000 cargo test --quiet --test it schedules
-    PROGRAMS=2000 cargo test --quiet --test it models
+    SCHEDULES="${SEEDS:-2000}" cargo test --quiet --test it schedules
+    PROGRAMS="${SEEDS:-2000}" cargo test --quiet --test it models
 }
 
 # A minute of each target of the fuzzer.
 fuzz() {
     for target in fuzz/fuzz_targets/*.rs; do
-        cargo +nightly fuzz run --fuzz-dir fuzz "$(basename "$target" .rs)" -- -max_total_time=60
+        cargo +nightly fuzz run --fuzz-dir fuzz "$(basename "$target" .rs)" -- -max_total_time="${FUZZ:-60}"
     done
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "../../tests/it/models/choices.rs"]
 pub mod choices;
+#[path = "../../tests/it/models/host_port.rs"]
+pub mod host_port;
 #[path = "../../tests/it/models/protocol.rs"]
 pub mod protocol;
 #[path = "../../tests/it/models/sockets.rs"]

@@ -16,7 +16,7 @@ use super::out_queue::OutQueue;
 use super::rate::Watch;
 use super::remote::{ConnId, RemoteConn};
 use super::shared::{Keeper, NEVER, WorkerShared, ticks};
-use super::state::{Asked, Drain, State, Status, Takes};
+use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -142,7 +142,7 @@ impl Extra {
 
 impl Conn {
     pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
-        fd.socket().note.set(Status::OPENING.byte());
+        fd.socket().note.set(Status::OPENING.0);
         let mut conn = Conn {
             fd,
             shared,
@@ -159,7 +159,7 @@ impl Conn {
 
     #[inline]
     pub(super) fn status(&self) -> Status {
-        Status::from_byte(self.fd.socket().note.get())
+        Status(self.fd.socket().note.get())
     }
 
     pub(super) fn state(&self) -> State {
@@ -187,16 +187,14 @@ impl Conn {
 
     /// What an idle connection does not need, made if it is not there.
     pub(super) fn extra(&mut self) -> &mut Extra {
-        self.attend(true);
+        self.attend();
         self.extra.get_or_insert_default()
     }
 
-    /// Says whether there is something to attend to.
-    pub(super) fn attend(&self, attend: bool) {
-        self.fd
-            .socket()
-            .note
-            .set(self.status().with_attend(attend).byte());
+    /// There is something to attend to.
+    pub(super) fn attend(&self) {
+        let note = &self.fd.socket().note;
+        note.set(note.get() | ATTEND);
     }
 
     /// Whether a drain begins for this connection now. True once.
@@ -210,7 +208,7 @@ impl Conn {
     }
 
     fn set_status(&mut self, status: Status) {
-        self.fd.socket().note.set(status.byte());
+        self.fd.socket().note.set(status.0);
         // From here on what handles and other threads write is refused, and not dropped later.
         if let Some(extra) = &self.extra
             && !status.may_write()

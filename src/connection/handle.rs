@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::error::{direction_ended, over_limit};
 use super::out_queue::OutQueue;
 use super::shared::WorkerShared;
-use super::state::{Asked, Status, Takes};
+use super::state::{ATTEND, Asked, Status, Takes};
 use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -79,7 +79,7 @@ impl Mailbox {
     /// The connection has mail, or has lost its last handle: its next run attends to it.
     fn attend(&self) {
         let note = &self.fd.socket().note;
-        note.set(Status::from_byte(note.get()).with_attend(true).byte());
+        note.set(note.get() | ATTEND);
     }
 
     /// The connection has mail, and is to run.
@@ -90,7 +90,7 @@ impl Mailbox {
 
     pub(super) fn set_busy(&self, busy: bool) {
         // A drain may have waited for just that.
-        let status = Status::from_byte(self.fd.socket().note.get());
+        let status = Status(self.fd.socket().note.get());
         if self.busy.replace(busy) && !busy && status.drains() {
             self.shared.wake(self.id);
         }

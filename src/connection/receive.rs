@@ -99,6 +99,7 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state() != State::Lingering {
                 self.conn.blame(CloseReason::Peer);
             }
+            self.tell(P::end);
             return self.on(Event::PeerEnded);
         }
         if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{direction_ended, over_limit};
 use super::limits::{Limits, Quotas};
-use super::state::{Asked, Status, Takes};
+use super::state::{ATTEND, Asked, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -229,7 +229,7 @@ impl RemoteConn {
                 && desc.token() == token
             {
                 let note = &desc.user_data.note;
-                note.set(Status::from_byte(note.get()).with_attend(true).byte());
+                note.set(note.get() | ATTEND);
                 scheduler.wake(machine);
             }
         });

@@ -27,7 +27,7 @@ use super::protocol::Protocol;
 use super::remote::Requests;
 use super::send::Budget;
 use super::shared::WorkerShared;
-use super::state::{Actions, Asked, Event, State};
+use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::net::fd::Fd;
@@ -201,7 +201,7 @@ impl<P: Protocol> Connection<P> {
         let conn = &mut self.conn;
         if conn.shared.is_stopped() {
             conn.blame(stopped());
-            self.on(Event::AbortAsked);
+            self.on(Event::Aborted);
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             let error = conn.fd.op_error("read", Cause::from(Refusal::Closed));
@@ -211,18 +211,23 @@ impl<P: Protocol> Connection<P> {
                 conn.extra().received = Some(0);
             }
             conn.call_filter(|filter, io| filter.open(io));
+            self.tell(P::open);
             self.on(Event::Opened);
         } else if conn.begins_to_drain() {
-            self.on(Event::DrainBegun);
+            self.tell(|protocol, conn| {
+                let drain = protocol.draining(conn)?;
+                conn.extra().drain = drain;
+                Ok(())
+            });
         } else if let Some(event) = self.requested() {
             self.on(event);
         } else if self.conn.to_send() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
         {
             self.write();
         } else if self.conn.take_writable() {
-            self.on(Event::Writable);
+            self.tell(P::writable);
         } else if self.conn.take_due_timer() {
-            self.on(Event::TimerDue);
+            self.tell(P::timer);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
         } else if self.conn.holds_input() {
@@ -251,7 +256,7 @@ impl<P: Protocol> Connection<P> {
             Asked::Nothing => return None,
             Asked::End => Event::EndAsked,
             Asked::Close => Event::CloseAsked,
-            Asked::Abort => Event::AbortAsked,
+            Asked::Abort => Event::Aborted,
         };
         conn.blame(CloseReason::Asked);
         Some(event)
@@ -269,11 +274,10 @@ impl<P: Protocol> Connection<P> {
             self.try_both();
             return Step::Again;
         }
-        if due && let Some((event, why)) = conn.judge() {
-            why.into_iter().for_each(|why| conn.blame(why));
-            self.on(event);
+        if due && self.judge() {
             return Step::Again;
         }
+        let conn = &mut self.conn;
         if drained {
             conn.blame(CloseReason::Drained);
             self.on(Event::CloseAsked);
@@ -281,7 +285,7 @@ impl<P: Protocol> Connection<P> {
         }
         if let Err(error) = conn.judge_rates() {
             conn.blame(CloseReason::TooSlow(error));
-            self.on(Event::TooSlow);
+            self.on(Event::Aborted);
             return Step::Again;
         }
         conn.let_go();
@@ -324,70 +328,51 @@ impl<P: Protocol> Connection<P> {
         self.on(Event::Flushed);
     }
 
-    // ---- the table's actions ----
+    // ---- what the protocol is told, and the next state ----
+
+    /// Calls a callback, and acts on its error. While the connection closes, none is called.
+    pub(super) fn tell(&mut self, call: impl FnOnce(&mut P, &mut Conn) -> io::Result<()>) {
+        if self.conn.state().closes() {
+            return;
+        }
+        let told = call(&mut self.protocol, &mut self.conn);
+        // Before the next state, which may take nothing more.
+        self.conn.end_callback();
+        self.heed(told);
+    }
 
     pub(super) fn on(&mut self, event: Event) {
-        let state = self.conn.state();
-        let Some((next, actions)) = state.on(event) else {
+        let conn = &mut self.conn;
+        let state = conn.state();
+        let Some(next) = state.on(event) else {
             debug_assert!(false, "{event:?} in {state:?}");
             return;
         };
         log::trace!("{event:?} in {state:?} -> {next:?}");
-        // The callback still finds the old state: it may write.
-        let told = self.tell(actions);
-        self.conn.enter(next);
-        if actions.has(Actions::ARM) {
-            self.conn.arm(event);
+        if next == state {
+            return;
         }
-        if next == State::Closing && state != next {
-            // What the system takes now does not count as taken later.
-            self.write();
-        }
-        if actions.has(Actions::SHUT_DOWN)
-            && let Err(error) = self.conn.fd.shut_down(Shutdown::Write)
-            && next != State::Lingering
-        {
-            return self.broken(error);
-        }
-        if let Some(result) = told {
-            self.heed(result);
-        }
-        if actions.has(Actions::CLOSE) {
-            // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-            let cut = self.conn.queued() > 0;
-            let aborts = self.conn.status().asked() == Asked::Abort;
-            self.close(aborts || cut || actions.has(Actions::RESET));
-        }
-    }
-
-    /// Calls the callback that `actions` ask for. `None` if they ask for none.
-    fn tell(&mut self, actions: Actions) -> Option<io::Result<()>> {
-        let (protocol, conn) = (&mut self.protocol, &mut self.conn);
-        let told = if actions.has(Actions::TELL_OPEN) {
-            protocol.open(conn)
-        } else if actions.has(Actions::TELL_END) {
-            protocol.end(conn)
-        } else if actions.has(Actions::TELL_HEARTBEAT) {
-            conn.shared.tally.heartbeats.add(1);
-            match conn.shared.heartbeat_bytes.clone() {
-                Some(bytes) => conn.write(&bytes),
-                None => protocol.heartbeat(conn),
+        conn.enter(next);
+        match next {
+            State::Open => conn.opened(),
+            State::Opening | State::Finishing | State::PeerEnded => {}
+            State::Finished => {
+                if let Err(error) = conn.fd.shut_down(Shutdown::Write) {
+                    self.broken(error);
+                }
             }
-        } else if actions.has(Actions::TELL_IDLE) {
-            protocol.idle(conn)
-        } else if actions.has(Actions::TELL_WRITABLE) {
-            protocol.writable(conn)
-        } else if actions.has(Actions::TELL_TIMER) {
-            protocol.timer(conn)
-        } else if actions.has(Actions::TELL_DRAINING) {
-            let drain = protocol.draining(conn);
-            drain.map(|drain| conn.extra().drain = drain)
-        } else {
-            return None;
-        };
-        // Before the next state, which may take nothing more.
-        conn.end_callback();
-        Some(told)
+            State::Closing => {
+                conn.arm();
+                // What the system takes now does not count as taken later.
+                self.write();
+            }
+            State::Lingering => {
+                conn.arm();
+                // A peer that is gone already is found by the next read.
+                let _ = conn.fd.shut_down(Shutdown::Write);
+            }
+            State::Closed => self.close(matches!(event, Event::Aborted | Event::Idle)),
+        }
     }
 
     /// Acts on the error of a callback, if it returned one.
@@ -416,10 +401,13 @@ impl<P: Protocol> Connection<P> {
         if self.conn.state() != State::Lingering {
             self.conn.blame(CloseReason::Error(error));
         }
-        self.on(Event::Broken);
+        self.on(Event::Aborted);
     }
 
-    fn close(&mut self, with_reset: bool) {
+    fn close(&mut self, resets: bool) {
+        // A close that throws bytes away is a RST: the peer learns that the stream was cut.
+        let aborts = self.conn.status().asked() == Asked::Abort;
+        let with_reset = resets || aborts || self.conn.queued() > 0;
         let received = self.conn.extra.as_ref().and_then(|extra| extra.received);
         let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
@@ -441,7 +429,8 @@ impl Conn {
             .extra
             .as_ref()
             .is_some_and(|extra| extra.needs_attention());
-        self.attend(needed);
+        let note = &self.fd.socket().note;
+        note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
         let Some(extra) = &mut self.extra else { return };
         // It held for the last offer. The fast path does not look at it.
         extra.waits = false;
@@ -545,15 +534,12 @@ impl<P: Protocol> Drop for Connection<P> {
             return;
         }
         self.conn.enter(State::Closed);
-        // A callback panicked, or the runtime goes. Bytes that wait are lost: that is a RST.
-        let cut = self.conn.queued() > 0;
         let text = "a callback panicked, or the runtime ended";
-        let why = CloseReason::Error(io::Error::other(text));
-        drop(self.conn.leave(cut));
-        self.conn.count(&why);
+        // Whatever it was about to end by.
+        self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
         // The protocol is dropped next. If its destructor panics as well, during this panic, the
         // process would be aborted.
-        if panics::catch(|| self.protocol.ended(why)).is_err() {
+        if panics::catch(|| self.close(false)).is_err() {
             log::error!("Protocol::ended panicked");
         }
     }

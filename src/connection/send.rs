@@ -49,7 +49,7 @@ impl Conn {
             return self.write_without_room(bytes);
         }
         // What is charged is given back behind the fast path.
-        self.attend(true);
+        self.attend();
         if gathers {
             self.shared.out.borrow_mut().extend_from_slice(bytes);
             return Ok(());
@@ -388,6 +388,6 @@ impl Conn {
         };
         let is_low = extra.is_full && extra.queue.len() <= low;
         extra.is_full &= !is_low;
-        is_low
+        is_low && self.state().takes_writes()
     }
 }

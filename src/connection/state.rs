@@ -1,4 +1,4 @@
-//! A connection's life as a pure table: events in, actions out. No I/O and no clock.
+//! A connection's life as a pure table: an event in, the next state out. No I/O and no clock.
 //!
 //! ```text
 //!                        ┌── end asked ──► Finishing ── flushed ──► Finished
@@ -10,32 +10,28 @@
 //!                                              flushed, │  ▼
 //!                                              idle     │ Lingering ── acknowledged, peer ended, idle
 //!                                                       ▼               │
-//!                        (reset, abort, too slow) ──► Closed ◄──────────┘
+//!                        (aborted) ──────────────────► Closed ◄─────────┘
 //! ```
 //!
 //! # The table
 //!
 //! | event \ state | Opening | Open | Finishing | Finished | PeerEnded | Closing | Lingering |
 //! |---|---|---|---|---|---|---|---|
-//! | Opened | **Open** open, arm | | | | | | |
-//! | Flushed | | | **Finished** shut down | | | **Closed** close | |
-//! | FlushedUnread | | | | | | **Lingering** arm, shut down | |
-//! | Acknowledged | | | | | | | **Closed** close |
-//! | Writable | | tell writable | – | | tell writable | – | |
-//! | PeerEnded | | **PeerEnded** tell end | **Closing** tell end, arm | **Closed** tell end, close | | | **Closed** close |
-//! | HeartbeatDue | | tell heartbeat | | | tell heartbeat | | |
-//! | Idle | | **Closing** tell idle, arm | the same | the same | the same | **Closed** reset, close | the same |
-//! | TooSlow | | **Closed** reset, close | the same | the same | the same | the same | |
-//! | DrainBegun | | tell draining | the same | the same | the same | – | – |
-//! | TimerDue | | tell timer | the same | the same | the same | – | – |
-//! | EndAsked | | **Finishing** | – | – | **Closing** arm | – | – |
-//! | CloseAsked | | **Closing** arm | the same | the same | the same | – | – |
-//! | AbortAsked | **Closed** reset, close | the same | the same | the same | the same | the same | the same |
-//! | Broken | **Closed** close | the same | the same | the same | the same | the same | the same |
+//! | Opened | Open | | | | | | |
+//! | Flushed | | | Finished | | | Closed | |
+//! | FlushedUnread | | | | | | Lingering | |
+//! | Acknowledged | | | | | | | Closed |
+//! | PeerEnded | | PeerEnded | Closing | Closed | | | Closed |
+//! | Idle | | Closing | Closing | Closing | Closing | Closed | Closed |
+//! | EndAsked | | Finishing | – | – | Closing | – | – |
+//! | CloseAsked | | Closing | Closing | Closing | Closing | – | – |
+//! | Aborted | Closed | Closed | Closed | Closed | Closed | Closed | Closed |
 //!
-//! A bold name is the next state; without one the state stays. A dash changes nothing. An empty
-//! field is illegal, as is every event in Closed. "Close" includes telling the protocol why. Each way
-//! into Closing and into Lingering arms: the peer then has its whole time to take the last bytes.
+//! A dash changes nothing. An empty field is illegal, as is every event in Closed.
+//!
+//! What is to be done belongs to the state that is reached (`Connection::on`): in Open, Closing and
+//! Lingering the peer's time begins anew, so that it has its whole time to take the last bytes;
+//! Finished and Lingering send a FIN; Closed closes the socket and tells the protocol why.
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +60,7 @@ pub(crate) enum State {
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The loop runs the connection for the first time.
+    /// The loop has run the connection for the first time.
     Opened,
     /// Nothing is left to write.
     Flushed,
@@ -72,59 +68,17 @@ pub(crate) enum Event {
     FlushedUnread,
     /// The peer has acknowledged everything, and sends nothing more.
     Acknowledged,
-    /// The queue fell to the low mark, after it had been above the high one.
-    Writable,
     /// End of file.
     PeerEnded,
-    /// Nothing has come for a heartbeat's interval.
-    HeartbeatDue,
     /// The peer has shown no sign of life for the idle timeout.
     Idle,
-    /// The peer does not meet a minimum rate.
-    TooSlow,
-    /// The server began to drain, or the connection has reached its greatest age.
-    DrainBegun,
-    /// The time has come that the protocol has set.
-    TimerDue,
     /// Our direction is to end.
     EndAsked,
     /// The connection is to be closed once all is written.
     CloseAsked,
-    /// The connection is to be closed, whatever is left.
-    AbortAsked,
-    /// The peer reset the connection, or a system call failed.
-    Broken,
-}
-
-/// What is to be done: a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Actions(u16);
-
-impl Actions {
-    pub(crate) const NONE: Actions = Actions(0);
-    pub(crate) const TELL_OPEN: Actions = Actions(1);
-    pub(crate) const TELL_END: Actions = Actions(2);
-    pub(crate) const TELL_HEARTBEAT: Actions = Actions(4);
-    pub(crate) const TELL_IDLE: Actions = Actions(8);
-    pub(crate) const TELL_WRITABLE: Actions = Actions(16);
-    /// The peer's time begins anew.
-    pub(crate) const ARM: Actions = Actions(32);
-    /// Send a FIN.
-    pub(crate) const SHUT_DOWN: Actions = Actions(64);
-    /// Let the close be a RST.
-    pub(crate) const RESET: Actions = Actions(128);
-    /// Close the socket, and tell why.
-    pub(crate) const CLOSE: Actions = Actions(256);
-    pub(crate) const TELL_TIMER: Actions = Actions(512);
-    pub(crate) const TELL_DRAINING: Actions = Actions(1024);
-
-    const fn and(self, other: Actions) -> Actions {
-        Actions(self.0 | other.0)
-    }
-
-    pub(crate) const fn has(self, other: Actions) -> bool {
-        self.0 & other.0 != 0
-    }
+    /// The connection is to be closed, whatever is left: that was asked for, the peer is too slow or
+    /// reset it, or a system call failed.
+    Aborted,
 }
 
 impl State {
@@ -140,47 +94,29 @@ impl State {
         State::Closed,
     ];
 
-    /// The table: the next state and what to do, `None` for what is illegal.
-    pub(crate) const fn on(self, event: Event) -> Option<(State, Actions)> {
+    /// The table: the next state, `None` for what is illegal.
+    pub(crate) const fn on(self, event: Event) -> Option<State> {
         use State::{Closed, Closing, Finished, Finishing, Lingering, Open, Opening, PeerEnded};
-        const TO_CLOSING: (State, Actions) = (Closing, Actions::ARM);
-        const CLOSED: (State, Actions) = (Closed, Actions::CLOSE);
-        const RESET: (State, Actions) = (Closed, Actions::RESET.and(Actions::CLOSE));
         Some(match (event, self) {
             (_, Closed) => return None,
-            (Event::Broken, _) => CLOSED,
-            (Event::AbortAsked, _) => RESET,
-
-            (Event::Opened, Opening) => (Open, Actions::TELL_OPEN.and(Actions::ARM)),
+            (Event::Aborted, _) => Closed,
+            (Event::Opened, Opening) => Open,
             (_, Opening) => return None,
 
-            (Event::CloseAsked, Closing | Lingering) => (self, Actions::NONE),
-            (Event::CloseAsked, _) => TO_CLOSING,
-            (Event::EndAsked, Open) => (Finishing, Actions::NONE),
-            (Event::EndAsked, PeerEnded) => TO_CLOSING,
-            (Event::EndAsked, _) => (self, Actions::NONE),
+            (Event::EndAsked, Open) => Finishing,
+            (Event::EndAsked, PeerEnded) => Closing,
+            (Event::EndAsked, _) | (Event::CloseAsked, Lingering) => self,
+            (Event::Idle, Closing | Lingering) => Closed,
+            (Event::CloseAsked | Event::Idle, _) => Closing,
 
-            (Event::Flushed, Finishing) => (Finished, Actions::SHUT_DOWN),
-            (Event::Flushed, Closing) => CLOSED,
-            (Event::FlushedUnread, Closing) => (Lingering, Actions::ARM.and(Actions::SHUT_DOWN)),
-            (Event::Acknowledged, Lingering) => CLOSED,
+            (Event::Flushed, Finishing) => Finished,
+            (Event::Flushed, Closing) => Closed,
+            (Event::FlushedUnread, Closing) => Lingering,
+            (Event::Acknowledged | Event::PeerEnded, Lingering) => Closed,
 
-            (Event::Writable, Open | PeerEnded) => (self, Actions::TELL_WRITABLE),
-            (Event::Writable, Finishing | Closing) => (self, Actions::NONE),
-
-            (Event::PeerEnded, Open) => (PeerEnded, Actions::TELL_END),
-            (Event::PeerEnded, Finishing) => (Closing, Actions::TELL_END.and(Actions::ARM)),
-            (Event::PeerEnded, Finished) => (Closed, Actions::TELL_END.and(Actions::CLOSE)),
-            (Event::PeerEnded, Lingering) => CLOSED,
-
-            (Event::HeartbeatDue, Open | PeerEnded) => (self, Actions::TELL_HEARTBEAT),
-
-            (Event::Idle, Closing | Lingering) => RESET,
-            (Event::Idle, _) => (Closing, Actions::TELL_IDLE.and(Actions::ARM)),
-            (Event::TooSlow, Open | Finishing | Finished | PeerEnded | Closing) => RESET,
-            (Event::DrainBegun | Event::TimerDue, Closing | Lingering) => (self, Actions::NONE),
-            (Event::DrainBegun, _) => (self, Actions::TELL_DRAINING),
-            (Event::TimerDue, _) => (self, Actions::TELL_TIMER),
+            (Event::PeerEnded, Open) => PeerEnded,
+            (Event::PeerEnded, Finishing) => Closing,
+            (Event::PeerEnded, Finished) => Closed,
             _ => return None,
         })
     }
@@ -195,6 +131,11 @@ impl State {
     #[inline]
     pub(crate) const fn delivers(self) -> bool {
         matches!(self, State::Open | State::Finishing | State::Finished)
+    }
+
+    /// Whether the connection only waits for the peer to take the last bytes.
+    pub(crate) const fn closes(self) -> bool {
+        matches!(self, State::Closing | State::Lingering)
     }
 
     /// Whether the socket is read: to deliver, to learn of a reset, to discard.
@@ -266,11 +207,11 @@ const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abor
 ///
 /// Zero is an open connection with nothing to do but to read: one comparison finds it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status(u8);
+pub(crate) struct Status(pub(super) u8);
 
 const STATE: u8 = 7;
 const ASKED_SHIFT: u8 = 3;
-const ATTEND: u8 = 1 << 5;
+pub(super) const ATTEND: u8 = 1 << 5;
 const DRAINS: u8 = 1 << 6;
 
 impl Status {
@@ -284,15 +225,6 @@ impl Status {
         Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
     }
 
-    /// Whether the connection has something to attend to: what it keeps, mail, a lost handle.
-    pub(crate) const fn with_attend(self, attend: bool) -> Self {
-        Status(if attend {
-            self.0 | ATTEND
-        } else {
-            self.0 & !ATTEND
-        })
-    }
-
     /// The connection closes when nothing is in flight on it, and its protocol was told so.
     pub(crate) const fn draining(self) -> Self {
         Status(self.0 | DRAINS)
@@ -300,14 +232,6 @@ impl Status {
 
     pub(crate) const fn drains(self) -> bool {
         self.0 & DRAINS != 0
-    }
-
-    pub(crate) const fn from_byte(byte: u8) -> Self {
-        Status(byte)
-    }
-
-    pub(crate) const fn byte(self) -> u8 {
-        self.0
     }
 
     #[inline]

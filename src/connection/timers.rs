@@ -11,7 +11,9 @@ use std::io;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, too_slow};
+use super::protocol::Protocol;
 use super::rate::Expected;
+use super::run::Connection;
 use super::shared::NEVER;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
@@ -31,6 +33,40 @@ const RST_AVOIDANCE: u64 = 500;
 /// that part of the time that it is given.
 const PART_OF_QUIET: u64 = 256;
 const PART_OF_PATIENCE: u64 = 2048;
+
+impl<P: Protocol> Connection<P> {
+    /// Judges what is due, after the socket was tried. Returns whether anything was.
+    pub(super) fn judge(&mut self) -> bool {
+        let conn = &mut self.conn;
+        let now = conn.now();
+        if conn.is_acknowledged(now) {
+            self.on(Event::Acknowledged);
+            return true;
+        }
+        let beats = conn.heartbeat_at() <= now;
+        let idle = conn.idle_at() <= now;
+        if idle && conn.is_busy() && !conn.state().closes() {
+            // The peer waits for our answer: its time begins anew.
+            conn.timers.heard = now;
+        } else if idle {
+            let timeout = Failure::Refused(Refusal::TimedOut);
+            let error = conn.fd.error("read", timeout, 0);
+            conn.blame(CloseReason::Idle(error));
+            self.tell(P::idle);
+            self.on(Event::Idle);
+            return true;
+        }
+        if beats {
+            conn.timers.beat = now;
+            conn.shared.tally.heartbeats.add(1);
+            self.tell(|protocol, conn| match conn.shared.heartbeat_bytes.clone() {
+                Some(bytes) => conn.write(&bytes),
+                None => protocol.heartbeat(conn),
+            });
+        }
+        beats
+    }
+}
 
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
@@ -83,17 +119,19 @@ impl Conn {
     }
 
     /// The peer's time begins anew: the connection was opened, or begins to close or to linger.
-    pub(super) fn arm(&mut self, event: Event) {
+    pub(super) fn arm(&mut self) {
         self.heard();
         self.timers.beat = self.timers.heard;
-        if event == Event::Opened {
-            self.shared.note_opened();
-            let delay = self.shared.heartbeat_delay();
-            self.timers.beat = self.timers.beat.saturating_add(delay);
-            if self.shared.max_age != NEVER {
-                let age = self.shared.spread_age();
-                self.extra().old_at = Some(self.timers.heard.saturating_add(age));
-            }
+    }
+
+    pub(super) fn opened(&mut self) {
+        self.arm();
+        self.shared.note_opened();
+        let delay = self.shared.heartbeat_delay();
+        self.timers.beat = self.timers.beat.saturating_add(delay);
+        if self.shared.max_age != NEVER {
+            let age = self.shared.spread_age();
+            self.extra().old_at = Some(self.timers.heard.saturating_add(age));
         }
     }
 
@@ -107,7 +145,7 @@ impl Conn {
     /// How long the peer may show no sign of life.
     fn patience(&self) -> u64 {
         match self.idle_ticks() {
-            NEVER if self.closes() => LAST_BYTES,
+            NEVER if self.state().closes() => LAST_BYTES,
             idle => idle,
         }
     }
@@ -115,11 +153,6 @@ impl Conn {
     pub(super) fn idle_ticks(&self) -> u64 {
         let own = self.extra.as_ref().and_then(|extra| extra.idle);
         own.unwrap_or(self.shared.idle)
-    }
-
-    /// Whether the connection only waits for the peer to take the last bytes.
-    fn closes(&self) -> bool {
-        matches!(self.state(), State::Closing | State::Lingering)
     }
 
     fn heartbeat_at(&self) -> u64 {
@@ -136,7 +169,7 @@ impl Conn {
     fn look_at(&self) -> u64 {
         let watch = |extra: &Extra| extra.watch.as_ref().map(|watch| watch.next);
         let rate = self.extra.as_deref().and_then(watch).unwrap_or(NEVER);
-        if !self.closes() {
+        if !self.state().closes() {
             return rate;
         }
         let quiet = self.timers.beat.saturating_sub(self.timers.heard);
@@ -176,7 +209,7 @@ impl Conn {
         let holds = self.is_full() || self.queued() > 0 || self.keeps_unused();
         let grace = self.grace_at();
         let had_traffic = grace != NEVER && grace > self.now();
-        holds || self.is_busy() || self.closes() || had_traffic
+        holds || self.is_busy() || self.state().closes() || had_traffic
     }
 
     fn is_busy(&self) -> bool {
@@ -184,34 +217,16 @@ impl Conn {
         mailbox.is_some_and(|mailbox| mailbox.busy.get())
     }
 
-    /// What is due, after the socket was tried.
-    pub(super) fn judge(&mut self) -> Option<(Event, Option<CloseReason>)> {
-        let now = self.now();
-        if self.closes() {
-            let left = self.look_for_acknowledgements(now);
-            // Input that came after the close would be answered with a RST, which the peer would
-            // read as an error.
-            let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
-            let quiet = now >= input.saturating_add(RST_AVOIDANCE);
-            if self.state() == State::Lingering && left == 0 && quiet {
-                return Some((Event::Acknowledged, None));
-            }
+    /// Whether a connection that closes may do so: the peer has acknowledged all, and is quiet. Input
+    /// that came after the close would be answered with a RST, which the peer would read as an error.
+    fn is_acknowledged(&mut self, now: u64) -> bool {
+        if !self.state().closes() {
+            return false;
         }
-        let beats = self.heartbeat_at() <= now;
-        let idle = self.idle_at() <= now;
-        if idle && self.is_busy() && !self.closes() {
-            // The peer waits for our answer: its time begins anew.
-            self.timers.heard = now;
-        } else if idle {
-            let timeout = Failure::Refused(Refusal::TimedOut);
-            let error = self.fd.error("read", timeout, 0);
-            return Some((Event::Idle, Some(CloseReason::Idle(error))));
-        }
-        if beats {
-            self.timers.beat = now;
-            return Some((Event::HeartbeatDue, None));
-        }
-        None
+        let left = self.look_for_acknowledgements(now);
+        let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
+        let is_quiet = now >= input.saturating_add(RST_AVOIDANCE);
+        self.state() == State::Lingering && left == 0 && is_quiet
     }
 
     /// What the peer of a connection that closes has not acknowledged. Less than at the last look is

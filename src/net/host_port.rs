@@ -47,13 +47,13 @@ fn no_brackets(text: &str, part: &str) -> Result<(), Cause> {
     }
 }
 
-/// A port by its number, an empty one being 0; `None` if it is a service's name.
+/// A port by its number, none being 0, even after a sign; `None` if it is a service's name.
 pub(super) fn number(port: &str) -> Result<Option<u16>, Cause> {
-    if port.is_empty() {
+    let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
+    if digits.is_empty() {
         return Ok(Some(0));
     }
-    let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
     match port.parse::<i64>().map(u16::try_from) {
@@ -67,14 +67,12 @@ pub(super) fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(Some(SocketAddr::new(ip, 0)));
     }
-    // The zone follows the last percent sign. Only IPv6 addresses have one, and of these not the
-    // ones that are IPv4.
-    let Some((ip, zone)) = host.rsplit_once('%') else {
+    // Only IPv6 addresses have a zone. One that is IPv4 loses it later.
+    let Some((ip, zone)) = host.split_once('%').filter(|(_, zone)| !zone.is_empty()) else {
         return Ok(None);
     };
-    let ip = match ip.parse::<Ipv6Addr>() {
-        Ok(ip) if ip.to_ipv4_mapped().is_none() => ip,
-        _ => return Ok(None),
+    let Ok(ip) = ip.parse::<Ipv6Addr>() else {
+        return Ok(None);
     };
     let by_name = sys::interface_index(zone);
     let scope = match by_name.map_err(|error| Cause::system("if_nametoindex", error))? {
@@ -204,6 +202,7 @@ mod tests {
             ("0", 0),
             ("80", 80),
             ("+80", 80),
+            ("-", 0),
             ("065535", 65535),
         ] {
             assert_eq!(number(port).unwrap(), Some(number_is), "{port}");
@@ -212,7 +211,7 @@ mod tests {
             let error = number(port).unwrap_err().to_string();
             assert_eq!(error, format!("address {port}: invalid port"));
         }
-        for port in ["http", "8o", "-", "80 "] {
+        for port in ["http", "8o", "--", "80 "] {
             assert_eq!(number(port).unwrap(), None, "{port}");
         }
         for port in [" 80", "80 ", "\t80", "\u{b}80", " +80", "ht tp"] {

@@ -79,9 +79,15 @@ impl Resolution {
             return Some(host.to_owned());
         }
         match host_port::number(port) {
-            Ok(None) => Some(format!("{}/{port}", self.network.name())),
+            Ok(None) => Some(self.service(port)),
             _ => None,
         }
+    }
+
+    /// What errors call a service: `tcp/http`, of whichever family.
+    fn service(&self, port: &str) -> String {
+        let network = self.network.name().trim_end_matches(['4', '6']);
+        format!("{network}/{port}")
     }
 
     /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
@@ -99,10 +105,8 @@ impl Resolution {
         let (host, port) = host_port::split(&text)?;
         let port = match host_port::number(port)? {
             Some(port) => port,
-            None => host_port::service_port(self.network, port).map_err(|failed| {
-                let name = format!("{}/{port}", self.network.name());
-                failed_lookup(name, failed, "unknown port")
-            })?,
+            None => host_port::service_port(self.network, port)
+                .map_err(|failed| failed_lookup(self.service(port), failed, "unknown port"))?,
         };
         if host.is_empty() {
             let ip = match self.purpose {

@@ -27,7 +27,7 @@ use std::task::{Poll, Waker};
 /// An id is used for waking. A task that was spawned 2^31 spawns later into the same slot has the
 /// same id: an id that was kept for so long wakes it without cause, which is legal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct MachineId(NonZeroU64);
+pub struct MachineId(NonZeroU64);
 
 impl MachineId {
     /// The future of `block_on`, which lives on the caller's stack.

@@ -16,7 +16,6 @@
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs`, `outcome.rs` | threads for work that blocks; a value that passes between threads |
 // | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
-// | `schedule.rs` | for tests: the choices of a seed |
 
 pub(crate) mod blocking;
 pub(crate) mod context;
@@ -31,7 +30,6 @@ pub(crate) mod machine;
 mod outcome;
 pub(crate) mod panics;
 pub(crate) mod running;
-pub(crate) mod schedule;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
@@ -56,13 +54,13 @@ use std::time::{Duration, Instant};
 
 use crate::reactor::{MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
+use context::MachineId;
 use current::Entered;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
 use running::Place;
-use schedule::{FaultySelector, Schedule, ScheduledTurn};
-use scheduler::{BATCH, Scheduler};
+use scheduler::{BATCH, Schedule, Scheduler};
 use watchdog::Watchdog;
 
 /// Machines that `turn_for` runs between two looks at the time.
@@ -122,7 +120,7 @@ impl Runtime {
             time: TimeSource::System,
             selector: None,
             blocking_threads: blocking::MAX_THREADS,
-            schedule_seed: None,
+            schedule: None,
             watchdog: None,
         }
     }
@@ -289,13 +287,6 @@ impl Runtime {
         }
     }
 
-    /// What the turns of a [`Builder::schedule_seed`] found and chose so far.
-    #[doc(hidden)]
-    pub fn schedule(&self) -> Vec<ScheduledTurn> {
-        let schedule = self.scheduler.schedule.as_ref();
-        schedule.map_or(Vec::new(), |schedule| schedule.log.borrow().clone())
-    }
-
     /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer
     /// than `limit`. Returns whether they have.
     ///
@@ -394,7 +385,7 @@ pub struct Builder {
     time: TimeSource,
     selector: Option<Box<dyn Selector>>,
     blocking_threads: usize,
-    schedule_seed: Option<u64>,
+    schedule: Option<Schedule>,
     watchdog: Option<Duration>,
 }
 
@@ -479,12 +470,15 @@ impl Builder {
         self
     }
 
-    /// For tests on a virtual clock: machines run in an order of the seed's choice, and the selector's
-    /// events are split, delayed, doubled and made up.
+    /// For tests: in each turn `schedule` puts what is runnable into an order, and says how many of it
+    /// run. It is given the ids, how many of them end the round, how many may run, and the tick.
     #[doc(hidden)]
     #[must_use]
-    pub fn schedule_seed(mut self, seed: u64) -> Self {
-        self.schedule_seed = Some(seed);
+    pub fn schedule(
+        mut self,
+        schedule: impl Fn(&mut [MachineId], usize, usize, u64) -> usize + 'static,
+    ) -> Self {
+        self.schedule = Some(Box::new(schedule));
         self
     }
 
@@ -494,19 +488,13 @@ impl Builder {
     ///
     /// The system's, when it has no descriptor to spare.
     pub fn build(self) -> io::Result<Runtime> {
-        let is_ours = self.selector.is_none() && self.schedule_seed.is_none();
-        let mut selector = match self.selector {
+        let is_ours = self.selector.is_none();
+        let selector = match self.selector {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
         };
-        if let Some(seed) = self.schedule_seed {
-            let is_virtual = matches!(self.time, TimeSource::Virtual(_));
-            assert!(is_virtual, "netpoller: a schedule wants a virtual clock");
-            selector = FaultySelector::new(selector, seed);
-        }
         let jobs = Lane::new(self.blocking_threads);
-        let schedule = self.schedule_seed.map(|seed| Box::new(Schedule::new(seed)));
-        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, schedule));
+        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, self.schedule));
         scheduler.reactor.set_spin(self.spin);
         let lend = |fd: BorrowedFd<'_>| match is_ours {
             true => Ok(Lent::Own(fd.as_raw_fd())),

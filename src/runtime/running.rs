@@ -20,6 +20,10 @@ use super::counter::Counter;
 /// A run that has lasted so long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
 
+/// In a batch of so many at most, each machine is timed, by a reading of the clock. In a longer one that
+/// would cost more than it is worth.
+const FEW: usize = 16;
+
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
 
@@ -142,32 +146,16 @@ impl Running {
         self.batch.store(millis, Ordering::Relaxed);
     }
 
-    /// Whether the machines of a batch of so many are timed, each by a reading of the clock. In a longer
-    /// one that would cost more than it is worth.
+    /// A batch of so many is about to run.
     #[inline]
-    pub(super) fn times_each(&self, batch: usize) -> bool {
-        batch <= 16 || self.is_careful.load(Ordering::Relaxed)
-    }
-
-    /// So many runs that began at `since` have ended, that of `last` as the last. Returns when.
-    pub(super) fn lap(&self, runs: usize, last: MachineId, since: Instant) -> Instant {
-        let now = Instant::now();
-        let held = now.saturating_duration_since(since);
-        if held >= LONG && !self.is_watched.load(Ordering::Relaxed) {
-            match runs {
-                1 => log::warn!(
-                    "the loop was held for {held:.1?} by {}",
-                    self.origin(last.bits())
-                ),
-                _ => {
-                    self.is_careful.store(true, Ordering::Relaxed);
-                    log::warn!(
-                        "the loop was held for {held:.1?} by {runs} machines; from here on each is timed"
-                    );
-                }
-            }
+    pub(super) fn time_batch(&self, machines: usize) -> Stopwatch<'_> {
+        Stopwatch {
+            running: self,
+            since: Instant::now(),
+            runs: 0,
+            last: MachineId::ROOT,
+            times_each: machines <= FEW || self.is_careful.load(Ordering::Relaxed),
         }
-        now
     }
 
     /// A machine of this `kind` has been spawned.
@@ -194,6 +182,56 @@ impl Running {
             None => origins.names.remove(&id.slot()),
         };
         drop(old);
+    }
+}
+
+/// Finds out which machine took long, after it has ended.
+pub(super) struct Stopwatch<'a> {
+    running: &'a Running,
+    since: Instant,
+    /// Runs that have ended since then, and the last of them.
+    runs: usize,
+    last: MachineId,
+    times_each: bool,
+}
+
+impl Stopwatch<'_> {
+    #[inline]
+    pub(super) fn ran(&mut self, id: MachineId) {
+        self.runs += 1;
+        self.last = id;
+        if self.times_each {
+            self.lap();
+        }
+    }
+
+    /// The batch has run.
+    #[inline]
+    pub(super) fn stop(mut self) {
+        self.running.end();
+        if self.runs > 0 {
+            self.lap();
+        }
+    }
+
+    fn lap(&mut self) {
+        let (now, running) = (Instant::now(), self.running);
+        let held = now.saturating_duration_since(self.since);
+        if held >= LONG && !running.is_watched.load(Ordering::Relaxed) {
+            match self.runs {
+                1 => {
+                    let origin = running.origin(self.last.bits());
+                    log::warn!("the loop was held for {held:.1?} by {origin}");
+                }
+                runs => {
+                    running.is_careful.store(true, Ordering::Relaxed);
+                    log::warn!(
+                        "the loop was held for {held:.1?} by {runs} machines; from here on each is timed"
+                    );
+                }
+            }
+        }
+        (self.since, self.runs) = (now, 0);
     }
 }
 

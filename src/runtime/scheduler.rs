@@ -29,7 +29,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -42,7 +42,6 @@ use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::running::Place;
-use super::schedule::Schedule;
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
@@ -62,6 +61,9 @@ enum Root {
     Idle,
     Queued,
 }
+
+/// See [`Builder::schedule`](super::Builder::schedule).
+pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
@@ -88,7 +90,7 @@ pub(crate) struct Scheduler {
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
     /// The order in which tests make it run.
-    pub(super) schedule: Option<Box<Schedule>>,
+    schedule: Option<Schedule>,
 }
 
 /// What the runtime has done, ever.
@@ -104,7 +106,7 @@ impl Scheduler {
         selector: Box<dyn Selector>,
         time: TimeSource,
         jobs: Arc<Lane>,
-        schedule: Option<Box<Schedule>>,
+        schedule: Option<Schedule>,
     ) -> Self {
         let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
@@ -351,12 +353,11 @@ impl Scheduler {
         }
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule.arrange(&mut batch, round, most, now.get());
+            most = schedule(&mut batch, round, most, now.get());
         }
         let (mut begun, mut ran) = (0, 0);
         let running = &self.remote.running;
-        let (mut lap, mut last) = (Instant::now(), MachineId::ROOT);
-        let times_each = running.times_each(batch.len());
+        let mut stopwatch = running.time_batch(batch.len());
         while ran < most
             && let Some(&id) = batch.get(begun)
         {
@@ -370,15 +371,9 @@ impl Scheduler {
             } else if id == MachineId::ROOT && root().is_ready() {
                 break;
             }
-            last = id;
-            if times_each {
-                lap = running.lap(1, id, lap);
-            }
+            stopwatch.ran(id);
         }
-        running.end();
-        if begun > 0 && !times_each {
-            running.lap(begun, last, lap);
-        }
+        stopwatch.stop();
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);

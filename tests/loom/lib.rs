@@ -173,6 +173,4 @@ mod connection {
 mod server {
     #[path = "../../src/server/dispatch.rs"]
     pub(crate) mod dispatch;
-    #[path = "../../src/server/orders.rs"]
-    pub(crate) mod orders;
 }

@@ -4,11 +4,11 @@
 use std::env;
 use std::fs;
 
-use netpoller::schedule::Random;
-
+use crate::support::random::Random;
 use crate::support::watchdog::watchdog;
 
 pub mod choices;
+pub mod host_port;
 pub mod parsers;
 pub mod protocol;
 pub mod sockets;
@@ -63,4 +63,34 @@ fn timers_do_as_a_sorted_list_does() {
 #[test]
 fn parsers_of_examples_find_the_same_however_the_bytes_are_cut() {
     replay("parsers", parsers::run);
+}
+
+#[test]
+fn texts_are_dialled_as_go_s_rules_say() {
+    replay("host_port", host_port::run);
+}
+
+#[test]
+fn what_go_made_of_a_text_is_what_its_rules_say_and_what_a_dial_comes_to() {
+    use host_port::{Outcome, Rules, dialled, expected};
+    let table = include_str!("host_port.tsv");
+    assert!(table.lines().count() > 500);
+    let _watchdog = watchdog();
+    for row in table.lines() {
+        let [network, text, told] = row.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let go = match told.split_at(1) {
+            ("=", all) => Outcome::Addresses(all.split(' ').map(str::to_owned).collect()),
+            ("?", port) => {
+                let (host, _) = text.rsplit_once(':').unwrap();
+                let host = host.trim_matches(['[', ']']);
+                Outcome::Name(format!("{host}:{port}"))
+            }
+            _ => Outcome::Error(told.to_owned()),
+        };
+        assert_eq!(expected(Rules::Gos, network, text), go, "{row}");
+        let ours = expected(Rules::Ours, network, text);
+        assert_eq!(dialled(network, text), ours, "{row}");
+    }
 }

@@ -3,11 +3,11 @@
 use std::io;
 use std::rc::Rc;
 
-use netpoller::schedule::Random;
 use netpoller::{NetError, Runtime, spawn, yield_now};
 
 use crate::support::bytes::{read, read_all};
 use crate::support::loopback::{pair, plain_pair};
+use crate::support::random::Random;
 use crate::support::run::run;
 use crate::support::watchdog::watchdog;
 

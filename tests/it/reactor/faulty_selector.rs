@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use mio::net::{TcpListener as MioListener, TcpStream as MioStream};
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
-use netpoller::schedule::Random;
-use netpoller::{Conn, NetError, Protocol, Runtime, Server, TcpListener, TcpStream, spawn, time};
+use netpoller::{Conn, NetError, Protocol, Server, TcpListener, TcpStream, spawn, time};
 
 use crate::support::faulty::{faulty, with_seeds};
+use crate::support::random::Random;
+use crate::support::schedule::scheduled;
 use crate::support::watchdog::watchdog;
 
 const SEEDS: u64 = 2000;
@@ -81,8 +82,7 @@ async fn client(address: std::net::SocketAddr, mut random: Random) {
 fn tasks_echo_every_byte_over_a_faulty_selector() {
     let _watchdog = watchdog();
     with_seeds(SEEDS, |seed| {
-        let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.schedule_seed(seed).build().unwrap();
+        let runtime = scheduled(seed).build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -115,8 +115,7 @@ fn tasks_echo_every_byte_over_a_faulty_selector() {
 fn a_deadline_passes_over_a_faulty_selector_to_the_tick() {
     let _watchdog = watchdog();
     with_seeds(SEEDS / 3, |seed| {
-        let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.schedule_seed(seed).build().unwrap();
+        let runtime = scheduled(seed).build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap())
@@ -161,8 +160,7 @@ impl Protocol for Echoes {
 fn connections_echo_every_byte_over_a_faulty_selector() {
     let _watchdog = watchdog();
     with_seeds(SEEDS, |seed| {
-        let builder = Runtime::builder().virtual_clock();
-        let runtime = builder.schedule_seed(seed).build().unwrap();
+        let runtime = scheduled(seed).build().unwrap();
         let server = Server::new(|_| Echoes);
         let server = server.idle_timeout(LIMIT).heartbeat(LIMIT / 3);
         let bound = server.bind("127.0.0.1:0").unwrap();

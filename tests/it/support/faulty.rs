@@ -1,11 +1,27 @@
-//! Seeds, and the selector that errs by them.
+//! Seeds, and a selector that errs by them in every way that the contract of a selector allows.
+//!
+//! It splits, delays, doubles and makes up events, also for tokens whose owners are gone. It never loses
+//! one, parts a hang-up from its readiness, or calls a harvest complete while it holds something back,
+//! since no loop could be right under these.
 
-use netpoller::reactor::MioSelector;
-use netpoller::schedule::FaultySelector;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Source;
+use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+
+use super::random::Random;
 
 /// The system's selector, with the faults of `seed`.
 pub fn faulty(seed: u64) -> Box<FaultySelector> {
-    FaultySelector::new(Box::new(MioSelector::new().unwrap()), seed)
+    Box::new(FaultySelector {
+        inner: MioSelector::new().unwrap(),
+        random: Random::new(seed),
+        held: Vec::new(),
+        tokens: vec![Token::BREAK],
+    })
 }
 
 /// Runs a test for many seeds, or for the one in `SEED`; one that fails is named.
@@ -28,5 +44,100 @@ pub fn with_seeds(count: u64, test: impl Fn(u64)) {
     for seed in seeds {
         let _named = Named(seed);
         test(seed);
+    }
+}
+
+/// See the module.
+pub struct FaultySelector {
+    inner: MioSelector,
+    random: Random,
+    /// Harvested, and not handed out yet.
+    held: Vec<Event>,
+    /// Every token there ever was.
+    tokens: Vec<Token>,
+}
+
+impl FaultySelector {
+    /// An event on its way out: whole or in parts, now or later, once or twice.
+    fn pass(&mut self, event: Event, events: &mut Vec<Event>) {
+        let both = Readiness::READ | Readiness::WRITE;
+        let parts = match event.readiness == both && self.random.one_in(3) {
+            true => vec![Readiness::READ, Readiness::WRITE],
+            false => vec![event.readiness; 1 + usize::from(self.random.one_in(8))],
+        };
+        for readiness in parts {
+            match self.random.one_in(4) {
+                true => self.held.push(Event { readiness, ..event }),
+                false => events.push(Event { readiness, ..event }),
+            }
+        }
+    }
+
+    /// Readiness that nothing stands behind, for any token: of the living and of the dead.
+    fn made_up(&mut self) -> Event {
+        let any = [
+            Readiness::READ,
+            Readiness::WRITE,
+            Readiness::READ | Readiness::WRITE,
+        ];
+        let token = self.random.below(self.tokens.len() as u64) as usize;
+        Event {
+            token: self.tokens[token],
+            readiness: any[self.random.below(3) as usize],
+        }
+    }
+}
+
+impl Selector for FaultySelector {
+    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
+        self.open_fd(source, token, None)
+    }
+
+    fn open_fd(&mut self, of: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
+        self.tokens.push(token);
+        self.inner.open_fd(of, token, fd)
+    }
+
+    fn rearm(&mut self, of: &mut dyn Source, token: Token, wanted: Readiness) -> io::Result<()> {
+        self.inner.rearm(of, token, wanted)
+    }
+
+    fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
+        self.inner.close(source)
+    }
+
+    fn netpoll(&mut self, wait: Option<Duration>, out: &mut Vec<Event>) -> io::Result<Harvest> {
+        if self.random.one_in(8) {
+            // EINTR.
+            return Ok(Harvest::Partial);
+        }
+        let mut found = std::mem::take(&mut self.held);
+        if self.random.one_in(4) {
+            found.push(self.made_up());
+        }
+        let wait = match found.is_empty() {
+            true => wait,
+            false => Some(Duration::ZERO),
+        };
+        let harvest = self.inner.netpoll(wait, &mut found)?;
+        for event in found {
+            self.pass(event, out);
+        }
+        match self.held.is_empty() && !self.random.one_in(8) {
+            true => Ok(harvest),
+            false => Ok(Harvest::Partial),
+        }
+    }
+
+    fn breaker(&self) -> Arc<dyn Break> {
+        self.inner.breaker()
+    }
+
+    fn traits(&self) -> Traits {
+        self.inner.traits()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.descriptor()
     }
 }

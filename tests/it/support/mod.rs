@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod hand_clock;
 pub mod hooked;
 pub mod loopback;
+pub mod random;
 pub mod run;
 pub mod running;
 pub mod schedule;
