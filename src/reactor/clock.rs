@@ -70,6 +70,15 @@ impl Clock {
         self.now.get()
     }
 
+    /// The system's time at the last reading; a fresh one, where that was of another clock.
+    #[inline]
+    pub(crate) fn last_real(&self) -> Instant {
+        match self.is_systems() {
+            true => self.now.get(),
+            false => Instant::now(),
+        }
+    }
+
     /// Reads the clock.
     #[inline]
     pub(crate) fn read(&self) -> Instant {

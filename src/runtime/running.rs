@@ -20,8 +20,7 @@ use super::counter::Counter;
 /// A run that has lasted so long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
 
-/// In a batch of so many at most, each machine is timed, by a reading of the clock. In a longer one that
-/// would cost more than it is worth.
+/// So many machines are named, where it is not known which of them took long.
 const FEW: usize = 16;
 
 /// In place of an id: no machine runs.
@@ -46,8 +45,7 @@ pub(crate) struct Running {
     /// where the loop's clock is not the system's.
     batch: AtomicU64,
     base: Instant,
-    /// A long batch has been logged without saying which of its machines it was: from then on each is
-    /// timed.
+    /// A long run has been logged: from then on each is timed.
     is_careful: AtomicBool,
     /// A watchdog logs in place of the loop.
     pub(super) is_watched: AtomicBool,
@@ -146,16 +144,33 @@ impl Running {
         self.batch.store(millis, Ordering::Relaxed);
     }
 
-    /// A batch of so many is about to run.
+    /// The machine has run. Costs a load, unless each is timed.
     #[inline]
-    pub(super) fn time_batch(&self, machines: usize) -> Stopwatch<'_> {
-        Stopwatch {
-            running: self,
-            since: Instant::now(),
-            runs: 0,
-            last: MachineId::ROOT,
-            times_each: machines <= FEW || self.is_careful.load(Ordering::Relaxed),
+    pub(super) fn ran(&self, id: &MachineId, since: &mut Instant) {
+        if self.is_careful.load(Ordering::Relaxed) {
+            *since = self.lap(std::slice::from_ref(id), *since);
         }
+    }
+
+    /// These have run, since then. If that was long, it is logged. Which of several took long is not
+    /// known: from then on each is timed, by a reading of the clock.
+    pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
+        let now = Instant::now();
+        let held = now.saturating_duration_since(since);
+        if held >= LONG && !ran.is_empty() && !self.is_watched.load(Ordering::Relaxed) {
+            let first = ran.iter().take(FEW);
+            let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
+            let names = names.join("; ");
+            match ran.len() {
+                1 => log::warn!("the loop was held for {held:.1?} by {names}"),
+                many => log::warn!(
+                    "the loop was held for {held:.1?} by one of {many} machines (from here on each \
+                     is timed): {names}"
+                ),
+            }
+            self.is_careful.store(true, Ordering::Relaxed);
+        }
+        now
     }
 
     /// A machine of this `kind` has been spawned.
@@ -182,56 +197,6 @@ impl Running {
             None => origins.names.remove(&id.slot()),
         };
         drop(old);
-    }
-}
-
-/// Finds out which machine took long, after it has ended.
-pub(super) struct Stopwatch<'a> {
-    running: &'a Running,
-    since: Instant,
-    /// Runs that have ended since then, and the last of them.
-    runs: usize,
-    last: MachineId,
-    times_each: bool,
-}
-
-impl Stopwatch<'_> {
-    #[inline]
-    pub(super) fn ran(&mut self, id: MachineId) {
-        self.runs += 1;
-        self.last = id;
-        if self.times_each {
-            self.lap();
-        }
-    }
-
-    /// The batch has run.
-    #[inline]
-    pub(super) fn stop(mut self) {
-        self.running.end();
-        if self.runs > 0 {
-            self.lap();
-        }
-    }
-
-    fn lap(&mut self) {
-        let (now, running) = (Instant::now(), self.running);
-        let held = now.saturating_duration_since(self.since);
-        if held >= LONG && !running.is_watched.load(Ordering::Relaxed) {
-            match self.runs {
-                1 => {
-                    let origin = running.origin(self.last.bits());
-                    log::warn!("the loop was held for {held:.1?} by {origin}");
-                }
-                runs => {
-                    running.is_careful.store(true, Ordering::Relaxed);
-                    log::warn!(
-                        "the loop was held for {held:.1?} by {runs} machines; from here on each is timed"
-                    );
-                }
-            }
-        }
-        (self.since, self.runs) = (now, 0);
     }
 }
 

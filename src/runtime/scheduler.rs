@@ -20,7 +20,7 @@
 // | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
 // | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::resume_unwind;
@@ -37,15 +37,17 @@ use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
 use super::current::Entered;
+use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::running::Place;
+use super::running::{Place, Running};
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
+use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
 /// and with it the deadlines, waiting.
@@ -89,6 +91,8 @@ pub(crate) struct Scheduler {
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
+    /// A host that is called when a turn is due.
+    pub(super) host: OnceCell<Host>,
     /// The order in which tests make it run.
     schedule: Option<Schedule>,
 }
@@ -125,6 +129,7 @@ impl Scheduler {
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
+            host: OnceCell::new(),
             schedule,
         }
     }
@@ -142,6 +147,7 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if self.mark_queued(id) {
             self.woken.borrow_mut().push(id);
+            self.reactor.core().hasten(Tick::ZERO);
         }
     }
 
@@ -194,6 +200,7 @@ impl Scheduler {
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.insert(make);
         self.woken.borrow_mut().push(id);
+        self.reactor.core().hasten(Tick::ZERO);
         self.counters.spawned.add(1);
         id
     }
@@ -340,6 +347,8 @@ impl Scheduler {
             }
         }
         self.remote.running.end();
+        // So that the jobs' time is not taken for that of the machines.
+        self.reactor.core().clock.read();
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
@@ -356,8 +365,8 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let (mut begun, mut ran) = (0, 0);
-        let running = &self.remote.running;
-        let mut stopwatch = running.time_batch(batch.len());
+        let running: &Running = &self.remote.running;
+        let mut since = self.reactor.core().clock.last_real();
         while ran < most
             && let Some(&id) = batch.get(begun)
         {
@@ -371,9 +380,10 @@ impl Scheduler {
             } else if id == MachineId::ROOT && root().is_ready() {
                 break;
             }
-            stopwatch.ran(id);
+            running.ran(&id, &mut since);
         }
-        stopwatch.stop();
+        running.end();
+        running.lap(&batch[..begun], since);
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
