@@ -20,7 +20,6 @@ mod poll_desc;
 mod registry;
 mod selector;
 mod types;
-mod view;
 
 use std::fmt;
 use std::io;
@@ -34,13 +33,12 @@ pub(crate) use mio::event::Source;
 use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
-pub(crate) use netpoll::{Behind, Core, Jump, RunQueue};
-pub(crate) use poll_desc::{Closes, ShortIo};
+pub(crate) use netpoll::{Behind, Core, RunQueue};
+pub(crate) use poll_desc::Closes;
 pub use poll_desc::{Descriptor, PollDesc};
-pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
+pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
-pub use types::{Direction, Park, Readiness, Refusal, TryIo};
-pub use view::{DescriptorView, DirectionView};
+pub use types::{DescriptorView, Direction, DirectionView, Park, Readiness, Refusal, Token, TryIo};
 
 /// What one turn of the loop did.
 ///
@@ -193,7 +191,7 @@ impl<W> Reactor<W> {
     /// The selector's, and `OutOfMemory` when all keys are taken.
     #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.core.open(source, None, (), ShortIo::Conclusive)
+        self.core.open(source, None, ())
     }
 }
 
@@ -204,9 +202,8 @@ impl<W, T> Reactor<W, T> {
         time: TimeSource,
         behind: Behind<W, T>,
     ) -> Self {
-        Reactor {
-            core: Rc::new(Core::new(selector, time, behind)),
-        }
+        let core = Rc::new(Core::new(selector, time, behind));
+        Reactor { core }
     }
 
     /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the
@@ -231,15 +228,19 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let mut unpark = |w| out.push(w);
         self.core
-            .turn(max_wait, RunQueue::Empty, Jump::Allowed, &mut unpark)
+            .turn(max_wait, RunQueue::Empty, &mut |w| out.push(w))
     }
 
     /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
     /// at once, `None` if nothing is to come but readiness. Counts from a fresh reading of the clock.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.core.next_timeout()
+        let core = &self.core;
+        if core.has_pending() {
+            return Some(Duration::ZERO);
+        }
+        core.clock.read();
+        core.until_next()
     }
 
     /// Hands `w` out at `when`, or with the next turn if that has passed: a timer that judges no
@@ -346,13 +347,6 @@ impl<W, T> Reactor<W, T> {
             held: deadlines.entries(),
             stale: deadlines.entries() - deadlines.len(),
         }
-    }
-
-    /// As [`entries`](Reactor::entries): held and stale.
-    #[deprecated(note = "use `entries`")]
-    pub fn places(&self) -> (usize, usize) {
-        let Entries { held, stale } = self.entries();
-        (held, stale)
     }
 
     /// The selector's descriptor, readable when a turn would find readiness, for nesting in

@@ -17,10 +17,10 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Descriptor, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, PollDesc};
 use super::registry::Registry;
-use super::selector::{Event, Harvest, Selector, Token, Traits};
-use super::view::DescriptorView;
+use super::selector::{Event, Harvest, Selector, Traits};
+use super::types::{DescriptorView, Token};
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
 
@@ -49,17 +49,12 @@ const INHERITED: &str = "netpoller: this reactor belongs to the parent process: 
 pub(crate) enum RunQueue {
     /// All that was handed out has run, and all that was woken by that.
     Empty,
+    /// The same, but blocking jobs are under way. A virtual clock does not jump, for their ends must
+    /// come before the next deadline.
+    JobsOut,
     /// Something is still to run. So many rounds have ended so far: a round ends when everything
     /// that was runnable at its beginning has run.
     Busy { rounds: u64 },
-}
-
-/// Whether a virtual clock may jump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Jump {
-    Allowed,
-    /// No: a blocking job is under way, and its end must come before the next deadline.
-    Held,
 }
 
 /// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations
@@ -149,7 +144,6 @@ impl<W, T> Core<W, T> {
         source: &mut dyn Source,
         fd: Option<RawFd>,
         user_data: T,
-        short: ShortIo,
     ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
             return Err(io::Error::other("the runtime is gone"));
@@ -158,12 +152,11 @@ impl<W, T> Core<W, T> {
         let token = self.registry.borrow().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
         self.selector.borrow_mut().open_fd(source, token, fd)?;
+        let desc = Rc::new(PollDesc::new(self.clone(), token, user_data));
         // Without edges, or where urgent data can't be seen, a short read proves nothing.
-        let short = match self.traits.edges && self.traits.urgent {
-            true => short,
-            false => ShortIo::Inconclusive,
-        };
-        let desc = Rc::new(PollDesc::new(self.clone(), token, user_data, short));
+        if !(self.traits.edges && self.traits.urgent) {
+            desc.short_io_is_inconclusive();
+        }
         self.registry.borrow_mut().insert(desc.clone());
         log::trace!("open {token:?}");
         Ok(Descriptor(desc))
@@ -178,7 +171,6 @@ impl<W, T> Core<W, T> {
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        jump: Jump,
         unpark: &mut impl FnMut(W),
     ) -> io::Result<Turn> {
         self.check_process()?;
@@ -196,7 +188,7 @@ impl<W, T> Core<W, T> {
         // that fails has found is handed out all the same.
         self.clock.read();
         let before = self.clock.tick();
-        let harvest = self.wait(max_wait, jump);
+        let harvest = self.wait(max_wait, run_queue);
         // Not before the wait: a selector that panics must not take them along.
         self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
@@ -207,7 +199,8 @@ impl<W, T> Core<W, T> {
         self.clock.read();
 
         // Nothing was runnable and nothing has come: what is proven has had its effect.
-        if found_nothing && !released && run_queue == RunQueue::Empty {
+        let is_busy = matches!(run_queue, RunQueue::Busy { .. });
+        if found_nothing && !released && !is_busy {
             self.settled.set(self.proven.get());
             // But the reading before a wait is old, and what came at its end was not looked for.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
@@ -309,14 +302,14 @@ impl<W, T> Core<W, T> {
 
     /// Waits for the selector, no longer than until the next deadline.
     // Go: the delay in findRunnable, from pollUntil.
-    fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
+    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<Harvest> {
         if max_wait == Some(Duration::ZERO) {
             return self.poll(max_wait);
         }
         if self.clock.is_virtual() {
-            return self.wait_virtually(max_wait, jump);
+            return self.wait_virtually(max_wait, run_queue);
         }
-        let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
+        let mut wait = soonest(max_wait, self.until_next());
         let spin = self.spin.get();
         if spin > Duration::ZERO {
             let end = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
@@ -336,7 +329,11 @@ impl<W, T> Core<W, T> {
     /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
     /// nothing.
     #[cold]
-    fn wait_virtually(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
+    fn wait_virtually(
+        &self,
+        max_wait: Option<Duration>,
+        run_queue: RunQueue,
+    ) -> io::Result<Harvest> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
             let harvest = self.look(grace)?;
             if !self.found_nothing(harvest) {
@@ -345,7 +342,7 @@ impl<W, T> Core<W, T> {
         }
         let next = self.next_live().map(|next| self.clock.until(next));
         match soonest(max_wait, next) {
-            Some(ahead) if jump == Jump::Allowed => {
+            Some(ahead) if run_queue == RunQueue::Empty => {
                 self.clock.jump(ahead);
                 Ok(Harvest::Complete)
             }
@@ -433,12 +430,8 @@ impl<W, T> Core<W, T> {
         next.chain(self.deadlines.borrow_mut().next_live()).min()
     }
 
-    /// How long a turn may sleep, from a fresh reading.
-    pub(super) fn next_timeout(&self) -> Option<Duration> {
-        if self.has_pending() {
-            return Some(Duration::ZERO);
-        }
-        self.clock.read();
+    /// How long from the last reading to that tick.
+    pub(super) fn until_next(&self) -> Option<Duration> {
         self.next().map(|next| self.clock.until(next))
     }
 

@@ -2,6 +2,9 @@
 //! operation is refused.
 // Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
+use std::fmt;
+use std::time::Instant;
+
 /// One of a source's two directions, which are parked, timed and refused apart.
 ///
 /// ```
@@ -94,8 +97,8 @@ pub enum Refusal {
     Closed,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::TimedOut => "i/o timeout",
             Refusal::Closed => "use of closed network connection",
@@ -148,27 +151,11 @@ impl Readiness {
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
     }
-
-    /// Whether nothing is in this set.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) const fn bits(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) const fn of(direction: Direction) -> Readiness {
-        match direction {
-            Direction::Read => Readiness::READ,
-            Direction::Write => Readiness::WRITE,
-        }
-    }
 }
 
 /// `READ|WRITE|HUP`, as in the log at trace.
-impl std::fmt::Debug for Readiness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = ["READ", "WRITE", "HUP", "URGENT"];
         let mut names = (0..).zip(names).filter(|(bit, _)| self.0 & (1 << bit) != 0);
         f.write_str(names.next().map_or("NONE", |(_, name)| name))?;
@@ -183,8 +170,112 @@ impl std::ops::BitOr for Readiness {
     }
 }
 
-impl std::ops::BitOrAssign for Readiness {
-    fn bitor_assign(&mut self, other: Readiness) {
-        self.0 |= other.0;
+/// Names a registered source to the selector: a key and a generation.
+///
+/// Half the bits are the key, half the generation, which counts registrations of the whole reactor
+/// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
+/// the wrong owner, and no event outlives the turn that harvested it.
+///
+/// A selector passes it on as it is, as a `mio::Token` if need be.
+///
+/// [`Selector`] has an example.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub(crate) usize);
+
+impl Token {
+    const KEY_BITS: u32 = usize::BITS / 2;
+
+    /// The token of an event that says only that a break ended the wait.
+    pub const BREAK: Token = Token(usize::MAX);
+
+    /// How many sources one reactor can hold. The key of all bits is the break's.
+    pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
+
+    pub(super) const fn new(key: usize, generation: usize) -> Self {
+        Token(key | generation << Self::KEY_BITS)
+    }
+
+    #[inline]
+    pub(crate) const fn key(self) -> usize {
+        self.0 & Self::KEYS
+    }
+}
+
+/// `Token(key.generation)`, as in the log at trace.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Token::BREAK => f.write_str("Token(break)"),
+            Token(bits) => write!(f, "Token({}.{})", self.key(), bits >> Self::KEY_BITS),
+        }
+    }
+}
+
+impl From<Token> for mio::Token {
+    fn from(token: Token) -> mio::Token {
+        mio::Token(token.0)
+    }
+}
+
+impl From<mio::Token> for Token {
+    fn from(token: mio::Token) -> Token {
+        Token(token.0)
+    }
+}
+
+/// One descriptor, as [`Reactor::for_each`](super::Reactor::for_each) shows it.
+///
+/// ```
+/// use netpoller::reactor::{Direction, Park, Reactor};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor: Reactor<&str> = Reactor::new()?;
+/// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+/// let descriptor = reactor.open(&mut ours)?;
+/// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+/// reactor.for_each(|view| {
+///     assert_eq!(view.read.parked, Some(&"reader"));
+///     assert_eq!(view.write.parked, None);
+///     assert!(!view.read.is_expired && view.read.deadline.is_none());
+/// });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DescriptorView<'a, W> {
+    /// Names it, in the log too.
+    pub token: Token,
+    /// What waits for input, and until when.
+    pub read: DirectionView<'a, W>,
+    /// What waits for room, and until when.
+    pub write: DirectionView<'a, W>,
+    /// What waits for the peer's hanging up.
+    pub hang_up: Option<&'a W>,
+    /// The descriptor was evicted, and waits to be closed.
+    pub is_closed: bool,
+}
+
+/// One direction of a [`DescriptorView`].
+///
+/// That has an example.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DirectionView<'a, W> {
+    /// What is parked.
+    pub parked: Option<&'a W>,
+    /// Its deadline, rounded up to a millisecond of the reactor's clock.
+    pub deadline: Option<Instant>,
+    /// The deadline has passed, and has not been moved since.
+    pub is_expired: bool,
+    /// An attempt may succeed, as far as is known.
+    pub is_ready: bool,
+}
+
+impl<W> DescriptorView<'_, W> {
+    /// How many Ws are parked.
+    pub(crate) fn parked(&self) -> usize {
+        let slots = [self.read.parked, self.write.parked, self.hang_up];
+        slots.iter().flatten().count()
     }
 }

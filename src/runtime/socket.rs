@@ -87,12 +87,12 @@ impl Parked {
 
     /// As much of a token as fits: its key, and its generation without the top three bits.
     pub(crate) fn token_bits(token: Token) -> u64 {
-        token.to_bits() as u64 & TOKEN_MASK
+        token.0 as u64 & TOKEN_MASK
     }
 
     /// The key of the token.
     pub(crate) fn token_key(token_bits: u64) -> usize {
-        Token::from_bits(token_bits as usize).key()
+        Token(token_bits as usize).key()
     }
 
     /// The machine, if it is one. For a note the id matches no live machine, since no machine's

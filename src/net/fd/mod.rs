@@ -45,7 +45,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
 use crate::runtime::lock::LockState;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::socket::{Parked, Slot, Socket};
@@ -109,7 +109,8 @@ impl Fd {
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
         current::with(what, |scheduler| {
             let core = scheduler.reactor.core();
-            let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+            let desc = core.open(source, None, socket)?;
+            desc.short_io_is_inconclusive();
             Ok(Fd::assume_ready(desc))
         })
     }
@@ -122,12 +123,11 @@ impl Fd {
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
         // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
-        let short = match network.is_tcp() {
-            true => ShortIo::Conclusive,
-            false => ShortIo::Inconclusive,
-        };
-        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        if !network.is_tcp() {
+            desc.short_io_is_inconclusive();
+        }
         Ok(Fd::assume_ready(desc))
     }
 
