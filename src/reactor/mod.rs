@@ -38,7 +38,7 @@ pub(crate) use poll_desc::Closes;
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
-pub use types::{DescriptorView, Direction, DirectionView, Park, Readiness, Refusal, Token, TryIo};
+pub use types::{Direction, Park, Readiness, Refusal, Token, TryIo};
 
 /// What one turn of the loop did.
 ///
@@ -310,11 +310,11 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow().len()
     }
 
-    /// Shows each open descriptor: what is parked on it, its deadlines, whether it is ready. For a look
-    /// at a loop that hangs: it reads tables, asks the system nothing, and changes nothing.
+    /// Shows each open descriptor: what is [parked](PollDesc::parked) on it, its
+    /// [deadlines](PollDesc::deadline), whether it is ready. For a look at a loop that hangs: it reads
+    /// tables, and asks the system nothing.
     ///
-    /// `look` must not use the reactor or its descriptors, which are borrowed meanwhile. The order is
-    /// not promised.
+    /// `look` must not use the reactor, which is borrowed meanwhile. The order is not promised.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -328,15 +328,16 @@ impl<W, T> Reactor<W, T> {
     ///
     /// let mut waiting = Vec::new();
     /// reactor.for_each(|descriptor| {
-    ///     let direction = &descriptor.read;
-    ///     waiting.push((direction.parked.copied(), direction.deadline.is_some()));
+    ///     assert!(descriptor.deadline(Direction::Read).is_some());
+    ///     descriptor.parked(|direction, &w| waiting.push((direction, w)));
     /// });
-    /// assert_eq!(waiting, [(Some("the reader"), true)]);
+    /// assert_eq!(waiting, [(Some(Direction::Read), "the reader")]);
     /// # reactor.close(descriptor, &mut ours)
     /// # }
     /// ```
-    pub fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>)) {
-        self.core.for_each(|view, _| look(view));
+    pub fn for_each(&self, mut look: impl FnMut(&PollDesc<W, T>)) {
+        let registry = self.core.registry.borrow();
+        registry.by_key.iter().for_each(|(_, desc)| look(desc));
     }
 
     /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a

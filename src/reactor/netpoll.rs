@@ -20,7 +20,7 @@ use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Descriptor, PollDesc};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
-use super::types::{DescriptorView, Token};
+use super::types::Token;
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
 
@@ -436,15 +436,6 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- figures, and the end ----
-
-    /// Shows each descriptor, and its user's data. No code of the user's may run meanwhile that uses the
-    /// reactor.
-    pub(crate) fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>, &T)) {
-        let registry = self.registry.borrow();
-        for (_, desc) in &registry.by_key {
-            desc.show(|view| look(view, &desc.user_data));
-        }
-    }
 
     /// The descriptor of a token's key.
     pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {

@@ -50,9 +50,7 @@ use std::time::Instant;
 use mio::event::Source;
 
 use super::netpoll::Core;
-use super::types::{
-    DescriptorView, Direction, DirectionView, May, Park, Readiness, Refusal, Token, TryIo,
-};
+use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
 use crate::sys;
 use crate::wheel::{Tick, TimerKey};
 
@@ -113,7 +111,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    pub(crate) fn token(&self) -> Token {
+    /// Names it to the selector, and in the log.
+    pub fn token(&self) -> Token {
         self.token
     }
 
@@ -191,7 +190,8 @@ impl<W, T> PollDesc<W, T> {
         self.has(HUNG_UP)
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether it was evicted or closed.
+    pub fn is_closed(&self) -> bool {
         self.has(CLOSED)
     }
 
@@ -347,26 +347,15 @@ impl<W, T> PollDesc<W, T> {
         self.slots[HANG_UP].take()
     }
 
-    /// Lets `look` see it. The Ws are out of their slots meanwhile.
-    pub(super) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
-        let lent = Lent::new(&self.slots);
-        let [read, write, hang_up] = lent.ws.each_ref().map(Option::as_ref);
-        let side = |direction: Direction, parked| {
-            let when = self.deadlines[direction as usize].get();
-            DirectionView {
-                parked,
-                deadline: (when != NEVER).then(|| self.core.clock.instant_of(when)),
-                is_expired: self.has(expired_bit(direction)),
-                is_ready: self.is_ready(direction),
+    /// Shows each W that is parked, and the direction that it waits for: `None` is the peer's hanging
+    /// up. `look` must not use the descriptor.
+    pub fn parked(&self, mut look: impl FnMut(Option<Direction>, &W)) {
+        let waits_for = [Some(Direction::Read), Some(Direction::Write), None];
+        for (direction, slot) in waits_for.into_iter().zip(&self.slots) {
+            if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
+                look(direction, w);
             }
-        };
-        look(&DescriptorView {
-            token: self.token,
-            read: side(Direction::Read, read),
-            write: side(Direction::Write, write),
-            hang_up,
-            is_closed: self.is_closed(),
-        });
+        }
     }
 
     // ---- readiness ----
@@ -486,6 +475,12 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
+    /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
+    pub fn deadline(&self, direction: Direction) -> Option<Instant> {
+        let when = self.deadlines[direction as usize].get();
+        (when != NEVER).then(|| self.core.clock.instant_of(when))
+    }
+
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
     fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
         self.deadlines[direction as usize].set(NEVER);
@@ -579,24 +574,12 @@ impl<W, T> PollDesc<W, T> {
     }
 }
 
-/// The Ws of a descriptor while they are shown. They go back into their slots, after a panic too.
-struct Lent<'a, W> {
-    slots: &'a [Cell<Option<W>>; 3],
-    ws: [Option<W>; 3],
-}
+/// A W that is shown. It goes back into its slot, after a panic too.
+struct Shown<'a, W>(&'a Cell<Option<W>>, Option<W>);
 
-impl<'a, W> Lent<'a, W> {
-    fn new(slots: &'a [Cell<Option<W>>; 3]) -> Self {
-        let ws = slots.each_ref().map(Cell::take);
-        Lent { slots, ws }
-    }
-}
-
-impl<W> Drop for Lent<'_, W> {
+impl<W> Drop for Shown<'_, W> {
     fn drop(&mut self) {
-        for (slot, w) in self.slots.iter().zip(&mut self.ws) {
-            slot.set(w.take());
-        }
+        self.0.set(self.1.take());
     }
 }
 

@@ -85,8 +85,7 @@ impl Scheduler {
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
-            .core()
-            .for_each(|_, socket| socket.take_all_wakers(&mut foreign));
+            .for_each(|desc| desc.user_data.take_all_wakers(&mut foreign));
         self.reactor.core().evict_all();
         let sleepers = self.sleepers.take();
         foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
