@@ -473,6 +473,7 @@ impl<W, T> PollDesc<W, T> {
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
+        self.core.hasten(self.due.get());
     }
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
@@ -535,6 +536,7 @@ impl<W, T> PollDesc<W, T> {
         self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
+        self.core.hasten(NEVER);
     }
 
     /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are
