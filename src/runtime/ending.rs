@@ -27,10 +27,7 @@ impl Scheduler {
         self.machines.finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
         match join {
-            Some(join) if Rc::strong_count(&join) > 1 => {
-                self.outcomes.keep(join.clone());
-                join.end(error);
-            }
+            Some(join) if Rc::strong_count(&join) > 1 => join.end(error),
             // No handle, or it has gone with the body. Then the output goes with the cell.
             join => {
                 let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));
@@ -77,7 +74,6 @@ impl Scheduler {
     /// instead of hanging.
     fn end_machines(&self) {
         self.take_machines().into_iter().for_each(drop_for_good);
-        self.outcomes.discard_all();
         self.wake_foreign_waiters();
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic;
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -126,8 +127,8 @@ impl Handle {
                 }
             }
         });
-        // Nothing is sent if the runtime ends, or has ended.
-        async { receiver.await.unwrap_or_else(|| Err(JoinError::aborted())) }
+        // Nothing is sent if the runtime ends, or has ended: then the answer says aborted.
+        receiver
     }
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
@@ -156,10 +157,7 @@ impl Handle {
     /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
     /// Dropped if the runtime is gone.
     pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
-        let here = current::try_with(|scheduler| {
-            Arc::ptr_eq(&scheduler.remote, &self.remote).then(|| scheduler.clone())
-        });
-        match here.flatten() {
+        match current::at_home(&self.remote, Rc::clone) {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));
@@ -209,11 +207,9 @@ where
     T: Send + 'static,
 {
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
-    let call = blocking::call("spawn_blocking", &lane, work);
+    let (outcome, _) = blocking::call("spawn_blocking", &lane, work);
     spawn(async move {
-        match call.await {
-            Ok(value) => value,
-            Err(payload) => panic::resume_unwind(payload.into_inner()),
-        }
+        let outcome = outcome.await;
+        outcome.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }

@@ -37,7 +37,7 @@ use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
 use super::current::Entered;
-use super::join::{Join, JoinError, JoinHandle, Outcomes};
+use super::join::{Join, JoinError, JoinHandle};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
@@ -71,7 +71,6 @@ pub(crate) struct Scheduler {
     /// The wakers of sleeps that another executor polls. `None` once one has been woken.
     pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
     pub(super) machines: Machines,
-    pub(super) outcomes: Outcomes,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// How many ids of the batch that runs are still to come up. Zero between two batches.
@@ -116,7 +115,6 @@ impl Scheduler {
             remote,
             sleepers: RefCell::default(),
             machines: Machines::default(),
-            outcomes: Outcomes::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
