@@ -119,17 +119,15 @@ impl Clock {
         ticks(ahead, ahead.subsec_nanos().div_ceil(NANOS_A_TICK))
     }
 
-    /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
+    /// The tick of a deadline that was converted since the last reading, and lies ahead.
     #[inline]
-    pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        match self.memo.get() {
-            Some((known, tick)) if known == when => Some(tick),
-            _ => self.convert(when),
-        }
+    pub(crate) fn known(&self, when: Instant) -> Option<Tick> {
+        let (known, tick) = self.memo.get()?;
+        (known == when).then_some(tick)
     }
 
-    #[inline(never)]
-    fn convert(&self, when: Instant) -> Option<Tick> {
+    /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
+    pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         let is_systems = matches!(self.source, TimeSource::System);
         if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);

@@ -7,12 +7,12 @@
 //
 // # One turn
 //
-//   settle ──► wait ──► pending ──► unpark the ready ──► settle at rest ──► expire ──► fire timers
-//  (what has  (selector, (released   (by token and      (nothing came:     (deadlines  (by the
-//   run)       until the  by a        generation)        look once more)    up to the   clock)
-//              next tick) close)                                            settled
-//                           │               │                               reading)      │
-//                           └───────────────┴──────► out: Vec<W> ◄──────────────┴─────────┘
+//   settle ──► wait ──► pending ──► unpark the ready ──► look again ──► expire ──► fire timers
+//  (what has  (selector, (released   (by token and      (if nothing   (deadlines  (by the
+//   run)       until the  by a        generation)        came)         up to the   clock)
+//              next tick) close)                                       settled
+//                           │               │                          reading)      │
+//                           └───────────────┴──────► out: Vec<W> ◄─────────┴─────────┘
 
 mod clock;
 mod netpoll;
@@ -343,8 +343,8 @@ impl<W, T> Reactor<W, T> {
     pub fn entries(&self) -> Entries {
         let deadlines = self.core.deadlines.borrow();
         Entries {
-            held: deadlines.len(),
-            stale: deadlines.stale(),
+            held: deadlines.entries(),
+            stale: deadlines.entries() - deadlines.len(),
         }
     }
 

@@ -5,7 +5,7 @@
 // asks how long it may sleep.
 //
 // This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
-// descriptors, and a descriptor places its entry in the core's wheel. In Go they are one file.
+// descriptors, and a descriptor sets its timer there. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,12 +17,12 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Descriptor, NEVER, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, PollDesc, ShortIo};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Token, Traits};
 use super::view::DescriptorView;
 use crate::sys::Process;
-use crate::wheel::{Tick, Timers, Verdict, Wheel};
+use crate::wheel::{Tick, Timers};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
 /// the rest.
@@ -62,33 +62,16 @@ pub(crate) enum Jump {
     Held,
 }
 
-/// How a turn waited for its harvest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// Not at all: it only looked.
-    Looked,
-    Slept,
-    /// Two looks found nothing, and the virtual clock jumped.
-    Jumped,
-}
-
 /// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations
 /// that queue behind the parked one. It may look at the user's data, and must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
 
-/// What the wheel holds for a descriptor.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    key: u32,
-    pub(super) number: u32,
-}
-
-/// A proven reading that is to be settled, and the turn and round in which it was noted.
+/// A proven reading that is to be settled, the round in which it was noted, and the turns since.
 #[derive(Clone, Copy)]
 struct Settling {
     reading: Tick,
-    turn: u32,
     round: u64,
+    turns: u32,
 }
 
 /// Shared by the reactor and its descriptors. While code of the user's runs, no borrow is held, but for
@@ -103,23 +86,18 @@ pub(crate) struct Core<W, T> {
     pub(super) registry: RefCell<Registry<W, T>>,
     /// To be handed out by the next turn: released by a close, or by a deadline set in the past.
     pub(super) pending: RefCell<Vec<W>>,
-    /// The descriptors' deadlines.
-    pub(super) deadlines: RefCell<Wheel<Entry>>,
+    /// The timers of descriptors, by their keys: see `poll_desc.rs`.
+    pub(super) deadlines: RefCell<Timers<usize>>,
     /// Timers that judge a peer: like deadlines, they fire up to the settled reading.
     pub(crate) peer_timers: RefCell<Timers<W>>,
     /// Timers that judge no peer: they fire by the clock.
     pub(crate) timers: RefCell<Timers<W>>,
-    /// Counts the entries placed, and wraps. At worst an old entry is then taken for the one that
-    /// counts: the deadline is looked at, and the entry is moved there or dropped.
-    entries: Cell<u32>,
     /// Everything that had arrived by this reading has been harvested: the latest such reading.
     proven: Cell<Tick>,
     /// Everything that had arrived by this reading has had its effect: deadlines up to it may expire.
     settled: Cell<Tick>,
     /// While the run queue does not fall empty: the next reading to be settled.
     settling: Cell<Option<Settling>>,
-    /// Turns so far. Wraps.
-    turns: Cell<u32>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
     /// The process that made it. A child of fork shares the selector's registrations with its
@@ -137,16 +115,14 @@ impl<W, T> Core<W, T> {
             events: RefCell::default(),
             registry: RefCell::new(Registry::new()),
             pending: RefCell::default(),
-            deadlines: RefCell::new(Wheel::new()),
-            peer_timers: RefCell::new(Timers::new()),
-            timers: RefCell::new(Timers::new()),
-            entries: Cell::new(0),
-            proven: Cell::new(Tick::ZERO),
-            settled: Cell::new(Tick::ZERO),
-            settling: Cell::new(None),
-            turns: Cell::new(0),
-            spin: Cell::new(Duration::ZERO),
-            is_shut: Cell::new(false),
+            deadlines: RefCell::default(),
+            peer_timers: RefCell::default(),
+            timers: RefCell::default(),
+            proven: Cell::default(),
+            settled: Cell::default(),
+            settling: Cell::default(),
+            spin: Cell::default(),
+            is_shut: Cell::default(),
             process: Process::current(),
             behind,
         }
@@ -220,27 +196,23 @@ impl<W, T> Core<W, T> {
         // that fails has found is handed out all the same.
         self.clock.read();
         let before = self.clock.tick();
-        let waited = self.wait(max_wait, jump);
+        let harvest = self.wait(max_wait, jump);
         // Not before the wait: a selector that panics must not take them along.
         self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
             events: self.unpark_ready(unpark),
             ..Turn::default()
         };
-        let (harvest, wait) = waited?;
-
-        // A harvest proves what had arrived by the reading taken before it.
-        let is_quiet = !released
-            && run_queue == RunQueue::Empty
-            && harvest == Harvest::Complete
-            && self.events.borrow().is_empty();
-        if harvest == Harvest::Complete {
-            self.proven.set(before);
-        }
+        let found_nothing = self.prove(before, harvest?);
         self.clock.read();
-        if is_quiet {
-            // Nothing is runnable and nothing has come: what is proven has had its effect.
-            turn.events += self.settle_at_rest(wait, unpark)?;
+
+        // Nothing was runnable and nothing has come: what is proven has had its effect.
+        if found_nothing && !released && run_queue == RunQueue::Empty {
+            self.settled.set(self.proven.get());
+            // But the reading before a wait is old, and what came at its end was not looked for.
+            if max_wait != Some(Duration::ZERO) && self.is_due() {
+                turn.events += self.look_again(unpark)?;
+            }
         }
 
         turn.more = self.expire(&mut turn.expired, unpark);
@@ -257,8 +229,6 @@ impl<W, T> Core<W, T> {
     /// turn has run: what is proven is settled. Otherwise a reading is settled that was proven
     /// at least sixteen turns and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
-        let turn = self.turns.get().wrapping_add(1);
-        self.turns.set(turn);
         let RunQueue::Busy { rounds } = run_queue else {
             self.settling.set(None);
             // What was released is still to be handed out.
@@ -267,42 +237,38 @@ impl<W, T> Core<W, T> {
             }
             return;
         };
-        if let Some(oldest) = self.settling.get() {
-            let turns = turn.wrapping_sub(oldest.turn);
-            let rounds = rounds.saturating_sub(oldest.round);
-            if turns < SETTLING_TURNS || rounds < SETTLING_ROUNDS {
-                return;
-            }
-            self.settled.set(oldest.reading);
-        }
-        self.settling.set(Some(Settling {
+        let mut next = Settling {
             reading: self.proven.get(),
-            turn,
             round: rounds,
-        }));
+            turns: 0,
+        };
+        if let Some(noted) = self.settling.get() {
+            let turns = noted.turns + 1;
+            match turns < SETTLING_TURNS || rounds - noted.round < SETTLING_ROUNDS {
+                true => next = Settling { turns, ..noted },
+                false => self.settled.set(noted.reading),
+            }
+        }
+        self.settling.set(Some(next));
     }
 
-    /// Called when nothing was runnable and the wait brought nothing: what is proven is settled.
-    /// After a sleep it looks once more, and returns how many events that look found.
-    fn settle_at_rest(&self, wait: Wait, unpark: &mut impl FnMut(W)) -> io::Result<usize> {
-        self.settled.set(self.proven.get());
+    /// A complete harvest proves what had arrived by the reading taken before it. Returns whether it was
+    /// complete and empty.
+    fn prove(&self, reading: Tick, harvest: Harvest) -> bool {
+        if harvest == Harvest::Complete {
+            self.proven.set(reading);
+        }
+        self.found_nothing(harvest)
+    }
+
+    /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
+    /// reading after the wait is settled. Returns how many events it found.
+    fn look_again(&self, unpark: &mut impl FnMut(W)) -> io::Result<usize> {
         let reading = self.clock.tick();
-        if wait == Wait::Jumped {
-            // Two looks found nothing, and no time has passed but by the jump.
-            self.settled.set(reading);
-        }
-        if wait != Wait::Slept || !self.is_due() {
-            return Ok(0);
-        }
-        // The reading before the sleep is old, and what came at its end was not looked for. Look once
-        // more, without waiting.
         let harvest = self.look(Duration::ZERO);
         let events = self.unpark_ready(unpark);
-        if harvest? == Harvest::Complete {
-            self.proven.set(reading);
-            if self.events.borrow().is_empty() {
-                self.settled.set(reading);
-            }
+        if self.prove(reading, harvest?) {
+            self.settled.set(reading);
         }
         Ok(events)
     }
@@ -323,51 +289,12 @@ impl<W, T> Core<W, T> {
         self.selector.borrow_mut().netpoll(max_wait, &mut events)
     }
 
-    /// Waits for the selector, no longer than until the next deadline.
-    // Go: the delay in findRunnable, from pollUntil.
-    fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<(Harvest, Wait)> {
-        if max_wait == Some(Duration::ZERO) {
-            return Ok((self.poll(max_wait)?, Wait::Looked));
-        }
-        if self.clock.is_virtual() {
-            return self.wait_virtually(max_wait, jump);
-        }
-        let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
-        let spin = self.spin.get();
-        if spin > Duration::ZERO {
-            let harvest = self.spin(wait.map_or(spin, |wait| wait.min(spin)))?;
-            if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
-                return Ok((harvest, Wait::Slept));
-            }
-            wait = wait.map(|wait| wait.saturating_sub(spin));
-        }
-        log::trace!("turn: waiting {wait:?}");
-        Ok((self.poll(wait)?, Wait::Slept))
-    }
-
-    /// Polls the selector without sleeping, until something comes or `spin` has passed.
-    #[cold]
-    fn spin(&self, spin: Duration) -> io::Result<Harvest> {
-        let start = Instant::now();
-        loop {
-            let harvest = self.poll(Some(Duration::ZERO))?;
-            if start.elapsed() >= spin
-                || harvest == Harvest::Partial
-                || !self.events.borrow().is_empty()
-            {
-                return Ok(harvest);
-            }
-            std::hint::spin_loop();
-        }
-    }
-
     /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
     /// it is repeated, a few times, so that a stream of signals does not hold a deadline back.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn look(&self, moment: Duration) -> io::Result<Harvest> {
-        let start = Instant::now();
         for _ in 1..MAX_SIGNALS {
-            let harvest = self.poll(Some(moment.saturating_sub(start.elapsed())))?;
+            let harvest = self.poll(Some(moment))?;
             if harvest == Harvest::Complete || !self.events.borrow().is_empty() {
                 return Ok(harvest);
             }
@@ -375,28 +302,55 @@ impl<W, T> Core<W, T> {
         self.poll(Some(Duration::ZERO))
     }
 
-    /// As [`Core::wait`], on a virtual clock: jumps to the next live deadline once two looks have
-    /// found nothing.
+    /// Whether the last look was complete, and empty.
+    fn found_nothing(&self, harvest: Harvest) -> bool {
+        harvest == Harvest::Complete && self.events.borrow().is_empty()
+    }
+
+    /// Waits for the selector, no longer than until the next deadline.
+    // Go: the delay in findRunnable, from pollUntil.
+    fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
+        if max_wait == Some(Duration::ZERO) {
+            return self.poll(max_wait);
+        }
+        if self.clock.is_virtual() {
+            return self.wait_virtually(max_wait, jump);
+        }
+        let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
+        let spin = self.spin.get();
+        if spin > Duration::ZERO {
+            let end = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
+            while Instant::now() < end {
+                let harvest = self.poll(Some(Duration::ZERO))?;
+                if !self.found_nothing(harvest) {
+                    return Ok(harvest);
+                }
+                std::hint::spin_loop();
+            }
+            wait = wait.map(|wait| wait.saturating_sub(spin));
+        }
+        log::trace!("turn: waiting {wait:?}");
+        self.poll(wait)
+    }
+
+    /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
+    /// nothing.
     #[cold]
-    fn wait_virtually(
-        &self,
-        max_wait: Option<Duration>,
-        jump: Jump,
-    ) -> io::Result<(Harvest, Wait)> {
+    fn wait_virtually(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
             let harvest = self.look(grace)?;
-            if harvest == Harvest::Partial || !self.events.borrow().is_empty() {
-                return Ok((harvest, Wait::Slept));
+            if !self.found_nothing(harvest) {
+                return Ok(harvest);
             }
         }
         let next = self.next_live().map(|next| self.clock.until(next));
         match soonest(max_wait, next) {
             Some(ahead) if jump == Jump::Allowed => {
                 self.clock.jump(ahead);
-                Ok((Harvest::Complete, Wait::Jumped))
+                Ok(Harvest::Complete)
             }
             // Nothing to jump to, or not allowed: wait for readiness or another thread.
-            _ => Ok((self.poll(max_wait)?, Wait::Slept)),
+            _ => self.poll(max_wait),
         }
     }
 
@@ -433,16 +387,14 @@ impl<W, T> Core<W, T> {
             true => self.clock.tick(),
             false => self.settled.get(),
         };
-        let registry = self.registry.borrow();
+        let mut due = Vec::new();
         let mut deadlines = self.deadlines.borrow_mut();
-        let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |_, entry| {
-            let desc = registry.by_key.get(entry.key as usize);
-            desc.map_or(Verdict::Lapsed, |desc| {
-                desc.netpolldeadlineimpl(entry.number, limit, expired, unpark)
-            })
-        });
-        drop((registry, deadlines));
-        self.compact();
+        let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |key| due.push(key));
+        drop(deadlines);
+        let registry = self.registry.borrow();
+        for key in due {
+            *expired += registry.by_key[key].netpolldeadlineimpl(limit, unpark);
+        }
         let mut hand_out = |w| {
             unpark(w);
             *expired += 1;
@@ -473,28 +425,12 @@ impl<W, T> Core<W, T> {
         next.chain(self.deadlines.borrow().next()).min()
     }
 
-    /// The next tick at which something will fire, exactly: what is stale before it is dropped.
+    /// The next tick at which something will fire, exactly: a timer that was moved or canceled is none.
     pub(super) fn next_live(&self) -> Option<Tick> {
-        let registry = self.registry.borrow();
-        let mut deadlines = self.deadlines.borrow_mut();
-        let mut stale = deadlines.stale();
-        let deadline = deadlines.next_live(|tick, entry| {
-            let desc = registry.by_key.get(entry.key as usize);
-            let Some(desc) = desc.filter(|desc| desc.holds(entry.number)) else {
-                stale -= 1;
-                return Verdict::Lapsed;
-            };
-            match desc.move_entry() {
-                // The entry is dropped as a stale one is, and was not counted as stale.
-                NEVER => Verdict::Lapsed,
-                next if next > tick => Verdict::Again(next),
-                _ => Verdict::Done,
-            }
-        });
-        (deadlines.stale()..stale).for_each(|_| deadlines.lapse());
         let timers =
             [&self.timers, &self.peer_timers].map(|timers| timers.borrow_mut().next_live());
-        timers.into_iter().flatten().chain(deadline).min()
+        let next = timers.into_iter().flatten();
+        next.chain(self.deadlines.borrow_mut().next_live()).min()
     }
 
     /// How long a turn may sleep, from a fresh reading.
@@ -504,39 +440,6 @@ impl<W, T> Core<W, T> {
         }
         self.clock.read();
         self.next().map(|next| self.clock.until(next))
-    }
-
-    // ---- the wheel's upkeep ----
-
-    /// Places an entry for the descriptor of that key, and returns its number.
-    // Go: the timer set by poll_runtime_pollSetDeadline, with rseq or wseq.
-    pub(super) fn place(&self, when: Tick, key: u32) -> u32 {
-        let number = self.entries.get().wrapping_add(1);
-        self.entries.set(number);
-        let entry = Entry { key, number };
-        self.deadlines.borrow_mut().place(when, entry);
-        number
-    }
-
-    /// Tells the wheel that one entry no longer counts. The entry stays there until it comes up or is
-    /// swept out.
-    // Go: a stopped timer is a zombie of its heap.
-    pub(super) fn note_stale_entry(&self) {
-        self.deadlines.borrow_mut().lapse();
-        self.compact();
-    }
-
-    /// Drops the stale entries, once they outnumber the others by [`Wheel::overgrown`]'s measure.
-    // Go: timers.adjust, once a quarter of the heap are zombies.
-    fn compact(&self) {
-        let mut deadlines = self.deadlines.borrow_mut();
-        if deadlines.overgrown() {
-            let registry = self.registry.borrow();
-            deadlines.compact(|_, entry| {
-                let desc = registry.by_key.get(entry.key as usize);
-                desc.is_some_and(|desc| desc.holds(entry.number))
-            });
-        }
     }
 
     // ---- figures, and the end ----
@@ -564,11 +467,12 @@ impl<W, T> Core<W, T> {
         for desc in &all {
             desc.evict();
         }
-        let timers = self.timers.replace(Timers::new());
-        let peer_timers = self.peer_timers.replace(Timers::new());
-        let pending = self.pending.take();
         // Out of all borrows: dropping a W, or the user's data, may run anything.
-        drop((all, timers, peer_timers, pending));
+        drop((
+            self.timers.take(),
+            self.peer_timers.take(),
+            self.pending.take(),
+        ));
     }
 }
 

@@ -1,6 +1,6 @@
 //! One registered source: its parking slots, its flags, its deadlines.
 // Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
-// deadlines, `rseq` and `wseq` the entry's number.
+// deadlines, `rt` and `wt` the timer.
 //
 // # A slot, one for each direction, and one for the peer's hanging up
 //
@@ -29,15 +29,16 @@
 // | closed | `evict` | never |
 // | short I/O inconclusive | `new`, `short_io_is_inconclusive` | never |
 //
-// # The entry in the wheel, one for both deadlines
+// # The timer, one for both deadlines
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | none (NEVER) | the wheel holds nothing that counts | `new`; the entry coming up with no deadline left; `evict` | held |
-// | held(tick) | no deadline lies before `tick` | a deadline before the entry, or the first | held earlier by such a deadline; held later, or none, when it comes up |
+// | none (NEVER) | no timer | `new`; the timer coming up with no deadline left; `evict` | due |
+// | due(tick) | no deadline lies before `tick` | a deadline before the timer, or the first | due earlier by such a deadline; due later, or none, when it comes up |
 //
-// A deadline that moves later, or is cleared, is a store: the entry stays. When it comes up it is
-// moved to the deadline, or dropped if there is none.
+// A deadline that moves later, or is cleared, is a store: the timer stays. When it comes up it is set
+// to the next deadline, if there is one. (On a virtual clock it stands at the sooner deadline itself, so
+// that time stops nowhere else.)
 
 use std::cell::Cell;
 use std::fmt;
@@ -53,7 +54,7 @@ use super::selector::Token;
 use super::types::{Direction, May, Park, Readiness, Refusal, TryIo};
 use super::view::{DescriptorView, DirectionView, Lent};
 use crate::sys;
-use crate::wheel::{Tick, Verdict};
+use crate::wheel::{Tick, TimerKey};
 
 // The lowest four bits are those of `Readiness`.
 const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
@@ -97,17 +98,15 @@ pub struct PollDesc<W, T = ()> {
     core: Rc<Core<W, T>>,
     token: Token,
     flags: Cell<u32>,
-    /// The number of the entry that counts. The wheel may also hold entries that were left behind, even
-    /// at the same tick.
-    entry_number: Cell<u32>,
     slots: [Cell<Option<W>>; 3],
     deadlines: [Cell<Tick>; 2],
-    /// The tick of the entry, or `NEVER` if none counts. No deadline lies before it.
-    entry: Cell<Tick>,
+    timer: Cell<Option<TimerKey>>,
+    /// When the timer is due, or `NEVER` if there is none. No deadline lies before it.
+    due: Cell<Tick>,
 }
 
 // Without what it carries. Each connection keeps one descriptor.
-const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
+const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 80);
 
 impl<W, T> PollDesc<W, T> {
     pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T, short: ShortIo) -> Self {
@@ -120,10 +119,10 @@ impl<W, T> PollDesc<W, T> {
             core,
             token,
             flags: Cell::new(flags),
-            entry_number: Cell::new(0),
             slots: [const { Cell::new(None) }; 3],
             deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
-            entry: Cell::new(NEVER),
+            timer: Cell::new(None),
+            due: Cell::new(NEVER),
         }
     }
 
@@ -474,45 +473,35 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "poll_runtime_pollSetDeadline")]
     #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
-        let tick = match when {
-            None => NEVER,
-            Some(when) => match self.core.clock.tick_ahead(when) {
-                Some(tick) => tick,
-                None => return self.expire_now(direction),
-            },
-        };
-        // The entry comes up early enough. A closed descriptor has none.
-        if tick >= self.entry.get() {
-            self.deadlines[direction as usize].set(tick);
-            self.lower(expired_bit(direction));
-        } else {
-            self.place_earlier(direction, tick);
+        match when.and_then(|when| self.core.clock.known(when)) {
+            // The usual case: the timer comes up early enough. A closed descriptor has none.
+            Some(tick) if tick >= self.due.get() => {
+                self.deadlines[direction as usize].set(tick);
+                self.lower(expired_bit(direction));
+            }
+            _ => self.move_deadline(direction, when),
         }
     }
 
-    /// The deadline needs an entry before the one that is held, which is left behind.
-    #[cold]
     #[inline(never)]
-    fn place_earlier(&self, direction: Direction, tick: Tick) {
+    fn move_deadline(&self, direction: Direction, when: Option<Instant>) {
         if self.is_closed() {
             return;
         }
-        self.deadlines[direction as usize].set(tick);
-        self.lower(expired_bit(direction));
-        let number = self.core.place(tick, self.token.key() as u32);
-        self.entry_number.set(number);
-        if self.entry.replace(tick) != NEVER {
-            self.core.note_stale_entry();
+        match when.map(|when| self.core.clock.tick_ahead(when)) {
+            // It has passed: the next turn hands out the waiter, and does not block.
+            Some(None) => {
+                let mut pending = self.core.pending.borrow_mut();
+                self.expire(direction, &mut |w| pending.push(w));
+            }
+            ahead => {
+                let tick = ahead.flatten().unwrap_or(NEVER);
+                self.deadlines[direction as usize].set(tick);
+                self.lower(expired_bit(direction));
+            }
         }
-    }
-
-    /// A deadline in the past: the next turn hands out its waiter, and does not block.
-    #[cold]
-    #[inline(never)]
-    fn expire_now(&self, direction: Direction) {
-        if !self.is_closed() {
-            let mut pending = self.core.pending.borrow_mut();
-            self.expire(direction, &mut |w| pending.push(w));
+        if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
+            self.set_timer();
         }
     }
 
@@ -528,47 +517,38 @@ impl<W, T> PollDesc<W, T> {
         behind.into_iter().for_each(unpark);
     }
 
-    /// Whether the entry of this number is the one that counts. (Go: `seq == pd.rseq`.)
-    pub(super) fn holds(&self, number: u32) -> bool {
-        self.entry.get() != NEVER && number == self.entry_number.get()
-    }
-
     /// The sooner deadline, `NEVER` if neither is set.
     fn next_deadline(&self) -> Tick {
         self.deadlines[0].get().min(self.deadlines[1].get())
     }
 
-    /// The entry comes out of the wheel, and goes back at the tick returned, if that is not `NEVER`.
-    pub(super) fn move_entry(&self) -> Tick {
+    /// Sets the timer to the sooner deadline. If there is none, there is no timer.
+    fn set_timer(&self) {
         let next = self.next_deadline();
-        self.entry.set(next);
-        next
+        self.due.set(next);
+        let mut timers = self.core.deadlines.borrow_mut();
+        match self.timer.get() {
+            Some(key) if next == NEVER => {
+                timers.cancel(key);
+                self.timer.set(None);
+            }
+            Some(key) => {
+                timers.move_to(key, next);
+            }
+            None if next == NEVER => {}
+            None => self.timer.set(Some(timers.insert(next, self.token.key()))),
+        }
     }
 
-    /// The wheel reached the entry of this number. Expires each deadline up to `limit`, counts them,
-    /// and says where the entry goes next.
-    pub(super) fn netpolldeadlineimpl(
-        &self,
-        number: u32,
-        limit: Tick,
-        expired: &mut usize,
-        unpark: &mut impl FnMut(W),
-    ) -> Verdict {
-        // A deadline that moved earlier left this entry behind, or the descriptor is closed.
-        if !self.holds(number) {
-            return Verdict::Lapsed;
-        }
-        for direction in Direction::BOTH {
-            // A deadline that was cleared, or moved later after the entry was placed, stays.
-            if self.deadlines[direction as usize].get() <= limit {
-                self.expire(direction, unpark);
-                *expired += 1;
-            }
-        }
-        match self.move_entry() {
-            NEVER => Verdict::Done,
-            next => Verdict::Again(next),
-        }
+    /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, unpark: &mut impl FnMut(W)) -> usize {
+        self.timer.set(None);
+        // A deadline that was cleared, or moved later after the timer was set, stays.
+        let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
+        let passed = Direction::BOTH.into_iter().filter(has_passed);
+        let expired = passed.map(|at| self.expire(at, unpark)).count();
+        self.set_timer();
+        expired
     }
 
     // ---- the end ----
@@ -584,9 +564,7 @@ impl<W, T> PollDesc<W, T> {
         }
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
-        if self.entry.replace(NEVER) != NEVER {
-            self.core.note_stale_entry();
-        }
+        self.set_timer();
     }
 
     /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are

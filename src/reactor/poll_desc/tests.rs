@@ -2,7 +2,7 @@
 //! a selector and a clock that do what they are told, every answer compared.
 //!
 //! Sequences that lead to the same state are walked on once. Each step also checks the wheel: it
-//! holds one entry that counts at most, and no deadline is without one.
+//! holds one timer at most, and no deadline is without one.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -41,7 +41,6 @@ enum Step {
     /// A deadline so many ticks ahead; zero is now.
     Deadline(Direction, Option<u64>),
     Evict,
-    NextLive,
 }
 
 fn steps() -> Vec<Step> {
@@ -64,7 +63,6 @@ fn steps() -> Vec<Step> {
         Step::Sleep(1),
         Step::Sleep(2),
         Step::Evict,
-        Step::NextLive,
     ];
     for direction in BOTH {
         steps.extend([Step::Park(direction), Step::Drained(direction)]);
@@ -368,7 +366,6 @@ impl Pair {
                 self.desc.evict();
                 self.model.evict();
             }
-            Step::NextLive => self.next_live(),
         }
         // The order within one turn is not promised.
         said.sort_unstable();
@@ -439,18 +436,6 @@ impl Pair {
         self.model.hang_up_parked |= park == Park::Parked;
     }
 
-    fn next_live(&mut self) {
-        let sides = self.model.sides.iter();
-        let deadline = sides.filter_map(|side| side.deadline).min();
-        let elapsed = self.core.deadlines.borrow().elapsed();
-        let expected = deadline.map(|when| Tick::new(when).max(elapsed));
-        assert_eq!(
-            self.core.next_live(),
-            expected,
-            "where a virtual clock would stop"
-        );
-    }
-
     fn compare(&self) {
         assert_eq!(self.core.settled(), Tick::new(self.model.settled));
         for direction in BOTH {
@@ -474,16 +459,15 @@ impl Pair {
         let parked = self.model.sides.iter().filter(|side| side.parked).count();
         let parked = parked + usize::from(self.model.hang_up_parked);
         self.desc.show(|view| assert_eq!(view.parked(), parked));
-        // The wheel: what is not stale is this descriptor's one entry.
-        let deadlines = self.core.deadlines.borrow();
-        let entries = deadlines.len() - deadlines.stale();
-        assert!(entries <= usize::from(!self.model.closed));
+        // The wheel holds this descriptor's one timer.
+        let timers = self.core.deadlines.borrow();
+        assert!(timers.len() <= usize::from(!self.model.closed));
         let sides = self.model.sides.iter();
         if let Some(deadline) = sides.filter_map(|side| side.deadline).min() {
-            assert_eq!(entries, 1);
-            let next = deadlines.next().expect("an entry stands for the deadline");
-            let latest = Tick::new(deadline).max(deadlines.elapsed());
-            assert!(next <= latest, "it comes up in time");
+            let key = self.desc.timer.get().expect("a timer for the deadline");
+            let due = timers.when(key).expect("it has not come up");
+            assert!(due <= Tick::new(deadline), "it comes up in time");
+            assert_eq!(due, self.desc.due.get());
         }
     }
 
@@ -498,23 +482,13 @@ impl Pair {
         for side in &mut model.sides {
             side.deadline = side.deadline.map(from_now);
         }
-        let mut entries = Vec::new();
-        let mut deadlines = self.core.deadlines.borrow_mut();
-        // Looking changes nothing: everything is kept.
-        let stale = deadlines.stale();
-        deadlines.compact(|when, entry| {
-            let counts = entry.number == self.desc.entry_number.get();
-            entries.push((from_now(when.get()), counts));
-            true
-        });
-        (0..stale).for_each(|_| deadlines.lapse());
-        entries.sort_unstable();
+        let timers = self.core.deadlines.borrow();
         Key {
             model,
-            entries,
-            entry: from_now(self.desc.entry.get().get()),
+            entries: timers.entries(),
+            next: timers.next().map(|next| from_now(next.get())),
+            due: from_now(self.desc.due.get().get()),
             flags: self.desc.flags.get(),
-            elapsed: from_now(deadlines.elapsed().get()),
         }
     }
 }
@@ -522,10 +496,10 @@ impl Pair {
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     model: Model,
-    entries: Vec<(u64, bool)>,
-    entry: u64,
+    entries: usize,
+    next: Option<u64>,
+    due: u64,
     flags: u32,
-    elapsed: u64,
 }
 
 /// Says which sequence failed, when one does.
