@@ -154,10 +154,15 @@ impl Handle {
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
+    /// Calls a closure with the runtime, if it is in a turn on this thread.
+    pub(crate) fn if_here<R>(&self, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+        current::at_home(&self.remote, f)
+    }
+
     /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
     /// Dropped if the runtime is gone.
     pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
-        match current::at_home(&self.remote, Rc::clone) {
+        match self.if_here(Rc::clone) {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));

@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -90,7 +90,7 @@ impl<T> Joined for Join<T> {
 /// Awaiting `&mut handle` in a race that it loses costs nothing: await it again.
 #[doc(alias = "WaitGroup")]
 pub struct JoinHandle<T> {
-    scheduler: Weak<Scheduler>,
+    scheduler: Rc<Scheduler>,
     /// The task's until it has ended.
     id: MachineId,
     join: Rc<Join<T>>,
@@ -101,7 +101,7 @@ pub struct JoinHandle<T> {
 impl<T> JoinHandle<T> {
     pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Rc<Join<T>>) -> Self {
         JoinHandle {
-            scheduler: Rc::downgrade(scheduler),
+            scheduler: scheduler.clone(),
             id,
             join,
             yielded: false,
@@ -123,12 +123,10 @@ impl<T> JoinHandle<T> {
     /// # }
     /// ```
     pub fn abort(&self) {
-        if !self.is_finished()
-            && let Some(scheduler) = self.scheduler.upgrade()
-        {
+        if !self.is_finished() {
             // Entered, since the destructors of what the task holds may spawn or ask for the time.
-            let _entered = Entered::to_drop(&scheduler);
-            scheduler.abort(self.id);
+            let _entered = Entered::to_drop(&self.scheduler);
+            self.scheduler.abort(self.id);
         }
     }
 
@@ -165,9 +163,9 @@ impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         drop(self.join.waiter.take());
         if self.is_finished() {
-            // The output is dropped inside its runtime, as all that the task held.
-            let scheduler = self.scheduler.upgrade();
-            let _entered = scheduler.as_ref().and_then(Entered::to_drop);
+            // The output is dropped inside its runtime, as all that the task held; also when that has
+            // ended.
+            let _entered = Entered::to_drop(&self.scheduler);
             drop(self.join.result.take());
         }
     }

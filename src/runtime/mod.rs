@@ -9,6 +9,7 @@
 // | `context.rs`, `current.rs` | what runs on this thread, in plain words; in which runtime |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
+// | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `shortage.rs` | waiting for a descriptor to become free |
@@ -28,6 +29,7 @@ pub(crate) mod lock;
 pub(crate) mod machine;
 mod outcome;
 pub(crate) mod panics;
+pub(crate) mod parked;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;

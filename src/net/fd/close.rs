@@ -21,9 +21,9 @@ use socket2::SockRef;
 use super::{Claim, Failure, Fd, poll_yield};
 use crate::endpoints::{End, Network};
 use crate::net::error::Cause;
-use crate::reactor::{Closes, Park, Refusal};
+use crate::reactor::{Closes, Refusal};
+use crate::runtime::parked::Parked;
 use crate::runtime::shortage;
-use crate::runtime::socket::{Parked, Slot};
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, wake_quietly};
 use crate::sys::Process;
@@ -84,7 +84,12 @@ impl Fd {
     /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
     pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
-        self.socket().take_all_wakers(&mut wakers);
+        self.socket().open_locks(&mut wakers);
+        // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
+        self.desc.show(|view| {
+            let parked = [view.read.parked, view.write.parked].into_iter();
+            wakers.extend(parked.flatten().copied().filter_map(Parked::take_waker));
+        });
         if let Err(error) = self.desc.close(source, closes) {
             log::debug!("can't deregister a descriptor: {error}");
         }
@@ -225,14 +230,12 @@ impl Future for HungUp<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (fd, desc) = (this.fd, &this.fd.desc);
+        let fd = this.fd;
         // The waker is kept first: cloning it may run any code, which may close the socket.
         fd.socket().await_hang_up(&mut this.ticket, cx.waker());
-        let note = Parked::foreign(desc.token(), Slot::HangUp);
-        let hung_up = match desc.park_hang_up(note).0 {
-            Park::Parked => return Poll::Pending,
-            Park::Ready(_) => Ok(()),
-            Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
+        let hung_up = match fd.check_open() {
+            Ok(()) if !fd.desc.is_hung_up() => return Poll::Pending,
+            checked => checked,
         };
         // A caller may loop on what is ready, so it yields in its turn.
         ready!(poll_yield(&mut this.claim, cx));
@@ -242,9 +245,8 @@ impl Future for HungUp<'_> {
 
 impl Drop for HungUp<'_> {
     fn drop(&mut self) {
-        // The last to leave takes the note out too.
-        if self.ticket.is_some() && self.fd.socket().forget_hang_up(&mut self.ticket) {
-            self.fd.desc.unpark_hang_up();
+        if self.ticket.is_some() {
+            self.fd.socket().forget_hang_up(&mut self.ticket);
         }
     }
 }
