@@ -4,23 +4,20 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::common::{Common, MakeFilter, OnWorker};
-use super::dispatch::Dispatcher;
+use super::common::{Common, Settings};
+use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
-use super::orders::Orders;
 use super::stats::Stats;
-use super::worker_loop::{Incoming, WorkerLoop};
-use crate::connection::limits::Quotas;
-use crate::connection::remote::{ConnId, Remotes};
-use crate::connection::shared::{self, Phase};
+use super::worker_loop::WorkerLoop;
+use crate::connection::remote::ConnId;
+use crate::connection::shared::Phase;
 use crate::endpoints::Addr;
-use crate::net::permits::Permits;
 use crate::runtime::{JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
@@ -59,60 +56,20 @@ use crate::runtime::{JoinHandle, Runtime};
 pub struct Bound<F> {
     factory: Arc<F>,
     common: Arc<Common>,
-    /// Of each worker's loop.
-    spin: Duration,
-    /// By worker. Empty once it has run.
-    incoming: Mutex<Vec<Incoming>>,
+    /// Empty once it has run.
+    ports: Mutex<Vec<Port>>,
 }
 
-/// What a server asks of its workers.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) connection: shared::Settings,
-    pub(crate) max_connections: usize,
-    pub(crate) workers: usize,
-    pub(crate) on_worker: Option<OnWorker>,
-    pub(crate) filter: Option<MakeFilter>,
-    pub(crate) spin: Duration,
-}
+/// What a worker begins with.
+type Start = (WorkerInbox, Vec<Port>);
 
 impl<F> Bound<F> {
     pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
-        let workers = settings.workers;
-        let quotas = Quotas::new(&settings.connection.limits);
-        let common = Common {
-            addrs: listeners
-                .iter()
-                .map(|ports| ports[0].addr.clone())
-                .collect(),
-            orders: Orders::new(),
-            permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(&settings.connection.limits, quotas.clone()),
-            quotas,
-            tallies: (0..workers).map(|_| Arc::default()).collect(),
-            settings: settings.connection,
-            on_worker: settings.on_worker,
-            filter: settings.filter,
-            starting: AtomicUsize::new(workers),
-            #[cfg(feature = "signal")]
-            watches: Default::default(),
-        };
-        let none = |_| Incoming::default();
-        let mut incoming: Vec<Incoming> = (0..workers).map(none).collect();
-        for port in listeners.into_iter().flatten() {
-            incoming[port.worker].ports.push(port);
-        }
-        // The first worker alone accepts for all.
-        if workers > 1 && incoming[0].ports.iter().any(|port| port.is_for_all) {
-            let inboxes = Dispatcher::inboxes(&common.tallies).into_iter();
-            let each = incoming.iter_mut().zip(inboxes);
-            each.for_each(|(worker, inbox)| worker.inbox = Some(inbox));
-        }
+        let addr = |ports: &Vec<Port>| ports[0].addr.clone();
         Bound {
             factory,
-            common: Arc::new(common),
-            spin: settings.spin,
-            incoming: Mutex::new(incoming),
+            common: Arc::new(Common::new(settings, listeners.iter().map(addr).collect())),
+            ports: Mutex::new(listeners.into_iter().flatten().collect()),
         }
     }
 
@@ -138,13 +95,26 @@ impl<F> Bound<F> {
         }
     }
 
-    fn take_incoming(&self) -> io::Result<Vec<Incoming>> {
+    /// So many workers, which share the ports.
+    fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
         // A poisoned lock is as good: no code of the user's runs under it.
-        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-        match incoming.is_empty() {
-            true => Err(io::Error::other("netpoller: this server ran before")),
-            false => Ok(std::mem::take(&mut incoming)),
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ports = mem::take(&mut *ports);
+        if ports.is_empty() {
+            return Err(io::Error::other("netpoller: this server ran before"));
         }
+        for port in &mut ports {
+            port.is_for_all &= workers > 1;
+        }
+        let hands_over = ports.iter().any(|port| port.is_for_all);
+        let inboxes = self.common.dispatcher.open(workers, hands_over);
+        let start = |inbox: WorkerInbox| {
+            // One worker takes all: each port has a queue, and clients may wait there already.
+            let is_its = |port: &mut Port| workers == 1 || port.worker == inbox.worker;
+            let its = ports.extract_if(.., is_its).collect();
+            (inbox, its)
+        };
+        Ok(inboxes.into_iter().map(start).collect())
     }
 }
 
@@ -169,28 +139,23 @@ impl<F: Factory> Bound<F> {
     where
         F: Send + Sync,
     {
-        let mut incoming = self.take_incoming()?.into_iter().enumerate();
+        let mut starts = self.starts(self.common.settings.workers)?.into_iter();
         // A server has at least one worker.
-        let (_, ours) = incoming.next().expect("no worker");
+        let ours = starts.next().expect("no worker");
         let this = &self;
         let result = thread::scope(|scope| {
             // However this thread's work ends, also by a panic, the others do not go on without it.
             let _stop_all = StopOnDrop(&this.common);
-            let mut others = Vec::new();
-            for (number, theirs) in incoming {
-                let name = format!("netpoller-worker-{number}");
-                let work = move || this.work(number, theirs);
-                others.push(
-                    thread::Builder::new()
-                        .name(name)
-                        .spawn_scoped(scope, work)?,
-                );
-            }
-            let mut result = this.work(0, ours);
+            let spawn = |theirs: Start| {
+                let name = format!("netpoller-worker-{}", theirs.0.worker);
+                let thread = thread::Builder::new().name(name);
+                thread.spawn_scoped(scope, move || this.work(theirs))
+            };
+            let others = starts.map(spawn).collect::<io::Result<Vec<_>>>()?;
+            let mut result = this.work(ours);
+            let panicked = |_| Err(io::Error::other("a worker panicked"));
             for other in others {
-                let ended = other.join();
-                let panicked = |_| Err(io::Error::other("a worker panicked"));
-                result = result.and(ended.unwrap_or_else(panicked));
+                result = result.and(other.join().unwrap_or_else(panicked));
             }
             result
         });
@@ -200,11 +165,12 @@ impl<F: Factory> Bound<F> {
     }
 
     /// One thread's work.
-    fn work(&self, number: usize, incoming: Incoming) -> io::Result<()> {
+    fn work(&self, start: Start) -> io::Result<()> {
+        let number = start.0.worker;
         let serve = || {
-            let runtime = Runtime::builder().spin(self.spin).build()?;
-            let ended = runtime.block_on(self.worker_loop(number, incoming));
-            let (tally, stats) = (&self.common.tallies[number], runtime.stats());
+            let runtime = Runtime::builder().spin(self.common.settings.spin).build()?;
+            let ended = runtime.block_on(self.worker_loop(start));
+            let (tally, stats) = (&self.common.dispatcher.tallies[number], runtime.stats());
             tally.turns.add(stats.turns);
             tally.events.add(stats.events);
             ended
@@ -217,13 +183,8 @@ impl<F: Factory> Bound<F> {
         ended
     }
 
-    fn worker_loop(
-        &self,
-        number: usize,
-        incoming: Incoming,
-    ) -> impl Future<Output = io::Result<()>> + use<F> {
-        let (factory, common) = (self.factory.clone(), self.common.clone());
-        WorkerLoop::run(factory, common, number, incoming)
+    fn worker_loop(&self, (inbox, ports): Start) -> impl Future<Output = io::Result<()>> + use<F> {
+        WorkerLoop::run(self.factory.clone(), self.common.clone(), inbox, ports)
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
@@ -277,14 +238,8 @@ impl<F: Factory> Bound<F> {
     ///
     /// It ran before.
     pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
-        let workers = self.take_incoming()?.into_iter();
-        let incoming = Incoming {
-            // All of them: each has a queue, and clients may wait there already.
-            ports: workers.flat_map(|worker| worker.ports).collect(),
-            inbox: None,
-        };
-        self.common.starting.store(1, Ordering::Release);
-        let (work, common) = (self.worker_loop(0, incoming), self.common.clone());
+        let start = self.starts(1)?.remove(0);
+        let (work, common) = (self.worker_loop(start), self.common.clone());
         Ok(runtime.spawn(async move {
             work.await?;
             Ok(common.stats())
@@ -298,15 +253,13 @@ struct StopOnDrop<'a>(&'a Common);
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         // Not an order of the user's, and not logged.
-        self.0.orders.give(Phase::Stopped, Duration::ZERO);
+        self.0.dispatcher.give(Phase::Stopped, Duration::ZERO);
     }
 }
 
 impl<F> fmt::Debug for Bound<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound")
-            .field("addrs", &self.common.addrs)
-            .finish_non_exhaustive()
+        f.debug_tuple("Bound").field(&self.common.addrs).finish()
     }
 }
 
@@ -399,9 +352,8 @@ impl ServerHandle {
     /// descriptor is left.
     #[cfg(feature = "signal")]
     pub fn drain_on(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
-        let workers = self.common.tallies.len();
-        self.common.watches.add(signals, limit, workers)?;
-        self.common.orders.tell();
+        self.common.watches.add(signals, limit)?;
+        self.common.dispatcher.add_watch();
         Ok(())
     }
 
@@ -442,8 +394,6 @@ impl ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle")
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_tuple("ServerHandle").field(&self.stats()).finish()
     }
 }

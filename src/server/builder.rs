@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::bound::{Bound, Settings};
-use super::listeners::{Listeners, Peer, WithPeer};
+use super::bound::Bound;
+use super::common::Settings;
+use super::listeners::{Dispatch, Listeners, Peer, WithPeer};
 use crate::connection::filter::Filter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
@@ -20,7 +21,6 @@ use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::config::Hook;
 use crate::net::{ListenConfig, ToAddr};
-use crate::sys;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
 ///
@@ -56,7 +56,6 @@ use crate::sys;
 pub struct Server<F> {
     /// Called by each worker, in its own thread.
     factory: Arc<F>,
-    dispatch: Dispatch,
     settings: Settings,
 }
 
@@ -64,67 +63,7 @@ impl<F> Clone for Server<F> {
     fn clone(&self) -> Self {
         Server {
             factory: self.factory.clone(),
-            dispatch: self.dispatch,
             settings: self.settings.clone(),
-        }
-    }
-}
-
-/// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
-/// has an example.
-///
-/// ```
-/// # use netpoller::{Conn, Protocol};
-/// use netpoller::{Dispatch, Server};
-///
-/// # struct Echo;
-/// # impl Protocol for Echo {
-/// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
-/// #         conn.write(bytes).map(|()| bytes.len())
-/// #     }
-/// # }
-/// # fn main() -> std::io::Result<()> {
-/// // A few long connections: the kernel's choice by hash could give them all to one worker.
-/// let server = Server::new(|_peer| Echo).workers(2).dispatch(Dispatch::HandOver);
-/// let bound = server.bind("127.0.0.1:0")?;
-/// # drop(bound);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dispatch {
-    /// [`ReusePort`](Dispatch::ReusePort) where the system spreads connections over listeners that
-    /// share a port: on Linux, and on FreeBSD from 12 on. Elsewhere
-    /// [`HandOver`](Dispatch::HandOver).
-    #[default]
-    Auto,
-    /// Each worker has a listener of its own on the one port, with a queue of its own; the system
-    /// chooses by a hash of the addresses.
-    ReusePort,
-    /// One worker accepts for all, and hands each connection over to the worker that has fewest:
-    /// an even spread, at the price of a passage between threads.
-    HandOver,
-}
-
-/// The old name of [`Dispatch`].
-#[deprecated(note = "it is called `Dispatch` now")]
-pub type Accept = Dispatch;
-
-#[allow(non_upper_case_globals, reason = "the old names of variants")]
-impl Dispatch {
-    /// The old name of [`Dispatch::Auto`].
-    #[deprecated(note = "it is called `Dispatch::Auto` now")]
-    pub const BySystem: Dispatch = Dispatch::Auto;
-    /// The old name of [`Dispatch::ReusePort`].
-    #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
-    pub const Each: Dispatch = Dispatch::ReusePort;
-
-    fn listens_each(self) -> bool {
-        match self {
-            Dispatch::Auto => sys::SPREADS_CONNECTIONS,
-            Dispatch::ReusePort => true,
-            Dispatch::HandOver => false,
         }
     }
 }
@@ -197,11 +136,11 @@ impl<F> Server<F> {
     fn made_by(factory: F) -> Self {
         Server {
             factory: Arc::new(factory),
-            dispatch: Dispatch::default(),
             settings: Settings {
                 connection: shared::Settings::default(),
                 max_connections: usize::MAX,
                 workers: 1,
+                dispatch: Dispatch::default(),
                 on_worker: None,
                 filter: None,
                 spin: Duration::ZERO,
@@ -490,7 +429,7 @@ impl<F> Server<F> {
     /// ```
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.dispatch = dispatch;
+        self.settings.dispatch = dispatch;
         self
     }
 
@@ -638,7 +577,7 @@ impl<F> Server<F> {
     ///
     /// Those of [`ListenConfig::bind`]; no listener at all.
     pub fn bind_to(self, listeners: impl Into<Listeners>) -> io::Result<Bound<F>> {
-        let sharing = match self.dispatch.listens_each() {
+        let sharing = match self.settings.dispatch.listens_each() {
             true => self.settings.workers,
             false => 1,
         };
@@ -649,9 +588,6 @@ impl<F> Server<F> {
 
 impl<F> fmt::Debug for Server<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("dispatch", &self.dispatch)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_tuple("Server").field(&self.settings).finish()
     }
 }

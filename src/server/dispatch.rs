@@ -1,39 +1,74 @@
-//! Accepted sockets, handed over to the worker that has fewest connections.
+//! What passes between the threads of a server: orders, which a handle gives on any thread to every
+//! worker, and accepted connections, which go to the worker that has fewest.
 //!
-//! The first worker accepts for all. Each worker has a [`WorkerInbox`] and takes what is put into
-//! it. A worker that drops its inbox, also when it dies, leaves what waits there to the others, so
-//! that it takes with it only the clients that it has served.
+//! | phase | who moves it there | on to |
+//! |---|---|---|
+//! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
+//! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
+//! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain) | Stopped; Draining with a shorter limit |
+//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
+//!
+//! Where connections are handed over, the first worker accepts for all. A worker that drops its inbox,
+//! also when it dies, leaves what waits there to the others, so that it takes with it only the
+//! clients that it has served.
 
-// Go has no counterpart: there idle processors steal.
+// Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`. Handing over has no
+// counterpart: there idle processors steal.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
+use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::accept_loop::Accepted;
 use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
-/// The inboxes of all workers.
+/// What the workers are to do. Nothing in it falls but the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) phase: Phase,
+    /// How long a drain may take, from when a worker learns of it.
+    pub(crate) limit: Duration,
+    /// How many watches for signals there are: no order, but what a worker is to look at.
+    pub(crate) watches: usize,
+}
+
+impl Order {
+    /// The order before any is given.
+    pub(crate) const FIRST: Order = Order {
+        phase: Phase::Starting,
+        limit: Duration::MAX,
+        watches: 0,
+    };
+}
+
+/// The order in force, and the inboxes of all workers.
 pub(crate) struct Dispatcher {
     /// By worker: how many connections it has. Other threads change it at any time.
-    tallies: Vec<Arc<Tally>>,
+    pub(crate) tallies: Vec<Arc<Tally>>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// By worker; none once the worker has left.
+    order: Order,
+    /// By worker; none once the worker has left, or before there is one.
     inboxes: Vec<Option<Inbox>>,
+    /// Workers that have not started yet.
+    starting: usize,
     /// Where the next choice begins: workers with equal loads take turns.
     next: usize,
-    /// Accepting has ended: nothing more will be sent.
+    /// No connection will be sent, or none any more.
     is_finished: bool,
 }
 
 #[derive(Default)]
 struct Inbox {
     arrivals: VecDeque<Arrival>,
+    /// Of the worker's one task, which waits here for an order, for a connection, or for both.
     waker: Option<Waker>,
 }
 
@@ -44,21 +79,18 @@ pub(crate) struct Arrival {
 }
 
 impl Dispatcher {
-    /// With an inbox for each worker.
-    pub(crate) fn inboxes(tallies: &[Arc<Tally>]) -> Vec<WorkerInbox> {
-        let dispatcher = Arc::new(Dispatcher {
-            tallies: tallies.to_vec(),
+    /// For so many workers at most.
+    pub(crate) fn new(workers: usize) -> Self {
+        Dispatcher {
+            tallies: (0..workers).map(|_| Arc::default()).collect(),
             state: Mutex::new(State {
-                inboxes: tallies.iter().map(|_| Some(Inbox::default())).collect(),
+                order: Order::FIRST,
+                inboxes: Vec::new(),
+                starting: 0,
                 next: 0,
-                is_finished: false,
+                is_finished: true,
             }),
-        });
-        let inbox = |worker| WorkerInbox {
-            dispatcher: dispatcher.clone(),
-            worker,
-        };
-        (0..tallies.len()).map(inbox).collect()
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,11 +98,43 @@ impl Dispatcher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The inboxes of the server's workers. `hands_over`: the first of them accepts for the others.
+    pub(crate) fn open(self: &Arc<Self>, workers: usize, hands_over: bool) -> Vec<WorkerInbox> {
+        let mut state = self.state();
+        state.inboxes = (0..workers).map(|_| Some(Inbox::default())).collect();
+        state.starting = workers;
+        state.is_finished = !hands_over;
+        let inbox = |worker| WorkerInbox {
+            dispatcher: self.clone(),
+            worker,
+        };
+        (0..workers).map(inbox).collect()
+    }
+
+    /// Gives an order, unless one that asks for as much is in force: then false.
+    pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
+        let mut state = self.state();
+        let old = state.order;
+        state.order.phase = old.phase.max(phase);
+        state.order.limit = old.limit.min(limit);
+        let is_new = state.order != old;
+        wake_all(state);
+        is_new
+    }
+
+    /// Tells the workers of one more watch for signals.
+    #[cfg(feature = "signal")]
+    pub(crate) fn add_watch(&self) {
+        let mut state = self.state();
+        state.order.watches += 1;
+        wake_all(state);
+    }
+
     /// Sends a connection to the worker that has fewest, with those that wait for it. Gives it back
     /// if all workers have left.
     pub(crate) fn send(&self, arrival: Arrival) -> Result<(), Arrival> {
         let mut state = self.state();
-        let (count, first) = (self.tallies.len(), state.next);
+        let (count, first) = (state.inboxes.len(), state.next);
         state.next = (first + 1) % count;
         let load = |worker: usize| {
             let waiting = state.inboxes[worker].as_ref()?.arrivals.len();
@@ -95,35 +159,68 @@ impl Dispatcher {
     pub(crate) fn finish(&self) {
         let mut state = self.state();
         state.is_finished = true;
-        let inboxes = state.inboxes.iter_mut().flatten();
-        let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
-        drop(state);
-        wakers.into_iter().for_each(wake_quietly);
+        wake_all(state);
     }
 }
 
-/// A worker's inbox. Dropped by the first worker, which accepts, it ends the accepting too.
+/// Wakes all workers, after the lock is released.
+fn wake_all(mut state: MutexGuard<'_, State>) {
+    let inboxes = state.inboxes.iter_mut().flatten();
+    let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
+    drop(state);
+    wakers.into_iter().for_each(wake_quietly);
+}
+
+/// One worker's side.
 pub(crate) struct WorkerInbox {
     pub(crate) dispatcher: Arc<Dispatcher>,
-    worker: usize,
+    pub(crate) worker: usize,
 }
 
 impl WorkerInbox {
-    /// The next connection; `None` when there will be no more.
-    pub(crate) fn poll_next(&self, waker: &Waker) -> Poll<Option<Arrival>> {
+    /// The worker has started. When all have, the server serves.
+    pub(crate) fn started(&self) {
+        let mut state = self.dispatcher.state();
+        state.starting -= 1;
+        if state.starting == 0 {
+            drop(state);
+            self.dispatcher.give(Phase::Serving, Duration::MAX);
+        }
+    }
+
+    /// Waits for another order than the one that is known.
+    pub(crate) async fn order(&self, known: Order) -> Order {
+        poll_fn(|cx| self.poll_order(cx.waker(), known)).await
+    }
+
+    fn poll_order(&self, waker: &Waker, known: Order) -> Poll<Order> {
+        self.poll(waker, |state| (state.order != known).then_some(state.order))
+    }
+
+    /// Waits for the next connection. `None` when there will be no more.
+    pub(crate) async fn arrival(&self) -> Option<Arrival> {
+        poll_fn(|cx| self.poll_arrival(cx.waker())).await
+    }
+
+    pub(crate) fn poll_arrival(&self, waker: &Waker) -> Poll<Option<Arrival>> {
+        self.poll(waker, |state| {
+            let inbox = state.inboxes[self.worker].as_mut()?;
+            match inbox.arrivals.pop_front() {
+                None if !state.is_finished => None,
+                next => Some(next),
+            }
+        })
+    }
+
+    fn poll<T>(&self, waker: &Waker, look: impl FnOnce(&mut State) -> Option<T>) -> Poll<T> {
+        // A waker is cloned and dropped while nothing is locked: both may run any code.
         let waker = waker.clone();
         let mut state = self.dispatcher.state();
-        let is_finished = state.is_finished;
-        let Some(inbox) = &mut state.inboxes[self.worker] else {
-            return Poll::Ready(None);
-        };
-        if let Some(arrival) = inbox.arrivals.pop_front() {
-            return Poll::Ready(Some(arrival));
+        if let Some(found) = look(&mut state) {
+            return Poll::Ready(found);
         }
-        if is_finished {
-            return Poll::Ready(None);
-        }
-        let old = inbox.waker.replace(waker);
+        let inbox = state.inboxes[self.worker].as_mut();
+        let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
         drop(state);
         drop(old);
         Poll::Pending
@@ -152,8 +249,9 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Poll, Waker};
     use std::thread;
+    use std::time::Duration;
 
-    use super::{Accepted, Arrival, Dispatcher, WorkerInbox};
+    use super::{Accepted, Arrival, Dispatcher, Order, Phase, WorkerInbox};
     use crate::connection::stats::Tally;
     use crate::endpoints::Network;
     use crate::net::permits::Permits;
@@ -165,12 +263,12 @@ mod tests {
     }
 
     fn accepts(workers: usize) -> (Accepts, Vec<WorkerInbox>) {
-        let tallies: Vec<Arc<Tally>> = (0..workers).map(|_| Arc::default()).collect();
-        let inboxes = Dispatcher::inboxes(&tallies);
+        let dispatcher = Arc::new(Dispatcher::new(workers));
+        let inboxes = dispatcher.open(workers, true);
         let accepts = Accepts {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             permits: Arc::new(Permits::new(100)),
-            tallies,
+            tallies: dispatcher.tallies.clone(),
         };
         (accepts, inboxes)
     }
@@ -198,7 +296,7 @@ mod tests {
     }
 
     fn count(inbox: &WorkerInbox) -> usize {
-        let next = || inbox.poll_next(Waker::noop());
+        let next = || inbox.poll_arrival(Waker::noop());
         std::iter::from_fn(|| matches!(next(), Poll::Ready(Some(_))).then_some(())).count()
     }
 
@@ -264,8 +362,37 @@ mod tests {
         accepts.tallies[0].live.add(5);
         let _client = accepts.send(&accepting);
         drop(accepting);
-        let next = || other.poll_next(Waker::noop());
+        let next = || other.poll_arrival(Waker::noop());
         assert!(matches!(next(), Poll::Ready(Some(_))));
         assert!(matches!(next(), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_shorter_drain_wins_a_longer_one_changes_nothing_and_a_stop_is_the_last() {
+        let second = Duration::from_secs(1);
+        let (_accepts, inboxes) = accepts(1);
+        let dispatcher = &inboxes[0].dispatcher;
+        let next = |known| match inboxes[0].poll_order(Waker::noop(), known) {
+            Poll::Ready(order) => order,
+            Poll::Pending => known,
+        };
+        let drain = |limit| dispatcher.give(Phase::Draining, limit);
+        let stop = || dispatcher.give(Phase::Stopped, Duration::ZERO);
+        assert_eq!(next(Order::FIRST), Order::FIRST);
+        assert!(drain(10 * second));
+        let long = next(Order::FIRST);
+        assert_eq!((long.phase, long.limit), (Phase::Draining, 10 * second));
+        assert!(!drain(20 * second) && !drain(10 * second));
+        assert_eq!(next(long), long);
+        assert!(drain(second));
+        assert_eq!(next(long).limit, second);
+        assert!(stop() && !stop() && !drain(second));
+        assert_eq!(next(long).phase, Phase::Stopped);
+        assert_eq!(
+            next(next(long)).phase,
+            Phase::Stopped,
+            "nothing is behind it"
+        );
+        assert_eq!(next(Order::FIRST).phase, Phase::Stopped, "given earlier");
     }
 }

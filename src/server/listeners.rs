@@ -10,6 +10,66 @@ use std::os::unix::net::UnixListener;
 use crate::connection::protocol::Protocol;
 use crate::endpoints::{Addr, Network};
 use crate::net::{ListenConfig, Target, ToAddr, listener};
+use crate::sys;
+
+/// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
+/// has an example.
+///
+/// ```
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Dispatch, Server};
+///
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         conn.write(bytes).map(|()| bytes.len())
+/// #     }
+/// # }
+/// # fn main() -> std::io::Result<()> {
+/// // A few long connections: the kernel's choice by hash could give them all to one worker.
+/// let server = Server::new(|_peer| Echo).workers(2).dispatch(Dispatch::HandOver);
+/// let bound = server.bind("127.0.0.1:0")?;
+/// # drop(bound);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dispatch {
+    /// [`ReusePort`](Dispatch::ReusePort) where the system spreads connections over listeners that
+    /// share a port: on Linux, and on FreeBSD from 12 on. Elsewhere
+    /// [`HandOver`](Dispatch::HandOver).
+    #[default]
+    Auto,
+    /// Each worker has a listener of its own on the one port, with a queue of its own; the system
+    /// chooses by a hash of the addresses.
+    ReusePort,
+    /// One worker accepts for all, and hands each connection over to the worker that has fewest:
+    /// an even spread, at the price of a passage between threads.
+    HandOver,
+}
+
+/// The old name of [`Dispatch`].
+#[deprecated(note = "it is called `Dispatch` now")]
+pub type Accept = Dispatch;
+
+#[allow(non_upper_case_globals, reason = "the old names of variants")]
+impl Dispatch {
+    /// The old name of [`Dispatch::Auto`].
+    #[deprecated(note = "it is called `Dispatch::Auto` now")]
+    pub const BySystem: Dispatch = Dispatch::Auto;
+    /// The old name of [`Dispatch::ReusePort`].
+    #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
+    pub const Each: Dispatch = Dispatch::ReusePort;
+
+    pub(super) fn listens_each(self) -> bool {
+        match self {
+            Dispatch::Auto => sys::SPREADS_CONNECTIONS,
+            Dispatch::ReusePort => true,
+            Dispatch::HandOver => false,
+        }
+    }
+}
 
 /// What a server listens on, for [`Server::bind_to`](crate::Server::bind_to): a listener of std's,
 /// TCP or Unix; a [`ListenConfig`] with an address; or several of them.

@@ -45,12 +45,11 @@
 
 // | file | what it is |
 // |---|---|
-// | `builder.rs` | the settings of a server |
+// | `builder.rs`, `common.rs` | the settings of a server; what its threads share |
 // | `listeners.rs` | what it listens on, and what makes a peer's protocol |
 // | `bound.rs` | a server that listens, and the handle to it |
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
-// | `dispatch.rs` | sockets handed over to the worker with the fewest connections |
-// | `orders.rs` | serve, drain, stop: told to every worker |
+// | `dispatch.rs` | between threads: orders to every worker, sockets to the one with the fewest connections |
 // | `signals.rs` | signals that drain or stop it (feature `signal`) |
 // | `stats.rs` | what the workers have done |
 
@@ -59,15 +58,14 @@ pub(crate) mod builder;
 mod common;
 mod dispatch;
 mod listeners;
-mod orders;
 #[cfg(feature = "signal")]
 mod signals;
 pub(crate) mod stats;
 mod worker_loop;
 
 pub use bound::{Bound, ServerHandle};
+pub use builder::Server;
 #[allow(deprecated)]
-pub use builder::Accept;
-pub use builder::{Dispatch, Server};
-pub use listeners::{Factory, Listeners, Peer, WithPeer};
+pub use listeners::Accept;
+pub use listeners::{Dispatch, Factory, Listeners, Peer, WithPeer};
 pub use stats::{Stats, WorkerStats};

@@ -6,20 +6,24 @@
 
 // Mirrors `signal.NotifyContext` with `Server.Shutdown` in a Go program.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::net::UnixStream;
+use mio::unix::SourceFd;
+
+use crate::net::Source;
+use crate::reactor::Direction;
 use crate::runtime::{JoinHandle, spawn};
 use crate::sys::{SignalNotes, note_signals};
 
 /// One call of [`ServerHandle::drain_on`](super::ServerHandle::drain_on).
 struct Watch {
-    /// A byte for each signal comes out of any of these copies of one socket. Each worker takes one.
-    copies: Mutex<Vec<StdStream>>,
+    /// A byte for each signal comes out of it. Every worker registers it with its own selector.
+    socket: StdStream,
     limit: Duration,
     /// Signals that have come.
     count: AtomicUsize,
@@ -37,22 +41,16 @@ impl Watches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The copies are made here and not by the workers, which could not tell of a failure.
-    pub(crate) fn add(&self, signals: &[i32], limit: Duration, workers: usize) -> io::Result<()> {
+    pub(crate) fn add(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
         let (socket, filled) = StdStream::pair()?;
+        socket.set_nonblocking(true)?;
         filled.set_nonblocking(true)?;
-        let mut copies = Vec::new();
-        while copies.len() + 1 < workers {
-            copies.push(socket.try_clone()?);
-        }
-        copies.push(socket);
-        let watch = Watch {
-            copies: Mutex::new(copies),
+        self.all().push(Arc::new(Watch {
+            socket,
             limit,
             count: AtomicUsize::new(0),
             _notes: note_signals(signals, filled)?,
-        };
-        self.all().push(Arc::new(watch));
+        }));
         Ok(())
     }
 }
@@ -87,17 +85,13 @@ impl Drop for Hearing {
 }
 
 async fn hear(watch: &Watch, end: impl Fn(usize, Duration)) -> io::Result<()> {
-    let copies = watch.copies.lock();
-    let copy = copies.unwrap_or_else(PoisonError::into_inner).pop();
-    let Some(copy) = copy else {
-        debug_assert!(false, "more workers than copies");
-        return Ok(());
-    };
-    let stream = UnixStream::from_std(copy)?;
+    let raw = watch.socket.as_raw_fd();
+    let source = Source::new(SourceFd(&raw))?;
     // The other end is open as long as the watch lives.
     loop {
-        let signals = stream.read_with(|bytes| bytes.len()).await?;
-        for _ in 0..signals {
+        let mut notes = [0; 64];
+        let read = source.io(Direction::Read, |_| (&watch.socket).read(&mut notes));
+        for _ in 0..read.await? {
             end(watch.count.fetch_add(1, Ordering::Relaxed), watch.limit);
         }
     }

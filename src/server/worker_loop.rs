@@ -20,51 +20,32 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::common::Common;
-use super::dispatch::{Arrival, WorkerInbox};
+use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-use super::orders::{Follower, Order};
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
+use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
 use crate::runtime::{self, context, current, panics};
 use crate::time;
 
-/// Where a worker's connections come from.
-#[derive(Default)]
-pub(crate) struct Incoming {
-    pub(crate) ports: Vec<Port>,
-    /// Of each worker, where one of them accepts for all.
-    pub(crate) inbox: Option<WorkerInbox>,
-}
-
 /// A listener in the worker's runtime.
 struct Listener {
     fd: Fd,
     number: usize,
-    /// Whether what it accepts goes to the worker that has fewest connections, if there are several.
+    /// Whether what it accepts goes to the worker that has fewest connections.
     is_for_all: bool,
-}
-
-impl Listener {
-    fn open(port: Port) -> io::Result<Self> {
-        Ok(Listener {
-            fd: Fd::take_in_listener("a server", port.socket, port.network)?,
-            number: port.number,
-            is_for_all: port.is_for_all,
-        })
-    }
 }
 
 /// One worker.
 pub(crate) struct WorkerLoop<F> {
     factory: Arc<F>,
     common: Arc<Common>,
-    number: usize,
+    inbox: WorkerInbox,
     /// For log lines.
     name: String,
-    inbox: Option<WorkerInbox>,
     /// What its connections share.
     shared: Rc<WorkerShared>,
     #[cfg(feature = "signal")]
@@ -82,29 +63,25 @@ impl<F: Factory> WorkerLoop<F> {
     pub(crate) async fn run(
         factory: Arc<F>,
         common: Arc<Common>,
-        number: usize,
-        incoming: Incoming,
+        inbox: WorkerInbox,
+        ports: Vec<Port>,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
             let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
-            let tally = common.tallies[number].clone();
-            let remotes = common.remotes.clone();
-            WorkerShared::new(scheduler, &common.settings, quotas, tally, permits, remotes)
+            let tally = common.dispatcher.tallies[inbox.worker].clone();
+            let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
+            WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
         };
-        let shared = Rc::new(current::with("a server", make));
-        // However this future ends, aborted too: nothing else could end its connections.
-        let _stops = StopOnDrop(shared.clone());
         let this = WorkerLoop {
-            name: format!("{}: worker {number}", common.name()),
+            shared: Rc::new(current::with("a server", make)),
+            name: format!("{}: worker {}", common.name(), inbox.worker),
             factory,
             common,
-            number,
-            inbox: incoming.inbox,
-            shared,
+            inbox,
             #[cfg(feature = "signal")]
             hearing: Default::default(),
         };
-        let result = this.serve_and_drain(incoming.ports).await;
+        let result = this.serve_and_drain(ports).await;
         this.shared.stop();
         poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
         result
@@ -113,61 +90,80 @@ impl<F: Factory> WorkerLoop<F> {
     /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
     /// of accepting. The listeners are closed then.
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
-        let listeners = ports.into_iter().map(Listener::open);
-        let mut listeners: Vec<Listener> = listeners.collect::<io::Result<_>>()?;
-        self.common.start(self.number)?;
-        // The first order is to serve, once the other workers have started too; or to end.
-        let mut orders = self.common.orders.follow();
-        let mut order = self.next_order(&mut orders).await;
-        while order.phase == Phase::Starting {
-            order = self.next_order(&mut orders).await;
-        }
-        while order.phase == Phase::Serving {
-            let serve = async {
-                self.take(&listeners, Which::All).await?;
-                // Nothing more is accepted. The connections that are served go on.
-                pending().await
-            };
-            order = match select(self.next_order(&mut orders), serve).await {
-                Either::First(order) => order,
-                Either::Second(failed) => return failed,
-            };
-        }
+        let open = |port: Port| {
+            Ok(Listener {
+                fd: Fd::take_in_listener("a server", port.socket, port.network)?,
+                number: port.number,
+                is_for_all: port.is_for_all,
+            })
+        };
+        let mut listeners = ports
+            .into_iter()
+            .map(open)
+            .collect::<io::Result<Vec<_>>>()?;
+        self.start()?;
+        let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
-        while order.phase == Phase::Draining {
-            let now = time::now();
-            deadline = deadline.min(time::after(now, order.limit));
-            let drained = time::timeout(deadline - now, self.drain(&mut listeners));
-            order = match select(self.next_order(&mut orders), drained).await {
-                // Stop, or drain within a shorter limit.
-                Either::First(order) => order,
-                Either::Second(Ok(drained)) => return drained,
-                Either::Second(Err(_)) => {
-                    let (name, open) = (&self.name, self.live());
-                    if open > 0 {
-                        log::warn!(
-                            "{name}: the drain's limit has passed; {open} connections are cut off"
-                        );
+        loop {
+            let follow = async {
+                match order.phase {
+                    // The next order is to serve, once the other workers have started too; or to end.
+                    Phase::Starting => pending().await,
+                    Phase::Serving => {
+                        self.take(&listeners, Which::All).await?;
+                        // Nothing more is accepted. The connections that are served go on.
+                        pending().await
                     }
-                    return Ok(());
+                    Phase::Draining => {
+                        let now = time::now();
+                        deadline = deadline.min(time::after(now, order.limit));
+                        let drained = time::timeout(deadline - now, self.drain(&mut listeners));
+                        drained.await.unwrap_or_else(|_elapsed| {
+                            let (name, open) = (&self.name, self.live());
+                            if open > 0 {
+                                log::warn!(
+                                    "{name}: the drain's limit has passed; {open} connections are cut off"
+                                );
+                            }
+                            Ok(())
+                        })
+                    }
+                    Phase::Stopped => Ok(()),
                 }
             };
+            match select(self.inbox.order(order), follow).await {
+                Either::First(next) => order = next,
+                Either::Second(ended) => return ended,
+            }
+            #[cfg(feature = "signal")]
+            self.hear();
         }
+    }
+
+    /// In the worker's thread and runtime. When all workers have started, the server serves.
+    fn start(&self) -> io::Result<()> {
+        let worker = self.inbox.worker;
+        if let Some(Hook(on_worker)) = &self.common.settings.on_worker {
+            let panicked = |_| Err(io::Error::other("it panicked"));
+            let started = panics::catch(|| on_worker(worker)).unwrap_or_else(panicked);
+            started.map_err(|error| {
+                let text = format!("worker {worker} does not start: {error}");
+                io::Error::new(error.kind(), text)
+            })?;
+        }
+        self.inbox.started();
         Ok(())
     }
 
-    async fn next_order(&self, orders: &mut Follower<'_>) -> Order {
-        let order = orders.changed().await;
-        #[cfg(feature = "signal")]
-        {
-            let common = self.common.clone();
-            let end = move |signals_before, limit| match signals_before {
-                0 => common.drain(limit),
-                _ => common.stop(),
-            };
-            self.hearing.borrow_mut().follow(&self.common.watches, end);
-        }
-        order
+    /// Waits for the signals that it does not wait for yet.
+    #[cfg(feature = "signal")]
+    fn hear(&self) {
+        let common = self.common.clone();
+        let end = move |signals_before, limit| match signals_before {
+            0 => common.drain(limit),
+            _ => common.stop(),
+        };
+        self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
@@ -189,38 +185,30 @@ impl<F: Factory> WorkerLoop<F> {
 
     // ---- taking connections ----
 
-    /// Takes connections from everywhere, until accepting has ended.
+    /// Takes connections from its listeners and from its inbox, until accepting has ended.
     async fn take(&self, listeners: &[Listener], which: Which) -> io::Result<()> {
-        let inbox = self.inbox.as_ref();
         let accepting = async {
             let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, which)) };
             all(listeners.iter().map(accept).collect()).await?;
-            if let Some(inbox) = inbox.filter(|_| self.number == 0) {
-                inbox.dispatcher.finish();
+            if self.inbox.worker == 0 {
+                self.inbox.dispatcher.finish();
             }
             Ok(())
         };
-        let receiving = async {
-            match inbox {
-                Some(inbox) => self.receive(inbox).await,
-                None => Ok(()),
-            }
-        };
-        all(vec![Box::pin(accepting), Box::pin(receiving)]).await
+        all(vec![Box::pin(accepting), Box::pin(self.receive())]).await
     }
 
     async fn accept(&self, listener: &Listener, which: Which) -> io::Result<()> {
-        let for_all = self.inbox.as_ref().filter(|_| listener.is_for_all);
         let put_off = |_| self.shared.tally.refused.add(1);
         let take = |accepted| {
             let arrival = Arrival {
                 accepted,
                 listener: listener.number,
             };
-            match for_all {
-                None => self.begin(arrival),
-                Some(inbox) => {
-                    let sent = inbox.dispatcher.send(arrival);
+            match listener.is_for_all {
+                false => self.begin(arrival),
+                true => {
+                    let sent = self.inbox.dispatcher.send(arrival);
                     sent.map_err(|_| io::Error::other("no worker is left"))
                 }
             }
@@ -229,10 +217,10 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     /// Takes what is handed over until accepting has ended.
-    async fn receive(&self, inbox: &WorkerInbox) -> io::Result<()> {
+    async fn receive(&self) -> io::Result<()> {
         loop {
             context::yield_once().await;
-            let Some(arrival) = poll_fn(|cx| inbox.poll_next(cx.waker())).await else {
+            let Some(arrival) = self.inbox.arrival().await else {
                 return Ok(());
             };
             // An order drops this future: from here on nothing is awaited, or the connection that
@@ -256,7 +244,8 @@ impl<F: Factory> WorkerLoop<F> {
             listener,
         };
         let make = || {
-            let filter = self.common.filter.as_ref().map(|make| make.0(&peer));
+            let filter = self.common.settings.filter.as_ref();
+            let filter = filter.map(|Hook(make)| make(&peer));
             let filter = filter.filter(|filter| !filter.passes_all());
             (self.factory.make(peer), filter)
         };
@@ -279,12 +268,10 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// Ends the worker's connections.
-struct StopOnDrop(Rc<WorkerShared>);
-
-impl Drop for StopOnDrop {
+/// However its future ends, aborted too: nothing else could end its connections.
+impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
-        self.0.stop();
+        self.shared.stop();
     }
 }
 

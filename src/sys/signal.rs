@@ -6,8 +6,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::process;
 use std::sync::Arc;
+use std::{process, ptr};
 
 use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
 
@@ -19,7 +19,12 @@ pub(crate) struct SignalNotes(Vec<SigId>);
 /// does not block.
 pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
     // Before any is touched: a handler that was set stays for good.
-    if let Some(signal) = signals.iter().find(|&signal| FORBIDDEN.contains(signal)) {
+    let is_wrong = |signal: &&i32| {
+        // SAFETY: with two null pointers it changes nothing, and says whether there is such a signal.
+        let known = unsafe { libc::sigaction(**signal, ptr::null(), ptr::null_mut()) } == 0;
+        !known || FORBIDDEN.contains(*signal)
+    };
+    if let Some(signal) = signals.iter().find(is_wrong) {
         let text = format!("netpoller: signal {signal} can't be handled");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }

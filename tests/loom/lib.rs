@@ -172,6 +172,4 @@ mod connection {
 mod server {
     #[path = "../../src/server/dispatch.rs"]
     pub(crate) mod dispatch;
-    #[path = "../../src/server/orders.rs"]
-    pub(crate) mod orders;
 }

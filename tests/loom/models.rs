@@ -13,15 +13,13 @@ use loom::thread;
 
 use crate::connection::quota;
 use crate::connection::shared::Phase;
-use crate::connection::stats::Tally;
 use crate::net::accept_loop::Accepted;
 use crate::net::permits::Permits;
 use crate::reactor::Breaker;
 use crate::runtime::blocking::Lane;
 use crate::runtime::machine::MachineId;
 use crate::runtime::waker::{MachineWaker, Remote};
-use crate::server::dispatch::{Arrival, Dispatcher, WorkerInbox};
-use crate::server::orders::Orders;
+use crate::server::dispatch::{Arrival, Dispatcher, Order, WorkerInbox};
 
 /// Runs a model in every order with at most three switches between threads that could go on.
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -215,15 +213,15 @@ fn arrival(peer: usize) -> Arrival {
 }
 
 fn inboxes() -> [WorkerInbox; 2] {
-    let tallies = [(); 2].map(|()| Arc::new(Tally::default()));
-    Dispatcher::inboxes(&tallies).try_into().ok().unwrap()
+    let dispatcher = Arc::new(Dispatcher::new(2));
+    dispatcher.open(2, true).try_into().ok().unwrap()
 }
 
 /// All that comes until the end of accepting.
 fn serve(inbox: &WorkerInbox) -> usize {
     block_on(async {
         let mut served = 0;
-        while let Some(_arrival) = std::future::poll_fn(|cx| inbox.poll_next(cx.waker())).await {
+        while let Some(_arrival) = inbox.arrival().await {
             served += 1;
         }
         served
@@ -247,7 +245,7 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
     model(|| {
         let [accepting, other] = inboxes();
         let dies = thread::spawn(move || {
-            let next = other.poll_next(Waker::noop());
+            let next = other.poll_arrival(Waker::noop());
             usize::from(matches!(next, Poll::Ready(Some(_))))
         });
         for peer in 0..2 {
@@ -261,17 +259,16 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
 
 pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
     model(|| {
-        let orders = Arc::new(Orders::new());
-        let (drains, stops) = (orders.clone(), orders.clone());
+        let [inbox, _other] = inboxes();
+        let (drains, stops) = (inbox.dispatcher.clone(), inbox.dispatcher.clone());
         let drains = thread::spawn(move || drains.give(Phase::Draining, Duration::from_secs(1)));
         let stops = thread::spawn(move || stops.give(Phase::Stopped, Duration::ZERO));
         block_on(async {
-            let mut follower = orders.follow();
-            let mut last = Phase::Starting;
-            while last != Phase::Stopped {
-                let order = follower.changed().await;
-                assert!(order.phase >= last, "a phase falls");
-                last = order.phase;
+            let mut last = Order::FIRST;
+            while last.phase != Phase::Stopped {
+                let order = inbox.order(last).await;
+                assert!(order.phase >= last.phase, "a phase falls");
+                last = order;
             }
         });
         drains.join().unwrap();

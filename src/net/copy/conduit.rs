@@ -1,12 +1,7 @@
-//! What a copy has in hand between its source and its sink: bytes in a pipe, or in memory.
+//! What a copy has in hand between its source and its sink: bytes in a pipe, or in a buffer, never in
+//! both.
 //!
-//! | state | meaning | moved there by | on to |
-//! |---|---|---|---|
-//! | Empty | no byte is in hand | `settle`, after the last byte | Pipe by `splice_from`; Memory by `read` |
-//! | Pipe | bytes are in the kernel, on their way between two sockets | `splice_from` | Empty; Memory by `spill`, if the sink can't be spliced to |
-//! | Memory | bytes are in a buffer, from `start` to `end` | `read`, `spill` | Empty |
-//!
-//! It is filled only while it is Empty. So a splice that says EAGAIN leaves no doubt which end it
+//! It is filled only while it is empty. So a splice that says EAGAIN leaves no doubt which end it
 //! means: in filling the pipe is empty, so it is the source; in emptying it is not, so it is the
 //! sink.
 //!
@@ -17,25 +12,16 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::mem;
+use std::ops::Range;
 use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::net::fd::Fd;
 use crate::runtime::{context, lent, shortage};
 use crate::sys;
-
-/// How bytes get from one end to the other.
-///
-/// | route | meaning | on to |
-/// |---|---|---|
-/// | Memory | a read and a write: the cheapest for a message | Pipe, when a read brings [`MUCH`] |
-/// | Pipe | spliced: the cheapest for a flood | Memory, when a splice brings less than [`LITTLE`] |
-/// | MemoryOnly | one of the ends can't be spliced | nothing |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    Memory,
-    Pipe,
-    MemoryOnly,
-}
 
 /// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.
 /// Below `LITTLE` they are dearer: also, a short read proves that there is no more, which a splice
@@ -47,25 +33,20 @@ const LITTLE: usize = 4 * 1024;
 /// the limit.
 const MAX_SPLICE: usize = 1 << 20;
 
-impl Route {
-    fn after(self, moved: usize) -> Route {
-        match self {
-            Route::Memory if moved >= MUCH => Route::Pipe,
-            Route::Pipe if moved < LITTLE => Route::Memory,
-            route => route,
-        }
-    }
-}
-
 /// See the module.
-#[derive(Debug)]
-pub struct Conduit {
-    route: Route,
-    pipe: Option<Pipe>,
-    /// Bytes are in hand from `start` to `end`. A buffer of `lent::LENGTH` is the loop's.
+#[derive(Debug, Default)]
+pub(super) struct Conduit {
+    /// A buffer of `lent::LENGTH` is the loop's.
     buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
+    /// Which bytes of the buffer are in hand.
+    held: Range<usize>,
+    pipe: Option<Pipe>,
+    /// Bytes in the pipe.
+    piped: usize,
+    /// Both ends can be spliced, as far as is known.
+    splices: bool,
+    /// The last read brought so much that the next is a splice.
+    floods: bool,
     /// Bytes that have gone to the sink.
     pub(super) written: u64,
 }
@@ -74,95 +55,97 @@ pub struct Conduit {
 struct Pipe {
     reader: PipeReader,
     writer: PipeWriter,
-    /// Bytes in it.
-    held: usize,
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        shortage::descriptor_closed();
+    }
+}
+
+/// Whether the next read is a splice, after one that brought so many bytes.
+fn floods(flooded: bool, bytes: usize) -> bool {
+    bytes >= if flooded { LITTLE } else { MUCH }
 }
 
 impl Conduit {
-    pub(super) fn new(route: Route) -> Self {
-        Conduit {
-            route: if sys::SPLICES {
-                route
-            } else {
-                Route::MemoryOnly
-            },
-            pipe: None,
-            buffer: Box::default(),
-            start: 0,
-            end: 0,
-            written: 0,
-        }
+    pub(super) fn may_splice(&mut self, ends_do: bool) {
+        self.splices = sys::SPLICES && ends_do;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.start == self.end && self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0)
+        self.held.is_empty() && self.piped == 0
     }
 
-    // ---- filling ----
+    // ---- filling: at the end of file nothing is in hand afterwards ----
 
-    /// One read of a socket, by the route that the last one has chosen. At the end of file nothing is
-    /// in hand afterwards.
+    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read tells
+    /// why: an end of file; an urgent byte, at which splice finds nothing, ever.
     pub(super) fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
-        if self.route == Route::Pipe && self.splice_from(fd)? {
-            return Ok(());
+        if self.splices && self.floods {
+            self.piped = self.splice_from(fd)?;
+            if self.piped > 0 {
+                context::charge(self.piped);
+                self.floods = floods(true, self.piped);
+                return Ok(());
+            }
         }
-        self.read(|bytes| fd.read(bytes))?;
-        self.route = self.route.after(self.end - self.start);
-        Ok(())
+        let got = fd.read(self.room());
+        match self.filled(*got.as_ref().unwrap_or(&0)) {
+            0 => self.pipe = None,
+            bytes => self.floods = floods(false, bytes),
+        }
+        got.map(|_| ())
     }
 
-    /// Whether a splice has brought bytes. If not, a plain read tells why.
-    fn splice_from(&mut self, fd: &Fd) -> io::Result<bool> {
+    /// Zero: nothing to splice, or no way to. Without descriptors to spare, memory does.
+    fn splice_from(&mut self, fd: &Fd) -> io::Result<usize> {
+        debug_assert!(self.is_empty(), "EAGAIN could mean the pipe");
         if self.pipe.is_none() {
-            self.pipe = io::pipe().ok().map(|(reader, writer)| Pipe {
-                reader,
-                writer,
-                held: 0,
-            });
+            let made = io::pipe().ok();
+            self.pipe = made.map(|(reader, writer)| Pipe { reader, writer });
         }
-        // Without descriptors to spare, memory does.
-        let Some(pipe) = &mut self.pipe else {
-            return Ok(false);
+        let Some(pipe) = &self.pipe else {
+            return Ok(0);
         };
-        debug_assert_eq!(pipe.held, 0, "EAGAIN could mean the pipe");
         match sys::splice(fd.sock_ref().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
-            // End of file; or an urgent byte, with any number of bytes behind it.
-            Ok(0) => Ok(false),
-            Ok(moved) => {
-                context::charge(moved);
-                pipe.held = moved;
-                self.route = self.route.after(moved);
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.close_pipe();
-                // At an urgent byte splice finds nothing, ever.
-                match fd.short_means_drained() || !fd.network().is_tcp() {
-                    true => Err(error),
-                    false => Ok(false),
-                }
-            }
             Err(error) if is_unsupported(&error) => {
-                self.route = Route::MemoryOnly;
-                self.close_pipe();
-                Ok(false)
+                self.splices = false;
+                Ok(0)
             }
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            moved => moved,
         }
     }
 
-    /// Fills the buffer with what `read` has. At the end of file nothing is in hand afterwards.
-    pub(super) fn read(
+    /// One read of any other source. It knows no budget, so that is kept here.
+    pub(super) fn poll_read(
         &mut self,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+        source: Pin<&mut impl AsyncRead>,
+        yielded: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(context::poll_yield(yielded, cx.waker()));
+        let got = source.poll_read(cx, self.room());
+        let bytes = match &got {
+            Poll::Ready(Ok(bytes)) => *bytes,
+            _ => 0,
+        };
+        context::charge(self.filled(bytes));
+        got.map_ok(|_| ())
+    }
+
+    /// The loop's buffer, for one read. [`Conduit::filled`] follows.
+    fn room(&mut self) -> &mut [u8] {
         debug_assert!(self.is_empty(), "bytes in hand would be overwritten");
         self.buffer = lent::take();
-        (self.start, self.end) = (0, 0);
-        let got = read(&mut self.buffer);
-        self.end = *got.as_ref().unwrap_or(&0);
+        &mut self.buffer
+    }
+
+    fn filled(&mut self, bytes: usize) -> usize {
+        self.held = 0..bytes;
         self.settle();
-        got.map(|_| ())
+        bytes
     }
 
     // ---- emptying ----
@@ -170,14 +153,14 @@ impl Conduit {
     /// One write to a socket.
     pub(super) fn write_to(&mut self, fd: &Fd) -> io::Result<()> {
         if let Some(pipe) = &mut self.pipe
-            && pipe.held > 0
+            && self.piped > 0
         {
-            match sys::splice_to_socket(pipe.reader.as_fd(), fd.sock_ref().as_fd(), pipe.held) {
+            match sys::splice_to_socket(pipe.reader.as_fd(), fd.sock_ref().as_fd(), self.piped) {
                 Ok(moved) => {
                     context::charge(moved);
-                    pipe.held -= moved;
+                    self.piped -= moved;
                     if fault!("copy_loses_its_pipe") {
-                        pipe.held = 0;
+                        self.piped = 0;
                     }
                     return self.moved(moved);
                 }
@@ -185,23 +168,37 @@ impl Conduit {
                 Err(error) => return Err(error),
             }
         }
-        self.write(|bytes| fd.write(bytes))
+        let sent = fd.write(&self.buffer[self.held.clone()])?;
+        self.taken(sent)
     }
 
-    /// Gives the bytes in the buffer to `write`, and removes those that it took.
-    pub(super) fn write(
+    /// Writes to any other sink until nothing is in hand, within the budget.
+    pub(super) fn poll_write(
         &mut self,
-        write: impl FnOnce(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<()> {
-        let bytes = &self.buffer[self.start..self.end];
-        let moved = write(bytes)?.min(bytes.len());
-        self.start += moved;
-        self.moved(moved)
+        mut sink: Pin<&mut impl AsyncWrite>,
+        yielded: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            ready!(context::poll_yield(yielded, cx.waker()));
+            let bytes = &self.buffer[self.held.clone()];
+            let sent = ready!(sink.as_mut().poll_write(cx, bytes))?;
+            context::charge(sent);
+            self.taken(sent)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The sink has taken bytes out of the buffer.
+    fn taken(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes.min(self.held.len());
+        self.held.start += bytes;
+        self.settle();
+        self.moved(bytes)
     }
 
     fn moved(&mut self, bytes: usize) -> io::Result<()> {
         self.written += bytes as u64;
-        self.settle();
         match bytes {
             // The sink takes zero bytes and does not say WouldBlock: it will never take any.
             0 => Err(io::ErrorKind::WriteZero.into()),
@@ -211,40 +208,30 @@ impl Conduit {
 
     /// The sink may take no more for long: until then a buffer is not much larger than what is in it.
     pub(super) fn shrink(&mut self) {
-        if self.end - self.start <= self.buffer.len() / 2 {
-            let rest = self.buffer[self.start..self.end].into();
+        if self.held.len() <= self.buffer.len() / 2 {
+            let rest = self.buffer[self.held.clone()].into();
             give_back(mem::replace(&mut self.buffer, rest));
-            (self.start, self.end) = (0, self.buffer.len());
+            self.held = 0..self.buffer.len();
         }
     }
 
-    /// Out of the pipe, into a buffer: the sink can't be spliced to.
+    /// Out of the pipe into the buffer, since the sink can't be spliced to.
     fn spill(&mut self) -> io::Result<()> {
-        self.route = Route::MemoryOnly;
+        self.splices = false;
         if let Some(mut pipe) = self.pipe.take() {
-            self.buffer = vec![0; pipe.held].into_boxed_slice();
-            (self.start, self.end) = (0, self.buffer.len());
+            self.buffer = vec![0; mem::take(&mut self.piped)].into_boxed_slice();
+            self.held = 0..self.buffer.len();
             // As much is in it, so this does not wait.
             pipe.reader.read_exact(&mut self.buffer)?;
-            shortage::descriptor_closed();
         }
         Ok(())
     }
 
-    /// Gives back what is no longer needed.
+    /// Gives back a buffer that is no longer needed.
     fn settle(&mut self) {
-        if self.start == self.end {
+        if self.held.is_empty() {
             give_back(mem::take(&mut self.buffer));
-            (self.start, self.end) = (0, 0);
-        }
-        if self.route != Route::Pipe && self.is_empty() {
-            self.close_pipe();
-        }
-    }
-
-    fn close_pipe(&mut self) {
-        if self.pipe.take().is_some() {
-            shortage::descriptor_closed();
+            self.held = 0..0;
         }
     }
 }
@@ -269,37 +256,29 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        let mut route = Route::Memory;
-        for (moved, then) in [
-            (64, Route::Memory),
-            (MUCH - 1, Route::Memory),
-            (MUCH, Route::Pipe),
-            (LITTLE, Route::Pipe),
-            (LITTLE - 1, Route::Memory),
-            (1 << 20, Route::Pipe),
+        let mut flooded = false;
+        for (bytes, then) in [
+            (64, false),
+            (MUCH - 1, false),
+            (MUCH, true),
+            (LITTLE, true),
+            (LITTLE - 1, false),
+            (1 << 20, true),
         ] {
-            route = route.after(moved);
-            assert_eq!(route, then, "{moved} bytes");
+            flooded = floods(flooded, bytes);
+            assert_eq!(flooded, then, "{bytes} bytes");
         }
-        assert_eq!(Route::MemoryOnly.after(1 << 20), Route::MemoryOnly);
     }
 
     #[test]
     fn what_waits_in_a_buffer_takes_little_more_than_its_length() {
-        let mut conduit = Conduit::new(Route::MemoryOnly);
-        let read = |bytes: &mut [u8]| {
-            bytes[..10].copy_from_slice(b"0123456789");
-            Ok(10)
-        };
-        conduit.read(read).unwrap();
-        conduit.write(|_| Ok(3)).unwrap();
+        let mut conduit = Conduit::default();
+        conduit.room()[..10].copy_from_slice(b"0123456789");
+        conduit.filled(10);
+        conduit.taken(3).unwrap();
         conduit.shrink();
-        assert_eq!(conduit.buffer.len(), 7);
-        let rest = |bytes: &[u8]| {
-            assert_eq!(bytes, b"3456789");
-            Ok(bytes.len())
-        };
-        conduit.write(rest).unwrap();
+        assert_eq!(&*conduit.buffer, b"3456789");
+        conduit.taken(7).unwrap();
         assert!(conduit.is_empty() && conduit.buffer.is_empty());
         assert_eq!(conduit.written, 10);
     }
@@ -308,19 +287,13 @@ mod tests {
     fn what_is_in_a_pipe_can_be_spilled_into_memory() {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"on their way").unwrap();
-        let mut conduit = Conduit::new(Route::Pipe);
-        conduit.pipe = Some(Pipe {
-            reader,
-            writer,
-            held: 12,
-        });
+        let mut conduit = Conduit {
+            pipe: Some(Pipe { reader, writer }),
+            piped: 12,
+            ..Conduit::default()
+        };
         conduit.spill().unwrap();
-        let mut out = Vec::new();
-        while !conduit.is_empty() {
-            let write = |bytes: &[u8]| out.write(&bytes[..bytes.len().min(5)]);
-            conduit.write(write).unwrap();
-        }
-        assert_eq!(out, b"on their way");
-        assert!(conduit.pipe.is_none());
+        assert_eq!(&conduit.buffer[conduit.held.clone()], b"on their way");
+        assert!(conduit.pipe.is_none() && !conduit.is_empty());
     }
 }

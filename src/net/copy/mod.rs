@@ -11,13 +11,12 @@ mod conduit;
 mod relay;
 mod transfer;
 
-use std::future::Future;
+use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
+use conduit::Conduit;
 pub use relay::{Relay, copy_bidirectional};
-use transfer::{AtEnd, Transfer};
+use transfer::{AtEnd, transfer, with_count};
 pub use transfer::{CopySink, CopySource};
 
 /// Copies everything from `source` to `sink`, until end of file, and says how much it was: Go's
@@ -60,36 +59,10 @@ pub use transfer::{CopySink, CopySource};
 ///
 /// Dropped while it waits for its source, it loses nothing. Dropped while it waits for its sink,
 /// it loses what it had read and not yet written, up to a pipe full (64 KiB).
-pub fn copy<R: CopySource, W: CopySink>(
-    source: R,
-    sink: W,
-) -> impl Future<Output = io::Result<u64>> {
-    Copy {
-        source,
-        sink,
-        transfer: Transfer::new::<R, W>(AtEnd::Flush),
-    }
-}
-
-/// [`copy`] under way.
-struct Copy<R: CopySource, W: CopySink> {
-    source: R,
-    sink: W,
-    transfer: Transfer,
-}
-
-impl<R: CopySource, W: CopySink> Future for Copy<R, W> {
-    type Output = io::Result<u64>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let polled = this.transfer.poll(&mut this.source, &mut this.sink, cx);
-        polled.map_ok(|()| this.transfer.written())
-    }
-}
-
-impl<R: CopySource, W: CopySink> Drop for Copy<R, W> {
-    fn drop(&mut self) {
-        self.transfer.give_up(&mut self.source, &mut self.sink);
-    }
+pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<u64> {
+    let (source, sink) = (RefCell::new(source), RefCell::new(sink));
+    let conduit = RefCell::new(Conduit::default());
+    let copied = transfer(&source, &sink, &conduit, AtEnd::Flush).await;
+    copied.map_err(|error| with_count(error, &conduit))?;
+    Ok(conduit.into_inner().written)
 }

@@ -1,14 +1,18 @@
 //! Both directions between two connections.
 // Mirrors what a proxy in Go is: two goroutines with `io.Copy` in them, and `CloseWrite` behind each.
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
-use super::transfer::{AtEnd, CopySink, CopySource, Transfer};
-use crate::time::{self, Sleep};
+use super::conduit::Conduit;
+use super::transfer::{AtEnd, CopySink, CopySource, transfer, with_count};
+use crate::net::fd::{Failure, Fd};
+use crate::reactor::Refusal;
+use crate::time;
 
 /// Copies both ways between `a` and `b` until both have ended, and says how much went from `a` to
 /// `b`, and how much from `b` to `a`.
@@ -122,114 +126,84 @@ impl Relay {
         A: CopySource + CopySink,
         B: CopySource + CopySink,
     {
-        Relaying {
-            a,
-            b,
-            forth: Transfer::new::<A, B>(AtEnd::Close),
-            back: Transfer::new::<B, A>(AtEnd::Close),
-            back_first: false,
-            failed: None,
-            linger: self.linger,
-            lingering: None,
-        }
+        relay(a, b, self.linger)
     }
 }
 
-/// [`Relay::run`] under way.
-struct Relaying<A: CopySource + CopySink, B: CopySource + CopySink> {
-    a: A,
-    b: B,
-    forth: Transfer,
-    back: Transfer,
-    /// They share a budget, and the second may find it used up, so they take turns.
-    back_first: bool,
-    /// The first error.
-    failed: Option<io::Error>,
-    linger: Option<Duration>,
-    lingering: Option<Lingering>,
-}
-
-struct Lingering {
-    sleep: Sleep,
-    /// What both directions had written when it began to sleep.
-    written: u64,
-}
-
-impl<A: CopySource + CopySink, B: CopySource + CopySink> Relaying<A, B> {
-    /// Ready when both directions are done.
-    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.back_first = !self.back_first;
-        for backwards in [self.back_first, !self.back_first] {
-            let polled = match backwards {
-                true => self.back.poll(&mut self.b, &mut self.a, cx),
-                false => self.forth.poll(&mut self.a, &mut self.b, cx),
+async fn relay<A, B>(a: A, b: B, linger: Option<Duration>) -> io::Result<(u64, u64)>
+where
+    A: CopySource + CopySink,
+    B: CopySource + CopySink,
+{
+    let fds = [a.fd().cloned(), b.fd().cloned()];
+    let (a, b) = (RefCell::new(a), RefCell::new(b));
+    let [forth, back]: [RefCell<Conduit>; 2] = Default::default();
+    let mut directions: [Pin<&mut dyn Future<Output = io::Result<()>>>; 2] = [
+        pin!(transfer(&a, &b, &forth, AtEnd::Close)),
+        pin!(transfer(&b, &a, &back, AtEnd::Close)),
+    ];
+    let written = || (forth.borrow().written, back.borrow().written);
+    let mut running = [true, true];
+    // The first error.
+    let mut failed = None;
+    // They share a budget, and the second may find it used up, so they take turns.
+    let mut first = 1;
+    // What both directions had written when it began to sleep.
+    let mut lingering = None;
+    poll_fn(|cx| {
+        first = 1 - first;
+        for direction in [first, 1 - first] {
+            if !running[direction] {
+                continue;
+            }
+            let Poll::Ready(ended) = directions[direction].as_mut().poll(cx) else {
+                continue;
             };
-            if let Poll::Ready(Err(error)) = polled {
-                self.failed.get_or_insert(error);
+            running[direction] = false;
+            if let Err(error) = ended {
+                failed.get_or_insert(with_count(error, [&forth, &back][direction]));
                 // The other direction writes to this one's source.
-                let is_vain = match backwards {
-                    true => self.b.is_gone(),
-                    false => self.a.is_gone(),
-                };
-                if is_vain {
+                if is_gone(&fds[direction]) {
                     return Poll::Ready(());
                 }
             }
         }
-        match self.forth.is_done() && self.back.is_done() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
-
-    fn written(&self) -> u64 {
-        self.forth.written() + self.back.written()
-    }
-
-    /// Ready once one direction has ended and the other has been quiet for long enough.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(linger) = self.linger else {
-            return Poll::Pending;
+        let linger = match (running, linger) {
+            ([false, false], _) => return Poll::Ready(()),
+            ([true, true], _) | (_, None) => return Poll::Pending,
+            (_, Some(linger)) => linger,
         };
-        if !self.forth.is_done() && !self.back.is_done() {
-            return Poll::Pending;
+        // One direction has ended: the other ends too once it has been quiet for long enough.
+        let now = written();
+        let (sleep, before) = lingering.get_or_insert_with(|| (time::sleep(linger), now));
+        if *before != now {
+            *before = now;
+            sleep.reset(time::after(time::now(), linger));
         }
-        let written = self.written();
-        let lingering = self.lingering.get_or_insert_with(|| Lingering {
-            sleep: time::sleep(linger),
-            written,
-        });
-        if lingering.written != written {
-            lingering.written = written;
-            lingering.sleep.reset(time::after(time::now(), linger));
+        Pin::new(sleep).poll(cx)
+    })
+    .await;
+    for (conduit, sink) in [(&forth, &fds[1]), (&back, &fds[0])] {
+        if failed.is_none() && !conduit.borrow().is_empty() {
+            failed = Some(with_count(timed_out(sink), conduit));
         }
-        Pin::new(&mut lingering.sleep).poll(cx)
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(written()),
     }
 }
 
-impl<A: CopySource + CopySink, B: CopySource + CopySink> Future for Relaying<A, B> {
-    type Output = io::Result<(u64, u64)>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let mut stopped = Ok(());
-        if this.poll_both(cx).is_pending() {
-            if this.poll_linger(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let (forth, back) = (this.forth.stop(&this.b), this.back.stop(&this.a));
-            stopped = forth.and(back);
-        }
-        Poll::Ready(match this.failed.take() {
-            Some(error) => Err(error),
-            None => stopped.map(|()| (this.forth.written(), this.back.written())),
-        })
-    }
+/// Whether the connection is closed or reset, so that nothing written to it arrives.
+fn is_gone(end: &Option<Fd>) -> bool {
+    let end = end.as_ref();
+    end.is_some_and(|fd| fd.with_socket(|socket| socket.peer_addr()).is_err())
 }
 
-impl<A: CopySource + CopySink, B: CopySource + CopySink> Drop for Relaying<A, B> {
-    fn drop(&mut self) {
-        self.forth.give_up(&mut self.a, &mut self.b);
-        self.back.give_up(&mut self.b, &mut self.a);
+/// The error of a write that was given up for want of time.
+fn timed_out(sink: &Option<Fd>) -> io::Error {
+    match sink {
+        Some(fd) => fd.error("write", Failure::Refused(Refusal::TimedOut), 0),
+        None => io::ErrorKind::TimedOut.into(),
     }
 }

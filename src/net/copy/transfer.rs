@@ -1,11 +1,10 @@
-//! One direction of a copy, as a state machine; and the ends that it runs between.
+//! One direction of a copy; and the ends that it runs between.
 //!
-//! | state | meaning | moved there by | on to |
-//! |---|---|---|---|
-//! | Filling | nothing is in hand: it waits for the source, with the read lock | the start; the last byte has gone | Emptying by bytes; Ending by end of file |
-//! | Emptying | bytes are in hand: it has the sink's write lock, or queues for it | a read | Filling |
-//! | Ending | the source is at its end; the sink is flushed, or its writing side closed | end of file | Done |
-//! | Done | all bytes have gone, or an end has failed | `poll` | |
+//! | step | what it does | then |
+//! |---|---|---|
+//! | fill | waits for the source, and reads once | empty; at the end of file, end |
+//! | empty | writes until nothing is in hand | fill |
+//! | end | flushes the sink, or closes its writing side | |
 //!
 //! The locks are held for a step, and not for the whole copy as in Go: a read, and then the writes
 //! of all that it brought. Between two steps other operations have their turn, first come first
@@ -13,18 +12,19 @@
 // Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy` with its hooks
 // `io.WriterTo` and `io.ReaderFrom`, by which it finds out that splice(2) can do it.
 
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
+use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::conduit::{Conduit, Route};
-use crate::net::fd::{Claim, Failure, Fd};
+use super::conduit::Conduit;
+use crate::net::error::OpError;
+use crate::net::fd::{Fd, Verb};
 use crate::net::stream::Stream;
-use crate::reactor::{Direction, Refusal};
-use crate::runtime::context;
 
 /// What [`copy`](super::copy()) can read from: `&TcpStream`, `&UnixStream`, or `&mut` anything that
 /// is [`AsyncRead`].
@@ -41,18 +41,10 @@ use crate::runtime::context;
 ///     net::copy(source, to).await
 /// }
 /// ```
-pub trait CopySource: Unpin {
-    #[doc(hidden)]
-    const IS_STREAM: bool;
+#[allow(private_bounds)]
+pub trait CopySource: AsyncRead + CopyEnd {}
 
-    /// One read into the empty conduit. If that is empty afterwards, the source has ended.
-    #[doc(hidden)]
-    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
-
-    /// Leaves its lock and its parking slot.
-    #[doc(hidden)]
-    fn give_up_reading(&mut self, _flow: &mut Flow) {}
-}
+impl<T: AsyncRead + CopyEnd> CopySource for T {}
 
 /// What [`copy`](super::copy()) can write to: `&TcpStream`, `&UnixStream`, or `&mut` anything that
 /// is [`AsyncWrite`].
@@ -66,187 +58,26 @@ pub trait CopySource: Unpin {
 ///     net::copy(from, to).await
 /// }
 /// ```
-pub trait CopySink: Unpin {
-    #[doc(hidden)]
-    const IS_STREAM: bool;
+#[allow(private_bounds)]
+pub trait CopySink: AsyncWrite + CopyEnd {}
 
-    /// Writes until the conduit is empty.
-    #[doc(hidden)]
-    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled;
+impl<T: AsyncWrite + CopyEnd> CopySink for T {}
 
-    /// Passes on what the sink keeps in a buffer of its own.
-    #[doc(hidden)]
-    fn poll_flush(&mut self, _flow: &mut Flow, _cx: &mut Context<'_>) -> Polled {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ends the writing side.
-    #[doc(hidden)]
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Polled;
-
-    /// Whether the connection is closed or reset, so that nothing written to it arrives.
-    #[doc(hidden)]
-    fn is_gone(&self) -> bool {
-        false
-    }
-
-    /// The error of a write that was given up for want of time.
-    #[doc(hidden)]
-    fn timed_out(&self, _written: u64) -> io::Error {
-        io::ErrorKind::TimedOut.into()
-    }
-
-    /// Leaves its lock and its parking slot.
-    #[doc(hidden)]
-    fn give_up_writing(&mut self, _flow: &mut Flow) {}
-}
-
-type Polled = Poll<io::Result<()>>;
-
-/// What a transfer keeps between two polls of its ends.
-#[derive(Debug)]
-pub struct Flow {
-    conduit: Conduit,
-    reading: Claim,
-    writing: Claim,
-    /// Whether a sink that is no stream may keep bytes in a buffer of its own.
-    unflushed: bool,
-}
-
-// ---- streams of ours ----
-
-impl<K> CopySource for &Stream<K> {
-    const IS_STREAM: bool = true;
-
-    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        let read = |fd: &Fd| flow.conduit.read_from(fd);
-        let claim = &mut flow.reading;
-        let polled = self.fd.poll_step(Direction::Read, claim, cx, read);
-        if polled.is_ready() {
-            self.fd.release(Direction::Read, claim);
-        }
-        polled.map_err(|failure| error(&self.fd, "read", failure, flow.conduit.written))
-    }
-
-    fn give_up_reading(&mut self, flow: &mut Flow) {
-        self.fd.give_up(Direction::Read, &mut flow.reading);
+/// What a source or sink is. Nothing outside can implement it, so both traits are sealed.
+pub(super) trait CopyEnd: Unpin {
+    /// The socket of a stream of ours.
+    fn fd(&self) -> Option<&Fd> {
+        None
     }
 }
 
-impl<K> CopySink for &Stream<K> {
-    const IS_STREAM: bool = true;
-
-    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        let (conduit, claim) = (&mut flow.conduit, &mut flow.writing);
-        let mut emptied = Ok(());
-        while emptied.is_ok() && !conduit.is_empty() {
-            // The lock is kept from one write to the next.
-            let write = |fd: &Fd| conduit.write_to(fd);
-            emptied = ready!(self.fd.poll_step(Direction::Write, claim, cx, write));
-        }
-        self.fd.release(Direction::Write, claim);
-        let failed = |failure| error(&self.fd, "write", failure, conduit.written);
-        Poll::Ready(emptied.map_err(failed))
-    }
-
-    /// A peer that has gone altogether is no error: all that came has been taken.
-    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Polled {
-        let ended = self
-            .fd
-            .with_socket(|socket| socket.shutdown(Shutdown::Write));
-        Poll::Ready(match ended {
-            Err(Failure::System(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            ended => ended.map_err(|failure| error(&self.fd, "close", failure, 0)),
-        })
-    }
-
-    fn is_gone(&self) -> bool {
-        let peer = self.fd.with_socket(|socket| socket.peer_addr());
-        peer.is_err()
-    }
-
-    fn timed_out(&self, written: u64) -> io::Error {
-        error(
-            &self.fd,
-            "write",
-            Failure::Refused(Refusal::TimedOut),
-            written,
-        )
-    }
-
-    fn give_up_writing(&mut self, flow: &mut Flow) {
-        self.fd.give_up(Direction::Write, &mut flow.writing);
+impl<K> CopyEnd for &Stream<K> {
+    fn fd(&self) -> Option<&Fd> {
+        Some(&self.fd)
     }
 }
 
-/// A stream's error, with the bytes that had gone to the sink before.
-fn error(fd: &Fd, op: &'static str, failure: Failure, written: u64) -> io::Error {
-    fd.error(op, failure, usize::try_from(written).unwrap_or(usize::MAX))
-}
-
-// ---- any reader, any writer: they know no budget, so it is kept here ----
-
-impl<T: AsyncRead + Unpin + ?Sized> CopySource for &mut T {
-    const IS_STREAM: bool = false;
-
-    fn poll_fill(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        ready!(context::poll_yield(&mut flow.reading.yielded, cx.waker()));
-        let mut pending = false;
-        let filled = flow
-            .conduit
-            .read(|bytes| match Pin::new(&mut **self).poll_read(cx, bytes) {
-                Poll::Ready(got) => got.inspect(|got| context::charge(*got)),
-                Poll::Pending => {
-                    pending = true;
-                    Ok(0)
-                }
-            });
-        match pending {
-            true => Poll::Pending,
-            false => Poll::Ready(filled),
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin + ?Sized> CopySink for &mut T {
-    const IS_STREAM: bool = false;
-
-    fn poll_empty(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        while !flow.conduit.is_empty() {
-            ready!(context::poll_yield(&mut flow.writing.yielded, cx.waker()));
-            let mut pending = false;
-            let emptied =
-                flow.conduit
-                    .write(|bytes| match Pin::new(&mut **self).poll_write(cx, bytes) {
-                        Poll::Ready(taken) => taken.inspect(|taken| context::charge(*taken)),
-                        Poll::Pending => {
-                            pending = true;
-                            Err(io::ErrorKind::WouldBlock.into())
-                        }
-                    });
-            if pending {
-                return Poll::Pending;
-            }
-            flow.unflushed = true;
-            emptied?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_flush(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Polled {
-        if flow.unflushed {
-            ready!(Pin::new(&mut **self).poll_flush(cx))?;
-            flow.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Polled {
-        Pin::new(&mut **self).poll_close(cx)
-    }
-}
-
-// ---- the machine ----
+impl<T: ?Sized> CopyEnd for &mut T {}
 
 /// What the sink gets when the source has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,113 +88,88 @@ pub(super) enum AtEnd {
     Close,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Filling,
-    Emptying,
-    Ending,
-    Done,
-}
-
-#[derive(Debug)]
-pub(super) struct Transfer {
-    state: State,
+/// Copies until the source ends. What is in hand, and how much has gone, is in the `conduit`.
+pub(super) async fn transfer<R: CopySource, W: CopySink>(
+    source: &RefCell<R>,
+    sink: &RefCell<W>,
+    conduit: &RefCell<Conduit>,
     at_end: AtEnd,
-    flow: Flow,
+) -> io::Result<()> {
+    let from = source.borrow().fd().cloned();
+    let to = sink.borrow().fd().cloned();
+    conduit
+        .borrow_mut()
+        .may_splice(from.is_some() && to.is_some());
+    let flush = |cx: &mut Context<'_>| Pin::new(&mut *sink.borrow_mut()).poll_flush(cx);
+    // Whether a sink that is no stream may keep bytes in a buffer of its own.
+    let mut unflushed = false;
+    // Of an end that is no stream: see `context::poll_yield`.
+    let mut yielded = false;
+    loop {
+        // Fill: one read.
+        let read = |fd: &Fd| conduit.borrow_mut().read_from(fd);
+        let mut reading = from.as_ref().map(|fd| fd.op(Verb::Read, read));
+        let fill = poll_fn(|cx| {
+            let filled = match &mut reading {
+                Some(reading) => Pin::new(reading).poll(cx),
+                None => {
+                    let mut source = source.borrow_mut();
+                    conduit
+                        .borrow_mut()
+                        .poll_read(Pin::new(&mut *source), &mut yielded, cx)
+                }
+            };
+            if filled.is_pending() && unflushed {
+                // What the sink keeps back may be what the source waits for.
+                ready!(flush(cx))?;
+                unflushed = false;
+            }
+            filled
+        });
+        fill.await?;
+        if conduit.borrow().is_empty() {
+            break;
+        }
+        // Empty: as many writes as it takes. The lock is kept from one to the next.
+        let write = |fd: &Fd, _: &mut usize| {
+            let mut conduit = conduit.borrow_mut();
+            conduit.write_to(fd)?;
+            Ok(match conduit.is_empty() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        };
+        let mut writing = to.as_ref().map(|fd| fd.steps(Verb::Write, write));
+        let empty = poll_fn(|cx| {
+            let emptied = match &mut writing {
+                Some(writing) => Pin::new(writing).poll(cx),
+                None => {
+                    let mut sink = sink.borrow_mut();
+                    conduit
+                        .borrow_mut()
+                        .poll_write(Pin::new(&mut *sink), &mut yielded, cx)
+                }
+            };
+            if emptied.is_pending() {
+                conduit.borrow_mut().shrink();
+            }
+            emptied
+        });
+        empty.await?;
+        unflushed = true;
+    }
+    match at_end {
+        AtEnd::Flush => poll_fn(flush).await,
+        AtEnd::Close => poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await,
+    }
 }
 
-impl Transfer {
-    pub(super) fn new<R: CopySource, W: CopySink>(at_end: AtEnd) -> Self {
-        let route = match R::IS_STREAM && W::IS_STREAM {
-            true => Route::Memory,
-            false => Route::MemoryOnly,
-        };
-        Transfer {
-            state: State::Filling,
-            at_end,
-            flow: Flow {
-                conduit: Conduit::new(route),
-                reading: Claim::new(),
-                writing: Claim::new(),
-                unflushed: false,
-            },
-        }
+/// A stream's error says how much had gone to the sink before.
+pub(super) fn with_count(mut error: io::Error, conduit: &RefCell<Conduit>) -> io::Error {
+    if let Some(inner) = error.get_mut()
+        && let Some(named) = inner.downcast_mut::<OpError>()
+    {
+        named.written = usize::try_from(conduit.borrow().written).unwrap_or(usize::MAX);
     }
-
-    /// Bytes that have gone to the sink.
-    pub(super) fn written(&self) -> u64 {
-        self.flow.conduit.written
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
-    /// Goes on until it is done, or one of the ends has to be waited for. An error is reported once.
-    pub(super) fn poll<R: CopySource, W: CopySink>(
-        &mut self,
-        source: &mut R,
-        sink: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Polled {
-        let polled = self.poll_states(source, sink, cx);
-        if polled.is_ready() {
-            self.state = State::Done;
-        }
-        polled
-    }
-
-    fn poll_states<R: CopySource, W: CopySink>(
-        &mut self,
-        source: &mut R,
-        sink: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Polled {
-        loop {
-            self.state = match self.state {
-                State::Filling => {
-                    let filled = source.poll_fill(&mut self.flow, cx)?;
-                    if filled.is_pending() {
-                        // What the sink keeps back may be what the source waits for.
-                        ready!(sink.poll_flush(&mut self.flow, cx))?;
-                        return Poll::Pending;
-                    }
-                    match self.flow.conduit.is_empty() {
-                        true => State::Ending,
-                        false => State::Emptying,
-                    }
-                }
-                State::Emptying => {
-                    let emptied = sink.poll_empty(&mut self.flow, cx);
-                    if emptied.is_pending() {
-                        self.flow.conduit.shrink();
-                    }
-                    ready!(emptied)?;
-                    State::Filling
-                }
-                State::Ending => {
-                    return match self.at_end {
-                        AtEnd::Flush => sink.poll_flush(&mut self.flow, cx),
-                        AtEnd::Close => sink.poll_close(cx),
-                    };
-                }
-                State::Done => return Poll::Ready(Ok(())),
-            };
-        }
-    }
-
-    /// The end before its time. Bytes that were read and not written are an error.
-    pub(super) fn stop(&mut self, sink: &impl CopySink) -> io::Result<()> {
-        self.state = State::Done;
-        match self.flow.conduit.is_empty() {
-            true => Ok(()),
-            false => Err(sink.timed_out(self.written())),
-        }
-    }
-
-    /// Leaves its locks and its parking slots.
-    pub(super) fn give_up<R: CopySource, W: CopySink>(&mut self, source: &mut R, sink: &mut W) {
-        source.give_up_reading(&mut self.flow);
-        sink.give_up_writing(&mut self.flow);
-    }
+    error
 }

@@ -117,11 +117,6 @@ impl Fd {
         }
     }
 
-    /// Whether nothing can lie behind what the kernel shows: no urgent byte, no hang-up.
-    pub(crate) fn short_means_drained(&self) -> bool {
-        self.desc.short_means_drained()
-    }
-
     // ---- datagrams ----
 
     /// A whole message, or as much of it as there is room for. No room takes none, as in Go.
