@@ -10,6 +10,7 @@
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
 // | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
+// | `host.rs` | calling a host that can't watch a descriptor |
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `shortage.rs` | waiting for a descriptor to become free |
@@ -23,6 +24,7 @@ pub(crate) mod counter;
 pub(crate) mod current;
 mod ending;
 mod handle;
+mod host;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod lock;
@@ -300,6 +302,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        self.scheduler.forget_host();
         // Entered, since destructors may spawn or ask for the time. `None` where the thread is ending.
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
