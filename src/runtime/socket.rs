@@ -3,8 +3,8 @@
 
 // Mirrors `poll.FD` in Go's `internal/poll`.
 
-use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::path::PathBuf;
 use std::task::Waker;
 
 use super::lock::Locks;
@@ -12,7 +12,7 @@ use super::parked::Parked;
 use super::waiters::{Ticket, Waiters};
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
-use crate::sys::OwnedSocket;
+use crate::sys::{OwnedSocket, Process};
 
 /// A socket, or another source of readiness, with what belongs to it.
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
@@ -20,7 +20,7 @@ use crate::sys::OwnedSocket;
 pub(crate) struct Socket {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state
+    /// A byte for a socket's sole owner (`Fd::close_for_good`): a server's connection keeps its state
     /// here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
@@ -41,8 +41,8 @@ pub(super) struct Extra {
     pub(super) poller_yielded: [bool; 2],
     /// The addresses that do not fit into [`Endpoints`].
     ends: [Option<Addr>; 2],
-    /// What is dropped when the socket is closed.
-    attached: Option<Box<dyn Any>>,
+    /// The path that is removed when the socket is closed: a Unix listener's.
+    unlink: Option<(PathBuf, Process)>,
 }
 
 /// The queue of what waits for the peer to hang up.
@@ -98,13 +98,16 @@ impl Socket {
         }
     }
 
-    /// Keeps what is to be dropped when the socket is closed, such as a Unix listener's path. What
-    /// was kept before is handed back.
-    pub(crate) fn attach(&self, attached: Option<Box<dyn Any>>) -> Option<Box<dyn Any>> {
-        if attached.is_none() && self.extra.get().is_none() {
+    /// Keeps the path that is removed at the close, and which process made it. What was kept before is
+    /// handed back.
+    pub(crate) fn set_unlink(
+        &self,
+        unlink: Option<(PathBuf, Process)>,
+    ) -> Option<(PathBuf, Process)> {
+        if unlink.is_none() && self.extra.get().is_none() {
             return None;
         }
-        std::mem::replace(&mut self.extra().borrow_mut().attached, attached)
+        std::mem::replace(&mut self.extra().borrow_mut().unlink, unlink)
     }
 
     // ---- what waits beside the slots ----
