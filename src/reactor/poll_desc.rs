@@ -245,11 +245,11 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. A W that is in the slot is
-    /// replaced.
+    /// replaced, and comes back.
     #[inline]
-    pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
+    pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
         debug_assert_eq!(self.may_try(direction), May::Wait);
-        self.slots[direction as usize].set(Some(w));
+        self.slots[direction as usize].replace(Some(w))
     }
 
     /// Parks after a read or write of a byte stream that took less than it could: as
@@ -342,11 +342,6 @@ impl<W, T> PollDesc<W, T> {
         (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
     }
 
-    /// Takes out the W that waits for the peer's hanging up.
-    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
-        self.slots[HANG_UP].take()
-    }
-
     /// Shows each W that is parked, and the direction that it waits for: `None` is the peer's hanging
     /// up. `look` must not use the descriptor.
     pub fn parked(&self, mut look: impl FnMut(Option<Direction>, &W)) {
@@ -418,6 +413,9 @@ impl<W, T> PollDesc<W, T> {
                 unpark(w);
             }
         }
+        if readiness.contains(Readiness::HUNG_UP) {
+            (self.core.behind)(&self.user_data, unpark);
+        }
     }
 
     // ---- deadlines ----
@@ -487,11 +485,10 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         // Operations that queue behind the waiter are woken too.
-        let behind = (self.core.behind)(&self.user_data, self.token);
-        self.unpark(direction)
-            .into_iter()
-            .chain(behind)
-            .for_each(unpark);
+        if let Some(w) = self.unpark(direction) {
+            unpark(w);
+        }
+        (self.core.behind)(&self.user_data, unpark);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
