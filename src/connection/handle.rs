@@ -25,25 +25,17 @@ pub(super) struct Inbox<Q> {
     pub(super) bytes: usize,
     /// What waits in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    pub(super) asked: Asked,
+    /// Another thread asked for a close.
+    pub(super) closes: bool,
     pub(super) takes: Takes,
     /// A write met the limit of the connection, which ends by it.
     pub(super) over: Option<io::Error>,
 }
 
-/// Which requests are taken out with the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requests {
-    /// In a callback: a close that another thread asks for meanwhile takes effect when the callback
-    /// has ended, so that what it writes is taken.
-    OfHandles,
-    All,
-}
-
 impl<Q: Default> Inbox<Q> {
     /// Whether there is nothing for the connection to look at.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0 && self.asked == Asked::Nothing && self.over.is_none()
+        self.bytes == 0 && !self.closes && self.over.is_none()
     }
 
     /// Leaves `more` bytes: `push` puts them into the queue.
@@ -60,43 +52,30 @@ impl<Q: Default> Inbox<Q> {
             Takes::Ended => return Err(direction_ended()),
             Takes::Closed => return Err(error(Cause::Closed)),
         }
-        let (waiting, most) = (self.bytes + self.queued, quotas.limits.most_queued);
-        if waiting.saturating_add(more) > most {
-            let error = || error(over_limit("most_queued", most, waiting, more));
-            self.over = Some(error());
+        let waiting = self.bytes + self.queued;
+        if waiting.saturating_add(more) > quotas.limits.most_queued {
+            self.over = Some(error(over_limit("most_queued")));
             self.end();
-            return Err(error());
+            return Err(error(over_limit("most_queued")));
         }
-        let quota = &quotas.queued;
-        if !quota.charge(more) {
-            let (most, used) = (quota.limit(), quota.used());
-            return Err(error(over_limit("most_queued_in_all", most, used, more)));
+        if !quotas.queued.charge(more) {
+            return Err(error(over_limit("most_queued_in_all")));
         }
         self.bytes += more;
         push(&mut self.queue);
         Ok(())
     }
 
-    /// Takes out what was left.
-    pub(super) fn take(&mut self, requests: Requests) -> Self {
-        // What stays is found at the end of the callback.
-        let stays = match requests {
-            Requests::All => Asked::Nothing,
-            Requests::OfHandles => mem::take(&mut self.asked),
-        };
+    /// Takes out what was left, but for a close: what a running callback writes still goes before it.
+    pub(super) fn take(&mut self) -> Self {
         let kept = Inbox {
             // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
             queued: self.queued + self.bytes,
+            closes: self.closes,
             takes: self.takes,
-            asked: stays,
             ..Inbox::default()
         };
         mem::replace(self, kept)
-    }
-
-    pub(super) fn ask(&mut self, asked: Asked) {
-        self.end();
-        self.asked = self.asked.max(asked);
     }
 
     /// The connection takes nothing more.
@@ -265,7 +244,17 @@ impl ConnHandle {
 
     fn ask(&self, asked: Asked) {
         if !self.is_closed() {
-            self.mailbox.change(|inbox| inbox.ask(asked));
+            let Mailbox {
+                fd,
+                shared,
+                id,
+                inbox,
+                ..
+            } = &*self.mailbox;
+            inbox.borrow_mut().end();
+            let note = &fd.socket().note;
+            note.set(Status(note.get()).and_asked(asked).0);
+            shared.wake(*id);
         }
     }
 }

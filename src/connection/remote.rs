@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::handle::Inbox;
 use super::limits::Quotas;
-use super::state::{ATTEND, Asked, Takes};
+use super::state::{ATTEND, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -100,7 +100,8 @@ impl Remotes {
         conn.change(|inbox| match inbox.takes {
             Takes::Closed => Err(conn.error("close", Cause::Closed)),
             Takes::Open | Takes::Ended => {
-                inbox.ask(Asked::Close);
+                inbox.end();
+                inbox.closes = true;
                 Ok(())
             }
         })

@@ -137,7 +137,10 @@ impl<F> Server<F> {
         Server {
             factory: Arc::new(factory),
             settings: Settings {
-                connection: shared::Settings::default(),
+                connection: shared::Settings {
+                    drain_grace: Duration::from_secs(1),
+                    ..shared::Settings::default()
+                },
                 max_connections: usize::MAX,
                 workers: 1,
                 dispatch: Dispatch::default(),

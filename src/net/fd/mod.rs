@@ -238,7 +238,7 @@ impl Fd {
     /// charged. Where the source can't be armed again, that is the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+    pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != io::ErrorKind::WouldBlock {
             context::charge(0);
             return error;
