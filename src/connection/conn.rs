@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::filter::{Filter, Filtering};
-use super::handle::{ConnHandle, Inbox, Mailbox};
+use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::remote::{ConnId, RemoteConn, lock};
+use super::remote::{ConnId, Inbox, RemoteConn, lock};
 use super::shared::{NEVER, WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
