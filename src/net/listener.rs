@@ -16,7 +16,7 @@ use super::addr::{self, Target, ToAddr, unmapped};
 use super::config::{AskedNetwork, Control, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Failure, Fd, Verb};
+use super::fd::{Failure, Fd};
 use super::keepalive::{self, KeepAlive};
 use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
@@ -119,15 +119,10 @@ impl ListenConfig {
         let resolution = self.resolution(&target)?;
         let found = resolution.addresses(target.clone(), None).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        // A hook may have set one, and what is accepted inherits it.
-        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
         let fd = Fd::adopt("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         if self.control.is_some() {
             fd.socket().owned.note_duplicate();
-        }
-        if lingers {
-            fd.socket().owned.note_linger();
         }
         fd.endpoint(End::Local);
         Ok(Listener::of(fd))
@@ -316,8 +311,6 @@ impl<K> Listener<K> {
 pub(crate) struct Accepted<P> {
     pub(crate) socket: OwnedFd,
     pub(crate) network: Network,
-    /// Whether closing it may block: a linger that is set on a listener is its connections' too.
-    pub(crate) may_linger: bool,
     pub(crate) peer: Addr,
     pub(crate) permit: P,
 }
@@ -326,9 +319,6 @@ impl<P> Accepted<P> {
     /// Takes the connection into the runtime of `core`.
     pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<(Fd, Addr, P)> {
         let fd = Fd::register(core, self.socket, self.network)?;
-        if self.may_linger {
-            fd.socket().owned.note_linger();
-        }
         fd.socket().set_endpoint(End::Peer, self.peer.clone());
         Ok((fd, self.peer, self.permit))
     }
@@ -361,7 +351,8 @@ pub(super) fn accept<P>(
     listener: &Fd,
     mut permit: impl FnMut() -> Option<P>,
 ) -> impl Future<Output = io::Result<Outcome<P>>> {
-    listener.op(Verb::Accept, move |fd| accept_once(fd, &mut permit))
+    let accept = listener.op(Direction::Read, move |fd| accept_once(fd, &mut permit));
+    accept.opening()
 }
 
 /// One accept, without waiting: `WouldBlock` where no connection is queued.
@@ -403,43 +394,10 @@ fn accept_once<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Out
     // On macOS an aborted connection comes without an address.
     Ok(peer.map_or(Outcome::Aborted, |peer| {
         Outcome::Connection(Accepted {
-            socket,
+            socket: socket.into(),
             network: fd.network(),
-            may_linger: fd.socket().owned.may_linger(),
             peer,
             permit,
         })
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener as StdListener, TcpStream as StdStream};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::net::TcpListener;
-    use crate::runtime::{Runtime, current};
-
-    #[test]
-    fn a_connection_handed_to_another_runtime_keeps_its_listener_s_linger() {
-        for lingers in [true, false] {
-            let given = StdListener::bind("127.0.0.1:0").unwrap();
-            let linger = lingers.then_some(Duration::from_secs(5));
-            SockRef::from(&given).set_linger(linger).unwrap();
-            let _client = StdStream::connect(given.local_addr().unwrap()).unwrap();
-            let accepted = Runtime::new().unwrap().block_on(async {
-                let listener = TcpListener::from_std(given).unwrap();
-                match accept(&listener.fd, || Some(())).await {
-                    Ok(Outcome::Connection(accepted)) => accepted,
-                    _ => panic!("nothing was accepted"),
-                }
-            });
-            Runtime::new().unwrap().block_on(async {
-                let core = current::with("a test", |scheduler| scheduler.reactor.core().clone());
-                let (fd, ..) = accepted.open(&core).unwrap();
-                assert_eq!(fd.socket().owned.may_linger(), lingers);
-            });
-        }
-    }
 }

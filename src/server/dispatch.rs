@@ -280,7 +280,6 @@ mod tests {
             let accepted = Accepted {
                 socket: socket.into(),
                 network: Network::Tcp,
-                may_linger: false,
                 peer: peer.into(),
                 permit: self.permits.take().unwrap(),
             };
