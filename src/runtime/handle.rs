@@ -4,7 +4,8 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic;
+use std::panic::{self, Location};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -12,7 +13,7 @@ use super::outcome;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, blocking, current, spawn};
+use super::{JoinError, JoinHandle, blocking, current, spawn_at};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -44,13 +45,16 @@ impl Handle {
     /// future, which need not be `Send`. Nothing tells how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
+    #[track_caller]
     pub fn spawn<F, T>(&self, make: F)
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future + 'static,
         T::Output: 'static,
     {
-        let sent = self.remote.send(Box::new(move || drop(spawn(make()))));
+        let place = Location::caller();
+        let job = move || drop(spawn_at(place, None, make()));
+        let sent = self.remote.send(Box::new(job));
         if sent.is_err() {
             log::debug!("a future was sent to a runtime that is gone");
         }
@@ -106,6 +110,7 @@ impl Handle {
     /// # Cancel safety
     ///
     /// Dropping it aborts the task, in the runtime's next turn.
+    #[track_caller]
     pub fn run<F, T>(
         &self,
         make: F,
@@ -115,9 +120,10 @@ impl Handle {
         T: Future + 'static,
         T::Output: Send + 'static,
     {
+        let place = Location::caller();
         let (sender, receiver) = outcome::channel();
         self.spawn(move || {
-            let mut task = spawn(async move { make().await });
+            let mut task = spawn_at(place, None, async move { make().await });
             async move {
                 let given_up = poll_fn(|cx| sender.poll_given_up(cx));
                 match select(&mut task, given_up).await {
@@ -126,8 +132,8 @@ impl Handle {
                 }
             }
         });
-        // Nothing is sent if the runtime ends, or has ended.
-        async { receiver.await.unwrap_or_else(|| Err(JoinError::aborted())) }
+        // Nothing is sent if the runtime ends, or has ended: then the answer says aborted.
+        receiver
     }
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
@@ -136,6 +142,7 @@ impl Handle {
     ///
     /// As [`run`](Handle::run). Also on the thread of the runtime itself, which would wait for ever:
     /// nothing is run then.
+    #[track_caller]
     pub fn run_blocking<F, T>(&self, make: F) -> Result<T::Output, JoinError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -145,21 +152,24 @@ impl Handle {
         if self.remote.thread == thread::current().id() {
             return Err(JoinError::own_thread());
         }
+        let place = Location::caller();
         let (tell, told) = mpsc::channel();
         self.spawn(move || {
-            let task = spawn(async move { make().await });
+            let task = spawn_at(place, None, async move { make().await });
             async move { tell.send(task.await) }
         });
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
+    /// Calls a closure with the runtime, if it is in a turn on this thread.
+    pub(crate) fn if_here<R>(&self, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+        current::at_home(&self.remote, f)
+    }
+
     /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
     /// Dropped if the runtime is gone.
     pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
-        let here = current::try_with(|scheduler| {
-            Arc::ptr_eq(&scheduler.remote, &self.remote).then(|| scheduler.clone())
-        });
-        match here.flatten() {
+        match self.if_here(Rc::clone) {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));
@@ -208,12 +218,11 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    let place = Location::caller();
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
-    let call = blocking::call("spawn_blocking", &lane, work);
-    spawn(async move {
-        match call.await {
-            Ok(value) => value,
-            Err(payload) => panic::resume_unwind(payload.into_inner()),
-        }
+    let (outcome, _) = blocking::call("spawn_blocking", &lane, work);
+    spawn_at(place, None, async move {
+        let outcome = outcome.await;
+        outcome.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }

@@ -18,6 +18,7 @@ use std::thread::{self, ThreadId};
 use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
+use super::running::Running;
 use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
@@ -41,6 +42,8 @@ pub(crate) struct Remote {
     pub(crate) jobs_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
+    /// What the loop does.
+    pub(crate) running: Arc<Running>,
     breaker: Breaker,
     /// The runtime's, which never leaves it.
     pub(super) thread: ThreadId,
@@ -79,6 +82,7 @@ impl Remote {
             mail: Mutex::default(),
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
+            running: Arc::default(),
             breaker,
             thread: thread::current().id(),
             process: Process::current(),
@@ -229,14 +233,8 @@ impl Wake for MachineWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let here = current::try_with(|scheduler| {
-            let here = Arc::ptr_eq(&scheduler.remote, &self.remote);
-            if here {
-                scheduler.wake(self.id);
-            }
-            here
-        });
-        if here != Some(true) {
+        let here = current::at_home(&self.remote, |scheduler| scheduler.wake(self.id));
+        if here.is_none() {
             self.remote.wake_machine(self);
         }
     }
