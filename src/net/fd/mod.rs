@@ -219,10 +219,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() {
-            if !fault!("dropped_read_stays_parked") {
-                drop(self.desc.unpark(direction).and_then(Parked::take_waker));
-            }
+        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);
     }
@@ -232,7 +230,7 @@ impl Fd {
     /// the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+    pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
             return error;
