@@ -43,9 +43,10 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
 use crate::runtime::lock::LockState;
-use crate::runtime::socket::{Parked, Slot, Socket};
+use crate::runtime::parked::Parked;
+use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
@@ -106,13 +107,12 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
-        let short = match network.is_tcp() {
-            true => ShortIo::Conclusive,
-            false => ShortIo::Inconclusive,
-        };
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
+        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        if !network.is_tcp() {
+            desc.short_io_is_inconclusive();
+        }
         Ok(Fd::of(desc))
     }
 
@@ -120,7 +120,8 @@ impl Fd {
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+        let desc = core.open(source, None, socket)?;
+        desc.short_io_is_inconclusive();
         Ok(Fd::of(desc))
     }
 
@@ -218,11 +219,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() {
-            if !fault!("dropped_read_stays_parked") {
-                self.desc.unpark(direction);
-            }
-            drop(self.socket().take_waker(direction));
+        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);
     }
@@ -232,7 +230,7 @@ impl Fd {
     /// the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+    pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
             return error;
@@ -251,27 +249,16 @@ impl Fd {
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
-        let parked = match context::own(self.desc.home(), waker) {
-            Some(id) => Parked::machine(id),
-            None => {
-                let parked = self.keep_foreign(direction, waker);
-                if self.desc.may_try(direction) != May::Wait {
-                    return false;
-                }
-                parked
-            }
-        };
+        let parked = Parked::of(self.desc.home(), waker);
+        if parked.is_foreign() && self.desc.may_try(direction) != May::Wait {
+            drop(parked.take_waker());
+            return false;
+        }
         // An operation polled again without a reason finds itself parked, and takes the place anew.
-        self.desc.park_waiting(direction, parked);
+        let before = self.desc.park_waiting(direction, parked);
+        drop(before.and_then(Parked::take_waker));
         self.trace("park", direction);
         true
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep_foreign(&self, direction: Direction, waker: &Waker) -> Parked {
-        self.desc.user_data.keep_waker(direction, waker);
-        Parked::foreign(self.desc.token(), Slot::from(direction))
     }
 
     #[inline]
