@@ -219,10 +219,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() {
-            if !fault!("dropped_read_stays_parked") {
-                drop(self.desc.unpark(direction).and_then(Parked::take_waker));
-            }
+        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);
     }
