@@ -186,8 +186,8 @@ impl Conn {
 
     /// How many those are.
     fn unused(&self) -> usize {
-        let raw = |filtering: &Box<Filtering>| filtering.raw.len();
-        self.peek(|extra| extra.unused.len() + extra.filtering.as_ref().map_or(0, raw))
+        let raw = |filtering: &Filtering| filtering.raw.len();
+        self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
     }
 
     /// Whether there are bytes that the protocol has not been offered.
