@@ -2,7 +2,6 @@
 // Mirrors Go's `net/sock_posix.go` (`listenStream`), `internal/poll/fd_unix.go` (`FD.Accept`) and
 // `net.ListenConfig`.
 
-use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -259,20 +258,16 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let outcome = accept(&self.fd, || Some(())).await?;
-            if let Outcome::Connection(accepted) = outcome {
-                let opened = self.open(accepted);
-                let opened = opened.map_err(|error| failed(&self.fd, error));
-                return opened.map(|(stream, peer, ())| (stream, peer));
+            if let Some(accepted) = self.fd.op(Verb::Accept, accept_once).await? {
+                return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }
         }
     }
 
     /// An accepted connection as a stream, in the listener's runtime.
-    pub(super) fn open<P>(&self, accepted: Accepted<P>) -> io::Result<(Stream<K>, K::Addr, P)> {
-        let (fd, peer, permit) = accepted.open(self.fd.desc.core())?;
-        let peer = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Stream::of(fd), peer, permit))
+    pub(super) fn open(&self, accepted: Accepted) -> io::Result<(Stream<K>, K::Addr)> {
+        let peer = K::addr(&accepted.peer).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((Stream::of(accepted.open(self.fd.desc.core())?), peer))
     }
 
     /// The address that it listens on, with the real port.
@@ -312,35 +307,25 @@ impl<K> Listener<K> {
     }
 }
 
-/// A connection that was accepted with a permit, in no runtime yet: it may go to another thread.
-pub(crate) struct Accepted<P> {
+/// A connection that was accepted, in no runtime yet: it may go to another thread.
+pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
     pub(crate) network: Network,
     /// Whether closing it may block: a linger that is set on a listener is its connections' too.
     pub(crate) may_linger: bool,
     pub(crate) peer: Addr,
-    pub(crate) permit: P,
 }
 
-impl<P> Accepted<P> {
+impl Accepted {
     /// Takes the connection into the runtime of `core`.
-    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<(Fd, Addr, P)> {
+    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<Fd> {
         let fd = Fd::register(core, self.socket, self.network)?;
         if self.may_linger {
             fd.socket().owned.note_linger();
         }
-        fd.socket().set_endpoint(End::Peer, self.peer.clone());
-        Ok((fd, self.peer, self.permit))
+        fd.socket().set_endpoint(End::Peer, self.peer);
+        Ok(fd)
     }
-}
-
-/// What one accept came to. Whatever else went wrong is an `io::Error`.
-pub(crate) enum Outcome<P> {
-    Connection(Accepted<P>),
-    /// A connection may be there, and no permit is free. Nothing was accepted.
-    NoPermit,
-    /// The peer gave its connection up before it was accepted.
-    Aborted,
 }
 
 /// Prepares a listening socket that was given for a server, and says its address.
@@ -355,24 +340,10 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     addr.ok_or(io::ErrorKind::InvalidInput.into())
 }
 
-/// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be there,
-/// and not kept if there is none.
-pub(super) fn accept<P>(
-    listener: &Fd,
-    mut permit: impl FnMut() -> Option<P>,
-) -> impl Future<Output = io::Result<Outcome<P>>> {
-    listener.op(Verb::Accept, move |fd| accept_once(fd, &mut permit))
-}
-
-/// One accept, without waiting: `WouldBlock` where no connection is queued.
-pub(super) fn accept_now<P>(
-    listener: &Fd,
-    permit: impl FnMut() -> Option<P>,
-) -> io::Result<Outcome<P>> {
-    let accepted = match listener.check_open() {
-        Ok(()) => accept_once(listener, permit).map_err(Failure::System),
-        Err(refused) => Err(refused),
-    };
+/// One accept, without waiting: `WouldBlock` where no connection is queued, none where the peer gave
+/// up.
+pub(super) fn accept_now(listener: &Fd) -> io::Result<Option<Accepted>> {
+    let accepted = listener.try_once(Direction::Read, accept_once);
     accepted.map_err(|failure| listener.error("accept", failure, 0))
 }
 
@@ -381,34 +352,27 @@ pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
     listener.error("accept", Failure::System(error), 0)
 }
 
-/// One system call. A peer that gave up costs an operation too, so that however many do, other
-/// machines run in between.
-fn accept_once<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<P>> {
-    let Some(permit) = permit() else {
-        return Ok(Outcome::NoPermit);
-    };
-    let (socket, peer) = match sys::accept(&fd.sock_ref()) {
-        Ok(accepted) => accepted,
-        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
-            context::charge(0);
-            return Ok(Outcome::Aborted);
-        }
-        Err(error) => return Err(error),
+/// One system call. A peer that gave up its connection before it was accepted costs an operation too,
+/// so that however many do, other machines run in between.
+fn accept_once(fd: &Fd) -> io::Result<Option<Accepted>> {
+    let accepted = match sys::accept(&fd.sock_ref()) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => None,
+        accepted => Some(accepted?),
     };
     context::charge(0);
-    let peer = match fd.network() {
-        Network::Unix => Some(Addr::Path(addr::unix_name(&peer))),
-        _ => peer.as_socket().map(|peer| Addr::Socket(unmapped(peer))),
-    };
     // On macOS an aborted connection comes without an address.
-    Ok(peer.map_or(Outcome::Aborted, |peer| {
-        Outcome::Connection(Accepted {
-            socket,
-            network: fd.network(),
-            may_linger: fd.socket().owned.may_linger(),
-            peer,
-            permit,
-        })
+    let with_peer = accepted.and_then(|(socket, peer)| {
+        let peer = match fd.network() {
+            Network::Unix => Addr::Path(addr::unix_name(&peer)),
+            _ => Addr::Socket(unmapped(peer.as_socket()?)),
+        };
+        Some((socket, peer))
+    });
+    Ok(with_peer.map(|(socket, peer)| Accepted {
+        socket,
+        network: fd.network(),
+        may_linger: fd.socket().owned.may_linger(),
+        peer,
     }))
 }
 
@@ -430,14 +394,12 @@ mod tests {
             let _client = StdStream::connect(given.local_addr().unwrap()).unwrap();
             let accepted = Runtime::new().unwrap().block_on(async {
                 let listener = TcpListener::from_std(given).unwrap();
-                match accept(&listener.fd, || Some(())).await {
-                    Ok(Outcome::Connection(accepted)) => accepted,
-                    _ => panic!("nothing was accepted"),
-                }
+                let accepted = listener.fd.op(Verb::Accept, accept_once).await;
+                accepted.unwrap().expect("a client waits")
             });
             Runtime::new().unwrap().block_on(async {
                 let core = current::with("a test", |scheduler| scheduler.reactor.core().clone());
-                let (fd, ..) = accepted.open(&core).unwrap();
+                let fd = accepted.open(&core).unwrap();
                 assert_eq!(fd.socket().owned.may_linger(), lingers);
             });
         }

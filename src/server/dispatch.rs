@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
-use crate::net::accept_loop::Accepted;
+use crate::net::listener::Accepted;
+use crate::net::permits::Permit;
 use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
@@ -75,6 +76,7 @@ struct Inbox {
 /// A connection, and the number of the listener that it came to.
 pub(crate) struct Arrival {
     pub(crate) accepted: Accepted,
+    pub(crate) permit: Permit,
     pub(crate) listener: usize,
 }
 
@@ -282,10 +284,13 @@ mod tests {
                 network: Network::Tcp,
                 may_linger: false,
                 peer: peer.into(),
-                permit: self.permits.take().unwrap(),
             };
-            let listener = 0;
-            (client, Arrival { accepted, listener })
+            let arrival = Arrival {
+                accepted,
+                permit: self.permits.take().unwrap(),
+                listener: 0,
+            };
+            (client, arrival)
         }
 
         fn send(&self, inbox: &WorkerInbox) -> TcpStream {

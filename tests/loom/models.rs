@@ -13,7 +13,7 @@ use loom::thread;
 
 use crate::connection::quota;
 use crate::connection::shared::Phase;
-use crate::net::accept_loop::Accepted;
+use crate::net::listener::Accepted;
 use crate::net::permits::Permits;
 use crate::reactor::Breaker;
 use crate::runtime::blocking::Lane;
@@ -208,6 +208,7 @@ pub fn a_waiter_that_gives_up_loses_no_permit() {
 fn arrival(peer: usize) -> Arrival {
     Arrival {
         accepted: Accepted { peer },
+        permit: Arc::new(Permits::new(1)).take().unwrap(),
         listener: 0,
     }
 }
