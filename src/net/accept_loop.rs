@@ -119,14 +119,11 @@ async fn next(
                 context::yield_once().await;
             }
         }
-        // Taken when a connection may be there, and given back if there is none.
-        let permit = match permits.take() {
-            Some(permit) => permit,
-            // No peer can hang up on a listener, so this tells of our own close.
-            None => match select(permits.wait(), listener.hung_up()).await {
-                Either::First(permit) => permit,
-                Either::Second(_closed) => return Ok(None),
-            },
+        // Taken when a connection may be there, and given back if there is none. No peer can hang up
+        // on a listener, so that tells of our own close.
+        let permit = match select(permits.take(), listener.hung_up()).await {
+            Either::First(permit) => permit,
+            Either::Second(_closed) => return Ok(None),
         };
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
@@ -160,32 +157,26 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// The errors after which the next accept may succeed, besides those that are temporary in Go. ENOSPC:
-/// epoll takes no more watches. The others concern one connection alone: Linux hands a connection's
-/// network error to the accept that takes it, and asks to try again (accept(2)). EPERM is a firewall's
-/// answer.
-const PASSING: &[i32] = &[
-    libc::ENOSPC,
-    libc::ETIMEDOUT,
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    libc::ENONET,
-    libc::EPROTO,
-    libc::ENOPROTOOPT,
-    libc::EHOSTDOWN,
-    libc::EHOSTUNREACH,
-    libc::EOPNOTSUPP,
-    libc::ENETDOWN,
-    libc::ENETUNREACH,
-    libc::EPERM,
+/// The errors that say that the listener is none, or broken. Any other number is a shortage, or
+/// concerns one connection alone: Linux hands a connection's network error to the accept that takes it,
+/// and asks to try again (accept(2)); EPERM is a firewall's answer.
+const FATAL: [i32; 5] = [
+    libc::EBADF,
+    libc::EFAULT,
+    libc::EINVAL,
+    libc::EIO,
+    libc::ENOTSOCK,
 ];
 
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
-/// may succeed. A passed deadline is temporary as well, but the listener's user wants to know.
+/// may succeed. What has no number is not the system's: a passed deadline is temporary as well, but
+/// the listener's user wants to know.
 fn may_pass(error: &io::Error) -> bool {
-    let number = error.op_error().map(|error| error.raw_os_error());
-    let number = number.unwrap_or(error.raw_os_error());
-    let passes = number.is_some_and(|number| PASSING.contains(&number));
-    passes || (error.is_temporary() && !error.is_timeout())
+    let number = match error.op_error() {
+        Some(error) => error.raw_os_error(),
+        None => error.raw_os_error(),
+    };
+    number.is_some_and(|number| !FATAL.contains(&number))
 }
 
 /// How long accepting pauses after a failure: 5 ms, then twice as long each time, up to a second.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{self, Target, ToAddr, unmapped};
-use super::config::{AskedNetwork, Control, Resolver, common_settings};
+use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd, Verb};
@@ -20,6 +20,7 @@ use super::keepalive::{self, KeepAlive};
 use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
+use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::{Core, Direction};
 use crate::runtime::context;
@@ -68,7 +69,7 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: AskedNetwork::TCP,
+            network: Ok(Network::Tcp),
             backlog: None,
             reuse_port: false,
             only_v6: None,
@@ -116,19 +117,11 @@ impl ListenConfig {
         // Here too, for a loop that listens in vain.
         context::yield_once().await;
         let resolution = self.resolution(&target)?;
-        let found = resolution.addresses(target.clone(), None).await;
+        let scope = CancelToken::new();
+        let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        // A hook may have set one, and what is accepted inherits it.
-        let lingers = self.control.is_some() && !matches!(socket.linger(), Ok(None));
-        let fd = Fd::adopt("listening", socket, network)
+        let fd = Fd::take_in_listener("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
-        if self.control.is_some() {
-            fd.socket().owned.note_duplicate();
-        }
-        if lingers {
-            fd.socket().owned.note_linger();
-        }
-        fd.endpoint(End::Local);
         Ok(Listener::of(fd))
     }
 
@@ -159,7 +152,7 @@ impl ListenConfig {
     }
 
     fn resolution(&self, target: &Target) -> io::Result<Resolution> {
-        let network = self.network.network();
+        let network = self.network.clone().map_err(Cause::UnknownNetwork);
         let network = network.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
         Ok(Resolution {
             // IPv6 alone has no use for other addresses.
@@ -188,7 +181,8 @@ impl ListenConfig {
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
-        OpError::new("listen", self.network.name(), Some(addr), cause).into()
+        let net = self.network.as_ref().map_or("", |network| network.name());
+        OpError::new("listen", net, Some(addr), cause).into()
     }
 
     fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
@@ -206,8 +200,8 @@ impl ListenConfig {
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
         keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
-        if let Some(control) = &self.control {
-            control.call(socket.as_fd(), address)?;
+        if let Some(Hook(control)) = &self.control {
+            control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
         socket.bind(&address.into()).map_err(call("bind"))?;
         // The system takes its own limit for any larger number.
