@@ -2,6 +2,7 @@
 
 // Mirrors what a Go handler does with its `net.Conn`.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -11,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::filter::{Filter, Filtering};
-use super::handle::{ConnHandle, Mailbox};
+use super::handle::{ConnHandle, Inbox, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::remote::{ConnId, RemoteConn};
-use super::shared::{Keeper, NEVER, WorkerShared, ticks};
+use super::remote::{ConnId, RemoteConn, lock};
+use super::shared::{NEVER, WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
+use crate::runtime::machine::MachineId;
 use crate::runtime::socket::Parked;
 use crate::wheel::TimerKey;
 
@@ -97,8 +99,8 @@ pub(super) struct Extra {
     pub(super) mailbox: Option<Rc<Mailbox>>,
     /// What other threads know it by, once it was asked for its id.
     pub(super) remote: Option<Arc<RemoteConn>>,
-    /// What is charged for unused bytes, where they have a limit over all connections.
-    pub(super) keeper: Option<Rc<Keeper>>,
+    /// The connection's own, once its unused bytes were charged to a limit over all connections.
+    pub(super) keeper: Option<MachineId>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
@@ -135,8 +137,8 @@ impl Extra {
     /// Whether handles or other threads have left anything.
     pub(super) fn has_mail(&self) -> bool {
         let (mailbox, remote) = (self.mailbox.as_ref(), self.remote.as_ref());
-        mailbox.is_some_and(|mailbox| !mailbox.is_empty())
-            || remote.is_some_and(|remote| remote.has_mail())
+        mailbox.is_some_and(|mailbox| !mailbox.inbox.borrow().is_empty())
+            || remote.is_some_and(|remote| !lock(&remote.inbox).is_empty())
     }
 }
 
@@ -185,6 +187,11 @@ impl Conn {
         status.asked()
     }
 
+    /// Reads from what an idle connection does not need: a default if it is not there.
+    pub(super) fn peek<T: Default>(&self, read: impl FnOnce(&Extra) -> T) -> T {
+        self.extra.as_deref().map_or_else(T::default, read)
+    }
+
     /// What an idle connection does not need, made if it is not there.
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.attend();
@@ -213,8 +220,11 @@ impl Conn {
         if let Some(extra) = &self.extra
             && !status.may_write()
         {
-            extra.mailbox.iter().for_each(|mailbox| mailbox.end());
-            extra.remote.iter().for_each(|remote| remote.end());
+            let (mailbox, remote) = (&extra.mailbox, &extra.remote);
+            mailbox
+                .iter()
+                .for_each(|mailbox| mailbox.inbox.borrow_mut().end());
+            remote.iter().for_each(|remote| lock(&remote.inbox).end());
         }
     }
 
@@ -287,7 +297,7 @@ impl Conn {
     /// }
     /// ```
     pub fn need(&mut self, bytes: usize) {
-        let most = self.shared.limits.most_unused;
+        let most = self.shared.settings.limits.most_unused;
         if bytes > most {
             return self.end_over_limit("read", "most_unused", most, 0, bytes);
         }
@@ -391,24 +401,19 @@ impl Conn {
 
     /// Bytes that wait to be written, without those of this callback.
     pub fn queued(&self) -> usize {
-        let held = |extra: &Extra| {
-            extra
-                .filtering
-                .as_ref()
-                .map_or(0, |filtering| filtering.held())
-        };
-        self.to_send() + self.extra.as_deref().map_or(0, held)
+        let held = |filtering: &Box<Filtering>| filtering.held.len();
+        self.to_send() + self.peek(|extra| extra.filtering.as_ref().map_or(0, held))
     }
 
     /// Bytes that wait for the system to take them: those that a filter has let through.
     pub(super) fn to_send(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.queue.len())
+        self.peek(|extra| extra.queue.len())
     }
 
     /// Whether so much waits that nothing is read from the peer:
     /// [`writable`](crate::Protocol::writable) will say when there is room again.
     pub fn is_full(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.is_full)
+        self.peek(|extra| extra.is_full)
     }
 
     /// Whether input waits until the peer has taken its answers. Once our direction is to end there
@@ -555,25 +560,35 @@ impl Conn {
     /// # }
     /// ```
     pub fn id(&mut self) -> ConnId {
-        let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
-        let takes = self.takes();
-        let make = || shared.enter_remote(&fd, queued, takes);
+        let (fd, shared, inbox) = (self.fd.clone(), self.shared.clone(), self.inbox());
+        let make = || shared.remotes.enter(&fd, inbox);
         self.extra().remote.get_or_insert_with(make).id
     }
 
-    /// What a handle that is made now takes.
-    fn takes(&self) -> Takes {
-        match self.status().may_write() {
-            true => Takes::Open,
-            false => Takes::Ended,
-        }
+    fn mailbox(&mut self) -> &Rc<Mailbox> {
+        let (fd, shared, inbox) = (self.fd.clone(), self.shared.clone(), self.inbox());
+        let make = || {
+            Rc::new(Mailbox {
+                fd,
+                shared,
+                id: context::running_machine(),
+                inbox: RefCell::new(inbox),
+                busy: Cell::new(false),
+            })
+        };
+        self.extra().mailbox.get_or_insert_with(make)
     }
 
-    fn mailbox(&mut self) -> &Rc<Mailbox> {
-        let (fd, shared, queued) = (self.fd.clone(), self.shared.clone(), self.queued());
-        let takes = self.takes();
-        let make = || Rc::new(Mailbox::new(fd, shared, queued, takes));
-        self.extra().mailbox.get_or_insert_with(make)
+    /// For a handle or an id that is made now.
+    fn inbox<Q: Default>(&self) -> Inbox<Q> {
+        Inbox {
+            queued: self.queued(),
+            takes: match self.status().may_write() {
+                true => Takes::Open,
+                false => Takes::Ended,
+            },
+            ..Inbox::default()
+        }
     }
 }
 

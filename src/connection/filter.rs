@@ -216,8 +216,6 @@ pub(super) struct Filtering {
     pub(super) filter: Option<Box<dyn Filter>>,
     /// Input that it has not used.
     pub(super) raw: Vec<u8>,
-    /// For the protocol, and not yet among its unused bytes.
-    pub(super) plain: Vec<u8>,
     /// Output that it has not used. It stays charged to the limit over all.
     pub(super) held: Vec<u8>,
     /// `end` was called; `closing` was called.
@@ -229,18 +227,8 @@ impl Filtering {
         Box::new(Filtering {
             filter: Some(filter),
             raw: Vec::new(),
-            plain: Vec::new(),
             held: Vec::new(),
             told: [false; 2],
         })
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Input that was not offered to the protocol.
-    pub(super) fn kept(&self) -> usize {
-        self.raw.len() + self.plain.len()
     }
 }

@@ -8,7 +8,7 @@ use std::mem;
 use super::conn::Conn;
 use super::error::CloseReason;
 use super::filter::{Filter, FilterIo, Filtering};
-use super::state::Asked;
+use super::state::{Asked, State};
 use crate::runtime::lent;
 
 /// What a filter may make of as many bytes as a limit allows. They were taken, and framing adds some.
@@ -35,8 +35,7 @@ impl Conn {
     }
 
     pub(super) fn is_filtered(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.is_some_and(|extra| extra.filtering.is_some())
+        self.peek(|extra| extra.filtering.is_some())
     }
 
     /// Input goes through the filter. Then what the filter had held back may go out.
@@ -53,7 +52,7 @@ impl Conn {
             filtering.raw = raw;
         }
         self.account_for_unused();
-        let most = self.shared.limits.most_unused;
+        let most = self.shared.settings.limits.most_unused;
         if left > most {
             self.end_over_limit("read", "most_unused", most, left, 0);
         }
@@ -83,7 +82,8 @@ impl Conn {
             filtering.held = held;
             self.shared.quotas.queued.charge_beyond(left);
         }
-        let (most, queued) = (self.shared.limits.most_queued, self.queued());
+        self.note_queued();
+        let (most, queued) = (self.shared.settings.limits.most_queued, self.queued());
         if queued > with_framing(most) {
             self.end_over_limit("write", "most_queued", most, queued, 0);
         }
@@ -137,37 +137,21 @@ impl Conn {
         filtering.is_some_and(|filtering| !mem::replace(&mut filtering.told[what], true))
     }
 
-    /// What the filter has passed on to the protocol comes among its unused bytes.
-    pub(super) fn take_plain(&mut self) {
-        let Some(filtering) = self
-            .filtering()
-            .filter(|filtering| !filtering.plain.is_empty())
-        else {
-            return;
-        };
-        let plain = mem::take(&mut filtering.plain);
-        // After a close nothing is offered.
-        if self.state().delivers() {
-            self.keep_more(&plain);
-        }
-    }
-
     /// Calls the filter, if there is one, and passes on what comes of it.
     pub(super) fn call_filter(
         &mut self,
         call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
     ) {
-        let limits = self.shared.limits;
+        let limits = self.shared.settings.limits;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
-        let kept = extra.unused.len();
         let Some(filtering) = &mut extra.filtering else {
             return;
         };
         let Some(mut filter) = filtering.filter.take() else {
             return;
         };
-        let kept = kept + filtering.plain.len();
+        let kept = extra.unused.len();
         let mut io = FilterIo {
             to_protocol: Vec::new(),
             to_peer: Vec::new(),
@@ -182,9 +166,12 @@ impl Conn {
             closes: false,
         };
         let called = call(&mut *filter, &mut io);
-        filtering.plain.append(&mut io.to_protocol);
         if called.is_ok() {
             filtering.filter = Some(filter);
+        }
+        // After a close nothing is offered.
+        if self.state() == State::Opening || self.state().delivers() {
+            self.keep_more(&io.to_protocol);
         }
         self.put_filtered(&io.to_peer);
         if io.closes {

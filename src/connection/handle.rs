@@ -5,87 +5,146 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 
 use super::error::{direction_ended, over_limit};
+use super::limits::Quotas;
 use super::out_queue::OutQueue;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Status, Takes};
 use crate::net::Cause;
 use crate::net::fd::Fd;
-use crate::runtime::context;
 use crate::runtime::machine::MachineId;
+
+/// What others have left for a connection, until it runs: its handles, or other threads.
+#[derive(Debug, Default)]
+pub(super) struct Inbox<Q> {
+    pub(super) queue: Q,
+    /// How long that is. It is charged to the limit over all.
+    pub(super) bytes: usize,
+    /// What waits in the connection's own queue, as it was noted last.
+    pub(super) queued: usize,
+    pub(super) asked: Asked,
+    pub(super) takes: Takes,
+    /// A write met the limit of the connection, which ends by it.
+    pub(super) over: Option<io::Error>,
+}
+
+/// Which requests are taken out with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// In a callback: a close that another thread asks for meanwhile takes effect when the callback
+    /// has ended, so that what it writes is taken.
+    OfHandles,
+    All,
+}
+
+impl<Q: Default> Inbox<Q> {
+    /// Whether there is nothing for the connection to look at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.asked == Asked::Nothing && self.over.is_none()
+    }
+
+    /// Leaves `more` bytes: `push` puts them into the queue.
+    pub(super) fn leave(
+        &mut self,
+        more: usize,
+        quotas: &Quotas,
+        error: impl Fn(Cause) -> io::Error,
+        push: impl FnOnce(&mut Q),
+    ) -> io::Result<()> {
+        match self.takes {
+            Takes::Open if more == 0 => return Ok(()),
+            Takes::Open => {}
+            Takes::Ended => return Err(direction_ended()),
+            Takes::Closed => return Err(error(Cause::Closed)),
+        }
+        let (waiting, most) = (self.bytes + self.queued, quotas.limits.most_queued);
+        if waiting.saturating_add(more) > most {
+            let error = || error(over_limit("most_queued", most, waiting, more));
+            self.over = Some(error());
+            self.end();
+            return Err(error());
+        }
+        let quota = &quotas.queued;
+        if !quota.charge(more) {
+            let (most, used) = (quota.limit(), quota.used());
+            return Err(error(over_limit("most_queued_in_all", most, used, more)));
+        }
+        self.bytes += more;
+        push(&mut self.queue);
+        Ok(())
+    }
+
+    /// Takes out what was left.
+    pub(super) fn take(&mut self, requests: Requests) -> Self {
+        // What stays is found at the end of the callback.
+        let stays = match requests {
+            Requests::All => Asked::Nothing,
+            Requests::OfHandles => mem::take(&mut self.asked),
+        };
+        let kept = Inbox {
+            // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
+            queued: self.queued + self.bytes,
+            takes: self.takes,
+            asked: stays,
+            ..Inbox::default()
+        };
+        mem::replace(self, kept)
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked) {
+        self.end();
+        self.asked = self.asked.max(asked);
+    }
+
+    /// The connection takes nothing more.
+    pub(super) fn end(&mut self) {
+        self.takes = self.takes.max(Takes::Ended);
+    }
+
+    /// The connection is closed. Returns how many bytes are left.
+    pub(super) fn close(&mut self) -> usize {
+        let takes = Takes::Closed;
+        let left = mem::replace(
+            self,
+            Inbox {
+                takes,
+                ..Inbox::default()
+            },
+        );
+        left.bytes
+    }
+}
 
 /// What a connection shares with its handles.
 pub(super) struct Mailbox {
     /// For the names in errors.
-    fd: Fd,
-    shared: Rc<WorkerShared>,
-    id: MachineId,
-    /// What handles have left, until the connection runs. Charged to the limit over all.
-    mail: RefCell<OutQueue>,
-    /// What waits in the connection's own queue, always.
-    pub(super) queued: Cell<usize>,
-    asked: Cell<Asked>,
-    takes: Cell<Takes>,
+    pub(super) fd: Fd,
+    pub(super) shared: Rc<WorkerShared>,
+    pub(super) id: MachineId,
+    pub(super) inbox: RefCell<Inbox<OutQueue>>,
     pub(super) busy: Cell<bool>,
-    /// A handle's write met the limit of the connection, which ends by it.
-    over: RefCell<Option<io::Error>>,
-}
-
-/// What a connection finds in its mailbox.
-#[derive(Default)]
-pub(super) struct Mail {
-    pub(super) queue: OutQueue,
-    pub(super) asked: Asked,
-    pub(super) over: Option<io::Error>,
 }
 
 impl Mailbox {
-    /// Of the connection whose callback runs, with so many bytes in its queue.
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, queued: usize, takes: Takes) -> Self {
-        Mailbox {
-            fd,
-            shared,
-            id: context::running_machine(),
-            mail: RefCell::default(),
-            queued: Cell::new(queued),
-            asked: Cell::new(Asked::Nothing),
-            takes: Cell::new(takes),
-            busy: Cell::new(false),
-            over: RefCell::default(),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.mail.borrow().is_empty()
-            && self.asked.get() == Asked::Nothing
-            && self.over.borrow().is_none()
-    }
-
-    pub(super) fn collect(&self) -> Mail {
-        Mail {
-            queue: self.mail.take(),
-            asked: self.asked.take(),
-            over: self.over.take(),
-        }
-    }
-
-    /// Bytes that handles have left.
-    pub(super) fn len(&self) -> usize {
-        self.mail.borrow().len()
-    }
-
     /// The connection has mail, or has lost its last handle: its next run attends to it.
     fn attend(&self) {
         let note = &self.fd.socket().note;
         note.set(note.get() | ATTEND);
     }
 
-    /// The connection has mail, and is to run.
-    fn wake(&self) {
-        self.attend();
-        self.shared.wake(self.id);
+    /// Changes what is left for the connection, which is to run if there was nothing before.
+    fn change<R>(&self, change: impl FnOnce(&mut Inbox<OutQueue>) -> R) -> R {
+        let mut inbox = self.inbox.borrow_mut();
+        let was_empty = inbox.is_empty();
+        let changed = change(&mut inbox);
+        if was_empty && !inbox.is_empty() {
+            self.attend();
+            self.shared.wake(self.id);
+        }
+        changed
     }
 
     pub(super) fn set_busy(&self, busy: bool) {
@@ -94,20 +153,6 @@ impl Mailbox {
         if self.busy.replace(busy) && !busy && status.drains() {
             self.shared.wake(self.id);
         }
-    }
-
-    /// The connection takes nothing more.
-    pub(super) fn end(&self) {
-        if self.takes.get() == Takes::Open {
-            self.takes.set(Takes::Ended);
-        }
-    }
-
-    pub(super) fn close(&self) {
-        self.takes.set(Takes::Closed);
-        self.busy.set(false);
-        let left = self.collect().queue.len();
-        self.shared.quotas.queued.give_back(left);
     }
 }
 
@@ -184,48 +229,21 @@ impl ConnHandle {
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
-        let mailbox = &*self.mailbox;
-        match mailbox.takes.get() {
-            Takes::Open => {}
-            Takes::Ended => return Err(direction_ended()),
-            Takes::Closed => return Err(mailbox.fd.op_error("write", Cause::Closed)),
-        }
-        if more == 0 {
-            return Ok(());
-        }
-        let (limits, quota) = (&mailbox.shared.limits, &mailbox.shared.quotas.queued);
-        let waiting = self.queued();
-        if waiting.saturating_add(more) > limits.most_queued {
-            let most = limits.most_queued;
-            let error = || {
-                let cause = over_limit("most_queued", most, waiting, more);
-                mailbox.fd.op_error("write", cause)
-            };
-            mailbox.over.replace(Some(error()));
-            mailbox.end();
-            mailbox.wake();
-            return Err(error());
-        }
-        if !quota.charge(more) {
-            let cause = over_limit("most_queued_in_all", quota.limit(), quota.used(), more);
-            return Err(mailbox.fd.op_error("write", cause));
-        }
-        let is_first = mailbox.is_empty();
-        push(&mut mailbox.mail.borrow_mut());
-        if is_first {
-            mailbox.wake();
-        }
-        Ok(())
+        let Mailbox { fd, shared, .. } = &*self.mailbox;
+        let error = |cause| fd.op_error("write", cause);
+        let leave = |inbox: &mut Inbox<_>| inbox.leave(more, &shared.quotas, error, push);
+        self.mailbox.change(leave)
     }
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        self.mailbox.len() + self.mailbox.queued.get()
+        let inbox = self.mailbox.inbox.borrow();
+        inbox.bytes + inbox.queued
     }
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.mailbox.takes.get() == Takes::Closed
+        self.mailbox.inbox.borrow().takes == Takes::Closed
     }
 
     /// As [`Conn::set_busy`](crate::Conn::set_busy).
@@ -246,11 +264,8 @@ impl ConnHandle {
     }
 
     fn ask(&self, asked: Asked) {
-        let mailbox = &*self.mailbox;
         if !self.is_closed() {
-            mailbox.end();
-            mailbox.asked.set(mailbox.asked.get().max(asked));
-            mailbox.wake();
+            self.mailbox.change(|inbox| inbox.ask(asked));
         }
     }
 }

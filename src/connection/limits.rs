@@ -82,9 +82,10 @@ setters! {
     with_most_unused_in_all most_unused_in_all
 }
 
-/// The limits over all connections.
+/// The limits, and what is used of those over all connections.
 #[derive(Debug)]
 pub(crate) struct Quotas {
+    pub(crate) limits: Limits,
     /// Charged when bytes are queued or gathered, given back when the system takes them.
     pub(crate) queued: Quota,
     /// Charged when bytes are kept, given back when they are used.
@@ -92,8 +93,9 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Quotas {
+            limits,
             queued: Quota::new(limits.most_queued_in_all),
             unused: Quota::new(limits.most_unused_in_all),
         })
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
-        let quotas = Quotas::new(&Limits::default().with_most_queued_in_all(1000));
+        let quotas = Quotas::new(Limits::default().with_most_queued_in_all(1000));
         std::thread::scope(|scope| {
             for n in 0..4 {
                 let quota = &quotas.queued;

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use std::io;
 use std::mem;
 
-use super::conn::{Conn, Extra};
+use super::conn::Conn;
 use super::error::CloseReason;
+use super::filter::Filtering;
 use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::{Asked, Event, State};
@@ -86,7 +87,6 @@ impl<P: Protocol> Connection<P> {
         }
         if self.conn.state().delivers() {
             self.conn.end_filter();
-            self.conn.take_plain();
         }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
@@ -109,10 +109,9 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Whether there are kept bytes to offer now.
-    pub(super) fn can_offer(&mut self) -> bool {
-        self.conn.take_plain();
+    pub(super) fn can_offer(&self) -> bool {
         let conn = &self.conn;
-        conn.extra.is_some() && conn.state().delivers() && conn.has_unseen() && conn.has_enough()
+        conn.state().delivers() && conn.has_unseen() && conn.has_enough()
     }
 
     pub(super) fn offer_unused(&mut self) {
@@ -175,35 +174,27 @@ impl Conn {
 
     /// How many those are.
     fn unused(&self) -> usize {
-        let filtered = |extra: &Extra| {
-            extra
-                .filtering
-                .as_ref()
-                .map_or(0, |filtering| filtering.kept())
-        };
-        let extra = self.extra.as_deref();
-        extra.map_or(0, |extra| extra.unused.len() + filtered(extra))
+        let raw = |filtering: &Box<Filtering>| filtering.raw.len();
+        self.peek(|extra| extra.unused.len() + extra.filtering.as_ref().map_or(0, raw))
     }
 
     /// Whether there are bytes that the protocol has not been offered.
     pub(super) fn has_unseen(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.is_some_and(|extra| extra.unused.len() > extra.seen)
+        self.peek(|extra| extra.unused.len() > extra.seen)
     }
 
     /// Whether as many bytes are there as the protocol needs.
     fn has_enough(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.is_none_or(|extra| extra.unused.len() >= extra.need)
+        !self.peek(|extra| extra.unused.len() < extra.need)
     }
 
     fn needs_more_than(&self, bytes: usize) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.need > bytes)
+        self.peek(|extra| extra.need > bytes)
     }
 
     /// Whether the protocol waits for new bytes.
     fn waits(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.waits)
+        self.peek(|extra| extra.waits)
     }
 
     fn need_no_more(&mut self) {
@@ -230,7 +221,7 @@ impl Conn {
 
     /// Keeps what is left of the input behind the first `used` bytes; `seen` of it was offered.
     fn keep(&mut self, input: Cow<'_, [u8]>, used: usize, seen: usize) {
-        let unused = match input {
+        let mut unused = match input {
             Cow::Borrowed(bytes) if used == bytes.len() => return,
             Cow::Borrowed(bytes) => bytes[used..].to_vec(),
             // An idle connection holds no memory.
@@ -244,13 +235,15 @@ impl Conn {
                 bytes
             }
         };
-        let kept = unused.len();
-        debug_assert!(seen <= kept, "only what is kept was seen");
+        debug_assert!(seen <= unused.len(), "only what is kept was seen");
         let extra = self.extra();
+        // Behind it comes what a filter has passed on meanwhile.
+        unused.append(&mut extra.unused);
+        let kept = unused.len();
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();
         // What was not offered yet is not the protocol's to answer for.
-        let most = self.shared.limits.most_unused;
+        let most = self.shared.settings.limits.most_unused;
         if seen > most {
             self.end_over_limit("read", "most_unused", most, kept, 0);
         }
@@ -264,17 +257,12 @@ impl Conn {
             return;
         }
         let now = self.unused();
-        let keeper = self.extra.as_ref().and_then(|extra| extra.keeper.as_ref());
+        let keeper = self.peek(|extra| extra.keeper);
         if now == 0 && keeper.is_none() {
             return;
         }
-        let shared = self.shared.clone();
-        let make = || shared.new_keeper(context::running_machine());
-        let keeper = self.extra().keeper.get_or_insert_with(make);
-        if !shared.keep(keeper, now) {
-            let quota = &self.shared.quotas.unused;
-            let (most, kept) = (quota.limit(), quota.used() - now);
-            self.end_over_limit("read", "most_unused_in_all", most, kept, now);
-        }
+        let id = keeper.unwrap_or_else(context::running_machine);
+        self.extra().keeper = Some(id);
+        self.shared.keep(id, now);
     }
 }

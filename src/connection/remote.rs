@@ -8,12 +8,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::mem;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::{direction_ended, over_limit};
-use super::limits::{Limits, Quotas};
+use super::handle::Inbox;
+use super::limits::Quotas;
 use super::state::{ATTEND, Asked, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
@@ -60,23 +59,21 @@ pub(crate) struct Remotes {
     server: u64,
     asked: AtomicU64,
     live: Mutex<HashMap<ConnId, Arc<RemoteConn>>>,
-    most_queued: usize,
     quotas: Arc<Quotas>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code of others runs under these locks, so that a poisoned one is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Remotes {
-    pub(crate) fn new(limits: &Limits, quotas: Arc<Quotas>) -> Arc<Self> {
+    pub(crate) fn new(quotas: Arc<Quotas>) -> Arc<Self> {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
         Arc::new(Remotes {
             server: SERVERS.fetch_add(1, Ordering::Relaxed),
             asked: AtomicU64::new(0),
             live: Mutex::default(),
-            most_queued: limits.most_queued,
             quotas,
         })
     }
@@ -88,32 +85,9 @@ impl Remotes {
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). The id is of no connection that lives.
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
         let conn = self.find(id, "write")?;
-        let mut left = lock(&conn.left);
-        match left.takes {
-            Takes::Open => {}
-            Takes::Ended => return Err(direction_ended()),
-            Takes::Closed => return Err(conn.error("write", Cause::Closed)),
-        }
-        let waiting = left.bytes + conn.queued.load(Ordering::Relaxed);
-        let quota = &self.quotas.queued;
-        if waiting.saturating_add(bytes.len()) > self.most_queued {
-            let cause = || over_limit("most_queued", self.most_queued, waiting, bytes.len());
-            left.over = Some(conn.error("write", cause()));
-            left.takes = Takes::Ended;
-            conn.deliver(&mut left);
-            return Err(conn.error("write", cause()));
-        }
-        if !quota.charge(bytes.len()) {
-            let limit = "most_queued_in_all";
-            let cause = over_limit(limit, quota.limit(), quota.used(), bytes.len());
-            return Err(conn.error("write", cause));
-        }
-        if !bytes.is_empty() {
-            left.bytes += bytes.len();
-            left.pieces.push(bytes.clone());
-            conn.deliver(&mut left);
-        }
-        Ok(())
+        let error = |cause| conn.error("write", cause);
+        let push = |queue: &mut Vec<_>| queue.push(bytes.clone());
+        conn.change(|inbox| inbox.leave(bytes.len(), &self.quotas, error, push))
     }
 
     /// Closes a connection once all is written, from any thread.
@@ -123,14 +97,13 @@ impl Remotes {
     /// The id is of no connection that lives.
     pub(crate) fn close(&self, id: ConnId) -> io::Result<()> {
         let conn = self.find(id, "close")?;
-        let mut left = lock(&conn.left);
-        if left.takes == Takes::Closed {
-            return Err(conn.error("close", Cause::Closed));
-        }
-        left.takes = Takes::Ended;
-        left.asked = left.asked.max(Asked::Close);
-        conn.deliver(&mut left);
-        Ok(())
+        conn.change(|inbox| match inbox.takes {
+            Takes::Closed => Err(conn.error("close", Cause::Closed)),
+            Takes::Open | Takes::Ended => {
+                inbox.ask(Asked::Close);
+                Ok(())
+            }
+        })
     }
 
     fn find(&self, id: ConnId, op: &'static str) -> io::Result<Arc<RemoteConn>> {
@@ -139,29 +112,19 @@ impl Remotes {
     }
 
     /// Enters the connection whose callback runs.
-    pub(super) fn enter(
-        &self,
-        fd: &Fd,
-        thread: Handle,
-        queued: usize,
-        takes: Takes,
-    ) -> Arc<RemoteConn> {
+    pub(super) fn enter(&self, fd: &Fd, inbox: Inbox<Vec<Arc<[u8]>>>) -> Arc<RemoteConn> {
         let id = ConnId {
             server: self.server,
             connection: self.asked.fetch_add(1, Ordering::Relaxed),
         };
         let conn = Arc::new(RemoteConn {
             id,
-            thread,
+            thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
             net: fd.network().name(),
             ends: [fd.endpoint(End::Local), fd.endpoint(End::Peer)],
-            queued: AtomicUsize::new(queued),
-            left: Mutex::new(Left {
-                takes,
-                ..Left::default()
-            }),
+            inbox: Mutex::new(inbox),
         });
         lock(&self.live).insert(id, conn.clone());
         conn
@@ -170,12 +133,7 @@ impl Remotes {
     /// The connection is closed.
     pub(super) fn leave(&self, conn: &RemoteConn) {
         lock(&self.live).remove(&conn.id);
-        let closed = Left {
-            takes: Takes::Closed,
-            ..Left::default()
-        };
-        let left = mem::replace(&mut *lock(&conn.left), closed);
-        self.quotas.queued.give_back(left.bytes);
+        self.quotas.queued.give_back(lock(&conn.inbox).close());
     }
 }
 
@@ -190,23 +148,7 @@ pub(super) struct RemoteConn {
     /// For the names in errors.
     net: &'static str,
     ends: [Option<Addr>; 2],
-    /// What waits in the connection's own queue, as it was noted last.
-    queued: AtomicUsize,
-    left: Mutex<Left>,
-}
-
-/// What other threads have left.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    /// Charged to the limit over all.
-    pub(super) pieces: Vec<Arc<[u8]>>,
-    bytes: usize,
-    pub(super) asked: Asked,
-    takes: Takes,
-    /// A write met the limit of the connection, which ends by it.
-    pub(super) over: Option<io::Error>,
-    /// A job is on its way.
-    is_told: bool,
+    pub(super) inbox: Mutex<Inbox<Vec<Arc<[u8]>>>>,
 }
 
 impl RemoteConn {
@@ -217,63 +159,24 @@ impl RemoteConn {
         error.into()
     }
 
-    /// Tells the connection's thread that something was left, once until it has looked.
-    fn deliver(&self, left: &mut Left) {
-        if mem::replace(&mut left.is_told, true) {
-            return;
+    /// Changes what is left for the connection. If there was nothing before, tells its thread.
+    fn change<R>(&self, change: impl FnOnce(&mut Inbox<Vec<Arc<[u8]>>>) -> R) -> R {
+        let mut inbox = lock(&self.inbox);
+        let was_empty = inbox.is_empty();
+        let changed = change(&mut inbox);
+        if was_empty && !inbox.is_empty() {
+            let (token, machine) = (self.token, self.machine);
+            // A runtime that is gone has closed the connection, or is about to.
+            self.thread.tell(move |scheduler| {
+                if let Some(desc) = scheduler.reactor.core().by_key(token.key())
+                    && desc.token() == token
+                {
+                    let note = &desc.user_data.note;
+                    note.set(note.get() | ATTEND);
+                    scheduler.wake(machine);
+                }
+            });
         }
-        let (token, machine) = (self.token, self.machine);
-        // A runtime that is gone has closed the connection, or is about to.
-        self.thread.tell(move |scheduler| {
-            if let Some(desc) = scheduler.reactor.core().by_key(token.key())
-                && desc.token() == token
-            {
-                let note = &desc.user_data.note;
-                note.set(note.get() | ATTEND);
-                scheduler.wake(machine);
-            }
-        });
+        changed
     }
-
-    pub(super) fn has_mail(&self) -> bool {
-        lock(&self.left).is_told
-    }
-
-    pub(super) fn set_queued(&self, queued: usize) {
-        self.queued.store(queued, Ordering::Relaxed);
-    }
-
-    /// The connection takes nothing more.
-    pub(super) fn end(&self) {
-        let mut left = lock(&self.left);
-        left.takes = left.takes.max(Takes::Ended);
-    }
-
-    /// Takes what other threads have left.
-    pub(super) fn collect(&self, requests: Requests) -> Left {
-        let mut left = lock(&self.left);
-        // What stays is found at the end of the callback.
-        let stays = match requests {
-            Requests::All => Asked::Nothing,
-            Requests::OfHandles => mem::take(&mut left.asked),
-        };
-        // It goes into the connection's queue, whose length is noted later: meanwhile it counts on.
-        self.queued.fetch_add(left.bytes, Ordering::Relaxed);
-        let kept = Left {
-            takes: left.takes,
-            asked: stays,
-            is_told: stays != Asked::Nothing,
-            ..Left::default()
-        };
-        mem::replace(&mut *left, kept)
-    }
-}
-
-/// Which requests are taken with the mail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requests {
-    /// In a callback: a close that another thread asks for meanwhile takes effect when the callback
-    /// has ended, so that what it writes is taken.
-    OfHandles,
-    All,
 }

@@ -22,9 +22,8 @@ use std::task::Poll;
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
 use super::filter::Filter;
-use super::handle::Mailbox;
+use super::handle::{Mailbox, Requests};
 use super::protocol::Protocol;
-use super::remote::Requests;
 use super::send::Budget;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Event, State};
@@ -246,8 +245,9 @@ impl<P: Protocol> Connection<P> {
     /// What the protocol, a handle or another connection asks for.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
-        let keeper = conn.extra.as_ref().and_then(|extra| extra.keeper.as_ref());
-        if keeper.is_some_and(|keeper| keeper.must_end.get()) {
+        let must_end = &conn.shared.must_end;
+        if must_end.get() == Some(context::running_machine()) {
+            must_end.set(None);
             let quota = &conn.shared.quotas.unused;
             let (most, used) = (quota.limit(), quota.used());
             conn.end_over_limit("read", "most_unused_in_all", most, used, 0);
@@ -301,7 +301,7 @@ impl<P: Protocol> Connection<P> {
     fn try_both(&mut self) {
         // What a peer takes of an open connection is judged by the minimum rate alone.
         let closing = self.conn.state() == State::Closing;
-        let judged = closing || self.conn.shared.rates.write.is_some();
+        let judged = closing || self.conn.shared.settings.rates.write.is_some();
         if judged && self.conn.to_send() > 0 {
             self.write();
         }
@@ -408,7 +408,7 @@ impl<P: Protocol> Connection<P> {
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
         let aborts = self.conn.status().asked() == Asked::Abort;
         let with_reset = resets || aborts || self.conn.queued() > 0;
-        let received = self.conn.extra.as_ref().and_then(|extra| extra.received);
+        let received = self.conn.peek(|extra| extra.received);
         let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
         self.conn.count(&why);
@@ -440,9 +440,6 @@ impl Conn {
         drop(extra.mailbox.take_if(alone));
         if needed {
             return;
-        }
-        if let Some(keeper) = extra.keeper.take() {
-            self.shared.keep_nothing(&keeper);
         }
         if extra.mailbox.is_none() && !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
@@ -514,12 +511,13 @@ impl Conn {
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
         }
-        if let Some(keeper) = &extra.keeper {
-            self.shared.keep_nothing(keeper);
+        if let Some(id) = extra.keeper {
+            self.shared.keep(id, 0);
         }
         if let Some(mailbox) = &extra.mailbox {
-            mailbox.queued.set(0);
-            mailbox.close();
+            mailbox.busy.set(false);
+            let left = mailbox.inbox.borrow_mut().close();
+            self.shared.quotas.queued.give_back(left);
         }
         if let Some(remote) = &extra.remote {
             self.shared.remotes.leave(remote);

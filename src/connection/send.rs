@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, direction_ended, over_limit};
+use super::handle::Requests;
 use super::out_queue::{OutQueue, SMALL};
-use super::remote::Requests;
+use super::remote::lock;
 use super::shared::GATHER;
 use super::state::{Asked, State};
 use crate::net::fd::Failure;
@@ -82,7 +83,7 @@ impl Conn {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
-        let most = self.shared.limits.most_queued;
+        let most = self.shared.settings.limits.most_queued;
         if waiting.saturating_add(more) <= most {
             return Ok(());
         }
@@ -274,22 +275,24 @@ impl Conn {
 
     /// The queue may have grown above the high mark.
     fn note_grown(&mut self) {
-        let high = self.shared.limits.high_water;
+        let high = self.shared.settings.limits.high_water;
         let extra = self.extra();
         extra.is_full |= extra.queue.len() > high;
         self.note_queued();
     }
 
-    fn note_queued(&self) {
-        if let Some(extra) = &self.extra {
-            let queued = extra.queue.len();
-            if let Some(mailbox) = &extra.mailbox {
-                mailbox.queued.set(queued);
-            }
-            if let Some(remote) = &extra.remote {
-                remote.set_queued(queued);
-            }
-        }
+    /// Tells handles and other threads how much waits.
+    pub(super) fn note_queued(&self) {
+        let queued = self.queued();
+        self.peek(|extra| {
+            let (mailbox, remote) = (&extra.mailbox, &extra.remote);
+            mailbox
+                .iter()
+                .for_each(|mailbox| mailbox.inbox.borrow_mut().queued = queued);
+            remote
+                .iter()
+                .for_each(|remote| lock(&remote.inbox).queued = queued);
+        });
     }
 
     /// Writes what waits, as far as the system takes it. Returns whether all is gone.
@@ -332,57 +335,56 @@ impl Conn {
     /// Takes in what handles and other threads have left, behind what was written before. Returns
     /// what they ask for.
     pub(super) fn open_mail(&mut self, requests: Requests) -> Asked {
-        let has_mail = |extra: &&Extra| extra.has_mail();
-        if self.extra.as_deref().filter(has_mail).is_none() {
+        if !self.peek(Extra::has_mail) {
             return Asked::Nothing;
         }
         // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
-        let Some(extra) = &self.extra else {
-            return Asked::Nothing;
+        let own = |extra: &Extra| {
+            let mailbox = extra.mailbox.as_ref();
+            mailbox.map(|mailbox| mailbox.inbox.borrow_mut().take(Requests::All))
         };
-        let mut mail = extra
-            .mailbox
-            .as_ref()
-            .map(|mailbox| mailbox.collect())
-            .unwrap_or_default();
-        if let Some(remote) = &extra.remote {
-            let left = remote.collect(requests);
-            left.pieces
-                .into_iter()
-                .for_each(|bytes| mail.queue.push_sent(bytes));
-            mail.asked = mail.asked.max(left.asked);
-            mail.over = mail.over.or(left.over);
-        }
-        if let Some(error) = mail.over {
-            self.shared.quotas.queued.give_back(mail.queue.len());
+        let sent = |extra: &Extra| {
+            let remote = extra.remote.as_ref();
+            remote.map(|remote| lock(&remote.inbox).take(requests))
+        };
+        let own = self.peek(own).unwrap_or_default();
+        let sent = self.peek(sent).unwrap_or_default();
+        let mut queue = own.queue;
+        sent.queue
+            .into_iter()
+            .for_each(|bytes| queue.push_sent(bytes));
+        if let Some(error) = own.over.or(sent.over) {
+            self.shared.quotas.queued.give_back(queue.len());
             self.blame(CloseReason::Limit(error));
             return Asked::Abort;
         }
         // What the connection itself was asked for meanwhile comes after the mail: a callback may
         // write by its own handle and then close.
-        if !mail.queue.is_empty() && self.state().takes_writes() {
-            self.put(Piece::Mail(mail.queue));
+        if !queue.is_empty() && self.state().takes_writes() {
+            self.put(Piece::Mail(queue));
             self.sent(0);
         } else {
-            self.shared.quotas.queued.give_back(mail.queue.len());
+            self.shared.quotas.queued.give_back(queue.len());
         }
-        mail.asked
+        own.asked.max(sent.asked)
     }
 
     /// Our direction ends: other threads leave nothing more, and what they left until now goes out.
     pub(super) fn end_mail(&mut self) {
-        let Some(remote) = self.extra.as_ref().and_then(|extra| extra.remote.as_ref()) else {
-            return;
-        };
-        remote.end();
+        self.peek(|extra| {
+            extra
+                .remote
+                .iter()
+                .for_each(|remote| lock(&remote.inbox).end())
+        });
         let mailed = self.open_mail(Requests::All);
         self.ask(mailed);
     }
 
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
-        let low = self.shared.limits.low_water;
+        let low = self.shared.settings.limits.low_water;
         let Some(extra) = self.extra.as_mut() else {
             return false;
         };

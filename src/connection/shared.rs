@@ -10,6 +10,7 @@
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
@@ -17,21 +18,19 @@ use std::time::Duration;
 
 use super::limits::{Limits, Quotas};
 use super::rate::Rates;
-use super::remote::{RemoteConn, Remotes};
-use super::state::Takes;
+use super::remote::Remotes;
 use super::stats::Tally;
-use crate::net::fd::Fd;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::{Handle, current};
 
 /// No time: later than every other.
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER)
+    let rest = u64::from(wait.subsec_nanos().div_ceil(1_000_000));
+    wait.as_secs().saturating_mul(1000).saturating_add(rest)
 }
 
 /// What a callback writes is gathered up to this size and sent at its end.
@@ -85,42 +84,23 @@ pub(crate) struct WorkerShared {
     pub(super) out: RefCell<Vec<u8>>,
     /// Up to this many gathered bytes a write is gathered without asking the quota.
     pub(super) gathers: usize,
-    pub(super) limits: Limits,
-    pub(super) rates: Rates,
-    /// In ticks; `NEVER` for none.
-    pub(super) idle: u64,
-    pub(super) heartbeat: u64,
-    /// Whether there is either, or a connection has an idle timeout of its own.
+    pub(super) settings: Settings,
+    /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
-    pub(super) heartbeat_bytes: Option<Arc<[u8]>>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
-    /// The drain's, in ticks.
-    pub(super) grace: u64,
-    /// The greatest age of a connection, and by how much later it may come. `NEVER` for none.
-    pub(super) max_age: u64,
-    max_age_jitter: u64,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Connections opened since one was last alone: spreads their heartbeats and ages.
     opened: Cell<u32>,
-    /// See [`Settings::heartbeat_warning`].
-    heartbeat_warning: Arc<Once>,
-    /// The connections that keep unused bytes, where these have a limit over all.
-    keepers: RefCell<Vec<Rc<Keeper>>>,
+    /// The unused bytes that connections keep, where these have a limit over all.
+    kept: RefCell<HashMap<MachineId, usize>>,
+    /// Kept most when another needed the room: it ends when it runs.
+    pub(super) must_end: Cell<Option<MachineId>>,
     pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
     /// The server's connections that other threads may write to.
     pub(super) remotes: Arc<Remotes>,
-}
-
-/// A connection that keeps unused bytes.
-pub(super) struct Keeper {
-    id: MachineId,
-    /// What is charged for it.
-    bytes: Cell<usize>,
-    /// Another needed the room: the connection ends when it runs.
-    pub(super) must_end: Cell<bool>,
 }
 
 impl WorkerShared {
@@ -132,33 +112,25 @@ impl WorkerShared {
         permits: Arc<Permits>,
         remotes: Arc<Remotes>,
     ) -> Self {
-        let limits = settings.limits;
         // With a limit over all, each write asks for room.
         let gathers = match quotas.queued.is_limited() {
             true => 0,
-            false => GATHER.min(limits.most_queued),
+            false => GATHER.min(settings.limits.most_queued),
         };
         WorkerShared {
             scheduler: Rc::downgrade(scheduler),
             out: RefCell::default(),
             gathers,
-            limits,
-            rates: settings.rates,
-            idle: settings.idle_timeout.map_or(NEVER, ticks),
-            heartbeat: settings.heartbeat.map_or(NEVER, ticks),
             judges_by_time: Cell::new(
                 settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
             ),
-            heartbeat_bytes: settings.heartbeat_bytes.clone(),
+            settings: settings.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
-            grace: ticks(settings.drain_grace),
-            max_age: settings.max_age.map_or(NEVER, |(age, _)| ticks(age)),
-            max_age_jitter: settings.max_age.map_or(0, |(_, jitter)| ticks(jitter)),
             waiter: Cell::new(None),
             opened: Cell::new(0),
-            heartbeat_warning: settings.heartbeat_warning.clone(),
-            keepers: RefCell::default(),
+            kept: RefCell::default(),
+            must_end: Cell::new(None),
             tally,
             permits,
             remotes,
@@ -207,54 +179,30 @@ impl WorkerShared {
         Poll::Pending
     }
 
-    /// Makes the connection whose callback runs known to other threads.
-    pub(super) fn enter_remote(&self, fd: &Fd, queued: usize, takes: Takes) -> Arc<RemoteConn> {
-        let thread = current::with("a server", |scheduler| {
-            Handle::new(scheduler.remote.clone())
-        });
-        self.remotes.enter(fd, thread, queued, takes)
-    }
-
     // ---- unused bytes, where they have a limit over all ----
 
-    pub(super) fn new_keeper(&self, id: MachineId) -> Rc<Keeper> {
-        let keeper = Rc::new(Keeper {
-            id,
-            bytes: Cell::new(0),
-            must_end: Cell::new(false),
-        });
-        self.keepers.borrow_mut().push(keeper.clone());
-        keeper
-    }
-
     /// A connection keeps so many bytes now. Without room, the connection of this thread that keeps
-    /// most has to end. False if that is this one.
-    pub(super) fn keep(&self, keeper: &Keeper, bytes: usize) -> bool {
+    /// most has to end.
+    pub(super) fn keep(&self, id: MachineId, bytes: usize) {
         let quota = &self.quotas.unused;
-        quota.give_back(keeper.bytes.replace(bytes));
-        if quota.charge(bytes) {
-            return true;
+        let mut kept = self.kept.borrow_mut();
+        quota.give_back(kept.remove(&id).unwrap_or(0));
+        if bytes == 0 {
+            return;
         }
-        // The largest gives its bytes back when it runs, in this turn or the next. Until then more
-        // are charged than the limit allows.
-        quota.charge_beyond(bytes);
-        let keepers = self.keepers.borrow();
-        let others = keepers.iter().filter(|other| !other.must_end.get());
-        let largest = others.max_by_key(|other| other.bytes.get());
-        match largest.filter(|largest| largest.bytes.get() > bytes) {
-            None => false,
-            Some(largest) => {
-                largest.must_end.set(true);
-                self.wake(largest.id);
-                true
-            }
+        kept.insert(id, bytes);
+        if !quota.charge(bytes) {
+            // The largest gives its bytes back when it runs, in this turn or the next. Until then more
+            // are charged than the limit allows.
+            quota.charge_beyond(bytes);
+            let by_size = |&(&other, &bytes): &(&MachineId, &usize)| (bytes, other == id);
+            let largest = kept
+                .iter()
+                .max_by_key(by_size)
+                .map_or(id, |(&largest, _)| largest);
+            self.must_end.set(Some(largest));
+            self.wake(largest);
         }
-    }
-
-    pub(super) fn keep_nothing(&self, keeper: &Rc<Keeper>) {
-        self.quotas.unused.give_back(keeper.bytes.take());
-        let mut keepers = self.keepers.borrow_mut();
-        keepers.retain(|other| !Rc::ptr_eq(other, keeper));
     }
 
     // ---- times that are spread: connections opened together have theirs apart ----
@@ -280,21 +228,20 @@ impl WorkerShared {
 
     /// The first heartbeat comes up to an eighth of its interval later than asked for.
     pub(super) fn heartbeat_delay(&self) -> u64 {
-        match self.heartbeat {
-            NEVER => 0,
-            interval => self.spread(interval) / 8,
-        }
+        self.settings
+            .heartbeat
+            .map_or(0, |interval| self.spread(ticks(interval)) / 8)
     }
 
-    /// At which age a connection is too old.
-    pub(super) fn spread_age(&self) -> u64 {
-        self.max_age
-            .saturating_add(self.spread(self.max_age_jitter))
+    /// At which age a connection is too old, if at any.
+    pub(super) fn spread_age(&self) -> Option<u64> {
+        let (age, jitter) = self.settings.max_age?;
+        Some(ticks(age).saturating_add(self.spread(ticks(jitter))))
     }
 
     /// A heartbeat was due, and the protocol has the default, which writes nothing.
     pub(super) fn warn_of_heartbeats(&self) {
-        self.heartbeat_warning.call_once(|| {
+        self.settings.heartbeat_warning.call_once(|| {
             log::warn!(
                 "a heartbeat is set, and writes nothing: the protocol does not override \
                  Protocol::heartbeat (see Server::heartbeat_with)"

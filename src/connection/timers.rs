@@ -9,12 +9,12 @@
 
 use std::io;
 
-use super::conn::{Conn, Extra};
+use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
 use super::protocol::Protocol;
 use super::rate::Expected;
 use super::run::Connection;
-use super::shared::NEVER;
+use super::shared::{NEVER, ticks};
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
@@ -59,10 +59,12 @@ impl<P: Protocol> Connection<P> {
         if beats {
             conn.timers.beat = now;
             conn.shared.tally.heartbeats.add(1);
-            self.tell(|protocol, conn| match conn.shared.heartbeat_bytes.clone() {
-                Some(bytes) => conn.write(&bytes),
-                None => protocol.heartbeat(conn),
-            });
+            self.tell(
+                |protocol, conn| match conn.shared.settings.heartbeat_bytes.clone() {
+                    Some(bytes) => conn.write(&bytes),
+                    None => protocol.heartbeat(conn),
+                },
+            );
         }
         beats
     }
@@ -129,8 +131,7 @@ impl Conn {
         self.shared.note_opened();
         let delay = self.shared.heartbeat_delay();
         self.timers.beat = self.timers.beat.saturating_add(delay);
-        if self.shared.max_age != NEVER {
-            let age = self.shared.spread_age();
+        if let Some(age) = self.shared.spread_age() {
             self.extra().old_at = Some(self.timers.heard.saturating_add(age));
         }
     }
@@ -151,8 +152,8 @@ impl Conn {
     }
 
     pub(super) fn idle_ticks(&self) -> u64 {
-        let own = self.extra.as_ref().and_then(|extra| extra.idle);
-        own.unwrap_or(self.shared.idle)
+        let server = || self.shared.settings.idle_timeout.map_or(NEVER, ticks);
+        self.peek(|extra| extra.idle).unwrap_or_else(server)
     }
 
     fn heartbeat_at(&self) -> u64 {
@@ -162,13 +163,14 @@ impl Conn {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.beat);
-        last.saturating_add(self.shared.heartbeat)
+        let interval = self.shared.settings.heartbeat.map_or(NEVER, ticks);
+        last.saturating_add(interval)
     }
 
     /// The next look at the acknowledgements, or at the rate.
     fn look_at(&self) -> u64 {
-        let watch = |extra: &Extra| extra.watch.as_ref().map(|watch| watch.next);
-        let rate = self.extra.as_deref().and_then(watch).unwrap_or(NEVER);
+        let watch = self.peek(|extra| extra.watch.as_ref().map(|watch| watch.next));
+        let rate = watch.unwrap_or(NEVER);
         if !self.state().closes() {
             return rate;
         }
@@ -180,19 +182,17 @@ impl Conn {
 
     /// When traffic no longer keeps a drained connection open.
     fn grace_at(&self) -> u64 {
-        let at_boundary = |extra: &Extra| extra.drain == Drain::AtBoundary;
-        if !self.status().drains() || self.extra.as_deref().is_some_and(at_boundary) {
+        let drain = self.peek(|extra| extra.drain);
+        if !self.status().drains() || drain == Drain::AtBoundary {
             return NEVER;
         }
-        let sent = self.extra.as_ref().map_or(0, |extra| extra.sent);
-        let last = self.timers.heard.max(sent);
-        last.saturating_add(self.shared.grace)
+        let last = self.timers.heard.max(self.peek(|extra| extra.sent));
+        last.saturating_add(ticks(self.shared.settings.drain_grace))
     }
 
     /// When the connection has reached its greatest age.
     pub(super) fn old_at(&self) -> u64 {
-        let old_at = self.extra.as_ref().and_then(|extra| extra.old_at);
-        old_at.unwrap_or(NEVER)
+        self.peek(|extra| extra.old_at).unwrap_or(NEVER)
     }
 
     /// The timer has fired: the connection has to judge what is due.
@@ -213,8 +213,12 @@ impl Conn {
     }
 
     fn is_busy(&self) -> bool {
-        let mailbox = self.extra.as_ref().and_then(|extra| extra.mailbox.as_ref());
-        mailbox.is_some_and(|mailbox| mailbox.busy.get())
+        self.peek(|extra| {
+            extra
+                .mailbox
+                .as_ref()
+                .is_some_and(|mailbox| mailbox.busy.get())
+        })
     }
 
     /// Whether a connection that closes may do so: the peer has acknowledged all, and is quiet. Input
@@ -224,7 +228,7 @@ impl Conn {
             return false;
         }
         let left = self.look_for_acknowledgements(now);
-        let input = self.extra.as_ref().map_or(0, |extra| extra.sent);
+        let input = self.peek(|extra| extra.sent);
         let is_quiet = now >= input.saturating_add(RST_AVOIDANCE);
         self.state() == State::Lingering && left == 0 && is_quiet
     }
@@ -243,7 +247,7 @@ impl Conn {
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let (rates, delivers) = (self.shared.rates, self.state().delivers());
+        let (rates, delivers) = (self.shared.settings.rates, self.state().delivers());
         let keeps_unused = self.keeps_unused();
         let Some(extra) = self.extra.as_mut().filter(|_| rates.any()) else {
             return Ok(());

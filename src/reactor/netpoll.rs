@@ -7,7 +7,7 @@
 // This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
 // descriptors, and a descriptor sets its timer there. In Go they are one file.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -104,6 +104,11 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
+    /// The tick until which a host sleeps between two turns: see runtime/host.rs. Zero during a turn,
+    /// and without such a host.
+    pub(crate) host_sleeps: Cell<Tick>,
+    /// Tells that host how long it may sleep from now on.
+    pub(crate) tell_host: OnceCell<Box<dyn Fn(Duration)>>,
 }
 
 impl<W, T> Core<W, T> {
@@ -125,6 +130,8 @@ impl<W, T> Core<W, T> {
             is_shut: Cell::default(),
             process: Process::current(),
             behind,
+            host_sleeps: Cell::default(),
+            tell_host: OnceCell::default(),
         }
     }
 
@@ -440,6 +447,25 @@ impl<W, T> Core<W, T> {
         }
         self.clock.read();
         self.next().map(|next| self.clock.until(next))
+    }
+
+    /// Something is pending, or due at `tick`: a host that would sleep for longer is told.
+    #[inline]
+    pub(crate) fn hasten(&self, tick: Tick) {
+        let sleeps = self.host_sleeps.get();
+        if sleeps > Tick::ZERO {
+            let tick = match self.has_pending() {
+                true => Tick::ZERO,
+                false => tick,
+            };
+            if tick < sleeps
+                && let Some(tell) = self.tell_host.get()
+            {
+                self.host_sleeps.set(tick);
+                self.clock.read();
+                tell(self.clock.until(tick));
+            }
+        }
     }
 
     // ---- figures, and the end ----

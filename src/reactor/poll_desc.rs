@@ -503,6 +503,7 @@ impl<W, T> PollDesc<W, T> {
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
+        self.core.hasten(self.due.get());
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
@@ -565,6 +566,7 @@ impl<W, T> PollDesc<W, T> {
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
         self.set_timer();
+        self.core.hasten(NEVER);
     }
 
     /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are

@@ -55,6 +55,7 @@ impl Entered {
     fn enter(scheduler: &Rc<Scheduler>) -> Self {
         // Much time may have passed outside.
         scheduler.reactor.core().clock.read();
+        scheduler.host_turns();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         if outer.is_none() {
             lent::open(scheduler.buffer.take());
@@ -70,10 +71,15 @@ impl Drop for Entered {
     fn drop(&mut self) {
         context::leave(&self.before);
         let outer = self.outer.take();
-        let outside = outer.is_none();
+        let around = outer.as_ref().map(Rc::as_ptr);
         let left = CURRENT.replace(outer);
-        if outside && let Some(scheduler) = &left {
-            scheduler.buffer.set(lent::close());
+        if let Some(scheduler) = &left {
+            if around.is_none() {
+                scheduler.buffer.set(lent::close());
+            }
+            if around != Some(Rc::as_ptr(scheduler)) {
+                scheduler.host_sleeps();
+            }
         }
         // Last, for it may be the last reference to the runtime.
         drop(left);

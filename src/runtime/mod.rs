@@ -9,6 +9,7 @@
 // | `context.rs`, `current.rs` | what runs on this thread, in plain words; in which runtime |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
+// | `host.rs` | calling a host that can't watch a descriptor |
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `shortage.rs` | waiting for a descriptor to become free |
@@ -22,6 +23,7 @@ pub(crate) mod counter;
 pub(crate) mod current;
 mod ending;
 mod handle;
+mod host;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod lock;
@@ -298,6 +300,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        self.scheduler.forget_host();
         // Entered, since destructors may spawn or ask for the time. `None` where the thread is ending.
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();

@@ -20,7 +20,7 @@
 // | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
 // | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::resume_unwind;
@@ -37,6 +37,7 @@ use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
 use super::current::Entered;
+use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
@@ -45,6 +46,7 @@ use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
+use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
 /// and with it the deadlines, waiting.
@@ -88,6 +90,8 @@ pub(crate) struct Scheduler {
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
+    /// A host that is called when a turn is due.
+    pub(super) host: OnceCell<Host>,
     /// The order in which tests make it run.
     schedule: Option<Schedule>,
 }
@@ -126,6 +130,7 @@ impl Scheduler {
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
+            host: OnceCell::new(),
             schedule,
         }
     }
@@ -143,6 +148,7 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if self.mark_queued(id) {
             self.woken.borrow_mut().push(id);
+            self.reactor.core().hasten(Tick::ZERO);
         }
     }
 
@@ -187,6 +193,7 @@ impl Scheduler {
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.insert(make);
         self.woken.borrow_mut().push(id);
+        self.reactor.core().hasten(Tick::ZERO);
         self.counters.spawned.add(1);
         id
     }

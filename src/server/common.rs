@@ -51,13 +51,12 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn new(settings: Settings, addrs: Vec<Addr>) -> Self {
-        let limits = &settings.connection.limits;
-        let quotas = Quotas::new(limits);
+        let quotas = Quotas::new(settings.connection.limits);
         Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(limits, quotas.clone()),
+            remotes: Remotes::new(quotas.clone()),
             quotas,
             settings,
             #[cfg(feature = "signal")]

@@ -92,3 +92,18 @@ fn what_a_child_wakes_sends_and_drops_does_not_reach_the_parents_loop() {
         );
     });
 }
+
+#[cfg(not(mio_unsupported_force_poll_poll))]
+#[test]
+fn a_child_waits_not_for_the_thread_that_calls_its_parents_host() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let (call, calls) = mpsc::channel();
+        runtime.notify_host(move || call.send(()).unwrap()).unwrap();
+        let in_child = std::cell::Cell::new(Some(runtime));
+        assert!(in_fork(|| drop(in_child.take())));
+        let runtime = in_child.take().expect("the parent's is its own");
+        drop(runtime.spawn(async {}));
+        calls.recv().unwrap();
+    });
+}

@@ -10,6 +10,7 @@ use crate::support::watchdog::watchdog;
 pub mod choices;
 pub mod host_port;
 pub mod parsers;
+pub mod poll_desc;
 pub mod protocol;
 pub mod sockets;
 pub mod timers;
@@ -53,6 +54,11 @@ fn sockets_do_as_the_model_of_two_ends_does() {
 #[test]
 fn connections_whose_callbacks_do_anything_keep_order_limits_and_counts() {
     replay("protocol", protocol::run);
+}
+
+#[test]
+fn descriptors_do_as_their_table_says() {
+    replay("poll_desc", poll_desc::run);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Runtime, spawn, time, yield_now};
 
+use crate::support::script::scripted;
 use crate::support::stall::moment;
 use crate::support::watchdog::watchdog;
 
@@ -201,6 +202,16 @@ mod nested {
         }
         thread.join().unwrap();
     }
+}
+
+#[test]
+fn a_host_that_wants_to_be_called_where_there_is_no_descriptor_is_refused() {
+    let runtime = match cfg!(mio_unsupported_force_poll_poll) {
+        true => Runtime::new(),
+        false => Runtime::builder().selector(scripted().0).build(),
+    };
+    let error = runtime.unwrap().notify_host(|| ()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod late_news;
 mod lifetimes;
 mod machines;
 mod mail;
+mod notify_host;
 mod panics;
 mod reentrancy;
 

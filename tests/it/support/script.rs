@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Source;
 use mio::{Interest, Registry};
@@ -25,6 +25,8 @@ pub struct Play {
     pub stalls: VecDeque<Duration>,
     /// How long the calls were ready to wait.
     pub waits: Vec<Option<Duration>>,
+    /// When each call began, and when it returned.
+    pub times: Vec<(Instant, Instant)>,
 }
 
 /// The script, to go on writing while it plays.
@@ -86,6 +88,7 @@ impl Selector for Scripted {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
+        let start = Instant::now();
         let mut play = self.0.borrow_mut();
         play.waits.push(max_wait);
         let (said, harvest) = play
@@ -100,6 +103,7 @@ impl Selector for Scripted {
             stall(max_wait.unwrap_or_default().min(Duration::from_millis(50)));
         }
         events.extend(said);
+        self.0.borrow_mut().times.push((start, Instant::now()));
         Ok(harvest)
     }
 
