@@ -125,10 +125,8 @@ impl Network {
 /// The network, and the addresses of both ends as far as they are of IPv4.
 pub(crate) struct Endpoints {
     pub(crate) network: Network,
-    /// A bit for each end whose address is in `v4`.
-    known: Cell<u8>,
-    /// Four bytes of the address, two of the port, by end.
-    v4: [Cell<[u8; 6]>; 2],
+    /// By end; [`UNKNOWN`] if it is not known, or not of IPv4.
+    v4: [Cell<SocketAddrV4>; 2],
 }
 
 /// Which end.
@@ -138,25 +136,22 @@ pub(crate) enum End {
     Peer = 1,
 }
 
+/// No peer has it. A socket whose own it is has not been bound, and may change.
+const UNKNOWN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+
 const _: () = assert!(size_of::<Endpoints>() == 14);
 
 impl Endpoints {
     pub(crate) fn new(network: Network) -> Self {
         Endpoints {
             network,
-            known: Cell::new(0),
-            v4: [Cell::new([0; 6]), Cell::new([0; 6])],
+            v4: [Cell::new(UNKNOWN), Cell::new(UNKNOWN)],
         }
     }
 
     pub(crate) fn get(&self, end: End) -> Option<Addr> {
-        if self.known.get() & 1 << end as u8 == 0 {
-            return None;
-        }
-        let [a, b, c, d, high, low] = self.v4[end as usize].get();
-        let port = u16::from_be_bytes([high, low]);
-        let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port);
-        Some(Addr::Socket(SocketAddr::V4(address)))
+        let known = self.v4[end as usize].get();
+        (known != UNKNOWN).then(|| Addr::Socket(known.into()))
     }
 
     /// Notes an end. An address that is not of IPv4 comes back.
@@ -164,14 +159,11 @@ impl Endpoints {
         let Addr::Socket(SocketAddr::V4(v4)) = address else {
             return Some(address);
         };
-        let [a, b, c, d] = v4.ip().octets();
-        let [high, low] = v4.port().to_be_bytes();
-        self.v4[end as usize].set([a, b, c, d, high, low]);
-        self.known.set(self.known.get() | 1 << end as u8);
+        self.v4[end as usize].set(v4);
         None
     }
 
     pub(crate) fn forget(&self) {
-        self.known.set(0);
+        self.v4.iter().for_each(|end| end.set(UNKNOWN));
     }
 }

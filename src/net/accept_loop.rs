@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::NetError;
-use super::fd::{Fd, Verb};
+use super::fd::Fd;
 use super::listener::{self, Accepted};
 use super::permits::{Permit, Permits};
 use crate::endpoints::End;
+use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
@@ -111,7 +112,10 @@ async fn next(
 ) -> io::Result<Option<(Accepted, Permit)>> {
     loop {
         match tries {
-            None => listener.op(Verb::Accept, |_| Ok(())).await?,
+            None => {
+                let ready = listener.op(Direction::Read, |_| Ok(()));
+                ready.opening().await?
+            }
             Some(0) => return Ok(None),
             // Not by way of readiness: a connection may be queued of which no event has told.
             Some(left) => {

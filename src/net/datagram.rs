@@ -10,9 +10,9 @@ use std::marker::PhantomData;
 use socket2::SockAddr;
 
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Verb};
+use super::fd::Fd;
 use crate::endpoints::{Addr, End};
-use crate::reactor::Direction;
+use crate::reactor::Direction::{Read, Write};
 use crate::runtime::context;
 
 /// A datagram socket: [`UdpSocket`](crate::UdpSocket) or [`UnixDatagram`](crate::UnixDatagram).
@@ -72,7 +72,7 @@ impl<K> Datagram<K> {
     /// The system's; a timeout once the read deadline has passed; closed. A connected UDP socket
     /// whose peer's port is closed says `connection refused`, once, and lives on.
     pub fn recv(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.fd.op_on(Verb::Read, buffer.is_empty(), move |fd| {
+        self.fd.op_on(Read, buffer.is_empty(), move |fd| {
             fd.receive_message(buffer)
         })
     }
@@ -83,8 +83,7 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fd
-            .try_now(Direction::Read, |fd| fd.receive_message(buffer))
+        self.fd.try_now(Read, |fd| fd.receive_message(buffer))
     }
 
     /// Receives a message without taking it out: the next receive gets it again. With an empty
@@ -95,14 +94,14 @@ impl<K> Datagram<K> {
     /// As [`recv`](Datagram::recv).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.fd
-            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.peek(buffer))
+            .op_on(Read, buffer.is_empty(), move |fd| fd.peek(buffer))
     }
 
     pub(super) async fn recv_from_system(
         &self,
         buffer: &mut [u8],
     ) -> io::Result<(usize, SockAddr)> {
-        let receive = self.fd.op(Verb::Read, |fd| fd.receive_from(buffer));
+        let receive = self.fd.op(Read, |fd| fd.receive_from(buffer));
         let received = receive.await;
         received.map_err(|error| renamed(error, "recvfrom", None))
     }
@@ -117,7 +116,7 @@ impl<K> Datagram<K> {
     /// The system's, if the socket is not connected or the message too long; a timeout once the
     /// write deadline has passed; closed.
     pub fn send(&self, message: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        self.fd.op(Verb::Write, move |fd| fd.send_message(message))
+        self.fd.op(Write, move |fd| fd.send_message(message))
     }
 
     /// Sends a message to the peer without waiting.
@@ -126,8 +125,7 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if there is no room; else as [`send`](Datagram::send).
     pub fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        self.fd
-            .try_now(Direction::Write, |fd| fd.send_message(message))
+        self.fd.try_now(Write, |fd| fd.send_message(message))
     }
 
     pub(super) async fn send_to_system(
@@ -136,7 +134,7 @@ impl<K> Datagram<K> {
         to: &SockAddr,
         name: Addr,
     ) -> io::Result<usize> {
-        let sent = self.fd.op(Verb::Write, |fd| fd.send_to(message, to)).await;
+        let sent = self.fd.op(Write, |fd| fd.send_to(message, to)).await;
         sent.map_err(|error| renamed(error, "sendto", Some(name)))
     }
 

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::endpoints::Network;
 
 macro_rules! from_std {
-    ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident, $take_in:ident;)*) => { $(
+    ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident;)*) => { $(
         impl $Ours<$Kind> {
             /// Takes over a socket of std's, as it is set.
             ///
@@ -40,7 +40,7 @@ macro_rules! from_std {
             pub fn from_std(socket: $Std) -> io::Result<Self> {
                 socket.set_nonblocking(true)?;
                 let what = concat!($name, "::from_std");
-                let taken = Fd::$take_in(what, socket, Network::$network);
+                let taken = Fd::take_in(what, socket, Network::$network);
                 taken.map($Ours::of)
             }
 
@@ -58,10 +58,10 @@ macro_rules! from_std {
 }
 
 from_std! {
-    Stream<Tcp>, "TcpStream": std::net::TcpStream, Tcp, take_in;
-    Stream<Unix>, "UnixStream": unix::net::UnixStream, Unix, take_in;
-    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp, take_in_listener;
-    Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix, take_in_listener;
-    Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp, take_in;
-    Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram, take_in;
+    Stream<Tcp>, "TcpStream": std::net::TcpStream, Tcp;
+    Stream<Unix>, "UnixStream": unix::net::UnixStream, Unix;
+    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp;
+    Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix;
+    Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp;
+    Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram;
 }

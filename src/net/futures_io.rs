@@ -8,124 +8,98 @@
 // Go's counterpart is that `net.Conn` is an `io.Reader` and an `io.Writer`.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::fd::Fd;
 use super::pipe::Pipe;
 use super::stream::Stream;
 use crate::reactor::Direction;
 
-impl<K> AsyncRead for &Stream<K> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let empty = buffer.is_empty();
-        self.fd
-            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read(buffer))
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        self.fd
-            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read_vectored(buffers))
-    }
-}
-
-/// Closing shuts down writing: the peer reads end of file, and can still answer. The socket is
-/// closed by `close`, or with its last handle.
-impl<K> AsyncWrite for &Stream<K> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let empty = bytes.is_empty();
-        self.fd
-            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write(bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        self.fd
-            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write_vectored(buffers))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.fd.poll_release(Direction::Write, cx));
-        match self.close_write() {
-            // A second time, and the peer is gone since: it is as closed as can be.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected && !self.fd.is_closed() => {
-                Poll::Ready(Ok(()))
-            }
-            closed => Poll::Ready(closed),
-        }
-    }
-}
-
-/// A handle by itself, as a reference to it.
-macro_rules! by_value {
-    ($($Handle:ident $(<$K:ident>)?;)*) => { $(
-        impl$(<$K>)? AsyncRead for $Handle$(<$K>)? {
+macro_rules! futures_io {
+    ($($Handle:ty $(, $K:ident)?: $read:path, $write:path, $close:path
+        $(, vectored $read_vectored:path, $write_vectored:path)?;)*) => { $(
+        impl$(<$K>)? AsyncRead for $Handle {
             fn poll_read(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buffer: &mut [u8],
             ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut &*self).poll_read(cx, buffer)
+                let empty = buffer.is_empty();
+                self.fd
+                    .poll_unheld(Direction::Read, empty, cx, |fd| $read(fd, buffer))
             }
 
-            fn poll_read_vectored(
+            $(fn poll_read_vectored(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buffers: &mut [IoSliceMut<'_>],
             ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut &*self).poll_read_vectored(cx, buffers)
-            }
+                let empty = buffers.iter().all(|buffer| buffer.is_empty());
+                self.fd
+                    .poll_unheld(Direction::Read, empty, cx, |fd| $read_vectored(fd, buffers))
+            })?
         }
 
-        /// As for a reference: see there what closing does.
-        impl$(<$K>)? AsyncWrite for $Handle$(<$K>)? {
+        /// Closing shuts down a stream's writing: the peer reads end of file, and can still answer.
+        /// The socket is closed by `close`, or with its last handle. A pipe, which has no half-close,
+        /// is closed.
+        impl$(<$K>)? AsyncWrite for $Handle {
             fn poll_write(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 bytes: &[u8],
             ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut &*self).poll_write(cx, bytes)
+                let empty = bytes.is_empty();
+                self.fd
+                    .poll_unheld(Direction::Write, empty, cx, |fd| $write(fd, bytes))
             }
 
-            fn poll_write_vectored(
+            $(fn poll_write_vectored(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
                 buffers: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut &*self).poll_write_vectored(cx, buffers)
-            }
+                let empty = buffers.iter().all(|buffer| buffer.is_empty());
+                self.fd
+                    .poll_unheld(Direction::Write, empty, cx, |fd| $write_vectored(fd, buffers))
+            })?
 
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut &*self).poll_flush(cx)
+            fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
             }
 
             fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut &*self).poll_close(cx)
+                $close(&self.fd, cx)
             }
         }
     )* };
 }
 
-by_value! { Stream<K>; Pipe; }
+futures_io! {
+    Stream<K>, K: Fd::read, Fd::write, poll_close_write, vectored Fd::read_vectored, Fd::write_vectored;
+    &Stream<K>, K: Fd::read, Fd::write, poll_close_write, vectored Fd::read_vectored, Fd::write_vectored;
+    Pipe: Fd::read_file, Fd::write_file, poll_close;
+    &Pipe: Fd::read_file, Fd::write_file, poll_close;
+}
+
+fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ready!(fd.poll_release(Direction::Write, cx));
+    match fd.shut_down(Shutdown::Write) {
+        // A second time, and the peer is gone since: it is as closed as can be.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected && !fd.is_closed() => {
+            Poll::Ready(Ok(()))
+        }
+        closed => Poll::Ready(closed),
+    }
+}
+
+fn poll_close(fd: &Fd, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    match fd.is_closed() {
+        true => Poll::Ready(Ok(())),
+        false => Poll::Ready(fd.close()),
+    }
+}

@@ -192,7 +192,7 @@ macro_rules! carriers {
                 direction: Direction,
                 mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
             ) -> impl Future<Output = io::Result<R>> {
-                self.fd.op(direction.into(), move |fd| fd.call(&mut call))
+                self.fd.op(direction, move |fd| fd.call(&mut call))
             }
 
             /// Makes a system call of your own on the lent descriptor, without waiting: as

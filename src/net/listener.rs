@@ -15,7 +15,7 @@ use super::addr::{self, Target, ToAddr, unmapped};
 use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
-use super::fd::{Failure, Fd, Verb};
+use super::fd::{Failure, Fd};
 use super::keepalive::{self, KeepAlive};
 use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
@@ -120,7 +120,7 @@ impl ListenConfig {
         let scope = CancelToken::new();
         let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        let fd = Fd::take_in_listener("listening", socket, network)
+        let fd = Fd::take_in("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         Ok(Listener::of(fd))
     }
@@ -252,7 +252,7 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            if let Some(accepted) = self.fd.op(Verb::Accept, accept_once).await? {
+            if let Some(accepted) = self.fd.op(Direction::Read, accept_once).opening().await? {
                 return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }
         }
@@ -305,8 +305,6 @@ impl<K> Listener<K> {
 pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
     pub(crate) network: Network,
-    /// Whether closing it may block: a linger that is set on a listener is its connections' too.
-    pub(crate) may_linger: bool,
     pub(crate) peer: Addr,
 }
 
@@ -314,9 +312,6 @@ impl Accepted {
     /// Takes the connection into the runtime of `core`.
     pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<Fd> {
         let fd = Fd::register(core, self.socket, self.network)?;
-        if self.may_linger {
-            fd.socket().owned.note_linger();
-        }
         fd.socket().set_endpoint(End::Peer, self.peer);
         Ok(fd)
     }
@@ -363,39 +358,8 @@ fn accept_once(fd: &Fd) -> io::Result<Option<Accepted>> {
         Some((socket, peer))
     });
     Ok(with_peer.map(|(socket, peer)| Accepted {
-        socket,
+        socket: socket.into(),
         network: fd.network(),
-        may_linger: fd.socket().owned.may_linger(),
         peer,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener as StdListener, TcpStream as StdStream};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::net::TcpListener;
-    use crate::runtime::{Runtime, current};
-
-    #[test]
-    fn a_connection_handed_to_another_runtime_keeps_its_listener_s_linger() {
-        for lingers in [true, false] {
-            let given = StdListener::bind("127.0.0.1:0").unwrap();
-            let linger = lingers.then_some(Duration::from_secs(5));
-            SockRef::from(&given).set_linger(linger).unwrap();
-            let _client = StdStream::connect(given.local_addr().unwrap()).unwrap();
-            let accepted = Runtime::new().unwrap().block_on(async {
-                let listener = TcpListener::from_std(given).unwrap();
-                let accepted = listener.fd.op(Verb::Accept, accept_once).await;
-                accepted.unwrap().expect("a client waits")
-            });
-            Runtime::new().unwrap().block_on(async {
-                let core = current::with("a test", |scheduler| scheduler.reactor.core().clone());
-                let fd = accepted.open(&core).unwrap();
-                assert_eq!(fd.socket().owned.may_linger(), lingers);
-            });
-        }
-    }
 }

@@ -92,7 +92,6 @@ impl Stream<Tcp> {
     ///
     /// The system's; closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.fd.socket().owned.note_linger();
         let longest = Duration::from_secs(MAX as u64);
         let linger = linger.map(|linger| whole_seconds(linger).min(longest));
         self.fd.option("set", |socket| socket.set_linger(linger))

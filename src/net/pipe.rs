@@ -6,16 +6,13 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use futures_io::{AsyncRead, AsyncWrite};
 use mio::unix::pipe;
 
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Verb};
+use super::fd::Fd;
 use crate::endpoints::Network;
-use crate::reactor::Direction;
+use crate::reactor::Direction::{Read, Write};
 use crate::runtime::lent;
 
 /// A pipe, a fifo, a terminal, a child's end, an inotify or event descriptor: whatever is read and
@@ -127,9 +124,8 @@ impl Pipe {
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.fd.op_on(Verb::Read, buffer.is_empty(), move |fd| {
-            fd.read_file(buffer)
-        })
+        self.fd
+            .op_on(Read, buffer.is_empty(), move |fd| fd.read_file(buffer))
     }
 
     /// Fills the whole buffer.
@@ -155,7 +151,7 @@ impl Pipe {
     ///
     /// As [`read`](Pipe::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let read = self.fd.op(Verb::Read, |fd| {
+        let read = self.fd.op(Read, |fd| {
             let mut buffer = lent::take();
             match fd.read_file(&mut buffer[..]) {
                 Ok(got) => Ok((buffer, got)),
@@ -179,7 +175,7 @@ impl Pipe {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Pipe::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fd.try_now(Direction::Read, |fd| fd.read_file(buffer))
+        self.fd.try_now(Read, |fd| fd.read_file(buffer))
     }
 
     /// Writes what is taken at once, waiting until something is: one system call.
@@ -189,9 +185,8 @@ impl Pipe {
     /// The system's: a broken pipe, if no reader is left; a timeout once the write deadline has
     /// passed; closed.
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
-        self.fd.op_on(Verb::Write, bytes.is_empty(), move |fd| {
-            fd.write_file(bytes)
-        })
+        self.fd
+            .op_on(Write, bytes.is_empty(), move |fd| fd.write_file(bytes))
     }
 
     /// Writes everything. No other write through these handles comes between its pieces.
@@ -213,7 +208,7 @@ impl Pipe {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is taken; else as [`write`](Pipe::write).
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.fd.try_now(Direction::Write, |fd| fd.write_file(bytes))
+        self.fd.try_now(Write, |fd| fd.write_file(bytes))
     }
 }
 
@@ -236,40 +231,4 @@ fn open(file: File) -> Result<Pipe, Cause> {
     // A child, or the terminal's shell.
     fd.socket().owned.note_duplicate();
     Ok(Pipe::of(fd))
-}
-
-impl AsyncRead for &Pipe {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let empty = buffer.is_empty();
-        self.fd
-            .poll_unheld(Direction::Read, empty, cx, |fd| fd.read_file(buffer))
-    }
-}
-
-/// Closing closes the descriptor, since a pipe has no half-close.
-impl AsyncWrite for &Pipe {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let empty = bytes.is_empty();
-        self.fd
-            .poll_unheld(Direction::Write, empty, cx, |fd| fd.write_file(bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.fd.is_closed() {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Ready(self.close()),
-        }
-    }
 }

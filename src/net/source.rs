@@ -104,12 +104,13 @@ impl<S: mio::event::Source> Source<S> {
         direction: Direction,
         mut attempt: impl FnMut(&mut S) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        self.fd.op(direction.into(), move |fd| {
+        self.fd.op(direction, move |fd| {
             let source = &mut *self.source.borrow_mut();
             context::charge(0);
             let result = attempt(source);
             if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-                fd.source_drained(direction, source)?;
+                fd.desc.drained(direction);
+                fd.desc.rearm(source)?;
             }
             result
         })

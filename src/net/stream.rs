@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
-use super::fd::{Fd, Verb};
-use crate::reactor::Direction;
+use super::fd::Fd;
+use crate::reactor::Direction::{Read, Write};
 use crate::sys::Filling;
 
 /// A connected byte stream: [`TcpStream`](crate::TcpStream) or [`UnixStream`](crate::UnixStream).
@@ -61,7 +61,7 @@ impl<K> Stream<K> {
     /// The system's; a timeout once the read deadline has passed; closed.
     pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.fd
-            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.read(buffer))
+            .op_on(Read, buffer.is_empty(), move |fd| fd.read(buffer))
     }
 
     /// As [`read`](Stream::read), into memory that need not be initialised, such as
@@ -90,7 +90,7 @@ impl<K> Stream<K> {
         let empty = buffer.is_empty();
         let mut filling = Filling::new(buffer);
         let read = |fd: &Fd| fd.read_uninit(&mut filling);
-        self.fd.op_on(Verb::Read, empty, read).await?;
+        self.fd.op_on(Read, empty, read).await?;
         Ok(filling.into_filled())
     }
 
@@ -105,7 +105,7 @@ impl<K> Stream<K> {
     ) -> impl Future<Output = io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
         self.fd
-            .op_on(Verb::Read, empty, move |fd| fd.read_vectored(buffers))
+            .op_on(Read, empty, move |fd| fd.read_vectored(buffers))
     }
 
     /// Fills the whole buffer.
@@ -155,7 +155,7 @@ impl<K> Stream<K> {
     /// As [`read`](Stream::read).
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.fd
-            .op_on(Verb::Read, buffer.is_empty(), move |fd| fd.peek(buffer))
+            .op_on(Read, buffer.is_empty(), move |fd| fd.peek(buffer))
     }
 
     /// Reads what is there without waiting.
@@ -179,7 +179,7 @@ impl<K> Stream<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Stream::read).
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fd.try_now(Direction::Read, |fd| fd.read(buffer))
+        self.fd.try_now(Read, |fd| fd.read(buffer))
     }
 
     // ---- writing ----
@@ -192,7 +192,7 @@ impl<K> Stream<K> {
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
         self.fd
-            .op_on(Verb::Write, bytes.is_empty(), move |fd| fd.write(bytes))
+            .op_on(Write, bytes.is_empty(), move |fd| fd.write(bytes))
     }
 
     /// Writes several buffers, one after the other, with one system call.
@@ -222,8 +222,7 @@ impl<K> Stream<K> {
         buffers: &[IoSlice<'_>],
     ) -> impl Future<Output = io::Result<usize>> {
         let empty = buffers.iter().all(|buffer| buffer.is_empty());
-        self.fd
-            .op_on(Verb::Write, empty, |fd| fd.write_vectored(buffers))
+        self.fd.op_on(Write, empty, |fd| fd.write_vectored(buffers))
     }
 
     /// Writes everything: Go's `Write`. No other write comes between its pieces.

@@ -6,9 +6,9 @@
 
 // Mirrors `poll.FD` in Go's `internal/poll`, and the `g` in `pollDesc.rg` and `wg`.
 
-use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::task::Waker;
 
 use super::context::MachineId;
@@ -16,7 +16,7 @@ use super::lock::Locks;
 use super::waiters::{Left, Ticket, Waiters};
 use crate::endpoints::{Addr, End, Endpoints, Network};
 use crate::reactor::{Direction, Token};
-use crate::sys::OwnedSocket;
+use crate::sys::{OwnedSocket, Process};
 
 // ---- what is parked ----
 
@@ -131,7 +131,7 @@ impl Parked {
 pub(crate) struct Socket {
     extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// A byte for a socket's sole owner (`net/fd/owner.rs`): a server's connection keeps its state
+    /// A byte for a socket's sole owner (`Fd::close_for_good`): a server's connection keeps its state
     /// here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
@@ -156,8 +156,8 @@ pub(super) struct Extra {
     pub(super) poller_yielded: [bool; 2],
     /// The addresses that do not fit into [`Endpoints`].
     ends: [Option<Addr>; 2],
-    /// What is dropped when the socket is closed.
-    attached: Option<Box<dyn Any>>,
+    /// The path that is removed when the socket is closed: a Unix listener's.
+    unlink: Option<(PathBuf, Process)>,
 }
 
 impl Socket {
@@ -210,13 +210,16 @@ impl Socket {
         }
     }
 
-    /// Keeps what is to be dropped when the socket is closed, such as a Unix listener's path. What
-    /// was kept before is handed back.
-    pub(crate) fn attach(&self, attached: Option<Box<dyn Any>>) -> Option<Box<dyn Any>> {
-        if attached.is_none() && self.extra.get().is_none() {
+    /// Keeps the path that is removed at the close, and which process made it. What was kept before is
+    /// handed back.
+    pub(crate) fn set_unlink(
+        &self,
+        unlink: Option<(PathBuf, Process)>,
+    ) -> Option<(PathBuf, Process)> {
+        if unlink.is_none() && self.extra.get().is_none() {
             return None;
         }
-        std::mem::replace(&mut self.extra().borrow_mut().attached, attached)
+        std::mem::replace(&mut self.extra().borrow_mut().unlink, unlink)
     }
 
     // ---- wakers kept beside the descriptor ----

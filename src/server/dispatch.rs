@@ -290,7 +290,6 @@ mod tests {
             let accepted = Accepted {
                 socket: socket.into(),
                 network: Network::Tcp,
-                may_linger: false,
                 peer: peer.into(),
             };
             let arrival = Arrival {

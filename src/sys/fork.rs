@@ -78,32 +78,22 @@ impl<T: Send + Sync> PerProcess<T> {
         PerProcess(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// This process's value, which `make` makes if there is none yet.
-    pub(crate) fn get(&'static self, make: impl FnOnce() -> T) -> &'static T {
+    /// This process's value, which `make` makes if there is none yet. Of two threads that both make
+    /// one, the first wins, and the other's is forgotten.
+    pub(crate) fn get(&'static self, make: impl Fn() -> T) -> &'static T {
         let process = Process::current();
-        let known = self.0.load(Ordering::Acquire);
-        // SAFETY: null, or a value that was published below and is never freed or changed.
-        if let Some(made) = unsafe { known.as_ref() }
-            && made.process == process
-        {
-            return &made.value;
-        }
-        let value = make();
-        let new = Box::into_raw(Box::new(Made { process, value }));
-        let published = self
-            .0
-            .compare_exchange(known, new, Ordering::AcqRel, Ordering::Acquire);
-        match published {
-            // SAFETY: it was made above and is never freed.
-            Ok(_) => unsafe { &(*new).value },
-            Err(others) => {
-                // SAFETY: `new` was made above and nothing else has seen it. `others` was published
-                // by another thread of this process, and is never freed.
-                unsafe {
-                    drop(Box::from_raw(new));
-                    &(*others).value
-                }
+        loop {
+            let known = self.0.load(Ordering::Acquire);
+            // SAFETY: null, or a value that was published below and is never freed or changed.
+            if let Some(made) = unsafe { known.as_ref() }
+                && made.process == process
+            {
+                return &made.value;
             }
+            let value = make();
+            let new = Box::into_raw(Box::new(Made { process, value }));
+            let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
+            let _ = self.0.compare_exchange(known, new, order, failed);
         }
     }
 }

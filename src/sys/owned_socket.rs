@@ -22,18 +22,16 @@ pub(crate) struct OwnedSocket {
     fd: Cell<RawFd>,
     /// How many calls of [`OwnedSocket::with`] are under way.
     lent: Cell<u16>,
-    /// Bits: [`LINGER`], [`DUPLICATE`], [`CLOSE_ASKED`]. None is ever cleared.
+    /// Bits: [`DUPLICATE`], [`CLOSE_ASKED`]. None is ever cleared.
     notes: Cell<u8>,
 }
 
 const CLOSED: RawFd = -1;
 
-/// A linger may be set, so that a close may block.
-const LINGER: u8 = 1;
 /// A duplicate may exist. Then a close does not end the system's registration.
-const DUPLICATE: u8 = 2;
+const DUPLICATE: u8 = 1;
 /// A close came while the descriptor was lent. The last call of `with` closes it.
-const CLOSE_ASKED: u8 = 4;
+const CLOSE_ASKED: u8 = 2;
 
 impl OwnedSocket {
     pub(crate) fn new(fd: OwnedFd) -> Self {
@@ -115,17 +113,8 @@ impl OwnedSocket {
         self.notes.set(self.notes.get() | note);
     }
 
-    pub(crate) fn may_linger(&self) -> bool {
-        self.has(LINGER)
-    }
-
     pub(crate) fn may_be_duplicated(&self) -> bool {
         self.has(DUPLICATE)
-    }
-
-    /// From here on a close asks the system first whether it would block.
-    pub(crate) fn note_linger(&self) {
-        self.note(LINGER);
     }
 
     /// From here on a close deregisters first: the system forgets no socket that has a duplicate.

@@ -23,8 +23,9 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::conduit::Conduit;
 use crate::net::error::OpError;
-use crate::net::fd::{Fd, Verb};
+use crate::net::fd::Fd;
 use crate::net::stream::Stream;
+use crate::reactor::Direction;
 
 /// What [`copy`](super::copy()) can read from: `&TcpStream`, `&UnixStream`, or `&mut` anything that
 /// is [`AsyncRead`].
@@ -108,7 +109,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
     loop {
         // Fill: one read.
         let read = |fd: &Fd| conduit.borrow_mut().read_from(fd);
-        let mut reading = from.as_ref().map(|fd| fd.op(Verb::Read, read));
+        let mut reading = from.as_ref().map(|fd| fd.op(Direction::Read, read));
         let fill = poll_fn(|cx| {
             let filled = match &mut reading {
                 Some(reading) => Pin::new(reading).poll(cx),
@@ -139,7 +140,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
                 false => ControlFlow::Continue(()),
             })
         };
-        let mut writing = to.as_ref().map(|fd| fd.steps(Verb::Write, write));
+        let mut writing = to.as_ref().map(|fd| fd.steps(Direction::Write, write));
         let empty = poll_fn(|cx| {
             let emptied = match &mut writing {
                 Some(writing) => Pin::new(writing).poll(cx),

@@ -13,8 +13,9 @@ use crate::endpoints::{Addr, End, Network};
 use crate::net::config::{Control, Hook};
 use crate::net::error::{Cause, OpError};
 use crate::net::family;
-use crate::net::fd::{Fd, Verb};
+use crate::net::fd::Fd;
 use crate::net::keepalive::{self, KeepAlive};
+use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys;
 
@@ -88,7 +89,7 @@ impl Dial<'_> {
             fd.note_lent();
         }
         if under_way {
-            let connected = fd.op(Verb::Connect, is_connected).await;
+            let connected = fd.op(Direction::Write, is_connected).opening().await;
             // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,

@@ -3,30 +3,28 @@
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
 
-use std::any::Any;
 use std::fs;
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Claim, Failure, Fd, poll_yield};
-use crate::endpoints::{End, Network};
+use super::{Failure, Fd};
+use crate::endpoints::Network;
 use crate::net::error::Cause;
 use crate::reactor::{Closes, Park, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::socket::{Parked, Slot};
 use crate::runtime::waiters::Ticket;
-use crate::runtime::{blocking, wake_quietly};
-use crate::sys::Process;
+use crate::runtime::{blocking, context, wake_quietly};
+use crate::sys::{self, Process};
 
 impl Fd {
     // ---- closing ----
@@ -50,7 +48,19 @@ impl Fd {
         self.close()
     }
 
-    pub(super) fn reset_on_close(&self) -> Result<(), Failure> {
+    /// Closes at the end of the machine that has it to itself. No later error names the ends, so they
+    /// are not asked for.
+    pub(crate) fn close_for_good(&self, with_reset: bool) {
+        if self.is_closed() {
+            return;
+        }
+        if with_reset && let Err(Failure::System(error)) = self.reset_on_close() {
+            log::debug!("closed without the reset that was asked for: {error}");
+        }
+        self.shut();
+    }
+
+    fn reset_on_close(&self) -> Result<(), Failure> {
         self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)))
     }
 
@@ -63,21 +73,18 @@ impl Fd {
         })
     }
 
-    pub(super) fn shut(&self) {
+    fn shut(&self) {
         let socket = self.socket();
         // A Unix listener's path goes before the descriptor, as in Go: while the path is there, a
         // client that connects is answered.
-        drop(socket.attach(None));
+        self.unlink();
         let raw = socket.owned.raw();
         let closes = match socket.owned.may_be_duplicated() {
             true => Closes::No,
             false => Closes::Soon,
         };
         self.leave(&mut SourceFd(&raw), closes);
-        match socket.owned.take() {
-            Some(fd) if socket.owned.may_linger() => close_fd(fd),
-            closed => drop(closed),
-        }
+        socket.owned.take().into_iter().for_each(close_fd);
         shortage::descriptor_closed();
     }
 
@@ -91,36 +98,36 @@ impl Fd {
         wakers.into_iter().for_each(wake_quietly);
     }
 
-    /// Closes a socket whose runtime is gone, when its last handle is dropped.
-    #[cold]
-    #[inline(never)]
-    fn close_orphan(&self) {
-        if self.desc.handles() <= 1 {
-            self.socket().owned.take().into_iter().for_each(close_fd);
+    /// Sets the path that is removed when the socket is closed, as Go's listener does; `None` keeps
+    /// it.
+    pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
+        let unlink = path.map(|path| (path, Process::current()));
+        self.socket().set_unlink(unlink);
+    }
+
+    fn unlink(&self) {
+        // In a child of fork the path is its parent's.
+        if let Some((path, process)) = self.socket().set_unlink(None)
+            && process.is_current()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            log::debug!("can't remove {}: {error}", path.display());
         }
     }
 
-    /// The path that is removed when the socket is closed, as Go's listener does; `None` keeps it.
-    pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
-        let unlink = path.map(|path| {
-            Box::new(Unlink {
-                path,
-                still: true,
-                process: Process::current(),
-            }) as Box<dyn Any>
-        });
-        let before = self.socket().attach(unlink);
-        if let Some(mut before) = before.and_then(|before| before.downcast::<Unlink>().ok()) {
-            before.still = false;
-        }
+    /// Closes a socket whose runtime is gone, with its last handle.
+    #[cold]
+    #[inline(never)]
+    fn close_orphan(&self) {
+        self.unlink();
+        self.socket().owned.take().into_iter().for_each(close_fd);
     }
 
     // ---- lent, taken in, given out ----
 
-    /// The user has, or had, the descriptor in hand: it may have a duplicate and a linger, and
-    /// what lies between it and the wire (kTLS, a sockmap) may end a read short of what is there.
+    /// The user has, or had, the descriptor in hand: it may have a duplicate, and what lies between
+    /// it and the wire (kTLS, a sockmap) may end a read short of what is there.
     pub(crate) fn note_lent(&self) {
-        self.socket().owned.note_linger();
         self.socket().owned.note_duplicate();
         self.desc.short_io_is_inconclusive();
     }
@@ -158,23 +165,6 @@ impl Fd {
         Ok(taken)
     }
 
-    /// As [`Fd::take_in`], for a listener: what it accepts is ours alone, and inherits its linger.
-    pub(crate) fn take_in_listener(
-        what: &str,
-        socket: impl Into<OwnedFd>,
-        network: Network,
-    ) -> io::Result<Fd> {
-        let socket = socket.into();
-        let lingers = SockRef::from(&socket).linger()?.is_some();
-        let taken = Fd::adopt(what, socket, network)?;
-        taken.socket().owned.note_duplicate();
-        if lingers {
-            taken.socket().owned.note_linger();
-        }
-        taken.endpoint(End::Local);
-        Ok(taken)
-    }
-
     /// Gives the socket out; the other handles find it closed, and a path stays.
     pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
         let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
@@ -191,12 +181,39 @@ impl Fd {
     // ---- left by its peer ----
 
     /// Waits until the peer has sent FIN or RST.
-    pub(crate) fn hung_up(&self) -> HungUp<'_> {
-        HungUp {
-            fd: self,
-            ticket: None,
-            claim: Claim::new(),
+    pub(crate) async fn hung_up(&self) -> io::Result<()> {
+        struct Waiter<'a>(&'a Fd, Option<Ticket>);
+        impl Drop for Waiter<'_> {
+            fn drop(&mut self) {
+                // The last to leave takes the note out too.
+                if self.1.is_some() && self.0.socket().forget_hang_up(&mut self.1) {
+                    self.0.desc.unpark_hang_up();
+                }
+            }
         }
+        let mut waiter = Waiter(self, None);
+        let mut yielded = false;
+        let hung_up = poll_fn(|cx| {
+            // The waker is kept first: cloning it may run any code, which may close the socket.
+            self.socket().await_hang_up(&mut waiter.1, cx.waker());
+            let note = Parked::foreign(self.desc.token(), Slot::HangUp);
+            let hung_up = match self.desc.park_hang_up(note).0 {
+                Park::Parked => return Poll::Pending,
+                Park::Ready(_) => Ok(()),
+                Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
+            };
+            // A caller may loop on what is ready, so it yields in its turn.
+            ready!(context::poll_yield(&mut yielded, cx.waker()));
+            Poll::Ready(hung_up)
+        });
+        let hung_up = hung_up.await;
+        hung_up.map_err(|failure| self.error("read", failure, 0))
+    }
+
+    /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
+    pub(crate) fn unacknowledged(&self) -> Option<usize> {
+        let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
+        left.ok().flatten()
     }
 }
 
@@ -206,77 +223,17 @@ impl Drop for Fd {
         // The registry's and ours: the last handle goes, so nothing can be parked here.
         if self.desc.handles() <= 2 && !self.is_closed() {
             self.shut();
-        } else if self.socket().owned.may_linger() {
+        } else if self.desc.handles() <= 1 {
             self.close_orphan();
         }
     }
 }
 
-/// [`Fd::hung_up`].
-pub(crate) struct HungUp<'a> {
-    fd: &'a Fd,
-    ticket: Option<Ticket>,
-    /// Only whether it has yielded: it takes no lock.
-    claim: Claim,
-}
-
-impl Future for HungUp<'_> {
-    type Output = io::Result<()>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let (fd, desc) = (this.fd, &this.fd.desc);
-        // The waker is kept first: cloning it may run any code, which may close the socket.
-        fd.socket().await_hang_up(&mut this.ticket, cx.waker());
-        let note = Parked::foreign(desc.token(), Slot::HangUp);
-        let hung_up = match desc.park_hang_up(note).0 {
-            Park::Parked => return Poll::Pending,
-            Park::Ready(_) => Ok(()),
-            Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
-        };
-        // A caller may loop on what is ready, so it yields in its turn.
-        ready!(poll_yield(&mut this.claim, cx));
-        Poll::Ready(hung_up.map_err(|failure| fd.error("read", failure, 0)))
-    }
-}
-
-impl Drop for HungUp<'_> {
-    fn drop(&mut self) {
-        // The last to leave takes the note out too.
-        if self.ticket.is_some() && self.fd.socket().forget_hang_up(&mut self.ticket) {
-            self.fd.desc.unpark_hang_up();
-        }
-    }
-}
-
-/// Removes a path when it is dropped, unless `still` was taken back. In a child of fork the path is
-/// its parent's.
-struct Unlink {
-    path: PathBuf,
-    still: bool,
-    process: Process,
-}
-
-impl Drop for Unlink {
-    fn drop(&mut self) {
-        if self.still
-            && self.process.is_current()
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::debug!("can't remove {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// A lingering close blocks even on a non-blocking socket: not in the loop.
+/// A close that may block until what was written has been sent does so even on a non-blocking socket:
+/// not in the loop.
 fn close_fd(fd: OwnedFd) {
-    if lingers(&fd) {
+    let linger = SockRef::from(&fd).linger();
+    if matches!(linger, Ok(Some(wait)) if !wait.is_zero()) {
         blocking::closes().run(Box::new(move || drop(fd)));
     }
-}
-
-/// Whether closing it may block until what was written has been sent.
-fn lingers(fd: &OwnedFd) -> bool {
-    let linger = SockRef::from(fd).linger();
-    matches!(linger, Ok(Some(wait)) if !wait.is_zero())
 }

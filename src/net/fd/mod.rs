@@ -11,7 +11,6 @@
 //! | `op.rs` | an operation as a future, and as the step of a poller |
 //! | `read_with.rs` | a read into the loop's own buffer, with the fast path of a task |
 //! | `syscalls.rs` | one system call each, and what its answer proves |
-//! | `owner.rs` | a socket that one machine has to itself |
 //! | `close.rs` | the end, by us or by the peer; the descriptor lent, taken in and given out |
 //! | `name.rs` | the names in an error |
 //!
@@ -30,11 +29,10 @@
 mod close;
 mod name;
 mod op;
-mod owner;
 mod read_with;
 mod syscalls;
 
-use std::io;
+use std::io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -47,18 +45,17 @@ use socket2::SockRef;
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::lock::LockState;
-use crate::runtime::scheduler::Scheduler;
 use crate::runtime::socket::{Parked, Slot, Socket};
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::Failure;
-pub(crate) use op::Verb;
+use name::name_of;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
-    /// Go's `pd`. Code that has a socket to itself uses it directly: see `owner.rs`.
+    /// Go's `pd`. A server's connection, which has its socket to itself, uses it directly.
     pub(crate) desc: Descriptor<Parked, Socket>,
 }
 
@@ -98,20 +95,8 @@ impl Fd {
         socket: impl Into<OwnedFd>,
         network: Network,
     ) -> io::Result<Fd> {
-        let register = |scheduler: &Rc<Scheduler>| {
-            Fd::register(scheduler.reactor.core(), socket.into(), network)
-        };
-        current::with(what, register)
-    }
-
-    /// Takes in a source that its user owns and reads.
-    pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
-        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        current::with(what, |scheduler| {
-            let core = scheduler.reactor.core();
-            let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
-            Ok(Fd::assume_ready(desc))
-        })
+        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
+        Fd::register(&core, socket.into(), network)
     }
 
     /// As [`Fd::adopt`], into the runtime of `core`.
@@ -121,18 +106,26 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
         let short = match network.is_tcp() {
             true => ShortIo::Conclusive,
             false => ShortIo::Inconclusive,
         };
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
-        Ok(Fd::assume_ready(desc))
+        Ok(Fd::of(desc))
+    }
+
+    /// Takes in a source that its user owns and reads.
+    pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
+        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
+        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+        Ok(Fd::of(desc))
     }
 
     /// Nothing is known of a new descriptor: the first try costs less than a turn to learn it.
-    fn assume_ready(desc: Descriptor<Parked, Socket>) -> Fd {
+    fn of(desc: Descriptor<Parked, Socket>) -> Fd {
         desc.assume_ready(Readiness::READ | Readiness::WRITE);
         Fd { desc }
     }
@@ -174,7 +167,7 @@ impl Fd {
                 Ok(done) => return Poll::Ready(Ok(done)),
                 // After EAGAIN the loop goes on and parks, after EINTR it tries again.
                 Err(error) => match self.after_error(direction, error) {
-                    error if is_passing(&error) => {}
+                    error if matches!(error.kind(), WouldBlock | Interrupted) => {}
                     error => return Poll::Ready(Err(Failure::System(error))),
                 },
             }
@@ -234,38 +227,23 @@ impl Fd {
         self.release(direction, claim);
     }
 
-    /// Notes an error of a try, and gives it back: EAGAIN clears the readiness, anything else is
-    /// charged. Where the source can't be armed again, that is the error.
+    /// Notes an error of a try, and gives it back: EAGAIN clears the readiness, so that the next try
+    /// waits for an edge; anything else is charged. Where the source can't be armed again, that is
+    /// the error.
     #[cold]
     #[inline(never)]
     fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
-        if error.kind() != io::ErrorKind::WouldBlock {
+        if error.kind() != WouldBlock {
             context::charge(0);
             return error;
         }
         self.trace("EAGAIN", direction);
-        self.drained(direction).err().unwrap_or(error)
-    }
-
-    /// EAGAIN: the next try waits for an edge.
-    fn drained(&self, direction: Direction) -> io::Result<()> {
         self.desc.drained(direction);
-        let raw = self.desc.user_data.owned.raw();
-        if raw < 0 {
-            // A source that its user owns: `source_drained` arms it.
-            return Ok(());
+        match self.desc.user_data.owned.raw() {
+            // A source that its user owns: `Source::io` has armed it.
+            ..0 => error,
+            raw => self.desc.rearm(&mut SourceFd(&raw)).err().unwrap_or(error),
         }
-        self.desc.rearm(&mut SourceFd(&raw))
-    }
-
-    /// As [`Fd::drained`], of a source that its user owns.
-    pub(crate) fn source_drained(
-        &self,
-        direction: Direction,
-        source: &mut dyn Source,
-    ) -> io::Result<()> {
-        self.desc.drained(direction);
-        self.desc.rearm(source)
     }
 
     /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again:
@@ -372,12 +350,6 @@ impl Fd {
         let done = self.with_socket(call);
         done.map_err(|failure| self.error(op, failure, 0))
     }
-}
-
-/// EAGAIN or EINTR: another try follows, at once or later.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted)
 }
 
 /// Waits for the other machines' turn if the budget is used up: once for an operation.

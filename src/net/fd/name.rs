@@ -9,7 +9,7 @@ use super::Fd;
 use crate::endpoints::{Addr, End};
 use crate::net::addr;
 use crate::net::error::{Cause, OpError};
-use crate::reactor::Refusal;
+use crate::reactor::{Direction, Refusal};
 use crate::sys;
 
 /// Why an operation failed, before its names are added: that is done once, out of the hot path.
@@ -25,6 +25,14 @@ impl Failure {
             Failure::Refused(refusal) => Cause::from(refusal),
             Failure::System(error) => Cause::system(call, error),
         }
+    }
+}
+
+/// An operation's name, if it has no other.
+pub(super) const fn name_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Read => "read",
+        Direction::Write => "write",
     }
 }
 

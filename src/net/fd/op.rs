@@ -10,50 +10,16 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::{Claim, Failure, Fd, poll_yield};
+use super::{Claim, Failure, Fd, name_of, poll_yield};
 use crate::reactor::Direction;
 use crate::runtime::context;
-
-/// Which operation it is, as its errors name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Read,
-    Write,
-    Accept,
-    Connect,
-}
-
-impl Verb {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Verb::Read => "read",
-            Verb::Write => "write",
-            Verb::Accept => "accept",
-            Verb::Connect => "connect",
-        }
-    }
-
-    const fn direction(self) -> Direction {
-        match self {
-            Verb::Read | Verb::Accept => Direction::Read,
-            Verb::Write | Verb::Connect => Direction::Write,
-        }
-    }
-}
-
-impl From<Direction> for Verb {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Read => Verb::Read,
-            Direction::Write => Verb::Write,
-        }
-    }
-}
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
-    verb: Verb,
+    direction: Direction,
+    /// It accepts or connects, and its errors say so.
+    opens: bool,
     /// It moves no bytes, and waits neither for the lock nor for readiness.
     empty: bool,
     claim: Claim,
@@ -67,10 +33,10 @@ impl Fd {
     #[inline]
     pub(crate) fn op<'a, R>(
         &'a self,
-        verb: Verb,
+        direction: Direction,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Op<'a, impl FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>> {
-        self.steps(verb, move |fd, _| attempt(fd).map(ControlFlow::Break))
+        self.steps(direction, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
@@ -78,18 +44,18 @@ impl Fd {
     #[inline]
     pub(crate) fn op_on<R>(
         &self,
-        verb: Verb,
+        direction: Direction,
         empty: bool,
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
-        let mut op = self.op(verb, attempt);
+        let mut op = self.op(direction, attempt);
         op.empty = empty;
         op
     }
 
     /// Waits until a try of the direction may succeed, or would report an end of file or an error.
     pub(crate) fn readiness(&self, direction: Direction) -> impl Future<Output = io::Result<()>> {
-        self.op(direction.into(), |_| {
+        self.op(direction, |_| {
             context::charge(0);
             Ok(())
         })
@@ -101,19 +67,9 @@ impl Fd {
         buffer: &'a mut [u8],
         read: impl Fn(&Fd, &mut [u8]) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
-        let empty = buffer.is_empty();
-        let mut steps = self.steps(Verb::Read, move |fd, filled| {
-            let rest = &mut buffer[*filled..];
-            let got = read(fd, rest)?;
-            *filled += got;
-            match got {
-                all if all == rest.len() => Ok(ControlFlow::Break(())),
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(ControlFlow::Continue(())),
-            }
-        });
-        steps.empty = empty;
-        steps
+        let (length, end) = (buffer.len(), io::ErrorKind::UnexpectedEof);
+        let read = move |fd: &Fd, from| read(fd, &mut buffer[from..]);
+        self.move_all(Direction::Read, length, end, read)
     }
 
     /// Writes everything. Each try is a call of `write`, and no other write comes between two tries.
@@ -123,36 +79,59 @@ impl Fd {
         bytes: &'a [u8],
         write: impl Fn(&Fd, &[u8]) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
-        let mut steps = self.steps(Verb::Write, move |fd, written| {
-            let rest = &bytes[*written..];
-            let sent = write(fd, rest)?;
-            *written += sent;
-            match sent {
-                all if all == rest.len() => Ok(ControlFlow::Break(())),
-                // An error in Go too, or it would be asked for ever.
-                0 => Err(io::ErrorKind::WriteZero.into()),
+        // Nothing taken is an error in Go too, or it would be asked for ever.
+        let nothing = io::ErrorKind::WriteZero;
+        let write = move |fd: &Fd, from| write(fd, &bytes[from..]);
+        self.move_all(Direction::Write, bytes.len(), nothing, write)
+    }
+
+    /// Tries until so many bytes have been moved. A try is told how many were before, and fails with
+    /// `nothing` if it moves none.
+    #[inline]
+    fn move_all(
+        &self,
+        direction: Direction,
+        length: usize,
+        nothing: io::ErrorKind,
+        mut attempt: impl FnMut(&Fd, usize) -> io::Result<usize>,
+    ) -> impl Future<Output = io::Result<()>> {
+        let mut steps = self.steps(direction, move |fd, moved| {
+            let more = attempt(fd, *moved)?;
+            *moved += more;
+            match more {
+                _ if *moved == length => Ok(ControlFlow::Break(())),
+                0 => Err(nothing.into()),
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        steps.empty = bytes.is_empty();
+        steps.empty = length == 0;
         steps
     }
 
     /// An operation of several tries, which keeps the direction from the first to the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
     #[inline]
-    pub(crate) fn steps<'a, R, F>(&'a self, verb: Verb, attempt: F) -> Op<'a, F>
+    pub(crate) fn steps<'a, R, F>(&'a self, direction: Direction, attempt: F) -> Op<'a, F>
     where
         F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
     {
         Op {
             fd: self,
-            verb,
+            direction,
+            opens: false,
             empty: false,
             claim: Claim::new(),
             moved: 0,
             attempt,
         }
+    }
+}
+
+impl<F> Op<'_, F> {
+    /// Names it `accept` or `connect`.
+    pub(crate) fn opening(mut self) -> Self {
+        self.opens = true;
+        self
     }
 }
 
@@ -168,17 +147,14 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (fd, direction) = (this.fd, this.verb.direction());
+        let (fd, direction) = (this.fd, this.direction);
         let ended = loop {
+            let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
             let step = match this.empty {
-                true => ready!(fd.poll_empty(direction, &mut this.claim, cx))
-                    .and_then(|()| (this.attempt)(fd, &mut this.moved).map_err(Failure::System)),
-                false => {
-                    let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
-                    ready!(fd.poll_step(direction, &mut this.claim, cx, attempt))
-                }
+                true => fd.poll_empty(direction, &mut this.claim, cx, attempt),
+                false => fd.poll_step(direction, &mut this.claim, cx, attempt),
             };
-            match step {
+            match ready!(step) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(done)) => break Ok(done),
                 Err(failure) => break Err(failure),
@@ -190,11 +166,13 @@ where
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let written = match this.verb {
-                Verb::Write => this.moved,
-                _ => 0,
+            let (name, written) = match (direction, this.opens) {
+                (Direction::Read, true) => ("accept", 0),
+                (Direction::Write, true) => ("connect", 0),
+                (Direction::Read, false) => ("read", 0),
+                (Direction::Write, false) => ("write", this.moved),
             };
-            fd.error(this.verb.name(), failure, written)
+            fd.error(name, failure, written)
         }))
     }
 }
@@ -203,25 +181,26 @@ impl<F> Drop for Op<'_, F> {
     #[inline]
     fn drop(&mut self) {
         if !self.claim.is_free() {
-            self.fd.give_up(self.verb.direction(), &mut self.claim);
+            self.fd.give_up(self.direction, &mut self.claim);
         }
     }
 }
 
 impl Fd {
-    /// Whether an operation on no bytes may be made. It waits for nothing, except to yield.
-    pub(crate) fn poll_empty(
+    /// As [`Fd::poll_step`], of an operation on no bytes. It waits for nothing, except to yield.
+    fn poll_empty<R>(
         &self,
         direction: Direction,
         claim: &mut Claim,
         cx: &Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
+        attempt: impl FnOnce(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
         ready!(poll_yield(claim, cx));
         let checked = match direction {
             Direction::Read => self.check_open(),
             Direction::Write => self.desc.check(direction).map_err(Failure::Refused),
         };
-        Poll::Ready(checked)
+        Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
     /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
@@ -241,20 +220,13 @@ impl Fd {
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
         let polled = if empty {
-            let checked = self.poll_empty(direction, &mut claim, cx);
-            checked.map(|checked| {
-                checked?;
-                attempt(self).map_err(Failure::System)
-            })
-        } else if let Err(refusal) = self.desc.check(direction) {
-            self.poll_refused(refusal, &mut claim, cx)
-        } else if socket.is_locked(direction) {
-            match fault!("heartbeat_inside_message") {
-                true => attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done))),
-                false => Poll::Pending,
-            }
-        } else {
+            self.poll_empty(direction, &mut claim, cx, attempt)
+        } else if !socket.is_locked(direction) {
             self.poll_step(direction, &mut claim, cx, attempt)
+        } else if fault!("heartbeat_inside_message") {
+            attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
+        } else {
+            self.poll_queued(direction, &mut claim, cx)
         };
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);
@@ -264,7 +236,7 @@ impl Fd {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
+        polled.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
     /// Waits until no operation holds the direction.

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::{Claim, Fd, LockState, Parked, Verb};
+use super::{Claim, Fd, LockState, Parked};
 use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
@@ -125,7 +125,7 @@ impl Fd {
             return Poll::Pending;
         };
         self.release(Direction::Read, claim);
-        Poll::Ready(Err(self.error(Verb::Read.name(), failure, 0)))
+        Poll::Ready(Err(self.error("read", failure, 0)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
 
-use super::{Failure, Fd, Verb};
+use super::{Failure, Fd, name_of};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling, SEND_FLAGS};
@@ -208,7 +208,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> io::Result<R> {
         let tried = self.try_once(direction, attempt);
-        tried.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
+        tried.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
     /// A system call of the user's own without waiting, made once, whatever it says.
@@ -222,7 +222,7 @@ impl Fd {
             let called = self.call(call);
             called.map_err(|error| Failure::System(self.after_error(direction, error)))
         });
-        called.map_err(|failure| self.error(Verb::from(direction).name(), failure, 0))
+        called.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
     /// One write without waiting. It is not charged: it follows on a read that was.
