@@ -122,7 +122,7 @@ impl<F: Factory> WorkerLoop<F> {
                             let (name, open) = (&self.name, self.live());
                             if open > 0 {
                                 log::warn!(
-                                    "{name}: the drain's limit has passed; {open} connections are cut off"
+                                    "{name}: the drain's limit has passed; connections cut off: {open}"
                                 );
                             }
                             Ok(())
@@ -178,7 +178,7 @@ impl<F: Factory> WorkerLoop<F> {
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
-        log::info!("{name}: waits for {open} connections in flight");
+        log::info!("{name}: connections in flight: {open}");
         poll_fn(|cx| self.shared.poll_empty(cx.waker())).await;
         Ok(())
     }

@@ -193,10 +193,7 @@ impl Dialer {
         if failed.len() == 1 {
             return failed.remove(0);
         }
-        let first = failed.first();
-        let (source, addr) = first.map_or((None, None), |first| {
-            (first.source.clone(), first.addr.clone())
-        });
+        let (source, addr) = (failed[0].source.clone(), failed[0].addr.clone());
         OpError {
             source,
             ..self.error(addr, Cause::Attempts(failed))
