@@ -232,7 +232,7 @@ impl Fd {
     /// the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+    pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
             return error;
