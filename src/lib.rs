@@ -37,7 +37,7 @@
 //!
 //! | to | take |
 //! |---|---|
-//! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`JoinHandle`], [`JoinError`], [`yield_now`]; [`Stats`] |
+//! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`spawn_named`], [`JoinHandle`], [`JoinError`], [`yield_now`]; [`Stats`] |
 //! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
 //! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
 //! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
@@ -92,7 +92,8 @@ pub use net::{
 };
 pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
-    Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, yield_now,
+    Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, spawn_named,
+    yield_now,
 };
 #[allow(deprecated)]
 pub use server::Accept;

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
@@ -22,6 +23,7 @@ use super::remote::Remotes;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
+use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
 
 /// No time: later than every other.
@@ -49,11 +51,14 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
+    /// Where the server was made.
+    pub(crate) place: Place,
     /// When a connection is too old, and by how much later than that at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
 impl Default for Settings {
+    #[track_caller]
     fn default() -> Self {
         Settings {
             idle_timeout: None,
@@ -63,6 +68,7 @@ impl Default for Settings {
             rates: Rates::default(),
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
+            place: Location::caller(),
             max_age: None,
         }
     }
@@ -89,6 +95,7 @@ pub(crate) struct WorkerShared {
     pub(super) judges_by_time: Cell<bool>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
+    place: Place,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Connections opened since one was last alone: spreads their heartbeats and ages.
@@ -127,6 +134,7 @@ impl WorkerShared {
             settings: settings.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
+            place: settings.place,
             waiter: Cell::new(None),
             opened: Cell::new(0),
             kept: RefCell::default(),
@@ -151,7 +159,7 @@ impl WorkerShared {
         self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() + 1);
-            scheduler.spawn_machine(connection);
+            scheduler.spawn_machine(self.place, connection);
         }
     }
 

@@ -60,10 +60,23 @@ impl Clock {
         matches!(self.source, TimeSource::Virtual(_))
     }
 
+    pub(crate) fn is_systems(&self) -> bool {
+        matches!(self.source, TimeSource::System)
+    }
+
     /// The last reading.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// The system's time at the last reading; a fresh one, where that was of another clock.
+    #[inline]
+    pub(crate) fn last_real(&self) -> Instant {
+        match self.is_systems() {
+            true => self.now.get(),
+            false => Instant::now(),
+        }
     }
 
     /// Reads the clock.
@@ -128,8 +141,7 @@ impl Clock {
 
     /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        let is_systems = matches!(self.source, TimeSource::System);
-        if is_systems && when >= self.now.get() + PLAINLY_AHEAD {
+        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);
             self.memo.set(Some((when, tick)));
             return Some(tick);

@@ -16,6 +16,7 @@
 // Mirrors Go's `getg()`: the goroutine that runs.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::ptr;
@@ -25,7 +26,7 @@ use std::task::{Poll, Waker};
 ///
 /// An id is used for waking. A task that was spawned 2^31 spawns later into the same slot has the
 /// same id: an id that was kept for so long wakes it without cause, which is legal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MachineId(NonZeroU64);
 
 impl MachineId {
@@ -56,6 +57,19 @@ impl MachineId {
     #[inline]
     pub(super) fn generation(self) -> u32 {
         (self.0.get() >> 32) as u32
+    }
+}
+
+/// `slot.generation`.
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot(), self.generation())
+    }
+}
+
+impl fmt::Debug for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

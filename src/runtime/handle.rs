@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic;
+use std::panic::{self, Location};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -12,7 +12,7 @@ use super::outcome;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, blocking, current, spawn};
+use super::{JoinError, JoinHandle, blocking, current, spawn_at};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -44,13 +44,16 @@ impl Handle {
     /// future, which need not be `Send`. Nothing tells how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
+    #[track_caller]
     pub fn spawn<F, T>(&self, make: F)
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future + 'static,
         T::Output: 'static,
     {
-        let sent = self.remote.send(Box::new(move || drop(spawn(make()))));
+        let place = Location::caller();
+        let job = move || drop(spawn_at(place, None, make()));
+        let sent = self.remote.send(Box::new(job));
         if sent.is_err() {
             log::debug!("a future was sent to a runtime that is gone");
         }
@@ -106,6 +109,7 @@ impl Handle {
     /// # Cancel safety
     ///
     /// Dropping it aborts the task, in the runtime's next turn.
+    #[track_caller]
     pub fn run<F, T>(
         &self,
         make: F,
@@ -115,9 +119,10 @@ impl Handle {
         T: Future + 'static,
         T::Output: Send + 'static,
     {
+        let place = Location::caller();
         let (sender, receiver) = outcome::channel();
         self.spawn(move || {
-            let mut task = spawn(async move { make().await });
+            let mut task = spawn_at(place, None, async move { make().await });
             async move {
                 let given_up = poll_fn(|cx| sender.poll_given_up(cx));
                 match select(&mut task, given_up).await {
@@ -136,6 +141,7 @@ impl Handle {
     ///
     /// As [`run`](Handle::run). Also on the thread of the runtime itself, which would wait for ever:
     /// nothing is run then.
+    #[track_caller]
     pub fn run_blocking<F, T>(&self, make: F) -> Result<T::Output, JoinError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -145,9 +151,10 @@ impl Handle {
         if self.remote.thread == thread::current().id() {
             return Err(JoinError::own_thread());
         }
+        let place = Location::caller();
         let (tell, told) = mpsc::channel();
         self.spawn(move || {
-            let task = spawn(async move { make().await });
+            let task = spawn_at(place, None, async move { make().await });
             async move { tell.send(task.await) }
         });
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
@@ -208,9 +215,10 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    let place = Location::caller();
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
     let call = blocking::call("spawn_blocking", &lane, work);
-    spawn(async move {
+    spawn_at(place, None, async move {
         match call.await {
             Ok(value) => value,
             Err(payload) => panic::resume_unwind(payload.into_inner()),

@@ -12,6 +12,7 @@
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
+// | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs`, `outcome.rs` | threads for work that blocks; a value that passes between threads |
@@ -30,6 +31,7 @@ pub(crate) mod lock;
 pub(crate) mod machine;
 mod outcome;
 pub(crate) mod panics;
+pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
@@ -38,6 +40,7 @@ pub(crate) mod socket;
 pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
+mod watchdog;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -45,7 +48,9 @@ use std::io;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -56,7 +61,9 @@ use current::Entered;
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
+use running::Place;
 use scheduler::{BATCH, Schedule, Scheduler};
+use watchdog::Watchdog;
 
 /// Machines that `turn_for` runs between two looks at the time.
 const PORTION: usize = 16;
@@ -95,6 +102,7 @@ pub struct Runtime {
     scheduler: Rc<Scheduler>,
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     lent: Lent,
+    _watchdog: Option<Watchdog>,
 }
 
 impl Runtime {
@@ -115,6 +123,7 @@ impl Runtime {
             selector: None,
             blocking_threads: blocking::MAX_THREADS,
             schedule: None,
+            watchdog: None,
         }
     }
 
@@ -137,12 +146,24 @@ impl Runtime {
     }
 
     /// Spawns a task, between turns or inside one. It runs from the next turn on.
+    #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        self.scheduler.spawn(future)
+        self.scheduler.spawn(Location::caller(), None, future)
+    }
+
+    /// As [`spawn`](Runtime::spawn), with a name by which the log knows the task.
+    #[track_caller]
+    pub fn spawn_named<F>(&self, name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let name = Some(name.into());
+        self.scheduler.spawn(Location::caller(), name, future)
     }
 
     /// One turn, for a host loop. Runs what is runnable. If nothing is, waits up to `max_wait` (for
@@ -260,9 +281,9 @@ impl Runtime {
             timers: deadlines + sleepers,
             waiters: sleepers + waiting,
             places: placed + timers.entries() + peer_timers.entries(),
-            turns: counters.turns.get(),
+            turns: scheduler.remote.running.turns.get(),
             events: counters.events.get(),
-            machines: counters.machines.get(),
+            machines: scheduler.remote.running.runs.get(),
             expired: counters.expired.get(),
             spawned: counters.spawned.get(),
         }
@@ -368,6 +389,7 @@ pub struct Builder {
     selector: Option<Box<dyn Selector>>,
     blocking_threads: usize,
     schedule: Option<Schedule>,
+    watchdog: Option<Duration>,
 }
 
 impl Builder {
@@ -418,6 +440,39 @@ impl Builder {
         self
     }
 
+    /// Starts a thread that logs at `warn` which machine holds the loop, once it has done so for
+    /// `threshold` and while it does, at most once a second; and once when it lets go. The time counts
+    /// from the beginning of the batch in which the machine runs.
+    ///
+    /// Without it, a machine that took longer than a second is logged once it has ended. The thread
+    /// itself costs: glibc's calls that may block are dearer once a second thread has been started.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder()
+    ///     .watchdog(Duration::from_millis(250))
+    ///     .build()?;
+    /// // task 0.1, spawned at src/main.rs:7 holds the loop, for 250.1ms so far
+    /// runtime.spawn(async { std::thread::sleep(Duration::from_millis(300)) });
+    /// runtime.turn(None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `threshold` is zero.
+    #[must_use]
+    pub fn watchdog(mut self, threshold: Duration) -> Self {
+        assert!(
+            !threshold.is_zero(),
+            "netpoller: every machine takes some time"
+        );
+        self.watchdog = Some(threshold);
+        self
+    }
+
     /// For tests: in each turn `schedule` puts what is runnable into an order, and says how many of it
     /// run. It is given the ids, how many of them end the round, how many may run, and the tick.
     #[doc(hidden)]
@@ -449,9 +504,12 @@ impl Builder {
             false => fd.try_clone_to_owned().map(Lent::Copy),
         };
         let lent = scheduler.reactor.with_fd(lend).transpose()?;
+        let watch = |threshold| watchdog::start(&scheduler.remote.running, threshold);
+        let watchdog = self.watchdog.map(watch).transpose()?;
         Ok(Runtime {
             scheduler,
             lent: lent.unwrap_or(Lent::Nothing),
+            _watchdog: watchdog,
         })
     }
 }
@@ -537,7 +595,39 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    current::with("spawn", |scheduler| scheduler.spawn(future))
+    spawn_at(Location::caller(), None, future)
+}
+
+#[track_caller]
+fn spawn_at<F>(place: Place, name: Option<Arc<str>>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    current::with("spawn", |scheduler| scheduler.spawn(place, name, future))
+}
+
+/// As [`spawn`], with a name by which the log knows the task.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = netpoller::Runtime::new()?;
+/// let task = runtime.block_on(async { netpoller::spawn_named("the sweeper", async { 42 }) });
+/// assert_eq!(runtime.block_on(task).unwrap(), 42);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Outside a runtime.
+#[track_caller]
+pub fn spawn_named<F>(name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    spawn_at(Location::caller(), Some(name.into()), future)
 }
 
 /// Lets all that is runnable run first, and the selector be polled: Go's `runtime.Gosched`.

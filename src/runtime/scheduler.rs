@@ -42,6 +42,7 @@ use super::join::{Join, JoinError, JoinHandle, Outcomes};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
+use super::running::{Place, Running};
 use super::socket::{Parked, Socket, Who};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
@@ -99,9 +100,7 @@ pub(crate) struct Scheduler {
 /// What the runtime has done, ever.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) turns: Counter,
     pub(crate) events: Counter,
-    pub(crate) machines: Counter,
     pub(crate) expired: Counter,
     pub(crate) spawned: Counter,
 }
@@ -170,7 +169,12 @@ impl Scheduler {
         is_idle
     }
 
-    pub(crate) fn spawn<F>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(
+        self: &Rc<Self>,
+        place: Place,
+        name: Option<Arc<str>>,
+        future: F,
+    ) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -181,13 +185,16 @@ impl Scheduler {
             let waker = MachineWaker::waker(id, &self.remote);
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
         });
+        self.remote.running.enter(id, "task", place, name);
         log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
         JoinHandle::new(self, id, join)
     }
 
     /// Takes in a machine that is no future.
-    pub(crate) fn spawn_machine(&self, machine: Box<dyn Machine>) -> MachineId {
-        self.insert(|_| Pin::from(machine))
+    pub(crate) fn spawn_machine(&self, place: Place, machine: Box<dyn Machine>) -> MachineId {
+        let id = self.insert(|_| Pin::from(machine));
+        self.remote.running.enter(id, "connection", place, None);
+        id
     }
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
@@ -232,6 +239,7 @@ impl Scheduler {
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let mut turn = self.ask_netpoller(max_wait)?;
+        self.publish_batch();
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
         let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
@@ -245,10 +253,19 @@ impl Scheduler {
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
-        self.counters.turns.add(1);
+        self.remote.running.turns.add(1);
         self.counters.events.add(turn.events as u64);
         self.counters.expired.add(turn.expired as u64);
         Ok(turn)
+    }
+
+    /// Says when what runs now began: see `Running::holder`.
+    #[inline]
+    fn publish_batch(&self) {
+        let clock = &self.reactor.core().clock;
+        if clock.is_systems() {
+            self.remote.running.begin_batch(clock.tick().get());
+        }
     }
 
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
@@ -323,11 +340,15 @@ impl Scheduler {
             self.wake(waker.opened());
         }
         for job in jobs {
+            self.remote.running.begin_job();
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a future sent through a Handle panicked before it was made");
             }
         }
+        self.remote.running.end();
+        // So that the jobs' time is not taken for that of the machines.
+        self.reactor.core().clock.read();
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
@@ -344,6 +365,8 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let (mut begun, mut ran) = (0, 0);
+        let running: &Running = &self.remote.running;
+        let mut since = self.reactor.core().clock.last_real();
         while ran < most
             && let Some(&id) = batch.get(begun)
         {
@@ -352,13 +375,15 @@ impl Scheduler {
             // The root is no machine. A machine that was aborted while it was queued is gone.
             if let Some(body) = self.machines.start(id) {
                 ran += 1;
-                // At once: a machine may ask for the figures.
-                self.counters.machines.add(1);
+                running.begin(id);
                 self.run(id, body);
             } else if id == MachineId::ROOT && root().is_ready() {
                 break;
             }
+            running.ran(&id, &mut since);
         }
+        running.end();
+        running.lap(&batch[..begun], since);
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
@@ -406,9 +431,11 @@ impl Scheduler {
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             self.root.set(Root::Idle);
+            self.remote.running.begin_root();
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
+            self.remote.running.end();
             match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(returned)) => output = Some(Ok(returned)),
@@ -418,6 +445,7 @@ impl Scheduler {
         };
         // What was sent between two calls comes first, in the order of time. And calls that never turn
         // must not leave it to pile up.
+        self.publish_batch();
         self.open_mail();
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.

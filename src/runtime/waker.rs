@@ -18,6 +18,7 @@ use std::thread::{self, ThreadId};
 use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
+use super::running::Running;
 use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
@@ -41,6 +42,8 @@ pub(crate) struct Remote {
     pub(crate) jobs_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
+    /// What the loop does.
+    pub(crate) running: Arc<Running>,
     breaker: Breaker,
     /// The runtime's, which never leaves it.
     pub(super) thread: ThreadId,
@@ -79,6 +82,7 @@ impl Remote {
             mail: Mutex::default(),
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
+            running: Arc::default(),
             breaker,
             thread: thread::current().id(),
             process: Process::current(),

@@ -79,6 +79,7 @@ where
     /// [`Bound::run`] wants a factory that is `Send` and `Sync`, because several threads call it.
     /// [`Bound::run_in`] takes any.
     #[must_use]
+    #[track_caller]
     pub fn new(factory: F) -> Self {
         Server::made_by(factory)
     }
@@ -127,12 +128,14 @@ where
     /// # }
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn with_peer(factory: F) -> Self {
         Server::made_by(WithPeer(factory))
     }
 }
 
 impl<F> Server<F> {
+    #[track_caller]
     fn made_by(factory: F) -> Self {
         Server {
             factory: Arc::new(factory),

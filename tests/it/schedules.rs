@@ -3,7 +3,8 @@
 //!
 //! A failure names its test and seed. The test then runs twice more, alone, and the two are compared
 //! turn by turn: what the explorer chooses is repeated, and what the kernel's timing changes shows.
-//! By hand: `SCHEDULE_SEED=7 cargo test --test it NAME`. `SCHEDULES=2000` asks for so many seeds.
+//! By hand: `SCHEDULE_SEED=7 cargo test --test it NAME`. `SCHEDULES=2000` asks for so many seeds, and
+//! `SCHEDULES=100..200` for those.
 
 use std::env;
 use std::fs;
@@ -63,10 +64,15 @@ const LEFT_OUT: [&str; 14] = [
 #[test]
 fn what_holds_in_one_order_holds_in_the_orders_of_many_seeds() {
     let asked = env::var("SCHEDULES").ok();
-    let seeds = asked
-        .as_ref()
-        .map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
-    let next = AtomicU64::new(0);
+    let (first, seeds) = match &asked {
+        None => (0, SEEDS),
+        Some(asked) => {
+            let (first, seeds) = asked.split_once("..").unwrap_or(("0", asked));
+            let number = |text: &str| text.parse().expect("a number");
+            (number(first), number(seeds))
+        }
+    };
+    let next = AtomicU64::new(first);
     let one_by_one = || {
         let mut failures = Vec::new();
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < seeds) {

@@ -32,6 +32,10 @@ mod runtime {
     #[path = "../../src/runtime/waker.rs"]
     pub(crate) mod waker;
 
+    pub(crate) mod running {
+        #[derive(Default)]
+        pub(crate) struct Running;
+    }
     pub(crate) mod blocking {
         pub(crate) struct Lane;
     }

@@ -11,6 +11,7 @@ mod drain_on;
 #[cfg(target_os = "linux")]
 mod families;
 mod fork;
+mod held_loop;
 mod idle_connections;
 mod inherited_runtime;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

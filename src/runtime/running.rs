@@ -1,0 +1,254 @@
+//! What other threads see of a loop: which machine runs, since when, and where it was spawned.
+//!
+//! The loop publishes by plain stores. Two samples of another thread that are equal say that one run
+//! has lasted from the first to the second: a run has a number of its own, or a turn, in the root's
+//! case.
+
+// Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::context::MachineId;
+use super::counter::Counter;
+
+/// A run that has lasted so long is logged once it has ended.
+const LONG: Duration = Duration::from_secs(1);
+
+/// So many machines are named, where it is not known which of them took long.
+const FEW: usize = 16;
+
+/// In place of an id: no machine runs.
+const NONE: u64 = 0;
+
+/// In place of an id: a closure that another thread has sent. No machine's generation is 0, and the
+/// root's bits are 1.
+const JOB: u64 = 2;
+
+/// A place in a program.
+pub(crate) type Place = &'static Location<'static>;
+
+/// See the module.
+pub(crate) struct Running {
+    /// The bits of the id of what runs, or `NONE`, or `JOB`.
+    id: AtomicU64,
+    /// Runs of machines that have begun.
+    pub(crate) runs: Counter,
+    /// Turns that have ended.
+    pub(crate) turns: Counter,
+    /// When the batch that runs began, in milliseconds since `base`. It stays at the latest there is
+    /// where the loop's clock is not the system's.
+    batch: AtomicU64,
+    base: Instant,
+    /// A long run has been logged: from then on each is timed.
+    is_careful: AtomicBool,
+    /// A watchdog logs in place of the loop.
+    pub(super) is_watched: AtomicBool,
+    origins: Mutex<Origins>,
+}
+
+/// Where the machines come from: four bytes each, and 24 for each place in the program.
+#[derive(Default)]
+struct Origins {
+    places: Vec<(&'static str, Place)>,
+    /// By slot: the index of the kind and place of the machine that has it, or had it last.
+    by_slot: Vec<u32>,
+    /// By slot, of machines that were given a name. It stays until another has the slot, so that what
+    /// has just ended can be named.
+    names: BTreeMap<u32, Arc<str>>,
+}
+
+/// A look from another thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample {
+    id: u64,
+    runs: u64,
+    turns: u64,
+}
+
+/// What runs on a loop, and where it comes from: prints as `task 3.1 "name", spawned at FILE:LINE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The machine's number, as the log has it.
+    pub id: String,
+    /// `task`, `connection`, `root` (the future of `block_on`), or `job` (a closure that another thread
+    /// has sent).
+    pub kind: &'static str,
+    /// The name that it was spawned by.
+    pub name: Option<Arc<str>>,
+    /// Where it was spawned; of a connection, where its server was made.
+    pub place: Option<&'static Location<'static>>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)?;
+        if let Some(name) = &self.name {
+            write!(f, " \"{}\"", name.escape_debug())?;
+        }
+        match self.place {
+            Some(place) => write!(f, ", spawned at {}:{}", place.file(), place.line()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Running {
+            id: AtomicU64::new(NONE),
+            runs: Counter::default(),
+            turns: Counter::default(),
+            batch: AtomicU64::new(u64::MAX),
+            base: Instant::now(),
+            is_careful: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+            origins: Mutex::default(),
+        }
+    }
+}
+
+/// For the loop.
+impl Running {
+    /// A machine begins to run.
+    #[inline]
+    pub(super) fn begin(&self, id: MachineId) {
+        self.runs.add(1);
+        self.id.store(id.bits().get(), Ordering::Release);
+    }
+
+    /// The root begins to run, which is no machine and is not counted.
+    pub(super) fn begin_root(&self) {
+        self.id
+            .store(MachineId::ROOT.bits().get(), Ordering::Release);
+    }
+
+    pub(super) fn begin_job(&self) {
+        self.id.store(JOB, Ordering::Release);
+    }
+
+    /// No machine runs.
+    #[inline]
+    pub(super) fn end(&self) {
+        self.id.store(NONE, Ordering::Release);
+    }
+
+    /// A batch begins, by the system's clock.
+    #[inline]
+    pub(super) fn begin_batch(&self, millis: u64) {
+        self.batch.store(millis, Ordering::Relaxed);
+    }
+
+    /// The machine has run. Costs a load, unless each is timed.
+    #[inline]
+    pub(super) fn ran(&self, id: &MachineId, since: &mut Instant) {
+        if self.is_careful.load(Ordering::Relaxed) {
+            *since = self.lap(std::slice::from_ref(id), *since);
+        }
+    }
+
+    /// These have run, since then. If that was long, it is logged. Which of several took long is not
+    /// known: from then on each is timed, by a reading of the clock.
+    pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
+        let now = Instant::now();
+        let held = now.saturating_duration_since(since);
+        if held >= LONG && !ran.is_empty() && !self.is_watched.load(Ordering::Relaxed) {
+            let first = ran.iter().take(FEW);
+            let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
+            let names = names.join("; ");
+            match ran.len() {
+                1 => log::warn!("the loop was held for {held:.1?} by {names}"),
+                many => log::warn!(
+                    "the loop was held for {held:.1?} by one of {many} machines (from here on each \
+                     is timed): {names}"
+                ),
+            }
+            self.is_careful.store(true, Ordering::Relaxed);
+        }
+        now
+    }
+
+    /// A machine of this `kind` has been spawned.
+    pub(super) fn enter(
+        &self,
+        id: MachineId,
+        kind: &'static str,
+        place: Place,
+        name: Option<Arc<str>>,
+    ) {
+        let mut origins = self.origins();
+        let same = |&(known, at): &(&str, Place)| known == kind && std::ptr::eq(at, place);
+        let index = origins.places.iter().position(same).unwrap_or_else(|| {
+            origins.places.push((kind, place));
+            origins.places.len() - 1
+        });
+        let slot = id.slot() as usize;
+        if slot >= origins.by_slot.len() {
+            origins.by_slot.resize(slot + 1, 0);
+        }
+        origins.by_slot[slot] = index as u32;
+        let old = match name {
+            Some(name) => origins.names.insert(id.slot(), name),
+            None => origins.names.remove(&id.slot()),
+        };
+        drop(old);
+    }
+}
+
+/// For any thread.
+impl Running {
+    fn origins(&self) -> MutexGuard<'_, Origins> {
+        // No code of the user runs under the lock, so a poisoned one is intact.
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has this id, or had it last.
+    pub(super) fn origin(&self, bits: NonZeroU64) -> Origin {
+        let id = MachineId::from_bits(bits);
+        let origins = self.origins();
+        let of_slot = || {
+            let index = *origins.by_slot.get(id.slot() as usize)?;
+            origins.places.get(index as usize).copied()
+        };
+        let (kind, place) = match bits.get() {
+            JOB => ("job", None),
+            _ if id == MachineId::ROOT => ("root", None),
+            _ => of_slot().map_or(("task", None), |(kind, place)| (kind, Some(place))),
+        };
+        Origin {
+            id: id.to_string(),
+            kind,
+            name: match place {
+                Some(_) => origins.names.get(&id.slot()).cloned(),
+                None => None,
+            },
+            place,
+        }
+    }
+
+    pub(super) fn sample(&self) -> Sample {
+        Sample {
+            id: self.id.load(Ordering::Acquire),
+            runs: self.runs.get(),
+            turns: self.turns.get(),
+        }
+    }
+
+    /// What runs, if it is the same run as in an earlier sample, taken at `first`; and when its batch
+    /// began.
+    pub(super) fn holder(&self, earlier: Sample, first: Instant) -> Option<(Origin, Instant)> {
+        let id = NonZeroU64::new(earlier.id)?;
+        if self.sample() != earlier {
+            return None;
+        }
+        let batch = Duration::from_millis(self.batch.load(Ordering::Relaxed));
+        let began = self.base.checked_add(batch);
+        let began = began.map_or(first, |began| began.min(first));
+        Some((self.origin(id), began))
+    }
+}

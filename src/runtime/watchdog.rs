@@ -1,0 +1,74 @@
+//! A thread that names the machine which holds the loop, while it holds it.
+
+// Mirrors `sysmon` in Go's `runtime/proc.go`, which preempts where this can only tell.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::running::{Origin, Running};
+
+/// The thread ends once this has been dropped, within a second. It is not joined: a child of fork(2)
+/// has no such thread.
+pub(super) struct Watchdog {
+    _alive: Arc<()>,
+}
+
+/// Between two lines about the same run.
+const QUIET: Duration = Duration::from_secs(1);
+
+pub(super) fn start(running: &Arc<Running>, threshold: Duration) -> io::Result<Watchdog> {
+    let alive = Arc::new(());
+    let (running, while_alive) = (running.clone(), Arc::downgrade(&alive));
+    thread::Builder::new()
+        .name("netpoller-watchdog".into())
+        .spawn({
+            let running = running.clone();
+            move || watch(&running, threshold, &while_alive)
+        })?;
+    running.is_watched.store(true, Ordering::Relaxed);
+    Ok(Watchdog { _alive: alive })
+}
+
+fn watch(running: &Running, threshold: Duration, alive: &Weak<()>) {
+    let step = (threshold / 4).clamp(Duration::from_millis(1), QUIET);
+    let mut first = (running.sample(), Instant::now());
+    // What was named, when it began, and when that was logged last.
+    let mut named: Option<(Origin, Instant, Instant)> = None;
+    loop {
+        // A look at fixed times, from a thread that has nothing else to do.
+        thread::sleep(step);
+        if alive.strong_count() == 0 {
+            return;
+        }
+        let now = running.sample();
+        if now != first.0 {
+            if let Some((origin, began, _)) = named.take() {
+                log::warn!(
+                    "{origin} has let the loop go on after {:.1?}",
+                    began.elapsed()
+                );
+            }
+            first = (now, Instant::now());
+            continue;
+        }
+        let Some((origin, began)) = running.holder(first.0, first.1) else {
+            continue;
+        };
+        // The run may have begun up to a step before it was first seen. What ran before it in the same
+        // batch does not count.
+        let is_long = first.1.elapsed() + step >= threshold && began.elapsed() >= threshold;
+        let is_quiet = named
+            .as_ref()
+            .is_none_or(|(_, _, at)| at.elapsed() >= QUIET);
+        if is_long && is_quiet {
+            log::warn!(
+                "{origin} holds the loop, for {:.1?} so far",
+                began.elapsed()
+            );
+            named = Some((origin, began, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A machine that holds the loop is named: by the watchdog while it does, by the loop afterwards.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::Level;
+use netpoller::{Runtime, spawn, time, yield_now};
+
+use crate::child::in_child;
+use crate::logged::{keep_log, logged};
+use crate::support::stall::stall;
+
+const THRESHOLD: Duration = Duration::from_millis(100);
+
+/// Warnings, with every digit of the ids and times as they came.
+fn warnings() -> Vec<String> {
+    logged(Level::Warn, 0)
+}
+
+/// Holds the loop until `done`.
+fn hold(done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            warnings()
+        );
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_watchdog_names_a_machine_while_it_holds_the_loop_and_once_when_it_lets_go() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::builder().watchdog(THRESHOLD).build().unwrap();
+        let line = line!() + 2;
+        let named = || warnings().len() == 1;
+        let task = runtime.spawn_named("the\nculprit \u{1b}[31m", async move { hold(named) });
+        runtime.block_on(task).unwrap();
+        // The loop turns on, so that the watchdog can see it do so.
+        runtime.block_on(async {
+            while warnings().len() < 2 {
+                time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let warnings = warnings();
+        let who = format!(
+            r#"task 0.1 "the\nculprit \u{{1b}}[31m", spawned at {}:{line} "#,
+            file!()
+        );
+        assert!(
+            warnings[0].starts_with(&(who.clone() + "holds the loop, for ")),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings[1].starts_with(&(who + "has let the loop go on after ")),
+            "{warnings:?}"
+        );
+        assert_eq!(warnings.len(), 2);
+    });
+}
+
+#[test]
+fn the_watchdog_names_a_machine_that_holds_on_no_more_than_once_a_second() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::builder().watchdog(THRESHOLD).build().unwrap();
+        let start = Instant::now();
+        runtime.block_on(async { hold(|| warnings().len() == 2) });
+        assert!(start.elapsed() >= Duration::from_secs(1));
+        assert!(
+            warnings()
+                .iter()
+                .all(|line| line.starts_with("root 1.0 holds the loop"))
+        );
+    });
+}
+
+#[test]
+fn the_watchdog_is_silent_about_many_short_runs_of_a_loop_that_never_rests() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::builder().watchdog(THRESHOLD).build().unwrap();
+        runtime.block_on(async {
+            let busy = spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            time::sleep(6 * THRESHOLD).await;
+            busy.abort();
+        });
+        assert_eq!(warnings(), [""; 0]);
+    });
+}
+
+#[test]
+fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it_has_ended() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::new().unwrap();
+        let long = Duration::from_millis(1100);
+        let others = |count| (0..count).for_each(|_| drop(runtime.spawn(async {})));
+        // It is known to be one of those that ran together, and is among them.
+        others(5);
+        drop(runtime.spawn_named("slow", async move { stall(long) }));
+        others(5);
+        runtime.turn(None).unwrap();
+        let first = warnings();
+        let one = "by one of 11 machines (from here on each is timed): task 0.1, ";
+        let who = format!(r#"; task 5.6 "slow", spawned at {}:"#, file!());
+        assert!(
+            first[0].contains(one) && first[0].contains(&who),
+            "{first:?}"
+        );
+
+        // From then on it is named alone, among any number.
+        others(100);
+        drop(runtime.spawn_named("slow again", async move { stall(long) }));
+        others(100);
+        runtime.turn(None).unwrap();
+        let second = warnings().pop().unwrap();
+        assert!(second.starts_with("the loop was held for 1."), "{second}");
+        let who = format!(r#"by task 100.112 "slow again", spawned at {}:"#, file!());
+        assert!(second.contains(&who), "{second}");
+        assert_eq!(warnings().len(), 2);
+    });
+}
+
+#[test]
+fn without_a_watchdog_a_machine_that_ran_alone_is_named_at_once() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::builder().virtual_clock().build().unwrap();
+        runtime.block_on(async {
+            let slow = spawn(async { stall(Duration::from_millis(1100)) });
+            slow.await.unwrap();
+        });
+        let warnings = warnings();
+        let who = format!("by task 0.1, spawned at {}:", file!());
+        assert!(warnings[0].contains(&who), "{warnings:?}");
+        assert_eq!(warnings.len(), 1);
+    });
+}
+
+#[test]
+fn a_watchdog_ends_with_its_runtime() {
+    in_child(|| {
+        keep_log();
+        #[cfg(target_os = "linux")]
+        let before = crate::child::threads();
+        let handle = Runtime::builder()
+            .watchdog(THRESHOLD)
+            .build()
+            .unwrap()
+            .handle();
+        #[cfg(target_os = "linux")]
+        while crate::child::threads() > before {
+            thread::yield_now();
+        }
+        // A handle does not keep it.
+        drop(handle);
+    });
+}
+
+#[test]
+#[should_panic = "every machine takes some time"]
+fn a_threshold_of_nothing_is_refused() {
+    drop(Runtime::builder().watchdog(Duration::ZERO));
+}
