@@ -1,9 +1,10 @@
-//! A runtime under the loop of its host, in both ways: by turns within the budget of a frame, as in
-//! a game, and nested by its descriptor in the host's own poll(2), as in a daemon.
+//! A runtime under the loop of its host, in four ways: by turns within the budget of a frame, as in
+//! a game; nested by its descriptor in the host's own poll(2), as in a daemon, or in the loop of the
+//! crate calloop, as under Wayland; and called by a thread, as in a GUI, whose loop waits for a queue.
 //!
 //! ```text
-//! cargo run --example embed_host_loop                   # both, one after the other
-//! cargo run --example embed_host_loop -- --by fd        # one of them: turns, fd
+//! cargo run --example embed_host_loop                   # all, one after the other
+//! cargo run --example embed_host_loop -- --by fd        # one of them: turns, fd, calloop, notify
 //! ```
 
 mod common;
@@ -15,10 +16,10 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use netpoller::{Runtime, TcpListener, TcpStream, time};
 
-/// Shows a runtime under the loop of its host, by turns and nested by its descriptor.
+/// Shows a runtime under the loop of its host, in four ways.
 #[derive(Parser)]
 struct Flags {
-    /// In which way [default: both, one after the other]
+    /// In which way [default: all, one after the other]
     #[arg(long, value_enum)]
     by: Option<By>,
 }
@@ -29,15 +30,23 @@ enum By {
     Turns,
     /// By its descriptor, in the host's poll(2), as in a daemon
     Fd,
+    /// By its descriptor, in the loop of the crate calloop
+    Calloop,
+    /// By a thread that calls the host, whose loop waits for a queue, as in a GUI
+    Notify,
 }
 
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
-        if flags.by != Some(By::Fd) {
-            by_turns()?;
-        }
-        if flags.by != Some(By::Turns) {
-            nested()?;
+        for by in By::value_variants() {
+            if flags.by.is_none_or(|wanted| wanted == *by) {
+                match by {
+                    By::Turns => by_turns()?,
+                    By::Fd => nested()?,
+                    By::Calloop => in_calloop()?,
+                    By::Notify => notified()?,
+                }
+            }
         }
         io::Result::Ok(())
     })
@@ -138,6 +147,74 @@ fn nested() -> io::Result<()> {
 #[cfg(mio_unsupported_force_poll_poll)]
 fn nested() -> io::Result<()> {
     println!("nested: poll(2) has no descriptor to nest");
+    Ok(())
+}
+
+/// A program on calloop, which watches the runtime's descriptor as any other.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+fn in_calloop() -> io::Result<()> {
+    use calloop::generic::Generic;
+    use calloop::{EventLoop, Interest, Mode, PostAction};
+
+    let runtime = Runtime::new()?;
+    let network = start(&runtime);
+    let mut host = EventLoop::try_new()?;
+    let source = Generic::new(&runtime, Interest::READ, Mode::Level);
+    // The turn comes after the dispatch, for a deadline brings no readiness.
+    let turn_after = |_, _: &mut _, (): &mut ()| Ok(PostAction::Continue);
+    host.handle()
+        .insert_source(source, turn_after)
+        .map_err(|error| error.error)?;
+    let mut dispatches = 0;
+    while !network.is_finished() {
+        dispatches += 1;
+        host.dispatch(runtime.next_timeout(), &mut ())?;
+        runtime.turn(Some(Duration::ZERO))?;
+    }
+    println!("in calloop: {dispatches} dispatches");
+    drop(host);
+    runtime.block_on(network).map_err(io::Error::other)?
+}
+
+/// A GUI: its loop waits for a queue of its own, where everything that happens arrives as an event.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+fn notified() -> io::Result<()> {
+    use std::sync::mpsc;
+
+    enum Event {
+        Key(char),
+        Network,
+    }
+    let (queue, events) = mpsc::channel();
+    let runtime = Runtime::new()?;
+    let network = start(&runtime);
+    let to_queue = queue.clone();
+    // The queue is gone when the program ends.
+    runtime.notify_host(move || to_queue.send(Event::Network).unwrap_or_default())?;
+    let _ = queue.send(Event::Key('q'));
+    let mut turns = 0;
+    while !network.is_finished() {
+        match events.recv().map_err(io::Error::other)? {
+            Event::Key(key) => println!("  the host: the key {key}"),
+            Event::Network => {
+                turns += 1;
+                runtime.turn(Some(Duration::ZERO))?;
+            }
+        }
+    }
+    println!("notified: {turns} events of the network");
+    runtime.block_on(network).map_err(io::Error::other)?
+}
+
+#[cfg(mio_unsupported_force_poll_poll)]
+fn in_calloop() -> io::Result<()> {
+    println!("in calloop: poll(2) has no descriptor to watch");
+    Ok(())
+}
+
+#[cfg(mio_unsupported_force_poll_poll)]
+fn notified() -> io::Result<()> {
+    println!("notified: poll(2) has no descriptor to watch");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
-use crate::runtime::socket::Parked;
+use crate::runtime::parked::Parked;
 use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.

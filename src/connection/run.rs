@@ -35,7 +35,7 @@ use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
-use crate::runtime::socket::Parked;
+use crate::runtime::parked::Parked;
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {

@@ -19,7 +19,7 @@ use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::machine::MachineId;
-use crate::runtime::socket::Parked;
+use crate::runtime::parked::Parked;
 use crate::wheel::{Tick, TimerKey};
 
 /// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.

@@ -24,7 +24,8 @@ use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::{Core, Direction};
 use crate::runtime::context;
-use crate::runtime::socket::{Parked, Socket as FdSocket};
+use crate::runtime::parked::Parked;
+use crate::runtime::socket::Socket as FdSocket;
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.

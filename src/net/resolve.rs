@@ -17,7 +17,7 @@ use super::error::Cause;
 use super::{family, host_port};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
-use crate::runtime::{JoinError, blocking, context};
+use crate::runtime::{blocking, context};
 use crate::sys::{self, NotFound};
 
 /// What the addresses are for: an empty host means this machine, or every address.
@@ -167,15 +167,16 @@ async fn on_a_thread<T: Send + 'static>(
     scope: Option<&CancelToken>,
     look_up: impl FnOnce() -> Result<T, Cause> + Send + 'static,
 ) -> Result<T, Cause> {
-    let look_up = blocking::call("a look-up", blocking::look_ups(), look_up);
-    let look_up = blocking::Wanted(look_up);
+    let lane = blocking::look_ups();
+    let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
+    let _wanted = blocking::Wanted(lane, ticket);
     let outcome = match scope {
         Some(scope) => scope.run(look_up).await,
         None => Ok(look_up.await),
     };
     let cause = match outcome {
         Ok(Ok(outcome)) => return outcome,
-        Ok(Err(panic)) => Cause::Other(io::Error::other(JoinError::panicked(panic))),
+        Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
         Err(ended) => Cause::from(ended),
     };
     Err(Cause::Lookup {

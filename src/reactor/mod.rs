@@ -183,7 +183,7 @@ impl<W> Reactor<W> {
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::with_clock(selector, TimeSource::System, |(), _| None)
+        Reactor::with_clock(selector, TimeSource::System, |(), _| {})
     }
 
     /// Registers a source for both directions. Nothing is parked, and nothing is known: try first.

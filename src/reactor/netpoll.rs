@@ -19,7 +19,7 @@ use super::Turn;
 use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Descriptor, PollDesc, ShortIo};
 use super::registry::Registry;
-use super::selector::{Event, Harvest, Selector, Token, Traits};
+use super::selector::{Event, Harvest, Selector, Traits};
 use super::view::DescriptorView;
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
@@ -62,9 +62,9 @@ pub(crate) enum Jump {
     Held,
 }
 
-/// Called when a deadline of a descriptor passes: gives one more W to hand out, for the operations
-/// that queue behind the parked one. It may look at the user's data, and must not use the reactor.
-pub(crate) type Behind<W, T> = fn(&T, Token) -> Option<W>;
+/// Called when a deadline of a descriptor passes, and when its peer hangs up: hands out what waits
+/// beside the slots, by the user's data. It must not use the reactor.
+pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven reading that is to be settled, the round in which it was noted, and the turns since.
 #[derive(Clone, Copy)]
@@ -485,20 +485,21 @@ impl<W, T> Core<W, T> {
     }
 
     /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
-    /// error.
+    /// error. What was parked comes back: dropping a W may run anything, and so waits for the end of
+    /// all borrows.
     // Go has no counterpart: its poller lives as long as the process.
-    pub(crate) fn evict_all(&self) {
+    pub(crate) fn evict_all(&self) -> Vec<W> {
         self.is_shut.set(true);
         let all: Vec<_> = self.registry.borrow_mut().by_key.drain().collect();
         for desc in &all {
             desc.evict();
         }
-        // Out of all borrows: dropping a W, or the user's data, may run anything.
-        drop((
-            self.timers.take(),
-            self.peer_timers.take(),
-            self.pending.take(),
-        ));
+        let mut released = self.pending.take();
+        for timers in [&self.timers, &self.peer_timers] {
+            let mut timers = timers.take();
+            timers.advance(Tick::MAX, usize::MAX, |w| released.push(w));
+        }
+        released
     }
 }
 

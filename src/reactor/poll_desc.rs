@@ -258,11 +258,11 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. A W that is in the slot is
-    /// replaced.
+    /// replaced, and comes back.
     #[inline]
-    pub(crate) fn park_waiting(&self, direction: Direction, w: W) {
+    pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
         debug_assert_eq!(self.may_try(direction), May::Wait);
-        self.slots[direction as usize].set(Some(w));
+        self.slots[direction as usize].replace(Some(w))
     }
 
     /// Parks after a read or write of a byte stream that took less than it could: as
@@ -362,13 +362,8 @@ impl<W, T> PollDesc<W, T> {
         (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
     }
 
-    /// Takes out the W that waits for the peer's hanging up.
-    pub(crate) fn unpark_hang_up(&self) -> Option<W> {
-        self.slots[HANG_UP].take()
-    }
-
     /// Lets `look` see it. The Ws are out of their slots meanwhile.
-    pub(super) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
+    pub(crate) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
         let lent = self.slots.each_ref().map(Lent::new);
         let [read, write, hang_up] = lent.each_ref().map(|lent| lent.w.as_ref());
         let side = |direction: Direction, parked| {
@@ -448,6 +443,9 @@ impl<W, T> PollDesc<W, T> {
                 unpark(w);
             }
         }
+        if readiness.bits() & HUNG_UP != 0 {
+            (self.core.behind)(&self.user_data, unpark);
+        }
     }
 
     // ---- deadlines ----
@@ -514,8 +512,7 @@ impl<W, T> PollDesc<W, T> {
             .into_iter()
             .for_each(&mut *unpark);
         // Operations that queue behind the waiter are woken too.
-        let behind = (self.core.behind)(&self.user_data, self.token);
-        behind.into_iter().for_each(unpark);
+        (self.core.behind)(&self.user_data, unpark);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.

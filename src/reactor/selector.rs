@@ -38,14 +38,6 @@ impl Token {
         Token(key | generation << Self::KEY_BITS)
     }
 
-    pub(crate) const fn to_bits(self) -> usize {
-        self.0
-    }
-
-    pub(crate) const fn from_bits(bits: usize) -> Self {
-        Token(bits)
-    }
-
     #[inline]
     pub(crate) const fn key(self) -> usize {
         self.0 & Self::KEYS

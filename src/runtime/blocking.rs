@@ -15,16 +15,14 @@
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::current;
+use super::join::JoinError;
 use super::outcome::{self, Receiver};
-use super::panics::{Payload, catch};
+use super::panics::catch;
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -36,7 +34,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
 /// Which work of a lane it is.
-type Ticket = u64;
+pub(crate) type Ticket = u64;
 
 /// Threads that share a queue and a bound.
 pub(crate) struct Lane {
@@ -120,18 +118,6 @@ impl Lane {
         ticket
     }
 
-    /// Takes back work that has not begun, so that what is not wanted takes no memory.
-    fn take_back(&self, ticket: Ticket) {
-        // The lock may be held by a thread that a child of fork does not have.
-        if !self.process.is_current() {
-            return;
-        }
-        let work = self.state().queue.remove(&ticket);
-        if let Some(work) = work {
-            drop(self.finish(Box::new(|| drop(work))));
-        }
-    }
-
     /// A thread could not be started. The other threads do the work; if there are none, this one.
     fn thread_failed(&self) {
         let mut state = self.state();
@@ -197,25 +183,27 @@ impl Lane {
     }
 }
 
-/// What blocking work returned, or what it panicked with. Dropping it lets the work run on.
-pub(crate) struct Call<T> {
-    outcome: Receiver<Result<T, Payload>>,
-    lane: Arc<Lane>,
-    ticket: Ticket,
-}
+/// Work that is not begun any more once this is dropped, so that what is not wanted takes no memory.
+pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) Ticket);
 
-/// As [`Call`], but work that has not begun when this is dropped never does.
-pub(crate) struct Wanted<T>(pub(crate) Call<T>);
-
-impl<T> Drop for Wanted<T> {
+impl Drop for Wanted<'_> {
     fn drop(&mut self) {
-        self.0.lane.take_back(self.0.ticket);
+        let Wanted(lane, ticket) = self;
+        // The lock may be held by a thread that a child of fork does not have.
+        if !lane.process.is_current() {
+            return;
+        }
+        let work = lane.state().queue.remove(ticket);
+        if let Some(work) = work {
+            drop(lane.finish(Box::new(|| drop(work))));
+        }
     }
 }
 
 /// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
 ///
-/// A virtual clock of that runtime does not jump before the work has ended.
+/// A virtual clock of that runtime does not jump before the work has ended. Dropping the answer lets
+/// the work run on: see [`Wanted`].
 ///
 /// # Panics
 ///
@@ -225,34 +213,13 @@ pub(crate) fn call<T: Send + 'static>(
     what: &str,
     lane: &Arc<Lane>,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Call<T> {
+) -> (Receiver<T>, Ticket) {
     let out = current::with(what, |scheduler| scheduler.remote.job_out());
     let (sender, outcome) = outcome::channel();
     let ticket = lane.run(Box::new(move || {
-        sender.send(catch(work));
+        sender.send(catch(work).map_err(JoinError::panicked));
         // After the wake: then a virtual clock sees the waiter before it may jump.
         drop(out);
     }));
-    Call {
-        outcome,
-        lane: lane.clone(),
-        ticket,
-    }
-}
-
-impl<T> Future for Call<T> {
-    type Output = Result<T, Payload>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Pin::new(&mut self.outcome).poll(cx);
-        outcome.map(|outcome| outcome.expect("work that is waited for is done"))
-    }
-}
-
-impl<T> Future for Wanted<T> {
-    type Output = Result<T, Payload>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
-    }
+    (outcome, ticket)
 }

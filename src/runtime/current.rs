@@ -6,12 +6,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Before};
 use super::lent;
 use super::scheduler::Scheduler;
-use super::waker::INHERITED;
+use super::waker::{INHERITED, Remote};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -91,6 +92,11 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
     // The clone keeps the borrow short: `f` may run any code, and end the turn.
     let current = CURRENT.try_with(|current| current.borrow().clone());
     current.ok().flatten().map(|scheduler| f(&scheduler))
+}
+
+/// As [`try_with`], if the runtime is that of `remote`.
+pub(crate) fn at_home<R>(remote: &Arc<Remote>, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+    try_with(|scheduler| Arc::ptr_eq(&scheduler.remote, remote).then(|| f(scheduler))).flatten()
 }
 
 /// The last reading of the clock of the runtime that is in a turn on this thread. Asked for each

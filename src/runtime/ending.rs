@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::join::JoinError;
 use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
+use super::parked::Parked;
 use super::scheduler::Scheduler;
 
 /// How often a runtime that ends looks for what destructors have spawned meanwhile.
@@ -27,10 +28,7 @@ impl Scheduler {
         self.machines.finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
         match join {
-            Some(join) if Rc::strong_count(&join) > 1 => {
-                self.outcomes.keep(join.clone());
-                join.end(error);
-            }
+            Some(join) if Rc::strong_count(&join) > 1 => join.end(error),
             // No handle, or it has gone with the body. Then the output goes with the cell.
             join => {
                 let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));
@@ -77,19 +75,16 @@ impl Scheduler {
     /// instead of hanging.
     fn end_machines(&self) {
         self.take_machines().into_iter().for_each(drop_for_good);
-        self.outcomes.discard_all();
         self.wake_foreign_waiters();
     }
 
     /// Shuts the reactor, and wakes what waits for any of it on other executors.
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
-        self.reactor
-            .core()
-            .for_each(|_, socket| socket.take_all_wakers(&mut foreign));
-        self.reactor.core().evict_all();
-        let sleepers = self.sleepers.take();
-        foreign.extend(sleepers.into_iter().filter_map(|(_, waker)| waker));
+        let core = self.reactor.core();
+        core.for_each(|_, socket| socket.open_locks(&mut foreign));
+        let parked = core.evict_all().into_iter();
+        foreign.extend(parked.filter_map(Parked::take_waker));
         foreign.into_iter().for_each(wake_quietly);
     }
 

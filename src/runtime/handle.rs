@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{self, Location};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -131,8 +132,8 @@ impl Handle {
                 }
             }
         });
-        // Nothing is sent if the runtime ends, or has ended.
-        async { receiver.await.unwrap_or_else(|| Err(JoinError::aborted())) }
+        // Nothing is sent if the runtime ends, or has ended: then the answer says aborted.
+        receiver
     }
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
@@ -160,13 +161,15 @@ impl Handle {
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
+    /// Calls a closure with the runtime, if it is in a turn on this thread.
+    pub(crate) fn if_here<R>(&self, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
+        current::at_home(&self.remote, f)
+    }
+
     /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
     /// Dropped if the runtime is gone.
     pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
-        let here = current::try_with(|scheduler| {
-            Arc::ptr_eq(&scheduler.remote, &self.remote).then(|| scheduler.clone())
-        });
-        match here.flatten() {
+        match self.if_here(Rc::clone) {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));
@@ -217,11 +220,9 @@ where
 {
     let place = Location::caller();
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
-    let call = blocking::call("spawn_blocking", &lane, work);
+    let (outcome, _) = blocking::call("spawn_blocking", &lane, work);
     spawn_at(place, None, async move {
-        match call.await {
-            Ok(value) => value,
-            Err(payload) => panic::resume_unwind(payload.into_inner()),
-        }
+        let outcome = outcome.await;
+        outcome.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }

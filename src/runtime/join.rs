@@ -3,24 +3,23 @@
 //! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort the
 //! task while the cell says that it has not ended. Until then the id is the task's own.
 //!
-//! | state of the cell | meaning | moved there by | on to |
+//! | `has_ended` | `result` | meaning | moved there by |
 //! |---|---|---|---|
-//! | Open | the task has not ended; its output may be here, while its body is being dropped | `spawn` | Ended by `end` |
-//! | Ended | the output or the error waits for the handle | `end` | Taken by a poll of the handle |
-//! | Taken | polling again is an error of the caller | a poll | nothing |
+//! | no | none | the task has not ended | `spawn` |
+//! | no | its output | its body is being dropped | `set_output` |
+//! | yes | the output or the error | it waits for the handle | `end` |
+//! | yes | none | polling again is an error of the caller | a poll of the handle |
 
 // Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-
-use slab::Slab;
 
 use super::context::{self, MachineId};
 use super::current::Entered;
@@ -29,65 +28,24 @@ use super::scheduler::Scheduler;
 
 /// What a task shares with its handle.
 pub(crate) struct Join<T> {
-    state: Cell<State>,
-    /// `Some` in Ended, and in Open once the task has returned.
+    has_ended: Cell<bool>,
     result: Cell<Option<Result<T, JoinError>>>,
     /// The waker that the handle was polled with last.
     waiter: Cell<Option<Waker>>,
-    /// Its key in [`Outcomes`], while it is there.
-    key: Cell<Option<usize>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Ended,
-    Taken,
 }
 
 /// The scheduler's side of a [`Join`], whatever the task returns.
 pub(crate) trait Joined {
     /// The task has ended and its body is gone: with this error, else with its output.
     fn end(&self, error: Option<JoinError>);
-
-    /// Drops an output that the handle has not taken: the runtime ends.
-    fn discard(&self);
-
-    fn set_key(&self, key: usize);
-}
-
-/// The cells of tasks that have ended and whose handles have not taken the outcome. So a runtime
-/// that ends can drop the outputs inside of it.
-#[derive(Default)]
-pub(crate) struct Outcomes(RefCell<Slab<Rc<dyn Joined>>>);
-
-impl Outcomes {
-    pub(crate) fn keep(&self, join: Rc<dyn Joined>) {
-        let mut cells = self.0.borrow_mut();
-        join.set_key(cells.vacant_key());
-        cells.insert(join);
-    }
-
-    fn remove(&self, key: usize) {
-        // Dropped after the borrow, though the handle keeps the cell itself.
-        let cell = self.0.borrow_mut().try_remove(key);
-        debug_assert!(cell.is_some(), "an outcome is removed once");
-        drop(cell);
-    }
-
-    pub(crate) fn discard_all(&self) {
-        let cells = self.0.take();
-        cells.into_iter().for_each(|(_, cell)| cell.discard());
-    }
 }
 
 impl<T> Join<T> {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Join {
-            state: Cell::new(State::Open),
+            has_ended: Cell::new(false),
             result: Cell::new(None),
             waiter: Cell::new(None),
-            key: Cell::new(None),
         })
     }
 
@@ -98,34 +56,19 @@ impl<T> Join<T> {
 
     /// The task returned. The handle sees it when the task's body is gone.
     pub(crate) fn set_output(&self, output: T) {
-        debug_assert_eq!(self.state.get(), State::Open);
+        debug_assert!(!self.has_ended.get());
         self.result.set(Some(Ok(output)));
     }
 }
 
 impl<T> Joined for Join<T> {
     fn end(&self, error: Option<JoinError>) {
-        debug_assert_eq!(self.state.get(), State::Open, "a task ends once");
+        debug_assert!(!self.has_ended.get(), "a task ends once");
         if let Some(error) = error {
             drop_quietly(self.result.replace(Some(Err(error))));
         }
-        self.state.set(State::Ended);
+        self.has_ended.set(true);
         self.waiter.take().into_iter().for_each(wake_quietly);
-    }
-
-    fn discard(&self) {
-        self.key.set(None);
-        match self.result.take() {
-            Some(Ok(output)) => {
-                self.result.set(Some(Err(JoinError::aborted())));
-                drop_quietly(output);
-            }
-            error => self.result.set(error),
-        }
-    }
-
-    fn set_key(&self, key: usize) {
-        self.key.set(Some(key));
     }
 }
 
@@ -147,8 +90,8 @@ impl<T> Joined for Join<T> {
 /// Awaiting `&mut handle` in a race that it loses costs nothing: await it again.
 #[doc(alias = "WaitGroup")]
 pub struct JoinHandle<T> {
-    scheduler: Weak<Scheduler>,
-    /// The task's while the cell is Open.
+    scheduler: Rc<Scheduler>,
+    /// The task's until it has ended.
     id: MachineId,
     join: Rc<Join<T>>,
     /// The task has ended, and this has let others go first.
@@ -158,7 +101,7 @@ pub struct JoinHandle<T> {
 impl<T> JoinHandle<T> {
     pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Rc<Join<T>>) -> Self {
         JoinHandle {
-            scheduler: Rc::downgrade(scheduler),
+            scheduler: scheduler.clone(),
             id,
             join,
             yielded: false,
@@ -180,31 +123,16 @@ impl<T> JoinHandle<T> {
     /// # }
     /// ```
     pub fn abort(&self) {
-        if self.join.state.get() == State::Open
-            && let Some(scheduler) = self.scheduler.upgrade()
-        {
+        if !self.is_finished() {
             // Entered, since the destructors of what the task holds may spawn or ask for the time.
-            let _entered = Entered::to_drop(&scheduler);
-            scheduler.abort(self.id);
+            let _entered = Entered::to_drop(&self.scheduler);
+            self.scheduler.abort(self.id);
         }
     }
 
     /// Whether the task has ended, one way or another. Then polling the handle does not wait.
     pub fn is_finished(&self) -> bool {
-        self.join.state.get() != State::Open
-    }
-
-    /// Takes the outcome out of the cell, and the cell out of the scheduler.
-    fn take(&self) -> Result<T, JoinError> {
-        debug_assert_eq!(self.join.state.get(), State::Ended);
-        self.join.state.set(State::Taken);
-        if let Some(key) = self.join.key.take()
-            && let Some(scheduler) = self.scheduler.upgrade()
-        {
-            scheduler.outcomes.remove(key);
-        }
-        let result = self.join.result.take();
-        result.expect("a task ends with an output or an error")
+        self.join.has_ended.get()
     }
 }
 
@@ -215,37 +143,31 @@ impl<T: 'static> Future for JoinHandle<T> {
     ///
     /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.join.state.get() {
-            State::Open => {
-                // No borrow is held: cloning and dropping a waker may run any code. It may also end
-                // the task, so the state is looked at once more.
-                let old = self.join.waiter.replace(Some(cx.waker().clone()));
-                drop(old);
-                if self.join.state.get() == State::Open {
-                    return Poll::Pending;
-                }
-                self.poll(cx)
-            }
-            State::Ended => {
-                // A loop that joins tasks that have ended would keep the others waiting.
-                ready!(context::poll_yield(&mut self.yielded, cx.waker()));
-                Poll::Ready(self.take())
-            }
-            State::Taken => panic!("netpoller: JoinHandle polled after it was ready"),
+        if !self.is_finished() {
+            // No borrow is held: cloning and dropping a waker may run any code. It may also end the
+            // task, so the cell is looked at once more.
+            let old = self.join.waiter.replace(Some(cx.waker().clone()));
+            drop(old);
         }
+        if !self.is_finished() {
+            return Poll::Pending;
+        }
+        // A loop that joins tasks that have ended would keep the others waiting.
+        ready!(context::poll_yield(&mut self.yielded, cx.waker()));
+        let result = self.join.result.take();
+        Poll::Ready(result.expect("netpoller: JoinHandle polled after it was ready"))
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         drop(self.join.waiter.take());
-        if self.join.state.get() != State::Ended {
-            return;
+        if self.is_finished() {
+            // The output is dropped inside its runtime, as all that the task held; also when that has
+            // ended.
+            let _entered = Entered::to_drop(&self.scheduler);
+            drop(self.join.result.take());
         }
-        // The output is dropped inside its runtime, as all that the task held.
-        let scheduler = self.scheduler.upgrade();
-        let _entered = scheduler.as_ref().and_then(Entered::to_drop);
-        drop(self.take());
     }
 }
 

@@ -21,7 +21,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | none | no poller waits | `take_poller`; a close | Waiting |
-//! | Waiting | its waker is kept | `keep_poller`, after EAGAIN or behind a lock that is held | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or behind a lock that is held | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
 //!
 //! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. What
 //! takes the slot over wakes the poller, which comes back and finds the lock held.
@@ -36,9 +36,10 @@ use std::cell::Cell;
 use std::task::Waker;
 
 use super::panics::wake_quietly;
-use super::socket::{Parked as Note, Slot, Socket};
+use super::parked::Parked;
+use super::socket::Socket;
 use super::waiters::{Left, Ticket};
-use crate::reactor::{Direction, Token};
+use crate::reactor::Direction;
 
 /// ```text
 ///   | 6    | 5 4          | 3 2               | 1 0            |
@@ -138,10 +139,10 @@ impl Socket {
         }
         if *state == LockState::Free && !self.is_locked(direction) {
             // Only a poller waits. It is woken, and finds the direction held.
-            let [poller, _parked] = self.take_poller(direction);
+            let poller = self.take_poller(direction);
             self.locks.raise(held(direction));
             *state = LockState::Held;
-            poller.into_iter().for_each(wake_quietly);
+            wake(poller);
             return true;
         }
         let mut ticket = match *state {
@@ -188,8 +189,7 @@ impl Socket {
             return wake_quietly(waker);
         }
         self.locks.lower(held(direction));
-        let [poller, _parked] = self.take_poller(direction);
-        poller.into_iter().for_each(wake_quietly);
+        wake(self.take_poller(direction));
     }
 
     /// Leaves the queue, for an operation that was given up. If the direction was passed on to it
@@ -212,66 +212,42 @@ impl Socket {
         }
     }
 
-    /// The note to hand out besides what is parked, when a deadline passes. By it, operations that
-    /// queue and a poller behind the lock learn of the deadline even if the holder is not polled.
-    pub(crate) fn note_for_queues(&self, token: Token) -> Option<Note> {
-        let waits = |direction| self.locks.has(queued(direction) | polled(direction));
-        let wait = waits(Direction::Read) || waits(Direction::Write);
-        wait.then(|| Note::foreign(token, Slot::Queues))
-    }
-
-    /// A deadline has passed: takes the wakers of all that queue, which keep their places, and of
-    /// pollers behind a lock.
-    pub(super) fn nudge_queues(&self) -> Vec<Waker> {
-        let mut out = Vec::new();
-        for direction in Direction::BOTH {
-            if self.is_locked(direction) {
-                let [poller, _parked] = self.take_poller(direction);
-                out.extend(poller);
-            }
-            if let Some(extra) = self.extra_if_made() {
-                out.extend(extra.borrow_mut().queues[direction as usize].nudge());
-            }
-        }
-        out
-    }
-
-    /// Opens the locks at a close, and takes all that queue or poll.
-    pub(super) fn open_locks(&self, out: &mut Vec<Waker>) {
-        for direction in Direction::BOTH {
-            let [poller, _parked] = self.take_poller(direction);
-            out.extend(poller);
-            self.locks.lower(queued(direction));
-            if let Some(extra) = self.extra_if_made() {
-                out.extend(extra.borrow_mut().queues[direction as usize].take_all());
-            }
-        }
+    /// At a close: takes all that queues or polls, and opens the locks.
+    pub(crate) fn open_locks(&self, out: &mut Vec<Waker>) {
         self.locks.raise(OPEN);
+        let Some(extra) = self.extra_if_made() else {
+            return;
+        };
+        for direction in Direction::BOTH {
+            self.locks.lower(queued(direction));
+            out.extend(self.take_poller(direction).and_then(Parked::take_waker));
+        }
+        for queue in &mut extra.borrow_mut().queues {
+            out.extend(queue.take_all());
+        }
     }
 
     // ---- the poller ----
 
-    /// Keeps a poller's waker until its direction can be tried again.
-    pub(crate) fn keep_poller(&self, direction: Direction, waker: Waker) {
-        let old = self.extra().borrow_mut().pollers[direction as usize].replace(waker);
+    /// Keeps the key of a poller's waker until its direction can be tried again.
+    pub(crate) fn keep_poller(&self, direction: Direction, poller: Parked) {
+        self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
         self.locks.raise(polled(direction));
-        drop(old);
     }
 
-    /// Takes the poller's waker, to be woken or dropped, and the one that is parked, to be dropped: while
-    /// no operation has the direction, that is the poller's too.
+    /// Takes the key of the poller's waker. Once that is taken, the same key in the slot finds nothing.
     #[inline]
-    pub(crate) fn take_poller(&self, direction: Direction) -> [Option<Waker>; 2] {
+    pub(crate) fn take_poller(&self, direction: Direction) -> Option<Parked> {
         if !self.locks.has(polled(direction)) {
-            return [None, None];
+            return None;
         }
         self.locks.lower(polled(direction));
-        let parked = match self.is_locked(direction) {
-            true => None,
-            false => self.take_waker(direction),
-        };
-        let kept = self.extra().borrow_mut().pollers[direction as usize].take();
-        [kept, parked]
+        self.extra().borrow_mut().pollers[direction as usize].take()
+    }
+
+    /// Another poller comes, or the same again: the last wins.
+    pub(crate) fn drop_poller(&self, direction: Direction) {
+        drop(self.take_poller(direction).and_then(Parked::take_waker));
     }
 
     /// Whether the direction's poller has yielded since its last operation ended; forgets it.
@@ -285,4 +261,9 @@ impl Socket {
     pub(crate) fn note_poller_yielded(&self, direction: Direction) {
         self.extra().borrow_mut().poller_yielded[direction as usize] = true;
     }
+}
+
+fn wake(poller: Option<Parked>) {
+    let waker = poller.and_then(Parked::take_waker);
+    waker.into_iter().for_each(wake_quietly);
 }

@@ -9,6 +9,7 @@
 // | `context.rs`, `current.rs` | what runs on this thread, in plain words; in which runtime |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
+// | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
@@ -31,6 +32,7 @@ pub(crate) mod lock;
 pub(crate) mod machine;
 mod outcome;
 pub(crate) mod panics;
+pub(crate) mod parked;
 pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod select;

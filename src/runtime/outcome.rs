@@ -3,8 +3,8 @@
 //! | value | receiver | moved there by | what a poll says |
 //! |---|---|---|---|
 //! | none | waits | `channel` | Pending; the sender's `poll_given_up` is Pending |
-//! | here | waits | `Sender::send` | the value |
-//! | none, and no sender | waits | the sender's drop | `None` |
+//! | here | waits | `Sender::send` | the value, or why there is none |
+//! | none, and no sender | waits | the sender's drop | an error: aborted |
 //! | any | gone | the receiver's drop | the sender's `poll_given_up` is Ready |
 
 // Go has a channel with room for one value.
@@ -14,10 +14,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::join::JoinError;
 use super::panics::wake_quietly;
 
 struct Shared<T> {
-    value: Option<T>,
+    value: Option<Result<T, JoinError>>,
     /// Whether both ends live.
     is_open: bool,
     /// The waker of the end that waits for the other, by end: the receiver's, the sender's.
@@ -31,7 +32,7 @@ type Cell<T> = Arc<Mutex<Shared<T>>>;
 
 pub(crate) struct Sender<T>(Cell<T>);
 
-/// A future of the value: `None` if the sender is dropped without sending.
+/// A future of the value.
 pub(crate) struct Receiver<T>(Cell<T>);
 
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
@@ -52,31 +53,39 @@ fn lock<T>(cell: &Cell<T>) -> MutexGuard<'_, Shared<T>> {
 fn close<T>(cell: &Cell<T>, other: usize) {
     let mut shared = lock(cell);
     shared.is_open = false;
-    let wakers = std::mem::take(&mut shared.wakers);
-    // Nothing takes the value any more, if it is the receiver that goes.
-    let value = (other == SENDER).then(|| shared.value.take());
+    let waker = shared.wakers[other].take();
     drop(shared);
-    let woken = wakers.into_iter().nth(other).flatten();
-    woken.into_iter().for_each(wake_quietly);
-    drop(value);
+    waker.into_iter().for_each(wake_quietly);
+}
+
+/// Waits for the other end, unless `look` finds what this end waits for.
+fn poll<T, R>(
+    cell: &Cell<T>,
+    end: usize,
+    cx: &Context<'_>,
+    look: impl FnOnce(&mut Shared<T>) -> Option<R>,
+) -> Poll<R> {
+    let waker = cx.waker().clone();
+    let mut shared = lock(cell);
+    if let Some(found) = look(&mut shared) {
+        return Poll::Ready(found);
+    }
+    let old = shared.wakers[end].replace(waker);
+    drop(shared);
+    drop(old);
+    Poll::Pending
 }
 
 impl<T> Sender<T> {
-    pub(crate) fn send(self, value: T) {
+    pub(crate) fn send(self, value: Result<T, JoinError>) {
         lock(&self.0).value = Some(value);
     }
 
     /// Ready once the receiver is gone.
     pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let mut shared = lock(&self.0);
-        if !shared.is_open {
-            return Poll::Ready(());
-        }
-        let old = shared.wakers[SENDER].replace(waker);
-        drop(shared);
-        drop(old);
-        Poll::Pending
+        poll(&self.0, SENDER, cx, |shared| {
+            (!shared.is_open).then_some(())
+        })
     }
 }
 
@@ -87,20 +96,13 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Future for Receiver<T> {
-    type Output = Option<T>;
+    type Output = Result<T, JoinError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let waker = cx.waker().clone();
-        let mut shared = lock(&self.0);
-        let value = shared.value.take();
-        if value.is_some() || !shared.is_open {
-            drop(shared);
-            return Poll::Ready(value);
-        }
-        let old = shared.wakers[RECEIVER].replace(waker);
-        drop(shared);
-        drop(old);
-        Poll::Pending
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        poll(&self.0, RECEIVER, cx, |shared| match shared.value.take() {
+            None if !shared.is_open => Some(Err(JoinError::aborted())),
+            value => value,
+        })
     }
 }
 

@@ -31,19 +31,18 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use slab::Slab;
-
 use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
 use super::current::Entered;
 use super::host::Host;
-use super::join::{Join, JoinError, JoinHandle, Outcomes};
+use super::join::{Join, JoinError, JoinHandle};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
+use super::parked::Parked;
 use super::running::{Place, Running};
-use super::socket::{Parked, Socket, Who};
+use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
@@ -71,10 +70,7 @@ pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> us
 pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
-    /// The wakers of sleeps that another executor polls. `None` once one has been woken.
-    pub(crate) sleepers: RefCell<Slab<Option<Waker>>>,
     pub(super) machines: Machines,
-    pub(super) outcomes: Outcomes,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// How many ids of the batch that runs are still to come up. Zero between two batches.
@@ -112,14 +108,12 @@ impl Scheduler {
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
     ) -> Self {
-        let reactor = Reactor::with_clock(selector, time, Socket::note_for_queues);
+        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside);
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
         Scheduler {
             reactor,
             remote,
-            sleepers: RefCell::default(),
             machines: Machines::default(),
-            outcomes: Outcomes::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
@@ -291,14 +285,14 @@ impl Scheduler {
         turn
     }
 
-    /// Queues a machine that the reactor hands out, or keeps the foreign wakers that it stands for, to
+    /// Queues a machine that the reactor hands out, or takes the foreign waker that it stands for, to
     /// be woken after the turn. The reactor is borrowed.
     #[inline(always)]
     fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
         let id = parked.as_machine();
         match self.mark_queued(id) {
             true => self.queue.borrow_mut().push(id),
-            false => self.take_foreign(parked, foreign),
+            false => foreign.extend(parked.take_waker()),
         }
     }
 
@@ -307,27 +301,6 @@ impl Scheduler {
         let mut foreign = Vec::new();
         self.queue_unparked(parked, &mut foreign);
         foreign.into_iter().for_each(wake_quietly);
-    }
-
-    /// What was parked is a machine that is queued or gone, or the note of a foreign waker.
-    #[cold]
-    #[inline(never)]
-    fn take_foreign(&self, parked: Parked, foreign: &mut Vec<Waker>) {
-        match parked.who() {
-            Who::Machine => {}
-            Who::Foreign { token_bits, slot } => {
-                let desc = self.reactor.core().by_key(Parked::token_key(token_bits));
-                if let Some(desc) = desc
-                    && Parked::token_bits(desc.token()) == token_bits
-                {
-                    foreign.extend(desc.user_data.take_wakers(slot));
-                }
-            }
-            Who::Sleeper(key) => {
-                let mut sleepers = self.sleepers.borrow_mut();
-                foreign.extend(sleepers.get_mut(key).and_then(Option::take));
-            }
-        }
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.

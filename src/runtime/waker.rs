@@ -233,14 +233,8 @@ impl Wake for MachineWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let here = current::try_with(|scheduler| {
-            let here = Arc::ptr_eq(&scheduler.remote, &self.remote);
-            if here {
-                scheduler.wake(self.id);
-            }
-            here
-        });
-        if here != Some(true) {
+        let here = current::at_home(&self.remote, |scheduler| scheduler.wake(self.id));
+        if here.is_none() {
             self.remote.wake_machine(self);
         }
     }

@@ -14,6 +14,7 @@ mod embedding;
 mod framing;
 mod idling;
 mod operating;
+mod playing;
 mod plumbing;
 mod process;
 mod rooms;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::dial_race::Silent;
 use crate::watchdog::{Watchdog, watchdog};
 
-const ALL: [&str; 22] = [
+const ALL: [&str; 23] = [
     "broadcast",
     "capture",
     "deadlines",
@@ -19,6 +19,7 @@ const ALL: [&str; 22] = [
     "echo_server",
     "embed_host_loop",
     "frames",
+    "game",
     "http",
     "idle_server",
     "lines",
@@ -348,7 +349,8 @@ fn examples_without_flags_show_their_rows_and_end() {
         ("capture", &[][..], "closed by RST"),
         ("deadlines", &[], "after 2s: \"hello\""),
         ("dial_race", &[], "connected to [::1]"),
-        ("embed_host_loop", &[], "nested: "),
+        ("embed_host_loop", &[], "notified: "),
+        ("embed_host_loop", &["--by", "calloop"], "in calloop: "),
         ("ping_server", &[], "9s: end of file"),
         ("pinger", &[], "9s: end of file"),
         ("retry_write", &[], "threshold exceeded"),

@@ -55,7 +55,10 @@ mod runtime {
             pub(crate) fn wake(&self, _: super::machine::MachineId) {}
         }
 
-        pub(crate) fn try_with<R>(_: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+        pub(crate) fn at_home<R>(
+            _: &Arc<super::waker::Remote>,
+            _: impl FnOnce(&Scheduler) -> R,
+        ) -> Option<R> {
             None
         }
     }

@@ -18,9 +18,9 @@ use socket2::SockRef;
 
 use super::{Failure, Fd};
 use crate::endpoints::Network;
-use crate::reactor::{Closes, Park, Refusal};
+use crate::reactor::{Closes, Refusal};
+use crate::runtime::parked::Parked;
 use crate::runtime::shortage;
-use crate::runtime::socket::{Parked, Slot};
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
 use crate::sys::{self, Process};
@@ -87,7 +87,12 @@ impl Fd {
     /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
     pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
         let mut wakers = Vec::new();
-        self.socket().take_all_wakers(&mut wakers);
+        self.socket().open_locks(&mut wakers);
+        // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
+        self.desc.show(|view| {
+            let parked = [view.read.parked, view.write.parked].into_iter();
+            wakers.extend(parked.flatten().copied().filter_map(Parked::take_waker));
+        });
         if let Err(error) = self.desc.close(source, closes) {
             log::debug!("can't deregister a descriptor: {error}");
         }
@@ -181,9 +186,8 @@ impl Fd {
         struct Waiter<'a>(&'a Fd, Option<Ticket>);
         impl Drop for Waiter<'_> {
             fn drop(&mut self) {
-                // The last to leave takes the note out too.
-                if self.1.is_some() && self.0.socket().forget_hang_up(&mut self.1) {
-                    self.0.desc.unpark_hang_up();
+                if self.1.is_some() {
+                    self.0.socket().forget_hang_up(&mut self.1);
                 }
             }
         }
@@ -192,11 +196,9 @@ impl Fd {
         let hung_up = poll_fn(|cx| {
             // The waker is kept first: cloning it may run any code, which may close the socket.
             self.socket().await_hang_up(&mut waiter.1, cx.waker());
-            let note = Parked::foreign(self.desc.token(), Slot::HangUp);
-            let hung_up = match self.desc.park_hang_up(note).0 {
-                Park::Parked => return Poll::Pending,
-                Park::Ready(_) => Ok(()),
-                Park::TimedOut(_) | Park::Closed(_) => Err(Failure::Refused(Refusal::Closed)),
+            let hung_up = match self.check_open() {
+                Ok(()) if !self.desc.is_hung_up() => return Poll::Pending,
+                checked => checked,
             };
             // A caller may loop on what is ready, so it yields in its turn.
             ready!(context::poll_yield(&mut yielded, cx.waker()));

@@ -45,7 +45,8 @@ use socket2::SockRef;
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
 use crate::runtime::lock::LockState;
-use crate::runtime::socket::{Parked, Slot, Socket};
+use crate::runtime::parked::Parked;
+use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
@@ -210,9 +211,8 @@ impl Fd {
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_held() {
             if !fault!("dropped_read_stays_parked") {
-                self.desc.unpark(direction);
+                drop(self.desc.unpark(direction).and_then(Parked::take_waker));
             }
-            drop(self.socket().take_waker(direction));
         }
         self.release(direction, claim);
     }
@@ -241,18 +241,14 @@ impl Fd {
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
-        let parked = match context::own(self.desc.home(), waker) {
-            Some(id) => Parked::machine(id),
-            None => {
-                self.desc.user_data.keep_waker(direction, waker);
-                if self.desc.may_try(direction) != May::Wait {
-                    return false;
-                }
-                Parked::foreign(self.desc.token(), Slot::from(direction))
-            }
-        };
+        let parked = Parked::of(self.desc.home(), waker);
+        if parked.is_foreign() && self.desc.may_try(direction) != May::Wait {
+            drop(parked.take_waker());
+            return false;
+        }
         // An operation polled again without a reason finds itself parked, and takes the place anew.
-        self.desc.park_waiting(direction, parked);
+        let before = self.desc.park_waiting(direction, parked);
+        drop(before.and_then(Parked::take_waker));
         self.trace("park", direction);
         true
     }

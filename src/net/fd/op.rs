@@ -8,11 +8,12 @@ use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::{Claim, Failure, Fd, name_of, poll_yield};
-use crate::reactor::Direction;
+use crate::reactor::{Direction, May};
 use crate::runtime::context;
+use crate::runtime::parked::Parked;
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
@@ -216,7 +217,7 @@ impl Fd {
         // Cloned before anything is looked at, since that may run any code.
         let waker = cx.waker().clone();
         // Another task's poller before us: the last wins.
-        drop(socket.take_poller(direction));
+        socket.drop_poller(direction);
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
         let polled = if empty {
@@ -231,7 +232,7 @@ impl Fd {
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);
         if polled.is_pending() {
-            socket.keep_poller(direction, waker);
+            self.keep_poller(direction, waker);
             if claim.yielded {
                 socket.note_poller_yielded(direction);
             }
@@ -243,11 +244,21 @@ impl Fd {
     pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
         let socket = &self.desc.user_data;
         let waker = cx.waker().clone();
-        drop(socket.take_poller(direction));
+        socket.drop_poller(direction);
         if self.is_closed() || !socket.is_locked(direction) {
             return Poll::Ready(());
         }
-        socket.keep_poller(direction, waker);
+        self.keep_poller(direction, waker);
         Poll::Pending
+    }
+
+    /// Keeps a poller's waker: beside the slot, and in it if no operation has the direction.
+    fn keep_poller(&self, direction: Direction, waker: Waker) {
+        let poller = Parked::keep(waker);
+        self.socket().keep_poller(direction, poller);
+        if !self.socket().is_locked(direction) && self.desc.may_try(direction) == May::Wait {
+            let before = self.desc.park_waiting(direction, poller);
+            drop(before.and_then(Parked::take_waker));
+        }
     }
 }

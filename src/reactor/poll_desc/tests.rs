@@ -152,7 +152,7 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
     let clock = told.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
     (
-        Rc::new(Core::new(Box::new(Obeying(told)), time, |(), _| None)),
+        Rc::new(Core::new(Box::new(Obeying(told)), time, |(), _| {})),
         base,
     )
 }

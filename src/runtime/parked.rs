@@ -1,0 +1,102 @@
+//! What the reactor parks and hands out: a machine's id, or the key of a foreign waker.
+//!
+//! A foreign waker is kept on this thread from when it is parked until what was parked is handed out,
+//! or until what parked it takes it back. A key that is left in a slot after that finds nothing.
+
+// Go parks a `g`, whatever waits: there is one scheduler.
+
+use std::cell::RefCell;
+use std::num::NonZeroU64;
+use std::task::Waker;
+
+use slab::Slab;
+
+use super::context::{self, MachineId};
+
+/// ```text
+///   | 63      | 62 ... 32                 | 31 ... 0  |
+///   | foreign | how many were kept so far | its place |   a waker's key
+///   | 0       | generation of the machine | its slot  |   a machine's id
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parked(NonZeroU64);
+
+const FOREIGN: u64 = 1 << 63;
+
+struct Kept {
+    /// Each with its key. A count that has wrapped wakes another waker without cause, which is legal.
+    wakers: Slab<(Parked, Waker)>,
+    count: u64,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const {
+        RefCell::new(Kept {
+            wakers: Slab::new(),
+            count: 0,
+        })
+    };
+}
+
+impl Parked {
+    #[inline]
+    pub(crate) fn machine(id: MachineId) -> Self {
+        Parked(id.bits())
+    }
+
+    /// What to park for `waker` on the reactor `home`: the machine that runs, if it is its own, else
+    /// the key of a clone.
+    #[inline]
+    pub(crate) fn of(home: *const (), waker: &Waker) -> Self {
+        match context::own(home, waker) {
+            Some(id) => Parked::machine(id),
+            None => Parked::keep(waker.clone()),
+        }
+    }
+
+    /// Keeps a foreign waker.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep(waker: Waker) -> Self {
+        let kept = KEPT.try_with(|kept| {
+            let kept = &mut *kept.borrow_mut();
+            kept.count += 1;
+            let entry = kept.wakers.vacant_entry();
+            let key = Parked::foreign(kept.count << 32 | entry.key() as u64);
+            entry.insert((key, waker));
+            key
+        });
+        // At the end of the thread, no turn comes to wake it.
+        kept.unwrap_or(Parked::foreign(0))
+    }
+
+    fn foreign(bits: u64) -> Self {
+        Parked(NonZeroU64::new(FOREIGN | bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The waker that this stands for, if it is still kept: to be woken or dropped after any borrow.
+    pub(crate) fn take_waker(self) -> Option<Waker> {
+        if !self.is_foreign() {
+            return None;
+        }
+        let taken = KEPT.try_with(|kept| {
+            let wakers = &mut kept.borrow_mut().wakers;
+            let place = self.0.get() as u32 as usize;
+            let is_kept = wakers.get(place).is_some_and(|(key, _)| *key == self);
+            is_kept.then(|| wakers.remove(place).1)
+        });
+        taken.ok().flatten()
+    }
+
+    #[inline]
+    pub(crate) fn is_foreign(self) -> bool {
+        self.0.get() & FOREIGN != 0
+    }
+
+    /// The machine, if it is one. A key matches no live machine, since no machine's generation has the
+    /// top bit.
+    #[inline]
+    pub(crate) fn as_machine(self) -> MachineId {
+        MachineId::from_bits(self.0)
+    }
+}
