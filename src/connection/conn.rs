@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::error::CloseReason;
 use super::filter::{Filter, Filtering};
-use super::handle::{ConnHandle, Inbox, Mailbox};
+use super::handle::{ConnHandle, Mailbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::remote::{ConnId, RemoteConn, lock};
+use super::remote::{ConnId, Inbox, RemoteConn, lock};
 use super::shared::{NEVER, WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
@@ -94,8 +94,8 @@ pub(super) struct Extra {
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
     /// A write of the callback under way met a limit: if the callback fails too, the connection
-    /// ends by this.
-    pub(super) refused: Option<io::Error>,
+    /// ends by the limit.
+    pub(super) is_refused: bool,
     pub(super) mailbox: Option<Rc<Mailbox>>,
     /// What other threads know it by, once it was asked for its id.
     pub(super) remote: Option<Arc<RemoteConn>>,
@@ -170,14 +170,20 @@ impl Conn {
 
     pub(super) fn enter(&mut self, state: State) {
         if self.state().takes_writes() && !state.takes_writes() {
-            self.end_mail();
+            // Other threads leave nothing more, and what they left until now goes out.
+            self.peek(|extra| {
+                extra
+                    .remote
+                    .iter()
+                    .for_each(|remote| lock(&remote.inbox).end())
+            });
+            self.open_mail();
         }
         self.set_status(self.status().with_state(state));
     }
 
     pub(super) fn ask(&mut self, asked: Asked) {
-        let status = self.status();
-        self.set_status(status.with_asked(status.asked().max(asked)));
+        self.set_status(self.status().and_asked(asked));
     }
 
     /// Takes what was asked for since the last call, and forgets it.
@@ -299,7 +305,7 @@ impl Conn {
     pub fn need(&mut self, bytes: usize) {
         let most = self.shared.settings.limits.most_unused;
         if bytes > most {
-            return self.end_over_limit("read", "most_unused", most, 0, bytes);
+            return self.end_over_limit("most_unused");
         }
         self.extra().need = bytes;
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::rate::{Rate, TooSlow};
+use super::rate::Rate;
 use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::reactor::Direction;
@@ -62,13 +62,12 @@ impl CloseReason {
     /// assert!(broken.error().is_some());
     /// ```
     pub fn error(&self) -> Option<&io::Error> {
+        use CloseReason::{Error, Idle, Limit, Stopped, TooSlow};
         match self {
-            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => None,
-            CloseReason::Idle(error)
-            | CloseReason::TooSlow(error)
-            | CloseReason::Limit(error)
-            | CloseReason::Stopped(error)
-            | CloseReason::Error(error) => Some(error),
+            Idle(error) | TooSlow(error) | Limit(error) | Stopped(error) | Error(error) => {
+                Some(error)
+            }
+            _ => None,
         }
     }
 
@@ -78,13 +77,12 @@ impl CloseReason {
     ///
     /// The reason's.
     pub fn into_result(self) -> io::Result<()> {
+        use CloseReason::{Error, Idle, Limit, Stopped, TooSlow};
         match self {
-            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => Ok(()),
-            CloseReason::Idle(error)
-            | CloseReason::TooSlow(error)
-            | CloseReason::Limit(error)
-            | CloseReason::Stopped(error)
-            | CloseReason::Error(error) => Err(error),
+            Idle(error) | TooSlow(error) | Limit(error) | Stopped(error) | Error(error) => {
+                Err(error)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -111,12 +109,12 @@ pub(super) fn stopped() -> CloseReason {
 }
 
 /// `limit` is the name of the field of `Limits`.
-pub(super) fn over_limit(limit: &str, most: usize, kept: usize, more: usize) -> Cause {
-    let text = format!("over the limit {limit}: {more} bytes beside {kept}, {most} allowed");
+pub(super) fn over_limit(limit: &str) -> Cause {
+    let text = format!("over the limit {limit}");
     Cause::Other(io::Error::new(io::ErrorKind::QuotaExceeded, text))
 }
 
-pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow) -> io::Error {
+pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) -> io::Error {
     let op = match direction {
         Direction::Read => "read",
         Direction::Write => "write",
@@ -125,10 +123,8 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, slow: TooSlow)
         0 => format!("{} s", rate.window / 1000),
         _ => format!("{} ms", rate.window),
     };
-    let text = format!(
-        "minimum rate not met: {} bytes in {window}, {} asked",
-        slow.moved, rate.min_bytes
-    );
+    let asked = rate.min_bytes;
+    let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
     fd.op_error(op, Cause::Other(error))
 }

@@ -126,23 +126,19 @@ impl<F: Filter> Filter for Option<F> {
     }
 
     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        match self {
-            Some(filter) => filter.incoming(bytes, io),
-            None => {
-                io.to_protocol(bytes);
-                Ok(bytes.len())
-            }
-        }
+        let Some(filter) = self else {
+            io.to_protocol(bytes);
+            return Ok(bytes.len());
+        };
+        filter.incoming(bytes, io)
     }
 
     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        match self {
-            Some(filter) => filter.outgoing(bytes, io),
-            None => {
-                io.to_peer(bytes);
-                Ok(bytes.len())
-            }
-        }
+        let Some(filter) = self else {
+            io.to_peer(bytes);
+            return Ok(bytes.len());
+        };
+        filter.outgoing(bytes, io)
     }
 
     fn end(&mut self, io: &mut FilterIo) -> io::Result<()> {
@@ -182,8 +178,8 @@ pub struct FilterIo {
     pub(super) to_peer: Vec<u8>,
     /// How much more each of them may hold: beyond it, bytes are dropped, and the connection ends.
     pub(super) room: [usize; 2],
-    /// Which of them would have held more.
-    pub(super) over: [bool; 2],
+    /// The limit by which one of them would have held more.
+    pub(super) over: Option<&'static str>,
     pub(super) closes: bool,
 }
 
@@ -192,7 +188,7 @@ impl FilterIo {
     pub fn to_protocol(&mut self, bytes: &[u8]) {
         match self.to_protocol.len() + bytes.len() <= self.room[0] {
             true => self.to_protocol.extend_from_slice(bytes),
-            false => self.over[0] = true,
+            false => self.over = Some("most_unused"),
         }
     }
 
@@ -200,7 +196,7 @@ impl FilterIo {
     pub fn to_peer(&mut self, bytes: &[u8]) {
         match self.to_peer.len() + bytes.len() <= self.room[1] {
             true => self.to_peer.extend_from_slice(bytes),
-            false => self.over[1] = true,
+            false => self.over = Some("most_queued"),
         }
     }
 

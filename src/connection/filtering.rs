@@ -8,25 +8,13 @@ use std::mem;
 use super::conn::Conn;
 use super::error::CloseReason;
 use super::filter::{Filter, FilterIo, Filtering};
+use super::receive::without;
 use super::state::{Asked, State};
 use crate::runtime::lent;
 
 /// What a filter may make of as many bytes as a limit allows. They were taken, and framing adds some.
 fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
-}
-
-/// What is left behind those that were used. An idle connection holds no memory, and a byte keeps none
-/// of a long message's.
-fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
-    if used == bytes.len() {
-        return Vec::new();
-    }
-    bytes.drain(..used);
-    if bytes.capacity() / 4 > bytes.len() {
-        bytes.shrink_to_fit();
-    }
-    bytes
 }
 
 impl Conn {
@@ -47,15 +35,13 @@ impl Conn {
         raw.extend_from_slice(bytes);
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
         let raw = without(raw, used);
-        let left = raw.len();
+        if raw.len() > self.shared.settings.limits.most_unused {
+            self.end_over_limit("most_unused");
+        }
         if let Some(filtering) = self.filtering() {
             filtering.raw = raw;
         }
         self.account_for_unused();
-        let most = self.shared.settings.limits.most_unused;
-        if left > most {
-            self.end_over_limit("read", "most_unused", most, left, 0);
-        }
         self.filter_output(&[]);
     }
 
@@ -83,9 +69,8 @@ impl Conn {
             self.shared.quotas.queued.charge_beyond(left);
         }
         self.note_queued();
-        let (most, queued) = (self.shared.settings.limits.most_queued, self.queued());
-        if queued > with_framing(most) {
-            self.end_over_limit("write", "most_queued", most, queued, 0);
+        if self.queued() > with_framing(self.shared.settings.limits.most_queued) {
+            self.end_over_limit("most_queued");
         }
     }
 
@@ -116,25 +101,18 @@ impl Conn {
         at
     }
 
-    /// Tells the filter of the peer's end, once.
-    pub(super) fn end_filter(&mut self) {
-        if self.tell_filter(0) {
-            self.call_filter(|filter, io| filter.end(io));
-        }
-    }
-
-    /// Asks the filter for its last bytes, once. False if they were asked for already.
-    pub(super) fn close_filter(&mut self) -> bool {
-        let tells = self.tell_filter(1);
+    /// Tells the filter of an end, once: of the peer's direction, or of ours. False if it was told.
+    pub(super) fn tell_filter(
+        &mut self,
+        end: usize,
+        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
+    ) -> bool {
+        let told = |filtering: &mut Filtering| mem::replace(&mut filtering.told[end], true);
+        let tells = !self.filtering().is_none_or(told);
         if tells {
-            self.call_filter(|filter, io| filter.closing(io));
+            self.call_filter(call);
         }
         tells
-    }
-
-    fn tell_filter(&mut self, what: usize) -> bool {
-        let filtering = self.filtering();
-        filtering.is_some_and(|filtering| !mem::replace(&mut filtering.told[what], true))
     }
 
     /// Calls the filter, if there is one, and passes on what comes of it.
@@ -162,7 +140,7 @@ impl Conn {
                     .saturating_sub(queued)
                     .max(lent::LENGTH),
             ],
-            over: [false; 2],
+            over: None,
             closes: false,
         };
         let called = call(&mut *filter, &mut io);
@@ -178,11 +156,8 @@ impl Conn {
             self.blame(CloseReason::Asked);
             self.ask(Asked::Close);
         }
-        if io.over[0] {
-            self.end_over_limit("read", "most_unused", limits.most_unused, kept, 0);
-        }
-        if io.over[1] {
-            self.end_over_limit("write", "most_queued", limits.most_queued, queued, 0);
+        if let Some(limit) = io.over {
+            self.end_over_limit(limit);
         }
         if let Err(error) = called {
             self.blame(CloseReason::Error(error));

@@ -5,118 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::mem;
 use std::rc::Rc;
 
-use super::error::{direction_ended, over_limit};
-use super::limits::Quotas;
 use super::out_queue::OutQueue;
+use super::remote::Inbox;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Status, Takes};
-use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::runtime::machine::MachineId;
-
-/// What others have left for a connection, until it runs: its handles, or other threads.
-#[derive(Debug, Default)]
-pub(super) struct Inbox<Q> {
-    pub(super) queue: Q,
-    /// How long that is. It is charged to the limit over all.
-    pub(super) bytes: usize,
-    /// What waits in the connection's own queue, as it was noted last.
-    pub(super) queued: usize,
-    pub(super) asked: Asked,
-    pub(super) takes: Takes,
-    /// A write met the limit of the connection, which ends by it.
-    pub(super) over: Option<io::Error>,
-}
-
-/// Which requests are taken out with the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requests {
-    /// In a callback: a close that another thread asks for meanwhile takes effect when the callback
-    /// has ended, so that what it writes is taken.
-    OfHandles,
-    All,
-}
-
-impl<Q: Default> Inbox<Q> {
-    /// Whether there is nothing for the connection to look at.
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0 && self.asked == Asked::Nothing && self.over.is_none()
-    }
-
-    /// Leaves `more` bytes: `push` puts them into the queue.
-    pub(super) fn leave(
-        &mut self,
-        more: usize,
-        quotas: &Quotas,
-        error: impl Fn(Cause) -> io::Error,
-        push: impl FnOnce(&mut Q),
-    ) -> io::Result<()> {
-        match self.takes {
-            Takes::Open if more == 0 => return Ok(()),
-            Takes::Open => {}
-            Takes::Ended => return Err(direction_ended()),
-            Takes::Closed => return Err(error(Cause::Closed)),
-        }
-        let (waiting, most) = (self.bytes + self.queued, quotas.limits.most_queued);
-        if waiting.saturating_add(more) > most {
-            let error = || error(over_limit("most_queued", most, waiting, more));
-            self.over = Some(error());
-            self.end();
-            return Err(error());
-        }
-        let quota = &quotas.queued;
-        if !quota.charge(more) {
-            let (most, used) = (quota.limit(), quota.used());
-            return Err(error(over_limit("most_queued_in_all", most, used, more)));
-        }
-        self.bytes += more;
-        push(&mut self.queue);
-        Ok(())
-    }
-
-    /// Takes out what was left.
-    pub(super) fn take(&mut self, requests: Requests) -> Self {
-        // What stays is found at the end of the callback.
-        let stays = match requests {
-            Requests::All => Asked::Nothing,
-            Requests::OfHandles => mem::take(&mut self.asked),
-        };
-        let kept = Inbox {
-            // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
-            queued: self.queued + self.bytes,
-            takes: self.takes,
-            asked: stays,
-            ..Inbox::default()
-        };
-        mem::replace(self, kept)
-    }
-
-    pub(super) fn ask(&mut self, asked: Asked) {
-        self.end();
-        self.asked = self.asked.max(asked);
-    }
-
-    /// The connection takes nothing more.
-    pub(super) fn end(&mut self) {
-        self.takes = self.takes.max(Takes::Ended);
-    }
-
-    /// The connection is closed. Returns how many bytes are left.
-    pub(super) fn close(&mut self) -> usize {
-        let takes = Takes::Closed;
-        let left = mem::replace(
-            self,
-            Inbox {
-                takes,
-                ..Inbox::default()
-            },
-        );
-        left.bytes
-    }
-}
 
 /// What a connection shares with its handles.
 pub(super) struct Mailbox {
@@ -265,7 +161,17 @@ impl ConnHandle {
 
     fn ask(&self, asked: Asked) {
         if !self.is_closed() {
-            self.mailbox.change(|inbox| inbox.ask(asked));
+            let Mailbox {
+                fd,
+                shared,
+                id,
+                inbox,
+                ..
+            } = &*self.mailbox;
+            inbox.borrow_mut().end();
+            let note = &fd.socket().note;
+            note.set(Status(note.get()).and_asked(asked).0);
+            shared.wake(*id);
         }
     }
 }

@@ -80,33 +80,33 @@ impl OutQueue {
     }
 
     pub(super) fn push_shared(&mut self, bytes: &Rc<[u8]>) {
-        if bytes.len() < SMALL {
-            return self.push(bytes);
-        }
-        self.bytes += bytes.len();
-        self.pieces.push_back(Stored::Shared(bytes.clone()));
+        self.push_piece(Stored::Shared(bytes.clone()));
     }
 
     pub(super) fn push_sent(&mut self, bytes: Arc<[u8]>) {
-        if bytes.len() < SMALL {
-            return self.push(&bytes);
-        }
-        self.bytes += bytes.len();
-        self.pieces.push_back(Stored::Sent(bytes));
+        self.push_piece(Stored::Sent(bytes));
     }
 
     /// Puts another queue's pieces behind these. Nothing of it has gone yet.
     pub(super) fn append(&mut self, other: OutQueue) {
         debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
-        for piece in other.pieces {
-            match piece {
-                Stored::Own(bytes) if bytes.len() < CHUNK / 2 => self.push(&bytes),
-                piece => {
-                    self.bytes += piece.bytes().len();
-                    self.pieces.push_back(piece);
-                }
-            }
+        other
+            .pieces
+            .into_iter()
+            .for_each(|piece| self.push_piece(piece));
+    }
+
+    /// What is small is put together, whatever it is.
+    fn push_piece(&mut self, piece: Stored) {
+        let small = match piece {
+            Stored::Own(_) => CHUNK / 2,
+            Stored::Shared(_) | Stored::Sent(_) => SMALL,
+        };
+        if piece.bytes().len() < small {
+            return self.push(piece.bytes());
         }
+        self.bytes += piece.bytes().len();
+        self.pieces.push_back(piece);
     }
 
     /// The pieces of a queue of which nothing has gone.

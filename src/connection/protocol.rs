@@ -106,7 +106,12 @@ pub trait Protocol: 'static {
     ///
     /// Close the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.shared.warn_of_heartbeats();
+        conn.shared.settings.heartbeat_warning.get_or_init(|| {
+            log::warn!(
+                "a heartbeat is set, and writes nothing: the protocol does not override \
+                 Protocol::heartbeat (see Server::heartbeat_with)"
+            );
+        });
         Ok(())
     }
 

@@ -25,14 +25,6 @@ impl Quota {
         self.limit != usize::MAX
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
     /// Charges all of the bytes, or none if they exceed the limit.
     pub(crate) fn charge(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);

@@ -67,12 +67,6 @@ pub(crate) enum Expected {
     BytesLater,
 }
 
-/// A window was full, and fewer bytes than asked had moved in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooSlow {
-    pub(crate) moved: u64,
-}
-
 /// What a peer has done in the window under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -90,14 +84,15 @@ impl Progress {
     }
 
     /// Looks at tick `now`; a look was planned for `planned` at the latest. Returns in how many
-    /// ticks to look again, `None` for not before something else happens.
+    /// ticks to look again, `None` for not before something else happens. The error says how many bytes
+    /// moved in a window that was full, where more were asked.
     pub(crate) fn look(
         &mut self,
         rate: Rate,
         expected: Expected,
         now: u64,
         planned: u64,
-    ) -> Result<Option<u64>, TooSlow> {
+    ) -> Result<Option<u64>, u64> {
         if expected == Expected::Nothing {
             *self = Progress::default();
             return Ok(None);
@@ -113,7 +108,7 @@ impl Progress {
             let moved = self.moved;
             (self.charged, self.moved) = (0, 0);
             if moved < rate.min_bytes {
-                return Err(TooSlow { moved });
+                return Err(moved);
             }
         }
         let left = rate.window - self.charged;
@@ -142,7 +137,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::Expected::{Bytes, BytesLater, Nothing};
-    use super::{Progress, Rate, TooSlow};
+    use super::{Progress, Rate};
 
     /// 100 bytes a second over ten seconds.
     const RATE: Rate = Rate {
@@ -169,7 +164,7 @@ mod tests {
         }
 
         /// Looks `late` ticks after the plan.
-        fn look(&mut self, late: u64) -> Result<(), TooSlow> {
+        fn look(&mut self, late: u64) -> Result<(), u64> {
             let planned = self.now + self.next.expect("a look is planned");
             self.now = planned + late;
             self.next = self.progress.look(RATE, Bytes, self.now, planned)?;
@@ -195,7 +190,7 @@ mod tests {
                 break error;
             }
         };
-        assert_eq!((peer.now, error), (10_000, TooSlow { moved: 999 }));
+        assert_eq!((peer.now, error), (10_000, 999));
     }
 
     #[test]
@@ -207,7 +202,7 @@ mod tests {
         }
         assert_eq!(peer.now, 50_000);
         let ended = (0..8).find_map(|_| peer.look(0).err());
-        assert_eq!(ended, Some(TooSlow { moved: 0 }), "windows are apart");
+        assert_eq!(ended, Some(0), "windows are apart");
     }
 
     #[test]
@@ -249,6 +244,6 @@ mod tests {
             planned = now + next.unwrap();
         }
         let ended = progress.look(RATE, Bytes, 10_000, planned);
-        assert_eq!(ended, Err(TooSlow { moved: 0 }));
+        assert_eq!(ended, Err(0));
     }
 }

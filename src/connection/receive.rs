@@ -28,26 +28,22 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
-        // A signal came first. The socket is as ready as it was, and the next step of the general
-        // loop reads.
-        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
-            return context::charge(0);
-        }
-        // `try_once` handles EAGAIN. It tries again after EINTR alone.
-        let mut read = Some(read);
-        let attempt = |_: &_| read.take().expect("one try");
-        match self.conn.fd.try_once(Direction::Read, attempt) {
+        match read {
             Ok(0) => self.end_of_file(),
             Ok(got) => {
                 context::charge(got);
                 self.conn.fd.note_short(Direction::Read, got, lent::LENGTH);
                 self.came(&buffer[..got]);
             }
-            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(failure) => {
-                let error = self.conn.fd.error("read", failure, 0);
-                self.broken(error);
-            }
+            // A signal came first: the socket is as ready as it was, and the next step reads.
+            Err(error) => match self.conn.fd.after_error(Direction::Read, error) {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error if error.kind() == io::ErrorKind::WouldBlock => {}
+                error => {
+                    let error = self.conn.fd.error("read", Failure::System(error), 0);
+                    self.conn.broken(error);
+                }
+            },
         }
     }
 
@@ -83,10 +79,10 @@ impl<P: Protocol> Connection<P> {
     fn end_of_file(&mut self) {
         if self.conn.state() == State::Closing {
             // Nothing will release what the filter holds back.
-            return self.broken(io::ErrorKind::UnexpectedEof.into());
+            return self.conn.broken(io::ErrorKind::UnexpectedEof.into());
         }
         if self.conn.state().delivers() {
-            self.conn.end_filter();
+            self.conn.tell_filter(0, |filter, io| filter.end(io));
         }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
@@ -104,7 +100,7 @@ impl<P: Protocol> Connection<P> {
         }
         if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
             let error = self.conn.fd.error("read", Failure::System(error), 0);
-            self.broken(error);
+            self.conn.broken(error);
         }
     }
 
@@ -166,6 +162,19 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
+/// What is left behind those that were used. An idle connection holds no memory, and a byte keeps none
+/// of a long message's.
+pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
+    if used == bytes.len() {
+        return Vec::new();
+    }
+    bytes.drain(..used);
+    if bytes.capacity() / 4 > bytes.len() {
+        bytes.shrink_to_fit();
+    }
+    bytes
+}
+
 impl Conn {
     /// Whether there are bytes that the protocol has not used, or its filter.
     pub(super) fn keeps_unused(&self) -> bool {
@@ -224,28 +233,17 @@ impl Conn {
         let mut unused = match input {
             Cow::Borrowed(bytes) if used == bytes.len() => return,
             Cow::Borrowed(bytes) => bytes[used..].to_vec(),
-            // An idle connection holds no memory.
-            Cow::Owned(bytes) if used == bytes.len() => Vec::new(),
-            Cow::Owned(mut bytes) => {
-                bytes.drain(..used);
-                // What is counted is what is held: a byte keeps no long message's memory.
-                if bytes.capacity() / 4 > bytes.len() {
-                    bytes.shrink_to_fit();
-                }
-                bytes
-            }
+            Cow::Owned(bytes) => without(bytes, used),
         };
         debug_assert!(seen <= unused.len(), "only what is kept was seen");
         let extra = self.extra();
         // Behind it comes what a filter has passed on meanwhile.
         unused.append(&mut extra.unused);
-        let kept = unused.len();
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();
         // What was not offered yet is not the protocol's to answer for.
-        let most = self.shared.settings.limits.most_unused;
-        if seen > most {
-            self.end_over_limit("read", "most_unused", most, kept, 0);
+        if seen > self.shared.settings.limits.most_unused {
+            self.end_over_limit("most_unused");
         }
     }
 

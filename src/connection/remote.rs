@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::handle::Inbox;
+use super::error::{direction_ended, over_limit};
 use super::limits::Quotas;
-use super::state::{ATTEND, Asked, Takes};
+use super::state::{ATTEND, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -21,6 +22,86 @@ use crate::net::fd::Fd;
 use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::{Handle, context};
+
+/// What others have left for a connection, until it runs: its handles, or other threads.
+#[derive(Debug, Default)]
+pub(super) struct Inbox<Q> {
+    pub(super) queue: Q,
+    /// How long that is. It is charged to the limit over all.
+    pub(super) bytes: usize,
+    /// What waits in the connection's own queue, as it was noted last.
+    pub(super) queued: usize,
+    /// Another thread asked for a close.
+    pub(super) closes: bool,
+    pub(super) takes: Takes,
+    /// A write met the limit of the connection, which ends by it.
+    pub(super) over: Option<io::Error>,
+}
+
+impl<Q: Default> Inbox<Q> {
+    /// Whether there is nothing for the connection to look at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.closes && self.over.is_none()
+    }
+
+    /// Leaves `more` bytes: `push` puts them into the queue.
+    pub(super) fn leave(
+        &mut self,
+        more: usize,
+        quotas: &Quotas,
+        error: impl Fn(Cause) -> io::Error,
+        push: impl FnOnce(&mut Q),
+    ) -> io::Result<()> {
+        match self.takes {
+            Takes::Open if more == 0 => return Ok(()),
+            Takes::Open => {}
+            Takes::Ended => return Err(direction_ended()),
+            Takes::Closed => return Err(error(Cause::Closed)),
+        }
+        let waiting = self.bytes + self.queued;
+        if waiting.saturating_add(more) > quotas.limits.most_queued {
+            self.over = Some(error(over_limit("most_queued")));
+            self.end();
+            return Err(error(over_limit("most_queued")));
+        }
+        if !quotas.queued.charge(more) {
+            return Err(error(over_limit("most_queued_in_all")));
+        }
+        self.bytes += more;
+        push(&mut self.queue);
+        Ok(())
+    }
+
+    /// Takes out what was left, but for a close: what a running callback writes still goes before it.
+    pub(super) fn take(&mut self) -> Self {
+        let kept = Inbox {
+            // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
+            queued: self.queued + self.bytes,
+            closes: self.closes,
+            takes: self.takes,
+            ..Inbox::default()
+        };
+        mem::replace(self, kept)
+    }
+
+    /// The connection takes nothing more.
+    pub(super) fn end(&mut self) {
+        self.takes = self.takes.max(Takes::Ended);
+    }
+
+    /// The connection is closed. Returns how many bytes are left.
+    pub(super) fn close(&mut self) -> usize {
+        let takes = Takes::Closed;
+        let left = mem::replace(
+            self,
+            Inbox {
+                takes,
+                ..Inbox::default()
+            },
+        );
+        left.bytes
+    }
+}
 
 /// Names a connection of a server, for any thread: see [`Conn::id`](crate::Conn::id).
 ///
@@ -100,7 +181,8 @@ impl Remotes {
         conn.change(|inbox| match inbox.takes {
             Takes::Closed => Err(conn.error("close", Cause::Closed)),
             Takes::Open | Takes::Ended => {
-                inbox.ask(Asked::Close);
+                inbox.end();
+                inbox.closes = true;
                 Ok(())
             }
         })

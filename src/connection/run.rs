@@ -14,17 +14,18 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::{CloseReason, stopped};
 use super::filter::Filter;
-use super::handle::{Mailbox, Requests};
+use super::handle::Mailbox;
 use super::protocol::Protocol;
-use super::send::Budget;
+use super::remote::lock;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
@@ -175,8 +176,7 @@ impl<P: Protocol> Connection<P> {
     fn go_on(&mut self, id: MachineId) -> Poll<()> {
         // Once a run: a thread that writes without a pause does not keep the times from being judged.
         // What it leaves meanwhile wakes the connection again.
-        let mailed = self.conn.open_mail(Requests::All);
-        self.conn.ask(mailed);
+        self.conn.open_mail();
         // The socket was tried in this run, whatever the selector had said of it.
         let mut tried = false;
         loop {
@@ -197,15 +197,12 @@ impl<P: Protocol> Connection<P> {
 
     /// One thing at a time, the most urgent first.
     fn step(&mut self) -> Step {
+        if let Some(event) = self.requested() {
+            self.on(event);
+            return Step::Again;
+        }
         let conn = &mut self.conn;
-        if conn.shared.is_stopped() {
-            conn.blame(stopped());
-            self.on(Event::Aborted);
-        } else if conn.fd.is_closed() {
-            // Not by us: its runtime is closing all sockets.
-            let error = conn.fd.op_error("read", Cause::from(Refusal::Closed));
-            self.broken(error);
-        } else if conn.state() == State::Opening {
+        if conn.state() == State::Opening {
             if log::log_enabled!(log::Level::Debug) {
                 conn.extra().received = Some(0);
             }
@@ -218,11 +215,8 @@ impl<P: Protocol> Connection<P> {
                 conn.extra().drain = drain;
                 Ok(())
             });
-        } else if let Some(event) = self.requested() {
-            self.on(event);
-        } else if self.conn.to_send() > 0 && self.conn.fd.desc.may_try(Direction::Write) == May::Try
-        {
-            self.write();
+        } else if conn.to_send() > 0 && conn.fd.desc.may_try(Direction::Write) == May::Try {
+            conn.write_some();
         } else if self.conn.take_writable() {
             self.tell(P::writable);
         } else if self.conn.take_due_timer() {
@@ -242,15 +236,21 @@ impl<P: Protocol> Connection<P> {
         Step::Again
     }
 
-    /// What the protocol, a handle or another connection asks for.
+    /// What the server, the protocol, a handle or another thread asks for; what went wrong.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
-        let must_end = &conn.shared.must_end;
-        if must_end.get() == Some(context::running_machine()) {
-            must_end.set(None);
-            let quota = &conn.shared.quotas.unused;
-            let (most, used) = (quota.limit(), quota.used());
-            conn.end_over_limit("read", "most_unused_in_all", most, used, 0);
+        let closes =
+            |extra: &Extra| Some(mem::take(&mut lock(&extra.remote.as_ref()?.inbox).closes));
+        if conn.shared.is_stopped() {
+            conn.end_by(stopped());
+        } else if conn.fd.is_closed() {
+            // Not by us: its runtime is closing all sockets.
+            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
+        } else if conn.shared.must_end.get() == Some(context::running_machine()) {
+            conn.shared.must_end.set(None);
+            conn.end_over_limit("most_unused_in_all");
+        } else if conn.peek(closes) == Some(true) {
+            conn.ask(Asked::Close);
         }
         let event = match conn.take_asked() {
             Asked::Nothing => return None,
@@ -284,8 +284,7 @@ impl<P: Protocol> Connection<P> {
             return Step::Again;
         }
         if let Err(error) = conn.judge_rates() {
-            conn.blame(CloseReason::TooSlow(error));
-            self.on(Event::Aborted);
+            conn.end_by(CloseReason::TooSlow(error));
             return Step::Again;
         }
         conn.let_go();
@@ -302,23 +301,17 @@ impl<P: Protocol> Connection<P> {
         // What a peer takes of an open connection is judged by the minimum rate alone.
         let closing = self.conn.state() == State::Closing;
         let judged = closing || self.conn.shared.settings.rates.write.is_some();
-        if judged && self.conn.to_send() > 0 {
-            self.write();
+        if judged {
+            self.conn.write_some();
         }
         if self.conn.reads() && !self.conn.holds_input() {
             self.read();
         }
     }
 
-    fn write(&mut self) {
-        if let Err(error) = self.conn.flush(Budget::Keep) {
-            self.broken(error);
-        }
-    }
-
     /// Nothing is left to write, and the connection waited for that.
     fn flushed(&mut self) {
-        if self.conn.close_filter() {
+        if self.conn.tell_filter(1, |filter, io| filter.closing(io)) {
             return;
         }
         let closing = self.conn.state() == State::Closing;
@@ -358,13 +351,13 @@ impl<P: Protocol> Connection<P> {
             State::Opening | State::Finishing | State::PeerEnded => {}
             State::Finished => {
                 if let Err(error) = conn.fd.shut_down(Shutdown::Write) {
-                    self.broken(error);
+                    conn.broken(error);
                 }
             }
             State::Closing => {
                 conn.arm();
                 // What the system takes now does not count as taken later.
-                self.write();
+                conn.write_some();
             }
             State::Lingering => {
                 conn.arm();
@@ -378,31 +371,20 @@ impl<P: Protocol> Connection<P> {
     /// Acts on the error of a callback, if it returned one.
     pub(super) fn heed(&mut self, result: io::Result<()>) {
         let conn = &mut self.conn;
-        let refused = conn.extra.as_mut().and_then(|extra| extra.refused.take());
+        let refused = conn
+            .extra
+            .as_mut()
+            .map(|extra| mem::take(&mut extra.is_refused));
         let Err(error) = result else { return };
-        match refused {
-            Some(limit) => {
-                conn.blame(CloseReason::Limit(limit));
-                conn.ask(Asked::Abort);
-            }
-            // As a close: what was written before still goes out.
-            None => {
-                conn.blame(CloseReason::Error(error));
-                conn.ask(Asked::Close);
-            }
+        if refused == Some(true) {
+            return conn.end_by(CloseReason::Limit(error));
         }
+        // As a close: what was written before still goes out.
+        conn.blame(CloseReason::Error(error));
+        conn.ask(Asked::Close);
     }
 
     // ---- the end ----
-
-    /// The peer reset the connection, or a system call failed.
-    pub(super) fn broken(&mut self, error: io::Error) {
-        // A connection that lingers has a reason already, and had sent everything.
-        if self.conn.state() != State::Lingering {
-            self.conn.blame(CloseReason::Error(error));
-        }
-        self.on(Event::Aborted);
-    }
 
     fn close(&mut self, resets: bool) {
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
@@ -446,6 +428,11 @@ impl Conn {
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
         }
+    }
+
+    /// Writes what waits, as far as the system takes it and the budget allows.
+    fn write_some(&mut self) {
+        while self.flush() && context::has_budget() {}
     }
 
     /// Parks wherever the connection may be woken from. False if there is something to do at once.

@@ -10,29 +10,12 @@ use std::rc::Rc;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, direction_ended, over_limit};
-use super::handle::Requests;
 use super::out_queue::{OutQueue, SMALL};
 use super::remote::lock;
 use super::shared::GATHER;
 use super::state::{Asked, State};
-use crate::net::fd::Failure;
+use crate::net::fd::{Failure, Fd};
 use crate::reactor::Direction;
-use crate::runtime::context;
-
-/// What is put into the queue.
-enum Piece<'a> {
-    Own(&'a [u8]),
-    Shared(&'a Rc<[u8]>),
-    /// What handles have left.
-    Mail(OutQueue),
-}
-
-/// Whether flushing stops when the machine's budget is used up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Budget {
-    Keep,
-    Ignore,
-}
 
 impl Conn {
     // ---- a callback writes ----
@@ -41,24 +24,13 @@ impl Conn {
     #[inline(never)]
     pub(super) fn write_slow(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
-        let gathers = self.shared.out.borrow().len() + bytes.len() <= GATHER;
-        if !gathers {
-            // Before anything is charged: a filter may panic.
-            self.put_gathered();
-        }
-        if !self.shared.quotas.queued.charge(bytes.len()) {
-            return self.write_without_room(bytes);
-        }
-        // What is charged is given back behind the fast path.
-        self.attend();
-        if gathers {
-            self.shared.out.borrow_mut().extend_from_slice(bytes);
+        let mut out = self.shared.out.borrow_mut();
+        if out.len() + bytes.len() <= self.shared.gathers {
+            out.extend_from_slice(bytes);
             return Ok(());
         }
-        self.put(Piece::Own(bytes));
-        // Before the queue grows: the system may take it at once.
-        self.flush_early();
-        Ok(())
+        drop(out);
+        self.write_queued(bytes, |queue| queue.push(bytes))
     }
 
     pub(super) fn write_shared_slow(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
@@ -66,81 +38,51 @@ impl Conn {
             return self.write(bytes);
         }
         self.check_write(bytes.len())?;
-        // Before anything is charged: a filter may panic.
-        self.put_gathered();
-        if !self.shared.quotas.queued.charge(bytes.len()) {
-            return self.write_without_room(bytes);
-        }
-        self.put(Piece::Shared(bytes));
-        Ok(())
+        self.write_queued(bytes, |queue| queue.push_shared(bytes))
     }
 
     /// Whether so many bytes may be written, behind all that was written before.
     fn check_write(&mut self, more: usize) -> io::Result<()> {
-        let mailed = self.open_mail(Requests::OfHandles);
-        self.ask(mailed);
+        self.open_mail();
         if !self.status().may_write() {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
-        let most = self.shared.settings.limits.most_queued;
-        if waiting.saturating_add(more) <= most {
+        if waiting.saturating_add(more) <= self.shared.settings.limits.most_queued {
             return Ok(());
         }
-        Err(self.refuse("most_queued", most, waiting, more))
+        Err(self.refuse("most_queued"))
     }
 
-    /// The limit over all leaves no room: the peer has to take the bytes at once. If it takes none,
-    /// the write is refused. If it takes a part, the rest is lost, and the connection ends.
-    #[cold]
-    fn write_without_room(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes behind what was gathered, as far as the limit over all leaves room.
+    fn write_queued(&mut self, bytes: &[u8], push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
+        // Before anything is charged: a filter may panic. And before the queue grows: the system may
+        // take what waits.
         self.put_gathered();
-        self.flush_early();
-        let mut gone = 0;
-        while self.queued() == 0 && gone < bytes.len() && !self.is_filtered() {
-            match self.fd.try_send(&bytes[gone..]) {
-                Ok(more) => {
-                    gone += more;
-                    self.sent_now(more);
-                }
-                Err(_) => break,
-            }
+        while self.flush() {}
+        if self.shared.quotas.queued.charge(bytes.len()) {
+            self.put(push);
+            return Ok(());
         }
+        // Without room, the peer has to take the bytes at once. If it takes none, the write is refused.
+        // If it takes a part, the rest is lost, and the connection ends.
+        let gone = match self.queued() == 0 && !self.is_filtered() {
+            true => self.went(self.fd.try_send(bytes), 0),
+            false => 0,
+        };
         if gone == bytes.len() {
             return Ok(());
         }
-        let quota = &self.shared.quotas.queued;
-        let (most, used) = (quota.limit(), quota.used());
-        let left = bytes.len() - gone;
-        let error = self.refuse("most_queued_in_all", most, used, left);
         if gone > 0 {
-            self.end_over_limit("write", "most_queued_in_all", most, used, left);
+            self.end_over_limit("most_queued_in_all");
         }
-        Err(error)
+        Err(self.refuse("most_queued_in_all"))
     }
 
-    /// The error for a write that is refused. It is noted in case the callback fails by it.
-    fn refuse(&mut self, limit: &str, most: usize, kept: usize, more: usize) -> io::Error {
-        let [refused, error] = [(); 2].map(|()| {
-            let cause = over_limit(limit, most, kept, more);
-            self.fd.op_error("write", cause)
-        });
-        self.extra().refused = Some(refused);
-        error
-    }
-
-    /// The connection ends because more would be kept than a limit allows.
-    pub(super) fn end_over_limit(
-        &mut self,
-        op: &'static str,
-        limit: &str,
-        most: usize,
-        kept: usize,
-        more: usize,
-    ) {
-        let error = self.fd.op_error(op, over_limit(limit, most, kept, more));
-        self.blame(CloseReason::Limit(error));
-        self.ask(Asked::Abort);
+    /// The error for a write that is refused: a callback that fails then has met a limit.
+    fn refuse(&mut self, limit: &str) -> io::Error {
+        self.extra().is_refused = true;
+        self.fd.op_error("write", over_limit(limit))
     }
 
     // ---- the callback's end ----
@@ -166,16 +108,14 @@ impl Conn {
         }
     }
 
-    /// The same, behind what waits already; then come the mail and the requests of handles.
+    /// The same, behind what waits already; then comes what handles and other threads have left.
     pub(super) fn end_callback(&mut self) {
-        let gathered = self.shared.out.borrow().len();
         if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
-        } else if self.send_reply() {
-            self.shared.quotas.queued.give_back(gathered);
+        } else {
+            self.send_reply();
         }
-        let mailed = self.open_mail(Requests::All);
-        self.ask(mailed);
+        self.open_mail();
     }
 
     /// Queues what the system did not take of a reply at the first try.
@@ -183,48 +123,35 @@ impl Conn {
     #[inline(never)]
     fn send_rest(&mut self, sent: io::Result<usize>) {
         let sent = self.fd.try_send_after(&self.shared.out.borrow(), sent);
-        match sent {
-            Ok(gone) => {
-                let mut out = self.shared.out.borrow_mut();
-                out.drain(..gone);
-                if fault!("forgotten_partial_write") {
-                    out.clear();
-                }
-                drop(out);
-                self.shared.quotas.queued.give_back(gone);
-                self.sent_now(gone);
-            }
-            Err(Failure::System(error)) if error.kind() != io::ErrorKind::WouldBlock => {
-                self.note_failure(self.fd.error("write", Failure::System(error), 0));
-            }
-            Err(_) => {}
+        let gone = self.went(sent, 0);
+        let mut out = self.shared.out.borrow_mut();
+        out.drain(..gone);
+        if fault!("forgotten_partial_write") {
+            out.clear();
         }
+        drop(out);
         self.put_gathered();
     }
 
-    /// Writes what waits, in the midst of a callback.
-    fn flush_early(&mut self) {
-        if let Err(error) = self.flush(Budget::Ignore) {
-            self.note_failure(error);
+    /// What became of a write behind so many bytes: returns how much has gone.
+    fn went(&mut self, sent: Result<usize, Failure>, before: usize) -> usize {
+        match sent {
+            Ok(gone) => {
+                self.shared.tally.sent.add(gone as u64);
+                self.sent(gone);
+                return gone;
+            }
+            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(failure) => self.broken(self.fd.error("write", failure, before)),
         }
+        0
     }
 
-    /// A write failed. The next one will end the connection: the system reports a reset once, and a
-    /// broken pipe from then on.
-    fn note_failure(&mut self, error: io::Error) {
-        self.blame(CloseReason::Error(error));
-    }
-
-    fn sent_now(&mut self, bytes: usize) {
-        self.shared.tally.sent.add(bytes as u64);
-        self.sent(bytes);
-    }
-
-    /// Moves what was gathered into the queue, where it stays charged.
+    /// Moves what was gathered into the queue. Where there is a limit over all, nothing is gathered.
     fn put_gathered(&mut self) {
         let mut out = self.shared.out.take();
         if !out.is_empty() {
-            self.put(Piece::Own(&out));
+            self.put(|queue| queue.push(&out));
             out.clear();
             out.shrink_to(GATHER);
         }
@@ -234,7 +161,6 @@ impl Conn {
     /// The callback did not come to its end: nothing of it is sent.
     pub(super) fn forget_reply(&mut self) {
         if let Ok(mut out) = self.shared.out.try_borrow_mut() {
-            self.shared.quotas.queued.give_back(out.len());
             out.clear();
         }
     }
@@ -242,154 +168,118 @@ impl Conn {
     // ---- the queue ----
 
     /// The one point that all bytes pass which are not sent at once. They are charged already.
-    fn put(&mut self, piece: Piece<'_>) {
+    fn put(&mut self, push: impl FnOnce(&mut OutQueue)) {
         if self.is_filtered() {
-            return match piece {
-                Piece::Own(bytes) => self.filter_output(bytes),
-                Piece::Shared(bytes) => self.filter_output(bytes),
-                // At once: a panic would lose what is charged for the rest.
-                Piece::Mail(queue) => {
-                    self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
-                }
-            };
+            let mut queue = OutQueue::default();
+            push(&mut queue);
+            // At once: a panic would lose what is charged for the rest.
+            return self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
         }
-        let queue = &mut self.extra().queue;
-        match piece {
-            Piece::Own(bytes) => queue.push(bytes),
-            Piece::Shared(bytes) => queue.push_shared(bytes),
-            Piece::Mail(mail) => queue.append(mail),
-        }
-        self.note_grown();
+        push(&mut self.extra().queue);
+        self.note_queued();
     }
 
     /// Queues what a filter passes on to the peer.
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
         // Behind the end of our direction nothing goes out.
-        if self.state() == State::Finished {
-            return;
+        if !bytes.is_empty() && self.state() != State::Finished {
+            self.shared.quotas.queued.charge_beyond(bytes.len());
+            self.extra().queue.push(bytes);
+            self.note_queued();
         }
-        self.shared.quotas.queued.charge_beyond(bytes.len());
-        self.extra().queue.push(bytes);
-        self.note_grown();
     }
 
-    /// The queue may have grown above the high mark.
-    fn note_grown(&mut self) {
+    /// What waits has changed: reading may have to stop, and handles and other threads are told.
+    pub(super) fn note_queued(&mut self) {
         let high = self.shared.settings.limits.high_water;
-        let extra = self.extra();
-        extra.is_full |= extra.queue.len() > high;
-        self.note_queued();
-    }
-
-    /// Tells handles and other threads how much waits.
-    pub(super) fn note_queued(&self) {
         let queued = self.queued();
-        self.peek(|extra| {
-            let (mailbox, remote) = (&extra.mailbox, &extra.remote);
-            mailbox
-                .iter()
-                .for_each(|mailbox| mailbox.inbox.borrow_mut().queued = queued);
-            remote
-                .iter()
-                .for_each(|remote| lock(&remote.inbox).queued = queued);
-        });
+        let Some(extra) = &mut self.extra else { return };
+        extra.is_full |= extra.queue.len() > high;
+        if let Some(mailbox) = &extra.mailbox {
+            mailbox.inbox.borrow_mut().queued = queued;
+        }
+        if let Some(remote) = &extra.remote {
+            lock(&remote.inbox).queued = queued;
+        }
     }
 
-    /// Writes what waits, as far as the system takes it. Returns whether all is gone.
+    /// Writes once from the queue. Whether more is left that the system may take.
     #[cold]
     #[inline(never)]
-    pub(super) fn flush(&mut self, budget: Budget) -> io::Result<bool> {
-        loop {
-            let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else {
-                return Ok(true);
-            };
-            if budget == Budget::Keep && !context::has_budget() {
-                return Ok(false);
-            }
-            let slices = extra.queue.slices();
-            let asked: usize = slices.iter().map(|slice| slice.len()).sum();
-            let sent = self.fd.try_once(Direction::Write, |fd| {
-                let sent = fd.write_vectored(&slices)?;
-                fd.note_short(Direction::Write, sent, asked);
-                Ok(sent)
-            });
-            drop(slices);
-            match sent {
-                Ok(gone) => {
-                    extra.queue.advance(gone);
-                    self.shared.quotas.queued.give_back(gone);
-                    self.note_queued();
-                    self.sent_now(gone);
-                }
-                Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(false);
-                }
-                Err(failure) => {
-                    let written = extra.queue.written();
-                    return Err(self.fd.error("write", failure, written));
-                }
-            }
-        }
+    pub(super) fn flush(&mut self) -> bool {
+        let Some(extra) = self.extra.as_ref().filter(|extra| !extra.queue.is_empty()) else {
+            return false;
+        };
+        let slices = extra.queue.slices();
+        let attempt = |fd: &Fd| fd.write_vectored(&slices);
+        let sent = self.fd.try_once(Direction::Write, attempt);
+        let before = extra.queue.written();
+        let gone = self.went(sent, before);
+        self.extra().queue.advance(gone);
+        self.shared.quotas.queued.give_back(gone);
+        self.note_queued();
+        gone > 0 && self.to_send() > 0
     }
 
-    /// Takes in what handles and other threads have left, behind what was written before. Returns
-    /// what they ask for.
-    pub(super) fn open_mail(&mut self, requests: Requests) -> Asked {
+    /// Takes in what handles and other threads have left, behind what was written before.
+    pub(super) fn open_mail(&mut self) {
         if !self.peek(Extra::has_mail) {
-            return Asked::Nothing;
+            return;
         }
         // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
-        let own = |extra: &Extra| {
-            let mailbox = extra.mailbox.as_ref();
-            mailbox.map(|mailbox| mailbox.inbox.borrow_mut().take(Requests::All))
-        };
-        let sent = |extra: &Extra| {
-            let remote = extra.remote.as_ref();
-            remote.map(|remote| lock(&remote.inbox).take(requests))
-        };
-        let own = self.peek(own).unwrap_or_default();
-        let sent = self.peek(sent).unwrap_or_default();
+        let own = self.peek(|extra| Some(extra.mailbox.as_ref()?.inbox.borrow_mut().take()));
+        let sent = self.peek(|extra| Some(lock(&extra.remote.as_ref()?.inbox).take()));
+        let (own, sent) = (own.unwrap_or_default(), sent.unwrap_or_default());
         let mut queue = own.queue;
         sent.queue
             .into_iter()
             .for_each(|bytes| queue.push_sent(bytes));
         if let Some(error) = own.over.or(sent.over) {
+            self.end_by(CloseReason::Limit(error));
             self.shared.quotas.queued.give_back(queue.len());
-            self.blame(CloseReason::Limit(error));
-            return Asked::Abort;
-        }
-        // What the connection itself was asked for meanwhile comes after the mail: a callback may
-        // write by its own handle and then close.
-        if !queue.is_empty() && self.state().takes_writes() {
-            self.put(Piece::Mail(queue));
+        } else if !queue.is_empty() && self.state().takes_writes() {
+            self.put(|own| own.append(queue));
             self.sent(0);
         } else {
             self.shared.quotas.queued.give_back(queue.len());
         }
-        own.asked.max(sent.asked)
-    }
-
-    /// Our direction ends: other threads leave nothing more, and what they left until now goes out.
-    pub(super) fn end_mail(&mut self) {
-        self.peek(|extra| {
-            extra
-                .remote
-                .iter()
-                .for_each(|remote| lock(&remote.inbox).end())
-        });
-        let mailed = self.open_mail(Requests::All);
-        self.ask(mailed);
     }
 
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
         let low = self.shared.settings.limits.low_water;
-        let Some(extra) = self.extra.as_mut() else {
-            return false;
-        };
-        let is_low = extra.is_full && extra.queue.len() <= low;
-        extra.is_full &= !is_low;
+        let is_low = self.peek(|extra| extra.is_full && extra.queue.len() <= low);
+        if is_low {
+            self.extra().is_full = false;
+        }
         is_low && self.state().takes_writes()
+    }
+
+    // ---- why it ends ----
+
+    /// The connection ends with a RST, whatever is left.
+    pub(super) fn end_by(&mut self, why: CloseReason) {
+        self.blame(why);
+        self.ask(Asked::Abort);
+    }
+
+    /// More would be kept than a limit allows.
+    pub(super) fn end_over_limit(&mut self, limit: &str) {
+        let op = match limit.starts_with("most_unused") {
+            true => "read",
+            false => "write",
+        };
+        let error = self.fd.op_error(op, over_limit(limit));
+        self.end_by(CloseReason::Limit(error));
+    }
+
+    /// The peer reset the connection, or a system call failed.
+    pub(super) fn broken(&mut self, error: io::Error) {
+        // A connection that lingers has a reason already, and had sent everything.
+        match self.state() {
+            State::Lingering => self.ask(Asked::Abort),
+            _ => self.end_by(CloseReason::Error(error)),
+        }
     }
 }

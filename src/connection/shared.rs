@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     /// Written when a heartbeat is due, in place of asking the protocol.
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
     /// A heartbeat that writes nothing is logged once for all workers.
-    pub(crate) heartbeat_warning: Arc<Once>,
+    pub(crate) heartbeat_warning: Arc<OnceLock<()>>,
     pub(crate) rates: Rates,
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
@@ -64,7 +64,7 @@ impl Default for Settings {
             idle_timeout: None,
             heartbeat: None,
             heartbeat_bytes: None,
-            heartbeat_warning: Arc::new(Once::new()),
+            heartbeat_warning: Arc::default(),
             rates: Rates::default(),
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
@@ -98,8 +98,8 @@ pub(crate) struct WorkerShared {
     place: Place,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// Connections opened since one was last alone: spreads their heartbeats and ages.
-    opened: Cell<u32>,
+    /// Counts the connections opened: spreads their heartbeats and ages.
+    pub(super) opened: Cell<u32>,
     /// The unused bytes that connections keep, where these have a limit over all.
     kept: RefCell<HashMap<MachineId, usize>>,
     /// Kept most when another needed the room: it ends when it runs.
@@ -182,8 +182,7 @@ impl WorkerShared {
         if self.tally.live.get() == 0 {
             return Poll::Ready(());
         }
-        let old = self.waiter.replace(Some(waker.clone()));
-        drop(old);
+        self.waiter.set(Some(waker.clone()));
         Poll::Pending
     }
 
@@ -215,21 +214,13 @@ impl WorkerShared {
 
     // ---- times that are spread: connections opened together have theirs apart ----
 
-    /// A connection has opened.
-    pub(super) fn note_opened(&self) {
-        let alone = self.tally.live.get() == 1;
-        let opened = if alone {
-            0
-        } else {
-            self.opened.get().wrapping_add(1)
-        };
-        self.opened.set(opened);
-    }
-
     /// A part of `time` for the connection that has opened last. Nothing for a server's only one.
     fn spread(&self, time: u64) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;
+        if self.tally.live.get() == 1 {
+            return 0;
+        }
         let part = self.opened.get().wrapping_mul(GOLDEN);
         ((u128::from(time) * u128::from(part)) >> 32) as u64
     }
@@ -247,23 +238,13 @@ impl WorkerShared {
         Some(ticks(age).saturating_add(self.spread(ticks(jitter))))
     }
 
-    /// A heartbeat was due, and the protocol has the default, which writes nothing.
-    pub(super) fn warn_of_heartbeats(&self) {
-        self.settings.heartbeat_warning.call_once(|| {
-            log::warn!(
-                "a heartbeat is set, and writes nothing: the protocol does not override \
-                 Protocol::heartbeat (see Server::heartbeat_with)"
-            );
-        });
-    }
-
     // ---- the end ----
 
     pub(super) fn is_serving(&self) -> bool {
         self.phase.get() == Phase::Serving
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.phase.get() != Phase::Serving
     }
 
@@ -271,18 +252,10 @@ impl WorkerShared {
         self.phase.get() == Phase::Stopped
     }
 
-    /// From here on a connection closes when nothing is in flight on it. If nothing is now, and there was
-    /// no traffic for `drain_grace`, it closes in its next run.
-    pub(crate) fn begin_drain(&self) {
-        self.enter(Phase::Draining);
-    }
-
-    /// From here on a connection ends with a RST when it runs.
-    pub(crate) fn stop(&self) {
-        self.enter(Phase::Stopped);
-    }
-
-    fn enter(&self, phase: Phase) {
+    /// Draining: from here on a connection closes when nothing is in flight on it. If nothing is now,
+    /// and there was no traffic for `drain_grace`, it closes in its next run. Stopped: it ends with a
+    /// RST when it runs.
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         // Each looks at the phase when it runs. To a task this is a spurious wake.
         if let Some(scheduler) = self.scheduler.upgrade() {

@@ -184,10 +184,9 @@ pub enum Drain {
 }
 
 /// What was asked for. A later variant outdoes an earlier one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Asked {
-    #[default]
     Nothing,
     End,
     Close,
@@ -223,6 +222,11 @@ impl Status {
 
     pub(crate) const fn with_asked(self, asked: Asked) -> Self {
         Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
+    }
+
+    /// Besides what was asked for already.
+    pub(crate) fn and_asked(self, asked: Asked) -> Self {
+        self.with_asked(self.asked().max(asked))
     }
 
     /// The connection closes when nothing is in flight on it, and its protocol was told so.

@@ -28,11 +28,9 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a connection that closes asks for them now and then. The
-/// time to the next look is this part of the time for which the peer has been quiet, and at least
-/// that part of the time that it is given.
-const PART_OF_QUIET: u64 = 256;
-const PART_OF_PATIENCE: u64 = 2048;
+/// No event tells of acknowledgements, so a connection that closes asks for them now and then: so many
+/// times while the peer shows no sign of life, and at least once in [`RST_AVOIDANCE`].
+const LOOKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
     /// Judges what is due, after the socket was tried. Returns whether anything was.
@@ -128,7 +126,8 @@ impl Conn {
 
     pub(super) fn opened(&mut self) {
         self.arm();
-        self.shared.note_opened();
+        let opened = &self.shared.opened;
+        opened.set(opened.get().wrapping_add(1));
         let delay = self.shared.heartbeat_delay();
         self.timers.beat = self.timers.beat.saturating_add(delay);
         if let Some(age) = self.shared.spread_age() {
@@ -174,10 +173,8 @@ impl Conn {
         if !self.state().closes() {
             return rate;
         }
-        let quiet = self.timers.beat.saturating_sub(self.timers.heard);
-        let least = (self.patience() / PART_OF_PATIENCE).max(1);
-        let look = self.timers.beat + least.max(quiet / PART_OF_QUIET);
-        rate.min(look)
+        let look = (self.patience() / LOOKS).clamp(1, RST_AVOIDANCE);
+        rate.min(self.timers.beat + look)
     }
 
     /// When traffic no longer keeps a drained connection open.

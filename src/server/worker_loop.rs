@@ -82,7 +82,7 @@ impl<F: Factory> WorkerLoop<F> {
             hearing: Default::default(),
         };
         let result = this.serve_and_drain(ports).await;
-        this.shared.stop();
+        this.shared.enter(Phase::Stopped);
         poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
         result
     }
@@ -170,7 +170,7 @@ impl<F: Factory> WorkerLoop<F> {
     /// goes on where it was.
     async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
-        self.shared.begin_drain();
+        self.shared.enter(Phase::Draining);
         if !fault!("drain_resets_queued_client") {
             self.take(listeners, Which::Queued).await?;
         }
@@ -271,7 +271,7 @@ impl<F: Factory> WorkerLoop<F> {
 /// However its future ends, aborted too: nothing else could end its connections.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.shared.enter(Phase::Stopped);
     }
 }
 

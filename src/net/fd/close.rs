@@ -19,7 +19,6 @@ use socket2::SockRef;
 use super::{Failure, Fd};
 use crate::endpoints::Network;
 use crate::reactor::{Closes, Refusal};
-use crate::runtime::parked::Parked;
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
@@ -89,10 +88,8 @@ impl Fd {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);
         // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
-        self.desc.show(|view| {
-            let parked = [view.read.parked, view.write.parked].into_iter();
-            wakers.extend(parked.flatten().copied().filter_map(Parked::take_waker));
-        });
+        self.desc
+            .parked(|_, &parked| wakers.extend(parked.take_waker()));
         if let Err(error) = self.desc.close(source, closes) {
             log::debug!("can't deregister a descriptor: {error}");
         }

@@ -43,7 +43,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
 use crate::runtime::lock::LockState;
 use crate::runtime::parked::Parked;
 use crate::runtime::socket::Socket;
@@ -107,13 +107,12 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
-        let short = match network.is_tcp() {
-            true => ShortIo::Conclusive,
-            false => ShortIo::Inconclusive,
-        };
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
+        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        if !network.is_tcp() {
+            desc.short_io_is_inconclusive();
+        }
         Ok(Fd::of(desc))
     }
 
@@ -121,7 +120,8 @@ impl Fd {
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+        let desc = core.open(source, None, socket)?;
+        desc.short_io_is_inconclusive();
         Ok(Fd::of(desc))
     }
 
@@ -209,10 +209,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() {
-            if !fault!("dropped_read_stays_parked") {
-                drop(self.desc.unpark(direction).and_then(Parked::take_waker));
-            }
+        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);
     }
@@ -222,7 +220,7 @@ impl Fd {
     /// the error.
     #[cold]
     #[inline(never)]
-    fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
+    pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
             return error;
