@@ -105,6 +105,11 @@ impl Cause {
     pub(crate) fn system(call: &'static str, error: io::Error) -> Self {
         Cause::System { call, error }
     }
+
+    /// As [`Cause::system`], for `map_err`.
+    pub(crate) fn by(call: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Cause::System { call, error }
+    }
 }
 
 impl From<Refusal> for Cause {
