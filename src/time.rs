@@ -64,9 +64,13 @@ pub(crate) fn clock() -> Instant {
 /// Outside a runtime.
 #[track_caller]
 pub fn now() -> Instant {
-    current::with("time::now", |scheduler| {
-        scheduler.reactor.core().clock.read()
-    })
+    read("time::now")
+}
+
+/// A fresh reading, or a panic that says that `what` was called outside a runtime.
+#[track_caller]
+fn read(what: &str) -> Instant {
+    current::with(what, |scheduler| scheduler.reactor.core().clock.read())
 }
 
 /// The loop's last reading of its clock: a load, for a deadline that may count from a moment ago.
@@ -98,10 +102,7 @@ pub fn coarse_now() -> Instant {
 /// Dropping it takes its timer away.
 #[track_caller]
 pub fn sleep(wait: Duration) -> Sleep {
-    let now = current::with("time::sleep", |scheduler| {
-        scheduler.reactor.core().clock.read()
-    });
-    sleep_until(after(now, wait))
+    sleep_until(after(read("time::sleep"), wait))
 }
 
 /// Sleeps until `deadline`. One that has passed is ready at once.
@@ -276,13 +277,8 @@ pub fn interval(period: Duration) -> Interval {
         !period.is_zero(),
         "netpoller: an interval's period can't be zero"
     );
-    let start = current::with("time::interval", |scheduler| {
-        scheduler.reactor.core().clock.read()
-    });
-    Interval {
-        period,
-        sleep: sleep_until(start),
-    }
+    let sleep = sleep_until(read("time::interval"));
+    Interval { period, sleep }
 }
 
 /// A steady tick: see [`interval`].

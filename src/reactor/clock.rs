@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::wheel::Tick;
 
-/// A tick is a millisecond: the selector's own resolution.
-const TICKS_A_SECOND: u64 = 1000;
-const NANOS_A_TICK: u32 = 1_000_000;
+/// A tick is a millisecond: the selector's own resolution. This is added to round up to one.
+const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
@@ -126,10 +125,12 @@ impl Clock {
     #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
-        if fault!("deadline_rounded_down") {
-            return ticks(ahead, ahead.subsec_nanos() / NANOS_A_TICK);
-        }
-        ticks(ahead, ahead.subsec_nanos().div_ceil(NANOS_A_TICK))
+        let ahead = match fault!("deadline_rounded_down") {
+            true => ahead,
+            false => ahead.saturating_add(ALMOST_A_TICK),
+        };
+        let ticks = u64::try_from(ahead.as_millis()).unwrap_or(LATEST);
+        Tick::new(ticks.min(LATEST))
     }
 
     /// The tick of a deadline that was converted since the last reading, and lies ahead.
@@ -176,11 +177,4 @@ impl Clock {
             self.read();
         }
     }
-}
-
-/// The whole seconds of `time` in ticks, and `more` of them.
-#[inline]
-fn ticks(time: Duration, more: u32) -> Tick {
-    let ticks = time.as_secs().saturating_mul(TICKS_A_SECOND);
-    Tick::new(ticks.saturating_add(u64::from(more)).min(LATEST))
 }

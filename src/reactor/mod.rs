@@ -20,7 +20,6 @@ mod poll_desc;
 mod registry;
 mod selector;
 mod types;
-mod view;
 
 use std::fmt;
 use std::io;
@@ -34,13 +33,12 @@ pub(crate) use mio::event::Source;
 use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
-pub(crate) use netpoll::{Behind, Core, Jump, RunQueue};
-pub(crate) use poll_desc::{Closes, ShortIo};
+pub(crate) use netpoll::{Behind, Core, RunQueue};
+pub(crate) use poll_desc::Closes;
 pub use poll_desc::{Descriptor, PollDesc};
-pub use selector::{Break, Event, Harvest, MioSelector, Selector, Token, Traits};
+pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
-pub use types::{Direction, Park, Readiness, Refusal, TryIo};
-pub use view::{DescriptorView, DirectionView};
+pub use types::{Direction, Park, Readiness, Refusal, Token, TryIo};
 
 /// What one turn of the loop did.
 ///
@@ -193,7 +191,7 @@ impl<W> Reactor<W> {
     /// The selector's, and `OutOfMemory` when all keys are taken.
     #[doc(alias = "poll_runtime_pollOpen")]
     pub fn open(&self, source: &mut dyn Source) -> io::Result<Descriptor<W>> {
-        self.core.open(source, None, (), ShortIo::Conclusive)
+        self.core.open(source, None, ())
     }
 }
 
@@ -204,9 +202,8 @@ impl<W, T> Reactor<W, T> {
         time: TimeSource,
         behind: Behind<W, T>,
     ) -> Self {
-        Reactor {
-            core: Rc::new(Core::new(selector, time, behind)),
-        }
+        let core = Rc::new(Core::new(selector, time, behind));
+        Reactor { core }
     }
 
     /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the
@@ -231,15 +228,19 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let mut unpark = |w| out.push(w);
         self.core
-            .turn(max_wait, RunQueue::Empty, Jump::Allowed, &mut unpark)
+            .turn(max_wait, RunQueue::Empty, &mut |w| out.push(w))
     }
 
     /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
     /// at once, `None` if nothing is to come but readiness. Counts from a fresh reading of the clock.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.core.next_timeout()
+        let core = &self.core;
+        if core.has_pending() {
+            return Some(Duration::ZERO);
+        }
+        core.clock.read();
+        core.until_next()
     }
 
     /// Hands `w` out at `when`, or with the next turn if that has passed: a timer that judges no
@@ -309,11 +310,11 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow().len()
     }
 
-    /// Shows each open descriptor: what is parked on it, its deadlines, whether it is ready. For a look
-    /// at a loop that hangs: it reads tables, asks the system nothing, and changes nothing.
+    /// Shows each open descriptor: what is [parked](PollDesc::parked) on it, its
+    /// [deadlines](PollDesc::deadline), whether it is ready. For a look at a loop that hangs: it reads
+    /// tables, and asks the system nothing.
     ///
-    /// `look` must not use the reactor or its descriptors, which are borrowed meanwhile. The order is
-    /// not promised.
+    /// `look` must not use the reactor, which is borrowed meanwhile. The order is not promised.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -327,15 +328,16 @@ impl<W, T> Reactor<W, T> {
     ///
     /// let mut waiting = Vec::new();
     /// reactor.for_each(|descriptor| {
-    ///     let direction = &descriptor.read;
-    ///     waiting.push((direction.parked.copied(), direction.deadline.is_some()));
+    ///     assert!(descriptor.deadline(Direction::Read).is_some());
+    ///     descriptor.parked(|direction, &w| waiting.push((direction, w)));
     /// });
-    /// assert_eq!(waiting, [(Some("the reader"), true)]);
+    /// assert_eq!(waiting, [(Some(Direction::Read), "the reader")]);
     /// # reactor.close(descriptor, &mut ours)
     /// # }
     /// ```
-    pub fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>)) {
-        self.core.for_each(|view, _| look(view));
+    pub fn for_each(&self, mut look: impl FnMut(&PollDesc<W, T>)) {
+        let registry = self.core.registry.borrow();
+        registry.by_key.iter().for_each(|(_, desc)| look(desc));
     }
 
     /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a
@@ -346,13 +348,6 @@ impl<W, T> Reactor<W, T> {
             held: deadlines.entries(),
             stale: deadlines.entries() - deadlines.len(),
         }
-    }
-
-    /// As [`entries`](Reactor::entries): held and stale.
-    #[deprecated(note = "use `entries`")]
-    pub fn places(&self) -> (usize, usize) {
-        let Entries { held, stale } = self.entries();
-        (held, stale)
     }
 
     /// The selector's descriptor, readable when a turn would find readiness, for nesting in

@@ -17,10 +17,9 @@ use mio::event::Source;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
-use super::poll_desc::{Descriptor, PollDesc, ShortIo};
+use super::poll_desc::{Descriptor, PollDesc};
 use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
-use super::view::DescriptorView;
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
 
@@ -49,17 +48,12 @@ const INHERITED: &str = "netpoller: this reactor belongs to the parent process: 
 pub(crate) enum RunQueue {
     /// All that was handed out has run, and all that was woken by that.
     Empty,
+    /// The same, but blocking jobs are under way. A virtual clock does not jump, for their ends must
+    /// come before the next deadline.
+    JobsOut,
     /// Something is still to run. So many rounds have ended so far: a round ends when everything
     /// that was runnable at its beginning has run.
     Busy { rounds: u64 },
-}
-
-/// Whether a virtual clock may jump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Jump {
-    Allowed,
-    /// No: a blocking job is under way, and its end must come before the next deadline.
-    Held,
 }
 
 /// Called when a deadline of a descriptor passes, and when its peer hangs up: hands out what waits
@@ -156,7 +150,6 @@ impl<W, T> Core<W, T> {
         source: &mut dyn Source,
         fd: Option<RawFd>,
         user_data: T,
-        short: ShortIo,
     ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
             return Err(io::Error::other("the runtime is gone"));
@@ -165,12 +158,11 @@ impl<W, T> Core<W, T> {
         let token = self.registry.borrow().next_token();
         let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
         self.selector.borrow_mut().open_fd(source, token, fd)?;
+        let desc = Rc::new(PollDesc::new(self.clone(), token, user_data));
         // Without edges, or where urgent data can't be seen, a short read proves nothing.
-        let short = match self.traits.edges && self.traits.urgent {
-            true => short,
-            false => ShortIo::Inconclusive,
-        };
-        let desc = Rc::new(PollDesc::new(self.clone(), token, user_data, short));
+        if !(self.traits.edges && self.traits.urgent) {
+            desc.short_io_is_inconclusive();
+        }
         self.registry.borrow_mut().insert(desc.clone());
         log::trace!("open {token:?}");
         Ok(Descriptor(desc))
@@ -185,7 +177,6 @@ impl<W, T> Core<W, T> {
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        jump: Jump,
         unpark: &mut impl FnMut(W),
     ) -> io::Result<Turn> {
         self.check_process()?;
@@ -203,7 +194,7 @@ impl<W, T> Core<W, T> {
         // that fails has found is handed out all the same.
         self.clock.read();
         let before = self.clock.tick();
-        let harvest = self.wait(max_wait, jump);
+        let harvest = self.wait(max_wait, run_queue);
         // Not before the wait: a selector that panics must not take them along.
         self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
@@ -214,7 +205,8 @@ impl<W, T> Core<W, T> {
         self.clock.read();
 
         // Nothing was runnable and nothing has come: what is proven has had its effect.
-        if found_nothing && !released && run_queue == RunQueue::Empty {
+        let is_busy = matches!(run_queue, RunQueue::Busy { .. });
+        if found_nothing && !released && !is_busy {
             self.settled.set(self.proven.get());
             // But the reading before a wait is old, and what came at its end was not looked for.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
@@ -316,14 +308,14 @@ impl<W, T> Core<W, T> {
 
     /// Waits for the selector, no longer than until the next deadline.
     // Go: the delay in findRunnable, from pollUntil.
-    fn wait(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
+    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<Harvest> {
         if max_wait == Some(Duration::ZERO) {
             return self.poll(max_wait);
         }
         if self.clock.is_virtual() {
-            return self.wait_virtually(max_wait, jump);
+            return self.wait_virtually(max_wait, run_queue);
         }
-        let mut wait = soonest(max_wait, self.next().map(|next| self.clock.until(next)));
+        let mut wait = soonest(max_wait, self.until_next());
         let spin = self.spin.get();
         if spin > Duration::ZERO {
             let end = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
@@ -343,7 +335,11 @@ impl<W, T> Core<W, T> {
     /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
     /// nothing.
     #[cold]
-    fn wait_virtually(&self, max_wait: Option<Duration>, jump: Jump) -> io::Result<Harvest> {
+    fn wait_virtually(
+        &self,
+        max_wait: Option<Duration>,
+        run_queue: RunQueue,
+    ) -> io::Result<Harvest> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
             let harvest = self.look(grace)?;
             if !self.found_nothing(harvest) {
@@ -352,7 +348,7 @@ impl<W, T> Core<W, T> {
         }
         let next = self.next_live().map(|next| self.clock.until(next));
         match soonest(max_wait, next) {
-            Some(ahead) if jump == Jump::Allowed => {
+            Some(ahead) if run_queue == RunQueue::Empty => {
                 self.clock.jump(ahead);
                 Ok(Harvest::Complete)
             }
@@ -440,12 +436,8 @@ impl<W, T> Core<W, T> {
         next.chain(self.deadlines.borrow_mut().next_live()).min()
     }
 
-    /// How long a turn may sleep, from a fresh reading.
-    pub(super) fn next_timeout(&self) -> Option<Duration> {
-        if self.has_pending() {
-            return Some(Duration::ZERO);
-        }
-        self.clock.read();
+    /// How long from the last reading to that tick.
+    pub(super) fn until_next(&self) -> Option<Duration> {
         self.next().map(|next| self.clock.until(next))
     }
 
@@ -469,15 +461,6 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- figures, and the end ----
-
-    /// Shows each descriptor, and its user's data. No code of the user's may run meanwhile that uses the
-    /// reactor.
-    pub(crate) fn for_each(&self, mut look: impl FnMut(&DescriptorView<'_, W>, &T)) {
-        let registry = self.registry.borrow();
-        for (_, desc) in &registry.by_key {
-            desc.show(|view| look(view, &desc.user_data));
-        }
-    }
 
     /// The descriptor of a token's key.
     pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {

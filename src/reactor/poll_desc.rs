@@ -27,7 +27,7 @@
 // | urgent | `netpollready` | `drained` of Read, that is at EAGAIN |
 // | expired | a deadline that passes, or is set in the past | a deadline moved ahead, or cleared |
 // | closed | `evict` | never |
-// | short I/O inconclusive | `new`, `short_io_is_inconclusive` | never |
+// | short I/O inconclusive | `short_io_is_inconclusive` | never |
 //
 // # The timer, one for both deadlines
 //
@@ -50,15 +50,13 @@ use std::time::Instant;
 use mio::event::Source;
 
 use super::netpoll::Core;
-use super::selector::Token;
-use super::types::{Direction, May, Park, Readiness, Refusal, TryIo};
-use super::view::{DescriptorView, DirectionView, Lent};
+use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
 use crate::sys;
 use crate::wheel::{Tick, TimerKey};
 
 // The lowest four bits are those of `Readiness`.
-const HUNG_UP: u32 = Readiness::HUNG_UP.bits();
-const URGENT: u32 = Readiness::URGENT.bits();
+const HUNG_UP: u32 = Readiness::HUNG_UP.0 as u32;
+const URGENT: u32 = Readiness::URGENT.0 as u32;
 const CLOSED: u32 = 1 << 6;
 const SHORT_IO_INCONCLUSIVE: u32 = 1 << 7;
 
@@ -75,15 +73,6 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// The slot for the peer's hanging up.
 const HANG_UP: usize = 2;
-
-/// Whether a short read or write of a source proves that the kernel has no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ShortIo {
-    /// As on a TCP stream.
-    Conclusive,
-    /// As on a Unix stream, where a read stops at passed descriptors, and on datagrams.
-    Inconclusive,
-}
 
 /// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing
 /// flag. Go's `pollDesc`.
@@ -109,24 +98,21 @@ pub struct PollDesc<W, T = ()> {
 const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 80);
 
 impl<W, T> PollDesc<W, T> {
-    pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T, short: ShortIo) -> Self {
-        let flags = match short {
-            ShortIo::Conclusive => 0,
-            ShortIo::Inconclusive => SHORT_IO_INCONCLUSIVE,
-        };
+    pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T) -> Self {
         PollDesc {
             user_data,
             core,
             token,
-            flags: Cell::new(flags),
+            flags: Cell::new(0),
             slots: [const { Cell::new(None) }; 3],
-            deadlines: [Cell::new(NEVER), Cell::new(NEVER)],
+            deadlines: [const { Cell::new(NEVER) }; 2],
             timer: Cell::new(None),
             due: Cell::new(NEVER),
         }
     }
 
-    pub(crate) fn token(&self) -> Token {
+    /// Names it to the selector, and in the log.
+    pub fn token(&self) -> Token {
         self.token
     }
 
@@ -204,7 +190,8 @@ impl<W, T> PollDesc<W, T> {
         self.has(HUNG_UP)
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether it was evicted or closed.
+    pub fn is_closed(&self) -> bool {
         self.has(CLOSED)
     }
 
@@ -267,18 +254,16 @@ impl<W, T> PollDesc<W, T> {
 
     /// Parks after a read or write of a byte stream that took less than it could: as
     /// [`drained`](PollDesc::drained) and [`park`](PollDesc::park), if that proves that there is no
-    /// more. Where it does not, it is [`Park::Ready`] and nothing has changed: try again, for only
-    /// EAGAIN will tell.
+    /// more. Where it does not, it is [`Park::Ready`]: try again, for only EAGAIN will tell.
     ///
     /// # Panics
     ///
     /// As [`park`](PollDesc::park).
     #[inline]
     pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
-        if self.short_means_drained() {
-            self.drained(direction);
-        } else if self.check(direction).is_ok() {
-            return Park::Ready(w);
+        match self.short_means_drained() {
+            true => self.drained(direction),
+            false => self.raise(ready_bit(direction)),
         }
         self.park(direction, w)
     }
@@ -342,11 +327,6 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollunblock")]
     #[inline]
     pub fn unpark(&self, direction: Direction) -> Option<W> {
-        self.netpollunblock(direction)
-    }
-
-    #[inline]
-    fn netpollunblock(&self, direction: Direction) -> Option<W> {
         self.slots[direction as usize].take()
     }
 
@@ -362,26 +342,15 @@ impl<W, T> PollDesc<W, T> {
         (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
     }
 
-    /// Lets `look` see it. The Ws are out of their slots meanwhile.
-    pub(crate) fn show(&self, look: impl FnOnce(&DescriptorView<'_, W>)) {
-        let lent = self.slots.each_ref().map(Lent::new);
-        let [read, write, hang_up] = lent.each_ref().map(|lent| lent.w.as_ref());
-        let side = |direction: Direction, parked| {
-            let when = self.deadlines[direction as usize].get();
-            DirectionView {
-                parked,
-                deadline: (when != NEVER).then(|| self.core.clock.instant_of(when)),
-                is_expired: self.has(expired_bit(direction)),
-                is_ready: self.is_ready(direction),
+    /// Shows each W that is parked, and the direction that it waits for: `None` is the peer's hanging
+    /// up. `look` must not use the descriptor.
+    pub fn parked(&self, mut look: impl FnMut(Option<Direction>, &W)) {
+        let waits_for = [Some(Direction::Read), Some(Direction::Write), None];
+        for (direction, slot) in waits_for.into_iter().zip(&self.slots) {
+            if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
+                look(direction, w);
             }
-        };
-        look(&DescriptorView {
-            token: self.token,
-            read: side(Direction::Read, read),
-            write: side(Direction::Write, write),
-            hang_up,
-            is_closed: self.is_closed(),
-        });
+        }
     }
 
     // ---- readiness ----
@@ -420,30 +389,31 @@ impl<W, T> PollDesc<W, T> {
         !self.has(hung_up | URGENT | SHORT_IO_INCONCLUSIVE)
     }
 
-    /// From here on a short read or write proves nothing.
+    /// From here on a short read or write proves nothing: the source is no TCP stream, or its
+    /// descriptor was lent.
     pub(crate) fn short_io_is_inconclusive(&self) {
         self.raise(SHORT_IO_INCONCLUSIVE);
     }
 
     /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
     pub(crate) fn assume_ready(&self, readiness: Readiness) {
-        self.raise(readiness.bits());
+        self.raise(readiness.0.into());
     }
 
     /// The selector says that the source is ready. The waiters go to `unpark`.
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, unpark: &mut impl FnMut(W)) {
         if !fault!("lost_wake_up") {
-            self.raise(readiness.bits());
+            self.raise(readiness.0.into());
         }
         for slot in 0..3 {
-            if readiness.bits() >> slot & 1 != 0
+            if readiness.0 >> slot & 1 != 0
                 && let Some(w) = self.slots[slot].take()
             {
                 unpark(w);
             }
         }
-        if readiness.bits() & HUNG_UP != 0 {
+        if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, unpark);
         }
     }
@@ -504,14 +474,20 @@ impl<W, T> PollDesc<W, T> {
         self.core.hasten(self.due.get());
     }
 
+    /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
+    pub fn deadline(&self, direction: Direction) -> Option<Instant> {
+        let when = self.deadlines[direction as usize].get();
+        (when != NEVER).then(|| self.core.clock.instant_of(when))
+    }
+
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
     fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.netpollunblock(direction)
-            .into_iter()
-            .for_each(&mut *unpark);
         // Operations that queue behind the waiter are woken too.
+        if let Some(w) = self.unpark(direction) {
+            unpark(w);
+        }
         (self.core.behind)(&self.user_data, unpark);
     }
 
@@ -525,22 +501,18 @@ impl<W, T> PollDesc<W, T> {
         let next = self.next_deadline();
         self.due.set(next);
         let mut timers = self.core.deadlines.borrow_mut();
-        match self.timer.get() {
-            Some(key) if next == NEVER => {
-                timers.cancel(key);
-                self.timer.set(None);
-            }
-            Some(key) => {
-                timers.move_to(key, next);
-            }
-            None if next == NEVER => {}
-            None => self.timer.set(Some(timers.insert(next, self.token.key()))),
+        let timer = self.timer.take();
+        if next != NEVER {
+            let moved = timer.filter(|&key| timers.move_to(key, next));
+            let key = moved.unwrap_or_else(|| timers.insert(next, self.token.key()));
+            self.timer.set(Some(key));
+        } else if let Some(key) = timer {
+            timers.cancel(key);
         }
     }
 
     /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, unpark: &mut impl FnMut(W)) -> usize {
-        self.timer.set(None);
         // A deadline that was cleared, or moved later after the timer was set, stays.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
@@ -557,12 +529,10 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "poll_runtime_pollUnblock")]
     pub fn evict(&self) {
         self.raise(CLOSED);
-        for deadline in &self.deadlines {
-            deadline.set(NEVER);
-        }
+        self.deadlines.iter().for_each(|when| when.set(NEVER));
+        self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
-        self.set_timer();
         self.core.hasten(NEVER);
     }
 
@@ -573,12 +543,7 @@ impl<W, T> PollDesc<W, T> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());
         }
-        let mut wanted = Readiness::NONE;
-        for direction in Direction::BOTH {
-            if !self.is_ready(direction) {
-                wanted |= Readiness::of(direction);
-            }
-        }
+        let wanted = Readiness(!self.flags.get() as u8 & Readiness::BOTH.0);
         let mut selector = self.core.selector.borrow_mut();
         selector.rearm(source, self.token, wanted)
     }
@@ -603,13 +568,17 @@ impl<W, T> PollDesc<W, T> {
     fn unregister(&self) -> bool {
         self.evict();
         let ours = self.core.registry.borrow_mut().remove(self.token);
-        let was_registered = ours.is_some();
-        if was_registered {
-            log::trace!("close {:?}", self.token);
-        }
         // Out of the borrow: dropping the user's data may run anything.
-        drop(ours);
-        was_registered
+        ours.is_some()
+    }
+}
+
+/// A W that is shown. It goes back into its slot, after a panic too.
+struct Shown<'a, W>(&'a Cell<Option<W>>, Option<W>);
+
+impl<W> Drop for Shown<'_, W> {
+    fn drop(&mut self) {
+        self.0.set(self.1.take());
     }
 }
 

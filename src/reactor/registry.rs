@@ -7,7 +7,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::poll_desc::PollDesc;
-use super::selector::Token;
+use super::types::Token;
 
 /// All open descriptors of a reactor.
 pub(crate) struct Registry<W, T> {
@@ -47,6 +47,7 @@ impl<W, T> Registry<W, T> {
 
     pub(super) fn remove(&mut self, token: Token) -> Option<Rc<PollDesc<W, T>>> {
         self.get(token)?;
+        log::trace!("close {token:?}");
         self.by_key.try_remove(token.key())
     }
 }

@@ -2,7 +2,6 @@
 // Mirrors the contract at the top of Go's runtime/netpoll.go (`netpollinit`, `netpollopen`,
 // `netpollclose`, `netpoll`, `netpollBreak`), and netpoll_epoll.go and netpoll_kqueue.go.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -11,60 +10,7 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::unix::pipe;
 
-use super::types::Readiness;
-
-/// Names a registered source to the selector: a key and a generation.
-///
-/// Half the bits are the key, half the generation, which counts registrations of the whole reactor
-/// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
-/// the wrong owner, and no event outlives the turn that harvested it.
-///
-/// A selector passes it on as it is, as a `mio::Token` if need be.
-///
-/// [`Selector`] has an example.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(usize);
-
-impl Token {
-    const KEY_BITS: u32 = usize::BITS / 2;
-
-    /// The token of an event that says only that a break ended the wait.
-    pub const BREAK: Token = Token(usize::MAX);
-
-    /// How many sources one reactor can hold. The key of all bits is the break's.
-    pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
-
-    pub(super) const fn new(key: usize, generation: usize) -> Self {
-        Token(key | generation << Self::KEY_BITS)
-    }
-
-    #[inline]
-    pub(crate) const fn key(self) -> usize {
-        self.0 & Self::KEYS
-    }
-}
-
-/// `Token(key.generation)`, as in the log at trace.
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Token::BREAK => f.write_str("Token(break)"),
-            Token(bits) => write!(f, "Token({}.{})", self.key(), bits >> Self::KEY_BITS),
-        }
-    }
-}
-
-impl From<Token> for mio::Token {
-    fn from(token: Token) -> mio::Token {
-        mio::Token(token.0)
-    }
-}
-
-impl From<mio::Token> for Token {
-    fn from(token: mio::Token) -> Token {
-        Token(token.0)
-    }
-}
+use super::types::{Readiness, Token};
 
 /// One harvested event.
 ///
@@ -269,8 +215,6 @@ pub struct MioSelector {
     poll: mio::Poll,
     events: mio::Events,
     breaker: Arc<Pipe>,
-    /// The last harvest filled the buffer.
-    overflowed: bool,
 }
 
 /// How many events a call brings in, to begin with. Go takes 128. With more, there are fewer calls
@@ -297,21 +241,7 @@ impl MioSelector {
             poll,
             events: mio::Events::with_capacity(CAPACITY),
             breaker,
-            overflowed: false,
         })
-    }
-
-    /// Waits. False if a signal cut the wait short: the caller then computes anew how long to wait.
-    /// A wait of zero is repeated instead.
-    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
-        loop {
-            match self.poll.poll(&mut self.events, max_wait) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                Err(_) if max_wait == Some(Duration::ZERO) => {}
-                Err(_) => return Ok(false),
-            }
-        }
     }
 }
 
@@ -328,25 +258,15 @@ fn interest(readiness: Readiness) -> mio::Interest {
 
 #[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
-    let mut readiness = Readiness::NONE;
-    if event.is_readable() {
-        readiness |= Readiness::READ;
-    }
-    if event.is_writable() {
-        readiness |= Readiness::WRITE;
-    }
-    if event.is_read_closed() {
-        readiness |= Readiness::READ | Readiness::HUNG_UP;
-    }
     // A broken source is ready for both: either attempt will say what is wrong with it. ERR alone
     // is no hang-up: a UDP socket gets it from an ICMP message and lives on.
-    if event.is_error() || event.is_write_closed() {
-        readiness |= Readiness::BOTH;
-    }
-    if event.is_priority() {
-        readiness |= Readiness::URGENT;
-    }
-    readiness
+    let broken = event.is_error() || event.is_write_closed();
+    let hung_up = event.is_read_closed();
+    let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
+    flag(event.is_readable() || hung_up || broken, Readiness::READ)
+        | flag(event.is_writable() || broken, Readiness::WRITE)
+        | flag(hung_up, Readiness::HUNG_UP)
+        | flag(event.is_priority(), Readiness::URGENT)
 }
 
 impl Selector for MioSelector {
@@ -361,12 +281,11 @@ impl Selector for MioSelector {
         token: Token,
         wanted: Readiness,
     ) -> io::Result<()> {
-        let (token, wanted) = (token.into(), interest(wanted));
         let registry = self.poll.registry();
-        match registry.reregister(source, token, wanted) {
+        match registry.reregister(source, token.into(), interest(wanted)) {
             // mio's poll(2) drops a source after an error; it may be in use all the same.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                registry.register(source, token, wanted)
+                registry.register(source, token.into(), interest(wanted))
             }
             result => result,
         }
@@ -385,12 +304,14 @@ impl Selector for MioSelector {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        if self.overflowed && self.events.capacity() < MAX_CAPACITY {
-            self.events = mio::Events::with_capacity(self.events.capacity() * 2);
-        }
-        self.overflowed = false;
-        if !self.wait(max_wait.map(|wait| wait.min(LONGEST)))? {
-            return Ok(Harvest::Partial);
+        match self
+            .poll
+            .poll(&mut self.events, max_wait.map(|wait| wait.min(LONGEST)))
+        {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                return Ok(Harvest::Partial);
+            }
+            result => result?,
         }
         let before = events.len();
         for event in &self.events {
@@ -401,11 +322,14 @@ impl Selector for MioSelector {
             let readiness = readiness(event);
             events.push(Event { token, readiness });
         }
-        self.overflowed = events.len() - before >= self.events.capacity();
-        Ok(match self.overflowed {
-            true => Harvest::Partial,
-            false => Harvest::Complete,
-        })
+        let capacity = self.events.capacity();
+        if events.len() - before < capacity {
+            return Ok(Harvest::Complete);
+        }
+        if capacity < MAX_CAPACITY {
+            self.events = mio::Events::with_capacity(capacity * 2);
+        }
+        Ok(Harvest::Partial)
     }
 
     fn breaker(&self) -> Arc<dyn Break> {

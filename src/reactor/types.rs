@@ -2,6 +2,8 @@
 //! operation is refused.
 // Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
 
+use std::fmt;
+
 /// One of a source's two directions, which are parked, timed and refused apart.
 ///
 /// ```
@@ -94,8 +96,8 @@ pub enum Refusal {
     Closed,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::TimedOut => "i/o timeout",
             Refusal::Closed => "use of closed network connection",
@@ -148,27 +150,11 @@ impl Readiness {
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
     }
-
-    /// Whether nothing is in this set.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) const fn bits(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) const fn of(direction: Direction) -> Readiness {
-        match direction {
-            Direction::Read => Readiness::READ,
-            Direction::Write => Readiness::WRITE,
-        }
-    }
 }
 
 /// `READ|WRITE|HUP`, as in the log at trace.
-impl std::fmt::Debug for Readiness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = ["READ", "WRITE", "HUP", "URGENT"];
         let mut names = (0..).zip(names).filter(|(bit, _)| self.0 & (1 << bit) != 0);
         f.write_str(names.next().map_or("NONE", |(_, name)| name))?;
@@ -183,8 +169,55 @@ impl std::ops::BitOr for Readiness {
     }
 }
 
-impl std::ops::BitOrAssign for Readiness {
-    fn bitor_assign(&mut self, other: Readiness) {
-        self.0 |= other.0;
+/// Names a registered source to the selector: a key and a generation.
+///
+/// Half the bits are the key, half the generation, which counts registrations of the whole reactor
+/// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
+/// the wrong owner, and no event outlives the turn that harvested it.
+///
+/// A selector passes it on as it is, as a `mio::Token` if need be.
+///
+/// [`Selector`] has an example.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub(crate) usize);
+
+impl Token {
+    const KEY_BITS: u32 = usize::BITS / 2;
+
+    /// The token of an event that says only that a break ended the wait.
+    pub const BREAK: Token = Token(usize::MAX);
+
+    /// How many sources one reactor can hold. The key of all bits is the break's.
+    pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
+
+    pub(super) const fn new(key: usize, generation: usize) -> Self {
+        Token(key | generation << Self::KEY_BITS)
+    }
+
+    #[inline]
+    pub(crate) const fn key(self) -> usize {
+        self.0 & Self::KEYS
+    }
+}
+
+/// `Token(key.generation)`, as in the log at trace.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Token::BREAK => f.write_str("Token(break)"),
+            Token(bits) => write!(f, "Token({}.{})", self.key(), bits >> Self::KEY_BITS),
+        }
+    }
+}
+
+impl From<Token> for mio::Token {
+    fn from(token: Token) -> mio::Token {
+        mio::Token(token.0)
+    }
+}
+
+impl From<mio::Token> for Token {
+    fn from(token: mio::Token) -> Token {
+        Token(token.0)
     }
 }

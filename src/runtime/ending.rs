@@ -81,9 +81,9 @@ impl Scheduler {
     /// Shuts the reactor, and wakes what waits for any of it on other executors.
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
-        let core = self.reactor.core();
-        core.for_each(|_, socket| socket.open_locks(&mut foreign));
-        let parked = core.evict_all().into_iter();
+        self.reactor
+            .for_each(|desc| desc.user_data.open_locks(&mut foreign));
+        let parked = self.reactor.core().evict_all().into_iter();
         foreign.extend(parked.filter_map(Parked::take_waker));
         foreign.into_iter().for_each(wake_quietly);
     }

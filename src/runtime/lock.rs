@@ -215,7 +215,7 @@ impl Socket {
     /// At a close: takes all that queues or polls, and opens the locks.
     pub(crate) fn open_locks(&self, out: &mut Vec<Waker>) {
         self.locks.raise(OPEN);
-        let Some(extra) = self.extra_if_made() else {
+        let Some(extra) = self.extra.get() else {
             return;
         };
         for direction in Direction::BOTH {
@@ -252,7 +252,7 @@ impl Socket {
 
     /// Whether the direction's poller has yielded since its last operation ended; forgets it.
     pub(crate) fn take_poller_yielded(&self, direction: Direction) -> bool {
-        self.extra_if_made().is_some_and(|extra| {
+        self.extra.get().is_some_and(|extra| {
             std::mem::take(&mut extra.borrow_mut().poller_yielded[direction as usize])
         })
     }

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::reactor::{MioSelector, Selector, TimeSource, Turn};
+use crate::reactor::{Direction, MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
 use context::MachineId;
 use current::Entered;
@@ -269,10 +269,12 @@ impl Runtime {
         let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
         let sleepers = timers.len() + peer_timers.len();
         let (mut waiting, mut deadlines) = (0, 0);
-        core.for_each(|view, socket| {
-            waiting += view.parked() + socket.waiting();
-            let deadline = view.read.deadline.or(view.write.deadline);
-            deadlines += usize::from(deadline.is_some());
+        scheduler.reactor.for_each(|desc| {
+            desc.parked(|_, _| waiting += 1);
+            waiting += desc.user_data.waiting();
+            let mut directions = Direction::BOTH.into_iter();
+            let has_deadline = directions.any(|at| desc.deadline(at).is_some());
+            deadlines += usize::from(has_deadline);
         });
         let placed = scheduler.reactor.entries().held;
         let counters = &scheduler.counters;

@@ -44,7 +44,7 @@ use super::parked::Parked;
 use super::running::{Place, Running};
 use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
-use crate::reactor::{Jump, Reactor, RunQueue, Selector, TimeSource, Turn};
+use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Tick;
 
@@ -264,22 +264,19 @@ impl Scheduler {
 
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
     fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let jobs_out = self.remote.jobs_out.load(Ordering::Acquire);
         let (max_wait, run_queue) = match self.has_runnable() {
             true => {
                 let rounds = self.rounds.get();
                 (Some(Duration::ZERO), RunQueue::Busy { rounds })
             }
+            false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
-        };
-        // A virtual clock waits for the blocking jobs.
-        let jump = match self.remote.jobs_out.load(Ordering::Acquire) {
-            0 => Jump::Allowed,
-            _ => Jump::Held,
         };
         let mut foreign = Vec::new();
         let mut unpark = |parked| self.queue_unparked(parked, &mut foreign);
         let core = self.reactor.core();
-        let turn = core.turn(max_wait, run_queue, jump, &mut unpark);
+        let turn = core.turn(max_wait, run_queue, &mut unpark);
         // With no borrow held: a waker may run any code.
         foreign.into_iter().for_each(wake_quietly);
         turn

@@ -18,7 +18,7 @@ use crate::sys::{OwnedSocket, Process};
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
 #[repr(C)]
 pub(crate) struct Socket {
-    extra: OnceCell<Box<RefCell<Extra>>>,
+    pub(super) extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
     /// A byte for a socket's sole owner (`Fd::close_for_good`): a server's connection keeps its state
     /// here.
@@ -61,10 +61,6 @@ impl Socket {
 
     pub(super) fn extra(&self) -> &RefCell<Extra> {
         self.extra.get_or_init(Box::default)
-    }
-
-    pub(super) fn extra_if_made(&self) -> Option<&RefCell<Extra>> {
-        self.extra.get().map(|extra| &**extra)
     }
 
     // ---- its two ends ----

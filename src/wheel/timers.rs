@@ -296,12 +296,6 @@ impl<V> Timers<V> {
         self.wheel.len()
     }
 
-    /// As [`entries`](Timers::entries).
-    #[deprecated(note = "use `entries`")]
-    pub fn places(&self) -> usize {
-        self.entries()
-    }
-
     /// Whether there is no timer.
     ///
     /// ```

@@ -341,41 +341,30 @@ impl<K: Copy> Wheel<K> {
             }
             // Move to the earliest entry and never past one (rule 1).
             self.elapsed = self.earliest;
-            match level {
-                // A slot of level 0 is one tick: all of it is due.
-                0 => self.hand_out(slot, now, &mut budget, &mut check),
-                // A wider slot holds later entries too. Move them down a level and look again.
-                level => self.cascade(level, slot, &mut budget),
+            // A wider slot holds later entries too. Move them down a level and look again.
+            if level > 0 {
+                self.cascade(level, slot, &mut budget);
+                continue;
             }
+            // A slot of level 0 is one tick: all of it is due. An entry is taken out before the owner
+            // is asked: even if that panics, it comes out once.
+            while budget > 0
+                && let Some((when, key)) = self.levels[0].slots[slot].entries.pop()
+            {
+                budget -= 1;
+                self.len -= 1;
+                match check(when, key) {
+                    Verdict::Done => {}
+                    Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
+                    Verdict::Again(later) if later > when => self.place(later, key),
+                    // An owner that errs must not keep the wheel here for ever.
+                    Verdict::Again(_) => self.place(now.saturating_add(1), key),
+                }
+            }
+            self.levels[0].settle(slot);
         }
         self.elapsed = now;
         false
-    }
-
-    /// Hands out the entries of one tick, as far as the budget goes.
-    fn hand_out(
-        &mut self,
-        slot: usize,
-        now: Tick,
-        budget: &mut usize,
-        check: &mut impl FnMut(Tick, K) -> Verdict,
-    ) {
-        while *budget > 0 {
-            // Taken out before the owner is asked: even if that panics, it comes out once.
-            let Some((when, key)) = self.levels[0].slots[slot].entries.pop() else {
-                return self.levels[0].settle(slot);
-            };
-            *budget -= 1;
-            self.len -= 1;
-            match check(when, key) {
-                Verdict::Done => {}
-                Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
-                Verdict::Again(later) if later > when => self.place(later, key),
-                // An owner that errs must not keep the wheel here for ever.
-                Verdict::Again(_) => self.place(now.saturating_add(1), key),
-            }
-        }
-        self.levels[0].settle(slot);
     }
 
     /// Spreads the entries of a slot over the level below, as far as the budget goes. `elapsed` is

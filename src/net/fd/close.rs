@@ -18,9 +18,7 @@ use socket2::SockRef;
 
 use super::{Failure, Fd};
 use crate::endpoints::Network;
-use crate::net::error::Cause;
 use crate::reactor::{Closes, Refusal};
-use crate::runtime::parked::Parked;
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
@@ -67,10 +65,7 @@ impl Fd {
     /// Ends one direction, or both.
     pub(crate) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
         let done = self.with_socket(|socket| socket.shutdown(how));
-        done.map_err(|failure| match failure {
-            Failure::System(error) => self.op_error("close", Cause::system("shutdown", error)),
-            refused => self.error("close", refused, 0),
-        })
+        done.map_err(|failure| self.error("close", failure, 0))
     }
 
     fn shut(&self) {
@@ -93,10 +88,8 @@ impl Fd {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);
         // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
-        self.desc.show(|view| {
-            let parked = [view.read.parked, view.write.parked].into_iter();
-            wakers.extend(parked.flatten().copied().filter_map(Parked::take_waker));
-        });
+        self.desc
+            .parked(|_, &parked| wakers.extend(parked.take_waker()));
         if let Err(error) = self.desc.close(source, closes) {
             log::debug!("can't deregister a descriptor: {error}");
         }

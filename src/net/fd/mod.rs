@@ -43,7 +43,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal, ShortIo};
+use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
 use crate::runtime::lock::LockState;
 use crate::runtime::parked::Parked;
 use crate::runtime::socket::Socket;
@@ -107,13 +107,12 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
-        let short = match network.is_tcp() {
-            true => ShortIo::Conclusive,
-            false => ShortIo::Inconclusive,
-        };
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
-        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket, short)?;
+        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
+        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        if !network.is_tcp() {
+            desc.short_io_is_inconclusive();
+        }
         Ok(Fd::of(desc))
     }
 
@@ -121,7 +120,8 @@ impl Fd {
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
         let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
-        let desc = core.open(source, None, socket, ShortIo::Inconclusive)?;
+        let desc = core.open(source, None, socket)?;
+        desc.short_io_is_inconclusive();
         Ok(Fd::of(desc))
     }
 
@@ -147,13 +147,13 @@ impl Fd {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
         let socket = &self.desc.user_data;
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
-            return self.poll_queued(direction, claim, cx);
+            return self.poll_refused(direction, claim, cx);
         }
         debug_assert!(claim.is_held());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
-                May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
+                May::Refused(_) => return self.poll_refused(direction, claim, cx),
                 // The last attempt met EAGAIN, and no edge has come since (netpollblock).
                 May::Wait if self.park(direction, cx.waker()) => return Poll::Pending,
                 May::Wait => continue,
@@ -175,32 +175,22 @@ impl Fd {
         }
     }
 
-    /// Queued behind another operation. That one may go without a poll for a long time, so a deadline
-    /// and a close are heeded in the queue too.
+    /// Neither may it try nor is it parked: it is refused, or queued behind another operation. That one
+    /// may go without a poll for a long time, so a deadline and a close are heeded in the queue too.
+    ///
+    /// A caller may loop on a refusal, as an accept loop does. So that is charged, and yields when the
+    /// budget is used up.
     #[cold]
     #[inline(never)]
-    fn poll_queued<R>(
+    fn poll_refused<R>(
         &self,
         direction: Direction,
         claim: &mut Claim,
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
-        match self.desc.check(direction) {
-            Ok(()) => Poll::Pending,
-            Err(refusal) => self.poll_refused(refusal, claim, cx),
-        }
-    }
-
-    /// A caller may loop on this error, as an accept loop does. So a refusal is charged, and yields when
-    /// the budget is used up.
-    #[cold]
-    #[inline(never)]
-    fn poll_refused<R>(
-        &self,
-        refusal: Refusal,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-    ) -> Poll<Result<R, Failure>> {
+        let Err(refusal) = self.desc.check(direction) else {
+            return Poll::Pending;
+        };
         ready!(poll_yield(claim, cx));
         Poll::Ready(Err(Failure::Refused(refusal)))
     }
@@ -219,10 +209,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() {
-            if !fault!("dropped_read_stays_parked") {
-                drop(self.desc.unpark(direction).and_then(Parked::take_waker));
-            }
+        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);
     }

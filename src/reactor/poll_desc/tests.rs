@@ -14,7 +14,7 @@ use std::time::Duration;
 use mio::{Interest, Registry};
 
 use super::*;
-use crate::reactor::{Break, Event, Harvest, Jump, RunQueue, Selector, TimeSource, Traits};
+use crate::reactor::{Break, Event, Harvest, RunQueue, Selector, TimeSource, Traits};
 
 /// Operations in a row. The walk meets every state that so many can lead to.
 const DEPTH: usize = 5;
@@ -158,7 +158,7 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
 }
 
 pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
-    let open = core.open(&mut Nothing, None, (), ShortIo::Conclusive);
+    let open = core.open(&mut Nothing, None, ());
     open.expect("there are slots")
 }
 
@@ -203,7 +203,7 @@ impl Model {
         }
         for direction in BOTH {
             let side = &mut self.sides[direction as usize];
-            if readiness.contains(Readiness::of(direction)) {
+            if readiness.0 & 1 << direction as u8 != 0 {
                 side.ready = true;
                 out.extend(std::mem::take(&mut side.parked).then_some(direction as usize));
             }
@@ -313,7 +313,7 @@ impl Pair {
     fn step(&mut self, step: Step) {
         let (mut said, mut expected) = (Vec::new(), Vec::new());
         match step {
-            Step::Park(direction) => self.park(direction),
+            Step::Park(direction) => self.park(direction, PollDesc::park),
             Step::ParkShort(direction) => self.park_short(direction),
             Step::Unpark(direction) => {
                 said.extend(self.desc.unpark(direction));
@@ -377,16 +377,18 @@ impl Pair {
     fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<usize>) {
         let turn = self
             .core
-            .turn(max_wait, RunQueue::Empty, Jump::Allowed, &mut |w| {
-                out.push(w)
-            });
+            .turn(max_wait, RunQueue::Empty, &mut |w| out.push(w));
         let turn = turn.expect("the selector never fails");
         if self.model.is_due() && self.core.is_due() {
             assert!(turn.more, "a deadline is due, and not settled");
         }
     }
 
-    fn park(&mut self, direction: Direction) {
+    fn park(
+        &mut self,
+        direction: Direction,
+        park: fn(&PollDesc<usize>, Direction, usize) -> Park<usize>,
+    ) {
         let side = self.model.sides[direction as usize];
         let w = direction as usize;
         let expected = match self.model.refusal(direction) {
@@ -397,7 +399,7 @@ impl Pair {
             None if side.parked => return,
             None => Park::Parked,
         };
-        assert_eq!(self.desc.park(direction, w), expected);
+        assert_eq!(park(&self.desc, direction, w), expected);
         let side = &mut self.model.sides[direction as usize];
         match expected {
             Park::Ready(_) => side.ready = false,
@@ -407,21 +409,13 @@ impl Pair {
     }
 
     fn park_short(&mut self, direction: Direction) {
-        let side = self.model.sides[direction as usize];
-        let w = direction as usize;
         let proves_nothing = self.model.hung_up || self.model.urgent;
-        let expected = match self.model.refusal(direction) {
-            Some(Refusal::Closed) => Park::Closed(w),
-            Some(_) => Park::TimedOut(w),
-            None if proves_nothing => Park::Ready(w),
-            None if side.parked => return,
-            None => Park::Parked,
-        };
-        let ready = side.ready && !proves_nothing;
-        assert_eq!(self.desc.park_short(direction, w), expected);
+        let is_refused = self.model.refusal(direction).is_some();
         let side = &mut self.model.sides[direction as usize];
-        side.ready &= !ready;
-        side.parked |= expected == Park::Parked;
+        if is_refused || proves_nothing || !side.parked {
+            side.ready = proves_nothing;
+            self.park(direction, PollDesc::park_short);
+        }
     }
 
     fn park_hang_up(&mut self) {
@@ -458,7 +452,9 @@ impl Pair {
         assert_eq!(self.core.has_pending(), !self.model.released.is_empty());
         let parked = self.model.sides.iter().filter(|side| side.parked).count();
         let parked = parked + usize::from(self.model.hang_up_parked);
-        self.desc.show(|view| assert_eq!(view.parked(), parked));
+        let mut shown = 0;
+        self.desc.parked(|_, _| shown += 1);
+        assert_eq!(shown, parked);
         // The wheel holds this descriptor's one timer.
         let timers = self.core.deadlines.borrow();
         assert!(timers.len() <= usize::from(!self.model.closed));

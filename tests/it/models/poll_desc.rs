@@ -236,14 +236,15 @@ impl World {
         };
         if is_short {
             assert_eq!(desc.real.park_short(direction, w), expected);
-            if desc.is_conclusive() {
-                desc.drained(direction);
+            match desc.is_conclusive() {
+                true => desc.drained(direction),
+                false => desc.side(direction).is_ready = true,
             }
         } else {
             assert_eq!(desc.real.park(direction, w), expected);
-            if expected == Park::Ready(w) {
-                desc.side(direction).is_ready = false;
-            }
+        }
+        if expected == Park::Ready(w) {
+            desc.side(direction).is_ready = false;
         }
         if expected == Park::Parked {
             desc.side(direction).parked = Some(w);
@@ -356,13 +357,13 @@ impl World {
             let bits = choices.byte();
             for (bit, one) in [Readiness::READ, Readiness::WRITE].into_iter().enumerate() {
                 if bits >> bit & 1 != 0 {
-                    readiness |= one;
+                    readiness = readiness | one;
                 }
             }
             // Seldom, since neither goes away by itself.
             match bits >> 2 {
-                0..4 => readiness |= Readiness::HUNG_UP,
-                4..12 => readiness |= Readiness::URGENT,
+                0..4 => readiness = readiness | Readiness::HUNG_UP,
+                4..12 => readiness = readiness | Readiness::URGENT,
                 _ => {}
             }
             events.push(Event { token, readiness });
@@ -505,18 +506,26 @@ impl World {
             }
         }
         let mut shown = 0;
-        self.reactor.for_each(|view| {
+        self.reactor.for_each(|seen| {
             shown += 1;
-            let desc = self.open.iter().find(|desc| desc.token == view.token);
+            let desc = self.open.iter().find(|desc| desc.token == seen.token());
             let desc = desc.expect("it is open");
-            assert_eq!(view.is_closed, desc.is_closed);
-            assert_eq!(view.hang_up, desc.hang_up.as_ref());
-            for (seen, side) in [&view.read, &view.write].into_iter().zip(&desc.sides) {
-                assert_eq!(seen.parked, side.parked.as_ref());
-                assert!(desc.is_closed || seen.is_expired == side.is_expired);
-                assert_eq!(seen.deadline.is_some(), side.deadline.is_some());
+            assert_eq!(seen.is_closed(), desc.is_closed);
+            let mut parked = Vec::new();
+            seen.parked(|direction, &w| parked.push((direction, w)));
+            let slots = [
+                (Some(Direction::Read), desc.sides[0].parked),
+                (Some(Direction::Write), desc.sides[1].parked),
+                (None, desc.hang_up),
+            ];
+            let slots = slots.into_iter().filter_map(|(at, w)| Some((at, w?)));
+            assert_eq!(parked, slots.collect::<Vec<_>>());
+            for direction in BOTH {
+                let seen = seen.deadline(direction);
+                let when = desc.sides[direction as usize].deadline;
+                assert_eq!(seen.is_some(), when.is_some());
                 let year = Duration::from_secs(31_000_000);
-                if let (Some(seen), Some(when)) = (seen.deadline, side.deadline)
+                if let (Some(seen), Some(when)) = (seen, when)
                     && when < Instant::now() + year
                 {
                     assert!((when..when + TICK).contains(&seen), "{seen:?} for {when:?}");

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
-use netpoller::reactor::{Descriptor, Direction, Park, Reactor, Readiness};
+use netpoller::reactor::{Descriptor, Direction, Park, Reactor, Readiness, Refusal};
 
 use crate::support::script::{Nothing, harvest, scripted};
 
@@ -14,9 +14,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// What is parked, in the three slots of each descriptor.
 fn parked(reactor: &Reactor<String>) -> Vec<[Option<String>; 3]> {
     let mut all = Vec::new();
-    reactor.for_each(|view| {
-        let slots = [view.read.parked, view.write.parked, view.hang_up];
-        all.push(slots.map(|w| w.cloned()));
+    reactor.for_each(|descriptor| {
+        let mut slots = [const { None }; 3];
+        descriptor.parked(|direction, w| {
+            slots[direction.map_or(2, |direction| direction as usize)] = Some(w.clone());
+        });
+        all.push(slots);
     });
     all
 }
@@ -61,20 +64,24 @@ fn deadlines_and_readiness_are_shown_as_they_are() {
     script.borrow_mut().next.push_back(harvest);
     reactor.turn(NOW, &mut Vec::new()).unwrap();
     let mut seen = 0;
-    reactor.for_each(|view| {
+    reactor.for_each(|shown| {
         seen += 1;
-        assert_eq!(view.token, token);
-        let shown = view.read.deadline.unwrap();
-        assert!(when <= shown && shown <= when + Duration::from_millis(1));
-        assert_eq!((view.read.is_expired, view.read.is_ready), (false, true));
-        assert_eq!((view.write.is_expired, view.write.is_ready), (true, false));
-        assert_eq!((view.write.deadline, view.is_closed), (None, false));
+        assert_eq!(shown.token(), token);
+        let reading = shown.deadline(Direction::Read).unwrap();
+        assert!(when <= reading && reading <= when + Duration::from_millis(1));
+        let checks = Direction::BOTH.map(|at| shown.check(at));
+        assert_eq!(checks, [Ok(()), Err(Refusal::TimedOut)]);
+        let ready = Direction::BOTH.map(|at| shown.is_ready(at));
+        assert_eq!(ready, [true, false]);
+        assert_eq!(shown.deadline(Direction::Write), None);
+        assert!(!shown.is_closed());
     });
     assert_eq!(seen, 1);
     descriptor.evict();
-    reactor.for_each(|view| assert!(view.is_closed && view.read.deadline.is_none()));
+    reactor
+        .for_each(|shown| assert!(shown.is_closed() && shown.deadline(Direction::Read).is_none()));
     reactor.close(descriptor, &mut Nothing).unwrap();
-    reactor.for_each(|view| panic!("{view:?} is closed"));
+    reactor.for_each(|shown| panic!("{shown:?} is closed"));
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn a_look_that_panics_loses_no_waiter() {
     let (mut ours, _theirs) = UnixStream::pair().unwrap();
     let descriptor = reactor.open(&mut ours).unwrap();
     park(&descriptor, Direction::Read, "reader");
-    let look = || reactor.for_each(|_| panic!("a look that fails"));
+    let look = || reactor.for_each(|shown| shown.parked(|_, w| panic!("a look at {w}")));
     assert!(catch_unwind(AssertUnwindSafe(look)).is_err());
     let w = descriptor.unpark(Direction::Read);
     assert_eq!(w.as_deref(), Some("reader"));
