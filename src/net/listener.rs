@@ -123,7 +123,7 @@ impl ListenConfig {
         let fd = Fd::adopt("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
         if self.control.is_some() {
-            fd.socket().owned.note_duplicate();
+            fd.socket().owned.duplicated.set(true);
         }
         fd.endpoint(End::Local);
         Ok(Listener::of(fd))
