@@ -5,7 +5,7 @@
 //! ```text
 //! cargo run --release --example game                    # 200 simulated players, 5 s; then prints how even the frames were
 //! cargo run --example game -- --clients 0 --seconds 600 --addr 127.0.0.1:7777
-//! printf '\1\0' | nc 127.0.0.1 7777 | xxd               # goes right, and sees the world
+//! (printf '\1\0'; sleep 1) | nc 127.0.0.1 7777 | xxd    # goes right, and sees the world
 //! ```
 //!
 //! The host is the game. It has one thread, and its frame is: the game's own work, the state to all,
@@ -20,7 +20,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -82,8 +82,15 @@ fn main() -> ExitCode {
         let (simulated, until) = (flags.clone(), end.clone());
         let clients = thread::spawn(move || simulate(&simulated, tcp, udp, &until));
 
+        let signals = common::stop_signals()?;
+        signals.set_nonblocking(true)?;
+        let mut stopped = false;
+        let mut goes_on = || {
+            stopped |= (&signals).read(&mut [0]).is_ok();
+            !stopped
+        };
         let mut longest = Duration::ZERO;
-        let beside = play(flags.seconds, |number, end| {
+        let beside = play(flags.seconds, &mut goes_on, |number, end| {
             work(flags.work);
             world.step(flags.patience);
             world.send_state(number, &runtime, &socket);
@@ -98,7 +105,8 @@ fn main() -> ExitCode {
         let left = world.players.borrow().len();
         let heard = clients.join().expect("no client panics")?;
         drop(runtime);
-        let alone = play(flags.seconds.min(Duration::from_secs(5)), |_, _| {
+        let seconds = flags.seconds.min(Duration::from_secs(5));
+        let alone = play(seconds, &mut goes_on, |_, _| {
             work(flags.work);
             Ok(())
         })?;
@@ -122,16 +130,17 @@ fn main() -> ExitCode {
 
 // ---- frames ----
 
-/// Plays for so long, a frame each 16.7 ms. `frame` is given its number, and when the next one is to
+/// Plays for so long or until a signal, a frame each 16.7 ms. `frame` is given its number, and when the next one is to
 /// begin. Returns by how much each began too late. One that is late moves those after it, so that
 /// none has less time than the others.
 fn play(
     time: Duration,
+    goes_on: &mut dyn FnMut() -> bool,
     mut frame: impl FnMut(u32, Instant) -> io::Result<()>,
 ) -> io::Result<Vec<Duration>> {
     let start = Instant::now();
     let (mut begins, mut late) = (start, Vec::new());
-    while begins < start + time {
+    while begins < start + time && goes_on() {
         thread::sleep(begins.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         let number = late.len() as u32;

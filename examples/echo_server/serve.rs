@@ -112,18 +112,18 @@ pub fn log_ended(peer: impl Display, bytes: u64, ended: &io::Result<()>) {
 }
 
 fn log_drain(addr: SocketAddr, open: u64) {
-    log::info!("{addr}: the server drains within {DRAIN:?}; {open} connections are open");
+    log::info!("{addr}: the server drains within {DRAIN:?}; open connections: {open}");
 }
 
 fn log_waits(addr: SocketAddr, open: u64) {
-    log::info!("{addr}: waits for {open} connections in flight");
+    log::info!("{addr}: connections in flight: {open}");
 }
 
 fn log_end(addr: SocketAddr, end: End, open: u64) {
     match end {
-        End::Stopped => log::info!("{addr}: the server stops; {open} connections are open"),
+        End::Stopped => log::info!("{addr}: the server stops; open connections: {open}"),
         End::Drained if open > 0 => {
-            log::warn!("{addr}: the limit of the drain has passed: {open} connections are cut off")
+            log::warn!("{addr}: the drain's limit has passed; connections cut off: {open}")
         }
         End::Drained => {}
     }

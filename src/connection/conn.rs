@@ -407,8 +407,8 @@ impl Conn {
 
     /// Bytes that wait to be written, without those of this callback.
     pub fn queued(&self) -> usize {
-        let held = |filtering: &Box<Filtering>| filtering.held.len();
-        self.to_send() + self.peek(|extra| extra.filtering.as_ref().map_or(0, held))
+        let held = |filtering: &Filtering| filtering.held.len();
+        self.to_send() + self.peek(|extra| extra.filtering.as_deref().map_or(0, held))
     }
 
     /// Bytes that wait for the system to take them: those that a filter has let through.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use super::out_queue::OutQueue;
+use super::out_queue::{OutQueue, Payload};
 use super::remote::Inbox;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Status, Takes};
@@ -121,7 +121,9 @@ impl ConnHandle {
     ///
     /// As [`write`](ConnHandle::write).
     pub fn write_shared(&self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.queue(bytes.len(), |mail| mail.push_shared(bytes))
+        self.queue(bytes.len(), |mail| {
+            mail.push_shared(Payload::Here(bytes.clone()))
+        })
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,33 +21,54 @@ const MAX_PIECES: usize = 64;
 /// read takes, and as a run's budget allows.
 const MAX_BYTES: usize = 64 << 10;
 
-/// A piece of what waits.
+/// One payload for many peers.
 #[derive(Clone, Debug)]
-enum Stored {
-    /// Never more than [`CHUNK`] bytes.
-    Own(Vec<u8>),
-    /// One payload for many peers.
-    Shared(Rc<[u8]>),
-    /// The same, from another thread.
+pub(super) enum Payload {
+    Here(Rc<[u8]>),
+    /// From another thread.
     Sent(Arc<[u8]>),
 }
 
-impl Stored {
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Here(bytes) => bytes,
+            Payload::Sent(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Arc<[u8]>> for Payload {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Payload::Sent(bytes)
+    }
+}
+
+/// A piece of what waits.
+#[derive(Clone, Debug)]
+enum Stored<S> {
+    /// Never more than [`CHUNK`] bytes.
+    Own(Vec<u8>),
+    Shared(S),
+}
+
+impl<S: Deref<Target = [u8]>> Stored<S> {
     fn bytes(&self) -> &[u8] {
         match self {
             Stored::Own(bytes) => bytes,
             Stored::Shared(bytes) => bytes,
-            Stored::Sent(bytes) => bytes,
         }
     }
 }
 
 /// What waits to be written to one peer. It takes at most about twice the memory of its bytes, and a
 /// chunk.
-#[derive(Debug, Default)]
-pub(super) struct OutQueue {
+#[derive(Debug)]
+pub(super) struct OutQueue<S = Payload> {
     /// None is empty.
-    pieces: VecDeque<Stored>,
+    pieces: VecDeque<Stored<S>>,
     /// What has gone of the first piece: less than its length.
     gone: usize,
     /// What is left of all pieces.
@@ -55,7 +77,18 @@ pub(super) struct OutQueue {
     written: usize,
 }
 
-impl OutQueue {
+impl<S> Default for OutQueue<S> {
+    fn default() -> Self {
+        OutQueue {
+            pieces: VecDeque::new(),
+            gone: 0,
+            bytes: 0,
+            written: 0,
+        }
+    }
+}
+
+impl<S: Deref<Target = [u8]>> OutQueue<S> {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -79,28 +112,26 @@ impl OutQueue {
         self.pieces.extend(chunks);
     }
 
-    pub(super) fn push_shared(&mut self, bytes: &Rc<[u8]>) {
-        self.push_piece(Stored::Shared(bytes.clone()));
-    }
-
-    pub(super) fn push_sent(&mut self, bytes: Arc<[u8]>) {
-        self.push_piece(Stored::Sent(bytes));
+    pub(super) fn push_shared(&mut self, bytes: S) {
+        self.push_piece(Stored::Shared(bytes));
     }
 
     /// Puts another queue's pieces behind these. Nothing of it has gone yet.
-    pub(super) fn append(&mut self, other: OutQueue) {
+    pub(super) fn append<T: Into<S>>(&mut self, other: OutQueue<T>) {
         debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
-        other
-            .pieces
-            .into_iter()
-            .for_each(|piece| self.push_piece(piece));
+        for piece in other.pieces {
+            self.push_piece(match piece {
+                Stored::Own(bytes) => Stored::Own(bytes),
+                Stored::Shared(bytes) => Stored::Shared(bytes.into()),
+            });
+        }
     }
 
     /// What is small is put together, whatever it is.
-    fn push_piece(&mut self, piece: Stored) {
+    fn push_piece(&mut self, piece: Stored<S>) {
         let small = match piece {
             Stored::Own(_) => CHUNK / 2,
-            Stored::Shared(_) | Stored::Sent(_) => SMALL,
+            Stored::Shared(_) => SMALL,
         };
         if piece.bytes().len() < small {
             return self.push(piece.bytes());
@@ -152,7 +183,7 @@ impl OutQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, OutQueue, SMALL};
+    use super::{CHUNK, OutQueue, Payload, SMALL};
     use std::rc::Rc;
 
     fn left(queue: &OutQueue) -> Vec<u8> {
@@ -168,9 +199,9 @@ mod tests {
         let shared: Rc<[u8]> = vec![b'-'; SMALL].into();
         let whole = [b"0123", &*shared, b"78"].concat();
         for stop in [0, 1, 4, 5, SMALL + 3, SMALL + 4, SMALL + 5, SMALL + 6] {
-            let mut queue = OutQueue::default();
+            let mut queue: OutQueue = OutQueue::default();
             queue.push(b"0123");
-            queue.push_shared(&shared);
+            queue.push_shared(Payload::Here(shared.clone()));
             queue.push(b"78");
             assert_eq!(left(&queue), whole);
             queue.advance(stop);
@@ -184,9 +215,9 @@ mod tests {
 
     #[test]
     fn one_write_is_offered_so_much_and_no_more() {
-        let mut queue = OutQueue::default();
+        let mut queue: OutQueue = OutQueue::default();
         let piece: Rc<[u8]> = vec![7; 100_000].into();
-        (0..5).for_each(|_| queue.push_shared(&piece));
+        (0..5).for_each(|_| queue.push_shared(Payload::Here(piece.clone())));
         let lengths = |queue: &OutQueue| -> Vec<_> {
             let slices = queue.slices();
             slices.iter().map(|slice| slice.len()).collect()
@@ -198,9 +229,9 @@ mod tests {
 
     #[test]
     fn small_writes_are_put_together_and_large_ones_cut_up() {
-        let mut queue = OutQueue::default();
+        let mut queue: OutQueue = OutQueue::default();
         (0..1000).for_each(|_| queue.push(b"small"));
-        (0..1000).for_each(|_| queue.push_shared(&Rc::from(*b"small")));
+        (0..1000).for_each(|_| queue.push_shared(Payload::Here(Rc::from(*b"small"))));
         assert_eq!((queue.pieces.len(), queue.len()), (1, 10_000));
         queue.push(&vec![7; 3 * CHUNK]);
         assert_eq!(queue.pieces.len(), 4);
@@ -210,16 +241,16 @@ mod tests {
                 .iter()
                 .all(|piece| piece.bytes().len() <= CHUNK)
         );
-        let mut mailed = OutQueue::default();
+        let mut mailed: OutQueue = OutQueue::default();
         mailed.append(queue);
         assert_eq!(mailed.len(), 10_000 + 3 * CHUNK);
     }
 
     #[test]
     fn what_many_peers_get_is_not_copied_and_let_go_when_it_has_gone() {
-        let mut queue = OutQueue::default();
+        let mut queue: OutQueue = OutQueue::default();
         let payload: Rc<[u8]> = vec![7; SMALL].into();
-        queue.push_shared(&payload);
+        queue.push_shared(Payload::Here(payload.clone()));
         assert_eq!(Rc::strong_count(&payload), 2);
         queue.advance(SMALL);
         assert_eq!(Rc::strong_count(&payload), 1);

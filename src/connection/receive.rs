@@ -111,7 +111,10 @@ impl<P: Protocol> Connection<P> {
     }
 
     pub(super) fn offer_unused(&mut self) {
-        let unused = self.conn.take_unused();
+        self.conn.need_no_more();
+        let extra = self.conn.extra();
+        extra.seen = 0;
+        let unused = mem::take(&mut extra.unused);
         let used = self.protocol.data(&mut self.conn, &unused);
         self.delivered(used, Cow::Owned(unused));
     }
@@ -183,8 +186,8 @@ impl Conn {
 
     /// How many those are.
     fn unused(&self) -> usize {
-        let raw = |filtering: &Box<Filtering>| filtering.raw.len();
-        self.peek(|extra| extra.unused.len() + extra.filtering.as_ref().map_or(0, raw))
+        let raw = |filtering: &Filtering| filtering.raw.len();
+        self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
     }
 
     /// Whether there are bytes that the protocol has not been offered.
@@ -210,14 +213,6 @@ impl Conn {
         if let Some(extra) = &mut self.extra {
             (extra.need, extra.waits) = (0, false);
         }
-    }
-
-    fn take_unused(&mut self) -> Vec<u8> {
-        let Some(extra) = &mut self.extra else {
-            return Vec::new();
-        };
-        (extra.seen, extra.need, extra.waits) = (0, 0, false);
-        mem::take(&mut extra.unused)
     }
 
     /// Keeps some more, behind what is kept already.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{direction_ended, over_limit};
 use super::limits::Quotas;
+use super::out_queue::OutQueue;
 use super::state::{ATTEND, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
@@ -167,7 +168,7 @@ impl Remotes {
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
         let conn = self.find(id, "write")?;
         let error = |cause| conn.error("write", cause);
-        let push = |queue: &mut Vec<_>| queue.push(bytes.clone());
+        let push = |queue: &mut OutQueue<_>| queue.push_shared(bytes.clone());
         conn.change(|inbox| inbox.leave(bytes.len(), &self.quotas, error, push))
     }
 
@@ -194,7 +195,7 @@ impl Remotes {
     }
 
     /// Enters the connection whose callback runs.
-    pub(super) fn enter(&self, fd: &Fd, inbox: Inbox<Vec<Arc<[u8]>>>) -> Arc<RemoteConn> {
+    pub(super) fn enter(&self, fd: &Fd, inbox: Inbox<OutQueue<Arc<[u8]>>>) -> Arc<RemoteConn> {
         let id = ConnId {
             server: self.server,
             connection: self.asked.fetch_add(1, Ordering::Relaxed),
@@ -230,7 +231,7 @@ pub(super) struct RemoteConn {
     /// For the names in errors.
     net: &'static str,
     ends: [Option<Addr>; 2],
-    pub(super) inbox: Mutex<Inbox<Vec<Arc<[u8]>>>>,
+    pub(super) inbox: Mutex<Inbox<OutQueue<Arc<[u8]>>>>,
 }
 
 impl RemoteConn {
@@ -242,7 +243,7 @@ impl RemoteConn {
     }
 
     /// Changes what is left for the connection. If there was nothing before, tells its thread.
-    fn change<R>(&self, change: impl FnOnce(&mut Inbox<Vec<Arc<[u8]>>>) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut Inbox<OutQueue<Arc<[u8]>>>) -> R) -> R {
         let mut inbox = lock(&self.inbox);
         let was_empty = inbox.is_empty();
         let changed = change(&mut inbox);

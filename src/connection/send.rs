@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, direction_ended, over_limit};
-use super::out_queue::{OutQueue, SMALL};
+use super::out_queue::{OutQueue, Payload, SMALL};
 use super::remote::lock;
 use super::shared::GATHER;
 use super::state::{Asked, State};
@@ -38,7 +38,9 @@ impl Conn {
             return self.write(bytes);
         }
         self.check_write(bytes.len())?;
-        self.write_queued(bytes, |queue| queue.push_shared(bytes))
+        self.write_queued(bytes, |queue| {
+            queue.push_shared(Payload::Here(bytes.clone()))
+        })
     }
 
     /// Whether so many bytes may be written, behind all that was written before.
@@ -232,9 +234,7 @@ impl Conn {
         let sent = self.peek(|extra| Some(lock(&extra.remote.as_ref()?.inbox).take()));
         let (own, sent) = (own.unwrap_or_default(), sent.unwrap_or_default());
         let mut queue = own.queue;
-        sent.queue
-            .into_iter()
-            .for_each(|bytes| queue.push_sent(bytes));
+        queue.append(sent.queue);
         if let Some(error) = own.over.or(sent.over) {
             self.end_by(CloseReason::Limit(error));
             self.shared.quotas.queued.give_back(queue.len());

@@ -165,7 +165,7 @@ impl WorkerShared {
 
     /// A connection has gone.
     pub(super) fn gone(&self) {
-        self.permits.connection_gone();
+        self.permits.give_back();
         self.tally.live.sub(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() - 1);

@@ -8,6 +8,7 @@
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
 use std::io;
+use std::mem;
 
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
@@ -210,12 +211,8 @@ impl Conn {
     }
 
     fn is_busy(&self) -> bool {
-        self.peek(|extra| {
-            extra
-                .mailbox
-                .as_ref()
-                .is_some_and(|mailbox| mailbox.busy.get())
-        })
+        let busy = self.peek(|extra| Some(extra.mailbox.as_ref()?.busy.get()));
+        busy == Some(true)
     }
 
     /// Whether a connection that closes may do so: the peer has acknowledged all, and is quiet. Input
@@ -224,22 +221,15 @@ impl Conn {
         if !self.state().closes() {
             return false;
         }
-        let left = self.look_for_acknowledgements(now);
+        self.timers.beat = now;
+        // Less than at the last look is a sign of life. Where the system can't tell, nothing is left.
+        let left = self.fd.unacknowledged().unwrap_or(0);
+        if left < mem::replace(&mut self.extra().unacknowledged, left) {
+            self.timers.heard = now;
+        }
         let input = self.peek(|extra| extra.sent);
         let is_quiet = now >= input.saturating_add(RST_AVOIDANCE);
         self.state() == State::Lingering && left == 0 && is_quiet
-    }
-
-    /// What the peer of a connection that closes has not acknowledged. Less than at the last look is
-    /// a sign of life. Where the system can't tell, nothing is left at the first look.
-    fn look_for_acknowledgements(&mut self, now: u64) -> usize {
-        self.timers.beat = now;
-        let left = self.fd.unacknowledged().unwrap_or(0);
-        let before = &mut self.extra().unacknowledged;
-        if left < std::mem::replace(before, left) {
-            self.timers.heard = now;
-        }
-        left
     }
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.

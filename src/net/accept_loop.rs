@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use super::error::NetError;
 use super::fd::Fd;
-use super::listener::{self, Outcome};
+use super::listener::{self, Accepted};
 use super::permits::{Permit, Permits};
 use crate::endpoints::End;
+use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
@@ -30,20 +31,9 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// At most one warning of a pause within this time, also if a connection gets through now and then.
+/// A shortage is over when no accept has failed for so long: of each one warning is logged, also if a
+/// connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
-
-/// A connection with its permit, in no runtime yet.
-pub(crate) type Accepted = listener::Accepted<Permit>;
-
-/// Whether a failed accept, which is put off, begins a shortage or belongs to one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Episode {
-    /// Accepting went well before, for some time: a warning is logged.
-    New,
-    /// The shortage lasts.
-    Same,
-}
 
 /// Which connections are accepted.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +47,7 @@ pub(crate) enum Which {
 
 /// Accepts, with a permit for each connection, and gives them to `take`. Its error is judged as one
 /// of accepting: after a shortage the loop goes on, after any other it ends. `put_off` counts the
-/// accepts that failed for want of something.
+/// accepts that failed for want of something, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
@@ -70,44 +60,21 @@ pub(crate) async fn accept_each(
     listener: &Fd,
     permits: &Arc<Permits>,
     which: Which,
-    put_off: impl Fn(Episode),
-    mut take: impl FnMut(Accepted) -> io::Result<()>,
+    put_off: impl Fn(bool),
+    mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
-    // A permit that was waited for, until the next accept uses it.
-    let mut held = None;
-    let mut queued = max_backlog().saturating_add(1);
+    let mut tries = match which {
+        Which::All => None,
+        Which::Queued => Some(max_backlog().saturating_add(1)),
+    };
     loop {
-        let permit = || held.take().or_else(|| permits.take());
-        let accepted = match which {
-            Which::All => listener::accept(listener, permit).await,
-            Which::Queued => {
-                if queued == 0 {
-                    return Ok(());
-                }
-                queued -= 1;
-                context::yield_once().await;
-                // Not by way of readiness: a connection may be queued of which no event has told.
-                match listener::accept_now(listener, permit) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                    accepted => accepted,
-                }
-            }
-        };
-        let taken = match accepted {
-            Ok(Outcome::Aborted) => continue,
-            Ok(Outcome::NoPermit) => {
-                // No peer can hang up on a listener, so this tells of our own close.
-                match select(permits.wait(), listener.hung_up()).await {
-                    Either::First(permit) => held = Some(permit),
-                    Either::Second(_closed) => return Ok(()),
-                }
-                continue;
-            }
-            Ok(Outcome::Connection(accepted)) => {
+        let taken = match next(listener, permits, &mut tries).await {
+            Ok(Some((accepted, permit))) => {
                 log::debug!("{}: accepted", accepted.peer);
-                take(accepted).map_err(|error| listener::failed(listener, error))
+                take(accepted, permit).map_err(|error| listener::failed(listener, error))
             }
+            Ok(None) => return Ok(()),
             Err(error) => Err(error),
         };
         let error = match taken {
@@ -121,17 +88,57 @@ pub(crate) async fn accept_each(
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
         };
-        let (wait, episode) = backoff.failed(time::now());
-        match episode {
-            Episode::New => log::warn!("{error}; accepting pauses"),
-            Episode::Same => log::debug!("{error}; trying again after {wait:?}"),
+        let (wait, begins) = backoff.failed(time::now());
+        match begins {
+            true => log::warn!("{error}; accepting pauses"),
+            false => log::debug!("{error}; trying again after {wait:?}"),
         }
-        put_off(episode);
+        put_off(begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, UntilClosed::default());
         if let Either::Second(_closed) = select(room, listener.hung_up()).await {
             return Ok(());
+        }
+    }
+}
+
+/// The next connection, with its permit. `tries`: those that are queued alone, by so many tries at
+/// most. `None` when no more is queued, or the listener is closed.
+async fn next(
+    listener: &Fd,
+    permits: &Arc<Permits>,
+    tries: &mut Option<u32>,
+) -> io::Result<Option<(Accepted, Permit)>> {
+    loop {
+        match tries {
+            None => {
+                let ready = listener.op(Direction::Read, |_| Ok(()));
+                ready.opening().await?
+            }
+            Some(0) => return Ok(None),
+            // Not by way of readiness: a connection may be queued of which no event has told.
+            Some(left) => {
+                *left -= 1;
+                context::yield_once().await;
+            }
+        }
+        // Taken when a connection may be there, and given back if there is none. No peer can hang up
+        // on a listener, so that tells of our own close.
+        let permit = match select(permits.take(), listener.hung_up()).await {
+            Either::First(permit) => permit,
+            Either::Second(_closed) => return Ok(None),
+        };
+        match listener::accept_now(listener) {
+            Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
+            // The peer gave up.
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if tries.is_some() {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -154,32 +161,26 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// The errors after which the next accept may succeed, besides those that are temporary in Go. ENOSPC:
-/// epoll takes no more watches. The others concern one connection alone: Linux hands a connection's
-/// network error to the accept that takes it, and asks to try again (accept(2)). EPERM is a firewall's
-/// answer.
-const PASSING: &[i32] = &[
-    libc::ENOSPC,
-    libc::ETIMEDOUT,
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    libc::ENONET,
-    libc::EPROTO,
-    libc::ENOPROTOOPT,
-    libc::EHOSTDOWN,
-    libc::EHOSTUNREACH,
-    libc::EOPNOTSUPP,
-    libc::ENETDOWN,
-    libc::ENETUNREACH,
-    libc::EPERM,
+/// The errors that say that the listener is none, or broken. Any other number is a shortage, or
+/// concerns one connection alone: Linux hands a connection's network error to the accept that takes it,
+/// and asks to try again (accept(2)); EPERM is a firewall's answer.
+const FATAL: [i32; 5] = [
+    libc::EBADF,
+    libc::EFAULT,
+    libc::EINVAL,
+    libc::EIO,
+    libc::ENOTSOCK,
 ];
 
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
-/// may succeed. A passed deadline is temporary as well, but the listener's user wants to know.
+/// may succeed. What has no number is not the system's: a passed deadline is temporary as well, but
+/// the listener's user wants to know.
 fn may_pass(error: &io::Error) -> bool {
-    let number = error.op_error().map(|error| error.raw_os_error());
-    let number = number.unwrap_or(error.raw_os_error());
-    let passes = number.is_some_and(|number| PASSING.contains(&number));
-    passes || (error.is_temporary() && !error.is_timeout())
+    let number = match error.op_error() {
+        Some(error) => error.raw_os_error(),
+        None => error.raw_os_error(),
+    };
+    number.is_some_and(|number| !FATAL.contains(&number))
 }
 
 /// How long accepting pauses after a failure: 5 ms, then twice as long each time, up to a second.
@@ -187,35 +188,30 @@ fn may_pass(error: &io::Error) -> bool {
 struct Backoff {
     /// The last wait; zero after an accept that succeeded.
     wait: Duration,
-    /// The first failure since an accept succeeded.
-    paused: Option<Instant>,
-    /// The last pause of which a warning was logged.
-    warned: Option<Instant>,
-    /// Whether the pause that lasts now is the one that was warned of.
-    is_announced: bool,
+    /// The last failure.
+    failed: Option<Instant>,
+    /// When the pause that lasts now began, if a warning was logged of it.
+    announced: Option<Instant>,
 }
 
 impl Backoff {
-    /// An accept failed: how long to wait.
-    fn failed(&mut self, now: Instant) -> (Duration, Episode) {
+    /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is
+    /// logged. It lasts as long as one failure follows on the other soon.
+    fn failed(&mut self, now: Instant) -> (Duration, bool) {
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
-        let is_first = self.paused.is_none();
-        self.paused.get_or_insert(now);
-        let is_recent = |warned| now.saturating_duration_since(warned) <= QUIET;
-        if !is_first || self.warned.is_some_and(is_recent) {
-            return (self.wait, Episode::Same);
+        let last = self.failed.replace(now);
+        let begins = last.is_none_or(|last| now.saturating_duration_since(last) > QUIET);
+        if begins {
+            self.announced = Some(now);
         }
-        self.warned = Some(now);
-        self.is_announced = true;
-        (self.wait, Episode::New)
+        (self.wait, begins)
     }
 
     /// An accept succeeded: how long accepting has paused, if a warning told of the pause.
     fn accepted(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         self.wait = Duration::ZERO;
-        let paused = self.paused.take()?;
-        let is_announced = std::mem::take(&mut self.is_announced);
-        is_announced.then(|| now().saturating_duration_since(paused))
+        let paused = self.announced.take()?;
+        Some(now().saturating_duration_since(paused))
     }
 }
 
@@ -224,7 +220,7 @@ mod tests {
     use std::io;
     use std::time::{Duration, Instant};
 
-    use super::{Backoff, Episode, may_pass};
+    use super::{Backoff, may_pass};
 
     #[test]
     fn the_wait_is_5_ms_doubling_to_a_second_and_5_ms_again_after_a_success() {
@@ -243,19 +239,20 @@ mod tests {
     fn of_pauses_in_quick_succession_the_first_alone_is_announced() {
         let (mut backoff, start) = (Backoff::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(backoff.failed(at(0)).1, Episode::New);
-        assert_eq!(backoff.failed(at(60)).1, Episode::Same, "the pause lasts");
+        assert!(backoff.failed(at(0)).1);
+        for second in 1..=60 {
+            assert!(!backoff.failed(at(second)).1, "the pause lasts");
+        }
         assert_eq!(backoff.accepted(|| at(61)), Some(Duration::from_secs(61)));
         assert_eq!(backoff.accepted(|| at(61)), None);
 
-        assert_eq!(backoff.failed(at(70)).1, Episode::New);
+        assert!(backoff.failed(at(70)).1);
         assert!(backoff.accepted(|| at(71)).is_some());
-        assert_eq!(
-            backoff.failed(at(72)).1,
-            Episode::Same,
-            "soon after the other"
-        );
-        assert_eq!(backoff.accepted(|| at(73)), None);
+        for second in [72, 75, 80, 85] {
+            assert!(!backoff.failed(at(second)).1, "soon after the other");
+            assert_eq!(backoff.accepted(|| at(second)), None);
+        }
+        assert!(backoff.failed(at(91)).1);
     }
 
     #[test]

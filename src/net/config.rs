@@ -8,29 +8,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::error::Cause;
 use crate::endpoints::Network;
 
 /// A network as the user named it: one of TCP, or unknown.
-#[derive(Clone, Debug)]
-pub(super) struct AskedNetwork(Result<Network, String>);
+pub(super) type AskedNetwork = Result<Network, String>;
 
-impl AskedNetwork {
-    pub(super) const TCP: AskedNetwork = AskedNetwork(Ok(Network::Tcp));
-
-    pub(super) fn tcp(name: &str) -> Self {
-        let mut all = [Network::Tcp, Network::Tcp4, Network::Tcp6].into_iter();
-        let known = all.find(|network| network.name() == name);
-        AskedNetwork(known.ok_or_else(|| name.to_owned()))
-    }
-
-    pub(super) fn network(&self) -> Result<Network, Cause> {
-        self.0.clone().map_err(Cause::UnknownNetwork)
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        self.0.as_ref().map_or("", |network| network.name())
-    }
+pub(super) fn tcp(name: &str) -> AskedNetwork {
+    let mut all = [Network::Tcp, Network::Tcp4, Network::Tcp6].into_iter();
+    let known = all.find(|network| network.name() == name);
+    known.ok_or_else(|| name.to_owned())
 }
 
 /// A function of the user's: cheap to clone, from any thread.
@@ -51,21 +37,8 @@ impl<F: ?Sized> fmt::Debug for Hook<F> {
 /// A hook that is given a socket before it is bound or connected, to set options.
 pub(super) type Control = Hook<dyn Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync>;
 
-impl Control {
-    pub(super) fn call(&self, socket: BorrowedFd<'_>, address: SocketAddr) -> Result<(), Cause> {
-        (self.0)(socket, address).map_err(Cause::Other)
-    }
-}
-
 /// Finds a host's addresses in place of the system. It may block: it runs on a thread for look-ups.
 pub(super) type Resolver = Hook<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
-
-impl Resolver {
-    pub(super) fn look_up(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
-        let found = (self.0)(host)?.into_iter();
-        Ok(found.map(|ip| SocketAddr::new(ip, 0)).collect())
-    }
-}
 
 /// The settings that both have, as setters.
 macro_rules! common_settings {
@@ -75,7 +48,7 @@ macro_rules! common_settings {
             /// operation.
             #[must_use]
             pub fn network(mut self, network: &str) -> Self {
-                self.network = $crate::net::config::AskedNetwork::tcp(network);
+                self.network = $crate::net::config::tcp(network);
                 self
             }
 

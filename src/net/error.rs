@@ -81,12 +81,12 @@ impl Cause {
         }
     }
 
-    /// Whether its text names what was asked for. Then the operation's text leaves it out.
-    fn names_address(&self) -> bool {
-        matches!(
-            self,
-            Cause::Lookup { .. } | Cause::Address { .. } | Cause::UnknownNetwork(_)
-        )
+    /// What the system said, or another's code, if that is the cause below.
+    fn io(&self) -> Option<&io::Error> {
+        match self.root() {
+            Cause::System { error, .. } | Cause::Other(error) => Some(error),
+            _ => None,
+        }
     }
 
     fn kind(&self) -> io::ErrorKind {
@@ -104,6 +104,11 @@ impl Cause {
 
     pub(crate) fn system(call: &'static str, error: io::Error) -> Self {
         Cause::System { call, error }
+    }
+
+    /// As [`Cause::system`], for `map_err`.
+    pub(crate) fn by(call: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Cause::System { call, error }
     }
 }
 
@@ -148,23 +153,19 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The system's text as Go writes it: without a capital, and without the number.
+/// The system's text as Go writes it: without a capital, unless there are several, and without the
+/// number.
 fn system_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    let Some(number) = error.raw_os_error() else {
-        return text;
-    };
-    let text = text
-        .strip_suffix(&format!(" (os error {number})"))
-        .unwrap_or(&text);
-    let mut letters = text.chars();
-    let second_is_small = text.chars().nth(1).is_some_and(|c| !c.is_uppercase());
-    match letters.next() {
-        Some(first) if second_is_small => {
-            first.to_lowercase().collect::<String>() + letters.as_str()
+    let mut text = error.to_string();
+    if let Some(number) = error.raw_os_error() {
+        let bare = text.strip_suffix(&format!(" (os error {number})"));
+        text.truncate(bare.unwrap_or(&text).len());
+        let has_several = text.chars().nth(1).is_some_and(char::is_uppercase);
+        if let Some(first) = text.get_mut(..1).filter(|_| !has_several) {
+            first.make_ascii_lowercase();
         }
-        _ => text.to_owned(),
     }
+    text
 }
 
 /// A failed operation on the network: Go's `net.OpError`.
@@ -223,10 +224,7 @@ impl OpError {
 
     /// The system's error number, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
-        match self.cause.root() {
-            Cause::System { error, .. } | Cause::Other(error) => error.raw_os_error(),
-            _ => None,
-        }
+        self.cause.io()?.raw_os_error()
     }
 
     /// The errors of all addresses that were tried, the one that counts first. Of an operation
@@ -252,35 +250,6 @@ impl OpError {
             _ => std::slice::from_ref(self),
         }
     }
-
-    fn is_timeout(&self) -> bool {
-        match self.cause.root() {
-            Cause::Timeout => true,
-            Cause::System { error, .. } | Cause::Other(error) => error.is_timeout(),
-            _ => false,
-        }
-    }
-
-    fn is_temporary(&self) -> bool {
-        if let Cause::Lookup {
-            temporary: true, ..
-        } = self.cause
-        {
-            return true;
-        }
-        match self.cause.root() {
-            Cause::Timeout => true,
-            Cause::System { error, .. } | Cause::Other(error) => {
-                // On accept these are the peer's doing, not the listener's.
-                let aborted = matches!(
-                    error.raw_os_error(),
-                    Some(libc::ECONNRESET | libc::ECONNABORTED)
-                );
-                error.is_temporary() || (self.op == "accept" && aborted)
-            }
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Display for OpError {
@@ -290,8 +259,13 @@ impl fmt::Display for OpError {
             _ => self.net,
         };
         write!(f, "{} {net}", self.op)?;
+        // Some causes name what was asked for.
+        let is_named = matches!(
+            self.cause,
+            Cause::Lookup { .. } | Cause::Address { .. } | Cause::UnknownNetwork(_)
+        );
         match (&self.source, &self.addr) {
-            _ if self.cause.names_address() => {}
+            _ if is_named => {}
             (Some(source), Some(addr)) => write!(f, " {source}->{addr}")?,
             (Some(one), None) | (None, Some(one)) => write!(f, " {one}")?,
             (None, None) => {}
@@ -306,10 +280,7 @@ impl fmt::Display for OpError {
 
 impl Error for OpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self.cause.root() {
-            Cause::System { error, .. } | Cause::Other(error) => Some(error),
-            _ => None,
-        }
+        self.cause.io().map(|error| error as _)
     }
 }
 
@@ -350,36 +321,52 @@ pub trait NetError {
 
 impl NetError for io::Error {
     fn is_timeout(&self) -> bool {
-        match self.op_error() {
+        let of_cause = |cause: &Cause| match cause.io() {
             Some(error) => error.is_timeout(),
-            None => matches!(
-                self.kind(),
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-            ),
-        }
+            None => matches!(cause.root(), Cause::Timeout),
+        };
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        let by_kind = || matches!(self.kind(), TimedOut | WouldBlock);
+        cause(self).map_or_else(by_kind, of_cause)
     }
 
     fn is_temporary(&self) -> bool {
-        match self.op_error() {
-            Some(error) => error.is_temporary(),
-            None => {
-                let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
-                self.is_timeout() || is_interrupted || sys::is_shortage(self)
+        let Some(failed) = self.op_error() else {
+            let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
+            return self.is_timeout() || is_interrupted || sys::is_shortage(self);
+        };
+        match (&failed.cause, failed.cause.io()) {
+            (
+                Cause::Lookup {
+                    temporary: true, ..
+                },
+                _,
+            ) => true,
+            // On accept these are the peer's doing, not the listener's.
+            (_, Some(error)) if failed.op == "accept" => {
+                let number = error.raw_os_error();
+                let aborted = matches!(number, Some(libc::ECONNRESET | libc::ECONNABORTED));
+                aborted || error.is_temporary()
             }
+            (_, Some(error)) => error.is_temporary(),
+            (cause, None) => matches!(cause.root(), Cause::Timeout),
         }
     }
 
     fn is_closed(&self) -> bool {
-        self.op_error()
-            .is_some_and(|error| matches!(error.cause.root(), Cause::Closed))
+        matches!(cause(self), Some(Cause::Closed))
     }
 
     fn is_canceled(&self) -> bool {
-        self.op_error()
-            .is_some_and(|error| matches!(error.cause.root(), Cause::Canceled))
+        matches!(cause(self), Some(Cause::Canceled))
     }
 
     fn op_error(&self) -> Option<&OpError> {
         self.get_ref()?.downcast_ref()
     }
+}
+
+/// The cause below of a failed operation.
+fn cause(error: &io::Error) -> Option<&Cause> {
+    Some(error.op_error()?.cause.root())
 }

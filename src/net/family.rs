@@ -30,7 +30,7 @@ pub(crate) fn everywhere(network: Network) -> IpAddr {
 /// This machine, to dial it: over IPv4, where the network and the system have it.
 pub(crate) fn this_machine(network: Network) -> IpAddr {
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-    match fits(network, v4) && (stack().v4 || !fits(network, v6)) {
+    match fits(network, v4) && (has_v4() || !fits(network, v6)) {
         true => v4,
         false => v6,
     }
@@ -56,8 +56,7 @@ pub(crate) fn to_bind(
     only_v6: Option<bool>,
 ) -> (SocketAddr, Option<bool>) {
     let any = !network.name().ends_with(['4', '6']);
-    let can = stack();
-    let both = any && only_v6 != Some(true) && (can.mapped || !can.v4);
+    let both = any && only_v6 != Some(true) && (has_mapped() || !has_v4());
     let address = match address.ip().is_unspecified() && both {
         true => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
         false => address,
@@ -65,46 +64,29 @@ pub(crate) fn to_bind(
     (address, address.is_ipv6().then(|| only_v6.unwrap_or(!any)))
 }
 
-#[derive(Clone, Copy)]
-struct Stack {
-    v4: bool,
-    /// An IPv6 socket can have IPv4 peers.
-    mapped: bool,
+fn has_v4() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    is_possible(&KNOWN, || {
+        Socket::new(Domain::IPV4, Type::STREAM, None).map(drop)
+    })
 }
 
-/// What the system can do, found out by sockets that live for a moment.
-fn stack() -> Stack {
-    static STACK: OnceLock<Stack> = OnceLock::new();
-    if let Some(known) = STACK.get() {
-        return *known;
-    }
-    let probe = || -> io::Result<Stack> {
-        Ok(Stack {
-            v4: or_short(Socket::new(Domain::IPV4, Type::STREAM, None).map(drop))?,
-            mapped: or_short(binds_mapped())?,
-        })
-    };
-    match probe() {
-        Ok(found) => *STACK.get_or_init(|| found),
-        // Not known yet. Most systems can do both.
-        Err(_shortage) => Stack {
-            v4: true,
-            mapped: true,
-        },
-    }
+/// Whether an IPv6 socket can have IPv4 peers.
+fn has_mapped() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    is_possible(&KNOWN, || {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+        socket.set_only_v6(false)?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
+        socket.bind(&loopback.into())
+    })
 }
 
-/// Whether the system can do it. A shortage of descriptors says nothing of that: it is the error.
-fn or_short(tried: io::Result<()>) -> io::Result<bool> {
-    match tried {
-        Err(error) if sys::is_shortage(&error) => Err(error),
-        tried => Ok(tried.is_ok()),
-    }
-}
-
-fn binds_mapped() -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(false)?;
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
-    socket.bind(&loopback.into())
+/// Whether the system can do it, found out by a socket that lives for a moment.
+fn is_possible(known: &OnceLock<bool>, attempt: impl Fn() -> io::Result<()>) -> bool {
+    known.get().copied().unwrap_or_else(|| match attempt() {
+        // A shortage says nothing of it: not known yet. Most systems can.
+        Err(error) if sys::is_shortage(&error) => true,
+        tried => *known.get_or_init(|| tried.is_ok()),
+    })
 }

@@ -84,10 +84,7 @@ impl Kind for Tcp {
     type Addr = SocketAddr;
 
     fn addr(addr: &Addr) -> Option<SocketAddr> {
-        match addr {
-            Addr::Socket(address) => Some(*address),
-            _ => None,
-        }
+        addr.socket()
     }
 }
 
@@ -95,7 +92,7 @@ impl Kind for Udp {
     type Addr = SocketAddr;
 
     fn addr(addr: &Addr) -> Option<SocketAddr> {
-        Tcp::addr(addr)
+        addr.socket()
     }
 }
 

@@ -2,7 +2,6 @@
 // Mirrors Go's `net/sock_posix.go` (`listenStream`), `internal/poll/fd_unix.go` (`FD.Accept`) and
 // `net.ListenConfig`.
 
-use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -13,7 +12,7 @@ use std::time::Instant;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{self, Target, ToAddr, unmapped};
-use super::config::{AskedNetwork, Control, Resolver, common_settings};
+use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd};
@@ -21,6 +20,7 @@ use super::keepalive::{self, KeepAlive};
 use super::kinds::{Kind, Tcp};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
+use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::{Core, Direction};
 use crate::runtime::context;
@@ -70,7 +70,7 @@ impl ListenConfig {
     #[must_use]
     pub fn new() -> Self {
         ListenConfig {
-            network: AskedNetwork::TCP,
+            network: Ok(Network::Tcp),
             backlog: None,
             reuse_port: false,
             only_v6: None,
@@ -118,14 +118,11 @@ impl ListenConfig {
         // Here too, for a loop that listens in vain.
         context::yield_once().await;
         let resolution = self.resolution(&target)?;
-        let found = resolution.addresses(target.clone(), None).await;
+        let scope = CancelToken::new();
+        let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        let fd = Fd::adopt("listening", socket, network)
+        let fd = Fd::take_in("listening", socket, network)
             .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
-        if self.control.is_some() {
-            fd.socket().owned.note_duplicate();
-        }
-        fd.endpoint(End::Local);
         Ok(Listener::of(fd))
     }
 
@@ -156,7 +153,7 @@ impl ListenConfig {
     }
 
     fn resolution(&self, target: &Target) -> io::Result<Resolution> {
-        let network = self.network.network();
+        let network = self.network.clone().map_err(Cause::UnknownNetwork);
         let network = network.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
         Ok(Resolution {
             // IPv6 alone has no use for other addresses.
@@ -185,7 +182,8 @@ impl ListenConfig {
     }
 
     fn error(&self, addr: Addr, cause: Cause) -> io::Error {
-        OpError::new("listen", self.network.name(), Some(addr), cause).into()
+        let net = self.network.as_ref().map_or("", |network| network.name());
+        OpError::new("listen", net, Some(addr), cause).into()
     }
 
     fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
@@ -203,8 +201,8 @@ impl ListenConfig {
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
         keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
-        if let Some(control) = &self.control {
-            control.call(socket.as_fd(), address)?;
+        if let Some(Hook(control)) = &self.control {
+            control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
         socket.bind(&address.into()).map_err(call("bind"))?;
         // The system takes its own limit for any larger number.
@@ -255,20 +253,16 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let outcome = accept(&self.fd, || Some(())).await?;
-            if let Outcome::Connection(accepted) = outcome {
-                let opened = self.open(accepted);
-                let opened = opened.map_err(|error| failed(&self.fd, error));
-                return opened.map(|(stream, peer, ())| (stream, peer));
+            if let Some(accepted) = self.fd.op(Direction::Read, accept_once).opening().await? {
+                return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }
         }
     }
 
     /// An accepted connection as a stream, in the listener's runtime.
-    pub(super) fn open<P>(&self, accepted: Accepted<P>) -> io::Result<(Stream<K>, K::Addr, P)> {
-        let (fd, peer, permit) = accepted.open(self.fd.desc.core())?;
-        let peer = K::addr(&peer).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Stream::of(fd), peer, permit))
+    pub(super) fn open(&self, accepted: Accepted) -> io::Result<(Stream<K>, K::Addr)> {
+        let peer = K::addr(&accepted.peer).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((Stream::of(accepted.open(self.fd.desc.core())?), peer))
     }
 
     /// The address that it listens on, with the real port.
@@ -308,30 +302,20 @@ impl<K> Listener<K> {
     }
 }
 
-/// A connection that was accepted with a permit, in no runtime yet: it may go to another thread.
-pub(crate) struct Accepted<P> {
+/// A connection that was accepted, in no runtime yet: it may go to another thread.
+pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
     pub(crate) network: Network,
     pub(crate) peer: Addr,
-    pub(crate) permit: P,
 }
 
-impl<P> Accepted<P> {
+impl Accepted {
     /// Takes the connection into the runtime of `core`.
-    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<(Fd, Addr, P)> {
+    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<Fd> {
         let fd = Fd::register(core, self.socket, self.network)?;
-        fd.socket().set_endpoint(End::Peer, self.peer.clone());
-        Ok((fd, self.peer, self.permit))
+        fd.socket().set_endpoint(End::Peer, self.peer);
+        Ok(fd)
     }
-}
-
-/// What one accept came to. Whatever else went wrong is an `io::Error`.
-pub(crate) enum Outcome<P> {
-    Connection(Accepted<P>),
-    /// A connection may be there, and no permit is free. Nothing was accepted.
-    NoPermit,
-    /// The peer gave its connection up before it was accepted.
-    Aborted,
 }
 
 /// Prepares a listening socket that was given for a server, and says its address.
@@ -346,25 +330,10 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     addr.ok_or(io::ErrorKind::InvalidInput.into())
 }
 
-/// Waits until an accept succeeds or fails. `permit` is asked for when a connection may be there,
-/// and not kept if there is none.
-pub(super) fn accept<P>(
-    listener: &Fd,
-    mut permit: impl FnMut() -> Option<P>,
-) -> impl Future<Output = io::Result<Outcome<P>>> {
-    let accept = listener.op(Direction::Read, move |fd| accept_once(fd, &mut permit));
-    accept.opening()
-}
-
-/// One accept, without waiting: `WouldBlock` where no connection is queued.
-pub(super) fn accept_now<P>(
-    listener: &Fd,
-    permit: impl FnMut() -> Option<P>,
-) -> io::Result<Outcome<P>> {
-    let accepted = match listener.check_open() {
-        Ok(()) => accept_once(listener, permit).map_err(Failure::System),
-        Err(refused) => Err(refused),
-    };
+/// One accept, without waiting: `WouldBlock` where no connection is queued, none where the peer gave
+/// up.
+pub(super) fn accept_now(listener: &Fd) -> io::Result<Option<Accepted>> {
+    let accepted = listener.try_once(Direction::Read, accept_once);
     accepted.map_err(|failure| listener.error("accept", failure, 0))
 }
 
@@ -373,32 +342,25 @@ pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
     listener.error("accept", Failure::System(error), 0)
 }
 
-/// One system call. A peer that gave up costs an operation too, so that however many do, other
-/// machines run in between.
-fn accept_once<P>(fd: &Fd, permit: impl FnOnce() -> Option<P>) -> io::Result<Outcome<P>> {
-    let Some(permit) = permit() else {
-        return Ok(Outcome::NoPermit);
-    };
-    let (socket, peer) = match sys::accept(&fd.sock_ref()) {
-        Ok(accepted) => accepted,
-        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
-            context::charge(0);
-            return Ok(Outcome::Aborted);
-        }
-        Err(error) => return Err(error),
+/// One system call. A peer that gave up its connection before it was accepted costs an operation too,
+/// so that however many do, other machines run in between.
+fn accept_once(fd: &Fd) -> io::Result<Option<Accepted>> {
+    let accepted = match sys::accept(&fd.sock_ref()) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => None,
+        accepted => Some(accepted?),
     };
     context::charge(0);
-    let peer = match fd.network() {
-        Network::Unix => Some(Addr::Path(addr::unix_name(&peer))),
-        _ => peer.as_socket().map(|peer| Addr::Socket(unmapped(peer))),
-    };
     // On macOS an aborted connection comes without an address.
-    Ok(peer.map_or(Outcome::Aborted, |peer| {
-        Outcome::Connection(Accepted {
-            socket: socket.into(),
-            network: fd.network(),
-            peer,
-            permit,
-        })
+    let with_peer = accepted.and_then(|(socket, peer)| {
+        let peer = match fd.network() {
+            Network::Unix => Addr::Path(addr::unix_name(&peer)),
+            _ => Addr::Socket(unmapped(peer.as_socket()?)),
+        };
+        Some((socket, peer))
+    });
+    Ok(with_peer.map(|(socket, peer)| Accepted {
+        socket: socket.into(),
+        network: fd.network(),
+        peer,
     }))
 }

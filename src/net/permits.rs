@@ -14,71 +14,45 @@ use crate::runtime::wake_quietly;
 
 /// How many connections a server may have.
 #[derive(Debug)]
-pub(crate) struct Permits {
-    max: usize,
-    state: Mutex<State>,
-}
+pub(crate) struct Permits(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Permits given out, at most `max`. It is `max` while anything waits: a permit that comes back
-    /// goes to the first waiter and stays out.
-    out: usize,
+    /// Zero while anything waits: a permit that comes back goes to the first waiter.
+    free: usize,
     waiters: Waiters,
 }
 
-/// A connection's right to exist. Its drop gives it back. `None` where there is no limit.
+/// A connection's right to exist. Its drop gives it back, unless it was handed over.
 pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
-    /// As many as `max`; `usize::MAX` for no limit.
     pub(crate) fn new(max: usize) -> Self {
-        Permits {
-            max,
-            state: Mutex::default(),
-        }
+        Permits(Mutex::new(State {
+            free: max,
+            waiters: Waiters::new(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code of others runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more, if there is room.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
-        if self.max == usize::MAX {
-            return Some(Permit(None));
-        }
-        let mut state = self.state();
-        if state.out == self.max {
-            return None;
-        }
-        debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
-        state.out += 1;
-        Some(Permit(Some(self.clone())))
-    }
-
-    /// Waits for one.
-    pub(crate) fn wait(self: &Arc<Self>) -> Wait {
-        Wait {
+    /// Takes one, at the first poll if one is free.
+    pub(crate) fn take(self: &Arc<Self>) -> Take {
+        Take {
             permits: self.clone(),
             ticket: None,
         }
     }
 
-    /// A connection whose permit was [handed over](Permit::hand_over) has ended.
-    pub(crate) fn connection_gone(&self) {
-        if self.max < usize::MAX {
-            self.give_back();
-        }
-    }
-
-    fn give_back(&self) {
+    /// A connection has ended whose permit was [handed over](Permit::hand_over), or is dropped.
+    pub(crate) fn give_back(&self) {
         let mut state = self.state();
         let next = state.waiters.pop();
         if next.is_none() {
-            debug_assert!(state.out > 0, "more permits come back than went out");
-            state.out -= 1;
+            state.free += 1;
         }
         drop(state);
         next.into_iter().for_each(wake_quietly);
@@ -86,7 +60,7 @@ impl Permits {
 }
 
 impl Permit {
-    /// From here on a connection has it: see [`Permits::connection_gone`].
+    /// From here on a connection has it: see [`Permits::give_back`].
     pub(crate) fn hand_over(mut self) {
         self.0 = None;
     }
@@ -100,21 +74,22 @@ impl Drop for Permit {
     }
 }
 
-/// See [`Permits::wait`].
-pub(crate) struct Wait {
+/// See [`Permits::take`].
+pub(crate) struct Take {
     permits: Arc<Permits>,
     ticket: Option<Ticket>,
 }
 
-impl Future for Wait {
+impl Future for Take {
     type Output = Permit;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
         let this = self.get_mut();
         let (permits, waker) = (this.permits.clone(), cx.waker().clone());
         let mut state = permits.state();
-        if this.ticket.is_none() && state.out < permits.max {
-            state.out += 1;
+        if this.ticket.is_none() && state.free > 0 {
+            debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
+            state.free -= 1;
             drop(state);
             return Poll::Ready(Permit(Some(permits)));
         }
@@ -125,7 +100,7 @@ impl Future for Wait {
     }
 }
 
-impl Drop for Wait {
+impl Drop for Take {
     fn drop(&mut self) {
         let left = self.permits.state().waiters.leave(&mut self.ticket);
         // It was woken for a permit and does not take it: the permit goes to the next waiter.

@@ -213,21 +213,17 @@ impl Pipe {
 }
 
 fn open(file: File) -> Result<Pipe, Cause> {
-    let kind = file.metadata();
-    let kind = kind
-        .map_err(|error| Cause::system("fstat", error))?
-        .file_type();
+    let kind = file.metadata().map_err(Cause::by("fstat"))?.file_type();
     if kind.is_file() || kind.is_dir() {
         let text = "a regular file is always ready, so it can't be waited for: \
                     read and write it in spawn_blocking";
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
         return Err(Cause::Other(error));
     }
-    let fd = Fd::adopt("Pipe::new", file, Network::File);
-    let fd = fd.map_err(|error| Cause::system("epoll_ctl", error))?;
+    let fd = Fd::adopt("Pipe::new", file, Network::File).map_err(Cause::by("epoll_ctl"))?;
     // Not before: a descriptor that is refused, and that others share, stays as it was.
     let set = fd.socket().owned.socket().set_nonblocking(true);
-    set.map_err(|error| Cause::system("fcntl", error))?;
+    set.map_err(Cause::by("fcntl"))?;
     // A child, or the terminal's shell.
     fd.socket().owned.note_duplicate();
     Ok(Pipe::of(fd))

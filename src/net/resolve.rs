@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::addr::{Target, unmapped};
-use super::config::Resolver;
+use super::config::{Hook, Resolver};
 use super::error::Cause;
 use super::{family, host_port};
 use crate::cancel::CancelToken;
@@ -38,7 +38,7 @@ pub(crate) async fn resolve(
         purpose,
         resolver: None,
     };
-    resolution.addresses(target, None).await
+    resolution.addresses(target, &CancelToken::new()).await
 }
 
 /// How to resolve.
@@ -56,7 +56,7 @@ impl Resolution {
     pub(crate) async fn addresses(
         &self,
         target: Target,
-        scope: Option<&CancelToken>,
+        scope: &CancelToken,
     ) -> Result<Vec<SocketAddr>, Cause> {
         // A target that needs no look-up waits for nothing, so a loop over such targets yields here.
         context::yield_once().await;
@@ -150,7 +150,10 @@ impl Resolution {
             return Err(NotFound::NoSuch);
         }
         let found = match &self.resolver {
-            Some(resolver) => resolver.look_up(host).map_err(NotFound::System)?,
+            Some(Hook(resolver)) => {
+                let found = resolver(host).map_err(NotFound::System)?.into_iter();
+                found.map(|ip| SocketAddr::new(ip, 0)).collect()
+            }
             None => ask_the_system(host)?,
         };
         match found.is_empty() {
@@ -164,17 +167,13 @@ impl Resolution {
 /// not even begun if it has not been.
 async fn on_a_thread<T: Send + 'static>(
     name: String,
-    scope: Option<&CancelToken>,
+    scope: &CancelToken,
     look_up: impl FnOnce() -> Result<T, Cause> + Send + 'static,
 ) -> Result<T, Cause> {
     let lane = blocking::look_ups();
     let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
     let _wanted = blocking::Wanted(lane, ticket);
-    let outcome = match scope {
-        Some(scope) => scope.run(look_up).await,
-        None => Ok(look_up.await),
-    };
-    let cause = match outcome {
+    let cause = match scope.run(look_up).await {
         Ok(Ok(outcome)) => return outcome,
         Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
         Err(ended) => Cause::from(ended),

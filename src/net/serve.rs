@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::accept_loop::{Episode, Which, accept_each};
+use super::accept_loop::{Which, accept_each};
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
@@ -120,12 +120,12 @@ impl<K: Kind> Serve<K> {
         F::Output: 'static,
     {
         let counts = &self.counters.0;
-        let put_off = |episode| {
+        let put_off = |begins| {
             counts.refused.add(1);
-            counts.episodes.add(u64::from(episode == Episode::New));
+            counts.episodes.add(u64::from(begins));
         };
-        let take = |accepted| {
-            let (stream, peer, permit) = self.listener.open(accepted)?;
+        let take = |accepted, permit| {
+            let (stream, peer) = self.listener.open(accepted)?;
             let live = Live::new(counts);
             let handled = handler(stream, peer);
             spawn(async move {

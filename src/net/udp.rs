@@ -167,15 +167,15 @@ async fn addresses(
 /// address in particular is asked for.
 fn open(address: SocketAddr) -> Result<Fd, Cause> {
     let (address, only_v6) = family::to_bind(Network::Udp, address, None);
-    let call = |name| move |error| Cause::system(name, error);
-    let socket = sys::socket(Domain::for_address(address), Type::DGRAM).map_err(call("socket"))?;
-    let set = call("setsockopt");
-    socket.set_broadcast(true).map_err(set)?;
+    let socket =
+        sys::socket(Domain::for_address(address), Type::DGRAM).map_err(Cause::by("socket"))?;
+    let set = Cause::by("setsockopt");
+    socket.set_broadcast(true).map_err(&set)?;
     if let Some(only) = only_v6 {
-        socket.set_only_v6(only).map_err(set)?;
+        socket.set_only_v6(only).map_err(&set)?;
     }
-    socket.bind(&address.into()).map_err(call("bind"))?;
-    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(call("epoll_ctl"))?;
+    socket.bind(&address.into()).map_err(Cause::by("bind"))?;
+    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))?;
     fd.endpoint(End::Local);
     Ok(fd)
 }

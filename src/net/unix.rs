@@ -91,10 +91,8 @@ impl Stream<Unix> {
     /// Outside a runtime.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         let path = path.as_ref();
-        let connect = |socket: &Socket, to: &SockAddr| {
-            let connected = socket.connect(to);
-            connected.map_err(|error| Cause::system("connect", error))
-        };
+        let connect =
+            |socket: &Socket, to: &SockAddr| socket.connect(to).map_err(Cause::by("connect"));
         let fd = open("dial", "UnixStream::connect", Network::Unix, path, connect).await?;
         fd.learn_endpoints();
         // If the peer has gone meanwhile and the system does not tell: as it was dialled.
@@ -132,8 +130,7 @@ impl Listener<Unix> {
         let listen = |socket: &Socket, on: &SockAddr| {
             bind(socket, on)?;
             // The system takes its own limit for any larger number.
-            let listening = socket.listen(i32::MAX);
-            listening.map_err(|error| Cause::system("listen", error))
+            socket.listen(i32::MAX).map_err(Cause::by("listen"))
         };
         let path = path.as_ref();
         let fd = open("listen", "UnixListener::bind", Network::Unix, path, listen).await?;
@@ -270,11 +267,9 @@ async fn open(
             Network::Unixgram => Type::DGRAM,
             _ => Type::STREAM,
         };
-        let socket = sys::socket(Domain::UNIX, kind);
-        let socket = socket.map_err(|error| Cause::system("socket", error))?;
+        let socket = sys::socket(Domain::UNIX, kind).map_err(Cause::by("socket"))?;
         set_up(&socket, &address)?;
-        let adopted = Fd::adopt(what, socket, network);
-        adopted.map_err(|error| Cause::system("epoll_ctl", error))
+        Fd::adopt(what, socket, network).map_err(Cause::by("epoll_ctl"))
     };
     open().map_err(|cause| op_error(op, network, path, cause))
 }
@@ -291,8 +286,7 @@ fn pair(kind: Type, network: Network) -> io::Result<(Fd, Fd)> {
 }
 
 fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {
-    let bound = socket.bind(on);
-    bound.map_err(|error| Cause::system("bind", error))
+    socket.bind(on).map_err(Cause::by("bind"))
 }
 
 pub(super) fn op_error(op: &'static str, network: Network, path: &Path, cause: Cause) -> io::Error {

@@ -2,6 +2,7 @@
 
 // Mirrors the fields of `Server` in Go's `net/http/server.go`.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,16 +80,19 @@ impl Common {
     /// Ends the server in good order.
     pub(crate) fn drain(&self, limit: Duration) {
         if self.dispatcher.give(Phase::Draining, limit) {
-            let (name, open) = (self.name(), self.stats().live());
-            log::info!("{name}: the server drains within {limit:?}; {open} connections are open");
+            self.log_end(format_args!("drains within {limit:?}"));
         }
     }
 
     /// Ends the server at once.
     pub(crate) fn stop(&self) {
         if self.dispatcher.give(Phase::Stopped, Duration::ZERO) {
-            let (name, open) = (self.name(), self.stats().live());
-            log::info!("{name}: the server stops; {open} connections are open");
+            self.log_end(format_args!("stops"));
         }
+    }
+
+    fn log_end(&self, does: fmt::Arguments<'_>) {
+        let (name, open) = (self.name(), self.stats().live());
+        log::info!("{name}: the server {does}; open connections: {open}");
     }
 }

@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
-use crate::net::accept_loop::Accepted;
+use crate::net::listener::Accepted;
+use crate::net::permits::Permit;
 use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
@@ -75,6 +76,7 @@ struct Inbox {
 /// A connection, and the number of the listener that it came to.
 pub(crate) struct Arrival {
     pub(crate) accepted: Accepted,
+    pub(crate) permit: Permit,
     pub(crate) listener: usize,
 }
 
@@ -246,12 +248,13 @@ impl Drop for WorkerInbox {
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::pin::pin;
     use std::sync::Arc;
-    use std::task::{Poll, Waker};
+    use std::task::{Context, Poll, Waker};
     use std::thread;
     use std::time::Duration;
 
-    use super::{Accepted, Arrival, Dispatcher, Order, Phase, WorkerInbox};
+    use super::{Accepted, Arrival, Dispatcher, Order, Permit, Phase, WorkerInbox};
     use crate::connection::stats::Tally;
     use crate::endpoints::Network;
     use crate::net::permits::Permits;
@@ -274,6 +277,13 @@ mod tests {
     }
 
     impl Accepts {
+        fn permit(&self) -> Option<Permit> {
+            match pin!(self.permits.take()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(permit) => Some(permit),
+                Poll::Pending => None,
+            }
+        }
+
         fn accept(&self) -> (TcpStream, Arrival) {
             let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (socket, peer) = self.listener.accept().unwrap();
@@ -281,10 +291,13 @@ mod tests {
                 socket: socket.into(),
                 network: Network::Tcp,
                 peer: peer.into(),
-                permit: self.permits.take().unwrap(),
             };
-            let listener = 0;
-            (client, Arrival { accepted, listener })
+            let arrival = Arrival {
+                accepted,
+                permit: self.permit().unwrap(),
+                listener: 0,
+            };
+            (client, arrival)
         }
 
         fn send(&self, inbox: &WorkerInbox) -> TcpStream {
@@ -350,7 +363,7 @@ mod tests {
         let (mut late, arrival) = accepts.accept();
         drop(dispatcher.send(arrival).unwrap_err());
         assert_eq!(late.read(&mut [0]).unwrap(), 0);
-        let all: Vec<_> = (0..100).map_while(|_| accepts.permits.take()).collect();
+        let all: Vec<_> = (0..100).map_while(|_| accepts.permit()).collect();
         assert_eq!(all.len(), 100);
     }
 

@@ -122,7 +122,7 @@ impl<F: Factory> WorkerLoop<F> {
                             let (name, open) = (&self.name, self.live());
                             if open > 0 {
                                 log::warn!(
-                                    "{name}: the drain's limit has passed; {open} connections are cut off"
+                                    "{name}: the drain's limit has passed; connections cut off: {open}"
                                 );
                             }
                             Ok(())
@@ -178,7 +178,7 @@ impl<F: Factory> WorkerLoop<F> {
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
-        log::info!("{name}: waits for {open} connections in flight");
+        log::info!("{name}: connections in flight: {open}");
         poll_fn(|cx| self.shared.poll_empty(cx.waker())).await;
         Ok(())
     }
@@ -200,9 +200,10 @@ impl<F: Factory> WorkerLoop<F> {
 
     async fn accept(&self, listener: &Listener, which: Which) -> io::Result<()> {
         let put_off = |_| self.shared.tally.refused.add(1);
-        let take = |accepted| {
+        let take = |accepted, permit| {
             let arrival = Arrival {
                 accepted,
+                permit,
                 listener: listener.number,
             };
             match listener.is_for_all {
@@ -234,11 +235,16 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     /// A connection begins. A factory that panics costs this connection alone.
-    fn begin(&self, Arrival { accepted, listener }: Arrival) -> io::Result<()> {
-        let opened = current::with("a server", |scheduler| {
+    fn begin(&self, arrival: Arrival) -> io::Result<()> {
+        let Arrival {
+            accepted,
+            permit,
+            listener,
+        } = arrival;
+        let addr = accepted.peer.clone();
+        let fd = current::with("a server", |scheduler| {
             accepted.open(scheduler.reactor.core())
-        });
-        let (fd, addr, permit) = opened?;
+        })?;
         let peer = Peer {
             addr: addr.clone(),
             listener,

@@ -9,11 +9,9 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// How often this process and its ancestors were made by a fork, since the first of them asked.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
-
-/// Whether this process or an ancestor has forked.
-static HAS_FORKED: AtomicBool = AtomicBool::new(false);
+/// The lowest bit: this process or an ancestor has forked. Above it: how often this process and its
+/// ancestors were made by a fork, since the first of them asked.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether forks are noticed. Plain, and no `Once`: a child could inherit one half done.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
@@ -32,36 +30,30 @@ impl Process {
             unsafe { libc::pthread_atfork(Some(forks), None, Some(is_forked)) };
             IS_WATCHED.store(true, Ordering::Release);
         }
-        Process(GENERATION.load(Ordering::Relaxed))
+        Process(FORKS.load(Ordering::Relaxed) >> 1)
     }
 
-    /// Whether it is this process. Before the first fork that costs one load.
+    /// Whether it is this process.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
-        !has_forked() || self.is_current_after_forks()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn is_current_after_forks(&self) -> bool {
-        self.0 == GENERATION.load(Ordering::Relaxed)
+        self.0 == FORKS.load(Ordering::Relaxed) >> 1
     }
 }
 
 /// Whether this process or an ancestor has forked. Then every descriptor may have a duplicate.
 #[inline]
 pub(crate) fn has_forked() -> bool {
-    HAS_FORKED.load(Ordering::Relaxed)
+    FORKS.load(Ordering::Relaxed) & 1 != 0
 }
 
 /// Runs in the parent, before the fork.
 extern "C" fn forks() {
-    HAS_FORKED.store(true, Ordering::Relaxed);
+    FORKS.fetch_or(1, Ordering::Relaxed);
 }
 
 /// Runs in the child.
 extern "C" fn is_forked() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+    FORKS.fetch_add(2, Ordering::Relaxed);
 }
 
 /// A static that each process makes for itself. What a child inherits is left alone and never

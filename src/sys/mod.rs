@@ -31,7 +31,7 @@ pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 #[cfg(feature = "signal")]
 pub(crate) use signal::{SignalNotes, note_signals};
-pub(crate) use splice::{SPLICES, splice, splice_to_socket};
+pub(crate) use splice::{splice, splice_to_socket};
 pub(crate) use unacknowledged::unacknowledged;
 pub(crate) use with_waker::WithWaker;
 

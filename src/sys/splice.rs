@@ -8,9 +8,6 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
-/// Whether [`splice`] works here: elsewhere no pipe is made for it.
-pub(crate) const SPLICES: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
 /// Moves up to `most` bytes between a pipe and something else, inside the kernel. It never waits,
 /// for the pipe either.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -25,7 +22,7 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> i
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn splice(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: usize) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
 
 /// As [`splice`], from a pipe to a socket. Unsupported where SIGPIPE is not ignored, as in a C host

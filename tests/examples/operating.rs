@@ -69,14 +69,14 @@ fn a_second_signal_ends_a_drain_at_once_in_every_mode() {
         let mut server = start(mode, &[]);
         let _client = stuck(&server);
         server.signal(first);
-        server.wait_for_log("the server drains within 5s; 1 connections are open");
+        server.wait_for_log("the server drains within 5s; open connections: 1");
         let start = Instant::now();
         server.signal(second);
         let (status, log) = server.end();
         let took = start.elapsed();
         assert!(took < DRAIN, "{mode}: {took:?}");
         assert_eq!(status, Some(0), "{mode}: {log}");
-        let stops = "the server stops; 1 connections are open";
+        let stops = "the server stops; open connections: 1";
         assert!(log.contains(stops), "{mode}: {log}");
     }
 }
@@ -107,8 +107,8 @@ fn a_normal_stop_logs_its_drain_and_no_error() {
         assert_eq!(status, Some(0), "{mode}");
         let addr = server.addr;
         for said in [
-            format!("INFO ] {addr}: the server drains within 5s; 1 connections are open\n"),
-            ": waits for 1 connections in flight\n".to_owned(),
+            format!("INFO ] {addr}: the server drains within 5s; open connections: 1\n"),
+            ": connections in flight: 1\n".to_owned(),
         ] {
             assert_eq!(log.matches(&said).count(), 1, "{mode}: {said} in {log}");
         }

@@ -19,7 +19,7 @@ fn next(player: &mut TcpStream) -> Option<(u32, Vec<[u16; 2]>)> {
 
 #[test]
 fn what_a_player_says_moves_it_all_see_it_and_one_that_is_silent_is_dropped() {
-    let server = Server::start(
+    let mut server = Server::start(
         "game",
         &["--clients", "0", "--patience", "1s", "--seconds", "30"],
     );
@@ -45,6 +45,8 @@ fn what_a_player_says_moves_it_all_see_it_and_one_that_is_silent_is_dropped() {
         mover.write_all(&[2, 0]).unwrap();
     }
     while next(&mut mover).unwrap().1.len() == 2 {}
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
 }
 
 #[test]

@@ -141,7 +141,7 @@ mod net {
     #[path = "../../src/net/permits.rs"]
     pub(crate) mod permits;
 
-    pub(crate) mod accept_loop {
+    pub(crate) mod listener {
         /// A connection that was accepted, by its number.
         #[derive(Debug, PartialEq, Eq)]
         pub(crate) struct Accepted {

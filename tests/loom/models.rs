@@ -13,7 +13,7 @@ use loom::thread;
 
 use crate::connection::quota;
 use crate::connection::shared::Phase;
-use crate::net::accept_loop::Accepted;
+use crate::net::listener::Accepted;
 use crate::net::permits::Permits;
 use crate::reactor::Breaker;
 use crate::runtime::blocking::Lane;
@@ -172,10 +172,7 @@ pub fn no_more_connections_than_permits_and_each_waiter_gets_one() {
         let permits = Arc::new(Permits::new(1));
         let open = Arc::new(AtomicUsize::new(0));
         let serve = |permits: Arc<Permits>, open: Arc<AtomicUsize>| {
-            let permit = match permits.take() {
-                Some(permit) => permit,
-                None => block_on(permits.wait()),
-            };
+            let permit = block_on(permits.take());
             assert_eq!(open.fetch_add(1, Ordering::Relaxed), 0, "one too many");
             open.fetch_sub(1, Ordering::Relaxed);
             drop(permit);
@@ -184,30 +181,31 @@ pub fn no_more_connections_than_permits_and_each_waiter_gets_one() {
         let other = thread::spawn(move || serve(theirs, count));
         serve(permits.clone(), open);
         other.join().unwrap();
-        assert!(permits.take().is_some(), "all came back");
+        drop(block_on(permits.take()));
     });
 }
 
 pub fn a_waiter_that_gives_up_loses_no_permit() {
     model(|| {
         let permits = Arc::new(Permits::new(1));
-        let held = permits.take().unwrap();
+        let held = block_on(permits.take());
         let theirs = permits.clone();
         let gives_up = thread::spawn(move || {
-            let mut wait = pin!(theirs.wait());
+            let mut wait = pin!(theirs.take());
             let polled = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             drop(polled);
         });
         drop(held);
-        drop(block_on(permits.wait()));
+        drop(block_on(permits.take()));
         gives_up.join().unwrap();
-        assert!(permits.take().is_some());
+        drop(block_on(permits.take()));
     });
 }
 
 fn arrival(peer: usize) -> Arrival {
     Arrival {
         accepted: Accepted { peer },
+        permit: block_on(Arc::new(Permits::new(1)).take()),
         listener: 0,
     }
 }

@@ -1,11 +1,15 @@
 //! A limit bounds memory: what waits for a peer that does not read takes about as much as it says,
 //! however small the pieces, and whatever an idle connection held is given back.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
 
-use netpoller::{Conn, ConnHandle, Limits, Protocol, Runtime, Server, spawn, yield_now};
+use netpoller::{
+    Conn, ConnHandle, Limits, Protocol, Runtime, Server, ServerHandle, spawn, yield_now,
+};
 
 use crate::allocator::{held, peak, reset_peak};
 use crate::child::in_child;
@@ -38,21 +42,38 @@ impl Protocol for Floods {
     }
 }
 
+/// Holds up its thread, while another writes to the connection by its id until that takes no more.
+struct Stalls {
+    server: Rc<OnceCell<ServerHandle>>,
+    done: Rc<Cell<bool>>,
+}
+
+impl Protocol for Stalls {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        let (id, server) = (conn.id(), self.server.get().unwrap().clone());
+        let other = thread::spawn(move || {
+            let nothing: Arc<[u8]> = Arc::new([]);
+            (0..100_000).for_each(|_| server.write(id, nothing.clone()).unwrap());
+            while server.write(id, Arc::new(*b"!")).is_ok() {}
+        });
+        other.join().unwrap();
+        self.done.set(true);
+        Ok(bytes.len())
+    }
+}
+
 /// How much the heap grows while one connection is flooded.
-fn flood(yields: bool, write: fn(&ConnHandle) -> io::Result<()>) -> isize {
-    let done = Rc::new(Cell::new(false));
-    let theirs = done.clone();
-    let make = move |_| Floods {
-        write,
-        yields,
-        done: theirs.clone(),
-    };
+fn flood<P: Protocol>(make: impl Fn(Rc<Cell<bool>>, Rc<OnceCell<ServerHandle>>) -> P + 'static) {
+    let (done, server) = (Rc::new(Cell::new(false)), Rc::new(OnceCell::new()));
+    let theirs = (done.clone(), server.clone());
+    let make = move |_| make(theirs.0.clone(), theirs.1.clone());
     let runtime = Runtime::new().unwrap();
     let limits = Limits::default().with_most_queued(LIMIT);
     let bound = Server::new(make)
         .limits(limits)
         .bind("127.0.0.1:0")
         .unwrap();
+    server.set(bound.handle()).unwrap();
     let serving = bound.run_in(&runtime).unwrap();
     // It never reads.
     let mut peer = std::net::TcpStream::connect(bound.local_addr()).unwrap();
@@ -65,7 +86,9 @@ fn flood(yields: bool, write: fn(&ConnHandle) -> io::Result<()>) -> isize {
     let grown = peak() - before;
     bound.handle().stop();
     runtime.block_on(serving).unwrap().unwrap();
-    grown
+    // A vector that doubles, the loop's buffer, and what else lives.
+    assert!(grown < 4 * LIMIT as isize, "{grown} bytes");
+    assert!(grown > LIMIT as isize / 2, "{grown} bytes are no flood");
 }
 
 #[test]
@@ -74,10 +97,18 @@ fn small_pieces_take_no_more_memory_than_the_limit_says_about_twice() {
         let shared: fn(&ConnHandle) -> io::Result<()> =
             |handle| handle.write_shared(&Rc::from(*b"!"));
         for (yields, write) in [(true, shared), (false, |handle| handle.write(b"!"))] {
-            let grown = flood(yields, write);
-            // A vector that doubles, the loop's buffer, and what else lives.
-            assert!(grown < 4 * LIMIT as isize, "{grown} bytes");
-            assert!(grown > LIMIT as isize / 2, "{grown} bytes are no flood");
+            flood(move |done, _| Floods {
+                write,
+                yields,
+                done,
+            });
         }
+    });
+}
+
+#[test]
+fn what_other_threads_write_byte_by_byte_takes_no_more_either() {
+    in_child(|| {
+        flood(|done, server| Stalls { server, done });
     });
 }

@@ -102,8 +102,8 @@ fn a_drain_logs_its_start_what_it_waits_for_and_its_limit_and_no_error() {
         assert_eq!(stats.accepted(), 1);
         let lines = logged(Level::Info, port);
         for expected in [
-            "127.0.0.1: the server drains within 30s; 1 connections are open",
-            "127.0.0.1: the server drains within 20s; 1 connections are open",
+            "127.0.0.1: the server drains within 30s; open connections: 1",
+            "127.0.0.1: the server drains within 20s; open connections: 1",
             "127.0.0.1: the server has ended: accepted 1, open 0, received 5, sent 5",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{lines:?}");
@@ -126,7 +126,7 @@ fn a_connection_that_a_drain_cuts_off_is_a_warning() {
         let warnings = logged(Level::Warn, port);
         assert_eq!(
             warnings,
-            ["127.0.0.1: worker 0: the drain's limit has passed; 1 connections are cut off"]
+            ["127.0.0.1: worker 0: the drain's limit has passed; connections cut off: 1"]
         );
         assert_eq!(logged(Level::Error, port), [""; 0]);
     });

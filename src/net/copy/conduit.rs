@@ -44,7 +44,7 @@ pub(super) struct Conduit {
     /// Bytes in the pipe.
     piped: usize,
     /// Both ends can be spliced, as far as is known.
-    splices: bool,
+    pub(super) splices: bool,
     /// The last read brought so much that the next is a splice.
     floods: bool,
     /// Bytes that have gone to the sink.
@@ -69,10 +69,6 @@ fn floods(flooded: bool, bytes: usize) -> bool {
 }
 
 impl Conduit {
-    pub(super) fn may_splice(&mut self, ends_do: bool) {
-        self.splices = sys::SPLICES && ends_do;
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.piped == 0
     }

@@ -98,9 +98,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
 ) -> io::Result<()> {
     let from = source.borrow().fd().cloned();
     let to = sink.borrow().fd().cloned();
-    conduit
-        .borrow_mut()
-        .may_splice(from.is_some() && to.is_some());
+    conduit.borrow_mut().splices = from.is_some() && to.is_some();
     let flush = |cx: &mut Context<'_>| Pin::new(&mut *sink.borrow_mut()).poll_flush(cx);
     // Whether a sink that is no stream may keep bytes in a buffer of its own.
     let mut unflushed = false;

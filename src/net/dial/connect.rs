@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
-use crate::net::config::Control;
+use crate::net::config::{Control, Hook};
 use crate::net::error::{Cause, OpError};
 use crate::net::family;
 use crate::net::fd::Fd;
@@ -32,8 +32,8 @@ pub(super) struct Dial<'a> {
     pub(super) local: Option<SocketAddr>,
     pub(super) keepalive: Option<KeepAlive>,
     pub(super) control: Option<&'a Control>,
-    /// What ends it. `None` where there is no limit.
-    pub(super) scope: Option<CancelToken>,
+    /// What ends it.
+    pub(super) scope: CancelToken,
 }
 
 impl Dial<'_> {
@@ -110,8 +110,8 @@ impl Dial<'_> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(call("socket"))?;
         keepalive::set_on_all(&SockRef::from(&socket), self.keepalive);
-        if let Some(control) = &self.control {
-            control.call(socket.as_fd(), address)?;
+        if let Some(Hook(control)) = self.control {
+            control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
         if let Some(local) = self.local {
             let local = in_family_of(address, local);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::connect::Dial;
 use super::race;
 use crate::cancel::CancelToken;
-use crate::endpoints::Addr;
+use crate::endpoints::{Addr, Network};
 use crate::net::addr::{ToAddr, unmapped};
 use crate::net::config::{AskedNetwork, Control, Resolver, common_settings};
 use crate::net::error::{Cause, OpError};
@@ -81,7 +81,7 @@ impl Dialer {
     #[must_use]
     pub fn new() -> Self {
         Dialer {
-            network: AskedNetwork::TCP,
+            network: Ok(Network::Tcp),
             timeout: None,
             deadline: None,
             cancel: None,
@@ -164,11 +164,11 @@ impl Dialer {
             // Here too, for a loop that dials in vain.
             context::yield_once().await;
             let resolution = Resolution {
-                network: self.network.network()?,
+                network: self.network.clone().map_err(Cause::UnknownNetwork)?,
                 purpose: Purpose::Dial,
                 resolver: self.resolver.clone(),
             };
-            let found = resolution.addresses(target, scope.as_ref()).await?;
+            let found = resolution.addresses(target, &scope).await?;
             Ok((resolution.network, self.reachable(found)?))
         };
         let (network, addresses) = match addresses.await {
@@ -193,26 +193,20 @@ impl Dialer {
         if failed.len() == 1 {
             return failed.remove(0);
         }
-        let first = failed.first();
-        let (source, addr) = first.map_or((None, None), |first| {
-            (first.source.clone(), first.addr.clone())
-        });
+        let (source, addr) = (failed[0].source.clone(), failed[0].addr.clone());
         OpError {
             source,
             ..self.error(addr, Cause::Attempts(failed))
         }
     }
 
-    /// The scope of one dial: the user's, within the time that there is. `None` without limits.
-    fn scope(&self) -> Option<CancelToken> {
-        let limit = |limit| time::after(time::clock(), limit);
-        let by_timeout = self.timeout.map(limit);
+    /// The scope of one dial: the user's, within the time that there is.
+    fn scope(&self) -> CancelToken {
+        let scope = self.cancel.clone().unwrap_or_default();
+        let by_timeout = self.timeout.map(|limit| time::after(time::clock(), limit));
         match by_timeout.into_iter().chain(self.deadline).min() {
-            Some(deadline) => {
-                let above = self.cancel.clone().unwrap_or_default();
-                Some(above.with_deadline(deadline))
-            }
-            None => self.cancel.clone(),
+            Some(deadline) => scope.with_deadline(deadline),
+            None => scope,
         }
     }
 
@@ -235,6 +229,7 @@ impl Dialer {
     }
 
     fn error(&self, addr: Option<Addr>, cause: Cause) -> OpError {
-        OpError::new("dial", self.network.name(), addr, cause)
+        let net = self.network.as_ref().map_or("", |network| network.name());
+        OpError::new("dial", net, addr, cause)
     }
 }

@@ -49,46 +49,33 @@ pub(super) async fn race(
     others.map_err(|others| failed.into_iter().chain(others).collect())
 }
 
-/// One address after the other. The first error is the one that counts, unless the scope ends: then
-/// nothing else is tried, and that is the error.
+/// One address after the other, each in its share of the time. The first error is the one that counts,
+/// unless the scope ends: then nothing else is tried, and that is the error.
 async fn one_by_one(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Failed> {
     let mut failed = Failed::new();
     for (done, &address) in addresses.iter().enumerate() {
-        let ended = dial.scope.as_ref().and_then(|scope| scope.err());
-        if let Some(ended) = ended {
-            failed.insert(0, dial.error(address, ended.into()));
-            break;
-        }
-        match within_a_share(dial, address, addresses.len() - done).await {
-            Ok(fd) => return Ok(fd),
-            Err(cause @ Cause::Canceled) => {
-                failed.insert(0, dial.error(address, cause));
-                break;
+        let has_ended = dial.scope.err().is_some();
+        let remaining = addresses.len() - done;
+        let scope = match dial.scope.deadline() {
+            Some(deadline) if remaining > 1 => {
+                let share = share(time::clock(), deadline, remaining);
+                dial.scope.with_deadline(share)
             }
-            Err(cause) => failed.push(dial.error(address, cause)),
+            _ => dial.scope.clone(),
+        };
+        let cause = match scope.run(dial.connect(address)).await {
+            Ok(Ok(fd)) => return Ok(fd),
+            Ok(Err(cause)) => cause,
+            Err(ended) => ended.into(),
+        };
+        let ends = has_ended || matches!(cause, Cause::Canceled);
+        let at = if ends { 0 } else { failed.len() };
+        failed.insert(at, dial.error(address, cause));
+        if ends {
+            break;
         }
     }
     Err(failed)
-}
-
-/// One address, in its share of the time; `remaining` counts it too.
-async fn within_a_share(
-    dial: &Dial<'_>,
-    address: SocketAddr,
-    remaining: usize,
-) -> Result<Fd, Cause> {
-    let Some(scope) = &dial.scope else {
-        return dial.connect(address).await;
-    };
-    let connected = match scope.deadline() {
-        Some(deadline) if remaining > 1 => {
-            let share = share(time::clock(), deadline, remaining);
-            let scope = scope.with_deadline(share);
-            scope.run(dial.connect(address)).await
-        }
-        _ => scope.run(dial.connect(address)).await,
-    };
-    connected.unwrap_or_else(|ended| Err(ended.into()))
 }
 
 /// When an attempt is given up for the next: after an equal part of the time that is left, and not

@@ -18,7 +18,6 @@ use socket2::SockRef;
 
 use super::{Failure, Fd};
 use crate::endpoints::Network;
-use crate::net::error::Cause;
 use crate::reactor::{Closes, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
@@ -66,10 +65,7 @@ impl Fd {
     /// Ends one direction, or both.
     pub(crate) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
         let done = self.with_socket(|socket| socket.shutdown(how));
-        done.map_err(|failure| match failure {
-            Failure::System(error) => self.op_error("close", Cause::system("shutdown", error)),
-            refused => self.error("close", refused, 0),
-        })
+        done.map_err(|failure| self.error("close", failure, 0))
     }
 
     fn shut(&self) {

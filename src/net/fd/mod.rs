@@ -147,13 +147,13 @@ impl Fd {
         // One operation at a time in each direction, first come first served (fdMutex.rwlock).
         let socket = &self.desc.user_data;
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
-            return self.poll_queued(direction, claim, cx);
+            return self.poll_refused(direction, claim, cx);
         }
         debug_assert!(claim.is_held());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
-                May::Refused(refusal) => return self.poll_refused(refusal, claim, cx),
+                May::Refused(_) => return self.poll_refused(direction, claim, cx),
                 // The last attempt met EAGAIN, and no edge has come since (netpollblock).
                 May::Wait if self.park(direction, cx.waker()) => return Poll::Pending,
                 May::Wait => continue,
@@ -175,32 +175,22 @@ impl Fd {
         }
     }
 
-    /// Queued behind another operation. That one may go without a poll for a long time, so a deadline
-    /// and a close are heeded in the queue too.
+    /// Neither may it try nor is it parked: it is refused, or queued behind another operation. That one
+    /// may go without a poll for a long time, so a deadline and a close are heeded in the queue too.
+    ///
+    /// A caller may loop on a refusal, as an accept loop does. So that is charged, and yields when the
+    /// budget is used up.
     #[cold]
     #[inline(never)]
-    fn poll_queued<R>(
+    fn poll_refused<R>(
         &self,
         direction: Direction,
         claim: &mut Claim,
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
-        match self.desc.check(direction) {
-            Ok(()) => Poll::Pending,
-            Err(refusal) => self.poll_refused(refusal, claim, cx),
-        }
-    }
-
-    /// A caller may loop on this error, as an accept loop does. So a refusal is charged, and yields when
-    /// the budget is used up.
-    #[cold]
-    #[inline(never)]
-    fn poll_refused<R>(
-        &self,
-        refusal: Refusal,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-    ) -> Poll<Result<R, Failure>> {
+        let Err(refusal) = self.desc.check(direction) else {
+            return Poll::Pending;
+        };
         ready!(poll_yield(claim, cx));
         Poll::Ready(Err(Failure::Refused(refusal)))
     }

@@ -3,7 +3,7 @@
 // Mirrors Go's `net/net.go` (`OpError`) and `net/fd_posix.go` (`wrapSyscallError`).
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
 use crate::endpoints::{Addr, End};
@@ -90,17 +90,12 @@ impl Fd {
             "set" => "setsockopt",
             "get" => "getsockopt",
             "accept" => sys::ACCEPTS_BY,
+            // A close of one direction: closing altogether reports nothing of the system's.
+            "close" => "shutdown",
             op => op,
         };
         match failure {
-            Failure::System(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                error
-            }
+            Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => error,
             // In a child of fork, a descriptor of the parent's answers as a closed one: say why.
             Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
                 self.op_error(op, Cause::Inherited)

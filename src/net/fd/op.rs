@@ -227,7 +227,7 @@ impl Fd {
         } else if fault!("heartbeat_inside_message") {
             attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
         } else {
-            self.poll_queued(direction, &mut claim, cx)
+            self.poll_refused(direction, &mut claim, cx)
         };
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);

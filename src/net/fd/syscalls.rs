@@ -93,11 +93,7 @@ impl Fd {
 
     /// Takes nothing out, so it proves nothing.
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        context::charge(0);
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        self.sock_ref().peek(sys::uninit(buffer))
+        charged(buffer.len(), || self.sock_ref().peek(sys::uninit(buffer)))
     }
 
     /// Charges a read or write, and notes what it proves.
@@ -121,12 +117,7 @@ impl Fd {
 
     /// A whole message, or as much of it as there is room for. No room takes none, as in Go.
     pub(crate) fn receive_message(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let got = self.receive(buffer)?;
-        context::charge(got);
-        Ok(got)
+        charged(buffer.len(), || self.receive(buffer))
     }
 
     pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SockAddr)> {
@@ -152,21 +143,13 @@ impl Fd {
     // ---- what is no socket ----
 
     pub(crate) fn read_file(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let got = sys::read(&self.socket().owned, buffer)?;
-        context::charge(got);
-        Ok(got)
+        let file = &self.socket().owned;
+        charged(buffer.len(), || sys::read(file, buffer))
     }
 
     pub(crate) fn write_file(&self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let written = sys::write(&self.socket().owned, bytes)?;
-        context::charge(written);
-        Ok(written)
+        let file = &self.socket().owned;
+        charged(bytes.len(), || sys::write(file, bytes))
     }
 
     // ---- of the user's own ----
@@ -254,4 +237,14 @@ impl Fd {
             Ok(sent)
         })
     }
+}
+
+/// A call that proves nothing of the readiness. None is made for no bytes.
+fn charged(asked: usize, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    if asked == 0 {
+        return Ok(0);
+    }
+    let moved = call()?;
+    context::charge(moved);
+    Ok(moved)
 }
