@@ -90,7 +90,7 @@ impl Protocol for Echo {
 fn serve(flags: &Flags) -> io::Result<Vec<Sample>> {
     let runtime = Runtime::new()?;
     let bound = Server::new(|_| Echo)
-        .idle_timeout(Duration::from_secs(3600))
+        .idle_timeout(Duration::from_secs(flags.seconds + 3600))
         .bind("127.0.0.1:0")?;
     let serving = bound.run_in(&runtime)?;
     let samples = runtime.block_on(async {
