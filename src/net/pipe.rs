@@ -225,6 +225,6 @@ fn open(file: File) -> Result<Pipe, Cause> {
     let set = fd.socket().owned.socket().set_nonblocking(true);
     set.map_err(Cause::by("fcntl"))?;
     // A child, or the terminal's shell.
-    fd.socket().owned.note_duplicate();
+    fd.socket().owned.duplicated.set(true);
     Ok(Pipe::of(fd))
 }

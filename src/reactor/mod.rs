@@ -411,12 +411,12 @@ impl Breaker {
         if !self.process.is_current() {
             return Ok(());
         }
-        loop {
-            match self.inner.break_netpoll() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+        while let Err(error) = self.inner.break_netpoll() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
+        Ok(())
     }
 }
 

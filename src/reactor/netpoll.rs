@@ -193,15 +193,14 @@ impl<W, T> Core<W, T> {
         // Readiness first: bytes that have arrived may still move their deadline. What a selector
         // that fails has found is handed out all the same.
         self.clock.read();
-        let before = self.clock.tick();
-        let harvest = self.wait(max_wait, run_queue);
+        let waited = self.wait(max_wait, run_queue);
         // Not before the wait: a selector that panics must not take them along.
         self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
             events: self.unpark_ready(unpark),
             ..Turn::default()
         };
-        let found_nothing = self.prove(before, harvest?);
+        let found_nothing = waited?;
         self.clock.read();
 
         // Nothing was runnable and nothing has come: what is proven has had its effect.
@@ -251,23 +250,13 @@ impl<W, T> Core<W, T> {
         self.settling.set(Some(next));
     }
 
-    /// A complete harvest proves what had arrived by the reading taken before it. Returns whether it was
-    /// complete and empty.
-    fn prove(&self, reading: Tick, harvest: Harvest) -> bool {
-        if harvest == Harvest::Complete {
-            self.proven.set(reading);
-        }
-        self.found_nothing(harvest)
-    }
-
     /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
     /// reading after the wait is settled. Returns how many events it found.
     fn look_again(&self, unpark: &mut impl FnMut(W)) -> io::Result<usize> {
-        let reading = self.clock.tick();
-        let harvest = self.look(Duration::ZERO);
+        let looked = self.look(Duration::ZERO);
         let events = self.unpark_ready(unpark);
-        if self.prove(reading, harvest?) {
-            self.settled.set(reading);
+        if looked? {
+            self.settled.set(self.proven.get());
         }
         Ok(events)
     }
@@ -280,35 +269,36 @@ impl<W, T> Core<W, T> {
 
     // ---- wait ----
 
-    /// Asks the selector. What it finds replaces what the last look found.
+    /// Asks the selector. What it finds replaces what the last look found. Returns whether that is
+    /// surely nothing. A complete harvest proves what had arrived by the reading taken before it.
     // Go: the call of epoll_wait in netpoll.
-    fn poll(&self, max_wait: Option<Duration>) -> io::Result<Harvest> {
+    fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
+        let reading = self.clock.tick();
         let mut events = self.events.borrow_mut();
         events.clear();
-        self.selector.borrow_mut().netpoll(max_wait, &mut events)
+        let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
+        if harvest == Harvest::Complete {
+            self.proven.set(reading);
+        }
+        Ok(harvest == Harvest::Complete && events.is_empty())
     }
 
     /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
     /// it is repeated, a few times, so that a stream of signals does not hold a deadline back.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
-    fn look(&self, moment: Duration) -> io::Result<Harvest> {
+    fn look(&self, moment: Duration) -> io::Result<bool> {
         for _ in 1..MAX_SIGNALS {
-            let harvest = self.poll(Some(moment))?;
-            if harvest == Harvest::Complete || !self.events.borrow().is_empty() {
-                return Ok(harvest);
+            let found_nothing = self.poll(Some(moment))?;
+            if found_nothing || !self.events.borrow().is_empty() {
+                return Ok(found_nothing);
             }
         }
         self.poll(Some(Duration::ZERO))
     }
 
-    /// Whether the last look was complete, and empty.
-    fn found_nothing(&self, harvest: Harvest) -> bool {
-        harvest == Harvest::Complete && self.events.borrow().is_empty()
-    }
-
     /// Waits for the selector, no longer than until the next deadline.
     // Go: the delay in findRunnable, from pollUntil.
-    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<Harvest> {
+    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         if max_wait == Some(Duration::ZERO) {
             return self.poll(max_wait);
         }
@@ -320,9 +310,8 @@ impl<W, T> Core<W, T> {
         if spin > Duration::ZERO {
             let end = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
             while Instant::now() < end {
-                let harvest = self.poll(Some(Duration::ZERO))?;
-                if !self.found_nothing(harvest) {
-                    return Ok(harvest);
+                if !self.poll(Some(Duration::ZERO))? {
+                    return Ok(false);
                 }
                 std::hint::spin_loop();
             }
@@ -335,22 +324,17 @@ impl<W, T> Core<W, T> {
     /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
     /// nothing.
     #[cold]
-    fn wait_virtually(
-        &self,
-        max_wait: Option<Duration>,
-        run_queue: RunQueue,
-    ) -> io::Result<Harvest> {
+    fn wait_virtually(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            let harvest = self.look(grace)?;
-            if !self.found_nothing(harvest) {
-                return Ok(harvest);
+            if !self.look(grace)? {
+                return Ok(false);
             }
         }
         let next = self.next_live().map(|next| self.clock.until(next));
         match soonest(max_wait, next) {
             Some(ahead) if run_queue == RunQueue::Empty => {
                 self.clock.jump(ahead);
-                Ok(Harvest::Complete)
+                Ok(true)
             }
             // Nothing to jump to, or not allowed: wait for readiness or another thread.
             _ => self.poll(max_wait),

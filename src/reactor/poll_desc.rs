@@ -359,10 +359,7 @@ impl<W, T> PollDesc<W, T> {
     /// no more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
-        let urgent = match direction {
-            Direction::Read => URGENT,
-            Direction::Write => 0,
-        };
+        let urgent = URGENT * u32::from(direction == Direction::Read);
         self.lower(ready_bit(direction) | urgent);
     }
 

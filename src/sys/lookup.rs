@@ -77,10 +77,11 @@ fn shortage() -> Option<io::Error> {
 
 /// Whether an error says that the process or the system is short of something, and nothing else.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    let short = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error
-        .raw_os_error()
-        .is_some_and(|number| short.contains(&number))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
 }
 
 fn not_found(code: libc::c_int) -> NotFound {

@@ -22,32 +22,23 @@ pub(crate) struct OwnedSocket {
     fd: Cell<RawFd>,
     /// How many calls of [`OwnedSocket::with`] are under way.
     lent: Cell<u16>,
-    /// Bits: [`DUPLICATE`], [`CLOSE_ASKED`]. None is ever cleared.
-    notes: Cell<u8>,
+    /// A close came while the descriptor was lent. The last call of `with` closes it.
+    close_asked: Cell<bool>,
+    /// A duplicate may exist. Then a close deregisters first, since the system forgets no socket that
+    /// has one.
+    pub(crate) duplicated: Cell<bool>,
 }
 
 const CLOSED: RawFd = -1;
 
-/// A duplicate may exist. Then a close does not end the system's registration.
-const DUPLICATE: u8 = 1;
-/// A close came while the descriptor was lent. The last call of `with` closes it.
-const CLOSE_ASKED: u8 = 2;
-
 impl OwnedSocket {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        OwnedSocket::of(fd.into_raw_fd())
-    }
-
-    /// Owns nothing, for a source that its user owns.
-    pub(crate) fn none() -> Self {
-        OwnedSocket::of(CLOSED)
-    }
-
-    fn of(raw: RawFd) -> Self {
+    /// Without a descriptor it is as closed: for a source that its user owns.
+    pub(crate) fn new(fd: Option<OwnedFd>) -> Self {
         OwnedSocket {
-            fd: Cell::new(raw),
+            fd: Cell::new(fd.map_or(CLOSED, IntoRawFd::into_raw_fd)),
             lent: Cell::new(0),
-            notes: Cell::new(0),
+            close_asked: Cell::new(false),
+            duplicated: Cell::new(false),
         }
     }
 
@@ -86,12 +77,12 @@ impl OwnedSocket {
             fn drop(&mut self) {
                 debug_assert!(self.0.is_lent(), "it comes back once");
                 self.0.lent.set(self.0.lent.get() - 1);
-                if self.0.lent.get() == 0 && self.0.has(CLOSE_ASKED) {
+                if self.0.lent.get() == 0 && self.0.close_asked.get() {
                     self.0.take().into_iter().for_each(self.1);
                 }
             }
         }
-        if self.fd.get() == CLOSED || self.has(CLOSE_ASKED) {
+        if self.fd.get() == CLOSED || self.close_asked.get() {
             return None;
         }
         self.lent.set(self.lent.get() + 1);
@@ -105,23 +96,6 @@ impl OwnedSocket {
         self.lent.get() > 0
     }
 
-    fn has(&self, note: u8) -> bool {
-        self.notes.get() & note != 0
-    }
-
-    fn note(&self, note: u8) {
-        self.notes.set(self.notes.get() | note);
-    }
-
-    pub(crate) fn may_be_duplicated(&self) -> bool {
-        self.has(DUPLICATE)
-    }
-
-    /// From here on a close deregisters first: the system forgets no socket that has a duplicate.
-    pub(crate) fn note_duplicate(&self) {
-        self.note(DUPLICATE);
-    }
-
     /// Takes the descriptor out, for the caller to close. `None` the second time, and while it is
     /// lent: then it is closed when it comes back.
     pub(crate) fn take(&self) -> Option<OwnedFd> {
@@ -129,7 +103,7 @@ impl OwnedSocket {
             return None;
         }
         if self.is_lent() {
-            self.note(CLOSE_ASKED);
+            self.close_asked.set(true);
             return None;
         }
         let fd = match fault!("double_close") {

@@ -74,7 +74,7 @@ impl Fd {
         // client that connects is answered.
         self.unlink();
         let raw = socket.owned.raw();
-        let closes = match socket.owned.may_be_duplicated() {
+        let closes = match socket.owned.duplicated.get() {
             true => Closes::No,
             false => Closes::Soon,
         };
@@ -126,7 +126,7 @@ impl Fd {
     /// The user has, or had, the descriptor in hand: it may have a duplicate, and what lies between
     /// it and the wire (kTLS, a sockmap) may end a read short of what is there.
     pub(crate) fn note_lent(&self) {
-        self.socket().owned.note_duplicate();
+        self.socket().owned.duplicated.set(true);
         self.desc.short_io_is_inconclusive();
     }
 

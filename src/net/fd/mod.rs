@@ -107,7 +107,7 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let socket = Socket::new(OwnedSocket::new(Some(fd)), Endpoints::new(network));
         let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
         // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
         if !network.is_tcp() {
@@ -119,7 +119,7 @@ impl Fd {
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        let socket = Socket::new(OwnedSocket::none(), Endpoints::new(Network::File));
+        let socket = Socket::new(OwnedSocket::new(None), Endpoints::new(Network::File));
         let desc = core.open(source, None, socket)?;
         desc.short_io_is_inconclusive();
         Ok(Fd::of(desc))
