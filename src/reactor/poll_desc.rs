@@ -52,7 +52,7 @@ use mio::event::Source;
 use super::netpoll::Core;
 use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
 use crate::sys;
-use crate::wheel::{Tick, TimerKey};
+use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
 const HUNG_UP: u32 = Readiness::HUNG_UP.0 as u32;
@@ -89,13 +89,14 @@ pub struct PollDesc<W, T = ()> {
     flags: Cell<u32>,
     slots: [Cell<Option<W>>; 3],
     deadlines: [Cell<Tick>; 2],
-    timer: Cell<Option<TimerKey>>,
+    /// Where the timer is in the reactor's `deadlines`, if there is one.
+    timer: Cell<u32>,
     /// When the timer is due, or `NEVER` if there is none. No deadline lies before it.
     due: Cell<Tick>,
 }
 
 // Without what it carries. Each connection keeps one descriptor.
-const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 80);
+const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
 
 impl<W, T> PollDesc<W, T> {
     pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T) -> Self {
@@ -106,7 +107,7 @@ impl<W, T> PollDesc<W, T> {
             flags: Cell::new(0),
             slots: [const { Cell::new(None) }; 3],
             deadlines: [const { Cell::new(NEVER) }; 2],
-            timer: Cell::new(None),
+            timer: Cell::new(0),
             due: Cell::new(NEVER),
         }
     }
@@ -496,15 +497,18 @@ impl<W, T> PollDesc<W, T> {
     /// Sets the timer to the sooner deadline. If there is none, there is no timer.
     fn set_timer(&self) {
         let next = self.next_deadline();
-        self.due.set(next);
+        let had_timer = self.due.replace(next) != NEVER;
         let mut timers = self.core.deadlines.borrow_mut();
-        let timer = self.timer.take();
-        if next != NEVER {
-            let moved = timer.filter(|&key| timers.move_to(key, next));
-            let key = moved.unwrap_or_else(|| timers.insert(next, self.token.key()));
-            self.timer.set(Some(key));
-        } else if let Some(key) = timer {
-            timers.cancel(key);
+        let timer = had_timer.then(|| timers.key_at(self.timer.get()));
+        match timer.flatten() {
+            Some(key) if next == NEVER => drop(timers.cancel(key)),
+            Some(key) => {
+                timers.move_to(key, next);
+            }
+            None if next == NEVER => {}
+            None => self
+                .timer
+                .set(timers.insert(next, self.token.key()).index()),
         }
     }
 
@@ -514,6 +518,8 @@ impl<W, T> PollDesc<W, T> {
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
         let expired = passed.map(|at| self.expire(at, unpark)).count();
+        // The timer that has come up is gone, and another descriptor's may be in its place.
+        self.due.set(NEVER);
         self.set_timer();
         expired
     }

@@ -35,6 +35,12 @@ pub struct TimerKey {
     insertion: NonZeroU32,
 }
 
+impl TimerKey {
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+}
+
 /// What the wheel holds for a timer.
 #[derive(Clone, Copy)]
 struct Entry {
@@ -150,6 +156,13 @@ impl<V> Timers<V> {
             None => return false,
         }
         true
+    }
+
+    /// The key of the timer that has this index: for an owner that keeps no more of the key, and knows
+    /// when its timer has fired.
+    pub(crate) fn key_at(&self, index: u32) -> Option<TimerKey> {
+        let insertion = self.slots.get(index as usize)?.insertion;
+        Some(TimerKey { index, insertion })
     }
 
     /// Takes a timer out before it fires; `None` if it has, or was canceled before.
