@@ -460,8 +460,10 @@ impl Pair {
         assert!(timers.len() <= usize::from(!self.model.closed));
         let sides = self.model.sides.iter();
         if let Some(deadline) = sides.filter_map(|side| side.deadline).min() {
-            let key = self.desc.timer.get().expect("a timer for the deadline");
-            let due = timers.when(key).expect("it has not come up");
+            let key = timers.key_at(self.desc.timer.get());
+            let due = timers
+                .when(key.expect("a timer for the deadline"))
+                .expect("it has not come up");
             assert!(due <= Tick::new(deadline), "it comes up in time");
             assert_eq!(due, self.desc.due.get());
         }
