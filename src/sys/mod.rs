@@ -1,6 +1,6 @@
 //! The only `unsafe` in the crate: what std, mio and socket2 do not offer safely.
 //!
-//! May touch: libc. Knows nothing of the reactor or the runtime.
+//! Knows nothing of the reactor or the runtime.
 //! Mirrors Go's `internal/poll/sock_cloexec.go`, `splice_linux.go`, `fd_unix.go`'s `Sysfd`, and
 //! `net/cgo_unix.go`; here, what they share and the calls that need no more than a flag.
 

@@ -1,6 +1,6 @@
 //! A byte into a socket for each signal. A handler that was there before still runs.
 //!
-//! May touch: signal-hook-registry, libc. Mirrors Go's `os/signal`, where the runtime's handler
+//! Mirrors Go's `os/signal`, where the runtime's handler
 //! hands signals to a goroutine.
 
 use std::io;
