@@ -48,8 +48,8 @@
 //! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; see [`connection`] |
-//! | write to such a connection from elsewhere | [`ConnHandle`] |
+//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; [`Drain`], [`CloseReason`]; see [`connection`] |
+//! | write to such a connection from elsewhere | on its thread by a [`ConnHandle`]; from any thread by its [`ConnId`], with [`ServerHandle::write`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |

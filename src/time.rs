@@ -61,7 +61,8 @@ pub(crate) fn clock() -> Instant {
 ///
 /// # Panics
 ///
-/// Outside a runtime.
+/// Outside a runtime. A host is outside between two turns: it takes [`Instant::now`], which the
+/// system's clock is, or `block_on(async { time::now() })` for a clock of another kind.
 #[track_caller]
 pub fn now() -> Instant {
     read("time::now")

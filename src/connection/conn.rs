@@ -381,7 +381,7 @@ impl Conn {
 
     /// Gives this connection an idle timeout of its own, in place of the
     /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
-    /// last sign of life.
+    /// last sign of life, as there.
     ///
     /// ```
     /// use std::io;

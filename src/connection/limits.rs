@@ -25,7 +25,8 @@ pub struct Limits {
     /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
     pub low_water: usize,
     /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
-    /// handle has left for the connection count. One read, of 64 KiB at most, is answered before
+    /// handle has left for the connection count; those that the system has taken do not, and these may
+    /// be megabytes. One read, of 64 KiB at most, is answered before
     /// reading stops: leave so much room above `high_water`.
     ///
     /// Refused in a callback, the write returns an error. If the callback then fails too, the
@@ -37,7 +38,8 @@ pub struct Limits {
     /// the peer does not take the bytes at once. If the peer took a part, the connection ends.
     pub most_queued_in_all: usize,
     /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used: 1 MiB. More of them end
-    /// the connection, and so does a [need](crate::Conn::need) of more.
+    /// the connection, and so does a [need](crate::Conn::need) of more. The peer is not told: a
+    /// protocol that says "too long" counts in `data`, and closes.
     pub most_unused: usize,
     /// The same for all connections of a server together, on whichever worker: no limit. Without
     /// room, the connection of the thread that keeps most unused bytes ends.

@@ -117,8 +117,8 @@ pub trait Protocol: 'static {
 
     /// The peer has shown no sign of life for the
     /// [idle timeout](crate::Server::idle_timeout), and the connection is about to be closed. What
-    /// is written now is the last. A drain does not call this, but
-    /// [`draining`](Protocol::draining).
+    /// is written now is the last. A close by a drain calls [`draining`](Protocol::draining) in place
+    /// of this. The idle timeout holds during a drain too, and then calls this.
     ///
     /// # Errors
     ///
@@ -133,6 +133,9 @@ pub trait Protocol: 'static {
     /// once. The answer says when the connection closes; by then what is in flight has come to its
     /// end, and the drain's limit holds whatever the answer is. It is not called while the connection
     /// closes already.
+    ///
+    /// A connection that has sent half a message waits for the rest, as long as the limit and the idle
+    /// timeout let it. [`Conn::close`] in this callback ends it as soon as the good-bye is sent.
     ///
     /// ```
     /// use std::io;

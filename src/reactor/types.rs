@@ -177,7 +177,7 @@ impl std::ops::BitOr for Readiness {
 ///
 /// A selector passes it on as it is, as a `mio::Token` if need be.
 ///
-/// [`Selector`] has an example.
+/// [`Selector`](super::Selector) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub(crate) usize);
 

@@ -171,7 +171,9 @@ impl Runtime {
     /// One turn, for a host loop. Runs what is runnable. If nothing is, waits up to `max_wait` (for
     /// ever if `None`) until something is, and runs that.
     ///
-    /// If [`Turn::more`] is set, call it again at once, as far as the host has time.
+    /// It returns as soon as something has run, mostly long before `max_wait`. A host with frames calls
+    /// [`turn_for`](Runtime::turn_for) until the frame ends. If [`Turn::more`] is set, call it again at
+    /// once, as far as the host has time.
     ///
     /// The system counts `max_wait` in milliseconds, rounded up, so a turn may be late by one and a
     /// bit. For a frame that has to begin on time, wait until two milliseconds before it, then call
@@ -192,7 +194,9 @@ impl Runtime {
     }
 
     /// Turns until there is no more to do, or until `budget` has passed: for a host that has so much
-    /// time in each frame. If nothing is runnable, it waits first, within the budget.
+    /// time in each frame. If nothing is runnable, it waits first, within the budget. It returns early
+    /// when it has run something and no more is to do: to give the network the rest of a frame, call
+    /// it until the frame ends.
     ///
     /// It looks at the time after every 16 machines, and stops between two of them: a machine that
     /// takes long makes it late by as much. [`Turn::more`] says whether there is more to do. With a
@@ -207,8 +211,10 @@ impl Runtime {
     ///
     /// let frame = Instant::now() + Duration::from_millis(16);
     /// // The game's own work comes here, and then the network, for as long as the frame lasts.
-    /// let turn = runtime.turn_for(frame.saturating_duration_since(Instant::now()))?;
-    /// assert!(turn.more && Instant::now() >= frame);
+    /// while Instant::now() < frame {
+    ///     let turn = runtime.turn_for(frame.saturating_duration_since(Instant::now()))?;
+    ///     assert!(turn.more);
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -248,7 +254,11 @@ impl Runtime {
     }
 
     /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
-    /// is runnable, and `None` if only readiness can bring work.
+    /// is runnable, and `None` if only readiness can bring work. Ask anew before each sleep: a turn
+    /// changes it, and so does a task that is spawned between two turns.
+    ///
+    /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. Rounded down, it would come
+    /// too soon, and turn in vain until the deadline.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }
@@ -335,7 +345,9 @@ impl Drop for Runtime {
 }
 
 /// To nest a runtime in another loop: wait for this to be readable, no longer than
-/// [`Runtime::next_timeout`], then call [`Runtime::turn`] with a wait of zero.
+/// [`Runtime::next_timeout`], then call [`Runtime::turn`] with a wait of zero, whatever ended the wait:
+/// a deadline does not make it readable. The [cookbook](crate::cookbook#ours-inside-another-loop) has
+/// such a loop.
 ///
 /// # Panics
 ///

@@ -88,7 +88,7 @@ impl<F> Bound<F> {
         self.common.addrs.clone()
     }
 
-    /// A handle that ends the server, from any thread.
+    /// A handle for any thread: it ends the server, and writes to its connections.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
             common: self.common.clone(),
@@ -263,7 +263,11 @@ impl<F> fmt::Debug for Bound<F> {
     }
 }
 
-/// Ends a server, from any thread, and tells what it has done.
+/// Ends a server, writes to its connections, and tells what it has done, from any thread.
+///
+/// A protocol that writes to other connections finds it in an `OnceLock` which its factory shares, and
+/// which is set once the server is bound: see the
+/// [cookbook](crate::cookbook#messages-between-workers).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -367,6 +371,10 @@ impl ServerHandle {
     /// go out when its worker comes to it, in the order of the calls, and count under its
     /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
     /// they are few.
+    ///
+    /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a callback
+    /// of the connection itself the order is that of all its calls, those of
+    /// [`Conn::write`](crate::Conn::write) too.
     ///
     /// # Errors
     ///

@@ -152,7 +152,10 @@ impl<F> Server<F> {
     }
 
     /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
-    /// unless it is [busy](crate::Conn::set_busy).
+    /// unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count, except while
+    /// [reading has stopped](crate::Limits::high_water): one that only listens has to answer a
+    /// [heartbeat](Server::heartbeat).
+    ///
     /// `None` is never, and so is zero, as in Go. Never is the default.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

@@ -12,8 +12,8 @@ use crate::endpoints::{Addr, Network};
 use crate::net::{ListenConfig, Target, ToAddr, listener};
 use crate::sys;
 
-/// How connections come to the workers of a server that has several: see [`Server::dispatch`], which
-/// has an example.
+/// How connections come to the workers of a server that has several: see
+/// [`Server::dispatch`](crate::Server::dispatch), which has an example.
 ///
 /// ```
 /// # use netpoller::{Conn, Protocol};
