@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::Runtime;
-use super::current::Entered;
+use super::current;
 use super::panics::catch;
 use super::scheduler::Scheduler;
 use super::waker::INHERITED;
@@ -226,8 +226,11 @@ impl Runtime {
         let _ = core.tell_host.set(Box::new(tell));
         let thread = Some(thread);
         let _ = scheduler.host.set(Host { shared, thread });
-        // The host is told how long it may sleep as after a turn.
-        drop(Entered::to_drop(scheduler));
+        // Inside a turn, the end of that tells how long the host may sleep.
+        if current::at_home(&scheduler.remote, |_| ()).is_none() {
+            core.clock.read();
+            scheduler.host_sleeps();
+        }
         Ok(())
     }
 }

@@ -107,11 +107,13 @@ impl Waiters {
     }
 
     /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews
-    /// its waker when it polls.
+    /// its waker when it polls, and has none to give until then.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
+        let none = Waker::noop();
         let wakers = self.queue.values_mut();
-        wakers.map(|waker| std::mem::replace(waker, Waker::noop().clone()))
+        let kept = wakers.filter(|waker| !waker.will_wake(none));
+        kept.map(|waker| std::mem::replace(waker, none.clone()))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,10 +127,19 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
+    struct Waiter;
+
+    impl Wake for Waiter {
+        fn wake(self: Arc<Self>) {}
+    }
+
     fn wait(waiters: &mut Waiters, ticket: &mut Option<Ticket>) -> bool {
-        let (poll, left_over) = waiters.poll(ticket, Waker::noop().clone());
+        let (poll, left_over) = waiters.poll(ticket, Arc::new(Waiter).into());
         drop(left_over);
         poll.is_ready()
     }
@@ -147,12 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn waiters_that_are_nudged_keep_their_turns() {
+    fn waiters_that_are_nudged_keep_their_turns_and_are_not_nudged_again_before_they_poll() {
         let mut waiters = Waiters::new();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert_eq!(waiters.nudge().count(), 2);
+        assert_eq!(waiters.nudge().count(), 0);
         assert!(!wait(&mut waiters, &mut second), "it renews its waker");
+        assert_eq!(waiters.nudge().count(), 1);
         assert!(waiters.pop().is_some());
         assert!(wait(&mut waiters, &mut first), "it came first");
     }
