@@ -246,8 +246,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
-        } else if conn.shared.must_end.get() == Some(context::running_machine()) {
-            conn.shared.must_end.set(None);
+        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| conn.shared.must_end(id))) {
             conn.end_over_limit("most_unused_in_all");
         } else if conn.peek(closes) == Some(true) {
             conn.ask(Asked::Close);
