@@ -386,6 +386,24 @@ fn the_end_of_the_runtime_ends_the_thread_and_drops_the_callback() {
 }
 
 #[test]
+fn a_handle_that_outlives_the_runtime_keeps_neither_the_thread_nor_the_callback() {
+    let _watchdog = watchdog();
+    let held = Arc::new(());
+    let runtime = Runtime::new().unwrap();
+    let its = held.clone();
+    runtime
+        .notify_host(move || {
+            let _its = &its;
+            moment();
+        })
+        .unwrap();
+    let task = runtime.spawn(async {});
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&held), 1);
+    drop(task);
+}
+
+#[test]
 fn a_stream_that_outlives_the_runtime_tells_nothing() {
     let host = Host::new();
     let (ours, _theirs) = pair(&host);
