@@ -35,7 +35,7 @@ pub(crate) enum Left {
     /// It was not waiting.
     Idle,
     /// It was in the queue. Its waker is handed back, to be dropped after the borrow.
-    Queued(#[allow(dead_code, reason = "it is only dropped")] Waker),
+    Queued(#[allow(dead_code, reason = "it is only dropped")] Option<Waker>),
     /// It had been woken and has not been polled since.
     Woken,
 }
@@ -43,8 +43,9 @@ pub(crate) enum Left {
 /// Waiters in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    /// In the order of the tickets, which is the order of arrival.
-    queue: BTreeMap<Ticket, Waker>,
+    /// In the order of the tickets, which is the order of arrival. `None` has been nudged, and is to
+    /// poll.
+    queue: BTreeMap<Ticket, Option<Waker>>,
     /// The number of the next ticket.
     next: u64,
 }
@@ -70,12 +71,12 @@ impl Waiters {
         let Some(known) = *ticket else {
             let new = Ticket(self.next);
             self.next += 1;
-            self.queue.insert(new, waker);
+            self.queue.insert(new, Some(waker));
             *ticket = Some(new);
             return (Poll::Pending, None);
         };
         match self.queue.get_mut(&known) {
-            Some(kept) => (Poll::Pending, Some(std::mem::replace(kept, waker))),
+            Some(kept) => (Poll::Pending, kept.replace(waker)),
             None => {
                 *ticket = None;
                 (Poll::Ready(()), Some(waker))
@@ -97,23 +98,21 @@ impl Waiters {
     /// Takes out the first waiter, to be woken after the borrow.
     #[must_use = "wake it after the borrow"]
     pub(crate) fn pop(&mut self) -> Option<Waker> {
-        self.queue.pop_first().map(|(_, waker)| waker)
+        let (_, waker) = self.queue.pop_first()?;
+        Some(waker.unwrap_or_else(|| Waker::noop().clone()))
     }
 
     /// Takes out all waiters in their order, to be woken after the borrow.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        std::mem::take(&mut self.queue).into_values()
+        std::mem::take(&mut self.queue).into_values().flatten()
     }
 
     /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews
     /// its waker when it polls, and has none to give until then.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
-        let none = Waker::noop();
-        let wakers = self.queue.values_mut();
-        let kept = wakers.filter(|waker| !waker.will_wake(none));
-        kept.map(|waker| std::mem::replace(waker, none.clone()))
+        self.queue.values_mut().filter_map(Option::take)
     }
 
     pub(crate) fn len(&self) -> usize {
