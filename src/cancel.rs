@@ -21,7 +21,7 @@
 // A scope is facts that are set once: its deadline, and when it was ended. Why it ended, and whether,
 // is read from these and from those above it:
 //
-// | the first time in `ended`, here and above | its deadline | the scope |
+// | the time in `ended`, else the first of those above | its deadline | the scope |
 // |---|---|---|
 // | none | none, or ahead | is open |
 // | none | has passed | ended by its deadline; what finds that out sets `ended` to it |
@@ -304,10 +304,17 @@ impl Scope {
 
     /// Why it ended, as far as that is known without a look at the clock: see the table above.
     fn ended(&self) -> Option<CancelError> {
-        let first = self
-            .and_above()
-            .filter_map(|scope| scope.ended.get())
-            .min()?;
+        // What was found first stays, whatever another clock says later.
+        let first = match self.ended.get() {
+            Some(first) => first,
+            None => {
+                let first = self
+                    .and_above()
+                    .filter_map(|scope| scope.ended.get())
+                    .min()?;
+                self.ended.get_or_init(|| *first)
+            }
+        };
         Some(match self.is_late(|| *first) {
             true => CancelError::DeadlineExceeded,
             false => CancelError::Canceled,

@@ -246,8 +246,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
-        } else if conn.shared.must_end.get() == Some(context::running_machine()) {
-            conn.shared.must_end.set(None);
+        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| conn.shared.must_end(id))) {
             conn.end_over_limit("most_unused_in_all");
         } else if conn.peek(closes) == Some(true) {
             conn.ask(Asked::Close);
@@ -416,9 +415,11 @@ impl Conn {
         let Some(extra) = &mut self.extra else { return };
         // It held for the last offer. The fast path does not look at it.
         extra.waits = false;
-        // Without a handle there is nothing that could leave mail.
-        let alone =
-            |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.busy.get();
+        // Without a handle there is nothing that could leave more mail.
+        let alone = |mailbox: &mut Rc<Mailbox>| {
+            let is_empty = mailbox.inbox.borrow().is_empty();
+            Rc::strong_count(mailbox) == 1 && !mailbox.busy.get() && is_empty
+        };
         drop(extra.mailbox.take_if(alone));
         if needed {
             return;

@@ -83,6 +83,14 @@ pub(crate) enum Phase {
     Stopped,
 }
 
+/// The unused bytes of a connection.
+#[derive(Default)]
+struct Kept {
+    bytes: usize,
+    /// They were the most when another needed the room: the connection ends when it runs.
+    must_end: bool,
+}
+
 /// What the connections of one thread share.
 pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
@@ -100,10 +108,8 @@ pub(crate) struct WorkerShared {
     waiter: Cell<Option<Waker>>,
     /// Counts the connections opened: spreads their heartbeats and ages.
     pub(super) opened: Cell<u32>,
-    /// The unused bytes that connections keep, where these have a limit over all.
-    kept: RefCell<HashMap<MachineId, usize>>,
-    /// Kept most when another needed the room: it ends when it runs.
-    pub(super) must_end: Cell<Option<MachineId>>,
+    /// The connections that keep unused bytes, where these have a limit over all.
+    kept: RefCell<HashMap<MachineId, Kept>>,
     pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
     /// The server's connections that other threads may write to.
@@ -138,7 +144,6 @@ impl WorkerShared {
             waiter: Cell::new(None),
             opened: Cell::new(0),
             kept: RefCell::default(),
-            must_end: Cell::new(None),
             tally,
             permits,
             remotes,
@@ -193,23 +198,29 @@ impl WorkerShared {
     pub(super) fn keep(&self, id: MachineId, bytes: usize) {
         let quota = &self.quotas.unused;
         let mut kept = self.kept.borrow_mut();
-        quota.give_back(kept.remove(&id).unwrap_or(0));
+        let before = kept.remove(&id).unwrap_or_default();
+        quota.give_back(before.bytes);
         if bytes == 0 {
             return;
         }
-        kept.insert(id, bytes);
+        kept.insert(id, Kept { bytes, ..before });
         if !quota.charge(bytes) {
             // The largest gives its bytes back when it runs, in this turn or the next. Until then more
-            // are charged than the limit allows.
+            // are charged than the limit allows. One that is to end already makes no more room.
             quota.charge_beyond(bytes);
-            let by_size = |&(&other, &bytes): &(&MachineId, &usize)| (bytes, other == id);
-            let largest = kept
-                .iter()
-                .max_by_key(by_size)
-                .map_or(id, |(&largest, _)| largest);
-            self.must_end.set(Some(largest));
-            self.wake(largest);
+            let stays = kept.iter_mut().filter(|(_, kept)| !kept.must_end);
+            let largest = stays.max_by_key(|(other, kept)| (kept.bytes, **other == id));
+            if let Some((&largest, kept)) = largest {
+                kept.must_end = true;
+                self.wake(largest);
+            }
         }
+    }
+
+    /// Whether a connection has to end, so that others have room.
+    pub(super) fn must_end(&self, id: MachineId) -> bool {
+        let kept = self.kept.borrow();
+        kept.get(&id).is_some_and(|kept| kept.must_end)
     }
 
     // ---- times that are spread: connections opened together have theirs apart ----

@@ -23,6 +23,8 @@ pub(crate) struct Entered {
     /// The runtime that was in a turn before, and is again afterwards.
     outer: Option<Rc<Scheduler>>,
     before: Before,
+    /// It is entered to be driven, and not to drop something.
+    is_turn: bool,
 }
 
 impl Entered {
@@ -43,20 +45,21 @@ impl Entered {
             "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
              (await the future, or spawn it)"
         );
-        Entered::enter(scheduler)
+        let entered = Entered::enter(scheduler, true);
+        scheduler.host_turns();
+        entered
     }
 
     /// Enters also inside another runtime's turn, to drop what belongs to `scheduler`: its
     /// destructors may spawn or ask for the time. `None` where the thread is ending.
     pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
         let there = CURRENT.try_with(|_| ());
-        there.is_ok().then(|| Entered::enter(scheduler))
+        there.is_ok().then(|| Entered::enter(scheduler, false))
     }
 
-    fn enter(scheduler: &Rc<Scheduler>) -> Self {
+    fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
         // Much time may have passed outside.
         scheduler.reactor.core().clock.read();
-        scheduler.host_turns();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         if outer.is_none() {
             lent::open(scheduler.buffer.take());
@@ -64,6 +67,7 @@ impl Entered {
         Entered {
             outer,
             before: context::enter(scheduler.home()),
+            is_turn,
         }
     }
 }
@@ -72,13 +76,13 @@ impl Drop for Entered {
     fn drop(&mut self) {
         context::leave(&self.before);
         let outer = self.outer.take();
-        let around = outer.as_ref().map(Rc::as_ptr);
+        let outside = outer.is_none();
         let left = CURRENT.replace(outer);
         if let Some(scheduler) = &left {
-            if around.is_none() {
+            if outside {
                 scheduler.buffer.set(lent::close());
             }
-            if around != Some(Rc::as_ptr(scheduler)) {
+            if self.is_turn {
                 scheduler.host_sleeps();
             }
         }

@@ -8,6 +8,7 @@
 // | Sleeping | the host sleeps, and is called when the descriptor is readable or this instant has come | the end of a turn; between two turns, what is due sooner (`Core::hasten`) | Turning, Gone |
 // | Gone | the runtime ends | its drop | never |
 
+use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::Runtime;
-use super::current::Entered;
+use super::current;
 use super::panics::catch;
 use super::scheduler::Scheduler;
 use super::waker::INHERITED;
@@ -31,10 +32,11 @@ const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const RUNTIME: mio::Token = mio::Token(0);
 
-/// The runtime's side. Dropping it ends the thread.
+/// The runtime's side.
 pub(super) struct Host {
     shared: Arc<Shared>,
-    thread: Option<thread::JoinHandle<()>>,
+    /// Until the runtime has ended, and has waited for the thread.
+    thread: Cell<Option<thread::JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -224,10 +226,13 @@ impl Runtime {
             });
         };
         let _ = core.tell_host.set(Box::new(tell));
-        let thread = Some(thread);
+        let thread = Cell::new(Some(thread));
         let _ = scheduler.host.set(Host { shared, thread });
-        // The host is told how long it may sleep as after a turn.
-        drop(Entered::to_drop(scheduler));
+        // Inside a turn, the end of that tells how long the host may sleep.
+        if current::at_home(&scheduler.remote, |_| ()).is_none() {
+            core.clock.read();
+            scheduler.host_sleeps();
+        }
         Ok(())
     }
 }
@@ -259,16 +264,16 @@ impl Scheduler {
             host.shared.change(|_| State::Gone);
         }
     }
-}
 
-/// After the runtime's machines and mail are gone, for which `f` may have waited.
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.shared.change(|_| State::Gone);
-        let thread = self.thread.take();
-        match self.shared.process.is_current() {
-            true => drop(thread.map(thread::JoinHandle::join)),
-            false => mem::forget(thread),
+    /// Waits for the thread, which drops `f`: after the runtime's machines and mail are gone, for which
+    /// `f` may have waited.
+    pub(super) fn end_host(&self) {
+        if let Some(host) = self.host.get() {
+            let thread = host.thread.take();
+            match host.shared.process.is_current() {
+                true => drop(thread.map(thread::JoinHandle::join)),
+                false => mem::forget(thread),
+            }
         }
     }
 }

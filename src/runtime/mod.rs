@@ -341,6 +341,7 @@ impl Drop for Runtime {
         self.scheduler.shut_down();
         drop(entered);
         self.scheduler.wake_foreign_waiters();
+        self.scheduler.end_host();
     }
 }
 

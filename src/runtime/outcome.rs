@@ -10,6 +10,7 @@
 // Go has a channel with room for one value.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -49,13 +50,14 @@ fn lock<T>(cell: &Cell<T>) -> MutexGuard<'_, Shared<T>> {
     cell.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One end is dropped: the other is woken.
+/// One end is dropped: the other is woken, and its own waker goes with it.
 fn close<T>(cell: &Cell<T>, other: usize) {
     let mut shared = lock(cell);
     shared.is_open = false;
-    let waker = shared.wakers[other].take();
+    let wakers = mem::take(&mut shared.wakers);
     drop(shared);
-    waker.into_iter().for_each(wake_quietly);
+    let woken = wakers.into_iter().nth(other).flatten();
+    woken.into_iter().for_each(wake_quietly);
 }
 
 /// Waits for the other end, unless `look` finds what this end waits for.

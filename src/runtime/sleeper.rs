@@ -52,6 +52,7 @@ impl Registration {
             let parked = Parked::of(scheduler.home(), cx.waker());
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             let key = scheduler.timers(judges).borrow_mut().insert(when, parked);
+            scheduler.reactor.core().hasten(when);
             *this = Some(Registration {
                 home: Handle::new(scheduler.remote.clone()),
                 judges,
@@ -70,6 +71,7 @@ impl Registration {
         let moved = registration.home.if_here(|scheduler| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             scheduler.timers(judges).borrow_mut().move_to(key, when);
+            scheduler.reactor.core().hasten(when);
         });
         if moved.is_none() {
             registration.wakes = true;

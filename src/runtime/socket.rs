@@ -45,6 +45,14 @@ pub(super) struct Extra {
     unlink: Option<(PathBuf, Process)>,
 }
 
+impl Drop for Extra {
+    /// A poller may be kept after the close, since it has yielded.
+    fn drop(&mut self) {
+        let pollers = self.pollers.into_iter().flatten();
+        pollers.for_each(|poller| drop(poller.take_waker()));
+    }
+}
+
 /// The queue of what waits for the peer to hang up.
 const HANG_UP: usize = 2;
 

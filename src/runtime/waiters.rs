@@ -35,7 +35,7 @@ pub(crate) enum Left {
     /// It was not waiting.
     Idle,
     /// It was in the queue. Its waker is handed back, to be dropped after the borrow.
-    Queued(#[allow(dead_code, reason = "it is only dropped")] Waker),
+    Queued(#[allow(dead_code, reason = "it is only dropped")] Option<Waker>),
     /// It had been woken and has not been polled since.
     Woken,
 }
@@ -43,8 +43,9 @@ pub(crate) enum Left {
 /// Waiters in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    /// In the order of the tickets, which is the order of arrival.
-    queue: BTreeMap<Ticket, Waker>,
+    /// In the order of the tickets, which is the order of arrival. `None` has been nudged, and is to
+    /// poll.
+    queue: BTreeMap<Ticket, Option<Waker>>,
     /// The number of the next ticket.
     next: u64,
 }
@@ -70,12 +71,12 @@ impl Waiters {
         let Some(known) = *ticket else {
             let new = Ticket(self.next);
             self.next += 1;
-            self.queue.insert(new, waker);
+            self.queue.insert(new, Some(waker));
             *ticket = Some(new);
             return (Poll::Pending, None);
         };
         match self.queue.get_mut(&known) {
-            Some(kept) => (Poll::Pending, Some(std::mem::replace(kept, waker))),
+            Some(kept) => (Poll::Pending, kept.replace(waker)),
             None => {
                 *ticket = None;
                 (Poll::Ready(()), Some(waker))
@@ -97,21 +98,21 @@ impl Waiters {
     /// Takes out the first waiter, to be woken after the borrow.
     #[must_use = "wake it after the borrow"]
     pub(crate) fn pop(&mut self) -> Option<Waker> {
-        self.queue.pop_first().map(|(_, waker)| waker)
+        let (_, waker) = self.queue.pop_first()?;
+        Some(waker.unwrap_or_else(|| Waker::noop().clone()))
     }
 
     /// Takes out all waiters in their order, to be woken after the borrow.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        std::mem::take(&mut self.queue).into_values()
+        std::mem::take(&mut self.queue).into_values().flatten()
     }
 
     /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews
-    /// its waker when it polls.
+    /// its waker when it polls, and has none to give until then.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
-        let wakers = self.queue.values_mut();
-        wakers.map(|waker| std::mem::replace(waker, Waker::noop().clone()))
+        self.queue.values_mut().filter_map(Option::take)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,10 +126,19 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
+    struct Waiter;
+
+    impl Wake for Waiter {
+        fn wake(self: Arc<Self>) {}
+    }
+
     fn wait(waiters: &mut Waiters, ticket: &mut Option<Ticket>) -> bool {
-        let (poll, left_over) = waiters.poll(ticket, Waker::noop().clone());
+        let (poll, left_over) = waiters.poll(ticket, Arc::new(Waiter).into());
         drop(left_over);
         poll.is_ready()
     }
@@ -147,12 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn waiters_that_are_nudged_keep_their_turns() {
+    fn waiters_that_are_nudged_keep_their_turns_and_are_not_nudged_again_before_they_poll() {
         let mut waiters = Waiters::new();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert_eq!(waiters.nudge().count(), 2);
+        assert_eq!(waiters.nudge().count(), 0);
         assert!(!wait(&mut waiters, &mut second), "it renews its waker");
+        assert_eq!(waiters.nudge().count(), 1);
         assert!(waiters.pop().is_some());
         assert!(wait(&mut waiters, &mut first), "it came first");
     }

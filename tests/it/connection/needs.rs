@@ -210,6 +210,40 @@ fn the_connection_that_keeps_most_pays_for_the_limit_over_all() {
 }
 
 #[test]
+fn of_many_that_keep_too_much_at_once_so_many_end_that_the_rest_is_within_the_limit() {
+    let script = Script {
+        data: |_, _| Ok(0),
+        heartbeat: nothing,
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_unused_in_all(100_000);
+    serving(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let mut clients = Vec::new();
+            for _ in 0..20 {
+                clients.push(dial(&bound).await);
+            }
+            until(|| bound.handle().stats().live() == 20).await;
+            // All in one turn. The first keeps most, and each of the next less than the one before.
+            let sizes = (0..20).map(|n| 60_000 - 1_000 * n);
+            for (client, size) in clients.iter().zip(sizes.clone()) {
+                assert_eq!(client.try_write(&vec![7; size]).unwrap(), size);
+            }
+            let all = sizes.clone().sum::<usize>() as u64;
+            until(|| bound.handle().stats().received() == all).await;
+            time::sleep(SECOND).await;
+            let live = bound.handle().stats().live() as usize;
+            let kept: usize = sizes.rev().take(live).sum();
+            assert!(
+                live > 0 && kept <= 100_000,
+                "{live} connections: {kept} bytes"
+            );
+        },
+    );
+}
+
+#[test]
 fn a_protocol_that_waits_is_offered_the_rest_only_with_new_bytes() {
     // Messages of two bytes.
     let script = Script {

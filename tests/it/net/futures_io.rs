@@ -474,3 +474,17 @@ fn what_a_poller_wrote_arrives_without_a_flush() {
         assert_eq!(&got, b"unflushed");
     });
 }
+
+#[test]
+fn the_waker_of_a_poller_that_yields_after_the_close_goes_with_the_stream() {
+    let count = Arc::new(Count::default());
+    run(async {
+        let (stream, _peer) = pair().await;
+        stream.close().unwrap();
+        let waker = count.clone().into();
+        while poll_read(&stream, &waker, &mut [0]).is_ready() {}
+        assert_eq!(count.woken(), 1, "the budget is used up");
+        drop((stream, waker));
+        assert_eq!(Arc::strong_count(&count), 1);
+    });
+}

@@ -135,6 +135,24 @@ fn what_ends_first_is_what_it_ended_of() {
 }
 
 #[test]
+fn the_reason_that_was_found_first_stays_whatever_another_clock_says_later() {
+    run_virtual(async {
+        let request = CancelToken::new();
+        let step = request.with_timeout(SECOND);
+        let open = request.with_timeout(1000 * SECOND);
+        time::sleep(2 * SECOND).await;
+        assert_eq!(step.err(), Some(DeadlineExceeded));
+        // By the clock of that thread the second has not passed yet.
+        thread::spawn(move || request.cancel()).join().unwrap();
+        assert_eq!(step.err(), Some(DeadlineExceeded));
+        assert_eq!(step.run(pending::<()>()).await, Err(DeadlineExceeded));
+        time::sleep(2000 * SECOND).await;
+        assert_eq!(open.err(), Some(Canceled));
+        assert_eq!(open.child().err(), Some(Canceled));
+    });
+}
+
+#[test]
 fn canceled_wakes_all_waiters_at_the_deadline_and_not_before() {
     run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);

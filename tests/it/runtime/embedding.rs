@@ -3,7 +3,7 @@
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use netpoller::{Handle, Runtime, yield_now};
 
 use crate::support::stall::stall;
+use crate::support::wakers::Counter;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
@@ -158,6 +159,19 @@ mod run {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(answer.as_mut().poll(&mut cx).is_pending());
         assert_eq!(runtime.block_on(answer).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_dropped_drops_its_waker_at_once() {
+        let runtime = Runtime::new().unwrap();
+        let counter = Arc::new(Counter::default());
+        let mut answer = Box::pin(runtime.handle().run(pending::<()>));
+        turn_until(&runtime, || runtime.stats().tasks == 2);
+        let waker = counter.clone().into();
+        let polled = answer.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop((answer, waker));
+        assert_eq!(Arc::strong_count(&counter), 1);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A host that is called when a turn is due: by a thread that watches the descriptor for it.
 #![cfg(not(mio_unsupported_force_poll_poll))]
 
-use std::cell::Cell;
-use std::future::pending;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::io::{self, Read, Write};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -125,6 +126,24 @@ fn it_is_called_once_and_not_again_before_the_next_turn() {
 }
 
 #[test]
+fn an_abort_and_a_dropped_handle_before_the_turn_call_it_no_second_time() {
+    let host = Host::new();
+    let done = host.runtime.spawn(async { "an output" });
+    let task = host.runtime.spawn(pending::<()>());
+    host.turn_until(|| done.is_finished());
+    host.runtime.handle().wake();
+    host.calls.recv().unwrap();
+    task.abort();
+    drop(done);
+    moment();
+    assert_eq!(host.calls.try_recv(), Err(TryRecvError::Empty));
+    host.runtime.turn(NOW).unwrap();
+    // And what is due afterwards is not lost.
+    host.runtime.handle().wake();
+    host.turn();
+}
+
+#[test]
 fn a_host_that_turns_by_itself_is_not_called_for_what_came_meanwhile() {
     let host = Host::new();
     let (ours, mut theirs) = pair(&host);
@@ -219,6 +238,31 @@ mod between_turns {
         });
         host.turn_until(|| told.try_recv() == Ok(7));
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_sleep_that_a_destructor_moves_counts() {
+        struct Sooner(Rc<RefCell<time::Sleep>>);
+        impl Drop for Sooner {
+            fn drop(&mut self) {
+                self.0.borrow_mut().reset(time::now() + A_WHILE);
+            }
+        }
+        let host = Host::new();
+        let hour = time::sleep_until(Instant::now() + Duration::from_secs(3600));
+        let hour = Rc::new(RefCell::new(hour));
+        let (sooner, its) = (Sooner(hour.clone()), hour);
+        let sleep = host
+            .runtime
+            .spawn(poll_fn(move |cx| Pin::new(&mut *its.borrow_mut()).poll(cx)));
+        let task = host.runtime.spawn(async move {
+            let _sooner = sooner;
+            pending::<()>().await;
+        });
+        host.turn_until_waiting(1);
+        moment();
+        task.abort();
+        host.turn_until(|| sleep.is_finished());
     }
 
     #[test]
@@ -339,6 +383,24 @@ fn the_end_of_the_runtime_ends_the_thread_and_drops_the_callback() {
     assert_eq!(Arc::strong_count(&held), 2);
     drop(runtime);
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[test]
+fn a_handle_that_outlives_the_runtime_keeps_neither_the_thread_nor_the_callback() {
+    let _watchdog = watchdog();
+    let held = Arc::new(());
+    let runtime = Runtime::new().unwrap();
+    let its = held.clone();
+    runtime
+        .notify_host(move || {
+            let _its = &its;
+            moment();
+        })
+        .unwrap();
+    let task = runtime.spawn(async {});
+    drop(runtime);
+    assert_eq!(Arc::strong_count(&held), 1);
+    drop(task);
 }
 
 #[test]
