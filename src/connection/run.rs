@@ -415,9 +415,11 @@ impl Conn {
         let Some(extra) = &mut self.extra else { return };
         // It held for the last offer. The fast path does not look at it.
         extra.waits = false;
-        // Without a handle there is nothing that could leave mail.
-        let alone =
-            |mailbox: &mut Rc<Mailbox>| Rc::strong_count(mailbox) == 1 && !mailbox.busy.get();
+        // Without a handle there is nothing that could leave more mail.
+        let alone = |mailbox: &mut Rc<Mailbox>| {
+            let is_empty = mailbox.inbox.borrow().is_empty();
+            Rc::strong_count(mailbox) == 1 && !mailbox.busy.get() && is_empty
+        };
         drop(extra.mailbox.take_if(alone));
         if needed {
             return;

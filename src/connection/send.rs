@@ -58,11 +58,18 @@ impl Conn {
 
     /// Writes behind what was gathered, as far as the limit over all leaves room.
     fn write_queued(&mut self, bytes: &[u8], push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
-        // Before anything is charged: a filter may panic. And before the queue grows: the system may
-        // take what waits.
+        // Before anything is charged: a filter may panic.
         self.put_gathered();
-        while self.flush() {}
-        if self.shared.quotas.queued.charge(bytes.len()) {
+        let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
+        // A little waits for the end of the callback, so that all goes out in one write. Otherwise the
+        // system takes first what it may: then the queue grows less, and there is more room.
+        let little = GATHER.min(self.shared.settings.limits.high_water);
+        let is_little = self.queued() + bytes.len() <= little;
+        let is_charged = is_little && charge(self);
+        if !is_charged {
+            while self.flush() {}
+        }
+        if is_charged || charge(self) {
             self.put(push);
             return Ok(());
         }

@@ -8,7 +8,6 @@
 // Go's counterpart is that `net.Conn` is an `io.Reader` and an `io.Writer`.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -88,13 +87,7 @@ futures_io! {
 
 fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     ready!(fd.poll_release(Direction::Write, cx));
-    match fd.shut_down(Shutdown::Write) {
-        // A second time, and the peer is gone since: it is as closed as can be.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected && !fd.is_closed() => {
-            Poll::Ready(Ok(()))
-        }
-        closed => Poll::Ready(closed),
-    }
+    Poll::Ready(fd.end_writing())
 }
 
 fn poll_close(fd: &Fd, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -157,9 +157,12 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
         empty.await?;
         unflushed = true;
     }
-    match at_end {
-        AtEnd::Flush => poll_fn(flush).await,
-        AtEnd::Close => poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await,
+    match (at_end, &to) {
+        (AtEnd::Flush, _) => poll_fn(flush).await,
+        (AtEnd::Close, Some(fd)) => fd.end_writing_in_turn().await,
+        (AtEnd::Close, None) => {
+            poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await
+        }
     }
 }
 

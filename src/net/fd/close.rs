@@ -16,9 +16,9 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd};
+use super::{Claim, Failure, Fd};
 use crate::endpoints::Network;
-use crate::reactor::{Closes, Refusal};
+use crate::reactor::{Closes, Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
@@ -66,6 +66,39 @@ impl Fd {
     pub(crate) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
         let done = self.with_socket(|socket| socket.shutdown(how));
         done.map_err(|failure| self.error("close", failure, 0))
+    }
+
+    /// Ends our direction. A second time, and the peer is gone since: it is as closed as can be.
+    pub(crate) fn end_writing(&self) -> io::Result<()> {
+        match self.shut_down(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected && !self.is_closed() => {
+                Ok(())
+            }
+            ended => ended,
+        }
+    }
+
+    /// The same behind the writes that are under way and that wait for their turn. It waits with
+    /// them: a poller's place could be taken by the next poller, such as a heartbeat.
+    pub(crate) async fn end_writing_in_turn(&self) -> io::Result<()> {
+        struct Turn<'a>(&'a Fd, Claim);
+        impl Drop for Turn<'_> {
+            fn drop(&mut self) {
+                if !self.1.is_free() {
+                    self.0.give_up(Direction::Write, &mut self.1);
+                }
+            }
+        }
+        let mut turn = Turn(self, Claim::new());
+        poll_fn(|cx| {
+            let lock = &mut turn.1.lock;
+            match self.socket().lock(Direction::Write, lock, cx.waker()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        self.end_writing()
     }
 
     fn shut(&self) {

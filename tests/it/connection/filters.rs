@@ -292,6 +292,42 @@ fn an_option_of_a_filter_is_one_for_some_connections_and_none_for_others() {
     });
 }
 
+thread_local! { static HANDLE: Cell<Option<ConnHandle>> = const { Cell::new(None) } }
+
+/// Writes by a handle of its connection, which it lets go then, and passes nothing on.
+struct Answers;
+
+impl Filter for Answers {
+    fn incoming(&mut self, bytes: &[u8], _: &mut FilterIo) -> io::Result<usize> {
+        HANDLE.take().map(|handle| handle.write(b"by handle"));
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn what_the_last_handle_has_written_in_a_filter_goes_out() {
+    let script = Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Answers);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"x").await.unwrap();
+        let mut got = [0; 9];
+        let read = time::timeout(SECOND, client.read_exact(&mut got)).await;
+        read.expect("nothing comes").unwrap();
+        assert_eq!(&got, b"by handle");
+    });
+}
+
 // ---- filters that fail ----
 
 /// Fails as the first byte says.

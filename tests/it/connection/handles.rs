@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use netpoller::{
-    Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, spawn, time, yield_now,
+    Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, TcpStream, spawn, time, yield_now,
 };
 
 use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
@@ -340,6 +340,44 @@ fn what_a_callback_writes_by_its_handle_and_itself_goes_out_in_the_order_of_its_
         got.dedup();
         assert_eq!(got, b"1234567");
     });
+}
+
+#[test]
+fn all_that_a_callback_writes_goes_out_at_its_end_shared_bytes_and_under_a_limit_too() {
+    thread_local! {
+        static CLIENT: RefCell<Option<TcpStream>> = const { RefCell::new(None) };
+        static EARLY: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+    }
+    let script = Script {
+        data: |conn, bytes| {
+            let body = vec![b'b'; 2000].into();
+            conn.write(b"head")?;
+            conn.write_shared(&body)?;
+            conn.write_shared(&body)?;
+            conn.write(b"tail")?;
+            let arrived = |client: &TcpStream| client.try_read(&mut [0]).is_ok();
+            let early = CLIENT.with_borrow(|client| client.as_ref().is_some_and(arrived));
+            EARLY.with_borrow_mut(|all| all.push(early));
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    for limits in [
+        Limits::default(),
+        Limits::default().with_most_queued_in_all(1 << 20),
+    ] {
+        let server = script.server().limits(limits);
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            CLIENT.set(Some(client.clone()));
+            client.write_all(b"x").await.unwrap();
+            let mut got = vec![0; 4 + 2000 + 2000 + 4];
+            client.read_exact(&mut got).await.unwrap();
+            assert!(got.starts_with(b"headb") && got.ends_with(b"btail"));
+            CLIENT.take();
+        });
+    }
+    assert_eq!(EARLY.take(), [false, false]);
 }
 
 #[test]

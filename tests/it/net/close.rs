@@ -173,7 +173,8 @@ fn a_close_ends_parked_reads_writes_and_waits_at_once() {
         });
         let writer = spawn({
             let client = client.clone();
-            async move { client.write_all(&[1; 10]).await.map(|()| 0) }
+            // More than what an acknowledgement that is on its way makes room for.
+            async move { client.write_all(&vec![1; 16 << 20]).await.map(|()| 0) }
         });
         let waiter = spawn({
             let client = client.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::io::Cursor;
 use netpoller::net::{self, Relay};
-use netpoller::{NetError, TcpStream, spawn, time, yield_now};
+use netpoller::{Heartbeat, NetError, TcpStream, spawn, time, yield_now};
 
 use crate::support::bytes::read_all;
 use crate::support::loopback::pair;
@@ -39,6 +39,28 @@ fn a_relay_carries_half_close_across_and_counts_both_ways() {
         assert_eq!(relay.await.unwrap().unwrap(), (10, 34));
         // Both sides are closed in the end, as the relay's streams are dropped.
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_half_close_waits_for_a_write_under_way_and_is_not_lost_by_a_heartbeat_beside_it() {
+    run(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        let (writer, beats) = (b.clone(), b.clone());
+        let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
+        // More than there is room for.
+        let writing = spawn(async move { writer.write_all(&vec![7; 16 << 20]).await });
+        yield_now().await;
+        client.close_write().unwrap();
+        time::sleep(Duration::from_millis(20)).await;
+        let _beats = Heartbeat::start(&beats, Duration::from_millis(1));
+        time::sleep(Duration::from_millis(20)).await;
+        let all = time::timeout(10 * SECOND, read_all(&server)).await;
+        assert_eq!(all.expect("no end").unwrap().len(), 16 << 20);
+        writing.await.unwrap().unwrap();
+        server.close().unwrap();
+        assert_eq!(relay.await.unwrap().unwrap(), (0, 0));
     });
 }
 
