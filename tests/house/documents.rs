@@ -26,7 +26,7 @@ const DOCUMENTS: [&str; 13] = [
 /// Names that are not ours: Rust's, Go's, the system's, tools'. Each is in a document, and none is
 /// declared here.
 const FOREIGN: &str = "
-    AsFd Drop Instant IoSlice Rc RawWaker RefCell Send WouldBlock io::Error std u16 unsafe
+    AsFd Drop Instant IoSlice Rc RawWaker RefCell Send WouldBlock io::Error Waker std u16 unsafe
     epoll_wait netpollblock socktest golang.org/x/net/nettest
     info nc top wrk
 ";
