@@ -76,6 +76,9 @@ impl<T> Joined for Join<T> {
 ///
 /// It is not `Send`: the task runs on this thread, and what it returns need not be `Send` either.
 ///
+/// What the task returned stays here until it is joined or the handle is dropped, also when the runtime
+/// has gone. Until then the handle keeps the runtime's selector open.
+///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// let runtime = netpoller::Runtime::new()?;

@@ -342,6 +342,8 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.end_host();
+        // Handles of tasks may keep the scheduler.
+        drop(self.scheduler.buffer.take());
     }
 }
 

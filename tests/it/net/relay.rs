@@ -51,7 +51,8 @@ fn a_half_close_waits_for_a_write_under_way_and_is_not_lost_by_a_heartbeat_besid
         let relay = spawn(async move { net::copy_bidirectional(&a, &b).await });
         // More than there is room for.
         let writing = spawn(async move { writer.write_all(&vec![7; 16 << 20]).await });
-        yield_now().await;
+        // It is under way.
+        server.peek(&mut [0]).await.unwrap();
         client.close_write().unwrap();
         time::sleep(Duration::from_millis(20)).await;
         let _beats = Heartbeat::start(&beats, Duration::from_millis(1));
