@@ -181,7 +181,7 @@ fn what_waits_for_a_slow_peer_is_not_thrown_away_at_the_idle_timeout() {
         ..Script::new()
     };
     let server = script.server();
-    let server = server.idle_timeout(5 * SECOND).heartbeat(5 * SECOND);
+    let server = server.idle_timeout(SECOND).heartbeat(SECOND);
     serving(server, async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         client.write_all(b"x").await.unwrap();
