@@ -136,7 +136,7 @@ pub(crate) enum End {
     Peer = 1,
 }
 
-/// No peer has it. A socket whose own it is has not been bound, and may change.
+/// In place of an address that is not known. No peer has it; a socket that has it is not bound yet.
 const UNKNOWN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 const _: () = assert!(size_of::<Endpoints>() == 14);

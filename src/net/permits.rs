@@ -47,7 +47,7 @@ impl Permits {
         }
     }
 
-    /// A connection has ended whose permit was [handed over](Permit::hand_over), or is dropped.
+    /// Gives a permit back that was [handed over](Permit::hand_over): its connection has ended.
     pub(crate) fn give_back(&self) {
         let mut state = self.state();
         let next = state.waiters.pop();

@@ -155,9 +155,13 @@ impl Running {
     /// These have run, since then. If that was long, it is logged. Which of several took long is not
     /// known: from then on each is timed, by a reading of the clock.
     pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
+        // A turn that ran nothing, or a watchdog that logs: the clock is not read.
+        if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
+            return since;
+        }
         let now = Instant::now();
         let held = now.saturating_duration_since(since);
-        if held >= LONG && !ran.is_empty() && !self.is_watched.load(Ordering::Relaxed) {
+        if held >= LONG {
             let first = ran.iter().take(FEW);
             let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
             let names = names.join("; ");

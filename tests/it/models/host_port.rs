@@ -20,7 +20,7 @@ use netpoller::{Dialer, Runtime};
 
 use super::choices::Choices;
 
-/// Whose rules.
+/// The rules that a host and a port are read by.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Rules {
     Gos,
