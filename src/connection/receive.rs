@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 
 use super::conn::Conn;
-use super::error::CloseReason;
+use super::error::{CloseReason, UNUSED};
 use super::filter::Filtering;
 use super::protocol::Protocol;
 use super::run::Connection;
@@ -238,7 +238,7 @@ impl Conn {
         self.account_for_unused();
         // What was not offered yet is not the protocol's to answer for.
         if seen > self.shared.settings.limits.most_unused {
-            self.end_over_limit("most_unused");
+            self.end_over_limit(UNUSED);
         }
     }
 

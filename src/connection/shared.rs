@@ -17,9 +17,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::handle::Remotes;
 use super::limits::{Limits, Quotas};
 use super::rate::Rates;
-use super::remote::Remotes;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};

@@ -15,7 +15,7 @@ use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::stats::Stats;
 use super::worker_loop::WorkerLoop;
-use crate::connection::remote::ConnId;
+use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
 use crate::endpoints::Addr;
 use crate::runtime::{JoinHandle, Runtime};

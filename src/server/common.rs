@@ -11,8 +11,8 @@ use super::dispatch::Dispatcher;
 use super::listeners::{Dispatch, Peer};
 use super::stats::{Stats, WorkerStats};
 use crate::connection::filter::Filter;
+use crate::connection::handle::Remotes;
 use crate::connection::limits::Quotas;
-use crate::connection::remote::Remotes;
 use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
 use crate::net::config::Hook;
@@ -57,7 +57,7 @@ impl Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(quotas.clone()),
+            remotes: Remotes::new(),
             quotas,
             settings,
             #[cfg(feature = "signal")]
