@@ -97,7 +97,7 @@ pub(super) struct Extra {
     /// Its own, once it was asked for a handle or its id.
     pub(super) handle: Option<ConnHandle>,
     pub(super) id: Option<ConnId>,
-    /// The connection's own, once its unused bytes were charged to a limit over all connections.
+    /// The connection's own, while its unused bytes are charged to a limit over all connections.
     pub(super) keeper: Option<MachineId>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input

@@ -255,7 +255,7 @@ impl Conn {
             return;
         }
         let id = keeper.unwrap_or_else(context::running_machine);
-        self.extra().keeper = Some(id);
+        self.extra().keeper = (now > 0).then_some(id);
         self.shared.keep(id, now);
     }
 }

@@ -243,7 +243,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
-        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| conn.shared.must_end(id))) {
+        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = match conn.take_asked() {

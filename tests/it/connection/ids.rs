@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
+use netpoller::{
+    Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Server, TcpStream, time,
+};
 
 use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
 use crate::support::stall::stall;
