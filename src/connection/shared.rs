@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::handle::Remotes;
 use super::limits::{Limits, Quotas};
-use super::rate::Rates;
+use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
@@ -47,7 +47,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
     /// A heartbeat that writes nothing is logged once for all workers.
     pub(crate) heartbeat_warning: Arc<OnceLock<()>>,
-    pub(crate) rates: Rates,
+    /// The minimum rates of the peers, by direction.
+    pub(crate) rates: [Option<Rate>; 2],
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
@@ -65,7 +66,7 @@ impl Default for Settings {
             heartbeat: None,
             heartbeat_bytes: None,
             heartbeat_warning: Arc::default(),
-            rates: Rates::default(),
+            rates: [None; 2],
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
             place: Location::caller(),
