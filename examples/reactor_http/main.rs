@@ -46,6 +46,7 @@ pub struct Flags {
 
 fn main() -> ExitCode {
     common::run_blocking(|flags| -> io::Result<()> {
+        common::exit_on_signals()?;
         let mut server = Server::new(flags)?;
         loop {
             server.turn()?;
