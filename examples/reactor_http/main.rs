@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example reactor_http -- --addr 127.0.0.1:8080 --root .
-//! curl -i http://127.0.0.1:8080/README.md
+//! curl -i http://127.0.0.1:8080/Cargo.toml
 //! ```
 //!
 //! This file is the loop: a turn hands out ids, and the machine of each id takes a step. `machine.rs`
