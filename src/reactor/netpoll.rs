@@ -414,10 +414,9 @@ impl<W, T> Core<W, T> {
 
     /// The next tick at which something will fire, exactly: a timer that was moved or canceled is none.
     pub(super) fn next_live(&self) -> Option<Tick> {
-        let timers =
-            [&self.timers, &self.peer_timers].map(|timers| timers.borrow_mut().next_live());
+        let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
-        next.chain(self.deadlines.borrow_mut().next_live()).min()
+        next.chain(self.deadlines.borrow().next_live()).min()
     }
 
     /// How long from the last reading to that tick.
