@@ -85,7 +85,7 @@ impl Dial<'_> {
         };
         let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
         if self.control.is_some() {
-            // The hook was lent the descriptor, and may have duplicated it.
+            // The hook was lent the descriptor.
             fd.note_lent();
         }
         if under_way {

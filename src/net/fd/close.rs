@@ -18,7 +18,7 @@ use socket2::SockRef;
 
 use super::{Claim, Failure, Fd};
 use crate::endpoints::Network;
-use crate::reactor::{Closes, Direction, Refusal};
+use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
@@ -107,23 +107,19 @@ impl Fd {
         // client that connects is answered.
         self.unlink();
         let raw = socket.owned.raw();
-        let closes = match socket.owned.duplicated.get() {
-            true => Closes::No,
-            false => Closes::Soon,
-        };
-        self.leave(&mut SourceFd(&raw), closes);
+        self.leave(&mut SourceFd(&raw));
         socket.owned.take().into_iter().for_each(close_fd);
         shortage::descriptor_closed();
     }
 
-    /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
-    pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
+    /// Deregisters, and wakes what is parked.
+    pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);
         // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
-        if let Err(error) = self.desc.close(source, closes) {
+        if let Err(error) = self.desc.close(source) {
             log::debug!("can't deregister a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
@@ -156,10 +152,9 @@ impl Fd {
 
     // ---- lent, taken in, given out ----
 
-    /// The user has, or had, the descriptor in hand: it may have a duplicate, and what lies between
-    /// it and the wire (kTLS, a sockmap) may end a read short of what is there.
+    /// The user has, or had, the descriptor in hand: what lies between it and the wire (kTLS, a
+    /// sockmap) may end a read short of what is there.
     pub(crate) fn note_lent(&self) {
-        self.socket().owned.duplicated.set(true);
         self.desc.short_io_is_inconclusive();
     }
 
@@ -205,7 +200,7 @@ impl Fd {
         self.learn_endpoints();
         self.unlink_on_close(None);
         let raw = self.socket().owned.raw();
-        self.leave(&mut SourceFd(&raw), Closes::No);
+        self.leave(&mut SourceFd(&raw));
         self.socket().owned.take().ok_or_else(closed)
     }
 
