@@ -23,8 +23,8 @@ impl Process {
     /// This process. From the first call on a fork is noticed.
     pub(crate) fn current() -> Process {
         if !IS_WATCHED.load(Ordering::Acquire) {
-            // SAFETY: the handler is a plain function that lives as long as the process. It runs in the
-            // child, and does an atomic addition alone, which is async-signal-safe. Two threads may
+            // SAFETY: the handler is a plain function that lives as long as the process. It runs
+            // after fork, and does an atomic store alone, which is async-signal-safe. Two threads may
             // both come here: then a fork counts twice, which is as good.
             unsafe { libc::pthread_atfork(None, None, Some(is_forked)) };
             IS_WATCHED.store(true, Ordering::Release);

@@ -106,8 +106,7 @@ impl Fd {
         // A Unix listener's path goes before the descriptor, as in Go: while the path is there, a
         // client that connects is answered.
         self.unlink();
-        let raw = socket.owned.raw();
-        self.leave(&mut SourceFd(&raw));
+        self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
         shortage::descriptor_closed();
     }
@@ -152,17 +151,12 @@ impl Fd {
 
     // ---- lent, taken in, given out ----
 
-    /// The user has, or had, the descriptor in hand: what lies between it and the wire (kTLS, a
-    /// sockmap) may end a read short of what is there.
-    pub(crate) fn note_lent(&self) {
-        self.desc.short_io_is_inconclusive();
-    }
-
     /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
     /// back.
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
-            self.note_lent();
+            // What the user puts between it and the wire (kTLS, a sockmap) may end a read early.
+            self.desc.short_io_is_inconclusive();
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
         });
@@ -171,7 +165,7 @@ impl Fd {
 
     /// The number, -1 once it is closed.
     pub(crate) fn number(&self) -> RawFd {
-        self.note_lent();
+        self.desc.short_io_is_inconclusive();
         match self.is_closed() {
             true => -1,
             false => self.socket().owned.raw(),
@@ -186,7 +180,7 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let taken = Fd::adopt(what, socket, network)?;
-        taken.note_lent();
+        taken.desc.short_io_is_inconclusive();
         taken.learn_endpoints();
         Ok(taken)
     }
@@ -199,8 +193,7 @@ impl Fd {
         }
         self.learn_endpoints();
         self.unlink_on_close(None);
-        let raw = self.socket().owned.raw();
-        self.leave(&mut SourceFd(&raw));
+        self.leave(&mut SourceFd(&self.socket().owned.raw()));
         self.socket().owned.take().ok_or_else(closed)
     }
 
