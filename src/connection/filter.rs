@@ -115,8 +115,8 @@ pub trait Filter: 'static {
     }
 }
 
-/// What [`Server::filter`](crate::Server::filter) is given for each connection: a [`Filter`], or an
-/// `Option` of one. `None` leaves the connection without, and costs nothing.
+/// A [`Filter`], or an `Option` of one, for a connection: `None` leaves it without, and costs nothing.
+/// [`Server::filter`](crate::Server::filter) has an example.
 pub trait IntoFilter {
     /// The connection's filter, if it is to have one.
     fn into_filter(self) -> Option<Box<dyn Filter>>;

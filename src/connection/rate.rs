@@ -12,8 +12,10 @@
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 
-use super::shared::NEVER;
 use crate::reactor::Direction;
+
+/// No time, in ticks: later than every other.
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// The least a peer must move within a window, in bytes and in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,9 +26,6 @@ use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
 
-/// No time: later than every other.
-pub(super) const NEVER: u64 = u64::MAX;
-
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
     let rest = u64::from(wait.subsec_nanos().div_ceil(1_000_000));
@@ -271,13 +268,13 @@ impl WorkerShared {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEVER, ticks};
+    use super::ticks;
     use std::time::Duration;
 
     #[test]
     fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {
         assert_eq!(ticks(Duration::ZERO), 0);
         assert_eq!(ticks(Duration::from_micros(9_001)), 10);
-        assert_eq!(ticks(Duration::MAX), NEVER);
+        assert_eq!(ticks(Duration::MAX), u64::MAX);
     }
 }

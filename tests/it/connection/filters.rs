@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netpoller::{
-    Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle,
-    TcpStream, spawn, time,
+    Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle, TcpStream,
+    spawn, time,
 };
 
 use crate::support::scripted::{
