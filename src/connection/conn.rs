@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::{CloseReason, UNUSED};
 use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
-use super::out_queue::OutQueue;
+use super::out_queue::{OutQueue, Payload, SMALL};
 use super::rate::{NEVER, Watch};
 use super::shared::{WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
@@ -143,7 +143,7 @@ impl Extra {
 }
 
 impl Conn {
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
+    pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
         fd.socket().note.set(Status::OPENING.0);
         let mut conn = Conn {
             fd,
@@ -265,7 +265,13 @@ impl Conn {
     ///
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.write_shared_slow(bytes)
+        if bytes.len() < SMALL {
+            return self.write(bytes);
+        }
+        self.check_write(bytes.len())?;
+        self.write_queued(bytes, |queue| {
+            queue.push_shared(Payload::Here(bytes.clone()))
+        })
     }
 
     /// Offers nothing more until at least `bytes` unused bytes are there, counted from the first

@@ -17,19 +17,15 @@ use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::Poll;
 
 use super::conn::Conn;
 use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
-use super::filter::Filter;
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
-use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
-use crate::net::fd::Fd;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::lent::{self, Buffer};
@@ -39,9 +35,9 @@ use crate::runtime::parked::Parked;
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
-    pub(super) protocol: P,
+    pub(crate) protocol: P,
     /// Dropped last: then the server has one connection less.
-    pub(super) conn: Conn,
+    pub(crate) conn: Conn,
 }
 
 /// Three pointers, a timer's key and two times.
@@ -119,18 +115,6 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    pub(crate) fn new(
-        fd: Fd,
-        shared: Rc<WorkerShared>,
-        protocol: P,
-        filter: Option<Box<dyn Filter>>,
-    ) -> Self {
-        Connection {
-            conn: Conn::new(fd, shared, filter),
-            protocol,
-        }
-    }
-
     // ---- out of the fast path, for the rest of this run ----
 
     #[cold]

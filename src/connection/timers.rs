@@ -127,11 +127,13 @@ impl Conn {
 
     pub(super) fn opened(&mut self) {
         self.arm();
-        let opened = &self.shared.opened;
-        opened.set(opened.get().wrapping_add(1));
-        let delay = self.shared.heartbeat_delay();
-        self.timers.beat = self.timers.beat.saturating_add(delay);
-        if let Some(age) = self.shared.spread_age() {
+        let shared = &self.shared;
+        shared.opened.set(shared.opened.get().wrapping_add(1));
+        if let Some(interval) = shared.settings.heartbeat {
+            self.timers.beat += shared.spread(ticks(interval)) / 8;
+        }
+        if let Some((age, jitter)) = shared.settings.max_age {
+            let age = ticks(age).saturating_add(shared.spread(ticks(jitter)));
             self.extra().old_at = Some(self.timers.heard.saturating_add(age));
         }
     }

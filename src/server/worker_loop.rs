@@ -24,6 +24,7 @@ use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
 #[cfg(feature = "signal")]
 use super::signals::Hearing;
+use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
@@ -248,7 +249,8 @@ impl<F: Factory> WorkerLoop<F> {
         };
         match panics::catch(make) {
             Ok((protocol, filter)) => {
-                let connection = Connection::new(fd, self.shared.clone(), protocol, filter);
+                let conn = Conn::new(fd, self.shared.clone(), filter);
+                let connection = Connection { protocol, conn };
                 self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {
