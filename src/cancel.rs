@@ -184,7 +184,7 @@ impl CancelToken {
     }
 
     fn below(&self, own: Option<Instant>) -> Self {
-        // Below a scope that has ended, no deadline comes first.
+        // A child of a scope that has ended ends by that, and by no deadline of its own.
         let own = own.filter(|_| self.scope.ended().is_none());
         let deadline = own.into_iter().chain(self.scope.deadline).min();
         CancelToken {
