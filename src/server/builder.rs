@@ -151,10 +151,10 @@ impl<F> Server<F> {
         }
     }
 
-    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
-    /// unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count, except while
-    /// [reading has stopped](crate::Limits::high_water): one that only listens has to answer a
-    /// [heartbeat](Server::heartbeat).
+    /// Closes a connection, after a call of [`Protocol::idle`], when nothing has come for this
+    /// long, unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count,
+    /// except while [reading has stopped](crate::Limits::high_water): a peer that only listens has
+    /// to answer a [heartbeat](Server::heartbeat).
     ///
     /// `None` is never, and so is zero, as in Go. Never is the default.
     #[must_use]
@@ -536,9 +536,8 @@ impl<F> Server<F> {
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
     ///
-    /// A TCP listener that was given is set to send
-    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
-    /// listener's path stays when the server ends.
+    /// A TCP listener that was given is set to send without delay, as Go does with each connection,
+    /// and else is left as it is. A Unix listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
