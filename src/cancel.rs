@@ -18,8 +18,8 @@
 
 // Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
 //
-// A scope is facts that are set once: its deadline, and when it was ended. Why it ended, and whether,
-// is read from these and from those above it:
+// A scope is two facts that are set once: its deadline, and when it was ended. These, and those of
+// the scopes above, say whether it ended and why:
 //
 // | the time in `ended`, else the first of those above | its deadline | the scope |
 // |---|---|---|
@@ -332,7 +332,7 @@ impl Scope {
 }
 
 impl Drop for Scope {
-    /// A loop, since a long chain goes all at once and would overflow the stack.
+    /// A loop: a recursion down a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some(scope) = above {

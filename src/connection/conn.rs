@@ -268,10 +268,10 @@ impl Conn {
         self.write_shared_slow(bytes)
     }
 
-    /// Offers nothing more until at least `bytes` unused bytes are there, counted from the first
-    /// that this call of [`data`](crate::Protocol::data) does not use: for messages that say how
-    /// long they are. It holds for the next offer alone. What is left when the peer ends is offered
-    /// once more, however little it is.
+    /// Offers nothing more until `bytes` bytes are there, counted from the first that this call of
+    /// [`data`](crate::Protocol::data) leaves: for messages that say how long they are. It holds
+    /// for the next offer alone. What is left when the peer ends is offered once more, however
+    /// little it is.
     ///
     /// A need of more than [`Limits::most_unused`](crate::Limits::most_unused) ends the connection.
     ///

@@ -88,7 +88,7 @@ pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// Up to this many gathered bytes a write is gathered without asking the quota.
+    /// A write is gathered without asking the quota, up to this many bytes in all.
     pub(super) gathers: usize,
     pub(super) settings: Settings,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.

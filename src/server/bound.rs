@@ -188,8 +188,8 @@ impl<F: Factory> Bound<F> {
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
-    /// were asked for. It runs when the runtime does; the handle returns in the end what it has
-    /// done. Aborted, it ends at once, with its connections.
+    /// were asked for. It runs when the runtime does; at the end the handle returns what it has
+    /// done. If it is aborted, it ends at once, with its connections.
     ///
     /// The factory need not be `Send`, so that the protocols may share an `Rc` with the rest of the
     /// thread:

@@ -156,7 +156,7 @@ impl<F> Server<F> {
     /// except while [reading has stopped](crate::Limits::high_water): a peer that only listens has
     /// to answer a [heartbeat](Server::heartbeat).
     ///
-    /// `None` is never, and so is zero, as in Go. Never is the default.
+    /// `None`, the default, and zero mean never, as in Go.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
@@ -164,8 +164,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
-    /// the default. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
+    /// Calls [`Protocol::heartbeat`] whenever nothing has come for `interval`. `None`, the default,
+    /// is never. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
     ///
     /// Bytes that are sent do not delay it, so that a peer that only listens is asked too. With an
     /// idle timeout of a few intervals, a peer that does not answer is dropped. The first heartbeat

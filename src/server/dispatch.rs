@@ -28,7 +28,7 @@ use crate::net::permits::Permit;
 use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
-/// What the workers are to do. Nothing in it falls but the limit.
+/// What the workers are to do. Only the limit ever falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,

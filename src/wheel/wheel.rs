@@ -88,8 +88,8 @@ impl<K: Copy> Level<K> {
 ///
 /// The wheel holds entries, its owner the truth. A timer that moves *later* costs nothing here:
 /// when its entry comes out, the owner says where it goes. One that moves *earlier* or ends leaves
-/// its old entry behind, *stale*: when that comes out, the owner knows. Whatever leaves many behind
-/// [compacts](Wheel::compact) the wheel now and then.
+/// its old entry behind, *stale*: when that comes out, the owner knows. An owner that leaves many
+/// behind [compacts](Wheel::compact) the wheel now and then.
 ///
 /// A key must tell a timer's live entry from those it left behind. The tick can't: a timer may move
 /// away and come back to it. So put a number into the key that changes with every
@@ -329,8 +329,8 @@ impl<K: Copy> Wheel<K> {
 
     /// Drops every entry that `keep` does not want: the stale ones.
     ///
-    /// O(entries), without a budget. An owner that calls it when more entries are stale than live, and
-    /// some, has few looked at for each that became stale.
+    /// O(entries), without a budget. If it is called when the stale entries outnumber the live ones
+    /// by some, it looks at few for each that became stale.
     ///
     /// # Panics
     ///
