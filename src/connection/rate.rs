@@ -83,9 +83,9 @@ impl Progress {
         self.moved = self.moved.saturating_add(bytes as u64);
     }
 
-    /// Looks at tick `now`; a look was planned for `planned` at the latest. Returns in how many
-    /// ticks to look again, `None` for not before something else happens. The error says how many bytes
-    /// moved in a window that was full, where more were asked.
+    /// Looks at tick `now`; a look was planned for `planned` at the latest. Returns the ticks until
+    /// the next look, `None` if something else must happen first. The error says how many bytes
+    /// moved in a full window, if those were too few.
     pub(crate) fn look(
         &mut self,
         rate: Rate,

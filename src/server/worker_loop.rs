@@ -271,7 +271,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However its future ends, aborted too: nothing else could end its connections.
+/// However its future ends, also by an abort: nothing else could end its connections.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);

@@ -57,7 +57,7 @@ impl Fd {
         Some(address)
     }
 
-    /// As [`Fd::endpoint`], with why there is none.
+    /// As [`Fd::endpoint`], with the reason if there is none.
     pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
         self.endpoint(end).ok_or_else(|| match self.check_open() {
             Ok(()) => io::ErrorKind::NotConnected.into(),
