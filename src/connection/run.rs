@@ -294,7 +294,8 @@ impl<P: Protocol> Connection<P> {
     fn try_both(&mut self) {
         // While a connection is open, only the minimum rate judges what its peer takes.
         let closing = self.conn.state() == State::Closing;
-        let judged = closing || self.conn.shared.settings.rates.write.is_some();
+        let judged =
+            closing || self.conn.shared.settings.rates[Direction::Write as usize].is_some();
         if judged {
             self.conn.write_some();
         }
