@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once in a crowd: two of these are more than the server has descriptors.
 const CROWD: usize = 200;
-const REST: Duration = Duration::from_millis(1_000);
 
 /// Abuses both servers for so long. Panics if one of them does wrong.
 pub fn run(protocol: u16, tasks: u16, length: Duration) {
@@ -47,7 +46,7 @@ pub fn run(protocol: u16, tasks: u16, length: Duration) {
         times.sort();
         let p99 = times[(times.len() - 1) * 99 / 100];
         say(&format!("rest {:.3}", p99.as_secs_f64() * 1000.0));
-        thread::sleep(REST);
+        rest();
     }
     // They are still served.
     idle.into_iter()
@@ -59,6 +58,12 @@ fn say(line: &str) {
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
         .expect("the server listens");
+}
+
+/// Until the server has been measured.
+fn rest() {
+    let read = io::stdin().read_line(&mut String::new());
+    assert_ne!(read.expect("the server is there"), 0, "the server has gone");
 }
 
 fn dial(server: SocketAddr) -> TcpStream {

@@ -13,7 +13,7 @@
 mod load;
 mod plot;
 
-use std::io::{self, BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -101,8 +101,10 @@ fn serve(flags: &Flags) -> io::Result<Vec<Sample>> {
             .args(["--seconds", &flags.seconds.to_string(), "--load"])
             .arg(bound.local_addr().port().to_string())
             .arg(listener.local_addr()?.port().to_string())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut go_on = load.stdin.take().expect("it is piped");
         // The load inherits no limit.
         limit_descriptors();
         let mut lines = BufReader::new(load.stdout.take().expect("it is piped")).lines();
@@ -116,6 +118,8 @@ fn serve(flags: &Flags) -> io::Result<Vec<Sample>> {
                     let sample = measure(&runtime, start, p99.parse().expect("a number")).await;
                     println!("{sample:?}");
                     samples.push(sample);
+                    // The timers may have outlasted the abuse, so the rest lasts until this line.
+                    go_on.write_all(b"go on\n")?;
                 }
                 _ if line == "timers" => storm().await,
                 _ => panic!("the load says {line}"),

@@ -34,7 +34,6 @@ use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Behind, Core, RunQueue};
-pub(crate) use poll_desc::Closes;
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
@@ -214,7 +213,7 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. The descriptor is closed all the same.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        descriptor.close(source, Closes::No)
+        descriptor.close(source)
     }
 
     /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an eviction

@@ -51,7 +51,6 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
-use crate::sys;
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -551,18 +550,14 @@ impl<W, T> PollDesc<W, T> {
         selector.rearm(source, self.token, wanted)
     }
 
-    /// Evicts, and takes the source out of the selector and the registry. `Closes::Soon` says that
-    /// the system's descriptor is about to be closed and has no duplicate: most systems then forget
-    /// it by themselves.
-    pub(crate) fn close(&self, source: &mut dyn Source, closes: Closes) -> io::Result<()> {
+    /// Evicts, and takes the source out of the selector and the registry. Closing the system's
+    /// descriptor would not do: with a duplicate, in another process perhaps, it stays registered.
+    pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
         let was_registered = self.unregister();
-        // With a duplicate in a child of fork, a closed descriptor stays registered.
-        let forgets =
-            closes == Closes::Soon && self.core.traits.close_forgets && !sys::has_forked();
-        // And a child would take out what its parent has registered.
-        match forgets || !was_registered || self.core.is_inherited() {
-            true => Ok(()),
-            false => self.core.selector.borrow_mut().close(source),
+        // A child of fork would take out what its parent has registered.
+        match was_registered && !self.core.is_inherited() {
+            true => self.core.selector.borrow_mut().close(source),
+            false => Ok(()),
         }
     }
 
@@ -583,15 +578,6 @@ impl<W> Drop for Shown<'_, W> {
     fn drop(&mut self) {
         self.0.set(self.1.take());
     }
-}
-
-/// What becomes of the system's descriptor after [`PollDesc::close`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closes {
-    /// It stays open, or may have a duplicate.
-    No,
-    /// It is closed at once.
-    Soon,
 }
 
 /// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example

@@ -53,8 +53,7 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. Where not, a short read proves nothing.
     pub urgent: bool,
-    /// A source is forgotten when its descriptor is closed: then closing it needs no
-    /// [`Selector::close`] first, unless there may be a duplicate.
+    /// Has no effect, and goes with 0.2: [`Selector::close`] comes before each close.
     pub close_forgets: bool,
 }
 
@@ -340,7 +339,7 @@ impl Selector for MioSelector {
         Traits {
             edges: !cfg!(mio_unsupported_force_poll_poll),
             urgent: cfg!(any(target_os = "linux", target_os = "android")),
-            close_forgets: !cfg!(mio_unsupported_force_poll_poll),
+            close_forgets: false,
         }
     }
 
