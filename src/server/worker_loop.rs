@@ -90,7 +90,7 @@ impl<F: Factory> WorkerLoop<F> {
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
             Ok(Listener {
-                fd: Fd::take_in("a server", port.socket, port.network)?,
+                fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.number,
                 is_for_all: port.worker.is_none(),
             })

@@ -17,7 +17,6 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use super::{Claim, Failure, Fd};
-use crate::endpoints::Network;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
@@ -141,14 +140,6 @@ impl Fd {
         }
     }
 
-    /// Closes a socket whose runtime is gone, with its last handle.
-    #[cold]
-    #[inline(never)]
-    fn close_orphan(&self) {
-        self.unlink();
-        self.socket().owned.take().into_iter().for_each(close_fd);
-    }
-
     // ---- lent, taken in, given out ----
 
     /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
@@ -170,19 +161,6 @@ impl Fd {
             true => -1,
             false => self.socket().owned.raw(),
         }
-    }
-
-    /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
-    /// knows no peer.
-    pub(crate) fn take_in(
-        what: &str,
-        socket: impl Into<OwnedFd>,
-        network: Network,
-    ) -> io::Result<Fd> {
-        let taken = Fd::adopt(what, socket, network)?;
-        taken.desc.short_io_is_inconclusive();
-        taken.learn_endpoints();
-        Ok(taken)
     }
 
     /// Gives the socket out; the other handles find it closed, and a path stays.
@@ -236,11 +214,11 @@ impl Fd {
 impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
-        // The registry's and ours: the last handle goes, so nothing can be parked here.
-        if self.desc.handles() <= 2 && !self.is_closed() {
+        // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
+        // has one too; the socket of one that is gone is still open.
+        let last = if self.is_closed() { 1 } else { 2 };
+        if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {
             self.shut();
-        } else if self.desc.handles() <= 1 {
-            self.close_orphan();
         }
     }
 }
