@@ -169,7 +169,8 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        if self.state().takes_writes() && !state.takes_writes() {
+        // At the end the mail is thrown away: no filter runs for a connection that is gone.
+        if self.state().takes_writes() && !state.takes_writes() && state != State::Closed {
             // Nothing more is left by others, and what was left until now goes out.
             self.end_mail();
             self.open_mail();
@@ -381,8 +382,8 @@ impl Conn {
     }
 
     /// Gives this connection an idle timeout of its own, in place of the
-    /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
-    /// last sign of life, as there.
+    /// [server's](crate::Server::idle_timeout); `None` and zero mean never, as there. The time counts
+    /// from the peer's last sign of life: one that has passed by then ends the connection at once.
     ///
     /// ```
     /// use std::io;
@@ -401,7 +402,8 @@ impl Conn {
     /// }
     /// ```
     pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.extra().idle = Some(timeout.into().map_or(NEVER, ticks));
+        let timeout = timeout.into().filter(|wait| !wait.is_zero());
+        self.extra().idle = Some(timeout.map_or(NEVER, ticks));
         // From here on a connection of this thread may be judged by time.
         self.shared.judges_by_time.set(true);
     }

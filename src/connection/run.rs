@@ -19,7 +19,7 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::Poll;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
@@ -368,7 +368,9 @@ impl<P: Protocol> Connection<P> {
     fn close(&mut self, resets: bool) {
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
         let aborts = self.conn.status().asked() == Asked::Abort;
-        let with_reset = resets || aborts || self.conn.queued() > 0;
+        let is_cut =
+            self.conn.forget_reply() || self.conn.queued() > 0 || self.conn.peek(Extra::has_mail);
+        let with_reset = resets || aborts || is_cut;
         let received = self.conn.peek(|extra| extra.received);
         let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
@@ -467,7 +469,6 @@ impl Conn {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
         self.set_timer(None);
-        self.forget_reply();
         if !fault!("leaked_quota") {
             self.shared.quotas.queued.give_back(self.queued());
         }

@@ -160,11 +160,14 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent.
-    pub(super) fn forget_reply(&mut self) {
-        if let Ok(mut out) = self.shared.out.try_borrow_mut() {
-            out.clear();
-        }
+    /// The callback did not come to its end: nothing of it is sent. Whether it had written anything.
+    pub(super) fn forget_reply(&mut self) -> bool {
+        let Ok(mut out) = self.shared.out.try_borrow_mut() else {
+            return true;
+        };
+        let is_cut = !out.is_empty();
+        out.clear();
+        is_cut
     }
 
     // ---- the queue ----

@@ -277,13 +277,14 @@ impl Conn {
             return;
         }
         let times = [
-            self.idle_at(),
+            // An idle timeout that was shortened may have passed, and is not judged yet.
+            self.idle_at().max(now + 1),
             self.heartbeat_at(),
             self.look_at(),
             self.grace_at(),
             self.old_at(),
         ];
-        // What lies in the past has been judged already, and did not end the connection.
+        // Else, what lies in the past has been judged already, and did not end the connection.
         let due = times.into_iter().filter(|&time| time > now).min();
         let Some(due) = due.filter(|&due| due != NEVER).map(Tick::new) else {
             drop(timers);
