@@ -1,7 +1,7 @@
 //! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
 //!
-//! | phase | who moves it there | what connections do |
+//! | phase | moved there by | what connections do |
 //! |---|---|---|
 //! | Serving | `new` | serve |
 //! | Draining | `begin_drain` | close as soon as nothing is in flight on them |

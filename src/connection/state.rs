@@ -264,7 +264,7 @@ impl Status {
 
 /// Whether a connection takes what its handles and other threads write.
 ///
-/// | state | who moves it there | on to |
+/// | state | moved there by | on to |
 /// |---|---|---|
 /// | Open | `new` | Ended, Closed |
 /// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |

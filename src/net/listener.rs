@@ -244,6 +244,19 @@ impl<K: Kind> Listener<K> {
     /// that is [temporary](crate::NetError::is_temporary), such as too many open files, try again
     /// later: the connection still waits, unless it was taken and could not be registered.
     ///
+    /// ```
+    /// # async fn serve(listener: netpoller::TcpListener) -> std::io::Result<()> {
+    /// loop {
+    ///     let (stream, peer) = listener.accept().await?;
+    ///     netpoller::spawn(async move {
+    ///         if let Err(error) = stream.write_all(b"hello\n").await {
+    ///             eprintln!("{peer}: {error}");
+    ///         }
+    ///     });
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; a timeout once the deadline has passed; closed.

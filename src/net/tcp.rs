@@ -31,6 +31,19 @@ pub type TcpListener = Listener<Tcp>;
 impl Stream<Tcp> {
     /// Dials `addr`, as [`Dialer::dial`] does with its defaults.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let (_accepted, peer) = listener.accept().await?;
+    /// assert_eq!(stream.local_addr()?, peer);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Dialer::dial`].
@@ -46,6 +59,16 @@ impl Stream<Tcp> {
 
 impl Listener<Tcp> {
     /// Listens on `addr`, as [`ListenConfig::bind`] does with its defaults.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let listener = netpoller::TcpListener::bind("localhost:0").await?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

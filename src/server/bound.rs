@@ -344,7 +344,7 @@ impl ServerHandle {
     /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
     /// bound.handle().drain_on(&[libc::SIGTERM, libc::SIGINT], Duration::from_secs(10))?;
     /// # std::thread::spawn(|| unsafe { libc::kill(libc::getpid(), libc::SIGTERM) });
-    /// // Somebody says: kill -TERM
+    /// // In real life the operator says: kill -TERM
     /// bound.run()?;
     /// # Ok(())
     /// # }
@@ -362,6 +362,25 @@ impl ServerHandle {
     }
 
     /// Ends the server at once, with whatever is in flight, also while it is being drained.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Echo).bind("127.0.0.1:0")?;
+    /// let handle = bound.handle();
+    /// let serving = std::thread::spawn(move || bound.run());
+    /// handle.stop(); // from any thread
+    /// serving.join().expect("no panic")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "close")]
     pub fn stop(&self) {
         self.common.end(None);
@@ -375,6 +394,21 @@ impl ServerHandle {
     /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a callback
     /// of the connection itself the order is that of all its calls, those of
     /// [`Conn::write`](crate::Conn::write) too.
+    ///
+    /// ```
+    /// use netpoller::{ConnId, ServerHandle};
+    /// use std::sync::Arc;
+    ///
+    /// /// From any thread, to connections of any worker. Each has left its id here when it opened.
+    /// fn tell_all(server: &ServerHandle, ids: &[ConnId], news: &str) {
+    ///     let bytes: Arc<[u8]> = news.as_bytes().into();
+    ///     for &id in ids {
+    ///         if let Err(error) = server.write(id, bytes.clone()) {
+    ///             eprintln!("{error}"); // gone, or too slow
+    ///         }
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! What passes between the threads of a server: orders, which a handle gives on any thread to every
 //! worker, and accepted connections, which go to the worker that has fewest.
 //!
-//! | phase | who moves it there | on to |
+//! | phase | moved there by | on to |
 //! |---|---|---|
 //! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
 //! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
