@@ -149,7 +149,7 @@ impl State {
     }
 }
 
-/// When a connection closes that [drains](crate::Protocol::draining).
+/// When a connection that [drains](crate::Protocol::draining) closes.
 ///
 /// Never while anything is in flight on it: bytes that are queued or unused, a call of
 /// [`writable`](crate::Protocol::writable) that is owed, or a mark as [busy](crate::Conn::set_busy).
@@ -174,7 +174,7 @@ impl State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Drain {
-    /// When there was no traffic for the [grace](crate::Server::drain_grace) either: a client may
+    /// Once there was no traffic for the [grace](crate::Server::drain_grace) as well: a client may
     /// have sent its next request already.
     #[default]
     WhenQuiet,

@@ -79,7 +79,7 @@ fn a_far_deadline_wakes_nothing_before_its_time() {
     let mut wheel = wheel_at(10);
     let when = 3 * YEAR + 1;
     wheel.place(tick(when), 0);
-    // A sleep until next() is one sleep. Turning the wheel meanwhile changes nothing.
+    // A sleep until next() is one sleep; turning the wheel meanwhile changes nothing.
     for now in [11, 63, 64, 4096, 64 * 4096, YEAR, 2 * YEAR, when - 1] {
         assert_eq!(due(&mut wheel, now), NOTHING);
         assert_eq!(wheel.next(), Some(tick(when)));
