@@ -3,9 +3,13 @@
 // Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which take a few hundred.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::{fmt, io, vec};
+
+use socket2::SockAddr;
 
 /// One end of a socket or of an operation, as errors name it. It can be given where an address is
 /// asked for, here and in std, and compared with a [`SocketAddr`].
@@ -87,6 +91,40 @@ impl ToSocketAddrs for Addr {
             Addr::Name(name) => name.to_socket_addrs(),
             Addr::Path(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+}
+
+/// What the system says of a socket's end.
+pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
+    if let Some(address) = address.as_socket() {
+        return Some(Addr::Socket(unmapped(address)));
+    }
+    if address.is_unix() {
+        return Some(Addr::Path(unix_name(address)));
+    }
+    None
+}
+
+/// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
+pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
+    if let Some(name) = address.as_abstract_namespace() {
+        return OsString::from_vec([b"@", name].concat()).into();
+    }
+    address
+        .as_pathname()
+        .map(Path::to_owned)
+        .unwrap_or_default()
+}
+
+/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
+/// shows its IPv4 peers, and so whatever is given is taken.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
     }
 }
 

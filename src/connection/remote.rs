@@ -144,7 +144,7 @@ pub(crate) struct Remotes {
     quotas: Arc<Quotas>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code of others runs under these locks, so that a poisoned one is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,18 @@
 //! Addresses: as they are given, as the system has them, and as errors show them.
 // Mirrors Go's `net.JoinHostPort`, `net/ipsock.go` and `net/unixsock_posix.go`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::SockAddr;
 
 use super::error::Cause;
 use crate::endpoints::Addr;
+pub(crate) use crate::endpoints::{from_system, unix_name, unmapped};
 
 /// An address as it was asked for, not resolved: what [`ToAddr`] gives.
 ///
@@ -133,40 +134,6 @@ pairs! {
     Ipv6Addr: self => Target::Literal((*self).into());
     String: self => (self.0.as_str(), self.1).to_addr();
     &String: self => (self.0.as_str(), self.1).to_addr();
-}
-
-/// What the system says of a socket's end.
-pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
-    if let Some(address) = address.as_socket() {
-        return Some(Addr::Socket(unmapped(address)));
-    }
-    if address.is_unix() {
-        return Some(Addr::Path(unix_name(address)));
-    }
-    None
-}
-
-/// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
-pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
-    if let Some(name) = address.as_abstract_namespace() {
-        return OsString::from_vec([b"@", name].concat()).into();
-    }
-    address
-        .as_pathname()
-        .map(Path::to_owned)
-        .unwrap_or_default()
-}
-
-/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
-/// shows its IPv4 peers, and so whatever is given is taken.
-pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
-    }
 }
 
 // ---- the names of Unix sockets ----

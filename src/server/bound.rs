@@ -15,10 +15,10 @@ use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::stats::Stats;
 use super::worker_loop::WorkerLoop;
-use crate::connection::remote::ConnId;
+use crate::connection::remote::{ConnId, lock};
 use crate::connection::shared::Phase;
 use crate::endpoints::Addr;
-use crate::runtime::{JoinHandle, Runtime};
+use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
 ///
@@ -392,6 +392,14 @@ impl ServerHandle {
     /// The connection is gone, or of another server.
     pub fn close(&self, id: ConnId) -> io::Result<()> {
         self.common.remotes.close(id)
+    }
+
+    /// What lives on each worker that has started, and what it waits for: see
+    /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
+    pub fn dump(&self, timeout: Duration) -> Vec<Dump> {
+        // A copy, so that a worker can start meanwhile.
+        let loops = lock(&self.common.loops).clone();
+        loops.iter().map(|of| of.dump(timeout)).collect()
     }
 
     /// What the server has done so far.

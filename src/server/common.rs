@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
@@ -17,6 +17,7 @@ use crate::connection::shared::{self, Phase};
 use crate::endpoints::Addr;
 use crate::net::config::Hook;
 use crate::net::permits::Permits;
+use crate::runtime::Handle;
 
 type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
 
@@ -45,6 +46,8 @@ pub(crate) struct Common {
     pub(crate) quotas: Arc<Quotas>,
     /// The connections that were asked for their id.
     pub(crate) remotes: Arc<Remotes>,
+    /// The loops of the workers that have started, for dumps.
+    pub(crate) loops: Mutex<Vec<Handle>>,
     /// What the workers wait for besides orders.
     #[cfg(feature = "signal")]
     pub(crate) watches: super::signals::Watches,
@@ -60,6 +63,7 @@ impl Common {
             remotes: Remotes::new(quotas.clone()),
             quotas,
             settings,
+            loops: Mutex::default(),
             #[cfg(feature = "signal")]
             watches: Default::default(),
         }
