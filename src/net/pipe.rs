@@ -224,7 +224,5 @@ fn open(file: File) -> Result<Pipe, Cause> {
     // Not before: a descriptor that is refused, and that others share, stays as it was.
     let set = fd.socket().owned.socket().set_nonblocking(true);
     set.map_err(Cause::by("fcntl"))?;
-    // A child, or the terminal's shell.
-    fd.socket().owned.duplicated.set(true);
     Ok(Pipe::of(fd))
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::time::Instant;
 
 use super::fd::Fd;
-use crate::reactor::{Closes, Direction};
+use crate::reactor::Direction;
 use crate::runtime::context;
 
 /// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
@@ -128,7 +128,7 @@ impl<S: mio::event::Source> Source<S> {
 
 impl<S: mio::event::Source> Drop for Source<S> {
     fn drop(&mut self) {
-        self.fd.leave(self.source.get_mut(), Closes::No);
+        self.fd.leave(self.source.get_mut());
     }
 }
 

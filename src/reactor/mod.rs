@@ -17,7 +17,6 @@
 mod clock;
 mod netpoll;
 mod poll_desc;
-mod registry;
 mod selector;
 mod types;
 
@@ -34,7 +33,6 @@ use crate::sys::Process;
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Behind, Core, RunQueue};
-pub(crate) use poll_desc::Closes;
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
@@ -214,7 +212,7 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. The descriptor is closed all the same.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        descriptor.close(source, Closes::No)
+        descriptor.close(source)
     }
 
     /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an eviction
@@ -302,7 +300,7 @@ impl<W, T> Reactor<W, T> {
 
     /// Descriptors registered.
     pub fn descriptors(&self) -> usize {
-        self.core.registry.borrow().by_key.len()
+        self.core.registry.borrow().len()
     }
 
     /// Timers that are to fire: see [`timer`](Reactor::timer).
@@ -331,13 +329,13 @@ impl<W, T> Reactor<W, T> {
     ///     assert!(descriptor.deadline(Direction::Read).is_some());
     ///     descriptor.parked(|direction, &w| waiting.push((direction, w)));
     /// });
-    /// assert_eq!(waiting, [(Some(Direction::Read), "the reader")]);
+    /// assert_eq!(waiting, [(Direction::Read, "the reader")]);
     /// # reactor.close(descriptor, &mut ours)
     /// # }
     /// ```
     pub fn for_each(&self, mut look: impl FnMut(&PollDesc<W, T>)) {
         let registry = self.core.registry.borrow();
-        registry.by_key.iter().for_each(|(_, desc)| look(desc));
+        registry.iter().for_each(|(_, desc)| look(desc));
     }
 
     /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a

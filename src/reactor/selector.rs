@@ -53,8 +53,7 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. Where not, a short read proves nothing.
     pub urgent: bool,
-    /// A source is forgotten when its descriptor is closed: then closing it needs no
-    /// [`Selector::close`] first, unless there may be a duplicate.
+    /// Has no effect, and goes with 0.2: [`Selector::close`] comes before each close.
     pub close_forgets: bool,
 }
 
@@ -236,11 +235,14 @@ impl MioSelector {
     #[doc(alias = "netpollinit")]
     pub fn new() -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let breaker = Arc::new(Pipe::new(poll.registry())?);
+        let (sender, mut receiver) = pipe::new()?;
+        let token = Token::BREAK.into();
+        poll.registry()
+            .register(&mut receiver, token, mio::Interest::READABLE)?;
         Ok(MioSelector {
             poll,
             events: mio::Events::with_capacity(CAPACITY),
-            breaker,
+            breaker: Arc::new(Pipe { sender, receiver }),
         })
     }
 }
@@ -340,7 +342,7 @@ impl Selector for MioSelector {
         Traits {
             edges: !cfg!(mio_unsupported_force_poll_poll),
             urgent: cfg!(any(target_os = "linux", target_os = "android")),
-            close_forgets: !cfg!(mio_unsupported_force_poll_poll),
+            close_forgets: false,
         }
     }
 
@@ -357,7 +359,8 @@ impl Selector for MioSelector {
 }
 
 /// How a wait is ended from another thread: a pipe that is watched like any other source. mio's own
-/// waker would do, but for poll(2), where it can lose a wake-up.
+/// waker would do, but for poll(2): a wake that comes while a source is registered is read away there,
+/// and its event, which then comes with a later wait, hides one of that.
 ///
 /// Both ends live as long as a breaker does: writing to a pipe that has no reader raises SIGPIPE.
 #[derive(Debug)]
@@ -367,13 +370,6 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(registry: &mio::Registry) -> io::Result<Self> {
-        let (sender, mut receiver) = pipe::new()?;
-        let token = Token::BREAK.into();
-        registry.register(&mut receiver, token, mio::Interest::READABLE)?;
-        Ok(Pipe { sender, receiver })
-    }
-
     /// Empties the pipe until EAGAIN, which under poll(2) makes mio arm it again.
     fn heard(&self) {
         let mut bytes = [0; 64];

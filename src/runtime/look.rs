@@ -26,7 +26,7 @@ use super::parked::{Parked, Waiter};
 use super::scheduler::Scheduler;
 use super::sleeper::Judges;
 use super::socket::Socket;
-use super::waker::Job;
+use super::waker::{Job, Remote};
 use crate::endpoints::{End, Network};
 use crate::reactor::{Direction, PollDesc};
 
@@ -81,7 +81,7 @@ impl Look {
                 .put("loop", Value::text("answered"))
                 .put("descriptors", Value::Number(descriptors))
                 .put("timers", Value::Number(count));
-            scheduler.remote.look(&mut self.runtime);
+            put_mail(&mut self.runtime, &scheduler.remote);
         }
         more
     }
@@ -117,12 +117,12 @@ impl Look {
 
     fn socket(&mut self, desc: &PollDesc<Parked, Socket>, now: Instant) {
         let socket = &desc.user_data;
-        // Which direction, what waits for it, and in a queue behind what.
+        // For a direction or a hang-up, what waits, and in a queue behind what.
         let (mut holders, mut waits) = ([None; 2], Vec::new());
         desc.parked(|direction, of| {
             let waiter = of.waiter();
-            waits.extend(waiter.map(|waiter| (direction, waiter, None)));
-            direction.inspect(|&direction| holders[direction as usize] = waiter);
+            holders[direction as usize] = waiter;
+            waits.extend(waiter.map(|waiter| (Some(direction), waiter, None)));
         });
         socket.waiting(|direction, waiter| {
             let holder = direction.and_then(|direction| holders[direction as usize]);
@@ -201,6 +201,16 @@ impl Look {
     }
 }
 
+/// What other threads have sent, and the blocking jobs.
+fn put_mail(runtime: &mut Entry, remote: &Remote) {
+    let [wakes, jobs] = remote.mail_waiting().map(Value::Number);
+    let [threads, blocking] = remote.jobs.figures().map(Value::Number);
+    runtime.put("mail_wakes", wakes).put("mail_jobs", jobs);
+    runtime
+        .put("blocking_threads", threads)
+        .put("blocking_jobs", blocking);
+}
+
 impl Scheduler {
     /// All of it at once.
     pub(crate) fn dump(&self) -> Dump {
@@ -267,19 +277,20 @@ impl Handle {
         {
             return look.finish();
         }
-        let mut dump = Dump::default();
+        let (mut dump, mut loop_is) = (Dump::default(), "silent");
         // In a child of fork the locks may be held by threads that are not there.
-        let asked = (!remote.is_inherited()).then(|| remote.running.holder(first, start));
-        let mut answer = "silent";
-        if let Some((mut holder, began)) = asked.flatten() {
-            answer = "held";
+        let inherited = remote.is_inherited();
+        if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {
+            loop_is = "held";
             holder
                 .put("status", Value::text("running"))
                 .put("held_seconds", Value::Time(began.elapsed()));
             dump.machines.push(holder);
         }
-        dump.runtime.put("loop", Value::text(answer));
-        remote.look(&mut dump.runtime);
+        dump.runtime.put("loop", Value::text(loop_is));
+        if !inherited {
+            put_mail(&mut dump.runtime, remote);
+        }
         dump
     }
 }

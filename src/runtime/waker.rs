@@ -17,7 +17,6 @@ use std::thread::{self, ThreadId};
 
 use super::blocking::Lane;
 use super::current;
-use super::dump::{Entry, Value};
 use super::machine::MachineId;
 use super::running::Running;
 use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
@@ -177,19 +176,10 @@ impl Remote {
         Some((woken, mail.jobs.drain(..JOBS).collect()))
     }
 
-    /// Adds the mail that the loop has not looked at, and the blocking jobs, to a dump. In a child of
-    /// fork the locks may be held by a thread that is not there.
-    pub(super) fn look(&self, entry: &mut Entry) {
-        if self.is_inherited() {
-            return;
-        }
+    /// Wakes and jobs that the loop has not looked at.
+    pub(crate) fn mail_waiting(&self) -> [usize; 2] {
         let mail = self.mail();
-        let [wakes, jobs] = [mail.woken.len(), mail.jobs.len()].map(Value::Number);
-        let [threads, unfinished] = self.jobs.figures().map(Value::Number);
-        entry.put("mail_wakes", wakes).put("mail_jobs", jobs);
-        entry
-            .put("blocking_threads", threads)
-            .put("blocking_jobs", unfinished);
+        [mail.woken.len(), mail.jobs.len()]
     }
 
     #[inline]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-use crate::connection::remote::lock;
+use crate::connection::handle::lock;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
@@ -96,7 +96,7 @@ impl<F: Factory> WorkerLoop<F> {
             Ok(Listener {
                 fd: Fd::take_in("a server", port.socket, port.network)?,
                 number: port.number,
-                is_for_all: port.is_for_all,
+                is_for_all: port.worker.is_none(),
             })
         };
         let mut listeners = ports
@@ -161,10 +161,7 @@ impl<F: Factory> WorkerLoop<F> {
     #[cfg(feature = "signal")]
     fn hear(&self) {
         let common = self.common.clone();
-        let end = move |signals_before, limit| match signals_before {
-            0 => common.drain(limit),
-            _ => common.stop(),
-        };
+        let end = move |within| common.end(within);
         self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 

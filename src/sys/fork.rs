@@ -9,8 +9,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// The lowest bit: this process or an ancestor has forked. Above it: how often this process and its
-/// ancestors were made by a fork, since the first of them asked.
+/// How often this process and its ancestors were made by a fork, since the first of them asked.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether forks are noticed. Plain, and no `Once`: a child could inherit one half done.
@@ -24,36 +23,25 @@ impl Process {
     /// This process. From the first call on a fork is noticed.
     pub(crate) fn current() -> Process {
         if !IS_WATCHED.load(Ordering::Acquire) {
-            // SAFETY: the handlers are plain functions that live as long as the process. They run
-            // around fork, and do atomic stores alone, which are async-signal-safe. Two threads may
+            // SAFETY: the handler is a plain function that lives as long as the process. It runs
+            // after fork, and does an atomic store alone, which is async-signal-safe. Two threads may
             // both come here: then a fork counts twice, which is as good.
-            unsafe { libc::pthread_atfork(Some(forks), None, Some(is_forked)) };
+            unsafe { libc::pthread_atfork(None, None, Some(is_forked)) };
             IS_WATCHED.store(true, Ordering::Release);
         }
-        Process(FORKS.load(Ordering::Relaxed) >> 1)
+        Process(FORKS.load(Ordering::Relaxed))
     }
 
     /// Whether it is this process.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
-        self.0 == FORKS.load(Ordering::Relaxed) >> 1
+        self.0 == FORKS.load(Ordering::Relaxed)
     }
-}
-
-/// Whether this process or an ancestor has forked. Then every descriptor may have a duplicate.
-#[inline]
-pub(crate) fn has_forked() -> bool {
-    FORKS.load(Ordering::Relaxed) & 1 != 0
-}
-
-/// Runs in the parent, before the fork.
-extern "C" fn forks() {
-    FORKS.fetch_or(1, Ordering::Relaxed);
 }
 
 /// Runs in the child.
 extern "C" fn is_forked() {
-    FORKS.fetch_add(2, Ordering::Relaxed);
+    FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A static that each process makes for itself. What a child inherits is left alone and never

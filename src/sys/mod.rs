@@ -25,7 +25,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 pub(crate) use accept::{ACCEPTS_BY, accept, socket};
 pub(crate) use file::{read, write};
-pub(crate) use fork::{PerProcess, Process, has_forked};
+pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
 pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};

@@ -24,9 +24,6 @@ pub(crate) struct OwnedSocket {
     lent: Cell<u16>,
     /// A close came while the descriptor was lent. The last call of `with` closes it.
     close_asked: Cell<bool>,
-    /// A duplicate may exist. Then a close deregisters first, since the system forgets no socket that
-    /// has one.
-    pub(crate) duplicated: Cell<bool>,
 }
 
 const CLOSED: RawFd = -1;
@@ -38,7 +35,6 @@ impl OwnedSocket {
             fd: Cell::new(fd.map_or(CLOSED, IntoRawFd::into_raw_fd)),
             lent: Cell::new(0),
             close_asked: Cell::new(false),
-            duplicated: Cell::new(false),
         }
     }
 

@@ -85,8 +85,8 @@ impl Dial<'_> {
         };
         let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
         if self.control.is_some() {
-            // The hook was lent the descriptor, and may have duplicated it.
-            fd.note_lent();
+            // The hook was lent the descriptor: see `with_fd`.
+            fd.desc.short_io_is_inconclusive();
         }
         if under_way {
             let connected = fd.op(Direction::Write, is_connected).opening().await;

@@ -18,7 +18,7 @@ use socket2::SockRef;
 
 use super::{Claim, Failure, Fd};
 use crate::endpoints::Network;
-use crate::reactor::{Closes, Direction, Refusal};
+use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
@@ -106,24 +106,19 @@ impl Fd {
         // A Unix listener's path goes before the descriptor, as in Go: while the path is there, a
         // client that connects is answered.
         self.unlink();
-        let raw = socket.owned.raw();
-        let closes = match socket.owned.duplicated.get() {
-            true => Closes::No,
-            false => Closes::Soon,
-        };
-        self.leave(&mut SourceFd(&raw), closes);
+        self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
         shortage::descriptor_closed();
     }
 
-    /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
-    pub(crate) fn leave(&self, source: &mut dyn Source, closes: Closes) {
+    /// Deregisters, and wakes what is parked.
+    pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);
         // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
-        if let Err(error) = self.desc.close(source, closes) {
+        if let Err(error) = self.desc.close(source) {
             log::debug!("can't deregister a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
@@ -156,18 +151,12 @@ impl Fd {
 
     // ---- lent, taken in, given out ----
 
-    /// The user has, or had, the descriptor in hand: it may have a duplicate, and what lies between
-    /// it and the wire (kTLS, a sockmap) may end a read short of what is there.
-    pub(crate) fn note_lent(&self) {
-        self.socket().owned.duplicated.set(true);
-        self.desc.short_io_is_inconclusive();
-    }
-
     /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
     /// back.
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
-            self.note_lent();
+            // What the user puts between it and the wire (kTLS, a sockmap) may end a read early.
+            self.desc.short_io_is_inconclusive();
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
         });
@@ -176,7 +165,7 @@ impl Fd {
 
     /// The number, -1 once it is closed.
     pub(crate) fn number(&self) -> RawFd {
-        self.note_lent();
+        self.desc.short_io_is_inconclusive();
         match self.is_closed() {
             true => -1,
             false => self.socket().owned.raw(),
@@ -191,7 +180,7 @@ impl Fd {
         network: Network,
     ) -> io::Result<Fd> {
         let taken = Fd::adopt(what, socket, network)?;
-        taken.note_lent();
+        taken.desc.short_io_is_inconclusive();
         taken.learn_endpoints();
         Ok(taken)
     }
@@ -204,8 +193,7 @@ impl Fd {
         }
         self.learn_endpoints();
         self.unlink_on_close(None);
-        let raw = self.socket().owned.raw();
-        self.leave(&mut SourceFd(&raw), Closes::No);
+        self.leave(&mut SourceFd(&self.socket().owned.raw()));
         self.socket().owned.take().ok_or_else(closed)
     }
 
