@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io, vec};
@@ -95,36 +95,22 @@ impl ToSocketAddrs for Addr {
 }
 
 /// What the system says of a socket's end.
-pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
+pub(crate) fn from_system(address: &SockAddr) -> Addr {
     if let Some(address) = address.as_socket() {
-        return Some(Addr::Socket(unmapped(address)));
+        return Addr::Socket(unmapped(address));
     }
-    if address.is_unix() {
-        return Some(Addr::Path(unix_name(address)));
-    }
-    None
-}
-
-/// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
-pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
-    if let Some(name) = address.as_abstract_namespace() {
-        return OsString::from_vec([b"@", name].concat()).into();
-    }
-    address
-        .as_pathname()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    Addr::Path(match address.as_abstract_namespace() {
+        Some(name) => OsString::from_vec([b"@", name].concat()).into(),
+        None => address.as_pathname().unwrap_or(Path::new("")).to_owned(),
+    })
 }
 
 /// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
 /// shows its IPv4 peers, and so whatever is given is taken.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
     }
 }
 

@@ -86,8 +86,8 @@ impl Socket {
 
     /// An end's address, asked of the system.
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
-        // A source that its user owns may be no socket.
-        if self.owned.raw() < 0 {
+        // A file, or a source that its user owns, may be no socket.
+        if self.owned.raw() < 0 || self.network() == Network::File {
             return None;
         }
         let system = self.owned.socket();
@@ -95,7 +95,7 @@ impl Socket {
             End::Local => system.local_addr(),
             End::Peer => system.peer_addr(),
         };
-        endpoints::from_system(&address.ok()?)
+        Some(endpoints::from_system(&address.ok()?))
     }
 
     /// Sets an end's address. A second address for an end that is known is dropped.

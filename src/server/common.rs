@@ -18,7 +18,7 @@ use crate::net::config::Hook;
 use crate::net::permits::Permits;
 use crate::runtime::Handle;
 
-type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
+type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
 /// What a server is asked for.
 #[derive(Clone, Debug)]

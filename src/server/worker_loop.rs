@@ -22,6 +22,8 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
+#[cfg(feature = "signal")]
+use super::signals::Hearing;
 use crate::connection::handle::lock;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -49,8 +51,6 @@ pub(crate) struct WorkerLoop<F> {
     name: String,
     /// What its connections share.
     shared: Rc<WorkerShared>,
-    #[cfg(feature = "signal")]
-    hearing: std::cell::RefCell<super::signals::Hearing>,
 }
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -80,8 +80,6 @@ impl<F: Factory> WorkerLoop<F> {
             factory,
             common,
             inbox,
-            #[cfg(feature = "signal")]
-            hearing: Default::default(),
         };
         let result = this.serve_and_drain(ports).await;
         this.shared.enter(Phase::Stopped);
@@ -104,6 +102,8 @@ impl<F: Factory> WorkerLoop<F> {
             .map(open)
             .collect::<io::Result<Vec<_>>>()?;
         self.start()?;
+        #[cfg(feature = "signal")]
+        let mut hearing = Hearing::default();
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
@@ -138,7 +138,10 @@ impl<F: Factory> WorkerLoop<F> {
                 Either::Second(ended) => return ended,
             }
             #[cfg(feature = "signal")]
-            self.hear();
+            {
+                let common = self.common.clone();
+                hearing.follow(&self.common.watches, move |within| common.end(within));
+            }
         }
     }
 
@@ -155,14 +158,6 @@ impl<F: Factory> WorkerLoop<F> {
         }
         self.inbox.started();
         Ok(())
-    }
-
-    /// Waits for the signals that it does not wait for yet.
-    #[cfg(feature = "signal")]
-    fn hear(&self) {
-        let common = self.common.clone();
-        let end = move |within| common.end(within);
-        self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
@@ -250,8 +245,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let make = || {
             let filter = self.common.settings.filter.as_ref();
-            let filter = filter.map(|Hook(make)| make(&peer));
-            let filter = filter.filter(|filter| !filter.passes_all());
+            let filter = filter.and_then(|Hook(make)| make(&peer));
             (self.factory.make(peer), filter)
         };
         match panics::catch(make) {

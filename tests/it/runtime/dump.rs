@@ -277,14 +277,15 @@ fn blocking_jobs_are_counted_until_they_end() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let (end, ended) = mpsc::channel::<()>();
-    let job = runtime.block_on(async { netpoller::spawn_blocking(move || ended.recv()) });
+    let mut job = None;
+    runtime.block_on(async { job = Some(netpoller::spawn_blocking(move || ended.recv())) });
     let dump = parsed(&runtime.dump());
     assert_eq!(
         (&dump["blocking_threads"], &dump["blocking_jobs"]),
         (&json!(1), &json!(1))
     );
     end.send(()).unwrap();
-    runtime.block_on(job).unwrap().unwrap();
+    runtime.block_on(job.unwrap()).unwrap().unwrap();
 }
 
 // ---- connections ----
