@@ -1,7 +1,7 @@
 //! Joining a task: what it returned, that it panicked, or that it was aborted.
 //!
-//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort the
-//! task while the cell says that it has not ended. Until then the id is the task's own.
+//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort a
+//! task that has not ended, by the cell. Until its end the id is the task's own.
 //!
 //! | `has_ended` | `result` | meaning | moved there by |
 //! |---|---|---|---|

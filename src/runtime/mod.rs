@@ -457,8 +457,8 @@ impl Builder {
         self
     }
 
-    /// Threads for the jobs of [`spawn_blocking`] at most: 64 by default. They start when they
-    /// are needed, and end after ten idle seconds.
+    /// The most threads for the jobs of [`spawn_blocking`]: 64 by default. They start when they are
+    /// needed, and end after ten idle seconds.
     ///
     /// # Panics
     ///

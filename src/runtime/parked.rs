@@ -1,7 +1,7 @@
 //! What the reactor parks and hands out: a machine's id, or the key of a foreign waker.
 //!
-//! A foreign waker is kept on this thread from when it is parked until what was parked is handed out,
-//! or until what parked it takes it back. A key that is left in a slot after that finds nothing.
+//! A foreign waker is kept on this thread until what was parked is handed out, or is taken back by
+//! what parked it. A key that stays in a slot after that finds nothing.
 
 // Go parks a `g`, whatever waits: there is one scheduler.
 

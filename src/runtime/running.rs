@@ -1,8 +1,8 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned.
 //!
-//! The loop publishes by plain stores. Two samples of another thread that are equal say that one run
-//! has lasted from the first to the second: a run has a number of its own, or a turn, in the root's
-//! case.
+//! The loop publishes by plain stores. If another thread takes two equal samples, one run has
+//! lasted from the first to the second: each run has a number of its own, and one of the root has
+//! its turn's.
 
 // Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
 
@@ -17,10 +17,10 @@ use super::context::MachineId;
 use super::counter::Counter;
 use super::dump::{Entry, Value};
 
-/// A run that has lasted so long is logged once it has ended.
+/// A run that lasts this long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
 
-/// So many machines are named, where it is not known which of them took long.
+/// So many machines are named if it is not known which took long.
 const FEW: usize = 16;
 
 /// In place of an id: no machine runs.

@@ -48,8 +48,8 @@ use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Tick;
 
-/// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
-/// and with it the deadlines, waiting.
+/// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
+/// nor deadlines waiting.
 pub(super) const BATCH: usize = 1024;
 
 /// A queue is swept once it holds more than twice as many ids as machines are alive, plus this many.
@@ -154,9 +154,9 @@ impl Scheduler {
         self.machines.wake(id) || self.mark_root_queued(id)
     }
 
-    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: it marks the root, if the id
-    /// is the root's, and there is one and it is idle. The root's wakers may outlive it: then they
-    /// queue nothing, which would keep a host's loop from sleeping.
+    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: marks the root, if the id is
+    /// the root's and the root is idle. The root's wakers may outlive it: what they queued then
+    /// would keep a host's loop from sleeping.
     #[cold]
     fn mark_root_queued(&self, id: MachineId) -> bool {
         let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
@@ -202,8 +202,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news that concern some machines, where no list says which.
-    /// For a task that is a spurious wake.
+    /// Makes every machine runnable: for news of some machines, of which there is no list. For a
+    /// task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -285,8 +285,8 @@ impl Scheduler {
         turn
     }
 
-    /// Queues a machine that the reactor hands out, or takes the foreign waker that it stands for, to
-    /// be woken after the turn. The reactor is borrowed.
+    /// Queues a machine that the reactor hands out, or takes out a foreign waker, to be woken after
+    /// the turn. The reactor is borrowed.
     #[inline(always)]
     fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
         let id = parked.as_machine();
@@ -417,8 +417,8 @@ impl Scheduler {
             }
             Poll::Ready(())
         };
-        // What was sent between two calls comes first, in the order of time. And calls that never turn
-        // must not leave it to pile up.
+        // What was sent between two calls comes first. Otherwise calls that never turn would let it
+        // pile up.
         self.publish_batch();
         self.open_mail();
         // Polled at once the first time; from then on when its id comes up in the queue, like a

@@ -158,7 +158,7 @@ impl Remote {
         if !self.has_mail() {
             return None;
         }
-        // A swap and no store: whatever an interrupt that saw the flag set has announced, such as the
+        // A swap, not a store: what an interrupt that saw the flag set has announced, such as the
         // end of a blocking job, is visible from here on.
         self.pending.swap(NOTHING, Ordering::AcqRel);
         let mut mail = self.mail();
@@ -203,7 +203,7 @@ impl Remote {
             closed: true,
             ..Mail::default()
         };
-        // The wakers are dropped here, after the lock.
+        // The wakers are dropped here, under the lock: no code of the user's runs.
         mem::replace(&mut *self.mail(), closed).jobs
     }
 }

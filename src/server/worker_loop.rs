@@ -92,7 +92,7 @@ impl<F: Factory> WorkerLoop<F> {
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
             Ok(Listener {
-                fd: Fd::take_in("a server", port.socket, port.network)?,
+                fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.number,
                 is_for_all: port.worker.is_none(),
             })
@@ -267,7 +267,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However its future ends, aborted too: nothing else could end its connections.
+/// However its future ends, also by an abort: nothing else could end its connections.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);

@@ -50,7 +50,7 @@ impl Fd {
         Some(address)
     }
 
-    /// As [`Fd::endpoint`], with why there is none.
+    /// As [`Fd::endpoint`], with the reason if there is none.
     pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
         self.endpoint(end).ok_or_else(|| match self.check_open() {
             Ok(()) => io::ErrorKind::NotConnected.into(),
@@ -87,18 +87,19 @@ impl Fd {
             "close" => "shutdown",
             op => op,
         };
-        match failure {
-            Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => error,
+        let cause = match failure {
+            Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => {
+                return error;
+            }
             // In a child of fork, a descriptor of the parent's answers as a closed one: say why.
             Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
-                self.op_error(op, Cause::Inherited)
+                Cause::Inherited
             }
-            failure => {
-                let mut error = self.name_error(op, failure.cause(call));
-                error.written = written;
-                error.into()
-            }
-        }
+            failure => failure.cause(call),
+        };
+        let mut error = self.name_error(op, cause);
+        error.written = written;
+        error.into()
     }
 
     /// As [`Fd::error`], for a system call that is not named like the operation.
