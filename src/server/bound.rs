@@ -14,11 +14,11 @@ use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::worker_loop::WorkerLoop;
-use crate::connection::handle::ConnId;
+use crate::connection::handle::{ConnId, lock};
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
-use crate::runtime::{JoinHandle, Runtime};
+use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
 ///
@@ -426,6 +426,14 @@ impl ServerHandle {
     /// The connection is gone, or of another server.
     pub fn close(&self, id: ConnId) -> io::Result<()> {
         self.common.remotes.close(id)
+    }
+
+    /// What lives on each worker that has started, and what it waits for: see
+    /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
+    pub fn dump(&self, timeout: Duration) -> Vec<Dump> {
+        // A copy, so that a worker can start meanwhile.
+        let loops = lock(&self.common.loops).clone();
+        loops.iter().map(|of| of.dump(timeout)).collect()
     }
 
     /// What the server has done so far.
