@@ -31,7 +31,8 @@ use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{self, context, current, panics};
+use crate::runtime::sync::lock;
+use crate::runtime::{self, Handle, context, current, panics};
 use crate::time;
 
 /// A listener in the worker's runtime.
@@ -73,6 +74,7 @@ impl<F: Factory> WorkerLoop<F> {
             let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
             WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
         };
+        lock(&common.loops).push(Handle::current());
         let this = WorkerLoop {
             shared: Rc::new(current::with("a server", make)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
