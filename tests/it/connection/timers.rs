@@ -1,7 +1,7 @@
 //! A connection's own timer, and its own idle timeout.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netpoller::{Bound, Conn, TcpStream, time};
 
@@ -248,7 +248,7 @@ fn an_idle_timeout_that_is_shortened_to_a_time_already_past_ends_the_connection_
 fn an_idle_timeout_of_zero_is_never_as_on_a_server() {
     let script = Script {
         open: |conn| {
-            conn.set_idle_timeout(0 * SECOND);
+            conn.set_idle_timeout(Duration::ZERO);
             assert_eq!(conn.idle_timeout(), None);
             conn.set_timer(in_seconds(100));
             Ok(())
