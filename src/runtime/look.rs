@@ -31,7 +31,7 @@ use crate::endpoints::{End, Network};
 use crate::reactor::{Direction, PollDesc};
 
 /// Keys of each table that are looked at in one portion: well under a millisecond.
-const PORTION: usize = 128;
+const PORTION: usize = 64;
 
 /// A dump that is being made.
 #[derive(Default)]
@@ -223,14 +223,11 @@ impl Scheduler {
 impl Socket {
     /// Adds the network, and both ends as far as they are known.
     pub(crate) fn look(&self, entry: &mut Entry) {
-        let end = |end| {
-            let known = self.endpoint(end).or_else(|| self.ask_endpoint(end));
-            known.map(Value::shown)
-        };
+        let [local, peer] = [End::Local, End::Peer].map(|end| self.ask_endpoint(end));
         entry
             .put("network", Value::text(self.network().name()))
-            .put("local", end(End::Local))
-            .put("peer", end(End::Peer));
+            .put("local", local.map(Value::Addr))
+            .put("peer", peer.map(Value::Addr));
     }
 }
 
