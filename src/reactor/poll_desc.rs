@@ -397,9 +397,9 @@ impl<W, T> PollDesc<W, T> {
         self.raise(readiness.0.into());
     }
 
-    /// The selector says that the source is ready. The waiters go to `unpark`.
+    /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, unpark: &mut impl FnMut(W)) {
+    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
@@ -407,11 +407,11 @@ impl<W, T> PollDesc<W, T> {
             if readiness.0 >> slot & 1 != 0
                 && let Some(w) = self.slots[slot].take()
             {
-                unpark(w);
+                out.push(w);
             }
         }
         if readiness.contains(Readiness::HUNG_UP) {
-            (self.core.behind)(&self.user_data, unpark);
+            (self.core.behind)(&self.user_data, out);
         }
     }
 
@@ -456,8 +456,7 @@ impl<W, T> PollDesc<W, T> {
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // It has passed: the next turn hands out the waiter, and does not block.
             Some(None) => {
-                let mut pending = self.core.pending.borrow_mut();
-                self.expire(direction, &mut |w| pending.push(w));
+                self.expire(direction, &mut self.core.pending.borrow_mut());
             }
             ahead => {
                 let tick = ahead.flatten().unwrap_or(NEVER);
@@ -478,14 +477,12 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
+    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         // Operations that queue behind the waiter are woken too.
-        if let Some(w) = self.unpark(direction) {
-            unpark(w);
-        }
-        (self.core.behind)(&self.user_data, unpark);
+        out.extend(self.unpark(direction));
+        (self.core.behind)(&self.user_data, out);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
@@ -512,11 +509,11 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
-    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, unpark: &mut impl FnMut(W)) -> usize {
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut Vec<W>) -> usize {
         // A deadline that was cleared, or moved later after the timer was set, stays.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
-        let expired = passed.map(|at| self.expire(at, unpark)).count();
+        let expired = passed.map(|at| self.expire(at, out)).count();
         // The timer that has come up is gone, and another descriptor's may be in its place.
         self.due.set(NEVER);
         self.set_timer();
