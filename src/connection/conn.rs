@@ -2,20 +2,18 @@
 
 // Mirrors what a Go handler does with its `net.Conn`.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use super::error::CloseReason;
+use super::error::{CloseReason, UNUSED};
 use super::filter::{Filter, Filtering};
-use super::handle::{ConnHandle, Mailbox};
+use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::OutQueue;
 use super::rate::Watch;
-use super::remote::{ConnId, Inbox, RemoteConn, lock};
 use super::shared::{NEVER, WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
@@ -96,10 +94,10 @@ pub(super) struct Extra {
     /// A write of the callback under way met a limit: if the callback fails too, the connection
     /// ends by the limit.
     pub(super) is_refused: bool,
-    pub(super) mailbox: Option<Rc<Mailbox>>,
-    /// What other threads know it by, once it was asked for its id.
-    pub(super) remote: Option<Arc<RemoteConn>>,
-    /// The connection's own, once its unused bytes were charged to a limit over all connections.
+    /// Its own, once it was asked for a handle or its id.
+    pub(super) handle: Option<ConnHandle>,
+    pub(super) id: Option<ConnId>,
+    /// The connection's own, while its unused bytes are charged to a limit over all connections.
     pub(super) keeper: Option<MachineId>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
@@ -128,17 +126,19 @@ impl Extra {
 
     /// Whether anything was set for the rest of the connection's life.
     pub(super) fn has_settings(&self) -> bool {
-        self.remote.is_some()
+        self.handle.is_some()
             || self.idle.is_some()
             || self.old_at.is_some()
             || self.drain != Drain::WhenQuiet
     }
 
-    /// Whether handles or other threads have left anything.
+    /// What handles and other threads have left.
+    pub(super) fn inbox(&self) -> Option<MutexGuard<'_, Inbox>> {
+        Some(self.handle.as_ref()?.mailbox.inbox())
+    }
+
     pub(super) fn has_mail(&self) -> bool {
-        let (mailbox, remote) = (self.mailbox.as_ref(), self.remote.as_ref());
-        mailbox.is_some_and(|mailbox| !mailbox.inbox.borrow().is_empty())
-            || remote.is_some_and(|remote| !lock(&remote.inbox).is_empty())
+        self.inbox().is_some_and(|inbox| !inbox.is_empty())
     }
 }
 
@@ -170,13 +170,8 @@ impl Conn {
 
     pub(super) fn enter(&mut self, state: State) {
         if self.state().takes_writes() && !state.takes_writes() {
-            // Other threads leave nothing more, and what they left until now goes out.
-            self.peek(|extra| {
-                extra
-                    .remote
-                    .iter()
-                    .for_each(|remote| lock(&remote.inbox).end())
-            });
+            // Nothing more is left by others, and what was left until now goes out.
+            self.end_mail();
             self.open_mail();
         }
         self.set_status(self.status().with_state(state));
@@ -222,15 +217,15 @@ impl Conn {
 
     fn set_status(&mut self, status: Status) {
         self.fd.socket().note.set(status.0);
-        // From here on what handles and other threads write is refused, and not dropped later.
-        if let Some(extra) = &self.extra
-            && !status.may_write()
-        {
-            let (mailbox, remote) = (&extra.mailbox, &extra.remote);
-            mailbox
-                .iter()
-                .for_each(|mailbox| mailbox.inbox.borrow_mut().end());
-            remote.iter().for_each(|remote| lock(&remote.inbox).end());
+        if !status.may_write() {
+            self.end_mail();
+        }
+    }
+
+    /// From here on what handles and other threads write is refused, and not dropped later.
+    fn end_mail(&self) {
+        if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
+            inbox.end();
         }
     }
 
@@ -305,7 +300,7 @@ impl Conn {
     pub fn need(&mut self, bytes: usize) {
         let most = self.shared.settings.limits.most_unused;
         if bytes > most {
-            return self.end_over_limit("most_unused");
+            return self.end_over_limit(UNUSED);
         }
         self.extra().need = bytes;
     }
@@ -459,7 +454,7 @@ impl Conn {
     /// ```
     pub fn set_busy(&mut self, busy: bool) {
         if busy || self.extra.is_some() {
-            self.mailbox().set_busy(busy);
+            self.own_handle().set_busy(busy);
         }
     }
 
@@ -524,7 +519,7 @@ impl Conn {
 
     /// A handle to write by from other connections and tasks of this thread.
     pub fn handle(&mut self) -> ConnHandle {
-        ConnHandle::new(self.mailbox().clone())
+        self.own_handle().clone()
     }
 
     /// An id by which any thread writes to the connection and closes it: see
@@ -566,35 +561,20 @@ impl Conn {
     /// # }
     /// ```
     pub fn id(&mut self) -> ConnId {
-        let (fd, shared, inbox) = (self.fd.clone(), self.shared.clone(), self.inbox());
-        let make = || shared.remotes.enter(&fd, inbox);
-        self.extra().remote.get_or_insert_with(make).id
+        let (mailbox, shared) = (self.own_handle().mailbox.clone(), self.shared.clone());
+        let enter = || shared.remotes.enter(mailbox);
+        *self.extra().id.get_or_insert_with(enter)
     }
 
-    fn mailbox(&mut self) -> &Rc<Mailbox> {
-        let (fd, shared, inbox) = (self.fd.clone(), self.shared.clone(), self.inbox());
-        let make = || {
-            Rc::new(Mailbox {
-                fd,
-                shared,
-                id: context::running_machine(),
-                inbox: RefCell::new(inbox),
-                busy: Cell::new(false),
-            })
+    fn own_handle(&mut self) -> &ConnHandle {
+        let (fd, quotas) = (self.fd.clone(), self.shared.quotas.clone());
+        let takes = match self.status().may_write() {
+            true => Takes::Open,
+            false => Takes::Ended,
         };
-        self.extra().mailbox.get_or_insert_with(make)
-    }
-
-    /// For a handle or an id that is made now.
-    fn inbox<Q: Default>(&self) -> Inbox<Q> {
-        Inbox {
-            queued: self.queued(),
-            takes: match self.status().may_write() {
-                true => Takes::Open,
-                false => Takes::Ended,
-            },
-            ..Inbox::default()
-        }
+        let queued = self.queued();
+        let make = || ConnHandle::new(&fd, quotas, queued, takes);
+        self.extra().handle.get_or_insert_with(make)
     }
 }
 

@@ -108,9 +108,24 @@ pub(super) fn stopped() -> CloseReason {
     CloseReason::Stopped(error)
 }
 
-/// `limit` is the name of the field of `Limits`.
-pub(super) fn over_limit(limit: &str) -> Cause {
-    let text = format!("over the limit {limit}");
+/// A field of [`Limits`](crate::Limits), and the direction that it limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) op: &'static str,
+    field: &'static str,
+}
+
+const fn limit(op: &'static str, field: &'static str) -> Limit {
+    Limit { op, field }
+}
+
+pub(super) const QUEUED: Limit = limit("write", "most_queued");
+pub(super) const QUEUED_IN_ALL: Limit = limit("write", "most_queued_in_all");
+pub(super) const UNUSED: Limit = limit("read", "most_unused");
+pub(super) const UNUSED_IN_ALL: Limit = limit("read", "most_unused_in_all");
+
+pub(super) fn over_limit(limit: Limit) -> Cause {
+    let text = format!("over the limit {}", limit.field);
     Cause::Other(io::Error::new(io::ErrorKind::QuotaExceeded, text))
 }
 

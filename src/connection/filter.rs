@@ -9,6 +9,8 @@
 
 use std::io;
 
+use super::error::{Limit, QUEUED, UNUSED};
+
 /// Bytes between the socket and a [`Protocol`](crate::Protocol): encryption, compression, a header
 /// before the first message. A server makes one for each connection: see
 /// [`Server::filter`](crate::Server::filter).
@@ -179,7 +181,7 @@ pub struct FilterIo {
     /// How much more each of them may hold: beyond it, bytes are dropped, and the connection ends.
     pub(super) room: [usize; 2],
     /// The limit by which one of them would have held more.
-    pub(super) over: Option<&'static str>,
+    pub(super) over: Option<Limit>,
     pub(super) closes: bool,
 }
 
@@ -188,7 +190,7 @@ impl FilterIo {
     pub fn to_protocol(&mut self, bytes: &[u8]) {
         match self.to_protocol.len() + bytes.len() <= self.room[0] {
             true => self.to_protocol.extend_from_slice(bytes),
-            false => self.over = Some("most_unused"),
+            false => self.over = Some(UNUSED),
         }
     }
 
@@ -196,7 +198,7 @@ impl FilterIo {
     pub fn to_peer(&mut self, bytes: &[u8]) {
         match self.to_peer.len() + bytes.len() <= self.room[1] {
             true => self.to_peer.extend_from_slice(bytes),
-            false => self.over = Some("most_queued"),
+            false => self.over = Some(QUEUED),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 
 use super::conn::Conn;
-use super::error::CloseReason;
+use super::error::{CloseReason, QUEUED, UNUSED};
 use super::filter::{Filter, FilterIo, Filtering};
 use super::receive::without;
 use super::state::{Asked, State};
@@ -36,7 +36,7 @@ impl Conn {
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
         let raw = without(raw, used);
         if raw.len() > self.shared.settings.limits.most_unused {
-            self.end_over_limit("most_unused");
+            self.end_over_limit(UNUSED);
         }
         if let Some(filtering) = self.filtering() {
             filtering.raw = raw;
@@ -70,7 +70,7 @@ impl Conn {
         }
         self.note_queued();
         if self.queued() > with_framing(self.shared.settings.limits.most_queued) {
-            self.end_over_limit("most_queued");
+            self.end_over_limit(QUEUED);
         }
     }
 

@@ -1,54 +1,146 @@
-//! Writing to a connection from elsewhere on its thread. It only queues, and never calls back.
+//! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
+//! queues, and never calls back.
+//!
+//! What others leave is kept under one lock. The first of them wakes the connection, whose next run
+//! takes it in.
 
 // Mirrors a Go channel to the goroutine that writes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
+use super::limits::Quotas;
 use super::out_queue::{OutQueue, Payload};
-use super::remote::Inbox;
-use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Status, Takes};
+use crate::endpoints::{Addr, End};
+use crate::net::Cause;
+use crate::net::OpError;
 use crate::net::fd::Fd;
+use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
+use crate::runtime::{Handle, context};
 
-/// What a connection shares with its handles.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code of others runs under these locks, so that a poisoned one is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What others have left for a connection, until it runs.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// What was written by id, behind what handles have queued.
+    queue: OutQueue<Arc<[u8]>>,
+    /// What was left by handles and by id. It is charged to the limit over all.
+    bytes: usize,
+    /// What waits in the connection's own queue, as it was noted last.
+    pub(super) queued: usize,
+    pub(super) takes: Takes,
+    /// A write met the limit of the connection, which ends by it.
+    is_over: bool,
+    /// What the connection was asked for, so that it is told once.
+    asked: Asked,
+    pub(super) is_busy: bool,
+}
+
+impl Inbox {
+    /// Whether there is nothing for the connection to take.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.is_over
+    }
+
+    /// The connection takes nothing more.
+    pub(super) fn end(&mut self) {
+        self.takes = self.takes.max(Takes::Ended);
+    }
+}
+
+/// What a connection shares with all that write to it.
+#[derive(Debug)]
 pub(super) struct Mailbox {
+    /// The runtime of its worker.
+    thread: Handle,
+    machine: MachineId,
+    token: Token,
     /// For the names in errors.
-    pub(super) fd: Fd,
-    pub(super) shared: Rc<WorkerShared>,
-    pub(super) id: MachineId,
-    pub(super) inbox: RefCell<Inbox<OutQueue>>,
-    pub(super) busy: Cell<bool>,
+    net: &'static str,
+    ends: [Option<Addr>; 2],
+    quotas: Arc<Quotas>,
+    inbox: Mutex<Inbox>,
 }
 
 impl Mailbox {
-    /// The connection has mail, or has lost its last handle: its next run attends to it.
-    fn attend(&self) {
-        let note = &self.fd.socket().note;
-        note.set(note.get() | ATTEND);
+    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        lock(&self.inbox)
     }
 
-    /// Changes what is left for the connection, which is to run if there was nothing before.
-    fn change<R>(&self, change: impl FnOnce(&mut Inbox<OutQueue>) -> R) -> R {
-        let mut inbox = self.inbox.borrow_mut();
+    fn error(&self, op: &'static str, cause: Cause) -> io::Error {
+        let [source, addr] = self.ends.clone();
+        let mut error = OpError::new(op, self.net, addr, cause);
+        error.source = source;
+        error.into()
+    }
+
+    /// Has the connection run, at once or in the next turn of its thread.
+    fn wake(&self, asked: Asked) {
+        let (token, machine) = (self.token, self.machine);
+        // A runtime that is gone has closed the connection, or is about to.
+        self.thread.tell(move |scheduler| {
+            if let Some(desc) = scheduler.reactor.core().by_key(token.key())
+                && desc.token() == token
+            {
+                let note = &desc.user_data.note;
+                note.set(Status(note.get()).and_asked(asked).0 | ATTEND);
+                scheduler.wake(machine);
+            }
+        });
+    }
+
+    /// Leaves `more` bytes: `push` puts them into a queue.
+    fn leave(&self, more: usize, push: impl FnOnce(&mut Inbox)) -> io::Result<()> {
+        let mut inbox = self.inbox();
+        match inbox.takes {
+            Takes::Open if more == 0 => return Ok(()),
+            Takes::Open => {}
+            Takes::Ended => return Err(direction_ended()),
+            Takes::Closed => return Err(self.error("write", Cause::Closed)),
+        }
         let was_empty = inbox.is_empty();
-        let changed = change(&mut inbox);
+        let refused = |limit: Limit| Err(self.error(limit.op, over_limit(limit)));
+        let waiting = inbox.bytes + inbox.queued;
+        let left = if waiting.saturating_add(more) > self.quotas.limits.most_queued {
+            inbox.is_over = true;
+            inbox.end();
+            refused(QUEUED)
+        } else if self.quotas.queued.charge(more) {
+            inbox.bytes += more;
+            push(&mut inbox);
+            Ok(())
+        } else {
+            refused(QUEUED_IN_ALL)
+        };
         if was_empty && !inbox.is_empty() {
-            self.attend();
-            self.shared.wake(self.id);
+            self.wake(Asked::Nothing);
         }
-        changed
+        left
     }
 
-    pub(super) fn set_busy(&self, busy: bool) {
-        // A drain may have waited for just that.
-        let status = Status(self.fd.socket().note.get());
-        if self.busy.replace(busy) && !busy && status.drains() {
-            self.shared.wake(self.id);
+    /// Ends the connection. False if it is closed.
+    fn ask(&self, asked: Asked) -> bool {
+        let mut inbox = self.inbox();
+        let is_open = inbox.takes != Takes::Closed;
+        if is_open && inbox.asked < asked {
+            inbox.asked = asked;
+            inbox.end();
+            self.wake(asked);
         }
+        is_open
     }
 }
 
@@ -82,12 +174,31 @@ impl Mailbox {
 /// ```
 #[derive(Clone)]
 pub struct ConnHandle {
-    mailbox: Rc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// What handles have written, and what was written by id before that.
+    queue: Rc<RefCell<OutQueue>>,
 }
 
 impl ConnHandle {
-    pub(super) fn new(mailbox: Rc<Mailbox>) -> Self {
-        ConnHandle { mailbox }
+    /// For the connection whose callback runs.
+    pub(super) fn new(fd: &Fd, quotas: Arc<Quotas>, queued: usize, takes: Takes) -> Self {
+        let mailbox = Mailbox {
+            thread: Handle::current(),
+            machine: context::running_machine(),
+            token: fd.desc.token(),
+            net: fd.network().name(),
+            ends: [fd.endpoint(End::Local), fd.endpoint(End::Peer)],
+            quotas,
+            inbox: Mutex::new(Inbox {
+                queued,
+                takes,
+                ..Inbox::default()
+            }),
+        };
+        ConnHandle {
+            mailbox: Arc::new(mailbox),
+            queue: Rc::default(),
+        }
     }
 
     /// Queues a copy of the bytes.
@@ -100,7 +211,7 @@ impl ConnHandle {
     /// [`Limits::most_queued_in_all`](crate::Limits::most_queued_in_all) allows: then nothing else
     /// happens.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.queue(bytes.len(), |mail| mail.push(bytes))
+        self.queue(bytes.len(), |queue| queue.push(bytes))
     }
 
     /// Queues bytes that are shared with other connections, and not copied unless they are few.
@@ -121,68 +232,84 @@ impl ConnHandle {
     ///
     /// As [`write`](ConnHandle::write).
     pub fn write_shared(&self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.queue(bytes.len(), |mail| {
-            mail.push_shared(Payload::Here(bytes.clone()))
+        self.queue(bytes.len(), |queue| {
+            queue.push_shared(Payload::Here(bytes.clone()))
         })
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
-        let Mailbox { fd, shared, .. } = &*self.mailbox;
-        let error = |cause| fd.op_error("write", cause);
-        let leave = |inbox: &mut Inbox<_>| inbox.leave(more, &shared.quotas, error, push);
-        self.mailbox.change(leave)
+        self.mailbox.leave(more, |inbox| {
+            let mut queue = self.queue.borrow_mut();
+            queue.append(mem::take(&mut inbox.queue));
+            push(&mut queue);
+        })
     }
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        let inbox = self.mailbox.inbox.borrow();
+        let inbox = self.mailbox.inbox();
         inbox.bytes + inbox.queued
     }
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.mailbox.inbox.borrow().takes == Takes::Closed
+        self.mailbox.inbox().takes == Takes::Closed
     }
 
     /// As [`Conn::set_busy`](crate::Conn::set_busy).
     pub fn set_busy(&self, busy: bool) {
-        if !self.is_closed() {
-            self.mailbox.set_busy(busy);
+        let mut inbox = self.mailbox.inbox();
+        if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
+            // A drain may have waited for just that.
+            self.mailbox.wake(Asked::Nothing);
         }
     }
 
     /// Closes the connection once all is written. Later writes are refused.
     pub fn close(&self) {
-        self.ask(Asked::Close);
+        self.mailbox.ask(Asked::Close);
     }
 
     /// Closes the connection with a RST.
     pub fn abort(&self) {
-        self.ask(Asked::Abort);
+        self.mailbox.ask(Asked::Abort);
     }
 
-    fn ask(&self, asked: Asked) {
-        if !self.is_closed() {
-            let Mailbox {
-                fd,
-                shared,
-                id,
-                inbox,
-                ..
-            } = &*self.mailbox;
-            inbox.borrow_mut().end();
-            let note = &fd.socket().note;
-            note.set(Status(note.get()).and_asked(asked).0);
-            shared.wake(*id);
-        }
+    // ---- the connection's own ----
+
+    /// Whether nothing could leave more mail, and none is there.
+    pub(super) fn is_idle(&self) -> bool {
+        let inbox = self.mailbox.inbox();
+        Rc::strong_count(&self.queue) == 1 && inbox.is_empty() && !inbox.is_busy
+    }
+
+    /// Takes out what was written, and whether a write met the limit.
+    pub(super) fn take(&self) -> (OutQueue, bool) {
+        let mut inbox = self.mailbox.inbox();
+        let mut queue = self.queue.take();
+        queue.append(mem::take(&mut inbox.queue));
+        // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
+        inbox.queued += mem::take(&mut inbox.bytes);
+        (queue, mem::take(&mut inbox.is_over))
+    }
+
+    /// The connection is closed. Returns how many bytes are left.
+    pub(super) fn end(&self) -> usize {
+        drop(self.queue.take());
+        let takes = Takes::Closed;
+        let closed = Inbox {
+            takes,
+            ..Inbox::default()
+        };
+        mem::replace(&mut *self.mailbox.inbox(), closed).bytes
     }
 }
 
 impl Drop for ConnHandle {
     fn drop(&mut self) {
         // The last one but the connection's own, which lets go of the mailbox then.
-        if Rc::strong_count(&self.mailbox) == 2 {
-            self.mailbox.attend();
+        if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
+            self.mailbox.wake(Asked::Nothing);
         }
     }
 }
@@ -193,5 +320,97 @@ impl fmt::Debug for ConnHandle {
             .field("queued", &self.queued())
             .field("closed", &self.is_closed())
             .finish()
+    }
+}
+
+/// Names a connection of a server, for any thread: see [`Conn::id`](crate::Conn::id).
+///
+/// It names this connection alone, and none that comes later.
+///
+/// ```
+/// use netpoller::{Conn, ConnId, Protocol};
+/// use std::io;
+/// use std::sync::mpsc::Sender;
+///
+/// /// Tells a thread which connections there are. That one writes with `ServerHandle::write`.
+/// struct Member(Sender<ConnId>);
+///
+/// impl Protocol for Member {
+///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+///         self.0.send(conn.id()).map_err(io::Error::other)
+///     }
+///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         Ok(bytes.len())
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId {
+    /// Counts the servers of this process.
+    server: u64,
+    /// Counts the connections that were asked for their id.
+    connection: u64,
+}
+
+const _: () = assert!(size_of::<ConnId>() == 16);
+
+/// The connections of a server that were asked for their id, on all its workers.
+#[derive(Debug)]
+pub(crate) struct Remotes {
+    server: u64,
+    asked: AtomicU64,
+    live: Mutex<HashMap<ConnId, Arc<Mailbox>>>,
+}
+
+impl Remotes {
+    pub(crate) fn new() -> Arc<Self> {
+        static SERVERS: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Remotes {
+            server: SERVERS.fetch_add(1, Ordering::Relaxed),
+            asked: AtomicU64::new(0),
+            live: Mutex::default(),
+        })
+    }
+
+    /// Queues bytes for a connection, from any thread.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ConnHandle::write`](crate::ConnHandle::write). The id is of no connection that lives.
+    pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
+        let push = |inbox: &mut Inbox| inbox.queue.push_shared(bytes.clone());
+        self.find(id, "write")?.leave(bytes.len(), push)
+    }
+
+    /// Closes a connection once all is written, from any thread.
+    ///
+    /// # Errors
+    ///
+    /// The id is of no connection that lives.
+    pub(crate) fn close(&self, id: ConnId) -> io::Result<()> {
+        let mailbox = self.find(id, "close")?;
+        match mailbox.ask(Asked::Close) {
+            true => Ok(()),
+            false => Err(mailbox.error("close", Cause::Closed)),
+        }
+    }
+
+    fn find(&self, id: ConnId, op: &'static str) -> io::Result<Arc<Mailbox>> {
+        let found = lock(&self.live).get(&id).cloned();
+        found.ok_or_else(|| OpError::new(op, "tcp", None, Cause::Closed).into())
+    }
+
+    pub(super) fn enter(&self, mailbox: Arc<Mailbox>) -> ConnId {
+        let id = ConnId {
+            server: self.server,
+            connection: self.asked.fetch_add(1, Ordering::Relaxed),
+        };
+        lock(&self.live).insert(id, mailbox);
+        id
+    }
+
+    /// The connection is closed.
+    pub(super) fn leave(&self, id: ConnId) {
+        lock(&self.live).remove(&id);
     }
 }

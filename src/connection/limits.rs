@@ -26,8 +26,9 @@ pub struct Limits {
     pub low_water: usize,
     /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
     /// handle has left for the connection count; those that the system has taken do not, and these may
-    /// be megabytes. One read, of 64 KiB at most, is answered before
-    /// reading stops: leave so much room above `high_water`.
+    /// be megabytes. One read, of 64 KiB at most, is answered before reading stops: leave so much room
+    /// above `high_water`. Below `high_water` this limit alone holds: a peer that is slow to read is
+    /// dropped, and reading from it never stops before.
     ///
     /// Refused in a callback, the write returns an error. If the callback then fails too, the
     /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the

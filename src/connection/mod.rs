@@ -10,7 +10,6 @@
 // | `state.rs` | the machine as a pure table; its state and requests in a byte |
 // | `protocol.rs` | what one writes: the callbacks |
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
-// | `remote.rs` | writing from other threads |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
 // | `filter.rs`, `filtering.rs` | what stands between the socket and the protocol |
@@ -30,7 +29,6 @@ pub(crate) mod protocol;
 pub(crate) mod quota;
 pub(crate) mod rate;
 mod receive;
-pub(crate) mod remote;
 pub(crate) mod run;
 mod send;
 pub(crate) mod shared;
@@ -43,8 +41,7 @@ pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats}
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use filter::{Filter, FilterIo};
-pub use handle::ConnHandle;
+pub use handle::{ConnHandle, ConnId};
 pub use limits::Limits;
 pub use protocol::Protocol;
-pub use remote::ConnId;
 pub use state::Drain;

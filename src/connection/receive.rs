@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 
 use super::conn::Conn;
-use super::error::CloseReason;
+use super::error::{CloseReason, UNUSED};
 use super::filter::Filtering;
 use super::protocol::Protocol;
 use super::run::Connection;
@@ -238,7 +238,7 @@ impl Conn {
         self.account_for_unused();
         // What was not offered yet is not the protocol's to answer for.
         if seen > self.shared.settings.limits.most_unused {
-            self.end_over_limit("most_unused");
+            self.end_over_limit(UNUSED);
         }
     }
 
@@ -255,7 +255,7 @@ impl Conn {
             return;
         }
         let id = keeper.unwrap_or_else(context::running_machine);
-        self.extra().keeper = Some(id);
+        self.extra().keeper = (now > 0).then_some(id);
         self.shared.keep(id, now);
     }
 }

@@ -20,12 +20,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::conn::{Conn, Extra};
-use super::error::{CloseReason, stopped};
+use super::conn::Conn;
+use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
 use super::filter::Filter;
-use super::handle::Mailbox;
+use super::handle::ConnHandle;
 use super::protocol::Protocol;
-use super::remote::lock;
 use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
@@ -239,17 +238,13 @@ impl<P: Protocol> Connection<P> {
     /// What the server, the protocol, a handle or another thread asks for; what went wrong.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
-        let closes =
-            |extra: &Extra| Some(mem::take(&mut lock(&extra.remote.as_ref()?.inbox).closes));
         if conn.shared.is_stopped() {
             conn.end_by(stopped());
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
-        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| conn.shared.must_end(id))) {
-            conn.end_over_limit("most_unused_in_all");
-        } else if conn.peek(closes) == Some(true) {
-            conn.ask(Asked::Close);
+        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
+            conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = match conn.take_asked() {
             Asked::Nothing => return None,
@@ -416,15 +411,12 @@ impl Conn {
         // It held for the last offer. The fast path does not look at it.
         extra.waits = false;
         // Without a handle there is nothing that could leave more mail.
-        let alone = |mailbox: &mut Rc<Mailbox>| {
-            let is_empty = mailbox.inbox.borrow().is_empty();
-            Rc::strong_count(mailbox) == 1 && !mailbox.busy.get() && is_empty
-        };
-        drop(extra.mailbox.take_if(alone));
+        let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
+        drop(extra.handle.take_if(idle));
         if needed {
             return;
         }
-        if extra.mailbox.is_none() && !extra.has_settings() {
+        if !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.timers.heard = self.timers.heard.max(extra.sent);
             self.extra = None;
@@ -502,13 +494,11 @@ impl Conn {
         if let Some(id) = extra.keeper {
             self.shared.keep(id, 0);
         }
-        if let Some(mailbox) = &extra.mailbox {
-            mailbox.busy.set(false);
-            let left = mailbox.inbox.borrow_mut().close();
-            self.shared.quotas.queued.give_back(left);
+        if let Some(handle) = &extra.handle {
+            self.shared.quotas.queued.give_back(handle.end());
         }
-        if let Some(remote) = &extra.remote {
-            self.shared.remotes.leave(remote);
+        if let Some(id) = extra.id {
+            self.shared.remotes.leave(id);
         }
         extra.why
     }

@@ -9,9 +9,9 @@ use std::io;
 use std::rc::Rc;
 
 use super::conn::{Conn, Extra};
-use super::error::{CloseReason, direction_ended, over_limit};
+use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
+use super::handle::ConnHandle;
 use super::out_queue::{OutQueue, Payload, SMALL};
-use super::remote::lock;
 use super::shared::GATHER;
 use super::state::{Asked, State};
 use crate::net::fd::{Failure, Fd};
@@ -53,7 +53,7 @@ impl Conn {
         if waiting.saturating_add(more) <= self.shared.settings.limits.most_queued {
             return Ok(());
         }
-        Err(self.refuse("most_queued"))
+        Err(self.refuse(QUEUED))
     }
 
     /// Writes behind what was gathered, as far as the limit over all leaves room.
@@ -83,15 +83,15 @@ impl Conn {
             return Ok(());
         }
         if gone > 0 {
-            self.end_over_limit("most_queued_in_all");
+            self.end_over_limit(QUEUED_IN_ALL);
         }
-        Err(self.refuse("most_queued_in_all"))
+        Err(self.refuse(QUEUED_IN_ALL))
     }
 
     /// The error for a write that is refused: a callback that fails then has met a limit.
-    fn refuse(&mut self, limit: &str) -> io::Error {
+    fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
-        self.fd.op_error("write", over_limit(limit))
+        self.fd.op_error(limit.op, over_limit(limit))
     }
 
     // ---- the callback's end ----
@@ -204,11 +204,8 @@ impl Conn {
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
         extra.is_full |= extra.queue.len() > high;
-        if let Some(mailbox) = &extra.mailbox {
-            mailbox.inbox.borrow_mut().queued = queued;
-        }
-        if let Some(remote) = &extra.remote {
-            lock(&remote.inbox).queued = queued;
+        if let Some(mut inbox) = extra.inbox() {
+            inbox.queued = queued;
         }
     }
 
@@ -237,15 +234,17 @@ impl Conn {
         }
         // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
-        let own = self.peek(|extra| Some(extra.mailbox.as_ref()?.inbox.borrow_mut().take()));
-        let sent = self.peek(|extra| Some(lock(&extra.remote.as_ref()?.inbox).take()));
-        let (own, sent) = (own.unwrap_or_default(), sent.unwrap_or_default());
-        let mut queue = own.queue;
-        queue.append(sent.queue);
-        if let Some(error) = own.over.or(sent.over) {
-            self.end_by(CloseReason::Limit(error));
-            self.shared.quotas.queued.give_back(queue.len());
-        } else if !queue.is_empty() && self.state().takes_writes() {
+        let (queue, is_over) = self.peek(|extra| {
+            extra
+                .handle
+                .as_ref()
+                .map(ConnHandle::take)
+                .unwrap_or_default()
+        });
+        if is_over {
+            self.end_over_limit(QUEUED);
+        }
+        if !queue.is_empty() && !is_over && self.state().takes_writes() {
             self.put(|own| own.append(queue));
             self.sent(0);
         } else {
@@ -272,12 +271,8 @@ impl Conn {
     }
 
     /// More would be kept than a limit allows.
-    pub(super) fn end_over_limit(&mut self, limit: &str) {
-        let op = match limit.starts_with("most_unused") {
-            true => "read",
-            false => "write",
-        };
-        let error = self.fd.op_error(op, over_limit(limit));
+    pub(super) fn end_over_limit(&mut self, limit: Limit) {
+        let error = self.fd.op_error(limit.op, over_limit(limit));
         self.end_by(CloseReason::Limit(error));
     }
 

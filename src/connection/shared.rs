@@ -17,9 +17,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::handle::Remotes;
 use super::limits::{Limits, Quotas};
 use super::rate::Rates;
-use super::remote::Remotes;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
@@ -83,14 +83,6 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// The unused bytes of a connection.
-#[derive(Default)]
-struct Kept {
-    bytes: usize,
-    /// They were the most when another needed the room: the connection ends when it runs.
-    must_end: bool,
-}
-
 /// What the connections of one thread share.
 pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
@@ -103,13 +95,13 @@ pub(crate) struct WorkerShared {
     pub(super) judges_by_time: Cell<bool>,
     pub(super) quotas: Arc<Quotas>,
     phase: Cell<Phase>,
-    place: Place,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Counts the connections opened: spreads their heartbeats and ages.
     pub(super) opened: Cell<u32>,
-    /// The connections that keep unused bytes, where these have a limit over all.
-    kept: RefCell<HashMap<MachineId, Kept>>,
+    /// How many unused bytes connections keep, where these have a limit over all. One that has to make
+    /// room for others is taken out, and ends when it runs.
+    kept: RefCell<HashMap<MachineId, usize>>,
     pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
     /// The server's connections that other threads may write to.
@@ -140,7 +132,6 @@ impl WorkerShared {
             settings: settings.clone(),
             quotas,
             phase: Cell::new(Phase::Serving),
-            place: settings.place,
             waiter: Cell::new(None),
             opened: Cell::new(0),
             kept: RefCell::default(),
@@ -164,7 +155,7 @@ impl WorkerShared {
         self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.connections.set(scheduler.connections.get() + 1);
-            scheduler.spawn_machine(self.place, connection);
+            scheduler.spawn_machine(self.settings.place, connection);
         }
     }
 
@@ -193,34 +184,36 @@ impl WorkerShared {
 
     // ---- unused bytes, where they have a limit over all ----
 
-    /// A connection keeps so many bytes now. Without room, the connection of this thread that keeps
-    /// most has to end.
+    /// A connection keeps so many bytes now. Without room, the connections of this thread that keep
+    /// most have to end.
     pub(super) fn keep(&self, id: MachineId, bytes: usize) {
         let quota = &self.quotas.unused;
         let mut kept = self.kept.borrow_mut();
-        let before = kept.remove(&id).unwrap_or_default();
-        quota.give_back(before.bytes);
+        quota.give_back(kept.remove(&id).unwrap_or(0));
         if bytes == 0 {
             return;
         }
-        kept.insert(id, Kept { bytes, ..before });
-        if !quota.charge(bytes) {
-            // The largest gives its bytes back when it runs, in this turn or the next. Until then more
-            // are charged than the limit allows. One that is to end already makes no more room.
-            quota.charge_beyond(bytes);
-            let stays = kept.iter_mut().filter(|(_, kept)| !kept.must_end);
-            let largest = stays.max_by_key(|(other, kept)| (kept.bytes, **other == id));
-            if let Some((&largest, kept)) = largest {
-                kept.must_end = true;
-                self.wake(largest);
+        kept.insert(id, bytes);
+        while !quota.charge(bytes) {
+            let sizes = kept
+                .iter()
+                .map(|(&other, &bytes)| (bytes, other == id, other));
+            let (freed, is_itself, largest) = sizes
+                .max_by_key(|&(bytes, itself, _)| (bytes, itself))
+                .expect("it is one of them");
+            // It frees its memory when it runs, in this turn or the next.
+            kept.remove(&largest);
+            self.wake(largest);
+            if is_itself {
+                return;
             }
+            quota.give_back(freed);
         }
     }
 
-    /// Whether a connection has to end, so that others have room.
-    pub(super) fn must_end(&self, id: MachineId) -> bool {
-        let kept = self.kept.borrow();
-        kept.get(&id).is_some_and(|kept| kept.must_end)
+    /// Whether a connection may still keep what it has kept. Else it has to end.
+    pub(super) fn may_keep(&self, id: MachineId) -> bool {
+        self.kept.borrow().contains_key(&id)
     }
 
     // ---- times that are spread: connections opened together have theirs apart ----

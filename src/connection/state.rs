@@ -184,9 +184,10 @@ pub enum Drain {
 }
 
 /// What was asked for. A later variant outdoes an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Asked {
+    #[default]
     Nothing,
     End,
     Close,

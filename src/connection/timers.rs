@@ -211,8 +211,7 @@ impl Conn {
     }
 
     fn is_busy(&self) -> bool {
-        let busy = self.peek(|extra| Some(extra.mailbox.as_ref()?.busy.get()));
-        busy == Some(true)
+        self.peek(|extra| extra.inbox().is_some_and(|inbox| inbox.is_busy))
     }
 
     /// Whether a connection that closes may do so: the peer has acknowledged all, and is quiet. Input

@@ -17,7 +17,6 @@
 mod clock;
 mod netpoll;
 mod poll_desc;
-mod registry;
 mod selector;
 mod types;
 
@@ -300,7 +299,7 @@ impl<W, T> Reactor<W, T> {
 
     /// Descriptors registered.
     pub fn descriptors(&self) -> usize {
-        self.core.registry.borrow().by_key.len()
+        self.core.registry.borrow().len()
     }
 
     /// Timers that are to fire: see [`timer`](Reactor::timer).
@@ -329,13 +328,13 @@ impl<W, T> Reactor<W, T> {
     ///     assert!(descriptor.deadline(Direction::Read).is_some());
     ///     descriptor.parked(|direction, &w| waiting.push((direction, w)));
     /// });
-    /// assert_eq!(waiting, [(Some(Direction::Read), "the reader")]);
+    /// assert_eq!(waiting, [(Direction::Read, "the reader")]);
     /// # reactor.close(descriptor, &mut ours)
     /// # }
     /// ```
     pub fn for_each(&self, mut look: impl FnMut(&PollDesc<W, T>)) {
         let registry = self.core.registry.borrow();
-        registry.by_key.iter().for_each(|(_, desc)| look(desc));
+        registry.iter().for_each(|(_, desc)| look(desc));
     }
 
     /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a

@@ -4,8 +4,8 @@
 // `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
 // asks how long it may sleep.
 //
-// This file, poll_desc.rs and registry.rs import one another (a circle): the core holds its
-// descriptors, and a descriptor sets its timer there. In Go they are one file.
+// This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
+// descriptor sets its timer there. In Go they are one file.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -14,12 +14,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
+use slab::Slab;
 
 use super::Turn;
 use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Descriptor, PollDesc};
-use super::registry::Registry;
 use super::selector::{Event, Harvest, Selector, Traits};
+use super::types::Token;
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
 
@@ -77,7 +78,10 @@ pub(crate) struct Core<W, T> {
     /// What the last look at the selector found.
     events: RefCell<Vec<Event>>,
     pub(super) traits: Traits,
-    pub(super) registry: RefCell<Registry<W, T>>,
+    /// All open descriptors, by the keys of their tokens: Go's `pollCache`.
+    pub(super) registry: RefCell<Slab<Rc<PollDesc<W, T>>>>,
+    /// Counts the tokens given out, and wraps: see [`Token`].
+    pub(super) generation: Cell<usize>,
     /// To be handed out by the next turn: released by a close, or by a deadline set in the past.
     pub(super) pending: RefCell<Vec<W>>,
     /// The timers of descriptors, by their keys: see `poll_desc.rs`.
@@ -112,7 +116,8 @@ impl<W, T> Core<W, T> {
             traits: selector.traits(),
             selector: RefCell::new(selector),
             events: RefCell::default(),
-            registry: RefCell::new(Registry::new()),
+            registry: RefCell::default(),
+            generation: Cell::default(),
             pending: RefCell::default(),
             deadlines: RefCell::default(),
             peer_timers: RefCell::default(),
@@ -155,15 +160,21 @@ impl<W, T> Core<W, T> {
             return Err(io::Error::other("the runtime is gone"));
         }
         self.check_process()?;
-        let token = self.registry.borrow().next_token();
-        let token = token.ok_or(io::ErrorKind::OutOfMemory)?;
+        let key = self.registry.borrow().vacant_key();
+        if key >= Token::KEYS {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let generation = self.generation.get();
+        self.generation.set(generation.wrapping_add(1));
+        let token = Token::new(key, generation);
         self.selector.borrow_mut().open_fd(source, token, fd)?;
         let desc = Rc::new(PollDesc::new(self.clone(), token, user_data));
         // Without edges, or where urgent data can't be seen, a short read proves nothing.
         if !(self.traits.edges && self.traits.urgent) {
             desc.short_io_is_inconclusive();
         }
-        self.registry.borrow_mut().insert(desc.clone());
+        let inserted = self.registry.borrow_mut().insert(desc.clone());
+        debug_assert_eq!(inserted, key, "the source's register used the reactor");
         log::trace!("open {token:?}");
         Ok(Descriptor(desc))
     }
@@ -359,7 +370,9 @@ impl<W, T> Core<W, T> {
         let mut found = 0;
         for event in events.iter() {
             // The token of a break, or of an earlier owner of the key, names no descriptor.
-            if let Some(desc) = registry.get(event.token) {
+            if let Some(desc) = registry.get(event.token.key())
+                && (desc.token() == event.token || fault!("stale_event"))
+            {
                 desc.netpollready(event.readiness, out);
                 found += 1;
             }
@@ -383,7 +396,7 @@ impl<W, T> Core<W, T> {
         drop(deadlines);
         let registry = self.registry.borrow();
         for key in due {
-            *expired += registry.by_key[key].netpolldeadlineimpl(limit, out);
+            *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
             out.push(w);
@@ -410,15 +423,18 @@ impl<W, T> Core<W, T> {
     /// The next tick at which a wheel holds anything.
     // Go: timers.wakeTime.
     fn next(&self) -> Option<Tick> {
-        let timers = soonest(self.timers.borrow().next(), self.peer_timers.borrow().next());
+        let timers = soonest(
+            self.timers.borrow().next(),
+            self.peer_timers.borrow().next(),
+        );
         soonest(timers, self.deadlines.borrow().next())
     }
 
     /// The next tick at which something will fire, exactly: a timer that was moved or canceled is none.
     pub(super) fn next_live(&self) -> Option<Tick> {
-        let [timers, peers] =
-            [&self.timers, &self.peer_timers].map(|timers| timers.borrow_mut().next_live());
-        soonest(soonest(timers, peers), self.deadlines.borrow_mut().next_live())
+        let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
+        let next = timers.into_iter().flatten();
+        next.chain(self.deadlines.borrow().next_live()).min()
     }
 
     /// How long from the last reading to that tick.
@@ -449,7 +465,7 @@ impl<W, T> Core<W, T> {
 
     /// The descriptor of a token's key.
     pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {
-        self.registry.borrow().by_key.get(key).cloned()
+        self.registry.borrow().get(key).cloned()
     }
 
     /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
@@ -458,7 +474,7 @@ impl<W, T> Core<W, T> {
     // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn evict_all(&self) -> Vec<W> {
         self.is_shut.set(true);
-        let all: Vec<_> = self.registry.borrow_mut().by_key.drain().collect();
+        let all: Vec<_> = self.registry.borrow_mut().drain().collect();
         for desc in &all {
             desc.evict();
         }

@@ -2,7 +2,7 @@
 // Mirrors `pollDesc` in Go's runtime/netpoll.go: `rg` and `wg` are the slots, `rd` and `wd` the
 // deadlines, `rt` and `wt` the timer.
 //
-// # A slot, one for each direction, and one for the peer's hanging up
+// # A slot, one for each direction
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
@@ -70,11 +70,7 @@ const fn expired_bit(direction: Direction) -> u32 {
 /// No deadline: later than every other.
 pub(crate) const NEVER: Tick = Tick::MAX;
 
-/// The slot for the peer's hanging up.
-const HANG_UP: usize = 2;
-
-/// One registered source: three parking slots (read, write, hang-up), two deadlines, a closing
-/// flag. Go's `pollDesc`.
+/// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
 ///
 /// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
 /// hold it.
@@ -86,7 +82,7 @@ pub struct PollDesc<W, T = ()> {
     core: Rc<Core<W, T>>,
     token: Token,
     flags: Cell<u32>,
-    slots: [Cell<Option<W>>; 3],
+    slots: [Cell<Option<W>>; 2],
     deadlines: [Cell<Tick>; 2],
     /// Where the timer is in the reactor's `deadlines`, if there is one.
     timer: Cell<u32>,
@@ -95,7 +91,7 @@ pub struct PollDesc<W, T = ()> {
 }
 
 // Without what it carries. Each connection keeps one descriptor.
-const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 72);
+const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 64);
 
 impl<W, T> PollDesc<W, T> {
     pub(super) fn new(core: Rc<Core<W, T>>, token: Token, user_data: T) -> Self {
@@ -104,7 +100,7 @@ impl<W, T> PollDesc<W, T> {
             core,
             token,
             flags: Cell::new(0),
-            slots: [const { Cell::new(None) }; 3],
+            slots: [const { Cell::new(None) }; 2],
             deadlines: [const { Cell::new(NEVER) }; 2],
             timer: Cell::new(0),
             due: Cell::new(NEVER),
@@ -330,23 +326,10 @@ impl<W, T> PollDesc<W, T> {
         self.slots[direction as usize].take()
     }
 
-    /// Parks `w` until the peer hangs up, whether or not anything is read. A `W` that was parked for
-    /// that already comes back as the second value.
-    pub fn park_hang_up(&self, w: W) -> (Park<W>, Option<W>) {
-        if self.is_closed() || self.core.is_inherited() {
-            return (Park::Closed(w), None);
-        }
-        if self.is_hung_up() {
-            return (Park::Ready(w), None);
-        }
-        (Park::Parked, self.slots[HANG_UP].replace(Some(w)))
-    }
-
-    /// Shows each W that is parked, and the direction that it waits for: `None` is the peer's hanging
-    /// up. `look` must not use the descriptor.
-    pub fn parked(&self, mut look: impl FnMut(Option<Direction>, &W)) {
-        let waits_for = [Some(Direction::Read), Some(Direction::Write), None];
-        for (direction, slot) in waits_for.into_iter().zip(&self.slots) {
+    /// Shows each W that is parked, and the direction that it waits for. `look` must not use the
+    /// descriptor.
+    pub fn parked(&self, mut look: impl FnMut(Direction, &W)) {
+        for (direction, slot) in Direction::BOTH.into_iter().zip(&self.slots) {
             if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
                 look(direction, w);
             }
@@ -403,9 +386,9 @@ impl<W, T> PollDesc<W, T> {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        for slot in 0..3 {
-            if readiness.0 >> slot & 1 != 0
-                && let Some(w) = self.slots[slot].take()
+        for direction in Direction::BOTH {
+            if readiness.0 & 1 << direction as u8 != 0
+                && let Some(w) = self.unpark(direction)
             {
                 out.push(w);
             }
@@ -547,12 +530,11 @@ impl<W, T> PollDesc<W, T> {
         selector.rearm(source, self.token, wanted)
     }
 
-    /// Evicts, and takes the source out of the selector and the registry. Closing the system's
-    /// descriptor would not do: with a duplicate, in another process perhaps, it stays registered.
+    /// Evicts, and takes the source out of the registry and the selector. Most systems forget a
+    /// descriptor that is closed; but one that has a duplicate stays registered, and reports events.
     pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
-        let was_registered = self.unregister();
-        // A child of fork would take out what its parent has registered.
-        match was_registered && !self.core.is_inherited() {
+        // In a child of fork the registration is its parent's.
+        match self.unregister() && !self.core.is_inherited() {
             true => self.core.selector.borrow_mut().close(source),
             false => Ok(()),
         }
@@ -562,7 +544,14 @@ impl<W, T> PollDesc<W, T> {
     /// if the descriptor was closed before, or the reactor is gone.
     fn unregister(&self) -> bool {
         self.evict();
-        let ours = self.core.registry.borrow_mut().remove(self.token);
+        let mut registry = self.core.registry.borrow_mut();
+        let key = self.token.key();
+        let is_ours = registry
+            .get(key)
+            .is_some_and(|desc| desc.token == self.token);
+        let ours = is_ours.then(|| registry.remove(key));
+        drop(registry);
+        log::trace!("close {:?}", self.token);
         // Out of the borrow: dropping the user's data may run anything.
         ours.is_some()
     }

@@ -235,11 +235,14 @@ impl MioSelector {
     #[doc(alias = "netpollinit")]
     pub fn new() -> io::Result<Self> {
         let poll = mio::Poll::new()?;
-        let breaker = Arc::new(Pipe::new(poll.registry())?);
+        let (sender, mut receiver) = pipe::new()?;
+        let token = Token::BREAK.into();
+        poll.registry()
+            .register(&mut receiver, token, mio::Interest::READABLE)?;
         Ok(MioSelector {
             poll,
             events: mio::Events::with_capacity(CAPACITY),
-            breaker,
+            breaker: Arc::new(Pipe { sender, receiver }),
         })
     }
 }
@@ -258,8 +261,8 @@ fn interest(readiness: Readiness) -> mio::Interest {
 #[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
     let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
-    let ready = flag(event.is_readable(), Readiness::READ)
-        | flag(event.is_writable(), Readiness::WRITE);
+    let ready =
+        flag(event.is_readable(), Readiness::READ) | flag(event.is_writable(), Readiness::WRITE);
     // A broken source is ready for both: either attempt will say what is wrong with it. ERR alone
     // is no hang-up: a UDP socket gets it from an ICMP message and lives on.
     let broken = event.is_error() || event.is_write_closed();
@@ -362,7 +365,8 @@ impl Selector for MioSelector {
 }
 
 /// How a wait is ended from another thread: a pipe that is watched like any other source. mio's own
-/// waker would do, but for poll(2), where it can lose a wake-up.
+/// waker would do, but for poll(2): a wake that comes while a source is registered is read away there,
+/// and its event, which then comes with a later wait, hides one of that.
 ///
 /// Both ends live as long as a breaker does: writing to a pipe that has no reader raises SIGPIPE.
 #[derive(Debug)]
@@ -372,13 +376,6 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(registry: &mio::Registry) -> io::Result<Self> {
-        let (sender, mut receiver) = pipe::new()?;
-        let token = Token::BREAK.into();
-        registry.register(&mut receiver, token, mio::Interest::READABLE)?;
-        Ok(Pipe { sender, receiver })
-    }
-
     /// Empties the pipe until EAGAIN, which under poll(2) makes mio arm it again.
     fn heard(&self) {
         let mut bytes = [0; 64];

@@ -50,7 +50,10 @@ impl Scheduler {
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.machines.borrow().len().saturating_sub(self.connections.get())
+        self.machines
+            .borrow()
+            .len()
+            .saturating_sub(self.connections.get())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor

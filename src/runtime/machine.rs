@@ -168,7 +168,10 @@ impl Machines {
     /// Frees the slot of a machine whose body is out and dropped.
     pub(crate) fn finish(&mut self, id: MachineId) {
         let slot = self.slots.try_remove(id.slot() as usize);
-        debug_assert!(slot.is_some_and(|slot| slot.body.is_none()), "its body is out");
+        debug_assert!(
+            slot.is_some_and(|slot| slot.body.is_none()),
+            "its body is out"
+        );
     }
 
     /// Takes a machine out to be dropped; then `finish` has to follow. One that runs is handed back

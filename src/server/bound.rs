@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
-use super::stats::Stats;
 use super::worker_loop::WorkerLoop;
-use crate::connection::remote::ConnId;
+use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
+use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
 use crate::runtime::{JoinHandle, Runtime};
 
@@ -103,14 +103,14 @@ impl<F> Bound<F> {
         if ports.is_empty() {
             return Err(io::Error::other("netpoller: this server ran before"));
         }
-        for port in &mut ports {
-            port.is_for_all &= workers > 1;
+        if workers == 1 {
+            // It takes all: each port has a queue, and clients may wait there already.
+            ports.iter_mut().for_each(|port| port.worker = Some(0));
         }
-        let hands_over = ports.iter().any(|port| port.is_for_all);
+        let hands_over = ports.iter().any(|port| port.worker.is_none());
         let inboxes = self.common.dispatcher.open(workers, hands_over);
         let start = |inbox: WorkerInbox| {
-            // One worker takes all: each port has a queue, and clients may wait there already.
-            let is_its = |port: &mut Port| workers == 1 || port.worker == inbox.worker;
+            let is_its = |port: &mut Port| port.worker.unwrap_or(0) == inbox.worker;
             let its = ports.extract_if(.., is_its).collect();
             (inbox, its)
         };
@@ -178,7 +178,7 @@ impl<F: Factory> Bound<F> {
         let ended = serve();
         if let Err(error) = &ended {
             log::error!("{}: worker {number} fails: {error}", self.common.name());
-            self.common.stop();
+            self.common.end(None);
         }
         ended
     }
@@ -317,7 +317,7 @@ impl ServerHandle {
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
-        self.common.drain(limit);
+        self.common.end(Some(limit));
     }
 
     /// Drains the server within `limit` when one of the `signals` comes (`libc::SIGTERM`, say);
@@ -364,7 +364,7 @@ impl ServerHandle {
     /// Ends the server at once, with whatever is in flight, also while it is being drained.
     #[doc(alias = "close")]
     pub fn stop(&self) {
-        self.common.stop();
+        self.common.end(None);
     }
 
     /// Queues bytes for the connection of this [id](crate::Conn::id), from any thread or worker. They

@@ -2,18 +2,17 @@
 
 // Mirrors the fields of `Server` in Go's `net/http/server.go`.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
 use super::listeners::{Dispatch, Peer};
-use super::stats::{Stats, WorkerStats};
 use crate::connection::filter::Filter;
+use crate::connection::handle::Remotes;
 use crate::connection::limits::Quotas;
-use crate::connection::remote::Remotes;
 use crate::connection::shared::{self, Phase};
+use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::Addr;
 use crate::net::config::Hook;
 use crate::net::permits::Permits;
@@ -57,7 +56,7 @@ impl Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(quotas.clone()),
+            remotes: Remotes::new(),
             quotas,
             settings,
             #[cfg(feature = "signal")]
@@ -77,22 +76,15 @@ impl Common {
         &self.addrs[0]
     }
 
-    /// Ends the server in good order.
-    pub(crate) fn drain(&self, limit: Duration) {
-        if self.dispatcher.give(Phase::Draining, limit) {
-            self.log_end(format_args!("drains within {limit:?}"));
+    /// Ends the server: in good order within a limit, or at once.
+    pub(crate) fn end(&self, within: Option<Duration>) {
+        let (phase, does) = match within {
+            Some(limit) => (Phase::Draining, format!("drains within {limit:?}")),
+            None => (Phase::Stopped, "stops".to_owned()),
+        };
+        if self.dispatcher.give(phase, within.unwrap_or_default()) {
+            let (name, open) = (self.name(), self.stats().live());
+            log::info!("{name}: the server {does}; open connections: {open}");
         }
-    }
-
-    /// Ends the server at once.
-    pub(crate) fn stop(&self) {
-        if self.dispatcher.give(Phase::Stopped, Duration::ZERO) {
-            self.log_end(format_args!("stops"));
-        }
-    }
-
-    fn log_end(&self, does: fmt::Arguments<'_>) {
-        let (name, open) = (self.name(), self.stats().live());
-        log::info!("{name}: the server {does}; open connections: {open}");
     }
 }

@@ -192,40 +192,37 @@ impl WorkerInbox {
 
     /// Waits for another order than the one that is known.
     pub(crate) async fn order(&self, known: Order) -> Order {
-        poll_fn(|cx| self.poll_order(cx.waker(), known)).await
-    }
-
-    fn poll_order(&self, waker: &Waker, known: Order) -> Poll<Order> {
-        self.poll(waker, |state| (state.order != known).then_some(state.order))
+        let another = |state: &mut State| (state.order != known).then_some(state.order);
+        self.wait(another).await
     }
 
     /// Waits for the next connection. `None` when there will be no more.
     pub(crate) async fn arrival(&self) -> Option<Arrival> {
-        poll_fn(|cx| self.poll_arrival(cx.waker())).await
-    }
-
-    pub(crate) fn poll_arrival(&self, waker: &Waker) -> Poll<Option<Arrival>> {
-        self.poll(waker, |state| {
+        let next = |state: &mut State| {
             let inbox = state.inboxes[self.worker].as_mut()?;
             match inbox.arrivals.pop_front() {
                 None if !state.is_finished => None,
                 next => Some(next),
             }
-        })
+        };
+        self.wait(next).await
     }
 
-    fn poll<T>(&self, waker: &Waker, look: impl FnOnce(&mut State) -> Option<T>) -> Poll<T> {
-        // A waker is cloned and dropped while nothing is locked: both may run any code.
-        let waker = waker.clone();
-        let mut state = self.dispatcher.state();
-        if let Some(found) = look(&mut state) {
-            return Poll::Ready(found);
-        }
-        let inbox = state.inboxes[self.worker].as_mut();
-        let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
-        drop(state);
-        drop(old);
-        Poll::Pending
+    async fn wait<T>(&self, look: impl Fn(&mut State) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            // A waker is cloned and dropped while nothing is locked: both may run any code.
+            let waker = cx.waker().clone();
+            let mut state = self.dispatcher.state();
+            if let Some(found) = look(&mut state) {
+                return Poll::Ready(found);
+            }
+            let inbox = state.inboxes[self.worker].as_mut();
+            let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
+            drop(state);
+            drop(old);
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -278,7 +275,7 @@ mod tests {
 
     impl Accepts {
         fn permit(&self) -> Option<Permit> {
-            match pin!(self.permits.take()).poll(&mut Context::from_waker(Waker::noop())) {
+            match now(self.permits.take()) {
                 Poll::Ready(permit) => Some(permit),
                 Poll::Pending => None,
             }
@@ -307,8 +304,12 @@ mod tests {
         }
     }
 
+    fn now<T>(future: impl Future<Output = T>) -> Poll<T> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
     fn count(inbox: &WorkerInbox) -> usize {
-        let next = || inbox.poll_arrival(Waker::noop());
+        let next = || now(inbox.arrival());
         std::iter::from_fn(|| matches!(next(), Poll::Ready(Some(_))).then_some(())).count()
     }
 
@@ -374,7 +375,7 @@ mod tests {
         accepts.tallies[0].live.add(5);
         let _client = accepts.send(&accepting);
         drop(accepting);
-        let next = || other.poll_arrival(Waker::noop());
+        let next = || now(other.arrival());
         assert!(matches!(next(), Poll::Ready(Some(_))));
         assert!(matches!(next(), Poll::Ready(None)));
     }
@@ -384,7 +385,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let (_accepts, inboxes) = accepts(1);
         let dispatcher = &inboxes[0].dispatcher;
-        let next = |known| match inboxes[0].poll_order(Waker::noop(), known) {
+        let next = |known| match now(inboxes[0].order(known)) {
             Poll::Ready(order) => order,
             Poll::Pending => known,
         };

@@ -107,7 +107,7 @@ impl Listeners {
     /// else one for all.
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
         let open = |(number, listen): (usize, Listen)| match listen {
-            Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number)?]),
+            Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number, None)?]),
             Listen::On(config, mut target) => {
                 let config = match sharing {
                     1 => config,
@@ -116,11 +116,8 @@ impl Listeners {
                 let each = (0..sharing).map(|worker| {
                     let socket = config.bind_std(&target)?;
                     target = socket.local_addr()?.to_addr(); // The port that the first was given.
-                    Ok(Port {
-                        worker,
-                        is_for_all: sharing == 1,
-                        ..Port::new(socket.into(), Network::Tcp, number)?
-                    })
+                    let worker = (sharing > 1).then_some(worker);
+                    Port::new(socket.into(), Network::Tcp, number, worker)
                 });
                 each.collect()
             }
@@ -174,22 +171,23 @@ pub(super) struct Port {
     pub(super) addr: Addr,
     /// The listener's number.
     pub(super) number: usize,
-    /// The worker that accepts from it.
-    pub(super) worker: usize,
-    /// Whether it accepts for all workers.
-    pub(super) is_for_all: bool,
+    /// The worker that accepts from it for itself. `None`: the first accepts, for all.
+    pub(super) worker: Option<usize>,
 }
 
 impl Port {
-    /// One socket for all workers.
-    fn new(socket: OwnedFd, network: Network, number: usize) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        network: Network,
+        number: usize,
+        worker: Option<usize>,
+    ) -> io::Result<Self> {
         Ok(Port {
             addr: listener::prepare(&socket, network)?,
+            socket,
             network,
             number,
-            worker: 0,
-            is_for_all: true,
-            socket,
+            worker,
         })
     }
 }

@@ -51,7 +51,6 @@
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
 // | `dispatch.rs` | between threads: orders to every worker, sockets to the one with the fewest connections |
 // | `signals.rs` | signals that drain or stop it (feature `signal`) |
-// | `stats.rs` | what the workers have done |
 
 mod bound;
 pub(crate) mod builder;
@@ -60,12 +59,11 @@ mod dispatch;
 mod listeners;
 #[cfg(feature = "signal")]
 mod signals;
-pub(crate) mod stats;
 mod worker_loop;
 
+pub use crate::connection::stats::{Stats, WorkerStats};
 pub use bound::{Bound, ServerHandle};
 pub use builder::Server;
 #[allow(deprecated)]
 pub use listeners::Accept;
 pub use listeners::{Dispatch, Factory, Listeners, Peer, WithPeer};
-pub use stats::{Stats, WorkerStats};

@@ -9,7 +9,7 @@
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ struct Watch {
     /// A byte for each signal comes out of it. Every worker registers it with its own selector.
     socket: StdStream,
     limit: Duration,
-    /// Signals that have come.
-    count: AtomicUsize,
+    /// A signal has come.
+    has_come: AtomicBool,
     /// Fills the socket.
     _notes: SignalNotes,
 }
@@ -48,7 +48,7 @@ impl Watches {
         self.all().push(Arc::new(Watch {
             socket,
             limit,
-            count: AtomicUsize::new(0),
+            has_come: AtomicBool::new(false),
             _notes: note_signals(signals, filled)?,
         }));
         Ok(())
@@ -60,12 +60,12 @@ impl Watches {
 pub(crate) struct Hearing(Vec<JoinHandle<()>>);
 
 impl Hearing {
-    /// Begins to wait for those that were added since it was called last. `end` is told how many
-    /// signals have come before, and the limit of a drain.
+    /// Begins to wait for those that were added since it was called last. `end` is told the limit of
+    /// a drain, and at a later signal `None`.
     pub(crate) fn follow(
         &mut self,
         watches: &Watches,
-        end: impl Fn(usize, Duration) + Clone + 'static,
+        end: impl Fn(Option<Duration>) + Clone + 'static,
     ) {
         for watch in &watches.all()[self.0.len()..] {
             let (watch, end) = (watch.clone(), end.clone());
@@ -84,7 +84,7 @@ impl Drop for Hearing {
     }
 }
 
-async fn hear(watch: &Watch, end: impl Fn(usize, Duration)) -> io::Result<()> {
+async fn hear(watch: &Watch, end: impl Fn(Option<Duration>)) -> io::Result<()> {
     let raw = watch.socket.as_raw_fd();
     let source = Source::new(SourceFd(&raw))?;
     // The other end is open as long as the watch lives.
@@ -92,7 +92,8 @@ async fn hear(watch: &Watch, end: impl Fn(usize, Duration)) -> io::Result<()> {
         let mut notes = [0; 64];
         let read = source.io(Direction::Read, |_| (&watch.socket).read(&mut notes));
         for _ in 0..read.await? {
-            end(watch.count.fetch_add(1, Ordering::Relaxed), watch.limit);
+            let is_first = !watch.has_come.swap(true, Ordering::Relaxed);
+            end(is_first.then_some(watch.limit));
         }
     }
 }

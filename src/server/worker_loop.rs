@@ -94,7 +94,7 @@ impl<F: Factory> WorkerLoop<F> {
             Ok(Listener {
                 fd: Fd::take_in("a server", port.socket, port.network)?,
                 number: port.number,
-                is_for_all: port.is_for_all,
+                is_for_all: port.worker.is_none(),
             })
         };
         let mut listeners = ports
@@ -159,10 +159,7 @@ impl<F: Factory> WorkerLoop<F> {
     #[cfg(feature = "signal")]
     fn hear(&self) {
         let common = self.common.clone();
-        let end = move |signals_before, limit| match signals_before {
-            0 => common.drain(limit),
-            _ => common.stop(),
-        };
+        let end = move |within| common.end(within);
         self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 

@@ -100,28 +100,3 @@ impl Tick {
         Tick(self.0.saturating_add(ticks))
     }
 }
-
-/// What an entry's owner answers when [`Wheel::advance`] or [`Wheel::next_live`] hands it the
-/// entry.
-///
-/// ```
-/// use netpoller::wheel::{Tick, Verdict, Wheel};
-///
-/// let mut wheel = Wheel::new();
-/// wheel.place(Tick::new(5), "mail");
-/// // It has moved meanwhile: the wheel keeps it for later.
-/// wheel.advance(Tick::new(7), usize::MAX, |_, _| Verdict::Again(Tick::new(9)));
-/// assert_eq!(wheel.next(), Some(Tick::new(9)));
-/// wheel.advance(Tick::new(9), usize::MAX, |_, _| Verdict::Done);
-/// assert!(wheel.is_empty());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It fired: the entry is spent. (To [`Wheel::next_live`]: it is live, and stays.)
-    Done,
-    /// It was stale: the entry is dropped, and counts no longer as [`stale`](Wheel::stale).
-    Lapsed,
-    /// Its timer moved later meanwhile: the entry goes there. A tick that has come as well comes out
-    /// again in the same [`advance`](Wheel::advance).
-    Again(Tick),
-}

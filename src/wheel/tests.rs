@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Tick, Verdict, Wheel};
+use super::{Tick, Wheel};
 
 const SECOND: u64 = 1_000;
 const YEAR: u64 = 365 * 24 * 3_600 * SECOND;
@@ -23,7 +23,7 @@ fn due(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
     let mut keys = Vec::new();
     let more = wheel.advance(tick(now), usize::MAX, |_, key| {
         keys.push(key);
-        Verdict::Done
+        None
     });
     assert!(!more);
     keys
@@ -112,7 +112,7 @@ fn a_budget_bounds_what_is_handed_out() {
         let budget = if expected == 0 { 0 } else { 4 };
         let more = wheel.advance(tick(9), budget, |_, key| {
             keys.push(key / 3);
-            Verdict::Done
+            None
         });
         assert_eq!((keys.len(), more), (expected, expected < 10));
     }
@@ -125,7 +125,7 @@ fn a_budget_that_is_just_enough_leaves_nothing_to_do() {
     for key in 0..300 {
         wheel.place(tick(5), key);
     }
-    assert!(!wheel.advance(tick(5), 300, |_, _| Verdict::Done));
+    assert!(!wheel.advance(tick(5), 300, |_, _| None));
     assert_eq!((wheel.len(), wheel.next()), (0, None));
 }
 
@@ -135,7 +135,7 @@ fn few_places_cascade_for_nothing() {
     for key in 0..10 {
         wheel.place(tick(64u64.pow(key)), 0);
     }
-    assert!(!wheel.advance(Tick::MAX, 10, |_, _| Verdict::Done));
+    assert!(!wheel.advance(Tick::MAX, 10, |_, _| None));
     assert!(wheel.is_empty());
 }
 
@@ -151,7 +151,7 @@ fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
         let more = wheel.advance(tick(5_000), 1, |when, _| {
             assert!(last <= when && when <= tick(5_000));
             (handed, last) = (handed + 1, when);
-            Verdict::Done
+            None
         });
         if !more {
             break;
@@ -177,28 +177,20 @@ fn a_late_place_that_moved_on_but_not_past_now_comes_out_at_once() {
     wheel.advance(tick(100), usize::MAX, |when, _| {
         seen.push(when.get());
         if when < tick(50) {
-            Verdict::Again(tick(50))
+            Some(tick(50))
         } else {
-            Verdict::Done
+            None
         }
     });
     assert_eq!(seen, [3, 50]);
 }
 
 #[test]
-fn an_owner_that_always_says_again_does_not_keep_the_wheel() {
+fn a_budget_ends_an_advance_whose_owner_moves_nothing_on() {
     let mut wheel = wheel_at(0);
     wheel.place(tick(5), 5);
-    let mut calls = 0;
-    let more = wheel.advance(tick(YEAR), usize::MAX, |when, _| {
-        calls += 1;
-        Verdict::Again(when)
-    });
-    assert_eq!((calls, more), (1, false));
-    assert_eq!(wheel.next(), Some(tick(YEAR + 1)));
-    // At the end of time nothing is later, and the budget ends it.
-    assert!(wheel.advance(Tick::MAX, 100, |_, _| Verdict::Again(Tick::ZERO)));
-    assert_eq!(wheel.len(), 1);
+    assert!(wheel.advance(tick(YEAR), 100, |when, _| Some(when)));
+    assert_eq!((wheel.len(), wheel.next()), (1, Some(tick(5))));
 }
 
 #[test]
@@ -227,21 +219,9 @@ fn compaction_may_come_in_the_middle_of_a_cascade() {
     let mut handed = 0;
     assert!(wheel.advance(tick(4_100), 10, |_, _| {
         handed += 1;
-        Verdict::Done
+        None
     }));
     wheel.compact(|_, key| key >= 100);
     assert_eq!((handed, wheel.next()), (0, Some(tick(4_196))));
     assert_eq!(due(&mut wheel, YEAR), (100..1_000).collect::<Vec<_>>());
-}
-
-#[test]
-fn with_nothing_live_there_is_no_next() {
-    let mut wheel = wheel_at(0);
-    assert_eq!(wheel.next_live(|_, _| unreachable!()), None);
-    for when in 0..500 {
-        wheel.place(tick(when * when), when);
-        wheel.lapse();
-    }
-    assert_eq!(wheel.next_live(|_, _| Verdict::Lapsed), None);
-    assert_eq!((wheel.len(), wheel.stale(), wheel.next()), (0, 0, None));
 }

@@ -14,7 +14,10 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
-use super::{Tick, Verdict, Wheel};
+use super::{Tick, Wheel};
+
+/// How many stale entries are free: below this, sweeping a small wheel is not worth the while.
+const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
 /// while four billion timers are inserted may name another timer in the same slot.
@@ -179,7 +182,6 @@ impl<V> Timers<V> {
     pub fn cancel(&mut self, key: TimerKey) -> Option<V> {
         self.timer(key)?;
         let timer = self.slots.try_remove(key.index as usize)?;
-        self.wheel.lapse();
         self.compact();
         Some(timer.value)
     }
@@ -237,8 +239,8 @@ impl<V> Timers<V> {
         self.wheel.next()
     }
 
-    /// When the next timer fires, exactly, for a virtual clock. Costs what
-    /// [`Wheel::next_live`] does.
+    /// When the next timer fires, exactly, for a virtual clock, which must not stop where only a stale
+    /// entry lies. O(timers).
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -247,10 +249,8 @@ impl<V> Timers<V> {
     /// timers.move_to(key, Tick::new(9));
     /// assert_eq!(timers.next_live(), Some(Tick::new(9)));
     /// ```
-    pub fn next_live(&mut self) -> Option<Tick> {
-        let slots = &mut self.slots;
-        self.wheel
-            .next_live(|when, entry| judge(slots, when, entry))
+    pub fn next_live(&self) -> Option<Tick> {
+        self.slots.iter().map(|(_, timer)| timer.when).min()
     }
 
     /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the
@@ -273,11 +273,16 @@ impl<V> Timers<V> {
     pub fn advance(&mut self, now: Tick, budget: usize, mut fire: impl FnMut(V)) -> bool {
         let slots = &mut self.slots;
         let more = self.wheel.advance(now, budget, |when, entry| {
-            let verdict = judge(slots, when, entry);
-            if verdict == Verdict::Done {
-                fire(slots.remove(entry.index as usize).value);
+            // A stale entry: its timer is gone, or has a newer one.
+            let timer = slots.get(entry.index as usize)?;
+            if timer.number != entry.number {
+                return None;
             }
-            verdict
+            if timer.when > when {
+                return Some(timer.when);
+            }
+            fire(slots.remove(entry.index as usize).value);
+            None
         });
         // Fewer are live now, so that the stale ones may be too many.
         self.compact();
@@ -346,30 +351,18 @@ impl<V> Timers<V> {
         let number = self.place(when, index);
         let timer = &mut self.slots[index as usize];
         (timer.when, timer.number) = (when, number);
-        self.wheel.lapse();
         self.compact();
     }
 
-    /// Sweeps the wheel once too many entries are stale.
+    /// Sweeps the wheel once too many entries are stale: each timer has one that is not.
     fn compact(&mut self) {
-        if self.wheel.overgrown() {
-            let slots = &self.slots;
+        let slots = &self.slots;
+        if self.wheel.len() > 2 * slots.len() + SLACK {
             self.wheel.compact(|_, entry| {
                 let timer = slots.get(entry.index as usize);
                 timer.is_some_and(|timer| timer.number == entry.number)
             });
         }
-    }
-}
-
-/// What of an entry that is met at tick `when`?
-#[inline]
-fn judge<V>(slots: &Slab<Timer<V>>, when: Tick, entry: Entry) -> Verdict {
-    match slots.get(entry.index as usize) {
-        Some(timer) if timer.number != entry.number => Verdict::Lapsed,
-        Some(timer) if timer.when > when => Verdict::Again(timer.when),
-        Some(_) => Verdict::Done,
-        None => Verdict::Lapsed,
     }
 }
 

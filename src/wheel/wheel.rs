@@ -1,7 +1,7 @@
 //! The wheel itself: levels of slots, and how it turns.
 // Stands where Go's runtime/time.go has a 4-ary heap (`siftUp`, `check`, `run`, `adjust`).
 
-use super::{Tick, Verdict};
+use super::Tick;
 
 /// How many bits of a tick one level reads.
 const BITS: u32 = 6;
@@ -9,14 +9,8 @@ const BITS: u32 = 6;
 /// How many slots a level has: one for each value of its bits.
 const SLOTS: usize = 1 << BITS;
 
-/// How many levels tell all ticks apart. The last has only four bits left to read.
-const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
-
 /// How many entries may cascade for the price of handing one out.
 const CASCADED_FOR_ONE: usize = 16;
-
-/// How many stale entries are free: below this, sweeping a small wheel is not worth the while.
-const SLACK: usize = 64;
 
 /// How many entries of room an empty slot keeps for the next time.
 const KEPT: usize = 32;
@@ -79,33 +73,13 @@ impl<K: Copy> Level<K> {
         slot.earliest = slot.earliest.min(tick);
     }
 
-    /// Drops the entries of `slot` that are not to be kept, and says how many. What stays counts as
-    /// due at `elapsed` or later.
-    fn retain(
-        &mut self,
-        slot: usize,
-        elapsed: Tick,
-        mut keep: impl FnMut(Tick, K) -> bool,
-    ) -> usize {
-        let Slot { entries, earliest } = &mut self.slots[slot];
-        let before = entries.len();
-        entries.retain(|&(when, key)| keep(when, key));
-        let gone = before - entries.len();
-        let first = entries.iter().map(|&(when, _)| when).min();
-        *earliest = first.map_or(Tick::MAX, |first| first.max(elapsed));
-        self.settle(slot);
-        gone
-    }
-
     /// If everything was taken from `slot`: marks it empty, and gives back all but a little room.
     fn settle(&mut self, slot: usize) {
         let Slot { entries, earliest } = &mut self.slots[slot];
         if entries.is_empty() {
             *earliest = Tick::MAX;
             self.occupied &= !(1 << slot);
-            if entries.capacity() > KEPT {
-                *entries = Vec::new();
-            }
+            entries.shrink_to(KEPT);
         }
     }
 }
@@ -113,20 +87,19 @@ impl<K: Copy> Level<K> {
 /// Places in time, each a tick and a key, that come out when their tick has come.
 ///
 /// The wheel holds entries, its owner the truth. A timer that moves *later* costs nothing here:
-/// when its entry comes out, the owner answers [`Verdict::Again`]. One that moves *earlier* or
-/// ends leaves its old entry behind: the owner says so with [`lapse`](Wheel::lapse), answers
-/// [`Verdict::Lapsed`] when it comes out, and compacts when the wheel is
-/// [`overgrown`](Wheel::overgrown).
+/// when its entry comes out, the owner says where it goes. One that moves *earlier* or ends leaves
+/// its old entry behind, *stale*: when that comes out, the owner knows. Whatever leaves many behind
+/// [compacts](Wheel::compact) the wheel now and then.
 ///
 /// A key must tell a timer's live entry from those it left behind, and the tick does not do that:
 /// one may move away and come back to it. So put a number into the key that changes with every
-/// [`place`](Wheel::place) of a timer's (but not with `Again`).
+/// [`place`](Wheel::place) of a timer's.
 ///
 /// An entry costs 16 bytes when the key has 8. A level costs 2 KiB once an entry was placed on it, or on
 /// a level above.
 ///
 /// ```
-/// use netpoller::wheel::{Tick, Verdict, Wheel};
+/// use netpoller::wheel::{Tick, Wheel};
 ///
 /// let mut wheel = Wheel::new();
 /// wheel.place(Tick::new(30), "thirty");
@@ -136,11 +109,14 @@ impl<K: Copy> Level<K> {
 /// let mut due = Vec::new();
 /// let more = wheel.advance(Tick::new(20), 100, |_, key| {
 ///     due.push(key);
-///     Verdict::Done
+///     None // It has fired.
 /// });
 /// assert!(!more);
 /// assert_eq!(due, ["ten"]);
-/// assert_eq!(wheel.next(), Some(Tick::new(30)));
+///
+/// // "thirty" has moved meanwhile, and the wheel did not hear of it.
+/// wheel.advance(Tick::new(30), 100, |_, _| Some(Tick::new(90)));
+/// assert_eq!(wheel.next(), Some(Tick::new(90)));
 /// ```
 pub struct Wheel<K: Copy> {
     /// Made when first needed.
@@ -149,7 +125,6 @@ pub struct Wheel<K: Copy> {
     /// The earliest entry held, or [`Tick::MAX`]. Between calls it is exact.
     earliest: Tick,
     len: usize,
-    stale: usize,
 }
 
 impl<K: Copy> Wheel<K> {
@@ -166,7 +141,6 @@ impl<K: Copy> Wheel<K> {
             elapsed: Tick::ZERO,
             earliest: Tick::MAX,
             len: 0,
-            stale: 0,
         }
     }
 
@@ -193,22 +167,6 @@ impl<K: Copy> Wheel<K> {
         self.earliest = self.earliest.min(tick);
     }
 
-    /// Tells the wheel that one of the entries it holds no longer counts.
-    ///
-    /// O(1). Whether to [`compact`](Wheel::compact) now, [`overgrown`](Wheel::overgrown) says.
-    ///
-    /// ```
-    /// # use netpoller::wheel::{Tick, Wheel};
-    /// let mut wheel = Wheel::new();
-    /// wheel.place(Tick::new(9), 'a');
-    /// wheel.lapse();
-    /// assert_eq!((wheel.len(), wheel.stale()), (1, 1));
-    /// ```
-    #[inline]
-    pub fn lapse(&mut self) {
-        self.stale += 1;
-    }
-
     /// How many entries are held, stale ones too.
     ///
     /// ```
@@ -219,16 +177,6 @@ impl<K: Copy> Wheel<K> {
     /// ```
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// How many of the entries held no longer count, as far as the owner has said.
-    ///
-    /// ```
-    /// # use netpoller::wheel::Wheel;
-    /// assert_eq!(Wheel::<u64>::new().stale(), 0);
-    /// ```
-    pub fn stale(&self) -> usize {
-        self.stale
     }
 
     /// Whether no entry is held, not even a stale one.
@@ -245,9 +193,9 @@ impl<K: Copy> Wheel<K> {
     /// that is unfinished, the tick it has reached.
     ///
     /// ```
-    /// # use netpoller::wheel::{Tick, Verdict, Wheel};
+    /// # use netpoller::wheel::{Tick, Wheel};
     /// let mut wheel = Wheel::<u64>::new();
-    /// wheel.advance(Tick::new(7), 1, |_, _| Verdict::Done);
+    /// wheel.advance(Tick::new(7), 1, |_, _| None);
     /// assert_eq!(wheel.elapsed(), Tick::new(7));
     /// ```
     pub fn elapsed(&self) -> Tick {
@@ -293,18 +241,18 @@ impl<K: Copy> Wheel<K> {
     /// order within a tick), until `budget` is used up. Returns whether it was, with more to
     /// do: then call again, with the same `now` or a later one.
     ///
+    /// `check` says where the entry goes, because its timer has moved: to a later tick than it was handed
+    /// out for. One that has come as well comes out again in the same call. `None`, and the entry is gone:
+    /// it has fired, or was stale.
+    ///
     /// An entry handed out costs one of the budget, and so do 16 that cascade: a call's work is
     /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts
     /// as `elapsed`.
     ///
-    /// An [`Again`](Verdict::Again) that names no later tick than the one handed out counts as
-    /// one tick after `now`: an owner that errs would else keep the wheel here for ever. (At
-    /// [`Tick::MAX`] there is no such tick, and only the budget ends it.)
-    ///
     /// O(1) when nothing is due; an entry costs O(1) for each level that it comes down.
     ///
     /// ```
-    /// use netpoller::wheel::{Tick, Verdict, Wheel};
+    /// use netpoller::wheel::{Tick, Wheel};
     ///
     /// let mut wheel = Wheel::new();
     /// for key in 0..3 {
@@ -313,7 +261,7 @@ impl<K: Copy> Wheel<K> {
     /// let mut seen = 0;
     /// let mut check = |_, _| {
     ///     seen += 1;
-    ///     Verdict::Done
+    ///     None
     /// };
     /// assert!(wheel.advance(Tick::new(9), 2, &mut check)); // one is left
     /// assert!(!wheel.advance(Tick::new(9), 1, &mut check));
@@ -323,7 +271,7 @@ impl<K: Copy> Wheel<K> {
         &mut self,
         now: Tick,
         mut budget: usize,
-        mut check: impl FnMut(Tick, K) -> Verdict,
+        mut check: impl FnMut(Tick, K) -> Option<Tick>,
     ) -> bool {
         let now = now.max(self.elapsed);
         // `earliest` is exact between calls, so a turn with nothing due costs this comparison.
@@ -353,12 +301,8 @@ impl<K: Copy> Wheel<K> {
             {
                 budget -= 1;
                 self.len -= 1;
-                match check(when, key) {
-                    Verdict::Done => {}
-                    Verdict::Lapsed => self.stale = self.stale.saturating_sub(1),
-                    Verdict::Again(later) if later > when => self.place(later, key),
-                    // An owner that errs must not keep the wheel here for ever.
-                    Verdict::Again(_) => self.place(now.saturating_add(1), key),
+                if let Some(later) = check(when, key) {
+                    self.place(later, key);
                 }
             }
             self.levels[0].settle(slot);
@@ -383,35 +327,10 @@ impl<K: Copy> Wheel<K> {
         *budget -= moved / CASCADED_FOR_ONE;
     }
 
-    // ---- stale entries ----
-
-    /// Whether stale entries outnumber the live ones by more than 64: time to
-    /// [`compact`](Wheel::compact). An owner that does so at once, whenever an entry lapses or
-    /// fires, never has more than 2 x live + 64 entries.
+    /// Drops every entry that `keep` does not want: the stale ones.
     ///
-    /// O(1).
-    ///
-    /// ```
-    /// # use netpoller::wheel::{Tick, Wheel};
-    /// let mut wheel = Wheel::new();
-    /// for key in 0..65 {
-    ///     wheel.place(Tick::new(9), key);
-    ///     assert!(!wheel.overgrown());
-    ///     wheel.lapse();
-    /// }
-    /// assert!(wheel.overgrown());
-    /// wheel.compact(|_, _| false);
-    /// assert!(wheel.is_empty() && !wheel.overgrown());
-    /// ```
-    #[inline]
-    pub fn overgrown(&self) -> bool {
-        self.stale > self.len.saturating_sub(self.stale) + SLACK
-    }
-
-    /// Drops every entry that `keep` does not want; none is stale after it.
-    ///
-    /// O(entries), without a budget. An owner that calls it only when the wheel is
-    /// [`overgrown`](Wheel::overgrown) has less than two entries looked at for each that lapsed.
+    /// O(entries), without a budget. An owner that calls it when more entries are stale than live, and
+    /// some, has few looked at for each that became stale.
     ///
     /// # Panics
     ///
@@ -426,68 +345,19 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
+        self.len = 0;
         for level in &mut self.levels {
             for slot in 0..SLOTS {
-                self.len -= level.retain(slot, self.elapsed, &mut keep);
+                let Slot { entries, earliest } = &mut level.slots[slot];
+                entries.retain(|&(when, key)| keep(when, key));
+                self.len += entries.len();
+                // What is overdue counts as due at `elapsed`.
+                let first = entries.iter().map(|&(when, _)| when).min();
+                *earliest = first.map_or(Tick::MAX, |first| first.max(self.elapsed));
+                level.settle(slot);
             }
         }
-        self.stale = 0;
         self.front();
-    }
-
-    /// The earliest entry that counts, after removing those before it that do not. Nothing
-    /// fires, [`elapsed`](Wheel::elapsed) stays, and the answer is never before it. For a
-    /// virtual clock, which must not stop where only a stale entry lies.
-    ///
-    /// `check` answers [`Done`](Verdict::Done) for a live entry, which stays. It is asked in no
-    /// order, and about some later entries too. An [`Again`](Verdict::Again) that names no later
-    /// tick counts as `Done`.
-    ///
-    /// O(entries in the first slots); amortised O(levels) an entry for an owner that advances to
-    /// the answer.
-    ///
-    /// # Panics
-    ///
-    /// Only if `check` does; live entries may then come out twice.
-    ///
-    /// ```
-    /// use netpoller::wheel::{Tick, Verdict, Wheel};
-    ///
-    /// let mut wheel = Wheel::new();
-    /// wheel.place(Tick::new(10), "canceled");
-    /// wheel.place(Tick::new(20), "live");
-    /// wheel.lapse();
-    /// let next = wheel.next_live(|_, key| match key {
-    ///     "live" => Verdict::Done,
-    ///     _ => Verdict::Lapsed,
-    /// });
-    /// assert_eq!(next, Some(Tick::new(20)));
-    /// assert_eq!((wheel.len(), wheel.stale()), (1, 0));
-    /// ```
-    pub fn next_live(&mut self, mut check: impl FnMut(Tick, K) -> Verdict) -> Option<Tick> {
-        // The slots with live entries only, a bitmap a level. What moves there is live as well.
-        let mut swept = [0u64; LEVELS];
-        let mut moved = Vec::new();
-        loop {
-            let (level, slot) = self.front()?;
-            if swept[level] >> slot & 1 == 1 {
-                return Some(self.earliest);
-            }
-            swept[level] |= 1 << slot;
-            let keep = |when, key| {
-                let verdict = check(when, key);
-                if let Verdict::Again(later) = verdict {
-                    moved.push((later.max(when), key));
-                }
-                verdict == Verdict::Done
-            };
-            let gone = self.levels[level].retain(slot, self.elapsed, keep);
-            self.len -= gone;
-            self.stale = self.stale.saturating_sub(gone - moved.len());
-            for (later, key) in moved.drain(..) {
-                self.place(later, key);
-            }
-        }
     }
 }
 
@@ -504,7 +374,6 @@ impl<K: Copy> std::fmt::Debug for Wheel<K> {
             .field("elapsed", &self.elapsed)
             .field("next", &self.next())
             .field("len", &self.len)
-            .field("stale", &self.stale)
             .finish_non_exhaustive()
     }
 }

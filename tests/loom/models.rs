@@ -243,7 +243,7 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
     model(|| {
         let [accepting, other] = inboxes();
         let dies = thread::spawn(move || {
-            let next = other.poll_arrival(Waker::noop());
+            let next = pin!(other.arrival()).poll(&mut Context::from_waker(Waker::noop()));
             usize::from(matches!(next, Poll::Ready(Some(_))))
         });
         for peer in 0..2 {

@@ -111,7 +111,7 @@ impl Fd {
         shortage::descriptor_closed();
     }
 
-    /// Deregisters, and wakes what is parked. `closes`: see `PollDesc::close`.
+    /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);

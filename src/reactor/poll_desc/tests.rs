@@ -27,7 +27,6 @@ enum Step {
     Park(Direction),
     ParkShort(Direction),
     Unpark(Direction),
-    ParkHangUp,
     Drained(Direction),
     /// So many ticks pass; then a turn that does not wait; and while its harvest is under way so
     /// many more pass.
@@ -52,7 +51,6 @@ fn steps() -> Vec<Step> {
         ready,
     };
     let mut steps = vec![
-        Step::ParkHangUp,
         turn(1, 0, Some(Readiness::READ)),
         turn(1, 0, Some(Readiness::WRITE)),
         turn(1, 0, Some(hung)),
@@ -180,7 +178,6 @@ struct Model {
     proven: u64,
     settled: u64,
     sides: [Side; 2],
-    hang_up_parked: bool,
     hung_up: bool,
     urgent: bool,
     closed: bool,
@@ -209,10 +206,7 @@ impl Model {
             }
         }
         self.urgent |= readiness.contains(Readiness::URGENT);
-        if readiness.contains(Readiness::HUNG_UP) {
-            self.hung_up = true;
-            out.extend(std::mem::take(&mut self.hang_up_parked).then_some(HANG_UP));
-        }
+        self.hung_up |= readiness.contains(Readiness::HUNG_UP);
     }
 
     /// A turn: what the last one handed out has run.
@@ -277,8 +271,6 @@ impl Model {
             let parked = std::mem::take(&mut side.parked);
             self.released.extend(parked.then_some(at));
         }
-        let parked = std::mem::take(&mut self.hang_up_parked);
-        self.released.extend(parked.then_some(HANG_UP));
     }
 }
 
@@ -320,7 +312,6 @@ impl Pair {
                 let parked = &mut self.model.sides[direction as usize].parked;
                 expected.extend(std::mem::take(parked).then_some(direction as usize));
             }
-            Step::ParkHangUp => self.park_hang_up(),
             Step::Drained(direction) => {
                 self.desc.drained(direction);
                 self.model.sides[direction as usize].ready = false;
@@ -418,18 +409,6 @@ impl Pair {
         }
     }
 
-    fn park_hang_up(&mut self) {
-        let (park, earlier) = self.desc.park_hang_up(HANG_UP);
-        let expected = match () {
-            () if self.model.closed => Park::Closed(HANG_UP),
-            () if self.model.hung_up => Park::Ready(HANG_UP),
-            () => Park::Parked,
-        };
-        assert_eq!(park, expected);
-        assert_eq!(earlier.is_some(), self.model.hang_up_parked);
-        self.model.hang_up_parked |= park == Park::Parked;
-    }
-
     fn compare(&self) {
         assert_eq!(self.core.settled(), Tick::new(self.model.settled));
         for direction in BOTH {
@@ -451,7 +430,6 @@ impl Pair {
         assert_eq!(self.desc.is_closed(), self.model.closed);
         assert_eq!(self.core.has_pending(), !self.model.released.is_empty());
         let parked = self.model.sides.iter().filter(|side| side.parked).count();
-        let parked = parked + usize::from(self.model.hang_up_parked);
         let mut shown = 0;
         self.desc.parked(|_, _| shown += 1);
         assert_eq!(shown, parked);
@@ -540,4 +518,34 @@ fn a_second_waiter_in_one_slot_is_named_and_the_first_keeps_it() {
     let said = panic.downcast_ref::<String>().unwrap();
     assert!(said.contains("parked already for Read"), "{said}");
     assert_eq!(desc.unpark(Direction::Read), Some(1));
+}
+
+#[test]
+fn generations_of_tokens_wrap_and_tell_neighbours_apart() {
+    // The generation keeps half the bits of a token; the counter runs on past them.
+    let half = 1usize << (usize::BITS / 2);
+    for start in [half - 2, usize::MAX - 1] {
+        let core = core();
+        core.generation.set(start);
+        let mut old = None;
+        for _ in 0..4 {
+            let desc = open(&core);
+            let token = desc.token();
+            assert_ne!(token, Token::BREAK);
+            if let Some(old) = old.replace(token) {
+                assert_eq!(old.key(), token.key());
+                assert_ne!(old, token);
+            }
+        }
+        assert_eq!(core.registry.borrow().len(), 0);
+    }
+}
+
+#[test]
+fn no_token_is_ever_the_breaks() {
+    let widest = Token::new(Token::KEYS - 1, usize::MAX);
+    assert_ne!(widest, Token::BREAK);
+    assert_eq!(widest.key(), Token::KEYS - 1);
+    let key = Token::BREAK.key();
+    assert_eq!(key, Token::KEYS, "a key that is never given out");
 }

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, ConnId, Limits, NetError, Protocol, Server, TcpStream, time};
+use netpoller::{
+    Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Server, TcpStream, time,
+};
 
 use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
 use crate::support::stall::stall;
@@ -385,5 +387,35 @@ fn what_one_connection_writes_to_another_by_its_id_goes_out_in_the_order_of_the_
             assert_eq!(got, ORDER.take().as_bytes());
         }
         HANDLE.set(None);
+    });
+}
+
+#[test]
+fn what_one_thread_writes_by_id_and_by_a_handle_goes_out_in_the_order_of_the_calls() {
+    thread_local! { static OWN: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
+    let script = Script {
+        open: |conn| {
+            OWN.set(Some(conn.handle()));
+            IDS.with_borrow_mut(|ids| ids.push(conn.id()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let (client, id) = join(&bound).await;
+        let (server, own) = (bound.handle(), OWN.take().unwrap());
+        let large = "L".repeat(2000);
+        // The loop does not run meanwhile.
+        server.write(id, bytes("a")).unwrap();
+        own.write(b"b").unwrap();
+        server.write(id, bytes(&large)).unwrap();
+        server.write(id, bytes("c")).unwrap();
+        own.write_shared(&large.as_bytes().into()).unwrap();
+        own.write(b"d").unwrap();
+        server.write(id, bytes("e")).unwrap();
+        assert_eq!(own.queued(), 4005);
+        let mut got = vec![0; 4005];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, format!("ab{large}c{large}de").as_bytes());
     });
 }

@@ -49,7 +49,6 @@ struct Desc {
     real: Descriptor<usize>,
     token: Token,
     sides: [Side; 2],
-    hang_up: Option<usize>,
     is_hung_up: bool,
     is_urgent: bool,
     is_closed: bool,
@@ -91,10 +90,7 @@ impl Desc {
             }
         }
         self.is_urgent |= readiness.contains(Readiness::URGENT);
-        if readiness.contains(Readiness::HUNG_UP) {
-            self.is_hung_up = true;
-            out.extend(self.hang_up.take());
-        }
+        self.is_hung_up |= readiness.contains(Readiness::HUNG_UP);
     }
 
     /// Everything that is parked goes to `out`.
@@ -104,7 +100,6 @@ impl Desc {
             side.deadline = None;
             out.extend(side.parked.take());
         }
-        out.extend(self.hang_up.take());
     }
 
     fn expire(&mut self, direction: Direction, out: &mut Vec<usize>) {
@@ -160,7 +155,6 @@ impl World {
             real,
             token,
             sides: Default::default(),
-            hang_up: None,
             is_hung_up: false,
             is_urgent: false,
             is_closed: false,
@@ -174,7 +168,7 @@ impl World {
         let at = choices.below(self.open.len());
         let direction = BOTH[choices.below(2)];
         let w = self.fresh();
-        match choices.below(20) {
+        match choices.below(19) {
             0 if self.open.len() < MOST => self.open(),
             0 | 1 => self.close(at, choices),
             2 => {
@@ -186,12 +180,11 @@ impl World {
                 let given_up = self.open[at].real.unpark(direction);
                 assert_eq!(given_up, self.open[at].side(direction).parked.take());
             }
-            7 => self.park_hang_up(at, w),
-            8 => {
+            7 => {
                 self.open[at].real.drained(direction);
                 self.open[at].drained(direction);
             }
-            9 => {
+            8 => {
                 let (bytes, asked) = [(0, 9), (1, 9), (9, 9)][choices.below(3)];
                 let desc = &mut self.open[at];
                 desc.real.transferred(direction, bytes, asked);
@@ -199,10 +192,10 @@ impl World {
                     desc.drained(direction);
                 }
             }
-            10 => self.try_io(at, direction, w, choices),
-            11 => self.timer(w, choices),
-            12 => stall(TICK * choices.below(3) as u32),
-            13..=15 => self.deadline(at, direction, choices),
+            9 => self.try_io(at, direction, w, choices),
+            10 => self.timer(w, choices),
+            11 => stall(TICK * choices.below(3) as u32),
+            12..=14 => self.deadline(at, direction, choices),
             _ => self.turn(choices),
         }
         self.compare();
@@ -248,22 +241,6 @@ impl World {
         }
         if expected == Park::Parked {
             desc.side(direction).parked = Some(w);
-        }
-    }
-
-    fn park_hang_up(&mut self, at: usize, w: usize) {
-        let desc = &mut self.open[at];
-        let (parked, before) = desc.real.park_hang_up(w);
-        let expected = match () {
-            () if desc.is_closed => Park::Closed(w),
-            () if desc.is_hung_up => Park::Ready(w),
-            () => Park::Parked,
-        };
-        assert_eq!(parked, expected);
-        if expected == Park::Parked {
-            assert_eq!(before, desc.hang_up.replace(w));
-        } else {
-            assert_eq!(before, None);
         }
     }
 
@@ -513,12 +490,8 @@ impl World {
             assert_eq!(seen.is_closed(), desc.is_closed);
             let mut parked = Vec::new();
             seen.parked(|direction, &w| parked.push((direction, w)));
-            let slots = [
-                (Some(Direction::Read), desc.sides[0].parked),
-                (Some(Direction::Write), desc.sides[1].parked),
-                (None, desc.hang_up),
-            ];
-            let slots = slots.into_iter().filter_map(|(at, w)| Some((at, w?)));
+            let sides = BOTH.into_iter().zip(&desc.sides);
+            let slots = sides.filter_map(|(at, side)| Some((at, side.parked?)));
             assert_eq!(parked, slots.collect::<Vec<_>>());
             for direction in BOTH {
                 let seen = seen.deadline(direction);

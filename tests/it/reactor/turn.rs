@@ -158,13 +158,12 @@ fn evicting_hands_back_all_waiters_with_the_next_turn_which_does_not_block() {
     let (_ours, descriptor, _theirs) = open(&reactor);
     assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
     assert_eq!(descriptor.park(ForWrite, 2), Park::Parked);
-    assert_eq!(descriptor.park_hang_up(3), (Park::Parked, None));
     descriptor.evict();
     assert_eq!(reactor.next_timeout(), NOW);
     let mut out = Vec::new();
     reactor.turn(None, &mut out).unwrap();
     out.sort_unstable();
-    assert_eq!(out, [1, 2, 3]);
+    assert_eq!(out, [1, 2]);
     assert_eq!(descriptor.check(ForRead), Err(Refusal::Closed));
     assert_eq!(descriptor.park(ForRead, 1), Park::Closed(1));
     descriptor.set_deadline(ForRead, None);
@@ -328,7 +327,6 @@ mod invariant_11 {
             descriptor.park(ForRead, Parting(other.clone())),
             Park::Parked
         ));
-        let _parked = descriptor.park_hang_up(Parting(descriptor.clone()));
         drop((descriptor, other));
         drop(reactor);
         assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");

@@ -11,13 +11,13 @@ use crate::support::script::{Nothing, harvest, scripted};
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What is parked, in the three slots of each descriptor.
-fn parked(reactor: &Reactor<String>) -> Vec<[Option<String>; 3]> {
+/// What is parked, in the two slots of each descriptor.
+fn parked(reactor: &Reactor<String>) -> Vec<[Option<String>; 2]> {
     let mut all = Vec::new();
     reactor.for_each(|descriptor| {
-        let mut slots = [const { None }; 3];
+        let mut slots = [const { None }; 2];
         descriptor.parked(|direction, w| {
-            slots[direction.map_or(2, |direction| direction as usize)] = Some(w.clone());
+            slots[direction as usize] = Some(w.clone());
         });
         all.push(slots);
     });
@@ -35,20 +35,18 @@ fn what_is_parked_is_shown_and_stays_parked() {
     let descriptor = reactor.open(&mut Nothing).unwrap();
     park(&descriptor, Direction::Read, "reader");
     park(&descriptor, Direction::Write, "writer");
-    let (hang_up, before) = descriptor.park_hang_up("watcher".to_owned());
-    assert_eq!((hang_up, before), (Park::Parked, None));
-    let all = ["reader", "writer", "watcher"];
+    let all = ["reader", "writer"];
     for _ in 0..2 {
         assert_eq!(parked(&reactor), [all.map(|w| Some(w.to_owned()))]);
     }
     let token = script.borrow().tokens[0];
-    let everything = Readiness::READ | Readiness::WRITE | Readiness::HUNG_UP;
+    let everything = Readiness::READ | Readiness::WRITE;
     let harvest = harvest(token, everything);
     script.borrow_mut().next.push_back(harvest);
     let mut out = Vec::new();
     reactor.turn(NOW, &mut out).unwrap();
     assert_eq!(out, all);
-    assert_eq!(parked(&reactor), [[None, None, None]]);
+    assert_eq!(parked(&reactor), [[None, None]]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netpoller::wheel::{Tick, Verdict, Wheel};
+use netpoller::wheel::{Tick, Wheel};
 
 use super::random::{Random, with_seeds};
 use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, SECONDS, Terrain};
@@ -14,7 +14,6 @@ struct WheelModel {
     truth: Vec<Option<Tick>>,
     /// The places the wheel must hold.
     places: BTreeMap<(Tick, u32), ()>,
-    stale: usize,
 }
 
 impl WheelModel {
@@ -25,27 +24,19 @@ impl WheelModel {
         self.wheel.place(when, key);
     }
 
-    fn verdict(
+    /// Where the place of `key` at `when` goes.
+    fn check_place(
         truth: &[Option<Tick>],
         places: &mut BTreeMap<(Tick, u32), ()>,
-        stale: &mut usize,
         (when, key): (Tick, u32),
-    ) -> Verdict {
+    ) -> Option<Tick> {
         assert!(
             places.remove(&(when, key)).is_some(),
             "{key} at {when:?} is not held"
         );
-        match truth[key as usize] {
-            None => {
-                *stale -= 1;
-                Verdict::Lapsed
-            }
-            Some(later) if later > when => {
-                places.insert((later, key), ());
-                Verdict::Again(later)
-            }
-            Some(_) => Verdict::Done,
-        }
+        let later = truth[key as usize].filter(|later| *later > when)?;
+        places.insert((later, key), ());
+        Some(later)
     }
 
     /// A random key that may still be held; old ones are mostly gone.
@@ -58,14 +49,11 @@ impl WheelModel {
         // What has come may be spent; what has not is surely held.
         if self.truth[key].is_some_and(|when| when > now) {
             self.truth[key] = None;
-            self.stale += 1;
-            self.wheel.lapse();
         }
     }
 
     fn check(&self, unfinished: bool) {
         assert_eq!(self.wheel.len(), self.places.len());
-        assert_eq!(self.wheel.stale(), self.stale);
         assert_eq!(self.wheel.is_empty(), self.places.is_empty());
         let first = self
             .places
@@ -87,7 +75,6 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
         wheel,
         truth: vec![],
         places: BTreeMap::new(),
-        stale: 0,
     };
     let (mut now, mut unfinished) = (terrain.start, false);
     for _ in 0..OPERATIONS {
@@ -107,7 +94,6 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                     wheel,
                     truth,
                     places,
-                    stale,
                 } = &mut model;
                 let (floor, mut last) = (wheel.elapsed(), Tick::ZERO);
                 let mut handed = 0;
@@ -116,7 +102,7 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                     let tick = when.max(floor);
                     assert!(last <= tick && tick <= now, "{last:?}, {tick:?}, {now:?}");
                     last = tick;
-                    WheelModel::verdict(truth, places, stale, (when, key))
+                    WheelModel::check_place(truth, places, (when, key))
                 });
                 assert!(handed <= budget);
                 if !unfinished {
@@ -125,43 +111,18 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                     assert!(first.is_none_or(|&(when, _)| when > now), "late: {first:?}");
                 }
             }
-            (30, _) if random.one_in(40) || model.wheel.overgrown() => {
+            (30, _) if random.one_in(40) => {
                 let WheelModel {
                     wheel,
                     truth,
                     places,
-                    stale,
                 } = &mut model;
                 wheel.compact(|when, key| {
                     let keep = truth[key as usize].is_some();
                     assert!(keep || places.remove(&(when, key)).is_some());
                     keep
                 });
-                *stale = 0;
                 unfinished = false; // Half a cascade is exact again.
-            }
-            (31, _) if random.one_in(10) => {
-                let WheelModel {
-                    wheel,
-                    truth,
-                    places,
-                    stale,
-                } = &mut model;
-                let elapsed = wheel.elapsed();
-                let next = wheel.next_live(|when, key| {
-                    let verdict = WheelModel::verdict(truth, places, stale, (when, key));
-                    if verdict == Verdict::Done {
-                        places.insert((when, key), ());
-                    }
-                    verdict
-                });
-                assert_eq!(wheel.elapsed(), elapsed);
-                let live = places
-                    .keys()
-                    .filter(|(_, key)| truth[*key as usize].is_some());
-                let due = live.map(|(_, key)| truth[*key as usize].expect("is live"));
-                assert_eq!(next, due.min().map(|when| when.max(elapsed)));
-                unfinished = false;
             }
             _ => {}
         }
