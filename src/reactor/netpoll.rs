@@ -367,17 +367,17 @@ impl<W, T> Core<W, T> {
             }
         }
         let registry = self.registry.borrow();
-        let mut found = 0;
+        let mut strays = 0;
         for event in events.iter() {
-            // The token of a break, or of an earlier owner of the key, names no descriptor.
-            if let Some(desc) = registry.get(event.token.key())
-                && (desc.token() == event.token || fault!("stale_event"))
-            {
-                desc.netpollready(event.readiness, out);
-                found += 1;
+            match registry.get(event.token.key()) {
+                Some(desc) if desc.token() == event.token || fault!("stale_event") => {
+                    desc.netpollready(event.readiness, out);
+                }
+                // The token of a break, or of an earlier owner of the key, names no descriptor.
+                _ => strays += 1,
             }
         }
-        found
+        events.len() - strays
     }
 
     // ---- expire ----

@@ -156,7 +156,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// The same, by the flags alone. A child of fork may park: its turns are refused.
     #[inline]
-    fn may(&self, direction: Direction) -> May {
+    pub(crate) fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
@@ -244,7 +244,7 @@ impl<W, T> PollDesc<W, T> {
     /// replaced, and comes back.
     #[inline]
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
-        debug_assert_eq!(self.may_try(direction), May::Wait);
+        debug_assert_eq!(self.may(direction), May::Wait);
         self.slots[direction as usize].replace(Some(w))
     }
 
@@ -386,12 +386,15 @@ impl<W, T> PollDesc<W, T> {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        for direction in Direction::BOTH {
-            if readiness.0 & 1 << direction as u8 != 0
-                && let Some(w) = self.unpark(direction)
-            {
-                out.push(w);
-            }
+        if readiness.contains(Readiness::READ)
+            && let Some(w) = self.unpark(Direction::Read)
+        {
+            out.push(w);
+        }
+        if readiness.contains(Readiness::WRITE)
+            && let Some(w) = self.unpark(Direction::Write)
+        {
+            push_rare(out, w);
         }
         if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, out);
@@ -555,6 +558,13 @@ impl<W, T> PollDesc<W, T> {
         // Out of the borrow: dropping the user's data may run anything.
         ours.is_some()
     }
+}
+
+/// Apart from the loop over events, in which few writers wait.
+#[cold]
+#[inline(never)]
+fn push_rare<W>(out: &mut Vec<W>, w: W) {
+    out.push(w);
 }
 
 /// A W that is shown. It goes back into its slot, after a panic too.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::context::MachineId;
 use super::counter::Counter;
+use super::parked::Parked;
 
 /// A run that has lasted so long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
@@ -152,7 +153,7 @@ impl Running {
 
     /// These have run, since then. If that was long, it is logged. Which of several took long is not
     /// known: from then on each is timed, by a reading of the clock.
-    pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
+    pub(super) fn lap(&self, ran: &[Parked], since: Instant) -> Instant {
         // A turn that ran nothing, or a watchdog that logs: the clock is not read.
         if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
             return since;
@@ -161,7 +162,8 @@ impl Running {
         let held = now.saturating_duration_since(since);
         if held >= LONG {
             let first = ran.iter().take(FEW);
-            let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
+            let origin = |parked: &Parked| self.origin(parked.as_machine().bits());
+            let names: Vec<_> = first.map(|parked| origin(parked).to_string()).collect();
             let names = names.join("; ");
             match ran.len() {
                 1 => log::warn!("the loop was held for {held:.1?} by {names}"),
