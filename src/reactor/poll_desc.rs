@@ -386,16 +386,22 @@ impl<W, T> PollDesc<W, T> {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        if readiness.contains(Readiness::READ)
-            && let Some(w) = self.unpark(Direction::Read)
-        {
-            out.push(w);
+        let take = |at: Direction| {
+            let is_ready = readiness.0 & 1 << at as u8 != 0;
+            is_ready.then(|| self.unpark(at)).flatten()
+        };
+        match Direction::BOTH.map(take) {
+            // Mostly a reader waits.
+            [Some(reader), None] if !readiness.contains(Readiness::HUNG_UP) => out.push(reader),
+            taken => self.hand_out(taken, readiness, out),
         }
-        if readiness.contains(Readiness::WRITE)
-            && let Some(w) = self.unpark(Direction::Write)
-        {
-            push_rare(out, w);
-        }
+    }
+
+    /// As the end of [`PollDesc::netpollready`], apart from the loop over events.
+    #[cold]
+    #[inline(never)]
+    fn hand_out(&self, taken: [Option<W>; 2], readiness: Readiness, out: &mut Vec<W>) {
+        out.extend(taken.into_iter().flatten());
         if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, out);
         }
@@ -558,13 +564,6 @@ impl<W, T> PollDesc<W, T> {
         // Out of the borrow: dropping the user's data may run anything.
         ours.is_some()
     }
-}
-
-/// Apart from the loop over events, in which few writers wait.
-#[cold]
-#[inline(never)]
-fn push_rare<W>(out: &mut Vec<W>, w: W) {
-    out.push(w);
 }
 
 /// A W that is shown. It goes back into its slot, after a panic too.

@@ -151,6 +151,13 @@ impl Running {
         self.is_careful.load(Ordering::Relaxed)
     }
 
+    /// One has run, and each is timed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ran(&self, one: &Parked, since: &mut Instant) {
+        *since = self.lap(std::slice::from_ref(one), *since);
+    }
+
     /// These have run, since then. If that was long, it is logged. Which of several took long is not
     /// known: from then on each is timed, by a reading of the clock.
     pub(super) fn lap(&self, ran: &[Parked], since: Instant) -> Instant {

@@ -74,8 +74,11 @@ pub(crate) struct Scheduler {
     pub(super) machines: RefCell<Machines>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<Parked>>,
-    /// How many ids have left `queue`, ever: the number of its first.
+    /// How many ids have left `queue` and come up, ever: the number of the next.
     begun: Cell<u64>,
+    /// How many had been queued when the last batch began. More than `begun` while any of them is
+    /// still to come up.
+    queued: Cell<u64>,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
@@ -120,6 +123,7 @@ impl Scheduler {
             machines: RefCell::default(),
             queue: RefCell::default(),
             begun: Cell::new(0),
+            queued: Cell::new(0),
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
@@ -215,7 +219,7 @@ impl Scheduler {
     }
 
     fn has_runnable(&self) -> bool {
-        self.left_in_round.get() > 0
+        self.begun.get() < self.queued.get()
             || !self.queue.borrow().is_empty()
             || !self.woken.borrow().is_empty()
             || self.remote.has_mail()
@@ -337,17 +341,19 @@ impl Scheduler {
             let mut ids: Vec<_> = batch.iter().map(|parked| parked.as_machine()).collect();
             most = schedule(&mut ids, round, most, now.get());
             batch = ids.into_iter().map(Parked::machine).collect();
+            // In another order no id may get a lower number.
+            self.begun.update(|begun| begun + batch.len() as u64);
         }
         let running: &Running = &self.remote.running;
         let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
         let is_careful = running.is_careful();
-        let first = self.begun.get();
-        let queued = first + batch.len() as u64;
-        let mut number = first;
+        let queued = self.begun.get() + batch.len() as u64;
+        self.queued.set(queued);
         for parked in &batch[..most.min(batch.len())] {
+            let number = self.begun.get();
+            self.begun.set(number + 1);
             let id = parked.as_machine();
             let body = self.machines.borrow_mut().start(id, number, queued);
-            number += 1;
             match body {
                 Some(body) => {
                     running.begin(id);
@@ -358,11 +364,10 @@ impl Scheduler {
                 None => {}
             }
             if is_careful {
-                since = running.lap(&[*parked], since);
+                running.ran(parked, &mut since);
             }
         }
-        self.begun.set(number);
-        let begun = (number - first) as usize;
+        let begun = batch.len() - (queued - self.begun.get()) as usize;
         running.end();
         running.lap(&batch[..begun], since);
         context::end();
@@ -397,7 +402,7 @@ impl Scheduler {
     /// As [`Machines::start`], of the root.
     #[cold]
     fn starts_root(&self, id: MachineId, number: u64, queued: u64) -> bool {
-        let starts = id == MachineId::ROOT && number > self.root_ran.get();
+        let starts = id == MachineId::ROOT && number >= self.root_ran.get();
         if starts {
             self.root_ran.set(queued);
         }
@@ -462,7 +467,11 @@ impl Scheduler {
     fn end_root(&self) {
         self.root.set(Root::Absent);
         let mut queue = self.queue.borrow_mut();
+        let before = queue.len();
         queue.retain(|&parked| parked != Parked::machine(MachineId::ROOT));
+        // No id may get a lower number.
+        let gone = before - queue.len();
+        self.begun.update(|begun| begun + gone as u64);
         self.left_in_round.update(|left| left.min(queue.len()));
         self.woken.borrow_mut().retain(|&id| id != MachineId::ROOT);
     }
