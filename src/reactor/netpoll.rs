@@ -489,5 +489,8 @@ impl<W, T> Core<W, T> {
 
 /// The smaller of two. `None` is later than all.
 fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
-    one.into_iter().chain(other).min()
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
