@@ -2,16 +2,12 @@
 //!
 //! # A machine's life
 //!
-//! | body | `is_woken` | meaning | on to |
+//! | body | `is_queued` | meaning | on to |
 //! |---|---|---|---|
-//! | in its slot | yes | it is to run: from `insert` on, and after each `wake` | out by `start`; gone by `abort` |
-//! | in its slot | no | it waits, or the netpoller has handed it out | woken by `wake`; out by `start`; gone by `abort` |
-//! | out | no | it runs | back by `suspend`; woken by `wake`; gone by `finish` |
+//! | in its slot | yes | its id is in a queue: from `insert` on, and after each `wake` | out by `start`; gone by `abort` |
+//! | in its slot | no | it waits | queued by `wake`; out by `start`; gone by `abort` |
+//! | out | no | it runs | back by `suspend`; queued by `wake`; gone by `finish` |
 //! | out | yes | it runs, and was woken meanwhile | back by `suspend`; gone by `finish` |
-//!
-//! An id may come up several times: what a machine waits for in several places may come at once, and
-//! a waker may come beside it. The machine runs once for all that was queued before: an id that was
-//! queued before its machine ran last is skipped.
 //!
 //! `abort` takes the body out, or notes that it is to be handed back by `suspend`. `finish` follows
 //! once the body is dropped, and frees the slot. A slot that is free keeps nothing. Its next machine
@@ -83,16 +79,13 @@ struct Slot {
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// It was woken, or inserted, and has not run since. Set for an aborted machine too, which is not
-    /// queued.
-    is_woken: bool,
+    /// Whether its id is in a queue, once. Set for an aborted machine too, which enters none.
+    is_queued: bool,
     is_aborted: bool,
-    /// How many ids had been queued, ever, when it ran last.
-    ran: u64,
 }
 
 /// With the slab's own word for a free slot: a `bool` has room for it.
-const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Option<Slot>>() == 32);
+const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
 
 /// All machines of a runtime. Nothing is borrowed while one runs.
 #[derive(Default)]
@@ -108,7 +101,7 @@ impl Machines {
         self.slots.len()
     }
 
-    /// Takes in a machine as woken: the caller queues its id.
+    /// Takes in a machine as Queued: the caller puts its id into the queue.
     ///
     /// # Panics
     ///
@@ -122,9 +115,8 @@ impl Machines {
         entry.insert(Slot {
             body: Some(make(id)),
             generation,
-            is_woken: true,
+            is_queued: true,
             is_aborted: false,
-            ran: 0,
         });
         id
     }
@@ -137,29 +129,24 @@ impl Machines {
         (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
     }
 
-    /// Whether a machine is alive and was woken, and has not run since.
-    pub(crate) fn is_woken(&mut self, id: MachineId) -> bool {
-        self.find(id).is_some_and(|slot| slot.is_woken)
+    pub(crate) fn is_alive(&mut self, id: MachineId) -> bool {
+        self.find(id).is_some()
     }
 
-    /// Marks a machine as woken. Returns whether its id has to be queued now: the machine is alive,
-    /// and was not woken before.
+    /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
+    /// is alive and was not queued.
     #[inline]
     pub(crate) fn wake(&mut self, id: MachineId) -> bool {
         let slot = self.find(id);
-        slot.is_some_and(|slot| !mem::replace(&mut slot.is_woken, true))
+        slot.is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
-    /// Takes a machine out to run it. Its id was queued as the one of this `number`, and `queued` ids
-    /// have been queued until now. `None` if the machine has run since, or is gone.
+    /// Takes a machine out to run it.
     #[inline]
-    pub(crate) fn start(&mut self, id: MachineId, number: u64, queued: u64) -> Option<Body> {
+    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
-        if number < slot.ran {
-            return None;
-        }
         let body = slot.body.take()?;
-        (slot.is_woken, slot.ran) = (false, queued);
+        slot.is_queued = false;
         Some(body)
     }
 
@@ -173,8 +160,8 @@ impl Machines {
         if slot.is_aborted {
             return Some(body);
         }
-        // The place is empty. To drop what was in it would cost a check.
-        mem::forget(slot.body.replace(body));
+        debug_assert!(slot.body.is_none(), "its body was out");
+        slot.body = Some(body);
         None
     }
 
@@ -192,7 +179,7 @@ impl Machines {
     pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
         slot.is_aborted = true;
-        slot.is_woken = true;
+        slot.is_queued = true;
         slot.body.take()
     }
 

@@ -93,12 +93,6 @@ impl Parked {
         self.0.get() & FOREIGN != 0
     }
 
-    /// Whether there is a foreign waker among them.
-    pub(crate) fn any_foreign(all: &[Parked]) -> bool {
-        // Not `any`, which would look at one after the other.
-        all.iter().fold(0, |bits, parked| bits | parked.0.get()) & FOREIGN != 0
-    }
-
     /// The machine, if it is one. A key matches no live machine, since no machine's generation has the
     /// top bit.
     #[inline]

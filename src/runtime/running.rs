@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use super::context::MachineId;
 use super::counter::Counter;
-use super::parked::Parked;
 
 /// A run that has lasted so long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
@@ -154,13 +153,13 @@ impl Running {
     /// One has run, and each is timed.
     #[cold]
     #[inline(never)]
-    pub(super) fn ran(&self, one: &Parked, since: &mut Instant) {
+    pub(super) fn ran(&self, one: &MachineId, since: &mut Instant) {
         *since = self.lap(std::slice::from_ref(one), *since);
     }
 
     /// These have run, since then. If that was long, it is logged. Which of several took long is not
     /// known: from then on each is timed, by a reading of the clock.
-    pub(super) fn lap(&self, ran: &[Parked], since: Instant) -> Instant {
+    pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
         // A turn that ran nothing, or a watchdog that logs: the clock is not read.
         if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
             return since;
@@ -169,8 +168,7 @@ impl Running {
         let held = now.saturating_duration_since(since);
         if held >= LONG {
             let first = ran.iter().take(FEW);
-            let origin = |parked: &Parked| self.origin(parked.as_machine().bits());
-            let names: Vec<_> = first.map(|parked| origin(parked).to_string()).collect();
+            let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
             let names = names.join("; ");
             match ran.len() {
                 1 => log::warn!("the loop was held for {held:.1?} by {names}"),

@@ -10,16 +10,15 @@
 //        └─────────────────────────────────────► queue ──────────────┤
 //                                        └─── wakes, spawns, yields ─┘
 //
-// Wakers put a machine into `woken` once. What the netpoller hands out goes into the queue as it is. A
-// machine that comes up there several times runs once: see `machine.rs`.
+// A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
 //
 // # The root: the future of `block_on`, which lies on the caller's stack
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | Absent | no `block_on` is under way | the end of one, a panic included | Idle |
-// | Idle | it waits, or is polled | `block_on`; its id coming up | Woken by a waker; Absent |
-// | Woken | it is to be polled | a waker | Idle when its id comes up; Absent |
+// | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
+// | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -29,7 +28,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::blocking::Lane;
@@ -61,7 +60,7 @@ const SWEEP: usize = 64;
 enum Root {
     Absent,
     Idle,
-    Woken,
+    Queued,
 }
 
 /// See [`Builder::schedule`](super::Builder::schedule).
@@ -72,23 +71,19 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
+    /// What the netpoller hands out in a turn. Empty outside that.
+    handed: RefCell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
-    queue: RefCell<Vec<Parked>>,
-    /// How many ids have left `queue` and come up, ever: the number of the next.
-    begun: Cell<u64>,
-    /// How many had been queued when the last batch began. More than `begun` while any of them is
-    /// still to come up.
-    queued: Cell<u64>,
+    queue: RefCell<Vec<MachineId>>,
+    /// How many ids of the batch that runs are still to come up. Zero between two batches.
+    left_in_batch: Cell<usize>,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
     rounds: Cell<u64>,
-    /// How many ids of `queue`, or of the batch that runs, belong to this round. Zero between two
-    /// rounds.
+    /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     root: Cell<Root>,
-    /// As a machine's `ran`: how many ids had been queued when the root was polled last.
-    root_ran: Cell<u64>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -121,14 +116,13 @@ impl Scheduler {
             reactor,
             remote,
             machines: RefCell::default(),
+            handed: RefCell::default(),
             queue: RefCell::default(),
-            begun: Cell::new(0),
-            queued: Cell::new(0),
+            left_in_batch: Cell::new(0),
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root: Cell::new(Root::Absent),
-            root_ran: Cell::new(0),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
@@ -144,23 +138,24 @@ impl Scheduler {
 
     // ---- what is runnable ----
 
-    /// Makes a machine, or the root, runnable from the next turn on. Once: one that was woken already
-    /// stays where it is.
+    /// Makes a machine, or the root, runnable from the next turn on. Once: one that is queued stays
+    /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if self.machines.borrow_mut().wake(id) || self.wake_root(id) {
+        if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
             self.woken.borrow_mut().push(id);
             self.reactor.core().hasten(Tick::ZERO);
         }
     }
 
-    /// As [`Machines::wake`], for the root's id. The root's wakers may outlive it: then they wake
+    /// As [`Machines::wake`], for an id that wakes no machine: it marks the root, if the id is the
+    /// root's, and there is one and it is idle. The root's wakers may outlive it: then they queue
     /// nothing, which would keep a host's loop from sleeping.
     #[cold]
-    fn wake_root(&self, id: MachineId) -> bool {
+    fn mark_root_queued(&self, id: MachineId) -> bool {
         let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
         if is_idle {
-            self.root.set(Root::Woken);
+            self.root.set(Root::Queued);
         }
         is_idle
     }
@@ -214,12 +209,12 @@ impl Scheduler {
     pub(super) fn sweep(&self) {
         let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
         if woken.len() > 2 * machines.len() + SWEEP {
-            woken.retain(|&id| id == MachineId::ROOT || machines.is_woken(id));
+            woken.retain(|&id| id == MachineId::ROOT || machines.is_alive(id));
         }
     }
 
     fn has_runnable(&self) -> bool {
-        self.begun.get() < self.queued.get()
+        self.left_in_batch.get() > 0
             || !self.queue.borrow().is_empty()
             || !self.woken.borrow().is_empty()
             || self.remote.has_mail()
@@ -237,7 +232,13 @@ impl Scheduler {
         let mut turn = self.ask_netpoller(max_wait)?;
         self.publish_batch();
         self.open_mail();
-        self.queue_woken();
+        // A machine that yielded, to let others go first, comes after what was just handed out.
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        if fault!("starved_machine") {
+            std::mem::swap(&mut *queue, &mut *woken);
+        }
+        queue.append(&mut woken);
+        drop((queue, woken));
         turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
@@ -247,20 +248,6 @@ impl Scheduler {
         self.counters.events.add(turn.events as u64);
         self.counters.expired.add(turn.expired as u64);
         Ok(turn)
-    }
-
-    /// Queues what was woken and has not run since. A machine that yielded, to let others go first,
-    /// comes after what was just handed out.
-    fn queue_woken(&self) {
-        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
-        let mut machines = self.machines.borrow_mut();
-        let root = (MachineId::ROOT, Root::Woken);
-        let is_woken = |id: &MachineId| (*id, self.root.get()) == root || machines.is_woken(*id);
-        let woken = woken.drain(..).filter(is_woken).map(Parked::machine);
-        match fault!("starved_machine") {
-            true => drop(queue.splice(0..0, woken)),
-            false => queue.extend(woken),
-        }
     }
 
     /// Says when what runs now began: see `Running::holder`.
@@ -283,27 +270,31 @@ impl Scheduler {
             false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
         };
-        let mut queue = self.queue.take();
-        let before = queue.len();
-        let turn = self.reactor.core().turn(max_wait, run_queue, &mut queue);
-        // Foreign wakers are woken at once, with no borrow held: they may run any code.
-        let foreign = match Parked::any_foreign(&queue[before..]) {
-            true => queue
-                .extract_if(before.., |parked| parked.is_foreign())
-                .collect(),
-            false => Vec::new(),
-        };
-        self.queue.replace(queue);
-        foreign.into_iter().for_each(|parked| self.unpark(parked));
+        let mut handed = self.handed.take();
+        let core = self.reactor.core();
+        let turn = core.turn(max_wait, run_queue, &mut handed);
+        self.unpark(&handed);
+        handed.clear();
+        self.handed.replace(handed);
         turn
     }
 
-    /// Makes runnable what was parked, or wakes the foreign waker that it stands for.
-    pub(super) fn unpark(&self, parked: Parked) {
-        match parked.is_foreign() {
-            true => parked.take_waker().into_iter().for_each(wake_quietly),
-            false => self.wake(parked.as_machine()),
+    /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
+    // Kept apart from the rest of the turn, as is the loop that runs them.
+    #[inline(never)]
+    pub(super) fn unpark(&self, handed: &[Parked]) {
+        let mut foreign: Vec<Waker> = Vec::new();
+        let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
+        for parked in handed {
+            let id = parked.as_machine();
+            match machines.wake(id) || self.mark_root_queued(id) {
+                true => queue.push(id),
+                false => foreign.extend(parked.take_waker()),
+            }
         }
+        drop((machines, queue));
+        // With no borrow held: a waker may run any code.
+        foreign.into_iter().for_each(wake_quietly);
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -338,39 +329,31 @@ impl Scheduler {
         }
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            let mut ids: Vec<_> = batch.iter().map(|parked| parked.as_machine()).collect();
-            most = schedule(&mut ids, round, most, now.get());
-            batch = ids.into_iter().map(Parked::machine).collect();
-            // In another order no id may get a lower number.
-            self.begun.update(|begun| begun + batch.len() as u64);
+            most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
         let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
         let is_careful = running.is_careful();
-        let queued = self.begun.get() + batch.len() as u64;
-        self.queued.set(queued);
-        for parked in &batch[..most.min(batch.len())] {
-            let number = self.begun.get();
-            self.begun.set(number + 1);
-            let id = parked.as_machine();
-            let body = self.machines.borrow_mut().start(id, number, queued);
-            match body {
-                Some(body) => {
-                    running.begin(id);
-                    self.run(id, body);
-                }
-                // It has run since its id was queued, or is gone; or it is the root, which is no machine.
-                None if self.starts_root(id, number, queued) && root().is_ready() => break,
-                None => {}
+        let mut begun = 0;
+        for id in &batch[..most.min(batch.len())] {
+            begun += 1;
+            self.left_in_batch.set(batch.len() - begun);
+            // The root is no machine. A machine that was aborted while it was queued is gone.
+            let body = self.machines.borrow_mut().start(*id);
+            if let Some(body) = body {
+                running.begin(*id);
+                self.run(*id, body);
+            } else if *id == MachineId::ROOT && root().is_ready() {
+                break;
             }
             if is_careful {
-                running.ran(parked, &mut since);
+                running.ran(id, &mut since);
             }
         }
-        let begun = batch.len() - (queued - self.begun.get()) as usize;
         running.end();
         running.lap(&batch[..begun], since);
         context::end();
+        self.left_in_batch.set(0);
         batch.drain(..begun);
         let meanwhile = self.queue.replace(batch);
         debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
@@ -397,16 +380,6 @@ impl Scheduler {
         };
         context::end();
         self.finish(id, ended.0, ended.1);
-    }
-
-    /// As [`Machines::start`], of the root.
-    #[cold]
-    fn starts_root(&self, id: MachineId, number: u64, queued: u64) -> bool {
-        let starts = id == MachineId::ROOT && number >= self.root_ran.get();
-        if starts {
-            self.root_ran.set(queued);
-        }
-        starts
     }
 
     /// How long a turn may sleep.
@@ -465,14 +438,10 @@ impl Scheduler {
 
     /// There is no root any more. Calls that never turn must not leave an id each behind.
     fn end_root(&self) {
-        self.root.set(Root::Absent);
-        let mut queue = self.queue.borrow_mut();
-        let before = queue.len();
-        queue.retain(|&parked| parked != Parked::machine(MachineId::ROOT));
-        // No id may get a lower number.
-        let gone = before - queue.len();
-        self.begun.update(|begun| begun + gone as u64);
-        self.left_in_round.update(|left| left.min(queue.len()));
-        self.woken.borrow_mut().retain(|&id| id != MachineId::ROOT);
+        if self.root.replace(Root::Absent) == Root::Queued {
+            for queue in [&self.queue, &self.woken] {
+                queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
+            }
+        }
     }
 }

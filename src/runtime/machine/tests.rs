@@ -34,9 +34,9 @@ mod invariant_2 {
         let new = insert(&mut machines);
         assert_eq!(old.slot(), new.slot(), "the same slot");
         assert_ne!(old, new);
-        assert!(!machines.wake(old) && !machines.find(old).is_some());
-        assert!(machines.start(old, 0, 1).is_none() && machines.abort(old).is_none());
-        let body = machines.start(new, 0, 1).expect("it is untouched");
+        assert!(!machines.wake(old) && !machines.is_alive(old));
+        assert!(machines.start(old).is_none() && machines.abort(old).is_none());
+        let body = machines.start(new).expect("it is untouched");
         assert!(machines.suspend(new, body).is_none(), "it is kept");
         assert!(machines.wake(new), "and idle");
         assert_eq!(machines.len(), 1);
@@ -57,7 +57,7 @@ mod invariant_2 {
         let first = insert(&mut machines);
         assert_eq!((first.slot(), first.generation()), (last.slot(), 1));
         assert!(first != last && first != MachineId::ROOT);
-        assert!(!machines.find(last).is_some() && machines.find(first).is_some());
+        assert!(!machines.is_alive(last) && machines.is_alive(first));
     }
 }
 
@@ -65,40 +65,24 @@ mod invariant_2 {
 fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
     let mut machines = Machines::default();
     let id = insert(&mut machines);
-    assert!(!machines.wake(id), "it is woken from the beginning");
-    let body = machines.start(id, 0, 1).expect("it is queued");
-    assert!(machines.start(id, 1, 2).is_none(), "it runs");
+    assert!(!machines.wake(id), "it is queued from the beginning");
+    let body = machines.start(id).expect("it is queued");
+    assert!(machines.start(id).is_none(), "it runs");
     assert!(machines.wake(id) && !machines.wake(id));
     assert!(machines.suspend(id, body).is_none());
-    assert!(
-        !machines.wake(id) && machines.is_woken(id),
-        "it is to run still"
-    );
-}
-
-#[test]
-fn a_machine_runs_once_for_all_ids_of_it_that_were_queued_before() {
-    let mut machines = Machines::default();
-    let id = insert(&mut machines);
-    // Three are queued, and a fourth while it runs.
-    let body = machines.start(id, 0, 3).expect("it has not run");
-    assert!(machines.suspend(id, body).is_none());
-    assert!(machines.start(id, 1, 3).is_none() && machines.start(id, 2, 3).is_none());
-    let body = machines.start(id, 3, 4).expect("this one is new");
-    assert!(machines.suspend(id, body).is_none() && !machines.is_woken(id));
-    assert!(machines.wake(id), "so the next wake queues it");
+    assert!(!machines.wake(id), "it is queued still");
 }
 
 #[test]
 fn a_machine_that_is_aborted_while_it_runs_is_handed_back_when_it_suspends() {
     let mut machines = Machines::default();
     let id = insert(&mut machines);
-    let body = machines.start(id, 0, 1).expect("it is queued");
+    let body = machines.start(id).expect("it is queued");
     assert!(machines.abort(id).is_none(), "its body is out");
     assert!(!machines.wake(id), "it ends");
     let body = machines.suspend(id, body).expect("it was aborted");
-    assert!(machines.find(id).is_some(), "until its body is dropped");
+    assert!(machines.is_alive(id), "until its body is dropped");
     drop(body);
     machines.finish(id);
-    assert!(!machines.find(id).is_some());
+    assert!(!machines.is_alive(id));
 }
