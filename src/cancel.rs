@@ -18,8 +18,8 @@
 
 // Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
 //
-// A scope is facts that are set once: its deadline, and when it was ended. Why it ended, and whether,
-// is read from these and from those above it:
+// A scope is two facts that are set once: its deadline, and when it was ended. These, and those of
+// the scopes above, say whether it ended and why:
 //
 // | the time in `ended`, else the first of those above | its deadline | the scope |
 // |---|---|---|
@@ -184,7 +184,7 @@ impl CancelToken {
     }
 
     fn below(&self, own: Option<Instant>) -> Self {
-        // Below a scope that has ended, no deadline comes first.
+        // A child of a scope that has ended ends by that, and by no deadline of its own.
         let own = own.filter(|_| self.scope.ended().is_none());
         let deadline = own.into_iter().chain(self.scope.deadline).min();
         CancelToken {
@@ -246,6 +246,20 @@ impl CancelToken {
     ///
     /// In a scope that has ended the future is never polled. If both come in the same poll, the
     /// future wins.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{CancelError, CancelToken};
+    /// use std::{future::pending, time::Duration};
+    /// let scope = CancelToken::new();
+    /// assert_eq!(scope.run(async { 42 }).await, Ok(42));
+    /// let soon = scope.with_timeout(Duration::from_millis(5));
+    /// assert_eq!(soon.run(pending::<()>()).await, Err(CancelError::DeadlineExceeded));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -332,7 +346,7 @@ impl Scope {
 }
 
 impl Drop for Scope {
-    /// A loop, since a long chain goes all at once and would overflow the stack.
+    /// A loop: a recursion down a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some(scope) = above {

@@ -1,7 +1,7 @@
 //! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
 //!
-//! | phase | who moves it there | what connections do |
+//! | phase | moved there by | what connections do |
 //! |---|---|---|
 //! | Serving | `new` | serve |
 //! | Draining | `begin_drain` | close as soon as nothing is in flight on them |
@@ -19,15 +19,12 @@ use std::time::Duration;
 
 use super::handle::Remotes;
 use super::limits::{Limits, Quotas};
-use super::rate::Rates;
+use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
-
-/// No time: later than every other.
-pub(super) const NEVER: u64 = u64::MAX;
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -47,13 +44,14 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
     /// A heartbeat that writes nothing is logged once for all workers.
     pub(crate) heartbeat_warning: Arc<OnceLock<()>>,
-    pub(crate) rates: Rates,
+    /// The minimum rates of the peers, by direction.
+    pub(crate) rates: [Option<Rate>; 2],
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
     /// Where the server was made.
     pub(crate) place: Place,
-    /// When a connection is too old, and by how much later than that at most.
+    /// At which age a connection is too old, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
@@ -65,7 +63,7 @@ impl Default for Settings {
             heartbeat: None,
             heartbeat_bytes: None,
             heartbeat_warning: Arc::default(),
-            rates: Rates::default(),
+            rates: [None; 2],
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
             place: Location::caller(),
@@ -88,7 +86,7 @@ pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// Up to this many gathered bytes a write is gathered without asking the quota.
+    /// A write is gathered without asking the quota, up to this many bytes in all.
     pub(super) gathers: usize,
     pub(super) settings: Settings,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
@@ -270,13 +268,13 @@ impl WorkerShared {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEVER, ticks};
+    use super::ticks;
     use std::time::Duration;
 
     #[test]
     fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {
         assert_eq!(ticks(Duration::ZERO), 0);
         assert_eq!(ticks(Duration::from_micros(9_001)), 10);
-        assert_eq!(ticks(Duration::MAX), NEVER);
+        assert_eq!(ticks(Duration::MAX), u64::MAX);
     }
 }

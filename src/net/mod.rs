@@ -1,4 +1,21 @@
-//! Sockets that behave as Go's do.
+//! Sockets that behave as Go's do: TCP, UDP, Unix; dialling, deadlines, closing, errors.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::{NetError, TcpListener, TcpStream, time};
+//! use std::time::Duration;
+//! # netpoller::Runtime::new()?.block_on(async {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let stream = TcpStream::connect(listener.local_addr()?).await?;
+//! stream.set_read_deadline(Some(time::now() + Duration::from_millis(10)))?;
+//! let error = stream.read(&mut [0; 8]).await.unwrap_err(); // nothing comes
+//! assert!(error.is_timeout());
+//! // read tcp 127.0.0.1:50124->127.0.0.1:36171: i/o timeout
+//! assert!(error.to_string().ends_with(": i/o timeout"));
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 
 // Mirrors Go's `net` and `internal/poll`.
 
@@ -11,11 +28,9 @@ mod dial;
 mod error;
 mod family;
 pub(crate) mod fd;
-mod from_std;
 mod futures_io;
 mod handles;
 mod host_port;
-mod keepalive;
 mod kinds;
 pub(crate) mod listener;
 mod options;
@@ -25,22 +40,20 @@ mod resolve;
 mod serve;
 mod source;
 mod stream;
-mod tcp;
 mod udp;
 mod unix;
 
-pub use addr::{Target, ToAddr};
+pub use addr::ToAddr;
 pub use copy::{CopySink, CopySource, Relay, copy, copy_bidirectional};
 pub use datagram::Datagram;
 pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
-pub use keepalive::KeepAlive;
 pub use kinds::{Kind, Tcp, Udp, Unix};
-pub use listener::{ListenConfig, Listener};
+pub use listener::{ListenConfig, Listener, TcpListener};
+pub use options::KeepAlive;
 pub use pipe::Pipe;
 pub use serve::{Serve, ServeCounters};
 pub use source::Source;
-pub use stream::Stream;
-pub use tcp::{TcpListener, TcpStream};
+pub use stream::{Stream, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

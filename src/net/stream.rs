@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
 use super::fd::Fd;
+use super::kinds::Tcp;
 use crate::reactor::Direction::{Read, Write};
 use crate::sys::Filling;
 
@@ -50,11 +51,41 @@ pub struct Stream<K> {
     pub(super) kind: PhantomData<K>,
 }
 
+/// A TCP connection: see [`Stream`] for what it can do.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::TcpStream;
+/// let stream = TcpStream::connect("example.com:http").await?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// while stream.read_with(|bytes| bytes.len()).await? > 0 {}
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub type TcpStream = Stream<Tcp>;
+
 impl<K> Stream<K> {
     // ---- reading ----
 
     /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
     /// file, or an empty buffer, for which it waits for nothing.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// let mut buffer = [0; 16];
+    /// let got = ours.read(&mut buffer).await?;
+    /// assert_eq!(&buffer[..got], b"hello");
+    /// theirs.close()?;
+    /// assert_eq!(ours.read(&mut buffer).await?, 0); // the end
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -109,6 +140,19 @@ impl<K> Stream<K> {
     }
 
     /// Fills the whole buffer.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// let mut head = [0; 2];
+    /// ours.read_exact(&mut head).await?;
+    /// assert_eq!(&head, b"he");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -186,6 +230,18 @@ impl<K> Stream<K> {
 
     /// Writes what the kernel takes at once, waiting until it takes something: one system call.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, _theirs) = netpoller::UnixStream::pair()?;
+    /// let much = vec![0; 16 << 20];
+    /// let gone = ours.write(&much).await?; // as much as the kernel's buffer takes
+    /// assert!(gone > 0 && gone < much.len());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; a timeout once the write deadline has passed; closed.
@@ -226,6 +282,19 @@ impl<K> Stream<K> {
     }
 
     /// Writes everything: Go's `Write`. No other write comes between its pieces.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// let writing = netpoller::spawn(async move { ours.write_all(&[0; 1 << 20]).await });
+    /// let mut all = vec![0; 1 << 20];
+    /// theirs.read_exact(&mut all).await?;
+    /// writing.await.expect("no panic")?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -3,12 +3,12 @@
 // Mirrors Go's `net/unixsock.go` and `net/unixsock_posix.go`.
 
 use std::io;
-use std::os::unix::net::SocketAddr;
+use std::os::unix::net;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::addr::{is_abstract, std_name, system_addr, unix_name};
+use super::addr::{is_abstract, system_addr};
 use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::fd::Fd;
@@ -103,6 +103,17 @@ impl Stream<Unix> {
 
     /// Two streams, connected to each other.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// ours.write_all(b"hello").await?;
+    /// assert_eq!(theirs.read_with(|bytes| bytes.len()).await?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's.
@@ -111,8 +122,8 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (one, other) = pair(Type::STREAM, Network::Unix)?;
-        Ok((Stream::of(one), Stream::of(other)))
+        let (one, other) = net::UnixStream::pair()?;
+        Ok((UnixStream::from_std(one)?, UnixStream::from_std(other)?))
     }
 }
 
@@ -181,9 +192,7 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub fn unbound() -> io::Result<UnixDatagram> {
-        let socket = sys::socket(Domain::UNIX, Type::DGRAM)?;
-        let fd = Fd::adopt("UnixDatagram::unbound", socket, Network::Unixgram)?;
-        Ok(Datagram::of(fd))
+        UnixDatagram::from_std(net::UnixDatagram::unbound()?)
     }
 
     /// Two sockets, connected to each other.
@@ -196,8 +205,8 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (one, other) = pair(Type::DGRAM, Network::Unixgram)?;
-        Ok((Datagram::of(one), Datagram::of(other)))
+        let (one, other) = net::UnixDatagram::pair()?;
+        Ok((UnixDatagram::from_std(one)?, UnixDatagram::from_std(other)?))
     }
 
     /// Connects: from now on the socket sends to `path`, and receives from there only.
@@ -215,16 +224,6 @@ impl Datagram<Unix> {
         connect().map_err(|cause| op_error("dial", Network::Unixgram, path, cause))?;
         self.fd.learn_new_endpoints(Addr::Path(path.to_owned()));
         Ok(())
-    }
-
-    /// Receives a message, and says from where it comes; the sender may have no name.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Datagram::recv).
-    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (got, from) = self.recv_from_system(buffer).await?;
-        Ok((got, std_name(&unix_name(&from))?))
     }
 
     /// Sends a message to `path`; waits while the receiver has no room for it. All of it goes, or
@@ -272,17 +271,6 @@ async fn open(
         Fd::adopt(what, socket, network).map_err(Cause::by("epoll_ctl"))
     };
     open().map_err(|cause| op_error(op, network, path, cause))
-}
-
-fn pair(kind: Type, network: Network) -> io::Result<(Fd, Fd)> {
-    let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
-    let end = |socket: Socket| {
-        socket.set_nonblocking(true)?;
-        let fd = Fd::adopt("pair", socket, network)?;
-        fd.learn_endpoints();
-        io::Result::Ok(fd)
-    };
-    Ok((end(one)?, end(other)?))
 }
 
 fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {

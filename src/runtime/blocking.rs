@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-/// Which work of a lane it is.
+/// Names a piece of work of a lane.
 pub(crate) type Ticket = u64;
 
 /// Threads that share a queue and a bound.
@@ -165,6 +165,12 @@ impl Lane {
         }
     }
 
+    /// Its threads, and the pieces of work that are queued or under way.
+    pub(crate) fn figures(&self) -> [usize; 2] {
+        let state = self.state();
+        [state.threads, state.unfinished]
+    }
+
     /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
     /// it is done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
@@ -183,7 +189,7 @@ impl Lane {
     }
 }
 
-/// Work that is not begun any more once this is dropped, so that what is not wanted takes no memory.
+/// Work that never begins once this is dropped, so that it takes no memory.
 pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) Ticket);
 
 impl Drop for Wanted<'_> {
@@ -202,8 +208,8 @@ impl Drop for Wanted<'_> {
 
 /// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
 ///
-/// A virtual clock of that runtime does not jump before the work has ended. Dropping the answer lets
-/// the work run on: see [`Wanted`].
+/// A virtual clock of that runtime does not jump before the work has ended. Dropping the receiver
+/// lets the work run on: see [`Wanted`].
 ///
 /// # Panics
 ///

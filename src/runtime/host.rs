@@ -221,7 +221,7 @@ impl Runtime {
         let tell = move |wait| {
             sooner.change(|state| match state {
                 State::Sleeping(_) => sleeping(Some(wait)),
-                // It is called already, and turns.
+                // It has been called, and turns.
                 other => other,
             });
         };
@@ -265,8 +265,8 @@ impl Scheduler {
         }
     }
 
-    /// Waits for the thread, which drops `f`: after the runtime's machines and mail are gone, for which
-    /// `f` may have waited.
+    /// Waits for the thread, which drops `f`. The runtime's machines and mail are gone by then: `f`
+    /// may have waited for them.
     pub(super) fn end_host(&self) {
         if let Some(host) = self.host.get() {
             let thread = host.thread.take();

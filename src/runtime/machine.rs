@@ -17,6 +17,7 @@
 
 use std::future::Future;
 use std::mem;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -25,13 +26,20 @@ use slab::Slab;
 
 use super::context;
 pub(crate) use super::context::MachineId;
+use super::dump::Entry;
 use super::join::{Join, Joined};
+use super::parked::Waiter;
 use crate::sys::WithWaker;
 
 /// Something that the loop runs when its id comes up.
 pub(crate) trait Machine {
     /// Runs the machine until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
+
+    /// Adds what a dump says of it. The waker that it is known by, and the one that joins it.
+    fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
+        [None, None]
+    }
 
     /// The cell of its `JoinHandle`, if there is one that may want to know how the machine ends.
     fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
@@ -66,6 +74,11 @@ where
         Poll::Ready(())
     }
 
+    fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
+        let joiner = self.data_ref().as_ref().and_then(|join| join.joiner());
+        [Some(Waiter::waker(self.waker())), joiner]
+    }
+
     fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
         match self.data() {
             Some(join) if join.has_handle() => Some(join.clone()),
@@ -79,7 +92,7 @@ struct Slot {
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// Whether its id is in a queue, once. Set for an aborted machine too, which enters none.
+    /// Whether its id is in a queue. Set for an aborted machine too, so that it enters none.
     is_queued: bool,
     is_aborted: bool,
 }
@@ -181,6 +194,23 @@ impl Machines {
         slot.is_aborted = true;
         slot.is_queued = true;
         slot.body.take()
+    }
+
+    /// Shows the machines in these slots: each with its body, unless it runs, and whether it is queued.
+    /// Returns whether there are more slots.
+    pub(super) fn for_each_in(
+        &self,
+        keys: Range<usize>,
+        mut look: impl FnMut(MachineId, Option<&dyn Machine>, bool),
+    ) -> bool {
+        for key in keys.clone() {
+            let Some(slot) = self.slots.get(key) else {
+                continue;
+            };
+            let id = MachineId::new(key as u32, slot.generation);
+            look(id, slot.body.as_deref(), slot.is_queued);
+        }
+        keys.end < self.slots.capacity()
     }
 
     /// All that are alive.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::bound::Bound;
 use super::common::Settings;
 use super::listeners::{Dispatch, Listeners, Peer, WithPeer};
-use crate::connection::filter::Filter;
+use crate::connection::filter::IntoFilter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
@@ -21,6 +21,7 @@ use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::config::Hook;
 use crate::net::{ListenConfig, ToAddr};
+use crate::reactor::Direction;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
 ///
@@ -151,12 +152,12 @@ impl<F> Server<F> {
         }
     }
 
-    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
-    /// unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count, except while
-    /// [reading has stopped](crate::Limits::high_water): one that only listens has to answer a
-    /// [heartbeat](Server::heartbeat).
+    /// Closes a connection, after a call of [`Protocol::idle`], when nothing has come for this
+    /// long, unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count,
+    /// except while [reading has stopped](crate::Limits::high_water): a peer that only listens has
+    /// to answer a [heartbeat](Server::heartbeat).
     ///
-    /// `None` is never, and so is zero, as in Go. Never is the default.
+    /// `None`, the default, and zero mean never, as in Go.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
@@ -164,8 +165,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
-    /// the default. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
+    /// Calls [`Protocol::heartbeat`] whenever nothing has come for `interval`. `None`, the default,
+    /// is never. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
     ///
     /// Bytes that are sent do not delay it, so that a peer that only listens is asked too. With an
     /// idle timeout of a few intervals, a peer that does not answer is dropped. The first heartbeat
@@ -230,8 +231,8 @@ impl<F> Server<F> {
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water). An eighth of the window in which the loop was held up
-    /// does not count either. The connection ends with a RST, and [`Protocol::closed`] is told:
+    /// stopped](crate::Limits::high_water). While the loop is held up, an eighth of the window counts
+    /// at most. The connection ends with a RST, and [`Protocol::closed`] is told:
     /// `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is a
     /// [timeout](crate::NetError::is_timeout).
     ///
@@ -269,7 +270,8 @@ impl<F> Server<F> {
     /// ```
     #[must_use]
     pub fn minimum_read_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.connection.rates.read = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates[Direction::Read as usize] =
+            Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -280,7 +282,8 @@ impl<F> Server<F> {
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
     #[must_use]
     pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.connection.rates.write = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates[Direction::Write as usize] =
+            Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -370,7 +373,7 @@ impl<F> Server<F> {
         self
     }
 
-    /// Puts a [`Filter`] between the socket and the protocol of each connection. It is made from the
+    /// Puts a [`Filter`](crate::Filter) between the socket and the protocol of each connection. It is made from the
     /// peer, in the thread of the worker, beside the protocol.
     ///
     /// An `Option` of a filter leaves some connections without one: here, those of the first listener.
@@ -390,8 +393,11 @@ impl<F> Server<F> {
     /// let server = Server::new(|_peer| Http).filter(|peer| (peer.listener > 0).then_some(Tls));
     /// ```
     #[must_use]
-    pub fn filter<L: Filter>(mut self, make: impl Fn(&Peer) -> L + Send + Sync + 'static) -> Self {
-        let make = move |peer: &Peer| Box::new(make(peer)) as Box<dyn Filter>;
+    pub fn filter<L: IntoFilter>(
+        mut self,
+        make: impl Fn(&Peer) -> L + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |peer: &Peer| make(peer).into_filter();
         self.settings.filter = Some(Hook(Arc::new(make)));
         self
     }
@@ -447,6 +453,25 @@ impl<F> Server<F> {
     }
 
     /// What a connection may keep in memory.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// use netpoller::Limits;
+    /// // Half a megabyte a connection at most, and 256 MiB over all.
+    /// let limits = Limits::default().with_most_queued(512 << 10).with_most_queued_in_all(256 << 20);
+    /// let server = Server::new(|_peer| Echo).limits(limits);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.connection.limits = limits;
@@ -521,6 +546,22 @@ impl<F> Server<F> {
     ///
     /// A name is looked up meanwhile, on this thread.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Echo).bind("localhost:0")?;
+    /// println!("listening on {}", bound.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`ListenConfig::bind`].
@@ -536,9 +577,8 @@ impl<F> Server<F> {
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
     ///
-    /// A TCP listener that was given is set to send
-    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
-    /// listener's path stays when the server ends.
+    /// A TCP listener that was given is set to send without delay, as Go does with each connection,
+    /// and else is left as it is. A Unix listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

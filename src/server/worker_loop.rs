@@ -22,13 +22,16 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
+#[cfg(feature = "signal")]
+use super::signals::Hearing;
+use crate::connection::handle::lock;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{self, context, current, panics};
+use crate::runtime::{self, Handle, context, current, panics};
 use crate::time;
 
 /// A listener in the worker's runtime.
@@ -48,8 +51,6 @@ pub(crate) struct WorkerLoop<F> {
     name: String,
     /// What its connections share.
     shared: Rc<WorkerShared>,
-    #[cfg(feature = "signal")]
-    hearing: std::cell::RefCell<super::signals::Hearing>,
 }
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -72,14 +73,13 @@ impl<F: Factory> WorkerLoop<F> {
             let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
             WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
         };
+        lock(&common.loops).push(Handle::current());
         let this = WorkerLoop {
             shared: Rc::new(current::with("a server", make)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
             factory,
             common,
             inbox,
-            #[cfg(feature = "signal")]
-            hearing: Default::default(),
         };
         let result = this.serve_and_drain(ports).await;
         this.shared.enter(Phase::Stopped);
@@ -92,7 +92,7 @@ impl<F: Factory> WorkerLoop<F> {
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
             Ok(Listener {
-                fd: Fd::take_in("a server", port.socket, port.network)?,
+                fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.number,
                 is_for_all: port.worker.is_none(),
             })
@@ -102,6 +102,8 @@ impl<F: Factory> WorkerLoop<F> {
             .map(open)
             .collect::<io::Result<Vec<_>>>()?;
         self.start()?;
+        #[cfg(feature = "signal")]
+        let mut hearing = Hearing::default();
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
@@ -136,7 +138,10 @@ impl<F: Factory> WorkerLoop<F> {
                 Either::Second(ended) => return ended,
             }
             #[cfg(feature = "signal")]
-            self.hear();
+            {
+                let common = self.common.clone();
+                hearing.follow(&self.common.watches, move |within| common.end(within));
+            }
         }
     }
 
@@ -153,14 +158,6 @@ impl<F: Factory> WorkerLoop<F> {
         }
         self.inbox.started();
         Ok(())
-    }
-
-    /// Waits for the signals that it does not wait for yet.
-    #[cfg(feature = "signal")]
-    fn hear(&self) {
-        let common = self.common.clone();
-        let end = move |within| common.end(within);
-        self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
@@ -248,8 +245,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let make = || {
             let filter = self.common.settings.filter.as_ref();
-            let filter = filter.map(|Hook(make)| make(&peer));
-            let filter = filter.filter(|filter| !filter.passes_all());
+            let filter = filter.and_then(|Hook(make)| make(&peer));
             (self.factory.make(peer), filter)
         };
         match panics::catch(make) {
@@ -271,7 +267,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However its future ends, aborted too: nothing else could end its connections.
+/// However its future ends, also by an abort: nothing else could end its connections.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);
