@@ -242,6 +242,20 @@ impl Conn {
 
     /// Writes: all of it, at the end of the callback or whenever the peer takes it. It never waits.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.write(b"you said: ")?;
+    ///         conn.write(bytes)?; // both go out in one system call
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Too much waits already, see [`Limits`](crate::Limits): nothing of this was taken, unless the
@@ -470,6 +484,23 @@ impl Conn {
     /// Closes the connection once all is written. Nothing more is read. Where input is unread by
     /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more:
     /// closed at once, the system would send a RST, which may overtake them.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"hello, and good-bye\n")?;
+    ///         conn.close(); // once that is sent
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     #[doc(alias = "lingering_close")]
     pub fn close(&mut self) {
         self.ask(Asked::Close);
@@ -501,6 +532,22 @@ impl Conn {
 
     /// The peer's address.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Mirror;
+    /// impl Protocol for Mirror {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         let peer = conn.peer_addr()?;
+    ///         conn.write(format!("you are {peer}\n").as_bytes())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system does not know it: the peer reset the connection before anything asked.
@@ -518,6 +565,23 @@ impl Conn {
     }
 
     /// A handle to write by from other connections and tasks of this thread.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol, spawn, time};
+    /// use std::{io, time::Duration};
+    ///
+    /// struct Later;
+    /// impl Protocol for Later {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let handle = conn.handle();
+    ///         spawn(async move {
+    ///             time::sleep(Duration::from_secs(1)).await;
+    ///             handle.write(b"an answer, a second later\n")
+    ///         });
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     pub fn handle(&mut self) -> ConnHandle {
         self.own_handle().clone()
     }

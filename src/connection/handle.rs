@@ -27,7 +27,7 @@ use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::{Handle, context};
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code of others runs under these locks, so that a poisoned one is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

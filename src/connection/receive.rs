@@ -185,7 +185,7 @@ impl Conn {
     }
 
     /// How many those are.
-    fn unused(&self) -> usize {
+    pub(super) fn unused(&self) -> usize {
         let raw = |filtering: &Filtering| filtering.raw.len();
         self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
     }

@@ -32,10 +32,11 @@ use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
+use crate::runtime::dump::Entry;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
-use crate::runtime::parked::Parked;
+use crate::runtime::parked::{Parked, Waiter};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -57,6 +58,11 @@ enum Step {
 }
 
 impl<P: Protocol> Machine for Connection<P> {
+    fn look(&self, entry: &mut Entry) -> [Option<Waiter>; 2] {
+        self.conn.look(entry);
+        [None, None]
+    }
+
     #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();

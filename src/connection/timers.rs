@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem;
+use std::time::Duration;
 
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
@@ -19,6 +20,7 @@ use super::shared::ticks;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::dump::{Entry, Value};
 use crate::runtime::machine::MachineId;
 use crate::runtime::parked::Parked;
 use crate::wheel::{Tick, TimerKey};
@@ -153,6 +155,22 @@ impl Conn {
     pub(super) fn idle_ticks(&self) -> u64 {
         let server = || self.shared.settings.idle_timeout.map_or(NEVER, ticks);
         self.peek(|extra| extra.idle).unwrap_or_else(server)
+    }
+
+    /// Adds what a dump says of the connection.
+    pub(super) fn look(&self, entry: &mut Entry) {
+        let now = self.now();
+        let after = |tick: u64| Value::Time(Duration::from_millis(tick.saturating_sub(now)));
+        let due = |tick| (tick != NEVER).then(|| after(tick));
+        entry.put("state", Value::shown(format_args!("{:?}", self.state())));
+        self.fd.socket().look(entry);
+        let quiet = Duration::from_millis(now.saturating_sub(self.timers.heard));
+        entry
+            .put("queued_bytes", Value::Number(self.queued()))
+            .put("unused_bytes", Value::Number(self.unused()))
+            .put("quiet_seconds", Value::Time(quiet))
+            .put("idle_in_seconds", due(self.idle_at()))
+            .put("heartbeat_in_seconds", due(self.heartbeat_at()));
     }
 
     fn heartbeat_at(&self) -> u64 {

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -177,6 +178,19 @@ impl<W, T> Core<W, T> {
         debug_assert_eq!(inserted, key, "the source's register used the reactor");
         log::trace!("open {token:?}");
         Ok(Descriptor(desc))
+    }
+
+    /// Shows the descriptors of these keys. `look` must not use the reactor. Returns whether there are more
+    /// keys.
+    pub(crate) fn for_each_in(
+        &self,
+        keys: Range<usize>,
+        mut look: impl FnMut(&PollDesc<W, T>),
+    ) -> bool {
+        let by_key = self.registry.borrow();
+        let descs = keys.clone().filter_map(|key| by_key.get(key));
+        descs.for_each(|desc| look(desc));
+        keys.end < by_key.capacity()
     }
 
     // ---- the turn ----

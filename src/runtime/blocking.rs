@@ -165,6 +165,12 @@ impl Lane {
         }
     }
 
+    /// Its threads, and the pieces of work that are queued or under way.
+    pub(crate) fn figures(&self) -> [usize; 2] {
+        let state = self.state();
+        [state.threads, state.unfinished]
+    }
+
     /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
     /// it is done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {

@@ -33,7 +33,7 @@ use super::{JoinError, JoinHandle, blocking, current, spawn_at};
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    remote: Arc<Remote>,
+    pub(super) remote: Arc<Remote>,
 }
 
 impl Handle {
@@ -137,6 +137,19 @@ impl Handle {
     }
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let asking = std::thread::spawn(move || handle.run_blocking(|| async { 6 * 7 }));
+    /// while !asking.is_finished() {
+    ///     runtime.turn(Some(std::time::Duration::from_millis(5)))?;
+    /// }
+    /// assert_eq!(asking.join().expect("no panic").expect("the runtime lives"), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -24,6 +24,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::context::{self, MachineId};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
+use super::parked::Waiter;
 use super::scheduler::Scheduler;
 
 /// What a task shares with its handle.
@@ -52,6 +53,14 @@ impl<T> Join<T> {
     /// Whether the handle lives. For the task, which holds the only other reference.
     pub(crate) fn has_handle(self: &Rc<Self>) -> bool {
         Rc::strong_count(self) > 1
+    }
+
+    /// What waits for the end.
+    pub(crate) fn joiner(&self) -> Option<Waiter> {
+        let waker = self.waiter.take();
+        let waiter = waker.as_ref().map(Waiter::waker);
+        self.waiter.set(waker);
+        waiter
     }
 
     /// The task returned. The handle sees it when the task's body is gone.

@@ -40,7 +40,7 @@ use super::join::{Join, JoinError, JoinHandle};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::parked::Parked;
+use super::parked::{Parked, Waiter};
 use super::running::{Place, Running};
 use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -82,6 +82,8 @@ pub(crate) struct Scheduler {
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     root: Cell<Root>,
+    /// The waker of the last one.
+    root_waker: Cell<Option<Waiter>>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -120,6 +122,7 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root: Cell::new(Root::Absent),
+            root_waker: Cell::default(),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
@@ -397,6 +400,7 @@ impl Scheduler {
         let _entered = Entered::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
+        self.root_waker.set(Some(Waiter::waker(&waker)));
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
@@ -435,6 +439,17 @@ impl Scheduler {
             Ok(returned) => returned,
             Err(payload) => resume_unwind(payload.into_inner()),
         }
+    }
+
+    /// For a dump: what the root does, if there is one, and its waker.
+    pub(super) fn root_status(&self) -> Option<(&'static str, Option<Waiter>)> {
+        let status = match self.root.get() {
+            Root::Absent => return None,
+            _ if self.remote.running.is_root() => "running",
+            Root::Queued => "runnable",
+            Root::Idle => "parked",
+        };
+        Some((status, self.root_waker.get()))
     }
 
     /// There is no root any more. Calls that never turn must not leave an id each behind.

@@ -176,6 +176,12 @@ impl Remote {
         Some((woken, mail.jobs.drain(..JOBS).collect()))
     }
 
+    /// Wakes and jobs that the loop has not looked at.
+    pub(crate) fn mail_waiting(&self) -> [usize; 2] {
+        let mail = self.mail();
+        [mail.woken.len(), mail.jobs.len()]
+    }
+
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         self.pending.load(Ordering::Acquire) != NOTHING

@@ -453,6 +453,25 @@ impl<F> Server<F> {
     }
 
     /// What a connection may keep in memory.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// use netpoller::Limits;
+    /// // Half a megabyte a connection at most, and 256 MiB over all.
+    /// let limits = Limits::default().with_most_queued(512 << 10).with_most_queued_in_all(256 << 20);
+    /// let server = Server::new(|_peer| Echo).limits(limits);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.connection.limits = limits;
@@ -526,6 +545,22 @@ impl<F> Server<F> {
     /// Listens on `addr`. From here on clients can connect; they are served once the server runs.
     ///
     /// A name is looked up meanwhile, on this thread.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Echo).bind("localhost:0")?;
+    /// println!("listening on {}", bound.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@
 // | fires         | the slot is free          | the entry is spent                          |
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use slab::Slab;
 
@@ -298,6 +299,13 @@ impl<V> Timers<V> {
     /// ```
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Shows the timers in these slots. Returns whether there are more slots.
+    pub(crate) fn for_each_in(&self, slots: Range<usize>, mut look: impl FnMut(Tick, &V)) -> bool {
+        let timers = slots.clone().filter_map(|slot| self.slots.get(slot));
+        timers.for_each(|timer| look(timer.when, &timer.value));
+        slots.end < self.slots.capacity()
     }
 
     /// How many entries the wheel holds: never more than 2 x [`len`](Timers::len) + 64.

@@ -6,8 +6,7 @@ use std::fmt;
 use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
-use crate::endpoints::{Addr, End, Network};
-use crate::net::addr;
+use crate::endpoints::{Addr, End};
 use crate::net::error::{Cause, OpError};
 use crate::reactor::{Direction, Refusal};
 use crate::sys;
@@ -43,16 +42,10 @@ impl Fd {
         if let Some(known) = socket.endpoint(end) {
             return Some(known);
         }
-        // A file, or a source that its user owns, may be no socket.
-        if self.is_closed() || self.network() == Network::File {
+        if self.is_closed() {
             return None;
         }
-        let system = self.sock_ref();
-        let address = match end {
-            End::Local => system.local_addr(),
-            End::Peer => system.peer_addr(),
-        };
-        let address = addr::from_system(&address.ok()?);
+        let address = socket.ask_endpoint(end)?;
         socket.set_endpoint(end, address.clone());
         Some(address)
     }
