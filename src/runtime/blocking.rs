@@ -17,12 +17,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::current;
 use super::join::JoinError;
 use super::outcome::{self, Receiver};
-use super::panics::catch;
+use super::panics::{catch, drop_quietly};
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -44,7 +44,7 @@ pub(crate) struct Lane {
     state: Mutex<State>,
     /// Notified once for each piece of work that is queued.
     work: Condvar,
-    /// Notified when `unfinished` falls to zero.
+    /// Notified when all work is done.
     finished: Condvar,
 }
 
@@ -56,10 +56,8 @@ struct State {
     given: Ticket,
     /// Threads that live, those about to start included.
     threads: usize,
-    /// Threads that wait on `Lane::work`.
+    /// Threads that wait on `Lane::work`. All do once all work is done.
     idle: usize,
-    /// Pieces of work that are queued or under way.
-    unfinished: usize,
 }
 
 /// The lane of name look-ups.
@@ -100,7 +98,6 @@ impl Lane {
         state.given += 1;
         let ticket = state.given;
         state.queue.insert(ticket, work);
-        state.unfinished += 1;
         if state.idle >= state.queue.len() || state.threads >= self.max_threads {
             self.work.notify_one();
             return ticket;
@@ -135,12 +132,7 @@ impl Lane {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");
         }
-        let mut state = self.state();
-        state.unfinished -= 1;
-        if state.unfinished == 0 {
-            self.finished.notify_all();
-        }
-        state
+        self.state()
     }
 
     /// A thread of the lane.
@@ -153,6 +145,9 @@ impl Lane {
                 continue;
             }
             state.idle += 1;
+            if state.idle == state.threads {
+                self.finished.notify_all();
+            }
             let waited = self.work.wait_timeout(state, IDLE);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
@@ -168,18 +163,11 @@ impl Lane {
     /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
     /// it is done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let end = Instant::now().checked_add(limit);
-        let mut state = self.state();
-        while state.unfinished > 0 {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return false;
-            }
-            let left = left.unwrap_or(IDLE);
-            let waited = self.finished.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_busy = |state: &mut State| !state.queue.is_empty() || state.idle < state.threads;
+        let waited = self
+            .finished
+            .wait_timeout_while(self.state(), limit, is_busy);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
@@ -194,8 +182,9 @@ impl Drop for Wanted<'_> {
             return;
         }
         let work = lane.state().queue.remove(ticket);
-        if let Some(work) = work {
-            drop(lane.finish(Box::new(|| drop(work))));
+        // Out of the lock: it holds what is the user's.
+        if drop_quietly(work).is_some() {
+            log::error!("a destructor of blocking work panicked");
         }
     }
 }
