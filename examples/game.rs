@@ -1,26 +1,25 @@
-//! A game of sixty frames a second, whose players come by TCP or by UDP. Players send which way they
-//! go; each frame moves all of them and sends every one the same state. Who is silent for three
-//! seconds is dropped.
+//! A game of sixty frames a second, with players over TCP and UDP. A player sends where it goes. Each
+//! frame moves all players and sends the same state to each. A player that is silent for three seconds
+//! is dropped.
 //!
 //! ```text
-//! cargo run --release --example game                    # 200 simulated players, 5 s; then prints how even the frames were
+//! cargo run --release --example game                    # 200 simulated players, 5 s; prints how even the frames were
 //! cargo run --example game -- --clients 0 --seconds 600 --addr 127.0.0.1:7777
 //! (printf '\1\0'; sleep 1) | nc 127.0.0.1 7777 | xxd    # goes right, and sees the world
 //! ```
 //!
-//! The host is the game. It has one thread, and its frame is: the game's own work, the state to all,
-//! the network's turn, and sleep. `Runtime::turn_for` bounds the network's part, so a flood of input
-//! takes from the sleep and not from the next frame. In the end the same frames are played without a
-//! network, to compare.
+//! The game is the host: one thread, and frame after frame its own work, the state to all, the network,
+//! sleep. `Runtime::turn_for` bounds the network's part, so a flood of input takes from the sleep and
+//! not from the next frame. At the end the same frames are played without a network, to compare.
 //!
-//! On the wire, all numbers little-endian: an input is two bytes, the steps right and down; a state
-//! is the frame (4 bytes), the number of players (2), and for each its place (2 and 2).
+//! All numbers on the wire are little-endian. An input is two bytes: steps right, steps down. A state is
+//! the frame (4 bytes), the number of players (2), and the place of each (2 and 2).
 
 mod common;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -29,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use netpoller::{
-    CancelToken, Conn, ConnHandle, Limits, Protocol, Runtime, Server, TcpStream, UdpSocket, spawn,
-    time,
+    Addr, CancelToken, Conn, ConnHandle, Limits, Protocol, Runtime, Server, TcpStream, UdpSocket,
+    spawn, time,
 };
 
 /// A game of sixty frames a second, with players over TCP and UDP.
@@ -51,24 +50,25 @@ struct Flags {
     /// A player that sends nothing for this time is dropped
     #[arg(long, default_value = "3s", value_parser = common::duration)]
     patience: Duration,
-    /// The game's own work in each frame
-    #[arg(long, default_value = "4ms", value_parser = common::duration)]
-    work: Duration,
-    /// The network's part of a frame
-    #[arg(long, default_value = "8ms", value_parser = common::duration)]
-    network: Duration,
 }
 
 const FRAME: Duration = Duration::from_micros(16_667);
 
-/// A simulated player says where it goes so often.
+/// The game's own work in each frame.
+const WORK: Duration = Duration::from_millis(4);
+
+/// The network's part of a frame.
+const NETWORK: Duration = Duration::from_millis(8);
+
+/// A simulated player sends an input so often.
 const INPUT: Duration = Duration::from_millis(50);
 
-/// The state of more would not fit into a datagram.
+/// The state of more players would not fit into a datagram.
 const MAX_PLAYERS: usize = 16_000;
 
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
+        common::exit_on_signals()?;
         let runtime = Runtime::new()?;
         let world = Rc::new(World::default());
         let bound = server(&world, flags.patience).bind(flags.addr.as_str())?;
@@ -82,168 +82,138 @@ fn main() -> ExitCode {
         let (simulated, until) = (flags.clone(), end.clone());
         let clients = thread::spawn(move || simulate(&simulated, tcp, udp, &until));
 
-        let signals = common::stop_signals()?;
-        signals.set_nonblocking(true)?;
-        let mut stopped = false;
-        let mut goes_on = || {
-            stopped |= (&signals).read(&mut [0]).is_ok();
-            !stopped
-        };
         let mut longest = Duration::ZERO;
-        let beside = play(flags.seconds, &mut goes_on, |number, end| {
-            work(flags.work);
+        let beside = play(flags.seconds, |number, end| {
+            work();
             world.step(flags.patience);
             world.send_state(number, &runtime, &socket);
-            // The network has its part, but never more than the frame has left.
+            // The network has its part, but no more than the frame has left.
             let start = Instant::now();
-            let left = end.saturating_duration_since(start);
-            runtime.turn_for(flags.network.min(left))?;
+            runtime.turn_for(NETWORK.min(end.saturating_duration_since(start)))?;
             longest = longest.max(start.elapsed());
             Ok(())
         })?;
         end.cancel();
-        let left = world.players.borrow().len();
         let heard = clients.join().expect("no client panics")?;
-        drop(runtime);
-        let seconds = flags.seconds.min(Duration::from_secs(5));
-        let alone = play(seconds, &mut goes_on, |_, _| {
-            work(flags.work);
+        let alone = play(flags.seconds.min(Duration::from_secs(5)), |_, _| {
+            work();
             Ok(())
         })?;
 
         println!("lateness of frames   frames    median       p99   longest");
         show("with the network", beside);
         show("without it", alone);
-        println!(
-            "the network's part: {:.1?} at most, of {:.1?}",
-            longest, flags.network
-        );
-        println!(
-            "{} inputs, {heard} states heard, {} players dropped, {} left",
-            world.inputs.get(),
-            world.dropped.get(),
-            left
-        );
+        println!("the network's part: {longest:.1?} at most, of {NETWORK:.1?}");
+        let (inputs, dropped) = (world.inputs.get(), world.dropped.get());
+        println!("{inputs} inputs, {heard} states heard, {dropped} players dropped");
         Ok(())
     })
 }
 
 // ---- frames ----
 
-/// Plays for so long or until a signal, a frame each 16.7 ms. `frame` is given its number, and when the next one is to
-/// begin. Returns by how much each began too late. One that is late moves those after it, so that
-/// none has less time than the others.
+/// Plays a frame each 16.7 ms, for so long. `frame` is given its number and when the next one begins.
+/// Returns how late each began.
 fn play(
     time: Duration,
-    goes_on: &mut dyn FnMut() -> bool,
     mut frame: impl FnMut(u32, Instant) -> io::Result<()>,
 ) -> io::Result<Vec<Duration>> {
     let start = Instant::now();
     let (mut begins, mut late) = (start, Vec::new());
-    while begins < start + time && goes_on() {
+    while begins < start + time {
         thread::sleep(begins.saturating_duration_since(Instant::now()));
         let began = Instant::now();
-        let number = late.len() as u32;
         late.push(began - begins);
-        // A late frame of a millisecond is made up for; a longer stall is not.
+        // A delay of a millisecond is made up for. A longer one moves all later frames, so that none
+        // has less time than the others.
         begins = begins.max(began - Duration::from_millis(1)) + FRAME;
-        frame(number, begins)?;
+        frame(late.len() as u32, begins)?;
     }
     Ok(late)
 }
 
 /// What the game computes and draws.
-fn work(time: Duration) {
+fn work() {
     let start = Instant::now();
-    while start.elapsed() < time {
+    while start.elapsed() < WORK {
         std::hint::spin_loop();
     }
 }
 
 fn show(what: &str, mut late: Vec<Duration>) {
     late.sort_unstable();
-    let at = |share: f64| late.get((late.len() as f64 * share) as usize).copied();
-    let [median, p99] = [0.5, 0.99].map(|share| at(share).unwrap_or_default());
-    let longest = late.last().copied().unwrap_or_default();
-    println!(
-        "{what:<20}{:>7}{median:>10.0?}{p99:>10.0?}{longest:>10.0?}",
-        late.len()
-    );
+    let at = |share: f64| late[(late.len() as f64 * share) as usize];
+    let (frames, median, p99) = (late.len(), at(0.5), at(0.99));
+    let longest = late[frames - 1];
+    println!("{what:<20}{frames:>7}{median:>10.0?}{p99:>10.0?}{longest:>10.0?}");
 }
 
 // ---- the world ----
+
+/// It belongs to the game's thread. The connections run there too, so it needs no lock.
+#[derive(Default)]
+struct World {
+    players: RefCell<BTreeMap<Name, Player>>,
+    inputs: Cell<u64>,
+    dropped: Cell<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    /// Counted from zero.
+    Tcp(u64),
+    Udp(SocketAddr),
+}
 
 struct Player {
     place: [u16; 2],
     /// Steps right and down in each frame.
     steps: [i8; 2],
     heard: Instant,
-    link: Link,
-}
-
-enum Link {
-    Tcp(ConnHandle),
-    Udp(SocketAddr),
-}
-
-/// All of it belongs to the game's thread, on which the connections run too.
-#[derive(Default)]
-struct World {
-    players: RefCell<BTreeMap<u32, Player>>,
-    by_address: RefCell<HashMap<SocketAddr, u32>>,
-    /// Players so far.
-    joined: Cell<u32>,
-    inputs: Cell<u64>,
-    dropped: Cell<u64>,
+    /// Of a player over TCP.
+    handle: Option<ConnHandle>,
 }
 
 impl World {
-    /// A new player, if there is room.
-    fn join(&self, link: Link) -> Option<u32> {
+    /// A new player. False if there is no room.
+    fn join(&self, name: Name, handle: Option<ConnHandle>) -> bool {
         let mut players = self.players.borrow_mut();
-        if players.len() == MAX_PLAYERS {
-            return None;
+        let has_room = players.len() < MAX_PLAYERS;
+        if has_room {
+            let player = Player {
+                place: [0, 0],
+                steps: [0, 0],
+                heard: Instant::now(),
+                handle,
+            };
+            players.insert(name, player);
         }
-        let id = self.joined.get();
-        self.joined.set(id + 1);
-        let player = Player {
-            place: [0, 0],
-            steps: [0, 0],
-            heard: Instant::now(),
-            link,
-        };
-        players.insert(id, player);
-        Some(id)
+        has_room
     }
 
-    fn input(&self, id: u32, [right, down]: [u8; 2]) {
-        if let Some(player) = self.players.borrow_mut().get_mut(&id) {
-            player.steps = [right.cast_signed(), down.cast_signed()];
+    /// An input, unless there is no such player.
+    fn input(&self, name: Name, steps: [u8; 2]) {
+        if let Some(player) = self.players.borrow_mut().get_mut(&name) {
+            player.steps = steps.map(u8::cast_signed);
             player.heard = Instant::now();
             self.inputs.set(self.inputs.get() + 1);
         }
     }
 
-    /// Moves all players. UDP has no end, so who is silent for long is dropped here; over TCP, by the
-    /// server's idle timeout.
+    /// Moves all players. Drops those over UDP that are silent. Over TCP the idle timeout does that.
     fn step(&self, patience: Duration) {
-        self.players.borrow_mut().retain(|_, player| {
+        self.players.borrow_mut().retain(|name, player| {
             for (place, steps) in player.place.iter_mut().zip(player.steps) {
                 *place = place.wrapping_add_signed(i16::from(steps));
             }
-            match player.link {
-                Link::Udp(address) if player.heard.elapsed() > patience => {
-                    self.by_address.borrow_mut().remove(&address);
-                    self.dropped.set(self.dropped.get() + 1);
-                    false
-                }
-                _ => true,
-            }
+            let is_silent = matches!(name, Name::Udp(_)) && player.heard.elapsed() > patience;
+            self.dropped.set(self.dropped.get() + u64::from(is_silent));
+            !is_silent
         });
     }
 
-    /// The same bytes to all. The frame does not wait for any: to TCP it is queued, within the
-    /// limits; a datagram that finds no room is lost, as on its way.
+    /// Sends the same bytes to all. The frame waits for none: to TCP they are queued, within the
+    /// limits; a datagram without room is lost, as it may be on its way.
     fn send_state(&self, frame: u32, runtime: &Runtime, socket: &UdpSocket) {
         let players = self.players.borrow();
         let mut state = frame.to_le_bytes().to_vec();
@@ -251,17 +221,15 @@ impl World {
         let places = players.values().flat_map(|player| player.place);
         state.extend(places.flat_map(u16::to_le_bytes));
         let state: Rc<[u8]> = state.into();
-        let mut addresses = Vec::new();
-        for player in players.values() {
-            match &player.link {
-                Link::Tcp(handle) => {
-                    // Its own end takes it out of the world.
-                    let _ = handle.write_shared(&state);
-                }
-                Link::Udp(address) => addresses.push(*address),
-            }
+        for handle in players.values().filter_map(|player| player.handle.as_ref()) {
+            // A connection that takes no more ends, and `closed` takes it out of the world.
+            let _ = handle.write_shared(&state);
         }
-        let socket = socket.clone();
+        let addresses = players.keys().filter_map(|name| match name {
+            Name::Udp(address) => Some(*address),
+            Name::Tcp(_) => None,
+        });
+        let (addresses, socket) = (addresses.collect::<Vec<_>>(), socket.clone());
         drop(runtime.spawn(async move {
             for address in addresses {
                 if let Err(error) = socket.send_to(&state, address).await {
@@ -276,36 +244,33 @@ impl World {
 
 struct TcpPlayer {
     world: Rc<World>,
-    id: Option<u32>,
+    name: Name,
 }
 
-fn server(
-    world: &Rc<World>,
-    patience: Duration,
-) -> Server<impl Fn(netpoller::Addr) -> TcpPlayer + use<>> {
-    let world = world.clone();
-    Server::new(move |_peer| TcpPlayer {
+fn server(world: &Rc<World>, patience: Duration) -> Server<impl Fn(Addr) -> TcpPlayer + use<>> {
+    let (world, joined) = (world.clone(), Cell::new(0));
+    let player = move |_peer| TcpPlayer {
         world: world.clone(),
-        id: None,
-    })
-    .idle_timeout(patience)
-    // A player that does not read is a second behind, and ends.
-    .limits(Limits::default().with_most_queued(64 << 10))
+        name: Name::Tcp(joined.replace(joined.get() + 1)),
+    };
+    Server::new(player)
+        .idle_timeout(patience)
+        // Some seconds of states. A player so far behind is dropped.
+        .limits(Limits::default().with_most_queued(64 << 10))
 }
 
 impl Protocol for TcpPlayer {
     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
-        self.id = self.world.join(Link::Tcp(conn.handle()));
-        match self.id {
-            Some(_) => Ok(()),
-            None => Err(io::Error::other("the world is full")),
+        match self.world.join(self.name, Some(conn.handle())) {
+            true => Ok(()),
+            false => Err(io::Error::other("the world is full")),
         }
     }
 
     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         let (inputs, half) = bytes.as_chunks();
-        for input in inputs {
-            self.id.iter().for_each(|&id| self.world.input(id, *input));
+        for steps in inputs {
+            self.world.input(self.name, *steps);
         }
         Ok(bytes.len() - half.len())
     }
@@ -315,13 +280,8 @@ impl Protocol for TcpPlayer {
         Ok(())
     }
 
-    fn closed(&mut self, why: io::Result<()>) {
-        if let Err(error) = why {
-            log::debug!("a player is lost: {error}");
-        }
-        if let Some(id) = self.id {
-            self.world.players.borrow_mut().remove(&id);
-        }
+    fn closed(&mut self, _why: io::Result<()>) {
+        self.world.players.borrow_mut().remove(&self.name);
     }
 }
 
@@ -329,15 +289,14 @@ impl Protocol for TcpPlayer {
 
 /// A datagram from a new address is a new player.
 async fn listen(socket: UdpSocket, world: Rc<World>) {
-    let mut input = [0; 2];
+    let mut steps = [0; 2];
     loop {
-        match socket.recv_from(&mut input).await {
+        match socket.recv_from(&mut steps).await {
             Ok((2, address)) => {
-                let known = world.by_address.borrow().get(&address).copied();
-                let id = known.or_else(|| world.join(Link::Udp(address)));
-                if let Some(id) = id {
-                    world.by_address.borrow_mut().insert(address, id);
-                    world.input(id, input);
+                let name = Name::Udp(address);
+                let is_known = world.players.borrow().contains_key(&name);
+                if is_known || world.join(name, None) {
+                    world.input(name, steps);
                 }
             }
             Ok(_) => {}
@@ -373,16 +332,20 @@ fn simulate(flags: &Flags, tcp: SocketAddr, udp: SocketAddr, end: &CancelToken) 
     Ok(heard.get())
 }
 
+/// Sends an input now and then, for so long.
+async fn talk(talks: Duration, mut send: impl AsyncFnMut() -> io::Result<()>) {
+    let mut interval = time::interval(INPUT);
+    let start = Instant::now();
+    while start.elapsed() < talks && send().await.is_ok() {
+        interval.tick().await;
+    }
+}
+
 async fn play_by_tcp(server: SocketAddr, talks: Duration, heard: &Cell<u64>) -> io::Result<()> {
     let stream = TcpStream::connect(server).await?;
     let writer = stream.clone();
-    drop(spawn(async move {
-        let mut interval = time::interval(INPUT);
-        let start = Instant::now();
-        while start.elapsed() < talks && writer.write_all(&[1, 0]).await.is_ok() {
-            interval.tick().await;
-        }
-    }));
+    let send = async move || writer.write_all(&[1, 0]).await;
+    drop(spawn(talk(talks, send)));
     let (mut head, mut places) = ([0; 6], Vec::new());
     // Until it is dropped.
     while stream.read_exact(&mut head).await.is_ok() {
@@ -397,13 +360,8 @@ async fn play_by_udp(server: SocketAddr, talks: Duration, heard: &Cell<u64>) -> 
     let socket = UdpSocket::bind(":0").await?;
     socket.connect(server).await?;
     let writer = socket.clone();
-    drop(spawn(async move {
-        let mut interval = time::interval(INPUT);
-        let start = Instant::now();
-        while start.elapsed() < talks && writer.send(&[0, 1]).await.is_ok() {
-            interval.tick().await;
-        }
-    }));
+    let send = async move || writer.send(&[0, 1]).await.map(drop);
+    drop(spawn(talk(talks, send)));
     let mut state = vec![0; 6 + 4 * MAX_PLAYERS];
     loop {
         socket.recv(&mut state).await?;

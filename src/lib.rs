@@ -81,7 +81,7 @@ pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};
 pub use connection::{
-    CloseReason, Conn, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Protocol,
+    CloseReason, Conn, ConnHandle, ConnId, Drain, Filter, FilterIo, IntoFilter, Limits, Protocol,
 };
 pub use endpoints::Addr;
 pub use heartbeat::{Heartbeat, HeartbeatBuilder};

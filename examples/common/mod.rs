@@ -103,6 +103,18 @@ pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
     Ok(ours)
 }
 
+/// Ends the process, with status 0, at the first SIGINT or SIGTERM: for an example whose loop has
+/// nothing to finish.
+pub fn exit_on_signals() -> io::Result<()> {
+    let mut signals = stop_signals()?;
+    thread::spawn(move || {
+        if signals.read_exact(&mut [0]).is_ok() {
+            process::exit(0);
+        }
+    });
+    Ok(())
+}
+
 /// Drains a server at the first SIGINT or SIGTERM, and stops it at the second. With the feature
 /// `signal`, `ServerHandle::drain_on` does so without a thread.
 pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()> {

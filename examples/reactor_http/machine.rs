@@ -1,221 +1,141 @@
-//! One connection, as a machine that runs when its id comes up.
+//! One connection: a state machine that takes a step each time its id is handed out.
 //!
 //! | state | what it does | its deadline | on to |
 //! |---|---|---|---|
-//! | Request | reads up to the blank line | for the whole request, never moved | Answer |
-//! | Answer | writes the head, then the file, a piece at a time | for the client to take something, moved when it does | Closing |
-//! | Closing | has sent its FIN, and reads past whatever still comes | for the client's FIN, never moved | the end |
+//! | Request | reads up to the blank line | for the whole request | Answer |
+//! | Answer | writes the head, then the file, a piece at a time | moved when a part is taken | Closing |
+//! | Closing | has sent its FIN, and discards what still comes | for the client's FIN | the end |
 //!
-//! Closing a socket with unread input sends a RST, which may overtake the last bytes of an answer.
-//! Closing is for that.
+//! Closing is there because a close with unread input sends a RST, which may overtake the answer.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use netpoller::reactor::{Descriptor, Direction, Refusal, TryIo};
+use netpoller::reactor::{Descriptor, Direction, Reactor, TryIo};
 use socket2::SockRef;
 
-use super::request;
+use super::request::{self, Answer};
+use super::{Flags, Id};
 
-/// Read from a socket or a file at a time.
-const PIECE: usize = 64 * 1024;
-
-/// What all connections share.
-pub struct Site {
-    pub root: PathBuf,
-    timeout: Duration,
-    /// Room for one piece: a connection that waits for a request holds none.
-    buffer: Box<[u8; PIECE]>,
-}
-
-impl Site {
-    pub fn new(root: &Path, timeout: Duration) -> io::Result<Site> {
-        Ok(Site {
-            root: root.canonicalize()?,
-            timeout,
-            buffer: Box::new([0; PIECE]),
-        })
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        // A time that is too far off for the clock is none.
-        Instant::now().checked_add(self.timeout)
-    }
-}
+/// How much of a file is read at a time.
+const PIECE: u64 = 64 * 1024;
 
 pub struct Connection {
     pub stream: TcpStream,
-    pub descriptor: Descriptor<usize>,
-    pub peer: SocketAddr,
+    pub descriptor: Descriptor<Id>,
     state: State,
 }
 
 enum State {
-    /// What has come of it. Shorter than `request::LONGEST`.
+    /// What has come so far.
     Request(Vec<u8>),
-    Answer {
-        /// Read from the file, or made up here. From `sent` on the kernel has not taken it.
-        piece: Vec<u8>,
-        sent: usize,
-        /// The rest of the body.
-        body: Option<(File, u64)>,
-    },
+    /// Of the answer's `bytes` the kernel has taken so many.
+    Answer(Answer, usize),
     Closing,
 }
 
-/// What a step came to.
+/// What follows a step. An error ends the connection.
 pub enum Next {
     /// It is parked: a turn will hand its id out.
     Parked,
-    /// It can go on, when the others have had their turn.
+    /// It can go on. The others have their turn first.
     Again,
-    End(io::Result<()>),
+    End,
 }
 
 impl Connection {
-    pub fn new(
-        stream: TcpStream,
-        descriptor: Descriptor<usize>,
-        peer: SocketAddr,
-        site: &Site,
-    ) -> Connection {
-        descriptor.set_deadline(Direction::Read, site.deadline());
-        Connection {
+    pub fn open(mut stream: TcpStream, reactor: &Reactor<Id>, flags: &Flags) -> io::Result<Self> {
+        let connection = Connection {
+            descriptor: reactor.open(&mut stream)?,
             stream,
-            descriptor,
-            peer,
             state: State::Request(Vec::new()),
-        }
+        };
+        connection.set_deadline(Direction::Read, flags);
+        Ok(connection)
     }
 
-    /// At most one read or write, so that a long file does not keep the others waiting.
-    pub fn step(&mut self, id: usize, site: &mut Site) -> Next {
+    /// Reads or writes once, so that a long file does not keep the others waiting.
+    pub fn step(&mut self, id: Id, flags: &Flags) -> io::Result<Next> {
         match self.state {
-            State::Request(_) => self.read_request(id, site),
-            State::Answer { .. } => self.write_answer(id, site),
-            State::Closing => self.read_past(id, site),
+            State::Request(_) => self.read_request(id, flags),
+            State::Answer(..) => self.write_answer(id, flags).inspect_err(|_| {
+                // The answer is cut off. A RST says so; if it can't be sent, the length in the head does.
+                let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            }),
+            State::Closing => match self.read(id, &mut [0; 4096]) {
+                Ok(None) => Ok(Next::Parked),
+                Ok(Some(1..)) => Ok(Next::Again),
+                // The client's FIN; or its RST, or the deadline, which no longer matter.
+                Ok(Some(0)) | Err(_) => Ok(Next::End),
+            },
         }
     }
 
-    fn read_request(&mut self, id: usize, site: &mut Site) -> Next {
-        let got = match self.read(id, &mut site.buffer[..]) {
-            Ok(0) => return Next::End(Err(ErrorKind::UnexpectedEof.into())),
-            Ok(got) => got,
-            Err(next) => return next,
+    fn read_request(&mut self, id: Id, flags: &Flags) -> io::Result<Next> {
+        let mut buffer = [0; 4096];
+        let got = match self.read(id, &mut buffer)? {
+            None => return Ok(Next::Parked),
+            Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Some(got) => got,
         };
-        let State::Request(head) = &mut self.state else {
-            unreachable!("only a request is read here");
-        };
-        head.extend_from_slice(&site.buffer[..got]);
-        let Some(answer) = request::answer(head, &site.root) else {
-            return Next::Again;
-        };
-        log::debug!("{}: {}", self.peer, answer.status);
-        // The answer has a deadline of its own, for the other direction.
-        self.descriptor.set_deadline(Direction::Read, None);
-        self.descriptor
-            .set_deadline(Direction::Write, site.deadline());
-        self.state = State::Answer {
-            piece: answer.head,
-            sent: 0,
-            body: answer.body,
-        };
-        Next::Again
+        if let State::Request(head) = &mut self.state {
+            head.extend_from_slice(&buffer[..got]);
+            if let Some(answer) = request::answer(head, &flags.root) {
+                self.state = State::Answer(answer, 0);
+                self.set_deadline(Direction::Write, flags);
+            }
+        }
+        Ok(Next::Again)
     }
 
-    fn write_answer(&mut self, id: usize, site: &mut Site) -> Next {
-        let State::Answer { piece, sent, body } = &mut self.state else {
-            unreachable!("only an answer is written here");
+    fn write_answer(&mut self, id: Id, flags: &Flags) -> io::Result<Next> {
+        let State::Answer(Answer { bytes, body }, sent) = &mut self.state else {
+            unreachable!("called in this state alone");
         };
-        // All of this piece is gone: read the next. A page that is not in memory holds the loop up
-        // until the disk has it. A server that must not wait for it reads on a thread.
-        if *sent == piece.len() {
-            (*sent, *piece) = (0, Vec::new());
-            let Some((file, left)) = body.as_mut().filter(|(_, left)| *left > 0) else {
-                return self.finish(site);
-            };
-            let most = usize::try_from(*left).map_or(PIECE, |left| left.min(PIECE));
-            match file.read(&mut site.buffer[..most]) {
-                // Another program has shortened the file, and its length has been announced.
-                Ok(0) => return Next::End(Err(ErrorKind::UnexpectedEof.into())),
-                Ok(got) => {
-                    *left -= got as u64;
-                    piece.extend_from_slice(&site.buffer[..got]);
+        // The kernel has taken all of this piece: read the next. A page that is not in memory holds
+        // up the loop until the disk has it. A server that must not wait reads on another thread.
+        if *sent == bytes.len() {
+            (*bytes, *sent) = (Vec::new(), 0);
+            body.take(PIECE).read_to_end(bytes)?;
+            if bytes.is_empty() {
+                if body.limit() > 0 {
+                    // The file has become shorter than the head has said.
+                    return Err(ErrorKind::UnexpectedEof.into());
                 }
-                Err(error) => return Next::End(Err(error)),
+                self.stream.shutdown(Shutdown::Write)?;
+                self.state = State::Closing;
+                self.set_deadline(Direction::Read, flags);
+                return Ok(Next::Again);
             }
         }
-        // The kernel takes what it has room for, and the rest waits for the next step.
-        let mut write = || (&self.stream).write(&piece[*sent..]);
-        let written = match self.descriptor.try_io(Direction::Write, id, &mut write) {
-            TryIo::Parked => return Next::Parked,
-            TryIo::Done(written, _) => written,
-            // The kernel tells of room once a third of its buffer is free, which a slow client may not
-            // reach in time. So before it is judged, a write shows whether it has taken anything.
-            TryIo::Refused(refusal, _) => write().map_err(|_| refused(refusal)),
+        // The kernel takes what it has room for. The next step writes the rest.
+        let mut write = || (&self.stream).write(&bytes[*sent..]);
+        *sent += match self.descriptor.try_io(Direction::Write, id, &mut write) {
+            TryIo::Parked => return Ok(Next::Parked),
+            TryIo::Done(written, _) => written?,
+            // The kernel reports room only when a third of its buffer is free, and a slow client may
+            // need longer for so much. This write finds out whether it has taken anything.
+            TryIo::Refused(refusal, _) => write().map_err(|_| io::Error::other(refusal))?,
         };
-        match written {
-            Err(error) => Next::End(Err(error)),
-            Ok(gone) => {
-                *sent += gone;
-                // A client that takes something, however little, is given time for the next piece.
-                self.descriptor
-                    .set_deadline(Direction::Write, site.deadline());
-                Next::Again
-            }
-        }
+        self.set_deadline(Direction::Write, flags);
+        Ok(Next::Again)
     }
 
-    /// Before the end: an answer that was cut off ends with a RST, which no client takes for the
-    /// end of the file.
-    pub fn reset_if_cut_off(&self) {
-        if matches!(self.state, State::Answer { .. }) {
-            // If it fails the end is a FIN, and the length in the head tells.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        }
-    }
-
-    fn finish(&mut self, site: &Site) -> Next {
-        self.state = State::Closing;
-        self.descriptor
-            .set_deadline(Direction::Read, site.deadline());
-        match self.stream.shutdown(Shutdown::Write) {
-            Ok(()) => Next::Again,
-            // The client has closed both ways meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Next::End(Ok(())),
-            Err(error) => Next::End(Err(error)),
-        }
-    }
-
-    fn read_past(&mut self, id: usize, site: &mut Site) -> Next {
-        match self.read(id, &mut site.buffer[..]) {
-            Ok(0) => Next::End(Ok(())),
-            Ok(_) => Next::Again,
-            // All is written, and the kernel goes on sending it after the close.
-            Err(Next::End(_)) => Next::End(Ok(())),
-            Err(next) => next,
-        }
-    }
-
-    /// Reads once. `Err` says that nothing was read, and what comes next.
-    fn read(&mut self, id: usize, buffer: &mut [u8]) -> Result<usize, Next> {
+    /// Reads once. `None` says that the id is parked.
+    fn read(&mut self, id: Id, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = || self.stream.read(buffer);
         match self.descriptor.try_io(Direction::Read, id, read) {
-            TryIo::Parked => Err(Next::Parked),
-            TryIo::Refused(refusal, _) => Err(Next::End(Err(refused(refusal)))),
-            TryIo::Done(result, _) => result.map_err(|error| Next::End(Err(error))),
+            TryIo::Parked => Ok(None),
+            TryIo::Done(got, _) => got.map(Some),
+            TryIo::Refused(refusal, _) => Err(io::Error::other(refusal)),
         }
     }
-}
 
-fn refused(refusal: Refusal) -> io::Error {
-    let kind = match refusal {
-        Refusal::TimedOut => ErrorKind::TimedOut,
-        Refusal::Closed => ErrorKind::NotConnected,
-    };
-    io::Error::new(kind, refusal)
+    fn set_deadline(&self, direction: Direction, flags: &Flags) {
+        // A timeout that is too long for the clock is none.
+        let deadline = Instant::now().checked_add(flags.timeout);
+        self.descriptor.set_deadline(direction, deadline);
+    }
 }

@@ -113,46 +113,24 @@ pub trait Filter: 'static {
         let _ = io;
         Ok(())
     }
+}
 
-    /// Whether all bytes pass as they are: then the connection has no filter, and costs as little as
-    /// one without. Asked once. An `Option` of a filter says so when it is `None`: for a server that
-    /// filters on one of its listeners.
-    fn passes_all(&self) -> bool {
-        false
+/// A [`Filter`], or an `Option` of one, for a connection: `None` leaves it without, and costs nothing.
+/// [`Server::filter`](crate::Server::filter) has an example.
+pub trait IntoFilter {
+    /// The connection's filter, if it is to have one.
+    fn into_filter(self) -> Option<Box<dyn Filter>>;
+}
+
+impl<F: Filter> IntoFilter for F {
+    fn into_filter(self) -> Option<Box<dyn Filter>> {
+        Some(Box::new(self))
     }
 }
 
-impl<F: Filter> Filter for Option<F> {
-    fn open(&mut self, io: &mut FilterIo) -> io::Result<()> {
-        self.as_mut().map_or(Ok(()), |filter| filter.open(io))
-    }
-
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        let Some(filter) = self else {
-            io.to_protocol(bytes);
-            return Ok(bytes.len());
-        };
-        filter.incoming(bytes, io)
-    }
-
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        let Some(filter) = self else {
-            io.to_peer(bytes);
-            return Ok(bytes.len());
-        };
-        filter.outgoing(bytes, io)
-    }
-
-    fn end(&mut self, io: &mut FilterIo) -> io::Result<()> {
-        self.as_mut().map_or(Ok(()), |filter| filter.end(io))
-    }
-
-    fn closing(&mut self, io: &mut FilterIo) -> io::Result<()> {
-        self.as_mut().map_or(Ok(()), |filter| filter.closing(io))
-    }
-
-    fn passes_all(&self) -> bool {
-        self.as_ref().is_none_or(F::passes_all)
+impl<F: Filter> IntoFilter for Option<F> {
+    fn into_filter(self) -> Option<Box<dyn Filter>> {
+        self.and_then(F::into_filter)
     }
 }
 

@@ -3,8 +3,9 @@
 // Go has no counterpart: there, a goroutine that writes waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::quota::Quota;
+use crate::runtime::sync::AtomicUsize;
 
 /// What connections may keep in memory, in bytes.
 ///
@@ -26,8 +27,9 @@ pub struct Limits {
     pub low_water: usize,
     /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
     /// handle has left for the connection count; those that the system has taken do not, and these may
-    /// be megabytes. One read, of 64 KiB at most, is answered before
-    /// reading stops: leave so much room above `high_water`.
+    /// be megabytes. One read, of 64 KiB at most, is answered before reading stops: leave so much room
+    /// above `high_water`. Below `high_water` this limit alone holds: a peer that is slow to read is
+    /// dropped, and reading from it never stops before.
     ///
     /// Refused in a callback, the write returns an error. If the callback then fails too, the
     /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the
@@ -84,11 +86,57 @@ setters! {
     with_most_unused_in_all most_unused_in_all
 }
 
+/// How much all connections may keep together.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    limit: usize,
+    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
+    /// nothing is counted.
+    used: AtomicUsize,
+}
+
+impl Quota {
+    pub(super) fn new(limit: usize) -> Self {
+        Quota {
+            limit,
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit != usize::MAX
+    }
+
+    /// Charges all of the bytes, or none if they exceed the limit.
+    pub(crate) fn charge(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        !self.is_limited()
+            || self
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+    }
+
+    /// Charges the bytes, beyond the limit if need be.
+    pub(super) fn charge_beyond(&self, bytes: usize) {
+        if self.is_limited() {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if self.is_limited() {
+            let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "more is given back than was charged");
+        }
+    }
+}
+
 /// The limits, and what is used of those over all connections.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     pub(crate) limits: Limits,
-    /// Charged when bytes are queued or gathered, given back when the system takes them.
+    /// Charged when bytes are queued, given back when the system takes them.
     pub(crate) queued: Quota,
     /// Charged when bytes are kept, given back when they are used.
     pub(crate) unused: Quota,

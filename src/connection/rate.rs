@@ -6,15 +6,16 @@
 //! | Judged | time and bytes count; a full window is judged, and the next begins | Resting; Held |
 //! | Held | as Judged, but we make the peer wait: time stands still | Judged; Resting |
 //!
-//! # Ground rules
-//!
-//! Only time in which the loop was not held up counts. A look is planned once in each
-//! [slice](Rate::slice) of the window, or sooner. A look that comes late shows that the loop was
-//! held up, but not since when: so nothing of its slice is counted. Bytes always count.
+//! Only time in which the loop was not held up counts. The loop looks once in each
+//! [slice](Rate::slice) of the window, or sooner, so that more than a slice between two looks shows
+//! that it was held up. At most a slice is charged then, and bytes always count.
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 
 use crate::reactor::Direction;
+
+/// No time, in ticks: later than every other.
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// The least a peer must move within a window, in bytes and in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,24 +24,8 @@ pub(crate) struct Rate {
     pub(crate) window: u64,
 }
 
-/// The minimum rates of a server's peers; `None` asks for nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rates {
-    pub(crate) read: Option<Rate>,
-    pub(crate) write: Option<Rate>,
-}
-
-impl Rates {
-    pub(crate) fn any(self) -> bool {
-        self.read.is_some() || self.write.is_some()
-    }
-}
-
-/// Looks in a window. A stall shorter than a slice may go unnoticed.
+/// Looks in a window.
 const SLICES: u64 = 8;
-
-/// How late a look may be and still count as on time, beside a quarter of its slice, in ticks.
-const TOLERANCE: u64 = 4;
 
 impl Rate {
     /// `None` if nothing is asked for, or within no time.
@@ -58,18 +43,9 @@ impl Rate {
     }
 }
 
-/// What is expected of a peer now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expected {
-    Nothing,
-    Bytes,
-    /// Bytes, but not before we let the peer go on.
-    BytesLater,
-}
-
-/// What a peer has done in the window under way.
+/// What a peer has done in the window under way. The default is Resting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(super) struct Progress {
     /// The last look, while in Judged.
     looked: Option<u64>,
     /// Attentive time in this window: never more than a window and a slice.
@@ -79,31 +55,13 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn moved(&mut self, bytes: usize) {
-        self.moved = self.moved.saturating_add(bytes as u64);
-    }
-
-    /// Looks at tick `now`; a look was planned for `planned` at the latest. Returns in how many
-    /// ticks to look again, `None` for not before something else happens. The error says how many bytes
+    /// Looks at tick `now`, Judged or Held. Returns when to look again. The error says how many bytes
     /// moved in a window that was full, where more were asked.
-    pub(crate) fn look(
-        &mut self,
-        rate: Rate,
-        expected: Expected,
-        now: u64,
-        planned: u64,
-    ) -> Result<Option<u64>, u64> {
-        if expected == Expected::Nothing {
-            *self = Progress::default();
-            return Ok(None);
-        }
+    pub(super) fn look(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
         if let Some(looked) = self.looked {
-            let late = now.saturating_sub(planned);
-            if late <= rate.slice() / 4 + TOLERANCE {
-                self.charged += now.min(planned).saturating_sub(looked);
-            }
+            self.charged += (now - looked).min(rate.slice());
         }
-        self.looked = (expected == Expected::Bytes).then_some(now);
+        self.looked = (!is_held).then_some(now);
         if self.charged >= rate.window {
             let moved = self.moved;
             (self.charged, self.moved) = (0, 0);
@@ -111,33 +69,30 @@ impl Progress {
                 return Err(moved);
             }
         }
-        let left = rate.window - self.charged;
-        Ok(self.looked.map(|_| left.min(rate.slice())))
+        let next = rate.slice().min(rate.window - self.charged);
+        Ok(self.looked.map_or(NEVER, |now| now.saturating_add(next)))
     }
 }
 
 /// Whether the peer meets the minimum rates. It exists while bytes are expected of the peer.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    pub(super) read: Progress,
-    pub(super) write: Progress,
-    /// The next look; `u64::MAX` if none is planned, zero before the first.
+    /// By direction.
+    pub(super) progress: [Progress; 2],
+    /// The next look.
     pub(super) next: u64,
 }
 
 impl Watch {
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
-        match direction {
-            Direction::Read => self.read.moved(bytes),
-            Direction::Write => self.write.moved(bytes),
-        }
+        let moved = &mut self.progress[direction as usize].moved;
+        *moved = moved.saturating_add(bytes as u64);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Expected::{Bytes, BytesLater, Nothing};
-    use super::{Progress, Rate};
+    use super::{NEVER, Progress, Rate};
 
     /// 100 bytes a second over ten seconds.
     const RATE: Rate = Rate {
@@ -149,13 +104,13 @@ mod tests {
     struct Watched {
         progress: Progress,
         now: u64,
-        next: Option<u64>,
+        next: u64,
     }
 
     impl Watched {
         fn new() -> Self {
             let mut progress = Progress::default();
-            let next = progress.look(RATE, Bytes, 0, 0).unwrap();
+            let next = progress.look(RATE, false, 0).unwrap();
             Watched {
                 progress,
                 now: 0,
@@ -165,9 +120,8 @@ mod tests {
 
         /// Looks `late` ticks after the plan.
         fn look(&mut self, late: u64) -> Result<(), u64> {
-            let planned = self.now + self.next.expect("a look is planned");
-            self.now = planned + late;
-            self.next = self.progress.look(RATE, Bytes, self.now, planned)?;
+            self.now = self.next + late;
+            self.next = self.progress.look(RATE, false, self.now)?;
             Ok(())
         }
     }
@@ -184,7 +138,7 @@ mod tests {
     #[test]
     fn too_few_bytes_are_found_when_the_window_is_full_and_not_before() {
         let mut peer = Watched::new();
-        peer.progress.moved(999);
+        peer.progress.moved = 999;
         let error = loop {
             if let Err(error) = peer.look(0) {
                 break error;
@@ -197,7 +151,7 @@ mod tests {
     fn just_enough_in_each_window_is_enough() {
         let mut peer = Watched::new();
         for _ in 0..5 {
-            peer.progress.moved(1000);
+            peer.progress.moved = 1000;
             (0..8).for_each(|_| peer.look(0).unwrap());
         }
         assert_eq!(peer.now, 50_000);
@@ -206,44 +160,34 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_comes_late_charges_nothing_and_counts_the_bytes() {
+    fn a_stall_charges_a_slice_however_long_it_is_and_the_bytes_count() {
         let mut peer = Watched::new();
-        for _ in 0..100 {
-            peer.look(5000).unwrap();
-        }
-        peer.progress.moved(7);
+        peer.look(1_000_000).unwrap();
+        peer.progress.moved = 7;
         let looks = (0..).take_while(|_| peer.look(0).is_ok()).count();
-        assert_eq!(looks, 7, "eight slices on time make the window");
-    }
-
-    #[test]
-    fn a_little_late_is_on_time_and_not_charged_for_it() {
+        assert_eq!(looks, 6, "eight slices make the window");
         let mut peer = Watched::new();
-        let looks = (0..).take_while(|_| peer.look(10).is_ok()).count();
-        assert_eq!((looks, peer.now), (7, 10_080));
+        peer.progress.moved = 1000;
+        (0..8).for_each(|_| peer.look(5000).unwrap());
+        let looks = (0..).take_while(|_| peer.look(5000).is_ok()).count();
+        assert_eq!(looks, 7, "of the next window");
     }
 
     #[test]
     fn while_we_make_the_peer_wait_time_stands_still() {
         let mut progress = Progress::default();
-        progress.look(RATE, Bytes, 0, 0).unwrap();
-        let next = progress.look(RATE, BytesLater, 1000, 1250).unwrap();
-        assert_eq!(next, None);
-        let next = progress.look(RATE, Bytes, 900_000, 900_000).unwrap();
-        assert_eq!((next, progress.charged), (Some(1250), 1000));
-        let next = progress.look(RATE, Nothing, 901_000, 901_250).unwrap();
-        assert_eq!((next, progress), (None, Progress::default()));
+        progress.look(RATE, false, 0).unwrap();
+        assert_eq!(progress.look(RATE, true, 1000), Ok(NEVER));
+        assert_eq!(progress.look(RATE, false, 900_000), Ok(901_250));
+        assert_eq!(progress.charged, 1000);
     }
 
     #[test]
     fn looks_between_planned_ones_change_nothing() {
         let mut progress = Progress::default();
-        let mut planned = progress.look(RATE, Bytes, 0, 0).unwrap().unwrap();
-        for now in 1..10_000 {
-            let next = progress.look(RATE, Bytes, now, planned).unwrap();
-            planned = now + next.unwrap();
+        for now in 0..10_000 {
+            progress.look(RATE, false, now).unwrap();
         }
-        let ended = progress.look(RATE, Bytes, 10_000, planned);
-        assert_eq!(ended, Err(0));
+        assert_eq!(progress.look(RATE, false, 10_000), Err(0));
     }
 }

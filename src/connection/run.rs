@@ -294,7 +294,8 @@ impl<P: Protocol> Connection<P> {
     fn try_both(&mut self) {
         // What a peer takes of an open connection is judged by the minimum rate alone.
         let closing = self.conn.state() == State::Closing;
-        let judged = closing || self.conn.shared.settings.rates.write.is_some();
+        let judged =
+            closing || self.conn.shared.settings.rates[Direction::Write as usize].is_some();
         if judged {
             self.conn.write_some();
         }

@@ -19,15 +19,12 @@ use std::time::Duration;
 
 use super::handle::Remotes;
 use super::limits::{Limits, Quotas};
-use super::rate::Rates;
+use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
-
-/// No time: later than every other.
-pub(super) const NEVER: u64 = u64::MAX;
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -47,7 +44,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
     /// A heartbeat that writes nothing is logged once for all workers.
     pub(crate) heartbeat_warning: Arc<OnceLock<()>>,
-    pub(crate) rates: Rates,
+    /// The minimum rates of the peers, by direction.
+    pub(crate) rates: [Option<Rate>; 2],
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
@@ -65,7 +63,7 @@ impl Default for Settings {
             heartbeat: None,
             heartbeat_bytes: None,
             heartbeat_warning: Arc::default(),
-            rates: Rates::default(),
+            rates: [None; 2],
             limits: Limits::default(),
             drain_grace: Duration::from_secs(1),
             place: Location::caller(),
@@ -270,13 +268,13 @@ impl WorkerShared {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEVER, ticks};
+    use super::ticks;
     use std::time::Duration;
 
     #[test]
     fn a_duration_is_rounded_up_to_ticks_and_the_longest_is_never() {
         assert_eq!(ticks(Duration::ZERO), 0);
         assert_eq!(ticks(Duration::from_micros(9_001)), 10);
-        assert_eq!(ticks(Duration::MAX), NEVER);
+        assert_eq!(ticks(Duration::MAX), u64::MAX);
     }
 }

@@ -13,9 +13,9 @@ use std::mem;
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
 use super::protocol::Protocol;
-use super::rate::Expected;
+use super::rate::{NEVER, Progress};
 use super::run::Connection;
-use super::shared::{NEVER, ticks};
+use super::shared::ticks;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
@@ -233,44 +233,31 @@ impl Conn {
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next look.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let (rates, delivers) = (self.shared.settings.rates, self.state().delivers());
-        let keeps_unused = self.keeps_unused();
-        let Some(extra) = self.extra.as_mut().filter(|_| rates.any()) else {
+        let rates = self.shared.settings.rates;
+        let reads = self.state().delivers() && self.keeps_unused();
+        let (expected, now) = ([reads, self.to_send() > 0], self.now());
+        let Some(extra) = self.extra.as_mut().filter(|_| rates != [None; 2]) else {
             return Ok(());
         };
-        let reading = match (delivers && keeps_unused, extra.is_full) {
-            (false, _) => Expected::Nothing,
-            (true, false) => Expected::Bytes,
-            (true, true) => Expected::BytesLater,
-        };
-        let writing = match extra.queue.is_empty() {
-            true => Expected::Nothing,
-            false => Expected::Bytes,
-        };
-        if (reading, writing) == (Expected::Nothing, Expected::Nothing) {
+        if expected == [false; 2] {
             extra.watch = None;
             return Ok(());
         }
-        let now = self.fd.desc.core().clock.tick().get();
         let watch = extra.watch.get_or_insert_default();
-        let planned = match watch.next {
-            0 | NEVER => now,
-            next => next,
-        };
         watch.next = NEVER;
-        let judged = [
-            (Direction::Read, rates.read, &mut watch.read, reading),
-            (Direction::Write, rates.write, &mut watch.write, writing),
-        ];
-        for (direction, rate, progress, expected) in judged {
-            let Some(rate) = rate else { continue };
-            match progress.look(rate, expected, now, planned) {
-                Ok(next) => {
-                    let next = next.map_or(NEVER, |ticks| now.saturating_add(ticks));
-                    watch.next = watch.next.min(next);
-                }
-                Err(slow) => return Err(too_slow(&self.fd, direction, rate, slow)),
+        for direction in Direction::BOTH {
+            let Some(rate) = rates[direction as usize] else {
+                continue;
+            };
+            let progress = &mut watch.progress[direction as usize];
+            if !expected[direction as usize] {
+                *progress = Progress::default();
+                continue;
             }
+            let is_held = direction == Direction::Read && extra.is_full;
+            let next = progress.look(rate, is_held, now);
+            let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
+            watch.next = watch.next.min(next);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::NetError;
+use super::error::{NetError, OpError};
 use super::fd::Fd;
 use super::listener::{self, Accepted};
 use super::permits::{Permit, Permits};
@@ -176,10 +176,7 @@ const FATAL: [i32; 5] = [
 /// may succeed. What has no number is not the system's: a passed deadline is temporary as well, but
 /// the listener's user wants to know.
 fn may_pass(error: &io::Error) -> bool {
-    let number = match error.op_error() {
-        Some(error) => error.raw_os_error(),
-        None => error.raw_os_error(),
-    };
+    let number = error.op_error().and_then(OpError::raw_os_error);
     number.is_some_and(|number| !FATAL.contains(&number))
 }
 
@@ -221,6 +218,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Backoff, may_pass};
+    use crate::net::error::{Cause, OpError};
 
     #[test]
     fn the_wait_is_5_ms_doubling_to_a_second_and_5_ms_again_after_a_success() {
@@ -257,7 +255,9 @@ mod tests {
 
     #[test]
     fn a_shortage_and_one_connection_s_network_error_pass_and_others_do_not() {
-        let passes = |number| may_pass(&io::Error::from_raw_os_error(number));
+        let failed = |cause| OpError::new("accept", "tcp", None, cause).into();
+        let by_system = |number| Cause::system("accept", io::Error::from_raw_os_error(number));
+        let passes = |number| may_pass(&failed(by_system(number)));
         let short = [
             libc::EMFILE,
             libc::ENFILE,
@@ -275,6 +275,6 @@ mod tests {
         // The connection's, and not a deadline of ours.
         assert!(passes(libc::ETIMEDOUT));
         assert!(!passes(libc::EINVAL) && !passes(libc::EBADF));
-        assert!(!may_pass(&io::ErrorKind::TimedOut.into()));
+        assert!(!may_pass(&failed(Cause::Timeout)));
     }
 }

@@ -6,36 +6,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::SockAddr;
 
 use super::error::Cause;
 use crate::endpoints::Addr;
-
-/// An address as it was asked for, not resolved: what [`ToAddr`] gives.
-///
-/// ```
-/// use netpoller::{ToAddr, net::Target};
-/// assert_eq!("[::1]:80".to_addr(), Target::Literal(([0, 0, 0, 0, 0, 0, 0, 1], 80).into()));
-/// assert_eq!("db:postgresql".to_addr(), Target::Text("db:postgresql".into()));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Nothing to resolve.
-    Literal(SocketAddr),
-    /// `host:port`, as Go reads it: names and services, `[::1]:http`, an empty host or port.
-    Text(String),
-}
-
-impl From<Target> for Addr {
-    fn from(target: Target) -> Self {
-        match target {
-            Target::Literal(address) => Addr::Socket(address),
-            Target::Text(text) => Addr::Name(text),
-        }
-    }
-}
 
 /// What can be given where an address is asked for: `"host:port"` as `&str` or `String`,
 /// a [`SocketAddr`], an [`Addr`], or a pair of host and port.
@@ -49,69 +25,64 @@ impl From<Target> for Addr {
 /// use netpoller::ToAddr;
 /// use std::net::Ipv4Addr;
 /// let address = "127.0.0.1:80".to_addr();
+/// assert_eq!(address.socket(), Some(([127, 0, 0, 1], 80).into()));
 /// assert_eq!(("127.0.0.1", 80).to_addr(), address);
 /// assert_eq!((Ipv4Addr::LOCALHOST, 80).to_addr(), address);
 /// // A name is not looked up before it is dialled or listened on.
 /// assert_eq!("example.com:https".to_addr(), "example.com:https".to_owned().to_addr());
 /// ```
 pub trait ToAddr {
-    /// The address, not resolved yet. It never fails: what is no address is an error of the
-    /// operation that it is given to.
-    fn to_addr(&self) -> Target;
+    /// The address, not resolved yet: [`Addr::Socket`] if there is nothing to resolve, else
+    /// [`Addr::Name`], `host:port`. It never fails: what is no address is an error of the operation
+    /// that it is given to.
+    fn to_addr(&self) -> Addr;
 }
 
 impl<T: ToAddr + ?Sized> ToAddr for &T {
-    fn to_addr(&self) -> Target {
+    fn to_addr(&self) -> Addr {
         (**self).to_addr()
     }
 }
 
-/// For one that was taken earlier.
-impl ToAddr for Target {
-    fn to_addr(&self) -> Target {
-        self.clone()
-    }
-}
-
 impl ToAddr for str {
-    fn to_addr(&self) -> Target {
+    fn to_addr(&self) -> Addr {
         match self.parse() {
-            Ok(address) => Target::Literal(address),
-            Err(_) => Target::Text(self.to_owned()),
+            Ok(address) => Addr::Socket(address),
+            Err(_) => Addr::Name(self.to_owned()),
         }
     }
 }
 
 impl ToAddr for String {
-    fn to_addr(&self) -> Target {
+    fn to_addr(&self) -> Addr {
         self.as_str().to_addr()
     }
 }
 
 impl ToAddr for SocketAddr {
-    fn to_addr(&self) -> Target {
-        Target::Literal(*self)
+    fn to_addr(&self) -> Addr {
+        Addr::Socket(*self)
     }
 }
 
 /// A path of a Unix socket names no host.
 impl ToAddr for Addr {
-    fn to_addr(&self) -> Target {
+    fn to_addr(&self) -> Addr {
         match self {
-            Addr::Socket(address) => Target::Literal(*address),
-            Addr::Path(_) | Addr::Name(_) => Target::Text(self.to_string()),
+            Addr::Path(path) => Addr::Name(path.display().to_string()),
+            other => other.clone(),
         }
     }
 }
 
 impl ToAddr for (&str, u16) {
-    fn to_addr(&self) -> Target {
+    fn to_addr(&self) -> Addr {
         let (host, port) = *self;
         match host.parse::<IpAddr>() {
-            Ok(ip) => Target::Literal((ip, port).into()),
+            Ok(ip) => Addr::Socket((ip, port).into()),
             // Go's JoinHostPort: what has a colon goes into brackets.
-            Err(_) if host.contains(':') => Target::Text(format!("[{host}]:{port}")),
-            Err(_) => Target::Text(format!("{host}:{port}")),
+            Err(_) if host.contains(':') => Addr::Name(format!("[{host}]:{port}")),
+            Err(_) => Addr::Name(format!("{host}:{port}")),
         }
     }
 }
@@ -120,7 +91,7 @@ impl ToAddr for (&str, u16) {
 macro_rules! pairs {
     ($($host:ty: $self:ident => $address:expr;)*) => {$(
         impl ToAddr for ($host, u16) {
-            fn to_addr(&$self) -> Target {
+            fn to_addr(&$self) -> Addr {
                 $address
             }
         }
@@ -128,44 +99,30 @@ macro_rules! pairs {
 }
 
 pairs! {
-    IpAddr: self => Target::Literal((*self).into());
-    Ipv4Addr: self => Target::Literal((*self).into());
-    Ipv6Addr: self => Target::Literal((*self).into());
+    IpAddr: self => Addr::Socket((*self).into());
+    Ipv4Addr: self => Addr::Socket((*self).into());
+    Ipv6Addr: self => Addr::Socket((*self).into());
     String: self => (self.0.as_str(), self.1).to_addr();
     &String: self => (self.0.as_str(), self.1).to_addr();
 }
 
 /// What the system says of a socket's end.
-pub(crate) fn from_system(address: &SockAddr) -> Option<Addr> {
+pub(crate) fn from_system(address: &SockAddr) -> Addr {
     if let Some(address) = address.as_socket() {
-        return Some(Addr::Socket(unmapped(address)));
+        return Addr::Socket(unmapped(address));
     }
-    if address.is_unix() {
-        return Some(Addr::Path(unix_name(address)));
-    }
-    None
-}
-
-/// A Unix socket's name as Go has it: a path, `@name` for an abstract one, empty for none.
-pub(crate) fn unix_name(address: &SockAddr) -> PathBuf {
-    if let Some(name) = address.as_abstract_namespace() {
-        return OsString::from_vec([b"@", name].concat()).into();
-    }
-    address
-        .as_pathname()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    Addr::Path(match address.as_abstract_namespace() {
+        Some(name) => OsString::from_vec([b"@", name].concat()).into(),
+        None => address.as_pathname().unwrap_or(Path::new("")).to_owned(),
+    })
 }
 
 /// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
 /// shows its IPv4 peers, and so whatever is given is taken.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
     }
 }
 

@@ -9,8 +9,10 @@ use std::marker::PhantomData;
 
 use socket2::SockAddr;
 
+use super::addr;
 use super::error::{Cause, OpError};
 use super::fd::Fd;
+use super::kinds::Kind;
 use crate::endpoints::{Addr, End};
 use crate::reactor::Direction::{Read, Write};
 use crate::runtime::context;
@@ -44,6 +46,20 @@ use crate::runtime::context;
 pub struct Datagram<K> {
     pub(super) fd: Fd,
     pub(super) kind: PhantomData<K>,
+}
+
+impl<K: Kind> Datagram<K> {
+    /// Receives a message, and says from where it comes. A sender of Unix may have no name.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Datagram::recv).
+    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, K::Addr)> {
+        let received = self.fd.op(Read, |fd| fd.receive_from(buffer)).await;
+        let (got, from) = received.map_err(|error| renamed(error, "recvfrom", None))?;
+        let from = K::addr(&addr::from_system(&from));
+        Ok((got, from.ok_or(io::ErrorKind::InvalidData)?))
+    }
 }
 
 impl<K> Datagram<K> {
@@ -95,15 +111,6 @@ impl<K> Datagram<K> {
     pub fn peek(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
         self.fd
             .op_on(Read, buffer.is_empty(), move |fd| fd.peek(buffer))
-    }
-
-    pub(super) async fn recv_from_system(
-        &self,
-        buffer: &mut [u8],
-    ) -> io::Result<(usize, SockAddr)> {
-        let receive = self.fd.op(Read, |fd| fd.receive_from(buffer));
-        let received = receive.await;
-        received.map_err(|error| renamed(error, "recvfrom", None))
     }
 
     // ---- sending ----

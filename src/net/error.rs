@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind::TimedOut, ErrorKind::WouldBlock};
 
 use crate::cancel::CancelError;
 use crate::endpoints::Addr;
@@ -321,36 +321,22 @@ pub trait NetError {
 
 impl NetError for io::Error {
     fn is_timeout(&self) -> bool {
-        let of_cause = |cause: &Cause| match cause.io() {
-            Some(error) => error.is_timeout(),
-            None => matches!(cause.root(), Cause::Timeout),
-        };
-        use io::ErrorKind::{TimedOut, WouldBlock};
-        let by_kind = || matches!(self.kind(), TimedOut | WouldBlock);
-        cause(self).map_or_else(by_kind, of_cause)
+        matches!(self.kind(), TimedOut | WouldBlock)
     }
 
     fn is_temporary(&self) -> bool {
+        use libc::{ECONNABORTED, ECONNRESET, EINTR};
         let Some(failed) = self.op_error() else {
-            let is_interrupted = self.raw_os_error() == Some(libc::EINTR);
+            let is_interrupted = self.raw_os_error() == Some(EINTR);
             return self.is_timeout() || is_interrupted || sys::is_shortage(self);
         };
-        match (&failed.cause, failed.cause.io()) {
-            (
-                Cause::Lookup {
-                    temporary: true, ..
-                },
-                _,
-            ) => true,
-            // On accept these are the peer's doing, not the listener's.
-            (_, Some(error)) if failed.op == "accept" => {
-                let number = error.raw_os_error();
-                let aborted = matches!(number, Some(libc::ECONNRESET | libc::ECONNABORTED));
-                aborted || error.is_temporary()
-            }
-            (_, Some(error)) => error.is_temporary(),
-            (cause, None) => matches!(cause.root(), Cause::Timeout),
-        }
+        // On accept these are the peer's doing, not the listener's.
+        let is_aborted = matches!(failed.raw_os_error(), Some(ECONNRESET | ECONNABORTED));
+        let may_be_found = matches!(failed.cause, Cause::Lookup { temporary, .. } if temporary);
+        self.is_timeout()
+            || (is_aborted && failed.op == "accept")
+            || may_be_found
+            || failed.cause.io().is_some_and(NetError::is_temporary)
     }
 
     fn is_closed(&self) -> bool {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::addr::{self, Target, ToAddr, unmapped};
+use super::addr::{self, ToAddr};
 use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
@@ -122,7 +122,7 @@ impl ListenConfig {
         let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
         let fd = Fd::take_in("listening", socket, network)
-            .map_err(|error| self.error(Addr::from(target), Cause::system("epoll_ctl", error)))?;
+            .map_err(|error| self.error(target, Cause::system("epoll_ctl", error)))?;
         Ok(Listener::of(fd))
     }
 
@@ -152,9 +152,9 @@ impl ListenConfig {
         Ok(socket.into())
     }
 
-    fn resolution(&self, target: &Target) -> io::Result<Resolution> {
+    fn resolution(&self, target: &Addr) -> io::Result<Resolution> {
         let network = self.network.clone().map_err(Cause::UnknownNetwork);
-        let network = network.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        let network = network.map_err(|cause| self.error(target.clone(), cause))?;
         Ok(Resolution {
             // IPv6 alone has no use for other addresses.
             network: match (network, self.only_v6) {
@@ -170,10 +170,10 @@ impl ListenConfig {
     fn listen(
         &self,
         network: Network,
-        target: &Target,
+        target: &Addr,
         found: Result<Vec<SocketAddr>, Cause>,
     ) -> io::Result<(Socket, Network)> {
-        let found = found.map_err(|cause| self.error(Addr::from(target.clone()), cause))?;
+        let found = found.map_err(|cause| self.error(target.clone(), cause))?;
         let first = found.iter().find(|address| address.is_ipv4());
         let address = *first.unwrap_or(&found[0]);
         let socket = self.listen_on(network, address);
@@ -188,27 +188,26 @@ impl ListenConfig {
 
     fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
         let (address, only_v6) = family::to_bind(network, address, self.only_v6);
-        let call = |name| move |error| Cause::system(name, error);
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
-        let socket = socket.map_err(call("socket"))?;
-        let set = call("setsockopt");
+        let socket = socket.map_err(Cause::by("socket"))?;
+        let set = Cause::by("setsockopt");
         if let Some(only) = only_v6 {
-            socket.set_only_v6(only).map_err(set)?;
+            socket.set_only_v6(only).map_err(&set)?;
         }
-        socket.set_reuse_address(true).map_err(set)?;
+        socket.set_reuse_address(true).map_err(&set)?;
         if self.reuse_port {
-            sys::share_port(socket.as_fd()).map_err(set)?;
+            sys::share_port(socket.as_fd()).map_err(&set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
         keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
         if let Some(Hook(control)) = &self.control {
             control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
-        socket.bind(&address.into()).map_err(call("bind"))?;
+        socket.bind(&address.into()).map_err(Cause::by("bind"))?;
         // The system takes its own limit for any larger number.
         let backlog = self.backlog.and_then(|backlog| i32::try_from(backlog).ok());
         let listens = socket.listen(backlog.unwrap_or(i32::MAX));
-        listens.map_err(call("listen"))?;
+        listens.map_err(Cause::by("listen"))?;
         Ok(socket)
     }
 }
@@ -235,6 +234,25 @@ impl ListenConfig {
 pub struct Listener<K> {
     pub(super) fd: Fd,
     pub(super) kind: PhantomData<K>,
+}
+
+/// A TCP listener: see [`Listener`].
+pub type TcpListener = Listener<Tcp>;
+
+impl Listener<Tcp> {
+    /// Listens on `addr`, as [`ListenConfig::bind`] does with its defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`ListenConfig::bind`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[doc(alias = "Listen")]
+    pub async fn bind(addr: impl ToAddr) -> io::Result<TcpListener> {
+        ListenConfig::new().bind(addr).await
+    }
 }
 
 impl<K: Kind> Listener<K> {
@@ -326,8 +344,7 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
         // What is accepted inherits it. Go sets it on each connection.
         socket.set_tcp_nodelay(true)?;
     }
-    let addr = addr::from_system(&socket.local_addr()?);
-    addr.ok_or(io::ErrorKind::InvalidInput.into())
+    Ok(addr::from_system(&socket.local_addr()?))
 }
 
 /// One accept, without waiting: `WouldBlock` where no connection is queued, none where the peer gave
@@ -350,17 +367,12 @@ fn accept_once(fd: &Fd) -> io::Result<Option<Accepted>> {
         accepted => Some(accepted?),
     };
     context::charge(0);
-    // On macOS an aborted connection comes without an address.
-    let with_peer = accepted.and_then(|(socket, peer)| {
-        let peer = match fd.network() {
-            Network::Unix => Addr::Path(addr::unix_name(&peer)),
-            _ => Addr::Socket(unmapped(peer.as_socket()?)),
-        };
-        Some((socket, peer))
-    });
-    Ok(with_peer.map(|(socket, peer)| Accepted {
+    let network = fd.network();
+    let accepted = accepted.map(|(socket, peer)| Accepted {
         socket: socket.into(),
-        network: fd.network(),
-        peer,
-    }))
+        network,
+        peer: addr::from_system(&peer),
+    });
+    // On macOS an aborted connection comes without an address.
+    Ok(accepted.filter(|accepted| accepted.peer.socket().is_some() == network.is_tcp()))
 }

@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::addr::{Target, unmapped};
+use super::addr::unmapped;
 use super::config::{Hook, Resolver};
 use super::error::Cause;
 use super::{family, host_port};
@@ -25,20 +25,6 @@ use crate::sys::{self, NotFound};
 pub(crate) enum Purpose {
     Dial,
     Listen,
-}
-
-/// Resolves with the system's resolver and without a limit: see [`Resolution::addresses`].
-pub(crate) async fn resolve(
-    network: Network,
-    target: Target,
-    purpose: Purpose,
-) -> Result<Vec<SocketAddr>, Cause> {
-    let resolution = Resolution {
-        network,
-        purpose,
-        resolver: None,
-    };
-    resolution.addresses(target, &CancelToken::new()).await
 }
 
 /// How to resolve.
@@ -55,7 +41,7 @@ impl Resolution {
     /// the thread. The end of `scope` ends a look-up.
     pub(crate) async fn addresses(
         &self,
-        target: Target,
+        target: Addr,
         scope: &CancelToken,
     ) -> Result<Vec<SocketAddr>, Cause> {
         // A target that needs no look-up waits for nothing, so a loop over such targets yields here.
@@ -70,8 +56,8 @@ impl Resolution {
     }
 
     /// The name that a look-up waits for, if there is one.
-    fn name_to_look_up(&self, target: &Target) -> Option<String> {
-        let Target::Text(text) = target else {
+    fn name_to_look_up(&self, target: &Addr) -> Option<String> {
+        let Addr::Name(text) = target else {
             return None;
         };
         let (host, port) = host_port::split(text).ok()?;
@@ -91,18 +77,21 @@ impl Resolution {
     }
 
     /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
-    pub(crate) fn look_up(&self, target: Target) -> Result<Vec<SocketAddr>, Cause> {
+    pub(crate) fn look_up(&self, target: Addr) -> Result<Vec<SocketAddr>, Cause> {
         let text = match target {
-            Target::Literal(address) => {
+            Addr::Socket(address) => {
                 return self.suitable(vec![address], &address.ip().to_string());
             }
-            Target::Text(text) if text.is_empty() => match self.purpose {
-                Purpose::Dial => return Err(host_port::wrong("", "missing address")),
-                Purpose::Listen => ":".to_owned(),
-            },
-            Target::Text(text) => text,
+            name => name.to_string(),
         };
-        let (host, port) = host_port::split(&text)?;
+        let text = match self.purpose {
+            Purpose::Dial if text.is_empty() => {
+                return Err(host_port::wrong("", "missing address"));
+            }
+            Purpose::Listen if text.is_empty() => ":",
+            _ => &text,
+        };
+        let (host, port) = host_port::split(text)?;
         let port = match host_port::number(port)? {
             Some(port) => port,
             None => host_port::service_port(self.network, port)
@@ -209,12 +198,10 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 }
 
 /// What an error of listening names: an address, or for an empty host what was asked for.
-pub(crate) fn asked_for(target: &Target, address: SocketAddr) -> Addr {
+pub(crate) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
-        Target::Text(text) => {
-            text.is_empty() || host_port::split(text).is_ok_and(|(host, _)| host.is_empty())
-        }
-        Target::Literal(_) => false,
+        Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
+        _ => false,
     };
     match host_is_empty {
         true => Addr::Name(format!(":{}", address.port())),

@@ -126,7 +126,8 @@ impl<K: Kind> Serve<K> {
         };
         let take = |accepted, permit| {
             let (stream, peer) = self.listener.open(accepted)?;
-            let live = Live::new(counts);
+            counts.accepted.add(1);
+            let live = counts.live.clone();
             let handled = handler(stream, peer);
             spawn(async move {
                 // Both go with the task, however it ends.
@@ -143,26 +144,10 @@ impl<K: Kind> Serve<K> {
 #[derive(Debug, Default)]
 struct Counts {
     accepted: Counter,
-    live: Counter,
+    /// Each task of a connection has a clone.
+    live: Rc<()>,
     refused: Counter,
     episodes: Counter,
-}
-
-/// Counts a connection while its task lives.
-struct Live(Rc<Counts>);
-
-impl Live {
-    fn new(counters: &Rc<Counts>) -> Self {
-        counters.accepted.add(1);
-        counters.live.add(1);
-        Live(counters.clone())
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.live.sub(1);
-    }
 }
 
 /// The counters of a [`Serve`], which has an example: what it has done, and what it serves now.
@@ -190,7 +175,7 @@ impl ServeCounters {
 
     /// Connections being served.
     pub fn live(&self) -> usize {
-        usize::try_from(self.0.live.get()).unwrap_or(usize::MAX)
+        Rc::strong_count(&self.0.live) - 1
     }
 
     /// Accepts that were put off because the process or the system was short of something.

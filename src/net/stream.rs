@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
 use super::fd::Fd;
+use super::kinds::Tcp;
 use crate::reactor::Direction::{Read, Write};
 use crate::sys::Filling;
 
@@ -49,6 +50,21 @@ pub struct Stream<K> {
     pub(super) fd: Fd,
     pub(super) kind: PhantomData<K>,
 }
+
+/// A TCP connection: see [`Stream`] for what it can do.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::TcpStream;
+/// let stream = TcpStream::connect("example.com:http").await?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// while stream.read_with(|bytes| bytes.len()).await? > 0 {}
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub type TcpStream = Stream<Tcp>;
 
 impl<K> Stream<K> {
     // ---- reading ----

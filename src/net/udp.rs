@@ -7,13 +7,14 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::addr::{Target, ToAddr, unmapped};
+use super::addr::{ToAddr, unmapped};
 use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::Fd;
 use super::kinds::Udp;
-use super::resolve::{self, Purpose};
+use super::resolve::{self, Purpose, Resolution};
+use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
 use crate::sys;
 
@@ -94,17 +95,6 @@ impl Datagram<Udp> {
         Ok(())
     }
 
-    /// Receives a message, and says from where it comes.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Datagram::recv).
-    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (got, from) = self.recv_from_system(buffer).await?;
-        let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-        Ok((got, unmapped(from)))
-    }
-
     /// Sends a message to `addr`; waits while the system has no room for it. All of it goes, or
     /// nothing.
     ///
@@ -114,7 +104,7 @@ impl Datagram<Udp> {
     /// connected.
     pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
         let address = match addr.to_addr() {
-            Target::Literal(address) => unmapped(address),
+            Addr::Socket(address) => unmapped(address),
             target => self.resolve_peer(target).await?,
         };
         self.check_unconnected(&Addr::Socket(address)).await?;
@@ -124,7 +114,7 @@ impl Datagram<Udp> {
     }
 
     /// The address of a name to send to: the first of the socket's own family.
-    async fn resolve_peer(&self, target: Target) -> io::Result<SocketAddr> {
+    async fn resolve_peer(&self, target: Addr) -> io::Result<SocketAddr> {
         let found = addresses("write", target, Purpose::Dial).await?;
         let ipv6 = self.is_ipv6();
         let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
@@ -155,12 +145,18 @@ fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
 /// What `target` stands for: at least one address.
 async fn addresses(
     op: &'static str,
-    target: Target,
+    target: Addr,
     purpose: Purpose,
 ) -> io::Result<Vec<SocketAddr>> {
-    let name = Addr::from(target.clone());
-    let found = resolve::resolve(Network::Udp, target, purpose).await;
-    found.map_err(|cause| op_error(op, name, cause))
+    let resolution = Resolution {
+        network: Network::Udp,
+        purpose,
+        resolver: None,
+    };
+    let found = resolution
+        .addresses(target.clone(), &CancelToken::new())
+        .await;
+    found.map_err(|cause| op_error(op, target, cause))
 }
 
 /// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no

@@ -3,12 +3,11 @@
 // Mirrors Go's `net/unixsock.go` and `net/unixsock_posix.go`.
 
 use std::io;
-use std::os::unix::net::SocketAddr;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::addr::{is_abstract, std_name, system_addr, unix_name};
+use super::addr::{is_abstract, system_addr};
 use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::fd::Fd;
@@ -215,16 +214,6 @@ impl Datagram<Unix> {
         connect().map_err(|cause| op_error("dial", Network::Unixgram, path, cause))?;
         self.fd.learn_new_endpoints(Addr::Path(path.to_owned()));
         Ok(())
-    }
-
-    /// Receives a message, and says from where it comes; the sender may have no name.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Datagram::recv).
-    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (got, from) = self.recv_from_system(buffer).await?;
-        Ok((got, std_name(&unix_name(&from))?))
     }
 
     /// Sends a message to `path`; waits while the receiver has no room for it. All of it goes, or

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::bound::Bound;
 use super::common::Settings;
 use super::listeners::{Dispatch, Listeners, Peer, WithPeer};
-use crate::connection::filter::Filter;
+use crate::connection::filter::IntoFilter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
 use crate::connection::rate::Rate;
@@ -21,6 +21,7 @@ use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::config::Hook;
 use crate::net::{ListenConfig, ToAddr};
+use crate::reactor::Direction;
 
 /// Serves connections by a [`Protocol`], on one thread or on several.
 ///
@@ -230,8 +231,8 @@ impl<F> Server<F> {
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water). An eighth of the window in which the loop was held up
-    /// does not count either. The connection ends with a RST, and [`Protocol::closed`] is told:
+    /// stopped](crate::Limits::high_water). While the loop is held up, an eighth of the window counts
+    /// at most. The connection ends with a RST, and [`Protocol::closed`] is told:
     /// `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is a
     /// [timeout](crate::NetError::is_timeout).
     ///
@@ -269,7 +270,8 @@ impl<F> Server<F> {
     /// ```
     #[must_use]
     pub fn minimum_read_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.connection.rates.read = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates[Direction::Read as usize] =
+            Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -280,7 +282,8 @@ impl<F> Server<F> {
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
     #[must_use]
     pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
-        self.settings.connection.rates.write = Rate::new(bytes_per_second, ticks(window));
+        self.settings.connection.rates[Direction::Write as usize] =
+            Rate::new(bytes_per_second, ticks(window));
         self
     }
 
@@ -370,7 +373,7 @@ impl<F> Server<F> {
         self
     }
 
-    /// Puts a [`Filter`] between the socket and the protocol of each connection. It is made from the
+    /// Puts a [`Filter`](crate::Filter) between the socket and the protocol of each connection. It is made from the
     /// peer, in the thread of the worker, beside the protocol.
     ///
     /// An `Option` of a filter leaves some connections without one: here, those of the first listener.
@@ -390,8 +393,11 @@ impl<F> Server<F> {
     /// let server = Server::new(|_peer| Http).filter(|peer| (peer.listener > 0).then_some(Tls));
     /// ```
     #[must_use]
-    pub fn filter<L: Filter>(mut self, make: impl Fn(&Peer) -> L + Send + Sync + 'static) -> Self {
-        let make = move |peer: &Peer| Box::new(make(peer)) as Box<dyn Filter>;
+    pub fn filter<L: IntoFilter>(
+        mut self,
+        make: impl Fn(&Peer) -> L + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |peer: &Peer| make(peer).into_filter();
         self.settings.filter = Some(Hook(Arc::new(make)));
         self
     }

@@ -17,7 +17,7 @@ use crate::endpoints::Addr;
 use crate::net::config::Hook;
 use crate::net::permits::Permits;
 
-type MakeFilter = Hook<dyn Fn(&Peer) -> Box<dyn Filter> + Send + Sync>;
+type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
 /// What a server is asked for.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 
 use crate::connection::protocol::Protocol;
 use crate::endpoints::{Addr, Network};
-use crate::net::{ListenConfig, Target, ToAddr, listener};
+use crate::net::{ListenConfig, ToAddr, listener};
 use crate::sys;
 
 /// How connections come to the workers of a server that has several: see
@@ -91,7 +91,7 @@ pub struct Listeners(Vec<Listen>);
 
 #[derive(Debug)]
 enum Listen {
-    On(ListenConfig, Target),
+    On(ListenConfig, Addr),
     Given(OwnedFd, Network),
 }
 

@@ -22,6 +22,8 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
+#[cfg(feature = "signal")]
+use super::signals::Hearing;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
@@ -48,8 +50,6 @@ pub(crate) struct WorkerLoop<F> {
     name: String,
     /// What its connections share.
     shared: Rc<WorkerShared>,
-    #[cfg(feature = "signal")]
-    hearing: std::cell::RefCell<super::signals::Hearing>,
 }
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
@@ -78,8 +78,6 @@ impl<F: Factory> WorkerLoop<F> {
             factory,
             common,
             inbox,
-            #[cfg(feature = "signal")]
-            hearing: Default::default(),
         };
         let result = this.serve_and_drain(ports).await;
         this.shared.enter(Phase::Stopped);
@@ -102,6 +100,8 @@ impl<F: Factory> WorkerLoop<F> {
             .map(open)
             .collect::<io::Result<Vec<_>>>()?;
         self.start()?;
+        #[cfg(feature = "signal")]
+        let mut hearing = Hearing::default();
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
@@ -136,7 +136,10 @@ impl<F: Factory> WorkerLoop<F> {
                 Either::Second(ended) => return ended,
             }
             #[cfg(feature = "signal")]
-            self.hear();
+            {
+                let common = self.common.clone();
+                hearing.follow(&self.common.watches, move |within| common.end(within));
+            }
         }
     }
 
@@ -153,14 +156,6 @@ impl<F: Factory> WorkerLoop<F> {
         }
         self.inbox.started();
         Ok(())
-    }
-
-    /// Waits for the signals that it does not wait for yet.
-    #[cfg(feature = "signal")]
-    fn hear(&self) {
-        let common = self.common.clone();
-        let end = move |within| common.end(within);
-        self.hearing.borrow_mut().follow(&self.common.watches, end);
     }
 
     /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
@@ -248,8 +243,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let make = || {
             let filter = self.common.settings.filter.as_ref();
-            let filter = filter.map(|Hook(make)| make(&peer));
-            let filter = filter.filter(|filter| !filter.passes_all());
+            let filter = filter.and_then(|Hook(make)| make(&peer));
             (self.factory.make(peer), filter)
         };
         match panics::catch(make) {

@@ -7,7 +7,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::ptr;
 
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Why getaddrinfo gave no address or port.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(crate) fn address_info(
 fn shortage() -> Option<io::Error> {
     /// As many as a look-up may have open at once: a list and, for DNS, a socket for each family.
     const DESCRIPTORS: usize = 3;
-    let open = |_| super::socket(Domain::UNIX, Type::DGRAM);
+    let open = |_| Socket::new(Domain::UNIX, Type::DGRAM, None);
     let probe: io::Result<Vec<_>> = (0..DESCRIPTORS).map(open).collect();
     probe.err().filter(is_shortage)
 }

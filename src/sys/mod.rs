@@ -6,16 +6,13 @@
 
 #![allow(unsafe_code)]
 
-mod accept;
 mod file;
 mod fork;
 mod lookup;
 mod owned_socket;
-mod share_port;
 #[cfg(feature = "signal")]
 mod signal;
-mod splice;
-mod unacknowledged;
+mod socket;
 mod with_waker;
 
 use std::io;
@@ -23,16 +20,15 @@ use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-pub(crate) use accept::{ACCEPTS_BY, accept, socket};
-pub(crate) use file::{read, write};
+pub(crate) use file::{read, splice, splice_to_socket, write};
 pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 pub(crate) use owned_socket::{Filling, OwnedSocket};
-pub(crate) use share_port::{SPREADS_CONNECTIONS, share_port};
 #[cfg(feature = "signal")]
 pub(crate) use signal::{SignalNotes, note_signals};
-pub(crate) use splice::{splice, splice_to_socket};
-pub(crate) use unacknowledged::unacknowledged;
+pub(crate) use socket::{
+    ACCEPTS_BY, SPREADS_CONNECTIONS, accept, share_port, socket, unacknowledged,
+};
 pub(crate) use with_waker::WithWaker;
 
 /// A send never raises SIGPIPE, which a C host perhaps does not ignore.

@@ -152,8 +152,8 @@ mod net {
 
 #[path = "."]
 mod connection {
-    #[path = "../../src/connection/quota.rs"]
-    pub(crate) mod quota;
+    #[path = "../../src/connection/limits.rs"]
+    pub(crate) mod limits;
     #[path = "../../src/connection/stats.rs"]
     pub(crate) mod stats;
 
@@ -167,8 +167,8 @@ mod connection {
         }
     }
 
-    pub(crate) fn quota(limit: usize) -> quota::Quota {
-        quota::Quota::new(limit)
+    pub(crate) fn quota(limit: usize) -> limits::Quota {
+        limits::Quota::new(limit)
     }
 }
 

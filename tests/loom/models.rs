@@ -11,6 +11,7 @@ use loom::future::block_on;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
+use crate::connection::limits::Quota;
 use crate::connection::quota;
 use crate::connection::shared::Phase;
 use crate::net::listener::Accepted;
@@ -278,7 +279,7 @@ pub fn a_quota_is_never_exceeded_and_all_comes_back() {
     model(|| {
         let quota = Arc::new(quota(3));
         let kept = Arc::new(AtomicUsize::new(0));
-        let write = |quota: Arc<quota::Quota>, kept: Arc<AtomicUsize>| {
+        let write = |quota: Arc<Quota>, kept: Arc<AtomicUsize>| {
             for bytes in [2, 1] {
                 if quota.charge(bytes) {
                     assert!(kept.fetch_add(bytes, Ordering::Relaxed) + bytes <= 3);

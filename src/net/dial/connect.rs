@@ -22,10 +22,6 @@ use crate::sys;
 /// How often a dial is repeated that failed by the system's own choice of a port.
 const MORE_TRIES: usize = 2;
 
-fn call(name: &'static str) -> impl Fn(io::Error) -> Cause {
-    move |error| Cause::system(name, error)
-}
-
 /// One dial under way: what each of its attempts needs.
 pub(super) struct Dial<'a> {
     pub(super) network: Network,
@@ -83,7 +79,7 @@ impl Dial<'_> {
                 _ => return Err(Cause::system("connect", error)),
             },
         };
-        let fd = Fd::adopt("dialling", socket, self.network).map_err(call("netpoll"))?;
+        let fd = Fd::adopt("dialling", socket, self.network).map_err(Cause::by("netpoll"))?;
         if self.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.short_io_is_inconclusive();
@@ -108,14 +104,14 @@ impl Dial<'_> {
     /// A socket with its options, shown to the hook, and bound if that was asked for.
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
-        let socket = socket.map_err(call("socket"))?;
+        let socket = socket.map_err(Cause::by("socket"))?;
         keepalive::set_on_all(&SockRef::from(&socket), self.keepalive);
         if let Some(Hook(control)) = self.control {
             control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
         if let Some(local) = self.local {
             let local = in_family_of(address, local);
-            socket.bind(&local.into()).map_err(call("bind"))?;
+            socket.bind(&local.into()).map_err(Cause::by("bind"))?;
         }
         Ok(socket)
     }

@@ -16,7 +16,7 @@ use crate::net::host_port;
 use crate::net::keepalive::KeepAlive;
 use crate::net::kinds::Tcp;
 use crate::net::resolve::{Purpose, Resolution};
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, TcpStream};
 use crate::runtime::context;
 use crate::time;
 
@@ -68,6 +68,22 @@ pub struct Dialer {
 }
 
 common_settings!(Dialer);
+
+impl Stream<Tcp> {
+    /// Dials `addr`, as [`Dialer::dial`] does with its defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dialer::dial`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[doc(alias = "Dial")]
+    pub async fn connect(addr: impl ToAddr) -> io::Result<TcpStream> {
+        Dialer::new().dial(addr).await
+    }
+}
 
 impl Default for Dialer {
     fn default() -> Self {
@@ -158,7 +174,6 @@ impl Dialer {
     /// Dropped, it closes its sockets and waits for no look-up.
     pub async fn dial(&self, addr: impl ToAddr) -> io::Result<Stream<Tcp>> {
         let target = addr.to_addr();
-        let asked = Addr::from(target.clone());
         let scope = self.scope();
         let addresses = async {
             // Here too, for a loop that dials in vain.
@@ -168,12 +183,12 @@ impl Dialer {
                 purpose: Purpose::Dial,
                 resolver: self.resolver.clone(),
             };
-            let found = resolution.addresses(target, &scope).await?;
+            let found = resolution.addresses(target.clone(), &scope).await?;
             Ok((resolution.network, self.reachable(found)?))
         };
         let (network, addresses) = match addresses.await {
             Ok(found) => found,
-            Err(cause) => return Err(self.error(Some(asked), cause).into()),
+            Err(cause) => return Err(self.error(Some(target), cause).into()),
         };
         debug_assert!(!addresses.is_empty(), "a resolution without an address");
         let dial = Dial {

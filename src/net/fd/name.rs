@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
-use crate::endpoints::{Addr, End};
+use crate::endpoints::{Addr, End, Network};
 use crate::net::addr;
 use crate::net::error::{Cause, OpError};
 use crate::reactor::{Direction, Refusal};
@@ -43,8 +43,8 @@ impl Fd {
         if let Some(known) = socket.endpoint(end) {
             return Some(known);
         }
-        // A source that its user owns may be no socket.
-        if self.is_closed() || socket.owned.raw() < 0 {
+        // A file, or a source that its user owns, may be no socket.
+        if self.is_closed() || self.network() == Network::File {
             return None;
         }
         let system = self.sock_ref();
@@ -52,7 +52,7 @@ impl Fd {
             End::Local => system.local_addr(),
             End::Peer => system.peer_addr(),
         };
-        let address = addr::from_system(&address.ok()?)?;
+        let address = addr::from_system(&address.ok()?);
         socket.set_endpoint(end, address.clone());
         Some(address)
     }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netpoller::{
-    Addr, Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle,
-    TcpStream, spawn, time,
+    Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle, TcpStream,
+    spawn, time,
 };
 
 use crate::support::scripted::{
@@ -456,16 +456,6 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
 }
 
 /// A server whose filter refuses the first client serves the second.
-fn first_is_refused(server: Server<impl Fn(Addr) -> Script + 'static>) {
-    serving(server, async |bound: Rc<Bound<_>>| {
-        let (refused, served) = (dial(&bound).await, dial(&bound).await);
-        let _ = read_all(&refused).await;
-        served.write_all(b"x").await.unwrap();
-        served.read_exact(&mut [0]).await.unwrap();
-        assert_eq!(bound.handle().stats().failed(), 1);
-    });
-}
-
 #[test]
 fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
     let first = AtomicUsize::new(0);
@@ -476,7 +466,13 @@ fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
         );
         Counts::default()
     });
-    first_is_refused(server);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let (refused, served) = (dial(&bound).await, dial(&bound).await);
+        let _ = read_all(&refused).await;
+        served.write_all(b"x").await.unwrap();
+        served.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(bound.handle().stats().failed(), 1);
+    });
 }
 
 #[test]
@@ -731,30 +727,6 @@ fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
     });
     let wanted = ["open", "data 4", "data 4", "data 4", "end", "closed"];
     assert_eq!(script.said(), wanted);
-}
-
-#[test]
-fn a_filter_that_panics_when_asked_whether_it_passes_all_costs_its_connection_alone() {
-    struct Asks(usize);
-    impl Filter for Asks {
-        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-            io.to_protocol(bytes);
-            Ok(bytes.len())
-        }
-        fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-            io.to_peer(bytes);
-            Ok(bytes.len())
-        }
-        fn passes_all(&self) -> bool {
-            assert!(self.0 > 0, "the first is refused");
-            false
-        }
-    }
-    let count = AtomicUsize::new(0);
-    let server = Script::new()
-        .server()
-        .filter(move |_| Asks(count.fetch_add(1, Ordering::Relaxed)));
-    first_is_refused(server);
 }
 
 #[test]
