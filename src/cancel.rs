@@ -18,8 +18,8 @@
 
 // Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
 //
-// A scope is facts that are set once: its deadline, and when it was ended. Why it ended, and whether,
-// is read from these and from those above it:
+// A scope is two facts that are set once: its deadline, and when it was ended. These, and those of
+// the scopes above, say whether it ended and why:
 //
 // | the time in `ended`, else the first of those above | its deadline | the scope |
 // |---|---|---|
@@ -184,7 +184,7 @@ impl CancelToken {
     }
 
     fn below(&self, own: Option<Instant>) -> Self {
-        // Below a scope that has ended, no deadline comes first.
+        // A child of a scope that has ended ends by that, and by no deadline of its own.
         let own = own.filter(|_| self.scope.ended().is_none());
         let deadline = own.into_iter().chain(self.scope.deadline).min();
         CancelToken {
@@ -332,7 +332,7 @@ impl Scope {
 }
 
 impl Drop for Scope {
-    /// A loop, since a long chain goes all at once and would overflow the stack.
+    /// A loop: a recursion down a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some(scope) = above {

@@ -3,9 +3,13 @@
 // Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which take a few hundred.
 
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::{fmt, io, vec};
+
+use socket2::SockAddr;
 
 /// One end of a socket or of an operation, as errors name it. It can be given where an address is
 /// asked for, here and in std, and compared with a [`SocketAddr`].
@@ -87,6 +91,26 @@ impl ToSocketAddrs for Addr {
             Addr::Name(name) => name.to_socket_addrs(),
             Addr::Path(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+}
+
+/// What the system says of a socket's end.
+pub(crate) fn from_system(address: &SockAddr) -> Addr {
+    if let Some(address) = address.as_socket() {
+        return Addr::Socket(unmapped(address));
+    }
+    Addr::Path(match address.as_abstract_namespace() {
+        Some(name) => OsString::from_vec([b"@", name].concat()).into(),
+        None => address.as_pathname().unwrap_or(Path::new("")).to_owned(),
+    })
+}
+
+/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
+/// shows its IPv4 peers, and so whatever is given is taken.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
     }
 }
 

@@ -40,6 +40,7 @@
 //! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`spawn_named`], [`JoinHandle`], [`JoinError`], [`yield_now`]; [`Stats`] |
 //! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
 //! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
+//! | see what waits, and for what | [`Runtime::dump`], [`Handle::dump`]; [`Dump`], see [`mod@dump`] |
 //! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
 //! | end many things at once | [`CancelToken`], [`CancelError`] |
 //! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |
@@ -92,9 +93,13 @@ pub use net::{
 };
 pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
-    Builder, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking, spawn_named,
-    yield_now,
+    Builder, Dump, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking,
+    spawn_named, yield_now,
 };
+/// What a [`Dump`] consists of.
+pub mod dump {
+    pub use crate::runtime::{Dump, Entry, Value};
+}
 #[allow(deprecated)]
 pub use server::Accept;
 pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};

@@ -61,8 +61,8 @@ pub(crate) fn clock() -> Instant {
 ///
 /// # Panics
 ///
-/// Outside a runtime. A host is outside between two turns: it takes [`Instant::now`], which the
-/// system's clock is, or `block_on(async { time::now() })` for a clock of another kind.
+/// Outside a runtime. A host is outside between two turns: it takes [`Instant::now`], or, if the
+/// clock is not the system's, `block_on(async { time::now() })`.
 #[track_caller]
 pub fn now() -> Instant {
     read("time::now")
@@ -75,8 +75,8 @@ fn read(what: &str) -> Instant {
 }
 
 /// The loop's last reading of its clock: a load, for a deadline that may count from a moment ago.
-/// It lags behind by what the turn has taken since, so that a deadline counted from it may come
-/// sooner than asked for, by as much.
+/// It lags by what the turn has taken since: a deadline counted from it may come sooner than asked
+/// for, by as much.
 ///
 /// # Panics
 ///
@@ -316,7 +316,7 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        // Not the loop's time: by that, what this turn has missed would still lie ahead.
+        // Not the last reading: by that, a tick that this turn has missed would still lie ahead.
         let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;

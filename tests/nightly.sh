@@ -47,11 +47,56 @@ fuzz() {
 }
 
 # Each deliberate fault is found.
-faults() {
+deliberate() {
     python3 tests/deliberate_faults.py
 }
 
-for proof in "${@:-errno soak memcheck address seeds fuzz faults}"; do
+# The tests of what was once wrong, RUNS times in a row on a machine that is busy.
+faults() {
+    local tests=(
+        # The loop: deadlines that are early, or forgotten; time that is stale.
+        runtime::fresh_time:: runtime::late_news:: reactor::stalls::
+        an_operation_that_is_not_polled a_poller_heeds_its_deadline
+        # What runs when, and how often; what a turn says.
+        runtime::turns:: runtime::yielding:: net::yielding::
+        # Ends and panics.
+        runtime::ending:: runtime::panics:: lent_selector:: runtime::machine::tests::invariant_2::
+        # Memory that grows.
+        a_task_stands_in_the_mail_once a_task_that_is_aborted_leaves_the_queue
+        a_thread_that_reads_after_its_runtime_is_gone queues::
+        a_limit_holds_and_queued_is_true_while_the_connection_never_comes_to_wait
+        # The server.
+        a_server_of_many_workers_survives loads_that_change_while_a_worker_is_chosen
+        a_drain_ends_at_its_limit a_drain_ends_although clients_that_were_queued
+        clients_in_the_accept_queue_are_answered
+        # Connections.
+        requests_that_were_received_are_answered an_answer_of_a_task_is_traffic
+        a_busy_connection_is_waited_for a_download_goes_on the_last_words_of_an_idle_connection
+        what_waits_for_a_slow_peer a_close_ends_in_time a_close_goes_on_while_the_peer_takes
+        one_dead_peer_costs what_came_after_the_last_offer a_connection_over_its_limit_is_reset
+        # Sockets and names.
+        what_is_no_address_is_refused a_receive_into_no_room a_mapped_address
+        closes_that_linger_hold_up_no_look_up a_child_looks_names_up without_descriptors_a_look_up
+        that_connected_to_itself_by_an_address_with_a_zone names_both_ends_after_its_peer_has_reset_it
+        an_answer_that_came_before_a_reset after_a_try_that_would_block io_parks_after_eagain
+    )
+    local run=(cargo test --quiet --lib --test it --test process --test examples --)
+    local known test
+    known=$("${run[@]}" --list)
+    for test in "${tests[@]}"; do
+        grep --quiet --fixed-strings "$test" <<<"$known" || { echo "no test is named $test"; return 1; }
+    done
+    stress-ng --quiet --cpu 4 &
+    trap "kill $!" EXIT
+    for ((n = 1; n <= ${RUNS:-20}; n++)); do
+        echo "run $n"
+        "${run[@]}" "${tests[@]}"
+    done
+    kill $!
+    trap - EXIT
+}
+
+for proof in "${@:-errno soak memcheck address seeds fuzz deliberate faults}"; do
     for name in $proof; do
         printf '\n== %ss: %s\n' "$SECONDS" "$name"
         "$name"

@@ -1,4 +1,4 @@
-//! What a protocol's callbacks are given: writing, ending, and who the peer is.
+//! What a protocol's callbacks are given: writing, ending, and the peer's address.
 
 // Mirrors what a Go handler does with its `net.Conn`.
 
@@ -94,10 +94,10 @@ pub(super) struct Extra {
     /// A write of the callback under way met a limit: if the callback fails too, the connection
     /// ends by the limit.
     pub(super) is_refused: bool,
-    /// Its own, once it was asked for a handle or its id.
+    /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
     pub(super) id: Option<ConnId>,
-    /// The connection's own, while its unused bytes are charged to a limit over all connections.
+    /// Its own id, while its unused bytes are charged to a limit over all connections.
     pub(super) keeper: Option<MachineId>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
@@ -188,12 +188,12 @@ impl Conn {
         status.asked()
     }
 
-    /// Reads from what an idle connection does not need: a default if it is not there.
+    /// Reads from `extra`; a default if there is none.
     pub(super) fn peek<T: Default>(&self, read: impl FnOnce(&Extra) -> T) -> T {
         self.extra.as_deref().map_or_else(T::default, read)
     }
 
-    /// What an idle connection does not need, made if it is not there.
+    /// `extra`, made if there is none.
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.attend();
         self.extra.get_or_insert_default()
@@ -268,10 +268,10 @@ impl Conn {
         self.write_shared_slow(bytes)
     }
 
-    /// Offers nothing more until at least `bytes` unused bytes are there, counted from the first
-    /// that this call of [`data`](crate::Protocol::data) does not use: for messages that say how
-    /// long they are. It holds for the next offer alone. What is left when the peer ends is offered
-    /// once more, however little it is.
+    /// Offers nothing more until `bytes` bytes are there, counted from the first that this call of
+    /// [`data`](crate::Protocol::data) leaves: for messages that say how long they are. It holds
+    /// for the next offer alone. What is left when the peer ends is offered once more, however
+    /// little it is.
     ///
     /// A need of more than [`Limits::most_unused`](crate::Limits::most_unused) ends the connection.
     ///
@@ -305,9 +305,9 @@ impl Conn {
         self.extra().need = bytes;
     }
 
-    /// Offers what this call of [`data`](crate::Protocol::data) leaves only together with new bytes,
-    /// though some was used: the protocol has seen that no whole message is left. Without it, the
-    /// rest is offered again at once.
+    /// Offers the rest that this call of [`data`](crate::Protocol::data) leaves only together with
+    /// new bytes: the protocol has seen that no whole message is left. Without it, the rest is
+    /// offered again at once.
     ///
     /// ```
     /// use std::io;
@@ -418,7 +418,7 @@ impl Conn {
     }
 
     /// Whether input waits until the peer has taken its answers. Once our direction is to end there
-    /// are no more of them, and the peer's end must be seen.
+    /// are no more answers, and the peer's end must be seen.
     pub(super) fn holds_input(&self) -> bool {
         self.is_full() && self.state() != State::Finishing
     }
@@ -430,8 +430,8 @@ impl Conn {
         self.state().reads() || (closes && self.queued() > self.to_send())
     }
 
-    /// Marks the connection as busy, or no longer: while it is, a drain waits for it, and it is not
-    /// idle. For an answer that is computed elsewhere and that the netpoller can't see.
+    /// Marks the connection as busy, or no longer. A drain waits for a busy connection, and it is
+    /// never idle. For an answer that is computed elsewhere, where the netpoller can't see it.
     ///
     /// ```
     /// use std::io;

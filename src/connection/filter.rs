@@ -15,8 +15,8 @@ use super::error::{Limit, QUEUED, UNUSED};
 /// before the first message. A server makes one for each connection: see
 /// [`Server::filter`](crate::Server::filter).
 ///
-/// The protocol and its handles do not notice it. A filter never waits: what it can't use yet it
-/// leaves, and is offered it again. An error that it returns closes the connection once what it has
+/// The protocol and its handles do not notice it. A filter never waits: it leaves what it can't use
+/// yet, and is offered that again. An error that it returns closes the connection once what it has
 /// passed to the peer is sent; a panic ends it at once. The other connections go on.
 ///
 /// What a filter leaves counts under the connection's [`Limits`](crate::Limits), as what it passes on

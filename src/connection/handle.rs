@@ -27,7 +27,7 @@ use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::{Handle, context};
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code of others runs under these locks, so that a poisoned one is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,7 +87,7 @@ impl Mailbox {
         error.into()
     }
 
-    /// Has the connection run, at once or in the next turn of its thread.
+    /// Wakes the connection: at once, or in the next turn of its thread.
     fn wake(&self, asked: Asked) {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
@@ -148,8 +148,8 @@ impl Mailbox {
 /// later.
 ///
 /// Clones are the same connection. It only queues: what is written goes out when the loop comes to
-/// that connection, and no callback runs before. It stays on its thread (it is not `Send`): the
-/// queue has no lock.
+/// that connection, and no callback runs before. It stays on its thread, as its queue does: it is
+/// not `Send`.
 ///
 /// A peer that does not take what it is sent holds up nothing else: when more waits than
 /// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.

@@ -26,14 +26,14 @@ pub struct Limits {
     /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
     pub low_water: usize,
     /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
-    /// handle has left for the connection count; those that the system has taken do not, and these may
-    /// be megabytes. One read, of 64 KiB at most, is answered before reading stops: leave so much room
-    /// above `high_water`. Below `high_water` this limit alone holds: a peer that is slow to read is
-    /// dropped, and reading from it never stops before.
+    /// handle has left for the connection count; those that the system has taken do not, and these
+    /// may be megabytes. One read, of 64 KiB at most, is answered before reading stops: leave so
+    /// much room above `high_water`. If this limit is below `high_water`, reading never stops: a
+    /// peer that is slow to read is dropped.
     ///
-    /// Refused in a callback, the write returns an error. If the callback then fails too, the
-    /// connection ends with a RST. Refused to a [`ConnHandle`](crate::ConnHandle), it ends the
-    /// connection with a RST: the peer takes less than it is sent.
+    /// A callback gets an error for a refused write. If the callback then fails too, the connection
+    /// ends with a RST. A refused write by a [`ConnHandle`](crate::ConnHandle) ends the connection
+    /// with a RST: the peer takes less than it is sent.
     pub most_queued: usize,
     /// The same for all connections of a server together, on whichever worker: no limit. Without
     /// room a write is refused, and the connection goes on; in a callback it is refused only if
@@ -44,7 +44,7 @@ pub struct Limits {
     /// protocol that says "too long" counts in `data`, and closes.
     pub most_unused: usize,
     /// The same for all connections of a server together, on whichever worker: no limit. Without
-    /// room, the connection of the thread that keeps most unused bytes ends.
+    /// room, the connection that keeps most unused bytes on that thread ends.
     pub most_unused_in_all: usize,
 }
 

@@ -65,8 +65,8 @@ pub trait Protocol: 'static {
     }
 
     /// The peer sent something. Returns how many of the bytes are used. The others are kept and
-    /// offered again: at once if some were used, unless the protocol [waits](Conn::wait), and else
-    /// together with more, or when as many are there as the protocol [needs](Conn::need).
+    /// offered again: at once, if some were used and the protocol does not [wait](Conn::wait);
+    /// otherwise with new bytes, or when as many are there as the protocol [needs](Conn::need).
     ///
     /// # Errors
     ///
@@ -130,9 +130,8 @@ pub trait Protocol: 'static {
 
     /// The connection is to end: the server is being drained, or the connection has reached its
     /// greatest age. Called once, so that a protocol can say good-bye: what it writes is sent at
-    /// once. The answer says when the connection closes; by then what is in flight has come to its
-    /// end, and the drain's limit holds whatever the answer is. It is not called while the connection
-    /// closes already.
+    /// once. The answer says when the connection closes, once nothing is in flight; the drain's
+    /// limit holds whatever the answer is. It is not called while the connection closes already.
     ///
     /// A connection that has sent half a message waits for the rest, as long as the limit and the idle
     /// timeout let it. [`Conn::close`] in this callback ends it as soon as the good-bye is sent.

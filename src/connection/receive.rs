@@ -140,7 +140,7 @@ impl<P: Protocol> Connection<P> {
                     if used == rest || used == 0 || self.conn.waits() {
                         break (Ok(()), all.len() - at);
                     }
-                    // The rest waits for more. The peer's end still offers it.
+                    // The rest waits for more. It is offered at the peer's end, too.
                     if self.conn.needs_more_than(rest - used) {
                         break (Ok(()), 0);
                     }
@@ -165,8 +165,8 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// What is left behind those that were used. An idle connection holds no memory, and a byte keeps none
-/// of a long message's.
+/// The bytes behind the first `used`. An idle connection holds no memory, and a single byte not
+/// that of a long message.
 pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
     if used == bytes.len() {
         return Vec::new();
@@ -185,7 +185,7 @@ impl Conn {
     }
 
     /// How many those are.
-    fn unused(&self) -> usize {
+    pub(super) fn unused(&self) -> usize {
         let raw = |filtering: &Filtering| filtering.raw.len();
         self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
     }
@@ -236,7 +236,7 @@ impl Conn {
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();
-        // What was not offered yet is not the protocol's to answer for.
+        // The protocol answers only for what it was offered.
         if seen > self.shared.settings.limits.most_unused {
             self.end_over_limit(UNUSED);
         }

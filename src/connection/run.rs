@@ -32,10 +32,11 @@ use crate::net::Cause;
 use crate::net::fd::Fd;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
+use crate::runtime::dump::Entry;
 use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
-use crate::runtime::parked::Parked;
+use crate::runtime::parked::{Parked, Waiter};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -57,6 +58,11 @@ enum Step {
 }
 
 impl<P: Protocol> Machine for Connection<P> {
+    fn look(&self, entry: &mut Entry) -> [Option<Waiter>; 2] {
+        self.conn.look(entry);
+        [None, None]
+    }
+
     #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();
@@ -292,7 +298,7 @@ impl<P: Protocol> Connection<P> {
     /// Writes and reads, whatever is said to be ready.
     #[cold]
     fn try_both(&mut self) {
-        // What a peer takes of an open connection is judged by the minimum rate alone.
+        // While a connection is open, only the minimum rate judges what its peer takes.
         let closing = self.conn.state() == State::Closing;
         let judged =
             closing || self.conn.shared.settings.rates[Direction::Write as usize].is_some();
@@ -429,7 +435,7 @@ impl Conn {
         while self.flush() && context::has_budget() {}
     }
 
-    /// Parks wherever the connection may be woken from. False if there is something to do at once.
+    /// Parks in each slot that may wake the connection. False if there is something to do at once.
     fn park(&mut self, id: MachineId) -> bool {
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
@@ -512,7 +518,7 @@ impl<P: Protocol> Drop for Connection<P> {
         }
         self.conn.enter(State::Closed);
         let text = "a callback panicked, or the runtime ended";
-        // Whatever it was about to end by.
+        // In place of what it was about to end by.
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
         // The protocol is dropped next. If its destructor panics as well, during this panic, the
         // process would be aborted.

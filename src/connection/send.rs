@@ -1,7 +1,7 @@
 //! What goes out: a callback's reply in one write, and what the peer does not take at once from a
 //! queue.
 //!
-//! Each byte that is written passes [`Conn::put`], from callbacks and from handles.
+//! Each byte that is not sent at once passes [`Conn::put`], from callbacks and from handles.
 
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
@@ -142,7 +142,7 @@ impl Conn {
         self.put_gathered();
     }
 
-    /// What became of a write behind so many bytes: returns how much has gone.
+    /// Notes what became of a write behind `before` bytes. Returns how much has gone.
     fn went(&mut self, sent: Result<usize, Failure>, before: usize) -> usize {
         match sent {
             Ok(gone) => {
@@ -176,7 +176,7 @@ impl Conn {
 
     // ---- the queue ----
 
-    /// The one point that all bytes pass which are not sent at once. They are charged already.
+    /// All bytes that are not sent at once pass here. They are charged already.
     fn put(&mut self, push: impl FnOnce(&mut OutQueue)) {
         if self.is_filtered() {
             let mut queue = OutQueue::default();

@@ -1,7 +1,7 @@
 //! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
 //!
-//! | phase | who moves it there | what connections do |
+//! | phase | moved there by | what connections do |
 //! |---|---|---|
 //! | Serving | `new` | serve |
 //! | Draining | `begin_drain` | close as soon as nothing is in flight on them |
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) drain_grace: Duration,
     /// Where the server was made.
     pub(crate) place: Place,
-    /// When a connection is too old, and by how much later than that at most.
+    /// At which age a connection is too old, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct WorkerShared {
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// Up to this many gathered bytes a write is gathered without asking the quota.
+    /// A write is gathered without asking the quota, up to this many bytes in all.
     pub(super) gathers: usize,
     pub(super) settings: Settings,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.

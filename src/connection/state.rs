@@ -149,7 +149,7 @@ impl State {
     }
 }
 
-/// When a connection closes that [drains](crate::Protocol::draining).
+/// When a connection that [drains](crate::Protocol::draining) closes.
 ///
 /// Never while anything is in flight on it: bytes that are queued or unused, a call of
 /// [`writable`](crate::Protocol::writable) that is owed, or a mark as [busy](crate::Conn::set_busy).
@@ -174,7 +174,7 @@ impl State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Drain {
-    /// When there was no traffic for the [grace](crate::Server::drain_grace) either: a client may
+    /// Once there was no traffic for the [grace](crate::Server::drain_grace) as well: a client may
     /// have sent its next request already.
     #[default]
     WhenQuiet,
@@ -264,7 +264,7 @@ impl Status {
 
 /// Whether a connection takes what its handles and other threads write.
 ///
-/// | state | who moves it there | on to |
+/// | state | moved there by | on to |
 /// |---|---|---|
 /// | Open | `new` | Ended, Closed |
 /// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |

@@ -58,7 +58,7 @@ counters! {
     accepted,
     /// Connections that are open.
     live,
-    /// Accepts that failed because the system was short of something.
+    /// Accepts that failed: the system was short of something, or the connection was broken.
     refused,
     /// Bytes received.
     received,

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem;
+use std::time::Duration;
 
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
@@ -19,18 +20,19 @@ use super::shared::ticks;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::dump::{Entry, Value};
 use crate::runtime::machine::MachineId;
 use crate::runtime::parked::Parked;
 use crate::wheel::{Tick, TimerKey};
 
-/// How long a connection that closes waits for a peer that takes nothing, without an idle timeout.
+/// How long a closing connection without an idle timeout waits for a peer that takes nothing.
 const LAST_BYTES: u64 = 30_000;
 
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a connection that closes asks for them now and then: so many
-/// times while the peer shows no sign of life, and at least once in [`RST_AVOIDANCE`].
+/// No event tells of acknowledgements, so a closing connection asks for them: this many times
+/// before it gives the peer up, and at least once in [`RST_AVOIDANCE`].
 const LOOKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
@@ -89,7 +91,6 @@ impl Conn {
         if self.shared.judges_by_time.get() {
             clock.read();
         }
-        // Rounded up, so that no time that counts from here is early.
         self.timers.heard = clock.tick_ceiling().get();
     }
 
@@ -156,6 +157,22 @@ impl Conn {
         self.peek(|extra| extra.idle).unwrap_or_else(server)
     }
 
+    /// Adds what a dump says of the connection.
+    pub(super) fn look(&self, entry: &mut Entry) {
+        let now = self.now();
+        let after = |tick: u64| Value::Time(Duration::from_millis(tick.saturating_sub(now)));
+        let due = |tick| (tick != NEVER).then(|| after(tick));
+        entry.put("state", Value::shown(format_args!("{:?}", self.state())));
+        self.fd.socket().look(entry);
+        let quiet = Duration::from_millis(now.saturating_sub(self.timers.heard));
+        entry
+            .put("queued_bytes", Value::Number(self.queued()))
+            .put("unused_bytes", Value::Number(self.unused()))
+            .put("quiet_seconds", Value::Time(quiet))
+            .put("idle_in_seconds", due(self.idle_at()))
+            .put("heartbeat_in_seconds", due(self.heartbeat_at()));
+    }
+
     fn heartbeat_at(&self) -> u64 {
         let beats = matches!(self.state(), State::Open | State::PeerEnded);
         // A heartbeat would keep a drained connection alive.
@@ -214,14 +231,15 @@ impl Conn {
         self.peek(|extra| extra.inbox().is_some_and(|inbox| inbox.is_busy))
     }
 
-    /// Whether a connection that closes may do so: the peer has acknowledged all, and is quiet. Input
-    /// that came after the close would be answered with a RST, which the peer would read as an error.
+    /// Whether a lingering connection may close: the peer has acknowledged all, and is quiet. Input
+    /// after the close would be answered with a RST, which the peer would read as an error.
     fn is_acknowledged(&mut self, now: u64) -> bool {
         if !self.state().closes() {
             return false;
         }
         self.timers.beat = now;
-        // Less than at the last look is a sign of life. Where the system can't tell, nothing is left.
+        // Less than at the last look is a sign of life. If the system can't tell, none counts as
+        // left.
         let left = self.fd.unacknowledged().unwrap_or(0);
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
             self.timers.heard = now;

@@ -1,10 +1,10 @@
 //! Addresses: as they are given, as the system has them, and as errors show them.
 // Mirrors Go's `net.JoinHostPort`, `net/ipsock.go` and `net/unixsock_posix.go`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use socket2::SockAddr;
 
 use super::error::Cause;
 use crate::endpoints::Addr;
+pub(crate) use crate::endpoints::{from_system, unmapped};
 
 /// What can be given where an address is asked for: `"host:port"` as `&str` or `String`,
 /// a [`SocketAddr`], an [`Addr`], or a pair of host and port.
@@ -104,26 +105,6 @@ pairs! {
     Ipv6Addr: self => Addr::Socket((*self).into());
     String: self => (self.0.as_str(), self.1).to_addr();
     &String: self => (self.0.as_str(), self.1).to_addr();
-}
-
-/// What the system says of a socket's end.
-pub(crate) fn from_system(address: &SockAddr) -> Addr {
-    if let Some(address) = address.as_socket() {
-        return Addr::Socket(unmapped(address));
-    }
-    Addr::Path(match address.as_abstract_namespace() {
-        Some(name) => OsString::from_vec([b"@", name].concat()).into(),
-        None => address.as_pathname().unwrap_or(Path::new("")).to_owned(),
-    })
-}
-
-/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
-/// shows its IPv4 peers, and so whatever is given is taken.
-pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(v4) => (v4, address.port()).into(),
-        IpAddr::V6(_) => address,
-    }
 }
 
 // ---- the names of Unix sockets ----

@@ -8,15 +8,16 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix;
 use std::time::Instant;
 
 use super::datagram::Datagram;
 use super::fd::Fd;
-use super::kinds::Kind;
+use super::kinds::{Kind, Tcp, Udp, Unix};
 use super::listener::Listener;
 use super::pipe::Pipe;
 use super::stream::Stream;
-use crate::endpoints::End;
+use crate::endpoints::{End, Network};
 use crate::reactor::Direction;
 
 macro_rules! handles {
@@ -274,3 +275,62 @@ macro_rules! sockets {
 }
 
 sockets!(Stream Datagram);
+
+// Sockets taken over from std, and given back to it: Go's `net/file.go` (`FileConn`, `TCPConn.File`).
+macro_rules! from_std {
+    ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident;)*) => { $(
+        impl $Ours<$Kind> {
+            /// Takes over a socket of std's, as it is set.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let (theirs, ours) = std::os::unix::net::UnixStream::pair()?;
+            /// let ours = netpoller::UnixStream::from_std(ours)?;
+            /// ours.write_all(b"hello").await?;
+            /// let back: std::os::unix::net::UnixStream = ours.into_std()?;
+            /// # drop((theirs, back));
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// The system's.
+            ///
+            /// # Panics
+            ///
+            /// Outside a runtime.
+            pub fn from_std(socket: $Std) -> io::Result<Self> {
+                socket.set_nonblocking(true)?;
+                let what = concat!($name, "::from_std");
+                let fd = Fd::adopt(what, socket, Network::$network)?;
+                // What lies between it and the wire may end a read early: see `with_fd`.
+                fd.desc.short_io_is_inconclusive();
+                // While the system can tell: after a reset it knows no peer.
+                fd.learn_endpoints();
+                Ok($Ours::of(fd))
+            }
+
+            /// Gives the socket to std. It stays non-blocking, and for other handles it is closed.
+            /// A Unix listener's path stays.
+            ///
+            /// # Errors
+            ///
+            /// Closed; lent just now by `with_fd`.
+            pub fn into_std(self) -> io::Result<$Std> {
+                self.fd.give_out().map(Into::into)
+            }
+        }
+    )* };
+}
+
+from_std! {
+    Stream<Tcp>, "TcpStream": std::net::TcpStream, Tcp;
+    Stream<Unix>, "UnixStream": unix::net::UnixStream, Unix;
+    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp;
+    Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix;
+    Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp;
+    Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram;
+}

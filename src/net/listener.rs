@@ -16,8 +16,8 @@ use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
 use super::error::{Cause, OpError};
 use super::family;
 use super::fd::{Failure, Fd};
-use super::keepalive::{self, KeepAlive};
 use super::kinds::{Kind, Tcp};
+use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
@@ -121,8 +121,9 @@ impl ListenConfig {
         let scope = CancelToken::new();
         let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        let fd = Fd::take_in("listening", socket, network)
+        let fd = Fd::adopt("listening", socket, network)
             .map_err(|error| self.error(target, Cause::system("epoll_ctl", error)))?;
+        fd.endpoint(End::Local);
         Ok(Listener::of(fd))
     }
 
@@ -199,7 +200,7 @@ impl ListenConfig {
             sys::share_port(socket.as_fd()).map_err(&set)?;
         }
         // Accepted sockets inherit these, so that each costs no system call of its own.
-        keepalive::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
+        options::set_on_all(&SockRef::from(&socket), Some(KeepAlive::default()));
         if let Some(Hook(control)) = &self.control {
             control(socket.as_fd(), address).map_err(Cause::Other)?;
         }

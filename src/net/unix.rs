@@ -3,6 +3,7 @@
 // Mirrors Go's `net/unixsock.go` and `net/unixsock_posix.go`.
 
 use std::io;
+use std::os::unix::net;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -110,8 +111,8 @@ impl Stream<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (one, other) = pair(Type::STREAM, Network::Unix)?;
-        Ok((Stream::of(one), Stream::of(other)))
+        let (one, other) = net::UnixStream::pair()?;
+        Ok((UnixStream::from_std(one)?, UnixStream::from_std(other)?))
     }
 }
 
@@ -180,9 +181,7 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub fn unbound() -> io::Result<UnixDatagram> {
-        let socket = sys::socket(Domain::UNIX, Type::DGRAM)?;
-        let fd = Fd::adopt("UnixDatagram::unbound", socket, Network::Unixgram)?;
-        Ok(Datagram::of(fd))
+        UnixDatagram::from_std(net::UnixDatagram::unbound()?)
     }
 
     /// Two sockets, connected to each other.
@@ -195,8 +194,8 @@ impl Datagram<Unix> {
     ///
     /// Outside a runtime.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
-        let (one, other) = pair(Type::DGRAM, Network::Unixgram)?;
-        Ok((Datagram::of(one), Datagram::of(other)))
+        let (one, other) = net::UnixDatagram::pair()?;
+        Ok((UnixDatagram::from_std(one)?, UnixDatagram::from_std(other)?))
     }
 
     /// Connects: from now on the socket sends to `path`, and receives from there only.
@@ -261,17 +260,6 @@ async fn open(
         Fd::adopt(what, socket, network).map_err(Cause::by("epoll_ctl"))
     };
     open().map_err(|cause| op_error(op, network, path, cause))
-}
-
-fn pair(kind: Type, network: Network) -> io::Result<(Fd, Fd)> {
-    let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
-    let end = |socket: Socket| {
-        socket.set_nonblocking(true)?;
-        let fd = Fd::adopt("pair", socket, network)?;
-        fd.learn_endpoints();
-        io::Result::Ok(fd)
-    };
-    Ok((end(one)?, end(other)?))
 }
 
 fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {

@@ -69,7 +69,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// The system's time at the last reading; a fresh one, where that was of another clock.
+    /// The system's time at the last reading; a fresh one if the loop has another clock.
     #[inline]
     pub(crate) fn last_real(&self) -> Instant {
         match self.is_systems() {

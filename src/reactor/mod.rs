@@ -111,42 +111,41 @@ pub struct Entries {
 ///
 /// # Contract
 ///
-/// **Try first.** Readiness is unknown when a source is opened, and a hint ever after. Try the
-/// operation. When it fails with `WouldBlock`, call [`drained`](PollDesc::drained) and
-/// [`park`](PollDesc::park). When the turn hands your `W` back, try again. `park` says
-/// [`Ready`](Park::Ready) in place of `Parked` if readiness came since the attempt: then no turn will
-/// hand the `W` out, and you must try at once.
+/// **Try first.** Readiness is unknown at first, and only a hint later. Try the operation. When it
+/// fails with `WouldBlock`, call [`drained`](PollDesc::drained) and [`park`](PollDesc::park). When
+/// the turn hands your `W` back, try again. If readiness came after the attempt, `park` says
+/// [`Ready`](Park::Ready) in place of `Parked`: then no turn will hand the `W` out, and you must
+/// try at once.
 ///
 /// **Edges.** A source is registered once, for both directions, edge-triggered. Readiness that was
-/// reported is remembered until `drained` or a `park` that consumes it. So operate until
-/// `WouldBlock` before you park, or else put yourself back into your own queue: for bytes that are
-/// already there no further edge comes.
+/// reported is remembered until `drained` or a `park` that consumes it. No edge comes for bytes
+/// that are already there: operate until `WouldBlock` before you park, or put yourself back into
+/// your own queue.
 ///
 /// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
-/// the bytes, or the selector erred. Park again. An error, or the end of
-/// both directions, makes both ready, as in Go: the attempt will tell what it is. A FIN alone makes
-/// reading ready.
+/// the bytes, or the selector erred. Park again. An error, or the end of both directions, makes
+/// both ready, as in Go: the attempt will tell what it is. A FIN alone makes reading ready.
 ///
-/// **Short reads.** A read or write of a TCP stream that moved less than was asked for shows that the
-/// kernel has, or takes, no more, and saves the attempt that would meet `WouldBlock`:
-/// [`transferred`](PollDesc::transferred) and [`park_short`](PollDesc::park_short) take it so, unless
+/// **Short reads.** When a read or write of a TCP stream moves less than was asked for, the kernel
+/// has, or takes, no more. [`transferred`](PollDesc::transferred) and
+/// [`park_short`](PollDesc::park_short) then save the attempt that would meet `WouldBlock`, unless
 /// the peer has hung up, urgent data is there, or the selector can't tell. On Unix streams and
 /// datagrams call neither.
 ///
 /// **One waiter.** Each direction holds one `W`. A second one panics.
 ///
 /// **Deadlines.** Each direction has one. When it passes, what is parked there is handed back, and
-/// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later is a
-/// store, so move it on every read. It is never early, and the past expires at once, even with data
-/// waiting. A deadline *judges a peer*: that it passes means that the peer was too slow. So it
-/// expires only after everything that had arrived in time has been handed out, has run, and has had
-/// its chance to move the deadline. A loop that was held up expires nothing whose bytes had come in
-/// time. A [`timer`](Reactor::timer) judges no peer, and fires by the clock.
+/// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later
+/// is a store, so move it on every read. It is never early, and the past expires at once, even with
+/// data waiting. A deadline *judges a peer*: when it passes, the peer was too slow. So it expires
+/// only after everything that had arrived in time has been handed out, has run, and has had its
+/// chance to move the deadline. After a loop was held up, no deadline expires whose bytes had come
+/// in time. A [`timer`](Reactor::timer) judges no peer, and fires by the clock.
 ///
-/// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed out
-/// so far has run, and has moved the deadlines that it meant to move. If you put some off, the
-/// reactor does not know: their deadlines may expire although bytes are there. Nor does it wait for
-/// a deadline that is moved by way of another thread, or by a task of another runtime.
+/// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed
+/// out so far has run, and has moved the deadlines that it meant to move. If you put something off,
+/// the reactor does not know it: its deadline may expire although bytes are there. Nor does the
+/// reactor wait for another thread, or a task of another runtime, to move a deadline.
 ///
 /// **Closing.** Call [`close`](Reactor::close) while the source is still open. The next turn, which does
 /// not block, hands back what is parked. Events that were harvested for the source reach nothing, not
@@ -154,11 +153,11 @@ pub struct Entries {
 /// descriptor says that it is closed, for ever.
 ///
 /// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is
-/// borrowed meanwhile. Dropping a `W` may.
+/// borrowed meanwhile. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there a source is armed
 /// again after `WouldBlock`, short transfers prove nothing, and there is no descriptor for nesting.
-/// Urgent data is seen on Linux and Android only; elsewhere, too, a short transfer proves nothing.
+/// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
 /// **Time.** A tick is a millisecond. `max_wait` is rounded up to one, as the system's call does it. For
 /// exact frames, let `max_wait` end two milliseconds early, and then look with a `max_wait` of zero
@@ -230,8 +229,8 @@ impl<W, T> Reactor<W, T> {
             .turn(max_wait, RunQueue::Empty, &mut |w| out.push(w))
     }
 
-    /// How long a turn could sleep: until the next deadline, zero if something is to be handed out
-    /// at once, `None` if nothing is to come but readiness. Counts from a fresh reading of the clock.
+    /// How long a turn could sleep: until the next deadline; zero if something is to be handed out
+    /// now; `None` if only readiness can come. Counts from a fresh reading of the clock.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() {
@@ -241,8 +240,8 @@ impl<W, T> Reactor<W, T> {
         core.until_next()
     }
 
-    /// Hands `w` out at `when`, or with the next turn if that has passed: a timer that judges no
-    /// peer, and so fires by the clock, whatever is still to run.
+    /// Hands `w` out at `when`, or in the next turn if `when` has passed. This timer judges no
+    /// peer: it fires by the clock, whatever is still to run.
     ///
     /// ```
     /// # use netpoller::reactor::Reactor;

@@ -1,14 +1,15 @@
-//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs, in their order. Two boxes
-//! are no functions: "pending" is a few lines of `turn`, and "fire timers" is the end of `expire`.
+//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs. Two boxes are no
+//! functions: "pending" is a few lines of `turn`, and "fire timers" is the end of `expire`.
 // Mirrors `netpoll` in Go's runtime/netpoll_epoll.go; `poll_runtime_pollOpen`, and the timers that call
 // `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
 // asks how long it may sleep.
 //
 // This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
-// descriptor sets its timer there. In Go they are one file.
+// descriptor sets its timer in the core. In Go they are one file.
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -28,15 +29,15 @@ use crate::wheel::{Tick, Timers};
 /// the rest.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// Before it jumps, a virtual clock looks twice; the second look lasts up to so long. Loopback delivers
-/// in softirq context, which on a loaded machine may be a moment later.
+/// A virtual clock looks twice before it jumps; this long at most for the second time. Loopback
+/// delivers in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
-/// How many signals in a row may end a look before the turn goes on without it.
+/// How often a look is taken at most, if signals end it.
 const MAX_SIGNALS: usize = 8;
 
-/// While the run queue does not fall empty, a proven reading is settled once this many turns, and this
-/// many rounds, have passed since it was noted.
+/// While the run queue is never empty, a proven reading is settled this many turns, and this many
+/// rounds, after it was noted.
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
 
@@ -47,18 +48,18 @@ const INHERITED: &str = "netpoller: this reactor belongs to the parent process: 
 /// The run queue of a reactor's caller, at the beginning of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunQueue {
-    /// All that was handed out has run, and all that was woken by that.
+    /// All that was handed out has run, and all that this woke.
     Empty,
-    /// The same, but blocking jobs are under way. A virtual clock does not jump, for their ends must
-    /// come before the next deadline.
+    /// As `Empty`, with blocking jobs under way. A virtual clock does not jump before they have
+    /// ended.
     JobsOut,
-    /// Something is still to run. So many rounds have ended so far: a round ends when everything
-    /// that was runnable at its beginning has run.
+    /// Something is still to run. This many rounds have ended: a round ends when everything that
+    /// was runnable at its beginning has run.
     Busy { rounds: u64 },
 }
 
-/// Called when a deadline of a descriptor passes, and when its peer hangs up: hands out what waits
-/// beside the slots, by the user's data. It must not use the reactor.
+/// Called with a descriptor's user data when its deadline passes or its peer hangs up: hands out
+/// what waits beside the slots. It must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven reading that is to be settled, the round in which it was noted, and the turns since.
@@ -69,9 +70,9 @@ struct Settling {
     turns: u32,
 }
 
-/// Shared by the reactor and its descriptors. While code of the user's runs, no borrow is held, but for
-/// code that is told not to use the reactor: a selector, a source's `register`, the closures of
-/// `for_each` and `with_fd`.
+/// Shared by the reactor and its descriptors. No borrow is held while code of the user's runs,
+/// except for code that must not use the reactor: a selector, a source's `register`, the closures
+/// of `for_each` and `with_fd`.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
     pub(super) selector: RefCell<Box<dyn Selector>>,
@@ -94,7 +95,7 @@ pub(crate) struct Core<W, T> {
     proven: Cell<Tick>,
     /// Everything that had arrived by this reading has had its effect: deadlines up to it may expire.
     settled: Cell<Tick>,
-    /// While the run queue does not fall empty: the next reading to be settled.
+    /// The next reading to be settled, while the run queue is never empty.
     settling: Cell<Option<Settling>>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
@@ -176,6 +177,19 @@ impl<W, T> Core<W, T> {
         Ok(Descriptor(desc))
     }
 
+    /// Shows the descriptors of these keys. `look` must not use the reactor. Returns whether there are more
+    /// keys.
+    pub(crate) fn for_each_in(
+        &self,
+        keys: Range<usize>,
+        mut look: impl FnMut(&PollDesc<W, T>),
+    ) -> bool {
+        let by_key = self.registry.borrow();
+        let descs = keys.clone().filter_map(|key| by_key.get(key));
+        descs.for_each(|desc| look(desc));
+        keys.end < by_key.capacity()
+    }
+
     // ---- the turn ----
 
     /// What is handed out goes to `unpark`, one by one. The reactor is borrowed meanwhile: `unpark` opens
@@ -198,11 +212,11 @@ impl<W, T> Core<W, T> {
             false => max_wait,
         };
 
-        // Readiness first: bytes that have arrived may still move their deadline. What a selector
-        // that fails has found is handed out all the same.
+        // Readiness first: bytes that have arrived may still move their deadline. If the selector
+        // fails, what it has found is handed out all the same.
         self.clock.read();
         let waited = self.wait(max_wait, run_queue);
-        // Not before the wait: a selector that panics must not take them along.
+        // After the wait: a selector that panics must not lose them.
         self.pending.take().into_iter().for_each(&mut *unpark);
         let mut turn = Turn {
             events: self.unpark_ready(unpark),
@@ -215,7 +229,7 @@ impl<W, T> Core<W, T> {
         let is_busy = matches!(run_queue, RunQueue::Busy { .. });
         if found_nothing && !released && !is_busy {
             self.settled.set(self.proven.get());
-            // But the reading before a wait is old, and what came at its end was not looked for.
+            // But that reading is older than the wait, and what came meanwhile was not looked for.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
                 turn.events += self.look_again(unpark)?;
             }
@@ -232,8 +246,8 @@ impl<W, T> Core<W, T> {
     // Go has no counterpart: its timers fire by the clock, before the network is polled.
 
     /// Moves the settled reading up. With an empty run queue, everything handed out before this
-    /// turn has run: what is proven is settled. Otherwise a reading is settled that was proven
-    /// at least sixteen turns and three rounds ago.
+    /// turn has run: what is proven is settled. Otherwise it settles a reading that was proven at
+    /// least sixteen turns and three rounds ago.
     fn settle(&self, run_queue: RunQueue) {
         let RunQueue::Busy { rounds } = run_queue else {
             self.settling.set(None);
@@ -277,8 +291,8 @@ impl<W, T> Core<W, T> {
 
     // ---- wait ----
 
-    /// Asks the selector. What it finds replaces what the last look found. Returns whether that is
-    /// surely nothing. A complete harvest proves what had arrived by the reading taken before it.
+    /// Asks the selector. What it finds replaces what the last look found. Returns whether it
+    /// surely found nothing. A complete harvest proves the reading that was taken before it.
     // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
         let reading = self.clock.tick();
@@ -398,7 +412,6 @@ impl<W, T> Core<W, T> {
         };
         let mut peers = self.peer_timers.borrow_mut();
         more |= peers.advance(limit, EXPIRY_BUDGET, &mut hand_out);
-        // What judges no peer fires by the clock.
         let mut timers = self.timers.borrow_mut();
         more | timers.advance(self.clock.tick(), EXPIRY_BUDGET, hand_out)
     }
@@ -422,19 +435,20 @@ impl<W, T> Core<W, T> {
         next.chain(self.deadlines.borrow().next()).min()
     }
 
-    /// The next tick at which something will fire, exactly: a timer that was moved or canceled is none.
+    /// The next tick at which a timer fires, exactly: an entry that was left behind does not count.
     pub(super) fn next_live(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
         next.chain(self.deadlines.borrow().next_live()).min()
     }
 
-    /// How long from the last reading to that tick.
+    /// How long from the last reading to `next`.
     pub(super) fn until_next(&self) -> Option<Duration> {
         self.next().map(|next| self.clock.until(next))
     }
 
     /// Something is pending, or due at `tick`: a host that would sleep for longer turns now.
+    // Go: wakeNetPoller.
     #[inline]
     pub(crate) fn hasten(&self, tick: Tick) {
         let sleeps = self.host_sleeps.get();

@@ -10,9 +10,9 @@
 // | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a flag, since no other state is asked for so often; Parked is the slot itself. Illegal: a
-// second W in a slot (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a
-// closed descriptor none is filled again. Its ready flags may still change, and mean nothing.
+// Ready is a flag, because it is asked for most often; Parked is the slot itself. Illegal: a second
+// W in a slot (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a closed
+// descriptor none is filled again. Its ready flags may still change, and mean nothing.
 //
 // # The flags
 //
@@ -34,11 +34,11 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | none (NEVER) | no timer | `new`; the timer coming up with no deadline left; `evict` | due |
-// | due(tick) | no deadline lies before `tick` | a deadline before the timer, or the first | due earlier by such a deadline; due later, or none, when it comes up |
+// | due(tick) | no deadline lies before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it comes up |
 //
-// A deadline that moves later, or is cleared, is a store: the timer stays. When it comes up it is set
-// to the next deadline, if there is one. (On a virtual clock it stands at the sooner deadline itself, so
-// that time stops nowhere else.)
+// A deadline that moves later, or is cleared, is a store: the timer stays. When it comes up it is
+// set to the next deadline, if there is one. (On a virtual clock it always stands at the sooner
+// deadline, so that time stops nowhere else.)
 
 use std::cell::Cell;
 use std::fmt;
@@ -90,7 +90,7 @@ pub struct PollDesc<W, T = ()> {
     due: Cell<Tick>,
 }
 
-// Without what it carries. Each connection keeps one descriptor.
+// Its size without `user_data`. Each connection keeps one descriptor.
 const _: () = assert!(size_of::<PollDesc<std::num::NonZeroU64>>() <= 64);
 
 impl<W, T> PollDesc<W, T> {
@@ -154,7 +154,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// The same, by the flags alone. A child of fork may park: its turns are refused.
+    /// As `may_try`, by the flags alone. A child of fork may park: no turn runs there.
     #[inline]
     fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
@@ -221,7 +221,7 @@ impl<W, T> PollDesc<W, T> {
         match self.may(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
             May::Refused(Refusal::Closed) => Park::Closed(w),
-            // It came between the attempt and now.
+            // Readiness came after the attempt.
             May::Try => {
                 self.lower(ready_bit(direction));
                 Park::Ready(w)
@@ -248,9 +248,10 @@ impl<W, T> PollDesc<W, T> {
         self.slots[direction as usize].replace(Some(w))
     }
 
-    /// Parks after a read or write of a byte stream that took less than it could: as
-    /// [`drained`](PollDesc::drained) and [`park`](PollDesc::park), if that proves that there is no
-    /// more. Where it does not, it is [`Park::Ready`]: try again, for only EAGAIN will tell.
+    /// Parks after a read or write of a byte stream that moved less than was asked for. If that
+    /// proves that there is no more, it does as [`drained`](PollDesc::drained) and
+    /// [`park`](PollDesc::park). Otherwise it is [`Park::Ready`]: try again, for only EAGAIN will
+    /// tell.
     ///
     /// # Panics
     ///
@@ -266,9 +267,9 @@ impl<W, T> PollDesc<W, T> {
 
     /// Makes an operation, or parks `w` until it may be made: try, EAGAIN, park, in one call.
     ///
-    /// `f` makes it, and is called again if a signal interrupted it. It must not take a turn: an edge that
-    /// came between the attempt and parking would be forgotten. When a turn hands `w` back, call `try_io`
-    /// again.
+    /// `f` makes it, and is called again if a signal interrupted it. It must not take a turn, or an
+    /// edge between the attempt and parking would be forgotten. When a turn hands `w` back, call
+    /// `try_io` again.
     ///
     /// ```
     /// use netpoller::reactor::{Direction, Reactor, TryIo};
@@ -311,7 +312,7 @@ impl<W, T> PollDesc<W, T> {
                 result => return TryIo::Done(result, w),
             }
             self.drained(direction);
-            // Refused because `f` closed it or set a deadline: the next round tells.
+            // If `f` closed it or set a deadline, the next round refuses.
             w = match self.park(direction, w) {
                 Park::Parked => return TryIo::Parked,
                 Park::Ready(w) | Park::TimedOut(w) | Park::Closed(w) => w,
@@ -357,9 +358,9 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Whether a read or write of a byte stream that took less than it could proves that there is no
-    /// more. It does not after a hang-up (an end of file or an error may follow), before urgent data
-    /// (a read stops there), nor where the selector can't tell.
+    /// Whether a short read or write of a byte stream proves that there is no more. It does not
+    /// after a hang-up (an end of file or an error may follow), before urgent data (a read stops
+    /// there), or where the selector can't tell.
     #[inline]
     pub fn short_means_drained(&self) -> bool {
         let hung_up = match fault!("short_read_after_hang_up") {
@@ -375,7 +376,7 @@ impl<W, T> PollDesc<W, T> {
         self.raise(SHORT_IO_INCONCLUSIVE);
     }
 
-    /// A new source may well be ready: one attempt is cheaper than a turn to learn it.
+    /// Counts a new source as ready: one attempt is cheaper than a turn.
     pub(crate) fn assume_ready(&self, readiness: Readiness) {
         self.raise(readiness.0.into());
     }
@@ -422,7 +423,7 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         match when.and_then(|when| self.core.clock.known(when)) {
-            // The usual case: the timer comes up early enough. A closed descriptor has none.
+            // The instant converted last, and the timer is due no later. A closed descriptor has none.
             Some(tick) if tick >= self.due.get() => {
                 self.deadlines[direction as usize].set(tick);
                 self.lower(expired_bit(direction));
@@ -464,10 +465,10 @@ impl<W, T> PollDesc<W, T> {
     fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        // Operations that queue behind the waiter are woken too.
         if let Some(w) = self.unpark(direction) {
             unpark(w);
         }
+        // Operations that queue behind the waiter are woken too.
         (self.core.behind)(&self.user_data, unpark);
     }
 
@@ -496,7 +497,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, unpark: &mut impl FnMut(W)) -> usize {
-        // A deadline that was cleared, or moved later after the timer was set, stays.
+        // A deadline that was cleared or moved later has not passed.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
         let expired = passed.map(|at| self.expire(at, unpark)).count();
@@ -521,8 +522,8 @@ impl<W, T> PollDesc<W, T> {
         self.core.hasten(NEVER);
     }
 
-    /// After EAGAIN, where the selector reports no edges: asks it again for the directions that are
-    /// not known to be ready.
+    /// After EAGAIN, on a selector without edges: asks again for the directions that are not known
+    /// to be ready.
     #[inline]
     pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {

@@ -75,8 +75,8 @@ pub trait Break: Send + Sync {
 /// A source is registered once, for both directions, edge-triggered. A test may wrap
 /// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
-/// The reactor is borrowed while any of these runs, and so it is while a source's own `register`
-/// does: neither may use the reactor.
+/// The reactor is borrowed while any of these runs, and while a source's own `register` does:
+/// neither may use the reactor.
 ///
 /// ```
 /// use netpoller::reactor::{
@@ -146,8 +146,8 @@ pub trait Selector {
     #[doc(alias = "netpollopen")]
     fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()>;
 
-    /// As [`Selector::open`], which it calls by default, and tells the source's descriptor where
-    /// the caller knows it: for a selector that makes system calls of its own.
+    /// As [`Selector::open`], which it calls by default. `fd` is the source's descriptor, if the
+    /// caller knows it: for a selector that makes system calls of its own.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ pub struct MioSelector {
 /// for each message, and the runtime asks again after a bounded number of machines anyway.
 const CAPACITY: usize = 1024;
 
-/// A full buffer is an incomplete harvest, which holds deadlines back: it grows, up to here.
+/// A full buffer is a partial harvest, which holds deadlines back: the buffer grows, up to here.
 const MAX_CAPACITY: usize = 1 << 16;
 
 /// The longest wait: Darwin answers much longer ones with EINVAL. Go has the same limit there.
@@ -358,9 +358,9 @@ impl Selector for MioSelector {
     }
 }
 
-/// How a wait is ended from another thread: a pipe that is watched like any other source. mio's own
-/// waker would do, but for poll(2): a wake that comes while a source is registered is read away there,
-/// and its event, which then comes with a later wait, hides one of that.
+/// Ends a wait from another thread: a pipe that is watched like any other source. mio's own waker
+/// fails under poll(2): a wake that comes while a source is registered is read away, and its event
+/// hides another in a later wait.
 ///
 /// Both ends live as long as a breaker does: writing to a pipe that has no reader raises SIGPIPE.
 #[derive(Debug)]

@@ -36,8 +36,8 @@ impl Direction {
 
 /// What became of an attempt to park.
 ///
-/// In all cases but `Parked` the `W` comes back and no turn will hand it out: go on with it yourself,
-/// for dropping it loses a wake-up.
+/// Except for `Parked`, the `W` comes back and no turn hands it out: go on with it yourself.
+/// Dropping it loses a wake-up.
 ///
 /// ```
 /// use netpoller::reactor::{Descriptor, Direction, Park, Refusal};
@@ -107,13 +107,12 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether an operation may be tried now: the one answer that puts closed, expired and ready
-/// together.
+/// Whether an operation may be tried now: closed, expired and ready in one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
-    /// Nothing is known against it.
+    /// It is ready, as far as is known.
     Try,
-    /// The last attempt met EAGAIN, and no edge has come since: park.
+    /// Not ready, as far as is known: park.
     Wait,
     /// Closed, or the deadline has passed.
     Refused(Refusal),
@@ -171,9 +170,9 @@ impl std::ops::BitOr for Readiness {
 
 /// Names a registered source to the selector: a key and a generation.
 ///
-/// Half the bits are the key, half the generation, which counts registrations of the whole reactor
-/// and wraps: an event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
-/// the wrong owner, and no event outlives the turn that harvested it.
+/// Half the bits are the key, half the generation, which counts all registrations of the reactor
+/// and wraps. An event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
+/// a wrong owner, and no event outlives its turn.
 ///
 /// A selector passes it on as it is, as a `mio::Token` if need be.
 ///

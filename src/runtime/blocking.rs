@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::current;
 use super::join::JoinError;
 use super::outcome::{self, Receiver};
-use super::panics::{catch, drop_quietly};
+use super::panics::catch;
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-/// Which work of a lane it is.
+/// Names a piece of work of a lane.
 pub(crate) type Ticket = u64;
 
 /// Threads that share a queue and a bound.
@@ -44,7 +44,7 @@ pub(crate) struct Lane {
     state: Mutex<State>,
     /// Notified once for each piece of work that is queued.
     work: Condvar,
-    /// Notified when all work is done.
+    /// Notified when `unfinished` falls to zero.
     finished: Condvar,
 }
 
@@ -56,8 +56,10 @@ struct State {
     given: Ticket,
     /// Threads that live, those about to start included.
     threads: usize,
-    /// Threads that wait on `Lane::work`. All do once all work is done.
+    /// Threads that wait on `Lane::work`.
     idle: usize,
+    /// Pieces of work that are queued or under way.
+    unfinished: usize,
 }
 
 /// The lane of name look-ups.
@@ -98,6 +100,7 @@ impl Lane {
         state.given += 1;
         let ticket = state.given;
         state.queue.insert(ticket, work);
+        state.unfinished += 1;
         if state.idle >= state.queue.len() || state.threads >= self.max_threads {
             self.work.notify_one();
             return ticket;
@@ -132,7 +135,12 @@ impl Lane {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");
         }
-        self.state()
+        let mut state = self.state();
+        state.unfinished -= 1;
+        if state.unfinished == 0 {
+            self.finished.notify_all();
+        }
+        state
     }
 
     /// A thread of the lane.
@@ -145,9 +153,6 @@ impl Lane {
                 continue;
             }
             state.idle += 1;
-            if state.idle == state.threads {
-                self.finished.notify_all();
-            }
             let waited = self.work.wait_timeout(state, IDLE);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
@@ -160,18 +165,22 @@ impl Lane {
         }
     }
 
+    /// Its threads, and the pieces of work that are queued or under way.
+    pub(crate) fn figures(&self) -> [usize; 2] {
+        let state = self.state();
+        [state.threads, state.unfinished]
+    }
+
     /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
     /// it is done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let is_busy = |state: &mut State| !state.queue.is_empty() || state.idle < state.threads;
-        let waited = self
-            .finished
-            .wait_timeout_while(self.state(), limit, is_busy);
+        let state = self.state();
+        let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
-/// Work that is not begun any more once this is dropped, so that what is not wanted takes no memory.
+/// Work that never begins once this is dropped, so that it takes no memory.
 pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) Ticket);
 
 impl Drop for Wanted<'_> {
@@ -182,17 +191,16 @@ impl Drop for Wanted<'_> {
             return;
         }
         let work = lane.state().queue.remove(ticket);
-        // Out of the lock: it holds what is the user's.
-        if drop_quietly(work).is_some() {
-            log::error!("a destructor of blocking work panicked");
+        if let Some(work) = work {
+            drop(lane.finish(Box::new(|| drop(work))));
         }
     }
 }
 
 /// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
 ///
-/// A virtual clock of that runtime does not jump before the work has ended. Dropping the answer lets
-/// the work run on: see [`Wanted`].
+/// A virtual clock of that runtime does not jump before the work has ended. Dropping the receiver
+/// lets the work run on: see [`Wanted`].
 ///
 /// # Panics
 ///

@@ -6,8 +6,8 @@
 //!
 //! # The budget
 //!
-//! A machine may move 64 KiB, or do 64 small operations, before the other machines run. An operation
-//! calls [`charge`]. Whatever may be ready without having waited asks [`has_budget`] before it goes
+//! A machine may move 64 KiB, or do 64 small operations, before the other machines run. An
+//! operation calls [`charge`]. What may be ready without a wait asks [`has_budget`] before it goes
 //! on, or yields with [`poll_yield`] or [`yield_once`].
 //!
 //! Each of these yields once and then proceeds, budget or none. So it remembers that it has yielded.
@@ -88,8 +88,9 @@ struct Running {
     budget: Cell<i64>,
 }
 
-/// What a machine may do before the others run: the bytes that it moves, and [`OPERATION`] for each
-/// time that it does. Enough to amortise a run; eight such machines take a few hundred microseconds.
+/// What a machine may spend before the others run: each byte that it moves costs one, and each
+/// operation [`OPERATION`]. Enough to amortise a run; eight such machines take a few hundred
+/// microseconds.
 const BUDGET: i64 = 64 * 1024;
 
 /// What an operation costs besides its bytes.
@@ -111,7 +112,7 @@ impl Running {
 
 // ---- entering a runtime: for current.rs alone ----
 
-/// What was so before a runtime was entered.
+/// What ran before a runtime was entered.
 pub(super) struct Before {
     home: *const (),
     waker: *const Waker,
@@ -147,8 +148,8 @@ pub(crate) fn begin(id: MachineId, waker: &Waker) {
     });
 }
 
-/// A machine begins to run that is no future: nothing in it is polled with a waker of its own. It
-/// sets its budget itself, if it runs for longer than its fast path.
+/// A machine that is no future begins to run: nothing in it is polled with a waker of its own. If
+/// it leaves its fast path, it sets its budget itself.
 #[inline]
 pub(crate) fn begin_machine(id: MachineId) {
     RUNNING.with(|running| {

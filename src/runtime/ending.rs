@@ -98,7 +98,7 @@ impl Scheduler {
                 self.machines.finish(id);
             }
         }
-        // All have ended before any is dropped: a destructor that asks for another task learns so.
+        // All have ended before any is dropped: a destructor may ask for another task.
         for body in &mut bodies {
             if let Some(join) = body.as_mut().joined() {
                 join.end(Some(JoinError::aborted()));

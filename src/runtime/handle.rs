@@ -33,7 +33,7 @@ use super::{JoinError, JoinHandle, blocking, current, spawn_at};
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    remote: Arc<Remote>,
+    pub(super) remote: Arc<Remote>,
 }
 
 impl Handle {

@@ -220,8 +220,8 @@ impl Scheduler {
         self.tell_host(State::Gone);
     }
 
-    /// Waits for the thread, which drops `f`: after the runtime's machines and mail are gone, for which
-    /// `f` may have waited.
+    /// Waits for the thread, which drops `f`. The runtime's machines and mail are gone by then: `f`
+    /// may have waited for them.
     pub(super) fn end_host(&self) {
         if let Some(host) = self.host.get() {
             let handle = host.handle.take();

@@ -1,7 +1,7 @@
 //! Joining a task: what it returned, that it panicked, or that it was aborted.
 //!
-//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort the
-//! task while the cell says that it has not ended. Until then the id is the task's own.
+//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort a
+//! task that has not ended, by the cell. Until its end the id is the task's own.
 //!
 //! | `has_ended` | `result` | meaning | moved there by |
 //! |---|---|---|---|
@@ -24,6 +24,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::context::{self, MachineId};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
+use super::parked::Waiter;
 use super::scheduler::Scheduler;
 
 /// What a task shares with its handle.
@@ -52,6 +53,14 @@ impl<T> Join<T> {
     /// Whether the handle lives. For the task, which holds the only other reference.
     pub(crate) fn has_handle(self: &Rc<Self>) -> bool {
         Rc::strong_count(self) > 1
+    }
+
+    /// What waits for the end.
+    pub(crate) fn joiner(&self) -> Option<Waiter> {
+        let waker = self.waiter.take();
+        let waiter = waker.as_ref().map(Waiter::waker);
+        self.waiter.set(waker);
+        waiter
     }
 
     /// The task returned. The handle sees it when the task's body is gone.

@@ -23,8 +23,8 @@
 //! | none | no poller waits | `take_poller`; a close | Waiting |
 //! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or behind a lock that is held | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
 //!
-//! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. What
-//! takes the slot over wakes the poller, which comes back and finds the lock held.
+//! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. An
+//! operation that takes the slot over wakes the poller, which then finds the lock held.
 //!
 //! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the
 //! bits of its locks, and what queues for them is in the socket's `Extra`, which most sockets do
@@ -235,7 +235,8 @@ impl Socket {
         self.locks.raise(polled(direction));
     }
 
-    /// Takes the key of the poller's waker. Once that is taken, the same key in the slot finds nothing.
+    /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
+    /// nothing.
     #[inline]
     pub(crate) fn take_poller(&self, direction: Direction) -> Option<Parked> {
         if !self.locks.has(polled(direction)) {

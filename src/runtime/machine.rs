@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::mem;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -26,13 +27,20 @@ use slab::Slab;
 
 use super::context;
 pub(crate) use super::context::MachineId;
+use super::dump::Entry;
 use super::join::{Join, Joined};
+use super::parked::Waiter;
 use crate::sys::WithWaker;
 
 /// Something that the loop runs when its id comes up.
 pub(crate) trait Machine {
     /// Runs the machine until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
+
+    /// Adds what a dump says of it. The waker that it is known by, and the one that joins it.
+    fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
+        [None, None]
+    }
 
     /// The cell of its `JoinHandle`, if there is one that may want to know how the machine ends.
     fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
@@ -67,6 +75,11 @@ where
         Poll::Ready(())
     }
 
+    fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
+        let joiner = self.data_ref().as_ref().and_then(|join| join.joiner());
+        [Some(Waiter::waker(self.waker())), joiner]
+    }
+
     fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
         match self.data() {
             Some(join) if join.has_handle() => Some(join.clone()),
@@ -80,7 +93,7 @@ struct Slot {
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// Whether its id is in a queue, once. Set for an aborted machine too, which enters none.
+    /// Whether its id is in a queue. Set for an aborted machine too, so that it enters none.
     is_queued: bool,
     is_aborted: bool,
 }
@@ -182,6 +195,22 @@ impl Machines {
         slot.is_aborted = true;
         slot.is_queued = true;
         slot.body.take()
+    }
+
+    /// Shows the machines in these slots: each with its body, unless it runs, and whether it is queued.
+    /// Returns whether there are more slots.
+    pub(super) fn for_each_in(
+        &self,
+        keys: Range<usize>,
+        mut look: impl FnMut(MachineId, Option<&dyn Machine>, bool),
+    ) -> bool {
+        let slots = self.slots.borrow();
+        for key in keys.clone() {
+            let Some(slot) = slots.get(key) else { continue };
+            let id = MachineId::new(key as u32, slot.generation);
+            look(id, slot.body.as_deref(), slot.is_queued);
+        }
+        keys.end < slots.capacity()
     }
 
     /// All that are alive.

@@ -14,6 +14,7 @@
 // | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
+// | `dump.rs`, `look.rs` | what lives here and what it waits for, as names and values; making that |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs`, `outcome.rs` | threads for work that blocks; a value that passes between threads |
@@ -23,12 +24,14 @@ pub(crate) mod blocking;
 pub(crate) mod context;
 pub(crate) mod counter;
 pub(crate) mod current;
+pub(crate) mod dump;
 mod ending;
 mod handle;
 mod host;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod lock;
+mod look;
 pub(crate) mod machine;
 mod outcome;
 pub(crate) mod panics;
@@ -60,6 +63,7 @@ use crate::reactor::{Direction, MioSelector, Selector, TimeSource, Turn};
 use blocking::Lane;
 use context::MachineId;
 use current::Entered;
+pub use dump::{Dump, Entry, Value};
 pub use handle::{Handle, spawn_blocking};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
@@ -282,7 +286,7 @@ impl Runtime {
         let (mut waiting, mut deadlines) = (0, 0);
         scheduler.reactor.for_each(|desc| {
             desc.parked(|_, _| waiting += 1);
-            waiting += desc.user_data.waiting();
+            desc.user_data.waiting(|_, _| waiting += 1);
             let mut directions = Direction::BOTH.into_iter();
             let has_deadline = directions.any(|at| desc.deadline(at).is_some());
             deadlines += usize::from(has_deadline);
@@ -326,6 +330,13 @@ impl Runtime {
         let inherited = self.scheduler.remote.is_inherited();
         drop(self);
         !inherited && jobs.wait(limit)
+    }
+
+    /// What lives on the runtime, and what it waits for. Nothing is polled to make it: it reads the tables
+    /// of the loop, and asks the system for addresses alone. It may be called inside a task or a callback
+    /// too. [`Handle::dump`] is for other threads. See [`Dump`] for an example.
+    pub fn dump(&self) -> Dump {
+        self.scheduler.dump()
     }
 
     /// A handle for other threads.
@@ -444,8 +455,8 @@ impl Builder {
         self
     }
 
-    /// Threads for the jobs of [`spawn_blocking`] at most: 64 by default. They start when they
-    /// are needed, and end after ten idle seconds.
+    /// The most threads for the jobs of [`spawn_blocking`]: 64 by default. They start when they are
+    /// needed, and end after ten idle seconds.
     ///
     /// # Panics
     ///

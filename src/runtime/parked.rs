@@ -1,7 +1,7 @@
 //! What the reactor parks and hands out: a machine's id, or the key of a foreign waker.
 //!
-//! A foreign waker is kept on this thread from when it is parked until what was parked is handed out,
-//! or until what parked it takes it back. A key that is left in a slot after that finds nothing.
+//! A foreign waker is kept on this thread until what was parked is handed out, or is taken back by
+//! what parked it. A key that stays in a slot after that finds nothing.
 
 // Go parks a `g`, whatever waits: there is one scheduler.
 
@@ -22,6 +22,19 @@ use super::context::{self, MachineId};
 pub(crate) struct Parked(NonZeroU64);
 
 const FOREIGN: u64 = 1 << 63;
+
+/// What waits, as a dump knows it: a machine, or the address that a waker shares with its clones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Waiter {
+    Machine(MachineId),
+    Address(usize),
+}
+
+impl Waiter {
+    pub(crate) fn waker(waker: &Waker) -> Self {
+        Waiter::Address(waker.data() as usize)
+    }
+}
 
 struct Kept {
     /// Each with its key. A count that has wrapped wakes another waker without cause, which is legal.
@@ -86,6 +99,19 @@ impl Parked {
             is_kept.then(|| wakers.remove(place).1)
         });
         taken.ok().flatten()
+    }
+
+    /// What it stands for, unless that is a waker which is kept no more.
+    pub(super) fn waiter(self) -> Option<Waiter> {
+        if !self.is_foreign() {
+            return Some(Waiter::Machine(self.as_machine()));
+        }
+        let waiter = KEPT.try_with(|kept| {
+            let kept = kept.borrow();
+            let (key, waker) = kept.wakers.get(self.0.get() as u32 as usize)?;
+            (*key == self).then(|| Waiter::waker(waker))
+        });
+        waiter.ok().flatten()
     }
 
     #[inline]

@@ -1,13 +1,12 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned.
 //!
-//! The loop publishes by plain stores. Two samples of another thread that are equal say that one run
-//! has lasted from the first to the second: a run has a number of its own, or a turn, in the root's
-//! case.
+//! The loop publishes by plain stores. If another thread takes two equal samples, one run has
+//! lasted from the first to the second: each run has a number of its own, and one of the root has
+//! its turn's.
 
 // Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use super::context::MachineId;
 use super::counter::Counter;
+use super::dump::{Entry, Value};
 
-/// A run that has lasted so long is logged once it has ended.
+/// A run that lasts this long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
 
-/// So many machines are named, where it is not known which of them took long.
+/// So many machines are named if it is not known which took long.
 const FEW: usize = 16;
 
 /// In place of an id: no machine runs.
@@ -69,33 +69,6 @@ pub(super) struct Sample {
     id: u64,
     runs: u64,
     turns: u64,
-}
-
-/// What runs on a loop, and where it comes from: prints as `task 3.1 "name", spawned at FILE:LINE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    /// The machine's number, as the log has it.
-    pub id: String,
-    /// `task`, `connection`, `root` (the future of `block_on`), or `job` (a closure that another thread
-    /// has sent).
-    pub kind: &'static str,
-    /// The name that it was spawned by.
-    pub name: Option<Arc<str>>,
-    /// Where it was spawned; of a connection, where its server was made.
-    pub place: Option<&'static Location<'static>>,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.id)?;
-        if let Some(name) = &self.name {
-            write!(f, " \"{}\"", name.escape_debug())?;
-        }
-        match self.place {
-            Some(place) => write!(f, ", spawned at {}:{}", place.file(), place.line()),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Default for Running {
@@ -211,8 +184,9 @@ impl Running {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has this id, or had it last.
-    pub(super) fn origin(&self, bits: NonZeroU64) -> Origin {
+    /// What has this id, or had it last: its kind, its number as the log has it, its name, and where it
+    /// was spawned. Of a connection that is where its server was made.
+    pub(super) fn origin(&self, bits: NonZeroU64) -> Entry {
         let id = MachineId::from_bits(bits);
         let origins = self.origins();
         let of_slot = || {
@@ -224,15 +198,21 @@ impl Running {
             _ if id == MachineId::ROOT => ("root", None),
             _ => of_slot().map_or(("task", None), |(kind, place)| (kind, Some(place))),
         };
-        Origin {
-            id: id.to_string(),
-            kind,
-            name: match place {
-                Some(_) => origins.names.get(&id.slot()).cloned(),
-                None => None,
-            },
-            place,
-        }
+        let name = place.and_then(|_| origins.names.get(&id.slot()));
+        let mut origin = Entry::default();
+        origin
+            .put("kind", Value::text(kind))
+            .put("id", Value::shown(id))
+            .put("name", name.map(Value::shown))
+            .put(
+                "place",
+                place.map(|at| Value::shown(format_args!("{}:{}", at.file(), at.line()))),
+            );
+        origin
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.id.load(Ordering::Relaxed) == MachineId::ROOT.bits().get()
     }
 
     pub(super) fn sample(&self) -> Sample {
@@ -245,7 +225,7 @@ impl Running {
 
     /// What runs, if it is the same run as in an earlier sample, taken at `first`; and when its batch
     /// began.
-    pub(super) fn holder(&self, earlier: Sample, first: Instant) -> Option<(Origin, Instant)> {
+    pub(super) fn holder(&self, earlier: Sample, first: Instant) -> Option<(Entry, Instant)> {
         let id = NonZeroU64::new(earlier.id)?;
         if self.sample() != earlier {
             return None;

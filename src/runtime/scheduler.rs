@@ -40,7 +40,7 @@ use super::join::{Join, JoinError, JoinHandle};
 use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::parked::Parked;
+use super::parked::{Parked, Waiter};
 use super::running::{Place, Running};
 use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -48,8 +48,8 @@ use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::wheel::Tick;
 
-/// Machines run between two looks at the selector, so that a long queue does not keep new readiness,
-/// and with it the deadlines, waiting.
+/// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
+/// nor deadlines waiting.
 pub(super) const BATCH: usize = 1024;
 
 /// A queue is swept once it holds more than twice as many ids as machines are alive, plus this many.
@@ -82,6 +82,8 @@ pub(crate) struct Scheduler {
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     root: Cell<Root>,
+    /// The waker of the last one.
+    root_waker: Cell<Option<Waiter>>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -120,6 +122,7 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root: Cell::new(Root::Absent),
+            root_waker: Cell::default(),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
@@ -151,9 +154,9 @@ impl Scheduler {
         self.machines.wake(id) || self.mark_root_queued(id)
     }
 
-    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: it marks the root, if the id
-    /// is the root's, and there is one and it is idle. The root's wakers may outlive it: then they
-    /// queue nothing, which would keep a host's loop from sleeping.
+    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: marks the root, if the id is
+    /// the root's and the root is idle. The root's wakers may outlive it: what they queued then
+    /// would keep a host's loop from sleeping.
     #[cold]
     fn mark_root_queued(&self, id: MachineId) -> bool {
         let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
@@ -199,8 +202,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news that concern some machines, where no list says which.
-    /// For a task that is a spurious wake.
+    /// Makes every machine runnable: for news of some machines, of which there is no list. For a
+    /// task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -282,8 +285,8 @@ impl Scheduler {
         turn
     }
 
-    /// Queues a machine that the reactor hands out, or takes the foreign waker that it stands for, to
-    /// be woken after the turn. The reactor is borrowed.
+    /// Queues a machine that the reactor hands out, or takes out a foreign waker, to be woken after
+    /// the turn. The reactor is borrowed.
     #[inline(always)]
     fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
         let id = parked.as_machine();
@@ -397,6 +400,7 @@ impl Scheduler {
         let _entered = Entered::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
+        self.root_waker.set(Some(Waiter::waker(&waker)));
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
@@ -413,8 +417,8 @@ impl Scheduler {
             }
             Poll::Ready(())
         };
-        // What was sent between two calls comes first, in the order of time. And calls that never turn
-        // must not leave it to pile up.
+        // What was sent between two calls comes first. Otherwise calls that never turn would let it
+        // pile up.
         self.publish_batch();
         self.open_mail();
         // Polled at once the first time; from then on when its id comes up in the queue, like a
@@ -435,6 +439,17 @@ impl Scheduler {
             Ok(returned) => returned,
             Err(payload) => resume_unwind(payload.into_inner()),
         }
+    }
+
+    /// For a dump: what the root does, if there is one, and its waker.
+    pub(super) fn root_status(&self) -> Option<(&'static str, Option<Waiter>)> {
+        let status = match self.root.get() {
+            Root::Absent => return None,
+            _ if self.remote.running.is_root() => "running",
+            Root::Queued => "runnable",
+            Root::Idle => "parked",
+        };
+        Some((status, self.root_waker.get()))
     }
 
     /// There is no root any more. Calls that never turn must not leave an id each behind.

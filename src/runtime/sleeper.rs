@@ -63,8 +63,8 @@ impl Registration {
         })
     }
 
-    /// The deadline moves. Elsewhere than in its runtime the timer is taken out, and what sleeps is
-    /// woken in the runtime's next turn, to ask for another.
+    /// Moves the deadline. Outside the timer's runtime it takes the timer out; in the next turn of
+    /// that runtime what sleeps is woken, and asks for another.
     pub(crate) fn move_to(this: &mut Option<Registration>, deadline: Instant) {
         let Some(registration) = this else { return };
         let (judges, key) = (registration.judges, registration.key);

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::task::Waker;
 
 use super::lock::Locks;
-use super::parked::Parked;
+use super::parked::{Parked, Waiter};
 use super::waiters::{Ticket, Waiters};
-use crate::endpoints::{Addr, End, Endpoints, Network};
+use crate::endpoints::{self, Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
 use crate::sys::{OwnedSocket, Process};
 
@@ -84,6 +84,20 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
+    /// An end's address, asked of the system.
+    pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
+        // A file, or a source that its user owns, may be no socket.
+        if self.owned.raw() < 0 || self.network() == Network::File {
+            return None;
+        }
+        let system = self.owned.socket();
+        let address = match end {
+            End::Local => system.local_addr(),
+            End::Peer => system.peer_addr(),
+        };
+        Some(endpoints::from_system(&address.ok()?))
+    }
+
     /// Sets an end's address. A second address for an end that is known is dropped.
     pub(crate) fn set_endpoint(&self, end: End, address: Addr) {
         if self.endpoint(end).is_some() {
@@ -147,18 +161,23 @@ impl Socket {
         drop(left);
     }
 
-    /// How many wakers are kept here that are not parked as well: for the runtime's figures.
-    pub(crate) fn waiting(&self) -> usize {
+    /// Shows what waits here and is not parked as well: for a direction, or for the peer to hang up.
+    pub(super) fn waiting(&self, mut look: impl FnMut(Option<Direction>, Waiter)) {
         let Some(extra) = self.extra.get() else {
-            return 0;
+            return;
         };
         let extra = extra.borrow();
-        let queued: usize = extra.queues.iter().map(Waiters::len).sum();
+        let waits_for = [Some(Direction::Read), Some(Direction::Write), None];
+        for (direction, queue) in waits_for.into_iter().zip(&extra.queues) {
+            queue.each(|waker| look(direction, Waiter::waker(waker)));
+        }
         // A poller whose direction is free is parked as well.
-        let pollers = Direction::BOTH.into_iter();
-        let pollers = pollers.filter(|&direction| {
-            self.is_locked(direction) && extra.pollers[direction as usize].is_some()
-        });
-        queued + pollers.count()
+        for direction in Direction::BOTH {
+            let poller = extra.pollers[direction as usize].filter(|_| self.is_locked(direction));
+            let poller = poller.and_then(Parked::waiter);
+            poller
+                .into_iter()
+                .for_each(|poller| look(Some(direction), poller));
+        }
     }
 }

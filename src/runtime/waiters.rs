@@ -119,6 +119,11 @@ impl Waiters {
         self.queue.len()
     }
 
+    /// Shows the wakers, but for those that have been taken out by `nudge`.
+    pub(crate) fn each(&self, look: impl FnMut(&Waker)) {
+        self.queue.values().flatten().for_each(look);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -158,7 +158,7 @@ impl Remote {
         if !self.has_mail() {
             return None;
         }
-        // A swap and no store: whatever an interrupt that saw the flag set has announced, such as the
+        // A swap, not a store: what an interrupt that saw the flag set has announced, such as the
         // end of a blocking job, is visible from here on.
         self.pending.swap(NOTHING, Ordering::AcqRel);
         let mut mail = self.mail();
@@ -174,6 +174,12 @@ impl Remote {
         // The rest needs no break: the loop does not sleep before it has looked again.
         self.pending.store(ON_ITS_WAY, Ordering::Release);
         Some((woken, mail.jobs.drain(..JOBS).collect()))
+    }
+
+    /// Wakes and jobs that the loop has not looked at.
+    pub(crate) fn mail_waiting(&self) -> [usize; 2] {
+        let mail = self.mail();
+        [mail.woken.len(), mail.jobs.len()]
     }
 
     #[inline]
@@ -197,7 +203,7 @@ impl Remote {
             closed: true,
             ..Mail::default()
         };
-        // The wakers are dropped here, after the lock.
+        // The wakers are dropped here, under the lock: no code of the user's runs.
         mem::replace(&mut *self.mail(), closed).jobs
     }
 }

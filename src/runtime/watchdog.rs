@@ -8,7 +8,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::running::{Origin, Running};
+use super::dump::Entry;
+use super::running::Running;
 
 /// The thread ends once this has been dropped, within a second. It is not joined: a child of fork(2)
 /// has no such thread.
@@ -36,7 +37,7 @@ fn watch(running: &Running, threshold: Duration, alive: &Weak<()>) {
     let step = (threshold / 4).clamp(Duration::from_millis(1), QUIET);
     let mut first = (running.sample(), Instant::now());
     // What was named, when it began, and when that was logged last.
-    let mut named: Option<(Origin, Instant, Instant)> = None;
+    let mut named: Option<(Entry, Instant, Instant)> = None;
     loop {
         // A look at fixed times, from a thread that has nothing else to do.
         thread::sleep(step);

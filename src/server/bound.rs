@@ -14,11 +14,11 @@ use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::worker_loop::WorkerLoop;
-use crate::connection::handle::ConnId;
+use crate::connection::handle::{ConnId, lock};
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
-use crate::runtime::{JoinHandle, Runtime};
+use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
 ///
@@ -188,8 +188,8 @@ impl<F: Factory> Bound<F> {
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
-    /// were asked for. It runs when the runtime does; the handle returns in the end what it has
-    /// done. Aborted, it ends at once, with its connections.
+    /// were asked for. It runs when the runtime does; at the end the handle returns what it has
+    /// done. If it is aborted, it ends at once, with its connections.
     ///
     /// The factory need not be `Send`, so that the protocols may share an `Rc` with the rest of the
     /// thread:
@@ -344,7 +344,7 @@ impl ServerHandle {
     /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
     /// bound.handle().drain_on(&[libc::SIGTERM, libc::SIGINT], Duration::from_secs(10))?;
     /// # std::thread::spawn(|| unsafe { libc::kill(libc::getpid(), libc::SIGTERM) });
-    /// // Somebody says: kill -TERM
+    /// // Now comes: kill -TERM
     /// bound.run()?;
     /// # Ok(())
     /// # }
@@ -372,9 +372,9 @@ impl ServerHandle {
     /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
     /// they are few.
     ///
-    /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a callback
-    /// of the connection itself the order is that of all its calls, those of
-    /// [`Conn::write`](crate::Conn::write) too.
+    /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a
+    /// callback of the connection itself, these bytes and those of
+    /// [`Conn::write`](crate::Conn::write) go out in the order of the calls.
     ///
     /// # Errors
     ///
@@ -392,6 +392,14 @@ impl ServerHandle {
     /// The connection is gone, or of another server.
     pub fn close(&self, id: ConnId) -> io::Result<()> {
         self.common.remotes.close(id)
+    }
+
+    /// What lives on each worker that has started, and what it waits for: see
+    /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
+    pub fn dump(&self, timeout: Duration) -> Vec<Dump> {
+        // A copy, so that a worker can start meanwhile.
+        let loops = lock(&self.common.loops).clone();
+        loops.iter().map(|of| of.dump(timeout)).collect()
     }
 
     /// What the server has done so far.

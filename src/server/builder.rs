@@ -152,12 +152,12 @@ impl<F> Server<F> {
         }
     }
 
-    /// Closes a connection when nothing has come for so long, after a call of [`Protocol::idle`],
-    /// unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count, except while
-    /// [reading has stopped](crate::Limits::high_water): one that only listens has to answer a
-    /// [heartbeat](Server::heartbeat).
+    /// Closes a connection, after a call of [`Protocol::idle`], when nothing has come for this
+    /// long, unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count,
+    /// except while [reading has stopped](crate::Limits::high_water): a peer that only listens has
+    /// to answer a [heartbeat](Server::heartbeat).
     ///
-    /// `None` is never, and so is zero, as in Go. Never is the default.
+    /// `None`, the default, and zero mean never, as in Go.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
@@ -165,8 +165,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Calls [`Protocol::heartbeat`] whenever nothing has come for so long. `None` is never, and
-    /// the default. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
+    /// Calls [`Protocol::heartbeat`] whenever nothing has come for `interval`. `None`, the default,
+    /// is never. [`heartbeat_with`](Server::heartbeat_with) sends fixed bytes.
     ///
     /// Bytes that are sent do not delay it, so that a peer that only listens is asked too. With an
     /// idle timeout of a few intervals, a peer that does not answer is dropped. The first heartbeat
@@ -542,9 +542,8 @@ impl<F> Server<F> {
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has fewest.
     ///
-    /// A TCP listener that was given is set to send
-    /// without delay, as Go does with each connection, and else is left as it is set. A Unix
-    /// listener's path stays when the server ends.
+    /// A TCP listener that was given is set to send without delay, as Go does with each connection,
+    /// and else is left as it is. A Unix listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

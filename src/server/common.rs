@@ -3,7 +3,7 @@
 // Mirrors the fields of `Server` in Go's `net/http/server.go`.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
@@ -16,6 +16,7 @@ use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::Addr;
 use crate::net::config::Hook;
 use crate::net::permits::Permits;
+use crate::runtime::Handle;
 
 type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
@@ -44,6 +45,8 @@ pub(crate) struct Common {
     pub(crate) quotas: Arc<Quotas>,
     /// The connections that were asked for their id.
     pub(crate) remotes: Arc<Remotes>,
+    /// The loops of the workers that have started, for dumps.
+    pub(crate) loops: Mutex<Vec<Handle>>,
     /// What the workers wait for besides orders.
     #[cfg(feature = "signal")]
     pub(crate) watches: super::signals::Watches,
@@ -59,6 +62,7 @@ impl Common {
             remotes: Remotes::new(),
             quotas,
             settings,
+            loops: Mutex::default(),
             #[cfg(feature = "signal")]
             watches: Default::default(),
         }

@@ -1,16 +1,16 @@
 //! What passes between the threads of a server: orders, which a handle gives on any thread to every
 //! worker, and accepted connections, which go to the worker that has fewest.
 //!
-//! | phase | who moves it there | on to |
+//! | phase | moved there by | on to |
 //! |---|---|---|
 //! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
 //! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain) | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
 //!
-//! Where connections are handed over, the first worker accepts for all. A worker that drops its inbox,
-//! also when it dies, leaves what waits there to the others, so that it takes with it only the
-//! clients that it has served.
+//! Where connections are handed over, the first worker accepts for all. A worker that drops its
+//! inbox, also when it dies, leaves what waits there to the others: with it go only the clients
+//! that it has served.
 
 // Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`. Handing over has no
 // counterpart: there idle processors steal.
@@ -28,7 +28,7 @@ use crate::net::permits::Permit;
 use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::runtime::wake_quietly;
 
-/// What the workers are to do. Nothing in it falls but the limit.
+/// What the workers are to do. Only the limit ever falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,
@@ -113,7 +113,7 @@ impl Dispatcher {
         (0..workers).map(inbox).collect()
     }
 
-    /// Gives an order, unless one that asks for as much is in force: then false.
+    /// Gives an order. False if one that asks for as much is in force.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
         let mut state = self.state();
         let old = state.order;

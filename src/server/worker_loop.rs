@@ -24,13 +24,14 @@ use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
 #[cfg(feature = "signal")]
 use super::signals::Hearing;
+use crate::connection::handle::lock;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
-use crate::runtime::{self, context, current, panics};
+use crate::runtime::{self, Handle, context, current, panics};
 use crate::time;
 
 /// A listener in the worker's runtime.
@@ -72,6 +73,7 @@ impl<F: Factory> WorkerLoop<F> {
             let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
             WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
         };
+        lock(&common.loops).push(Handle::current());
         let this = WorkerLoop {
             shared: Rc::new(current::with("a server", make)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
@@ -90,7 +92,7 @@ impl<F: Factory> WorkerLoop<F> {
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
             Ok(Listener {
-                fd: Fd::take_in("a server", port.socket, port.network)?,
+                fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.number,
                 is_for_all: port.worker.is_none(),
             })
@@ -265,7 +267,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However its future ends, aborted too: nothing else could end its connections.
+/// However its future ends, also by an abort: nothing else could end its connections.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);

@@ -34,6 +34,10 @@ impl<F: Future, D> WithWaker<F, D> {
         unsafe { &mut self.get_unchecked_mut().data }
     }
 
+    pub(crate) fn data_ref(&self) -> &D {
+        &self.data
+    }
+
     /// Polls the future with the waker.
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>) -> Poll<F::Output> {

@@ -1,7 +1,7 @@
 //! A hierarchical timer wheel: ticks go in, due keys come out. No clock, no I/O.
 //!
-//! [`Wheel`] is the bare thing, for an owner that keeps the truth about each deadline elsewhere (the
-//! reactor's descriptors). [`Timers`] is a slab of timers over a wheel, for everything else.
+//! [`Wheel`] is the bare thing, for an owner that keeps the truth about each deadline elsewhere.
+//! [`Timers`] is such an owner: a slab of timers over a wheel.
 //!
 //! ```
 //! use netpoller::wheel::{Tick, Timers};
@@ -23,18 +23,18 @@
 //
 // # Ground rules
 //
-// A new entry goes to the level that reads the highest bit in which its tick differs from `elapsed`,
-// and to the slot that the level's six bits of the tick say. When the earliest entry of a slot falls
-// due, the slot *cascades*: its entries go one level down. So these hold:
+// A new entry goes to the level that reads the highest bit in which its tick differs from
+// `elapsed`, and there to the slot that the tick's six bits of this level name. When the earliest
+// entry of a slot falls due, the slot *cascades*: its entries go one level down. So these hold:
 //
-// 1. `elapsed` only moves to the earliest entry held, or to a `now` before it. It passes none.
-// 2. Above its level, an entry's bits are those of `elapsed`; in its level's bits it is not behind.
+// 1. `elapsed` moves to the earliest entry held, or to a `now` before that. It passes no entry.
+// 2. Above its level, an entry has the bits of `elapsed`; those of its level are not smaller.
 //    So a level never wraps: its first slot in use has its earliest entry.
 // 3. Levels may overlap: an entry in a wide slot may be due before a later comer in a narrow one. The
 //    earliest of all is the earliest of the levels' first slots, found without search.
 // 4. Nothing ever happens at the boundary of a slot, so no owner need be woken there.
-// 5. A slot cascaded in part is a slot as any other, and fills no more: what it spans now belongs to
-//    the levels below.
+// 5. A slot that is cascaded in part is like any other, but nothing more goes into it: the levels
+//    below now read its ticks.
 
 mod timers;
 #[expect(clippy::module_inception, reason = "the wheel of the wheel's module")]

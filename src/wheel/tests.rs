@@ -79,7 +79,7 @@ fn a_far_deadline_wakes_nothing_before_its_time() {
     let mut wheel = wheel_at(10);
     let when = 3 * YEAR + 1;
     wheel.place(tick(when), 0);
-    // Whoever sleeps until next() sleeps once; whoever turns the wheel meanwhile changes nothing.
+    // A sleep until next() is one sleep; turning the wheel meanwhile changes nothing.
     for now in [11, 63, 64, 4096, 64 * 4096, YEAR, 2 * YEAR, when - 1] {
         assert_eq!(due(&mut wheel, now), NOTHING);
         assert_eq!(wheel.next(), Some(tick(when)));
@@ -161,7 +161,7 @@ fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
             "unfinished: call again now"
         );
         if calls == 10 {
-            wheel.place(tick(4_500), 0); // who comes meanwhile has a place as well
+            wheel.place(tick(4_500), 0); // what comes meanwhile has a place as well
         }
     }
     assert_eq!((handed, wheel.len()), (901 * 16 + 1, 99 * 16));

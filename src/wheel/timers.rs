@@ -11,12 +11,13 @@
 // | fires         | the slot is free          | the entry is spent                          |
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// How many stale entries are free: below this, sweeping a small wheel is not worth the while.
+/// How many stale entries are kept in any case: sweeping a small wheel is not worth the while.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
@@ -55,8 +56,8 @@ struct Entry {
 struct Timer<V> {
     /// When it fires. The entry that counts does not lie after it.
     when: Tick,
-    /// The number of that entry. It tells it from those that this timer, or another in its slot, left
-    /// behind.
+    /// The number of that entry. No entry that this timer, or another in its slot, left behind has
+    /// the same.
     number: u32,
     insertion: NonZeroU32,
     value: V,
@@ -87,8 +88,8 @@ pub struct Timers<V> {
     slots: Slab<Timer<V>>,
     /// The last insertion. See [`TimerKey`].
     inserted: NonZeroU32,
-    /// Counts the entries placed. It wraps: at worst an old entry is then taken for the one that counts,
-    /// finds the timer, and moves to where that is due.
+    /// Counts the entries placed. It wraps: at worst an old entry then counts as the timer's own,
+    /// and moves to where the timer is due.
     placed: u32,
 }
 
@@ -253,9 +254,8 @@ impl<V> Timers<V> {
         self.slots.iter().map(|(_, timer)| timer.when).min()
     }
 
-    /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the
-    /// order of their ticks, until `budget` is used up. Returns whether it was, with more to
-    /// do: then call again.
+    /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the order
+    /// of their ticks, until `budget` is used up. Returns whether more is due: then call again.
     ///
     /// The budget is that of [`Wheel::advance`]; an entry left behind costs as much of it as a
     /// timer that fires. O(1) when nothing is due.
@@ -299,6 +299,13 @@ impl<V> Timers<V> {
     /// ```
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Shows the timers in these slots. Returns whether there are more slots.
+    pub(crate) fn for_each_in(&self, slots: Range<usize>, mut look: impl FnMut(Tick, &V)) -> bool {
+        let timers = slots.clone().filter_map(|slot| self.slots.get(slot));
+        timers.for_each(|timer| look(timer.when, &timer.value));
+        slots.end < self.slots.capacity()
     }
 
     /// How many entries the wheel holds: never more than 2 x [`len`](Timers::len) + 64.
@@ -346,7 +353,7 @@ impl<V> Timers<V> {
         number
     }
 
-    /// Gives a timer a new entry, for the one that it has may come up too late.
+    /// Gives a timer a new entry, since its old one may come up too late.
     fn move_earlier(&mut self, index: u32, when: Tick) {
         let number = self.place(when, index);
         let timer = &mut self.slots[index as usize];

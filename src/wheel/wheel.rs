@@ -88,11 +88,11 @@ impl<K: Copy> Level<K> {
 ///
 /// The wheel holds entries, its owner the truth. A timer that moves *later* costs nothing here:
 /// when its entry comes out, the owner says where it goes. One that moves *earlier* or ends leaves
-/// its old entry behind, *stale*: when that comes out, the owner knows. Whatever leaves many behind
-/// [compacts](Wheel::compact) the wheel now and then.
+/// its old entry behind, *stale*: when that comes out, the owner knows. An owner that leaves many
+/// behind [compacts](Wheel::compact) the wheel now and then.
 ///
-/// A key must tell a timer's live entry from those it left behind, and the tick does not do that:
-/// one may move away and come back to it. So put a number into the key that changes with every
+/// A key must tell a timer's live entry from those it left behind. The tick can't: a timer may move
+/// away and come back to it. So put a number into the key that changes with every
 /// [`place`](Wheel::place) of a timer's.
 ///
 /// An entry costs 16 bytes when the key has 8. A level costs 2 KiB once an entry was placed on it, or on
@@ -237,13 +237,13 @@ impl<K: Copy> Wheel<K> {
 
     // ---- advance ----
 
-    /// Moves to tick `now` and hands every entry due by then to `check`, tick by tick (in any
-    /// order within a tick), until `budget` is used up. Returns whether it was, with more to
-    /// do: then call again, with the same `now` or a later one.
+    /// Moves to tick `now` and hands every entry due by then to `check`, tick by tick (in any order
+    /// within a tick), until `budget` is used up. Returns whether more is due: then call again,
+    /// with the same `now` or a later one.
     ///
-    /// `check` says where the entry goes, because its timer has moved: to a later tick than it was handed
-    /// out for. One that has come as well comes out again in the same call. `None`, and the entry is gone:
-    /// it has fired, or was stale.
+    /// `check` returns the tick that the timer has moved to, later than the one that came: the
+    /// entry goes there. If that tick has come too, the entry comes out again in the same call.
+    /// After `None` the entry is gone: it has fired, or was stale.
     ///
     /// An entry handed out costs one of the budget, and so do 16 that cascade: a call's work is
     /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts
@@ -329,8 +329,8 @@ impl<K: Copy> Wheel<K> {
 
     /// Drops every entry that `keep` does not want: the stale ones.
     ///
-    /// O(entries), without a budget. An owner that calls it when more entries are stale than live, and
-    /// some, has few looked at for each that became stale.
+    /// O(entries), without a budget. If it is called when the stale entries outnumber the live ones
+    /// by some, it looks at few for each that became stale.
     ///
     /// # Panics
     ///

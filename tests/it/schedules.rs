@@ -86,7 +86,8 @@ fn what_holds_in_one_order_holds_in_the_orders_of_many_seeds() {
                 tests.args(["--skip", left_out]);
             }
             let output = tests.output().unwrap();
-            failures.extend(failed(&output).into_iter().map(|test| look_at(&test, seed)));
+            let failed = failed(&output).into_iter();
+            failures.extend(failed.map(|test| look_at(&test, seed, &lossy(&output.stdout))));
         }
         failures
     };
@@ -128,8 +129,9 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a test twice more, and says how it went and where the two runs part.
-fn look_at(test: &str, seed: u64) -> String {
+/// Runs a test twice more, and says how it went and where the two runs part. `told` is what the run
+/// of all has said.
+fn look_at(test: &str, seed: u64, told: &str) -> String {
     let folder = env::temp_dir().join(format!("netpoller-schedules-{}-{seed}", std::process::id()));
     let runs = ["first", "second"].map(|name| run_alone(test, seed, &folder.join(name)));
     let _ = fs::remove_dir_all(&folder);
@@ -137,12 +139,19 @@ fn look_at(test: &str, seed: u64) -> String {
     let failure = runs
         .iter()
         .find_map(|run| run.failure.clone())
-        .unwrap_or_default();
+        .unwrap_or_else(|| complaint(told, test).to_owned());
     let [first, second] = runs.map(|run| run.turns);
     format!(
         "{test} fails by SCHEDULE_SEED={seed}, and alone {fails} times of two; {}\n{failure}",
         parting(&first, &second)
     )
+}
+
+/// What a test that failed among others has said.
+fn complaint<'a>(told: &'a str, test: &str) -> &'a str {
+    let from = told.find(&format!("---- {test} stdout"));
+    let complaint = from.map_or("", |from| &told[from..]);
+    complaint.split("\n\n").next().unwrap_or_default()
 }
 
 struct Run {
@@ -193,4 +202,11 @@ fn where_two_runs_of_a_seed_part_is_told() {
         "{told}"
     );
     assert!(parting(&turns("a b"), &turns("a")).starts_with("from turn 1 "));
+}
+
+#[test]
+fn what_a_test_said_among_others_is_told_where_it_passes_alone() {
+    let told = "---- a stdout ----\nfirst\n\n---- b stdout ----\nsecond\nthird\n\nfailures:\n";
+    assert_eq!(complaint(told, "b"), "---- b stdout ----\nsecond\nthird");
+    assert_eq!(complaint(told, "c"), "");
 }

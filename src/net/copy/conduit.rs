@@ -1,9 +1,8 @@
 //! What a copy has in hand between its source and its sink: bytes in a pipe, or in a buffer, never in
 //! both.
 //!
-//! It is filled only while it is empty. So a splice that says EAGAIN leaves no doubt which end it
-//! means: in filling the pipe is empty, so it is the source; in emptying it is not, so it is the
-//! sink.
+//! It is filled only while it is empty. So the EAGAIN of a splice is never in doubt: in filling,
+//! the pipe is empty, so the source says it; in emptying, it is not, so the sink says it.
 //!
 //! The pipe is made for the first splice and closed as soon as the source has no more, so that a
 //! copy which waits for its source holds no descriptor.
@@ -75,8 +74,8 @@ impl Conduit {
 
     // ---- filling: at the end of file nothing is in hand afterwards ----
 
-    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read tells
-    /// why: an end of file; an urgent byte, at which splice finds nothing, ever.
+    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read
+    /// tells why: an end of file, or an urgent byte, where a splice never finds anything.
     pub(super) fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
         if self.splices && self.floods {
             self.piped = self.splice_from(fd)?;
@@ -94,7 +93,7 @@ impl Conduit {
         got.map(|_| ())
     }
 
-    /// Zero: nothing to splice, or no way to. Without descriptors to spare, memory does.
+    /// Zero if nothing can be spliced. Without a descriptor to spare, a buffer does as well.
     fn splice_from(&mut self, fd: &Fd) -> io::Result<usize> {
         debug_assert!(self.is_empty(), "EAGAIN could mean the pipe");
         if self.pipe.is_none() {
@@ -114,7 +113,7 @@ impl Conduit {
         }
     }
 
-    /// One read of any other source. It knows no budget, so that is kept here.
+    /// One read of any other source. It charges no budget, so this does.
     pub(super) fn poll_read(
         &mut self,
         source: Pin<&mut impl AsyncRead>,
@@ -202,7 +201,7 @@ impl Conduit {
         }
     }
 
-    /// The sink may take no more for long: until then a buffer is not much larger than what is in it.
+    /// The sink may take nothing for long: a buffer at least half empty shrinks to what is in it.
     pub(super) fn shrink(&mut self) {
         if self.held.len() <= self.buffer.len() / 2 {
             let rest = self.buffer[self.held.clone()].into();

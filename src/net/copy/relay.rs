@@ -18,10 +18,10 @@ use crate::time;
 /// `b`, and how much from `b` to `a`.
 ///
 /// When one side ends, the other's writing side is closed (half-close is carried across), and the
-/// other direction goes on; [`Relay::linger`] limits that. A direction that fails lets the other run
-/// to its own end as well, so that an answer that came before a reset is passed on; unless the
-/// connection that the other writes to is gone. Neither stream is closed altogether: dropping the
-/// last handle does, or `close`.
+/// other direction goes on; [`Relay::linger`] limits that. When a direction fails, the other still
+/// runs to its end, so that an answer that came before a reset is passed on; unless the connection
+/// that the other writes to is gone. Neither stream is closed altogether: dropping the last handle
+/// does, or `close`.
 ///
 /// A proxy in one task:
 ///
@@ -101,11 +101,11 @@ impl Relay {
         Relay::default()
     }
 
-    /// Ends the relay, once one direction has ended, when nothing has gone the other way for so
-    /// long. A transfer that goes on is not cut off: for that, set deadlines on the streams.
+    /// Once one direction has ended, ends the relay when nothing has gone the other way for
+    /// `linger`. A transfer that goes on is not cut off: for that, set deadlines on the streams.
     ///
-    /// That is no error, unless bytes were left in hand that the sink did not take: then it is
-    /// that write's timeout.
+    /// That is no error, unless bytes are in hand that the sink did not take: then it is that
+    /// write's timeout.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = Some(linger);
@@ -146,7 +146,7 @@ where
     let mut running = [true, true];
     // The first error.
     let mut failed = None;
-    // They share a budget, and the second may find it used up, so they take turns.
+    // They share a budget, which the first may use up. So each is first in turn.
     let mut first = 1;
     // What both directions had written when it began to sleep.
     let mut lingering = None;

@@ -14,7 +14,7 @@ use crate::net::config::{Control, Hook};
 use crate::net::error::{Cause, OpError};
 use crate::net::family;
 use crate::net::fd::Fd;
-use crate::net::keepalive::{self, KeepAlive};
+use crate::net::options::{self, KeepAlive};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys;
@@ -105,7 +105,7 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(Cause::by("socket"))?;
-        keepalive::set_on_all(&SockRef::from(&socket), self.keepalive);
+        options::set_on_all(&SockRef::from(&socket), self.keepalive);
         if let Some(Hook(control)) = self.control {
             control(socket.as_fd(), address).map_err(Cause::Other)?;
         }

@@ -17,7 +17,6 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use super::{Claim, Failure, Fd};
-use crate::endpoints::Network;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
@@ -68,7 +67,7 @@ impl Fd {
         done.map_err(|failure| self.error("close", failure, 0))
     }
 
-    /// Ends our direction. A second time, and the peer is gone since: it is as closed as can be.
+    /// Ends our direction. It is no error if it has ended before and the peer is gone.
     pub(crate) fn end_writing(&self) -> io::Result<()> {
         match self.shut_down(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected && !self.is_closed() => {
@@ -78,8 +77,8 @@ impl Fd {
         }
     }
 
-    /// The same behind the writes that are under way and that wait for their turn. It waits with
-    /// them: a poller's place could be taken by the next poller, such as a heartbeat.
+    /// As [`Fd::end_writing`], behind the writes that are under way or queued. It queues with them:
+    /// another poller, such as a heartbeat, could take a poller's place.
     pub(crate) async fn end_writing_in_turn(&self) -> io::Result<()> {
         struct Turn<'a>(&'a Fd, Claim);
         impl Drop for Turn<'_> {
@@ -115,7 +114,7 @@ impl Fd {
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
         self.socket().open_locks(&mut wakers);
-        // What is parked comes with the next turn. Foreign wakers may wait elsewhere, with no turn to come.
+        // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
         if let Err(error) = self.desc.close(source) {
@@ -124,8 +123,8 @@ impl Fd {
         wakers.into_iter().for_each(wake_quietly);
     }
 
-    /// Sets the path that is removed when the socket is closed, as Go's listener does; `None` keeps
-    /// it.
+    /// Sets the path that is removed when the socket is closed, as Go's listener does. With `None`
+    /// the path stays.
     pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
         let unlink = path.map(|path| (path, Process::current()));
         self.socket().set_unlink(unlink);
@@ -139,14 +138,6 @@ impl Fd {
         {
             log::debug!("can't remove {}: {error}", path.display());
         }
-    }
-
-    /// Closes a socket whose runtime is gone, with its last handle.
-    #[cold]
-    #[inline(never)]
-    fn close_orphan(&self) {
-        self.unlink();
-        self.socket().owned.take().into_iter().for_each(close_fd);
     }
 
     // ---- lent, taken in, given out ----
@@ -170,19 +161,6 @@ impl Fd {
             true => -1,
             false => self.socket().owned.raw(),
         }
-    }
-
-    /// Takes in a socket of another's making. Its ends are asked for now: after a reset the system
-    /// knows no peer.
-    pub(crate) fn take_in(
-        what: &str,
-        socket: impl Into<OwnedFd>,
-        network: Network,
-    ) -> io::Result<Fd> {
-        let taken = Fd::adopt(what, socket, network)?;
-        taken.desc.short_io_is_inconclusive();
-        taken.learn_endpoints();
-        Ok(taken)
     }
 
     /// Gives the socket out; the other handles find it closed, and a path stays.
@@ -218,7 +196,7 @@ impl Fd {
                 Ok(()) if !self.desc.is_hung_up() => return Poll::Pending,
                 checked => checked,
             };
-            // A caller may loop on what is ready, so it yields in its turn.
+            // A caller may loop on this, so it yields too.
             ready!(context::poll_yield(&mut yielded, cx.waker()));
             Poll::Ready(hung_up)
         });
@@ -226,7 +204,7 @@ impl Fd {
         hung_up.map_err(|failure| self.error("read", failure, 0))
     }
 
-    /// What of the bytes written the peer has not acknowledged; `None` where the system can't tell.
+    /// How many written bytes the peer has not acknowledged; `None` where the system can't tell.
     pub(crate) fn unacknowledged(&self) -> Option<usize> {
         let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
         left.ok().flatten()
@@ -236,17 +214,17 @@ impl Fd {
 impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
-        // The registry's and ours: the last handle goes, so nothing can be parked here.
-        if self.desc.handles() <= 2 && !self.is_closed() {
+        // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
+        // has one too; the socket of one that is gone is still open.
+        let last = if self.is_closed() { 1 } else { 2 };
+        if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {
             self.shut();
-        } else if self.desc.handles() <= 1 {
-            self.close_orphan();
         }
     }
 }
 
-/// A close that may block until what was written has been sent does so even on a non-blocking socket:
-/// not in the loop.
+/// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So the loop
+/// does not make it.
 fn close_fd(fd: OwnedFd) {
     let linger = SockRef::from(&fd).linger();
     if matches!(linger, Ok(Some(wait)) if !wait.is_zero()) {

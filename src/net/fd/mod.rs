@@ -1,9 +1,10 @@
 //! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the
 //! close around it.
 //!
-//! Every operation that waits goes through [`Fd::poll_step`], but for three: the fast path of
-//! `read_with.rs`, [`Fd::hung_up`], and a server's connection, which has its socket to itself. All
-//! of `impl Fd` is in this folder:
+//! Every operation that waits goes through [`Fd::poll_step`], except the fast path of
+//! `read_with.rs`, [`Fd::hung_up`], two that wait for the write lock alone
+//! ([`Fd::end_writing_in_turn`], [`Fd::poll_release`]), and a server's connection, which has its
+//! socket to itself. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -63,7 +64,7 @@ pub(crate) struct Fd {
 /// What an operation keeps between two polls.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    /// How far it is with its direction's lock.
+    /// Whether it has its direction's lock, or queues for it.
     lock: LockState,
     /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
     /// futures use up the budget in every run, it would otherwise never proceed.
@@ -125,7 +126,7 @@ impl Fd {
         Ok(Fd::of(desc))
     }
 
-    /// Nothing is known of a new descriptor: the first try costs less than a turn to learn it.
+    /// A new descriptor counts as ready: the first try costs less than a turn.
     fn of(desc: Descriptor<Parked, Socket>) -> Fd {
         desc.assume_ready(Readiness::READ | Readiness::WRITE);
         Fd { desc }
@@ -133,8 +134,8 @@ impl Fd {
 
     // ---- the loop ----
 
-    /// One step of an operation: locks the direction, then tries until `attempt`, which makes one
-    /// system call, succeeds, fails or has to wait. When the step is ready, the operation still has
+    /// One step of an operation: locks the direction, then calls `attempt`, which makes one system
+    /// call, until that succeeds, fails or has to wait. When this is ready, the operation still has
     /// the direction.
     #[inline]
     pub(crate) fn poll_step<R>(
@@ -154,7 +155,7 @@ impl Fd {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
                 May::Refused(_) => return self.poll_refused(direction, claim, cx),
-                // The last attempt met EAGAIN, and no edge has come since (netpollblock).
+                // Not ready, as far as is known (netpollblock).
                 May::Wait if self.park(direction, cx.waker()) => return Poll::Pending,
                 May::Wait => continue,
                 May::Try => {}
@@ -175,11 +176,11 @@ impl Fd {
         }
     }
 
-    /// Neither may it try nor is it parked: it is refused, or queued behind another operation. That one
-    /// may go without a poll for a long time, so a deadline and a close are heeded in the queue too.
+    /// The operation is refused, or queued behind another. The other may not be polled for a long
+    /// time, so a queued one heeds a deadline and a close too.
     ///
-    /// A caller may loop on a refusal, as an accept loop does. So that is charged, and yields when the
-    /// budget is used up.
+    /// A caller may loop on a refusal, as an accept loop does. So a refusal is charged, and yields
+    /// when the budget is used up.
     #[cold]
     #[inline(never)]
     fn poll_refused<R>(
@@ -215,9 +216,9 @@ impl Fd {
         self.release(direction, claim);
     }
 
-    /// Notes an error of a try, and gives it back: EAGAIN clears the readiness, so that the next try
-    /// waits for an edge; anything else is charged. Where the source can't be armed again, that is
-    /// the error.
+    /// Notes the error of a try, and returns it. EAGAIN clears the readiness, so that the next try
+    /// waits for an edge; any other error is charged. If the source can't be armed again, returns
+    /// that error.
     #[cold]
     #[inline(never)]
     pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
@@ -244,7 +245,8 @@ impl Fd {
             drop(parked.take_waker());
             return false;
         }
-        // An operation polled again without a reason finds itself parked, and takes the place anew.
+        // An operation that is polled again without a wake is still parked, and is replaced by
+        // itself.
         let before = self.desc.park_waiting(direction, parked);
         drop(before.and_then(Parked::take_waker));
         self.trace("park", direction);
@@ -301,7 +303,7 @@ impl Fd {
         self.desc.is_closed()
     }
 
-    /// Whether calls on the socket make sense: a check for those that wait for nothing.
+    /// Whether the socket is open: the check of calls that wait for nothing.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
         match self.is_closed() || self.desc.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
@@ -329,7 +331,7 @@ impl Fd {
     }
 }
 
-/// Waits for the other machines' turn if the budget is used up: once for an operation.
+/// Yields to the other machines if the budget is used up: once for an operation.
 #[cold]
 #[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {

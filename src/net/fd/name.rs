@@ -6,8 +6,7 @@ use std::fmt;
 use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
-use crate::endpoints::{Addr, End, Network};
-use crate::net::addr;
+use crate::endpoints::{Addr, End};
 use crate::net::error::{Cause, OpError};
 use crate::reactor::{Direction, Refusal};
 use crate::sys;
@@ -43,21 +42,15 @@ impl Fd {
         if let Some(known) = socket.endpoint(end) {
             return Some(known);
         }
-        // A file, or a source that its user owns, may be no socket.
-        if self.is_closed() || self.network() == Network::File {
+        if self.is_closed() {
             return None;
         }
-        let system = self.sock_ref();
-        let address = match end {
-            End::Local => system.local_addr(),
-            End::Peer => system.peer_addr(),
-        };
-        let address = addr::from_system(&address.ok()?);
+        let address = socket.ask_endpoint(end)?;
         socket.set_endpoint(end, address.clone());
         Some(address)
     }
 
-    /// As [`Fd::endpoint`], with why there is none.
+    /// As [`Fd::endpoint`], with the reason if there is none.
     pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
         self.endpoint(end).ok_or_else(|| match self.check_open() {
             Ok(()) => io::ErrorKind::NotConnected.into(),
@@ -94,18 +87,19 @@ impl Fd {
             "close" => "shutdown",
             op => op,
         };
-        match failure {
-            Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => error,
+        let cause = match failure {
+            Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => {
+                return error;
+            }
             // In a child of fork, a descriptor of the parent's answers as a closed one: say why.
             Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
-                self.op_error(op, Cause::Inherited)
+                Cause::Inherited
             }
-            failure => {
-                let mut error = self.name_error(op, failure.cause(call));
-                error.written = written;
-                error.into()
-            }
-        }
+            failure => failure.cause(call),
+        };
+        let mut error = self.name_error(op, cause);
+        error.written = written;
+        error.into()
     }
 
     /// As [`Fd::error`], for a system call that is not named like the operation.

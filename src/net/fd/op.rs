@@ -86,8 +86,8 @@ impl Fd {
         self.move_all(Direction::Write, bytes.len(), nothing, write)
     }
 
-    /// Tries until so many bytes have been moved. A try is told how many were before, and fails with
-    /// `nothing` if it moves none.
+    /// Tries until `length` bytes have moved. A try is told how many moved before it. If it moves
+    /// none, the operation fails with `nothing`.
     #[inline]
     fn move_all(
         &self,
@@ -214,9 +214,9 @@ impl Fd {
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
         let socket = &self.desc.user_data;
-        // Cloned before anything is looked at, since that may run any code.
+        // Cloned first: cloning may run any code.
         let waker = cx.waker().clone();
-        // Another task's poller before us: the last wins.
+        // If another task's poller waits here, the last wins.
         socket.drop_poller(direction);
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);

@@ -11,8 +11,8 @@ use super::{Claim, Fd, LockState, Parked};
 use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
-/// [`Fd::read_with`]. What a busy connection does most is written out, and halves the instructions
-/// of an echo; everything else is [`Fd::poll_read_slow`].
+/// [`Fd::read_with`]. The usual path of a busy connection is written out, which halves the
+/// instructions of an echo; the rest is [`Fd::poll_read_slow`].
 pub(crate) struct ReadWith<'a, F> {
     fd: &'a Fd,
     claim: Claim,

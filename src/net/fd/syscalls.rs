@@ -27,7 +27,7 @@ impl Fd {
 
     // ---- streams ----
     //
-    // No call is made for no bytes: where nothing waits, the answer would be EAGAIN.
+    // Without bytes to move no call is made: its answer could be EAGAIN.
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -103,9 +103,9 @@ impl Fd {
         self.note_short(direction, bytes, asked);
     }
 
-    /// A read or write that moved less than was asked for shows that the kernel has no more, or
-    /// takes no more: the next try waits for an edge, and a system call is saved. That holds on TCP
-    /// alone (a Unix stream's read stops at passed descriptors), and where we did not cap it.
+    /// When a read or write moves less than was asked for, the kernel has, or takes, no more: the
+    /// next try waits for an edge, which saves a system call. That holds on TCP alone (a Unix
+    /// stream's read stops at passed descriptors), and for a call that we did not cap.
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if asked <= sys::MAX_AT_ONCE {

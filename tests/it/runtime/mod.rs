@@ -1,5 +1,6 @@
 mod cancel;
 mod cancel_safety;
+mod dump;
 mod embedding;
 mod ending;
 mod fairness;

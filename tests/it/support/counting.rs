@@ -2,13 +2,13 @@
 //! often it is broken in upon.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mio::event::Source;
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+use netpoller::reactor::{Break, Event, Harvest, MioSelector, Selector};
+
+use super::hooked::{Hook, hooked_by};
 
 #[derive(Default)]
 pub struct Counts {
@@ -42,10 +42,7 @@ impl Counts {
     }
 }
 
-pub struct Counting {
-    inner: MioSelector,
-    counts: Arc<Counts>,
-}
+struct Counting(Arc<Counts>);
 
 struct CountingBreak {
     inner: Arc<dyn Break>,
@@ -62,59 +59,29 @@ impl Break for CountingBreak {
     }
 }
 
-pub fn counting() -> (Box<Counting>, Arc<Counts>) {
+pub fn counting() -> (Box<dyn Selector>, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
-    let selector = Counting {
-        inner: MioSelector::new().unwrap(),
-        counts: counts.clone(),
-    };
-    (Box::new(selector), counts)
+    (hooked_by(Counting(counts.clone())), counts)
 }
 
-impl Selector for Counting {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        self.inner.open(source, token)
-    }
-
-    fn rearm(
-        &mut self,
-        source: &mut dyn Source,
-        token: Token,
-        interest: Readiness,
-    ) -> io::Result<()> {
-        self.inner.rearm(source, token, interest)
-    }
-
-    fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
-        self.inner.close(source)
-    }
-
+impl Hook for Counting {
     fn netpoll(
         &mut self,
-        max_wait: Option<Duration>,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        let before = self.counts.netpolls.fetch_add(1, Ordering::Relaxed);
-        self.counts.waits.lock().unwrap().push(max_wait);
-        let signals = self.counts.signals.load(Ordering::Relaxed);
+        let before = self.0.netpolls.fetch_add(1, Ordering::Relaxed);
+        self.0.waits.lock().unwrap().push(wait);
+        let signals = self.0.signals.load(Ordering::Relaxed);
         if signals > 0 && before.is_multiple_of(signals) {
             return Ok(Harvest::Partial);
         }
-        self.inner.netpoll(max_wait, events)
+        system.netpoll(wait, events)
     }
 
-    fn breaker(&self) -> Arc<dyn Break> {
-        Arc::new(CountingBreak {
-            inner: self.inner.breaker(),
-            counts: self.counts.clone(),
-        })
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
+    fn breaker(&self, inner: Arc<dyn Break>) -> Arc<dyn Break> {
+        let counts = self.0.clone();
+        Arc::new(CountingBreak { inner, counts })
     }
 }

@@ -5,19 +5,16 @@
 //! since no loop could be right under these.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use mio::event::Source;
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+use netpoller::reactor::{Event, Harvest, MioSelector, Readiness, Selector, Token};
 
+use super::hooked::{Hook, hooked_by};
 use super::random::Random;
 
 /// The system's selector, with the faults of `seed`.
-pub fn faulty(seed: u64) -> Box<FaultySelector> {
-    Box::new(FaultySelector {
-        inner: MioSelector::new().unwrap(),
+pub fn faulty(seed: u64) -> Box<dyn Selector> {
+    hooked_by(Faulty {
         random: Random::new(seed),
         held: Vec::new(),
         tokens: vec![Token::BREAK],
@@ -48,8 +45,7 @@ pub fn with_seeds(count: u64, test: impl Fn(u64)) {
 }
 
 /// See the module.
-pub struct FaultySelector {
-    inner: MioSelector,
+struct Faulty {
     random: Random,
     /// Harvested, and not handed out yet.
     held: Vec<Event>,
@@ -57,7 +53,7 @@ pub struct FaultySelector {
     tokens: Vec<Token>,
 }
 
-impl FaultySelector {
+impl Faulty {
     /// An event on its way out: whole or in parts, now or later, once or twice.
     fn pass(&mut self, event: Event, events: &mut Vec<Event>) {
         let both = Readiness::READ | Readiness::WRITE;
@@ -88,25 +84,17 @@ impl FaultySelector {
     }
 }
 
-impl Selector for FaultySelector {
-    fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        self.open_fd(source, token, None)
-    }
-
-    fn open_fd(&mut self, of: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
+impl Hook for Faulty {
+    fn opens(&mut self, token: Token) {
         self.tokens.push(token);
-        self.inner.open_fd(of, token, fd)
     }
 
-    fn rearm(&mut self, of: &mut dyn Source, token: Token, wanted: Readiness) -> io::Result<()> {
-        self.inner.rearm(of, token, wanted)
-    }
-
-    fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
-        self.inner.close(source)
-    }
-
-    fn netpoll(&mut self, wait: Option<Duration>, out: &mut Vec<Event>) -> io::Result<Harvest> {
+    fn netpoll(
+        &mut self,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
+        out: &mut Vec<Event>,
+    ) -> io::Result<Harvest> {
         if self.random.one_in(8) {
             // EINTR.
             return Ok(Harvest::Partial);
@@ -119,7 +107,7 @@ impl Selector for FaultySelector {
             true => wait,
             false => Some(Duration::ZERO),
         };
-        let harvest = self.inner.netpoll(wait, &mut found)?;
+        let harvest = system.netpoll(wait, &mut found)?;
         for event in found {
             self.pass(event, out);
         }
@@ -127,17 +115,5 @@ impl Selector for FaultySelector {
             true => Ok(harvest),
             false => Ok(Harvest::Partial),
         }
-    }
-
-    fn breaker(&self) -> Arc<dyn Break> {
-        self.inner.breaker()
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
     }
 }

@@ -1,16 +1,48 @@
-//! The system's selector, with a function of a test's in place of its `netpoll`.
+//! The system's selector, with a change.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
 use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
 
-struct Hooked<F> {
+/// What a test changes. A function is a change of `netpoll` alone.
+pub trait Hook {
+    /// In place of the system's, which it is given and may replace.
+    fn netpoll(
+        &mut self,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<Harvest>;
+
+    /// A source is about to be opened.
+    fn opens(&mut self, _: Token) {}
+
+    fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
+        system
+    }
+}
+
+impl<F> Hook for F
+where
+    F: FnMut(&mut MioSelector, Option<Duration>, &mut Vec<Event>) -> io::Result<Harvest>,
+{
+    fn netpoll(
+        &mut self,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<Harvest> {
+        self(system, wait, events)
+    }
+}
+
+struct Hooked<H> {
     inner: MioSelector,
-    netpoll: F,
+    hook: H,
 }
 
 /// `netpoll` is given the system's selector, and may replace it.
@@ -18,25 +50,26 @@ pub fn hooked<F>(netpoll: F) -> Box<dyn Selector>
 where
     F: FnMut(&mut MioSelector, Option<Duration>, &mut Vec<Event>) -> io::Result<Harvest> + 'static,
 {
-    let inner = MioSelector::new().unwrap();
-    Box::new(Hooked { inner, netpoll })
+    hooked_by(netpoll)
 }
 
-impl<F> Selector for Hooked<F>
-where
-    F: FnMut(&mut MioSelector, Option<Duration>, &mut Vec<Event>) -> io::Result<Harvest>,
-{
+pub fn hooked_by(hook: impl Hook + 'static) -> Box<dyn Selector> {
+    let inner = MioSelector::new().unwrap();
+    Box::new(Hooked { inner, hook })
+}
+
+impl<H: Hook> Selector for Hooked<H> {
     fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {
-        self.inner.open(source, token)
+        self.open_fd(source, token, None)
     }
 
-    fn rearm(
-        &mut self,
-        source: &mut dyn Source,
-        token: Token,
-        wanted: Readiness,
-    ) -> io::Result<()> {
-        self.inner.rearm(source, token, wanted)
+    fn open_fd(&mut self, of: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
+        self.hook.opens(token);
+        self.inner.open_fd(of, token, fd)
+    }
+
+    fn rearm(&mut self, of: &mut dyn Source, token: Token, wanted: Readiness) -> io::Result<()> {
+        self.inner.rearm(of, token, wanted)
     }
 
     fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
@@ -44,11 +77,11 @@ where
     }
 
     fn netpoll(&mut self, wait: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Harvest> {
-        (self.netpoll)(&mut self.inner, wait, events)
+        self.hook.netpoll(&mut self.inner, wait, events)
     }
 
     fn breaker(&self) -> Arc<dyn Break> {
-        self.inner.breaker()
+        self.hook.breaker(self.inner.breaker())
     }
 
     fn traits(&self) -> Traits {

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Readiness, Selector, Token, Traits};
+use netpoller::reactor::{Event, Harvest, MioSelector, Readiness, Selector, Token};
 use netpoller::{Addr, Dialer, KeepAlive, NetError, Runtime, TcpListener, spawn};
 use socket2::SockRef;
 
 use super::{SECOND, both_families};
 use crate::support::dead_ends::{Silent, closed};
+use crate::support::hooked::{Hook, hooked_by};
 use crate::support::run::{run_clean as run, run_clean_in, run_virtual_clean as run_virtual};
 
 #[test]
@@ -192,38 +193,24 @@ fn an_address_that_is_not_available_is_asked_for_twice_more() {
     });
 }
 
-/// The system's selector, which says again and again that all is ready.
+/// Says again and again that all is ready.
 struct Liar {
-    inner: MioSelector,
     open: Vec<Token>,
     lies: usize,
 }
 
-impl Selector for Liar {
-    fn open(&mut self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
+impl Hook for Liar {
+    fn opens(&mut self, token: Token) {
         self.open.push(token);
-        self.inner.open(source, token)
-    }
-
-    fn rearm(
-        &mut self,
-        source: &mut dyn mio::event::Source,
-        token: Token,
-        interest: Readiness,
-    ) -> io::Result<()> {
-        self.inner.rearm(source, token, interest)
-    }
-
-    fn close(&mut self, source: &mut dyn mio::event::Source) -> io::Result<()> {
-        self.inner.close(source)
     }
 
     fn netpoll(
         &mut self,
-        max_wait: Option<Duration>,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        let harvest = self.inner.netpoll(max_wait, events)?;
+        let harvest = system.netpoll(wait, events)?;
         if self.lies > 0 {
             self.lies -= 1;
             let ready = |&token| Event {
@@ -234,28 +221,15 @@ impl Selector for Liar {
         }
         Ok(harvest)
     }
-
-    fn breaker(&self) -> Arc<dyn Break> {
-        self.inner.breaker()
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
-    }
 }
 
 #[test]
 fn readiness_without_a_connection_is_not_believed() {
-    let liar = Liar {
-        inner: MioSelector::new().unwrap(),
+    let liar = hooked_by(Liar {
         open: Vec::new(),
         lies: 50,
-    };
-    let runtime = Runtime::builder().selector(Box::new(liar)).build().unwrap();
+    });
+    let runtime = Runtime::builder().selector(liar).build().unwrap();
     run_clean_in(&runtime, async {
         let silent = Silent::v4();
         let beside = spawn(async {

@@ -1,0 +1,296 @@
+//! Makes a dump, in the loop's thread and in portions: reads tables, polls nothing, and runs no code of
+//! the user's.
+//!
+//! ```text
+//!   so many keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
+//!   (a portion)                                                            (on the asking thread)
+//! ```
+//!
+//! Most tables say which machine waits, by its id. Where a waker is kept instead, it is known by its
+//! address: a task's own waker has that of its clones. The ends meet in `finish`. A machine that runs
+//! between two portions may be seen parked in one and ended in another.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::context::MachineId;
+use super::current;
+use super::dump::{Dump, Entry, Value};
+use super::handle::Handle;
+use super::parked::{Parked, Waiter};
+use super::scheduler::Scheduler;
+use super::sleeper::Judges;
+use super::socket::Socket;
+use super::waker::{Job, Remote};
+use crate::endpoints::{End, Network};
+use crate::reactor::{Direction, PollDesc};
+
+/// Keys of each table that are looked at in one portion: well under a millisecond.
+const PORTION: usize = 128;
+
+/// A dump that is being made.
+#[derive(Default)]
+pub(super) struct Look {
+    runtime: Entry,
+    machines: Vec<Entry>,
+    /// Beside each of the machines: as what it waits.
+    known_as: Vec<[Option<Waiter>; 2]>,
+    /// What waits, for what, and behind what.
+    waits: Vec<(Waiter, Entry, Option<Waiter>)>,
+    /// The first of the keys that come next.
+    next: usize,
+}
+
+/// A wait on the descriptor with these ends, if it is on one, and what is left until its end.
+fn wait(on: &'static str, ends: &Entry, end: Option<Instant>, now: Instant) -> Entry {
+    let mut wait = Entry(vec![("on", Value::text(on))]);
+    wait.0.extend(ends.0.iter().cloned());
+    let left = end.map(|end| Value::Time(end.saturating_duration_since(now)));
+    wait.put("left_seconds", left);
+    wait
+}
+
+impl Look {
+    /// Looks at one portion. False if there are no more.
+    fn portion(&mut self, scheduler: &Scheduler) -> bool {
+        let keys = self.next..self.next + PORTION;
+        self.next = keys.end;
+        let core = scheduler.reactor.core();
+        let now = core.clock.read();
+        let mut more = self.machines(scheduler, keys.clone());
+        more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
+        let mut count = 0;
+        for (judges, on) in [(Judges::NoPeer, "sleep"), (Judges::Peer, "timer")] {
+            let timers = scheduler.timers(judges).borrow();
+            count += timers.len();
+            more |= timers.for_each_in(keys.clone(), |when, parked| {
+                let end = Some(core.clock.instant_of(when));
+                let wait = wait(on, &Entry::default(), end, now);
+                self.waits
+                    .extend(parked.waiter().map(|waiter| (waiter, wait, None)));
+            });
+        }
+        if !more {
+            let descriptors = scheduler.reactor.descriptors();
+            self.runtime
+                .put("loop", Value::text("answered"))
+                .put("descriptors", Value::Number(descriptors))
+                .put("timers", Value::Number(count));
+            put_mail(&mut self.runtime, &scheduler.remote);
+        }
+        more
+    }
+
+    fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
+        let running = &scheduler.remote.running;
+        let mut add = |id: MachineId, mut entry: Entry, status, [waker, joiner]: [_; 2]| {
+            let id = Waiter::Machine(id);
+            entry.put("status", Value::text(status));
+            self.machines.push(entry);
+            self.known_as.push([Some(id), waker]);
+            let join = Entry(vec![("on", Value::text("join"))]);
+            self.waits
+                .extend(joiner.map(|joiner| (joiner, join, Some(id))));
+        };
+        if keys.start == 0
+            && let Some((status, waker)) = scheduler.root_status()
+        {
+            let root = running.origin(MachineId::ROOT.bits());
+            add(MachineId::ROOT, root, status, [waker, None]);
+        }
+        scheduler.machines.for_each_in(keys, |id, body, is_queued| {
+            let mut entry = running.origin(id.bits());
+            let wakers = body.map(|body| body.look(&mut entry));
+            let status = match (body, is_queued) {
+                (None, _) => "running",
+                (_, true) => "runnable",
+                _ => "parked",
+            };
+            add(id, entry, status, wakers.unwrap_or_default());
+        })
+    }
+
+    fn socket(&mut self, desc: &PollDesc<Parked, Socket>, now: Instant) {
+        let socket = &desc.user_data;
+        // For a direction or a hang-up, what waits, and in a queue behind what.
+        let (mut holders, mut waits) = ([None; 2], Vec::new());
+        desc.parked(|direction, of| {
+            let waiter = of.waiter();
+            holders[direction as usize] = waiter;
+            waits.extend(waiter.map(|waiter| (Some(direction), waiter, None)));
+        });
+        socket.waiting(|direction, waiter| {
+            let holder = direction.and_then(|direction| holders[direction as usize]);
+            waits.push((direction, waiter, Some(holder)));
+        });
+        let mut ends = Entry::default();
+        if !waits.is_empty() {
+            socket.look(&mut ends);
+        }
+        let is_stream = socket.network().is_tcp() || socket.network() == Network::Unix;
+        let [read, write] = match is_stream && ends.get("peer").is_none() {
+            true => ["accept", "connect"],
+            false => ["read", "write"],
+        };
+        for (direction, waiter, behind) in waits {
+            let on = match (direction, behind) {
+                (None, _) => "hang-up",
+                (Some(Direction::Read), None) => read,
+                (Some(Direction::Write), None) => write,
+                (Some(Direction::Read), _) => "read-lock",
+                (Some(Direction::Write), _) => "write-lock",
+            };
+            let end = direction.and_then(|direction| desc.deadline(direction));
+            let wait = wait(on, &ends, end, now);
+            self.waits.push((waiter, wait, behind.flatten()));
+        }
+    }
+
+    /// Puts together what the tables said.
+    pub(super) fn finish(self) -> Dump {
+        let (runtime, mut machines) = (self.runtime, self.machines);
+        let names = self.known_as.into_iter().enumerate();
+        let names = names.flat_map(|(index, names)| names.map(|name| (name, index)));
+        let mut known: HashMap<Option<Waiter>, usize> = names.collect();
+        let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
+        for (waiter, mut wait, behind) in self.waits {
+            let behind = behind.and_then(|behind| known.get(&Some(behind)));
+            let behind = behind.and_then(|&index| machines[index].get("id").cloned());
+            wait.put("behind", behind);
+            let index = *known.entry(Some(waiter)).or_insert_with(|| {
+                let (kind, status) = (Value::text("foreign"), Value::text("parked"));
+                machines.push(Entry(vec![("kind", kind), ("status", status)]));
+                machines.len() - 1
+            });
+            // What the machine says already.
+            wait.0.retain(|pair| !machines[index].0.contains(pair));
+            let waits = waits.entry(index).or_default();
+            // A future that polls twice, such as a split stream, is kept twice.
+            if !waits.contains(&wait) {
+                waits.push(wait);
+            }
+        }
+        for (index, waits) in waits {
+            machines[index].put("waits", Value::List(waits));
+        }
+        // "running" comes after "runnable" in the alphabet, and "parked" first.
+        machines.sort_by_cached_key(|machine| {
+            Reverse(["status", "quiet_seconds"].map(|name| machine.get(name).cloned()))
+        });
+        Dump { runtime, machines }
+    }
+
+    /// A job that looks at one portion, and sends itself again for the next; in the end it sends what it
+    /// has found. It stops once nothing waits for the answer.
+    pub(super) fn job(mut self, asker: Weak<()>, answer: Sender<Look>) -> Job {
+        Box::new(move || {
+            current::try_with(|scheduler| {
+                if asker.strong_count() == 0 {
+                } else if self.portion(scheduler) {
+                    drop(scheduler.remote.send(self.job(asker, answer)));
+                } else {
+                    drop(answer.send(self));
+                }
+            });
+        })
+    }
+}
+
+/// What other threads have sent, and the blocking jobs.
+fn put_mail(runtime: &mut Entry, remote: &Remote) {
+    let [wakes, jobs] = remote.mail_waiting().map(Value::Number);
+    let [threads, blocking] = remote.jobs.figures().map(Value::Number);
+    runtime.put("mail_wakes", wakes).put("mail_jobs", jobs);
+    runtime
+        .put("blocking_threads", threads)
+        .put("blocking_jobs", blocking);
+}
+
+impl Scheduler {
+    /// All of it at once.
+    pub(crate) fn dump(&self) -> Dump {
+        let mut look = Look::default();
+        while look.portion(self) {}
+        look.finish()
+    }
+}
+
+impl Socket {
+    /// Adds the network, and both ends as far as they are known.
+    pub(crate) fn look(&self, entry: &mut Entry) {
+        let end = |end| {
+            let known = self.endpoint(end).or_else(|| self.ask_endpoint(end));
+            known.map(Value::shown)
+        };
+        entry
+            .put("network", Value::text(self.network().name()))
+            .put("local", end(End::Local))
+            .put("peer", end(End::Peer));
+    }
+}
+
+impl Handle {
+    /// What lives on the runtime, and what it waits for, made in its thread in portions of less than a
+    /// millisecond. If the loop has not answered within `timeout`, the dump says what holds it. On the
+    /// runtime's own thread it is made at once, inside of a turn; outside of one, ask
+    /// [`Runtime::dump`](crate::Runtime::dump).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// runtime.spawn_named("slow", async move {
+    ///     // This holds the loop, which it should not.
+    ///     let dump = std::thread::spawn(move || handle.dump(Duration::from_millis(20)));
+    ///     tell.send(dump.join().unwrap()).unwrap();
+    /// });
+    /// runtime.turn(None)?;
+    /// let dump = told.recv().unwrap();
+    /// assert_eq!(dump.runtime.get("loop").unwrap().to_string(), "held");
+    /// assert_eq!(dump.machines[0].get("name").unwrap().to_string(), "slow");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dump(&self, timeout: Duration) -> Dump {
+        let asked = self.if_here(|scheduler| scheduler.dump());
+        asked.unwrap_or_else(|| self.ask(timeout))
+    }
+
+    fn ask(&self, timeout: Duration) -> Dump {
+        let remote = &self.remote;
+        let (first, start) = (remote.running.sample(), Instant::now());
+        let (answer, answered) = mpsc::channel();
+        let asker = Arc::new(());
+        let job = Look::default().job(Arc::downgrade(&asker), answer);
+        // This thread would wait for itself.
+        let is_own = remote.thread == thread::current().id();
+        if !is_own
+            && remote.send(job).is_ok()
+            && let Ok(look) = answered.recv_timeout(timeout)
+        {
+            return look.finish();
+        }
+        let (mut dump, mut loop_is) = (Dump::default(), "silent");
+        // In a child of fork the locks may be held by threads that are not there.
+        let inherited = remote.is_inherited();
+        if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {
+            loop_is = "held";
+            holder
+                .put("status", Value::text("running"))
+                .put("held_seconds", Value::Time(began.elapsed()));
+            dump.machines.push(holder);
+        }
+        dump.runtime.put("loop", Value::text(loop_is));
+        if !inherited {
+            put_mail(&mut dump.runtime, remote);
+        }
+        dump
+    }
+}
