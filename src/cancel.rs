@@ -247,6 +247,20 @@ impl CancelToken {
     /// In a scope that has ended the future is never polled. If both come in the same poll, the
     /// future wins.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{CancelError, CancelToken};
+    /// use std::{future::pending, time::Duration};
+    /// let scope = CancelToken::new();
+    /// assert_eq!(scope.run(async { 42 }).await, Ok(42));
+    /// let soon = scope.with_timeout(Duration::from_millis(5));
+    /// assert_eq!(soon.run(pending::<()>()).await, Err(CancelError::DeadlineExceeded));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Why the scope ended.

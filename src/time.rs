@@ -94,6 +94,16 @@ pub fn coarse_now() -> Instant {
 ///
 /// The resolution is a millisecond, rounded up. A wait too long to represent is thirty years.
 ///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use std::time::Duration;
+/// netpoller::time::sleep(Duration::from_millis(5)).await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// # Panics
 ///
 /// Outside a runtime, when called or when polled on a thread that drives none.
@@ -268,6 +278,19 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
 }
 
 /// Ticks every `period`, the first time at once.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::time;
+/// use std::time::Duration;
+/// let mut interval = time::interval(Duration::from_millis(5));
+/// let first = interval.tick().await; // at once
+/// assert_eq!(interval.tick().await - first, Duration::from_millis(5));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 ///
 /// # Panics
 ///

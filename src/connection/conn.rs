@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::{CloseReason, UNUSED};
 use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
-use super::out_queue::OutQueue;
+use super::out_queue::{OutQueue, Payload, SMALL};
 use super::rate::{NEVER, Watch};
 use super::shared::{WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
@@ -143,7 +143,7 @@ impl Extra {
 }
 
 impl Conn {
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
+    pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
         fd.socket().note.set(Status::OPENING.0);
         let mut conn = Conn {
             fd,
@@ -169,7 +169,8 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        if self.state().takes_writes() && !state.takes_writes() {
+        // At the end the mail is thrown away: no filter runs for a connection that is gone.
+        if self.state().takes_writes() && !state.takes_writes() && state != State::Closed {
             // Nothing more is left by others, and what was left until now goes out.
             self.end_mail();
             self.open_mail();
@@ -242,6 +243,20 @@ impl Conn {
 
     /// Writes: all of it, at the end of the callback or whenever the peer takes it. It never waits.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Echo;
+    /// impl Protocol for Echo {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         conn.write(b"you said: ")?;
+    ///         conn.write(bytes)?; // both go out in one system call
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Too much waits already, see [`Limits`](crate::Limits): nothing of this was taken, unless the
@@ -265,7 +280,13 @@ impl Conn {
     ///
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.write_shared_slow(bytes)
+        if bytes.len() < SMALL {
+            return self.write(bytes);
+        }
+        self.check_write(bytes.len())?;
+        self.write_queued(bytes, |queue| {
+            queue.push_shared(Payload::Here(bytes.clone()))
+        })
     }
 
     /// Offers nothing more until `bytes` bytes are there, counted from the first that this call of
@@ -375,8 +396,8 @@ impl Conn {
     }
 
     /// Gives this connection an idle timeout of its own, in place of the
-    /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
-    /// last sign of life, as there.
+    /// [server's](crate::Server::idle_timeout); `None` and zero mean never, as there. The time counts
+    /// from the peer's last sign of life: one that has passed by then ends the connection at once.
     ///
     /// ```
     /// use std::io;
@@ -395,7 +416,8 @@ impl Conn {
     /// }
     /// ```
     pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.extra().idle = Some(timeout.into().map_or(NEVER, ticks));
+        let timeout = timeout.into().filter(|wait| !wait.is_zero());
+        self.extra().idle = Some(timeout.map_or(NEVER, ticks));
         // From here on a connection of this thread may be judged by time.
         self.shared.judges_by_time.set(true);
     }
@@ -470,6 +492,23 @@ impl Conn {
     /// Closes the connection once all is written. Nothing more is read. Where input is unread by
     /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more:
     /// closed at once, the system would send a RST, which may overtake them.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"hello, and good-bye\n")?;
+    ///         conn.close(); // once that is sent
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     #[doc(alias = "lingering_close")]
     pub fn close(&mut self) {
         self.ask(Asked::Close);
@@ -501,6 +540,22 @@ impl Conn {
 
     /// The peer's address.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    ///
+    /// struct Mirror;
+    /// impl Protocol for Mirror {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         let peer = conn.peer_addr()?;
+    ///         conn.write(format!("you are {peer}\n").as_bytes())
+    ///     }
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system does not know it: the peer reset the connection before anything asked.
@@ -518,6 +573,23 @@ impl Conn {
     }
 
     /// A handle to write by from other connections and tasks of this thread.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol, spawn, time};
+    /// use std::{io, time::Duration};
+    ///
+    /// struct Later;
+    /// impl Protocol for Later {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let handle = conn.handle();
+    ///         spawn(async move {
+    ///             time::sleep(Duration::from_secs(1)).await;
+    ///             handle.write(b"an answer, a second later\n")
+    ///         });
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     pub fn handle(&mut self) -> ConnHandle {
         self.own_handle().clone()
     }

@@ -1,7 +1,36 @@
 //! Connections as hand-written state machines: a few hundred bytes each, no task, no buffer.
 //!
 //! A server makes a [`Protocol`] for each connection and calls it with a [`Conn`] when something
-//! happens. See [`Protocol`] for an example.
+//! happens.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
+//! use std::io;
+//!
+//! /// Counts the bytes of its connection.
+//! struct Count(usize);
+//! impl Protocol for Count {
+//!     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+//!         self.0 += bytes.len();
+//!         conn.write(format!("{}\n", self.0).as_bytes())?;
+//!         Ok(bytes.len())
+//!     }
+//! }
+//!
+//! let runtime = Runtime::new()?;
+//! let bound = Server::new(|_peer| Count(0)).bind("127.0.0.1:0")?;
+//! let _serving = bound.run_in(&runtime)?;
+//! runtime.block_on(async {
+//!     let stream = TcpStream::connect(bound.local_addr()).await?;
+//!     for total in ["5\n", "10\n"] {
+//!         stream.write_all(b"hello").await?;
+//!         assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, total.as_bytes());
+//!     }
+//!     Ok(())
+//! })
+//! # }
+//! ```
 
 // Mirrors Go's `net/http.Server` and its `conn`.
 //

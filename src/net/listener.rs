@@ -243,6 +243,16 @@ pub type TcpListener = Listener<Tcp>;
 impl Listener<Tcp> {
     /// Listens on `addr`, as [`ListenConfig::bind`] does with its defaults.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let listener = netpoller::TcpListener::bind("localhost:0").await?;
+    /// println!("listening on {}", listener.local_addr()?);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`ListenConfig::bind`].
@@ -262,6 +272,19 @@ impl<K: Kind> Listener<K> {
     /// Connections that were aborted before they were accepted are passed over. After an error
     /// that is [temporary](crate::NetError::is_temporary), such as too many open files, try again
     /// later: the connection still waits, unless it was taken and could not be registered.
+    ///
+    /// ```
+    /// # async fn serve(listener: netpoller::TcpListener) -> std::io::Result<()> {
+    /// loop {
+    ///     let (stream, peer) = listener.accept().await?;
+    ///     netpoller::spawn(async move {
+    ///         if let Err(error) = stream.write_all(b"hello\n").await {
+    ///             eprintln!("{peer}: {error}");
+    ///         }
+    ///     });
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -1,4 +1,21 @@
-//! Sockets that behave as Go's do.
+//! Sockets that behave as Go's do: TCP, UDP, Unix; dialling, deadlines, closing, errors.
+//!
+//! ```
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::{NetError, TcpListener, TcpStream, time};
+//! use std::time::Duration;
+//! # netpoller::Runtime::new()?.block_on(async {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let stream = TcpStream::connect(listener.local_addr()?).await?;
+//! stream.set_read_deadline(Some(time::now() + Duration::from_millis(10)))?;
+//! let error = stream.read(&mut [0; 8]).await.unwrap_err(); // nothing comes
+//! assert!(error.is_timeout());
+//! // read tcp 127.0.0.1:50124->127.0.0.1:36171: i/o timeout
+//! assert!(error.to_string().ends_with(": i/o timeout"));
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 
 // Mirrors Go's `net` and `internal/poll`.
 

@@ -72,6 +72,21 @@ impl<K> Stream<K> {
     /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
     /// file, or an empty buffer, for which it waits for nothing.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// let mut buffer = [0; 16];
+    /// let got = ours.read(&mut buffer).await?;
+    /// assert_eq!(&buffer[..got], b"hello");
+    /// theirs.close()?;
+    /// assert_eq!(ours.read(&mut buffer).await?, 0); // the end
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; a timeout once the read deadline has passed; closed.
@@ -125,6 +140,19 @@ impl<K> Stream<K> {
     }
 
     /// Fills the whole buffer.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"hello").await?;
+    /// let mut head = [0; 2];
+    /// ours.read_exact(&mut head).await?;
+    /// assert_eq!(&head, b"he");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -202,6 +230,18 @@ impl<K> Stream<K> {
 
     /// Writes what the kernel takes at once, waiting until it takes something: one system call.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, _theirs) = netpoller::UnixStream::pair()?;
+    /// let much = vec![0; 16 << 20];
+    /// let gone = ours.write(&much).await?; // as much as the kernel's buffer takes
+    /// assert!(gone > 0 && gone < much.len());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; a timeout once the write deadline has passed; closed.
@@ -242,6 +282,19 @@ impl<K> Stream<K> {
     }
 
     /// Writes everything: Go's `Write`. No other write comes between its pieces.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// let writing = netpoller::spawn(async move { ours.write_all(&[0; 1 << 20]).await });
+    /// let mut all = vec![0; 1 << 20];
+    /// theirs.read_exact(&mut all).await?;
+    /// writing.await.expect("no panic")?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

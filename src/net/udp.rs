@@ -45,6 +45,20 @@ impl Datagram<Udp> {
     /// [`local_addr`](Datagram::local_addr) tells. An empty host, `0.0.0.0` and `[::]` are every
     /// address of both families, as in Go.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UdpSocket;
+    /// let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
+    /// ours.send_to(b"hello", theirs.local_addr()?).await?;
+    /// let mut buffer = [0; 1500];
+    /// let (length, from) = theirs.recv_from(&mut buffer).await?;
+    /// assert_eq!((&buffer[..length], from), (&b"hello"[..], ours.local_addr()?));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`OpError`] with `listen` as its operation.

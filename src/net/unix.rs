@@ -103,6 +103,17 @@ impl Stream<Unix> {
 
     /// Two streams, connected to each other.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// ours.write_all(b"hello").await?;
+    /// assert_eq!(theirs.read_with(|bytes| bytes.len()).await?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's.

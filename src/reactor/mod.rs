@@ -1,7 +1,27 @@
 //! The netpoller: when a source is ready, or its deadline passes, hands back what was parked on it.
 //!
-//! For an event loop of one's own, without tasks or futures. [`Reactor`] has an example that runs, and
-//! the contract.
+//! For an event loop of one's own, without tasks or futures. [`Reactor`] has the contract.
+//!
+//! ```
+//! use netpoller::reactor::{Direction, Reactor, TryIo};
+//! use std::io::{Read, Write};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let reactor: Reactor<&str> = Reactor::new()?;
+//! let (mut ours, mut theirs) = mio::net::UnixStream::pair()?;
+//! let descriptor = reactor.open(&mut ours)?;
+//! let tried = descriptor.try_io(Direction::Read, "the reader", || ours.read(&mut [0; 8]));
+//! assert!(matches!(tried, TryIo::Parked)); // nothing was there
+//!
+//! theirs.write_all(b"hello")?;
+//! let mut ready = Vec::new();
+//! while ready.is_empty() {
+//!     reactor.turn(None, &mut ready)?; // sleeps in the kernel
+//! }
+//! assert_eq!(ready, ["the reader"]);
+//! # reactor.close(descriptor, &mut ours)
+//! # }
+//! ```
 // Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: `poll_runtime_pollOpen`,
 // `pollWait`, `pollSetDeadline`, `pollUnblock`, and `netpoll` itself.
 //

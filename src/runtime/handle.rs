@@ -138,6 +138,19 @@ impl Handle {
 
     /// As [`run`](Handle::run), and blocks this thread until the result is there.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let asking = std::thread::spawn(move || handle.run_blocking(|| async { 6 * 7 }));
+    /// while !asking.is_finished() {
+    ///     runtime.turn(Some(std::time::Duration::from_millis(5)))?;
+    /// }
+    /// assert_eq!(asking.join().expect("no panic").expect("the runtime lives"), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`run`](Handle::run). Also on the thread of the runtime itself, which would wait for ever:

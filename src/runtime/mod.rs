@@ -184,6 +184,21 @@ impl Runtime {
     /// bit. For a frame that has to begin on time, wait until two milliseconds before it, then call
     /// `turn(Some(Duration::ZERO))` until it begins.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, time};
+    /// use std::time::Duration;
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let network = runtime.spawn(async { time::sleep(Duration::from_millis(5)).await });
+    /// while !network.is_finished() {
+    ///     // The host's own work comes here.
+    ///     runtime.turn(Some(Duration::from_millis(1)))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The selector's. Nothing is lost: call again. Also in a child of fork(2), if the runtime is the

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::worker_loop::WorkerLoop;
-use crate::connection::handle::{ConnId, lock};
+use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
+use crate::runtime::sync::lock;
 use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
@@ -97,9 +98,7 @@ impl<F> Bound<F> {
 
     /// So many workers, which share the ports.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
-        // A poisoned lock is as good: no code of the user's runs under it.
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = mem::take(&mut *ports);
+        let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {
             return Err(io::Error::other("netpoller: this server ran before"));
         }
@@ -362,6 +361,25 @@ impl ServerHandle {
     }
 
     /// Ends the server at once, with whatever is in flight, also while it is being drained.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         conn.write(bytes)?;
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Echo).bind("127.0.0.1:0")?;
+    /// let handle = bound.handle();
+    /// let serving = std::thread::spawn(move || bound.run());
+    /// handle.stop(); // from any thread
+    /// serving.join().expect("no panic")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "close")]
     pub fn stop(&self) {
         self.common.end(None);
@@ -375,6 +393,21 @@ impl ServerHandle {
     /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a
     /// callback of the connection itself, these bytes and those of
     /// [`Conn::write`](crate::Conn::write) go out in the order of the calls.
+    ///
+    /// ```
+    /// use netpoller::{ConnId, ServerHandle};
+    /// use std::sync::Arc;
+    ///
+    /// /// From any thread, to connections of any worker. Each has left its id here when it opened.
+    /// fn tell_all(server: &ServerHandle, ids: &[ConnId], news: &str) {
+    ///     let bytes: Arc<[u8]> = news.as_bytes().into();
+    ///     for &id in ids {
+    ///         if let Err(error) = server.write(id, bytes.clone()) {
+    ///             eprintln!("{error}"); // gone, or too slow
+    ///         }
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///

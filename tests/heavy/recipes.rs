@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use asynchronous_codec::{Framed, LinesCodec};
 use futures_lite::future;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, SinkExt, StreamExt, select};
-use netpoller::{Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{CancelToken, Handle, Runtime, TcpListener, TcpStream, spawn, time};
 use std::os::fd::AsFd;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -107,6 +108,39 @@ fn tokio_on_a_thread_of_its_own_answers_our_tasks() {
         }
     });
     beside.join().unwrap();
+}
+
+/// As a handler of axum does: its future must be `Send`, and our stream is not.
+#[test]
+fn a_task_of_tokio_uses_our_stream_through_the_handle() {
+    let (tell, told) = mpsc::channel();
+    let end = CancelToken::new();
+    let ended = end.clone();
+    let ours = thread::spawn(move || {
+        run(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let addr = listener.local_addr()?;
+            tell.send((Handle::current(), addr))
+                .map_err(io::Error::other)?;
+            echo(listener).await?;
+            // A runtime that ends answers nothing.
+            ended.canceled().await;
+            io::Result::Ok(())
+        })
+    });
+    let (handle, addr) = told.recv().unwrap();
+    let asking = async move {
+        let asked = handle.run(move || async move {
+            let stream = TcpStream::connect(addr).await?;
+            stream.write_all(b"hello").await?;
+            stream.read_with(|bytes| bytes.len()).await
+        });
+        asked.await.expect("our runtime lives")
+    };
+    let heard = tokio().block_on(async { tokio::spawn(asking).await });
+    assert_eq!(heard.unwrap().unwrap(), 5);
+    end.cancel();
+    ours.join().unwrap().unwrap();
 }
 
 #[test]

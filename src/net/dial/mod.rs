@@ -81,6 +81,19 @@ common_settings!(Dialer);
 impl Stream<Tcp> {
     /// Dials `addr`, as [`Dialer::dial`] does with its defaults.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let (_accepted, peer) = listener.accept().await?;
+    /// assert_eq!(stream.local_addr()?, peer);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Dialer::dial`].
