@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::worker_loop::WorkerLoop;
-use crate::connection::handle::{ConnId, lock};
+use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
+use crate::runtime::sync::lock;
 use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
@@ -97,9 +98,7 @@ impl<F> Bound<F> {
 
     /// So many workers, which share the ports.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
-        // A poisoned lock is as good: no code of the user's runs under it.
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = mem::take(&mut *ports);
+        let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {
             return Err(io::Error::other("netpoller: this server ran before"));
         }
