@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::{CloseReason, UNUSED};
 use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
-use super::out_queue::OutQueue;
+use super::out_queue::{OutQueue, Payload, SMALL};
 use super::rate::{NEVER, Watch};
 use super::shared::{WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
@@ -143,7 +143,7 @@ impl Extra {
 }
 
 impl Conn {
-    pub(super) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
+    pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
         fd.socket().note.set(Status::OPENING.0);
         let mut conn = Conn {
             fd,
@@ -169,7 +169,8 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        if self.state().takes_writes() && !state.takes_writes() {
+        // At the end the mail is thrown away: no filter runs for a connection that is gone.
+        if self.state().takes_writes() && !state.takes_writes() && state != State::Closed {
             // Nothing more is left by others, and what was left until now goes out.
             self.end_mail();
             self.open_mail();
@@ -279,7 +280,13 @@ impl Conn {
     ///
     /// As there.
     pub fn write_shared(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        self.write_shared_slow(bytes)
+        if bytes.len() < SMALL {
+            return self.write(bytes);
+        }
+        self.check_write(bytes.len())?;
+        self.write_queued(bytes, |queue| {
+            queue.push_shared(Payload::Here(bytes.clone()))
+        })
     }
 
     /// Offers nothing more until `bytes` bytes are there, counted from the first that this call of
@@ -389,8 +396,8 @@ impl Conn {
     }
 
     /// Gives this connection an idle timeout of its own, in place of the
-    /// [server's](crate::Server::idle_timeout); `None` for never. The time counts from the peer's
-    /// last sign of life, as there.
+    /// [server's](crate::Server::idle_timeout); `None` and zero mean never, as there. The time counts
+    /// from the peer's last sign of life: one that has passed by then ends the connection at once.
     ///
     /// ```
     /// use std::io;
@@ -409,7 +416,8 @@ impl Conn {
     /// }
     /// ```
     pub fn set_idle_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.extra().idle = Some(timeout.into().map_or(NEVER, ticks));
+        let timeout = timeout.into().filter(|wait| !wait.is_zero());
+        self.extra().idle = Some(timeout.map_or(NEVER, ticks));
         // From here on a connection of this thread may be judged by time.
         self.shared.judges_by_time.set(true);
     }

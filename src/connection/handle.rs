@@ -12,8 +12,8 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::limits::Quotas;
@@ -25,12 +25,8 @@ use crate::net::OpError;
 use crate::net::fd::Fd;
 use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
+use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::{Handle, context};
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code of others runs under these locks, so that a poisoned one is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]

@@ -17,19 +17,15 @@ use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::Poll;
 
-use super::conn::Conn;
+use super::conn::{Conn, Extra};
 use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
-use super::filter::Filter;
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
-use super::shared::WorkerShared;
 use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
-use crate::net::fd::Fd;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::dump::Entry;
@@ -40,9 +36,9 @@ use crate::runtime::parked::{Parked, Waiter};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
-    pub(super) protocol: P,
+    pub(crate) protocol: P,
     /// Dropped last: then the server has one connection less.
-    pub(super) conn: Conn,
+    pub(crate) conn: Conn,
 }
 
 /// Three pointers, a timer's key and two times.
@@ -123,18 +119,6 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    pub(crate) fn new(
-        fd: Fd,
-        shared: Rc<WorkerShared>,
-        protocol: P,
-        filter: Option<Box<dyn Filter>>,
-    ) -> Self {
-        Connection {
-            conn: Conn::new(fd, shared, filter),
-            protocol,
-        }
-    }
-
     // ---- out of the fast path, for the rest of this run ----
 
     #[cold]
@@ -377,7 +361,9 @@ impl<P: Protocol> Connection<P> {
     fn close(&mut self, resets: bool) {
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
         let aborts = self.conn.status().asked() == Asked::Abort;
-        let with_reset = resets || aborts || self.conn.queued() > 0;
+        let is_cut =
+            self.conn.forget_reply() || self.conn.queued() > 0 || self.conn.peek(Extra::has_mail);
+        let with_reset = resets || aborts || is_cut;
         let received = self.conn.peek(|extra| extra.received);
         let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
         let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
@@ -476,7 +462,6 @@ impl Conn {
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
         self.set_timer(None);
-        self.forget_reply();
         if !fault!("leaked_quota") {
             self.shared.quotas.queued.give_back(self.queued());
         }

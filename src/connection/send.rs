@@ -6,12 +6,11 @@
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
 use std::io;
-use std::rc::Rc;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::handle::ConnHandle;
-use super::out_queue::{OutQueue, Payload, SMALL};
+use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{Asked, State};
 use crate::net::fd::{Failure, Fd};
@@ -33,18 +32,8 @@ impl Conn {
         self.write_queued(bytes, |queue| queue.push(bytes))
     }
 
-    pub(super) fn write_shared_slow(&mut self, bytes: &Rc<[u8]>) -> io::Result<()> {
-        if bytes.len() < SMALL {
-            return self.write(bytes);
-        }
-        self.check_write(bytes.len())?;
-        self.write_queued(bytes, |queue| {
-            queue.push_shared(Payload::Here(bytes.clone()))
-        })
-    }
-
     /// Whether so many bytes may be written, behind all that was written before.
-    fn check_write(&mut self, more: usize) -> io::Result<()> {
+    pub(super) fn check_write(&mut self, more: usize) -> io::Result<()> {
         self.open_mail();
         if !self.status().may_write() {
             return Err(direction_ended());
@@ -57,7 +46,11 @@ impl Conn {
     }
 
     /// Writes behind what was gathered, as far as the limit over all leaves room.
-    fn write_queued(&mut self, bytes: &[u8], push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
+    pub(super) fn write_queued(
+        &mut self,
+        bytes: &[u8],
+        push: impl FnOnce(&mut OutQueue),
+    ) -> io::Result<()> {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
@@ -167,11 +160,14 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent.
-    pub(super) fn forget_reply(&mut self) {
-        if let Ok(mut out) = self.shared.out.try_borrow_mut() {
-            out.clear();
-        }
+    /// The callback did not come to its end: nothing of it is sent. Whether it had written anything.
+    pub(super) fn forget_reply(&mut self) -> bool {
+        let Ok(mut out) = self.shared.out.try_borrow_mut() else {
+            return true;
+        };
+        let is_cut = !out.is_empty();
+        out.clear();
+        is_cut
     }
 
     // ---- the queue ----

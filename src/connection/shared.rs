@@ -11,7 +11,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
@@ -53,23 +52,6 @@ pub(crate) struct Settings {
     pub(crate) place: Place,
     /// At which age a connection is too old, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
-}
-
-impl Default for Settings {
-    #[track_caller]
-    fn default() -> Self {
-        Settings {
-            idle_timeout: None,
-            heartbeat: None,
-            heartbeat_bytes: None,
-            heartbeat_warning: Arc::default(),
-            rates: [None; 2],
-            limits: Limits::default(),
-            drain_grace: Duration::from_secs(1),
-            place: Location::caller(),
-            max_age: None,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,10 +196,9 @@ impl WorkerShared {
         self.kept.borrow().contains_key(&id)
     }
 
-    // ---- times that are spread: connections opened together have theirs apart ----
-
-    /// A part of `time` for the connection that has opened last. Nothing for a server's only one.
-    fn spread(&self, time: u64) -> u64 {
+    /// A part of `time` for the connection that has opened last, so that those that were opened together
+    /// have their times apart. Nothing for a server's only one.
+    pub(super) fn spread(&self, time: u64) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;
         if self.tally.live.get() == 1 {
@@ -225,19 +206,6 @@ impl WorkerShared {
         }
         let part = self.opened.get().wrapping_mul(GOLDEN);
         ((u128::from(time) * u128::from(part)) >> 32) as u64
-    }
-
-    /// The first heartbeat comes up to an eighth of its interval later than asked for.
-    pub(super) fn heartbeat_delay(&self) -> u64 {
-        self.settings
-            .heartbeat
-            .map_or(0, |interval| self.spread(ticks(interval)) / 8)
-    }
-
-    /// At which age a connection is too old, if at any.
-    pub(super) fn spread_age(&self) -> Option<u64> {
-        let (age, jitter) = self.settings.max_age?;
-        Some(ticks(age).saturating_add(self.spread(ticks(jitter))))
     }
 
     // ---- the end ----

@@ -128,11 +128,13 @@ impl Conn {
 
     pub(super) fn opened(&mut self) {
         self.arm();
-        let opened = &self.shared.opened;
-        opened.set(opened.get().wrapping_add(1));
-        let delay = self.shared.heartbeat_delay();
-        self.timers.beat = self.timers.beat.saturating_add(delay);
-        if let Some(age) = self.shared.spread_age() {
+        let shared = &self.shared;
+        shared.opened.set(shared.opened.get().wrapping_add(1));
+        if let Some(interval) = shared.settings.heartbeat {
+            self.timers.beat += shared.spread(ticks(interval)) / 8;
+        }
+        if let Some((age, jitter)) = shared.settings.max_age {
+            let age = ticks(age).saturating_add(shared.spread(ticks(jitter)));
             self.extra().old_at = Some(self.timers.heard.saturating_add(age));
         }
     }
@@ -293,13 +295,14 @@ impl Conn {
             return;
         }
         let times = [
-            self.idle_at(),
+            // An idle timeout that was shortened may have passed, and is not judged yet.
+            self.idle_at().max(now + 1),
             self.heartbeat_at(),
             self.look_at(),
             self.grace_at(),
             self.old_at(),
         ];
-        // What lies in the past has been judged already, and did not end the connection.
+        // Else, what lies in the past has been judged already, and did not end the connection.
         let due = times.into_iter().filter(|&time| time > now).min();
         let Some(due) = due.filter(|&due| due != NEVER).map(Tick::new) else {
             drop(timers);

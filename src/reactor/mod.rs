@@ -310,10 +310,7 @@ impl<W, T> Reactor<W, T> {
 
     /// Ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
-        Breaker {
-            inner: self.core.selector.borrow().breaker(),
-            process: self.core.process,
-        }
+        self.core.breaker()
     }
 
     /// Descriptors registered.

@@ -7,7 +7,7 @@
 // This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
 // descriptor sets its timer in the core. In Go they are one file.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::os::fd::RawFd;
@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use slab::Slab;
 
-use super::Turn;
 use super::clock::{Clock, TimeSource};
 use super::poll_desc::{Descriptor, PollDesc};
 use super::selector::{Event, Harvest, Selector, Traits};
 use super::types::Token;
+use super::{Breaker, Turn};
 use crate::sys::Process;
 use crate::wheel::{Tick, Timers};
 
@@ -103,11 +103,9 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
-    /// The tick until which a host sleeps between two turns: see runtime/host.rs. Zero during a turn,
-    /// and without such a host.
+    /// The tick until which a host sleeps between two turns, on a thread that watches the descriptor:
+    /// see runtime/host.rs. Zero during a turn, and without such a host.
     pub(crate) host_sleeps: Cell<Tick>,
-    /// Tells that host how long it may sleep from now on.
-    pub(crate) tell_host: OnceCell<Box<dyn Fn(Duration)>>,
 }
 
 impl<W, T> Core<W, T> {
@@ -131,7 +129,6 @@ impl<W, T> Core<W, T> {
             process: Process::current(),
             behind,
             host_sleeps: Cell::default(),
-            tell_host: OnceCell::default(),
         }
     }
 
@@ -455,23 +452,23 @@ impl<W, T> Core<W, T> {
         self.next().map(|next| self.clock.until(next))
     }
 
-    /// Something is pending, or due at `tick`: a host that would sleep for longer is told.
+    /// Something is pending, or due at `tick`: a host that would sleep for longer turns now.
     // Go: wakeNetPoller.
     #[inline]
     pub(crate) fn hasten(&self, tick: Tick) {
         let sleeps = self.host_sleeps.get();
-        if sleeps > Tick::ZERO {
-            let tick = match self.has_pending() {
-                true => Tick::ZERO,
-                false => tick,
-            };
-            if tick < sleeps
-                && let Some(tell) = self.tell_host.get()
-            {
-                self.host_sleeps.set(tick);
-                self.clock.read();
-                tell(self.clock.until(tick));
+        if sleeps > Tick::ZERO && (tick < sleeps || self.has_pending()) {
+            self.host_sleeps.set(Tick::ZERO);
+            if let Err(error) = self.breaker().break_netpoll() {
+                log::error!("can't tell the host that a turn is due: {error}");
             }
+        }
+    }
+
+    pub(super) fn breaker(&self) -> Breaker {
+        Breaker {
+            inner: self.selector.borrow().breaker(),
+            process: self.process,
         }
     }
 

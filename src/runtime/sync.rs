@@ -5,3 +5,11 @@
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// Locks, though another thread panicked with the lock: no code of others runs under those of this
+/// crate, so that what they guard is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
 use super::listeners::{Factory, Port};
 use super::worker_loop::WorkerLoop;
-use crate::connection::handle::{ConnId, lock};
+use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
+use crate::runtime::sync::lock;
 use crate::runtime::{Dump, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
@@ -97,9 +98,7 @@ impl<F> Bound<F> {
 
     /// So many workers, which share the ports.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
-        // A poisoned lock is as good: no code of the user's runs under it.
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = mem::take(&mut *ports);
+        let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {
             return Err(io::Error::other("netpoller: this server ran before"));
         }
@@ -302,9 +301,9 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Ends the server in good order, within `limit`.
     ///
-    /// 1. Connections that are not in flight are closed. In flight is a connection with bytes that
-    ///    wait to be sent, with bytes that its protocol has not used or not seen yet, one that is
-    ///    [busy](crate::Conn::set_busy), and one over which bytes went within the
+    /// 1. Connections that are not in flight are closed. A connection is in flight if bytes wait to be
+    ///    sent, if its protocol has not used or not seen some of its input, if it is
+    ///    [busy](crate::Conn::set_busy), or if bytes went over it within the
     ///    [grace](crate::Server::drain_grace).
     /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. As
     ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.

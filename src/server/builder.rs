@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -54,6 +55,7 @@ use crate::reactor::Direction;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "it serves once it is bound and runs"]
 pub struct Server<F> {
     /// Called by each worker, in its own thread.
     factory: Arc<F>,
@@ -79,7 +81,6 @@ where
     ///
     /// [`Bound::run`] wants a factory that is `Send` and `Sync`, because several threads call it.
     /// [`Bound::run_in`] takes any.
-    #[must_use]
     #[track_caller]
     pub fn new(factory: F) -> Self {
         Server::made_by(factory)
@@ -128,7 +129,6 @@ where
     /// })
     /// # }
     /// ```
-    #[must_use]
     #[track_caller]
     pub fn with_peer(factory: F) -> Self {
         Server::made_by(WithPeer(factory))
@@ -141,7 +141,17 @@ impl<F> Server<F> {
         Server {
             factory: Arc::new(factory),
             settings: Settings {
-                connection: shared::Settings::default(),
+                connection: shared::Settings {
+                    idle_timeout: None,
+                    heartbeat: None,
+                    heartbeat_bytes: None,
+                    heartbeat_warning: Arc::default(),
+                    rates: [None; 2],
+                    limits: Limits::default(),
+                    drain_grace: Duration::from_secs(1),
+                    place: Location::caller(),
+                    max_age: None,
+                },
                 max_connections: usize::MAX,
                 workers: 1,
                 dispatch: Dispatch::default(),
@@ -158,7 +168,6 @@ impl<F> Server<F> {
     /// to answer a [heartbeat](Server::heartbeat).
     ///
     /// `None`, the default, and zero mean never, as in Go.
-    #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
         self.settings.connection.idle_timeout = timeout;
@@ -174,7 +183,6 @@ impl<F> Server<F> {
     /// have theirs apart.
     ///
     /// In versions before 0.2, zero means 30 s.
-    #[must_use]
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.settings.connection.heartbeat = match interval.into() {
             Some(Duration::ZERO) => Some(Heartbeat::DEFAULT_INTERVAL),
@@ -213,7 +221,6 @@ impl<F> Server<F> {
     /// })
     /// # }
     /// ```
-    #[must_use]
     pub fn heartbeat_with(
         self,
         interval: impl Into<Option<Duration>>,
@@ -268,7 +275,6 @@ impl<F> Server<F> {
     /// })
     /// # }
     /// ```
-    #[must_use]
     pub fn minimum_read_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
         self.settings.connection.rates[Direction::Read as usize] =
             Rate::new(bytes_per_second, ticks(window));
@@ -280,7 +286,6 @@ impl<F> Server<F> {
     ///
     /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
     /// 64 KiB and more, as the peer reads: let the window be long enough for some.
-    #[must_use]
     pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
         self.settings.connection.rates[Direction::Write as usize] =
             Rate::new(bytes_per_second, ticks(window));
@@ -293,7 +298,6 @@ impl<F> Server<F> {
     /// # Panics
     ///
     /// If `max` is zero.
-    #[must_use]
     pub fn max_connections(mut self, max: usize) -> Self {
         assert!(max > 0, "netpoller: a server needs room for a connection");
         self.settings.max_connections = max;
@@ -304,7 +308,6 @@ impl<F> Server<F> {
     /// [`dispatch`](Server::dispatch) says how connections come to them.
     ///
     /// In versions before 0.2, zero means as many as there are CPUs, too.
-    #[must_use]
     pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.settings.workers = match workers.into() {
             None | Some(0) => thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -364,7 +367,6 @@ impl<F> Server<F> {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     pub fn on_worker(
         mut self,
         start: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static,
@@ -392,7 +394,6 @@ impl<F> Server<F> {
     /// # }
     /// let server = Server::new(|_peer| Http).filter(|peer| (peer.listener > 0).then_some(Tls));
     /// ```
-    #[must_use]
     pub fn filter<L: IntoFilter>(
         mut self,
         make: impl Fn(&Peer) -> L + Send + Sync + 'static,
@@ -439,14 +440,12 @@ impl<F> Server<F> {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
         self.settings.dispatch = dispatch;
         self
     }
 
     /// The old name of [`dispatch`](Server::dispatch).
-    #[must_use]
     #[deprecated(note = "it is called `dispatch` now")]
     pub fn accept(self, dispatch: Dispatch) -> Self {
         self.dispatch(dispatch)
@@ -472,7 +471,6 @@ impl<F> Server<F> {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.connection.limits = limits;
         self
@@ -480,7 +478,6 @@ impl<F> Server<F> {
 
     /// While the server is drained, traffic either way within this time keeps a connection open, in
     /// case more follows: 1 s by default. See [`ServerHandle::drain`](crate::ServerHandle::drain).
-    #[must_use]
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.settings.connection.drain_grace = grace;
         self
@@ -524,7 +521,6 @@ impl<F> Server<F> {
     /// })
     /// # }
     /// ```
-    #[must_use]
     pub fn max_connection_age(
         mut self,
         age: impl Into<Option<Duration>>,
@@ -536,7 +532,6 @@ impl<F> Server<F> {
 
     /// How long each worker's loop polls before it sleeps: see
     /// [`Builder::spin`](crate::Builder::spin).
-    #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.settings.spin = spin;
         self

@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::listener::Accepted;
 use crate::net::permits::Permit;
-use crate::runtime::sync::{Mutex, MutexGuard};
+use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::wake_quietly;
 
 /// What the workers are to do. Only the limit ever falls.
@@ -95,14 +95,9 @@ impl Dispatcher {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of others runs under the lock, so that a poisoned one is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The inboxes of the server's workers. `hands_over`: the first of them accepts for the others.
     pub(crate) fn open(self: &Arc<Self>, workers: usize, hands_over: bool) -> Vec<WorkerInbox> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.inboxes = (0..workers).map(|_| Some(Inbox::default())).collect();
         state.starting = workers;
         state.is_finished = !hands_over;
@@ -115,7 +110,7 @@ impl Dispatcher {
 
     /// Gives an order. False if one that asks for as much is in force.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let old = state.order;
         state.order.phase = old.phase.max(phase);
         state.order.limit = old.limit.min(limit);
@@ -127,7 +122,7 @@ impl Dispatcher {
     /// Tells the workers of one more watch for signals.
     #[cfg(feature = "signal")]
     pub(crate) fn add_watch(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.order.watches += 1;
         wake_all(state);
     }
@@ -135,7 +130,7 @@ impl Dispatcher {
     /// Sends a connection to the worker that has fewest, with those that wait for it. Gives it back
     /// if all workers have left.
     pub(crate) fn send(&self, arrival: Arrival) -> Result<(), Arrival> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let (count, first) = (state.inboxes.len(), state.next);
         state.next = (first + 1) % count;
         let load = |worker: usize| {
@@ -159,7 +154,7 @@ impl Dispatcher {
 
     /// Accepting has ended: each worker takes what waits for it, and then learns of the end.
     pub(crate) fn finish(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.is_finished = true;
         wake_all(state);
     }
@@ -182,7 +177,7 @@ pub(crate) struct WorkerInbox {
 impl WorkerInbox {
     /// The worker has started. When all have, the server serves.
     pub(crate) fn started(&self) {
-        let mut state = self.dispatcher.state();
+        let mut state = lock(&self.dispatcher.state);
         state.starting -= 1;
         if state.starting == 0 {
             drop(state);
@@ -212,7 +207,7 @@ impl WorkerInbox {
         poll_fn(|cx| {
             // A waker is cloned and dropped while nothing is locked: both may run any code.
             let waker = cx.waker().clone();
-            let mut state = self.dispatcher.state();
+            let mut state = lock(&self.dispatcher.state);
             if let Some(found) = look(&mut state) {
                 return Poll::Ready(found);
             }
@@ -228,7 +223,7 @@ impl WorkerInbox {
 
 impl Drop for WorkerInbox {
     fn drop(&mut self) {
-        let left = self.dispatcher.state().inboxes[self.worker].take();
+        let left = lock(&self.dispatcher.state).inboxes[self.worker].take();
         for arrival in left.into_iter().flat_map(|inbox| inbox.arrivals) {
             if let Err(arrival) = self.dispatcher.send(arrival) {
                 log::debug!("{}: closed before it was served", arrival.accepted.peer);

@@ -10,13 +10,14 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 
 use crate::net::Source;
 use crate::reactor::Direction;
+use crate::runtime::sync::lock;
 use crate::runtime::{JoinHandle, spawn};
 use crate::sys::{SignalNotes, note_signals};
 
@@ -36,16 +37,11 @@ struct Watch {
 pub(crate) struct Watches(Mutex<Vec<Arc<Watch>>>);
 
 impl Watches {
-    fn all(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
-        // No code of others runs under the lock, so that a poisoned one is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn add(&self, signals: &[i32], limit: Duration) -> io::Result<()> {
         let (socket, filled) = StdStream::pair()?;
         socket.set_nonblocking(true)?;
         filled.set_nonblocking(true)?;
-        self.all().push(Arc::new(Watch {
+        lock(&self.0).push(Arc::new(Watch {
             socket,
             limit,
             has_come: AtomicBool::new(false),
@@ -67,7 +63,7 @@ impl Hearing {
         watches: &Watches,
         end: impl Fn(Option<Duration>) + Clone + 'static,
     ) {
-        for watch in &watches.all()[self.0.len()..] {
+        for watch in &lock(&watches.0)[self.0.len()..] {
             let (watch, end) = (watch.clone(), end.clone());
             self.0.push(spawn(async move {
                 if let Err(error) = hear(&watch, end).await {

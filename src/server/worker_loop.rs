@@ -24,13 +24,14 @@ use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
 #[cfg(feature = "signal")]
 use super::signals::Hearing;
-use crate::connection::handle::lock;
+use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::select::{Either, select};
+use crate::runtime::sync::lock;
 use crate::runtime::{self, Handle, context, current, panics};
 use crate::time;
 
@@ -250,7 +251,8 @@ impl<F: Factory> WorkerLoop<F> {
         };
         match panics::catch(make) {
             Ok((protocol, filter)) => {
-                let connection = Connection::new(fd, self.shared.clone(), protocol, filter);
+                let conn = Conn::new(fd, self.shared.clone(), filter);
+                let connection = Connection { protocol, conn };
                 self.shared.spawn(Box::new(connection), permit);
             }
             Err(_) => {

@@ -12,6 +12,7 @@ use netpoller::{
     spawn, time,
 };
 
+use crate::support::schedule::virtual_runtime;
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
 };
@@ -756,4 +757,40 @@ fn a_protocol_is_told_of_the_end_although_the_destructor_of_its_filter_panics() 
         until(|| bound.handle().stats().live() == 0).await;
     });
     assert_eq!(script.said(), ["open", "end", "closed"]);
+}
+
+#[test]
+fn at_the_end_of_its_runtime_no_filter_runs_and_the_protocol_is_told() {
+    struct Falls;
+    impl Filter for Falls {
+        fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+            io.to_protocol(bytes);
+            Ok(bytes.len())
+        }
+        fn outgoing(&mut self, _: &[u8], _: &mut FilterIo) -> io::Result<usize> {
+            panic!("a test's filter panics");
+        }
+    }
+    let script = Script {
+        open: |conn| {
+            HANDLE.set(Some(conn.handle()));
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(1000);
+    let server = script.server().limits(limits).filter(|_| Falls);
+    let runtime = virtual_runtime();
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let _running = bound.run_in(&runtime).unwrap();
+    let handle = runtime.block_on(async {
+        let _client = dial(&bound).await;
+        until(|| script.said() == ["open"]).await;
+        HANDLE.take().unwrap()
+    });
+    // The connection does not run any more.
+    handle.write(b"lost").unwrap();
+    drop(runtime);
+    assert_eq!(script.said(), ["open", "closed: Other"]);
+    assert!(handle.is_closed());
 }

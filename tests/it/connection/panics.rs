@@ -269,3 +269,23 @@ fn a_protocol_that_panics_in_data_in_closed_and_in_its_destructor_ends_alone() {
         assert_eq!((stats.live(), stats.failed()), (1, 1));
     });
 }
+
+#[test]
+fn an_answer_that_a_panic_cuts_short_ends_with_a_reset() {
+    let script = Script {
+        open: |conn| conn.write(b"head"),
+        data: |conn, _| {
+            conn.write(b"half")?;
+            panic!("a test's own panic");
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        let error = read_all(&client).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+    assert_eq!(script.last(), "closed: Other");
+}

@@ -1,11 +1,11 @@
 //! A connection's own timer, and its own idle timeout.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netpoller::{Bound, Conn, TcpStream, time};
 
-use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, serving, until};
+use crate::support::scripted::{MILLISECOND, SECOND, Script, close, dial, serving, until};
 
 fn in_seconds(seconds: u32) -> Option<Instant> {
     Some(time::now() + seconds * SECOND)
@@ -220,4 +220,46 @@ fn the_idle_timeout_of_a_connection_can_be_asked_for() {
         },
     );
     assert_eq!(script.last(), "closed");
+}
+
+#[test]
+fn an_idle_timeout_that_is_shortened_to_a_time_already_past_ends_the_connection_at_once() {
+    let script = Script {
+        open: |conn| {
+            conn.set_timer(in_seconds(10));
+            Ok(())
+        },
+        timer: |conn| {
+            conn.set_idle_timeout(5 * SECOND);
+            Ok(())
+        },
+        ..Script::new()
+    };
+    for server in [script.server().idle_timeout(60 * SECOND), script.server()] {
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            assert_eq!(closed_after(&client).await, 10);
+            assert_eq!(script.last(), "closed: timeout");
+        });
+    }
+}
+
+#[test]
+fn an_idle_timeout_of_zero_is_never_as_on_a_server() {
+    let script = Script {
+        open: |conn| {
+            conn.set_idle_timeout(Duration::ZERO);
+            assert_eq!(conn.idle_timeout(), None);
+            conn.set_timer(in_seconds(100));
+            Ok(())
+        },
+        timer: close,
+        ..Script::new()
+    };
+    let server = script.server().idle_timeout(5 * SECOND);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        assert_eq!(closed_after(&client).await, 100);
+        assert_eq!(script.last(), "closed");
+    });
 }
