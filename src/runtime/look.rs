@@ -62,6 +62,13 @@ impl Look {
         self.next = keys.end;
         let core = scheduler.reactor.core();
         let now = core.clock.read();
+        if keys.start == 0 {
+            // Growing later would copy all in one portion.
+            let machines = scheduler.machines.borrow().len() + 1;
+            self.machines.reserve(machines);
+            self.known_as.reserve(machines);
+            self.waits.reserve(2 * machines);
+        }
         let mut more = self.machines(scheduler, keys.clone());
         more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
         let mut count = 0;
