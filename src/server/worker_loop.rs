@@ -22,8 +22,6 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-#[cfg(feature = "signal")]
-use super::signals::Hearing;
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -103,8 +101,6 @@ impl<F: Factory> WorkerLoop<F> {
             .map(open)
             .collect::<io::Result<Vec<_>>>()?;
         self.start()?;
-        #[cfg(feature = "signal")]
-        let mut hearing = Hearing::default();
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
@@ -134,14 +130,12 @@ impl<F: Factory> WorkerLoop<F> {
                     Phase::Stopped => Ok(()),
                 }
             };
+            #[cfg(feature = "signal")]
+            let follow =
+                (self.common.watches).hear_beside(follow, |within| self.common.end(within));
             match select(self.inbox.order(order), follow).await {
                 Either::First(next) => order = next,
                 Either::Second(ended) => return ended,
-            }
-            #[cfg(feature = "signal")]
-            {
-                let common = self.common.clone();
-                hearing.follow(&self.common.watches, move |within| common.end(within));
             }
         }
     }
