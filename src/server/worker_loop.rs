@@ -28,6 +28,7 @@ use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
+use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
 use crate::runtime::sync::lock;
 use crate::runtime::{self, Handle, context, current, panics};
@@ -225,32 +226,25 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// A connection begins. A factory that panics costs this connection alone.
     fn begin(&self, arrival: Arrival) -> io::Result<()> {
-        let Arrival {
-            accepted,
-            permit,
-            listener,
-        } = arrival;
-        let addr = accepted.peer.clone();
-        let fd = current::with("a server", |scheduler| {
-            accepted.open(scheduler.reactor.core())
-        })?;
         let peer = Peer {
-            addr: addr.clone(),
-            listener,
+            addr: arrival.accepted.peer.clone(),
+            listener: arrival.listener,
         };
+        let open = |scheduler: &Rc<Scheduler>| arrival.accepted.open(scheduler.reactor.core());
+        let fd = current::with("a server", open)?;
         let make = || {
             let filter = self.common.settings.filter.as_ref();
             let filter = filter.and_then(|Hook(make)| make(&peer));
-            (self.factory.make(peer), filter)
+            (self.factory.make(peer.clone()), filter)
         };
         match panics::catch(make) {
             Ok((protocol, filter)) => {
                 let conn = Conn::new(fd, self.shared.clone(), filter);
                 let connection = Connection { protocol, conn };
-                self.shared.spawn(Box::new(connection), permit);
+                self.shared.spawn(Box::new(connection), arrival.permit);
             }
             Err(_) => {
-                log::error!("{addr}: closed: the factory panicked");
+                log::error!("{}: closed: the factory panicked", peer.addr);
                 self.shared.tally.accepted.add(1);
                 self.shared.tally.failed.add(1);
             }
