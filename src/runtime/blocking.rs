@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::current;
 use super::join::JoinError;
@@ -174,18 +174,9 @@ impl Lane {
     /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
     /// it is done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let end = Instant::now().checked_add(limit);
-        let mut state = self.state();
-        while state.unfinished > 0 {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return false;
-            }
-            let left = left.unwrap_or(IDLE);
-            let waited = self.finished.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let state = self.state();
+        let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 

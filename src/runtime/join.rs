@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -86,7 +86,7 @@ impl<T> Joined for Join<T> {
 /// It is not `Send`: the task runs on this thread, and what it returns need not be `Send` either.
 ///
 /// What the task returned stays here until it is joined or the handle is dropped, also when the runtime
-/// has gone. Until then the handle keeps the runtime's selector open.
+/// has gone. If the handle is dropped, so is that: inside the runtime, while it lives.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -102,7 +102,8 @@ impl<T> Joined for Join<T> {
 /// Awaiting `&mut handle` in a race that it loses costs nothing: await it again.
 #[doc(alias = "WaitGroup")]
 pub struct JoinHandle<T> {
-    scheduler: Rc<Scheduler>,
+    /// The handle keeps nothing of the runtime alive.
+    scheduler: Weak<Scheduler>,
     /// The task's until it has ended.
     id: MachineId,
     join: Rc<Join<T>>,
@@ -113,7 +114,7 @@ pub struct JoinHandle<T> {
 impl<T> JoinHandle<T> {
     pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Rc<Join<T>>) -> Self {
         JoinHandle {
-            scheduler: scheduler.clone(),
+            scheduler: Rc::downgrade(scheduler),
             id,
             join,
             yielded: false,
@@ -135,10 +136,12 @@ impl<T> JoinHandle<T> {
     /// # }
     /// ```
     pub fn abort(&self) {
-        if !self.is_finished() {
+        if !self.is_finished()
+            && let Some(scheduler) = self.scheduler.upgrade()
+        {
             // Entered, since the destructors of what the task holds may spawn or ask for the time.
-            let _entered = Entered::to_drop(&self.scheduler);
-            self.scheduler.abort(self.id);
+            let _entered = Entered::to_drop(&scheduler);
+            scheduler.abort(self.id);
         }
     }
 
@@ -175,9 +178,9 @@ impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         drop(self.join.waiter.take());
         if self.is_finished() {
-            // The output is dropped inside its runtime, as all that the task held; also when that has
-            // ended.
-            let _entered = Entered::to_drop(&self.scheduler);
+            // Inside its runtime, as all that the task held.
+            let scheduler = self.scheduler.upgrade();
+            let _entered = scheduler.as_ref().and_then(Entered::to_drop);
             drop(self.join.result.take());
         }
     }

@@ -50,9 +50,9 @@ mod watchdog;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::OwnedFd;
 #[cfg(not(mio_unsupported_force_poll_poll))]
-use std::os::fd::AsFd;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -106,8 +106,9 @@ const PORTION: usize = 16;
 /// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
+    /// A copy of the descriptor of a selector of the user's: see `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-    lent: Lent,
+    copy: Option<OwnedFd>,
     _watchdog: Option<Watchdog>,
 }
 
@@ -368,8 +369,6 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.end_host();
-        // Handles of tasks may keep the scheduler.
-        drop(self.scheduler.buffer.take());
     }
 }
 
@@ -384,19 +383,18 @@ impl Drop for Runtime {
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl AsFd for Runtime {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.lent {
-            Lent::Own(fd) => crate::sys::borrow(*fd, &self.scheduler),
-            Lent::Copy(copy) => {
-                let renew = |fd: BorrowedFd<'_>| crate::sys::duplicate_onto(fd, copy);
-                if let Some(Err(error)) = self.scheduler.reactor.with_fd(renew) {
-                    log::error!("the descriptor lent for nesting is out of date: {error}");
-                }
-                copy.as_fd()
+        let fd = self.scheduler.reactor.with_fd(|own| {
+            let Some(copy) = &self.copy else {
+                return own.as_raw_fd();
+            };
+            // A selector of the user's may replace its descriptor while ours is borrowed.
+            if let Err(error) = crate::sys::duplicate_onto(own, copy) {
+                log::error!("the descriptor lent for nesting is out of date: {error}");
             }
-            Lent::Nothing => {
-                panic!("netpoller: this runtime's selector has no descriptor to nest")
-            }
-        }
+            copy.as_raw_fd()
+        });
+        let fd = fd.expect("netpoller: this runtime's selector has no descriptor to nest");
+        crate::sys::borrow(fd, &self.scheduler)
     }
 }
 
@@ -458,7 +456,8 @@ impl Builder {
     /// Reads the time from `clock`, such as a simulation's, in place of the system's. It must not go
     /// backwards, nor use the runtime.
     ///
-    /// The selector is still told how long to wait by it: one of your own has to make the time pass.
+    /// The wait that the selector is asked for is counted by it too: take a selector of your own, which
+    /// makes this time pass.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Instant + 'static) -> Self {
         self.time = TimeSource::Given(Box::new(clock));
@@ -544,30 +543,19 @@ impl Builder {
         let jobs = Lane::new(self.blocking_threads);
         let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, self.schedule));
         scheduler.reactor.set_spin(self.spin);
-        let lend = |fd: BorrowedFd<'_>| match is_ours {
-            true => Ok(Lent::Own(fd.as_raw_fd())),
-            false => fd.try_clone_to_owned().map(Lent::Copy),
+        let copy = match is_ours {
+            true => None,
+            false => scheduler.reactor.with_fd(|fd| fd.try_clone_to_owned()),
         };
-        let lent = scheduler.reactor.with_fd(lend).transpose()?;
+        let copy = copy.transpose()?;
         let watch = |threshold| watchdog::start(&scheduler.remote.running, threshold);
         let watchdog = self.watchdog.map(watch).transpose()?;
         Ok(Runtime {
             scheduler,
-            lent: lent.unwrap_or(Lent::Nothing),
+            copy,
             _watchdog: watchdog,
         })
     }
-}
-
-/// The descriptor that [`AsFd`] lends, for nesting.
-#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-enum Lent {
-    /// The selector's own. It is ours, and lives as long as the scheduler.
-    Own(RawFd),
-    /// A copy of the selector's, renewed whenever it is lent: a selector of the user's may replace
-    /// its own while ours is borrowed.
-    Copy(OwnedFd),
-    Nothing,
 }
 
 impl fmt::Debug for Builder {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::Level;
 use netpoller::net::{self, Serve};
-use netpoller::{Dialer, NetError, Runtime, TcpListener, TcpStream, spawn, time};
+use netpoller::{Dialer, JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time};
 
 use crate::child::{in_child, limit_open_files, open_files, open_pipes, take_all_descriptors};
 use crate::logged::{keep_log, logged};
@@ -39,6 +39,30 @@ fn runtimes_that_come_and_go_leave_no_descriptor() {
         let before = open_files();
         (0..200).for_each(|_| once());
         assert_eq!(open_files(), before);
+    });
+}
+
+/// A task that returns its own handle, a cycle of its own making.
+struct Returned(#[allow(dead_code, reason = "it is only kept")] Option<JoinHandle<Returned>>);
+
+#[test]
+fn no_handle_of_a_task_keeps_a_descriptor_of_the_runtime_that_is_gone() {
+    in_child(|| {
+        let handles_of = || {
+            let runtime = Runtime::new().unwrap();
+            let done = runtime.spawn(async {});
+            let waiting = runtime.spawn(std::future::pending::<()>());
+            let (give, take) = std::sync::mpsc::channel();
+            let own = runtime.spawn(async move { Returned(take.recv().ok()) });
+            give.send(own).unwrap();
+            runtime.turn(Some(Duration::ZERO)).unwrap();
+            (done, waiting)
+        };
+        drop(handles_of());
+        let before = open_files();
+        let kept: Vec<_> = (0..20).map(|_| handles_of()).collect();
+        assert_eq!(open_files(), before);
+        assert!(kept.iter().all(|(_, waiting)| waiting.is_finished()));
     });
 }
 
