@@ -296,13 +296,6 @@ impl Scheduler {
         }
     }
 
-    /// As [`Scheduler::queue_unparked`], for one.
-    pub(super) fn unpark(&self, parked: Parked) {
-        let mut foreign = Vec::new();
-        self.queue_unparked(parked, &mut foreign);
-        foreign.into_iter().for_each(wake_quietly);
-    }
-
     /// Makes runnable what other threads woke, and runs what they sent.
     #[inline]
     fn open_mail(&self) {
