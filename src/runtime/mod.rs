@@ -210,6 +210,16 @@ impl Runtime {
         self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
     }
 
+    /// As [`turn`](Runtime::turn), and waits until `when` at most, by the runtime's clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Runtime::turn).
+    pub fn turn_until(&self, when: Instant) -> io::Result<Turn> {
+        let now = self.scheduler.reactor.core().clock.read();
+        self.turn(Some(when.saturating_duration_since(now)))
+    }
+
     /// Turns until there is no more to do, or until `budget` has passed: for a host that has so much
     /// time in each frame. If nothing is runnable, it waits first, within the budget. It returns early
     /// when it has run something and no more is to do: to give the network the rest of a frame, call
