@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_shortage_and_one_connection_s_network_error_pass_and_others_do_not() {
         let failed = |cause| OpError::new("accept", "tcp", None, cause).into();
-        let by_system = |number| Cause::system("accept", io::Error::from_raw_os_error(number));
+        let by_system = |number| Cause::by("accept")(io::Error::from_raw_os_error(number));
         let passes = |number| may_pass(&failed(by_system(number)));
         let short = [
             libc::EMFILE,

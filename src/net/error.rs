@@ -102,11 +102,7 @@ impl Cause {
         }
     }
 
-    pub(crate) fn system(call: &'static str, error: io::Error) -> Self {
-        Cause::System { call, error }
-    }
-
-    /// As [`Cause::system`], for `map_err`.
+    /// The error of this system call, for `map_err`.
     pub(crate) fn by(call: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Cause::System { call, error }
     }

@@ -86,7 +86,7 @@ futures_io! {
 }
 
 fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    ready!(fd.poll_release(Direction::Write, cx));
+    ready!(fd.poll_release(Direction::Write, cx))?;
     Poll::Ready(fd.end_writing())
 }
 

@@ -75,7 +75,7 @@ pub(super) fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
         return Ok(None);
     };
     let by_name = sys::interface_index(zone);
-    let scope = match by_name.map_err(|error| Cause::system("if_nametoindex", error))? {
+    let scope = match by_name.map_err(Cause::by("if_nametoindex"))? {
         None if zone.bytes().all(|byte| byte.is_ascii_digit()) => zone.parse().ok(),
         by_name => by_name,
     };

@@ -121,8 +121,8 @@ impl ListenConfig {
         let scope = CancelToken::new();
         let found = resolution.addresses(target.clone(), &scope).await;
         let (socket, network) = self.listen(resolution.network, &target, found)?;
-        let fd = Fd::adopt("listening", socket, network)
-            .map_err(|error| self.error(target, Cause::system("epoll_ctl", error)))?;
+        let fd = Fd::adopt("listening", socket, network).map_err(Cause::by("epoll_ctl"));
+        let fd = fd.map_err(|cause| self.error(target, cause))?;
         fd.endpoint(End::Local);
         Ok(Listener::of(fd))
     }

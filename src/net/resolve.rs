@@ -154,11 +154,11 @@ impl Resolution {
 
 /// Runs the look-up of `name` on a thread of its own kind. When the scope ends it is abandoned, and
 /// not even begun if it has not been.
-async fn on_a_thread<T: Send + 'static>(
+async fn on_a_thread(
     name: String,
     scope: &CancelToken,
-    look_up: impl FnOnce() -> Result<T, Cause> + Send + 'static,
-) -> Result<T, Cause> {
+    look_up: impl FnOnce() -> Result<Vec<SocketAddr>, Cause> + Send + 'static,
+) -> Result<Vec<SocketAddr>, Cause> {
     let lane = blocking::look_ups();
     let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
     let _wanted = blocking::Wanted(lane, ticket);

@@ -138,6 +138,8 @@ impl Conduit {
     }
 
     fn filled(&mut self, bytes: usize) -> usize {
+        // A reader that says more than it was given room for is not believed.
+        let bytes = bytes.min(self.buffer.len());
         self.held = 0..bytes;
         self.settle();
         bytes

@@ -76,7 +76,7 @@ impl Dial<'_> {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EISCONN) => false,
                 Some(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => true,
-                _ => return Err(Cause::system("connect", error)),
+                _ => return Err(Cause::by("connect")(error)),
             },
         };
         let fd = Fd::adopt("dialling", socket, self.network).map_err(Cause::by("netpoll"))?;
@@ -89,7 +89,7 @@ impl Dial<'_> {
             // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,
-                Err(error) => Cause::system("connect", error),
+                Err(error) => Cause::by("connect")(error),
             })?;
         }
         // Both ends as the system has them, for errors after a reset too. If the reset has come

@@ -89,14 +89,17 @@ impl Fd {
             }
         }
         let mut turn = Turn(self, Claim::new());
-        poll_fn(|cx| {
+        let locked = poll_fn(|cx| {
             let lock = &mut turn.1.lock;
-            match self.socket().lock(Direction::Write, lock, cx.waker()) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if self.socket().lock(Direction::Write, lock, cx.waker()) {
+                return Poll::Ready(Ok(()));
             }
-        })
-        .await;
+            // The holder may never be polled again.
+            self.desc.check(Direction::Write)?;
+            Poll::Pending
+        });
+        let refused = |refusal| self.error("close", Failure::Refused(refusal), 0);
+        locked.await.map_err(refused)?;
         self.end_writing()
     }
 

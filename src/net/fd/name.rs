@@ -22,7 +22,7 @@ impl Failure {
     pub(crate) fn cause(self, call: &'static str) -> Cause {
         match self {
             Failure::Refused(refusal) => Cause::from(refusal),
-            Failure::System(error) => Cause::system(call, error),
+            Failure::System(error) => Cause::System { call, error },
         }
     }
 }

@@ -240,13 +240,20 @@ impl Fd {
         polled.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
-    /// Waits until no operation holds the direction.
-    pub(crate) fn poll_release(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
+    /// Waits until no operation holds the direction, at most until its deadline.
+    pub(crate) fn poll_release(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let socket = &self.desc.user_data;
         let waker = cx.waker().clone();
         socket.drop_poller(direction);
-        if self.is_closed() || !socket.is_locked(direction) {
-            return Poll::Ready(());
+        if !socket.is_locked(direction) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Err(refusal) = self.desc.check(direction) {
+            return Poll::Ready(Err(self.error("close", Failure::Refused(refusal), 0)));
         }
         self.keep_poller(direction, waker);
         Poll::Pending

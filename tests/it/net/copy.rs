@@ -320,6 +320,22 @@ fn an_error_of_any_reader_or_writer_passes_through() {
     });
 }
 
+#[test]
+fn a_reader_that_says_more_than_it_was_given_room_for_is_not_believed() {
+    struct Liar(u32);
+    impl Read for Liar {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            Ok(if self.0 == 1 { buffer.len() + 1 } else { 0 })
+        }
+    }
+    run(async {
+        let mut sink = Cursor::new(Vec::new());
+        let copied = net::copy(&mut AssertAsync::new(Liar(0)), &mut sink).await;
+        assert_eq!(copied.unwrap(), sink.into_inner().len() as u64);
+    });
+}
+
 /// A pipe has sixteen slots, and each segment that is spliced takes one, however small: it is full
 /// long before it holds 64 KiB, and then says EAGAIN although the source has more.
 #[test]

@@ -389,6 +389,25 @@ fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
 }
 
 #[test]
+fn poll_close_waits_behind_a_write_that_is_not_polled_no_longer_than_its_deadline() {
+    run_virtual(async {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let much = vec![0; 4 << 20];
+        let mut holder = Box::pin(ours.write_all(&much));
+        assert!(poll_once(holder.as_mut()).await.is_none());
+        let mut closing = ours.clone();
+        let closing = spawn(async move { AsyncWriteExt::close(&mut closing).await });
+        yield_now().await;
+        yield_now().await;
+        let deadline = time::now() + Duration::from_secs(5);
+        ours.set_write_deadline(Some(deadline)).unwrap();
+        let ended = time::timeout(Duration::from_secs(3600), closing).await;
+        let error = ended.expect("it waits still").unwrap().unwrap_err();
+        assert!(error.is_timeout());
+    });
+}
+
+#[test]
 fn a_poller_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
     run_virtual(async {
         let (ours, _theirs) = UnixStream::pair().unwrap();

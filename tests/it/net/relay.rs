@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
+use futures_lite::future::poll_once;
 use futures_lite::io::Cursor;
 use netpoller::net::{self, Relay};
 use netpoller::{Heartbeat, NetError, TcpStream, spawn, time, yield_now};
@@ -62,6 +63,27 @@ fn a_half_close_waits_for_a_write_under_way_and_is_not_lost_by_a_heartbeat_besid
         writing.await.unwrap().unwrap();
         server.close().unwrap();
         assert_eq!(relay.await.unwrap().unwrap(), (0, 0));
+    });
+}
+
+#[test]
+fn a_half_close_waits_behind_a_write_that_is_not_polled_no_longer_than_its_deadline() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (_server, b) = pair().await;
+        let sink = b.clone();
+        let much = vec![0; 16 << 20];
+        let mut holder = Box::pin(sink.write_all(&much));
+        assert!(poll_once(holder.as_mut()).await.is_none());
+        let relay = Relay::new().linger(SECOND);
+        let relay = spawn(async move { relay.run(&a, &b).await });
+        client.close_write().unwrap();
+        let deadline = time::now() + 5 * SECOND;
+        sink.set_write_deadline(Some(deadline)).unwrap();
+        let ended = time::timeout(3600 * SECOND, relay).await;
+        let error = ended.expect("it waits still").unwrap().unwrap_err();
+        assert!(error.is_timeout());
+        assert_eq!(error.op_error().unwrap().op, "close");
     });
 }
 
