@@ -1,6 +1,7 @@
 //! A runtime under the loop of its host, in four ways: by turns within the budget of a frame, as in
-//! a game; nested by its descriptor in the host's own poll(2), as in a daemon, or in the loop of the
-//! crate calloop, as under Wayland; and called by a thread, as in a GUI, whose loop waits for a queue.
+//! a game; by its descriptor in the host's own poll(2), as in a daemon; the same in the loop of the
+//! crate calloop, as under Wayland; and by a thread that calls the host, as in a GUI, which waits for
+//! a queue.
 //!
 //! ```text
 //! cargo run --example embed_host_loop                   # all, one after the other
@@ -32,7 +33,7 @@ enum By {
     Fd,
     /// By its descriptor, in the loop of the crate calloop
     Calloop,
-    /// By a thread that calls the host, whose loop waits for a queue, as in a GUI
+    /// By a thread that calls the host, which waits for a queue, as in a GUI
     Notify,
 }
 
@@ -42,9 +43,14 @@ fn main() -> ExitCode {
             if flags.by.is_none_or(|wanted| wanted == *by) {
                 match by {
                     By::Turns => by_turns()?,
+                    #[cfg(not(mio_unsupported_force_poll_poll))]
                     By::Fd => nested()?,
+                    #[cfg(not(mio_unsupported_force_poll_poll))]
                     By::Calloop => in_calloop()?,
+                    #[cfg(not(mio_unsupported_force_poll_poll))]
                     By::Notify => notified()?,
+                    #[cfg(mio_unsupported_force_poll_poll)]
+                    _ => println!("poll(2) has no descriptor to watch"),
                 }
             }
         }
@@ -115,39 +121,37 @@ pub fn run_until(runtime: &Runtime, end: Instant) -> io::Result<()> {
 #[cfg(not(mio_unsupported_force_poll_poll))]
 fn nested() -> io::Result<()> {
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     let runtime = Runtime::new()?;
     let network = start(&runtime);
     let (mut ours, mut theirs) = UnixStream::pair()?;
     theirs.write_all(b"the daemon's own")?;
-    let mut host_read = 0;
     let mut waits = 0;
     while !network.is_finished() {
         waits += 1;
-        let host_ready = host::poll(
-            ours.as_fd(),
-            runtime.as_fd(),
-            // A deadline does not make the descriptor readable, so it bounds the wait.
-            runtime.next_timeout(),
-        )?;
-        if host_ready {
-            host_read += ours.read(&mut [0; 4])?;
-            if host_read == 16 {
-                println!("  the host: all of its own read");
-            }
+        let mut fds = [ours.as_raw_fd(), runtime.as_raw_fd()].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // A deadline does not make the descriptor readable, so it bounds the wait. Rounded up: waking
+        // too early would spin.
+        let limit = runtime.next_timeout().map_or(-1, |limit| {
+            i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: the array is valid for the call, and has two elements.
+        if unsafe { libc::poll(fds.as_mut_ptr(), 2, limit) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if fds[0].revents != 0 {
+            println!("  the host: {} bytes of its own", ours.read(&mut [0; 16])?);
         }
         runtime.turn(Some(Duration::ZERO))?;
     }
     println!("nested: {waits} waits of the host's poll");
     runtime.block_on(network).map_err(io::Error::other)?
-}
-
-#[cfg(mio_unsupported_force_poll_poll)]
-fn nested() -> io::Result<()> {
-    println!("nested: poll(2) has no descriptor to nest");
-    Ok(())
 }
 
 /// A program on calloop, which watches the runtime's descriptor as any other.
@@ -204,47 +208,4 @@ fn notified() -> io::Result<()> {
     }
     println!("notified: {turns} events of the network");
     runtime.block_on(network).map_err(io::Error::other)?
-}
-
-#[cfg(mio_unsupported_force_poll_poll)]
-fn in_calloop() -> io::Result<()> {
-    println!("in calloop: poll(2) has no descriptor to watch");
-    Ok(())
-}
-
-#[cfg(mio_unsupported_force_poll_poll)]
-fn notified() -> io::Result<()> {
-    println!("notified: poll(2) has no descriptor to watch");
-    Ok(())
-}
-
-/// The host's loop: poll(2) on two descriptors.
-#[cfg(not(mio_unsupported_force_poll_poll))]
-mod host {
-    use std::io;
-    use std::os::fd::{AsRawFd, BorrowedFd};
-    use std::time::Duration;
-
-    /// Waits until one is readable. Returns whether the first, the host's own, is.
-    pub fn poll(
-        first: BorrowedFd<'_>,
-        second: BorrowedFd<'_>,
-        limit: Option<Duration>,
-    ) -> io::Result<bool> {
-        let mut descriptors = [first, second].map(|fd| libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        });
-        // Rounded up: waking too early would spin.
-        let limit = limit.map_or(-1, |limit| {
-            i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
-        // SAFETY: the array is valid for the call, and the length is its own.
-        let ready = unsafe { libc::poll(descriptors.as_mut_ptr(), 2, limit) };
-        match ready {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(descriptors[0].revents != 0),
-        }
-    }
 }

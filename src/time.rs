@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! The resolution is a millisecond, rounded up: nothing is early. What is here judges no peer, and so
-//! fires by the clock, however busy the loop is.
+//! The resolution is a millisecond, rounded up: nothing is early. Sleeps and intervals judge no peer,
+//! and so fire by the clock, however busy the loop is.
 // Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`.
 
 use std::fmt;

@@ -74,10 +74,8 @@ impl Display for Counts {
             turns,
             events,
         } = self;
-        write!(
-            f,
-            "accepted {accepted}, open {open}, bytes {bytes}, turns {turns}, events {events}"
-        )
+        write!(f, "accepted {accepted}, open {open}, bytes {bytes}, ")?;
+        write!(f, "turns {turns}, events {events}")
     }
 }
 

@@ -74,7 +74,7 @@ impl<P: Protocol> Machine for Connection<P> {
         let got = match received {
             Ok(got @ 1..lent::LENGTH) => got,
             // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
-            received => return this.receive_slow(received, buffer, id),
+            received => return this.receive_slow(received, buffer),
         };
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
         // fetched.
@@ -87,13 +87,11 @@ impl<P: Protocol> Machine for Connection<P> {
         // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
         if !all || !this.conn.status().is_plain() || !this.conn.send_reply() {
-            return this.data_slow(used, buffer, got, id);
+            return this.data_slow(used, buffer, got);
         }
         lent::give_back(buffer);
-        this.conn
-            .fd
-            .desc
-            .park_waiting(Direction::Read, Parked::machine(id));
+        let parked = Parked::machine(context::running_machine());
+        this.conn.fd.desc.park_waiting(Direction::Read, parked);
         Poll::Pending
     }
 }
@@ -132,31 +130,20 @@ impl<P: Protocol> Connection<P> {
 
     #[cold]
     #[inline(never)]
-    fn receive_slow(
-        &mut self,
-        received: io::Result<usize>,
-        buffer: Buffer,
-        id: MachineId,
-    ) -> Poll<()> {
+    fn receive_slow(&mut self, received: io::Result<usize>, buffer: Buffer) -> Poll<()> {
         context::set_budget();
         self.receive(received, &buffer[..]);
         lent::give_back(buffer);
-        self.go_on(id)
+        self.go_on(context::running_machine())
     }
 
     #[cold]
     #[inline(never)]
-    fn data_slow(
-        &mut self,
-        used: io::Result<usize>,
-        buffer: Buffer,
-        got: usize,
-        id: MachineId,
-    ) -> Poll<()> {
+    fn data_slow(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
         context::set_budget();
         self.delivered(used, Cow::Borrowed(&buffer[..got]));
         lent::give_back(buffer);
-        self.go_on(id)
+        self.go_on(context::running_machine())
     }
 
     // ---- the general loop ----

@@ -178,8 +178,8 @@ pub enum Drain {
     /// have sent its next request already.
     #[default]
     WhenQuiet,
-    /// At the next boundary between messages: as soon as all that has come is used. For protocols
-    /// whose clients send what was not answered to another server.
+    /// At the next boundary between messages: as soon as all that has come is used. For a protocol
+    /// whose clients repeat an unanswered request elsewhere.
     AtBoundary,
 }
 

@@ -245,8 +245,7 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        self.core
-            .turn(max_wait, RunQueue::Empty, &mut |w| out.push(w))
+        self.core.turn(max_wait, RunQueue::Empty, out)
     }
 
     /// How long a turn could sleep: until the next deadline; zero if something is to be handed out

@@ -60,7 +60,7 @@ pub(crate) enum RunQueue {
 
 /// Called with a descriptor's user data when its deadline passes or its peer hangs up: hands out
 /// what waits beside the slots. It must not use the reactor.
-pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
+pub(crate) type Behind<W, T> = fn(&T, &mut Vec<W>);
 
 /// A proven reading that is to be settled, the round in which it was noted, and the turns since.
 #[derive(Clone, Copy)]
@@ -192,14 +192,13 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    /// What is handed out goes to `unpark`, one by one. The reactor is borrowed meanwhile: `unpark` opens
-    /// no descriptor, closes none, sets no deadline, and runs nothing of the user's.
+    /// What is handed out is appended to `out`.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        unpark: &mut impl FnMut(W),
+        out: &mut Vec<W>,
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.settle(run_queue);
@@ -217,9 +216,9 @@ impl<W, T> Core<W, T> {
         self.clock.read();
         let waited = self.wait(max_wait, run_queue);
         // After the wait: a selector that panics must not lose them.
-        self.pending.take().into_iter().for_each(&mut *unpark);
+        out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
-            events: self.unpark_ready(unpark),
+            events: self.unpark_ready(out),
             ..Turn::default()
         };
         let found_nothing = waited?;
@@ -231,13 +230,17 @@ impl<W, T> Core<W, T> {
             self.settled.set(self.proven.get());
             // But that reading is older than the wait, and what came meanwhile was not looked for.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
-                turn.events += self.look_again(unpark)?;
+                turn.events += self.look_again(out)?;
             }
         }
 
-        turn.more = self.expire(&mut turn.expired, unpark);
-        // A waiter released in the meantime, or a deadline that is due and not settled.
-        turn.more |= self.has_pending() || self.is_due();
+        if self.is_due() {
+            turn.more = self.expire(&mut turn.expired, out);
+            // A deadline may be due that is not settled.
+            turn.more |= self.is_due();
+        }
+        // A waiter may have been released in the meantime.
+        turn.more |= self.has_pending();
         Ok(turn)
     }
 
@@ -274,9 +277,9 @@ impl<W, T> Core<W, T> {
 
     /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
     /// reading after the wait is settled. Returns how many events it found.
-    fn look_again(&self, unpark: &mut impl FnMut(W)) -> io::Result<usize> {
+    fn look_again(&self, out: &mut Vec<W>) -> io::Result<usize> {
         let looked = self.look(Duration::ZERO);
-        let events = self.unpark_ready(unpark);
+        let events = self.unpark_ready(out);
         if looked? {
             self.settled.set(self.proven.get());
         }
@@ -367,7 +370,7 @@ impl<W, T> Core<W, T> {
 
     /// Hands out the waiters for what was found. Returns how many events named an open descriptor.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, unpark: &mut impl FnMut(W)) -> usize {
+    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
@@ -375,17 +378,17 @@ impl<W, T> Core<W, T> {
             }
         }
         let registry = self.registry.borrow();
-        let mut found = 0;
+        let mut strays = 0;
         for event in events.iter() {
-            // The token of a break, or of an earlier owner of the key, names no descriptor.
-            if let Some(desc) = registry.get(event.token.key())
-                && (desc.token() == event.token || fault!("stale_event"))
-            {
-                desc.netpollready(event.readiness, unpark);
-                found += 1;
+            match registry.get(event.token.key()) {
+                Some(desc) if desc.token() == event.token || fault!("stale_event") => {
+                    desc.netpollready(event.readiness, out);
+                }
+                // The token of a break, or of an earlier owner of the key, names no descriptor.
+                _ => strays += 1,
             }
         }
-        found
+        events.len() - strays
     }
 
     // ---- expire ----
@@ -393,7 +396,7 @@ impl<W, T> Core<W, T> {
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: timers.check and run. The timers that they fire call netpolldeadlineimpl.
-    fn expire(&self, expired: &mut usize, unpark: &mut impl FnMut(W)) -> bool {
+    fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -404,10 +407,10 @@ impl<W, T> Core<W, T> {
         drop(deadlines);
         let registry = self.registry.borrow();
         for key in due {
-            *expired += registry[key].netpolldeadlineimpl(limit, unpark);
+            *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
-            unpark(w);
+            out.push(w);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();
@@ -430,9 +433,11 @@ impl<W, T> Core<W, T> {
     /// The next tick at which a wheel holds anything.
     // Go: timers.wakeTime.
     fn next(&self) -> Option<Tick> {
-        let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
-        let next = timers.into_iter().flatten();
-        next.chain(self.deadlines.borrow().next()).min()
+        let timers = soonest(
+            self.timers.borrow().next(),
+            self.peer_timers.borrow().next(),
+        );
+        soonest(timers, self.deadlines.borrow().next())
     }
 
     /// The next tick at which a timer fires, exactly: an entry that was left behind does not count.
@@ -495,5 +500,8 @@ impl<W, T> Core<W, T> {
 
 /// The smaller of two. `None` is later than all.
 fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
-    one.into_iter().chain(other).min()
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }

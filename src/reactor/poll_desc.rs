@@ -156,7 +156,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// As `may_try`, by the flags alone. A child of fork may park: no turn runs there.
     #[inline]
-    fn may(&self, direction: Direction) -> May {
+    pub(crate) fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
@@ -244,7 +244,7 @@ impl<W, T> PollDesc<W, T> {
     /// replaced, and comes back.
     #[inline]
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
-        debug_assert_eq!(self.may_try(direction), May::Wait);
+        debug_assert_eq!(self.may(direction), May::Wait);
         self.slots[direction as usize].replace(Some(w))
     }
 
@@ -381,21 +381,30 @@ impl<W, T> PollDesc<W, T> {
         self.raise(readiness.0.into());
     }
 
-    /// The selector says that the source is ready. The waiters go to `unpark`.
+    /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, unpark: &mut impl FnMut(W)) {
+    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        for direction in Direction::BOTH {
-            if readiness.0 & 1 << direction as u8 != 0
-                && let Some(w) = self.unpark(direction)
-            {
-                unpark(w);
-            }
+        let take = |at: Direction| {
+            let is_ready = readiness.0 & 1 << at as u8 != 0;
+            is_ready.then(|| self.unpark(at)).flatten()
+        };
+        match Direction::BOTH.map(take) {
+            // Mostly a reader waits.
+            [Some(reader), None] if !readiness.contains(Readiness::HUNG_UP) => out.push(reader),
+            taken => self.hand_out(taken, readiness, out),
         }
+    }
+
+    /// As the end of [`PollDesc::netpollready`], apart from the loop over events.
+    #[cold]
+    #[inline(never)]
+    fn hand_out(&self, taken: [Option<W>; 2], readiness: Readiness, out: &mut Vec<W>) {
+        out.extend(taken.into_iter().flatten());
         if readiness.contains(Readiness::HUNG_UP) {
-            (self.core.behind)(&self.user_data, unpark);
+            (self.core.behind)(&self.user_data, out);
         }
     }
 
@@ -440,8 +449,7 @@ impl<W, T> PollDesc<W, T> {
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // It has passed: the next turn hands out the waiter, and does not block.
             Some(None) => {
-                let mut pending = self.core.pending.borrow_mut();
-                self.expire(direction, &mut |w| pending.push(w));
+                self.expire(direction, &mut self.core.pending.borrow_mut());
             }
             ahead => {
                 let tick = ahead.flatten().unwrap_or(NEVER);
@@ -462,14 +470,12 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction, unpark: &mut impl FnMut(W)) {
+    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        if let Some(w) = self.unpark(direction) {
-            unpark(w);
-        }
+        out.extend(self.unpark(direction));
         // Operations that queue behind the waiter are woken too.
-        (self.core.behind)(&self.user_data, unpark);
+        (self.core.behind)(&self.user_data, out);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
@@ -496,11 +502,11 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
-    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, unpark: &mut impl FnMut(W)) -> usize {
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut Vec<W>) -> usize {
         // A deadline that was cleared or moved later has not passed.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
-        let expired = passed.map(|at| self.expire(at, unpark)).count();
+        let expired = passed.map(|at| self.expire(at, out)).count();
         // The timer that has come up is gone, and another descriptor's may be in its place.
         self.due.set(NEVER);
         self.set_timer();

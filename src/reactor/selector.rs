@@ -260,13 +260,19 @@ fn interest(readiness: Readiness) -> mio::Interest {
 
 #[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
+    let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
+    let ready =
+        flag(event.is_readable(), Readiness::READ) | flag(event.is_writable(), Readiness::WRITE);
     // A broken source is ready for both: either attempt will say what is wrong with it. ERR alone
     // is no hang-up: a UDP socket gets it from an ICMP message and lives on.
     let broken = event.is_error() || event.is_write_closed();
     let hung_up = event.is_read_closed();
-    let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
-    flag(event.is_readable() || hung_up || broken, Readiness::READ)
-        | flag(event.is_writable() || broken, Readiness::WRITE)
+    if !(broken || hung_up || event.is_priority()) {
+        return ready;
+    }
+    ready
+        | flag(hung_up || broken, Readiness::READ)
+        | flag(broken, Readiness::WRITE)
         | flag(hung_up, Readiness::HUNG_UP)
         | flag(event.is_priority(), Readiness::URGENT)
 }

@@ -164,6 +164,7 @@ pub(crate) fn set_budget() {
 }
 
 /// The machine that runs, or ran last.
+#[inline]
 pub(crate) fn running_machine() -> MachineId {
     RUNNING.with(|running| running.id.get())
 }

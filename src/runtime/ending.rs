@@ -25,7 +25,7 @@ impl Scheduler {
         // The body goes first, with no borrow held: that closes its sockets. Until then the machine
         // counts as alive.
         let panicked = drop_quietly(body);
-        self.machines.finish(id);
+        self.machines.borrow_mut().finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
         match join {
             Some(join) if Rc::strong_count(&join) > 1 => join.end(error),
@@ -42,14 +42,18 @@ impl Scheduler {
     }
 
     pub(crate) fn abort(&self, id: MachineId) {
-        if let Some(body) = self.machines.abort(id) {
+        let body = self.machines.borrow_mut().abort(id);
+        if let Some(body) = body {
             self.finish(id, body, Some(JoinError::aborted()));
             self.sweep();
         }
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.machines.len().saturating_sub(self.connections.get())
+        self.machines
+            .borrow()
+            .len()
+            .saturating_sub(self.connections.get())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor
@@ -90,14 +94,16 @@ impl Scheduler {
 
     /// Ends the machines that are alive, and hands out their bodies.
     fn take_machines(&self) -> Vec<Body> {
-        let ids = self.machines.ids();
+        let mut machines = self.machines.borrow_mut();
+        let ids = machines.ids();
         let mut bodies: Vec<Body> = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(body) = self.machines.abort(id) {
+            if let Some(body) = machines.abort(id) {
                 bodies.push(body);
-                self.machines.finish(id);
+                machines.finish(id);
             }
         }
+        drop(machines);
         // All have ended before any is dropped: a destructor may ask for another task.
         for body in &mut bodies {
             if let Some(join) = body.as_mut().joined() {

@@ -103,7 +103,8 @@ impl Look {
             let root = running.origin(MachineId::ROOT.bits());
             add(MachineId::ROOT, root, status, [waker, None]);
         }
-        scheduler.machines.for_each_in(keys, |id, body, is_queued| {
+        let machines = scheduler.machines.borrow();
+        machines.for_each_in(keys, |id, body, is_queued| {
             let mut entry = running.origin(id.bits());
             let wakers = body.map(|body| body.look(&mut entry));
             let status = match (body, is_queued) {

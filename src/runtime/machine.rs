@@ -15,7 +15,6 @@
 
 // Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::mem;
 use std::ops::Range;
@@ -104,15 +103,15 @@ const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24
 /// All machines of a runtime. Nothing is borrowed while one runs.
 #[derive(Default)]
 pub(crate) struct Machines {
-    slots: RefCell<Slab<Slot>>,
+    slots: Slab<Slot>,
     /// How many machines there have ever been.
-    inserted: Cell<u64>,
+    inserted: u64,
 }
 
 impl Machines {
     /// Machines alive.
     pub(crate) fn len(&self) -> usize {
-        self.slots.borrow().len()
+        self.slots.len()
     }
 
     /// Takes in a machine as Queued: the caller puts its id into the queue.
@@ -120,41 +119,45 @@ impl Machines {
     /// # Panics
     ///
     /// When 2^32 machines are alive.
-    pub(crate) fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
-        let inserted = self.inserted.get();
-        self.inserted.set(inserted + 1);
-        let key = self.slots.borrow().vacant_key();
-        let slot = u32::try_from(key).expect("2^32 machines are alive");
-        let generation = 1 + (inserted % u64::from(MachineId::MAX_GENERATION)) as u32;
+    pub(crate) fn insert(&mut self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
+        let entry = self.slots.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("2^32 machines are alive");
+        let generation = 1 + (self.inserted % u64::from(MachineId::MAX_GENERATION)) as u32;
+        self.inserted += 1;
         let id = MachineId::new(slot, generation);
-        let body = make(id);
-        let inserted_at = self.slots.borrow_mut().insert(Slot {
-            body: Some(body),
+        entry.insert(Slot {
+            body: Some(make(id)),
             generation,
             is_queued: true,
             is_aborted: false,
         });
-        debug_assert_eq!(inserted_at, key, "`make` inserts nothing");
         id
     }
 
-    pub(crate) fn is_alive(&self, id: MachineId) -> bool {
-        find(&mut self.slots.borrow_mut(), id).is_some()
+    /// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no
+    /// slot, or one with another generation.
+    #[inline]
+    fn find(&mut self, id: MachineId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id.slot() as usize)?;
+        (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
+    }
+
+    pub(crate) fn is_alive(&mut self, id: MachineId) -> bool {
+        self.find(id).is_some()
     }
 
     /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
     /// is alive and was not queued.
     #[inline]
-    pub(crate) fn wake(&self, id: MachineId) -> bool {
-        let mut slots = self.slots.borrow_mut();
-        find(&mut slots, id).is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
+    pub(crate) fn wake(&mut self, id: MachineId) -> bool {
+        let slot = self.find(id);
+        slot.is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
     /// Takes a machine out to run it.
     #[inline]
-    pub(crate) fn start(&self, id: MachineId) -> Option<Body> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = find(&mut slots, id)?;
+    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
+        let slot = self.find(id)?;
         let body = slot.body.take()?;
         slot.is_queued = false;
         Some(body)
@@ -163,35 +166,31 @@ impl Machines {
     /// Puts a machine back that has to wait. If it was aborted while it ran it is handed back: then
     /// `finish` has to follow.
     #[inline]
-    pub(crate) fn suspend(&self, id: MachineId, body: Body) -> Option<Body> {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(id.slot() as usize) else {
-            debug_assert!(false, "only `finish` frees the slot of one that runs");
-            return Some(body);
-        };
+    pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Option<Body> {
+        // Only `finish` frees the slot of one that runs.
+        let slot = &mut self.slots[id.slot() as usize];
         debug_assert_eq!(slot.generation, id.generation(), "it has its slot yet");
         if slot.is_aborted {
             return Some(body);
         }
+        debug_assert!(slot.body.is_none(), "its body was out");
         slot.body = Some(body);
         None
     }
 
     /// Frees the slot of a machine whose body is out and dropped.
-    pub(crate) fn finish(&self, id: MachineId) {
+    pub(crate) fn finish(&mut self, id: MachineId) {
+        let slot = self.slots.try_remove(id.slot() as usize);
         debug_assert!(
-            find(&mut self.slots.borrow_mut(), id).is_some_and(|slot| slot.body.is_none()),
+            slot.is_some_and(|slot| slot.body.is_none()),
             "its body is out"
         );
-        let slot = self.slots.borrow_mut().try_remove(id.slot() as usize);
-        drop(slot);
     }
 
     /// Takes a machine out to be dropped; then `finish` has to follow. One that runs is handed back
     /// when it suspends.
-    pub(crate) fn abort(&self, id: MachineId) -> Option<Body> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = find(&mut slots, id)?;
+    pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
+        let slot = self.find(id)?;
         slot.is_aborted = true;
         slot.is_queued = true;
         slot.body.take()
@@ -204,30 +203,22 @@ impl Machines {
         keys: Range<usize>,
         mut look: impl FnMut(MachineId, Option<&dyn Machine>, bool),
     ) -> bool {
-        let slots = self.slots.borrow();
         for key in keys.clone() {
-            let Some(slot) = slots.get(key) else { continue };
+            let Some(slot) = self.slots.get(key) else {
+                continue;
+            };
             let id = MachineId::new(key as u32, slot.generation);
             look(id, slot.body.as_deref(), slot.is_queued);
         }
-        keys.end < slots.capacity()
+        keys.end < self.slots.capacity()
     }
 
     /// All that are alive.
     pub(crate) fn ids(&self) -> Vec<MachineId> {
-        let slots = self.slots.borrow();
-        let ids = slots.iter();
+        let ids = self.slots.iter();
         ids.map(|(key, slot)| MachineId::new(key as u32, slot.generation))
             .collect()
     }
-}
-
-/// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no slot,
-/// or one with another generation.
-#[inline]
-fn find(slots: &mut Slab<Slot>, id: MachineId) -> Option<&mut Slot> {
-    let slot = slots.get_mut(id.slot() as usize)?;
-    (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
 }
 
 #[cfg(test)]

@@ -456,7 +456,8 @@ impl Builder {
     /// Reads the time from `clock`, such as a simulation's, in place of the system's. It must not go
     /// backwards, nor use the runtime.
     ///
-    /// The selector is still told how long to wait by it: one of your own has to make the time pass.
+    /// The wait that the selector is asked for is counted by it too: take a selector of your own, which
+    /// makes this time pass.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Instant + 'static) -> Self {
         self.time = TimeSource::Given(Box::new(clock));

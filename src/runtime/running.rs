@@ -117,12 +117,17 @@ impl Running {
         self.batch.store(millis, Ordering::Relaxed);
     }
 
-    /// The machine has run. Costs a load, unless each is timed.
+    /// Whether each run is timed.
     #[inline]
-    pub(super) fn ran(&self, id: &MachineId, since: &mut Instant) {
-        if self.is_careful.load(Ordering::Relaxed) {
-            *since = self.lap(std::slice::from_ref(id), *since);
-        }
+    pub(super) fn is_careful(&self) -> bool {
+        self.is_careful.load(Ordering::Relaxed)
+    }
+
+    /// One has run, and each is timed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ran(&self, one: &MachineId, since: &mut Instant) {
+        *since = self.lap(std::slice::from_ref(one), *since);
     }
 
     /// These have run, since then. If that was long, it is logged. Which of several took long is not

@@ -70,7 +70,9 @@ pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> us
 pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
-    pub(super) machines: Machines,
+    pub(super) machines: RefCell<Machines>,
+    /// What the netpoller hands out in a turn. Empty outside that.
+    handed: RefCell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// How many ids of the batch that runs are still to come up. Zero between two batches.
@@ -115,7 +117,8 @@ impl Scheduler {
         Scheduler {
             reactor,
             remote,
-            machines: Machines::default(),
+            machines: RefCell::default(),
+            handed: RefCell::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
@@ -142,21 +145,15 @@ impl Scheduler {
     /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if self.mark_queued(id) {
+        if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
             self.woken.borrow_mut().push(id);
             self.reactor.core().hasten(Tick::ZERO);
         }
     }
 
-    /// Marks a machine, or the root, as queued. Returns whether its id has to go into a queue now.
-    #[inline]
-    fn mark_queued(&self, id: MachineId) -> bool {
-        self.machines.wake(id) || self.mark_root_queued(id)
-    }
-
-    /// As [`Scheduler::mark_queued`], for an id that wakes no machine: marks the root, if the id is
-    /// the root's and the root is idle. The root's wakers may outlive it: what they queued then
-    /// would keep a host's loop from sleeping.
+    /// As [`Machines::wake`], for an id that wakes no machine: marks the root, if the id is the root's
+    /// and the root is idle. The root's wakers may outlive it: what they queued then would keep a
+    /// host's loop from sleeping.
     #[cold]
     fn mark_root_queued(&self, id: MachineId) -> bool {
         let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
@@ -195,7 +192,7 @@ impl Scheduler {
     }
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
-        let id = self.machines.insert(make);
+        let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(id);
         self.reactor.core().hasten(Tick::ZERO);
         self.counters.spawned.add(1);
@@ -205,7 +202,7 @@ impl Scheduler {
     /// Makes every machine runnable: for news of some machines, of which there is no list. For a
     /// task that is a spurious wake.
     pub(crate) fn wake_all(&self) {
-        let all = self.machines.ids();
+        let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
     }
 
@@ -213,9 +210,9 @@ impl Scheduler {
     /// spawn and abort without a turn must not pile such ids up, so they are swept out once they
     /// outnumber the machines that live.
     pub(super) fn sweep(&self) {
-        let mut woken = self.woken.borrow_mut();
-        if woken.len() > 2 * self.machines.len() + SWEEP {
-            woken.retain(|&id| id == MachineId::ROOT || self.machines.is_alive(id));
+        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
+        if woken.len() > 2 * machines.len() + SWEEP {
+            woken.retain(|&id| id == MachineId::ROOT || machines.is_alive(id));
         }
     }
 
@@ -276,30 +273,30 @@ impl Scheduler {
             false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
         };
-        let mut foreign = Vec::new();
-        let mut unpark = |parked| self.queue_unparked(parked, &mut foreign);
+        let mut handed = self.handed.take();
         let core = self.reactor.core();
-        let turn = core.turn(max_wait, run_queue, &mut unpark);
-        // With no borrow held: a waker may run any code.
-        foreign.into_iter().for_each(wake_quietly);
+        let turn = core.turn(max_wait, run_queue, &mut handed);
+        self.unpark(&handed);
+        handed.clear();
+        self.handed.replace(handed);
         turn
     }
 
-    /// Queues a machine that the reactor hands out, or takes out a foreign waker, to be woken after
-    /// the turn. The reactor is borrowed.
-    #[inline(always)]
-    fn queue_unparked(&self, parked: Parked, foreign: &mut Vec<Waker>) {
-        let id = parked.as_machine();
-        match self.mark_queued(id) {
-            true => self.queue.borrow_mut().push(id),
-            false => foreign.extend(parked.take_waker()),
+    /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
+    // Kept apart from the rest of the turn, as is the loop that runs them.
+    #[inline(never)]
+    pub(super) fn unpark(&self, handed: &[Parked]) {
+        let mut foreign: Vec<Waker> = Vec::new();
+        let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
+        for parked in handed {
+            let id = parked.as_machine();
+            match machines.wake(id) || self.mark_root_queued(id) {
+                true => queue.push(id),
+                false => foreign.extend(parked.take_waker()),
+            }
         }
-    }
-
-    /// As [`Scheduler::queue_unparked`], for one.
-    pub(super) fn unpark(&self, parked: Parked) {
-        let mut foreign = Vec::new();
-        self.queue_unparked(parked, &mut foreign);
+        drop((machines, queue));
+        // With no borrow held: a waker may run any code.
         foreign.into_iter().for_each(wake_quietly);
     }
 
@@ -337,23 +334,24 @@ impl Scheduler {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
             most = schedule(&mut batch, round, most, now.get());
         }
-        let (mut begun, mut ran) = (0, 0);
         let running: &Running = &self.remote.running;
-        let mut since = self.reactor.core().clock.last_real();
-        while ran < most
-            && let Some(&id) = batch.get(begun)
-        {
+        let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
+        let is_careful = running.is_careful();
+        let mut begun = 0;
+        for id in &batch[..most.min(batch.len())] {
             begun += 1;
             self.left_in_batch.set(batch.len() - begun);
             // The root is no machine. A machine that was aborted while it was queued is gone.
-            if let Some(body) = self.machines.start(id) {
-                ran += 1;
-                running.begin(id);
-                self.run(id, body);
-            } else if id == MachineId::ROOT && root().is_ready() {
+            let body = self.machines.borrow_mut().start(*id);
+            if let Some(body) = body {
+                running.begin(*id);
+                self.run(*id, body);
+            } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
-            running.ran(&id, &mut since);
+            if is_careful {
+                running.ran(id, &mut since);
+            }
         }
         running.end();
         running.lap(&batch[..begun], since);
@@ -368,17 +366,18 @@ impl Scheduler {
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        ran
+        (running.runs.get() - runs) as usize
     }
 
     #[inline]
     fn run(&self, id: MachineId, mut body: Body) {
         let ended = match catch(|| body.as_mut().run(id)) {
-            Ok(Poll::Pending) => match self.machines.suspend(id, body) {
-                None => return,
+            Ok(Poll::Pending) => {
+                let aborted = self.machines.borrow_mut().suspend(id, body);
                 // It was aborted while it ran.
-                Some(body) => (body, Some(JoinError::aborted())),
-            },
+                let Some(body) = aborted else { return };
+                (body, Some(JoinError::aborted()))
+            }
             Ok(Poll::Ready(())) => (body, None),
             Err(payload) => (body, Some(JoinError::panicked(payload))),
         };

@@ -86,7 +86,7 @@ impl Drop for Registration {
         self.home.tell(move |scheduler| {
             let parked = scheduler.timers(judges).borrow_mut().cancel(key);
             match parked {
-                Some(parked) if wakes => scheduler.unpark(parked),
+                Some(parked) if wakes => scheduler.unpark(&[parked]),
                 parked => drop(parked.and_then(Parked::take_waker)),
             }
         });

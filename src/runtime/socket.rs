@@ -132,19 +132,17 @@ impl Socket {
 
     /// A deadline has passed, or the peer has hung up: hands out all that queues here, which keeps its
     /// place, and the pollers behind a lock. So they learn of it even if what is parked is not polled.
-    pub(crate) fn unpark_beside(&self, unpark: &mut dyn FnMut(Parked)) {
+    pub(crate) fn unpark_beside(&self, out: &mut Vec<Parked>) {
         let Some(extra) = self.extra.get() else {
             return;
         };
         for direction in Direction::BOTH {
             if self.is_locked(direction) {
-                self.take_poller(direction)
-                    .into_iter()
-                    .for_each(&mut *unpark);
+                out.extend(self.take_poller(direction));
             }
         }
         for queue in &mut extra.borrow_mut().queues {
-            queue.nudge().map(Parked::keep).for_each(&mut *unpark);
+            out.extend(queue.nudge().map(Parked::keep));
         }
     }
 

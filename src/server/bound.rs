@@ -301,9 +301,9 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Ends the server in good order, within `limit`.
     ///
-    /// 1. Connections that are not in flight are closed. In flight is a connection with bytes that
-    ///    wait to be sent, with bytes that its protocol has not used or not seen yet, one that is
-    ///    [busy](crate::Conn::set_busy), and one over which bytes went within the
+    /// 1. Connections that are not in flight are closed. A connection is in flight if bytes wait to be
+    ///    sent, if its protocol has not used or not seen some of its input, if it is
+    ///    [busy](crate::Conn::set_busy), or if bytes went over it within the
     ///    [grace](crate::Server::drain_grace).
     /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. As
     ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.

@@ -14,11 +14,11 @@ impl Machine for Nothing {
     }
 }
 
-fn insert(machines: &Machines) -> MachineId {
+fn insert(machines: &mut Machines) -> MachineId {
     machines.insert(|_| Box::pin(Nothing))
 }
 
-fn end(machines: &Machines, id: MachineId) {
+fn end(machines: &mut Machines, id: MachineId) {
     drop(machines.abort(id).expect("it is idle"));
     machines.finish(id);
 }
@@ -28,10 +28,10 @@ mod invariant_2 {
 
     #[test]
     fn a_stale_id_finds_nothing_whatever_is_asked() {
-        let machines = Machines::default();
-        let old = insert(&machines);
-        end(&machines, old);
-        let new = insert(&machines);
+        let mut machines = Machines::default();
+        let old = insert(&mut machines);
+        end(&mut machines, old);
+        let new = insert(&mut machines);
         assert_eq!(old.slot(), new.slot(), "the same slot");
         assert_ne!(old, new);
         assert!(!machines.wake(old) && !machines.is_alive(old));
@@ -44,19 +44,17 @@ mod invariant_2 {
 
     #[test]
     fn a_generation_wraps_to_one_and_is_never_the_roots() {
-        let machines = Machines::default();
-        machines
-            .inserted
-            .set(u64::from(MachineId::MAX_GENERATION) - 1);
-        let last = insert(&machines);
+        let mut machines = Machines::default();
+        machines.inserted = u64::from(MachineId::MAX_GENERATION) - 1;
+        let last = insert(&mut machines);
         assert_eq!(last.generation(), MachineId::MAX_GENERATION);
         assert_eq!(
             last.bits().get() >> 63,
             0,
             "the top bit tells a machine from a foreign waker"
         );
-        end(&machines, last);
-        let first = insert(&machines);
+        end(&mut machines, last);
+        let first = insert(&mut machines);
         assert_eq!((first.slot(), first.generation()), (last.slot(), 1));
         assert!(first != last && first != MachineId::ROOT);
         assert!(!machines.is_alive(last) && machines.is_alive(first));
@@ -65,8 +63,8 @@ mod invariant_2 {
 
 #[test]
 fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
-    let machines = Machines::default();
-    let id = insert(&machines);
+    let mut machines = Machines::default();
+    let id = insert(&mut machines);
     assert!(!machines.wake(id), "it is queued from the beginning");
     let body = machines.start(id).expect("it is queued");
     assert!(machines.start(id).is_none(), "it runs");
@@ -77,8 +75,8 @@ fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
 
 #[test]
 fn a_machine_that_is_aborted_while_it_runs_is_handed_back_when_it_suspends() {
-    let machines = Machines::default();
-    let id = insert(&machines);
+    let mut machines = Machines::default();
+    let id = insert(&mut machines);
     let body = machines.start(id).expect("it is queued");
     assert!(machines.abort(id).is_none(), "its body is out");
     assert!(!machines.wake(id), "it ends");
