@@ -1,5 +1,5 @@
-//! A chat with rooms, on two workers: what is said in a room goes to all its clients, on whichever
-//! worker their connections are.
+//! A chat with rooms, on two workers. A line goes to all clients of the room, on whichever worker their
+//! connections are.
 //!
 //! ```text
 //! cargo run --example rooms                    # listening on 127.0.0.1:41273
@@ -109,15 +109,17 @@ impl Rooms {
         }
     }
 
-    /// To all in the room but `from`. The ids are copied first: no lock is held while writing.
+    /// Writes to all in the room but `from`. A write only queues, so the lock is held meanwhile: all
+    /// hear the lines of a room in one order.
     fn tell(&self, room: &str, from: Option<ConnId>, line: &str) {
         let Some(server) = self.server.get() else {
             return;
         };
         let bytes: Arc<[u8]> = line.as_bytes().into();
-        let ids = self.members().get(room).cloned().unwrap_or_default();
-        for id in ids.into_iter().filter(|&id| Some(id) != from) {
-            // It is gone, or it is too slow and will be: its own `closed` takes it out of the room.
+        let members = self.members();
+        let ids = members.get(room).into_iter().flatten();
+        for &id in ids.filter(|&&id| Some(id) != from) {
+            // A client that is gone or too slow ends, and its own `closed` takes it out of the room.
             if let Err(error) = server.write(id, bytes.clone()) {
                 log::debug!("{error}");
             }
@@ -126,10 +128,10 @@ impl Rooms {
 
     fn list(&self) -> String {
         let members = self.members();
-        let rooms = members.iter();
-        rooms
-            .map(|(room, ids)| format!("* {room}: {}\n", ids.len()))
-            .collect()
+        let lines = members
+            .iter()
+            .map(|(room, ids)| format!("* {room}: {}\n", ids.len()));
+        lines.collect()
     }
 }
 

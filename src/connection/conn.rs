@@ -355,7 +355,8 @@ impl Conn {
     /// before; at once if it has passed. `None` calls off what was set. A close calls it off too.
     ///
     /// The timer says nothing of the peer: it ends nothing by itself, keeps no connection from being
-    /// idle, and no drain waits for it.
+    /// idle, and no drain waits for it. While it is set, the connection leaves its fast path, and each
+    /// message costs a little more.
     ///
     /// ```
     /// use std::io;
@@ -480,7 +481,9 @@ impl Conn {
         }
     }
 
-    /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd).
+    /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd). From
+    /// then on the connection leaves its fast path, and a message costs a system call more: what you
+    /// did may have changed what a short read proves.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::listener::Accepted;
 use crate::net::permits::Permit;
-use crate::runtime::sync::{Mutex, MutexGuard, lock};
+use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::wake_quietly;
 
 /// What the workers are to do. Only the limit ever falls.
@@ -110,21 +110,18 @@ impl Dispatcher {
 
     /// Gives an order. False if one that asks for as much is in force.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
-        let mut state = lock(&self.state);
-        let old = state.order;
-        state.order.phase = old.phase.max(phase);
-        state.order.limit = old.limit.min(limit);
-        let is_new = state.order != old;
-        wake_all(state);
-        is_new
+        self.change(|state| {
+            let old = state.order;
+            state.order.phase = old.phase.max(phase);
+            state.order.limit = old.limit.min(limit);
+            state.order != old
+        })
     }
 
     /// Tells the workers of one more watch for signals.
     #[cfg(feature = "signal")]
     pub(crate) fn add_watch(&self) {
-        let mut state = lock(&self.state);
-        state.order.watches += 1;
-        wake_all(state);
+        self.change(|state| state.order.watches += 1);
     }
 
     /// Sends a connection to the worker that has fewest, with those that wait for it. Gives it back
@@ -154,18 +151,19 @@ impl Dispatcher {
 
     /// Accepting has ended: each worker takes what waits for it, and then learns of the end.
     pub(crate) fn finish(&self) {
-        let mut state = lock(&self.state);
-        state.is_finished = true;
-        wake_all(state);
+        self.change(|state| state.is_finished = true);
     }
-}
 
-/// Wakes all workers, after the lock is released.
-fn wake_all(mut state: MutexGuard<'_, State>) {
-    let inboxes = state.inboxes.iter_mut().flatten();
-    let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
-    drop(state);
-    wakers.into_iter().for_each(wake_quietly);
+    /// Changes what all workers look at. They are woken after the lock is released.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = lock(&self.state);
+        let changed = change(&mut state);
+        let inboxes = state.inboxes.iter_mut().flatten();
+        let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
+        drop(state);
+        wakers.into_iter().for_each(wake_quietly);
+        changed
+    }
 }
 
 /// One worker's side.
@@ -177,12 +175,12 @@ pub(crate) struct WorkerInbox {
 impl WorkerInbox {
     /// The worker has started. When all have, the server serves.
     pub(crate) fn started(&self) {
-        let mut state = lock(&self.dispatcher.state);
-        state.starting -= 1;
-        if state.starting == 0 {
-            drop(state);
-            self.dispatcher.give(Phase::Serving, Duration::MAX);
-        }
+        self.dispatcher.change(|state| {
+            state.starting -= 1;
+            if state.starting == 0 {
+                state.order.phase = state.order.phase.max(Phase::Serving);
+            }
+        });
     }
 
     /// Waits for another order than the one that is known.

@@ -1,24 +1,26 @@
 //! Signals that end a server: the first drains it, the second stops it.
 //!
-//! A signal's handler puts a byte into a socket. Every worker waits for it in a task of its loop, so
+//! A signal's handler puts a byte into a socket. Every worker waits for it beside its work, so
 //! that the last worker that lives still hears of a signal; the one that gets the byte gives the
 //! order to all.
 
 // Mirrors `signal.NotifyContext` with `Server.Shutdown` in a Go program.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 
 use crate::net::Source;
 use crate::reactor::Direction;
+use crate::runtime::select::{Either, select};
 use crate::runtime::sync::lock;
-use crate::runtime::{JoinHandle, spawn};
 use crate::sys::{SignalNotes, note_signals};
 
 /// One call of [`ServerHandle::drain_on`](super::ServerHandle::drain_on).
@@ -49,34 +51,28 @@ impl Watches {
         }));
         Ok(())
     }
-}
 
-/// The tasks of one worker that wait for signals. They end with it.
-#[derive(Default)]
-pub(crate) struct Hearing(Vec<JoinHandle<()>>);
-
-impl Hearing {
-    /// Begins to wait for those that were added since it was called last. `end` is told the limit of
-    /// a drain, and at a later signal `None`.
-    pub(crate) fn follow(
-        &mut self,
-        watches: &Watches,
-        end: impl Fn(Option<Duration>) + Clone + 'static,
-    ) {
-        for watch in &lock(&watches.0)[self.0.len()..] {
-            let (watch, end) = (watch.clone(), end.clone());
-            self.0.push(spawn(async move {
-                if let Err(error) = hear(&watch, end).await {
-                    log::error!("a server's signals are not heard: {error}");
-                }
-            }));
+    /// Does the work, and hears meanwhile of the signals that are watched by now. `end` is told the
+    /// limit of a drain, and at a later signal `None`.
+    pub(crate) async fn hear_beside<T>(
+        &self,
+        work: impl Future<Output = T>,
+        end: impl Fn(Option<Duration>),
+    ) -> T {
+        let watches = lock(&self.0).clone();
+        let hear = async |watch: &Watch| {
+            if let Err(error) = hear(watch, &end).await {
+                log::error!("a server's signals are not heard: {error}");
+            }
+        };
+        let mut all: Vec<_> = watches.iter().map(|watch| Box::pin(hear(watch))).collect();
+        let never = poll_fn(|cx| {
+            all.retain_mut(|hears| hears.as_mut().poll(cx).is_pending());
+            Poll::Pending
+        });
+        match select(work, never).await {
+            Either::First(done) | Either::Second(done) => done,
         }
-    }
-}
-
-impl Drop for Hearing {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -22,14 +22,13 @@ use std::time::Duration;
 use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
 use super::listeners::{Factory, Peer, Port};
-#[cfg(feature = "signal")]
-use super::signals::Hearing;
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
+use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
 use crate::runtime::sync::lock;
 use crate::runtime::{self, Handle, context, current, panics};
@@ -103,8 +102,6 @@ impl<F: Factory> WorkerLoop<F> {
             .map(open)
             .collect::<io::Result<Vec<_>>>()?;
         self.start()?;
-        #[cfg(feature = "signal")]
-        let mut hearing = Hearing::default();
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
@@ -134,14 +131,12 @@ impl<F: Factory> WorkerLoop<F> {
                     Phase::Stopped => Ok(()),
                 }
             };
+            #[cfg(feature = "signal")]
+            let follow =
+                (self.common.watches).hear_beside(follow, |within| self.common.end(within));
             match select(self.inbox.order(order), follow).await {
                 Either::First(next) => order = next,
                 Either::Second(ended) => return ended,
-            }
-            #[cfg(feature = "signal")]
-            {
-                let common = self.common.clone();
-                hearing.follow(&self.common.watches, move |within| common.end(within));
             }
         }
     }
@@ -231,32 +226,25 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// A connection begins. A factory that panics costs this connection alone.
     fn begin(&self, arrival: Arrival) -> io::Result<()> {
-        let Arrival {
-            accepted,
-            permit,
-            listener,
-        } = arrival;
-        let addr = accepted.peer.clone();
-        let fd = current::with("a server", |scheduler| {
-            accepted.open(scheduler.reactor.core())
-        })?;
         let peer = Peer {
-            addr: addr.clone(),
-            listener,
+            addr: arrival.accepted.peer.clone(),
+            listener: arrival.listener,
         };
+        let open = |scheduler: &Rc<Scheduler>| arrival.accepted.open(scheduler.reactor.core());
+        let fd = current::with("a server", open)?;
         let make = || {
             let filter = self.common.settings.filter.as_ref();
             let filter = filter.and_then(|Hook(make)| make(&peer));
-            (self.factory.make(peer), filter)
+            (self.factory.make(peer.clone()), filter)
         };
         match panics::catch(make) {
             Ok((protocol, filter)) => {
                 let conn = Conn::new(fd, self.shared.clone(), filter);
                 let connection = Connection { protocol, conn };
-                self.shared.spawn(Box::new(connection), permit);
+                self.shared.spawn(Box::new(connection), arrival.permit);
             }
             Err(_) => {
-                log::error!("{addr}: closed: the factory panicked");
+                log::error!("{}: closed: the factory panicked", peer.addr);
                 self.shared.tally.accepted.add(1);
                 self.shared.tally.failed.add(1);
             }
