@@ -43,7 +43,7 @@ thread() {
     local flags="-Zsanitizer=thread -Zexternal-clangrt -Clink-arg=-B$nightly/bin/gcc-ld"
     flags+=" -Clink-arg=-fuse-ld=lld -Clink-arg=-Wl,--whole-archive,$runtime,--no-whole-archive"
     PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags \
-        CARGO_TARGET_DIR=target/thread RUST_TEST_THREADS=2 \
+        CARGO_TARGET_DIR=target/thread RUST_TEST_THREADS=2 RUST_BACKTRACE=0 \
         cargo test --quiet -Zbuild-std --target $host --lib --test it -- \
         --skip schedules:: --skip models:: --skip a_payload_for_a_thousand_peers
 }
