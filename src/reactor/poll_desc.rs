@@ -387,22 +387,13 @@ impl<W, T> PollDesc<W, T> {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        let take = |at: Direction| {
-            let is_ready = readiness.0 & 1 << at as u8 != 0;
-            is_ready.then(|| self.unpark(at)).flatten()
-        };
-        match Direction::BOTH.map(take) {
-            // Mostly a reader waits.
-            [Some(reader), None] if !readiness.contains(Readiness::HUNG_UP) => out.push(reader),
-            taken => self.hand_out(taken, readiness, out),
+        for direction in Direction::BOTH {
+            if readiness.0 & 1 << direction as u8 != 0
+                && let Some(w) = self.unpark(direction)
+            {
+                out.push(w);
+            }
         }
-    }
-
-    /// As the end of [`PollDesc::netpollready`], apart from the loop over events.
-    #[cold]
-    #[inline(never)]
-    fn hand_out(&self, taken: [Option<W>; 2], readiness: Readiness, out: &mut Vec<W>) {
-        out.extend(taken.into_iter().flatten());
         if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, out);
         }
