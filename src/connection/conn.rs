@@ -14,7 +14,7 @@ use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Payload, SMALL};
 use super::rate::{NEVER, Watch};
-use super::shared::{WorkerShared, ticks};
+use super::shared::{Phase, WorkerShared, ticks};
 use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -208,7 +208,7 @@ impl Conn {
 
     /// Whether a drain begins for this connection now. True once.
     pub(super) fn begins_to_drain(&mut self) -> bool {
-        let drains = self.shared.is_draining() || self.old_at() <= self.now();
+        let drains = self.shared.phase.get() != Phase::Serving || self.old_at() <= self.now();
         if !drains || self.status().drains() {
             return false;
         }
@@ -531,7 +531,7 @@ impl Conn {
     /// drained, or the connection has reached its greatest age.
     /// [`draining`](crate::Protocol::draining) was called, or will be.
     pub fn is_draining(&self) -> bool {
-        self.shared.is_draining() || self.status().drains()
+        self.shared.phase.get() != Phase::Serving || self.status().drains()
     }
 
     /// The connection's idle timeout, rounded up to milliseconds: its

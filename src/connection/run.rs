@@ -23,6 +23,7 @@ use super::conn::{Conn, Extra};
 use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
+use super::shared::Phase;
 use super::state::{ATTEND, Asked, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
@@ -100,7 +101,9 @@ impl Conn {
     /// Whether there is nothing to do for the connection but to read.
     #[inline]
     fn only_reads(&self) -> bool {
-        self.status().is_plain() && self.shared.is_serving() && !self.timer_has_fired()
+        self.status().is_plain()
+            && self.shared.phase.get() == Phase::Serving
+            && !self.timer_has_fired()
     }
 
     /// Counts bytes that were read.
@@ -215,7 +218,7 @@ impl<P: Protocol> Connection<P> {
     /// What the server, the protocol, a handle or another thread asks for; what went wrong.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
-        if conn.shared.is_stopped() {
+        if conn.shared.phase.get() == Phase::Stopped {
             conn.end_by(stopped());
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.

@@ -74,7 +74,7 @@ pub(crate) struct WorkerShared {
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
     pub(super) quotas: Arc<Quotas>,
-    phase: Cell<Phase>,
+    pub(super) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// Counts the connections opened: spreads their heartbeats and ages.
@@ -209,18 +209,6 @@ impl WorkerShared {
     }
 
     // ---- the end ----
-
-    pub(super) fn is_serving(&self) -> bool {
-        self.phase.get() == Phase::Serving
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.phase.get() != Phase::Serving
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.phase.get() == Phase::Stopped
-    }
 
     /// Draining: from here on a connection closes when nothing is in flight on it. If nothing is now,
     /// and there was no traffic for `drain_grace`, it closes in its next run. Stopped: it ends with a

@@ -46,7 +46,6 @@ macro_rules! common_settings {
         impl $Settings {
             /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
             /// operation.
-            #[must_use]
             pub fn network(mut self, network: &str) -> Self {
                 self.network = $crate::net::config::tcp(network);
                 self
@@ -71,7 +70,6 @@ macro_rules! common_settings {
             /// })
             /// # }
             /// ```
-            #[must_use]
             pub fn control(
                 mut self,
                 hook: impl Fn(std::os::fd::BorrowedFd<'_>, std::net::SocketAddr) -> std::io::Result<()> + Send + Sync + 'static,
@@ -100,7 +98,6 @@ macro_rules! common_settings {
             /// })
             /// # }
             /// ```
-            #[must_use]
             pub fn resolver(
                 mut self,
                 look_up: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,

@@ -46,6 +46,7 @@ use crate::sys;
 /// })
 /// # }
 /// ```
+#[must_use]
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
     network: AskedNetwork,
@@ -67,7 +68,6 @@ impl Default for ListenConfig {
 impl ListenConfig {
     /// Go's defaults: SO_REUSEADDR, the system's own limit as the backlog, and for an empty host
     /// every address of both families.
-    #[must_use]
     pub fn new() -> Self {
         ListenConfig {
             network: Ok(Network::Tcp),
@@ -81,7 +81,6 @@ impl ListenConfig {
 
     /// How many connections wait in the system's queue at most; its own limit by default, which
     /// also holds for any larger number (`somaxconn`, on Linux 4,096 since 5.4).
-    #[must_use]
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog);
         self
@@ -90,7 +89,6 @@ impl ListenConfig {
     /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT, on FreeBSD
     /// SO_REUSEPORT_LB). On Linux and FreeBSD the system spreads connections over them; elsewhere
     /// one of them gets all.
-    #[must_use]
     pub fn reuse_port(mut self, reuse: bool) -> Self {
         self.reuse_port = reuse;
         self
@@ -98,7 +96,6 @@ impl ListenConfig {
 
     /// Whether an IPv6 socket takes IPv6 connections alone (IPV6_V6ONLY). By default it does so on
     /// `tcp6` and not on `tcp`, where "every address" means both families, if the system can.
-    #[must_use]
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
         self

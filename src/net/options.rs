@@ -296,6 +296,7 @@ impl Datagram<Udp> {
 /// assert_eq!(patient.idle, Duration::from_secs(600));
 /// assert_eq!((patient.interval, patient.count), (Duration::from_secs(15), 9));
 /// ```
+#[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     /// Idle time before the first probe.
@@ -314,7 +315,6 @@ impl Default for KeepAlive {
 
 impl KeepAlive {
     /// Go's: 15 s, 15 s, 9 probes.
-    #[must_use]
     pub const fn new() -> Self {
         KeepAlive {
             idle: Duration::from_secs(15),
@@ -324,21 +324,18 @@ impl KeepAlive {
     }
 
     /// The same with another idle time before the first probe.
-    #[must_use]
     pub const fn with_idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
     }
 
     /// The same with another time between probes.
-    #[must_use]
     pub const fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
     /// The same with another number of probes.
-    #[must_use]
     pub const fn with_count(mut self, count: u32) -> Self {
         self.count = count;
         self

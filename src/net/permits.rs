@@ -5,10 +5,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::runtime::sync::{Mutex, MutexGuard};
+use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::waiters::{Left, Ticket, Waiters};
 use crate::runtime::wake_quietly;
 
@@ -34,11 +34,6 @@ impl Permits {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of others runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes one, at the first poll if one is free.
     pub(crate) fn take(self: &Arc<Self>) -> Take {
         Take {
@@ -49,7 +44,7 @@ impl Permits {
 
     /// Gives a permit back that was [handed over](Permit::hand_over): its connection has ended.
     pub(crate) fn give_back(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.0);
         let next = state.waiters.pop();
         if next.is_none() {
             state.free += 1;
@@ -86,7 +81,7 @@ impl Future for Take {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
         let this = self.get_mut();
         let (permits, waker) = (this.permits.clone(), cx.waker().clone());
-        let mut state = permits.state();
+        let mut state = lock(&permits.0);
         if this.ticket.is_none() && state.free > 0 {
             debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
             state.free -= 1;
@@ -102,7 +97,7 @@ impl Future for Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
-        let left = self.permits.state().waiters.leave(&mut self.ticket);
+        let left = lock(&self.permits.0).waiters.leave(&mut self.ticket);
         // It was woken for a permit and does not take it: the permit goes to the next waiter.
         if matches!(left, Left::Woken) && !fault!("leaked_permit") {
             self.permits.give_back();

@@ -59,6 +59,7 @@ impl<K: Kind> Listener<K> {
 /// # })
 /// # }
 /// ```
+#[must_use]
 #[derive(Debug)]
 pub struct Serve<K> {
     listener: Listener<K>,
@@ -68,7 +69,6 @@ pub struct Serve<K> {
 
 impl<K: Kind> Serve<K> {
     /// Serves a listener: give it a clone, to keep the handle that closes it.
-    #[must_use]
     pub fn new(listener: Listener<K>) -> Self {
         Serve {
             listener,
@@ -83,7 +83,6 @@ impl<K: Kind> Serve<K> {
     /// # Panics
     ///
     /// If it is zero: nothing would ever be served.
-    #[must_use]
     pub fn max_connections(mut self, max: usize) -> Self {
         assert!(
             max > 0,

@@ -89,6 +89,7 @@ where
 /// # })
 /// # }
 /// ```
+#[must_use]
 #[derive(Clone, Debug, Default)]
 pub struct Relay {
     linger: Option<Duration>,
@@ -96,7 +97,6 @@ pub struct Relay {
 
 impl Relay {
     /// One that ends when both sides have.
-    #[must_use]
     pub fn new() -> Self {
         Relay::default()
     }
@@ -106,7 +106,6 @@ impl Relay {
     ///
     /// That is no error, unless bytes are in hand that the sink did not take: then it is that
     /// write's timeout.
-    #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = Some(linger);
         self

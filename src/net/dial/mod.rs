@@ -63,6 +63,7 @@ use connect::Dial;
 /// })
 /// # }
 /// ```
+#[must_use]
 #[derive(Clone, Debug)]
 pub struct Dialer {
     network: AskedNetwork,
@@ -116,7 +117,6 @@ impl Default for Dialer {
 impl Dialer {
     /// Go's defaults: any family, no limit, 300 ms until the other family is tried too, keep-alive
     /// every 15 s.
-    #[must_use]
     pub fn new() -> Self {
         Dialer {
             network: Ok(Network::Tcp),
@@ -134,21 +134,18 @@ impl Dialer {
     /// The longest that a dial may take, looking up the name included. Zero or `None`: as long as
     /// the system takes, which is the default. With a [deadline](Dialer::deadline) too, the earlier
     /// counts.
-    #[must_use]
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.timeout = limit.into().filter(|limit| !limit.is_zero());
         self
     }
 
     /// When a dial fails at the latest. One that has passed fails every dial at once.
-    #[must_use]
     pub fn deadline(mut self, when: Instant) -> Self {
         self.deadline = Some(when);
         self
     }
 
     /// The scope that a dial belongs to: it ends with the scope.
-    #[must_use]
     pub fn cancel(mut self, scope: &CancelToken) -> Self {
         self.cancel = Some(scope.clone());
         self
@@ -156,7 +153,6 @@ impl Dialer {
 
     /// The address to dial from; with port 0 the system chooses the port. Only addresses of its
     /// family are dialled, unless it is `0.0.0.0` or `::`.
-    #[must_use]
     pub fn local_addr(mut self, address: SocketAddr) -> Self {
         self.local = Some(unmapped(address));
         self
@@ -164,14 +160,12 @@ impl Dialer {
 
     /// How long the first family is tried alone, 300 ms by default. With [`Duration::MAX`] the other
     /// is tried only after the first has failed.
-    #[must_use]
     pub fn fallback_delay(mut self, delay: Duration) -> Self {
         self.fallback_delay = delay;
         self
     }
 
     /// TCP's own probing of an idle peer; `None` for none.
-    #[must_use]
     pub fn keepalive(mut self, keepalive: Option<KeepAlive>) -> Self {
         self.keepalive = keepalive;
         self
