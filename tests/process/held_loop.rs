@@ -46,16 +46,16 @@ fn the_watchdog_names_a_machine_while_it_holds_the_loop_and_once_when_it_lets_go
             }
         });
         let warnings = warnings();
-        let who = format!(
+        let task = format!(
             r#"task 0.1 "the\nculprit \u{{1b}}[31m", spawned at {}:{line} "#,
             file!()
         );
         assert!(
-            warnings[0].starts_with(&(who.clone() + "holds the loop, for ")),
+            warnings[0].starts_with(&(task.clone() + "holds the loop, for ")),
             "{warnings:?}"
         );
         assert!(
-            warnings[1].starts_with(&(who + "has let the loop go on after ")),
+            warnings[1].starts_with(&(task + "has let the loop go on after ")),
             "{warnings:?}"
         );
         assert_eq!(warnings.len(), 2);
@@ -110,9 +110,9 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         runtime.turn(None).unwrap();
         let first = warnings();
         let one = "by one of 11 machines (from here on each is timed): task 0.1, ";
-        let who = format!(r#"; task 5.6 "slow", spawned at {}:"#, file!());
+        let task = format!(r#"; task 5.6 "slow", spawned at {}:"#, file!());
         assert!(
-            first[0].contains(one) && first[0].contains(&who),
+            first[0].contains(one) && first[0].contains(&task),
             "{first:?}"
         );
 
@@ -123,8 +123,8 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         runtime.turn(None).unwrap();
         let second = warnings().pop().unwrap();
         assert!(second.starts_with("the loop was held for 1."), "{second}");
-        let who = format!(r#"by task 100.112 "slow again", spawned at {}:"#, file!());
-        assert!(second.contains(&who), "{second}");
+        let task = format!(r#"by task 100.112 "slow again", spawned at {}:"#, file!());
+        assert!(second.contains(&task), "{second}");
         assert_eq!(warnings().len(), 2);
     });
 }
@@ -139,8 +139,8 @@ fn without_a_watchdog_a_machine_that_ran_alone_is_named_at_once() {
             slow.await.unwrap();
         });
         let warnings = warnings();
-        let who = format!("by task 0.1, spawned at {}:", file!());
-        assert!(warnings[0].contains(&who), "{warnings:?}");
+        let task = format!("by task 0.1, spawned at {}:", file!());
+        assert!(warnings[0].contains(&task), "{warnings:?}");
         assert_eq!(warnings.len(), 1);
     });
 }

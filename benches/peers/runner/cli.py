@@ -89,8 +89,8 @@ def carry_out(step, settings):
     section = Section(step.name, step.title, step.metrics, families, outcome.rounds, about=ABOUT[step.name], parameters=step.parameters)
     section.notes = [f"{name} is left out: {why}" for name, why in outcome.failures.items()]
     if section.disturbed():
-        whom = ", ".join(section.disturbed())
-        section.notes.append(f"Do not quote this: no round without other processes' disturbance for {whom}. So all rounds of all count.")
+        names = ", ".join(section.disturbed())
+        section.notes.append(f"Do not quote this: no round without other processes' disturbance for {names}. So all rounds of all count.")
     return section
 
 

@@ -24,12 +24,12 @@ def section_table(section):
 def losses_text(sections):
     """Plainly: where a peer is ahead of one of ours, and what is left to the floors."""
     parts = []
-    for family, whom in (("peer", "the best of the peers"), ("floor", "the better of the floors (C epoll, mio by hand), which do nothing but echo")):
+    for family, others in (("peer", "the best of the peers"), ("floor", "the better of the floors (C epoll, mio by hand), which do nothing but echo")):
         won, total = compared(sections, family)
         if not total:
             continue
         lost = losses(sections, family)
-        parts.append(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %.")
+        parts.append(f"Against {others}: in {won} of {total} comparisons the best of ours is ahead or within 3 %.")
         for sure, words in SURE.items():
             some = [loss.those(sure) for loss in lost]
             rows = [[loss.title, loss.metric.heading, f"{loss.winner} {loss.figure}", told(loss)] for loss in some if loss]

@@ -23,11 +23,11 @@ def paragraph(text, kind=""):
 
 def losing(sections):
     parts = []
-    for family, whom in (("peer", "the best of the peers"), ("floor", "the better of the floors")):
+    for family, others in (("peer", "the best of the peers"), ("floor", "the better of the floors")):
         won, total = compared(sections, family)
         if not total:
             continue
-        parts.append(paragraph(f"Against {whom}: in {won} of {total} comparisons the best of ours is ahead or within 3 %."))
+        parts.append(paragraph(f"Against {others}: in {won} of {total} comparisons the best of ours is ahead or within 3 %."))
         lost = losses(sections, family)
         for sure, words in SURE.items():
             some = [loss.those(sure) for loss in lost]

@@ -69,7 +69,7 @@ class Plan:
         return quick if self.quick else full if self.full else usual
 
     def _there(self, peers):
-        """Of programs that are no echo servers: those that are built, of whom --only names."""
+        """Of programs that are no echo servers: those that are built, among those that --only names."""
         words = [word.lower() for word in self.settings.only]
         peers = [peer for peer in peers if not words or any(word in peer.name.lower() for word in words)]
         missing = [peer for peer in peers if not Path(peer.command[0]).exists()]

@@ -44,7 +44,7 @@ def rust(name):
 
 
 def servers():
-    """Everybody that might be measured, and the program each needs."""
+    """All that might be measured, and the program each needs."""
     peer = lambda name, program, *flags, **what: Peer(name, (program, "{addr}", *flags), "peer", deadlines=True, **what)
     tokio, monoio = rust("tokio_echo"), rust("monoio_echo")
     return [

@@ -16,7 +16,7 @@ thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::ne
 
 #[test]
 fn the_last_answer_arrives_although_much_of_what_the_peer_sent_is_unread() {
-    // An upload that is refused: the answer, a close, and 500 KB that nobody reads.
+    // An upload that is refused: the answer, a close, and 500 KB that are not read.
     for answer in [10, 300_000] {
         let script = Script {
             data: match answer {

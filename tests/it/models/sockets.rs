@@ -110,7 +110,10 @@ impl End {
                     !way.eof.get() || self.read_closed.get(),
                     "bytes after the end of file"
                 );
-                assert!(from + count <= way.offered.get(), "bytes that nobody wrote");
+                assert!(
+                    from + count <= way.offered.get(),
+                    "bytes that were not written"
+                );
                 for (offset, &byte) in buffer[..count].iter().enumerate() {
                     assert_eq!(byte, pattern(from + offset), "at {}", from + offset);
                 }

@@ -19,14 +19,14 @@ use crate::support::watchdog::watchdog;
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const SOON: Duration = Duration::from_millis(5);
 const STALL: Duration = Duration::from_millis(15);
-const NOBODY: [usize; 0] = [];
+const NOTHING: [usize; 0] = [];
 
 struct Bench {
     reactor: Reactor<usize>,
     script: Script,
     descriptor: Descriptor<usize>,
     token: Token,
-    /// Of somebody else's descriptor.
+    /// Of a descriptor that is not under test.
     other: Token,
     _others: Descriptor<usize>,
 }
@@ -52,7 +52,7 @@ fn bench() -> Bench {
 }
 
 impl Bench {
-    /// One turn that harvests this; who is handed back.
+    /// Takes a turn that harvests this. Returns what is handed back.
     fn turn(&self, said: (Vec<Event>, Harvest)) -> Vec<usize> {
         self.script.borrow_mut().next.push_back(said);
         let mut out = Vec::new();
@@ -83,7 +83,7 @@ mod invariant_4 {
         let others = || harvest(bench.other, Readiness::READ);
         assert_eq!(
             bench.turn(others()),
-            NOBODY,
+            NOTHING,
             "the deadline passed after the last harvest"
         );
         assert_eq!(
@@ -101,11 +101,11 @@ mod invariant_4 {
             let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
             assert_eq!(
                 bench.turn(full),
-                NOBODY,
+                NOTHING,
                 "a full buffer: the bytes may still be outside"
             );
             let signal = (Vec::new(), Harvest::Partial);
-            assert_eq!(bench.turn(signal), NOBODY, "a signal: nobody looked");
+            assert_eq!(bench.turn(signal), NOTHING, "a signal: there was no look");
         }
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
         assert_eq!(
@@ -120,7 +120,7 @@ mod invariant_4 {
         let bench = bench();
         // The look finds nothing, and returns long after; the bytes are there by the next turn.
         bench.script.borrow_mut().stalls.push_back(STALL);
-        assert_eq!(bench.quiet(), NOBODY);
+        assert_eq!(bench.quiet(), NOTHING);
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
         assert_eq!(bench.descriptor.check(ForRead), Ok(()));
     }
@@ -144,10 +144,10 @@ mod invariant_4 {
     fn an_incomplete_second_look_proves_nothing() {
         let bench = bench();
         let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
-        assert_eq!(waits_then_finds(&bench, vec![full.clone()]), NOBODY);
+        assert_eq!(waits_then_finds(&bench, vec![full.clone()]), NOTHING);
         assert_eq!(
             bench.turn(full),
-            NOBODY,
+            NOTHING,
             "nothing was complete since the deadline"
         );
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
@@ -167,7 +167,7 @@ mod invariant_4 {
     fn bytes_first_seen_after_the_settled_reading_come_too_late() {
         let bench = bench();
         stall(STALL);
-        assert_eq!(bench.turn(harvest(bench.other, Readiness::READ)), NOBODY);
+        assert_eq!(bench.turn(harvest(bench.other, Readiness::READ)), NOTHING);
         // The deadline is settled by then: what had come before it was in that harvest.
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
         assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
@@ -232,7 +232,7 @@ mod invariant_4 {
     }
 }
 
-/// A turn that waits in vain until the deadline, and then looks again: who is handed back.
+/// A turn waits in vain until the deadline, and then looks again. Returns what is handed back.
 fn waits_then_finds(bench: &Bench, second: Vec<(Vec<Event>, Harvest)>) -> Vec<usize> {
     let mut script = bench.script.borrow_mut();
     script.stalls.push_back(STALL);
@@ -300,7 +300,7 @@ mod invariant_3 {
             .set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
         assert_eq!(bench.descriptor.check(ForRead), Ok(()));
         assert_eq!(bench.descriptor.park(ForRead, 1), Park::Parked);
-        assert_eq!(bench.quiet(), NOBODY);
+        assert_eq!(bench.quiet(), NOTHING);
     }
 
     #[test]
