@@ -17,17 +17,25 @@
 //!
 //! The resolution is a millisecond, rounded up: nothing is early. Sleeps and intervals judge no peer,
 //! and so fire by the clock, however busy the loop is.
-// Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`.
+// Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`; and the `timer` in a sleeping goroutine.
+//
+// | `Sleep::timer` | in the wheel | moved there by | on to |
+// |---|---|---|---|
+// | none | nothing | the start; a poll that is ready; a reset elsewhere than in its runtime | some |
+// | some | its timer, unless that has fired, in the runtime that polled it last | a poll that waits | none; another, by the next poll |
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::runtime::parked::Parked;
+use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
-use crate::runtime::sleeper::{Judges, Registration};
-use crate::runtime::{context, current};
+use crate::runtime::{Handle, context, current, wake_quietly};
+use crate::wheel::{TimerKey, Timers};
 
 /// Thirty years: for durations that overflow.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -124,8 +132,8 @@ pub fn sleep(wait: Duration) -> Sleep {
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
-        judges: Judges::NoPeer,
-        registration: None,
+        judges_a_peer: false,
+        timer: None,
         yielded: false,
     }
 }
@@ -151,23 +159,24 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 /// # })
 /// # }
 /// ```
+#[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    judges: Judges,
-    registration: Option<Registration>,
+    /// It ends when everything that had arrived by the deadline has had its effect. Else by the clock.
+    judges_a_peer: bool,
+    /// Its timer, and the runtime that has it: that which polled it last.
+    timer: Option<(Handle, TimerKey)>,
     /// It is over, and has let others go first.
     yielded: bool,
 }
 
 impl Sleep {
-    /// A sleep after which a peer is judged: it ends when everything that had arrived by then has
-    /// had its effect.
+    /// A sleep after which a peer is judged.
     pub(crate) fn judging_a_peer(deadline: Instant) -> Self {
-        Sleep {
-            judges: Judges::Peer,
-            ..sleep_until(deadline)
-        }
+        let mut sleep = sleep_until(deadline);
+        sleep.judges_a_peer = true;
+        sleep
     }
 
     /// When it ends.
@@ -178,7 +187,45 @@ impl Sleep {
     /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        Registration::move_to(&mut self.registration, deadline);
+        let Some((home, key)) = &self.timer else {
+            return;
+        };
+        let moved = home.if_here(|scheduler| {
+            let when = scheduler.reactor.core().clock.tick_of(deadline);
+            let mut timers = timers(scheduler, self.judges_a_peer).borrow_mut();
+            timers.move_to(*key, when);
+            scheduler.reactor.core().hasten(when);
+        });
+        // Elsewhere: what sleeps is woken in the runtime's next turn, to ask for another timer.
+        if moved.is_none() {
+            self.take_timer(true);
+        }
+    }
+
+    /// Takes the timer out, from whatever thread.
+    fn take_timer(&mut self, wakes: bool) {
+        let Some((home, key)) = self.timer.take() else {
+            return;
+        };
+        let judges_a_peer = self.judges_a_peer;
+        home.tell(move |scheduler| {
+            let parked = timers(scheduler, judges_a_peer).borrow_mut().cancel(key);
+            let Some(parked) = parked else { return };
+            match parked.take_waker() {
+                Some(waker) if wakes => wake_quietly(waker),
+                None if wakes => scheduler.wake(parked.as_machine()),
+                waker => drop(waker),
+            }
+        });
+    }
+}
+
+/// The timers of a kind. No code of the user's may run while they are borrowed.
+fn timers(scheduler: &Scheduler, judge_a_peer: bool) -> &RefCell<Timers<Parked>> {
+    let core = scheduler.reactor.core();
+    match judge_a_peer {
+        true => &core.peer_timers,
+        false => &core.timers,
     }
 }
 
@@ -186,22 +233,32 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let (judges, deadline) = (self.judges, self.deadline);
-        ready!(Registration::poll(
-            &mut self.registration,
-            judges,
-            deadline,
-            cx
-        ));
+        // It may have fired, be another runtime's, or wake another waker.
+        self.take_timer(false);
+        ready!(current::with("polling a sleep", |scheduler| {
+            let core = scheduler.reactor.core();
+            let when = core.clock.tick_of(self.deadline);
+            let has_passed = match self.judges_a_peer {
+                true => when <= core.settled(),
+                false => core.clock.has_passed(self.deadline),
+            };
+            if has_passed {
+                return Poll::Ready(());
+            }
+            let parked = Parked::of(scheduler.home(), cx.waker());
+            let timers = timers(scheduler, self.judges_a_peer);
+            let key = timers.borrow_mut().insert(when, parked);
+            core.hasten(when);
+            self.timer = Some((Handle::new(scheduler.remote.clone()), key));
+            Poll::Pending
+        }));
         context::poll_yield(&mut self.yielded, cx.waker())
     }
 }
 
-impl fmt::Debug for Sleep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.take_timer(false);
     }
 }
 

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use super::outcome;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
@@ -121,7 +120,7 @@ impl Handle {
         T::Output: Send + 'static,
     {
         let place = Location::caller();
-        let (sender, receiver) = outcome::channel();
+        let (sender, receiver) = blocking::channel();
         self.spawn(move || {
             let mut task = spawn_at(place, None, async move { make().await });
             async move {

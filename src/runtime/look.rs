@@ -24,7 +24,6 @@ use super::dump::{Dump, Entry, Value};
 use super::handle::Handle;
 use super::parked::{Parked, Waiter};
 use super::scheduler::Scheduler;
-use super::sleeper::Judges;
 use super::socket::Socket;
 use super::waker::{Job, Remote};
 use crate::endpoints::{End, Network};
@@ -65,8 +64,8 @@ impl Look {
         let mut more = self.machines(scheduler, keys.clone());
         more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
         let mut count = 0;
-        for (judges, on) in [(Judges::NoPeer, "sleep"), (Judges::Peer, "timer")] {
-            let timers = scheduler.timers(judges).borrow();
+        for (timers, on) in [(&core.timers, "sleep"), (&core.peer_timers, "timer")] {
+            let timers = timers.borrow();
             count += timers.len();
             more |= timers.for_each_in(keys.clone(), |when, parked| {
                 let end = Some(core.clock.instant_of(when));

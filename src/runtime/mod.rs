@@ -11,13 +11,12 @@
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
 // | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
-// | `sleeper.rs` | a timer that a future holds |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
 // | `dump.rs`, `look.rs` | what lives here and what it waits for, as names and values; making that |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
-// | `blocking.rs`, `outcome.rs` | threads for work that blocks; a value that passes between threads |
+// | `blocking.rs` | threads for work that blocks, and how its value comes back |
 // | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
 
 pub(crate) mod blocking;
@@ -33,14 +32,12 @@ pub(crate) mod lent;
 pub(crate) mod lock;
 mod look;
 pub(crate) mod machine;
-mod outcome;
 pub(crate) mod panics;
 pub(crate) mod parked;
 pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
-pub(crate) mod sleeper;
 pub(crate) mod socket;
 pub(crate) mod sync;
 pub(crate) mod waiters;
@@ -211,6 +208,16 @@ impl Runtime {
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let _entered = self.enter()?;
         self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
+    }
+
+    /// As [`turn`](Runtime::turn), and waits until `when` at most, by the runtime's clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Runtime::turn).
+    pub fn turn_until(&self, when: Instant) -> io::Result<Turn> {
+        let now = self.scheduler.reactor.core().clock.read();
+        self.turn(Some(when.saturating_duration_since(now)))
     }
 
     /// Turns until there is no more to do, or until `budget` has passed: for a host that has so much

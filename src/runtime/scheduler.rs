@@ -285,7 +285,7 @@ impl Scheduler {
     /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
-    pub(super) fn unpark(&self, handed: &[Parked]) {
+    fn unpark(&self, handed: &[Parked]) {
         let mut foreign: Vec<Waker> = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {

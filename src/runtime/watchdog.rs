@@ -22,13 +22,9 @@ const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) fn start(running: &Arc<Running>, threshold: Duration) -> io::Result<Watchdog> {
     let alive = Arc::new(());
-    let (running, while_alive) = (running.clone(), Arc::downgrade(&alive));
-    thread::Builder::new()
-        .name("netpoller-watchdog".into())
-        .spawn({
-            let running = running.clone();
-            move || watch(&running, threshold, &while_alive)
-        })?;
+    let (its, while_alive) = (running.clone(), Arc::downgrade(&alive));
+    let thread = thread::Builder::new().name("netpoller-watchdog".into());
+    thread.spawn(move || watch(&its, threshold, &while_alive))?;
     running.is_watched.store(true, Ordering::Relaxed);
     Ok(Watchdog { _alive: alive })
 }

@@ -49,6 +49,21 @@ fn a_turn_waits_no_longer_than_it_may() {
 }
 
 #[test]
+fn a_turn_until_an_instant_waits_for_that_and_no_longer_and_not_at_all_for_the_past() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    let now = || runtime.block_on(async { time::now() });
+    drop(runtime.spawn(pending::<()>()));
+    runtime.turn(NOW).unwrap();
+    let start = now();
+    let hour = Duration::from_secs(3600);
+    runtime.turn_until(start + hour).unwrap();
+    assert_eq!(now(), start + hour);
+    runtime.turn_until(start).unwrap();
+    assert_eq!(now(), start + hour);
+}
+
+#[test]
 fn next_timeout_is_zero_while_anything_is_runnable_else_the_next_deadline_else_none() {
     let runtime = Runtime::new().unwrap();
     assert_eq!(runtime.next_timeout(), None);
