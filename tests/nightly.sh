@@ -33,6 +33,22 @@ address() {
         --skip signals:: --skip interrupted::
 }
 
+# Data races, by ThreadSanitizer, in what has threads. Debian's compiler builds std with it too,
+# from Debian's source (rustc-web, cargo-web, rust-web-src). The nightly one has the runtime, and the
+# linker that takes it. Left out: a crowd that a sanitizer makes slower than the watchdog's patience.
+thread() {
+    local nightly
+    nightly=$(rustc +nightly --print sysroot)/lib/rustlib/$host
+    local runtime=$nightly/lib/librustc-nightly_rt.tsan.a
+    local flags="-Zsanitizer=thread -Zexternal-clangrt -Clink-arg=-B$nightly/bin/gcc-ld"
+    flags+=" -Clink-arg=-fuse-ld=lld -Clink-arg=-Wl,--whole-archive,$runtime,--no-whole-archive"
+    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags \
+        CARGO_TARGET_DIR=target/thread RUST_TEST_THREADS=2 RUST_BACKTRACE=0 \
+        cargo test --quiet -Zbuild-std --target $host --lib --test it -- \
+        runtime:: server:: connection::ids connection::handles net::dial net::look_ups \
+        net::pipe --skip a_payload_for_a_thousand_peers
+}
+
 # More seeds and more programs than each change has.
 seeds() {
     SCHEDULES="${SEEDS:-2000}" cargo test --quiet --test it schedules
@@ -96,7 +112,7 @@ faults() {
     trap - EXIT
 }
 
-for proof in "${@:-errno soak memcheck address seeds fuzz deliberate faults}"; do
+for proof in "${@:-errno soak memcheck address thread seeds fuzz deliberate faults}"; do
     for name in $proof; do
         printf '\n== %ss: %s\n' "$SECONDS" "$name"
         "$name"

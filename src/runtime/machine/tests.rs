@@ -44,8 +44,10 @@ mod invariant_2 {
 
     #[test]
     fn a_generation_wraps_to_one_and_is_never_the_roots() {
-        let mut machines = Machines::default();
-        machines.inserted = u64::from(MachineId::MAX_GENERATION) - 1;
+        let mut machines = Machines {
+            inserted: u64::from(MachineId::MAX_GENERATION) - 1,
+            ..Machines::default()
+        };
         let last = insert(&mut machines);
         assert_eq!(last.generation(), MachineId::MAX_GENERATION);
         assert_eq!(
