@@ -29,7 +29,6 @@ struct Flags {
 }
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 
 use common::CpuTime;
@@ -50,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let clients = (0..flags.connections).map(|_| TcpStream::connect(addr));
         let clients: Vec<_> = clients.collect::<io::Result<_>>()?;
         io::stdin().read_to_end(&mut Vec::new())?;
-        return Ok(drop(clients));
+        drop(clients);
+        return Ok(());
     }
     let runtime = Runtime::new()?;
     let server = Server::new(|_| Discard).idle_timeout(HOUR).heartbeat(HOUR);
