@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         common::exit_on_signals()?;
         let runtime = Runtime::new()?;
+        common::dump_on_quit(runtime.handle())?;
         let world = Rc::new(World::default());
         let bound = server(&world, flags.patience).bind(flags.addr.as_str())?;
         let socket = runtime.block_on(UdpSocket::bind(flags.addr.as_str()))?;

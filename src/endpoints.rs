@@ -30,7 +30,7 @@ use socket2::SockAddr;
 /// # })
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Addr {
     /// An address and a port.
     Socket(SocketAddr),

@@ -239,7 +239,7 @@ impl Future for Sleep {
             let core = scheduler.reactor.core();
             let when = core.clock.tick_of(self.deadline);
             let has_passed = match self.judges_a_peer {
-                true => when <= core.settled(),
+                true => when <= core.settled.get(),
                 false => core.clock.has_passed(self.deadline),
             };
             if has_passed {

@@ -13,11 +13,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
-use netpoller::{Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use netpoller::{Dump, Handle, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-/// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0.
+/// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0; SIGQUIT prints
+/// what it waits for.
 pub fn run<F: Parser, T: Termination>(example: impl AsyncFnOnce(F) -> io::Result<T>) -> ExitCode {
     run_on(|_| Runtime::new(), example)
 }
@@ -30,6 +31,7 @@ pub fn run_on<F: Parser, T: Termination>(
     run_blocking(|flags: F| {
         runtime(&flags)?.block_on(async {
             let stop = stop_signals()?;
+            dump_on_quit(Handle::current())?;
             let example = async { example(flags).await.map(T::report) };
             let interrupted = async {
                 UnixStream::from_std(stop)?.read(&mut [0]).await?;
@@ -96,8 +98,17 @@ pub fn clock(real: bool) -> io::Result<Runtime> {
 /// A stream that yields a byte for each SIGINT and SIGTERM. The handler only writes that byte; a
 /// loop reads it as it reads every socket (the self-pipe).
 pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
+    signals(&[SIGINT, SIGTERM])
+}
+
+/// As [`stop_signals`], of SIGQUIT.
+pub fn quit_signals() -> io::Result<std::os::unix::net::UnixStream> {
+    signals(&[SIGQUIT])
+}
+
+fn signals(all: &[i32]) -> io::Result<std::os::unix::net::UnixStream> {
     let (ours, handlers) = std::os::unix::net::UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM] {
+    for &signal in all {
         pipe::register(signal, handlers.try_clone()?)?;
     }
     Ok(ours)
@@ -115,10 +126,35 @@ pub fn exit_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Drains a server at the first SIGINT or SIGTERM, and stops it at the second. With the feature
-/// `signal`, `ServerHandle::drain_on` does so without a thread.
+/// Prints what a runtime waits for to standard error at each SIGQUIT (`kill -QUIT`, or Ctrl and backslash),
+/// and lets it go on. A thread hears the signal, so that of a loop which is held it says by what.
+pub fn dump_on_quit(runtime: Handle) -> io::Result<()> {
+    at_each_quit(move || runtime.dump(PATIENCE).to_string())
+}
+
+/// As [`dump_on_quit`], of each of a server's workers.
+pub fn dump_server_on_quit(server: ServerHandle) -> io::Result<()> {
+    at_each_quit(move || server.dump(PATIENCE).iter().map(Dump::to_string).collect())
+}
+
+/// How long a loop has to answer before it counts as held.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
+    let mut quits = quit_signals()?;
+    thread::spawn(move || {
+        while quits.read_exact(&mut [0]).is_ok() {
+            eprint!("{}", dump());
+        }
+    });
+    Ok(())
+}
+
+/// Drains a server at the first SIGINT or SIGTERM, and stops it at the second; SIGQUIT prints what it waits
+/// for. With the feature `signal`, `ServerHandle::drain_on` drains without a thread.
 pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()> {
     let mut signals = stop_signals()?;
+    dump_server_on_quit(server.clone())?;
     thread::spawn(move || {
         let mut byte = [0];
         if signals.read_exact(&mut byte).is_ok() {

@@ -12,6 +12,8 @@ use futures_lite::future::or;
 use netpoller::{Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
+use crate::common;
+
 use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
 
 /// What the connections share.
@@ -27,6 +29,9 @@ struct Server {
 pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
     let addr = listener.local_addr()?;
     let runtime = Runtime::builder().spin(options.spin).build()?;
+    if options.dumps {
+        common::dump_on_quit(runtime.handle())?;
+    }
     let server = Rc::new(Server {
         limit: Cell::new(options.idle_timeout),
         accepted: Cell::new(0),

@@ -15,7 +15,8 @@ use clap::Parser;
 
 use serve::{Mode, Options};
 
-/// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once.
+/// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT prints what
+/// each connection waits for
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             idle_timeout: given(flags.idle_timeout),
             heartbeat: flags.heartbeat.and_then(given),
             spin: flags.spin,
+            dumps: true,
         };
         let stops: io::Result<_> = (0..flags.workers).map(|_| common::stop_signals()).collect();
         let counts = serve::run(&options, stops?, |addr| {

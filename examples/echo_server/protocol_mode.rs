@@ -9,6 +9,8 @@ use std::thread;
 use futures_lite::future::or;
 use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server, ServerStats, UnixStream};
 
+use crate::common;
+
 use super::{Counts, DRAIN, Options, QUIET};
 
 struct Echo;
@@ -29,6 +31,9 @@ pub fn run(
 ) -> io::Result<Counts> {
     let workers = stops.len();
     let bound = server(options, workers).bind(options.addr.as_str())?;
+    if options.dumps {
+        common::dump_server_on_quit(bound.handle())?;
+    }
     ready(bound.local_addr());
     let stop = stops.swap_remove(0);
     if workers > 1 {

@@ -17,11 +17,14 @@ use netpoller::Cause;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
+use crate::common;
+
 use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
+const QUIT: usize = usize::MAX - 2;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
@@ -56,12 +59,23 @@ struct Server {
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
     signals: usize,
+    /// Yields a byte for each SIGQUIT. The loop hears it itself: with a second thread, each of glibc's
+    /// calls that may block costs more. So a loop that is held says nothing.
+    quit: Option<(UnixStream, Descriptor<usize>)>,
 }
 
 impl Server {
     fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
         let reactor = Reactor::new()?;
         reactor.set_spin(options.spin);
+        let mut quit = None;
+        if options.dumps {
+            let stream = common::quit_signals()?;
+            stream.set_nonblocking(true)?;
+            let mut stream = UnixStream::from_std(stream);
+            let descriptor = reactor.open(&mut stream)?;
+            quit = Some((stream, descriptor));
+        }
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
         Ok(Server {
@@ -70,14 +84,15 @@ impl Server {
             stop_descriptor: reactor.open(&mut stop)?,
             stop,
             signals: 0,
+            quit,
             reactor,
             connections: Slab::new(),
             buffer: Box::new([0; BUFFER]),
             idle_timeout: options.idle_timeout,
             deadline: None,
             counts: Counts::default(),
-            // Not parked yet: the first turn looks at both. Clients may be queued, or a signal.
-            again: vec![LISTENER, STOP],
+            // Not parked yet: the first turn looks at them. Clients may be queued, or a signal.
+            again: vec![LISTENER, STOP, QUIT],
             ready: Vec::new(),
         })
     }
@@ -96,12 +111,11 @@ impl Server {
         self.counts.events += turn.events as u64;
         // All of them, also behind a signal: an id that is dropped here would never come again.
         for id in ready.drain(..) {
-            if id < STOP {
-                self.run(id);
-            } else if id == LISTENER {
-                self.accept();
-            } else {
-                self.take_signals();
+            match id {
+                ..QUIT => self.run(id),
+                QUIT => self.take_quits(),
+                STOP => self.take_signals(),
+                _ => self.accept(),
             }
         }
         self.ready = ready;
@@ -176,6 +190,55 @@ impl Server {
             }
             Err(_) => self.again.push(STOP),
         }
+    }
+
+    /// Prints what waits for each SIGQUIT, and parks again.
+    #[cold]
+    fn take_quits(&mut self) {
+        let Some((stream, descriptor)) = &mut self.quit else {
+            return;
+        };
+        match stream.read(&mut [0]) {
+            Ok(1) => eprint!("{}", self.dump()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                descriptor.drained(Direction::Read);
+                if let Park::Parked = descriptor.park(Direction::Read, QUIT) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.again.push(QUIT);
+    }
+
+    /// A line for all that is parked. What is ready is not: it runs in the next turn.
+    fn dump(&self) -> String {
+        let (open, turns) = (self.connections.len(), self.counts.turns);
+        let mut text = format!("connections {open}, turns {turns}\n");
+        self.reactor.for_each(|descriptor| {
+            descriptor.parked(|direction, &id| {
+                let waits = match direction {
+                    Direction::Read => "read",
+                    Direction::Write => "write",
+                };
+                text += &match self.connections.get(id) {
+                    Some(Connection {
+                        peer, bytes, rest, ..
+                    }) => {
+                        let unsent = rest.len();
+                        format!("  {waits} tcp, peer {peer}, bytes {bytes}, unsent {unsent}")
+                    }
+                    None if id == LISTENER => format!("  accept tcp, local {}", self.addr),
+                    None => format!("  {waits} signals"),
+                };
+                if let Some(deadline) = descriptor.deadline(direction) {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    text += &format!(", left {left:.1?}");
+                }
+                text.push('\n');
+            });
+        });
+        text
     }
 
     /// Serves what waits in the queue and stops accepting. A connection that stays quiet has

@@ -53,6 +53,8 @@ pub struct Options {
     /// In protocol mode alone. `None`: never.
     pub heartbeat: Option<Duration>,
     pub spin: Duration,
+    /// Whether SIGQUIT prints what every connection waits for.
+    pub dumps: bool,
 }
 
 /// What was done.

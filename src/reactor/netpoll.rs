@@ -94,7 +94,7 @@ pub(crate) struct Core<W, T> {
     /// Everything that had arrived by this reading has been harvested: the latest such reading.
     proven: Cell<Tick>,
     /// Everything that had arrived by this reading has had its effect: deadlines up to it may expire.
-    settled: Cell<Tick>,
+    pub(crate) settled: Cell<Tick>,
     /// The next reading to be settled, while the run queue is never empty.
     settling: Cell<Option<Settling>>,
     pub(super) spin: Cell<Duration>,
@@ -284,12 +284,6 @@ impl<W, T> Core<W, T> {
             self.settled.set(self.proven.get());
         }
         Ok(events)
-    }
-
-    /// The settled reading. Deadlines up to it may expire: everything that had arrived by then has
-    /// had its effect.
-    pub(crate) fn settled(&self) -> Tick {
-        self.settled.get()
     }
 
     // ---- wait ----

@@ -325,7 +325,9 @@ impl Selector for MioSelector {
         for event in &self.events {
             let token = Token::from(event.token());
             if token == Token::BREAK {
-                self.breaker.heard();
+                // Emptied until EAGAIN, which under poll(2) makes mio arm it again.
+                let mut receiver = &self.breaker.receiver;
+                while matches!(receiver.read(&mut [0; 64]), Ok(some) if some > 0) {}
             }
             let readiness = readiness(event);
             events.push(Event { token, readiness });
@@ -373,14 +375,6 @@ impl Selector for MioSelector {
 struct Pipe {
     sender: pipe::Sender,
     receiver: pipe::Receiver,
-}
-
-impl Pipe {
-    /// Empties the pipe until EAGAIN, which under poll(2) makes mio arm it again.
-    fn heard(&self) {
-        let mut bytes = [0; 64];
-        while matches!((&self.receiver).read(&mut bytes), Ok(some) if some > 0) {}
-    }
 }
 
 impl Break for Pipe {

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use crate::endpoints::Addr;
+
 /// What lives on a runtime, and what it waits for: see [`Runtime::dump`](crate::Runtime::dump).
 ///
 /// It prints for people: what runs and what is runnable first, then the connection that has been quiet
@@ -52,8 +54,10 @@ pub struct Entry(pub Vec<(&'static str, Value)>);
 pub enum Value {
     /// A count.
     Number(usize),
-    /// A word, a name, an address.
+    /// A word or a name.
     Text(Cow<'static, str>),
+    /// Of an end of a socket. Text in JSON.
+    Addr(Addr),
     /// Seconds in JSON.
     Time(Duration),
     /// What a machine waits for.
@@ -94,6 +98,7 @@ impl Display for Value {
             Value::Number(number) => number.fmt(f),
             // A name or a path may hold anything.
             Value::Text(text) => text.escape_debug().fmt(f),
+            Value::Addr(addr) => addr.to_string().escape_debug().fmt(f),
             Value::Time(time) => write!(f, "{time:.1?}"),
             Value::List(list) => list.iter().try_for_each(|entry| write!(f, "; {entry}")),
         }
@@ -159,6 +164,7 @@ impl Entry {
         let value = |value: &Value| match value {
             Value::Number(number) => number.to_string(),
             Value::Text(text) => quoted(text),
+            Value::Addr(addr) => quoted(&addr.to_string()),
             Value::Time(time) => format!("{:.3}", time.as_secs_f64()),
             Value::List(list) => {
                 let list: Vec<String> = list.iter().map(Entry::to_json).collect();

@@ -30,7 +30,7 @@ use crate::endpoints::{End, Network};
 use crate::reactor::{Direction, PollDesc};
 
 /// Keys of each table that are looked at in one portion: well under a millisecond.
-const PORTION: usize = 128;
+const PORTION: usize = 64;
 
 /// A dump that is being made.
 #[derive(Default)]
@@ -61,6 +61,13 @@ impl Look {
         self.next = keys.end;
         let core = scheduler.reactor.core();
         let now = core.clock.read();
+        if keys.start == 0 {
+            // Growing later would copy all in one portion.
+            let machines = scheduler.machines.borrow().len() + 1;
+            self.machines.reserve(machines);
+            self.known_as.reserve(machines);
+            self.waits.reserve(2 * machines);
+        }
         let mut more = self.machines(scheduler, keys.clone());
         more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
         let mut count = 0;
@@ -223,14 +230,11 @@ impl Scheduler {
 impl Socket {
     /// Adds the network, and both ends as far as they are known.
     pub(crate) fn look(&self, entry: &mut Entry) {
-        let end = |end| {
-            let known = self.endpoint(end).or_else(|| self.ask_endpoint(end));
-            known.map(Value::shown)
-        };
+        let [local, peer] = [End::Local, End::Peer].map(|end| self.ask_endpoint(end));
         entry
             .put("network", Value::text(self.network().name()))
-            .put("local", end(End::Local))
-            .put("peer", end(End::Peer));
+            .put("local", local.map(Value::Addr))
+            .put("peer", peer.map(Value::Addr));
     }
 }
 

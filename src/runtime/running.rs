@@ -204,7 +204,7 @@ impl Running {
             _ => of_slot().map_or(("task", None), |(kind, place)| (kind, Some(place))),
         };
         let name = place.and_then(|_| origins.names.get(&id.slot()));
-        let mut origin = Entry::default();
+        let mut origin = Entry(Vec::with_capacity(14));
         origin
             .put("kind", Value::text(kind))
             .put("id", Value::shown(id))

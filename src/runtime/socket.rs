@@ -84,18 +84,21 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// An end's address, asked of the system.
+    /// An end's address: known, or asked of the system. One for which there is room is kept.
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
+        let known = self.endpoint(end);
         // A file, or a source that its user owns, may be no socket.
-        if self.owned.raw() < 0 || self.network() == Network::File {
-            return None;
+        if known.is_some() || self.owned.raw() < 0 || self.network() == Network::File {
+            return known;
         }
         let system = self.owned.socket();
         let address = match end {
             End::Local => system.local_addr(),
             End::Peer => system.peer_addr(),
         };
-        Some(endpoints::from_system(&address.ok()?))
+        let address = endpoints::from_system(&address.ok()?);
+        drop(self.endpoints.set(end, address.clone()));
+        Some(address)
     }
 
     /// Sets an end's address. A second address for an end that is known is dropped.

@@ -466,7 +466,6 @@ impl<K: Copy> std::fmt::Debug for Wheel<K> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Wheel")
-            .field("elapsed", &self.elapsed)
             .field("next", &self.next())
             .field("len", &self.len)
             .finish_non_exhaustive()

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::{PATIENCE, Server, run};
@@ -272,5 +274,63 @@ fn a_client_that_takes_nothing_is_closed_by_the_idle_timeout_in_every_mode() {
         while client.write_all(&[b'x'; 1 << 16]).is_ok() {}
         assert!(start.elapsed() >= Duration::from_millis(500), "{mode}");
         assert!(start.elapsed() < PATIENCE, "{mode}");
+    }
+}
+
+// ---- a look inside ----
+
+#[test]
+fn sigquit_shows_a_client_and_what_it_waits_for_in_every_mode_and_the_echo_goes_on() {
+    for (mode, workers) in MODES
+        .into_iter()
+        .flat_map(|mode| [(mode, "1"), (mode, "2")])
+    {
+        let mut server = start(mode, &["--workers", workers, "--idle-timeout", "60m"]);
+        let echo = |client: &mut TcpStream| {
+            client.write_all(b"hi").unwrap();
+            client.read_exact(&mut [0; 2]).expect(mode);
+        };
+        let mut chosen = server.connect();
+        echo(&mut chosen);
+        let over = AtomicBool::new(false);
+        let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        thread::scope(|scope| {
+            let load = scope.spawn(|| {
+                let mut rounds = 0;
+                while !over.load(Ordering::Relaxed) {
+                    others.iter_mut().for_each(echo);
+                    rounds += 1;
+                }
+                rounds
+            });
+            let peer = chosen.local_addr().unwrap();
+            for _ in 0..2 {
+                server.signal("-QUIT");
+                let line = server.wait_for_log(&format!("peer {peer},"));
+                assert!(
+                    line.contains("read") && line.contains(", left 3"),
+                    "{mode}: {line}"
+                );
+                echo(&mut chosen);
+            }
+            over.store(true, Ordering::Relaxed);
+            assert!(load.join().unwrap() > 0);
+        });
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(0), "{mode}");
+    }
+}
+
+#[test]
+fn sigquit_makes_the_other_servers_say_what_they_wait_for() {
+    for name in ["http", "lines", "time_server", "broadcast"] {
+        let mut server = Server::start(name, &["--addr", "127.0.0.1:0"]);
+        for _ in 0..2 {
+            server.signal("-QUIT");
+            server.wait_for_log("loop answered, ");
+            server.wait_for_log("1 root, ");
+        }
+        server.signal("-INT");
+        assert_eq!(server.end().0, Some(0), "{name}");
     }
 }

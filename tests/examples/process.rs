@@ -141,14 +141,14 @@ impl Server {
     }
 
     /// Waits until the log has a line with this text.
-    pub fn wait_for_log(&mut self, text: &str) {
+    pub fn wait_for_log(&mut self, text: &str) -> String {
         loop {
             let mut line = String::new();
             let length = self.log.read_line(&mut line).unwrap();
             assert!(length > 0, "no {text:?} in {}", self.read);
             self.read += &line;
             if line.contains(text) {
-                return;
+                return line;
             }
         }
     }

@@ -31,6 +31,7 @@ impl Server {
             idle_timeout: Some(IDLE_TIMEOUT),
             heartbeat: None,
             spin: Duration::ZERO,
+            dumps: false,
         };
         let trouble = |error: io::Error| format!("the {mode} server did not start: {error}");
         let (stop, stopped) = UnixStream::pair().map_err(trouble)?;

@@ -408,7 +408,7 @@ impl Pair {
     }
 
     fn compare(&self) {
-        assert_eq!(self.core.settled(), Tick::new(self.model.settled));
+        assert_eq!(self.core.settled.get(), Tick::new(self.model.settled));
         for direction in BOTH {
             let side = self.model.sides[direction as usize];
             let refusal = self.desc.check(direction).err();
