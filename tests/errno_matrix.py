@@ -111,7 +111,13 @@ class Strace:
     def stop(self):
         """Detaches, and gives the log."""
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate()
+        try:
+            self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            # If it is to let go while the server ends, it may wait for a first thread that has ended before the
+            # others, for ever. Killed, it lets go.
+            self.process.kill()
+            self.process.communicate()
         with open(self.log, errors="replace") as log:
             text = log.read()
         os.remove(self.log)
@@ -245,9 +251,9 @@ def fault_of(name, call, error, usual, target):
     except (Hang, Wrong) as caught:
         fault = f"{type(caught).__name__}: {caught}"
     took = time.monotonic() - start
-    hits = strace.stop().count("(INJECTED)")
     if (call, error) in ENDS:
         server.await_end()
+    hits = strace.stop().count("(INJECTED)")
     if server.ended():
         status, said = server.stop()
         tells = status == 1 and len(said.splitlines()) >= 1

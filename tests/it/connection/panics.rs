@@ -31,6 +31,23 @@ fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
     });
 }
 
+#[test]
+fn a_panic_gives_its_connections_place_back() {
+    let script = Script {
+        open: dies,
+        ..Script::new()
+    };
+    serving(
+        script.server().max_connections(1),
+        async |bound: Rc<Bound<_>>| {
+            for _ in 0..3 {
+                let _ = read_all(&dial(&bound).await).await;
+            }
+            assert_eq!(script.said().join(" ").matches("closed").count(), 3);
+        },
+    );
+}
+
 fn dies(_: &mut Conn) -> io::Result<()> {
     panic!("a test's own panic");
 }
