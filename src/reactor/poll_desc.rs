@@ -156,7 +156,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// As `may_try`, by the flags alone. A child of fork may park: no turn runs there.
     #[inline]
-    pub(crate) fn may(&self, direction: Direction) -> May {
+    fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
