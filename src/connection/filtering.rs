@@ -12,7 +12,7 @@ use super::receive::without;
 use super::state::{Asked, State};
 use crate::runtime::lent;
 
-/// What a filter may make of `limit` bytes. They were taken, and framing adds some.
+/// How many bytes a filter may make of `limit`: framing adds some.
 fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
 }

@@ -1,4 +1,4 @@
-//! What comes in: read, delivered to the protocol, and kept as far as that has not used it.
+//! What comes in: it is read and delivered to the protocol, and what the protocol has not used is kept.
 
 // Mirrors the reader of `conn.serve` in Go's `net/http/server.go`.
 
@@ -184,7 +184,7 @@ impl Conn {
         self.unused() > 0
     }
 
-    /// How many those are.
+    /// How many bytes those are.
     pub(super) fn unused(&self) -> usize {
         let raw = |filtering: &Filtering| filtering.raw.len();
         self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))

@@ -4,8 +4,8 @@
 //! | phase | moved there by | what connections do |
 //! |---|---|---|
 //! | Serving | `new` | serve |
-//! | Draining | `begin_drain` | close as soon as nothing is in flight on them |
-//! | Stopped | `stop`, from either | end at once |
+//! | Draining | `enter` | close as soon as nothing is in flight on them |
+//! | Stopped | `enter`, from either | end at once |
 
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     pub(crate) drain_grace: Duration,
     /// Where the server was made.
     pub(crate) place: Place,
-    /// At which age a connection is too old, and by how much later at most.
+    /// The age at which a connection ends, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
