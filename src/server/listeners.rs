@@ -103,8 +103,8 @@ impl Listeners {
         self
     }
 
-    /// Opens them, by listener: a socket for each of so many workers where they can share the port,
-    /// else one for all.
+    /// Opens them. By listener: one socket for each of `sharing` workers if they can share the port, else
+    /// one for all.
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
         let open = |(number, listen): (usize, Listen)| match listen {
             Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number, None)?]),
@@ -225,7 +225,7 @@ pub struct Peer {
 }
 
 /// What makes the protocol of each connection: a function from the peer's [`Addr`], or
-/// [`WithPeer`]. It is for functions that take any server:
+/// [`WithPeer`]. The trait is for functions that take any server:
 ///
 /// ```
 /// use netpoller::{Bound, ServerStats, server::Factory};
