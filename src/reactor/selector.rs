@@ -53,7 +53,7 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. Where not, a short read proves nothing.
     pub urgent: bool,
-    /// Has no effect, and goes with 0.2: [`Selector::close`] comes before each close.
+    /// Has no effect, and is removed in 0.2: [`Selector::close`] comes before each close.
     pub close_forgets: bool,
 }
 
