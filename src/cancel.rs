@@ -316,7 +316,7 @@ impl Scope {
         self.deadline.is_some_and(|deadline| deadline <= clock())
     }
 
-    /// Why it ended, as far as that is known without a look at the clock: see the table above.
+    /// Why it ended, if that is known without a look at the clock: see the table above.
     fn ended(&self) -> Option<CancelError> {
         // What was found first stays, whatever another clock says later.
         let first = match self.ended.get() {

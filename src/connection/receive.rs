@@ -165,8 +165,8 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// The bytes behind the first `used`. An idle connection holds no memory, and a single byte not
-/// that of a long message.
+/// The bytes behind the first `used`. An idle connection holds no memory, and one that keeps a byte
+/// does not hold the memory of a long message.
 pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
     if used == bytes.len() {
         return Vec::new();

@@ -31,8 +31,8 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A shortage is over when no accept has failed for so long: of each one warning is logged, also if a
-/// connection gets through now and then.
+/// A shortage is over when no accept has failed for so long. So each shortage logs one warning, even if
+/// a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Which connections are accepted.
@@ -45,9 +45,9 @@ pub(crate) enum Which {
     Queued,
 }
 
-/// Accepts, with a permit for each connection, and gives them to `take`. Its error is judged as one
-/// of accepting: after a shortage the loop goes on, after any other it ends. `put_off` counts the
-/// accepts that failed for want of something, and is told whether a shortage begins.
+/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
+/// one of accepting: after a shortage the loop goes on, after any other it ends. `put_off` is called for
+/// each accept that failed for want of something, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
@@ -103,8 +103,8 @@ pub(crate) async fn accept_each(
     }
 }
 
-/// The next connection, with its permit. `tries`: those that are queued alone, by so many tries at
-/// most. `None` when no more is queued, or the listener is closed.
+/// The next connection, with its permit. With `tries`, only what is queued, by at most so many tries.
+/// `None` when no more is queued, or the listener is closed.
 async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,

@@ -72,7 +72,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The cause below: of several attempts the first one's, of a look-up the one that stopped it.
+    /// The innermost cause: of several attempts the first one's, of a look-up the one that stopped it.
     fn root(&self) -> &Cause {
         match self {
             Cause::Lookup { cause, .. } => cause.root(),

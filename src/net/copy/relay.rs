@@ -145,9 +145,9 @@ where
     let mut running = [true, true];
     // The first error.
     let mut failed = None;
-    // They share a budget, which the first may use up. So each is first in turn.
+    // They share a budget, which the first may use up. So they take turns in being first.
     let mut first = 1;
-    // What both directions had written when it began to sleep.
+    // The sleep, and what both directions had written when it began.
     let mut lingering = None;
     poll_fn(|cx| {
         first = 1 - first;

@@ -145,7 +145,7 @@ impl Dialer {
         self
     }
 
-    /// The scope that a dial belongs to: it ends with the scope.
+    /// The scope that a dial belongs to: the dial ends with the scope.
     pub fn cancel(mut self, scope: &CancelToken) -> Self {
         self.cancel = Some(scope.clone());
         self
