@@ -52,7 +52,7 @@ impl Conn {
         };
         let mut held = mem::take(&mut filtering.held);
         held.extend_from_slice(bytes);
-        // Before the filter runs, which may panic. What it leaves is charged again.
+        // Given back before the filter runs, which may panic. What the filter leaves is charged again.
         self.shared.quotas.queued.give_back(held.len());
         let used = match held.is_empty() {
             true => 0,

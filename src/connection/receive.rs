@@ -58,7 +58,7 @@ impl<P: Protocol> Connection<P> {
         conn.log_received(bytes.len());
         conn.moved(Direction::Read, bytes.len());
         if filters {
-            // What comes of it is offered in the next step.
+            // What the filter makes of it is offered in the next step.
             conn.filter_input(bytes);
             // While it closes, what the peer takes is its sign of life.
             if conn.state() == State::Closing {
@@ -136,7 +136,7 @@ impl<P: Protocol> Connection<P> {
             match used {
                 Ok(used) if used <= rest => {
                     at += used;
-                    // Nothing is left, or the rest is part of a message.
+                    // Nothing is left, or what is left waits for new bytes.
                     if used == rest || used == 0 || self.conn.waits() {
                         break (Ok(()), all.len() - at);
                     }

@@ -89,7 +89,7 @@ impl Conn {
 
     // ---- the callback's end ----
 
-    /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
+    /// Sends what the callback wrote, if nothing waits before it. False if not all has gone.
     #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
@@ -160,7 +160,7 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent. Whether it had written anything.
+    /// The callback did not come to its end: nothing of it is sent. Returns whether it had written.
     pub(super) fn forget_reply(&mut self) -> bool {
         let Ok(mut out) = self.shared.out.try_borrow_mut() else {
             return true;
@@ -205,7 +205,7 @@ impl Conn {
         }
     }
 
-    /// Writes once from the queue. Whether more is left that the system may take.
+    /// Writes once from the queue. Returns whether more is left that the system may take.
     #[cold]
     #[inline(never)]
     pub(super) fn flush(&mut self) -> bool {

@@ -33,7 +33,7 @@ const EXPIRY_BUDGET: usize = 4096;
 /// delivers in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
-/// How many times a look is repeated at most, if signals end it.
+/// How many times one look asks the selector at most, if signals end it.
 const MAX_SIGNALS: usize = 8;
 
 /// While the run queue is never empty, a proven reading is settled this many turns, and this many
