@@ -54,8 +54,8 @@ impl Conn {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
-        // A little waits for the end of the callback, so that all goes out in one write. Otherwise the
-        // system takes first what it may: then the queue grows less, and there is more room.
+        // A little waits for the end of the callback, so that all goes out in one write. Before more is
+        // queued, the system takes what it will: then there is more room.
         let little = GATHER.min(self.shared.settings.limits.high_water);
         let is_little = self.queued() + bytes.len() <= little;
         let is_charged = is_little && charge(self);
@@ -266,15 +266,15 @@ impl Conn {
         self.ask(Asked::Abort);
     }
 
-    /// More would be kept than a limit allows.
+    /// The connection ends, since more would be kept than a limit allows.
     pub(super) fn end_over_limit(&mut self, limit: Limit) {
         let error = self.fd.op_error(limit.op, over_limit(limit));
         self.end_by(CloseReason::Limit(error));
     }
 
-    /// The peer reset the connection, or a system call failed.
+    /// The connection ends, since the peer reset it or a system call failed.
     pub(super) fn broken(&mut self, error: io::Error) {
-        // A connection that lingers has a reason already, and had sent everything.
+        // A connection that lingers has a reason already, and has sent everything.
         match self.state() {
             State::Lingering => self.ask(Asked::Abort),
             _ => self.end_by(CloseReason::Error(error)),

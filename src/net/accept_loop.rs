@@ -117,14 +117,14 @@ async fn next(
                 ready.opening().await?
             }
             Some(0) => return Ok(None),
-            // Not by way of readiness: a connection may be queued of which no event has told.
+            // It does not ask for readiness: no event may have told of a connection that is queued.
             Some(left) => {
                 *left -= 1;
                 context::yield_once().await;
             }
         }
-        // Taken when a connection may be there, and given back if there is none. No peer can hang up
-        // on a listener, so that tells of our own close.
+        // The permit is taken when a connection may be there, and given back if there is none. No peer
+        // can hang up on a listener, so a hang-up is our own close.
         let permit = match select(permits.take(), listener.hung_up()).await {
             Either::First(permit) => permit,
             Either::Second(_closed) => return Ok(None),
@@ -161,7 +161,7 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// The errors that say that the listener is none, or broken. Any other number is a shortage, or
+/// The errors of a descriptor that is no listener, or is broken. Any other number is a shortage, or
 /// concerns one connection alone: Linux hands a connection's network error to the accept that takes it,
 /// and asks to try again (accept(2)); EPERM is a firewall's answer.
 const FATAL: [i32; 5] = [
@@ -173,8 +173,8 @@ const FATAL: [i32; 5] = [
 ];
 
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
-/// may succeed. What has no number is not the system's: a passed deadline is temporary as well, but
-/// the listener's user wants to know.
+/// may succeed. An error without a number is not the system's: a passed deadline is temporary as well,
+/// but it ends the loop.
 fn may_pass(error: &io::Error) -> bool {
     let number = error.op_error().and_then(OpError::raw_os_error);
     number.is_some_and(|number| !FATAL.contains(&number))

@@ -70,7 +70,7 @@ impl Resolution {
         }
     }
 
-    /// What errors call a service: `tcp/http`, of whichever family.
+    /// The name of a service in errors: `tcp/http`, whatever the family.
     fn service(&self, port: &str) -> String {
         let network = self.network.name().trim_end_matches(['4', '6']);
         format!("{network}/{port}")
