@@ -361,9 +361,9 @@ impl Drop for Scope {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,
-    /// Its tickets among the waiters of the scope and of each above it, in this order.
+    /// A ticket in the queue of the scope, then one in the queue of each scope above it.
     tickets: Vec<Option<Ticket>>,
-    /// Until the deadline, if there is one.
+    /// Ends at the deadline, if there is one.
     sleep: Option<Sleep>,
     /// The scope has ended, and this has let others go first.
     yielded: bool,

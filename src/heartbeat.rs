@@ -73,7 +73,8 @@ pub struct Heartbeat {
 /// What a heartbeat and its task share.
 struct Beat {
     interval: Cell<Duration>,
-    /// Until the next ping is due. Borrowed for a poll or a reset only, which run no code of the user.
+    /// Ends when the next ping is due. It is borrowed only to poll or reset it, which runs no code of the
+    /// user.
     sleep: RefCell<Sleep>,
 }
 

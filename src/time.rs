@@ -166,9 +166,9 @@ pub struct Sleep {
     /// Then it ends once everything that had arrived by the deadline has had its effect; else by the
     /// clock.
     judges_a_peer: bool,
-    /// Its timer, and the runtime that has it: that which polled it last.
+    /// The runtime that polled it last, and its timer there.
     timer: Option<(Handle, TimerKey)>,
-    /// It is over, and has let others go first.
+    /// The sleep is over, and has yielded once.
     yielded: bool,
 }
 

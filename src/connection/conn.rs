@@ -223,7 +223,7 @@ impl Conn {
         }
     }
 
-    /// From here on what handles and other threads write is refused, and not dropped later.
+    /// From here on what handles and other threads write is refused at once: later it would be dropped.
     fn end_mail(&self) {
         if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
             inbox.end();

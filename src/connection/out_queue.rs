@@ -161,7 +161,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
             .collect()
     }
 
-    /// So many bytes have gone.
+    /// Notes that so many bytes have gone.
     pub(super) fn advance(&mut self, mut gone: usize) {
         debug_assert!(gone <= self.bytes, "no more goes than waits");
         self.bytes -= gone;

@@ -232,7 +232,7 @@ impl Conn {
         };
         debug_assert!(seen <= unused.len(), "only what is kept was seen");
         let extra = self.extra();
-        // Behind it comes what a filter has passed on meanwhile.
+        // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();

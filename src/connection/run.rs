@@ -112,7 +112,7 @@ impl Conn {
         self.shared.tally.received.add(bytes as u64);
     }
 
-    /// The same, for the log. Where that is wanted, the fast path is not taken.
+    /// Counts bytes that were read, for the log. If the log wants them, the fast path is not taken.
     pub(super) fn log_received(&mut self, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(received) = extra.and_then(|extra| extra.received.as_mut()) {

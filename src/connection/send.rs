@@ -110,7 +110,8 @@ impl Conn {
         }
     }
 
-    /// The same, behind what waits already; then comes what handles and other threads have left.
+    /// Sends what the callback wrote, or queues it behind what waits; then takes in what handles and other
+    /// threads have left.
     pub(super) fn end_callback(&mut self) {
         if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
@@ -186,7 +187,7 @@ impl Conn {
 
     /// Queues what a filter passes on to the peer.
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
-        // Behind the end of our direction nothing goes out.
+        // Once our direction has ended, nothing goes out.
         if !bytes.is_empty() && self.state() != State::Finished {
             self.shared.quotas.queued.charge_beyond(bytes.len());
             self.extra().queue.push(bytes);

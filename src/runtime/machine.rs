@@ -92,7 +92,7 @@ struct Slot {
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// Whether its id is in a queue. Set for an aborted machine too, so that it enters none.
+    /// Whether its id is in a queue. Also set for an aborted machine, so that its id enters none.
     is_queued: bool,
     is_aborted: bool,
 }

@@ -391,7 +391,7 @@ impl ServerHandle {
     /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
     /// they are few.
     ///
-    /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a
+    /// It only queues: no callback runs within it, so you may hold a lock while you call it. In a
     /// callback of the connection itself, these bytes and those of
     /// [`Conn::write`](crate::Conn::write) go out in the order of the calls.
     ///

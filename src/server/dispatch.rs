@@ -56,7 +56,7 @@ pub(crate) struct Dispatcher {
 
 struct State {
     order: Order,
-    /// By worker; none once the worker has left, or before there is one.
+    /// By worker; `None` once the worker has left. Empty before the server runs.
     inboxes: Vec<Option<Inbox>>,
     /// Workers that have not started yet.
     starting: usize,

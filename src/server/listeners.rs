@@ -96,7 +96,7 @@ enum Listen {
 }
 
 impl Listeners {
-    /// These, and more of them behind.
+    /// These listeners, with `more` behind them.
     #[must_use]
     pub fn and(mut self, more: impl Into<Listeners>) -> Self {
         self.0.extend(more.into().0);
@@ -138,7 +138,7 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Its path stays when the server ends.
+/// The listener's path stays when the server ends.
 impl From<UnixListener> for Listeners {
     fn from(listener: UnixListener) -> Self {
         Listeners(vec![Listen::Given(listener.into(), Network::Unix)])

@@ -241,7 +241,7 @@ impl Dialer {
         }
     }
 
-    /// Those that can be dialled from the local address.
+    /// The addresses that can be dialled from the local address.
     fn reachable(&self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Cause> {
         let Some(local) = self.local else {
             return Ok(found);
