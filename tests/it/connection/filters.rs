@@ -612,7 +612,8 @@ fn a_panic_of_a_filter_leaves_nothing_charged_however_much_was_on_its_way() {
 
 #[test]
 fn an_answer_that_is_lost_when_a_filter_panics_ends_with_a_reset() {
-    let ways: [fn(&mut Conn, &[u8]) -> io::Result<usize>; 2] = [
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    let ways: [Data; 2] = [
         |conn, bytes| {
             conn.write(b"!half")?;
             Ok(bytes.len())
