@@ -121,7 +121,10 @@ impl Mailbox {
         } else {
             refused(QUEUED_IN_ALL)
         };
-        if was_empty && !inbox.is_empty() {
+        let is_first = was_empty && !inbox.is_empty();
+        // A selector's break may run any code.
+        drop(inbox);
+        if is_first {
             self.wake(Asked::Nothing);
         }
         left
@@ -131,9 +134,13 @@ impl Mailbox {
     fn ask(&self, asked: Asked) -> bool {
         let mut inbox = self.inbox();
         let is_open = inbox.takes != Takes::Closed;
-        if is_open && inbox.asked < asked {
+        let is_first = is_open && inbox.asked < asked;
+        if is_first {
             inbox.asked = asked;
             inbox.end();
+        }
+        drop(inbox);
+        if is_first {
             self.wake(asked);
         }
         is_open
@@ -256,6 +263,7 @@ impl ConnHandle {
     pub fn set_busy(&self, busy: bool) {
         let mut inbox = self.mailbox.inbox();
         if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
+            drop(inbox);
             // A drain may have waited for just that.
             self.mailbox.wake(Asked::Nothing);
         }

@@ -495,9 +495,12 @@ impl<P: Protocol> Drop for Connection<P> {
         let text = "a callback panicked, or the runtime ended";
         // In place of the reason by which it was about to end.
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
+        // A filter that panicked has lost what it was given.
+        let filtering = self.conn.filtering();
+        let is_cut = filtering.is_some_and(|filtering| filtering.filter.is_none());
         // The protocol is dropped next. If its destructor panics as well, during this panic, the
         // process would be aborted.
-        if panics::catch(|| self.close(false)).is_err() {
+        if panics::catch(|| self.close(is_cut)).is_err() {
             log::error!("Protocol::ended panicked");
         }
     }

@@ -24,7 +24,7 @@ use mio::{Events, Interest, Poll, Waker};
 
 use super::Runtime;
 use super::current;
-use super::panics::catch;
+use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
 use super::waker::INHERITED;
 use crate::wheel::Tick;
@@ -227,7 +227,8 @@ impl Scheduler {
             let handle = host.handle.take();
             match self.remote.is_inherited() {
                 true => mem::forget(handle),
-                false => drop(handle.map(thread::JoinHandle::join)),
+                // It panics if a destructor in `f` does, and so may what it panicked with.
+                false => drop(drop_quietly(handle.map(thread::JoinHandle::join))),
             }
         }
     }

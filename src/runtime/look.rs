@@ -166,6 +166,10 @@ impl Look {
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
         for (waiter, mut wait, behind) in self.waits {
+            // Of a machine that came when its slot had been looked at: the next dump shows it.
+            if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
+                continue;
+            }
             let behind = behind.and_then(|behind| known.get(&Some(behind)));
             let behind = behind.and_then(|&index| machines[index].get("id").cloned());
             wait.put("behind", behind);
@@ -176,13 +180,12 @@ impl Look {
             });
             // Not what the machine's own entry says already.
             wait.0.retain(|pair| !machines[index].0.contains(pair));
-            let waits = waits.entry(index).or_default();
-            // A future that polls twice, such as a split stream, is kept twice.
-            if !waits.contains(&wait) {
-                waits.push(wait);
-            }
+            waits.entry(index).or_default().push(wait);
         }
-        for (index, waits) in waits {
+        for (index, mut waits) in waits {
+            // A future that polls twice, such as a split stream, is kept twice.
+            waits.sort();
+            waits.dedup();
             machines[index].put("waits", Value::List(waits));
         }
         // Backwards through the alphabet: "running", "runnable", "parked".
