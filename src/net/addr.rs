@@ -109,7 +109,8 @@ pairs! {
 
 // ---- the names of Unix sockets ----
 
-/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
+/// Whether it is a name of Linux's abstract namespace: with the `@` that Go writes, or with the zero
+/// byte that `@` stands for.
 pub(super) fn is_abstract(path: &Path) -> bool {
     let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
     abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])

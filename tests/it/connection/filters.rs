@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netpoller::{
-    Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle, TcpStream,
-    spawn, time,
+    Bound, Conn, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle,
+    TcpStream, spawn, time,
 };
 
 use crate::support::running::Echo;
@@ -638,6 +638,39 @@ fn a_panic_of_a_filter_leaves_nothing_charged_however_much_was_on_its_way() {
             }
         }
     });
+}
+
+#[test]
+fn an_answer_that_is_lost_when_a_filter_panics_ends_with_a_reset() {
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    let ways: [Data; 2] = [
+        |conn, bytes| {
+            conn.write(b"!half")?;
+            Ok(bytes.len())
+        },
+        |conn, bytes| {
+            conn.handle().write(b"!half")?;
+            Ok(bytes.len())
+        },
+    ];
+    for data in ways {
+        let script = Script {
+            open: |conn| conn.write(b"head"),
+            data,
+            ..Script::new()
+        };
+        serving(
+            script.server().filter(|_| Bang),
+            async |bound: Rc<Bound<_>>| {
+                let client = dial(&bound).await;
+                client.read_exact(&mut [0; 4]).await.unwrap();
+                client.write_all(b"x").await.unwrap();
+                let error = read_all(&client).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            },
+        );
+        assert_eq!(script.last(), "closed: Other");
+    }
 }
 
 #[test]

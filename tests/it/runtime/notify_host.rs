@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::io::{self, Read, Write};
+use std::panic::panic_any;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -299,6 +300,21 @@ mod bad_callbacks {
             calls.recv().unwrap();
             runtime.turn(NOW).unwrap();
         }
+    }
+
+    #[test]
+    fn one_whose_destructor_panics_with_what_panics_too_does_not_harm_the_end_of_the_runtime() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic_any(Bomb);
+            }
+        }
+        let _watchdog = watchdog();
+        let runtime = Runtime::new().unwrap();
+        let bomb = Bomb;
+        runtime.notify_host(move || _ = &bomb).unwrap();
+        drop(runtime);
     }
 
     #[test]
