@@ -1,4 +1,5 @@
-//! A chat: each line that one client sends goes to all others. Row F7.
+//! A chat: each line that one client sends goes to all others.
+//! Row F7 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example broadcast                # listening on 127.0.0.1:41273
@@ -53,7 +54,7 @@ struct Member {
     stream: TcpStream,
     /// Deliveries that have begun and not ended.
     waiting: Cell<usize>,
-    /// Why the room has closed the stream.
+    /// Why the room has closed the stream, if it has.
     dropped: Cell<Option<io::Error>>,
 }
 

@@ -1,4 +1,5 @@
-//! What closing looks like: on the wire, and in the system's table. Rows C1, C2, O5.
+//! What closing looks like: on the wire, and in the system's table.
+//! Rows C1, C2, O5 of examples/README.md.
 //!
 //! ```text
 //! sudo tcpdump -i lo -n -S tcp port 7777 &     # what to look for: examples/README.md

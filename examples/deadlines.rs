@@ -1,4 +1,5 @@
-//! What a deadline does and does not do: passed, moved, cleared, for one direction. Rows D1, D2, D8.
+//! What a deadline does and does not do: passed, moved, cleared, for one direction.
+//! Rows D1, D2, D8 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example deadlines                # by a clock that jumps: at once

@@ -1,4 +1,5 @@
-//! Dials that end: at a deadline, by hand, or because another was first. Rows T9–T12.
+//! Dials that end: at a deadline, by hand, or because another was first.
+//! Rows T9–T12 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example dial_race                # shows all four, by a clock that jumps: at once

@@ -1,4 +1,5 @@
-//! A client of an echo server that closes after ten seconds, by FIN or by RST. Rows O2, T6, C1–C3.
+//! A client of an echo server that closes after ten seconds, by FIN or by RST.
+//! Rows O2, T6, C1–C3 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example echo_client              # with a server of its own: the log of both sides

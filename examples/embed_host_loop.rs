@@ -105,11 +105,11 @@ fn by_turns() -> io::Result<()> {
 /// Gives the network its turns until the frame ends: at least one, however late the game is, and
 /// none after it, however much the network still has to do (`Turn::more`).
 ///
-/// A turn waits a millisecond longer than asked at most, because the system counts in those. A game
-/// that needs its frames more exact ends the waiting 2 ms early and then calls `turn_for` with zero.
+/// A turn waits up to a millisecond longer than it was asked to, because the system counts in
+/// milliseconds. For more exact frames, end the waiting 2 ms early, then call `turn_for` with zero.
 pub fn run_until(runtime: &Runtime, end: Instant) -> io::Result<()> {
     loop {
-        // It returns early when there is no more to do: something may come before the frame ends.
+        // It returns early when there is no more to do. Something may still come before the frame ends.
         runtime.turn_for(end.saturating_duration_since(Instant::now()))?;
         if Instant::now() >= end {
             return Ok(());
@@ -164,7 +164,7 @@ fn in_calloop() -> io::Result<()> {
     let network = start(&runtime);
     let mut host = EventLoop::try_new()?;
     let source = Generic::new(&runtime, Interest::READ, Mode::Level);
-    // The turn comes after the dispatch, for a deadline brings no readiness.
+    // A turn follows every dispatch: a deadline that passes brings no readiness.
     let turn_after = |_, _: &mut _, (): &mut ()| Ok(PostAction::Continue);
     host.handle()
         .insert_source(source, turn_after)

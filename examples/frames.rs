@@ -1,4 +1,5 @@
-//! A request/response protocol of length-prefixed frames: a store of names and values. Row F3.
+//! A request/response protocol of length-prefixed frames: a store of names and values.
+//! Row F3 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example frames                          # listening on 127.0.0.1:41273

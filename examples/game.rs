@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The game is the host: one thread, and frame after frame its own work, the state to all, the network,
-//! sleep. `Runtime::turn_for` bounds the network's part, so a flood of input takes from the sleep and
-//! not from the next frame. At the end the same frames are played without a network, to compare.
+//! sleep. `Runtime::turn_for` bounds the network's part, so a flood of input costs sleep and not the next
+//! frame. At the end the same frames are played without a network, to compare.
 //!
 //! All numbers on the wire are little-endian. An input is two bytes: steps right, steps down. A state is
 //! the frame (4 bytes), the number of players (2), and the place of each (2 and 2).
@@ -60,7 +60,7 @@ const WORK: Duration = Duration::from_millis(4);
 /// The network's part of a frame.
 const NETWORK: Duration = Duration::from_millis(8);
 
-/// A simulated player sends an input so often.
+/// The time between two inputs of a simulated player.
 const INPUT: Duration = Duration::from_millis(50);
 
 /// The state of more players would not fit into a datagram.
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
             work();
             world.step(flags.patience);
             world.send_state(number, &runtime, &socket);
-            // The network has its part, but no more than the frame has left.
+            // The network gets its part, but no more time than the frame has left.
             let start = Instant::now();
             runtime.turn_for(NETWORK.min(end.saturating_duration_since(start)))?;
             longest = longest.max(start.elapsed());
@@ -113,20 +113,21 @@ fn main() -> ExitCode {
 
 // ---- frames ----
 
-/// Plays a frame each 16.7 ms, for so long. `frame` is given its number and when the next one begins.
-/// Returns how late each began.
+/// Plays a frame each 16.7 ms, until `time` has passed. `frame` is given its number and when the next one
+/// begins. Returns how late each frame began.
 fn play(
     time: Duration,
     mut frame: impl FnMut(u32, Instant) -> io::Result<()>,
 ) -> io::Result<Vec<Duration>> {
     let start = Instant::now();
     let (mut begins, mut late) = (start, Vec::new());
-    while begins < start + time {
+    // One at least, however short the time is.
+    while late.is_empty() || begins - start < time {
         thread::sleep(begins.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         late.push(began - begins);
-        // A delay of a millisecond is made up for. A longer one moves all later frames, so that none
-        // has less time than the others.
+        // Later frames make up for a delay of a millisecond. A longer one moves all of them, so that no
+        // frame has less time than the others.
         begins = begins.max(began - Duration::from_millis(1)) + FRAME;
         frame(late.len() as u32, begins)?;
     }
@@ -213,8 +214,8 @@ impl World {
         });
     }
 
-    /// Sends the same bytes to all. The frame waits for none: to TCP they are queued, within the
-    /// limits; a datagram without room is lost, as it may be on its way.
+    /// Sends the same bytes to all players, and waits for none: by TCP they are queued, within the
+    /// limits; a datagram that the system has no room for is lost, as it may be on its way.
     fn send_state(&self, frame: u32, runtime: &Runtime, socket: &UdpSocket) {
         let players = self.players.borrow();
         let mut state = frame.to_le_bytes().to_vec();

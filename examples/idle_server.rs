@@ -1,4 +1,5 @@
-//! Servers that give a silent client a limit. Rows D1–D4.
+//! Servers that give a silent client a limit.
+//! Rows D1–D4 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example idle_server                      # 3 s from the last byte, then a timeout

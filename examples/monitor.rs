@@ -1,4 +1,5 @@
-//! A monitor: what is read and what is written on a connection is also logged. Row F6.
+//! A monitor: what is read and what is written on a connection is also logged.
+//! Row F6 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example monitor                  # an echo server; each message is logged twice

@@ -1,4 +1,5 @@
-//! Heartbeats: a ping for each quiet interval, and a deadline that every byte pushes. Rows D5–D7.
+//! Heartbeats: a ping for each quiet interval, and a deadline that every byte pushes.
+//! Rows D5–D7 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example pinger              # by a clock that jumps: at once

@@ -1,4 +1,5 @@
-//! A TCP proxy: it connects each client to the target, and passes the bytes on. Rows C4, F4, F5.
+//! A TCP proxy: it connects each client to the target, and passes the bytes on.
+//! Rows C4, F4, F5 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example proxy                     # shows itself: a ping server, a proxy, a client

@@ -1,4 +1,5 @@
-//! Retrying after a temporary error, with a limit. Rows R4, R6–R8, R12, C6.
+//! Retrying after a temporary error, with a limit.
+//! Rows R4, R6–R8, R12, C6 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example retry_write              # peers that read late, never, or are killed

@@ -1,4 +1,5 @@
-//! Ping by TCP: the time of a handshake, for hosts that answer no ICMP. Rows T7, T8, T13.
+//! Ping by TCP: the time of a handshake, for hosts that answer no ICMP.
+//! Rows T7, T8, T13 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example tcp_ping -- -c 3 -i 500ms -W 2s example.com:443

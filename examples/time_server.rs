@@ -1,4 +1,5 @@
-//! The smallest server: it sends each client the time, and closes. Rows T1, T4, O1.
+//! The smallest server: it sends each client the time, and closes.
+//! Rows T1, T4, O1 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example time_server              # listening on 127.0.0.1:41273

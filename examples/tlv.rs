@@ -1,4 +1,5 @@
-//! Type-length-value frames over any stream: a server that sends every value back. Row F2.
+//! Type-length-value frames over any stream: a server that sends every value back.
+//! Row F2 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example tlv                                 # listening on 127.0.0.1:41273

@@ -1,5 +1,6 @@
-//! Datagrams: no connection, no stream, no promise. An echo server, and a client that asks again
-//! when no answer comes. Row O3.
+//! Datagrams: no connection, no stream, no promise that they arrive. An echo server, and a client that
+//! asks again when no answer comes.
+//! Row O3 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example udp                                 # listening on 127.0.0.1:41273

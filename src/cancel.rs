@@ -316,7 +316,7 @@ impl Scope {
         self.deadline.is_some_and(|deadline| deadline <= clock())
     }
 
-    /// Why it ended, as far as that is known without a look at the clock: see the table above.
+    /// Why it ended, if that is known without a look at the clock: see the table above.
     fn ended(&self) -> Option<CancelError> {
         // What was found first stays, whatever another clock says later.
         let first = match self.ended.get() {
@@ -361,9 +361,9 @@ impl Drop for Scope {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,
-    /// Its tickets among the waiters of the scope and of each above it, in this order.
+    /// A ticket in the queue of the scope, then one in the queue of each scope above it.
     tickets: Vec<Option<Ticket>>,
-    /// Until the deadline, if there is one.
+    /// Ends at the deadline, if there is one.
     sleep: Option<Sleep>,
     /// The scope has ended, and this has let others go first.
     yielded: bool,

@@ -58,7 +58,7 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// # Whole pings
 ///
-/// On streams of this crate a ping waits for a `write_all` that is under way, and comes between two.
+/// On streams of this crate a ping waits for a `write_all` that is under way: it goes out between two.
 /// There are two limits. A payload that the socket does not take at once is written in parts, and
 /// another write may come between them. And a ping is written through futures-io's `AsyncWrite`, of
 /// which a stream wakes only the last poller: beside a heartbeat, write by the stream's own methods
@@ -73,7 +73,8 @@ pub struct Heartbeat {
 /// What a heartbeat and its task share.
 struct Beat {
     interval: Cell<Duration>,
-    /// Until the next ping is due. Borrowed for a poll or a reset only, which run no code of the user.
+    /// Ends when the next ping is due. It is borrowed only to poll or reset it, which runs no code of the
+    /// user.
     sleep: RefCell<Sleep>,
 }
 

@@ -21,7 +21,7 @@
 //
 // | `Sleep::timer` | in the wheel | moved there by | on to |
 // |---|---|---|---|
-// | none | nothing | the start; a poll that is ready; a reset elsewhere than in its runtime | some |
+// | none | nothing | the start; a poll that is ready; a reset outside its runtime's turn | some |
 // | some | its timer, unless that has fired, in the runtime that polled it last | a poll that waits | none; another, by the next poll |
 
 use std::cell::RefCell;
@@ -83,8 +83,8 @@ fn read(what: &str) -> Instant {
 }
 
 /// The loop's last reading of its clock: a load, for a deadline that may count from a moment ago.
-/// It lags by what the turn has taken since: a deadline counted from it may come sooner than asked
-/// for, by as much.
+/// It lags by the time that the turn has taken since. A deadline counted from it may come sooner than
+/// was asked for, by that time.
 ///
 /// # Panics
 ///
@@ -163,11 +163,12 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    /// It ends when everything that had arrived by the deadline has had its effect. Else by the clock.
+    /// Then it ends once everything that had arrived by the deadline has had its effect; else by the
+    /// clock.
     judges_a_peer: bool,
-    /// Its timer, and the runtime that has it: that which polled it last.
+    /// The runtime that polled it last, and its timer there.
     timer: Option<(Handle, TimerKey)>,
-    /// It is over, and has let others go first.
+    /// The sleep is over, and has yielded once.
     yielded: bool,
 }
 
@@ -184,7 +185,7 @@ impl Sleep {
         self.deadline
     }
 
-    /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again.
+    /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again when polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         let Some((home, key)) = &self.timer else {
@@ -192,17 +193,17 @@ impl Sleep {
         };
         let moved = home.if_here(|scheduler| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
-            let mut timers = timers(scheduler, self.judges_a_peer).borrow_mut();
-            timers.move_to(*key, when);
+            let timers = timers(scheduler, self.judges_a_peer);
+            timers.borrow_mut().move_to(*key, when);
             scheduler.reactor.core().hasten(when);
         });
-        // Elsewhere: what sleeps is woken in the runtime's next turn, to ask for another timer.
+        // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.
         if moved.is_none() {
             self.take_timer(true);
         }
     }
 
-    /// Takes the timer out, from whatever thread.
+    /// Takes the timer out, on any thread. `wakes`: then wakes what slept.
     fn take_timer(&mut self, wakes: bool) {
         let Some((home, key)) = self.timer.take() else {
             return;
@@ -233,7 +234,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // It may have fired, be another runtime's, or wake another waker.
+        // The old timer may have fired, be another runtime's, or wake another waker.
         self.take_timer(false);
         ready!(current::with("polling a sleep", |scheduler| {
             let core = scheduler.reactor.core();
@@ -296,7 +297,7 @@ impl From<Elapsed> for std::io::Error {
 
 /// Gives a future the time `limit` to end, from the first poll on. If it does not, it is dropped.
 ///
-/// The future is polled once more when the time is up: one that is ready then wins.
+/// The future is polled once more when the time is up: if it is ready then, it wins.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -392,7 +393,7 @@ impl Interval {
     ///
     /// # Cancel safety
     ///
-    /// A tick that was not waited for to its end is not lost.
+    /// Dropping it before it is ready loses no tick.
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();

@@ -127,7 +127,7 @@ pub fn exit_on_signals() -> io::Result<()> {
 }
 
 /// Prints what a runtime waits for to standard error at each SIGQUIT (`kill -QUIT`, or Ctrl and backslash),
-/// and lets it go on. A thread hears the signal, so that of a loop which is held it says by what.
+/// and lets it go on. A thread hears the signal, so that it can name what holds a loop.
 pub fn dump_on_quit(runtime: Handle) -> io::Result<()> {
     at_each_quit(move || runtime.dump(PATIENCE).to_string())
 }

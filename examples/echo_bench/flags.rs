@@ -16,7 +16,7 @@ use crate::serve::Mode;
 
 /// Descriptors that are not connections: the standard three, listeners, polls, /proc.
 const OTHER_DESCRIPTORS: usize = 64;
-/// `max` stops here even where the limit does not: more would take much of the kernel's memory unasked.
+/// `max` means at most this many, even if the limit allows more: they would take much kernel memory unasked.
 const MOST_UNASKED: usize = 20_000;
 /// The most bytes in flight at once: the kernel has to hold them.
 const MOST_IN_FLIGHT: u64 = 1 << 30;
@@ -59,7 +59,7 @@ enum Count {
     Max,
 }
 
-/// Those that the limit does not allow are left out.
+/// Numbers that the descriptor limit does not allow are left out.
 const DEFAULT_COUNTS: [Count; 4] = [
     Count::Exactly(1),
     Count::Exactly(50),
@@ -234,7 +234,7 @@ fn default_page() -> PathBuf {
     directory.join("echo_bench.html")
 }
 
-/// Opens it for writing as it will be opened at the end, and leaves no trace.
+/// Opens the page for writing, as at the end of the run, and leaves no trace.
 fn check_writable(path: &Path) -> io::Result<()> {
     let existed = path.exists();
     OpenOptions::new().append(true).create(true).open(path)?;

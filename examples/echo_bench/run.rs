@@ -13,7 +13,7 @@ use crate::measure::system;
 use crate::measure::{self, Cell, Cpus, Order, Target};
 use crate::report;
 
-/// Left over for the pictures.
+/// The time that is left over for the pictures.
 const RESERVE: Duration = Duration::from_millis(200);
 /// How far a run may exceed its time before it is given up. The loader's own limits for a dead or slow server are
 /// shorter, so that this one is for faults of the bench.

@@ -88,7 +88,7 @@ impl Server {
 
     /// Accepts what waits in the queue, so that no client that has connected is reset.
     async fn accept_queued(self: &Rc<Self>, listener: &TcpListener) {
-        // The signal may have been read before the selector has told of the queue: one turn.
+        // The signal may have been read before the selector told of the queue. So one turn comes first.
         yield_now().await;
         for _ in 0..QUEUE {
             match time::timeout(Duration::ZERO, listener.accept()).await {
@@ -189,8 +189,8 @@ impl Session {
         self.stream.write_all(&rest).await
     }
 
-    /// The loop has read the clock before it ran this task, so its own time is as good as a fresh
-    /// one, and a load.
+    /// The loop has read the clock before it ran this task. So its last reading is as good as a fresh
+    /// one, and costs a load.
     #[inline]
     fn push_deadline(&self) -> io::Result<()> {
         match self.server.limit.get() {

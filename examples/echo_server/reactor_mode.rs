@@ -91,7 +91,7 @@ impl Server {
             idle_timeout: options.idle_timeout,
             deadline: None,
             counts: Counts::default(),
-            // Not parked yet: the first turn looks at them. Clients may be queued, or a signal.
+            // They are not parked yet, and run first: clients or a signal may be there already.
             again: vec![LISTENER, STOP, QUIT],
             ready: Vec::new(),
         })
@@ -122,7 +122,7 @@ impl Server {
         Ok(())
     }
 
-    /// Drives a connection until it waits, has had its turn, or ends.
+    /// Drives a connection until it waits, others have their turn, or it ends.
     #[inline(always)]
     fn run(&mut self, id: usize) {
         let connection = &mut self.connections[id];
@@ -143,7 +143,7 @@ impl Server {
 
     fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let descriptor = self.reactor.open(&mut stream)?;
-        // A connection that never sends has a deadline too.
+        // Set here, since a connection may never send.
         descriptor.set_deadline(Direction::Read, self.deadline);
         let id = self.connections.insert(Connection {
             stream,

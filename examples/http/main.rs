@@ -1,4 +1,5 @@
-//! An HTTP/1.1 server by hand, on httparse. Row O4.
+//! An HTTP/1.1 server by hand, on httparse.
+//! Row O4 of examples/README.md.
 //!
 //! ```text
 //! cargo run --release --example http -- --addr 127.0.0.1:8080

@@ -20,7 +20,7 @@ impl Status {
     pub const VERSION: Status = Status(505, "HTTP Version Not Supported");
 }
 
-/// Lets a client send its body that asked before.
+/// Lets a client that has asked first send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 pub struct Response {
@@ -73,7 +73,7 @@ pub fn refuse(status: Status) -> Response {
 }
 
 impl Response {
-    /// Appends the response to `bytes`. The answer to a HEAD is that to a GET without its body.
+    /// Appends the response to `bytes`. A HEAD gets the answer to a GET, without the body.
     pub fn put(&self, bytes: &mut Vec<u8>, keep_alive: bool, with_body: bool) {
         let Status(code, reason) = self.status;
         let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");

@@ -1,4 +1,5 @@
-//! Delimited reading: a server that takes lines, and answers each with its words. Row F1.
+//! Delimited reading: a server that takes lines, and answers each with its words.
+//! Row F1 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example lines                    # listening on 127.0.0.1:41273

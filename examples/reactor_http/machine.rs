@@ -31,7 +31,7 @@ pub struct Connection {
 enum State {
     /// What has come so far.
     Request(Vec<u8>),
-    /// Of the answer's `bytes` the kernel has taken so many.
+    /// How many of the answer's `bytes` the kernel has taken.
     Answer(Answer, usize),
     Closing,
 }

@@ -10,7 +10,7 @@
 //! is a connection, and `request.rs` makes an answer of a request. Read `Server::turn` first.
 //!
 //! What `try_io` returns is never dropped. `Parked` says that a turn will hand the id out. In every
-//! other case the id comes back, and goes on from here: at once, in `again`, or in a timer.
+//! other case the id comes back, and this program goes on with it: at once, by `again`, or by a timer.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -15,7 +15,7 @@ pub struct Answer {
     pub body: Take<Box<dyn Read>>,
 }
 
-/// The answer to a request. `None` if its end has not come yet.
+/// The answer to a request. `None` if the end of the request has not come yet.
 pub fn answer(request: &[u8], root: &Path) -> Option<Answer> {
     let contains = |end: &[u8]| request.windows(end.len()).any(|part| part == end);
     // Lines that were typed by hand may end with LF alone.

@@ -54,11 +54,11 @@ pub struct Conn {
 /// The connection's times, in ticks.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    /// `None` if no timer was placed. It may have fired.
+    /// `None` if no timer was set. One that was set may have fired.
     pub(super) key: Option<TimerKey>,
     /// The last sign of life: bytes came, or, while the peer is not read, it took bytes.
     pub(super) heard: u64,
-    /// The last heartbeat; of a connection that closes, the last look for acknowledgements.
+    /// The last heartbeat; while the connection closes, the last look for acknowledgements.
     pub(super) beat: u64,
 }
 
@@ -66,8 +66,8 @@ pub(super) struct Timers {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
-    /// The queue has been above the high mark, and not at the low one since: a call of `writable`
-    /// is to follow.
+    /// The queue was above the high mark, and has not been at or below the low one since: a call of
+    /// `writable` is owed.
     pub(super) is_full: bool,
     /// Bytes that the protocol has not used.
     pub(super) unused: Vec<u8>,
@@ -79,7 +79,7 @@ pub(super) struct Extra {
     /// The protocol has seen what is left, and waits for new bytes. A call of `data` sets it for the
     /// next.
     pub(super) waits: bool,
-    /// The protocol's own timer. It may have fired.
+    /// The protocol's own timer, which may have fired.
     pub(super) timer: Option<TimerKey>,
     /// The connection's own idle timeout, in ticks, in place of the server's.
     pub(super) idle: Option<u64>,
@@ -97,7 +97,7 @@ pub(super) struct Extra {
     /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
     pub(super) id: Option<ConnId>,
-    /// Its own id, while its unused bytes are charged to a limit over all connections.
+    /// Its machine's id, while its unused bytes are charged to a limit over all connections.
     pub(super) keeper: Option<MachineId>,
     pub(super) watch: Option<Box<Watch>>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
@@ -223,7 +223,7 @@ impl Conn {
         }
     }
 
-    /// From here on what handles and other threads write is refused, and not dropped later.
+    /// From here on what handles and other threads write is refused at once: later it would be dropped.
     fn end_mail(&self) {
         if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
             inbox.end();
@@ -352,7 +352,7 @@ impl Conn {
     }
 
     /// Calls [`timer`](crate::Protocol::timer) once at this time, in place of a time that was set
-    /// before; at once if it has passed. `None` calls off what was set. A close calls it off too.
+    /// before; at once if it has passed. `None` cancels the timer. So does a close.
     ///
     /// The timer says nothing of the peer: it ends nothing by itself, keeps no connection from being
     /// idle, and no drain waits for it. While it is set, the connection leaves its fast path, and each
@@ -482,8 +482,8 @@ impl Conn {
     }
 
     /// Lends the descriptor, to set options: see [`Stream::with_fd`](crate::net::Stream::with_fd). From
-    /// then on the connection leaves its fast path, and a message costs a system call more: what you
-    /// did may have changed what a short read proves.
+    /// then on the connection leaves its fast path, and a message costs a system call more, since your
+    /// options may have changed what a short read proves.
     ///
     /// # Errors
     ///

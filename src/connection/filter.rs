@@ -156,9 +156,9 @@ impl<F: Filter> IntoFilter for Option<F> {
 pub struct FilterIo {
     pub(super) to_protocol: Vec<u8>,
     pub(super) to_peer: Vec<u8>,
-    /// How much more each of them may hold: beyond it, bytes are dropped, and the connection ends.
+    /// How many bytes each of the two may hold. More are dropped, and the connection ends.
     pub(super) room: [usize; 2],
-    /// The limit by which one of them would have held more.
+    /// The limit that one of the two has met.
     pub(super) over: Option<Limit>,
     pub(super) closes: bool,
 }
@@ -194,7 +194,7 @@ pub(super) struct Filtering {
     pub(super) raw: Vec<u8>,
     /// Output that it has not used. It stays charged to the limit over all.
     pub(super) held: Vec<u8>,
-    /// `end` was called; `closing` was called.
+    /// Whether `end` was called; whether `closing` was called.
     pub(super) told: [bool; 2],
 }
 

@@ -12,7 +12,7 @@ use super::receive::without;
 use super::state::{Asked, State};
 use crate::runtime::lent;
 
-/// What a filter may make of `limit` bytes. They were taken, and framing adds some.
+/// How many bytes a filter may make of `limit`: framing adds some.
 fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
 }
@@ -52,7 +52,7 @@ impl Conn {
         };
         let mut held = mem::take(&mut filtering.held);
         held.extend_from_slice(bytes);
-        // Before the filter runs, which may panic. What it leaves is charged again.
+        // Given back before the filter runs, which may panic. What the filter leaves is charged again.
         self.shared.quotas.queued.give_back(held.len());
         let used = match held.is_empty() {
             true => 0,

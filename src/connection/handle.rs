@@ -33,14 +33,14 @@ use crate::runtime::{Handle, context};
 pub(super) struct Inbox {
     /// What was written by id, behind what handles have queued.
     queue: OutQueue<Arc<[u8]>>,
-    /// What was left by handles and by id. It is charged to the limit over all.
+    /// How many bytes were left by handles and by id. They are charged to the limit over all.
     bytes: usize,
-    /// What waits in the connection's own queue, as it was noted last.
+    /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
     pub(super) takes: Takes,
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
-    /// What the connection was asked for, so that it is told once.
+    /// What the connection was asked for: it is told each thing once.
     asked: Asked,
     pub(super) is_busy: bool,
 }
@@ -121,7 +121,10 @@ impl Mailbox {
         } else {
             refused(QUEUED_IN_ALL)
         };
-        if was_empty && !inbox.is_empty() {
+        let is_first = was_empty && !inbox.is_empty();
+        // A selector's break may run any code.
+        drop(inbox);
+        if is_first {
             self.wake(Asked::Nothing);
         }
         left
@@ -131,9 +134,13 @@ impl Mailbox {
     fn ask(&self, asked: Asked) -> bool {
         let mut inbox = self.inbox();
         let is_open = inbox.takes != Takes::Closed;
-        if is_open && inbox.asked < asked {
+        let is_first = is_open && inbox.asked < asked;
+        if is_first {
             inbox.asked = asked;
             inbox.end();
+        }
+        drop(inbox);
+        if is_first {
             self.wake(asked);
         }
         is_open
@@ -256,6 +263,7 @@ impl ConnHandle {
     pub fn set_busy(&self, busy: bool) {
         let mut inbox = self.mailbox.inbox();
         if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
+            drop(inbox);
             // A drain may have waited for just that.
             self.mailbox.wake(Asked::Nothing);
         }
@@ -284,7 +292,8 @@ impl ConnHandle {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         queue.append(mem::take(&mut inbox.queue));
-        // It goes into the connection's queue, whose length is noted later: meanwhile it counts.
+        // The bytes go into the connection's queue, whose length is noted later. Until then they count
+        // here.
         inbox.queued += mem::take(&mut inbox.bytes);
         (queue, mem::take(&mut inbox.is_over))
     }
@@ -303,7 +312,7 @@ impl ConnHandle {
 
 impl Drop for ConnHandle {
     fn drop(&mut self) {
-        // The last one but the connection's own, which lets go of the mailbox then.
+        // The last handle but the connection's own. The connection runs, and drops its own.
         if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
             self.mailbox.wake(Asked::Nothing);
         }

@@ -26,8 +26,8 @@ pub struct Limits {
     /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.
     pub low_water: usize,
     /// A write that would let more than this wait for one peer is refused: 16 MiB. The bytes that a
-    /// handle has left for the connection count; those that the system has taken do not, and these
-    /// may be megabytes. One read, of 64 KiB at most, is answered before reading stops: leave so
+    /// handle has left for the connection count; those that the system has taken, which may be
+    /// megabytes, do not. One read, of 64 KiB at most, is answered before reading stops: leave so
     /// much room above `high_water`. If this limit is below `high_water`, reading never stops: a
     /// peer that is slow to read is dropped.
     ///

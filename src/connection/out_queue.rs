@@ -17,8 +17,8 @@ pub(super) const SMALL: usize = 1 << 10;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Bytes that one write takes, so that nothing is held up by another's long answer: as many as one
-/// read takes, and as a run's budget allows.
+/// Bytes that one write takes, so that a long answer holds up no other connection: as many as one read
+/// takes, and as a run's budget allows.
 const MAX_BYTES: usize = 64 << 10;
 
 /// One payload for many peers.
@@ -116,7 +116,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
         self.push_piece(Stored::Shared(bytes));
     }
 
-    /// Puts another queue's pieces behind these. Nothing of it has gone yet.
+    /// Puts the pieces of `other`, of which nothing has gone, behind these.
     pub(super) fn append<T: Into<S>>(&mut self, other: OutQueue<T>) {
         debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
         for piece in other.pieces {
@@ -127,7 +127,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
         }
     }
 
-    /// What is small is put together, whatever it is.
+    /// Small pieces are copied and put together, shared ones too.
     fn push_piece(&mut self, piece: Stored<S>) {
         let small = match piece {
             Stored::Own(_) => CHUNK / 2,
@@ -161,7 +161,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
             .collect()
     }
 
-    /// So many bytes have gone.
+    /// Notes that so many bytes have gone.
     pub(super) fn advance(&mut self, mut gone: usize) {
         debug_assert!(gone <= self.bytes, "no more goes than waits");
         self.bytes -= gone;

@@ -15,7 +15,7 @@ use super::state::Drain;
 ///
 /// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. What a
 /// callback writes goes out in one write at its end. An error that it returns closes the connection
-/// once what was written before has been sent. So does a panic, at once; the other connections
+/// once what was written before has been sent. A panic closes it at once; the other connections
 /// go on.
 ///
 /// ```
@@ -165,7 +165,7 @@ pub trait Protocol: 'static {
         Ok(Drain::WhenQuiet)
     }
 
-    /// The time that [`Conn::set_timer`] was given has come.
+    /// The time that was given to [`Conn::set_timer`] has come.
     ///
     /// # Errors
     ///
@@ -197,8 +197,8 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// The connection has ended, and why. The last call, and always made once, after a panic in
-    /// another callback and at the runtime's end too. The default calls
+    /// The connection has ended; `why` says why. It is the last call, and always made once, after a panic
+    /// in another callback and at the runtime's end too. The default calls
     /// [`closed`](Protocol::closed).
     fn ended(&mut self, why: CloseReason) {
         self.closed(why.into_result());

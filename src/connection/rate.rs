@@ -24,11 +24,11 @@ pub(crate) struct Rate {
     pub(crate) window: u64,
 }
 
-/// Looks in a window.
+/// How many looks there are in a window.
 const SLICES: u64 = 8;
 
 impl Rate {
-    /// `None` if nothing is asked for, or within no time.
+    /// `None` if no bytes are asked for, or the window is zero.
     pub(crate) fn new(bytes_a_second: u64, window: u64) -> Option<Rate> {
         let bytes = u128::from(bytes_a_second) * u128::from(window) / 1000;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -56,7 +56,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Looks at tick `now`, Judged or Held. Returns when to look again. The error says how many bytes
-    /// moved in a window that was full, where more were asked.
+    /// moved in a full window, fewer than were asked.
     pub(super) fn look(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
         if let Some(looked) = self.looked {
             self.charged += (now - looked).min(rate.slice());

@@ -1,4 +1,4 @@
-//! What comes in: read, delivered to the protocol, and kept as far as that has not used it.
+//! What comes in: it is read and delivered to the protocol, and what the protocol has not used is kept.
 
 // Mirrors the reader of `conn.serve` in Go's `net/http/server.go`.
 
@@ -58,7 +58,7 @@ impl<P: Protocol> Connection<P> {
         conn.log_received(bytes.len());
         conn.moved(Direction::Read, bytes.len());
         if filters {
-            // What comes of it is offered in the next step.
+            // What the filter makes of it is offered in the next step.
             conn.filter_input(bytes);
             // While it closes, what the peer takes is its sign of life.
             if conn.state() == State::Closing {
@@ -136,7 +136,7 @@ impl<P: Protocol> Connection<P> {
             match used {
                 Ok(used) if used <= rest => {
                     at += used;
-                    // Nothing is left, or the rest is part of a message.
+                    // Nothing is left, or what is left waits for new bytes.
                     if used == rest || used == 0 || self.conn.waits() {
                         break (Ok(()), all.len() - at);
                     }
@@ -165,8 +165,8 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// The bytes behind the first `used`. An idle connection holds no memory, and a single byte not
-/// that of a long message.
+/// The bytes behind the first `used`. An idle connection holds no memory, and one that keeps a byte
+/// does not hold the memory of a long message.
 pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
     if used == bytes.len() {
         return Vec::new();
@@ -184,7 +184,7 @@ impl Conn {
         self.unused() > 0
     }
 
-    /// How many those are.
+    /// How many bytes those are.
     pub(super) fn unused(&self) -> usize {
         let raw = |filtering: &Filtering| filtering.raw.len();
         self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
@@ -232,7 +232,7 @@ impl Conn {
         };
         debug_assert!(seen <= unused.len(), "only what is kept was seen");
         let extra = self.extra();
-        // Behind it comes what a filter has passed on meanwhile.
+        // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();

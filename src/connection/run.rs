@@ -112,7 +112,7 @@ impl Conn {
         self.shared.tally.received.add(bytes as u64);
     }
 
-    /// The same, for the log. Where that is wanted, the fast path is not taken.
+    /// Counts bytes that were read, for the log. If the log wants them, the fast path is not taken.
     pub(super) fn log_received(&mut self, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(received) = extra.and_then(|extra| extra.received.as_mut()) {
@@ -156,7 +156,7 @@ impl<P: Protocol> Connection<P> {
         // Once a run: a thread that writes without a pause does not keep the times from being judged.
         // What it leaves meanwhile wakes the connection again.
         self.conn.open_mail();
-        // The socket was tried in this run, whatever the selector had said of it.
+        // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
         loop {
             if self.conn.state() == State::Closed {
@@ -206,6 +206,8 @@ impl<P: Protocol> Connection<P> {
             // Nothing is offered or read before the peer has taken its answers.
             return Step::Wait;
         } else if self.can_offer() {
+            // What the protocol answers may come back as input, from a filter, without end.
+            context::charge(0);
             self.offer_unused();
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
@@ -381,8 +383,8 @@ impl<P: Protocol> Connection<P> {
 }
 
 impl Conn {
-    /// Looks whether there is anything left to attend to, and frees `extra` if nothing in it is
-    /// needed: an idle connection keeps no memory.
+    /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
+    /// an idle connection keeps none.
     fn let_go(&mut self) {
         let needed = self
             .extra
@@ -391,7 +393,7 @@ impl Conn {
         let note = &self.fd.socket().note;
         note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
         let Some(extra) = &mut self.extra else { return };
-        // It held for the last offer. The fast path does not look at it.
+        // `wait` held for the last offer alone. The fast path does not look at it.
         extra.waits = false;
         // Without a handle there is nothing that could leave more mail.
         let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
@@ -428,7 +430,7 @@ impl Conn {
         } else if self.reads() && !self.holds_input() {
             return false;
         } else if self.to_send() == 0 {
-            // The socket is readable and is not to be read, and only the timer is waited for.
+            // The socket is readable, must not be read, and nothing but the timer is waited for.
             self.fd.desc.drained(Direction::Read);
             return false;
         }
@@ -493,11 +495,14 @@ impl<P: Protocol> Drop for Connection<P> {
         }
         self.conn.enter(State::Closed);
         let text = "a callback panicked, or the runtime ended";
-        // In place of what it was about to end by.
+        // In place of the reason by which it was about to end.
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
+        // A filter that panicked has lost what it was given.
+        let filtering = self.conn.filtering();
+        let is_cut = filtering.is_some_and(|filtering| filtering.filter.is_none());
         // The protocol is dropped next. If its destructor panics as well, during this panic, the
         // process would be aborted.
-        if panics::catch(|| self.close(false)).is_err() {
+        if panics::catch(|| self.close(is_cut)).is_err() {
             log::error!("Protocol::ended panicked");
         }
     }

@@ -54,8 +54,8 @@ impl Conn {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
-        // A little waits for the end of the callback, so that all goes out in one write. Otherwise the
-        // system takes first what it may: then the queue grows less, and there is more room.
+        // A little waits for the end of the callback, so that all goes out in one write. Before more is
+        // queued, the system takes what it will: then there is more room.
         let little = GATHER.min(self.shared.settings.limits.high_water);
         let is_little = self.queued() + bytes.len() <= little;
         let is_charged = is_little && charge(self);
@@ -89,7 +89,7 @@ impl Conn {
 
     // ---- the callback's end ----
 
-    /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
+    /// Sends what the callback wrote, if nothing waits before it. False if not all has gone.
     #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
@@ -110,7 +110,8 @@ impl Conn {
         }
     }
 
-    /// The same, behind what waits already; then comes what handles and other threads have left.
+    /// Sends what the callback wrote, or queues it behind what waits; then takes in what handles and other
+    /// threads have left.
     pub(super) fn end_callback(&mut self) {
         if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
@@ -160,7 +161,7 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent. Whether it had written anything.
+    /// The callback did not come to its end: nothing of it is sent. Returns whether it had written.
     pub(super) fn forget_reply(&mut self) -> bool {
         let Ok(mut out) = self.shared.out.try_borrow_mut() else {
             return true;
@@ -186,7 +187,7 @@ impl Conn {
 
     /// Queues what a filter passes on to the peer.
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
-        // Behind the end of our direction nothing goes out.
+        // Once our direction has ended, nothing goes out.
         if !bytes.is_empty() && self.state() != State::Finished {
             self.shared.quotas.queued.charge_beyond(bytes.len());
             self.extra().queue.push(bytes);
@@ -205,7 +206,7 @@ impl Conn {
         }
     }
 
-    /// Writes once from the queue. Whether more is left that the system may take.
+    /// Writes once from the queue. Returns whether more is left that the system may take.
     #[cold]
     #[inline(never)]
     pub(super) fn flush(&mut self) -> bool {
@@ -266,15 +267,15 @@ impl Conn {
         self.ask(Asked::Abort);
     }
 
-    /// More would be kept than a limit allows.
+    /// The connection ends, since more would be kept than a limit allows.
     pub(super) fn end_over_limit(&mut self, limit: Limit) {
         let error = self.fd.op_error(limit.op, over_limit(limit));
         self.end_by(CloseReason::Limit(error));
     }
 
-    /// The peer reset the connection, or a system call failed.
+    /// The connection ends, since the peer reset it or a system call failed.
     pub(super) fn broken(&mut self, error: io::Error) {
-        // A connection that lingers has a reason already, and had sent everything.
+        // A connection that lingers has a reason already, and has sent everything.
         match self.state() {
             State::Lingering => self.ask(Asked::Abort),
             _ => self.end_by(CloseReason::Error(error)),

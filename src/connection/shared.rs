@@ -4,8 +4,8 @@
 //! | phase | moved there by | what connections do |
 //! |---|---|---|
 //! | Serving | `new` | serve |
-//! | Draining | `begin_drain` | close as soon as nothing is in flight on them |
-//! | Stopped | `stop`, from either | end at once |
+//! | Draining | `enter` | close as soon as nothing is in flight on them |
+//! | Stopped | `enter`, from either | end at once |
 
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     pub(crate) drain_grace: Duration,
     /// Where the server was made.
     pub(crate) place: Place,
-    /// At which age a connection is too old, and by how much later at most.
+    /// The age at which a connection ends, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
 
@@ -77,10 +77,10 @@ pub(crate) struct WorkerShared {
     pub(super) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// Counts the connections opened: spreads their heartbeats and ages.
+    /// Counts the connections opened, to spread their heartbeats and ages.
     pub(super) opened: Cell<u32>,
-    /// How many unused bytes connections keep, where these have a limit over all. One that has to make
-    /// room for others is taken out, and ends when it runs.
+    /// How many unused bytes each connection keeps, if there is a limit over all. A connection that has
+    /// to make room for others is taken out, and ends when it runs.
     kept: RefCell<HashMap<MachineId, usize>>,
     pub(crate) tally: Arc<Tally>,
     permits: Arc<Permits>,
@@ -164,8 +164,8 @@ impl WorkerShared {
 
     // ---- unused bytes, where they have a limit over all ----
 
-    /// A connection keeps so many bytes now. Without room, the connections of this thread that keep
-    /// most have to end.
+    /// Notes that a connection keeps so many bytes now. Without room, the connections of this thread
+    /// that keep most have to end.
     pub(super) fn keep(&self, id: MachineId, bytes: usize) {
         let quota = &self.quotas.unused;
         let mut kept = self.kept.borrow_mut();
@@ -191,13 +191,13 @@ impl WorkerShared {
         }
     }
 
-    /// Whether a connection may still keep what it has kept. Else it has to end.
+    /// Whether a connection may go on keeping what it keeps. Else it has to end.
     pub(super) fn may_keep(&self, id: MachineId) -> bool {
         self.kept.borrow().contains_key(&id)
     }
 
-    /// A part of `time` for the connection that has opened last, so that those that were opened together
-    /// have their times apart. Nothing for a server's only one.
+    /// A part of `time` for the connection that was opened last, so that connections that were opened
+    /// together do not act together. Zero for a worker's only connection.
     pub(super) fn spread(&self, time: u64) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;

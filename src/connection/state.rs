@@ -196,9 +196,8 @@ pub(crate) enum Asked {
 
 const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
 
-/// A connection's state, what its protocol asked for since it was last looked at, whether it has
-/// something to attend to besides reading, and whether it drains, in a byte that the socket has to
-/// spare.
+/// A connection's state, what was asked for since `take_asked`, whether there is something to attend to
+/// besides reading, and whether it drains, in a byte that the socket has to spare.
 ///
 /// ```text
 ///   | 6      | 5      | 4 3   | 2 1 0 |
@@ -225,7 +224,7 @@ impl Status {
         Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
     }
 
-    /// Besides what was asked for already.
+    /// With `asked`, unless more was asked for already.
     pub(crate) fn and_asked(self, asked: Asked) -> Self {
         self.with_asked(self.asked().max(asked))
     }
@@ -255,7 +254,7 @@ impl Status {
         self.0 == 0
     }
 
-    /// By state, and by what the protocol asked for itself.
+    /// Whether the protocol may write: by the state, and by what was asked for.
     #[inline]
     pub(crate) fn may_write(self) -> bool {
         self.is_plain() || (self.state().takes_writes() && self.asked() == Asked::Nothing)

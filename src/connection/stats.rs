@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::runtime::counter::Counter;
 
-/// Declares the counters once: fields and accessors of a worker's, and their sums.
+/// Declares the counters once: a worker's fields and accessors, and the sums over all workers.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What a worker counts: its thread writes, and any thread reads.

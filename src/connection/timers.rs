@@ -1,9 +1,9 @@
 //! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
 //! close, the grace of a drain. And the protocol's own, which judges nothing.
 //!
-//! A connection notes when it last heard from its peer, and no more. The timer stands at the earliest
-//! of its times, as they were when it was placed. When it fires, the connection tries its socket,
-//! judges what is due, and places the timer anew: a time that moved later costs one such run.
+//! When a connection hears from its peer, it notes the time, and no more. The timer stands at the
+//! earliest of its times, as they were when the timer was set. When it fires, the connection tries its
+//! socket, judges what is due, and sets the timer anew: a time that moved later costs one such run.
 
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
 
@@ -36,7 +36,7 @@ const RST_AVOIDANCE: u64 = 500;
 const LOOKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
-    /// Judges what is due, after the socket was tried. Returns whether anything was.
+    /// Judges what is due, after the socket was tried. Returns whether anything was due.
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();
@@ -221,7 +221,7 @@ impl Conn {
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
     /// `writable` is owed, it is marked busy, it closes already, or there was traffic within the
-    /// grace. Called when all that is ready has been read and written.
+    /// grace. It is asked once all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.is_full() || self.queued() > 0 || self.keeps_unused();
         let grace = self.grace_at();
@@ -284,13 +284,13 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Places the timer at the earliest of the times. One that is placed earlier stays: when it
-    /// fires, it is placed anew.
+    /// Sets the timer to the earliest of the times. A timer that is due earlier stays: when it fires, it
+    /// is set anew.
     pub(super) fn plan(&mut self, id: MachineId) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
         let placed = self.timers.key.and_then(|key| timers.when(key));
-        // Due, and not settled yet: it is to fire, and the connection judges then.
+        // It is due, but its tick is not settled yet. It will fire, and the connection judges then.
         if placed.is_some_and(|placed| placed <= Tick::new(now)) {
             return;
         }
@@ -302,7 +302,7 @@ impl Conn {
             self.grace_at(),
             self.old_at(),
         ];
-        // Else, what lies in the past has been judged already, and did not end the connection.
+        // Any other time in the past has been judged already, and did not end the connection.
         let due = times.into_iter().filter(|&time| time > now).min();
         let Some(due) = due.filter(|&due| due != NEVER).map(Tick::new) else {
             drop(timers);

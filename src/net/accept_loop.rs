@@ -31,8 +31,8 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A shortage is over when no accept has failed for so long: of each one warning is logged, also if a
-/// connection gets through now and then.
+/// A shortage is over when no accept has failed for so long. So each shortage logs one warning, even if
+/// a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Which connections are accepted.
@@ -45,9 +45,9 @@ pub(crate) enum Which {
     Queued,
 }
 
-/// Accepts, with a permit for each connection, and gives them to `take`. Its error is judged as one
-/// of accepting: after a shortage the loop goes on, after any other it ends. `put_off` counts the
-/// accepts that failed for want of something, and is told whether a shortage begins.
+/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
+/// one of accepting: after a shortage the loop goes on, after any other it ends. `put_off` is called for
+/// each accept that failed for want of something, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
@@ -103,8 +103,8 @@ pub(crate) async fn accept_each(
     }
 }
 
-/// The next connection, with its permit. `tries`: those that are queued alone, by so many tries at
-/// most. `None` when no more is queued, or the listener is closed.
+/// The next connection, with its permit. With `tries`, only what is queued, by at most so many tries.
+/// `None` when no more is queued, or the listener is closed.
 async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,
@@ -117,14 +117,14 @@ async fn next(
                 ready.opening().await?
             }
             Some(0) => return Ok(None),
-            // Not by way of readiness: a connection may be queued of which no event has told.
+            // It does not ask for readiness: no event may have told of a connection that is queued.
             Some(left) => {
                 *left -= 1;
                 context::yield_once().await;
             }
         }
-        // Taken when a connection may be there, and given back if there is none. No peer can hang up
-        // on a listener, so that tells of our own close.
+        // The permit is taken when a connection may be there, and given back if there is none. No peer
+        // can hang up on a listener, so a hang-up is our own close.
         let permit = match select(permits.take(), listener.hung_up()).await {
             Either::First(permit) => permit,
             Either::Second(_closed) => return Ok(None),
@@ -161,7 +161,7 @@ fn max_backlog() -> u32 {
 
 // ---- shortages ----
 
-/// The errors that say that the listener is none, or broken. Any other number is a shortage, or
+/// The errors of a descriptor that is no listener, or is broken. Any other number is a shortage, or
 /// concerns one connection alone: Linux hands a connection's network error to the accept that takes it,
 /// and asks to try again (accept(2)); EPERM is a firewall's answer.
 const FATAL: [i32; 5] = [
@@ -173,8 +173,8 @@ const FATAL: [i32; 5] = [
 ];
 
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
-/// may succeed. What has no number is not the system's: a passed deadline is temporary as well, but
-/// the listener's user wants to know.
+/// may succeed. An error without a number is not the system's: a passed deadline is temporary as well,
+/// but it ends the loop.
 fn may_pass(error: &io::Error) -> bool {
     let number = error.op_error().and_then(OpError::raw_os_error);
     number.is_some_and(|number| !FATAL.contains(&number))

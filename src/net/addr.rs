@@ -70,7 +70,7 @@ impl ToAddr for SocketAddr {
 impl ToAddr for Addr {
     fn to_addr(&self) -> Addr {
         match self {
-            Addr::Path(path) => Addr::Name(path.display().to_string()),
+            Addr::Path(_) => Addr::Name(self.to_string()),
             other => other.clone(),
         }
     }
@@ -109,7 +109,8 @@ pairs! {
 
 // ---- the names of Unix sockets ----
 
-/// Of Linux's abstract namespace: as Go writes it, or with the zero byte that it is there.
+/// Whether it is a name of Linux's abstract namespace: with the `@` that Go writes, or with the zero
+/// byte that `@` stands for.
 pub(super) fn is_abstract(path: &Path) -> bool {
     let abstract_names = cfg!(any(target_os = "linux", target_os = "android"));
     abstract_names && matches!(path.as_os_str().as_bytes(), [b'@' | 0, ..])

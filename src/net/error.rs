@@ -72,7 +72,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The cause below: of several attempts the first one's, of a look-up the one that stopped it.
+    /// The innermost cause: of several attempts the first one's, of a look-up the one that stopped it.
     fn root(&self) -> &Cause {
         match self {
             Cause::Lookup { cause, .. } => cause.root(),
@@ -81,7 +81,7 @@ impl Cause {
         }
     }
 
-    /// What the system said, or another's code, if that is the cause below.
+    /// What the system said, or other code, if that is the innermost cause.
     fn io(&self) -> Option<&io::Error> {
         match self.root() {
             Cause::System { error, .. } | Cause::Other(error) => Some(error),
@@ -97,7 +97,7 @@ impl Cause {
             Cause::Canceled | Cause::Inherited => io::ErrorKind::Other,
             Cause::System { error, .. } | Cause::Other(error) => error.kind(),
             Cause::Address { .. } | Cause::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
-            // Attempts that are none: of no address at all.
+            // `Attempts` has a root of its own only if there was no address at all.
             Cause::Lookup { .. } | Cause::Attempts(_) => io::ErrorKind::NotFound,
         }
     }
@@ -223,8 +223,8 @@ impl OpError {
         self.cause.io()?.raw_os_error()
     }
 
-    /// The errors of all addresses that were tried, the one that counts first. Of an operation
-    /// that tried only one that is the error itself.
+    /// The errors of all addresses that were tried; the one that counts is the first. If only one
+    /// was tried, this is the error itself.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -348,7 +348,7 @@ impl NetError for io::Error {
     }
 }
 
-/// The cause below of a failed operation.
+/// The innermost cause of a failed operation.
 fn cause(error: &io::Error) -> Option<&Cause> {
     Some(error.op_error()?.cause.root())
 }

@@ -82,10 +82,10 @@ fn has_mapped() -> bool {
     })
 }
 
-/// Whether the system can do it, found out by a socket that lives for a moment.
+/// Whether the system can do what `attempt` tries with a socket. The answer is kept.
 fn is_possible(known: &OnceLock<bool>, attempt: impl Fn() -> io::Result<()>) -> bool {
     known.get().copied().unwrap_or_else(|| match attempt() {
-        // A shortage says nothing of it: not known yet. Most systems can.
+        // A shortage tells nothing, so nothing is kept. Most systems can do it.
         Err(error) if sys::is_shortage(&error) => true,
         tried => *known.get_or_init(|| tried.is_ok()),
     })

@@ -47,7 +47,7 @@ fn no_brackets(text: &str, part: &str) -> Result<(), Cause> {
     }
 }
 
-/// A port by its number, none being 0, even after a sign; `None` if it is a service's name.
+/// The number of a port; an empty one is 0, even after a sign. `None` if it is a service's name.
 pub(super) fn number(port: &str) -> Result<Option<u16>, Cause> {
     let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
     if digits.is_empty() {

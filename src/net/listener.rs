@@ -368,8 +368,7 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     Ok(addr::from_system(&socket.local_addr()?))
 }
 
-/// One accept, without waiting: `WouldBlock` where no connection is queued, none where the peer gave
-/// up.
+/// One accept, without waiting: `WouldBlock` if no connection is queued, `None` if the peer gave up.
 pub(super) fn accept_now(listener: &Fd) -> io::Result<Option<Accepted>> {
     let accepted = listener.try_once(Direction::Read, accept_once);
     accepted.map_err(|failure| listener.error("accept", failure, 0))
@@ -380,8 +379,8 @@ pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
     listener.error("accept", Failure::System(error), 0)
 }
 
-/// One system call. A peer that gave up its connection before it was accepted costs an operation too,
-/// so that however many do, other machines run in between.
+/// One system call. A peer that gave up before it was accepted is charged as an operation too, so that
+/// other machines run in between, however many give up.
 fn accept_once(fd: &Fd) -> io::Result<Option<Accepted>> {
     let accepted = match sys::accept(&fd.sock_ref()) {
         Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => None,

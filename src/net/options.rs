@@ -25,13 +25,13 @@ fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
 }
 
 fn set_ttl(socket: &SockRef<'_>, hops: u32) -> io::Result<()> {
-    // The largest number of all would be read as -1, the system's default.
+    // The system would read the largest `u32` as -1, which means its default.
     let hops = hops.min(MAX as u32);
     if !is_ipv6(socket)? {
         return socket.set_ttl_v4(hops);
     }
     socket.set_unicast_hops_v6(hops)?;
-    // For a socket of both families. One of IPv6 alone refuses it, and has no use for it.
+    // For a socket of both families. A socket of IPv6 alone refuses this, and does not need it.
     let _ = socket.set_ttl_v4(hops);
     Ok(())
 }

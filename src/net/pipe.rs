@@ -72,8 +72,8 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// Of a regular file or a directory, [`io::ErrorKind::InvalidInput`]: it is always ready, and
-    /// the system can't tell when. Else the system's.
+    /// [`io::ErrorKind::InvalidInput`] for a regular file or a directory, which the system can't wait
+    /// for. Else the system's.
     ///
     /// # Panics
     ///

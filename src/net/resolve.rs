@@ -70,7 +70,7 @@ impl Resolution {
         }
     }
 
-    /// What errors call a service: `tcp/http`, of whichever family.
+    /// The name of a service in errors: `tcp/http`, whatever the family.
     fn service(&self, port: &str) -> String {
         let network = self.network.name().trim_end_matches(['4', '6']);
         format!("{network}/{port}")
@@ -116,7 +116,7 @@ impl Resolution {
         self.suitable(found, host)
     }
 
-    /// Those of the network.
+    /// Keeps the addresses of the network, and gives a lone `::` an IPv4 sibling.
     fn suitable(&self, mut found: Vec<SocketAddr>, host: &str) -> Result<Vec<SocketAddr>, Cause> {
         for address in &mut found {
             *address = unmapped(*address);
@@ -152,8 +152,8 @@ impl Resolution {
     }
 }
 
-/// Runs the look-up of `name` on a thread of its own kind. When the scope ends it is abandoned, and
-/// not even begun if it has not been.
+/// Runs the look-up of `name` on a thread for look-ups. When the scope ends, the look-up is abandoned;
+/// if it has not begun by then, it never does.
 async fn on_a_thread(
     name: String,
     scope: &CancelToken,

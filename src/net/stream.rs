@@ -311,7 +311,7 @@ impl<K> Stream<K> {
 
     /// Writes what the kernel takes without waiting.
     ///
-    /// It goes past the writes that queue: let [`writable`](Stream::writable) come before, or be the
+    /// It does not queue behind other writes: await [`writable`](Stream::writable) before it, or be the
     /// only writer.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 const LATEST: u64 = u64::MAX - 1;
 
 /// A deadline at least this far after the last reading is taken to lie ahead, and the clock is not read
-/// again. That errs only if this thread has stood still for all that time. A clock other than the
-/// system's is always read.
+/// again. If nothing has read the clock for so long, such a deadline may have passed: then it expires
+/// only in the next turn. A clock other than the system's is always read.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// Where readings come from.
@@ -35,8 +35,8 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The first tick that does not lie before the last reading, and the instant at which it begins.
     next: Cell<(Tick, Instant)>,
-    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop
-    /// moves many to the same instant.
+    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
+    /// many deadlines to the same instant.
     memo: Cell<Option<(Instant, Tick)>>,
 }
 
@@ -96,7 +96,7 @@ impl Clock {
         now
     }
 
-    /// Most readings lie in the tick of the one before. This one does not.
+    /// This reading lies in another tick than the one before, which is rare.
     #[cold]
     #[inline(never)]
     fn count(&self, now: Instant) {
@@ -140,7 +140,7 @@ impl Clock {
         (known == when).then_some(tick)
     }
 
-    /// The tick of a deadline, or `None` if that has passed, by a fresh reading if it is close.
+    /// The tick of a deadline; `None` if it has passed, by a fresh reading if the deadline is close.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);

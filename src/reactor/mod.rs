@@ -82,7 +82,7 @@ pub struct Turn {
     pub machines: usize,
     /// Deadlines that passed and timers that fired.
     pub expired: usize,
-    /// Whether there is more to do at once: the next turn will not block.
+    /// Whether there is more to do: the next turn will not block.
     pub more: bool,
 }
 
@@ -94,7 +94,7 @@ pub struct Turn {
 pub struct Entries {
     /// All that the wheel holds, the stale ones too.
     pub held: usize,
-    /// Those of them that no longer count.
+    /// Those of them that no longer stand for a timer.
     pub stale: usize,
 }
 
@@ -102,7 +102,7 @@ pub struct Entries {
 ///
 /// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is what each
 /// descriptor carries for the runtime; ignore it. A reactor belongs to one thread and is not `Send`,
-/// since it is shared with its descriptors without locks; only its [`Breaker`] is.
+/// since its descriptors share it without locks; only its [`Breaker`] is `Send`.
 ///
 /// ```
 /// use netpoller::reactor::{Direction, Park, Reactor};
@@ -144,10 +144,10 @@ pub struct Entries {
 ///
 /// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
 /// the bytes, or the selector erred. Park again. An error, or the end of both directions, makes
-/// both ready, as in Go: the attempt will tell what it is. A FIN alone makes reading ready.
+/// both ready, as in Go: the attempt will tell which it is. A FIN makes only reading ready.
 ///
-/// **Short reads.** When a read or write of a TCP stream moves less than was asked for, the kernel
-/// has, or takes, no more. [`transferred`](PollDesc::transferred) and
+/// **Short reads and writes.** When a read or write of a TCP stream moves less than was asked for, the
+/// kernel has, or takes, no more. [`transferred`](PollDesc::transferred) and
 /// [`park_short`](PollDesc::park_short) then save the attempt that would meet `WouldBlock`, unless
 /// the peer has hung up, urgent data is there, or the selector can't tell. On Unix streams and
 /// datagrams call neither.
@@ -163,9 +163,9 @@ pub struct Entries {
 /// in time. A [`timer`](Reactor::timer) judges no peer, and fires by the clock.
 ///
 /// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed
-/// out so far has run, and has moved the deadlines that it meant to move. If you put something off,
-/// the reactor does not know it: its deadline may expire although bytes are there. Nor does the
-/// reactor wait for another thread, or a task of another runtime, to move a deadline.
+/// out so far has run, and has moved the deadlines that it meant to move. The reactor does not know of
+/// a `W` that you put off: its deadline may expire although bytes are there. Nor does the reactor wait
+/// for another thread, or a task of another runtime, to move a deadline.
 ///
 /// **Closing.** Call [`close`](Reactor::close) while the source is still open. The next turn, which does
 /// not block, hands back what is parked. Events that were harvested for the source reach nothing, not

@@ -29,11 +29,11 @@ use crate::wheel::{Tick, Timers};
 /// the rest.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// A virtual clock looks twice before it jumps; this long at most for the second time. Loopback
+/// A virtual clock looks twice before it jumps. The second look waits this long at most: loopback
 /// delivers in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
-/// How often a look is taken at most, if signals end it.
+/// How many times one look asks the selector at most, if signals end it.
 const MAX_SIGNALS: usize = 8;
 
 /// While the run queue is never empty, a proven reading is settled this many turns, and this many
@@ -62,7 +62,8 @@ pub(crate) enum RunQueue {
 /// what waits beside the slots. It must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, &mut Vec<W>);
 
-/// A proven reading that is to be settled, the round in which it was noted, and the turns since.
+/// A proven reading that is to be settled, how many rounds had ended when it was noted, and the turns
+/// since.
 #[derive(Clone, Copy)]
 struct Settling {
     reading: Tick,
@@ -288,8 +289,8 @@ impl<W, T> Core<W, T> {
 
     // ---- wait ----
 
-    /// Asks the selector. What it finds replaces what the last look found. Returns whether it
-    /// surely found nothing. A complete harvest proves the reading that was taken before it.
+    /// Asks the selector. Its events replace those of the last call. Returns whether the harvest is
+    /// complete and empty. A complete harvest proves the reading that was taken before it.
     // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
         let reading = self.clock.tick();
@@ -362,7 +363,8 @@ impl<W, T> Core<W, T> {
 
     // ---- unpark the ready ----
 
-    /// Hands out the waiters for what was found. Returns how many events named an open descriptor.
+    /// Hands out what is parked on the sources that the events name. Returns how many events named an
+    /// open descriptor.
     // Go: the loop of netpoll over its events.
     fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
         let events = self.events.borrow();
@@ -434,7 +436,7 @@ impl<W, T> Core<W, T> {
         soonest(timers, self.deadlines.borrow().next())
     }
 
-    /// The next tick at which a timer fires, exactly: an entry that was left behind does not count.
+    /// The next tick at which a timer fires: exact, since stale entries do not count.
     pub(super) fn next_live(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
@@ -446,7 +448,7 @@ impl<W, T> Core<W, T> {
         self.next().map(|next| self.clock.until(next))
     }
 
-    /// Something is pending, or due at `tick`: a host that would sleep for longer turns now.
+    /// Something is pending, or due at `tick`: ends the sleep of a host that would sleep for longer.
     // Go: wakeNetPoller.
     #[inline]
     pub(crate) fn hasten(&self, tick: Tick) {

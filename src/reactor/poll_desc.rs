@@ -154,9 +154,10 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// As `may_try`, by the flags alone. A child of fork may park: no turn runs there.
+    /// As `may_try`, by the flags alone. For parking, which does no harm in a child of fork: no turn runs
+    /// there.
     #[inline]
-    pub(crate) fn may(&self, direction: Direction) -> May {
+    fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
@@ -267,8 +268,8 @@ impl<W, T> PollDesc<W, T> {
 
     /// Makes an operation, or parks `w` until it may be made: try, EAGAIN, park, in one call.
     ///
-    /// `f` makes it, and is called again if a signal interrupted it. It must not take a turn, or an
-    /// edge between the attempt and parking would be forgotten. When a turn hands `w` back, call
+    /// `f` makes it, and is called again if a signal interrupted it. `f` must not take a turn: an edge
+    /// that this turn takes in would be forgotten. When a turn hands `w` back, call
     /// `try_io` again.
     ///
     /// ```
@@ -312,7 +313,7 @@ impl<W, T> PollDesc<W, T> {
                 result => return TryIo::Done(result, w),
             }
             self.drained(direction);
-            // If `f` closed it or set a deadline, the next round refuses.
+            // If `f` closed the descriptor or set a deadline in the past, the next pass refuses.
             w = match self.park(direction, w) {
                 Park::Parked => return TryIo::Parked,
                 Park::Ready(w) | Park::TimedOut(w) | Park::Closed(w) => w,
@@ -339,8 +340,8 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or moved so little that this proves there is
-    /// no more. The next [`park`](PollDesc::park) waits for a new edge.
+    /// Forgets readiness: the last attempt met EAGAIN, or was short in a way that proves that there is no
+    /// more. The next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = URGENT * u32::from(direction == Direction::Read);

@@ -49,11 +49,11 @@ pub enum Harvest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// Readiness that comes after an attempt failed is reported without being asked for again.
-    /// Where not (poll(2)), a source is armed again after EAGAIN, and a short read proves nothing.
+    /// If not (poll(2)), a source is armed again after EAGAIN, and a short read proves nothing.
     pub edges: bool,
-    /// Urgent data is reported. Where not, a short read proves nothing.
+    /// Urgent data is reported. If not, a short read proves nothing.
     pub urgent: bool,
-    /// Has no effect, and goes with 0.2: [`Selector::close`] comes before each close.
+    /// Has no effect, and is removed in 0.2: [`Selector::close`] comes before each close.
     pub close_forgets: bool,
 }
 

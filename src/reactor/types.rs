@@ -67,7 +67,7 @@ pub enum Park<W> {
 
 /// What became of [`PollDesc::try_io`](super::PollDesc::try_io).
 ///
-/// That has an example.
+/// `try_io` has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
 pub enum TryIo<R, W> {
@@ -114,7 +114,7 @@ pub(crate) enum May {
     Try,
     /// Not ready, as far as is known: park.
     Wait,
-    /// Closed, or the deadline has passed.
+    /// The descriptor is closed, or the deadline has passed.
     Refused(Refusal),
 }
 
@@ -139,7 +139,7 @@ impl Readiness {
     pub const WRITE: Readiness = Readiness(2);
     /// The peer sent FIN or RST.
     pub const HUNG_UP: Readiness = Readiness(4);
-    /// Urgent data is in the stream. A read may stop before it, short of what is there.
+    /// Urgent data is in the stream. A read may stop before it, though more is there.
     pub const URGENT: Readiness = Readiness(8);
 
     /// Ready for both directions.

@@ -121,7 +121,8 @@ impl Lane {
         ticket
     }
 
-    /// A thread could not be started. The other threads do the work; if there are none, this one.
+    /// A thread could not be started. The lane's other threads do the work, or this thread if there are
+    /// none.
     fn thread_failed(&self) {
         let mut state = self.state();
         state.threads -= 1;
@@ -174,8 +175,8 @@ impl Lane {
         [state.threads, state.unfinished]
     }
 
-    /// Waits, by blocking this thread, until all work is done or `limit` has passed. Whether all of
-    /// it is done.
+    /// Blocks this thread until all work is done or `limit` has passed. Returns whether all of it is
+    /// done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let state = self.state();
         let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
@@ -183,7 +184,7 @@ impl Lane {
     }
 }
 
-/// Work that never begins once this is dropped, so that it takes no memory.
+/// Once this is dropped, its work does not begin any more, and takes no memory.
 pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) Ticket);
 
 impl Drop for Wanted<'_> {

@@ -10,8 +10,9 @@
 //! operation calls [`charge`]. What may be ready without a wait asks [`has_budget`] before it goes
 //! on, or yields with [`poll_yield`] or [`yield_once`].
 //!
-//! Each of these yields once and then proceeds, budget or none. So it remembers that it has yielded.
-//! Otherwise it would never be ready in a task where a neighbour uses up the budget in every run.
+//! Each such operation yields once and then proceeds, with budget or without: it remembers that it has
+//! yielded. Otherwise it would never be ready in a task where a neighbour uses up the budget in every
+//! run.
 
 // Mirrors Go's `getg()`: the goroutine that runs.
 

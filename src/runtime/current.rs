@@ -23,7 +23,7 @@ pub(crate) struct Entered {
     /// The runtime that was in a turn before, and is again afterwards.
     outer: Option<Rc<Scheduler>>,
     before: Before,
-    /// It is entered to be driven, and not to drop something.
+    /// It is entered for a turn, and not only to drop something.
     is_turn: bool,
 }
 

@@ -37,10 +37,10 @@ use crate::endpoints::Addr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dump {
-    /// Of the loop itself.
+    /// About the loop itself.
     pub runtime: Entry,
-    /// Tasks, connections, the future of `block_on`, and foreign wakers that wait. Of a loop that has not
-    /// answered: what holds it.
+    /// Tasks, connections, the future of `block_on`, and foreign wakers that wait. If the loop has not
+    /// answered, only what holds it.
     pub machines: Vec<Entry>,
 }
 
@@ -56,7 +56,7 @@ pub enum Value {
     Number(usize),
     /// A word or a name.
     Text(Cow<'static, str>),
-    /// Of an end of a socket. Text in JSON.
+    /// The address of a socket's end. Text in JSON.
     Addr(Addr),
     /// Seconds in JSON.
     Time(Duration),
@@ -89,7 +89,7 @@ impl Entry {
 
 // ---- text ----
 
-/// By these, and by what they wait on, machines are grouped.
+/// Machines are grouped by these, and by what they wait on.
 const COMMON: [&str; 5] = ["kind", "name", "place", "state", "status"];
 
 impl Display for Value {
@@ -129,7 +129,7 @@ impl Display for Entry {
 impl Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.runtime)?;
-        // In the order of each group's first.
+        // Groups stand in the order of their first machines.
         let mut groups: Vec<(String, Vec<Entry>)> = Vec::new();
         let mut places = HashMap::new();
         for machine in &self.machines {
@@ -177,7 +177,7 @@ impl Entry {
     }
 }
 
-/// As a string of JSON. What Rust would escape is given by its number.
+/// A string of JSON. A character that Rust would escape is written as its number.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
@@ -194,8 +194,8 @@ fn quoted(text: &str) -> String {
 }
 
 impl Dump {
-    /// For programs: one object. Its names, and the words of `kind`, `status`, `state` and `on`, change by
-    /// a new version of the crate alone. What is not known is left out.
+    /// For programs: one object. Its names, and the words of `kind`, `status`, `state` and `on`, change
+    /// only with a new version of the crate. What is not known is left out.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -213,8 +213,8 @@ impl Dump {
     ///
     /// | name | value |
     /// |---|---|
-    /// | `loop` | `answered`; `held`: it has not answered, and one machine runs all the while; `silent`: it is in no turn, gone, or busy with many |
-    /// | `descriptors`, `timers` | how many are registered; how many are to fire, deadlines of descriptors aside |
+    /// | `loop` | `answered`; `held`: it has not answered, and one machine has run all the while; `silent`: it has not answered, since it is in no turn, is gone, or runs many machines |
+    /// | `descriptors`, `timers` | how many are registered; how many are to fire, without the deadlines of descriptors |
     /// | `mail_wakes`, `mail_jobs` | from other threads, and not looked at yet |
     /// | `blocking_threads`, `blocking_jobs` | of `spawn_blocking`; a job is queued or under way |
     /// | `machines` | a list |
@@ -224,16 +224,16 @@ impl Dump {
     /// | name | value |
     /// |---|---|
     /// | `kind` | `task`, `connection`, `root` (the future of `block_on`), `job` (a closure that another thread has sent); `foreign`: a waker of another executor, or of a join of many |
-    /// | `id` | as the log has it; none of a foreign one |
-    /// | `name`, `place` | what it was [named](crate::spawn_named); `FILE:LINE` where it was spawned, or its server was made |
+    /// | `id` | as the log has it; a foreign waker has none |
+    /// | `name`, `place` | what it was [named](crate::spawn_named); `FILE:LINE` where it was spawned, of a connection where its server was made |
     /// | `status` | `running`, `runnable` or `parked` |
     /// | `held_seconds` | how long it has held a loop that has not answered, counted from the beginning of its batch |
     /// | `state` | of a connection: `Opening`, `Open`, `Finishing`, `Finished`, `PeerEnded`, `Closing`, `Lingering` or `Closed` |
     /// | `network`, `local`, `peer` | of a connection |
-    /// | `queued_bytes`, `unused_bytes` | of a connection: what waits to be sent; what has come and its protocol has not used |
+    /// | `queued_bytes`, `unused_bytes` | of a connection: bytes that wait to be sent; bytes that have come and that its protocol has not used |
     /// | `quiet_seconds` | of a connection: since its last sign of life |
-    /// | `idle_in_seconds`, `heartbeat_in_seconds` | of a connection: what is left until then |
-    /// | `waits` | a list. None where a parked machine waits for what is in no table of the runtime: a channel, a scope, another library |
+    /// | `idle_in_seconds`, `heartbeat_in_seconds` | of a connection: until its idle timeout, until its next heartbeat |
+    /// | `waits` | a list. A parked machine without it waits for what is in no table of the runtime: a channel, a scope, another library |
     ///
     /// Of a wait:
     ///
@@ -242,7 +242,7 @@ impl Dump {
     /// | `on` | `read`, `write`, `accept`, `connect`, `hang-up`; `read-lock`, `write-lock`: another operation has the direction; `sleep`, `timer` (one that judges a peer); `join` |
     /// | `network`, `local`, `peer` | of the descriptor, unless the machine has the same |
     /// | `left_seconds` | until the deadline, or the timer; zero once that has passed |
-    /// | `behind` | the id of the machine that is joined, or has the lock |
+    /// | `behind` | the id of the machine that is joined, or that has the lock |
     pub fn to_json(&self) -> String {
         let mut all = self.runtime.clone();
         all.put("machines", Value::List(self.machines.clone()))

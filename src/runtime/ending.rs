@@ -11,12 +11,12 @@ use super::panics::{drop_quietly, wake_quietly};
 use super::parked::Parked;
 use super::scheduler::Scheduler;
 
-/// How often a runtime that ends looks for what destructors have spawned meanwhile.
+/// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
 
 impl Scheduler {
-    /// Ends a machine that has run for the last time, or was aborted. `error` is how, unless it is
-    /// done.
+    /// Ends a machine that has run for the last time, or was aborted. `error` says how it ended, if it
+    /// is not done.
     // Kept out of the loop that runs machines, which calls it once for each of them.
     #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
@@ -57,7 +57,7 @@ impl Scheduler {
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor
-    /// that polls while it is woken may wait anew.
+    /// that polls inside `wake` may wait anew.
     ///
     /// Call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once more outside the runtime.
     /// There a poll finds no runtime to wait in.

@@ -41,7 +41,7 @@ impl Handle {
     }
 
     /// Sends a closure that makes a future. The runtime calls it in its next turn and spawns the
-    /// future, which need not be `Send`. Nothing tells how it ends.
+    /// future, which need not be `Send`. The sender does not learn how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
     #[track_caller]

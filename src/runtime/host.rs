@@ -5,11 +5,11 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | Turning | a turn is under way, or the host was called and has not turned yet: the thread is parked | the start of a turn; the thread, just before it calls | Sleeping, Gone |
-// | Sleeping | the host sleeps, and is called when the descriptor is readable or this instant has come | the end of a turn | Turning, Gone |
+// | Sleeping | the host sleeps; it is called when the descriptor is readable, or at this instant | the end of a turn | Turning, Gone |
 // | Gone | the runtime ends | its drop | never |
 //
-// What the host does between two turns, and makes a turn due sooner, makes the descriptor readable by a
-// break: see `Core::hasten`.
+// If the host does something between two turns that makes a turn due sooner, a break makes the
+// descriptor readable: see `Core::hasten`.
 
 use std::cell::Cell;
 use std::io;
@@ -24,12 +24,12 @@ use mio::{Events, Interest, Poll, Waker};
 
 use super::Runtime;
 use super::current;
-use super::panics::catch;
+use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
 use super::waker::INHERITED;
 use crate::wheel::Tick;
 
-/// How long the thread sleeps where nothing is to come but readiness.
+/// How long the thread sleeps if only readiness can come.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const RUNTIME: mio::Token = mio::Token(0);
@@ -39,7 +39,7 @@ const CHANGED: mio::Token = mio::Token(1);
 pub(super) struct Host {
     shared: Arc<Shared>,
     thread: Thread,
-    /// Until the runtime has ended, and has waited for the thread.
+    /// Taken out at the runtime's end, to wait for the thread.
     handle: Cell<Option<thread::JoinHandle<()>>>,
 }
 
@@ -75,7 +75,7 @@ impl Shared {
                 }
                 State::Sleeping(until) => until,
             };
-            // Armed anew before each wait: so what was there before is reported too.
+            // Armed anew before each wait, so that readiness from before it is reported too.
             let (fd, readable) = (runtime.as_raw_fd(), Interest::READABLE);
             let armed = poll
                 .registry()
@@ -86,17 +86,17 @@ impl Shared {
             if let Err(error) = waited
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                // The host turns, and so looks itself.
+                // The host is called: its turn looks for itself.
                 log::error!("can't watch the runtime for its host: {error}");
                 is_due = true;
             }
             let mut state = self.state();
-            // What was seen before another turn, that turn has dealt with.
+            // If a turn has come in between, it has dealt with what was seen.
             if *state == seen && (is_due || until <= Instant::now()) {
                 *state = State::Turning;
                 drop(state);
                 if catch(&mut *call).is_err() {
-                    log::error!("the host panicked when it was called; it is called again");
+                    log::error!("the host panicked when called; it is called again after a turn");
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Runtime {
     /// calls [`turn`](Runtime::turn) with a wait of zero, or [`turn_for`](Runtime::turn_for).
     ///
     /// A small thread watches the runtime's descriptor and its next deadline. It calls `f` once, and
-    /// not again before the next turn has ended. It stays until the runtime is dropped.
+    /// not again before the next turn has ended. The thread lives until the runtime is dropped.
     ///
     /// ```
     /// # #[cfg(not(mio_unsupported_force_poll_poll))]
@@ -136,13 +136,13 @@ impl Runtime {
     /// ```
     ///
     /// `f` may use a [`Handle`](crate::Handle), but must not wait for the runtime nor for the thread
-    /// that drops it. While it runs, the host is not called again. If it panics, that is logged, and
-    /// it is called again after the next turn.
+    /// that drops the runtime. If `f` panics, that is logged, and `f` is called again after the next
+    /// turn.
     ///
     /// # Errors
     ///
-    /// `Unsupported` where the selector has no descriptor, as under poll(2); `AlreadyExists` the
-    /// second time; the system's, when it has no descriptor or thread to spare.
+    /// `Unsupported` if the selector has no descriptor, as under poll(2); `AlreadyExists` the second
+    /// time; the system's, when it has no descriptor or thread to spare.
     pub fn notify_host(&self, mut f: impl FnMut() + Send + 'static) -> io::Result<()> {
         let scheduler = &self.scheduler;
         if scheduler.remote.is_inherited() {
@@ -169,9 +169,9 @@ impl Runtime {
             thread: handle.thread().clone(),
             handle: Cell::new(Some(handle)),
         };
-        // It is set here alone, and once.
+        // It was looked at above: nothing else sets it.
         let _ = scheduler.host.set(host);
-        // Inside a turn, the end of that tells how long the host may sleep.
+        // Inside a turn, the end of that turn says how long the host may sleep.
         if current::at_home(&scheduler.remote, |_| ()).is_none() {
             scheduler.reactor.core().clock.read();
             scheduler.host_sleeps();
@@ -181,7 +181,7 @@ impl Runtime {
 }
 
 impl Scheduler {
-    /// A turn begins. For what comes meanwhile the host is not called.
+    /// A turn begins. The host is not called for what comes during it.
     #[inline]
     pub(super) fn host_turns(&self) {
         if let Some(host) = self.host.get() {
@@ -203,7 +203,7 @@ impl Scheduler {
     }
 
     fn tell_host(&self, state: State) {
-        // In a child of fork the thread is not there, and the lock may be held for ever.
+        // A child of fork has no such thread, and the lock may be held for ever.
         if let Some(host) = self.host.get()
             && !self.remote.is_inherited()
         {
@@ -220,14 +220,15 @@ impl Scheduler {
         self.tell_host(State::Gone);
     }
 
-    /// Waits for the thread, which drops `f`. The runtime's machines and mail are gone by then: `f`
-    /// may have waited for them.
+    /// Waits for the thread, which drops `f`. The runtime's machines and mail are dropped before: an `f`
+    /// that waits for them returns then.
     pub(super) fn end_host(&self) {
         if let Some(host) = self.host.get() {
             let handle = host.handle.take();
             match self.remote.is_inherited() {
                 true => mem::forget(handle),
-                false => drop(handle.map(thread::JoinHandle::join)),
+                // It panics if a destructor in `f` does, and so may what it panicked with.
+                false => drop(drop_quietly(handle.map(thread::JoinHandle::join))),
             }
         }
     }

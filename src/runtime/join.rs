@@ -1,7 +1,7 @@
 //! Joining a task: what it returned, that it panicked, or that it was aborted.
 //!
-//! A task and its handle share a cell. The handle uses the task's id for one purpose: to abort a
-//! task that has not ended, by the cell. Until its end the id is the task's own.
+//! A task and its handle share a cell. The handle uses the task's id only to abort the task, and only
+//! while the cell says that it has not ended: until then no other task has the id.
 //!
 //! | `has_ended` | `result` | meaning | moved there by |
 //! |---|---|---|---|
@@ -86,7 +86,7 @@ impl<T> Joined for Join<T> {
 /// It is not `Send`: the task runs on this thread, and what it returns need not be `Send` either.
 ///
 /// What the task returned stays here until it is joined or the handle is dropped, also when the runtime
-/// has gone. If the handle is dropped, so is that: inside the runtime, while it lives.
+/// is gone. A dropped handle drops it too, inside the runtime while that lives.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

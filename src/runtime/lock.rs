@@ -8,9 +8,8 @@
 //! | Held | one operation has the direction; it may be one that was woken for it and has not been polled since | `lock`; `unlock` with a queue | Free or Held by `unlock`; Held by another when a woken one leaves |
 //! | Open | the socket is closed: each operation has it, and learns of the close | `open_locks` | nothing |
 //!
-//! First come, first served. An operation that is queued heeds a close and a deadline also while the
-//! holder is not polled: then its waker is woken, and it leaves the queue. Illegal: unlocking what
-//! one does not hold.
+//! First come, first served. A close or a deadline wakes also the operations that are queued, so that
+//! they leave the queue even if the holder is not polled. Illegal: unlocking what one does not hold.
 //!
 //! # The poller, one for each direction
 //!

@@ -6,9 +6,9 @@
 //!   (a portion)                                                            (on the asking thread)
 //! ```
 //!
-//! Most tables say which machine waits, by its id. Where a waker is kept instead, it is known by its
-//! address: a task's own waker has that of its clones. The ends meet in `finish`. A machine that runs
-//! between two portions may be seen parked in one and ended in another.
+//! Most tables name the machine that waits by its id. A table that keeps a waker names it by the
+//! waker's address, which all clones share. `finish` finds the machine of each address. A machine that
+//! runs between two portions may be seen parked in one and ended in the other.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ const PORTION: usize = 64;
 pub(super) struct Look {
     runtime: Entry,
     machines: Vec<Entry>,
-    /// Beside each of the machines: as what it waits.
+    /// For each of the machines, by which names its waits are listed: its id, its waker.
     known_as: Vec<[Option<Waiter>; 2]>,
     /// What waits, for what, and behind what.
     waits: Vec<(Waiter, Entry, Option<Waiter>)>,
@@ -45,7 +45,7 @@ pub(super) struct Look {
     next: usize,
 }
 
-/// A wait on the descriptor with these ends, if it is on one, and what is left until its end.
+/// A wait, on the descriptor with these ends if there is one; `end` is when it is over at the latest.
 fn wait(on: &'static str, ends: &Entry, end: Option<Instant>, now: Instant) -> Entry {
     let mut wait = Entry(vec![("on", Value::text(on))]);
     wait.0.extend(ends.0.iter().cloned());
@@ -62,7 +62,7 @@ impl Look {
         let core = scheduler.reactor.core();
         let now = core.clock.read();
         if keys.start == 0 {
-            // Growing later would copy all in one portion.
+            // A vector that grew later would copy everything in one portion.
             let machines = scheduler.machines.borrow().len() + 1;
             self.machines.reserve(machines);
             self.known_as.reserve(machines);
@@ -124,7 +124,7 @@ impl Look {
 
     fn socket(&mut self, desc: &PollDesc<Parked, Socket>, now: Instant) {
         let socket = &desc.user_data;
-        // For a direction or a hang-up, what waits, and in a queue behind what.
+        // For each wait: the direction, or none for a hang-up; what waits; if it queues, behind what.
         let (mut holders, mut waits) = ([None; 2], Vec::new());
         desc.parked(|direction, of| {
             let waiter = of.waiter();
@@ -166,6 +166,10 @@ impl Look {
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
         for (waiter, mut wait, behind) in self.waits {
+            // Of a machine that came when its slot had been looked at: the next dump shows it.
+            if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
+                continue;
+            }
             let behind = behind.and_then(|behind| known.get(&Some(behind)));
             let behind = behind.and_then(|&index| machines[index].get("id").cloned());
             wait.put("behind", behind);
@@ -174,26 +178,25 @@ impl Look {
                 machines.push(Entry(vec![("kind", kind), ("status", status)]));
                 machines.len() - 1
             });
-            // What the machine says already.
+            // Not what the machine's own entry says already.
             wait.0.retain(|pair| !machines[index].0.contains(pair));
-            let waits = waits.entry(index).or_default();
-            // A future that polls twice, such as a split stream, is kept twice.
-            if !waits.contains(&wait) {
-                waits.push(wait);
-            }
+            waits.entry(index).or_default().push(wait);
         }
-        for (index, waits) in waits {
+        for (index, mut waits) in waits {
+            // A future that polls twice, such as a split stream, is kept twice.
+            waits.sort();
+            waits.dedup();
             machines[index].put("waits", Value::List(waits));
         }
-        // "running" comes after "runnable" in the alphabet, and "parked" first.
+        // Backwards through the alphabet: "running", "runnable", "parked".
         machines.sort_by_cached_key(|machine| {
             Reverse(["status", "quiet_seconds"].map(|name| machine.get(name).cloned()))
         });
         Dump { runtime, machines }
     }
 
-    /// A job that looks at one portion, and sends itself again for the next; in the end it sends what it
-    /// has found. It stops once nothing waits for the answer.
+    /// A job that looks at one portion, and sends itself again for the next. The last one sends the
+    /// answer. It stops once `asker` is gone.
     pub(super) fn job(mut self, asker: Weak<()>, answer: Sender<Look>) -> Job {
         Box::new(move || {
             current::try_with(|scheduler| {
@@ -208,7 +211,7 @@ impl Look {
     }
 }
 
-/// What other threads have sent, and the blocking jobs.
+/// Adds how much mail the loop has not looked at, and the blocking jobs.
 fn put_mail(runtime: &mut Entry, remote: &Remote) {
     let [wakes, jobs] = remote.mail_waiting().map(Value::Number);
     let [threads, blocking] = remote.jobs.figures().map(Value::Number);
@@ -219,7 +222,7 @@ fn put_mail(runtime: &mut Entry, remote: &Remote) {
 }
 
 impl Scheduler {
-    /// All of it at once.
+    /// A dump, made at once.
     pub(crate) fn dump(&self) -> Dump {
         let mut look = Look::default();
         while look.portion(self) {}
@@ -240,9 +243,9 @@ impl Socket {
 
 impl Handle {
     /// What lives on the runtime, and what it waits for, made in its thread in portions of less than a
-    /// millisecond. If the loop has not answered within `timeout`, the dump says what holds it. On the
-    /// runtime's own thread it is made at once, inside of a turn; outside of one, ask
-    /// [`Runtime::dump`](crate::Runtime::dump).
+    /// millisecond. If the loop has not answered within `timeout`, the dump says what holds it. Inside a
+    /// turn of the runtime it is made at once. On the runtime's own thread, outside a turn, call
+    /// [`Runtime::dump`](crate::Runtime::dump): there this one gets no answer.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -273,7 +276,7 @@ impl Handle {
         let (answer, answered) = mpsc::channel();
         let asker = Arc::new(());
         let job = Look::default().job(Arc::downgrade(&asker), answer);
-        // This thread would wait for itself.
+        // The runtime's own thread would wait for itself.
         let is_own = remote.thread == thread::current().id();
         if !is_own
             && remote.send(job).is_ok()
@@ -282,7 +285,7 @@ impl Handle {
             return look.finish();
         }
         let (mut dump, mut loop_is) = (Dump::default(), "silent");
-        // In a child of fork the locks may be held by threads that are not there.
+        // In a child of fork, threads that are not there may hold the locks.
         let inherited = remote.is_inherited();
         if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {
             loop_is = "held";

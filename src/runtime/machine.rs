@@ -36,7 +36,7 @@ pub(crate) trait Machine {
     /// Runs the machine until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
 
-    /// Adds what a dump says of it. The waker that it is known by, and the one that joins it.
+    /// Adds what a dump says of it. Returns its own waker, and the waker of what joins it.
     fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
         [None, None]
     }
@@ -92,7 +92,7 @@ struct Slot {
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// Whether its id is in a queue. Set for an aborted machine too, so that it enters none.
+    /// Whether its id is in a queue. Also set for an aborted machine, so that its id enters none.
     is_queued: bool,
     is_aborted: bool,
 }
@@ -163,8 +163,8 @@ impl Machines {
         Some(body)
     }
 
-    /// Puts a machine back that has to wait. If it was aborted while it ran it is handed back: then
-    /// `finish` has to follow.
+    /// Puts a machine back that has to wait. If it was aborted while it ran, its body is handed back:
+    /// then `finish` has to follow.
     #[inline]
     pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Option<Body> {
         // Only `finish` frees the slot of one that runs.
@@ -196,8 +196,8 @@ impl Machines {
         slot.body.take()
     }
 
-    /// Shows the machines in these slots: each with its body, unless it runs, and whether it is queued.
-    /// Returns whether there are more slots.
+    /// Shows the machines in these slots: each with its body (none while it runs), and whether it is
+    /// queued. Returns whether there are more slots.
     pub(super) fn for_each_in(
         &self,
         keys: Range<usize>,

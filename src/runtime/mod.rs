@@ -354,9 +354,9 @@ impl Runtime {
         !inherited && jobs.wait(limit)
     }
 
-    /// What lives on the runtime, and what it waits for. Nothing is polled to make it: it reads the tables
-    /// of the loop, and asks the system for addresses alone. It may be called inside a task or a callback
-    /// too. [`Handle::dump`] is for other threads. See [`Dump`] for an example.
+    /// What lives on the runtime, and what it waits for. Nothing is polled: it reads the tables of the
+    /// loop, and asks the system only for addresses. A task or a callback may call it too.
+    /// [`Handle::dump`] is for other threads. See [`Dump`] for an example.
     pub fn dump(&self) -> Dump {
         self.scheduler.dump()
     }
@@ -492,8 +492,8 @@ impl Builder {
     }
 
     /// Starts a thread that logs at `warn` which machine holds the loop, once it has done so for
-    /// `threshold` and while it does, at most once a second; and once when it lets go. The time counts
-    /// from the beginning of the batch in which the machine runs.
+    /// `threshold` and while it does, at most once a second; and once when it lets go. The time in
+    /// these lines counts from the beginning of the batch in which the machine runs.
     ///
     /// Without it, a machine that took longer than a second is logged once it has ended. The thread
     /// itself costs: glibc's calls that may block are dearer once a second thread has been started.
@@ -524,8 +524,8 @@ impl Builder {
         self
     }
 
-    /// For tests: in each turn `schedule` puts what is runnable into an order, and says how many of it
-    /// run. It is given the ids, how many of them end the round, how many may run, and the tick.
+    /// For tests: in each turn `schedule` orders the runnable ids, and returns how many of them run. It
+    /// is given the ids, how many of them are left in the round, how many may run, and the tick.
     #[doc(hidden)]
     #[must_use]
     pub fn schedule(
@@ -598,7 +598,7 @@ pub struct Stats {
     pub timers: usize,
     /// Operations that are parked, queue for a lock, or sleep.
     pub waiters: usize,
-    /// Places held in the timer wheels: at most twice the timers and a constant.
+    /// Entries of the timer wheels, stale ones too: at most twice the timers and a constant.
     pub places: usize,
     /// Turns of the loop.
     pub turns: u64,

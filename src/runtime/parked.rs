@@ -1,7 +1,7 @@
 //! What the reactor parks and hands out: a machine's id, or the key of a foreign waker.
 //!
-//! A foreign waker is kept on this thread until what was parked is handed out, or is taken back by
-//! what parked it. A key that stays in a slot after that finds nothing.
+//! A foreign waker is kept on this thread until its key is handed out, or until what parked the key
+//! takes the waker back. A key that stays in a slot after that finds nothing.
 
 // Go parks a `g`, whatever waits: there is one scheduler.
 
@@ -37,7 +37,8 @@ impl Waiter {
 }
 
 struct Kept {
-    /// Each with its key. A count that has wrapped wakes another waker without cause, which is legal.
+    /// Each with its key. Once `count` has wrapped, an old key may wake another waker without cause,
+    /// which is legal.
     wakers: Slab<(Parked, Waker)>,
     count: u64,
 }

@@ -20,20 +20,20 @@ use super::dump::{Entry, Value};
 /// A run that lasts this long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
 
-/// So many machines are named if it is not known which took long.
+/// At most this many machines are named if it is not known which took long.
 const FEW: usize = 16;
 
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
 
-/// In place of an id: a closure that another thread has sent. No machine's generation is 0, and the
-/// root's bits are 1.
+/// In place of an id: a closure that another thread has sent. No id has these bits: a machine's
+/// generation is not 0, and the root's bits are 1.
 const JOB: u64 = 2;
 
 /// A place in a program.
 pub(crate) type Place = &'static Location<'static>;
 
-/// See the module.
+/// What the loop publishes.
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
@@ -41,11 +41,11 @@ pub(crate) struct Running {
     pub(crate) runs: Counter,
     /// Turns that have ended.
     pub(crate) turns: Counter,
-    /// When the batch that runs began, in milliseconds since `base`. It stays at the latest there is
-    /// where the loop's clock is not the system's.
+    /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
+    /// clock is not the system's.
     batch: AtomicU64,
     base: Instant,
-    /// A long run has been logged: from then on each is timed.
+    /// A long run has been logged: from then on each run is timed.
     is_careful: AtomicBool,
     /// A watchdog logs in place of the loop.
     pub(super) is_watched: AtomicBool,
@@ -58,8 +58,8 @@ struct Origins {
     places: Vec<(&'static str, Place)>,
     /// By slot: the index of the kind and place of the machine that has it, or had it last.
     by_slot: Vec<u32>,
-    /// By slot, of machines that were given a name. It stays until another has the slot, so that what
-    /// has just ended can be named.
+    /// By slot, of machines that were given a name. A name stays until another machine has the slot, so
+    /// that the log can name one that has just ended.
     names: BTreeMap<u32, Arc<str>>,
 }
 
@@ -123,17 +123,17 @@ impl Running {
         self.is_careful.load(Ordering::Relaxed)
     }
 
-    /// One has run, and each is timed.
+    /// This machine has run, while each run is timed.
     #[cold]
     #[inline(never)]
     pub(super) fn ran(&self, one: &MachineId, since: &mut Instant) {
         *since = self.lap(std::slice::from_ref(one), *since);
     }
 
-    /// These have run, since then. If that was long, it is logged. Which of several took long is not
-    /// known: from then on each is timed, by a reading of the clock.
+    /// These machines have run since that time. If that was long, it is logged. Which of several took
+    /// long is not known: from then on each run is timed, by a reading of the clock.
     pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
-        // A turn that ran nothing, or a watchdog that logs: the clock is not read.
+        // If nothing ran, or a watchdog logs, the clock is not read.
         if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
             return since;
         }
@@ -189,8 +189,8 @@ impl Running {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has this id, or had it last: its kind, its number as the log has it, its name, and where it
-    /// was spawned. Of a connection that is where its server was made.
+    /// What has this id, or had it last: its kind, its id as the log has it, its name, and where it was
+    /// spawned, of a connection where its server was made.
     pub(super) fn origin(&self, bits: NonZeroU64) -> Entry {
         let id = MachineId::from_bits(bits);
         let origins = self.origins();
@@ -228,8 +228,8 @@ impl Running {
         }
     }
 
-    /// What runs, if it is the same run as in an earlier sample, taken at `first`; and when its batch
-    /// began.
+    /// What runs, if it is still the run of the `earlier` sample, which was taken at `first`; and when
+    /// its batch began.
     pub(super) fn holder(&self, earlier: Sample, first: Instant) -> Option<(Entry, Instant)> {
         let id = NonZeroU64::new(earlier.id)?;
         if self.sample() != earlier {

@@ -84,16 +84,16 @@ pub(crate) struct Scheduler {
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     root: Cell<Root>,
-    /// The waker of the last one.
+    /// The waker of the last root.
     root_waker: Cell<Option<Waiter>>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
-    /// A host that is called when a turn is due.
+    /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
-    /// The order in which tests make it run.
+    /// Tests order what is runnable by it.
     schedule: Option<Schedule>,
 }
 
@@ -199,8 +199,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news of some machines, of which there is no list. For a
-    /// task that is a spurious wake.
+    /// Makes every machine runnable: for news that concerns only some machines, of which there is no
+    /// list. A task gets a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -253,7 +253,7 @@ impl Scheduler {
         Ok(turn)
     }
 
-    /// Says when what runs now began: see `Running::holder`.
+    /// Publishes when the batch that runs now began: see `Running::holder`.
     #[inline]
     fn publish_batch(&self) {
         let clock = &self.reactor.core().clock;
@@ -275,11 +275,12 @@ impl Scheduler {
         };
         let mut handed = self.handed.take();
         let core = self.reactor.core();
-        let turn = core.turn(max_wait, run_queue, &mut handed);
+        // A clock of the user's may panic: what was handed out is queued all the same.
+        let turn = catch(|| core.turn(max_wait, run_queue, &mut handed));
         self.unpark(&handed);
         handed.clear();
         self.handed.replace(handed);
-        turn
+        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
     /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
@@ -313,11 +314,11 @@ impl Scheduler {
             self.remote.running.begin_job();
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
-                log::error!("a future sent through a Handle panicked before it was made");
+                log::error!("a closure sent through a Handle panicked");
             }
         }
         self.remote.running.end();
-        // So that the jobs' time is not taken for that of the machines.
+        // So that the time of the jobs is not counted as that of the machines.
         self.reactor.core().clock.read();
     }
 

@@ -1,7 +1,7 @@
 //! Waiting for a descriptor to become free on this thread.
 //!
-//! The table of descriptors belongs to the process, so this serves all runtimes of a thread. Closes on
-//! other threads and by other libraries are not seen: wait for a time as well.
+//! The table of descriptors belongs to the process, so this serves all runtimes of a thread. It does not
+//! see what other threads and other libraries close: wait for a time as well.
 
 // Go has no counterpart: its accept loops sleep out their back-off.
 

@@ -87,7 +87,7 @@ impl Socket {
     /// An end's address: known, or asked of the system. One for which there is room is kept.
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
         let known = self.endpoint(end);
-        // A file, or a source that its user owns, may be no socket.
+        // A file, and a source that its user owns, need not be a socket.
         if known.is_some() || self.owned.raw() < 0 || self.network() == Network::File {
             return known;
         }
@@ -111,7 +111,7 @@ impl Socket {
         }
     }
 
-    /// Forgets both, when a datagram socket is connected: its own may change with the peer's.
+    /// Forgets both addresses, when a datagram socket is connected: its own may change with the peer's.
     pub(crate) fn forget_endpoints(&self) {
         self.endpoints.forget();
         if let Some(extra) = self.extra.get() {
@@ -134,7 +134,8 @@ impl Socket {
     // ---- what waits beside the slots ----
 
     /// A deadline has passed, or the peer has hung up: hands out all that queues here, which keeps its
-    /// place, and the pollers behind a lock. So they learn of it even if what is parked is not polled.
+    /// place in the queue, and the pollers behind a lock. So they learn of it even if the holder of the
+    /// lock is not polled.
     pub(crate) fn unpark_beside(&self, out: &mut Vec<Parked>) {
         let Some(extra) = self.extra.get() else {
             return;
@@ -162,7 +163,7 @@ impl Socket {
         drop(left);
     }
 
-    /// Shows what waits here and is not parked as well: for a direction, or for the peer to hang up.
+    /// Shows what waits here but is not parked: for a direction, or for the peer to hang up.
     pub(super) fn waiting(&self, mut look: impl FnMut(Option<Direction>, Waiter)) {
         let Some(extra) = self.extra.get() else {
             return;
@@ -172,7 +173,7 @@ impl Socket {
         for (direction, queue) in waits_for.into_iter().zip(&extra.queues) {
             queue.each(|waker| look(direction, Waiter::waker(waker)));
         }
-        // A poller whose direction is free is parked as well.
+        // A poller whose direction is free is parked: the slot shows it.
         for direction in Direction::BOTH {
             let poller = extra.pollers[direction as usize].filter(|_| self.is_locked(direction));
             let poller = poller.and_then(Parked::waiter);

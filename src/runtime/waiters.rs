@@ -43,8 +43,8 @@ pub(crate) enum Left {
 /// Waiters in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    /// In the order of the tickets, which is the order of arrival. `None` has been nudged, and is to
-    /// poll.
+    /// In the order of the tickets, which is the order of arrival. `None`: that waiter was nudged, and
+    /// has not polled since.
     queue: BTreeMap<Ticket, Option<Waker>>,
     /// The number of the next ticket.
     next: u64,

@@ -42,10 +42,10 @@ pub(crate) struct Remote {
     pub(crate) jobs_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
     pub(crate) jobs: Arc<Lane>,
-    /// What the loop does.
+    /// What the loop publishes about itself.
     pub(crate) running: Arc<Running>,
     breaker: Breaker,
-    /// The runtime's, which never leaves it.
+    /// The thread of the runtime, which never leaves it.
     pub(super) thread: ThreadId,
     /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
     /// leave it alone.
@@ -171,7 +171,7 @@ impl Remote {
             }
             return Some((woken, jobs));
         }
-        // The rest needs no break: the loop does not sleep before it has looked again.
+        // The jobs that are left need no break: the loop does not sleep before it has looked again.
         self.pending.store(ON_ITS_WAY, Ordering::Release);
         Some((woken, mail.jobs.drain(..JOBS).collect()))
     }

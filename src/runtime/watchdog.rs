@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use super::dump::Entry;
 use super::running::Running;
 
-/// The thread ends once this has been dropped, within a second. It is not joined: a child of fork(2)
-/// has no such thread.
+/// The thread ends within a second after this is dropped. It is not joined: a child of fork(2) has no
+/// such thread.
 pub(super) struct Watchdog {
     _alive: Arc<()>,
 }
 
-/// Between two lines about the same run.
+/// The least time between two log lines about the same run.
 const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) fn start(running: &Arc<Running>, threshold: Duration) -> io::Result<Watchdog> {
@@ -35,7 +35,7 @@ fn watch(running: &Running, threshold: Duration, alive: &Weak<()>) {
     // What was named, when it began, and when that was logged last.
     let mut named: Option<(Entry, Instant, Instant)> = None;
     loop {
-        // A look at fixed times, from a thread that has nothing else to do.
+        // Nothing wakes it: the loop must not pay for being watched.
         thread::sleep(step);
         if alive.strong_count() == 0 {
             return;
@@ -54,8 +54,8 @@ fn watch(running: &Running, threshold: Duration, alive: &Weak<()>) {
         let Some((origin, began)) = running.holder(first.0, first.1) else {
             continue;
         };
-        // The run may have begun up to a step before it was first seen. What ran before it in the same
-        // batch does not count.
+        // The run may have begun up to a step before it was first seen. The time that other machines of
+        // its batch took before it does not make it long.
         let is_long = first.1.elapsed() + step >= threshold && began.elapsed() >= threshold;
         let is_quiet = named
             .as_ref()

@@ -96,14 +96,14 @@ impl<F> Bound<F> {
         }
     }
 
-    /// So many workers, which share the ports.
+    /// What each of so many workers begins with. They share the ports.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
         let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {
             return Err(io::Error::other("netpoller: this server ran before"));
         }
         if workers == 1 {
-            // It takes all: each port has a queue, and clients may wait there already.
+            // It takes all ports: clients may wait in the queue of each already.
             ports.iter_mut().for_each(|port| port.worker = Some(0));
         }
         let hands_over = ports.iter().any(|port| port.worker.is_none());
@@ -127,9 +127,10 @@ impl<F: Factory> Bound<F> {
     ///
     /// - A worker cannot accept, and trying again does not help; or its thread or its runtime cannot
     ///   be made. The other workers are stopped then.
-    /// - A worker [does not start](crate::Server::on_worker). Nothing has been accepted then.
+    /// - A worker [does not start](crate::Server::on_worker). Then nothing was accepted, unless a drain
+    ///   was ordered before.
     /// - A worker panicked. The others have gone on.
-    /// - It ran before, by [`run_in`](Bound::run_in).
+    /// - The server ran before, by [`run_in`](Bound::run_in).
     ///
     /// # Panics
     ///
@@ -143,7 +144,7 @@ impl<F: Factory> Bound<F> {
         let ours = starts.next().expect("no worker");
         let this = &self;
         let result = thread::scope(|scope| {
-            // However this thread's work ends, also by a panic, the others do not go on without it.
+            // However this thread's work ends, also by a panic, the other workers end too.
             let _stop_all = StopOnDrop(&this.common);
             let spawn = |theirs: Start| {
                 let name = format!("netpoller-worker-{}", theirs.0.worker);
@@ -187,8 +188,8 @@ impl<F: Factory> Bound<F> {
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
-    /// were asked for. It runs when the runtime does; at the end the handle returns what it has
-    /// done. If it is aborted, it ends at once, with its connections.
+    /// were asked for. It runs when the runtime does. At the end the handle returns what the server
+    /// has done. If the handle aborts it, the server ends at once, with its connections.
     ///
     /// The factory need not be `Send`, so that the protocols may share an `Rc` with the rest of the
     /// thread:
@@ -360,7 +361,7 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Ends the server at once, with whatever is in flight, also while it is being drained.
+    /// Ends the server at once, whatever is in flight, also while it is being drained.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -390,7 +391,7 @@ impl ServerHandle {
     /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
     /// they are few.
     ///
-    /// It only queues: no callback runs within it, so that a lock may be held meanwhile. In a
+    /// It only queues: no callback runs within it, so you may hold a lock while you call it. In a
     /// callback of the connection itself, these bytes and those of
     /// [`Conn::write`](crate::Conn::write) go out in the order of the calls.
     ///

@@ -180,9 +180,9 @@ impl<F> Server<F> {
     /// Bytes that are sent do not delay it, so that a peer that only listens is asked too. With an
     /// idle timeout of a few intervals, a peer that does not answer is dropped. The first heartbeat
     /// comes up to an eighth of the interval later, so that connections that were opened together
-    /// have theirs apart.
+    /// do not all send at the same time.
     ///
-    /// In versions before 0.2, zero means 30 s.
+    /// Before version 0.2, zero means 30 s.
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.settings.connection.heartbeat = match interval.into() {
             Some(Duration::ZERO) => Some(Heartbeat::DEFAULT_INTERVAL),
@@ -292,8 +292,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// No more than this many connections at once, on all workers together. The next is not
-    /// accepted before one of them has ended; until then clients wait in the system's backlog.
+    /// The most connections at once, on all workers together. The next one is accepted when one of
+    /// them has ended; until then clients wait in the system's backlog.
     ///
     /// # Panics
     ///
@@ -307,7 +307,7 @@ impl<F> Server<F> {
     /// Threads, each with a loop of its own: one by default. `None` is as many as there are CPUs.
     /// [`dispatch`](Server::dispatch) says how connections come to them.
     ///
-    /// In versions before 0.2, zero means as many as there are CPUs, too.
+    /// Before version 0.2, zero also means as many as there are CPUs.
     pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.settings.workers = match workers.into() {
             None | Some(0) => thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) on_worker: Option<Hook<dyn Fn(usize) -> io::Result<()> + Send + Sync>>,
     /// Makes what stands between the socket and the protocol.
     pub(crate) filter: Option<MakeFilter>,
-    /// Of each worker's loop.
+    /// How long each worker's loop polls before it sleeps.
     pub(crate) spin: Duration,
 }
 

@@ -9,8 +9,8 @@
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
 //!
 //! Where connections are handed over, the first worker accepts for all. A worker that drops its
-//! inbox, also when it dies, leaves what waits there to the others: with it go only the clients
-//! that it has served.
+//! inbox, also when it dies, leaves what waits there to the others: only the clients that it has begun
+//! to serve are lost with it.
 
 // Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`. Handing over has no
 // counterpart: there idle processors steal.
@@ -28,7 +28,7 @@ use crate::net::permits::Permit;
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::wake_quietly;
 
-/// What the workers are to do. Only the limit ever falls.
+/// What the workers are to do. The phase and the number of watches only rise, the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,
@@ -56,20 +56,20 @@ pub(crate) struct Dispatcher {
 
 struct State {
     order: Order,
-    /// By worker; none once the worker has left, or before there is one.
+    /// By worker; `None` once the worker has left. Empty before the server runs.
     inboxes: Vec<Option<Inbox>>,
     /// Workers that have not started yet.
     starting: usize,
     /// Where the next choice begins: workers with equal loads take turns.
     next: usize,
-    /// No connection will be sent, or none any more.
+    /// No more connections will be sent.
     is_finished: bool,
 }
 
 #[derive(Default)]
 struct Inbox {
     arrivals: VecDeque<Arrival>,
-    /// Of the worker's one task, which waits here for an order, for a connection, or for both.
+    /// The waker of the worker's one task, which waits here for an order, for a connection, or for both.
     waker: Option<Waker>,
 }
 
@@ -108,7 +108,7 @@ impl Dispatcher {
         (0..workers).map(inbox).collect()
     }
 
-    /// Gives an order. False if one that asks for as much is in force.
+    /// Gives an order. False if it changes nothing: the order in force asks for as much.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
         self.change(|state| {
             let old = state.order;
@@ -227,7 +227,7 @@ impl Drop for WorkerInbox {
                 log::debug!("{}: closed before it was served", arrival.accepted.peer);
             }
         }
-        // Last: a worker that learns of the end takes no more.
+        // Last: a worker that learns that accepting has ended takes no more.
         if self.worker == 0 {
             self.dispatcher.finish();
         }

@@ -96,15 +96,15 @@ enum Listen {
 }
 
 impl Listeners {
-    /// These, and more of them behind.
+    /// These listeners, with `more` behind them.
     #[must_use]
     pub fn and(mut self, more: impl Into<Listeners>) -> Self {
         self.0.extend(more.into().0);
         self
     }
 
-    /// Opens them, by listener: a socket for each of so many workers where they can share the port,
-    /// else one for all.
+    /// Opens them. By listener: one socket for each of `sharing` workers if they can share the port, else
+    /// one for all.
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
         let open = |(number, listen): (usize, Listen)| match listen {
             Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number, None)?]),
@@ -138,7 +138,7 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Its path stays when the server ends.
+/// The listener's path stays when the server ends.
 impl From<UnixListener> for Listeners {
     fn from(listener: UnixListener) -> Self {
         Listeners(vec![Listen::Given(listener.into(), Network::Unix)])
@@ -225,7 +225,7 @@ pub struct Peer {
 }
 
 /// What makes the protocol of each connection: a function from the peer's [`Addr`], or
-/// [`WithPeer`]. It is for functions that take any server:
+/// [`WithPeer`]. The trait is for functions that take any server:
 ///
 /// ```
 /// use netpoller::{Bound, ServerStats, server::Factory};

@@ -49,7 +49,7 @@
 // | `listeners.rs` | what it listens on, and what makes a peer's protocol |
 // | `bound.rs` | a server that listens, and the handle to it |
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
-// | `dispatch.rs` | between threads: orders to every worker, sockets to the one with the fewest connections |
+// | `dispatch.rs` | between threads: orders to every worker, connections to the worker that has fewest |
 // | `signals.rs` | signals that drain or stop it (feature `signal`) |
 
 mod bound;

@@ -52,8 +52,8 @@ impl Watches {
         Ok(())
     }
 
-    /// Does the work, and hears meanwhile of the signals that are watched by now. `end` is told the
-    /// limit of a drain, and at a later signal `None`.
+    /// Does the work, and meanwhile waits for the signals that are watched by now. Calls `end` with the
+    /// limit of the drain at a watch's first signal, and with `None` at each later one.
     pub(crate) async fn hear_beside<T>(
         &self,
         work: impl Future<Output = T>,
@@ -79,7 +79,7 @@ impl Watches {
 async fn hear(watch: &Watch, end: impl Fn(Option<Duration>)) -> io::Result<()> {
     let raw = watch.socket.as_raw_fd();
     let source = Source::new(SourceFd(&raw))?;
-    // The other end is open as long as the watch lives.
+    // It never reads an end of file: the other end is open as long as the watch lives.
     loop {
         let mut notes = [0; 64];
         let read = source.io(Direction::Read, |_| (&watch.socket).read(&mut notes));

@@ -60,7 +60,7 @@ impl<F: Factory> WorkerLoop<F> {
     ///
     /// # Errors
     ///
-    /// Those of accepting, where trying again does not help; of a start.
+    /// Those of accepting, if trying again does not help; those of `on_worker`.
     pub(crate) async fn run(
         factory: Arc<F>,
         common: Arc<Common>,
@@ -141,7 +141,7 @@ impl<F: Factory> WorkerLoop<F> {
         }
     }
 
-    /// In the worker's thread and runtime. When all workers have started, the server serves.
+    /// Calls `on_worker`, inside the runtime. When all workers have started, the server serves.
     fn start(&self) -> io::Result<()> {
         let worker = self.inbox.worker;
         if let Some(Hook(on_worker)) = &self.common.settings.on_worker {
@@ -214,8 +214,8 @@ impl<F: Factory> WorkerLoop<F> {
             let Some(arrival) = self.inbox.arrival().await else {
                 return Ok(());
             };
-            // An order drops this future: from here on nothing is awaited, or the connection that
-            // was taken would be lost.
+            // An order drops this future. So nothing is awaited from here on: it would lose the
+            // connection that was taken.
             let peer = arrival.accepted.peer.clone();
             if let Err(error) = self.begin(arrival) {
                 log::warn!("{peer}: closed before it was served: {error}");
@@ -257,7 +257,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However its future ends, also by an abort: nothing else could end its connections.
+/// However the worker's future ends, also by an abort, its connections end: nothing else ends them.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);

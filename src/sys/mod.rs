@@ -44,8 +44,8 @@ pub(crate) const MAX_AT_ONCE: usize = 1 << 30;
 /// Buffers that the system takes at once (its IOV_MAX).
 const MAX_BUFFERS: usize = 1024;
 
-/// Which buffers one system call is given: as many as the system takes, and none before the first
-/// that is not empty, or nothing might be offered, and the answer to that is an end of file.
+/// Which buffers one system call is given: as many as the system takes, from the first that is not
+/// empty on. If all that are offered were empty, the answer would look like an end of file.
 pub(crate) fn at_once(buffers: &[impl Deref<Target = [u8]>]) -> Range<usize> {
     let first = buffers.iter().position(|buffer| !buffer.is_empty());
     let first = first.unwrap_or(0);

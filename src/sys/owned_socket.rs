@@ -29,7 +29,7 @@ pub(crate) struct OwnedSocket {
 const CLOSED: RawFd = -1;
 
 impl OwnedSocket {
-    /// Without a descriptor it is as closed: for a source that its user owns.
+    /// Without a descriptor it counts as closed: for a source that its user owns.
     pub(crate) fn new(fd: Option<OwnedFd>) -> Self {
         OwnedSocket {
             fd: Cell::new(fd.map_or(CLOSED, IntoRawFd::into_raw_fd)),

@@ -32,7 +32,7 @@
 //    So a level never wraps: its first slot in use has its earliest entry.
 // 3. Levels may overlap: an entry in a wide slot may be due before a later comer in a narrow one. The
 //    earliest of all is the earliest of the levels' first slots, found without search.
-// 4. Nothing ever happens at the boundary of a slot, so no owner need be woken there.
+// 4. Nothing happens at the boundary of a slot, so no owner need be woken then.
 // 5. A slot that is cascaded in part is like any other, but nothing more goes into it: the levels
 //    below now read its ticks.
 
@@ -104,7 +104,7 @@ const BITS: u32 = 6;
 /// How many slots a level has: one for each value of its bits.
 const SLOTS: usize = 1 << BITS;
 
-/// How many entries may cascade for the price of handing one out.
+/// To cascade this many entries costs as much of the budget as to hand one out.
 const CASCADED_FOR_ONE: usize = 16;
 
 /// How many entries of room an empty slot keeps for the next time.
@@ -116,7 +116,8 @@ type Entry<K> = (Tick, K);
 /// The entries of one span of time, in no order.
 struct Slot<K> {
     entries: Vec<Entry<K>>,
-    /// No entry counts as due earlier. [`Tick::MAX`] if there is none.
+    /// When the first entry is due: at its tick, or at `elapsed` if that was later when it was placed.
+    /// [`Tick::MAX`] if there is none.
     earliest: Tick,
 }
 
@@ -179,12 +180,12 @@ impl<K: Copy> Level<K> {
     }
 }
 
-/// Places in time, each a tick and a key, that come out when their tick has come.
+/// Entries, each a tick and a key, that come out when their tick has come.
 ///
-/// The wheel holds entries, its owner the truth. A timer that moves *later* costs nothing here:
-/// when its entry comes out, the owner says where it goes. One that moves *earlier* or ends leaves
-/// its old entry behind, *stale*: when that comes out, the owner knows. An owner that leaves many
-/// behind [compacts](Wheel::compact) the wheel now and then.
+/// The wheel holds entries; its owner knows when each timer is due. A timer that moves *later* costs
+/// nothing here: when its entry comes out, the owner says where it goes. One that moves *earlier* or
+/// ends leaves its old entry behind, *stale*: when that comes out, the owner knows. An owner that
+/// leaves many behind [compacts](Wheel::compact) the wheel now and then.
 ///
 /// A key must tell a timer's live entry from those it left behind. The tick can't: a timer may move
 /// away and come back to it. So put a number into the key that changes with every

@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// How many stale entries are kept in any case: sweeping a small wheel is not worth the while.
+/// This many stale entries are always kept: sweeping a small wheel is not worth it.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
@@ -52,9 +52,9 @@ struct Entry {
     number: u32,
 }
 
-/// A timer: the truth, and what of it the wheel knows.
+/// A timer: when it fires, and which entry of the wheel stands for it.
 struct Timer<V> {
-    /// When it fires. The entry that counts does not lie after it.
+    /// When it fires. The entry that stands for it does not lie after that.
     when: Tick,
     /// The number of that entry. No entry that this timer, or another in its slot, left behind has
     /// the same.
@@ -88,8 +88,8 @@ pub struct Timers<V> {
     slots: Slab<Timer<V>>,
     /// The last insertion. See [`TimerKey`].
     inserted: NonZeroU32,
-    /// Counts the entries placed. It wraps: at worst an old entry then counts as the timer's own,
-    /// and moves to where the timer is due.
+    /// Counts the entries placed. It wraps: at worst a stale entry then counts as the timer's own, and
+    /// moves to where the timer is due.
     placed: u32,
 }
 
@@ -257,8 +257,8 @@ impl<V> Timers<V> {
     /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the order
     /// of their ticks, until `budget` is used up. Returns whether more is due: then call again.
     ///
-    /// The budget is that of [`Wheel::advance`]; an entry left behind costs as much of it as a
-    /// timer that fires. O(1) when nothing is due.
+    /// The budget is that of [`Wheel::advance`]; a stale entry costs as much of it as a timer that
+    /// fires. O(1) when nothing is due.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};

@@ -56,7 +56,7 @@ pub struct Cell {
     pub connections: usize,
     pub flat_out: FlatOut,
     pub paced: Paced,
-    /// Of the server's threads, while flat out.
+    /// CPU time of the server's threads, while flat out.
     pub cpu: Option<Cpu>,
     /// Bytes of the server for each idle connection.
     pub memory: Option<f64>,

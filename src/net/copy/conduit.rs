@@ -93,7 +93,7 @@ impl Conduit {
         got.map(|_| ())
     }
 
-    /// Zero if nothing can be spliced. Without a descriptor to spare, a buffer does as well.
+    /// Zero if nothing can be spliced, also without a descriptor to spare: then a buffer is used.
     fn splice_from(&mut self, fd: &Fd) -> io::Result<usize> {
         debug_assert!(self.is_empty(), "EAGAIN could mean the pipe");
         if self.pipe.is_none() {
@@ -113,7 +113,7 @@ impl Conduit {
         }
     }
 
-    /// One read of any other source. It charges no budget, so this does.
+    /// One read of any other source. Such a source charges no budget, so this does.
     pub(super) fn poll_read(
         &mut self,
         source: Pin<&mut impl AsyncRead>,
@@ -138,7 +138,7 @@ impl Conduit {
     }
 
     fn filled(&mut self, bytes: usize) -> usize {
-        // A reader that says more than it was given room for is not believed.
+        // A reader may claim more than it was given room for: it is not believed.
         let bytes = bytes.min(self.buffer.len());
         self.held = 0..bytes;
         self.settle();

@@ -104,8 +104,8 @@ impl Relay {
     /// Once one direction has ended, ends the relay when nothing has gone the other way for
     /// `linger`. A transfer that goes on is not cut off: for that, set deadlines on the streams.
     ///
-    /// That is no error, unless bytes are in hand that the sink did not take: then it is that
-    /// write's timeout.
+    /// Such an end is no error, unless bytes are in hand that the sink did not take: then the error is
+    /// a timeout of that write.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = Some(linger);
         self
@@ -145,9 +145,9 @@ where
     let mut running = [true, true];
     // The first error.
     let mut failed = None;
-    // They share a budget, which the first may use up. So each is first in turn.
+    // They share a budget, which the first may use up. So they take turns in being first.
     let mut first = 1;
-    // What both directions had written when it began to sleep.
+    // The sleep, and what both directions had written when it began.
     let mut lingering = None;
     poll_fn(|cx| {
         first = 1 - first;

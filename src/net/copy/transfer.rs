@@ -89,7 +89,7 @@ pub(super) enum AtEnd {
     Close,
 }
 
-/// Copies until the source ends. What is in hand, and how much has gone, is in the `conduit`.
+/// Copies until the source ends. The `conduit` has what is in hand, and knows how much has gone.
 pub(super) async fn transfer<R: CopySource, W: CopySink>(
     source: &RefCell<R>,
     sink: &RefCell<W>,
@@ -102,7 +102,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
     let flush = |cx: &mut Context<'_>| Pin::new(&mut *sink.borrow_mut()).poll_flush(cx);
     // Whether a sink that is no stream may keep bytes in a buffer of its own.
     let mut unflushed = false;
-    // Of an end that is no stream: see `context::poll_yield`.
+    // For an end that is no stream: see `context::poll_yield`.
     let mut yielded = false;
     loop {
         // Fill: one read.
@@ -129,7 +129,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
         if conduit.borrow().is_empty() {
             break;
         }
-        // Empty: as many writes as it takes. The lock is kept from one to the next.
+        // Empty: as many writes as that needs. The lock is kept from one write to the next.
         let write = |fd: &Fd, _: &mut usize| {
             let mut conduit = conduit.borrow_mut();
             conduit.write_to(fd)?;

@@ -68,7 +68,7 @@ impl Dial<'_> {
     }
 
     async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
-        // It may be refused, or even succeed, without having waited.
+        // An attempt may fail, or even succeed, without waiting: so it yields here.
         context::yield_once().await;
         let socket = self.prepare(address)?;
         let under_way = match socket.connect(&address.into()) {
@@ -92,8 +92,8 @@ impl Dial<'_> {
                 Err(error) => Cause::by("connect")(error),
             })?;
         }
-        // Both ends as the system has them, for errors after a reset too. If the reset has come
-        // already, the system has forgotten the peer.
+        // Both ends as the system has them: errors name them after a reset too. If the reset has come
+        // already, the system has forgotten the peer, and what was dialled is noted.
         if fd.endpoint(End::Peer).is_none() {
             fd.socket().set_endpoint(End::Peer, Addr::Socket(address));
         }

@@ -145,7 +145,7 @@ impl Dialer {
         self
     }
 
-    /// The scope that a dial belongs to: it ends with the scope.
+    /// The scope that a dial belongs to: the dial ends with the scope.
     pub fn cancel(mut self, scope: &CancelToken) -> Self {
         self.cancel = Some(scope.clone());
         self
@@ -241,7 +241,7 @@ impl Dialer {
         }
     }
 
-    /// Those that can be dialled from the local address.
+    /// The addresses that can be dialled from the local address.
     fn reachable(&self, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Cause> {
         let Some(local) = self.local else {
             return Ok(found);

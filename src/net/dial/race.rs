@@ -78,8 +78,8 @@ async fn one_by_one(dial: &Dial<'_>, addresses: &[SocketAddr]) -> Result<Fd, Fai
     Err(failed)
 }
 
-/// When an attempt is given up for the next: after an equal part of the time that is left, and not
-/// before two seconds, at the cost of the last addresses.
+/// When an attempt is given up for the next: after an equal part of the time that is left, but not
+/// before two seconds, so that the last addresses may get no time.
 fn share(now: Instant, deadline: Instant, remaining: usize) -> Instant {
     const SANE: Duration = Duration::from_secs(2);
     let left = deadline.saturating_duration_since(now);

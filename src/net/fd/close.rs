@@ -28,9 +28,9 @@ impl Fd {
 
     /// Closes for every handle, at once: what is parked is woken, and never touches the socket again.
     pub(crate) fn close(&self) -> io::Result<()> {
-        // While the socket can still tell: later errors name its ends.
+        // Later errors name both ends: they are asked for while the socket can still tell.
         self.learn_endpoints();
-        // In a child of fork too: that closes the child's descriptor alone.
+        // A child of fork may close too: that closes the child's descriptor alone.
         if self.is_closed() {
             return Err(self.error("close", Failure::Refused(Refusal::Closed), 0));
         }
@@ -45,8 +45,8 @@ impl Fd {
         self.close()
     }
 
-    /// Closes at the end of the machine that has it to itself. No later error names the ends, so they
-    /// are not asked for.
+    /// Closes at the end of the machine that has the socket to itself. No later error names the ends, so
+    /// they are not asked for.
     pub(crate) fn close_for_good(&self, with_reset: bool) {
         if self.is_closed() {
             return;
@@ -77,8 +77,8 @@ impl Fd {
         }
     }
 
-    /// As [`Fd::end_writing`], behind the writes that are under way or queued. It queues with them:
-    /// another poller, such as a heartbeat, could take a poller's place.
+    /// As [`Fd::end_writing`], behind the writes that are under way or queued. It queues with them, and
+    /// does not wait as a poller: another poller, such as a heartbeat, would take its place.
     pub(crate) async fn end_writing_in_turn(&self) -> io::Result<()> {
         struct Turn<'a>(&'a Fd, Claim);
         impl Drop for Turn<'_> {
@@ -218,7 +218,7 @@ impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
         // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
-        // has one too; the socket of one that is gone is still open.
+        // has a handle too. When the runtime is gone, its sockets are marked closed but still open.
         let last = if self.is_closed() { 1 } else { 2 };
         if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {
             self.shut();

@@ -90,8 +90,8 @@ impl Claim {
 }
 
 impl Fd {
-    /// Takes a non-blocking socket into the runtime that runs this. `what` is for the panic outside
-    /// a runtime.
+    /// Takes a non-blocking socket into the runtime that runs this. Outside a runtime it panics, and
+    /// says that `what` was called.
     pub(crate) fn adopt(
         what: &str,
         socket: impl Into<OwnedFd>,
@@ -135,7 +135,7 @@ impl Fd {
     // ---- the loop ----
 
     /// One step of an operation: locks the direction, then calls `attempt`, which makes one system
-    /// call, until that succeeds, fails or has to wait. When this is ready, the operation still has
+    /// call, until a call succeeds, fails or has to wait. When this is ready, the operation still has
     /// the direction.
     #[inline]
     pub(crate) fn poll_step<R>(
@@ -176,8 +176,8 @@ impl Fd {
         }
     }
 
-    /// The operation is refused, or queued behind another. The other may not be polled for a long
-    /// time, so a queued one heeds a deadline and a close too.
+    /// The operation is refused, or queued behind another. The other one may go unpolled for a long
+    /// time, so the queued one heeds a deadline and a close itself.
     ///
     /// A caller may loop on a refusal, as an accept loop does. So a refusal is charged, and yields
     /// when the budget is used up.
@@ -206,7 +206,7 @@ impl Fd {
         }
     }
 
-    /// An operation is given up: it leaves its parking place, its lock or its queue.
+    /// An operation is given up: it leaves its slot and its lock, or its queue.
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {

@@ -24,7 +24,7 @@ pub(crate) struct Op<'a, F> {
     /// It moves no bytes, and waits neither for the lock nor for readiness.
     empty: bool,
     claim: Claim,
-    /// What its tries have moved so far. The error of a write says it.
+    /// How many bytes its tries have moved so far. The error of a write says it.
     moved: usize,
     attempt: F,
 }
@@ -240,7 +240,7 @@ impl Fd {
         polled.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
-    /// Waits until no operation holds the direction, at most until its deadline.
+    /// Waits until no operation holds the direction, but no longer than until its deadline.
     pub(crate) fn poll_release(
         &self,
         direction: Direction,
@@ -259,7 +259,8 @@ impl Fd {
         Poll::Pending
     }
 
-    /// Keeps a poller's waker: beside the slot, and in it if no operation has the direction.
+    /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into
+    /// the slot too.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
         let poller = Parked::keep(waker);
         self.socket().keep_poller(direction, poller);

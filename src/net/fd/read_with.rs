@@ -42,7 +42,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
         let (buffer, got) = 'got: {
             let mut met = None;
             match this.claim.lock {
-                // Woken from its parking place, and something may be there.
+                // It was parked and has been woken, and something may be there.
                 LockState::Held if fd.may_go_on(Direction::Read) => {
                     let mut buffer = lent::take();
                     match fd.receive(&mut buffer[..]) {
@@ -51,7 +51,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                     }
                     lent::give_back(buffer);
                 }
-                // Just begun, and nothing is there.
+                // It has just begun, and nothing is there.
                 LockState::Free if fd.park_at_once(Direction::Read, cx.waker()) => {
                     this.claim.lock = LockState::Held;
                     return Poll::Pending;
@@ -87,7 +87,7 @@ impl Fd {
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
-        if self.desc.may(direction) != May::Wait || !socket.is_free(direction) {
+        if self.desc.may_try(direction) != May::Wait || !socket.is_free(direction) {
             return false;
         }
         let Some(id) = context::own(self.desc.home(), waker) else {

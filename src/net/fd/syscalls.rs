@@ -27,7 +27,7 @@ impl Fd {
 
     // ---- streams ----
     //
-    // Without bytes to move no call is made: its answer could be EAGAIN.
+    // Without bytes to move no call is made: the answer could be EAGAIN, and the operation would wait.
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -208,7 +208,7 @@ impl Fd {
         called.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
-    /// One write without waiting. It is not charged: it follows on a read that was.
+    /// One write without waiting. It is not charged: a read that was charged comes before it.
     #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         self.desc

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netpoller::{
-    Bound, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle, TcpStream,
-    spawn, time,
+    Bound, Conn, ConnHandle, ConnId, Drain, Filter, FilterIo, Limits, Server, ServerHandle,
+    TcpStream, spawn, time,
 };
 
+use crate::support::running::Echo;
 use crate::support::schedule::virtual_runtime;
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
@@ -456,6 +457,35 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
     }
 }
 
+/// What the protocol writes comes back to it as input.
+struct Echoes;
+
+impl Filter for Echoes {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_filter_that_gives_a_protocol_its_own_answers_without_end_holds_up_no_other_connection() {
+    let made = AtomicUsize::new(0);
+    let first = move || made.fetch_add(1, Ordering::Relaxed) == 0;
+    let server = Server::new(|_| Echo).filter(move |_| first().then_some(Echoes));
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let (endless, neighbour) = (dial(&bound).await, dial(&bound).await);
+        endless.write_all(b"x").await.unwrap();
+        for _ in 0..3 {
+            neighbour.write_all(b"hello").await.unwrap();
+            neighbour.read_exact(&mut [0; 5]).await.unwrap();
+        }
+    });
+}
+
 /// A server whose filter refuses the first client serves the second.
 #[test]
 fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
@@ -608,6 +638,39 @@ fn a_panic_of_a_filter_leaves_nothing_charged_however_much_was_on_its_way() {
             }
         }
     });
+}
+
+#[test]
+fn an_answer_that_is_lost_when_a_filter_panics_ends_with_a_reset() {
+    type Data = fn(&mut Conn, &[u8]) -> io::Result<usize>;
+    let ways: [Data; 2] = [
+        |conn, bytes| {
+            conn.write(b"!half")?;
+            Ok(bytes.len())
+        },
+        |conn, bytes| {
+            conn.handle().write(b"!half")?;
+            Ok(bytes.len())
+        },
+    ];
+    for data in ways {
+        let script = Script {
+            open: |conn| conn.write(b"head"),
+            data,
+            ..Script::new()
+        };
+        serving(
+            script.server().filter(|_| Bang),
+            async |bound: Rc<Bound<_>>| {
+                let client = dial(&bound).await;
+                client.read_exact(&mut [0; 4]).await.unwrap();
+                client.write_all(b"x").await.unwrap();
+                let error = read_all(&client).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            },
+        );
+        assert_eq!(script.last(), "closed: Other");
+    }
 }
 
 #[test]

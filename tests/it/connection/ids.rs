@@ -9,10 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use netpoller::reactor::{Break, Event, Harvest, MioSelector, Selector};
 use netpoller::{
-    Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Server, TcpStream, time,
+    Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Runtime, Server,
+    ServerHandle, TcpStream, time,
 };
 
+use crate::support::hooked::{Hook, hooked_by};
 use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
@@ -145,6 +148,65 @@ fn a_close_from_another_thread_comes_after_what_the_running_callback_writes() {
     assert_eq!(got.len(), 300_000);
     handle.stop();
     assert_eq!(server.join().unwrap().unwrap().failed(), 0);
+}
+
+/// Once, while it wakes the loop, it writes to the connection.
+struct Writes(Arc<dyn Break>, Writer);
+
+type Writer = Arc<Mutex<Option<(ServerHandle, ConnId)>>>;
+
+impl Break for Writes {
+    fn break_netpoll(&self) -> io::Result<()> {
+        let writer = self.1.lock().unwrap().take();
+        if let Some((server, id)) = writer {
+            server.write(id, bytes("second")).unwrap();
+        }
+        self.0.break_netpoll()
+    }
+}
+
+struct ByWrites(Writer);
+
+impl Hook for ByWrites {
+    fn netpoll(
+        &mut self,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<Harvest> {
+        system.netpoll(wait, events)
+    }
+    fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
+        Arc::new(Writes(system, self.0.clone()))
+    }
+}
+
+#[test]
+fn no_lock_of_a_connection_is_held_while_its_loop_is_woken() {
+    let _watchdog = watchdog();
+    let (tell, told) = channel();
+    let (begins, began) = channel();
+    let writer = Writer::default();
+    let its = writer.clone();
+    let server = thread::spawn(move || {
+        let selector = hooked_by(ByWrites(its));
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        let bound = Server::new(move |_| Room(tell.clone()));
+        let bound = bound.bind("127.0.0.1:0").unwrap();
+        let running = bound.run_in(&runtime).unwrap();
+        begins.send((bound.local_addr(), bound.handle())).unwrap();
+        runtime.block_on(running).unwrap().unwrap();
+    });
+    let (address, handle) = began.recv().unwrap();
+    let mut client = StdStream::connect(address).unwrap();
+    let id = told.recv().unwrap();
+    *writer.lock().unwrap() = Some((handle.clone(), id));
+    handle.write(id, bytes("first")).unwrap();
+    let mut got = [0; 11];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"firstsecond");
+    handle.stop();
+    server.join().unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -273,6 +274,35 @@ fn a_dump_of_nothing_says_so_and_one_of_15_000_tasks_has_them_all() {
 }
 
 #[test]
+fn a_task_that_waits_for_20_000_things_is_shown_with_each_of_them_and_soon() {
+    const COUNT: u32 = 20_000;
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    drop(runtime.spawn_named("waits", async {
+        let sleep = |number| Box::pin(time::sleep(HOUR + Duration::from_millis(number)));
+        let mut all: Vec<_> = (0..COUNT).map(|number| sleep(number.into())).collect();
+        future::poll_fn(|cx| {
+            all.retain_mut(|sleep| sleep.as_mut().poll(cx).is_pending());
+            Poll::<()>::Pending
+        })
+        .await;
+    }));
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    let start = Instant::now();
+    let dump = runtime.dump();
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    let dump = parsed(&dump);
+    assert_eq!(
+        find(&dump, "waits")["waits"].as_array().unwrap().len(),
+        COUNT as usize
+    );
+}
+
+#[test]
 fn blocking_jobs_are_counted_until_they_end() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
@@ -448,6 +478,30 @@ fn several_threads_ask_at_once_and_each_is_answered_while_the_loop_goes_on() {
         }
     });
     drop(alive);
+}
+
+#[test]
+fn a_machine_that_comes_behind_a_dump_under_way_is_not_taken_for_a_foreign_one() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let first = runtime.spawn(future::pending::<()>());
+    for _ in 0..400 {
+        drop(runtime.spawn(async { time::sleep(HOUR).await }));
+    }
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    let handle = runtime.handle();
+    let asked = thread::spawn(move || handle.dump(HOUR));
+    // The question ends this turn, in which the first portion is made.
+    runtime.turn(None).unwrap();
+    // The place of the first is looked at already; that of the new one's timer is not.
+    first.abort();
+    drop(runtime.spawn(async { time::sleep(HOUR).await }));
+    while !asked.is_finished() {
+        runtime.turn(Some(Duration::from_millis(1))).unwrap();
+    }
+    let dump = parsed(&asked.join().unwrap());
+    assert_eq!(dump["timers"], 401);
+    assert_eq!(all(&dump, "kind", "foreign").len(), 0);
 }
 
 /// That the loop is held, and by what.
