@@ -70,7 +70,7 @@ impl ToAddr for SocketAddr {
 impl ToAddr for Addr {
     fn to_addr(&self) -> Addr {
         match self {
-            Addr::Path(path) => Addr::Name(path.display().to_string()),
+            Addr::Path(_) => Addr::Name(self.to_string()),
             other => other.clone(),
         }
     }

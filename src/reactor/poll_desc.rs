@@ -157,7 +157,7 @@ impl<W, T> PollDesc<W, T> {
     /// As `may_try`, by the flags alone. For parking, which does no harm in a child of fork: no turn runs
     /// there.
     #[inline]
-    pub(crate) fn may(&self, direction: Direction) -> May {
+    fn may(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,

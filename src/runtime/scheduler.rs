@@ -275,11 +275,12 @@ impl Scheduler {
         };
         let mut handed = self.handed.take();
         let core = self.reactor.core();
-        let turn = core.turn(max_wait, run_queue, &mut handed);
+        // A clock of the user's may panic: what was handed out is queued all the same.
+        let turn = catch(|| core.turn(max_wait, run_queue, &mut handed));
         self.unpark(&handed);
         handed.clear();
         self.handed.replace(handed);
-        turn
+        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
     /// Queues the machines that the reactor hands out, and wakes the foreign wakers.

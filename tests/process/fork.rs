@@ -1,7 +1,7 @@
 //! After fork(2): a child looks names up, and leaves its parent's sockets alone.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::mpsc;
@@ -336,6 +336,29 @@ fn a_fork_in_a_turn_leaves_the_parents_tasks_running() {
             client.write_all(b"ping").await.unwrap();
             client.read_exact(&mut [0; 4]).await.unwrap();
             echo.await.unwrap().unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_read_that_a_task_begins_in_a_child_is_refused_and_not_parked() {
+    in_child(|| {
+        run(async {
+            let (server, _client) = pair().await;
+            // The loop knows that nothing is there.
+            server.try_read(&mut [0]).unwrap_err();
+            poll_fn(|cx| {
+                // With the waker of the parent's task.
+                assert!(in_fork(|| {
+                    let read = pin!(server.read_with(|bytes| bytes.len())).poll(cx);
+                    let Poll::Ready(Err(error)) = read else {
+                        panic!("{read:?}");
+                    };
+                    assert!(error.to_string().ends_with(SENTENCE), "{error}");
+                }));
+                Poll::Ready(())
+            })
+            .await;
         });
     });
 }

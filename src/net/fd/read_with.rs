@@ -87,7 +87,7 @@ impl Fd {
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
-        if self.desc.may(direction) != May::Wait || !socket.is_free(direction) {
+        if self.desc.may_try(direction) != May::Wait || !socket.is_free(direction) {
             return false;
         }
         let Some(id) = context::own(self.desc.home(), waker) else {

@@ -217,6 +217,21 @@ fn an_address_can_be_given_in_many_ways() {
 }
 
 #[test]
+fn a_path_of_a_unix_socket_is_no_address_also_where_it_has_no_name() {
+    run(async {
+        for path in ["", "@abstract", "/tmp/socket"] {
+            let addr = Addr::Path(path.into());
+            let text = format!("listen tcp: address {addr}: missing port in address");
+            let error = TcpListener::bind(&addr).await.unwrap_err();
+            assert_eq!(error.to_string(), text);
+            let text = format!("dial tcp: address {addr}: missing port in address");
+            let error = TcpStream::connect(&addr).await.unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+    });
+}
+
+#[test]
 fn listening_without_a_host_is_listening_everywhere() {
     run(async {
         for (network, addr, local) in [

@@ -16,6 +16,7 @@ use netpoller::{
 };
 
 use crate::support::hooked::hooked;
+use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -230,4 +231,37 @@ fn a_selector_that_panics_takes_no_waiter_along() {
     assert!(catch_unwind(AssertUnwindSafe(|| runtime.turn(NOW))).is_err());
     runtime.turn(NOW).unwrap();
     assert!(task.is_finished(), "it waits for ever");
+}
+
+#[test]
+fn a_clock_that_panics_takes_no_waiter_along() {
+    let _watchdog = watchdog();
+    let left = Rc::new(Cell::new(u32::MAX));
+    let told = left.clone();
+    let runtime = Runtime::builder().clock(move || {
+        assert_ne!(
+            told.replace(told.get().wrapping_sub(1)),
+            0,
+            "as it was told to"
+        );
+        Instant::now()
+    });
+    let runtime = runtime.build().unwrap();
+    let (ours, theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+    // Whichever reading of a turn it is.
+    for readings in 0..6 {
+        let reading = ours.clone();
+        let task = runtime.spawn(async move { reading.read(&mut [0]).await.unwrap() });
+        runtime.turn(NOW).unwrap();
+        runtime.turn(NOW).unwrap();
+        theirs.try_write(b"!").unwrap();
+        left.set(readings);
+        let turned = catch_unwind(AssertUnwindSafe(|| runtime.turn(NOW)));
+        left.set(u32::MAX);
+        assert!(turned.is_err() || readings > 1, "it was not told in time");
+        if !task.is_finished() {
+            runtime.turn(None).unwrap();
+        }
+        assert!(task.is_finished(), "reading {readings}");
+    }
 }
