@@ -2,7 +2,7 @@
 //! the user's.
 //!
 //! ```text
-//!   so many keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
+//!   PORTION keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
 //!   (a portion)                                                            (on the asking thread)
 //! ```
 //!
