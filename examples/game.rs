@@ -121,7 +121,8 @@ fn play(
 ) -> io::Result<Vec<Duration>> {
     let start = Instant::now();
     let (mut begins, mut late) = (start, Vec::new());
-    while begins < start + time {
+    // One at least, however short the time is.
+    while late.is_empty() || begins - start < time {
         thread::sleep(begins.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         late.push(began - begins);

@@ -70,7 +70,8 @@ pub fn server(flags: &Flags, rooms: &Arc<Rooms>) -> Server<impl Fn(Addr) -> Clie
         // Reading from a client stops while so much waits for it.
         .with_high_water(flags.most_queued / 2)
         .with_low_water(flags.most_queued / 8);
-    Server::new(move |_peer| Client::new(rooms.clone()))
+    let longest_line = flags.longest_line;
+    Server::new(move |_peer| Client::new(rooms.clone(), longest_line))
         .workers(usize::from(flags.workers))
         .heartbeat_with(flags.heartbeat, b"* are you there? /pong\n")
         .idle_timeout(flags.idle)
@@ -142,6 +143,7 @@ const HELP: &str =
 
 pub struct Client {
     rooms: Arc<Rooms>,
+    longest_line: usize,
     name: String,
     room: String,
     /// Of the connection, once it is open.
@@ -149,9 +151,10 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(rooms: Arc<Rooms>) -> Client {
+    fn new(rooms: Arc<Rooms>, longest_line: usize) -> Client {
         Client {
             rooms,
+            longest_line,
             name: "guest".to_owned(),
             room: String::new(),
             id: None,
@@ -214,11 +217,14 @@ impl Protocol for Client {
         self.enter("lobby", conn)
     }
 
-    /// Takes all whole lines. The rest is offered again with more; a line that is longer than
-    /// `most_unused` ends the connection.
+    /// Takes all whole lines. The rest is offered again with more. A line that is too long ends the
+    /// connection: here if it has come whole, by `most_unused` if it has not.
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         let mut used = 0;
         while let Some(length) = bytes[used..].iter().position(|&byte| byte == b'\n') {
+            if length > self.longest_line {
+                return Err(io::Error::other("a line is too long"));
+            }
             let line = String::from_utf8_lossy(&bytes[used..used + length]);
             // Controls would move the cursor on the others' terminals.
             let plain: String = line.chars().filter(|c| !c.is_control()).collect();

@@ -193,8 +193,8 @@ impl Sleep {
         };
         let moved = home.if_here(|scheduler| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
-            let mut timers = timers(scheduler, self.judges_a_peer).borrow_mut();
-            timers.move_to(*key, when);
+            let timers = timers(scheduler, self.judges_a_peer);
+            timers.borrow_mut().move_to(*key, when);
             scheduler.reactor.core().hasten(when);
         });
         // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.

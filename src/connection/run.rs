@@ -206,6 +206,8 @@ impl<P: Protocol> Connection<P> {
             // Nothing is offered or read before the peer has taken its answers.
             return Step::Wait;
         } else if self.can_offer() {
+            // What the protocol answers may come back as input, from a filter, without end.
+            context::charge(0);
             self.offer_unused();
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();

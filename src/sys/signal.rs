@@ -3,6 +3,7 @@
 //! Mirrors Go's `os/signal`, where the runtime's handler
 //! hands signals to a goroutine.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -30,7 +31,8 @@ pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<Si
     }
     let (socket, ours) = (Arc::new(socket), process::id());
     let mut notes = SignalNotes(Vec::new());
-    for &signal in signals {
+    // One that is listed twice is noted once: the second note of a signal would stop the server.
+    for signal in BTreeSet::from_iter(signals.iter().copied()) {
         let socket = socket.clone();
         let note = move || {
             // A child of fork(2) has the handler and the socket too. Its signals are its own.

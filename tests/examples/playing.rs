@@ -76,3 +76,17 @@ fn a_game_ends_by_itself_and_has_dropped_who_was_silent() {
     };
     assert!(inputs >= 20 && heard >= 20 && dropped >= 6, "{said}");
 }
+
+#[test]
+fn a_game_without_time_plays_one_frame() {
+    for seconds in ["0", "1000000000000000000"] {
+        let flags = ["--clients", "0", "--seconds", seconds];
+        let (mut server, endless) = (Server::start("game", &flags), seconds != "0");
+        if endless {
+            assert!(next(&mut server.connect()).is_some());
+            server.signal("-TERM");
+        }
+        let (status, log) = server.end();
+        assert_eq!(status, Some(0), "{log}");
+    }
+}

@@ -135,6 +135,16 @@ fn a_line_without_end_ends_its_connection_alone() {
 }
 
 #[test]
+fn a_line_that_is_too_long_is_not_said_although_it_comes_whole() {
+    let mut server = start(&["--longest-line", "100"]);
+    let (mut long, mut neighbour) = (Client::new(&server), Client::new(&server));
+    long.says(&format!("{}\n{}\n", "x".repeat(100), "y".repeat(101)));
+    assert_eq!(neighbour.next(), format!("guest: {}", "x".repeat(100)));
+    server.wait_for_log("a line is too long");
+    neighbour.hears("* guest has left");
+}
+
+#[test]
 fn a_silent_client_is_pinged_and_then_told_good_bye() {
     let server = start(&["--heartbeat", "100ms", "--idle", "600ms"]);
     let mut silent = Client::new(&server);

@@ -163,6 +163,21 @@ fn a_signal_before_the_server_runs_counts_and_who_is_queued_is_answered() {
 }
 
 #[test]
+fn a_signal_that_is_listed_twice_drains_and_does_not_stop() {
+    in_child(|| {
+        let server = start(Server::new(|_| Busy));
+        let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGTERM];
+        server.handle.drain_on(&signals, HOUR).unwrap();
+        let mut client = server.dial();
+        client.read_exact(&mut [0]).unwrap();
+        raise(libc::SIGTERM);
+        until_refused(&server.handle, server.address);
+        raise(libc::SIGINT);
+        server.thread.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn what_is_no_signal_is_an_error_and_nothing_is_left_behind() {
     in_child(|| {
         let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();

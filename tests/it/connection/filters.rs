@@ -12,6 +12,7 @@ use netpoller::{
     TcpStream, spawn, time,
 };
 
+use crate::support::running::Echo;
 use crate::support::schedule::virtual_runtime;
 use crate::support::scripted::{
     MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
@@ -454,6 +455,35 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
         let (_, closed) = meets(sent);
         assert_eq!(closed, "closed: QuotaExceeded");
     }
+}
+
+/// What the protocol writes comes back to it as input.
+struct Echoes;
+
+impl Filter for Echoes {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_filter_that_gives_a_protocol_its_own_answers_without_end_holds_up_no_other_connection() {
+    let made = AtomicUsize::new(0);
+    let first = move || made.fetch_add(1, Ordering::Relaxed) == 0;
+    let server = Server::new(|_| Echo).filter(move |_| first().then_some(Echoes));
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let (endless, neighbour) = (dial(&bound).await, dial(&bound).await);
+        endless.write_all(b"x").await.unwrap();
+        for _ in 0..3 {
+            neighbour.write_all(b"hello").await.unwrap();
+            neighbour.read_exact(&mut [0; 5]).await.unwrap();
+        }
+    });
 }
 
 /// A server whose filter refuses the first client serves the second.

@@ -10,11 +10,14 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netpoller::reactor::{Break, Event, Harvest, MioSelector, Selector};
 use netpoller::{Runtime, TcpListener, UnixStream, spawn, time};
 
+use crate::support::hooked::{Hook, hooked_by};
 use crate::support::stall::moment;
 use crate::support::watchdog::{Watchdog, watchdog};
 
@@ -449,4 +452,73 @@ fn inside_a_turn_the_host_is_called_after_it() {
     });
     calls.recv().unwrap();
     assert!(runtime.turn(NOW).unwrap().machines > 0);
+}
+
+/// Polls a sleep in its break, once it is told to.
+struct Meddles(Arc<AtomicUsize>);
+
+impl Hook for Meddles {
+    fn netpoll(
+        &mut self,
+        system: &mut MioSelector,
+        wait: Option<Duration>,
+        events: &mut Vec<Event>,
+    ) -> io::Result<Harvest> {
+        system.netpoll(wait, events)
+    }
+
+    fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
+        Arc::new(MeddlingBreak(system, self.0.clone()))
+    }
+}
+
+struct MeddlingBreak(Arc<dyn Break>, Arc<AtomicUsize>);
+
+impl Break for MeddlingBreak {
+    fn break_netpoll(&self) -> io::Result<()> {
+        if self.1.load(Ordering::Relaxed) > 0 {
+            let mut sleep = time::sleep(A_WHILE);
+            let polled = Pin::new(&mut sleep).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.break_netpoll()
+    }
+}
+
+/// Moves a sleep when it is dropped.
+struct Moves(Rc<RefCell<time::Sleep>>);
+
+impl Drop for Moves {
+    fn drop(&mut self) {
+        self.0.borrow_mut().reset(time::now() + A_WHILE);
+    }
+}
+
+#[test]
+fn a_sleep_that_moves_in_a_destructor_calls_it_while_nothing_is_borrowed() {
+    let _watchdog = watchdog();
+    let breaks = Arc::new(AtomicUsize::new(0));
+    let selector = hooked_by(Meddles(breaks.clone()));
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    let (call, calls) = channel();
+    let call = move || call.send(()).unwrap_or_default();
+    runtime.notify_host(call).unwrap();
+    let later = Instant::now() + Duration::from_secs(3600);
+    let sleep = Rc::new(RefCell::new(time::sleep_until(later)));
+    let moves = Moves(sleep.clone());
+    let task = runtime.spawn(poll_fn(move |cx| {
+        Pin::new(&mut *moves.0.borrow_mut()).poll(cx)
+    }));
+    calls.recv().unwrap();
+    runtime.turn(NOW).unwrap();
+    breaks.store(1, Ordering::Relaxed);
+    task.abort();
+    assert_eq!(
+        breaks.swap(0, Ordering::Relaxed),
+        2,
+        "it could not use the runtime"
+    );
+    calls.recv().unwrap();
+    drop(sleep);
 }
