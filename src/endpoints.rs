@@ -94,7 +94,7 @@ impl ToSocketAddrs for Addr {
     }
 }
 
-/// What the system says of a socket's end.
+/// A socket's end, as the system gives it.
 pub(crate) fn from_system(address: &SockAddr) -> Addr {
     if let Some(address) = address.as_socket() {
         return Addr::Socket(unmapped(address));
@@ -105,8 +105,8 @@ pub(crate) fn from_system(address: &SockAddr) -> Addr {
     })
 }
 
-/// An IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`), as IPv4. So a socket of both families
-/// shows its IPv4 peers, and so whatever is given is taken.
+/// Makes IPv4 of an IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`): of the peers of a socket of
+/// both families, and of what the user gives.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => (v4, address.port()).into(),
@@ -149,7 +149,7 @@ impl Network {
 /// The network, and the addresses of both ends as far as they are of IPv4.
 pub(crate) struct Endpoints {
     pub(crate) network: Network,
-    /// By end; [`UNKNOWN`] if it is not known, or not of IPv4.
+    /// The address of each end; [`UNKNOWN`] if it is not known, or not of IPv4.
     v4: [Cell<SocketAddrV4>; 2],
 }
 

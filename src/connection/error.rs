@@ -45,9 +45,9 @@ pub enum CloseReason {
     TooSlow(io::Error),
     /// More was to be kept in memory than the [`Limits`](crate::Limits) allow. The error says which.
     Limit(io::Error),
-    /// The server or its runtime stopped.
+    /// The server was stopped, or a drain reached its limit.
     Stopped(io::Error),
-    /// The connection broke, the protocol failed, or a callback panicked.
+    /// The connection broke, the protocol failed, a callback panicked, or the runtime ended.
     Error(io::Error),
 }
 
@@ -108,7 +108,7 @@ pub(super) fn stopped() -> CloseReason {
     CloseReason::Stopped(error)
 }
 
-/// A field of [`Limits`](crate::Limits), and the direction that it limits.
+/// A field of [`Limits`](crate::Limits), and the operation that meets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub(super) op: &'static str,

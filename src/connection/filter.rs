@@ -20,8 +20,7 @@ use super::error::{Limit, QUEUED, UNUSED};
 /// passed to the peer is sent; a panic ends it at once. The other connections go on.
 ///
 /// What a filter leaves counts under the connection's [`Limits`](crate::Limits), as what it passes on
-/// does: input as unused, output as queued. For framing, its output may exceed `most_queued` by an
-/// eighth.
+/// does: input as unused, output as queued. Output may exceed `most_queued` by an eighth, for framing.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -69,7 +68,7 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn open(&mut self, io: &mut FilterIo) -> io::Result<()> {
         let _ = io;
         Ok(())
@@ -80,7 +79,7 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize>;
 
     /// The protocol, a handle or a heartbeat writes. Returns how many of the bytes are used; the
@@ -89,14 +88,14 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize>;
 
     /// The peer will send no more. It is called before [`Protocol::end`](crate::Protocol::end).
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn end(&mut self, io: &mut FilterIo) -> io::Result<()> {
         let _ = io;
         Ok(())
@@ -108,7 +107,7 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn closing(&mut self, io: &mut FilterIo) -> io::Result<()> {
         let _ = io;
         Ok(())

@@ -381,7 +381,7 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// As of [`ConnHandle::write`](crate::ConnHandle::write). The id is of no connection that lives.
+    /// As of [`ConnHandle::write`](crate::ConnHandle::write). No connection that lives has this id.
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
         let push = |inbox: &mut Inbox| inbox.queue.push_shared(bytes.clone());
         self.find(id, "write")?.leave(bytes.len(), push)
@@ -391,7 +391,7 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// The id is of no connection that lives.
+    /// No connection that lives has this id.
     pub(crate) fn close(&self, id: ConnId) -> io::Result<()> {
         let mailbox = self.find(id, "close")?;
         match mailbox.ask(Asked::Close) {

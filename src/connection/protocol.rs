@@ -58,7 +58,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
@@ -70,7 +70,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize>;
 
     /// The peer will send no more. The default closes the connection once all is written. An
@@ -78,7 +78,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn end(&mut self, conn: &mut Conn) -> io::Result<()> {
         conn.close();
         Ok(())
@@ -104,7 +104,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
         conn.shared.settings.heartbeat_warning.get_or_init(|| {
             log::warn!(
@@ -122,7 +122,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection too.
+    /// An error closes the connection too.
     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
@@ -159,7 +159,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
         let _ = conn;
         Ok(Drain::WhenQuiet)
@@ -169,7 +169,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;
         Ok(())
@@ -180,7 +180,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     fn writable(&mut self, conn: &mut Conn) -> io::Result<()> {
         #[expect(deprecated, reason = "the old name works on until 0.2")]
         self.drained(conn)
@@ -190,7 +190,7 @@ pub trait Protocol: 'static {
     ///
     /// # Errors
     ///
-    /// Close the connection.
+    /// An error closes the connection.
     #[deprecated(note = "implement `writable`")]
     fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
         let _ = conn;

@@ -32,7 +32,7 @@ impl Conn {
         self.write_queued(bytes, |queue| queue.push(bytes))
     }
 
-    /// Whether so many bytes may be written, behind all that was written before.
+    /// Whether `more` bytes may be written, behind all that was written before.
     pub(super) fn check_write(&mut self, more: usize) -> io::Result<()> {
         self.open_mail();
         if !self.status().may_write() {

@@ -79,8 +79,8 @@ macro_rules! common_settings {
             }
 
             /// Looks names up in place of the system: given a host, finds its addresses, the
-            /// preferred first. It may block: it runs on a thread for look-ups, and is left to
-            /// itself when the time for it is up.
+            /// preferred first. It may block: it runs on a thread for look-ups. When the time is up,
+            /// its answer is no longer waited for.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

@@ -53,8 +53,8 @@ macro_rules! handles {
             /// after it would return at once.
             ///
             /// A close that comes while it is lent is put off until it is back. Don't wait inside.
-            /// From then on a short read no longer proves that the system has no more (the closure
-            /// may have set up kTLS, say), so that reading costs one system call more.
+            /// After a loan a short read no longer proves that the system has no more (the closure may
+            /// have set up kTLS, say), so that reading costs one system call more.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -198,7 +198,7 @@ macro_rules! carriers {
 
             /// Makes a system call of your own on the lent descriptor, without waiting: as
             #[doc = concat!("[`io`](", stringify!($Handle), "::io),")]
-            /// once. It goes past the operations that queue for the direction.
+            /// once. It does not wait for the operations that queue for the direction.
             ///
             /// # Errors
             ///

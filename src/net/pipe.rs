@@ -117,8 +117,8 @@ impl Pipe {
         self.fd.give_out()
     }
 
-    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is the end: no
-    /// writer is left; or an empty buffer, for which it waits for nothing.
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero means that no writer
+    /// is left; or that the buffer is empty, for which it waits for nothing.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ fn open(file: File) -> Result<Pipe, Cause> {
         return Err(Cause::Other(error));
     }
     let fd = Fd::adopt("Pipe::new", file, Network::File).map_err(Cause::by("epoll_ctl"))?;
-    // Not before: a descriptor that is refused, and that others share, stays as it was.
+    // Not before it is registered: a descriptor that is refused stays as it was, for others share it.
     let set = fd.socket().owned.socket().set_nonblocking(true);
     set.map_err(Cause::by("fcntl"))?;
     Ok(Pipe::of(fd))

@@ -2,7 +2,7 @@
 //! the user's.
 //!
 //! ```text
-//!   so many keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
+//!   PORTION keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
 //!   (a portion)                                                            (on the asking thread)
 //! ```
 //!
@@ -29,7 +29,7 @@ use super::waker::{Job, Remote};
 use crate::endpoints::{End, Network};
 use crate::reactor::{Direction, PollDesc};
 
-/// Keys of each table that are looked at in one portion: well under a millisecond.
+/// Keys of each table that are looked at in one portion, which takes well under a millisecond.
 const PORTION: usize = 64;
 
 /// A dump that is being made.
@@ -41,7 +41,7 @@ pub(super) struct Look {
     known_as: Vec<[Option<Waiter>; 2]>,
     /// What waits, for what, and behind what.
     waits: Vec<(Waiter, Entry, Option<Waiter>)>,
-    /// The first of the keys that come next.
+    /// The first key of the next portion.
     next: usize,
 }
 
@@ -166,7 +166,7 @@ impl Look {
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
         for (waiter, mut wait, behind) in self.waits {
-            // Of a machine that came when its slot had been looked at: the next dump shows it.
+            // A machine that came after its slot was looked at: the next dump shows it.
             if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
                 continue;
             }

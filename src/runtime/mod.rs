@@ -220,7 +220,7 @@ impl Runtime {
         self.turn(Some(when.saturating_duration_since(now)))
     }
 
-    /// Turns until there is no more to do, or until `budget` has passed: for a host that has so much
+    /// Turns until there is no more to do, or until `budget` has passed: for a host that has that much
     /// time in each frame. If nothing is runnable, it waits first, within the budget. It returns early
     /// when it has run something and no more is to do: to give the network the rest of a frame, call
     /// it until the frame ends.

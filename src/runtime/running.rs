@@ -1,8 +1,8 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned.
 //!
 //! The loop publishes by plain stores. If another thread takes two equal samples, one run has
-//! lasted from the first to the second: each run has a number of its own, and one of the root has
-//! its turn's.
+//! lasted from the first to the second: each run of a machine has a number of its own. A run of the
+//! root has its turn's number, and so have all jobs of a turn, which count as one run.
 
 // Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
 

@@ -96,7 +96,7 @@ impl<F> Bound<F> {
         }
     }
 
-    /// What each of so many workers begins with. They share the ports.
+    /// What each of `workers` workers begins with. They share the ports.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
         let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {

@@ -81,7 +81,7 @@ pub(crate) struct Arrival {
 }
 
 impl Dispatcher {
-    /// For so many workers at most.
+    /// For `workers` workers at most.
     pub(crate) fn new(workers: usize) -> Self {
         Dispatcher {
             tallies: (0..workers).map(|_| Arc::default()).collect(),

@@ -130,7 +130,7 @@ impl Drop for OwnedSocket {
 /// A buffer that the system fills from its beginning, so that it need not be initialised before.
 pub(crate) struct Filling<'b> {
     buffer: &'b mut [MaybeUninit<u8>],
-    /// The first so many bytes are initialised. Only `receive` moves it.
+    /// How many bytes, from the first on, are initialised. Only `receive` moves it.
     filled: usize,
 }
 

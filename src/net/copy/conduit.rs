@@ -23,7 +23,7 @@ use crate::runtime::{context, lent, shortage};
 use crate::sys;
 
 /// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.
-/// Below `LITTLE` they are dearer: also, a short read proves that there is no more, which a splice
+/// Below `LITTLE` they are dearer, also because a short read proves that there is no more, and a splice
 /// never does.
 const MUCH: usize = 16 * 1024;
 const LITTLE: usize = 4 * 1024;
@@ -32,10 +32,10 @@ const LITTLE: usize = 4 * 1024;
 /// the limit.
 const MAX_SPLICE: usize = 1 << 20;
 
-/// See the module.
+/// What a copy has in hand.
 #[derive(Debug, Default)]
 pub(super) struct Conduit {
-    /// A buffer of `lent::LENGTH` is the loop's.
+    /// The loop's buffer if it has `lent::LENGTH` bytes; else the copy's own.
     buffer: Box<[u8]>,
     /// Which bytes of the buffer are in hand.
     held: Range<usize>,
@@ -44,7 +44,7 @@ pub(super) struct Conduit {
     piped: usize,
     /// Both ends can be spliced, as far as is known.
     pub(super) splices: bool,
-    /// The last read brought so much that the next is a splice.
+    /// The last read brought so much that the next one is a splice.
     floods: bool,
     /// Bytes that have gone to the sink.
     pub(super) written: u64,
