@@ -125,6 +125,19 @@ pub fn after_a_break_that_failed_the_next_wake_breaks_again() {
     });
 }
 
+pub fn after_a_break_that_failed_a_second_wake_of_the_same_machine_breaks_too() {
+    model(|| {
+        let netpoller = Loop::new(1);
+        let waker = MachineWaker::waker(MachineId(1), &netpoller.remote);
+        let waking = thread::spawn(move || {
+            waker.wake_by_ref();
+            waker.wake();
+        });
+        netpoller.turn_until(|_| true);
+        waking.join().unwrap();
+    });
+}
+
 pub fn a_job_that_is_sent_while_the_runtime_ends_runs_is_dropped_or_comes_back() {
     model(|| {
         let netpoller = Loop::new(0);
