@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Selector};
+use netpoller::reactor::Break;
 use netpoller::{
     Addr, Bound, Conn, ConnHandle, ConnId, Limits, NetError, Protocol, Runtime, Server,
     ServerHandle, TcpStream, time,
@@ -168,14 +168,6 @@ impl Break for Writes {
 struct ByWrites(Writer);
 
 impl Hook for ByWrites {
-    fn netpoll(
-        &mut self,
-        system: &mut MioSelector,
-        wait: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        system.netpoll(wait, events)
-    }
     fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
         Arc::new(Writes(system, self.0.clone()))
     }

@@ -14,7 +14,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::reactor::{Break, Event, Harvest, MioSelector, Selector};
+use netpoller::reactor::Break;
 use netpoller::{Runtime, TcpListener, UnixStream, spawn, time};
 
 use crate::support::hooked::{Hook, hooked_by};
@@ -458,15 +458,6 @@ fn inside_a_turn_the_host_is_called_after_it() {
 struct Meddles(Arc<AtomicUsize>);
 
 impl Hook for Meddles {
-    fn netpoll(
-        &mut self,
-        system: &mut MioSelector,
-        wait: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<Harvest> {
-        system.netpoll(wait, events)
-    }
-
     fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
         Arc::new(MeddlingBreak(system, self.0.clone()))
     }

@@ -16,7 +16,9 @@ pub trait Hook {
         system: &mut MioSelector,
         wait: Option<Duration>,
         events: &mut Vec<Event>,
-    ) -> io::Result<Harvest>;
+    ) -> io::Result<Harvest> {
+        system.netpoll(wait, events)
+    }
 
     /// A source is about to be opened.
     fn opens(&mut self, _: Token) {}
