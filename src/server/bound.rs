@@ -127,8 +127,7 @@ impl<F: Factory> Bound<F> {
     ///
     /// - A worker cannot accept, and trying again does not help; or its thread or its runtime cannot
     ///   be made. The other workers are stopped then.
-    /// - A worker [does not start](crate::Server::on_worker). Then nothing was accepted, unless a drain
-    ///   was ordered before.
+    /// - A worker [does not start](crate::Server::on_worker). Then nothing was accepted.
     /// - A worker panicked. The others have gone on.
     /// - The server ran before, by [`run_in`](Bound::run_in).
     ///

@@ -185,8 +185,19 @@ impl WorkerInbox {
 
     /// Waits for another order than the one that is known.
     pub(crate) async fn order(&self, known: Order) -> Order {
-        let another = |state: &mut State| (state.order != known).then_some(state.order);
-        self.wait(another).await
+        self.wait(|state| {
+            let mut order = state.order;
+            // A drain accepts what is queued, so it waits until all workers have started too.
+            if state.starting > 0 && order.phase == Phase::Draining {
+                let watches = order.watches;
+                order = Order {
+                    watches,
+                    ..Order::FIRST
+                };
+            }
+            (order != known).then_some(order)
+        })
+        .await
     }
 
     /// Waits for the next connection. `None` when there will be no more.
@@ -386,6 +397,8 @@ mod tests {
         let stop = || dispatcher.give(Phase::Stopped, Duration::ZERO);
         assert_eq!(next(Order::FIRST), Order::FIRST);
         assert!(drain(10 * second));
+        assert_eq!(next(Order::FIRST), Order::FIRST, "it has not started");
+        inboxes[0].started();
         let long = next(Order::FIRST);
         assert_eq!((long.phase, long.limit), (Phase::Draining, 10 * second));
         assert!(!drain(20 * second) && !drain(10 * second));
@@ -400,5 +413,21 @@ mod tests {
             "nothing is behind it"
         );
         assert_eq!(next(Order::FIRST).phase, Phase::Stopped, "given earlier");
+    }
+
+    #[test]
+    fn a_drain_begins_when_all_workers_have_started_and_a_stop_at_once() {
+        let (_accepts, inboxes) = accepts(2);
+        let order = || now(inboxes[0].order(Order::FIRST));
+        inboxes[0].started();
+        inboxes[0].dispatcher.give(Phase::Draining, Duration::ZERO);
+        assert!(order().is_pending());
+        inboxes[1].started();
+        assert!(matches!(order(), Poll::Ready(order) if order.phase == Phase::Draining));
+
+        let (_accepts, inboxes) = accepts(2);
+        inboxes[0].dispatcher.give(Phase::Stopped, Duration::ZERO);
+        let order = now(inboxes[0].order(Order::FIRST));
+        assert!(matches!(order, Poll::Ready(order) if order.phase == Phase::Stopped));
     }
 }
