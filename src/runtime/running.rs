@@ -39,6 +39,8 @@ pub(crate) struct Running {
     id: AtomicU64,
     /// Runs of machines that have begun.
     pub(crate) runs: Counter,
+    /// Jobs from other threads that have begun.
+    jobs: Counter,
     /// Turns that have ended.
     pub(crate) turns: Counter,
     /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
@@ -67,7 +69,8 @@ struct Origins {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
     id: u64,
-    runs: u64,
+    /// Runs and jobs.
+    begun: u64,
     turns: u64,
 }
 
@@ -76,6 +79,7 @@ impl Default for Running {
         Running {
             id: AtomicU64::new(NONE),
             runs: Counter::default(),
+            jobs: Counter::default(),
             turns: Counter::default(),
             batch: AtomicU64::new(u64::MAX),
             base: Instant::now(),
@@ -102,6 +106,7 @@ impl Running {
     }
 
     pub(super) fn begin_job(&self) {
+        self.jobs.add(1);
         self.id.store(JOB, Ordering::Release);
     }
 
@@ -223,7 +228,7 @@ impl Running {
     pub(super) fn sample(&self) -> Sample {
         Sample {
             id: self.id.load(Ordering::Acquire),
-            runs: self.runs.get(),
+            begun: self.runs.get().wrapping_add(self.jobs.get()),
             turns: self.turns.get(),
         }
     }

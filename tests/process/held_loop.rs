@@ -97,6 +97,21 @@ fn the_watchdog_is_silent_about_many_short_runs_of_a_loop_that_never_rests() {
 }
 
 #[test]
+fn the_watchdog_is_silent_about_many_short_jobs_of_one_turn() {
+    in_child(|| {
+        keep_log();
+        let runtime = Runtime::builder().watchdog(THRESHOLD).build().unwrap();
+        let job = || {
+            stall(Duration::from_millis(1));
+            async {}
+        };
+        (0..400).for_each(|_| runtime.handle().spawn(job));
+        runtime.turn(None).unwrap();
+        assert_eq!(warnings(), [""; 0]);
+    });
+}
+
+#[test]
 fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it_has_ended() {
     in_child(|| {
         keep_log();
