@@ -37,13 +37,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::iter;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::runtime::context;
 use crate::runtime::panics::wake_quietly;
 use crate::runtime::select::{Either, select};
+use crate::runtime::sync;
 use crate::runtime::waiters::{Ticket, Waiters};
 use crate::time::{self, Sleep};
 
@@ -303,8 +304,7 @@ impl Scope {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        // No code of the user runs under the lock, so a poisoned one is intact.
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.waiters)
     }
 
     /// This scope, the one above it, and so on.

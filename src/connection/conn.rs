@@ -45,8 +45,7 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. It is changed through [`Conn::extra`], so that
-    /// the fast path is left.
+    /// State that an idle connection does not need. [`Conn::extra`] makes it, and leaves the fast path.
     pub(super) extra: Option<Box<Extra>>,
     pub(super) timers: Timers,
 }
@@ -62,7 +61,7 @@ pub(super) struct Timers {
     pub(super) beat: u64,
 }
 
-/// What a connection has only while something waits, or once a handle was made.
+/// What a connection has only while something waits or is set, or there is a handle.
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
@@ -185,7 +184,9 @@ impl Conn {
     /// Takes what was asked for since the last call, and forgets it.
     pub(super) fn take_asked(&mut self) -> Asked {
         let status = self.status();
-        self.set_status(status.with_asked(Asked::Nothing));
+        if status.asked() != Asked::Nothing {
+            self.set_status(status.with_asked(Asked::Nothing));
+        }
         status.asked()
     }
 

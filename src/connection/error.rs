@@ -5,7 +5,7 @@ use std::io;
 
 use super::rate::Rate;
 use crate::net::Cause;
-use crate::net::fd::Fd;
+use crate::net::fd::{Fd, name_of};
 use crate::reactor::Direction;
 
 /// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
@@ -130,10 +130,6 @@ pub(super) fn over_limit(limit: Limit) -> Cause {
 }
 
 pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) -> io::Error {
-    let op = match direction {
-        Direction::Read => "read",
-        Direction::Write => "write",
-    };
     let window = match rate.window % 1000 {
         0 => format!("{} s", rate.window / 1000),
         _ => format!("{} ms", rate.window),
@@ -141,5 +137,5 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) ->
     let asked = rate.min_bytes;
     let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
-    fd.op_error(op, Cause::Other(error))
+    fd.op_error(name_of(direction), Cause::Other(error))
 }

@@ -179,7 +179,11 @@ impl Conn {
             let mut queue = OutQueue::default();
             push(&mut queue);
             // At once: a panic would lose what is charged for the rest.
-            return self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
+            let pieces: Vec<_> = queue.pieces().collect();
+            return match pieces[..] {
+                [only] => self.filter_output(only),
+                _ => self.filter_output(&pieces.concat()),
+            };
         }
         push(&mut self.extra().queue);
         self.note_queued();

@@ -266,7 +266,7 @@ impl Status {
 /// | state | moved there by | on to |
 /// |---|---|---|
 /// | Open | `new` | Ended, Closed |
-/// | Ended | the connection, when its direction has ended or is about to; `ConnHandle::close` | Closed |
+/// | Ended | `ConnHandle::new`, of a connection whose direction has ended; `Inbox::end`: our direction ends, a handle or an id closes it, or a write met the limit | Closed |
 /// | Closed | the connection, when its socket is closed | |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Takes {

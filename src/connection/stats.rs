@@ -105,12 +105,12 @@ counters! {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One for each worker.
+    /// One for each worker that was asked for. Under `run_in` the first alone counts.
     pub workers: Vec<WorkerStats>,
 }
 
 impl Stats {
-    /// One for each worker.
+    /// One for each worker that was asked for. Under `run_in` the first alone counts.
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }

@@ -1,5 +1,5 @@
 //! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
-//! close, the grace of a drain. And the protocol's own, which judges nothing.
+//! close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
 //!
 //! When a connection hears from its peer, it notes the time, and no more. The timer stands at the
 //! earliest of its times, as they were when the timer was set. When it fires, the connection tries its
@@ -36,7 +36,7 @@ const RST_AVOIDANCE: u64 = 500;
 const LOOKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
-    /// Judges what is due, after the socket was tried. Returns whether anything was due.
+    /// Judges what is due, after the socket was tried. Returns whether it called the protocol or changed the state: then there may be more to do.
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();

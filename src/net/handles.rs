@@ -1,7 +1,8 @@
 //! What the handles share: [`Stream`], [`Datagram`], [`Listener`] and [`Pipe`].
 //!
 //! They are different types, so that a listener can't be read from. One macro writes what is the
-//! same for all, one what is the same for those that carry data, and one what sockets have.
+//! same for all, one what is the same for those that carry data, one what sockets have, and one how
+//! std's are taken over and given back.
 
 use std::fmt;
 use std::future::Future;

@@ -84,7 +84,7 @@ impl Stream<Tcp> {
 
     /// What a close does with bytes that were written and not sent yet. `None`, the default: the
     /// system sends them meanwhile. Zero: they are thrown away, and the peer gets a RST. Else the
-    /// close takes up to so long to send them, on the blocking pool, and throws away what is left.
+    /// close takes up to so long to send them, on a thread for such closes, and throws away what is left.
     ///
     /// Fractions of a second are rounded up.
     ///

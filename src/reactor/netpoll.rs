@@ -104,8 +104,8 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
-    /// The tick until which a host sleeps between two turns, on a thread that watches the descriptor:
-    /// see runtime/host.rs. Zero during a turn, and without such a host.
+    /// The tick until which a host that is called by a thread sleeps between two turns: see
+    /// runtime/host.rs. Zero during a turn, after a break of that sleep, and without such a host.
     pub(crate) host_sleeps: Cell<Tick>,
 }
 

@@ -542,10 +542,9 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Evicts, and frees the key. Returns whether the registry held the descriptor until now. It did not
-    /// if the descriptor was closed before, or the reactor is gone.
+    /// Frees the key, and evicts. Returns whether the registry held the descriptor until now. It did not
+    /// if the descriptor was closed before, or the reactor is gone: then it has been evicted.
     fn unregister(&self) -> bool {
-        self.evict();
         let mut registry = self.core.registry.borrow_mut();
         let key = self.token.key();
         let is_ours = registry
@@ -553,7 +552,10 @@ impl<W, T> PollDesc<W, T> {
             .is_some_and(|desc| desc.token == self.token);
         let ours = is_ours.then(|| registry.remove(key));
         drop(registry);
-        log::trace!("close {:?}", self.token);
+        if ours.is_some() {
+            self.evict();
+            log::trace!("close {:?}", self.token);
+        }
         // Out of the borrow: dropping the user's data may run anything.
         ours.is_some()
     }

@@ -26,6 +26,7 @@ use std::time::Duration;
 use super::current;
 use super::join::JoinError;
 use super::panics::{catch, wake_quietly};
+use super::sync;
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -45,7 +46,7 @@ pub(crate) struct Lane {
     /// The process that started these threads.
     process: Process,
     state: Mutex<State>,
-    /// Notified once for each piece of work that is queued.
+    /// Notified for each piece of work for which no thread is started.
     work: Condvar,
     /// Notified when `unfinished` falls to zero.
     finished: Condvar,
@@ -90,8 +91,7 @@ impl Lane {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No work runs under the lock, so a poisoned one is intact.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// Runs `work` on a thread of the lane. Work begins in the order in which it was given.
@@ -264,7 +264,7 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 
 // No code of the user runs under the lock: a waker is cloned before it, and dropped or woken after.
 fn lock<T>(cell: &Cell<T>) -> MutexGuard<'_, Shared<T>> {
-    cell.lock().unwrap_or_else(PoisonError::into_inner)
+    sync::lock(cell)
 }
 
 /// One end is dropped: the other is woken, and its own waker goes with it.

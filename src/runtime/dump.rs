@@ -224,7 +224,7 @@ impl Dump {
     /// | name | value |
     /// |---|---|
     /// | `kind` | `task`, `connection`, `root` (the future of `block_on`), `job` (a closure that another thread has sent); `foreign`: a waker of another executor, or of a join of many |
-    /// | `id` | as the log has it; a foreign waker has none |
+    /// | `id` | as the log has it; a job and a foreign waker have none |
     /// | `name`, `place` | what it was [named](crate::spawn_named); `FILE:LINE` where it was spawned, of a connection where its server was made |
     /// | `status` | `running`, `runnable` or `parked` |
     /// | `held_seconds` | how long it has held a loop that has not answered, counted from the beginning of its batch |

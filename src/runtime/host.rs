@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use super::Runtime;
 use super::current;
 use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
+use super::sync;
 use super::waker::INHERITED;
 use crate::wheel::Tick;
 
@@ -58,8 +59,7 @@ enum State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// The thread: calls the host when a turn is due, until the runtime is gone.

@@ -201,7 +201,9 @@ impl Look {
         Box::new(move || {
             current::try_with(|scheduler| {
                 if asker.strong_count() == 0 {
-                } else if self.portion(scheduler) {
+                    return;
+                }
+                if self.portion(scheduler) {
                     drop(scheduler.remote.send(self.job(asker, answer)));
                 } else {
                     drop(answer.send(self));

@@ -596,7 +596,7 @@ pub struct Stats {
     pub descriptors: usize,
     /// Sources that have a deadline, and sleeps.
     pub timers: usize,
-    /// Operations that are parked, queue for a lock, or sleep.
+    /// Operations that are parked, queue for a lock, wait for a hang-up, or sleep.
     pub waiters: usize,
     /// Entries of the timer wheels, stale ones too: at most twice the timers and a constant.
     pub places: usize,

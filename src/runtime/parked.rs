@@ -95,7 +95,7 @@ impl Parked {
         }
         let taken = KEPT.try_with(|kept| {
             let wakers = &mut kept.borrow_mut().wakers;
-            let place = self.0.get() as u32 as usize;
+            let place = self.as_machine().slot() as usize;
             let is_kept = wakers.get(place).is_some_and(|(key, _)| *key == self);
             is_kept.then(|| wakers.remove(place).1)
         });
@@ -109,7 +109,7 @@ impl Parked {
         }
         let waiter = KEPT.try_with(|kept| {
             let kept = kept.borrow();
-            let (key, waker) = kept.wakers.get(self.0.get() as u32 as usize)?;
+            let (key, waker) = kept.wakers.get(self.as_machine().slot() as usize)?;
             (*key == self).then(|| Waiter::waker(waker))
         });
         waiter.ok().flatten()

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::context::MachineId;
 use super::counter::Counter;
 use super::dump::{Entry, Value};
+use super::sync;
 
 /// A run that lasts this long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
@@ -190,8 +191,7 @@ impl Running {
 /// For any thread.
 impl Running {
     fn origins(&self) -> MutexGuard<'_, Origins> {
-        // No code of the user runs under the lock, so a poisoned one is intact.
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.origins)
     }
 
     /// What has this id, or had it last: its kind, its id as the log has it, its name, and where it was
@@ -212,7 +212,7 @@ impl Running {
         let mut origin = Entry(Vec::with_capacity(14));
         origin
             .put("kind", Value::text(kind))
-            .put("id", Value::shown(id))
+            .put("id", (bits.get() != JOB).then(|| Value::shown(id)))
             .put("name", name.map(Value::shown))
             .put(
                 "place",

@@ -52,7 +52,7 @@ use crate::wheel::Tick;
 /// nor deadlines waiting.
 pub(super) const BATCH: usize = 1024;
 
-/// A queue is swept once it holds more than twice as many ids as machines are alive, plus this many.
+/// `woken` is swept once it holds more than twice as many ids as machines are alive, plus this many.
 const SWEEP: usize = 64;
 
 /// The future of `block_on`: see the table above.
@@ -72,7 +72,7 @@ pub(crate) struct Scheduler {
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// What the netpoller hands out in a turn. Empty outside that.
-    handed: RefCell<Vec<Parked>>,
+    handed: Cell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// How many ids of the batch that runs are still to come up. Zero between two batches.
@@ -118,7 +118,7 @@ impl Scheduler {
             reactor,
             remote,
             machines: RefCell::default(),
-            handed: RefCell::default(),
+            handed: Cell::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
@@ -279,7 +279,7 @@ impl Scheduler {
         let turn = catch(|| core.turn(max_wait, run_queue, &mut handed));
         self.unpark(&handed);
         handed.clear();
-        self.handed.replace(handed);
+        self.handed.set(handed);
         turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
@@ -309,6 +309,9 @@ impl Scheduler {
         };
         for waker in woken {
             self.wake(waker.opened());
+        }
+        if jobs.is_empty() {
+            return;
         }
         for job in jobs {
             self.remote.running.begin_job();

@@ -13,7 +13,7 @@
 //! | state of a ticket | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | none | it does not wait | a new waiter; `poll` that says Ready; `leave` | Queued by `poll` |
-//! | Queued | its waker is in the queue | `poll` | Woken by `pop` or `take_all`; none by `leave` |
+//! | Queued | it is in the queue, with its waker unless `nudge` took that | `poll` | Woken by `pop` or `take_all`; none by `leave` |
 //! | Woken | it has been taken out of the queue, and has not been polled since | `pop`, `take_all` | none by `poll`, which says Ready, or by `leave`, which says `Left::Woken` |
 //!
 //! A waiter that is dropped calls `leave`. If the answer is `Left::Woken`, then what it was woken
@@ -34,7 +34,8 @@ pub(crate) struct Ticket(u64);
 pub(crate) enum Left {
     /// It was not waiting.
     Idle,
-    /// It was in the queue. Its waker is handed back, to be dropped after the borrow.
+    /// It was in the queue. Its waker, unless `nudge` took it, is handed back, to be dropped after the
+    /// borrow.
     Queued(#[allow(dead_code, reason = "it is only dropped")] Option<Waker>),
     /// It had been woken and has not been polled since.
     Woken,

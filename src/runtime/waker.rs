@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
 
@@ -19,7 +19,7 @@ use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
 use super::running::Running;
-use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
+use super::sync::{self, AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
 
@@ -96,8 +96,7 @@ impl Remote {
     }
 
     fn mail(&self) -> MutexGuard<'_, Mail> {
-        // No code of the user runs under the lock, so a poisoned one is intact.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.mail)
     }
 
     fn wake_machine(&self, waker: &Arc<MachineWaker>) {

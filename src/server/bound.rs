@@ -309,8 +309,8 @@ impl ServerHandle {
     ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.
     /// 4. After `limit` the rest is cut off, whatever it does. The limit counts from when a worker
-    ///    learns of the drain, which is at once unless a callback blocks it. `Duration::MAX` is no
-    ///    limit.
+    ///    learns of the drain, which is at once unless a callback blocks it, or not all workers have
+    ///    started. `Duration::MAX` is no limit.
     ///
     /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.

@@ -5,8 +5,8 @@
 //! |---|---|---|
 //! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
 //! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
-//! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain) | Stopped; Draining with a shorter limit |
-//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a worker that fails | - |
+//! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
+//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; the end of the first worker under `Bound::run` | - |
 //!
 //! Where connections are handed over, the first worker accepts for all. A worker that drops its
 //! inbox, also when it dies, leaves what waits there to the others: only the clients that it has begun
@@ -32,7 +32,7 @@ use crate::runtime::wake_quietly;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,
-    /// How long a drain may take, from when a worker learns of it.
+    /// How long a drain may take, from when a worker learns of it: not before all have started.
     pub(crate) limit: Duration,
     /// How many watches for signals there are: no order, but what a worker is to look at.
     pub(crate) watches: usize,

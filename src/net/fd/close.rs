@@ -1,4 +1,4 @@
-//! How a descriptor comes and goes: lent, taken in and given out, closed from any handle, left by its
+//! How a descriptor goes: lent, given out, closed from any handle, left by its
 //! peer.
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
@@ -143,7 +143,7 @@ impl Fd {
         }
     }
 
-    // ---- lent, taken in, given out ----
+    // ---- lent, given out ----
 
     /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
     /// back.

@@ -8,11 +8,11 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `mod.rs` | the loop, deadlines |
+//! | `mod.rs` | a descriptor taken in; the loop, deadlines |
 //! | `op.rs` | an operation as a future, and as the step of a poller |
 //! | `read_with.rs` | a read into the loop's own buffer, with the fast path of a task |
 //! | `syscalls.rs` | one system call each, and what its answer proves |
-//! | `close.rs` | the end, by us or by the peer; the descriptor lent, taken in and given out |
+//! | `close.rs` | the end, by us or by the peer; the descriptor lent and given out |
 //! | `name.rs` | the names in an error |
 //!
 //! ```text
@@ -51,8 +51,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
-pub(crate) use name::Failure;
-use name::name_of;
+pub(crate) use name::{Failure, name_of};
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]

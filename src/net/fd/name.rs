@@ -28,7 +28,7 @@ impl Failure {
 }
 
 /// An operation's name, if it has no other.
-pub(super) const fn name_of(direction: Direction) -> &'static str {
+pub(crate) const fn name_of(direction: Direction) -> &'static str {
     match direction {
         Direction::Read => "read",
         Direction::Write => "write",
