@@ -28,7 +28,7 @@ use super::context;
 use super::counter::Counter;
 use super::current::Entered;
 use super::host::Host;
-use super::join::{Join, JoinError, JoinHandle};
+use super::join::{self, JoinError, JoinHandle};
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -135,7 +135,7 @@ impl Scheduler {
         future: F,
     ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
-        let join = Join::new();
+        let join = join::cell();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
