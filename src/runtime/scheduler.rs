@@ -28,7 +28,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::blocking::Lane;
@@ -46,6 +46,7 @@ use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
+use crate::trace::{self, Kind, Recorder, Tape};
 use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
@@ -111,9 +112,13 @@ impl Scheduler {
         time: TimeSource,
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
+        tape: Tape,
     ) -> Self {
-        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside);
-        let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
+        let trace = Recorder::new(tape.clone(), |parked: &Parked| {
+            parked.as_machine().bits().get()
+        });
+        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
+        let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
             reactor,
             remote,
@@ -145,7 +150,14 @@ impl Scheduler {
     /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
+        self.wake_by(id, self.reactor.core().trace.runs());
+    }
+
+    #[inline]
+    fn wake_by(&self, id: MachineId, by: u64) {
         if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
+            let trace = &self.reactor.core().trace;
+            trace.put(Kind::Wake, id.bits().get(), by);
             self.woken.borrow_mut().push(id);
             self.reactor.core().hasten(Tick::ZERO);
         }
@@ -193,6 +205,8 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
+        let trace = &self.reactor.core().trace;
+        trace.put(Kind::Spawn, id.bits().get(), trace.runs());
         self.woken.borrow_mut().push(id);
         self.reactor.core().hasten(Tick::ZERO);
         self.counters.spawned.add(1);
@@ -247,6 +261,7 @@ impl Scheduler {
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
+        core.trace.run(Kind::TurnEnd, trace::NOTHING);
         self.remote.running.turns.add(1);
         self.counters.events.add(turn.events as u64);
         self.counters.expired.add(turn.expired as u64);
@@ -287,18 +302,22 @@ impl Scheduler {
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
     fn unpark(&self, handed: &[Parked]) {
-        let mut foreign: Vec<Waker> = Vec::new();
+        let mut foreign = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
             match machines.wake(id) || self.mark_root_queued(id) {
                 true => queue.push(id),
-                false => foreign.extend(parked.take_waker()),
+                false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
             }
         }
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
-        foreign.into_iter().for_each(wake_quietly);
+        for (key, waker) in foreign {
+            let trace = &self.reactor.core().trace;
+            trace.put(Kind::Waker, key.bits().get(), 0);
+            wake_quietly(waker);
+        }
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -308,13 +327,14 @@ impl Scheduler {
             return;
         };
         for waker in woken {
-            self.wake(waker.opened());
+            self.wake_by(waker.opened(), trace::THREAD);
         }
         if jobs.is_empty() {
             return;
         }
         for job in jobs {
             self.remote.running.begin_job();
+            self.reactor.core().trace.run(Kind::Run, trace::JOB);
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
@@ -322,7 +342,7 @@ impl Scheduler {
         }
         self.remote.running.end();
         // So that the time of the jobs is not counted as that of the machines.
-        self.reactor.core().clock.read();
+        self.reactor.core().read_clock();
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
@@ -339,6 +359,7 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
+        let core = self.reactor.core();
         let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
         let is_careful = running.is_careful();
         let mut begun = 0;
@@ -349,16 +370,19 @@ impl Scheduler {
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
                 running.begin(*id);
+                core.trace.run(Kind::Run, id.bits().get());
                 self.run(*id, body);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
             if is_careful {
                 running.ran(id, &mut since);
+                core.trace.now(core.clock.since_base(since));
             }
         }
         running.end();
-        running.lap(&batch[..begun], since);
+        let end = running.lap(&batch[..begun], since);
+        core.trace.now(core.clock.since_base(end));
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
@@ -409,6 +433,8 @@ impl Scheduler {
         let mut poll = || {
             self.root.set(Root::Idle);
             self.remote.running.begin_root();
+            let trace = &self.reactor.core().trace;
+            trace.run(Kind::Run, MachineId::ROOT.bits().get());
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
