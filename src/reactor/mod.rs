@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 pub(crate) use mio::event::Source;
 
 use crate::sys::Process;
-use crate::trace::{Kind, Recorder, Tape};
+use crate::trace::{Kind, NOTHING, Recorder, Tape};
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Behind, Core, RunQueue};
@@ -289,7 +289,7 @@ impl<W, T> Reactor<W, T> {
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
         let turn = self.core.turn(max_wait, RunQueue::Empty, out);
-        self.core.trace.run(Kind::TurnEnd, 0);
+        self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
         turn
     }
 
@@ -297,7 +297,7 @@ impl<W, T> Reactor<W, T> {
     /// if it has no ring: see [`with_trace`](Reactor::with_trace).
     #[cfg(feature = "trace")]
     pub fn trace_last(&self, last: Duration) -> Option<crate::trace::Trace> {
-        self.core.trace.tape().last(last)
+        self.core.trace.tape.last(last)
     }
 
     /// How long a turn could sleep: until the next deadline; zero if something is to be handed out

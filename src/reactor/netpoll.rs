@@ -23,7 +23,7 @@ use super::selector::{Event, Harvest, Selector, Traits};
 use super::types::Token;
 use super::{Breaker, Turn};
 use crate::sys::Process;
-use crate::trace::{Kind, Recorder};
+use crate::trace::{Kind, NOTHING, Recorder};
 use crate::wheel::{Tick, Timers};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
@@ -210,7 +210,7 @@ impl<W, T> Core<W, T> {
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
         self.check_process()?;
-        self.trace.run(Kind::Turn, 0);
+        self.trace.put(Kind::Turn, NOTHING, 0);
         self.settle(run_queue);
 
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not
@@ -225,9 +225,9 @@ impl<W, T> Core<W, T> {
         // fails, what it has found is handed out all the same.
         self.read_clock();
         let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
-        self.trace.put(Kind::Wait, 0, at_most);
+        self.trace.put(Kind::Wait, NOTHING, at_most);
         let waited = self.wait(max_wait, run_queue);
-        self.trace.put(Kind::WaitEnd, 0, 0);
+        self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // After the wait: a selector that panics must not lose them.
         out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
@@ -260,8 +260,7 @@ impl<W, T> Core<W, T> {
     /// Reads the clock, for the trace too.
     #[inline]
     pub(crate) fn read_clock(&self) {
-        let now = self.clock.read();
-        self.trace.now(self.clock.since_base(now));
+        self.trace.read(self.clock.since_base(self.clock.read()));
     }
 
     // ---- settle ----
@@ -429,7 +428,7 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
-            self.trace.put(Kind::Fired, 0, 0);
+            self.trace.put(Kind::Fired, NOTHING, 0);
             out.push(w);
             self.trace.unparked(out, out.len() - 1);
             *expired += 1;

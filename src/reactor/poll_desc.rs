@@ -438,9 +438,12 @@ impl<W, T> PollDesc<W, T> {
     fn store_deadline(&self, direction: Direction, tick: Tick) {
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
-        let kinds = [Kind::ReadDeadline, Kind::WriteDeadline];
-        let kind = kinds[direction as usize];
-        self.core.trace.put(kind, self.token.0 as u64, tick.get());
+        let kind = match direction {
+            Direction::Read => Kind::ReadUntil,
+            Direction::Write => Kind::WriteUntil,
+        };
+        let trace = &self.core.trace;
+        trace.put(kind, self.token.0 as u64, tick.get());
     }
 
     #[inline(never)]
@@ -472,7 +475,11 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         let (trace, before) = (&self.core.trace, out.len());
-        trace.put(Kind::Expired, self.token.0 as u64, direction as u64);
+        trace.put(
+            Kind::Expired,
+            self.token.0 as u64,
+            ready_bit(direction).into(),
+        );
         out.extend(self.unpark(direction));
         // Operations that queue behind the waiter are woken too.
         (self.core.behind)(&self.user_data, out);

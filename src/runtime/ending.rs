@@ -22,8 +22,7 @@ impl Scheduler {
     #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done {id:?}");
-        let trace = &self.reactor.core().trace;
-        trace.put(Kind::Done, id.bits().get(), 0);
+        self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
         // The body goes first, with no borrow held: that closes its sockets. Until then the machine
         // counts as alive.

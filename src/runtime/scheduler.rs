@@ -46,7 +46,7 @@ use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::trace::{self, Kind, Recorder, Tape};
+use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
@@ -139,6 +139,15 @@ impl Scheduler {
         }
     }
 
+    fn trace(&self) -> &Recorder<Parked> {
+        &self.reactor.core().trace
+    }
+
+    #[inline]
+    pub(super) fn record(&self, kind: Kind, id: MachineId, detail: u64) {
+        self.trace().put(kind, id.bits().get(), detail);
+    }
+
     /// The reactor's identity, as its descriptors know it.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
@@ -150,14 +159,8 @@ impl Scheduler {
     /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        self.wake_by(id, self.reactor.core().trace.runs());
-    }
-
-    #[inline]
-    fn wake_by(&self, id: MachineId, by: u64) {
         if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
-            let trace = &self.reactor.core().trace;
-            trace.put(Kind::Wake, id.bits().get(), by);
+            self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
             self.reactor.core().hasten(Tick::ZERO);
         }
@@ -205,8 +208,7 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
-        let trace = &self.reactor.core().trace;
-        trace.put(Kind::Spawn, id.bits().get(), trace.runs());
+        self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
         self.reactor.core().hasten(Tick::ZERO);
         self.counters.spawned.add(1);
@@ -261,7 +263,7 @@ impl Scheduler {
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
-        core.trace.run(Kind::TurnEnd, trace::NOTHING);
+        core.trace.put(Kind::TurnEnd, NOTHING, 0);
         self.remote.running.turns.add(1);
         self.counters.events.add(turn.events as u64);
         self.counters.expired.add(turn.expired as u64);
@@ -314,8 +316,7 @@ impl Scheduler {
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
         for (key, waker) in foreign {
-            let trace = &self.reactor.core().trace;
-            trace.put(Kind::Waker, key.bits().get(), 0);
+            self.record(Kind::Foreign, key, 0);
             wake_quietly(waker);
         }
     }
@@ -326,15 +327,16 @@ impl Scheduler {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
+        self.trace().put(Kind::Mail, THREAD, 0);
         for waker in woken {
-            self.wake_by(waker.opened(), trace::THREAD);
+            self.wake(waker.opened());
         }
         if jobs.is_empty() {
             return;
         }
         for job in jobs {
             self.remote.running.begin_job();
-            self.reactor.core().trace.run(Kind::Run, trace::JOB);
+            self.trace().put(Kind::Run, JOB, 0);
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
@@ -370,19 +372,19 @@ impl Scheduler {
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
                 running.begin(*id);
-                core.trace.run(Kind::Run, id.bits().get());
+                self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
             if is_careful {
                 running.ran(id, &mut since);
-                core.trace.now(core.clock.since_base(since));
+                core.trace.read(core.clock.since_base(since));
             }
         }
         running.end();
         let end = running.lap(&batch[..begun], since);
-        core.trace.now(core.clock.since_base(end));
+        core.trace.read(core.clock.since_base(end));
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
@@ -433,8 +435,7 @@ impl Scheduler {
         let mut poll = || {
             self.root.set(Root::Idle);
             self.remote.running.begin_root();
-            let trace = &self.reactor.core().trace;
-            trace.run(Kind::Run, MachineId::ROOT.bits().get());
+            self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();

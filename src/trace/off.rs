@@ -4,7 +4,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::Kind;
+use super::{Kind, NOTHING};
 
 #[derive(Clone, Default)]
 pub(crate) struct Tape;
@@ -23,17 +23,14 @@ impl<W> Recorder<W> {
     }
 
     #[inline(always)]
-    pub(crate) fn now(&self, _since: Duration) {}
+    pub(crate) fn read(&self, _now: Duration) {}
 
     #[inline(always)]
     pub(crate) fn put(&self, _kind: Kind, _id: u64, _detail: u64) {}
 
     #[inline(always)]
-    pub(crate) fn run(&self, _kind: Kind, _id: u64) {}
-
-    #[inline(always)]
-    pub(crate) fn runs(&self) -> u64 {
-        0
+    pub(crate) fn by(&self) -> u64 {
+        NOTHING
     }
 
     #[inline(always)]

@@ -1,78 +1,63 @@
-//! What was read of a ring: as records, and as the trace-event JSON that Perfetto's page and Chromium's
-//! `chrome://tracing` open.
+//! What was read of a ring: as records, and as the trace-event JSON that ui.perfetto.dev and
+//! chrome://tracing open.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::recorder::Words;
+use super::ring::Words;
 use super::{JOB, Kind, NOTHING, THREAD};
 
-/// What a loop has done: see [`Handle::trace_last`](crate::Handle::trace_last), which has an example.
+/// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trace {
     /// The oldest first. Their times never go back.
     pub records: Vec<Record>,
-    /// How many older records the ring has dropped for newer ones, since it was made.
+    /// How many records the ring has overwritten since it was made.
     pub lost: u64,
 }
 
-/// A record of a [`Trace`]. It prints as `wake 3.7 by 2.5`.
+/// A record of a [`Trace`]. It prints as `Wake 3.7 by 2.5`.
+/// [`Handle::trace_last`](crate::Handle::trace_last) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// Since the loop's beginning. The [module](crate::trace) says how exact it is.
     pub at: Duration,
-    /// What the rest means.
+    /// It says what `id` and `detail` are.
     pub kind: Kind,
-    /// Of a machine or a descriptor: see [`Kind`].
+    /// Of a machine or a descriptor.
     pub id: u64,
-    /// More of it: see [`Kind`].
+    /// More of it.
     pub detail: u64,
 }
 
-const KINDS: [Kind; 17] = [
-    Kind::Turn,
-    Kind::TurnEnd,
-    Kind::Wait,
-    Kind::WaitEnd,
-    Kind::Event,
-    Kind::Stale,
-    Kind::Expired,
-    Kind::Fired,
-    Kind::Closed,
-    Kind::Unpark,
-    Kind::Waker,
-    Kind::Wake,
-    Kind::Spawn,
-    Kind::Run,
-    Kind::Done,
-    Kind::ReadDeadline,
-    Kind::WriteDeadline,
-];
+const KINDS: [Kind; 18] = {
+    use Kind::*;
+    [
+        Turn, TurnEnd, Wait, WaitEnd, Event, Stale, Expired, Fired, Closed, Unpark, Foreign, Mail,
+        Wake, Spawn, Run, Done, ReadUntil, WriteUntil,
+    ]
+};
 
 impl Trace {
     /// Of what was copied, the records of the `last` time.
     pub(super) fn new(words: &[Words], lost: u64, last: Duration) -> Self {
-        let mut records: Vec<Record> = Vec::with_capacity(words.len());
+        let takes_time = |kind: u64| [Kind::Wait as u64, Kind::Run as u64].contains(&(kind & 0xff));
+        let mut records = Vec::with_capacity(words.len());
         // Those of one reading share the time until the next.
-        for one_reading in words.chunk_by(|a, b| a[0] >> 8 == b[0] >> 8) {
-            let from = one_reading[0][0] >> 8;
-            let next = words.get(records.len() + one_reading.len());
-            let time = next.map_or(0, |next| (next[0] >> 8) - from);
-            let parts = |words: &Words| {
-                let kind = words[0] as u8;
-                u64::from(kind == Kind::Run as u8 || kind == Kind::Wait as u8)
-            };
-            let all: u64 = one_reading.iter().map(parts).sum();
+        for same in words.chunk_by(|one, next| one[0] >> 8 == next[0] >> 8) {
+            let now = same[0][0] >> 8;
+            let next = words.get(records.len() + same.len());
+            let time = next.map_or(0, |next| (next[0] >> 8) - now);
+            let parts = same.iter().filter(|words| takes_time(words[0])).count() as u64;
             let mut before = 0;
-            for words in one_reading {
-                let at = u128::from(time) * u128::from(before) / u128::from(all.max(1));
-                before += parts(words);
-                let [kind, id, detail] = *words;
+            for &[kind, id, detail] in same {
+                let at = now + time / parts.max(1) * before;
+                before += u64::from(takes_time(kind));
                 records.push(Record {
-                    at: Duration::from_nanos(from + at as u64),
+                    at: Duration::from_nanos(at),
                     kind: KINDS[usize::from(kind as u8)],
                     id,
                     detail,
@@ -80,186 +65,104 @@ impl Trace {
             }
         }
         let end = records.last().map_or(Duration::ZERO, |last| last.at);
-        records.retain(|record| record.at + last >= end);
+        records.retain(|record| record.at.saturating_add(last) >= end);
         Trace { records, lost }
     }
 
-    /// The trace-event JSON. Turns are slices, and in them waits and runs; all else is a slice until
-    /// the next record. An arrow leads from each wake to the run that it caused, and a run's argument
-    /// `causes` says the same in words. `otherData.lost_records` says how many records the ring has
-    /// dropped.
+    /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
+    /// these, and an `Unpark` in the record that it comes from. An arrow leads from what makes a machine
+    /// runnable to the run. `otherData.lost_records` is [`lost`](Trace::lost).
     pub fn to_json(&self) -> String {
-        let mut json = Json::default();
-        for (index, record) in self.records.iter().enumerate() {
-            let next = self.records.get(index + 1).unwrap_or(record);
-            json.add(record, next.at);
-        }
-        json.close(|_| true);
-        format!(
-            "{{\"displayTimeUnit\":\"ns\",\"otherData\":{{\"lost_records\":{}}},\"traceEvents\":[\n\
-             {{\"ph\":\"M\",\"pid\":1,\"tid\":1,\"name\":\"thread_name\",\"args\":{{\"name\":\"loop\"}}}}\
-             {}\n]}}\n",
-            self.lost, json.text
-        )
-    }
-}
-
-#[derive(Default)]
-struct Json {
-    text: String,
-    /// The slices that are open, and now.
-    open: Vec<Kind>,
-    now: Duration,
-    /// What the records before hand out what follows.
-    cause: String,
-    /// Of each machine that is to run: the arrows that lead to it, and why it runs.
-    wakes: HashMap<u64, Vec<(usize, String)>>,
-    arrows: usize,
-}
-
-impl Json {
-    fn add(&mut self, record: &Record, next: Duration) {
-        self.now = record.at;
-        let args = format!(
-            ",\"name\":\"{record}\",\"args\":{{\"id\":\"{}\"",
-            Id(record.id)
-        );
-        match record.kind {
-            Kind::Turn => {
-                self.close(|_| true);
-                self.begin(Kind::Turn, ",\"name\":\"turn\"");
+        let lost = self.lost;
+        let mut json = format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n");
+        let mut event = |phase, at: Duration, more: &str| {
+            let micros = at.as_nanos() as f64 / 1e3;
+            let _ = write!(
+                json,
+                "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},\n"
+            );
+        };
+        // How deep the open slices lie; the arrows to each machine that is to run.
+        let (mut open, mut arrows) = (Vec::new(), HashMap::<u64, Vec<usize>>::new());
+        for (number, record) in self.records.iter().enumerate() {
+            let Record { at, kind, id, .. } = *record;
+            let depth = match kind {
+                Kind::Turn | Kind::TurnEnd => 0,
+                Kind::Wait | Kind::WaitEnd | Kind::Run => 1,
+                Kind::Unpark => 3,
+                _ => 2,
+            };
+            while open.pop_if(|other| *other >= depth).is_some() {
+                event('E', at, "");
             }
-            Kind::Wait => self.begin(Kind::Wait, &format!(",\"name\":\"{record}\"")),
-            Kind::WaitEnd => self.close(|kind| kind == Kind::Wait),
-            Kind::TurnEnd => self.close(|_| true),
-            Kind::Run => {
-                self.close(|kind| kind == Kind::Run);
-                let wakes = self.wakes.remove(&record.id).unwrap_or_default();
-                let causes: Vec<_> = wakes.iter().map(|(_, why)| format!("\"{why}\"")).collect();
-                self.begin(
-                    Kind::Run,
-                    &format!("{args},\"causes\":[{}]}}", causes.join(",")),
-                );
-                for (arrow, _) in wakes {
-                    self.event("f", &format!("{ARROW},\"bp\":\"e\",\"id\":{arrow}"));
+            if !matches!(kind, Kind::TurnEnd | Kind::WaitEnd) {
+                event('B', at, &format!(",\"name\":\"{record}\""));
+                open.push(depth);
+            }
+            const WAKE: &str = ",\"name\":\"wake\",\"cat\":\"wake\"";
+            match kind {
+                Kind::Unpark | Kind::Wake | Kind::Spawn => {
+                    event('s', at, &format!("{WAKE},\"id\":{number}"));
+                    arrows.entry(id).or_default().push(number);
                 }
-            }
-            kind => {
-                let why = match kind {
-                    Kind::Unpark => self.cause.clone(),
-                    _ => record.to_string(),
-                };
-                self.event("B", &format!("{args},\"cause\":\"{why}\"}}"));
-                match kind {
-                    Kind::Unpark | Kind::Wake | Kind::Spawn => {
-                        self.arrows += 1;
-                        let arrow = self.arrows;
-                        self.event("s", &format!("{ARROW},\"id\":{arrow}"));
-                        self.wakes.entry(record.id).or_default().push((arrow, why));
+                Kind::Run => {
+                    for number in arrows.remove(&id).unwrap_or_default() {
+                        event('f', at, &format!("{WAKE},\"bp\":\"e\",\"id\":{number}"));
                     }
-                    _ => self.cause = why,
                 }
-                self.now = next;
-                self.event("E", "");
+                _ => {}
             }
         }
-    }
-
-    fn begin(&mut self, kind: Kind, what: &str) {
-        self.event("B", what);
-        self.open.push(kind);
-    }
-
-    /// Closes what is open innermost, as long as it is such.
-    fn close(&mut self, such: impl Fn(Kind) -> bool) {
-        while self.open.pop_if(|kind| such(*kind)).is_some() {
-            self.event("E", "");
+        let end = self.records.last().map_or(Duration::ZERO, |last| last.at);
+        for _ in open {
+            event('E', end, "");
         }
-    }
-
-    fn event(&mut self, phase: &str, what: &str) {
-        let nanos = self.now.as_nanos();
-        let (micros, nanos) = (nanos / 1000, nanos % 1000);
-        let _ = write!(
-            self.text,
-            ",\n{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros}.{nanos:03}{what}}}"
+        event(
+            'M',
+            end,
+            ",\"name\":\"thread_name\",\"args\":{\"name\":\"loop\"}",
         );
+        json.truncate(json.len() - 2);
+        json + "\n]}\n"
     }
 }
-
-const ARROW: &str = ",\"name\":\"wake\",\"cat\":\"wake\"";
 
 /// As the log has it.
 struct Id(u64);
 
 impl Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0 as u32, self.0 >> 32)
+        match self.0 {
+            NOTHING => f.write_str("nothing"),
+            JOB => f.write_str("a sent closure"),
+            THREAD => f.write_str("another thread"),
+            // The token of a break.
+            u64::MAX => f.write_str("a break"),
+            id => write!(f, "{}.{}", id as u32, id >> 32),
+        }
     }
 }
 
 impl Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { id, detail, .. } = *self;
-        let when = |limit: u64, time: Duration| match limit {
-            u64::MAX => "never".to_owned(),
-            _ => format!("{time:?}"),
-        };
-        match self.kind {
-            Kind::Turn => write!(f, "turn"),
-            Kind::TurnEnd => write!(f, "turn ends"),
-            Kind::Wait => write!(f, "wait {}", when(detail, Duration::from_nanos(detail))),
-            Kind::WaitEnd => write!(f, "wait ends"),
-            Kind::Event | Kind::Stale => {
-                let name = if self.kind == Kind::Event {
-                    "event"
-                } else {
-                    "stale event"
-                };
-                write!(f, "{name} {}", Id(id))?;
-                let bits = ["READ", "WRITE", "HUP", "URGENT"];
-                let mut set = (0..).zip(bits).filter(|(bit, _)| detail & 1 << bit != 0);
+        let Record {
+            kind, id, detail, ..
+        } = *self;
+        write!(f, "{kind:?}")?;
+        if id != NOTHING {
+            write!(f, " {}", Id(id))?;
+        }
+        let time = |unit: fn(u64) -> Duration| (detail != u64::MAX).then(|| unit(detail));
+        match kind {
+            Kind::Event | Kind::Stale | Kind::Expired => {
+                let names = (0..).zip(["READ", "WRITE", "HUP", "URGENT"]);
+                let mut set = names.filter(|(bit, _)| detail & 1 << bit != 0);
                 set.try_for_each(|(_, name)| write!(f, " {name}"))
             }
-            Kind::Expired => write!(
-                f,
-                "{} deadline of {} passes",
-                ["read", "write"][detail as usize & 1],
-                Id(id)
-            ),
-            Kind::Fired => write!(f, "timer"),
-            Kind::Closed => write!(f, "close {}", Id(id)),
-            Kind::Unpark => write!(f, "unpark {}", Id(id)),
-            Kind::Waker => write!(f, "waker {}", Id(id)),
-            Kind::Wake | Kind::Spawn => {
-                let name = if self.kind == Kind::Wake {
-                    "wake"
-                } else {
-                    "spawn"
-                };
-                write!(f, "{name} {} by ", Id(id))?;
-                match detail {
-                    NOTHING => write!(f, "no machine"),
-                    JOB => write!(f, "a sent closure"),
-                    THREAD => write!(f, "another thread"),
-                    machine => Id(machine).fmt(f),
-                }
-            }
-            Kind::Run if id == JOB => write!(f, "run a sent closure"),
-            Kind::Run => write!(f, "run {}", Id(id)),
-            Kind::Done => write!(f, "done {}", Id(id)),
-            Kind::ReadDeadline => write!(
-                f,
-                "read deadline of {} to {}",
-                Id(id),
-                when(detail, Duration::from_millis(detail))
-            ),
-            Kind::WriteDeadline => write!(
-                f,
-                "write deadline of {} to {}",
-                Id(id),
-                when(detail, Duration::from_millis(detail))
-            ),
+            Kind::Wake | Kind::Spawn => write!(f, " by {}", Id(detail)),
+            Kind::Wait => write!(f, " {:?}", time(Duration::from_nanos)),
+            Kind::ReadUntil | Kind::WriteUntil => write!(f, " {:?}", time(Duration::from_millis)),
+            _ => Ok(()),
         }
     }
 }

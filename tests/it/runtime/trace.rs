@@ -164,7 +164,7 @@ fn a_moved_deadline_and_one_that_passes_are_recorded() {
     }
     let records = reactor.trace_last(MINUTE).unwrap().records;
     let of = |kind| records.iter().position(|record| record.kind == kind);
-    let (moved, passed) = (of(Kind::ReadDeadline).unwrap(), of(Kind::Expired).unwrap());
+    let (moved, passed) = (of(Kind::ReadUntil).unwrap(), of(Kind::Expired).unwrap());
     assert!(moved < passed);
     assert_eq!(records[moved].id, records[passed].id);
     assert_eq!(
