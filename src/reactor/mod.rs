@@ -297,7 +297,7 @@ impl<W, T> Reactor<W, T> {
     /// if it has no ring: see [`with_trace`](Reactor::with_trace).
     #[cfg(feature = "trace")]
     pub fn trace_last(&self, last: Duration) -> Option<crate::trace::Trace> {
-        self.core.trace.tape.last(last)
+        crate::trace::Trace::of(&self.core.trace.tape, last)
     }
 
     /// How long a turn could sleep: until the next deadline; zero if something is to be handed out

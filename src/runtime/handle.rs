@@ -213,7 +213,7 @@ impl Handle {
     /// ```
     #[cfg(feature = "trace")]
     pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
-        self.remote.trace.last(last)
+        crate::trace::Trace::of(&self.remote.trace, last)
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.

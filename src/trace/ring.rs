@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::show::Trace;
 use super::{Kind, NOTHING};
 
 /// A record: `time << 8 | kind`, the id, the detail. The time is in nanoseconds since the loop's
@@ -32,21 +31,6 @@ impl Ring {
     #[inline]
     fn place(&self, number: u64) -> &[AtomicU64; 3] {
         &self.places[number as usize & (self.places.len() - 1)]
-    }
-
-    /// The records that are there, and how many have been overwritten.
-    fn copy(&self) -> (Vec<Words>, u64) {
-        let held = self.places.len() as u64;
-        let end = self.count.load(Ordering::Acquire);
-        let numbers = end.saturating_sub(held)..end;
-        let load = |word: &AtomicU64| word.load(Ordering::Acquire);
-        let copy = |number| self.place(number).each_ref().map(load);
-        let mut copied: Vec<Words> = numbers.clone().map(copy).collect();
-        // The loop may be in the midst of one that is not published.
-        let begun = self.count.load(Ordering::Acquire) + 1;
-        let lost = begun.saturating_sub(held).clamp(numbers.start, end);
-        copied.drain(..(lost - numbers.start) as usize);
-        (copied, lost)
     }
 }
 
@@ -71,9 +55,20 @@ impl Tape {
         Ok(Tape(Some(Arc::new(Ring { places, count }))))
     }
 
-    pub(crate) fn last(&self, time: Duration) -> Option<Trace> {
-        let (words, lost) = self.0.as_ref()?.copy();
-        Some(Trace::new(&words, lost, time))
+    /// The records that are there, and how many have been overwritten.
+    pub(super) fn copy(&self) -> Option<(Vec<Words>, u64)> {
+        let ring = self.0.as_ref()?;
+        let held = ring.places.len() as u64;
+        let end = ring.count.load(Ordering::Acquire);
+        let numbers = end.saturating_sub(held)..end;
+        let load = |word: &AtomicU64| word.load(Ordering::Acquire);
+        let copy = |number| ring.place(number).each_ref().map(load);
+        let mut copied: Vec<Words> = numbers.clone().map(copy).collect();
+        // The loop may be in the midst of one that is not published.
+        let begun = ring.count.load(Ordering::Acquire) + 1;
+        let lost = begun.saturating_sub(held).clamp(numbers.start, end);
+        copied.drain(..(lost - numbers.start) as usize);
+        Some((copied, lost))
     }
 }
 

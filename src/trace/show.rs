@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::ring::Words;
-use super::{JOB, Kind, NOTHING, THREAD};
+use super::{JOB, Kind, NOTHING, THREAD, Tape};
 
 /// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,8 +41,9 @@ const KINDS: [Kind; 18] = {
 };
 
 impl Trace {
-    /// Of what was copied, the records of the `last` time.
-    pub(super) fn new(words: &[Words], lost: u64, last: Duration) -> Self {
+    /// The records of the `last` time, if there is a ring.
+    pub(crate) fn of(tape: &Tape, last: Duration) -> Option<Self> {
+        let (words, lost) = tape.copy()?;
         let takes_time = |kind: u64| [Kind::Wait as u64, Kind::Run as u64].contains(&(kind & 0xff));
         let mut records = Vec::with_capacity(words.len());
         // Those of one reading share the time until the next.
@@ -66,7 +66,7 @@ impl Trace {
         }
         let end = records.last().map_or(Duration::ZERO, |last| last.at);
         records.retain(|record| record.at.saturating_add(last) >= end);
-        Trace { records, lost }
+        Some(Trace { records, lost })
     }
 
     /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
