@@ -461,7 +461,7 @@ impl<W, T> PollDesc<W, T> {
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
-        self.core.hasten(self.due.get());
+        self.core.hasten();
     }
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
@@ -538,7 +538,7 @@ impl<W, T> PollDesc<W, T> {
         self.core.trace.put(Kind::Closed, self.token.0 as u64, 0);
         self.core.trace.unparked(&pending, before);
         drop(pending);
-        self.core.hasten(NEVER);
+        self.core.hasten();
     }
 
     /// After EAGAIN, on a selector without edges: asks again for the directions that are not known

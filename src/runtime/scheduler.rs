@@ -38,7 +38,6 @@ use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
-use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
 /// nor deadlines waiting.
@@ -140,20 +139,16 @@ impl Scheduler {
         if self.machines.borrow_mut().wake(id) {
             self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
-            self.reactor.core().hasten(Tick::ZERO);
+            self.reactor.core().hasten();
         }
     }
 
-    pub(crate) fn spawn<F>(
+    pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
         self: &Rc<Self>,
         place: Place,
         name: Option<Arc<str>>,
         future: F,
-    ) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
@@ -176,7 +171,7 @@ impl Scheduler {
         let id = self.machines.borrow_mut().insert(make);
         self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
-        self.reactor.core().hasten(Tick::ZERO);
+        self.reactor.core().hasten();
         self.counters.spawned.add(1);
         id
     }
