@@ -261,18 +261,33 @@ fn verdict(samples: &[Sample]) -> bool {
     compare("descriptors", |sample| sample.descriptors, 1.0, 0.0);
     compare("wake-ups in a rest", |sample| sample.wake_ups, 1.0, 3.0);
     compare("p99 in ms", |sample| sample.p99, 2.0, 5.0);
-    // malloc keeps the pages of peaks, and a machine that stalls makes higher ones. So what is resident
-    // may grow with the peak: by a quarter for the holes, and by what the program is itself.
+    // malloc keeps the pages of peaks, with holes in them: so what is resident is bounded by the peak.
     let (peak, resident) = (
         median(last, |sample| sample.peak),
         median(last, |sample| sample.resident),
     );
-    let bounded = resident <= peak * 1.25 + 4.0;
+    let bounded = resident <= peak * 1.5;
     println!(
         "resident memory: {resident:.2} MiB, where the heap was {peak:.2} at its most{}",
         if bounded { "" } else { ": TOO MUCH" }
     );
-    flat && bounded
+    flat && bounded && is_given_back()
+}
+
+/// Whether what malloc keeps is free: nearly all that is not live goes back when it is asked for.
+fn is_given_back() -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    let (heap, resident) = (HEAP.load(Relaxed) as f64 / 1048576.0, resident());
+    let good = resident <= heap + 8.0 || cfg!(not(target_env = "gnu"));
+    println!(
+        "given back what is free: {resident:.2} MiB stay resident, of which {heap:.2} are live{}",
+        if good { "" } else { ": TOO MUCH" }
+    );
+    good
 }
 
 fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> f64 {
