@@ -37,7 +37,6 @@ use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
 /// nor deadlines waiting.
@@ -125,20 +124,16 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
             self.woken.borrow_mut().push(id);
-            self.reactor.core().hasten(Tick::ZERO);
+            self.reactor.core().hasten();
         }
     }
 
-    pub(crate) fn spawn<F>(
+    pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
         self: &Rc<Self>,
         place: Place,
         name: Option<Arc<str>>,
         future: F,
-    ) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
@@ -160,7 +155,7 @@ impl Scheduler {
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
         self.woken.borrow_mut().push(id);
-        self.reactor.core().hasten(Tick::ZERO);
+        self.reactor.core().hasten();
         self.counters.spawned.add(1);
         id
     }
