@@ -136,6 +136,7 @@ impl Lane {
             log::error!("a destructor of blocking work panicked");
         }
         let mut state = self.state();
+        debug_assert!(state.unfinished > 0, "it was counted when it came");
         state.unfinished -= 1;
         if state.unfinished == 0 {
             self.finished.notify_all();
@@ -156,6 +157,7 @@ impl Lane {
             let waited = self.work.wait_timeout(state, IDLE);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
+            debug_assert!((1..=state.threads).contains(&state.idle));
             state.idle -= 1;
             // Work that came together with the end of the wait is done first.
             if waited.timed_out() && state.queue.is_empty() {

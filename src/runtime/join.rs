@@ -139,6 +139,7 @@ pub(crate) trait Joined {
 
 impl<T> Joined for Mutex<Shared<T>> {
     fn end(&self, error: Option<JoinError>) {
+        debug_assert!(lock(self).is_open, "a task ends once");
         if let Some(error) = error {
             let output = lock(self).value.replace(Err(error));
             drop_quietly(output);
@@ -148,7 +149,7 @@ impl<T> Joined for Mutex<Shared<T>> {
 }
 
 pub(crate) fn set_output<T>(join: &Join<T>, output: T) {
-    debug_assert!(lock(join).is_open, "a task ends once");
+    debug_assert!(lock(join).value.is_none(), "a task is ready once");
     lock(join).value = Some(Ok(output));
 }
 

@@ -231,6 +231,7 @@ impl Socket {
 
     /// Keeps the key of a poller's waker until its direction can be tried again.
     pub(crate) fn keep_poller(&self, direction: Direction, poller: Parked) {
+        debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
         self.locks.raise(polled(direction));
     }

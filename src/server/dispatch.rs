@@ -182,6 +182,10 @@ impl WorkerInbox {
         self.dispatcher.change(|state| state.starting -= 1);
         let Dispatcher { state, changed, .. } = &*self.dispatcher;
         let mut state = lock(state);
+        debug_assert!(
+            state.starting < state.inboxes.len(),
+            "it has started itself"
+        );
         while state.starting > 0 && state.order.phase != Phase::Stopped {
             state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
