@@ -53,7 +53,7 @@ impl Scheduler {
         self.machines
             .borrow()
             .len()
-            .saturating_sub(self.connections.get())
+            .saturating_sub(self.connections())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor

@@ -33,7 +33,6 @@ use std::time::Duration;
 
 use super::blocking::Lane;
 use super::context;
-use super::counter::Counter;
 use super::current::Entered;
 use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle};
@@ -43,6 +42,7 @@ use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
 use super::running::{Place, Running};
 use super::socket::Socket;
+use super::stats::{Figures, OBSERVES, Recorder};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
@@ -88,21 +88,11 @@ pub(crate) struct Scheduler {
     root_waker: Cell<Option<Waiter>>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
-    pub(crate) counters: Counters,
-    /// Machines that are a server's connections.
-    pub(crate) connections: Cell<usize>,
+    pub(super) recorder: Recorder,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
     /// Tests order what is runnable by it.
     schedule: Option<Schedule>,
-}
-
-/// What the runtime has done, ever.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) events: Counter,
-    pub(crate) expired: Counter,
-    pub(crate) spawned: Counter,
 }
 
 impl Scheduler {
@@ -127,11 +117,21 @@ impl Scheduler {
             root: Cell::new(Root::Absent),
             root_waker: Cell::default(),
             buffer: Cell::new(None),
-            counters: Counters::default(),
-            connections: Cell::new(0),
+            recorder: Recorder::default(),
             host: OnceCell::new(),
             schedule,
         }
+    }
+
+    /// What any thread may read of it.
+    #[inline]
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.remote.running.figures
+    }
+
+    /// Machines that are a server's connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.figures().connections.get() as usize
     }
 
     /// The reactor's identity, as its descriptors know it.
@@ -146,8 +146,10 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
+            let core = self.reactor.core();
+            self.recorder.queued(id, || core.clock.ask_nanos());
             self.woken.borrow_mut().push(id);
-            self.reactor.core().hasten(Tick::ZERO);
+            core.hasten(Tick::ZERO);
         }
     }
 
@@ -193,9 +195,11 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
+        let core = self.reactor.core();
+        self.recorder.queued(id, || core.clock.ask_nanos());
         self.woken.borrow_mut().push(id);
-        self.reactor.core().hasten(Tick::ZERO);
-        self.counters.spawned.add(1);
+        core.hasten(Tick::ZERO);
+        self.figures().spawned.add(1);
         id
     }
 
@@ -232,7 +236,10 @@ impl Scheduler {
         most: usize,
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
+        let (core, figures) = (self.reactor.core(), self.figures());
+        let due = self.recorder.turn_begins(core);
         let mut turn = self.ask_netpoller(max_wait)?;
+        self.recorder.wait_ended(core, figures, due);
         self.publish_batch();
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
@@ -245,12 +252,22 @@ impl Scheduler {
         turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
-        let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
-        self.remote.running.turns.add(1);
-        self.counters.events.add(turn.events as u64);
-        self.counters.expired.add(turn.expired as u64);
+        figures.turns.add(1);
+        figures.turn_events.add(turn.events as u64);
+        figures.expired.add(turn.expired as u64);
+        self.publish();
+        self.recorder.turn_ends(&core.clock, figures);
         Ok(turn)
+    }
+
+    /// Publishes what lives.
+    #[inline]
+    pub(super) fn publish(&self) {
+        let (core, figures) = (self.reactor.core(), self.figures());
+        figures.tasks.set(self.tasks() as u64);
+        figures.descriptors.set(self.reactor.descriptors() as u64);
+        figures.entries.set(core.entries() as u64);
     }
 
     /// Publishes when the batch that runs now began: see `Running::holder`.
@@ -292,7 +309,11 @@ impl Scheduler {
         for parked in handed {
             let id = parked.as_machine();
             match machines.wake(id) || self.mark_root_queued(id) {
-                true => queue.push(id),
+                true => {
+                    let clock = &self.reactor.core().clock;
+                    self.recorder.queued(id, || clock.nanos());
+                    queue.push(id);
+                }
                 false => foreign.extend(parked.take_waker()),
             }
         }
@@ -339,7 +360,9 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
-        let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
+        let (clock, figures) = (&self.reactor.core().clock, self.figures());
+        let (mut since, runs) = (clock.last_real(), figures.machines.get());
+        self.recorder.batch_begins(clock.nanos());
         let is_careful = running.is_careful();
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
@@ -349,7 +372,10 @@ impl Scheduler {
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
                 running.begin(*id);
+                let times = OBSERVES.then(|| body.times(figures));
+                self.recorder.begins(*id, figures);
                 self.run(*id, body);
+                self.recorder.ends(*id, clock, times);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
@@ -370,7 +396,7 @@ impl Scheduler {
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        (running.runs.get() - runs) as usize
+        (figures.machines.get() - runs) as usize
     }
 
     #[inline]
@@ -383,7 +409,10 @@ impl Scheduler {
                 (body, Some(JoinError::aborted()))
             }
             Ok(Poll::Ready(())) => (body, None),
-            Err(payload) => (body, Some(JoinError::panicked(payload))),
+            Err(payload) => {
+                self.figures().panicked.add(1);
+                (body, Some(JoinError::panicked(payload)))
+            }
         };
         context::end();
         self.finish(id, ended.0, ended.1);
@@ -409,9 +438,12 @@ impl Scheduler {
         let mut poll = || {
             self.root.set(Root::Idle);
             self.remote.running.begin_root();
+            self.recorder.begins(MachineId::ROOT, self.figures());
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
+            let (clock, times) = (&self.reactor.core().clock, &self.figures().root_time);
+            self.recorder.ends(MachineId::ROOT, clock, Some(times));
             self.remote.running.end();
             match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
@@ -424,6 +456,9 @@ impl Scheduler {
         // pile up.
         self.publish_batch();
         self.open_mail();
+        let now = self.reactor.core().clock.nanos();
+        self.recorder.queued(MachineId::ROOT, || now);
+        self.recorder.batch_begins(now);
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.
         let mut polled = poll();
