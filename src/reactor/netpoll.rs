@@ -104,9 +104,9 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
-    /// The tick until which a host that is called by a thread sleeps between two turns: see
-    /// runtime/host.rs. Zero during a turn, after a break of that sleep, and without such a host.
-    pub(crate) host_sleeps: Cell<Tick>,
+    /// Whether a host that is called by a thread sleeps between two turns: see runtime/host.rs. Not during
+    /// a turn, after a break of that sleep, nor without such a host.
+    pub(crate) host_sleeps: Cell<bool>,
 }
 
 impl<W, T> Core<W, T> {
@@ -454,16 +454,14 @@ impl<W, T> Core<W, T> {
         self.next().map(|next| self.clock.until(next))
     }
 
-    /// Something is pending, or due at `tick`: ends the sleep of a host that would sleep for longer.
+    /// A turn may be due sooner than it was: ends the sleep of the host, which turns and asks anew.
     // Go: wakeNetPoller.
     #[inline]
-    pub(crate) fn hasten(&self, tick: Tick) {
-        let sleeps = self.host_sleeps.get();
-        if sleeps > Tick::ZERO && (tick < sleeps || self.has_pending()) {
-            self.host_sleeps.set(Tick::ZERO);
-            if let Err(error) = self.breaker().break_netpoll() {
-                log::error!("can't tell the host that a turn is due: {error}");
-            }
+    pub(crate) fn hasten(&self) {
+        if self.host_sleeps.replace(false)
+            && let Err(error) = self.breaker().break_netpoll()
+        {
+            log::error!("can't tell the host that a turn is due: {error}");
         }
     }
 

@@ -452,7 +452,7 @@ impl<W, T> PollDesc<W, T> {
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
-        self.core.hasten(self.due.get());
+        self.core.hasten();
     }
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
@@ -517,7 +517,7 @@ impl<W, T> PollDesc<W, T> {
         self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
         self.core.pending.borrow_mut().extend(released);
-        self.core.hasten(NEVER);
+        self.core.hasten();
     }
 
     /// After EAGAIN, on a selector without edges: asks again for the directions that are not known

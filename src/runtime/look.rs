@@ -63,7 +63,7 @@ impl Look {
         let now = core.clock.read();
         if keys.start == 0 {
             // A vector that grew later would copy everything in one portion.
-            let machines = scheduler.machines.borrow().len() + 1;
+            let machines = scheduler.machines.borrow().len();
             self.machines.reserve(machines);
             self.known_as.reserve(machines);
             self.waits.reserve(2 * machines);
@@ -94,31 +94,29 @@ impl Look {
 
     fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
         let running = &scheduler.remote.running;
-        let mut add = |id: MachineId, mut entry: Entry, status, [waker, joiner]: [_; 2]| {
-            let id = Waiter::Machine(id);
+        let machines = scheduler.machines.borrow();
+        machines.for_each_in(keys, |id, body, is_queued| {
+            let root = scheduler.root_waker.get();
+            if id == MachineId::ROOT && root.is_none() {
+                return;
+            }
+            let mut entry = running.origin(id.bits());
+            let [waker, joiner] = match body {
+                Some(body) => body.look(&mut entry),
+                None => [root.filter(|_| id == MachineId::ROOT), None],
+            };
+            let status = match is_queued {
+                _ if running.runs(id) => "running",
+                true => "runnable",
+                false => "parked",
+            };
             entry.put("status", Value::text(status));
             self.machines.push(entry);
+            let id = Waiter::Machine(id);
             self.known_as.push([Some(id), waker]);
             let join = Entry(vec![("on", Value::text("join"))]);
             self.waits
                 .extend(joiner.map(|joiner| (joiner, join, Some(id))));
-        };
-        if keys.start == 0
-            && let Some((status, waker)) = scheduler.root_status()
-        {
-            let root = running.origin(MachineId::ROOT.bits());
-            add(MachineId::ROOT, root, status, [waker, None]);
-        }
-        let machines = scheduler.machines.borrow();
-        machines.for_each_in(keys, |id, body, is_queued| {
-            let mut entry = running.origin(id.bits());
-            let wakers = body.map(|body| body.look(&mut entry));
-            let status = match (body, is_queued) {
-                (None, _) => "running",
-                (_, true) => "runnable",
-                _ => "parked",
-            };
-            add(id, entry, status, wakers.unwrap_or_default());
         })
     }
 

@@ -154,21 +154,17 @@ impl Runtime {
 
     /// Spawns a task, between turns or inside one. It runs from the next turn on.
     #[track_caller]
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub fn spawn<F: Future<Output: 'static> + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.scheduler.spawn(Location::caller(), None, future)
     }
 
     /// As [`spawn`](Runtime::spawn), with a name by which the log knows the task.
     #[track_caller]
-    pub fn spawn_named<F>(&self, name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub fn spawn_named<F: Future<Output: 'static> + 'static>(
+        &self,
+        name: impl Into<Arc<str>>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
         let name = Some(name.into());
         self.scheduler.spawn(Location::caller(), name, future)
     }
@@ -594,20 +590,16 @@ impl fmt::Debug for Builder {
 /// Outside a runtime.
 #[doc(alias = "go")]
 #[track_caller]
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+pub fn spawn<F: Future<Output: 'static> + 'static>(future: F) -> JoinHandle<F::Output> {
     spawn_at(Location::caller(), None, future)
 }
 
 #[track_caller]
-fn spawn_at<F>(place: Place, name: Option<Arc<str>>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+fn spawn_at<F: Future<Output: 'static> + 'static>(
+    place: Place,
+    name: Option<Arc<str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
     current::with("spawn", |scheduler| scheduler.spawn(place, name, future))
 }
 
@@ -626,11 +618,10 @@ where
 ///
 /// Outside a runtime.
 #[track_caller]
-pub fn spawn_named<F>(name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+pub fn spawn_named<F: Future<Output: 'static> + 'static>(
+    name: impl Into<Arc<str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
     spawn_at(Location::caller(), Some(name.into()), future)
 }
 

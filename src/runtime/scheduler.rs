@@ -11,14 +11,6 @@
 //                                        └─── wakes, spawns, yields ─┘
 //
 // A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
-//
-// # The root: the future of `block_on`, which lies on the caller's stack
-//
-// | state | meaning | moved there by | on to |
-// |---|---|---|---|
-// | Absent | no `block_on` is under way | the end of one, a panic included | Idle |
-// | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
-// | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -36,7 +28,6 @@ use super::context;
 use super::current::Entered;
 use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle};
-use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -46,7 +37,6 @@ use super::stats::{Figures, OBSERVES, Recorder};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Tick;
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
 /// nor deadlines waiting.
@@ -54,14 +44,6 @@ pub(super) const BATCH: usize = 1024;
 
 /// `woken` is swept once it holds more than twice as many ids as machines are alive, plus this many.
 const SWEEP: usize = 64;
-
-/// The future of `block_on`: see the table above.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Root {
-    Absent,
-    Idle,
-    Queued,
-}
 
 /// See [`Builder::schedule`](super::Builder::schedule).
 pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
@@ -83,11 +65,8 @@ pub(crate) struct Scheduler {
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    root: Cell<Root>,
-    /// The waker of the last root.
-    root_waker: Cell<Option<Waiter>>,
-    /// The lent buffer, while the runtime is not entered.
-    pub(crate) buffer: Cell<Option<Buffer>>,
+    /// The waker of the root, while there is one.
+    pub(super) root_waker: Cell<Option<Waiter>>,
     pub(super) recorder: Recorder,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
@@ -107,16 +86,14 @@ impl Scheduler {
         Scheduler {
             reactor,
             remote,
-            machines: RefCell::default(),
+            machines: RefCell::new(Machines::new()),
             handed: Cell::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
-            root: Cell::new(Root::Absent),
             root_waker: Cell::default(),
-            buffer: Cell::new(None),
             recorder: Recorder::default(),
             host: OnceCell::new(),
             schedule,
@@ -145,36 +122,20 @@ impl Scheduler {
     /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
+        if self.machines.borrow_mut().wake(id) {
             let core = self.reactor.core();
             self.recorder.queued(id, || core.clock.ask_nanos());
             self.woken.borrow_mut().push(id);
-            core.hasten(Tick::ZERO);
+            core.hasten();
         }
     }
 
-    /// As [`Machines::wake`], for an id that wakes no machine: marks the root, if the id is the root's
-    /// and the root is idle. The root's wakers may outlive it: what they queued then would keep a
-    /// host's loop from sleeping.
-    #[cold]
-    fn mark_root_queued(&self, id: MachineId) -> bool {
-        let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
-        if is_idle {
-            self.root.set(Root::Queued);
-        }
-        is_idle
-    }
-
-    pub(crate) fn spawn<F>(
+    pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
         self: &Rc<Self>,
         place: Place,
         name: Option<Arc<str>>,
         future: F,
-    ) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
@@ -198,7 +159,7 @@ impl Scheduler {
         let core = self.reactor.core();
         self.recorder.queued(id, || core.clock.ask_nanos());
         self.woken.borrow_mut().push(id);
-        core.hasten(Tick::ZERO);
+        core.hasten();
         self.figures().spawned.add(1);
         id
     }
@@ -308,7 +269,7 @@ impl Scheduler {
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
-            match machines.wake(id) || self.mark_root_queued(id) {
+            match machines.wake(id) {
                 true => {
                     let clock = &self.reactor.core().clock;
                     self.recorder.queued(id, || clock.nanos());
@@ -433,10 +394,12 @@ impl Scheduler {
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         self.root_waker.set(Some(Waiter::waker(&waker)));
+        // From here on a waker queues it.
+        let body = self.machines.borrow_mut().start(MachineId::ROOT);
+        debug_assert!(body.is_none(), "it is no machine");
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
-            self.root.set(Root::Idle);
             self.remote.running.begin_root();
             self.recorder.begins(MachineId::ROOT, self.figures());
             context::begin(MachineId::ROOT, &waker);
@@ -479,20 +442,11 @@ impl Scheduler {
         }
     }
 
-    /// For a dump: what the root does, if there is one, and its waker.
-    pub(super) fn root_status(&self) -> Option<(&'static str, Option<Waiter>)> {
-        let status = match self.root.get() {
-            Root::Absent => return None,
-            _ if self.remote.running.is_root() => "running",
-            Root::Queued => "runnable",
-            Root::Idle => "parked",
-        };
-        Some((status, self.root_waker.get()))
-    }
-
     /// There is no root any more. Calls that never turn must not leave an id each behind.
     fn end_root(&self) {
-        if self.root.replace(Root::Absent) == Root::Queued {
+        self.root_waker.set(None);
+        // From here on it counts as queued.
+        if !self.machines.borrow_mut().wake(MachineId::ROOT) {
             for queue in [&self.queue, &self.woken] {
                 queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
             }

@@ -248,7 +248,7 @@ pub(super) struct Recorder {
     awake: Cell<u64>,
     /// When the last run ended, or the batch began.
     last: Cell<u64>,
-    /// By slot of a machine, after the root: since when it is runnable, or parked.
+    /// By slot of a machine: since when it is runnable, or parked.
     since: RefCell<Vec<u64>>,
 }
 
@@ -293,7 +293,7 @@ impl Recorder {
     #[inline]
     pub(super) fn begins(&self, id: MachineId, figures: &Figures) {
         if OBSERVES {
-            let since = self.since.borrow().get(index(id)).copied();
+            let since = self.since.borrow().get(id.slot() as usize).copied();
             let since = since.unwrap_or(self.last.get());
             figures
                 .wake_delay
@@ -321,17 +321,10 @@ impl Recorder {
     }
 
     fn set_since(&self, id: MachineId, when: u64) {
-        let mut since = self.since.borrow_mut();
-        if index(id) >= since.len() {
-            since.resize(index(id) + 1, when);
+        let (slot, mut since) = (id.slot() as usize, self.since.borrow_mut());
+        if slot >= since.len() {
+            since.resize(slot + 1, when);
         }
-        since[index(id)] = when;
-    }
-}
-
-fn index(id: MachineId) -> usize {
-    match id {
-        MachineId::ROOT => 0,
-        _ => id.slot() as usize + 1,
+        since[slot] = when;
     }
 }
