@@ -200,6 +200,32 @@ impl Handle {
         }
     }
 
+    /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
+    /// has no ring: see [`Builder::trace`](crate::Builder::trace). It disturbs nothing, and works from any
+    /// thread at any time: while the loop is held, and after the runtime has ended. Only with the feature
+    /// `trace`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder().trace(1 << 20).build()?;
+    /// runtime.block_on(netpoller::time::sleep(Duration::from_millis(5)));
+    ///
+    /// let trace = runtime.handle().trace_last(Duration::from_secs(10)).unwrap();
+    /// for record in &trace.records {
+    ///     println!("{:?} {record}", record.at); // 5.1ms timer
+    /// }
+    /// // Open this at ui.perfetto.dev, or at chrome://tracing.
+    /// let json = trace.to_json();
+    /// # assert!(json.contains("traceEvents"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "trace")]
+    pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
+        crate::trace::Trace::of(&self.remote.trace, last)
+    }
+
     /// Ends the wait of the turn that is under way, else of the next one.
     pub fn wake(&self) {
         self.remote.interrupt();

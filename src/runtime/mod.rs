@@ -59,6 +59,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::reactor::{Direction, MioSelector, Selector, TimeSource, Turn};
+use crate::trace::Tape;
 use blocking::Lane;
 use context::MachineId;
 use current::Entered;
@@ -131,6 +132,7 @@ impl Runtime {
             blocking_threads: blocking::MAX_THREADS,
             schedule: None,
             watchdog: None,
+            trace: None,
         }
     }
 
@@ -439,6 +441,8 @@ pub struct Builder {
     blocking_threads: usize,
     schedule: Option<Schedule>,
     watchdog: Option<Duration>,
+    /// The size of the ring, in bytes.
+    trace: Option<usize>,
 }
 
 impl Builder {
@@ -523,6 +527,16 @@ impl Builder {
         self
     }
 
+    /// Keeps records of what the loop does in a ring of `bytes` in memory (rounded down to a power of two
+    /// records of 24 bytes), for [`Handle::trace_last`]: see [`trace`](crate::trace). A message through a
+    /// connection makes three records. Only with the feature `trace`.
+    #[cfg(feature = "trace")]
+    #[must_use]
+    pub fn trace(mut self, bytes: usize) -> Self {
+        self.trace = Some(bytes);
+        self
+    }
+
     /// For tests: in each turn `schedule` orders the runnable ids, and returns how many of them run. It
     /// is given the ids, how many of them are left in the round, how many may run, and the tick.
     #[doc(hidden)]
@@ -539,7 +553,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The system's, when it has no descriptor to spare.
+    /// The system's, when it has no descriptor to spare. `InvalidInput` for a trace ring of less than
+    /// 4,096 bytes, and `OutOfMemory` for one that does not fit.
     pub fn build(self) -> io::Result<Runtime> {
         let is_ours = self.selector.is_none();
         let selector = match self.selector {
@@ -547,7 +562,9 @@ impl Builder {
             None => Box::new(MioSelector::new()?),
         };
         let jobs = Lane::new(self.blocking_threads);
-        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, self.schedule));
+        let tape = Tape::new(self.trace)?;
+        let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
+        let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
         let copy = match is_ours {
             true => None,

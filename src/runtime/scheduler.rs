@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::blocking::Lane;
@@ -33,10 +33,11 @@ use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
 use super::running::{Place, Running};
 use super::socket::Socket;
-use super::stats::{Figures, OBSERVES, Recorder};
+use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
+use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
 /// nor deadlines waiting.
@@ -67,7 +68,7 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The waker of the root, while there is one.
     pub(super) root_waker: Cell<Option<Waiter>>,
-    pub(super) recorder: Recorder,
+    pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
     /// Tests order what is runnable by it.
@@ -80,9 +81,13 @@ impl Scheduler {
         time: TimeSource,
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
+        tape: Tape,
     ) -> Self {
-        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside);
-        let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
+        let trace = Recorder::new(tape.clone(), |parked: &Parked| {
+            parked.as_machine().bits().get()
+        });
+        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
+        let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
             reactor,
             remote,
@@ -94,10 +99,19 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
-            recorder: Recorder::default(),
+            stopwatch: Stopwatch::default(),
             host: OnceCell::new(),
             schedule,
         }
+    }
+
+    fn trace(&self) -> &Recorder<Parked> {
+        &self.reactor.core().trace
+    }
+
+    #[inline]
+    pub(super) fn record(&self, kind: Kind, id: MachineId, detail: u64) {
+        self.trace().put(kind, id.bits().get(), detail);
     }
 
     /// What any thread may read of it.
@@ -124,7 +138,8 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
             let core = self.reactor.core();
-            self.recorder.queued(id, || core.clock.ask_nanos());
+            self.stopwatch.queued(id, || core.clock.ask_nanos());
+            self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
             core.hasten();
         }
@@ -157,7 +172,8 @@ impl Scheduler {
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
         let core = self.reactor.core();
-        self.recorder.queued(id, || core.clock.ask_nanos());
+        self.stopwatch.queued(id, || core.clock.ask_nanos());
+        self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
         core.hasten();
         self.figures().spawned.add(1);
@@ -198,9 +214,9 @@ impl Scheduler {
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
-        let due = self.recorder.turn_begins(core);
+        let due = self.stopwatch.turn_begins(core);
         let mut turn = self.ask_netpoller(max_wait)?;
-        self.recorder.wait_ended(core, figures, due);
+        self.stopwatch.wait_ended(core, figures, due);
         self.publish_batch();
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
@@ -214,11 +230,12 @@ impl Scheduler {
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
+        core.trace.put(Kind::TurnEnd, NOTHING, 0);
         figures.turns.add(1);
         figures.turn_events.add(turn.events as u64);
         figures.expired.add(turn.expired as u64);
         self.publish();
-        self.recorder.turn_ends(&core.clock, figures);
+        self.stopwatch.turn_ends(&core.clock, figures);
         Ok(turn)
     }
 
@@ -265,22 +282,25 @@ impl Scheduler {
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
     fn unpark(&self, handed: &[Parked]) {
-        let mut foreign: Vec<Waker> = Vec::new();
+        let mut foreign = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
             match machines.wake(id) {
                 true => {
                     let clock = &self.reactor.core().clock;
-                    self.recorder.queued(id, || clock.nanos());
+                    self.stopwatch.queued(id, || clock.nanos());
                     queue.push(id);
                 }
-                false => foreign.extend(parked.take_waker()),
+                false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
             }
         }
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
-        foreign.into_iter().for_each(wake_quietly);
+        for (key, waker) in foreign {
+            self.record(Kind::Foreign, key, 0);
+            wake_quietly(waker);
+        }
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -289,6 +309,7 @@ impl Scheduler {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
+        self.trace().put(Kind::Mail, THREAD, 0);
         for waker in woken {
             self.wake(waker.opened());
         }
@@ -297,6 +318,7 @@ impl Scheduler {
         }
         for job in jobs {
             self.remote.running.begin_job();
+            self.trace().put(Kind::Run, JOB, 0);
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
@@ -304,7 +326,7 @@ impl Scheduler {
         }
         self.remote.running.end();
         // So that the time of the jobs is not counted as that of the machines.
-        self.reactor.core().clock.read();
+        self.reactor.core().read_clock();
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
@@ -321,9 +343,9 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
-        let (clock, figures) = (&self.reactor.core().clock, self.figures());
-        let (mut since, runs) = (clock.last_real(), figures.machines.get());
-        self.recorder.batch_begins(clock.nanos());
+        let (core, figures) = (self.reactor.core(), self.figures());
+        let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
+        self.stopwatch.batch_begins(core.clock.nanos());
         let is_careful = running.is_careful();
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
@@ -334,9 +356,10 @@ impl Scheduler {
             if let Some(body) = body {
                 running.begin(*id);
                 let times = OBSERVES.then(|| body.times(figures));
-                self.recorder.begins(*id, figures);
+                self.stopwatch.begins(*id, figures);
+                self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
-                self.recorder.ends(*id, clock, times);
+                self.stopwatch.ends(*id, &core.clock, times);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
@@ -345,7 +368,10 @@ impl Scheduler {
             }
         }
         running.end();
-        running.lap(&batch[..begun], since);
+        let end = running.lap(&batch[..begun], since);
+        if core.clock.is_systems() {
+            core.trace.read(core.clock.since_base(end));
+        }
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
@@ -401,12 +427,13 @@ impl Scheduler {
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             self.remote.running.begin_root();
-            self.recorder.begins(MachineId::ROOT, self.figures());
+            self.stopwatch.begins(MachineId::ROOT, self.figures());
+            self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
             let (clock, times) = (&self.reactor.core().clock, &self.figures().root_time);
-            self.recorder.ends(MachineId::ROOT, clock, Some(times));
+            self.stopwatch.ends(MachineId::ROOT, clock, Some(times));
             self.remote.running.end();
             match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
@@ -420,8 +447,8 @@ impl Scheduler {
         self.publish_batch();
         self.open_mail();
         let now = self.reactor.core().clock.nanos();
-        self.recorder.queued(MachineId::ROOT, || now);
-        self.recorder.batch_begins(now);
+        self.stopwatch.queued(MachineId::ROOT, || now);
+        self.stopwatch.batch_begins(now);
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.
         let mut polled = poll();

@@ -2,7 +2,7 @@
 //! thread writes them, and any thread reads.
 //!
 //! Times are taken with the feature `observe` alone. Without it the histograms of times stay empty, and
-//! a [`Recorder`] does nothing.
+//! a [`Stopwatch`] does nothing.
 
 // Mirrors Go's `runtime/metrics`: `/sched/latencies:seconds`, and the `timeHistogram` behind it.
 
@@ -243,7 +243,7 @@ impl Deref for Stats {
 
 /// Takes the times, in nanoseconds of the loop's clock. In the loop's thread.
 #[derive(Default)]
-pub(super) struct Recorder {
+pub(super) struct Stopwatch {
     /// When the last wait ended.
     awake: Cell<u64>,
     /// When the last run ended, or the batch began.
@@ -252,7 +252,7 @@ pub(super) struct Recorder {
     since: RefCell<Vec<u64>>,
 }
 
-impl Recorder {
+impl Stopwatch {
     /// A turn begins. The tick until which the loop sleeps at most.
     #[inline]
     pub(super) fn turn_begins<W, T>(&self, core: &Core<W, T>) -> Option<Tick> {
