@@ -10,6 +10,7 @@ use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
 use super::parked::Parked;
 use super::scheduler::Scheduler;
+use crate::trace::Kind;
 
 /// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
@@ -21,6 +22,7 @@ impl Scheduler {
     #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done {id:?}");
+        self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
         // The body goes first, with no borrow held: that closes its sockets. Until then the machine
         // counts as alive.
@@ -51,7 +53,7 @@ impl Scheduler {
 
     pub(crate) fn tasks(&self) -> usize {
         // The root is none.
-        (self.machines.borrow().len() - 1).saturating_sub(self.connections.get())
+        (self.machines.borrow().len() - 1).saturating_sub(self.connections())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor

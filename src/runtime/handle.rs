@@ -12,7 +12,7 @@ use std::thread;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, blocking, current, spawn_at};
+use super::{JoinError, JoinHandle, LoopStats, blocking, current, spawn_at};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -164,6 +164,25 @@ impl Handle {
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }
 
+    /// What the loop has done so far, how long that took, and what lived on it when its last turn
+    /// ended. The loop is not asked: one that is held answers too, and so does one that is gone.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// runtime.block_on(async { netpoller::yield_now().await });
+    /// let stats = std::thread::spawn(move || handle.stats()).join().unwrap();
+    /// assert_eq!((stats.turns(), stats.tasks()), (1, 0));
+    /// // With the feature `observe`:
+    /// println!("{:?}, by nanoseconds", stats.turn_time());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stats(&self) -> LoopStats {
+        self.remote.running.figures.read()
+    }
+
     /// Calls a closure with the runtime, if it is in a turn on this thread.
     pub(crate) fn if_here<R>(&self, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
         current::at_home(&self.remote, f)
@@ -179,6 +198,32 @@ impl Handle {
                 let _ = self.remote.send(Box::new(job));
             }
         }
+    }
+
+    /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
+    /// has no ring: see [`Builder::trace`](crate::Builder::trace). It disturbs nothing, and works from any
+    /// thread at any time: while the loop is held, and after the runtime has ended. Only with the feature
+    /// `trace`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder().trace(1 << 20).build()?;
+    /// runtime.block_on(netpoller::time::sleep(Duration::from_millis(5)));
+    ///
+    /// let trace = runtime.handle().trace_last(Duration::from_secs(10)).unwrap();
+    /// for record in &trace.records {
+    ///     println!("{:?} {record}", record.at); // 5.1ms timer
+    /// }
+    /// // Open this at ui.perfetto.dev, or at chrome://tracing.
+    /// let json = trace.to_json();
+    /// # assert!(json.contains("traceEvents"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "trace")]
+    pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
+        crate::trace::Trace::of(&self.remote.trace, last)
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.

@@ -4,6 +4,7 @@ mod dump;
 mod embedding;
 mod ending;
 mod fairness;
+mod figures;
 mod fresh_time;
 mod heartbeat;
 mod host;
@@ -16,5 +17,7 @@ mod panics;
 mod reentrancy;
 
 mod time;
+#[cfg(feature = "trace")]
+mod trace;
 mod turns;
 mod yielding;
