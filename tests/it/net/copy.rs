@@ -277,8 +277,11 @@ fn what_a_sink_keeps_in_its_buffer_goes_out_while_the_source_is_silent() {
     run(async {
         let (server, client) = pair().await;
         let (sink, arrives) = UnixStream::pair().unwrap();
-        let copying =
-            spawn(async move { net::copy(&server, &mut BufWriter::new(&sink)).await.unwrap() });
+        let copying = spawn(async move {
+            net::copy(&server, &mut BufWriter::new(&sink))
+                .await
+                .unwrap()
+        });
         // Each is answered before the next comes, as in a dialogue.
         for said in [b"one", b"two"] {
             client.write_all(said).await.unwrap();
