@@ -22,6 +22,7 @@ mod ring;
 #[cfg(feature = "trace")]
 mod show;
 
+// For the ring. The models of tests/loom put others in their place.
 #[cfg(feature = "trace")]
 use std::sync::atomic::AtomicU64;
 

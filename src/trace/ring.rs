@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-// The parent of this file chooses the atomics and the least size, so that `tests/loom` can too.
 use super::{AtomicU64, Kind, LEAST, NOTHING};
 
 /// A record: `time << 8 | kind`, the id, the detail. The time is in nanoseconds since the loop's
