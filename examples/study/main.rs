@@ -51,14 +51,15 @@ fn main() -> ExitCode {
         let listening = Listening::bind(&flags.addr)?;
         println!("listening on {}", listening.local_addr()?);
         common::exit_on_signals()?;
-        run(listening)
+        run(listening, |page| common::dump_on_quit(page.handle()))
     })
 }
 
 /// Serves the page, and drives the stage between the turns of the page's runtime.
-pub fn run(listening: Listening) -> io::Result<()> {
+pub fn run(listening: Listening, begin: impl FnOnce(&Runtime) -> io::Result<()>) -> io::Result<()> {
     let mut hand = book::Stagehand::new()?;
     let page = Runtime::new()?;
+    begin(&page)?;
     let book = hand.book();
     let serving = page.spawn(async move {
         let listener = TcpListener::from_std(listening)?;

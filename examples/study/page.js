@@ -114,6 +114,7 @@ function drawLesson() {
   $('next').textContent = state.scene === count ? 'To the free stage' : 'Next step';
   $('next').disabled = state.scene === 0;
   $('checks-box').hidden = !one;
+  $('questions').hidden = Boolean(one);
   if (!one) $('hands').open = true;
 }
 

@@ -588,11 +588,11 @@ impl Stage {
         let seen = self.seen.borrow();
         let token = entry["token"].as_str().unwrap_or_default();
         let known = seen.open.values().find(|(open, _)| name(*open) == token);
-        if let Some(&(_, fd)) = known.filter(|(_, fd)| *fd >= 0) {
-            if !entry["peer"].is_null() {
-                shown["in"] = unread(fd).into();
-                shown["out"] = queued(fd).into();
-            }
+        // A listening socket has no queues.
+        let is_stream = !entry["peer"].is_null();
+        if let Some(&(_, fd)) = known.filter(|(_, fd)| is_stream && *fd >= 0) {
+            shown["in"] = unread(fd).into();
+            shown["out"] = queued(fd).into();
         }
         let same = |one: &Value| one["local"] == entry["local"] && one["peer"] == entry["peer"];
         for machine in machines {
@@ -725,19 +725,24 @@ pub fn grouped(number: usize) -> String {
 
 // ---- the kernel's queues ----
 
+/// How many bytes the kernel has in a queue of a socket. A listening socket has none.
+macro_rules! ask {
+    ($fd:expr, $request:expr) => {{
+        let mut count: libc::c_int = 0;
+        // SAFETY: both requests write one int.
+        match unsafe { libc::ioctl($fd, $request, &mut count) } {
+            0 => count.max(0) as usize,
+            _ => 0,
+        }
+    }};
+}
+
 /// Bytes that have come and were not read: SIOCINQ.
 fn unread(fd: RawFd) -> usize {
-    ask(fd, libc::FIONREAD)
+    ask!(fd, libc::FIONREAD)
 }
 
 /// Bytes that the peer's kernel has not acknowledged: SIOCOUTQ.
 fn queued(fd: RawFd) -> usize {
-    ask(fd, libc::TIOCOUTQ)
-}
-
-fn ask(fd: RawFd, request: libc::Ioctl) -> usize {
-    let mut count: libc::c_int = 0;
-    // SAFETY: both requests write one int. A listening socket refuses them.
-    let failed = unsafe { libc::ioctl(fd, request, &mut count) } != 0;
-    if failed { 0 } else { count.max(0) as usize }
+    ask!(fd, libc::TIOCOUTQ)
 }

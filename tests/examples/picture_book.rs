@@ -14,7 +14,7 @@ use crate::watchdog::watchdog;
 fn book() -> SocketAddr {
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listening.local_addr().unwrap();
-    thread::spawn(move || study::run(listening));
+    thread::spawn(move || study::run(listening, |_| Ok(())));
     addr
 }
 
