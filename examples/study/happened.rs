@@ -1,7 +1,7 @@
 //! What a turn did, from the trace: a list in the order of the loop, each line with the box of the picture
 //! that it belongs to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use netpoller::trace::{Kind, Record};
@@ -154,6 +154,44 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
     lines
         .map(|(at, say)| json!({ "box": at, "say": say }))
         .collect()
+}
+
+/// The run queue, in its order: the dump says what is runnable, and the trace in which order it became so.
+#[derive(Default)]
+pub struct Queue {
+    /// What is left of the batches so far, and what the netpoller has handed out.
+    queue: VecDeque<u64>,
+    /// Woken and spawned since: a turn appends it to the queue.
+    woken: VecDeque<u64>,
+    /// Whether the batch of this turn has begun, before which what was woken earlier is appended.
+    in_batch: bool,
+}
+
+impl Queue {
+    pub fn take_in(&mut self, records: &[Record]) {
+        for record in records {
+            match record.kind {
+                Kind::Unpark => self.queue.push_back(record.id),
+                Kind::Wake | Kind::Spawn => self.woken.push_back(record.id),
+                Kind::Turn => self.in_batch = false,
+                Kind::Run | Kind::TurnEnd => {
+                    if !self.in_batch {
+                        self.queue.append(&mut self.woken);
+                        self.in_batch = true;
+                    }
+                    if let Some(at) = self.queue.iter().position(|&id| id == record.id) {
+                        self.queue.remove(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The ids, the next to run first.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        self.queue.iter().chain(&self.woken).map(|&bits| id(bits))
+    }
 }
 
 /// As the log has it.

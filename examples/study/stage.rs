@@ -3,7 +3,7 @@
 //! like now.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -18,7 +18,7 @@ use netpoller::{JoinHandle, Runtime, ServerHandle, ServerStats, Turn};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::happened::{self, Names};
+use super::happened::{self, Names, Queue};
 
 /// The kernel's buffers of each socket, so that they are full soon.
 const BUFFER: usize = 32 << 10;
@@ -195,6 +195,7 @@ pub struct Stage {
     /// Records of the trace that earlier frames have shown.
     recorded: usize,
     names: Names,
+    queue: Queue,
     frames: Vec<Value>,
 }
 
@@ -233,6 +234,7 @@ impl Stage {
             clients: Vec::new(),
             recorded: 0,
             names: Names::new(),
+            queue: Queue::default(),
             frames: Vec::new(),
         })
     }
@@ -538,7 +540,9 @@ impl Stage {
         }
         let descriptors = listed.iter().map(|entry| self.descriptor(entry, &machines));
         let descriptors: Vec<Value> = descriptors.collect();
-        let mut happened = happened::list(&self.new_records(), &self.names, &said);
+        let records = self.new_records();
+        self.queue.take_in(&records);
+        let mut happened = happened::list(&records, &self.names, &said);
         // An entry that comes up and moves on concerns no machine, so the trace does not have it.
         let before = self.frames.last().map(|frame| frame["descriptors"].clone());
         for one in before.iter().filter_map(Value::as_array).flatten() {
@@ -555,6 +559,13 @@ impl Stage {
         let runnable = machines
             .iter()
             .filter(|machine| machine["status"] == "runnable");
+        let runnable: HashMap<&str, Value> = runnable
+            .map(|machine| (machine["id"].as_str().unwrap_or_default(), label(machine)))
+            .collect();
+        let queue = self
+            .queue
+            .ids()
+            .filter_map(|id| runnable.get(id.as_str()).cloned());
         let frame = json!({
             "kind": kind,
             "did": did,
@@ -564,8 +575,8 @@ impl Stage {
             "happened": happened,
             "now": self.clock.get().as_secs_f64(),
             "sleep": self.runtime.next_timeout().map(|time| time.as_secs_f64()),
-            "runnable": runnable.clone().count(),
-            "queue": runnable.take(LISTED).map(label).collect::<Vec<_>>(),
+            "runnable": runnable.len(),
+            "queue": queue.take(LISTED).collect::<Vec<_>>(),
             "parked": machines.iter().filter(|machine| machine["status"] == "parked").count(),
             "descriptors": descriptors,
             "timers": timers(&machines),
