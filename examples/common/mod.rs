@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
 use netpoller::{Dump, Handle, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 /// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0; SIGQUIT prints
@@ -104,6 +104,11 @@ pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
 /// As [`stop_signals`], of SIGQUIT.
 pub fn quit_signals() -> io::Result<std::os::unix::net::UnixStream> {
     signals(&[SIGQUIT])
+}
+
+/// As [`stop_signals`], of SIGUSR1.
+pub fn trace_signals() -> io::Result<std::os::unix::net::UnixStream> {
+    signals(&[SIGUSR1])
 }
 
 fn signals(all: &[i32]) -> io::Result<std::os::unix::net::UnixStream> {

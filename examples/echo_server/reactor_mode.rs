@@ -19,12 +19,15 @@ use slab::Slab;
 
 use crate::common;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
+use super::{
+    Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits, trace,
+};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
 const QUIT: usize = usize::MAX - 2;
+const TRACE: usize = usize::MAX - 3;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
@@ -59,22 +62,32 @@ struct Server {
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
     signals: usize,
-    /// Yields a byte for each SIGQUIT. The loop hears it itself: with a second thread, each of glibc's
-    /// calls that may block costs more. So a loop that is held says nothing.
-    quit: Option<(UnixStream, Descriptor<usize>)>,
+    /// Yield a byte for each SIGQUIT, and for each SIGUSR1. The loop hears them itself: with a second
+    /// thread, each of glibc's calls that may block costs more. So a loop that is held says nothing.
+    quit: Option<Asked>,
+    trace: Option<Asked>,
+    options: Options,
 }
+
+/// A stream of signals, and its descriptor.
+type Asked = (UnixStream, Descriptor<usize>);
 
 impl Server {
     fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
-        let reactor = Reactor::new()?;
+        let reactor = trace::reactor(options)?;
         reactor.set_spin(options.spin);
-        let mut quit = None;
-        if options.dumps {
-            let stream = common::quit_signals()?;
-            stream.set_nonblocking(true)?;
-            let mut stream = UnixStream::from_std(stream);
+        let hear = |signals: StdStream| {
+            signals.set_nonblocking(true)?;
+            let mut stream = UnixStream::from_std(signals);
             let descriptor = reactor.open(&mut stream)?;
-            quit = Some((stream, descriptor));
+            io::Result::Ok((stream, descriptor))
+        };
+        let (mut quit, mut trace) = (None, None);
+        if options.dumps {
+            quit = Some(hear(common::quit_signals()?)?);
+        }
+        if options.trace.is_some() {
+            trace = Some(hear(common::trace_signals()?)?);
         }
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
@@ -85,6 +98,8 @@ impl Server {
             stop,
             signals: 0,
             quit,
+            trace,
+            options: options.clone(),
             reactor,
             connections: Slab::new(),
             buffer: Box::new([0; BUFFER]),
@@ -92,7 +107,7 @@ impl Server {
             deadline: None,
             counts: Counts::default(),
             // They are not parked yet, and run first: clients or a signal may be there already.
-            again: vec![LISTENER, STOP, QUIT],
+            again: vec![LISTENER, STOP, QUIT, TRACE],
             ready: Vec::new(),
         })
     }
@@ -112,8 +127,8 @@ impl Server {
         // All of them, also behind a signal: an id that is dropped here would never come again.
         for id in ready.drain(..) {
             match id {
-                ..QUIT => self.run(id),
-                QUIT => self.take_quits(),
+                ..TRACE => self.run(id),
+                TRACE | QUIT => self.take_asked(id)?,
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
@@ -192,23 +207,29 @@ impl Server {
         }
     }
 
-    /// Prints what waits for each SIGQUIT, and parks again.
+    /// Prints what waits for each SIGQUIT, writes the trace for each SIGUSR1, and parks again.
     #[cold]
-    fn take_quits(&mut self) {
-        let Some((stream, descriptor)) = &mut self.quit else {
-            return;
+    fn take_asked(&mut self, id: usize) -> io::Result<()> {
+        let asked = match id {
+            QUIT => &mut self.quit,
+            _ => &mut self.trace,
+        };
+        let Some((stream, descriptor)) = asked else {
+            return Ok(());
         };
         match stream.read(&mut [0]) {
-            Ok(1) => eprint!("{}", self.dump()),
+            Ok(1) if id == QUIT => eprint!("{}", self.dump()),
+            Ok(1) => trace::write_of_reactor(&self.options, &self.reactor)?,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
-                if let Park::Parked = descriptor.park(Direction::Read, QUIT) {
-                    return;
+                if let Park::Parked = descriptor.park(Direction::Read, id) {
+                    return Ok(());
                 }
             }
             _ => {}
         }
-        self.again.push(QUIT);
+        self.again.push(id);
+        Ok(())
     }
 
     /// A line for all that is parked. What is ready is not: it runs in the next turn.
@@ -267,6 +288,7 @@ impl Server {
             _ => End::Drained,
         };
         log_end(self.addr, end, self.counts.open);
+        trace::write_of_reactor(&self.options, &self.reactor)?;
         Ok(self.counts)
     }
 }
