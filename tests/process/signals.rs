@@ -128,6 +128,21 @@ fn a_process_that_is_stopped_for_half_a_second_reads_what_came_meanwhile_and_goe
     });
 }
 
+#[test]
+fn an_interval_does_not_make_up_for_the_ticks_that_it_missed_in_a_stop() {
+    in_child(|| {
+        run(async {
+            let mut interval = time::interval(Duration::from_millis(20));
+            interval.tick().await;
+            stop_for_half_a_second();
+            let goes_on = Instant::now();
+            // The one that was due, and then the first that lies ahead: not two dozen at once.
+            assert!(interval.tick().await < goes_on);
+            assert!(interval.tick().await > goes_on);
+        });
+    });
+}
+
 /// A shell that stops this process, and lets it go on half a second later.
 fn stopper() -> std::process::Child {
     let pid = std::process::id();
