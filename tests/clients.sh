@@ -13,6 +13,17 @@ install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# The figures of a server: promtool and Python's parser accept them, and a Prometheus scrapes them twice.
+metrics() {
+    command -v promtool >/dev/null || install prometheus
+    command -v prometheus >/dev/null || install prometheus
+    local python=$work/python/bin/python
+    [ -x $python ] || python3 -m venv $work/python
+    $python -m pip install --quiet --disable-pip-version-check prometheus-client
+    cargo build --quiet --features observe --example metrics
+    $python tests/clients/metrics.py target/debug/examples/metrics $work
+}
+
 # The picture book in Chromium: its ten steps on a wide and a narrow window, light and dark, by mouse and by
 # keyboard alone; two readers. The pictures are in target/clients/study/pictures.
 study() {
@@ -29,7 +40,7 @@ study() {
         target/debug/examples/study "$(command -v chromium)" $at/pictures
 }
 
-all=(study)
+all=(metrics study)
 for name in "${@:-${all[@]}}"; do
     printf '\n== %ss: %s\n' "$SECONDS" "$name"
     "$name"

@@ -13,6 +13,7 @@ mod dialling;
 mod embedding;
 mod framing;
 mod idling;
+mod measuring;
 mod operating;
 #[cfg(all(feature = "trace", feature = "observe"))]
 mod picture_book;
@@ -53,6 +54,9 @@ mod idle_server;
 #[path = "../../examples/lines/main.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod lines;
+#[path = "../../examples/metrics/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod metrics;
 #[path = "../../examples/monitor.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod monitor;
