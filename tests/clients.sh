@@ -24,7 +24,23 @@ metrics() {
     $python tests/clients/metrics.py target/debug/examples/metrics $work
 }
 
-all=(metrics)
+# The picture book in Chromium: its ten steps on a wide and a narrow window, light and dark, by mouse and by
+# keyboard alone; two readers. The pictures are in target/clients/study/pictures.
+study() {
+    command -v node >/dev/null && command -v npm >/dev/null || install nodejs npm
+    command -v chromium >/dev/null || install chromium
+    install fonts-dejavu-core fonts-noto-core
+    local at=$work/study
+    mkdir -p $at
+    # Without a package.json, npm would install at the repository's root.
+    [ -f $at/package.json ] || echo '{"private":true}' >$at/package.json
+    npm install --prefix $at --silent --no-audit --no-fund playwright-core@1
+    cargo build --quiet --features trace,observe --example study
+    NODE_PATH=$at/node_modules node tests/clients/study.mjs \
+        target/debug/examples/study "$(command -v chromium)" $at/pictures
+}
+
+all=(metrics study)
 for name in "${@:-${all[@]}}"; do
     printf '\n== %ss: %s\n' "$SECONDS" "$name"
     "$name"

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Without the feature `observe` the histograms of times are not there. The names and labels stay as
-//! they are, as those of an API do: dashboards depend on them. examples/README.md has a table of them.
+//! they are, as those of an API do: dashboards depend on them.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -15,6 +15,8 @@ mod framing;
 mod idling;
 mod measuring;
 mod operating;
+#[cfg(all(feature = "trace", feature = "observe"))]
+mod picture_book;
 mod playing;
 mod plumbing;
 mod process;
@@ -67,6 +69,10 @@ mod reactor_http;
 #[path = "../../examples/retry_write.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod retry_write;
+#[cfg(all(feature = "trace", feature = "observe"))]
+#[path = "../../examples/study/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod study;
 #[path = "../../examples/tcp_ping.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod tcp_ping;
