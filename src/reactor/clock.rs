@@ -110,12 +110,6 @@ impl Clock {
         self.next.set((tick, self.instant_of(tick)));
     }
 
-    /// How long after tick zero.
-    #[inline]
-    pub(crate) fn since_base(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.base)
-    }
-
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
@@ -184,7 +178,8 @@ impl Clock {
         self.nanos_of(self.ask())
     }
 
-    fn nanos_of(&self, when: Instant) -> u64 {
+    /// In nanoseconds since the clock began.
+    pub(crate) fn nanos_of(&self, when: Instant) -> u64 {
         (when - self.base).as_nanos() as u64
     }
 
