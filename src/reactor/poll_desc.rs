@@ -437,10 +437,7 @@ impl<W, T> PollDesc<W, T> {
     fn store_deadline(&self, direction: Direction, tick: Tick) {
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
-        let kind = match direction {
-            Direction::Read => Kind::ReadUntil,
-            Direction::Write => Kind::WriteUntil,
-        };
+        let kind = [Kind::ReadUntil, Kind::WriteUntil][direction as usize];
         let trace = &self.core.trace;
         trace.put(kind, self.token.0 as u64, tick.get());
     }
