@@ -261,7 +261,7 @@ impl<W, T> Core<W, T> {
     #[inline]
     pub(crate) fn read_clock(&self) {
         let now = self.clock.read();
-        self.trace.read(|| self.clock.nanos_of(now));
+        self.trace.read(|| self.clock.since_base(now));
     }
 
     // ---- settle ----
