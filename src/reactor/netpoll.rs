@@ -286,6 +286,7 @@ impl<W, T> Core<W, T> {
             turns: 0,
         };
         if let Some(noted) = self.settling.get() {
+            debug_assert!(noted.reading <= next.reading && noted.round <= rounds);
             let turns = noted.turns + 1;
             match turns < SETTLING_TURNS || rounds - noted.round < SETTLING_ROUNDS {
                 true => next = Settling { turns, ..noted },
@@ -316,6 +317,7 @@ impl<W, T> Core<W, T> {
         let mut events = self.events.borrow_mut();
         events.clear();
         let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
+        debug_assert!(self.proven.get() <= reading, "the clock goes forward");
         if harvest == Harvest::Complete {
             self.proven.set(reading);
         }

@@ -512,6 +512,7 @@ impl<W, T> PollDesc<W, T> {
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
         let expired = passed.map(|at| self.expire(at, out)).count();
+        debug_assert!(expired == 0 || self.next_deadline() > limit);
         // The timer that has come up is gone, and another descriptor's may be in its place.
         self.due.set(NEVER);
         self.set_timer();
