@@ -12,7 +12,9 @@
 //! order to a server, is waited for beside it by `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,8 @@ use super::permits::{Permit, Permits};
 use crate::endpoints::End;
 use crate::reactor::Direction;
 use crate::runtime::context;
+use crate::runtime::dump::{Entry, Value};
+use crate::runtime::look::{Note, Noted, until};
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
 use crate::time;
@@ -64,6 +68,13 @@ pub(crate) async fn accept_each(
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
+    // The last pause: its begin, its end, and why.
+    let pause = Rc::new(RefCell::new(None::<(Instant, Instant, String)>));
+    let (mut row, of, shown) = (Entry::default(), permits.clone(), pause.clone());
+    listener.socket().look(&mut row);
+    let _note = Note::new(Noted::Listener(Box::new(move |now| {
+        look(row.clone(), &shown.borrow(), of.figures(), now)
+    })));
     let mut tries = match which {
         Which::All => None,
         Which::Queued => Some(max_backlog().saturating_add(1)),
@@ -88,7 +99,9 @@ pub(crate) async fn accept_each(
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
         };
-        let (wait, begins) = backoff.failed(time::now());
+        let now = time::now();
+        let (wait, begins) = backoff.failed(now);
+        *pause.borrow_mut() = Some((now, now + wait, error.to_string()));
         match begins {
             true => log::warn!("{error}; accepting pauses"),
             false => log::debug!("{error}; trying again after {wait:?}"),
@@ -141,6 +154,31 @@ async fn next(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// An accept loop, as a dump shows it.
+fn look(
+    mut row: Entry,
+    pause: &Option<(Instant, Instant, String)>,
+    [free, waiting]: [usize; 2],
+    now: Instant,
+) -> Entry {
+    match pause {
+        Some((from, end, why)) if now < *end => row
+            .put("status", Value::text("paused"))
+            .put(
+                "for_seconds",
+                Value::Time(now.saturating_duration_since(*from)),
+            )
+            .put("left_seconds", until(Some(*end), now))
+            .put("why", Value::shown(why)),
+        _ => row.put("status", Value::text("accepting")),
+    };
+    // Without a limit there is no figure.
+    let free = (free < usize::MAX / 2).then_some(Value::Number(free));
+    row.put("permits_free", free)
+        .put("permits_awaited", Value::Number(waiting));
+    row
 }
 
 /// A listener, as log lines name it.

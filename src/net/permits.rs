@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::runtime::look::Note;
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::waiters::{Left, Ticket, Waiters};
 use crate::runtime::wake_quietly;
@@ -39,6 +40,7 @@ impl Permits {
         Take {
             permits: self.clone(),
             ticket: None,
+            note: Note::default(),
         }
     }
 
@@ -51,6 +53,14 @@ impl Permits {
         }
         drop(state);
         next.into_iter().for_each(wake_quietly);
+    }
+}
+
+impl Permits {
+    /// How many are free, and how many accept loops wait for one.
+    pub(crate) fn figures(&self) -> [usize; 2] {
+        let state = lock(&self.0);
+        [state.free, state.waiters.len()]
     }
 }
 
@@ -73,6 +83,7 @@ impl Drop for Permit {
 pub(crate) struct Take {
     permits: Arc<Permits>,
     ticket: Option<Ticket>,
+    note: Note,
 }
 
 impl Future for Take {
@@ -91,6 +102,9 @@ impl Future for Take {
         let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
         drop(state);
         drop(left_over);
+        if polled.is_pending() {
+            this.note.waits(cx.waker(), "permit");
+        }
         polled.map(|()| Permit(Some(permits)))
     }
 }

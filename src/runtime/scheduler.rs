@@ -31,6 +31,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::blocking::Lane;
 use super::context;
 use super::counter::Counter;
@@ -38,6 +40,7 @@ use super::current::Entered;
 use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle};
 use super::lent::Buffer;
+use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -86,6 +89,8 @@ pub(crate) struct Scheduler {
     root: Cell<Root>,
     /// The waker of the last root.
     root_waker: Cell<Option<Waiter>>,
+    /// What its dumps show beside the other tables.
+    pub(super) notes: RefCell<Slab<Noted>>,
     /// The lent buffer, while the runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
@@ -126,6 +131,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root: Cell::new(Root::Absent),
             root_waker: Cell::default(),
+            notes: RefCell::default(),
             buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
