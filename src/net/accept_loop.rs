@@ -26,7 +26,7 @@ use crate::endpoints::End;
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::dump::{Entry, Value};
-use crate::runtime::look::{Note, Noted, until};
+use crate::runtime::look::{Note, Noted, noted, until};
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
 use crate::time;
@@ -109,7 +109,7 @@ pub(crate) async fn accept_each(
         put_off(begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
-        let room = time::timeout(wait, UntilClosed::default());
+        let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
         if let Either::Second(_closed) = select(room, listener.hung_up()).await {
             return Ok(());
         }
@@ -138,7 +138,7 @@ async fn next(
         }
         // The permit is taken when a connection may be there, and given back if there is none. No peer
         // can hang up on a listener, so a hang-up is our own close.
-        let permit = match select(permits.take(), listener.hung_up()).await {
+        let permit = match select(noted("permit", permits.take()), listener.hung_up()).await {
             Either::First(permit) => permit,
             Either::Second(_closed) => return Ok(None),
         };

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::runtime::look::Note;
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::waiters::{Left, Ticket, Waiters};
 use crate::runtime::wake_quietly;
@@ -40,7 +39,6 @@ impl Permits {
         Take {
             permits: self.clone(),
             ticket: None,
-            note: Note::default(),
         }
     }
 
@@ -83,7 +81,6 @@ impl Drop for Permit {
 pub(crate) struct Take {
     permits: Arc<Permits>,
     ticket: Option<Ticket>,
-    note: Note,
 }
 
 impl Future for Take {
@@ -102,9 +99,6 @@ impl Future for Take {
         let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
         drop(state);
         drop(left_over);
-        if polled.is_pending() {
-            this.note.waits(cx.waker(), "permit");
-        }
         polled.map(|()| Permit(Some(permits)))
     }
 }

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use super::current;
 use super::join::JoinError;
-use super::look::Note;
 use super::panics::{catch, wake_quietly};
 use super::sync;
 use crate::sys::{PerProcess, Process};
@@ -252,7 +251,7 @@ type Cell<T> = Arc<Mutex<Shared<T>>>;
 pub(crate) struct Sender<T>(Cell<T>);
 
 /// A future of the value.
-pub(crate) struct Receiver<T>(Cell<T>, Note);
+pub(crate) struct Receiver<T>(Cell<T>);
 
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let cell = Arc::new(Mutex::new(Shared {
@@ -260,7 +259,7 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
         is_open: true,
         wakers: [None, None],
     }));
-    (Sender(cell.clone()), Receiver(cell, Note::default()))
+    (Sender(cell.clone()), Receiver(cell))
 }
 
 // No code of the user runs under the lock: a waker is cloned before it, and dropped or woken after.
@@ -318,8 +317,7 @@ impl<T> Drop for Sender<T> {
 impl<T> Future for Receiver<T> {
     type Output = Result<T, JoinError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.1.waits(cx.waker(), "answer");
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         poll(&self.0, RECEIVER, cx, |shared| match shared.value.take() {
             None if !shared.is_open => Some(Err(JoinError::aborted())),
             value => value,

@@ -32,7 +32,7 @@ pub struct MachineId(NonZeroU64);
 
 impl MachineId {
     /// The future of `block_on`, which lives on the caller's stack.
-    pub(crate) const ROOT: MachineId = MachineId(NonZeroU64::MIN);
+    pub(crate) const ROOT: MachineId = MachineId(NonZeroU64::new(1 << 32).unwrap());
 
     pub(super) const MAX_GENERATION: u32 = (1 << 31) - 1;
 

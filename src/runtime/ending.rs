@@ -50,10 +50,8 @@ impl Scheduler {
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        self.machines
-            .borrow()
-            .len()
-            .saturating_sub(self.connections.get())
+        // The root is none.
+        (self.machines.borrow().len() - 1).saturating_sub(self.connections.get())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor

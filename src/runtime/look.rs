@@ -12,7 +12,9 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -85,6 +87,19 @@ impl Note {
     }
 }
 
+/// A future, with a note while it waits.
+pub(crate) async fn noted<F: Future>(on: &'static str, future: F) -> F::Output {
+    let (mut future, mut note) = (pin!(future), Note::default());
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            note.waits(cx.waker(), on);
+        }
+        polled
+    })
+    .await
+}
+
 impl Drop for Note {
     fn drop(&mut self) {
         if let Some((home, key)) = self.0.take() {
@@ -104,7 +119,7 @@ impl Look {
         let now = core.clock.read();
         if keys.start == 0 {
             // A vector that grew later would copy everything in one portion.
-            let machines = scheduler.machines.borrow().len() + 1;
+            let machines = scheduler.machines.borrow().len();
             self.dump.machines.reserve(machines);
             self.dump.sockets.reserve(machines);
             self.known_as.reserve(machines);
@@ -148,31 +163,29 @@ impl Look {
 
     fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
         let running = &scheduler.remote.running;
-        let mut add = |id: MachineId, mut entry: Entry, status, [waker, joiner]: [_; 2]| {
-            let id = Waiter::Machine(id);
+        let machines = scheduler.machines.borrow();
+        machines.for_each_in(keys, |id, body, is_queued| {
+            let root = scheduler.root_waker.get();
+            if id == MachineId::ROOT && root.is_none() {
+                return;
+            }
+            let mut entry = running.origin(id.bits());
+            let [waker, joiner] = match body {
+                Some(body) => body.look(&mut entry),
+                None => [root.filter(|_| id == MachineId::ROOT), None],
+            };
+            let status = match is_queued {
+                _ if running.runs(id) => "running",
+                true => "runnable",
+                false => "parked",
+            };
             entry.put("status", Value::text(status));
             self.dump.machines.push(entry);
+            let id = Waiter::Machine(id);
             self.known_as.push([Some(id), waker]);
             let join = Entry(vec![("on", Value::text("join"))]);
             self.waits
                 .extend(joiner.map(|joiner| (joiner, join, Some(id))));
-        };
-        if keys.start == 0
-            && let Some((status, waker)) = scheduler.root_status()
-        {
-            let root = running.origin(MachineId::ROOT.bits());
-            add(MachineId::ROOT, root, status, [waker, None]);
-        }
-        let machines = scheduler.machines.borrow();
-        machines.for_each_in(keys, |id, body, is_queued| {
-            let mut entry = running.origin(id.bits());
-            let wakers = body.map(|body| body.look(&mut entry));
-            let status = match (body, is_queued) {
-                (None, _) => "running",
-                (_, true) => "runnable",
-                _ => "parked",
-            };
-            add(id, entry, status, wakers.unwrap_or_default());
         })
     }
 

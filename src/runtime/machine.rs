@@ -9,6 +9,9 @@
 //! | out | no | it runs | back by `suspend`; queued by `wake`; gone by `finish` |
 //! | out | yes | it runs, and was woken meanwhile | back by `suspend`; gone by `finish` |
 //!
+//! The root, the future of `block_on`, lies on the caller's stack. It has the first slot for ever, and its
+//! body is always out. Between two calls of `block_on` it counts as queued, so that no waker queues it.
+//!
 //! `abort` takes the body out, or notes that it is to be handed back by `suspend`. `finish` follows
 //! once the body is dropped, and frees the slot. A slot that is free keeps nothing. Its next machine
 //! has another generation, so that an id of the earlier one finds nothing, whatever is asked.
@@ -101,7 +104,6 @@ struct Slot {
 const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
 
 /// All machines of a runtime. Nothing is borrowed while one runs.
-#[derive(Default)]
 pub(crate) struct Machines {
     slots: Slab<Slot>,
     /// How many machines there have ever been.
@@ -109,7 +111,20 @@ pub(crate) struct Machines {
 }
 
 impl Machines {
-    /// Machines alive.
+    pub(crate) fn new() -> Self {
+        let root = Slot {
+            body: None,
+            generation: MachineId::ROOT.generation(),
+            is_queued: true,
+            is_aborted: false,
+        };
+        Machines {
+            slots: Slab::from_iter([(MachineId::ROOT.slot() as usize, root)]),
+            inserted: 0,
+        }
+    }
+
+    /// Machines alive, and the root.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -158,9 +173,8 @@ impl Machines {
     #[inline]
     pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
-        let body = slot.body.take()?;
         slot.is_queued = false;
-        Some(body)
+        slot.body.take()
     }
 
     /// Puts a machine back that has to wait. If it was aborted while it ran, its body is handed back:

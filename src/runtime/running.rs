@@ -221,8 +221,8 @@ impl Running {
         origin
     }
 
-    pub(super) fn is_root(&self) -> bool {
-        self.id.load(Ordering::Relaxed) == MachineId::ROOT.bits().get()
+    pub(super) fn runs(&self, id: MachineId) -> bool {
+        self.id.load(Ordering::Relaxed) == id.bits().get()
     }
 
     pub(super) fn sample(&self) -> Sample {

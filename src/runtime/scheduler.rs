@@ -11,14 +11,6 @@
 //                                        └─── wakes, spawns, yields ─┘
 //
 // A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
-//
-// # The root: the future of `block_on`, which lies on the caller's stack
-//
-// | state | meaning | moved there by | on to |
-// |---|---|---|---|
-// | Absent | no `block_on` is under way | the end of one, a panic included | Idle |
-// | Idle | it waits, or is polled | `block_on`; its id coming up | Queued by a waker; Absent |
-// | Queued | its id is in a queue | a waker | Idle when its id comes up; Absent |
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -39,7 +31,6 @@ use super::counter::Counter;
 use super::current::Entered;
 use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle};
-use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
@@ -57,14 +48,6 @@ pub(super) const BATCH: usize = 1024;
 
 /// `woken` is swept once it holds more than twice as many ids as machines are alive, plus this many.
 const SWEEP: usize = 64;
-
-/// The future of `block_on`: see the table above.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Root {
-    Absent,
-    Idle,
-    Queued,
-}
 
 /// See [`Builder::schedule`](super::Builder::schedule).
 pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
@@ -86,13 +69,10 @@ pub(crate) struct Scheduler {
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    root: Cell<Root>,
-    /// The waker of the last root.
-    root_waker: Cell<Option<Waiter>>,
+    /// The waker of the root, while there is one.
+    pub(super) root_waker: Cell<Option<Waiter>>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
-    /// The lent buffer, while the runtime is not entered.
-    pub(crate) buffer: Cell<Option<Buffer>>,
     pub(crate) counters: Counters,
     /// Machines that are a server's connections.
     pub(crate) connections: Cell<usize>,
@@ -122,17 +102,15 @@ impl Scheduler {
         Scheduler {
             reactor,
             remote,
-            machines: RefCell::default(),
+            machines: RefCell::new(Machines::new()),
             handed: Cell::default(),
             queue: RefCell::default(),
             left_in_batch: Cell::new(0),
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
-            root: Cell::new(Root::Absent),
             root_waker: Cell::default(),
             notes: RefCell::default(),
-            buffer: Cell::new(None),
             counters: Counters::default(),
             connections: Cell::new(0),
             host: OnceCell::new(),
@@ -151,22 +129,10 @@ impl Scheduler {
     /// where it is.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
-        if self.machines.borrow_mut().wake(id) || self.mark_root_queued(id) {
+        if self.machines.borrow_mut().wake(id) {
             self.woken.borrow_mut().push(id);
             self.reactor.core().hasten(Tick::ZERO);
         }
-    }
-
-    /// As [`Machines::wake`], for an id that wakes no machine: marks the root, if the id is the root's
-    /// and the root is idle. The root's wakers may outlive it: what they queued then would keep a
-    /// host's loop from sleeping.
-    #[cold]
-    fn mark_root_queued(&self, id: MachineId) -> bool {
-        let is_idle = id == MachineId::ROOT && self.root.get() == Root::Idle;
-        if is_idle {
-            self.root.set(Root::Queued);
-        }
-        is_idle
     }
 
     pub(crate) fn spawn<F>(
@@ -297,7 +263,7 @@ impl Scheduler {
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
-            match machines.wake(id) || self.mark_root_queued(id) {
+            match machines.wake(id) {
                 true => queue.push(id),
                 false => foreign.extend(parked.take_waker()),
             }
@@ -410,10 +376,12 @@ impl Scheduler {
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         self.root_waker.set(Some(Waiter::waker(&waker)));
+        // From here on a waker queues it.
+        let body = self.machines.borrow_mut().start(MachineId::ROOT);
+        debug_assert!(body.is_none(), "it is no machine");
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
-            self.root.set(Root::Idle);
             self.remote.running.begin_root();
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
@@ -450,20 +418,11 @@ impl Scheduler {
         }
     }
 
-    /// For a dump: what the root does, if there is one, and its waker.
-    pub(super) fn root_status(&self) -> Option<(&'static str, Option<Waiter>)> {
-        let status = match self.root.get() {
-            Root::Absent => return None,
-            _ if self.remote.running.is_root() => "running",
-            Root::Queued => "runnable",
-            Root::Idle => "parked",
-        };
-        Some((status, self.root_waker.get()))
-    }
-
     /// There is no root any more. Calls that never turn must not leave an id each behind.
     fn end_root(&self) {
-        if self.root.replace(Root::Absent) == Root::Queued {
+        self.root_waker.set(None);
+        // From here on it counts as queued.
+        if !self.machines.borrow_mut().wake(MachineId::ROOT) {
             for queue in [&self.queue, &self.woken] {
                 queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
             }

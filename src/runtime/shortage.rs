@@ -10,7 +10,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::look::Note;
 use super::panics::wake_quietly;
 use super::waiters::{Ticket, Waiters};
 
@@ -29,7 +28,6 @@ pub(crate) fn descriptor_closed() {
 #[derive(Default)]
 pub(crate) struct UntilClosed {
     ticket: Option<Ticket>,
-    note: Note,
 }
 
 impl Future for UntilClosed {
@@ -40,7 +38,6 @@ impl Future for UntilClosed {
         let (poll, left_over) =
             WAITERS.with_borrow_mut(|waiters| waiters.poll(&mut self.ticket, waker));
         drop(left_over);
-        self.note.waits(cx.waker(), "descriptor");
         poll
     }
 }

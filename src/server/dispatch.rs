@@ -25,7 +25,6 @@ use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::listener::Accepted;
 use crate::net::permits::Permit;
-use crate::runtime::look::Note;
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::wake_quietly;
 
@@ -214,7 +213,6 @@ impl WorkerInbox {
     }
 
     async fn wait<T>(&self, look: impl Fn(&mut State) -> Option<T>) -> T {
-        let mut note = Note::default();
         poll_fn(|cx| {
             // A waker is cloned and dropped while nothing is locked: both may run any code.
             let waker = cx.waker().clone();
@@ -226,7 +224,6 @@ impl WorkerInbox {
             let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
             drop(state);
             drop(old);
-            note.waits(cx.waker(), "inbox");
             Poll::Pending
         })
         .await

@@ -97,13 +97,13 @@ fn a_read_shows_both_ends_its_deadline_and_the_place_where_its_task_was_spawned(
         "left_seconds": null
     });
     let expected = json!({
-        "kind": "task", "id": "0.1", "place": place, "status": "parked", "waits": [wait]
+        "kind": "task", "id": "1.1", "place": place, "status": "parked", "waits": [wait]
     });
     assert_eq!(read, expected);
     let text = dump.to_string();
     let group = format!("\n1 task, spawned at {place}, parked on read\n");
     assert!(text.contains(&group), "{text}");
-    let own = format!("\n  0.1; read tcp, local {local}, peer {peer}, left 3");
+    let own = format!("\n  1.1; read tcp, local {local}, peer {peer}, left 3");
     assert!(text.contains(&own), "{text}");
 }
 
@@ -162,7 +162,7 @@ fn each_kind_of_wait_is_named() {
             "id",
             wait(&dump, "blocking")["behind"].as_str().unwrap(),
         )[0];
-        assert_eq!(job["waits"], json!([{"on": "answer"}]));
+        assert_eq!(job["waits"], json!([{"on": "blocking-job"}]));
         let text = Handle::current().dump(Duration::ZERO).to_string();
         let channel = "parked on what the runtime does not see";
         assert!(text.contains(channel), "{text}");
@@ -170,7 +170,7 @@ fn each_kind_of_wait_is_named() {
         let root = all(&dump, "kind", "root")[0];
         assert_eq!(
             (&root["status"], &root["id"]),
-            (&json!("running"), &json!("1.0"))
+            (&json!("running"), &json!("0.1"))
         );
         assert_eq!(all(&dump, "kind", "foreign").len(), 0);
         drop((other, scope, end));
