@@ -111,20 +111,21 @@ impl Drop for Note {
 }
 
 impl Look {
+    /// Makes room, on the asking thread: to make a large piece of memory the loop's malloc would first join
+    /// all small ones that the last dump gave back, and a vector that grew would copy everything at once.
+    fn reserve(&mut self, machines: usize) {
+        self.dump.machines.reserve(machines);
+        self.dump.sockets.reserve(machines);
+        self.known_as.reserve(machines);
+        self.waits.reserve(2 * machines);
+    }
+
     /// Looks at one portion. False if there are no more.
     fn portion(&mut self, scheduler: &Scheduler) -> bool {
         let keys = self.next..self.next + PORTION;
         self.next = keys.end;
         let core = scheduler.reactor.core();
         let now = core.clock.read();
-        if keys.start == 0 {
-            // A vector that grew later would copy everything in one portion.
-            let machines = scheduler.machines.borrow().len();
-            self.dump.machines.reserve(machines);
-            self.dump.sockets.reserve(machines);
-            self.known_as.reserve(machines);
-            self.waits.reserve(2 * machines);
-        }
         let mut more = self.machines(scheduler, keys.clone());
         more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
         let mut count = 0;
@@ -360,8 +361,14 @@ impl Handle {
         let remote = &self.remote;
         let (first, start) = (remote.running.sample(), Instant::now());
         let (answer, answered) = mpsc::channel();
+        // In a child of fork, threads that are not there may hold the locks.
         let asker = Arc::new(());
-        let job = Look::default().job(Arc::downgrade(&asker), answer);
+        let inherited = remote.is_inherited();
+        let mut look = Look::default();
+        if !inherited {
+            look.reserve(remote.running.slots());
+        }
+        let job = look.job(Arc::downgrade(&asker), answer);
         // The runtime's own thread would wait for itself.
         let is_own = remote.thread == thread::current().id();
         if !is_own
@@ -371,8 +378,6 @@ impl Handle {
             return look.finish();
         }
         let (mut dump, mut loop_is) = (Dump::default(), "silent");
-        // In a child of fork, threads that are not there may hold the locks.
-        let inherited = remote.is_inherited();
         if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {
             loop_is = "held";
             holder
