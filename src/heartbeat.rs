@@ -87,10 +87,10 @@ impl Heartbeat {
     /// # Panics
     ///
     /// Outside a runtime.
-    pub fn start<S>(stream: &S, interval: impl Into<Option<Duration>>) -> Heartbeat
-    where
-        S: AsyncWrite + Clone + Unpin + 'static,
-    {
+    pub fn start(
+        stream: &(impl AsyncWrite + Clone + Unpin + 'static),
+        interval: impl Into<Option<Duration>>,
+    ) -> Heartbeat {
         Heartbeat::builder().interval(interval).start(stream)
     }
 
@@ -199,10 +199,7 @@ impl HeartbeatBuilder {
     /// # Panics
     ///
     /// Outside a runtime.
-    pub fn start<S>(self, stream: &S) -> Heartbeat
-    where
-        S: AsyncWrite + Clone + Unpin + 'static,
-    {
+    pub fn start(self, stream: &(impl AsyncWrite + Clone + Unpin + 'static)) -> Heartbeat {
         let due = time::after(time::now(), self.interval);
         let beat = Rc::new(Beat {
             interval: Cell::new(self.interval),
@@ -225,10 +222,7 @@ impl Beat {
     }
 
     /// The task. It ends only by an error.
-    async fn run<S>(&self, mut writer: S, payload: &[u8]) -> io::Result<()>
-    where
-        S: AsyncWrite + Unpin,
-    {
+    async fn run(&self, mut writer: impl AsyncWrite + Unpin, payload: &[u8]) -> io::Result<()> {
         loop {
             poll_fn(|cx| Pin::new(&mut *self.sleep.borrow_mut()).poll(cx)).await;
             write_all(&mut writer, payload).await?;
@@ -238,10 +232,7 @@ impl Beat {
 }
 
 /// Writes all bytes, and what a writer with a buffer has kept back.
-async fn write_all<S>(writer: &mut S, mut bytes: &[u8]) -> io::Result<()>
-where
-    S: AsyncWrite + Unpin,
-{
+async fn write_all(writer: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = poll_fn(|cx| Pin::new(&mut *writer).poll_write(cx, bytes));
         match written.await? {

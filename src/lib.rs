@@ -78,6 +78,10 @@ mod runtime;
 pub mod server;
 mod sys;
 pub mod time;
+#[cfg(not(feature = "trace"))]
+mod trace;
+#[cfg(feature = "trace")]
+pub mod trace;
 pub mod wheel;
 
 pub use cancel::{CancelError, CancelToken};

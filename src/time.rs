@@ -195,7 +195,7 @@ impl Sleep {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             let timers = timers(scheduler, self.judges_a_peer);
             timers.borrow_mut().move_to(*key, when);
-            scheduler.reactor.core().hasten(when);
+            scheduler.reactor.core().hasten();
         });
         // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.
         if moved.is_none() {
@@ -234,8 +234,6 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // The old timer may have fired, be another runtime's, or wake another waker.
-        self.take_timer(false);
         ready!(current::with("polling a sleep", |scheduler| {
             let core = scheduler.reactor.core();
             let when = core.clock.tick_of(self.deadline);
@@ -244,12 +242,20 @@ impl Future for Sleep {
                 false => core.clock.has_passed(self.deadline),
             };
             if has_passed {
+                self.take_timer(false);
                 return Poll::Ready(());
             }
             let parked = Parked::of(scheduler.home(), cx.waker());
             let timers = timers(scheduler, self.judges_a_peer);
+            // The old timer may have fired, be another runtime's, or wake another waker.
+            if let Some((home, key)) = &self.timer
+                && home.if_here(|_| timers.borrow().get(*key) == Some(&parked)) == Some(true)
+            {
+                return Poll::Pending;
+            }
+            self.take_timer(false);
             let key = timers.borrow_mut().insert(when, parked);
-            core.hasten(when);
+            core.hasten();
             self.timer = Some((Handle::new(scheduler.remote.clone()), key));
             Poll::Pending
         }));

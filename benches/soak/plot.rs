@@ -1,4 +1,4 @@
-//! Four curves over time, one below the other.
+//! Six curves over time, one below the other.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,15 +9,19 @@ use super::Sample;
 
 type Curve = (&'static str, fn(&Sample) -> f64);
 
-const CURVES: [Curve; 4] = [
-    ("memory, MiB", |sample| sample.memory),
+const CURVES: [Curve; 6] = [
+    ("live heap at rest, KiB", |sample| sample.heap),
+    ("the most that the heap ever held, MiB", |sample| {
+        sample.peak
+    }),
+    ("resident memory at rest, MiB", |sample| sample.resident),
     ("descriptors at rest", |sample| sample.descriptors),
     ("wake-ups in 0.7 s of rest", |sample| sample.wake_ups),
     ("p99 under load, ms", |sample| sample.p99),
 ];
 
 pub fn draw(path: &Path, samples: &[Sample]) -> Result<(), Box<dyn Error>> {
-    let page = SVGBackend::new(path, (900, 900)).into_drawing_area();
+    let page = SVGBackend::new(path, (900, 1300)).into_drawing_area();
     page.fill(&WHITE)?;
     let end = samples
         .iter()

@@ -9,8 +9,6 @@
 
 use std::io;
 
-use super::error::{Limit, QUEUED, UNUSED};
-
 /// Bytes between the socket and a [`Protocol`](crate::Protocol): encryption, compression, a header
 /// before the first message. A server makes one for each connection: see
 /// [`Server::filter`](crate::Server::filter).
@@ -151,32 +149,22 @@ impl<F: Filter> IntoFilter for Option<F> {
 ///     Ok(bytes.len())
 /// }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FilterIo {
     pub(super) to_protocol: Vec<u8>,
     pub(super) to_peer: Vec<u8>,
-    /// How many bytes each of the two may hold. More are dropped, and the connection ends.
-    pub(super) room: [usize; 2],
-    /// The limit that one of the two has met.
-    pub(super) over: Option<Limit>,
     pub(super) closes: bool,
 }
 
 impl FilterIo {
     /// Passes bytes on to the protocol.
     pub fn to_protocol(&mut self, bytes: &[u8]) {
-        match self.to_protocol.len() + bytes.len() <= self.room[0] {
-            true => self.to_protocol.extend_from_slice(bytes),
-            false => self.over = Some(UNUSED),
-        }
+        self.to_protocol.extend_from_slice(bytes);
     }
 
     /// Passes bytes on to the peer.
     pub fn to_peer(&mut self, bytes: &[u8]) {
-        match self.to_peer.len() + bytes.len() <= self.room[1] {
-            true => self.to_peer.extend_from_slice(bytes),
-            false => self.over = Some(QUEUED),
-        }
+        self.to_peer.extend_from_slice(bytes);
     }
 
     /// Closes the connection, as [`Conn::close`](crate::Conn::close) does.

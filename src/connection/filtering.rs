@@ -130,22 +130,18 @@ impl Conn {
             return;
         };
         let kept = extra.unused.len();
-        let mut io = FilterIo {
-            to_protocol: Vec::new(),
-            to_peer: Vec::new(),
-            // What one read brings is taken in any case.
-            room: [
-                limits.most_unused.saturating_sub(kept).max(lent::LENGTH),
-                with_framing(limits.most_queued)
-                    .saturating_sub(queued)
-                    .max(lent::LENGTH),
-            ],
-            over: None,
-            closes: false,
-        };
+        let mut io = FilterIo::default();
         let called = call(&mut *filter, &mut io);
         if called.is_ok() {
             filtering.filter = Some(filter);
+        }
+        // What one read brings is taken in any case.
+        let has_room = |bytes: usize, held, most| bytes <= lent::LENGTH || bytes + held <= most;
+        if !has_room(io.to_protocol.len(), kept, limits.most_unused) {
+            return self.end_over_limit(UNUSED);
+        }
+        if !has_room(io.to_peer.len(), queued, with_framing(limits.most_queued)) {
+            return self.end_over_limit(QUEUED);
         }
         // After a close nothing is offered.
         if self.state() == State::Opening || self.state().delivers() {
@@ -155,9 +151,6 @@ impl Conn {
         if io.closes {
             self.blame(CloseReason::Asked);
             self.ask(Asked::Close);
-        }
-        if let Some(limit) = io.over {
-            self.end_over_limit(limit);
         }
         if let Err(error) = called {
             self.blame(CloseReason::Error(error));

@@ -64,8 +64,6 @@ mod state;
 pub(crate) mod stats;
 mod timers;
 
-#[allow(deprecated)]
-pub use crate::server::{Accept, Bound, Server, ServerHandle, Stats, WorkerStats};
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use filter::{Filter, FilterIo, IntoFilter};

@@ -39,6 +39,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// No listener's queue is longer: so many accepts take all that waits there, however many come
+/// meanwhile.
+const LONGEST_QUEUE: u32 = 1 << 16;
+
 /// Which connections are accepted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
@@ -77,7 +81,7 @@ pub(crate) async fn accept_each(
     })));
     let mut tries = match which {
         Which::All => None,
-        Which::Queued => Some(max_backlog().saturating_add(1)),
+        Which::Queued => Some(LONGEST_QUEUE),
     };
     loop {
         let taken = match next(listener, permits, &mut tries).await {
@@ -188,13 +192,6 @@ fn name(listener: &Fd) -> String {
         Some(address) => format!("{network} {address}"),
         None => network.to_owned(),
     }
-}
-
-/// The most that a listener's queue can hold: Go's `maxListenerBacklog`.
-fn max_backlog() -> u32 {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
-    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
-    limit.unwrap_or(libc::SOMAXCONN as u32)
 }
 
 // ---- shortages ----

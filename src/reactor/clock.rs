@@ -104,6 +104,12 @@ impl Clock {
         self.next.set((tick, self.instant_of(tick)));
     }
 
+    /// How long after tick zero.
+    #[inline]
+    pub(crate) fn since_base(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.base)
+    }
+
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {

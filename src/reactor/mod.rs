@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 pub(crate) use mio::event::Source;
 
 use crate::sys::Process;
+use crate::trace::{Kind, NOTHING, Recorder, Tape};
 use crate::wheel::TimerKey;
 pub(crate) use clock::TimeSource;
 pub(crate) use netpoll::{Behind, Core, RunQueue};
@@ -198,7 +199,48 @@ impl<W> Reactor<W> {
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::with_clock(selector, TimeSource::System, |(), _| {})
+        let trace = Recorder::new(Tape::default(), |_| 0);
+        Reactor::with_clock(selector, TimeSource::System, |(), _| {}, trace)
+    }
+
+    /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
+    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them. Only with the
+    /// feature `trace`.
+    ///
+    /// ```
+    /// # use netpoller::reactor::{Direction, Park, Reactor};
+    /// # use netpoller::trace::Kind;
+    /// # use std::time::Duration;
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor = Reactor::with_trace(1 << 20, |&id: &usize| id as u64)?;
+    /// let (mut ours, theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.park(Direction::Read, 7), Park::Parked);
+    /// drop(theirs);
+    /// let mut ready = Vec::new();
+    /// while ready.is_empty() {
+    ///     reactor.turn(None, &mut ready)?;
+    /// }
+    /// let trace = reactor.trace_last(Duration::from_secs(1)).unwrap();
+    /// let unparked = trace.records.iter().find(|record| record.kind == Kind::Unpark).unwrap();
+    /// assert_eq!(unparked.id, 7);
+    /// # reactor.close(descriptor, &mut ours)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Reactor::new), and `InvalidInput` for a ring of less than 4,096 bytes.
+    #[cfg(feature = "trace")]
+    pub fn with_trace(bytes: usize, name: fn(&W) -> u64) -> io::Result<Self> {
+        let trace = Recorder::new(Tape::new(Some(bytes))?, name);
+        let selector = Box::new(MioSelector::new()?);
+        Ok(Reactor::with_clock(
+            selector,
+            TimeSource::System,
+            |(), _| {},
+            trace,
+        ))
     }
 
     /// Registers a source for both directions. Nothing is parked, and nothing is known: try first.
@@ -218,8 +260,9 @@ impl<W, T> Reactor<W, T> {
         selector: Box<dyn Selector>,
         time: TimeSource,
         behind: Behind<W, T>,
+        trace: Recorder<W>,
     ) -> Self {
-        let core = Rc::new(Core::new(selector, time, behind));
+        let core = Rc::new(Core::new(selector, time, behind, trace));
         Reactor { core }
     }
 
@@ -245,7 +288,16 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        self.core.turn(max_wait, RunQueue::Empty, out)
+        let turn = self.core.turn(max_wait, RunQueue::Empty, out);
+        self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
+        turn
+    }
+
+    /// What the reactor has done: what its ring holds of the `last` time before the newest record. `None`
+    /// if it has no ring: see [`with_trace`](Reactor::with_trace).
+    #[cfg(feature = "trace")]
+    pub fn trace_last(&self, last: Duration) -> Option<crate::trace::Trace> {
+        crate::trace::Trace::of(&self.core.trace.tape, last)
     }
 
     /// How long a turn could sleep: until the next deadline; zero if something is to be handed out

@@ -23,6 +23,7 @@ use super::selector::{Event, Harvest, Selector, Traits};
 use super::types::Token;
 use super::{Breaker, Turn};
 use crate::sys::Process;
+use crate::trace::{Kind, NOTHING, Recorder};
 use crate::wheel::{Tick, Timers};
 
 /// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
@@ -104,13 +105,19 @@ pub(crate) struct Core<W, T> {
     /// parent, and leaves them alone.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
-    /// The tick until which a host that is called by a thread sleeps between two turns: see
-    /// runtime/host.rs. Zero during a turn, after a break of that sleep, and without such a host.
-    pub(crate) host_sleeps: Cell<Tick>,
+    pub(crate) trace: Recorder<W>,
+    /// Whether a host that is called by a thread sleeps between two turns: see runtime/host.rs. Not during
+    /// a turn, after a break of that sleep, nor without such a host.
+    pub(crate) host_sleeps: Cell<bool>,
 }
 
 impl<W, T> Core<W, T> {
-    pub(super) fn new(selector: Box<dyn Selector>, time: TimeSource, behind: Behind<W, T>) -> Self {
+    pub(super) fn new(
+        selector: Box<dyn Selector>,
+        time: TimeSource,
+        behind: Behind<W, T>,
+        trace: Recorder<W>,
+    ) -> Self {
         Core {
             clock: Clock::new(time),
             traits: selector.traits(),
@@ -129,6 +136,7 @@ impl<W, T> Core<W, T> {
             is_shut: Cell::default(),
             process: Process::current(),
             behind,
+            trace,
             host_sleeps: Cell::default(),
         }
     }
@@ -202,6 +210,7 @@ impl<W, T> Core<W, T> {
         out: &mut Vec<W>,
     ) -> io::Result<Turn> {
         self.check_process()?;
+        self.trace.put(Kind::Turn, NOTHING, 0);
         self.settle(run_queue);
 
         // Waiters released by a close, or by a deadline set in the past. If there are any, do not
@@ -214,8 +223,11 @@ impl<W, T> Core<W, T> {
 
         // Readiness first: bytes that have arrived may still move their deadline. If the selector
         // fails, what it has found is handed out all the same.
-        self.clock.read();
+        self.read_clock();
+        let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
+        self.trace.put(Kind::Wait, NOTHING, at_most);
         let waited = self.wait(max_wait, run_queue);
+        self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // After the wait: a selector that panics must not lose them.
         out.append(&mut self.pending.borrow_mut());
         let mut turn = Turn {
@@ -223,7 +235,7 @@ impl<W, T> Core<W, T> {
             ..Turn::default()
         };
         let found_nothing = waited?;
-        self.clock.read();
+        self.read_clock();
 
         // Nothing was runnable and nothing has come: what is proven has had its effect.
         let is_busy = matches!(run_queue, RunQueue::Busy { .. });
@@ -243,6 +255,12 @@ impl<W, T> Core<W, T> {
         // A waiter may have been released in the meantime.
         turn.more |= self.has_pending();
         Ok(turn)
+    }
+
+    /// Reads the clock, for the trace too.
+    #[inline]
+    pub(crate) fn read_clock(&self) {
+        self.trace.read(self.clock.since_base(self.clock.read()));
     }
 
     // ---- settle ----
@@ -381,7 +399,11 @@ impl<W, T> Core<W, T> {
                     desc.netpollready(event.readiness, out);
                 }
                 // The token of a break, or of an earlier owner of the key, names no descriptor.
-                _ => strays += 1,
+                _ => {
+                    let bits = event.readiness.0.into();
+                    self.trace.put(Kind::Stale, event.token.0 as u64, bits);
+                    strays += 1;
+                }
             }
         }
         events.len() - strays
@@ -406,7 +428,9 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
+            self.trace.put(Kind::Fired, NOTHING, 0);
             out.push(w);
+            self.trace.unparked(out, out.len() - 1);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();
@@ -448,16 +472,14 @@ impl<W, T> Core<W, T> {
         self.next().map(|next| self.clock.until(next))
     }
 
-    /// Something is pending, or due at `tick`: ends the sleep of a host that would sleep for longer.
+    /// A turn may be due sooner than it was: ends the sleep of the host, which turns and asks anew.
     // Go: wakeNetPoller.
     #[inline]
-    pub(crate) fn hasten(&self, tick: Tick) {
-        let sleeps = self.host_sleeps.get();
-        if sleeps > Tick::ZERO && (tick < sleeps || self.has_pending()) {
-            self.host_sleeps.set(Tick::ZERO);
-            if let Err(error) = self.breaker().break_netpoll() {
-                log::error!("can't tell the host that a turn is due: {error}");
-            }
+    pub(crate) fn hasten(&self) {
+        if self.host_sleeps.replace(false)
+            && let Err(error) = self.breaker().break_netpoll()
+        {
+            log::error!("can't tell the host that a turn is due: {error}");
         }
     }
 

@@ -51,6 +51,7 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
+use crate::trace::Kind;
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -385,6 +386,8 @@ impl<W, T> PollDesc<W, T> {
     /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
+        let (trace, before) = (&self.core.trace, out.len());
+        trace.put(Kind::Event, self.token.0 as u64, readiness.0.into());
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
@@ -398,6 +401,7 @@ impl<W, T> PollDesc<W, T> {
         if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, out);
         }
+        trace.unparked(out, before);
     }
 
     // ---- deadlines ----
@@ -425,12 +429,21 @@ impl<W, T> PollDesc<W, T> {
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         match when.and_then(|when| self.core.clock.known(when)) {
             // The instant converted last, and the timer is due no later. A closed descriptor has none.
-            Some(tick) if tick >= self.due.get() => {
-                self.deadlines[direction as usize].set(tick);
-                self.lower(expired_bit(direction));
-            }
+            Some(tick) if tick >= self.due.get() => self.store_deadline(direction, tick),
             _ => self.move_deadline(direction, when),
         }
+    }
+
+    #[inline]
+    fn store_deadline(&self, direction: Direction, tick: Tick) {
+        self.deadlines[direction as usize].set(tick);
+        self.lower(expired_bit(direction));
+        let kind = match direction {
+            Direction::Read => Kind::ReadUntil,
+            Direction::Write => Kind::WriteUntil,
+        };
+        let trace = &self.core.trace;
+        trace.put(kind, self.token.0 as u64, tick.get());
     }
 
     #[inline(never)]
@@ -443,16 +456,12 @@ impl<W, T> PollDesc<W, T> {
             Some(None) => {
                 self.expire(direction, &mut self.core.pending.borrow_mut());
             }
-            ahead => {
-                let tick = ahead.flatten().unwrap_or(NEVER);
-                self.deadlines[direction as usize].set(tick);
-                self.lower(expired_bit(direction));
-            }
+            ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
-        self.core.hasten(self.due.get());
+        self.core.hasten();
     }
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
@@ -471,9 +480,16 @@ impl<W, T> PollDesc<W, T> {
     fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
+        let (trace, before) = (&self.core.trace, out.len());
+        trace.put(
+            Kind::Expired,
+            self.token.0 as u64,
+            ready_bit(direction).into(),
+        );
         out.extend(self.unpark(direction));
         // Operations that queue behind the waiter are woken too.
         (self.core.behind)(&self.user_data, out);
+        trace.unparked(out, before);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
@@ -522,8 +538,13 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines.iter().for_each(|when| when.set(NEVER));
         self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
-        self.core.pending.borrow_mut().extend(released);
-        self.core.hasten(NEVER);
+        let mut pending = self.core.pending.borrow_mut();
+        let before = pending.len();
+        pending.extend(released);
+        self.core.trace.put(Kind::Closed, self.token.0 as u64, 0);
+        self.core.trace.unparked(&pending, before);
+        drop(pending);
+        self.core.hasten();
     }
 
     /// After EAGAIN, on a selector without edges: asks again for the directions that are not known

@@ -58,7 +58,7 @@ impl Entered {
 
     fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
         // Much time may have passed outside.
-        scheduler.reactor.core().clock.read();
+        scheduler.reactor.core().read_clock();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         Entered {
             outer,

@@ -10,6 +10,7 @@ use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
 use super::parked::Parked;
 use super::scheduler::Scheduler;
+use crate::trace::Kind;
 
 /// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
@@ -21,6 +22,7 @@ impl Scheduler {
     #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done {id:?}");
+        self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
         // The body goes first, with no borrow held: that closes its sockets. Until then the machine
         // counts as alive.

@@ -46,12 +46,10 @@ impl Handle {
     ///
     /// If the runtime is gone, the closure is dropped.
     #[track_caller]
-    pub fn spawn<F, T>(&self, make: F)
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Future + 'static,
-        T::Output: 'static,
-    {
+    pub fn spawn<T: Future<Output: 'static> + 'static>(
+        &self,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) {
         let place = Location::caller();
         let job = move || drop(spawn_at(place, None, make()));
         let sent = self.remote.send(Box::new(job));
@@ -111,15 +109,10 @@ impl Handle {
     ///
     /// Dropping it aborts the task, in the runtime's next turn.
     #[track_caller]
-    pub fn run<F, T>(
+    pub fn run<F: FnOnce() -> T + Send + 'static, T: Future<Output: Send + 'static> + 'static>(
         &self,
         make: F,
-    ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + use<F, T>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Future + 'static,
-        T::Output: Send + 'static,
-    {
+    ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + use<F, T> {
         let place = Location::caller();
         let (sender, receiver) = blocking::channel();
         self.spawn(move || {
@@ -156,12 +149,10 @@ impl Handle {
     /// As [`run`](Handle::run). Also on the thread of the runtime itself, which would wait for ever:
     /// nothing is run then.
     #[track_caller]
-    pub fn run_blocking<F, T>(&self, make: F) -> Result<T::Output, JoinError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Future + 'static,
-        T::Output: Send + 'static,
-    {
+    pub fn run_blocking<T: Future<Output: Send + 'static> + 'static>(
+        &self,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T::Output, JoinError> {
         if self.remote.thread == thread::current().id() {
             return Err(JoinError::own_thread());
         }
@@ -189,6 +180,32 @@ impl Handle {
                 let _ = self.remote.send(Box::new(job));
             }
         }
+    }
+
+    /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
+    /// has no ring: see [`Builder::trace`](crate::Builder::trace). It disturbs nothing, and works from any
+    /// thread at any time: while the loop is held, and after the runtime has ended. Only with the feature
+    /// `trace`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder().trace(1 << 20).build()?;
+    /// runtime.block_on(netpoller::time::sleep(Duration::from_millis(5)));
+    ///
+    /// let trace = runtime.handle().trace_last(Duration::from_secs(10)).unwrap();
+    /// for record in &trace.records {
+    ///     println!("{:?} {record}", record.at); // 5.1ms timer
+    /// }
+    /// // Open this at ui.perfetto.dev, or at chrome://tracing.
+    /// let json = trace.to_json();
+    /// # assert!(json.contains("traceEvents"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "trace")]
+    pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
+        crate::trace::Trace::of(&self.remote.trace, last)
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.
@@ -226,11 +243,9 @@ impl fmt::Debug for Handle {
 ///
 /// Outside a runtime. A panic of the closure is in the [`JoinError`](crate::JoinError) of the handle.
 #[track_caller]
-pub fn spawn_blocking<F, T>(work: F) -> JoinHandle<T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
+pub fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
     let place = Location::caller();
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
     let (outcome, _) = blocking::call("spawn_blocking", &lane, work);

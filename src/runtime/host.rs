@@ -28,7 +28,6 @@ use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
 use super::sync;
 use super::waker::INHERITED;
-use crate::wheel::Tick;
 
 /// How long the thread sleeps if only readiness can come.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -185,7 +184,7 @@ impl Scheduler {
     #[inline]
     pub(super) fn host_turns(&self) {
         if let Some(host) = self.host.get() {
-            self.reactor.core().host_sleeps.set(Tick::ZERO);
+            self.reactor.core().host_sleeps.set(false);
             *host.shared.state() = State::Turning;
         }
     }
@@ -195,9 +194,7 @@ impl Scheduler {
     pub(super) fn host_sleeps(&self) {
         if self.host.get().is_some() {
             let wait = self.next_timeout().map_or(LONG, |wait| wait.min(LONG));
-            let core = self.reactor.core();
-            let until = core.clock.tick_of(core.clock.now() + wait);
-            core.host_sleeps.set(until);
+            self.reactor.core().host_sleeps.set(true);
             self.tell_host(State::Sleeping(Instant::now() + wait));
         }
     }

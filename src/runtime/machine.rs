@@ -56,10 +56,7 @@ pub(crate) type Body = Pin<Box<dyn Machine>>;
 /// the cell that it shares with its `JoinHandle`.
 pub(crate) type Task<F> = WithWaker<F, Option<Rc<Join<<F as Future>::Output>>>>;
 
-impl<F: Future> Machine for Task<F>
-where
-    F::Output: 'static,
-{
+impl<F: Future<Output: 'static>> Machine for Task<F> {
     #[inline]
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         // The handle is gone: an idle task needs no cell.

@@ -57,6 +57,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::reactor::{Direction, MioSelector, Selector, TimeSource, Turn};
+use crate::trace::Tape;
 use blocking::Lane;
 use context::MachineId;
 use current::Entered;
@@ -128,6 +129,7 @@ impl Runtime {
             blocking_threads: blocking::MAX_THREADS,
             schedule: None,
             watchdog: None,
+            trace: None,
         }
     }
 
@@ -151,21 +153,17 @@ impl Runtime {
 
     /// Spawns a task, between turns or inside one. It runs from the next turn on.
     #[track_caller]
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub fn spawn<F: Future<Output: 'static> + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.scheduler.spawn(Location::caller(), None, future)
     }
 
     /// As [`spawn`](Runtime::spawn), with a name by which the log knows the task.
     #[track_caller]
-    pub fn spawn_named<F>(&self, name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub fn spawn_named<F: Future<Output: 'static> + 'static>(
+        &self,
+        name: impl Into<Arc<str>>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
         let name = Some(name.into());
         self.scheduler.spawn(Location::caller(), name, future)
     }
@@ -440,6 +438,8 @@ pub struct Builder {
     blocking_threads: usize,
     schedule: Option<Schedule>,
     watchdog: Option<Duration>,
+    /// The size of the ring, in bytes.
+    trace: Option<usize>,
 }
 
 impl Builder {
@@ -524,6 +524,16 @@ impl Builder {
         self
     }
 
+    /// Keeps records of what the loop does in a ring of `bytes` in memory (rounded down to a power of two
+    /// records of 24 bytes), for [`Handle::trace_last`]: see [`trace`](crate::trace). A message through a
+    /// connection makes three records. Only with the feature `trace`.
+    #[cfg(feature = "trace")]
+    #[must_use]
+    pub fn trace(mut self, bytes: usize) -> Self {
+        self.trace = Some(bytes);
+        self
+    }
+
     /// For tests: in each turn `schedule` orders the runnable ids, and returns how many of them run. It
     /// is given the ids, how many of them are left in the round, how many may run, and the tick.
     #[doc(hidden)]
@@ -540,7 +550,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The system's, when it has no descriptor to spare.
+    /// The system's, when it has no descriptor to spare. `InvalidInput` for a trace ring of less than
+    /// 4,096 bytes, and `OutOfMemory` for one that does not fit.
     pub fn build(self) -> io::Result<Runtime> {
         let is_ours = self.selector.is_none();
         let selector = match self.selector {
@@ -548,7 +559,9 @@ impl Builder {
             None => Box::new(MioSelector::new()?),
         };
         let jobs = Lane::new(self.blocking_threads);
-        let scheduler = Rc::new(Scheduler::new(selector, self.time, jobs, self.schedule));
+        let tape = Tape::new(self.trace)?;
+        let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
+        let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
         let copy = match is_ours {
             true => None,
@@ -630,20 +643,16 @@ pub struct Stats {
 /// Outside a runtime.
 #[doc(alias = "go")]
 #[track_caller]
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+pub fn spawn<F: Future<Output: 'static> + 'static>(future: F) -> JoinHandle<F::Output> {
     spawn_at(Location::caller(), None, future)
 }
 
 #[track_caller]
-fn spawn_at<F>(place: Place, name: Option<Arc<str>>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+fn spawn_at<F: Future<Output: 'static> + 'static>(
+    place: Place,
+    name: Option<Arc<str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
     current::with("spawn", |scheduler| scheduler.spawn(place, name, future))
 }
 
@@ -662,11 +671,10 @@ where
 ///
 /// Outside a runtime.
 #[track_caller]
-pub fn spawn_named<F>(name: impl Into<Arc<str>>, future: F) -> JoinHandle<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
+pub fn spawn_named<F: Future<Output: 'static> + 'static>(
+    name: impl Into<Arc<str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
     spawn_at(Location::caller(), Some(name.into()), future)
 }
 

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use slab::Slab;
@@ -40,7 +40,7 @@ use super::socket::Socket;
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
-use crate::wheel::Tick;
+use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
 /// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
 /// nor deadlines waiting.
@@ -96,9 +96,13 @@ impl Scheduler {
         time: TimeSource,
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
+        tape: Tape,
     ) -> Self {
-        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside);
-        let remote = Arc::new(Remote::new(reactor.breaker(), jobs));
+        let trace = Recorder::new(tape.clone(), |parked: &Parked| {
+            parked.as_machine().bits().get()
+        });
+        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
+        let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
             reactor,
             remote,
@@ -118,6 +122,15 @@ impl Scheduler {
         }
     }
 
+    fn trace(&self) -> &Recorder<Parked> {
+        &self.reactor.core().trace
+    }
+
+    #[inline]
+    pub(super) fn record(&self, kind: Kind, id: MachineId, detail: u64) {
+        self.trace().put(kind, id.bits().get(), detail);
+    }
+
     /// The reactor's identity, as its descriptors know it.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
@@ -130,21 +143,18 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
+            self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
-            self.reactor.core().hasten(Tick::ZERO);
+            self.reactor.core().hasten();
         }
     }
 
-    pub(crate) fn spawn<F>(
+    pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
         self: &Rc<Self>,
         place: Place,
         name: Option<Arc<str>>,
         future: F,
-    ) -> JoinHandle<F::Output>
-    where
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
         let join = Join::new();
         let id = self.insert(|id| {
@@ -165,8 +175,9 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
+        self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
-        self.reactor.core().hasten(Tick::ZERO);
+        self.reactor.core().hasten();
         self.counters.spawned.add(1);
         id
     }
@@ -219,6 +230,7 @@ impl Scheduler {
         // A machine that ran last may have closed a socket, or set a deadline in the past.
         let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
+        core.trace.put(Kind::TurnEnd, NOTHING, 0);
         self.remote.running.turns.add(1);
         self.counters.events.add(turn.events as u64);
         self.counters.expired.add(turn.expired as u64);
@@ -259,18 +271,21 @@ impl Scheduler {
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
     fn unpark(&self, handed: &[Parked]) {
-        let mut foreign: Vec<Waker> = Vec::new();
+        let mut foreign = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
             match machines.wake(id) {
                 true => queue.push(id),
-                false => foreign.extend(parked.take_waker()),
+                false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
             }
         }
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
-        foreign.into_iter().for_each(wake_quietly);
+        for (key, waker) in foreign {
+            self.record(Kind::Foreign, key, 0);
+            wake_quietly(waker);
+        }
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -279,6 +294,7 @@ impl Scheduler {
         let Some((woken, jobs)) = self.remote.collect() else {
             return;
         };
+        self.trace().put(Kind::Mail, THREAD, 0);
         for waker in woken {
             self.wake(waker.opened());
         }
@@ -287,6 +303,7 @@ impl Scheduler {
         }
         for job in jobs {
             self.remote.running.begin_job();
+            self.trace().put(Kind::Run, JOB, 0);
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
@@ -294,7 +311,7 @@ impl Scheduler {
         }
         self.remote.running.end();
         // So that the time of the jobs is not counted as that of the machines.
-        self.reactor.core().clock.read();
+        self.reactor.core().read_clock();
     }
 
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
@@ -311,7 +328,8 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
-        let (mut since, runs) = (self.reactor.core().clock.last_real(), running.runs.get());
+        let core = self.reactor.core();
+        let (mut since, runs) = (core.clock.last_real(), running.runs.get());
         let is_careful = running.is_careful();
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
@@ -321,6 +339,7 @@ impl Scheduler {
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
                 running.begin(*id);
+                self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
@@ -330,7 +349,10 @@ impl Scheduler {
             }
         }
         running.end();
-        running.lap(&batch[..begun], since);
+        let end = running.lap(&batch[..begun], since);
+        if core.clock.is_systems() {
+            core.trace.read(core.clock.since_base(end));
+        }
         context::end();
         self.left_in_batch.set(0);
         batch.drain(..begun);
@@ -383,6 +405,7 @@ impl Scheduler {
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             self.remote.running.begin_root();
+            self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();

@@ -22,6 +22,7 @@ use super::running::Running;
 use super::sync::{self, AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
 use crate::reactor::Breaker;
 use crate::sys::Process;
+use crate::trace::Tape;
 
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -44,6 +45,9 @@ pub(crate) struct Remote {
     pub(crate) jobs: Arc<Lane>,
     /// What the loop publishes about itself.
     pub(crate) running: Arc<Running>,
+    /// What the loop has done.
+    #[cfg_attr(not(feature = "trace"), allow(dead_code))]
+    pub(super) trace: Tape,
     breaker: Breaker,
     /// The thread of the runtime, which never leaves it.
     pub(super) thread: ThreadId,
@@ -76,13 +80,14 @@ struct Mail {
 }
 
 impl Remote {
-    pub(crate) fn new(breaker: Breaker, jobs: Arc<Lane>) -> Self {
+    pub(crate) fn new(breaker: Breaker, jobs: Arc<Lane>, trace: Tape) -> Self {
         Remote {
             jobs,
             mail: Mutex::default(),
             pending: AtomicU8::new(NOTHING),
             jobs_out: AtomicUsize::new(0),
             running: Arc::default(),
+            trace,
             breaker,
             thread: thread::current().id(),
             process: Process::current(),

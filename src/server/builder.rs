@@ -71,11 +71,7 @@ impl<F> Clone for Server<F> {
     }
 }
 
-impl<F, P> Server<F>
-where
-    F: Fn(Addr) -> P + 'static,
-    P: Protocol,
-{
+impl<P: Protocol, F: Fn(Addr) -> P + 'static> Server<F> {
     /// A server with the default settings. `factory` makes the protocol of each connection from the
     /// peer's address, in the thread of the worker that will serve it.
     ///
@@ -87,11 +83,7 @@ where
     }
 }
 
-impl<F, P> Server<WithPeer<F>>
-where
-    F: Fn(Peer) -> P + 'static,
-    P: Protocol,
-{
+impl<P: Protocol, F: Fn(Peer) -> P + 'static> Server<WithPeer<F>> {
     /// As [`new`](Server::new), for a factory that is told to which listener the peer came:
     ///
     /// ```

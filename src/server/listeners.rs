@@ -53,15 +53,7 @@ pub enum Dispatch {
 #[deprecated(note = "it is called `Dispatch` now")]
 pub type Accept = Dispatch;
 
-#[allow(non_upper_case_globals, reason = "the old names of variants")]
 impl Dispatch {
-    /// The old name of [`Dispatch::Auto`].
-    #[deprecated(note = "it is called `Dispatch::Auto` now")]
-    pub const BySystem: Dispatch = Dispatch::Auto;
-    /// The old name of [`Dispatch::ReusePort`].
-    #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
-    pub const Each: Dispatch = Dispatch::ReusePort;
-
     pub(super) fn listens_each(self) -> bool {
         match self {
             Dispatch::Auto => sys::SPREADS_CONNECTIONS,
@@ -243,11 +235,7 @@ pub trait Factory: 'static {
     fn make(&self, peer: Peer) -> Self::Protocol;
 }
 
-impl<F, P> Factory for F
-where
-    F: Fn(Addr) -> P + 'static,
-    P: Protocol,
-{
+impl<P: Protocol, F: Fn(Addr) -> P + 'static> Factory for F {
     type Protocol = P;
 
     fn make(&self, peer: Peer) -> P {
@@ -261,11 +249,7 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct WithPeer<F>(pub(super) F);
 
-impl<F, P> Factory for WithPeer<F>
-where
-    F: Fn(Peer) -> P + 'static,
-    P: Protocol,
-{
+impl<P: Protocol, F: Fn(Peer) -> P + 'static> Factory for WithPeer<F> {
     type Protocol = P;
 
     fn make(&self, peer: Peer) -> P {

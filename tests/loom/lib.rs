@@ -17,6 +17,9 @@
 #[path = "../../src/fault.rs"]
 mod fault;
 
+#[path = "../../src/trace/mod.rs"]
+mod trace;
+
 pub mod models;
 
 #[path = "."]

@@ -21,6 +21,7 @@ use crate::runtime::blocking::Lane;
 use crate::runtime::machine::MachineId;
 use crate::runtime::waker::{MachineWaker, Remote};
 use crate::server::dispatch::{Arrival, Dispatcher, Order, WorkerInbox};
+use crate::trace::Tape;
 
 /// Runs a model in every order with at most three switches between threads that could go on.
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -38,7 +39,11 @@ struct Loop {
 impl Loop {
     fn new(failures: usize) -> Self {
         let selector = Breaker::failing(failures);
-        let remote = Arc::new(Remote::new(selector.clone(), Arc::new(Lane)));
+        let remote = Arc::new(Remote::new(
+            selector.clone(),
+            Arc::new(Lane),
+            Tape::default(),
+        ));
         Loop { remote, selector }
     }
 

@@ -15,6 +15,7 @@ use mio::{Interest, Registry};
 
 use super::*;
 use crate::reactor::{Break, Event, Harvest, RunQueue, Selector, TimeSource, Traits};
+use crate::trace::{Recorder, Tape};
 
 /// Operations in a row. The walk meets every state that so many can lead to.
 const DEPTH: usize = 5;
@@ -150,7 +151,12 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
     let clock = told.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
     (
-        Rc::new(Core::new(Box::new(Obeying(told)), time, |(), _| {})),
+        Rc::new(Core::new(
+            Box::new(Obeying(told)),
+            time,
+            |(), _| {},
+            Recorder::new(Tape::default(), |_| 0),
+        )),
         base,
     )
 }

@@ -210,7 +210,7 @@ fn what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends(
     let bound = server.bind("127.0.0.1:0").unwrap();
     let (address, handle) = (bound.local_addr(), bound.handle());
     let server = thread::spawn(move || bound.run());
-    for _ in 0..50 {
+    for _ in 0..20 {
         let mut client = StdStream::connect(address).unwrap();
         let id = told.recv().unwrap();
         let reader = thread::spawn(move || {

@@ -16,5 +16,7 @@ mod panics;
 mod reentrancy;
 
 mod time;
+#[cfg(feature = "trace")]
+mod trace;
 mod turns;
 mod yielding;

@@ -1,0 +1,87 @@
+//! What a loop has done, as records in a ring in memory: for a look back at the last seconds.
+//!
+//! It needs the feature `trace`, and a ring: [`Builder::trace`](crate::Builder::trace), or for a bare
+//! reactor [`Reactor::with_trace`](crate::Reactor::with_trace).
+//! [`Handle::trace_last`](crate::Handle::trace_last) reads it, and has an example.
+//!
+//! # Time
+//!
+//! A record carries the last reading of the loop's clock. The loop does not read the clock for a
+//! record: it reads it before and after a wait, after closures that other threads have sent, and after
+//! a batch of machines. A [`Trace`] gives the time between two readings to the wait, if one lies between,
+//! and else in equal parts to the runs between; all other records take no time. So the times never go
+//! back, a wait is exact, and one run among many is an estimate.
+// Mirrors Go's flight recorder (`runtime/trace.go`). The loop calls a `Recorder`. Without the feature
+// that is empty, and so are its functions, so that no call asks for the feature.
+
+#[cfg(not(feature = "trace"))]
+#[path = "off.rs"]
+mod ring;
+#[cfg(feature = "trace")]
+mod ring;
+#[cfg(feature = "trace")]
+mod show;
+
+pub(crate) use ring::{Recorder, Tape};
+#[cfg(feature = "trace")]
+pub use show::{Record, Trace};
+
+/// In place of an id: nothing.
+pub(crate) const NOTHING: u64 = u64::MAX - 3;
+
+/// In place of a machine's id: a closure that another thread has sent.
+pub(crate) const JOB: u64 = u64::MAX - 2;
+
+/// In place of a machine's id: another thread.
+pub(crate) const THREAD: u64 = u64::MAX - 1;
+
+/// What a [`Record`] tells, and of what: the meaning of its `id` and `detail`.
+///
+/// An id is that of the log: a slot or key in the lower half, a generation in the upper half.
+/// [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(not(feature = "trace"), allow(dead_code))]
+pub enum Kind {
+    /// A turn begins.
+    Turn,
+    /// A turn has ended. A bare reactor's has handed out, and what it handed out runs after it.
+    TurnEnd,
+    /// The selector is asked. `detail`: the nanoseconds that it may wait, unless a timer is due before;
+    /// `u64::MAX` is without end.
+    Wait,
+    /// The selector has answered.
+    WaitEnd,
+    /// The selector says that the descriptor `id` is ready. `detail`: the bits of a
+    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark).
+    Event,
+    /// As `Event`, of a break or of an earlier owner of the descriptor's key: it reaches nothing.
+    Stale,
+    /// The deadline of the descriptor `id` has passed. `detail`: as of `Event`. What waited follows.
+    Expired,
+    /// A timer has fired. What waited for it follows.
+    Fired,
+    /// The descriptor `id` is closed. What waited follows.
+    Closed,
+    /// The record before hands out `id`: a machine, or the key of a foreign waker.
+    Unpark,
+    /// The foreign waker of the key `id` is woken. What it wakes follows.
+    Foreign,
+    /// What other threads have woken follows.
+    Mail,
+    /// The machine `id` becomes runnable. `detail`: by what, a machine's id or a foreign waker's key; or
+    /// one of the largest numbers, which print in words.
+    Wake,
+    /// As `Wake`, of a new machine.
+    Spawn,
+    /// The machine `id` runs, until the next `Run` or `TurnEnd`. Unless it is `Done` within that, it parks
+    /// then, or was woken meanwhile.
+    Run,
+    /// The machine `id` has ended.
+    Done,
+    /// The deadline for reading of the descriptor `id` moves. `detail`: to so many milliseconds after the
+    /// loop's beginning; `u64::MAX` is none.
+    ReadUntil,
+    /// As `ReadUntil`, for writing.
+    WriteUntil,
+}

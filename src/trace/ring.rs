@@ -1,0 +1,133 @@
+//! The ring: one thread writes, any thread reads, without a lock.
+//!
+//! The loop writes a record's words into the oldest place, and then publishes how many records there
+//! have been. All stores are releases. So a reader that sees a word of the record after `n` others also
+//! sees that those were published. After it has copied the ring, it looks how many there are by now,
+//! and drops what may have been overwritten meanwhile.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Kind, NOTHING};
+
+/// A record: `time << 8 | kind`, the id, the detail. The time is in nanoseconds since the loop's
+/// beginning: 56 bits are two years.
+pub(super) type Words = [u64; 3];
+
+/// The least size of a ring, in bytes.
+const LEAST: usize = 4096;
+
+pub(crate) struct Ring {
+    /// A power of two of them.
+    places: Box<[[AtomicU64; 3]]>,
+    /// How many records have been published.
+    count: AtomicU64,
+}
+
+impl Ring {
+    #[inline]
+    fn place(&self, number: u64) -> &[AtomicU64; 3] {
+        &self.places[number as usize & (self.places.len() - 1)]
+    }
+}
+
+/// A ring to read, or none.
+#[derive(Clone, Default)]
+pub(crate) struct Tape(Option<Arc<Ring>>);
+
+impl Tape {
+    pub(crate) fn new(bytes: Option<usize>) -> io::Result<Self> {
+        let Some(bytes) = bytes else {
+            return Ok(Tape(None));
+        };
+        if bytes < LEAST {
+            let why = format!("netpoller: a trace ring of {bytes} bytes: the least is {LEAST}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let length = 1 << (bytes / size_of::<Words>()).ilog2();
+        let mut places = Vec::new();
+        places.try_reserve_exact(length)?;
+        places.resize_with(length, Default::default);
+        let (places, count) = (places.into(), AtomicU64::new(0));
+        Ok(Tape(Some(Arc::new(Ring { places, count }))))
+    }
+
+    /// The records that are there, and how many have been overwritten.
+    pub(super) fn copy(&self) -> Option<(Vec<Words>, u64)> {
+        let ring = self.0.as_ref()?;
+        let held = ring.places.len() as u64;
+        let end = ring.count.load(Ordering::Acquire);
+        let numbers = end.saturating_sub(held)..end;
+        let load = |word: &AtomicU64| word.load(Ordering::Acquire);
+        let copy = |number| ring.place(number).each_ref().map(load);
+        let mut copied: Vec<Words> = numbers.clone().map(copy).collect();
+        // The loop may be in the midst of one that is not published.
+        let begun = ring.count.load(Ordering::Acquire) + 1;
+        let lost = begun.saturating_sub(held).clamp(numbers.start, end);
+        copied.drain(..(lost - numbers.start) as usize);
+        Some((copied, lost))
+    }
+}
+
+/// What the loop calls.
+pub(crate) struct Recorder<W> {
+    pub(crate) tape: Tape,
+    /// What is parked has this number in a record.
+    name: fn(&W) -> u64,
+    /// The last reading of the clock, as in a record.
+    now: Cell<u64>,
+    /// What wakes: the machine that runs, and the like.
+    by: Cell<u64>,
+}
+
+impl<W> Recorder<W> {
+    pub(crate) fn new(tape: Tape, name: fn(&W) -> u64) -> Self {
+        let (now, by) = (Cell::new(0), Cell::new(NOTHING));
+        Recorder {
+            tape,
+            name,
+            now,
+            by,
+        }
+    }
+
+    /// The clock was read: so long after the loop's beginning.
+    #[inline]
+    pub(crate) fn read(&self, now: Duration) {
+        if self.tape.0.is_some() {
+            let now = (now.as_nanos() as u64) << 8;
+            self.now.set(now.max(self.now.get()));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn put(&self, kind: Kind, id: u64, detail: u64) {
+        let Some(ring) = &self.tape.0 else { return };
+        if let Kind::Turn | Kind::TurnEnd | Kind::Foreign | Kind::Mail | Kind::Run = kind {
+            self.by.set(id);
+        }
+        let count = ring.count.load(Ordering::Relaxed);
+        let words = [self.now.get() | kind as u64, id, detail];
+        for (word, value) in ring.place(count).iter().zip(words) {
+            word.store(value, Ordering::Release);
+        }
+        ring.count.store(count + 1, Ordering::Release);
+    }
+
+    /// By what a machine is woken or spawned now.
+    #[inline]
+    pub(crate) fn by(&self) -> u64 {
+        self.by.get()
+    }
+
+    /// The record before has handed these out, from the given one on.
+    #[inline]
+    pub(crate) fn unparked(&self, out: &[W], from: usize) {
+        for w in out.iter().skip(from) {
+            self.put(Kind::Unpark, (self.name)(w), 0);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What was read of a ring: as records, and as the trace-event JSON that ui.perfetto.dev and
+//! chrome://tracing open.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use super::{JOB, Kind, NOTHING, THREAD, Tape};
+
+/// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trace {
+    /// The oldest first. Their times never go back.
+    pub records: Vec<Record>,
+    /// How many records the ring has overwritten since it was made.
+    pub lost: u64,
+}
+
+/// A record of a [`Trace`]. It prints as `Wake 3.7 by 2.5`.
+/// [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Since the loop's beginning. The [module](crate::trace) says how exact it is.
+    pub at: Duration,
+    /// It says what `id` and `detail` are.
+    pub kind: Kind,
+    /// Of a machine or a descriptor.
+    pub id: u64,
+    /// More of it.
+    pub detail: u64,
+}
+
+const KINDS: [Kind; 18] = {
+    use Kind::*;
+    [
+        Turn, TurnEnd, Wait, WaitEnd, Event, Stale, Expired, Fired, Closed, Unpark, Foreign, Mail,
+        Wake, Spawn, Run, Done, ReadUntil, WriteUntil,
+    ]
+};
+
+impl Trace {
+    /// The records of the `last` time, if there is a ring.
+    pub(crate) fn of(tape: &Tape, last: Duration) -> Option<Self> {
+        let (words, lost) = tape.copy()?;
+        let takes_time = |kind: u64| [Kind::Wait as u64, Kind::Run as u64].contains(&(kind & 0xff));
+        let mut records = Vec::with_capacity(words.len());
+        // Those of one reading share the time until the next.
+        for same in words.chunk_by(|one, next| one[0] >> 8 == next[0] >> 8) {
+            let now = same[0][0] >> 8;
+            let next = words.get(records.len() + same.len());
+            let time = next.map_or(0, |next| (next[0] >> 8) - now);
+            let parts = same.iter().filter(|words| takes_time(words[0])).count() as u64;
+            let mut before = 0;
+            for &[kind, id, detail] in same {
+                let at = now + time / parts.max(1) * before;
+                before += u64::from(takes_time(kind));
+                records.push(Record {
+                    at: Duration::from_nanos(at),
+                    kind: KINDS[usize::from(kind as u8)],
+                    id,
+                    detail,
+                });
+            }
+        }
+        let end = records.last().map_or(Duration::ZERO, |last| last.at);
+        records.retain(|record| record.at.saturating_add(last) >= end);
+        Some(Trace { records, lost })
+    }
+
+    /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
+    /// these, and an `Unpark` in the record that it comes from. An arrow leads from what makes a machine
+    /// runnable to the run. `otherData.lost_records` is [`lost`](Trace::lost).
+    pub fn to_json(&self) -> String {
+        let lost = self.lost;
+        let mut json = format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n");
+        let mut event = |phase, at: Duration, more: &str| {
+            let micros = at.as_nanos() as f64 / 1e3;
+            let _ = write!(
+                json,
+                "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},\n"
+            );
+        };
+        // How deep the open slices lie; the arrows to each machine that is to run.
+        let (mut open, mut arrows) = (Vec::new(), HashMap::<u64, Vec<usize>>::new());
+        for (number, record) in self.records.iter().enumerate() {
+            let Record { at, kind, id, .. } = *record;
+            let depth = match kind {
+                Kind::Turn | Kind::TurnEnd => 0,
+                Kind::Wait | Kind::WaitEnd | Kind::Run => 1,
+                Kind::Unpark => 3,
+                _ => 2,
+            };
+            while open.pop_if(|other| *other >= depth).is_some() {
+                event('E', at, "");
+            }
+            if !matches!(kind, Kind::TurnEnd | Kind::WaitEnd) {
+                event('B', at, &format!(",\"name\":\"{record}\""));
+                open.push(depth);
+            }
+            const WAKE: &str = ",\"name\":\"wake\",\"cat\":\"wake\"";
+            match kind {
+                Kind::Unpark | Kind::Wake | Kind::Spawn => {
+                    event('s', at, &format!("{WAKE},\"id\":{number}"));
+                    arrows.entry(id).or_default().push(number);
+                }
+                Kind::Run => {
+                    for number in arrows.remove(&id).unwrap_or_default() {
+                        event('f', at, &format!("{WAKE},\"bp\":\"e\",\"id\":{number}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let end = self.records.last().map_or(Duration::ZERO, |last| last.at);
+        for _ in open {
+            event('E', end, "");
+        }
+        event(
+            'M',
+            end,
+            ",\"name\":\"thread_name\",\"args\":{\"name\":\"loop\"}",
+        );
+        json.truncate(json.len() - 2);
+        json + "\n]}\n"
+    }
+}
+
+/// As the log has it.
+struct Id(u64);
+
+impl Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            NOTHING => f.write_str("nothing"),
+            JOB => f.write_str("a sent closure"),
+            THREAD => f.write_str("another thread"),
+            // The token of a break.
+            u64::MAX => f.write_str("a break"),
+            id => write!(f, "{}.{}", id as u32, id >> 32),
+        }
+    }
+}
+
+impl Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record {
+            kind, id, detail, ..
+        } = *self;
+        write!(f, "{kind:?}")?;
+        if id != NOTHING {
+            write!(f, " {}", Id(id))?;
+        }
+        let time = |unit: fn(u64) -> Duration| (detail != u64::MAX).then(|| unit(detail));
+        match kind {
+            Kind::Event | Kind::Stale | Kind::Expired => {
+                let names = (0..).zip(["READ", "WRITE", "HUP", "URGENT"]);
+                let mut set = names.filter(|(bit, _)| detail & 1 << bit != 0);
+                set.try_for_each(|(_, name)| write!(f, " {name}"))
+            }
+            Kind::Wake | Kind::Spawn => write!(f, " by {}", Id(detail)),
+            Kind::Wait => write!(f, " {:?}", time(Duration::from_nanos)),
+            Kind::ReadUntil | Kind::WriteUntil => write!(f, " {:?}", time(Duration::from_millis)),
+            _ => Ok(()),
+        }
+    }
+}
