@@ -10,6 +10,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -17,14 +18,13 @@ use netpoller::Cause;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use crate::common;
+use crate::common::Watched;
 
 use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
-const QUIT: usize = usize::MAX - 2;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
@@ -59,23 +59,17 @@ struct Server {
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
     signals: usize,
-    /// Yields a byte for each SIGQUIT. The loop hears it itself: with a second thread, each of glibc's
-    /// calls that may block costs more. So a loop that is held says nothing.
-    quit: Option<(UnixStream, Descriptor<usize>)>,
+    /// A thread hears SIGQUIT, so that it can tell of a loop that is held. It makes each of glibc's calls
+    /// that may block a little dearer.
+    watched: Option<Arc<Watched>>,
 }
 
 impl Server {
     fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
         let reactor = Reactor::new()?;
         reactor.set_spin(options.spin);
-        let mut quit = None;
-        if options.dumps {
-            let stream = common::quit_signals()?;
-            stream.set_nonblocking(true)?;
-            let mut stream = UnixStream::from_std(stream);
-            let descriptor = reactor.open(&mut stream)?;
-            quit = Some((stream, descriptor));
-        }
+        let breaker = options.dumps.then(|| reactor.breaker());
+        let watched = breaker.map(Watched::start).transpose()?;
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
         Ok(Server {
@@ -84,7 +78,7 @@ impl Server {
             stop_descriptor: reactor.open(&mut stop)?,
             stop,
             signals: 0,
-            quit,
+            watched,
             reactor,
             connections: Slab::new(),
             buffer: Box::new([0; BUFFER]),
@@ -92,7 +86,7 @@ impl Server {
             deadline: None,
             counts: Counts::default(),
             // They are not parked yet, and run first: clients or a signal may be there already.
-            again: vec![LISTENER, STOP, QUIT],
+            again: vec![LISTENER, STOP],
             ready: Vec::new(),
         })
     }
@@ -112,19 +106,24 @@ impl Server {
         // All of them, also behind a signal: an id that is dropped here would never come again.
         for id in ready.drain(..) {
             match id {
-                ..QUIT => self.run(id),
-                QUIT => self.take_quits(),
+                ..STOP => self.run(id),
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
         }
         self.ready = ready;
+        if let Some(watched) = &self.watched {
+            watched.turned(|| self.dump());
+        }
         Ok(())
     }
 
     /// Drives a connection until it waits, others have their turn, or it ends.
     #[inline(always)]
     fn run(&mut self, id: usize) {
+        if let Some(watched) = &self.watched {
+            watched.drives(id);
+        }
         let connection = &mut self.connections[id];
         match connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes) {
             Next::Parked => {}
@@ -192,25 +191,6 @@ impl Server {
         }
     }
 
-    /// Prints what waits for each SIGQUIT, and parks again.
-    #[cold]
-    fn take_quits(&mut self) {
-        let Some((stream, descriptor)) = &mut self.quit else {
-            return;
-        };
-        match stream.read(&mut [0]) {
-            Ok(1) => eprint!("{}", self.dump()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                descriptor.drained(Direction::Read);
-                if let Park::Parked = descriptor.park(Direction::Read, QUIT) {
-                    return;
-                }
-            }
-            _ => {}
-        }
-        self.again.push(QUIT);
-    }
-
     /// A line for all that is parked. What is ready is not: it runs in the next turn.
     fn dump(&self) -> String {
         let (open, turns) = (self.connections.len(), self.counts.turns);
@@ -226,7 +206,7 @@ impl Server {
                         peer, bytes, rest, ..
                     }) => {
                         let unsent = rest.len();
-                        format!("  {waits} tcp, peer {peer}, bytes {bytes}, unsent {unsent}")
+                        format!("  connection {id}: {waits} tcp, peer {peer}, bytes {bytes}, unsent {unsent}")
                     }
                     None if id == LISTENER => format!("  accept tcp, local {}", self.addr),
                     None => format!("  {waits} signals"),
