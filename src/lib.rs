@@ -97,8 +97,8 @@ pub use net::{
 };
 pub use reactor::{Descriptor, Direction, Park, Reactor, Selector, Turn};
 pub use runtime::{
-    Builder, Dump, Handle, JoinError, JoinHandle, Runtime, Stats, spawn, spawn_blocking,
-    spawn_named, yield_now,
+    Builder, Dump, Handle, Histogram, JoinError, JoinHandle, LoopStats, Runtime, Stats,
+    Stats as RuntimeStats, spawn, spawn_blocking, spawn_named, yield_now,
 };
 /// What a [`Dump`] consists of.
 pub mod dump {

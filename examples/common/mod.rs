@@ -17,7 +17,7 @@ use env_logger::Env;
 use futures_lite::future;
 use netpoller::reactor::Breaker;
 use netpoller::{Dump, Handle, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 /// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0; SIGQUIT prints
@@ -102,6 +102,11 @@ pub fn clock(real: bool) -> io::Result<Runtime> {
 /// loop reads it as it reads every socket (the self-pipe).
 pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
     signals(&[SIGINT, SIGTERM])
+}
+
+/// As [`stop_signals`], of SIGUSR1.
+pub fn trace_signals() -> io::Result<std::os::unix::net::UnixStream> {
+    signals(&[SIGUSR1])
 }
 
 fn signals(all: &[i32]) -> io::Result<std::os::unix::net::UnixStream> {

@@ -9,12 +9,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::or;
-use netpoller::{Runtime, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
 use crate::common;
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
+use super::{
+    Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits, trace,
+};
 
 /// What the connections share.
 struct Server {
@@ -28,7 +30,8 @@ struct Server {
 
 pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
     let addr = listener.local_addr()?;
-    let runtime = Runtime::builder().spin(options.spin).build()?;
+    let runtime = trace::builder(options).build()?;
+    trace::write_at_signals(options, &runtime.handle())?;
     if options.dumps {
         common::dump_on_quit(runtime.handle())?;
     }
@@ -64,6 +67,7 @@ pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::R
         log_end(addr, end, server.open());
         io::Result::Ok(())
     })?;
+    trace::write(options, &runtime.handle())?;
     let stats = runtime.stats();
     Ok(Counts {
         accepted: server.accepted.get(),

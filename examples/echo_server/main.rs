@@ -8,6 +8,7 @@ mod common;
 mod serve;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use clap::Parser;
 use serve::{Mode, Options};
 
 /// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT prints what
-/// each connection waits for
+/// each connection waits for; SIGUSR1 writes the trace
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
@@ -38,12 +39,27 @@ struct Flags {
     /// Poll for this time before each sleep, such as 50us
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = common::duration)]
     spin: Duration,
+    /// Write what the loop has done in the last ten seconds to this file, at SIGUSR1 and at the end: for
+    /// ui.perfetto.dev and chrome://tracing; needs the feature `trace`
+    #[arg(long, value_name = "PATH")]
+    trace: Option<PathBuf>,
 }
+
+const TRACED: &str = "cargo run --release --features trace --example echo_server -- --trace PATH";
 
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         if flags.heartbeat.is_some() && flags.mode != Mode::Protocol {
             common::refuse_flags::<Flags>("--heartbeat is there in --mode protocol only");
+        }
+        if flags.trace.is_some() {
+            if !cfg!(feature = "trace") {
+                let why = format!("--trace needs the feature `trace`: {TRACED}");
+                common::refuse_flags::<Flags>(why);
+            }
+            if flags.workers > 1 {
+                common::refuse_flags::<Flags>("--trace writes of one loop: --workers 1");
+            }
         }
         let options = Options {
             addr: flags.addr,
@@ -52,6 +68,7 @@ fn main() -> ExitCode {
             heartbeat: flags.heartbeat.and_then(given),
             spin: flags.spin,
             dumps: true,
+            trace: flags.trace,
         };
         let stops: io::Result<_> = (0..flags.workers).map(|_| common::stop_signals()).collect();
         let counts = serve::run(&options, stops?, |addr| {

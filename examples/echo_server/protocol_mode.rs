@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::thread;
 
 use futures_lite::future::or;
-use netpoller::{Addr, Bound, Conn, Protocol, Runtime, Server, ServerStats, UnixStream};
+use netpoller::{Addr, Bound, Conn, Protocol, Server, ServerStats, UnixStream};
 
 use crate::common;
 
-use super::{Counts, DRAIN, Options, QUIET};
+use super::{Counts, DRAIN, Options, QUIET, trace};
 
 struct Echo;
 
@@ -41,7 +41,8 @@ pub fn run(
     }
     // In a loop of our own, which waits for the stop as well, so that there is no second thread:
     // with one, each of glibc's calls that may block costs more.
-    let runtime = Runtime::builder().spin(options.spin).build()?;
+    let runtime = trace::builder(options).build()?;
+    trace::write_at_signals(options, &runtime.handle())?;
     let serving = bound.run_in(&runtime)?;
     let handle = bound.handle();
     let stats = runtime.block_on(async {
@@ -58,6 +59,7 @@ pub fn run(
         let serving = async { serving.await.map_err(io::Error::other)? };
         or(serving, signals).await
     })?;
+    trace::write(options, &runtime.handle())?;
     let mut counts = counts(&stats);
     counts.turns = runtime.stats().turns;
     counts.events = runtime.stats().events;

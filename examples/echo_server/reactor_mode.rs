@@ -18,13 +18,16 @@ use netpoller::Cause;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use crate::common::Watched;
+use crate::common::{self, Watched};
 
-use super::{Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits};
+use super::{
+    Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits, trace,
+};
 
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
+const TRACE: usize = usize::MAX - 2;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
@@ -62,14 +65,25 @@ struct Server {
     /// A thread hears SIGQUIT, so that it can tell of a loop that is held. It makes each of glibc's calls
     /// that may block a little dearer.
     watched: Option<Arc<Watched>>,
+    /// Yields a byte for each SIGUSR1, which the loop hears itself.
+    trace: Option<(UnixStream, Descriptor<usize>)>,
+    options: Options,
 }
 
 impl Server {
     fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
-        let reactor = Reactor::new()?;
+        let reactor = trace::reactor(options)?;
         reactor.set_spin(options.spin);
         let breaker = options.dumps.then(|| reactor.breaker());
         let watched = breaker.map(Watched::start).transpose()?;
+        let mut trace = None;
+        if options.trace.is_some() {
+            let signals = common::trace_signals()?;
+            signals.set_nonblocking(true)?;
+            let mut signals = UnixStream::from_std(signals);
+            let descriptor = reactor.open(&mut signals)?;
+            trace = Some((signals, descriptor));
+        }
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
         Ok(Server {
@@ -79,6 +93,8 @@ impl Server {
             stop,
             signals: 0,
             watched,
+            trace,
+            options: options.clone(),
             reactor,
             connections: Slab::new(),
             buffer: Box::new([0; BUFFER]),
@@ -86,7 +102,7 @@ impl Server {
             deadline: None,
             counts: Counts::default(),
             // They are not parked yet, and run first: clients or a signal may be there already.
-            again: vec![LISTENER, STOP],
+            again: vec![LISTENER, STOP, TRACE],
             ready: Vec::new(),
         })
     }
@@ -106,7 +122,8 @@ impl Server {
         // All of them, also behind a signal: an id that is dropped here would never come again.
         for id in ready.drain(..) {
             match id {
-                ..STOP => self.run(id),
+                ..TRACE => self.run(id),
+                TRACE => self.take_traces()?,
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
@@ -191,6 +208,26 @@ impl Server {
         }
     }
 
+    /// Writes the trace for each SIGUSR1, and parks again.
+    #[cold]
+    fn take_traces(&mut self) -> io::Result<()> {
+        let Some((stream, descriptor)) = &mut self.trace else {
+            return Ok(());
+        };
+        match stream.read(&mut [0]) {
+            Ok(1) => trace::write_of_reactor(&self.options, &self.reactor)?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                descriptor.drained(Direction::Read);
+                if let Park::Parked = descriptor.park(Direction::Read, TRACE) {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.again.push(TRACE);
+        Ok(())
+    }
+
     /// A line for all that is parked. What is ready is not: it runs in the next turn.
     fn dump(&self) -> String {
         let (open, turns) = (self.connections.len(), self.counts.turns);
@@ -247,6 +284,7 @@ impl Server {
             _ => End::Drained,
         };
         log_end(self.addr, end, self.counts.open);
+        trace::write_of_reactor(&self.options, &self.reactor)?;
         Ok(self.counts)
     }
 }

@@ -13,11 +13,14 @@ mod async_mode;
 mod protocol_mode;
 #[path = "reactor_mode.rs"]
 mod reactor_mode;
+#[path = "trace.rs"]
+mod trace;
 
 use std::fmt::{self, Display};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +58,8 @@ pub struct Options {
     pub spin: Duration,
     /// Whether SIGQUIT prints what every connection waits for.
     pub dumps: bool,
+    /// Where to write what the loop has done, at SIGUSR1 and at the end. With one worker.
+    pub trace: Option<PathBuf>,
 }
 
 /// What was done.

@@ -34,6 +34,7 @@ use crate::runtime::lent::{self, Buffer};
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
 use crate::runtime::parked::{Parked, Waiter};
+use crate::runtime::stats::{Counts, Figures};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -58,6 +59,10 @@ impl<P: Protocol> Machine for Connection<P> {
     fn look(&self, entry: &mut Entry) -> [Option<Waiter>; 2] {
         self.conn.look(entry);
         [None, None]
+    }
+
+    fn times<'a>(&self, figures: &'a Figures) -> &'a Counts {
+        &figures.connection_time
     }
 
     #[inline]
@@ -453,11 +458,14 @@ impl Conn {
     fn count(&self, why: &CloseReason) {
         let tally = &*self.shared.tally;
         let counter = match why {
-            CloseReason::Peer | CloseReason::Asked | CloseReason::Drained => return,
+            CloseReason::Peer => &tally.left,
+            CloseReason::Asked => &tally.asked,
+            CloseReason::Drained => &tally.drained,
             CloseReason::Idle(_) => &tally.idled,
             CloseReason::TooSlow(_) => &tally.slow,
             CloseReason::Limit(_) => &tally.limited,
-            CloseReason::Stopped(_) | CloseReason::Error(_) => &tally.failed,
+            CloseReason::Stopped(_) => &tally.stopped,
+            CloseReason::Error(_) => &tally.failed,
         };
         counter.add(1);
     }

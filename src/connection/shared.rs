@@ -134,7 +134,7 @@ impl WorkerShared {
         self.tally.accepted.add(1);
         self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.connections.set(scheduler.connections.get() + 1);
+            scheduler.figures().connections.add(1);
             scheduler.spawn_machine(self.settings.place, connection);
         }
     }
@@ -144,7 +144,7 @@ impl WorkerShared {
         self.permits.give_back();
         self.tally.live.sub(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.connections.set(scheduler.connections.get() - 1);
+            scheduler.figures().connections.sub(1);
         }
         if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()

@@ -58,26 +58,71 @@ counters! {
     accepted,
     /// Connections that are open.
     live,
-    /// Accepts that failed: the system was short of something, or the connection was broken.
+    /// Accepts that failed, for any of the four reasons that follow.
     refused,
+    /// Accepts that failed because the process or the system has no descriptor left (EMFILE, ENFILE).
+    no_descriptor,
+    /// Accepts that failed because the system is short of memory (ENOMEM, ENOBUFS).
+    no_memory,
+    /// Connections that their peers gave up before they were accepted (ECONNABORTED).
+    aborted,
+    /// Accepts that failed with another error.
+    not_accepted,
     /// Bytes received.
     received,
     /// Bytes that the system took to be sent.
     sent,
     /// Heartbeats: how often the interval passed.
     heartbeats,
+    /// Connections that the peer ended, in good order.
+    left,
+    /// Connections that the protocol or a handle ended.
+    asked,
+    /// Connections that a drain or their greatest age ended, with nothing in flight.
+    drained,
+    /// Connections cut off when the server stopped, or when a drain reached its limit.
+    stopped,
     /// Connections closed because they were idle.
     idled,
     /// Connections closed because a minimum rate was not met.
     slow,
     /// Connections that ended because they would have kept more in memory than a limit allows.
     limited,
-    /// Connections that ended with another error: reset, a protocol's own, a panic.
+    /// Connections that ended with another error: reset, a protocol's own, a panic, the end of the
+    /// runtime.
     failed,
-    /// Turns of the loop. Known once the worker has ended; always 0 under `run_in`.
+    /// Turns of the worker's loop. Under `run_in`, of your runtime.
     turns,
-    /// Events harvested from the system: known as `turns` is.
+    /// Events that it got from the system.
     events,
+}
+
+impl WorkerStats {
+    /// How many connections have ended by each [reason](crate::CloseReason), under its name. All together
+    /// they are those that were accepted and are not open.
+    pub fn ends(&self) -> [(&'static str, u64); 8] {
+        [
+            ("peer", self.left),
+            ("asked", self.asked),
+            ("drained", self.drained),
+            ("idle", self.idled),
+            ("too_slow", self.slow),
+            ("limit", self.limited),
+            ("stopped", self.stopped),
+            ("error", self.failed),
+        ]
+    }
+
+    /// How many accepts have failed for each reason, under its name. All together they are
+    /// [`refused`](WorkerStats::refused).
+    pub fn accept_errors(&self) -> [(&'static str, u64); 4] {
+        [
+            ("no_descriptor", self.no_descriptor),
+            ("no_memory", self.no_memory),
+            ("aborted", self.aborted),
+            ("other", self.not_accepted),
+        ]
+    }
 }
 
 /// What a server has done, by worker.

@@ -53,9 +53,35 @@ pub(crate) enum Which {
     Queued,
 }
 
+/// Why an accept failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The process or the system has no descriptor left.
+    NoDescriptor,
+    NoMemory,
+    /// The peer gave up before it was accepted.
+    Aborted,
+    Otherwise,
+}
+
+impl Failed {
+    pub(crate) fn by(error: &io::Error) -> Self {
+        match number(error) {
+            Some(libc::EMFILE | libc::ENFILE) => Failed::NoDescriptor,
+            Some(libc::ENOMEM | libc::ENOBUFS) => Failed::NoMemory,
+            _ => Failed::Otherwise,
+        }
+    }
+}
+
+/// The system's number of an error.
+fn number(error: &io::Error) -> Option<i32> {
+    error.op_error().and_then(OpError::raw_os_error)
+}
+
 /// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
-/// one of accepting: after a shortage the loop goes on, after any other it ends. `put_off` is called for
-/// each accept that failed for want of something, and is told whether a shortage begins.
+/// one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called for
+/// each accept that failed though the loop goes on, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
@@ -68,7 +94,7 @@ pub(crate) async fn accept_each(
     listener: &Fd,
     permits: &Arc<Permits>,
     which: Which,
-    put_off: impl Fn(bool),
+    failed: impl Fn(Failed, bool),
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
@@ -84,7 +110,7 @@ pub(crate) async fn accept_each(
         Which::Queued => Some(LONGEST_QUEUE),
     };
     loop {
-        let taken = match next(listener, permits, &mut tries).await {
+        let taken = match next(listener, permits, &mut tries, &failed).await {
             Ok(Some((accepted, permit))) => {
                 log::debug!("{}: accepted", accepted.peer);
                 take(accepted, permit).map_err(|error| listener::failed(listener, error))
@@ -110,7 +136,7 @@ pub(crate) async fn accept_each(
             true => log::warn!("{error}; accepting pauses"),
             false => log::debug!("{error}; trying again after {wait:?}"),
         }
-        put_off(begins);
+        failed(Failed::by(&error), begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
         let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
@@ -126,6 +152,7 @@ async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,
     tries: &mut Option<u32>,
+    failed: &impl Fn(Failed, bool),
 ) -> io::Result<Option<(Accepted, Permit)>> {
     loop {
         match tries {
@@ -148,8 +175,7 @@ async fn next(
         };
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
-            // The peer gave up.
-            Ok(None) => {}
+            Ok(None) => failed(Failed::Aborted, false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if tries.is_some() {
                     return Ok(None);
@@ -211,8 +237,7 @@ const FATAL: [i32; 5] = [
 /// may succeed. An error without a number is not the system's: a passed deadline is temporary as well,
 /// but it ends the loop.
 fn may_pass(error: &io::Error) -> bool {
-    let number = error.op_error().and_then(OpError::raw_os_error);
-    number.is_some_and(|number| !FATAL.contains(&number))
+    number(error).is_some_and(|number| !FATAL.contains(&number))
 }
 
 /// How long accepting pauses after a failure: 5 ms, then twice as long each time, up to a second.

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::accept_loop::{Which, accept_each};
+use super::accept_loop::{Failed, Which, accept_each};
 use super::kinds::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
@@ -119,8 +119,8 @@ impl<K: Kind> Serve<K> {
         F::Output: 'static,
     {
         let counts = &self.counters.0;
-        let put_off = |begins| {
-            counts.refused.add(1);
+        let failed = |why, begins| {
+            counts.refused.add(u64::from(why != Failed::Aborted));
             counts.episodes.add(u64::from(begins));
         };
         let take = |accepted, permit| {
@@ -136,7 +136,7 @@ impl<K: Kind> Serve<K> {
             Ok(())
         };
         let permits = Arc::new(Permits::new(self.max));
-        accept_each(&self.listener.fd, &permits, Which::All, put_off, take).await
+        accept_each(&self.listener.fd, &permits, Which::All, failed, take).await
     }
 }
 

@@ -78,16 +78,22 @@ impl Clock {
         }
     }
 
-    /// Reads the clock.
+    /// Asks the source.
     #[inline]
-    pub(crate) fn read(&self) -> Instant {
+    fn ask(&self) -> Instant {
         let now = match &self.source {
             TimeSource::System => Instant::now(),
             TimeSource::Virtual(jumped) => self.base + jumped.get(),
             TimeSource::Given(read) => read(),
         };
         // A clock that is given may go back.
-        let now = now.max(self.now.get());
+        now.max(self.now.get())
+    }
+
+    /// Reads the clock.
+    #[inline]
+    pub(crate) fn read(&self) -> Instant {
+        let now = self.ask();
         self.now.set(now);
         if now > self.next.get().1 {
             self.count(now);
@@ -165,6 +171,21 @@ impl Clock {
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())
+    }
+
+    /// The last reading, in nanoseconds since the clock began.
+    #[inline]
+    pub(crate) fn nanos(&self) -> u64 {
+        self.nanos_of(self.now.get())
+    }
+
+    /// The present, which does not count as a reading: what is due is not judged by it.
+    pub(crate) fn ask_nanos(&self) -> u64 {
+        self.nanos_of(self.ask())
+    }
+
+    fn nanos_of(&self, when: Instant) -> u64 {
+        (when - self.base).as_nanos() as u64
     }
 
     /// How long from the last reading to the start of `tick`.

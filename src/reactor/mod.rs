@@ -52,7 +52,7 @@ pub(crate) use mio::event::Source;
 use crate::sys::Process;
 use crate::trace::{Kind, NOTHING, Recorder, Tape};
 use crate::wheel::TimerKey;
-pub(crate) use clock::TimeSource;
+pub(crate) use clock::{Clock, TimeSource};
 pub(crate) use netpoll::{Behind, Core, RunQueue};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};

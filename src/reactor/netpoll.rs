@@ -452,7 +452,7 @@ impl<W, T> Core<W, T> {
 
     /// The next tick at which a wheel holds anything.
     // Go: timers.wakeTime.
-    fn next(&self) -> Option<Tick> {
+    pub(crate) fn next(&self) -> Option<Tick> {
         let timers = soonest(
             self.timers.borrow().next(),
             self.peer_timers.borrow().next(),
@@ -465,6 +465,12 @@ impl<W, T> Core<W, T> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
         next.chain(self.deadlines.borrow().next_live()).min()
+    }
+
+    /// Entries of the wheels, stale ones too.
+    pub(crate) fn entries(&self) -> usize {
+        let timers = self.timers.borrow().entries() + self.peer_timers.borrow().entries();
+        timers + self.deadlines.borrow().entries()
     }
 
     /// How long from the last reading to `next`.

@@ -22,6 +22,11 @@ impl Counter {
     }
 
     #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
     pub(crate) fn sub(&self, less: u64) {
         debug_assert!(self.get() >= less, "it counts what lives");
         self.0

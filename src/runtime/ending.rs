@@ -53,7 +53,7 @@ impl Scheduler {
 
     pub(crate) fn tasks(&self) -> usize {
         // The root is none.
-        (self.machines.borrow().len() - 1).saturating_sub(self.connections.get())
+        (self.machines.borrow().len() - 1).saturating_sub(self.connections())
     }
 
     /// Ends all that lives here, several times: a destructor may spawn another task, and an executor

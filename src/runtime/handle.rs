@@ -13,7 +13,7 @@ use super::look::noted;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, blocking, current, spawn_at};
+use super::{JoinError, JoinHandle, LoopStats, blocking, current, spawn_at};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -163,6 +163,25 @@ impl Handle {
             async move { tell.send(task.await) }
         });
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
+    }
+
+    /// What the loop has done so far, how long that took, and what lived on it when its last turn
+    /// ended. The loop is not asked: one that is held answers too, and so does one that is gone.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// runtime.block_on(async { netpoller::yield_now().await });
+    /// let stats = std::thread::spawn(move || handle.stats()).join().unwrap();
+    /// assert_eq!((stats.turns(), stats.tasks()), (1, 0));
+    /// // With the feature `observe`:
+    /// println!("{:?}, by nanoseconds", stats.turn_time());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stats(&self) -> LoopStats {
+        self.remote.running.figures.read()
     }
 
     /// Calls a closure with the runtime, if it is in a turn on this thread.

@@ -163,7 +163,10 @@ impl Look {
     }
 
     fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
-        let running = &scheduler.remote.running;
+        let (running, now) = (
+            &scheduler.remote.running,
+            scheduler.reactor.core().clock.nanos(),
+        );
         let machines = scheduler.machines.borrow();
         machines.for_each_in(keys, |id, body, is_queued| {
             let root = scheduler.root_waker.get();
@@ -180,7 +183,12 @@ impl Look {
                 true => "runnable",
                 false => "parked",
             };
-            entry.put("status", Value::text(status));
+            let since = scheduler.stopwatch.since(id);
+            let since = since.filter(|_| status != "running");
+            let lasts = |since| Value::Time(Duration::from_nanos(now.saturating_sub(since)));
+            entry
+                .put("status", Value::text(status))
+                .put("for_seconds", since.map(lasts));
             self.dump.machines.push(entry);
             let id = Waiter::Machine(id);
             self.known_as.push([Some(id), waker]);

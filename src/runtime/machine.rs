@@ -32,12 +32,18 @@ pub(crate) use super::context::MachineId;
 use super::dump::Entry;
 use super::join::{Join, Joined};
 use super::parked::Waiter;
+use super::stats::{Counts, Figures};
 use crate::sys::WithWaker;
 
 /// Something that the loop runs when its id comes up.
 pub(crate) trait Machine {
     /// Runs the machine until it has to wait (`Pending`) or is done (`Ready`).
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
+
+    /// Where the times of its runs are counted.
+    fn times<'a>(&self, figures: &'a Figures) -> &'a Counts {
+        &figures.task_time
+    }
 
     /// Adds what a dump says of it. Returns its own waker, and the waker of what joins it.
     fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {

@@ -13,6 +13,7 @@
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
+// | `stats.rs` | figures of the loop, and taking the times for them |
 // | `dump.rs`, `look.rs` | what lives here and what it waits for, as names and values; making that |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
@@ -39,6 +40,7 @@ pub(crate) mod scheduler;
 pub(crate) mod select;
 pub(crate) mod shortage;
 pub(crate) mod socket;
+pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
@@ -67,6 +69,7 @@ pub use join::{JoinError, JoinHandle};
 pub(crate) use panics::wake_quietly;
 use running::Place;
 use scheduler::{BATCH, Schedule, Scheduler};
+pub use stats::{Histogram, LoopStats, Stats};
 use watchdog::Watchdog;
 
 /// Machines that `turn_for` runs between two looks at the time.
@@ -301,8 +304,7 @@ impl Runtime {
     pub fn stats(&self) -> Stats {
         let scheduler = &self.scheduler;
         let core = scheduler.reactor.core();
-        let (timers, peer_timers) = (core.timers.borrow(), core.peer_timers.borrow());
-        let sleepers = timers.len() + peer_timers.len();
+        let sleepers = core.timers.borrow().len() + core.peer_timers.borrow().len();
         let (mut waiting, mut deadlines) = (0, 0);
         scheduler.reactor.for_each(|desc| {
             desc.parked(|_, _| waiting += 1);
@@ -311,20 +313,20 @@ impl Runtime {
             let has_deadline = directions.any(|at| desc.deadline(at).is_some());
             deadlines += usize::from(has_deadline);
         });
-        let placed = scheduler.reactor.entries().held;
-        let counters = &scheduler.counters;
+        let of_loop = scheduler.figures().read();
         Stats {
             tasks: scheduler.tasks(),
-            connections: scheduler.connections.get(),
+            connections: scheduler.connections(),
             descriptors: scheduler.reactor.descriptors(),
             timers: deadlines + sleepers,
             waiters: sleepers + waiting,
-            places: placed + timers.entries() + peer_timers.entries(),
-            turns: scheduler.remote.running.turns.get(),
-            events: counters.events.get(),
-            machines: scheduler.remote.running.runs.get(),
-            expired: counters.expired.get(),
-            spawned: counters.spawned.get(),
+            places: core.entries(),
+            turns: of_loop.turns(),
+            events: of_loop.events(),
+            machines: of_loop.machines(),
+            expired: of_loop.expired(),
+            spawned: of_loop.spawned(),
+            of_loop,
         }
     }
 
@@ -374,6 +376,7 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.end_host();
+        self.scheduler.publish();
     }
 }
 
@@ -584,45 +587,6 @@ impl fmt::Debug for Builder {
             .field("spin", &self.spin)
             .finish_non_exhaustive()
     }
-}
-
-/// What lives on a runtime, and what it has done since it was made.
-///
-/// ```
-/// use netpoller::Runtime;
-///
-/// # fn main() -> std::io::Result<()> {
-/// let runtime = Runtime::new()?;
-/// runtime.spawn(std::future::pending::<()>());
-/// assert_eq!(runtime.stats().tasks, 1);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Tasks that have not ended.
-    pub tasks: usize,
-    /// Connections run by a server.
-    pub connections: usize,
-    /// Sockets and other sources registered.
-    pub descriptors: usize,
-    /// Sources that have a deadline, and sleeps.
-    pub timers: usize,
-    /// Operations that are parked, queue for a lock, wait for a hang-up, or sleep.
-    pub waiters: usize,
-    /// Entries of the timer wheels, stale ones too: at most twice the timers and a constant.
-    pub places: usize,
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Events of the selector.
-    pub events: u64,
-    /// Runs of a machine, which is a task or a connection.
-    pub machines: u64,
-    /// Deadlines that passed and timers that fired.
-    pub expired: u64,
-    /// Tasks and connections that began.
-    pub spawned: u64,
 }
 
 /// Spawns a task onto the runtime that is in a turn on this thread. It need not be `Send`, and runs from

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::context::MachineId;
 use super::counter::Counter;
 use super::dump::{Entry, Value};
+use super::stats::Figures;
 use super::sync;
 
 /// A run that lasts this long is logged once it has ended.
@@ -38,12 +39,9 @@ pub(crate) type Place = &'static Location<'static>;
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
-    /// Runs of machines that have begun.
-    pub(crate) runs: Counter,
     /// Jobs from other threads that have begun.
     jobs: Counter,
-    /// Turns that have ended.
-    pub(crate) turns: Counter,
+    pub(crate) figures: Figures,
     /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
     /// clock is not the system's.
     batch: AtomicU64,
@@ -79,9 +77,8 @@ impl Default for Running {
     fn default() -> Self {
         Running {
             id: AtomicU64::new(NONE),
-            runs: Counter::default(),
             jobs: Counter::default(),
-            turns: Counter::default(),
+            figures: Figures::default(),
             batch: AtomicU64::new(u64::MAX),
             base: Instant::now(),
             is_careful: AtomicBool::new(false),
@@ -96,7 +93,7 @@ impl Running {
     /// A machine begins to run.
     #[inline]
     pub(super) fn begin(&self, id: MachineId) {
-        self.runs.add(1);
+        self.figures.machines.add(1);
         self.id.store(id.bits().get(), Ordering::Release);
     }
 
@@ -233,8 +230,8 @@ impl Running {
     pub(super) fn sample(&self) -> Sample {
         Sample {
             id: self.id.load(Ordering::Acquire),
-            begun: self.runs.get().wrapping_add(self.jobs.get()),
-            turns: self.turns.get(),
+            begun: self.figures.machines.get().wrapping_add(self.jobs.get()),
+            turns: self.figures.turns.get(),
         }
     }
 

@@ -27,7 +27,6 @@ use slab::Slab;
 
 use super::blocking::Lane;
 use super::context;
-use super::counter::Counter;
 use super::current::Entered;
 use super::host::Host;
 use super::join::{Join, JoinError, JoinHandle};
@@ -37,6 +36,7 @@ use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
 use super::running::{Place, Running};
 use super::socket::Socket;
+use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
 use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
@@ -73,21 +73,11 @@ pub(crate) struct Scheduler {
     pub(super) root_waker: Cell<Option<Waiter>>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
-    pub(crate) counters: Counters,
-    /// Machines that are a server's connections.
-    pub(crate) connections: Cell<usize>,
+    pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
     /// Tests order what is runnable by it.
     schedule: Option<Schedule>,
-}
-
-/// What the runtime has done, ever.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) events: Counter,
-    pub(crate) expired: Counter,
-    pub(crate) spawned: Counter,
 }
 
 impl Scheduler {
@@ -115,8 +105,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             notes: RefCell::default(),
-            counters: Counters::default(),
-            connections: Cell::new(0),
+            stopwatch: Stopwatch::default(),
             host: OnceCell::new(),
             schedule,
         }
@@ -131,6 +120,17 @@ impl Scheduler {
         self.trace().put(kind, id.bits().get(), detail);
     }
 
+    /// What any thread may read of it.
+    #[inline]
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.remote.running.figures
+    }
+
+    /// Machines that are a server's connections.
+    pub(crate) fn connections(&self) -> usize {
+        self.figures().connections.get() as usize
+    }
+
     /// The reactor's identity, as its descriptors know it.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
@@ -143,9 +143,11 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
+            let core = self.reactor.core();
+            self.stopwatch.queued(id, || core.clock.ask_nanos());
             self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
-            self.reactor.core().hasten();
+            core.hasten();
         }
     }
 
@@ -175,10 +177,12 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
+        let core = self.reactor.core();
+        self.stopwatch.queued(id, || core.clock.ask_nanos());
         self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
-        self.reactor.core().hasten();
-        self.counters.spawned.add(1);
+        core.hasten();
+        self.figures().spawned.add(1);
         id
     }
 
@@ -215,7 +219,10 @@ impl Scheduler {
         most: usize,
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
+        let (core, figures) = (self.reactor.core(), self.figures());
+        let due = self.stopwatch.turn_begins(core);
         let mut turn = self.ask_netpoller(max_wait)?;
+        self.stopwatch.wait_ended(core, figures, due);
         self.publish_batch();
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
@@ -228,13 +235,23 @@ impl Scheduler {
         turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
-        let core = self.reactor.core();
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
         core.trace.put(Kind::TurnEnd, NOTHING, 0);
-        self.remote.running.turns.add(1);
-        self.counters.events.add(turn.events as u64);
-        self.counters.expired.add(turn.expired as u64);
+        figures.turns.add(1);
+        figures.turn_events.add(turn.events as u64);
+        figures.expired.add(turn.expired as u64);
+        self.publish();
+        self.stopwatch.turn_ends(&core.clock, figures);
         Ok(turn)
+    }
+
+    /// Publishes what lives.
+    #[inline]
+    pub(super) fn publish(&self) {
+        let (core, figures) = (self.reactor.core(), self.figures());
+        figures.tasks.set(self.tasks() as u64);
+        figures.descriptors.set(self.reactor.descriptors() as u64);
+        figures.entries.set(core.entries() as u64);
     }
 
     /// Publishes when the batch that runs now began: see `Running::holder`.
@@ -276,7 +293,11 @@ impl Scheduler {
         for parked in handed {
             let id = parked.as_machine();
             match machines.wake(id) {
-                true => queue.push(id),
+                true => {
+                    let clock = &self.reactor.core().clock;
+                    self.stopwatch.queued(id, || clock.nanos());
+                    queue.push(id);
+                }
                 false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
             }
         }
@@ -328,8 +349,9 @@ impl Scheduler {
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
-        let core = self.reactor.core();
-        let (mut since, runs) = (core.clock.last_real(), running.runs.get());
+        let (core, figures) = (self.reactor.core(), self.figures());
+        let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
+        self.stopwatch.batch_begins(core.clock.nanos());
         let is_careful = running.is_careful();
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
@@ -339,8 +361,11 @@ impl Scheduler {
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
                 running.begin(*id);
+                let times = OBSERVES.then(|| body.times(figures));
+                self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
+                self.stopwatch.ends(*id, &core.clock, times);
             } else if *id == MachineId::ROOT && root().is_ready() {
                 break;
             }
@@ -364,7 +389,7 @@ impl Scheduler {
         if left == 0 {
             self.rounds.set(self.rounds.get() + 1);
         }
-        (running.runs.get() - runs) as usize
+        (figures.machines.get() - runs) as usize
     }
 
     #[inline]
@@ -377,7 +402,10 @@ impl Scheduler {
                 (body, Some(JoinError::aborted()))
             }
             Ok(Poll::Ready(())) => (body, None),
-            Err(payload) => (body, Some(JoinError::panicked(payload))),
+            Err(payload) => {
+                self.figures().panicked.add(1);
+                (body, Some(JoinError::panicked(payload)))
+            }
         };
         context::end();
         self.finish(id, ended.0, ended.1);
@@ -405,10 +433,13 @@ impl Scheduler {
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             self.remote.running.begin_root();
+            self.stopwatch.begins(MachineId::ROOT, self.figures());
             self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
+            let (clock, times) = (&self.reactor.core().clock, &self.figures().root_time);
+            self.stopwatch.ends(MachineId::ROOT, clock, Some(times));
             self.remote.running.end();
             match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
@@ -421,6 +452,9 @@ impl Scheduler {
         // pile up.
         self.publish_batch();
         self.open_mail();
+        let now = self.reactor.core().clock.nanos();
+        self.stopwatch.queued(MachineId::ROOT, || now);
+        self.stopwatch.batch_begins(now);
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.
         let mut polled = poll();

@@ -19,7 +19,7 @@ use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
 use crate::endpoints::Addr;
 use crate::runtime::sync::lock;
-use crate::runtime::{Dump, JoinHandle, Runtime};
+use crate::runtime::{Dump, Handle, JoinHandle, Runtime};
 
 /// A server that listens. Dropped before it runs, it closes its port.
 ///
@@ -168,11 +168,7 @@ impl<F: Factory> Bound<F> {
         let number = start.0.worker;
         let serve = || {
             let runtime = Runtime::builder().spin(self.common.settings.spin).build()?;
-            let ended = runtime.block_on(self.worker_loop(start));
-            let (tally, stats) = (&self.common.dispatcher.tallies[number], runtime.stats());
-            tally.turns.add(stats.turns);
-            tally.events.add(stats.events);
-            ended
+            runtime.block_on(self.worker_loop(start))
         };
         let ended = serve();
         if let Err(error) = &ended {
@@ -430,9 +426,28 @@ impl ServerHandle {
     /// What lives on each worker that has started, and what it waits for: see
     /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
     pub fn dump(&self, timeout: Duration) -> Vec<Dump> {
-        // A copy, so that a worker can start meanwhile.
-        let loops = lock(&self.common.loops).clone();
-        loops.iter().map(|of| of.dump(timeout)).collect()
+        let runtimes = self.runtimes().into_iter();
+        runtimes.map(|of| of.dump(timeout)).collect()
+    }
+
+    /// The runtimes of the workers that have started, in the workers' order. Under
+    /// [`run_in`](Bound::run_in), yours.
+    ///
+    /// ```
+    /// use netpoller::ServerHandle;
+    ///
+    /// /// How many turns each worker's loop has taken, and how much lives on it.
+    /// fn show(server: &ServerHandle) {
+    ///     for stats in server.runtimes().iter().map(|runtime| runtime.stats()) {
+    ///         println!("{} turns, {} descriptors", stats.turns(), stats.descriptors());
+    ///     }
+    /// }
+    /// ```
+    pub fn runtimes(&self) -> Vec<Handle> {
+        let runtimes = self.common.runtimes.iter();
+        runtimes
+            .filter_map(|runtime| runtime.get().cloned())
+            .collect()
     }
 
     /// What the server has done so far.

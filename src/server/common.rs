@@ -3,7 +3,7 @@
 // Mirrors the fields of `Server` in Go's `net/http/server.go`.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
@@ -41,12 +41,12 @@ pub(crate) struct Common {
     /// By listener, with the real ports.
     pub(crate) addrs: Vec<Addr>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// By worker, of those that have started.
+    pub(crate) runtimes: Vec<OnceLock<Handle>>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) quotas: Arc<Quotas>,
     /// The connections that were asked for their id.
     pub(crate) remotes: Arc<Remotes>,
-    /// The loops of the workers that have started, for dumps.
-    pub(crate) loops: Mutex<Vec<Handle>>,
     /// What the workers wait for besides orders.
     #[cfg(feature = "signal")]
     pub(crate) watches: super::signals::Watches,
@@ -58,11 +58,11 @@ impl Common {
         Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
+            runtimes: (0..settings.workers).map(|_| OnceLock::new()).collect(),
             permits: Arc::new(Permits::new(settings.max_connections)),
             remotes: Remotes::new(),
             quotas,
             settings,
-            loops: Mutex::default(),
             #[cfg(feature = "signal")]
             watches: Default::default(),
         }
@@ -70,9 +70,12 @@ impl Common {
 
     pub(crate) fn stats(&self) -> Stats {
         let tallies = self.dispatcher.tallies.iter();
-        Stats {
-            workers: tallies.map(|tally| WorkerStats::read(tally)).collect(),
+        let mut workers: Vec<_> = tallies.map(|tally| WorkerStats::read(tally)).collect();
+        for (stats, runtime) in workers.iter_mut().zip(&self.runtimes) {
+            let of_loop = runtime.get().map(Handle::stats).unwrap_or_default();
+            (stats.turns, stats.events) = (of_loop.turns(), of_loop.events());
         }
+        Stats { workers }
     }
 
     /// The server, as log lines name it: by its first listener.

@@ -25,13 +25,12 @@ use super::listeners::{Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::net::accept_loop::{Which, accept_each};
+use crate::net::accept_loop::{Failed, Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
-use crate::runtime::sync::lock;
 use crate::runtime::{self, Handle, context, current, panics};
 use crate::time;
 
@@ -74,7 +73,8 @@ impl<F: Factory> WorkerLoop<F> {
             let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
             WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
         };
-        lock(&common.loops).push(Handle::current());
+        // A server runs once.
+        let _ = common.runtimes[inbox.worker].set(Handle::current());
         let this = WorkerLoop {
             shared: Rc::new(current::with("a server", make)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
@@ -194,7 +194,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     async fn accept(&self, listener: &Listener, which: Which) -> io::Result<()> {
-        let put_off = |_| self.shared.tally.refused.add(1);
+        let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
             let arrival = Arrival {
                 accepted,
@@ -209,7 +209,20 @@ impl<F: Factory> WorkerLoop<F> {
                 }
             }
         };
-        accept_each(&listener.fd, &self.common.permits, which, put_off, take).await
+        accept_each(&listener.fd, &self.common.permits, which, failed, take).await
+    }
+
+    /// Counts an accept that failed.
+    fn not_accepted(&self, why: Failed) {
+        let tally = &self.shared.tally;
+        let counter = match why {
+            Failed::NoDescriptor => &tally.no_descriptor,
+            Failed::NoMemory => &tally.no_memory,
+            Failed::Aborted => &tally.aborted,
+            Failed::Otherwise => &tally.not_accepted,
+        };
+        counter.add(1);
+        tally.refused.add(1);
     }
 
     /// Takes what is handed over until accepting has ended.
@@ -224,7 +237,7 @@ impl<F: Factory> WorkerLoop<F> {
             let peer = arrival.accepted.peer.clone();
             if let Err(error) = self.begin(arrival) {
                 log::warn!("{peer}: closed before it was served: {error}");
-                self.shared.tally.refused.add(1);
+                self.not_accepted(Failed::by(&error));
             }
         }
     }

@@ -22,9 +22,17 @@ mod ring;
 #[cfg(feature = "trace")]
 mod show;
 
+// For the ring. The models of tests/loom put others in their place.
+#[cfg(feature = "trace")]
+use std::sync::atomic::AtomicU64;
+
 pub(crate) use ring::{Recorder, Tape};
 #[cfg(feature = "trace")]
 pub use show::{Record, Trace};
+
+/// The least size of a ring, in bytes.
+#[cfg(feature = "trace")]
+const LEAST: usize = 4096;
 
 /// In place of an id: nothing.
 pub(crate) const NOTHING: u64 = u64::MAX - 3;

@@ -8,17 +8,14 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Kind, NOTHING};
+use super::{AtomicU64, Kind, LEAST, NOTHING};
 
 /// A record: `time << 8 | kind`, the id, the detail. The time is in nanoseconds since the loop's
 /// beginning: 56 bits are two years.
 pub(super) type Words = [u64; 3];
-
-/// The least size of a ring, in bytes.
-const LEAST: usize = 4096;
 
 pub(crate) struct Ring {
     /// A power of two of them.

@@ -77,9 +77,9 @@ impl Trace {
         let mut json = format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n");
         let mut event = |phase, at: Duration, more: &str| {
             let micros = at.as_nanos() as f64 / 1e3;
-            let _ = write!(
+            let _ = writeln!(
                 json,
-                "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},\n"
+                "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},"
             );
         };
         // How deep the open slices lie; the arrows to each machine that is to run.

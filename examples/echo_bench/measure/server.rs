@@ -32,6 +32,7 @@ impl Server {
             heartbeat: None,
             spin: Duration::ZERO,
             dumps: false,
+            trace: None,
         };
         let trouble = |error: io::Error| format!("the {mode} server did not start: {error}");
         let (stop, stopped) = UnixStream::pair().map_err(trouble)?;

@@ -532,6 +532,22 @@ fn the_connection_that_has_been_quiet_for_longest_comes_first() {
     assert_eq!(peers, expected);
 }
 
+#[cfg(feature = "observe")]
+#[test]
+fn the_machine_that_has_been_parked_for_longest_comes_first() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    for name in ["first", "second", "third"] {
+        drop(runtime.spawn_named(name, future::pending::<()>()));
+        runtime.block_on(async { time::sleep(HOUR).await });
+    }
+    let dump = parsed(&runtime.dump());
+    for (at, name) in [(0, "first"), (1, "second"), (2, "third")] {
+        let machine = &dump["machines"][at];
+        assert_eq!(machine["name"], name, "{dump}");
+        assert!(is_about(&machine["for_seconds"], HOUR * (3 - at as u32)));
+    }
+}
+
 #[test]
 fn a_dump_in_a_drain_shows_what_it_waits_for_and_a_server_s_handle_has_one_for_each_worker() {
     let _watchdog = watchdog();

@@ -4,6 +4,7 @@ mod dump;
 mod embedding;
 mod ending;
 mod fairness;
+mod figures;
 mod fresh_time;
 mod heartbeat;
 mod host;

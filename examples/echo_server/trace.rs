@@ -1,0 +1,76 @@
+//! `--trace PATH`: what the loop has done, written to a file at each SIGUSR1 and at the end. All of it asks
+//! for the feature `trace`; without that, `main` refuses the flag.
+#![cfg_attr(not(feature = "trace"), allow(unused_variables))]
+
+use std::io;
+
+use netpoller::reactor::Reactor;
+use netpoller::{Builder, Handle, Runtime};
+
+use super::Options;
+
+/// Of the ring: some 170,000 records, three for each message.
+#[cfg(feature = "trace")]
+const BYTES: usize = 4 << 20;
+
+/// A runtime, with a ring if a trace is asked for.
+pub fn builder(options: &Options) -> Builder {
+    let builder = Runtime::builder().spin(options.spin);
+    #[cfg(feature = "trace")]
+    if options.trace.is_some() {
+        return builder.trace(BYTES);
+    }
+    builder
+}
+
+/// As [`builder`], a reactor alone.
+pub fn reactor(options: &Options) -> io::Result<Reactor<usize>> {
+    #[cfg(feature = "trace")]
+    if options.trace.is_some() {
+        return Reactor::with_trace(BYTES, |&id| id as u64);
+    }
+    Reactor::new()
+}
+
+/// Writes the file at each SIGUSR1, from a thread.
+pub fn write_at_signals(options: &Options, runtime: &Handle) -> io::Result<()> {
+    #[cfg(feature = "trace")]
+    if options.trace.is_some() {
+        let (options, runtime) = (options.clone(), runtime.clone());
+        let mut signals = crate::common::trace_signals()?;
+        std::thread::spawn(move || {
+            while io::Read::read_exact(&mut signals, &mut [0]).is_ok() {
+                if let Err(error) = write(&options, &runtime) {
+                    log::error!("no trace: {error}");
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Writes the file now, of a runtime.
+pub fn write(options: &Options, runtime: &Handle) -> io::Result<()> {
+    #[cfg(feature = "trace")]
+    save(options, runtime.trace_last(LAST))?;
+    Ok(())
+}
+
+/// Writes the file now, of a reactor.
+pub fn write_of_reactor(options: &Options, reactor: &Reactor<usize>) -> io::Result<()> {
+    #[cfg(feature = "trace")]
+    save(options, reactor.trace_last(LAST))?;
+    Ok(())
+}
+
+#[cfg(feature = "trace")]
+const LAST: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(feature = "trace")]
+fn save(options: &Options, trace: Option<netpoller::trace::Trace>) -> io::Result<()> {
+    match (&options.trace, trace) {
+        (Some(path), Some(trace)) => std::fs::write(path, trace.to_json())
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display()))),
+        _ => Ok(()),
+    }
+}

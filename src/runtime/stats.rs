@@ -1,0 +1,335 @@
+//! Figures of a running loop: what it has done, how long that took, and what lives on it. The loop's
+//! thread writes them, and any thread reads.
+//!
+//! Times are taken with the feature `observe` alone. Without it the histograms of times stay empty, and
+//! a [`Stopwatch`] does nothing.
+
+// Mirrors Go's `runtime/metrics`: `/sched/latencies:seconds`, and the `timeHistogram` behind it.
+
+use std::array;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Deref;
+
+use super::context::MachineId;
+use super::counter::Counter;
+use crate::reactor::{Clock, Core};
+use crate::wheel::Tick;
+
+/// Whether times are taken.
+pub(super) const OBSERVES: bool = cfg!(feature = "observe");
+
+const BUCKETS: usize = 64;
+
+/// How many values there were of each magnitude: their buckets are powers of two. Of a loop's figures,
+/// see [`Handle::stats`](crate::Handle::stats).
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = netpoller::Runtime::new()?;
+/// runtime.turn(Some(std::time::Duration::ZERO))?;
+/// let events = runtime.stats().turn_events();
+/// // One turn, without an event.
+/// assert_eq!((events.count(), events.sum()), (1, 0));
+/// // The first bucket holds the zeros, the next ones what is at most 1, 3, 7, ….
+/// assert_eq!(events.buckets().next(), Some((0, 1)));
+/// assert_eq!(events.buckets().nth(3), Some((7, 0)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Histogram {
+    /// By how many bits a value has; the last bucket also holds the values with one bit more.
+    counts: [u64; BUCKETS],
+    sum: u64,
+}
+
+impl Histogram {
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The greatest value that each of the 64 buckets may hold, and how many values it does hold.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let bound = |bits: usize| match bits + 1 {
+            BUCKETS => u64::MAX,
+            _ => (1 << bits) - 1,
+        };
+        let counts = self.counts.into_iter().enumerate();
+        counts.map(move |(bits, count)| (bound(bits), count))
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram {
+            counts: [0; BUCKETS],
+            sum: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let filled = self.buckets().filter(|&(_, count)| count > 0);
+        f.debug_map().entries(filled).finish()
+    }
+}
+
+/// A histogram that one thread fills and any thread reads.
+pub(crate) struct Counts {
+    counts: [Counter; BUCKETS],
+    sum: Counter,
+}
+
+impl Counts {
+    #[inline]
+    pub(super) fn add(&self, value: u64) {
+        let bits = (u64::BITS - value.leading_zeros()) as usize;
+        self.counts[bits.min(BUCKETS - 1)].add(1);
+        self.sum.add(value);
+    }
+
+    fn get(&self) -> Histogram {
+        Histogram {
+            counts: array::from_fn(|bits| self.counts[bits].get()),
+            sum: self.sum.get(),
+        }
+    }
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            counts: array::from_fn(|_| Counter::default()),
+            sum: Counter::default(),
+        }
+    }
+}
+
+/// Declares the figures once: what the loop writes, and what is read of it.
+macro_rules! figures {
+    ($($(#[doc = $doc:literal])+ $name:ident: $shared:ident => $seen:ident,)+) => {
+        /// What a loop publishes of what it has done.
+        #[derive(Default)]
+        pub(crate) struct Figures {
+            $(pub(crate) $name: $shared,)+
+        }
+
+        impl Figures {
+            pub(super) fn read(&self) -> LoopStats {
+                LoopStats {
+                    $($name: self.$name.get(),)+
+                }
+            }
+        }
+
+        /// What a loop has done since it was made, how long that took, and what lives on it: see
+        /// [`Handle::stats`](crate::Handle::stats).
+        ///
+        /// Histograms of times are in nanoseconds of the loop's clock. They are filled with the
+        /// feature `observe` alone, and empty without it.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct LoopStats {
+            $($name: $seen,)+
+        }
+
+        impl LoopStats {
+            $($(#[doc = $doc])+ pub fn $name(&self) -> $seen {
+                self.$name
+            })+
+        }
+    };
+}
+
+figures! {
+    /// Turns of the loop that have ended.
+    turns: Counter => u64,
+    /// Runs of a machine, which is a task or a connection.
+    machines: Counter => u64,
+    /// Deadlines that passed and timers that fired.
+    expired: Counter => u64,
+    /// Tasks and connections that began.
+    spawned: Counter => u64,
+    /// Tasks and connections that ended by a panic.
+    panicked: Counter => u64,
+    /// Connections run by a server.
+    connections: Counter => u64,
+    /// Tasks that had not ended when the last turn did.
+    tasks: Counter => u64,
+    /// Sockets and other sources that were registered when the last turn ended.
+    descriptors: Counter => u64,
+    /// Entries of the timer wheels when the last turn ended, stale ones too.
+    entries: Counter => u64,
+    /// Events of the selector, by turn.
+    turn_events: Counts => Histogram,
+    /// How long each turn took, without its wait for the selector.
+    turn_time: Counts => Histogram,
+    /// The loop's lag: by how much each turn in which a timer or a deadline came up was late for the
+    /// earliest of them.
+    lag: Counts => Histogram,
+    /// How long each machine and each root waited from when the loop made it runnable until it ran. A
+    /// wake from another thread counts from the turn that learns of it.
+    wake_delay: Counts => Histogram,
+    /// How long each run of a task took.
+    task_time: Counts => Histogram,
+    /// How long each run of a connection took.
+    connection_time: Counts => Histogram,
+    /// How long each run of a root took, which is the future of `block_on`.
+    root_time: Counts => Histogram,
+}
+
+impl LoopStats {
+    /// Events of the selector.
+    pub fn events(&self) -> u64 {
+        self.turn_events.sum()
+    }
+}
+
+/// What lives on a runtime, and what it has done since it was made. It derefs to [`LoopStats`], which
+/// has more.
+///
+/// ```
+/// use netpoller::Runtime;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = Runtime::new()?;
+/// runtime.spawn(std::future::pending::<()>());
+/// assert_eq!(runtime.stats().tasks, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Connections run by a server.
+    pub connections: usize,
+    /// Sockets and other sources registered.
+    pub descriptors: usize,
+    /// Sources that have a deadline, and sleeps.
+    pub timers: usize,
+    /// Operations that are parked, queue for a lock, wait for a hang-up, or sleep.
+    pub waiters: usize,
+    /// Entries of the timer wheels, stale ones too: at most twice the timers and a constant.
+    pub places: usize,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events of the selector.
+    pub events: u64,
+    /// Runs of a machine, which is a task or a connection.
+    pub machines: u64,
+    /// Deadlines that passed and timers that fired.
+    pub expired: u64,
+    /// Tasks and connections that began.
+    pub spawned: u64,
+    pub(super) of_loop: LoopStats,
+}
+
+impl Deref for Stats {
+    type Target = LoopStats;
+
+    fn deref(&self) -> &LoopStats {
+        &self.of_loop
+    }
+}
+
+/// Takes the times, in nanoseconds of the loop's clock. In the loop's thread.
+#[derive(Default)]
+pub(super) struct Stopwatch {
+    /// When the last wait ended.
+    awake: Cell<u64>,
+    /// When the last run ended, or the batch began.
+    last: Cell<u64>,
+    /// By slot of a machine: since when it is runnable, or parked.
+    since: RefCell<Vec<u64>>,
+}
+
+impl Stopwatch {
+    /// A turn begins. The tick until which the loop sleeps at most.
+    #[inline]
+    pub(super) fn turn_begins<W, T>(&self, core: &Core<W, T>) -> Option<Tick> {
+        OBSERVES.then(|| core.next()).flatten()
+    }
+
+    /// The wait of this turn has ended, and what is due has expired.
+    #[inline]
+    pub(super) fn wait_ended<W, T>(&self, core: &Core<W, T>, figures: &Figures, due: Option<Tick>) {
+        if !OBSERVES {
+            return;
+        }
+        self.awake.set(core.clock.nanos());
+        // If something else comes up next, this has come up.
+        if let Some(due) = due
+            && core.next() != Some(due)
+        {
+            let late = core.clock.now() - core.clock.instant_of(due);
+            figures.lag.add(late.as_nanos() as u64);
+        }
+    }
+
+    /// A machine, or the root, is runnable.
+    #[inline]
+    pub(super) fn queued(&self, id: MachineId, since: impl FnOnce() -> u64) {
+        if OBSERVES {
+            self.set_since(id, since());
+        }
+    }
+
+    /// Runs begin.
+    #[inline]
+    pub(super) fn batch_begins(&self, now: u64) {
+        self.last.set(now);
+    }
+
+    /// A machine, or the root, begins to run.
+    #[inline]
+    pub(super) fn begins(&self, id: MachineId, figures: &Figures) {
+        if OBSERVES {
+            let since = self.since.borrow().get(id.slot() as usize).copied();
+            let since = since.unwrap_or(self.last.get());
+            figures
+                .wake_delay
+                .add(self.last.get().saturating_sub(since));
+        }
+    }
+
+    /// It has run.
+    #[inline]
+    pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&Counts>) {
+        if let Some(times) = times.filter(|_| OBSERVES) {
+            let now = clock.ask_nanos();
+            times.add(now.saturating_sub(self.last.replace(now)));
+            self.set_since(id, now);
+        }
+    }
+
+    /// The turn ends.
+    #[inline]
+    pub(super) fn turn_ends(&self, clock: &Clock, figures: &Figures) {
+        if OBSERVES {
+            let now = clock.ask_nanos();
+            figures.turn_time.add(now.saturating_sub(self.awake.get()));
+        }
+    }
+
+    /// Since when a machine is runnable, or parked.
+    pub(super) fn since(&self, id: MachineId) -> Option<u64> {
+        self.since.borrow().get(id.slot() as usize).copied()
+    }
+
+    fn set_since(&self, id: MachineId, when: u64) {
+        let (slot, mut since) = (id.slot() as usize, self.since.borrow_mut());
+        if slot >= since.len() {
+            since.resize(slot + 1, when);
+        }
+        since[slot] = when;
+    }
+}
