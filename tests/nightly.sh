@@ -53,6 +53,7 @@ thread() {
 seeds() {
     SCHEDULES="${SEEDS:-2000}" cargo test --quiet --test it schedules
     PROGRAMS="${SEEDS:-2000}" cargo test --quiet --test it models
+    SEEDS="${SEEDS:-2000}" cargo test --quiet --test it faulty_selector
 }
 
 # A minute of each target of the fuzzer.

@@ -42,11 +42,7 @@ pub fn respond(request: &Request) -> Response {
         _ => return refuse(Status::NOT_FOUND),
     };
     match request.method.as_str() {
-        "GET" | "HEAD" => Response {
-            status: Status::OK,
-            kind: found.0,
-            body: found.1,
-        },
+        "GET" | "HEAD" => Response::ok(found.0, found.1),
         _ => refuse(Status::NOT_ALLOWED),
     }
 }
@@ -73,6 +69,14 @@ pub fn refuse(status: Status) -> Response {
 }
 
 impl Response {
+    pub fn ok(kind: &'static str, body: String) -> Self {
+        Response {
+            status: Status::OK,
+            kind,
+            body,
+        }
+    }
+
     /// Appends the response to `bytes`. A HEAD gets the answer to a GET, without the body.
     pub fn put(&self, bytes: &mut Vec<u8>, keep_alive: bool, with_body: bool) {
         let Status(code, reason) = self.status;

@@ -277,7 +277,7 @@ mod tests {
     use std::io;
     use std::time::{Duration, Instant};
 
-    use super::{Backoff, may_pass};
+    use super::{Backoff, Failed, may_pass};
     use crate::net::error::{Cause, OpError};
 
     #[test]
@@ -334,6 +334,17 @@ mod tests {
         assert!(short.into_iter().chain(network).all(passes));
         // The connection's, and not a deadline of ours.
         assert!(passes(libc::ETIMEDOUT));
+        let kind = |number| Failed::by(&failed(by_system(number)));
+        assert_eq!(
+            short.map(kind),
+            [
+                Failed::NoDescriptor,
+                Failed::NoDescriptor,
+                Failed::NoMemory,
+                Failed::NoMemory,
+                Failed::Otherwise,
+            ]
+        );
         assert!(!passes(libc::EINVAL) && !passes(libc::EBADF));
         assert!(!may_pass(&failed(Cause::Timeout)));
     }

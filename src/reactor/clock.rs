@@ -78,9 +78,9 @@ impl Clock {
         }
     }
 
-    /// Asks the source.
+    /// The present. It does not count as a reading: nothing that is due is judged by it.
     #[inline]
-    fn ask(&self) -> Instant {
+    pub(crate) fn ask(&self) -> Instant {
         let now = match &self.source {
             TimeSource::System => Instant::now(),
             TimeSource::Virtual(jumped) => self.base + jumped.get(),
@@ -171,21 +171,6 @@ impl Clock {
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())
-    }
-
-    /// The last reading, in nanoseconds since the clock began.
-    #[inline]
-    pub(crate) fn nanos(&self) -> u64 {
-        self.nanos_of(self.now.get())
-    }
-
-    /// The present, which does not count as a reading: what is due is not judged by it.
-    pub(crate) fn ask_nanos(&self) -> u64 {
-        self.nanos_of(self.ask())
-    }
-
-    fn nanos_of(&self, when: Instant) -> u64 {
-        (when - self.base).as_nanos() as u64
     }
 
     /// How long from the last reading to the start of `tick`.

@@ -163,10 +163,7 @@ impl Look {
     }
 
     fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
-        let (running, now) = (
-            &scheduler.remote.running,
-            scheduler.reactor.core().clock.nanos(),
-        );
+        let (running, now) = (&scheduler.remote.running, scheduler.reactor.now());
         let machines = scheduler.machines.borrow();
         machines.for_each_in(keys, |id, body, is_queued| {
             let root = scheduler.root_waker.get();
@@ -185,7 +182,7 @@ impl Look {
             };
             let since = scheduler.stopwatch.since(id);
             let since = since.filter(|_| status != "running");
-            let lasts = |since| Value::Time(Duration::from_nanos(now.saturating_sub(since)));
+            let lasts = |since| Value::Time(now.saturating_duration_since(since));
             entry
                 .put("status", Value::text(status))
                 .put("for_seconds", since.map(lasts));

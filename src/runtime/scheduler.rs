@@ -92,6 +92,7 @@ impl Scheduler {
             parked.as_machine().bits().get()
         });
         let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
+        let stopwatch = Stopwatch::new(reactor.core().clock.now());
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
             reactor,
@@ -105,7 +106,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             notes: RefCell::default(),
-            stopwatch: Stopwatch::default(),
+            stopwatch,
             host: OnceCell::new(),
             schedule,
         }
@@ -144,7 +145,7 @@ impl Scheduler {
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
             let core = self.reactor.core();
-            self.stopwatch.queued(id, || core.clock.ask_nanos());
+            self.stopwatch.queued(id, || core.clock.ask());
             self.record(Kind::Wake, id, self.trace().by());
             self.woken.borrow_mut().push(id);
             core.hasten();
@@ -178,7 +179,7 @@ impl Scheduler {
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
         let core = self.reactor.core();
-        self.stopwatch.queued(id, || core.clock.ask_nanos());
+        self.stopwatch.queued(id, || core.clock.ask());
         self.record(Kind::Spawn, id, self.trace().by());
         self.woken.borrow_mut().push(id);
         core.hasten();
@@ -220,7 +221,7 @@ impl Scheduler {
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
-        let due = self.stopwatch.turn_begins(core);
+        let due = OBSERVES.then(|| core.next()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
         self.stopwatch.wait_ended(core, figures, due);
         self.publish_batch();
@@ -295,7 +296,7 @@ impl Scheduler {
             match machines.wake(id) {
                 true => {
                     let clock = &self.reactor.core().clock;
-                    self.stopwatch.queued(id, || clock.nanos());
+                    self.stopwatch.queued(id, || clock.now());
                     queue.push(id);
                 }
                 false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
@@ -351,7 +352,7 @@ impl Scheduler {
         let running: &Running = &self.remote.running;
         let (core, figures) = (self.reactor.core(), self.figures());
         let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
-        self.stopwatch.batch_begins(core.clock.nanos());
+        self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful();
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
@@ -452,9 +453,9 @@ impl Scheduler {
         // pile up.
         self.publish_batch();
         self.open_mail();
-        let now = self.reactor.core().clock.nanos();
+        let now = self.reactor.core().clock.now();
         self.stopwatch.queued(MachineId::ROOT, || now);
-        self.stopwatch.batch_begins(now);
+        self.stopwatch.last.set(now);
         // Polled at once the first time; from then on when its id comes up in the queue, like a
         // machine.
         let mut polled = poll();

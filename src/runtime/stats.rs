@@ -10,6 +10,7 @@ use std::array;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
+use std::time::Instant;
 
 use super::context::MachineId;
 use super::counter::Counter;
@@ -94,6 +95,11 @@ impl Counts {
         let bits = (u64::BITS - value.leading_zeros()) as usize;
         self.counts[bits.min(BUCKETS - 1)].add(1);
         self.sum.add(value);
+    }
+
+    /// Adds the nanoseconds from one instant to another.
+    fn add_time(&self, from: Instant, to: Instant) {
+        self.add(to.saturating_duration_since(from).as_nanos() as u64);
     }
 
     fn get(&self) -> Histogram {
@@ -241,63 +247,55 @@ impl Deref for Stats {
     }
 }
 
-/// Takes the times, in nanoseconds of the loop's clock. In the loop's thread.
-#[derive(Default)]
+/// Takes the times, by the loop's clock. In the loop's thread.
 pub(super) struct Stopwatch {
     /// When the last wait ended.
-    awake: Cell<u64>,
+    awake: Cell<Instant>,
     /// When the last run ended, or the batch began.
-    last: Cell<u64>,
+    pub(super) last: Cell<Instant>,
     /// By slot of a machine: since when it is runnable, or parked.
-    since: RefCell<Vec<u64>>,
+    since: RefCell<Vec<Instant>>,
 }
 
 impl Stopwatch {
-    /// A turn begins. The tick until which the loop sleeps at most.
-    #[inline]
-    pub(super) fn turn_begins<W, T>(&self, core: &Core<W, T>) -> Option<Tick> {
-        OBSERVES.then(|| core.next()).flatten()
+    pub(super) fn new(now: Instant) -> Self {
+        Stopwatch {
+            awake: Cell::new(now),
+            last: Cell::new(now),
+            since: RefCell::default(),
+        }
     }
 
-    /// The wait of this turn has ended, and what is due has expired.
+    /// The wait of this turn has ended, and what is due has expired. `due` was to come up next.
     #[inline]
     pub(super) fn wait_ended<W, T>(&self, core: &Core<W, T>, figures: &Figures, due: Option<Tick>) {
         if !OBSERVES {
             return;
         }
-        self.awake.set(core.clock.nanos());
-        // If something else comes up next, this has come up.
+        let clock = &core.clock;
+        self.awake.set(clock.now());
+        // If something else comes up next, it has come up.
         if let Some(due) = due
             && core.next() != Some(due)
         {
-            let late = core.clock.now() - core.clock.instant_of(due);
-            figures.lag.add(late.as_nanos() as u64);
+            figures.lag.add_time(clock.instant_of(due), clock.now());
         }
     }
 
     /// A machine, or the root, is runnable.
     #[inline]
-    pub(super) fn queued(&self, id: MachineId, since: impl FnOnce() -> u64) {
+    pub(super) fn queued(&self, id: MachineId, since: impl FnOnce() -> Instant) {
         if OBSERVES {
             self.set_since(id, since());
         }
-    }
-
-    /// Runs begin.
-    #[inline]
-    pub(super) fn batch_begins(&self, now: u64) {
-        self.last.set(now);
     }
 
     /// A machine, or the root, begins to run.
     #[inline]
     pub(super) fn begins(&self, id: MachineId, figures: &Figures) {
         if OBSERVES {
-            let since = self.since.borrow().get(id.slot() as usize).copied();
-            let since = since.unwrap_or(self.last.get());
-            figures
-                .wake_delay
-                .add(self.last.get().saturating_sub(since));
+            let since = self.since.borrow()[id.slot() as usize];
+            figures.wake_delay.add_time(since, self.last.get());
         }
     }
 
@@ -305,8 +303,8 @@ impl Stopwatch {
     #[inline]
     pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&Counts>) {
         if let Some(times) = times.filter(|_| OBSERVES) {
-            let now = clock.ask_nanos();
-            times.add(now.saturating_sub(self.last.replace(now)));
+            let now = clock.ask();
+            times.add_time(self.last.replace(now), now);
             self.set_since(id, now);
         }
     }
@@ -315,17 +313,16 @@ impl Stopwatch {
     #[inline]
     pub(super) fn turn_ends(&self, clock: &Clock, figures: &Figures) {
         if OBSERVES {
-            let now = clock.ask_nanos();
-            figures.turn_time.add(now.saturating_sub(self.awake.get()));
+            figures.turn_time.add_time(self.awake.get(), clock.ask());
         }
     }
 
     /// Since when a machine is runnable, or parked.
-    pub(super) fn since(&self, id: MachineId) -> Option<u64> {
+    pub(super) fn since(&self, id: MachineId) -> Option<Instant> {
         self.since.borrow().get(id.slot() as usize).copied()
     }
 
-    fn set_since(&self, id: MachineId, when: u64) {
+    fn set_since(&self, id: MachineId, when: Instant) {
         let (slot, mut since) = (id.slot() as usize, self.since.borrow_mut());
         if slot >= since.len() {
             since.resize(slot + 1, when);

@@ -13,7 +13,10 @@ mod dialling;
 mod embedding;
 mod framing;
 mod idling;
+mod measuring;
 mod operating;
+#[cfg(all(feature = "trace", feature = "observe"))]
+mod picture_book;
 mod playing;
 mod plumbing;
 mod process;
@@ -51,6 +54,9 @@ mod idle_server;
 #[path = "../../examples/lines/main.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod lines;
+#[path = "../../examples/metrics/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod metrics;
 #[path = "../../examples/monitor.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod monitor;
@@ -63,6 +69,10 @@ mod reactor_http;
 #[path = "../../examples/retry_write.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod retry_write;
+#[cfg(all(feature = "trace", feature = "observe"))]
+#[path = "../../examples/study/main.rs"]
+#[allow(dead_code, reason = "its main is not run here")]
+mod study;
 #[path = "../../examples/tcp_ping.rs"]
 #[allow(dead_code, reason = "its main is not run here")]
 mod tcp_ping;

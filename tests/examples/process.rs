@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::dial_race::Silent;
 use crate::watchdog::{Watchdog, watchdog};
 
-const ALL: [&str; 23] = [
+const ALL: [&str; 24] = [
     "broadcast",
     "capture",
     "deadlines",
@@ -23,6 +23,7 @@ const ALL: [&str; 23] = [
     "http",
     "idle_server",
     "lines",
+    "metrics",
     "monitor",
     "ping_server",
     "pinger",
@@ -201,6 +202,7 @@ fn servers_say_the_real_port_and_end_cleanly_by_ctrl_c() {
         "http",
         "idle_server",
         "lines",
+        "metrics",
         "monitor",
         "reactor_http",
         "rooms",

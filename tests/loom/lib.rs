@@ -17,9 +17,6 @@
 #[path = "../../src/fault.rs"]
 mod fault;
 
-#[path = "../../src/trace/mod.rs"]
-mod trace;
-
 pub mod models;
 
 #[path = "."]
@@ -140,6 +137,41 @@ mod sys {
         pub(crate) fn is_current(&self) -> bool {
             true
         }
+    }
+}
+
+#[path = "."]
+mod trace {
+    use loom::sync::atomic::AtomicU64;
+
+    pub(crate) const NOTHING: u64 = u64::MAX;
+    /// Two records.
+    const LEAST: usize = 48;
+
+    #[derive(Clone, Copy)]
+    pub(crate) enum Kind {
+        Turn,
+        TurnEnd,
+        Foreign,
+        Mail,
+        Run,
+        Unpark,
+    }
+
+    #[path = "../../src/trace/ring.rs"]
+    mod ring;
+
+    pub(crate) use ring::{Recorder, Tape};
+
+    /// The ids and details of the records that are there, and how many went before them.
+    pub(crate) fn read(tape: &Tape) -> (Vec<[u64; 2]>, u64) {
+        let (records, lost) = tape.copy().expect("there is a ring");
+        let records = records.into_iter().map(|[_, id, detail]| [id, detail]);
+        (records.collect(), lost)
+    }
+
+    pub(crate) fn smallest() -> Tape {
+        Tape::new(Some(LEAST)).expect("there is memory")
     }
 }
 

@@ -23,4 +23,5 @@ models! {
     a_worker_that_dies_leaves_what_it_has_not_served_to_the_other
     a_worker_hears_of_the_last_order_whoever_gives_it
     a_quota_is_never_exceeded_and_all_comes_back
+    records_that_are_read_while_others_overwrite_them_are_whole_and_in_order
 }

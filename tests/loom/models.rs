@@ -21,7 +21,7 @@ use crate::runtime::blocking::Lane;
 use crate::runtime::machine::MachineId;
 use crate::runtime::waker::{MachineWaker, Remote};
 use crate::server::dispatch::{Arrival, Dispatcher, Order, WorkerInbox};
-use crate::trace::Tape;
+use crate::trace::{self, Kind, Recorder, Tape};
 
 /// Runs a model in every order with at most three switches between threads that could go on.
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -311,5 +311,30 @@ pub fn a_quota_is_never_exceeded_and_all_comes_back() {
         write(quota.clone(), kept);
         other.join().unwrap();
         assert!(quota.charge(3), "all room is back");
+    });
+}
+
+/// Record `n` says so twice.
+fn assert_whole_and_in_order(tape: &Tape) -> u64 {
+    let (records, lost) = trace::read(tape);
+    let numbers = lost..;
+    for (number, record) in numbers.zip(&records) {
+        assert_eq!(record, &[number, number]);
+    }
+    lost + records.len() as u64
+}
+
+pub fn records_that_are_read_while_others_overwrite_them_are_whole_and_in_order() {
+    model(|| {
+        let tape = trace::smallest();
+        let (written, read) = (tape.clone(), tape.clone());
+        let writer = thread::spawn(move || {
+            let recorder = Recorder::new(written, |&id: &u64| id);
+            (0..4).for_each(|number| recorder.put(Kind::Unpark, number, number));
+        });
+        let reader = thread::spawn(move || assert_whole_and_in_order(&read));
+        writer.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(assert_whole_and_in_order(&tape), 4);
     });
 }

@@ -26,6 +26,10 @@ fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
         let mut client = StdStream::from(client);
         client.write_all(b"x").unwrap();
         server.wait_for(|stats| stats.refused() > 1);
+        let worker = server.handle.stats().workers()[0];
+        let [descriptor, others @ ..] = worker.accept_errors();
+        assert_eq!(descriptor, ("no_descriptor", worker.refused()));
+        assert_eq!(others.map(|(_, count)| count), [0; 3]);
         // Also one that is given while another waits for a descriptor.
         server.handle.drain(3600 * SECOND);
         moment();

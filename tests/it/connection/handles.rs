@@ -7,6 +7,7 @@ use std::rc::Rc;
 use netpoller::{
     Bound, Conn, ConnHandle, Limits, NetError, Protocol, Server, TcpStream, spawn, time, yield_now,
 };
+use socket2::SockRef;
 
 use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
 
@@ -20,6 +21,7 @@ struct Chat;
 
 impl Protocol for Chat {
     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(65_536))??;
         let handle = conn.handle();
         ROOM.with(|room| room.0.borrow_mut().push(handle));
         Ok(())

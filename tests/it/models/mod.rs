@@ -15,7 +15,7 @@ pub mod protocol;
 pub mod sockets;
 pub mod timers;
 
-const PROGRAMS: u64 = 40;
+const PROGRAMS: u64 = 20;
 
 /// Runs what is in the corpus of a target, and random programs. One that fails is named.
 fn replay(target: &str, run: fn(&[u8])) {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::io::{AssertAsync, AsyncReadExt, Cursor};
+use futures_lite::io::{AssertAsync, AsyncReadExt, BufWriter, Cursor};
 use netpoller::net::{self, Relay};
 use netpoller::{NetError, Runtime, TcpListener, UnixStream, spawn, time, yield_now};
 
@@ -269,6 +269,29 @@ fn any_reader_and_any_writer_memory_a_file_a_pipe() {
             .await
             .unwrap();
         assert!(memory.into_inner() == sent[..4096]);
+    });
+}
+
+#[test]
+fn what_a_sink_keeps_in_its_buffer_goes_out_while_the_source_is_silent() {
+    run(async {
+        let (server, client) = pair().await;
+        let (sink, arrives) = UnixStream::pair().unwrap();
+        let copying = spawn(async move {
+            net::copy(&server, &mut BufWriter::new(&sink))
+                .await
+                .unwrap()
+        });
+        // Each is answered before the next comes, as in a dialogue.
+        for said in [b"one", b"two"] {
+            client.write_all(said).await.unwrap();
+            let mut heard = [0; 3];
+            let hearing = time::timeout(10 * SECOND, arrives.read_exact(&mut heard)).await;
+            hearing.expect("it stays in the buffer").unwrap();
+            assert_eq!(&heard, said);
+        }
+        client.close().unwrap();
+        assert_eq!(copying.await.unwrap(), 6);
     });
 }
 

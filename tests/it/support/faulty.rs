@@ -21,7 +21,8 @@ pub fn faulty(seed: u64) -> Box<dyn Selector> {
     })
 }
 
-/// Runs a test for many seeds, or for the one in `SEED`; one that fails is named.
+/// Runs a test for many seeds, for as many as `SEEDS` says, or for the one in `SEED`; one that fails is
+/// named.
 pub fn with_seeds(count: u64, test: impl Fn(u64)) {
     struct Named(u64);
     impl Drop for Named {
@@ -31,12 +32,10 @@ pub fn with_seeds(count: u64, test: impl Fn(u64)) {
             }
         }
     }
-    let seeds = match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().expect("SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..count,
+    let number = |name| std::env::var(name).map(|text| text.parse().expect("a number"));
+    let seeds = match number("SEED") {
+        Ok(seed) => seed..seed + 1,
+        Err(_) => 0..number("SEEDS").unwrap_or(count),
     };
     for seed in seeds {
         let _named = Named(seed);

@@ -11,7 +11,7 @@ mod timers;
 mod wheel;
 
 /// Operations of each random walk.
-const OPERATIONS: usize = 250_000;
+const OPERATIONS: usize = 100_000;
 
 /// How many keys a walk remembers, living and dead, to move and cancel.
 const REMEMBERED: usize = 2_000;
