@@ -57,7 +57,7 @@ pub(super) struct Timers {
     pub(super) key: Option<TimerKey>,
     /// The last sign of life: bytes came, or, while the peer is not read, it took bytes.
     pub(super) heard: u64,
-    /// The last heartbeat; while the connection closes, the last look for acknowledgements.
+    /// The last heartbeat; while the connection closes, the last check of acknowledgements.
     pub(super) beat: u64,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Extra {
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent: u64,
-    /// What the peer had not acknowledged at the last look, while the connection closes.
+    /// What the peer had not acknowledged at the last check, while the connection closes.
     pub(super) unacknowledged: usize,
     /// Bytes read, for the log: `None` unless debug was on when the connection opened.
     pub(super) received: Option<u64>,

@@ -34,6 +34,7 @@ impl Conn {
         let mut raw = mem::take(&mut filtering.raw);
         raw.extend_from_slice(bytes);
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
+        debug_assert!(used <= raw.len(), "a filter is not believed");
         let raw = without(raw, used);
         if raw.len() > self.shared.settings.limits.most_unused {
             self.end_over_limit(UNUSED);

@@ -174,6 +174,8 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
             self.pieces.pop_front();
         }
         self.gone = gone;
+        let first = self.pieces.front().map_or(1, |piece| piece.bytes().len());
+        debug_assert!(gone < first, "less than all of the first piece has gone");
         if self.bytes == 0 {
             // An idle connection holds no memory.
             *self = OutQueue::default();

@@ -6,8 +6,8 @@
 //! | Judged | time and bytes count; a full window is judged, and the next begins | Resting; Held |
 //! | Held | as Judged, but we make the peer wait: time stands still | Judged; Resting |
 //!
-//! Only time in which the loop was not held up counts. The loop looks once in each
-//! [slice](Rate::slice) of the window, or sooner, so that more than a slice between two looks shows
+//! Only time in which the loop was not held up counts. The loop checks once in each
+//! [slice](Rate::slice) of the window, or sooner, so that more than a slice between two checks shows
 //! that it was held up. At most a slice is charged then, and bytes always count.
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
@@ -24,7 +24,7 @@ pub(crate) struct Rate {
     pub(crate) window: u64,
 }
 
-/// How many looks there are in a window.
+/// How many checks there are in a window.
 const SLICES: u64 = 8;
 
 impl Rate {
@@ -46,8 +46,8 @@ impl Rate {
 /// What a peer has done in the window under way. The default is Resting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last look, while in Judged.
-    looked: Option<u64>,
+    /// The last check, while in Judged.
+    checked: Option<u64>,
     /// Attentive time in this window: never more than a window and a slice.
     charged: u64,
     /// Bytes in this window.
@@ -55,13 +55,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Looks at tick `now`, Judged or Held. Returns when to look again. The error says how many bytes
+    /// Checks at tick `now`, Judged or Held. Returns when to check again. The error says how many bytes
     /// moved in a full window, fewer than were asked.
-    pub(super) fn look(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
-        if let Some(looked) = self.looked {
-            self.charged += (now - looked).min(rate.slice());
+    pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
+        if let Some(checked) = self.checked {
+            self.charged += (now - checked).min(rate.slice());
         }
-        self.looked = (!is_held).then_some(now);
+        debug_assert!(self.charged <= rate.window + rate.slice());
+        self.checked = (!is_held).then_some(now);
         if self.charged >= rate.window {
             let moved = self.moved;
             (self.charged, self.moved) = (0, 0);
@@ -70,7 +71,7 @@ impl Progress {
             }
         }
         let next = rate.slice().min(rate.window - self.charged);
-        Ok(self.looked.map_or(NEVER, |now| now.saturating_add(next)))
+        Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
     }
 }
 
@@ -79,7 +80,7 @@ impl Progress {
 pub(super) struct Watch {
     /// By direction.
     pub(super) progress: [Progress; 2],
-    /// The next look.
+    /// The next check.
     pub(super) next: u64,
 }
 
@@ -100,7 +101,7 @@ mod tests {
         window: 10_000,
     };
 
-    /// A peer under a loop that looks when it planned to.
+    /// A peer under a loop that checks when it planned to.
     struct Watched {
         progress: Progress,
         now: u64,
@@ -110,7 +111,7 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             let mut progress = Progress::default();
-            let next = progress.look(RATE, false, 0).unwrap();
+            let next = progress.check(RATE, false, 0).unwrap();
             Watched {
                 progress,
                 now: 0,
@@ -118,10 +119,10 @@ mod tests {
             }
         }
 
-        /// Looks `late` ticks after the plan.
-        fn look(&mut self, late: u64) -> Result<(), u64> {
+        /// Checks `late` ticks after the plan.
+        fn check(&mut self, late: u64) -> Result<(), u64> {
             self.now = self.next + late;
-            self.next = self.progress.look(RATE, false, self.now)?;
+            self.next = self.progress.check(RATE, false, self.now)?;
             Ok(())
         }
     }
@@ -140,7 +141,7 @@ mod tests {
         let mut peer = Watched::new();
         peer.progress.moved = 999;
         let error = loop {
-            if let Err(error) = peer.look(0) {
+            if let Err(error) = peer.check(0) {
                 break error;
             }
         };
@@ -152,33 +153,33 @@ mod tests {
         let mut peer = Watched::new();
         for _ in 0..5 {
             peer.progress.moved = 1000;
-            (0..8).for_each(|_| peer.look(0).unwrap());
+            (0..8).for_each(|_| peer.check(0).unwrap());
         }
         assert_eq!(peer.now, 50_000);
-        let ended = (0..8).find_map(|_| peer.look(0).err());
+        let ended = (0..8).find_map(|_| peer.check(0).err());
         assert_eq!(ended, Some(0), "windows are apart");
     }
 
     #[test]
     fn a_stall_charges_a_slice_however_long_it_is_and_the_bytes_count() {
         let mut peer = Watched::new();
-        peer.look(1_000_000).unwrap();
+        peer.check(1_000_000).unwrap();
         peer.progress.moved = 7;
-        let looks = (0..).take_while(|_| peer.look(0).is_ok()).count();
-        assert_eq!(looks, 6, "eight slices make the window");
+        let checks = (0..).take_while(|_| peer.check(0).is_ok()).count();
+        assert_eq!(checks, 6, "eight slices make the window");
         let mut peer = Watched::new();
         peer.progress.moved = 1000;
-        (0..8).for_each(|_| peer.look(5000).unwrap());
-        let looks = (0..).take_while(|_| peer.look(5000).is_ok()).count();
-        assert_eq!(looks, 7, "of the next window");
+        (0..8).for_each(|_| peer.check(5000).unwrap());
+        let checks = (0..).take_while(|_| peer.check(5000).is_ok()).count();
+        assert_eq!(checks, 7, "of the next window");
     }
 
     #[test]
     fn while_we_make_the_peer_wait_time_stands_still() {
         let mut progress = Progress::default();
-        progress.look(RATE, false, 0).unwrap();
-        assert_eq!(progress.look(RATE, true, 1000), Ok(NEVER));
-        assert_eq!(progress.look(RATE, false, 900_000), Ok(901_250));
+        progress.check(RATE, false, 0).unwrap();
+        assert_eq!(progress.check(RATE, true, 1000), Ok(NEVER));
+        assert_eq!(progress.check(RATE, false, 900_000), Ok(901_250));
         assert_eq!(progress.charged, 1000);
     }
 
@@ -186,8 +187,8 @@ mod tests {
     fn looks_between_planned_ones_change_nothing() {
         let mut progress = Progress::default();
         for now in 0..10_000 {
-            progress.look(RATE, false, now).unwrap();
+            progress.check(RATE, false, now).unwrap();
         }
-        assert_eq!(progress.look(RATE, false, 10_000), Err(0));
+        assert_eq!(progress.check(RATE, false, 10_000), Err(0));
     }
 }

@@ -107,6 +107,7 @@ impl<P: Protocol> Connection<P> {
     /// Whether there are kept bytes to offer now.
     pub(super) fn can_offer(&self) -> bool {
         let conn = &self.conn;
+        debug_assert!(conn.peek(|extra| extra.seen) <= conn.peek(|extra| extra.unused.len()));
         conn.state().delivers() && conn.has_unseen() && conn.has_enough()
     }
 

@@ -7,7 +7,7 @@
 //!    │       │         │        └─ not all was sent ────────────┐
 //!    │       │         └─ not all was used, or more is asked ───┤
 //!    │       └─ end, error, or a full buffer ───────────────────┤
-//!    └─ anything else to do ────────────────────────────────────┴─► go_on: step, step, …, settle
+//!    └─ anything else to do ────────────────────────────────────┴─► go_on: step, step, …, come_to_rest
 //! ```
 
 // Mirrors `conn.serve` in Go's `net/http/server.go`.
@@ -172,7 +172,7 @@ impl<P: Protocol> Connection<P> {
                 return Poll::Pending;
             }
             if let Step::Wait = self.step()
-                && let Step::Wait = self.settle(id, &mut tried)
+                && let Step::Wait = self.come_to_rest(id, &mut tried)
             {
                 return Poll::Pending;
             }
@@ -244,7 +244,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Nothing is to be done at once. Judges what is due, then parks.
-    fn settle(&mut self, id: MachineId, tried: &mut bool) -> Step {
+    fn come_to_rest(&mut self, id: MachineId, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
         let drained = conn.status().drains() && !conn.in_flight();
@@ -310,6 +310,10 @@ impl<P: Protocol> Connection<P> {
         if self.conn.state().closes() {
             return;
         }
+        debug_assert!(
+            self.conn.state() != State::Closed,
+            "the protocol has heard its end"
+        );
         let told = call(&mut self.protocol, &mut self.conn);
         // Before the next state, which may take nothing more.
         self.conn.end_callback();
@@ -328,6 +332,7 @@ impl<P: Protocol> Connection<P> {
             return;
         }
         conn.enter(next);
+        debug_assert!(next != State::Opening, "a connection opens once");
         match next {
             State::Open => conn.opened(),
             State::Opening | State::Finishing | State::PeerEnded => {}
@@ -472,6 +477,7 @@ impl Conn {
 
     /// Closes the socket and gives everything back. Returns why the connection ends.
     fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
+        debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         self.fd.close_for_good(with_reset);
         self.cancel_timer();
         self.set_timer(None);

@@ -56,8 +56,6 @@ pub(crate) struct Settings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Not all workers have started: nothing is accepted.
-    Starting,
     Serving,
     Draining,
     Stopped,

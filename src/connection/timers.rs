@@ -33,7 +33,7 @@ const RST_AVOIDANCE: u64 = 500;
 
 /// No event tells of acknowledgements, so a closing connection asks for them: this many times
 /// before it gives the peer up, and at least once in [`RST_AVOIDANCE`].
-const LOOKS: u64 = 256;
+const CHECKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
     /// Judges what is due, after the socket was tried. Returns whether it called the protocol or changed the state: then there may be more to do.
@@ -186,15 +186,15 @@ impl Conn {
         last.saturating_add(interval)
     }
 
-    /// The next look at the acknowledgements, or at the rate.
-    fn look_at(&self) -> u64 {
+    /// The next check of the acknowledgements, or of the rate.
+    fn check_at(&self) -> u64 {
         let watch = self.peek(|extra| extra.watch.as_ref().map(|watch| watch.next));
         let rate = watch.unwrap_or(NEVER);
         if !self.state().closes() {
             return rate;
         }
-        let look = (self.patience() / LOOKS).clamp(1, RST_AVOIDANCE);
-        rate.min(self.timers.beat + look)
+        let check = (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE);
+        rate.min(self.timers.beat + check)
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -240,7 +240,7 @@ impl Conn {
             return false;
         }
         self.timers.beat = now;
-        // Less than at the last look is a sign of life. If the system can't tell, none counts as
+        // Less than at the last check is a sign of life. If the system can't tell, none counts as
         // left.
         let left = self.fd.unacknowledged().unwrap_or(0);
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
@@ -251,7 +251,7 @@ impl Conn {
         self.state() == State::Lingering && left == 0 && is_quiet
     }
 
-    /// Judges the rates of a peer of which bytes are expected, and plans the next look.
+    /// Judges the rates of a peer of which bytes are expected, and plans the next check.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
         let rates = self.shared.settings.rates;
         let reads = self.state().delivers() && self.keeps_unused();
@@ -275,7 +275,7 @@ impl Conn {
                 continue;
             }
             let is_held = direction == Direction::Read && extra.is_full;
-            let next = progress.look(rate, is_held, now);
+            let next = progress.check(rate, is_held, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
             watch.next = watch.next.min(next);
         }
@@ -298,7 +298,7 @@ impl Conn {
             // An idle timeout that was shortened may have passed, and is not judged yet.
             self.idle_at().max(now + 1),
             self.heartbeat_at(),
-            self.look_at(),
+            self.check_at(),
             self.grace_at(),
             self.old_at(),
         ];
@@ -308,10 +308,10 @@ impl Conn {
             drop(timers);
             return self.cancel_timer();
         };
-        match (placed, self.timers.key) {
-            (Some(placed), _) if placed <= due => {}
-            (Some(_), Some(key)) => drop(timers.move_to(key, due)),
-            _ => self.timers.key = Some(timers.insert(due, Parked::machine(id))),
+        debug_assert!(due > Tick::new(now), "what is due was judged");
+        let key = self.timers.key;
+        if !key.is_some_and(|key| timers.move_to(key, due)) {
+            self.timers.key = Some(timers.insert(due, Parked::machine(id)));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::runtime::sync::{Mutex, lock};
-use crate::runtime::waiters::{Left, Ticket, Waiters};
+use crate::runtime::waiters::{Ticket, Waiters};
 use crate::runtime::wake_quietly;
 
 /// How many connections a server may have.
@@ -97,9 +97,10 @@ impl Future for Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
-        let left = lock(&self.permits.0).waiters.leave(&mut self.ticket);
+        let (was_woken, left_over) = lock(&self.permits.0).waiters.leave(&mut self.ticket);
+        drop(left_over);
         // It was woken for a permit and does not take it: the permit goes to the next waiter.
-        if matches!(left, Left::Woken) && !fault!("leaked_permit") {
+        if was_woken && !fault!("leaked_permit") {
             self.permits.give_back();
         }
     }

@@ -21,12 +21,10 @@ impl<K: Kind> Listener<K> {
     /// # Errors
     ///
     /// As [`Serve::run`].
-    pub fn serve<H, F>(&self, handler: H) -> impl Future<Output = io::Result<()>> + use<K, H, F>
-    where
-        H: FnMut(Stream<K>, K::Addr) -> F,
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub fn serve<H: FnMut(Stream<K>, K::Addr) -> F, F: Future<Output: 'static> + 'static>(
+        &self,
+        handler: H,
+    ) -> impl Future<Output = io::Result<()>> + use<K, H, F> {
         Serve::new(self.clone()).run(handler)
     }
 }
@@ -112,12 +110,10 @@ impl<K: Kind> Serve<K> {
     /// # Cancel safety
     ///
     /// Dropping it ends the accepting, and leaves the connections running.
-    pub async fn run<H, F>(self, mut handler: H) -> io::Result<()>
-    where
-        H: FnMut(Stream<K>, K::Addr) -> F,
-        F: Future + 'static,
-        F::Output: 'static,
-    {
+    pub async fn run<F: Future<Output: 'static> + 'static>(
+        self,
+        mut handler: impl FnMut(Stream<K>, K::Addr) -> F,
+    ) -> io::Result<()> {
         let counts = &self.counters.0;
         let failed = |why, begins| {
             counts.refused.add(u64::from(why != Failed::Aborted));

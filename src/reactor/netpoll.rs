@@ -260,7 +260,8 @@ impl<W, T> Core<W, T> {
     /// Reads the clock, for the trace too.
     #[inline]
     pub(crate) fn read_clock(&self) {
-        self.trace.read(self.clock.since_base(self.clock.read()));
+        let now = self.clock.read();
+        self.trace.read(|| self.clock.since_base(now));
     }
 
     // ---- settle ----
@@ -285,6 +286,7 @@ impl<W, T> Core<W, T> {
             turns: 0,
         };
         if let Some(noted) = self.settling.get() {
+            debug_assert!(noted.reading <= next.reading && noted.round <= rounds);
             let turns = noted.turns + 1;
             match turns < SETTLING_TURNS || rounds - noted.round < SETTLING_ROUNDS {
                 true => next = Settling { turns, ..noted },
@@ -315,6 +317,7 @@ impl<W, T> Core<W, T> {
         let mut events = self.events.borrow_mut();
         events.clear();
         let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
+        debug_assert!(self.proven.get() <= reading, "the clock goes forward");
         if harvest == Harvest::Complete {
             self.proven.set(reading);
         }
@@ -428,9 +431,9 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
-            self.trace.put(Kind::Fired, NOTHING, 0);
             out.push(w);
-            self.trace.unparked(out, out.len() - 1);
+            let from = out.len() - 1;
+            self.trace.handed(Kind::Fired, NOTHING, 0, out, from);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

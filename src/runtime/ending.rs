@@ -3,7 +3,7 @@
 // Mirrors `goexit0` and `gdestroy` in Go's `runtime/proc.go`.
 
 use std::mem;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::join::JoinError;
 use super::machine::{Body, MachineId};
@@ -30,7 +30,7 @@ impl Scheduler {
         self.machines.borrow_mut().finish(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
         match join {
-            Some(join) if Rc::strong_count(&join) > 1 => join.end(error),
+            Some(join) if Arc::strong_count(&join) > 1 => join.end(error),
             // No handle, or it has gone with the body. Then the output goes with the cell.
             join => {
                 let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));

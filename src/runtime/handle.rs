@@ -12,7 +12,7 @@ use std::thread;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, LoopStats, blocking, current, spawn_at};
+use super::{JoinError, JoinHandle, LoopStats, blocking, current, join, spawn_at};
 
 /// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
 /// nothing.
@@ -113,7 +113,7 @@ impl Handle {
         make: F,
     ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + use<F, T> {
         let place = Location::caller();
-        let (sender, receiver) = blocking::channel();
+        let (sender, receiver) = join::channel();
         self.spawn(move || {
             let mut task = spawn_at(place, None, async move { make().await });
             async move {

@@ -1,24 +1,25 @@
-//! Joining a task: what it returned, that it panicked, or that it was aborted.
+//! What a task returned, and the value of work on another thread: how it comes back.
 //!
-//! A task and its handle share a cell. The handle uses the task's id only to abort the task, and only
-//! while the cell says that it has not ended: until then no other task has the id.
+//! A value has two ends, which share a cell: the task, or the work, and what waits for it. A task's handle
+//! uses the task's id only to abort the task, and only while the cell is open: until then no other task
+//! has the id.
 //!
-//! | `has_ended` | `result` | meaning | moved there by |
+//! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|
-//! | no | none | the task has not ended | `spawn` |
-//! | no | its output | its body is being dropped | `set_output` |
-//! | yes | the output or the error | it waits for the handle | `end` |
-//! | yes | none | polling again is an error of the caller | a poll of the handle |
+//! | none | yes | it is to come | `channel`; the spawn of a task |
+//! | here | yes | the sender is about to end: the body of the task is being dropped | `Sender::send`; a task that is ready |
+//! | here | no | it waits for the receiver | `end` of the task; the drop of the sender |
+//! | none | no | it was taken, or none will come: a poll says aborted | a poll; the drop of either end |
 
 // Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use super::context::{self, MachineId};
@@ -26,59 +27,135 @@ use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
 use super::parked::Waiter;
 use super::scheduler::Scheduler;
+use super::sync;
 
-/// What a task shares with its handle.
-pub(crate) struct Join<T> {
-    has_ended: Cell<bool>,
-    result: Cell<Option<Result<T, JoinError>>>,
-    /// The waker that the handle was polled with last.
-    waiter: Cell<Option<Waker>>,
+// ---- the cell ----
+
+pub(crate) struct Shared<T> {
+    value: Option<Result<T, JoinError>>,
+    /// Whether both ends live.
+    is_open: bool,
+    /// The waker of the end that waits for the other, by end: the receiver's, the sender's.
+    wakers: [Option<Waker>; 2],
 }
 
-/// The scheduler's side of a [`Join`], whatever the task returns.
+const RECEIVER: usize = 0;
+const SENDER: usize = 1;
+
+pub(crate) type Join<T> = Arc<Mutex<Shared<T>>>;
+
+pub(crate) struct Sender<T>(Join<T>);
+
+/// A future of the value.
+pub(crate) struct Receiver<T>(Join<T>);
+
+pub(crate) fn cell<T>() -> Join<T> {
+    Arc::new(Mutex::new(Shared {
+        value: None,
+        is_open: true,
+        wakers: [None, None],
+    }))
+}
+
+pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+    let cell = cell();
+    (Sender(cell.clone()), Receiver(cell))
+}
+
+// No code of the user runs under the lock: a waker is cloned before it, and dropped or woken after.
+fn lock<T>(cell: &Mutex<Shared<T>>) -> MutexGuard<'_, Shared<T>> {
+    sync::lock(cell)
+}
+
+/// One end is dropped: the other is woken, and its own waker goes with it.
+fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
+    let mut shared = lock(cell);
+    shared.is_open = false;
+    let wakers = mem::take(&mut shared.wakers);
+    drop(shared);
+    let woken = wakers.into_iter().nth(other).flatten();
+    woken.into_iter().for_each(wake_quietly);
+}
+
+/// Waits until the other end is gone. Then `found` is what this end waits for.
+fn poll<T, R>(
+    cell: &Mutex<Shared<T>>,
+    end: usize,
+    cx: &Context<'_>,
+    found: impl FnOnce(&mut Shared<T>) -> R,
+) -> Poll<R> {
+    let waker = cx.waker().clone();
+    let mut shared = lock(cell);
+    if !shared.is_open {
+        return Poll::Ready(found(&mut shared));
+    }
+    let old = shared.wakers[end].replace(waker);
+    drop(shared);
+    drop(old);
+    Poll::Pending
+}
+
+impl<T> Sender<T> {
+    pub(crate) fn send(self, value: Result<T, JoinError>) {
+        lock(&self.0).value = Some(value);
+    }
+
+    /// Ready once the receiver is gone.
+    pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        poll(&self.0, SENDER, cx, |_| ())
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        close(&self.0, RECEIVER);
+    }
+}
+
+impl<T> Future for Receiver<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        poll(&self.0, RECEIVER, cx, |shared| {
+            let value = shared.value.take();
+            value.unwrap_or_else(|| Err(JoinError::aborted()))
+        })
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        close(&self.0, SENDER);
+    }
+}
+
+// ---- a task's end of it ----
+
+/// The cell of a task whose handle lives.
 pub(crate) trait Joined {
-    /// The task has ended and its body is gone: with this error, else with its output.
+    /// The task ends, with an error in place of its output if there is one.
     fn end(&self, error: Option<JoinError>);
 }
 
-impl<T> Join<T> {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Join {
-            has_ended: Cell::new(false),
-            result: Cell::new(None),
-            waiter: Cell::new(None),
-        })
-    }
-
-    /// Whether the handle lives. For the task, which holds the only other reference.
-    pub(crate) fn has_handle(self: &Rc<Self>) -> bool {
-        Rc::strong_count(self) > 1
-    }
-
-    /// What waits for the end.
-    pub(crate) fn joiner(&self) -> Option<Waiter> {
-        let waker = self.waiter.take();
-        let waiter = waker.as_ref().map(Waiter::waker);
-        self.waiter.set(waker);
-        waiter
-    }
-
-    /// The task returned. The handle sees it when the task's body is gone.
-    pub(crate) fn set_output(&self, output: T) {
-        debug_assert!(!self.has_ended.get());
-        self.result.set(Some(Ok(output)));
+impl<T> Joined for Mutex<Shared<T>> {
+    fn end(&self, error: Option<JoinError>) {
+        debug_assert!(lock(self).is_open, "a task ends once");
+        if let Some(error) = error {
+            let output = lock(self).value.replace(Err(error));
+            drop_quietly(output);
+        }
+        close(self, RECEIVER);
     }
 }
 
-impl<T> Joined for Join<T> {
-    fn end(&self, error: Option<JoinError>) {
-        debug_assert!(!self.has_ended.get(), "a task ends once");
-        if let Some(error) = error {
-            drop_quietly(self.result.replace(Some(Err(error))));
-        }
-        self.has_ended.set(true);
-        self.waiter.take().into_iter().for_each(wake_quietly);
-    }
+pub(crate) fn set_output<T>(join: &Join<T>, output: T) {
+    debug_assert!(lock(join).value.is_none(), "a task is ready once");
+    lock(join).value = Some(Ok(output));
+}
+
+/// The waiter that the handle was polled for last.
+pub(crate) fn joiner<T>(join: &Join<T>) -> Option<Waiter> {
+    lock(join).wakers[RECEIVER].as_ref().map(Waiter::waker)
 }
 
 /// A spawned task, to wait for or to abort. Dropping it lets the task run on by itself.
@@ -106,17 +183,17 @@ pub struct JoinHandle<T> {
     scheduler: Weak<Scheduler>,
     /// The task's until it has ended.
     id: MachineId,
-    join: Rc<Join<T>>,
+    result: Receiver<T>,
     /// The task has ended, and this has let others go first.
     yielded: bool,
 }
 
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Rc<Join<T>>) -> Self {
+    pub(crate) fn new(scheduler: &Rc<Scheduler>, id: MachineId, join: Join<T>) -> Self {
         JoinHandle {
             scheduler: Rc::downgrade(scheduler),
             id,
-            join,
+            result: Receiver(join),
             yielded: false,
         }
     }
@@ -147,41 +224,31 @@ impl<T> JoinHandle<T> {
 
     /// Whether the task has ended, one way or another. Then polling the handle does not wait.
     pub fn is_finished(&self) -> bool {
-        self.join.has_ended.get()
+        !lock(&self.result.0).is_open
     }
 }
 
 impl<T: 'static> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    /// # Panics
-    ///
-    /// If polled again after it was ready.
+    /// Polled again after it was ready, it says aborted.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.is_finished() {
-            // No borrow is held: cloning and dropping a waker may run any code. It may also end the
-            // task, so the cell is looked at once more.
-            let old = self.join.waiter.replace(Some(cx.waker().clone()));
-            drop(old);
+        if self.is_finished() {
+            // A loop that joins tasks that have ended would keep the others waiting.
+            ready!(context::poll_yield(&mut self.yielded, cx.waker()));
         }
-        if !self.is_finished() {
-            return Poll::Pending;
-        }
-        // A loop that joins tasks that have ended would keep the others waiting.
-        ready!(context::poll_yield(&mut self.yielded, cx.waker()));
-        let result = self.join.result.take();
-        Poll::Ready(result.expect("netpoller: JoinHandle polled after it was ready"))
+        Pin::new(&mut self.result).poll(cx)
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        drop(self.join.waiter.take());
         if self.is_finished() {
             // Inside its runtime, as all that the task held.
             let scheduler = self.scheduler.upgrade();
             let _entered = scheduler.as_ref().and_then(Entered::to_drop);
-            drop(self.join.result.take());
+            let output = lock(&self.result.0).value.take();
+            drop(output);
         }
     }
 }

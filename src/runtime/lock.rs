@@ -37,7 +37,7 @@ use std::task::Waker;
 use super::panics::wake_quietly;
 use super::parked::Parked;
 use super::socket::Socket;
-use super::waiters::{Left, Ticket};
+use super::waiters::Ticket;
 use crate::reactor::Direction;
 
 /// ```text
@@ -201,12 +201,13 @@ impl Socket {
         *state = LockState::Free;
         let mut extra = self.extra().borrow_mut();
         let queue = &mut extra.queues[direction as usize];
-        let left = queue.leave(&mut Some(ticket));
+        let (was_woken, left_over) = queue.leave(&mut Some(ticket));
         if queue.is_empty() {
             self.locks.lower(queued(direction));
         }
         drop(extra);
-        if matches!(left, Left::Woken) && !self.locks.has(OPEN) {
+        drop(left_over);
+        if was_woken && !self.locks.has(OPEN) {
             self.pass_on(direction);
         }
     }
@@ -230,6 +231,7 @@ impl Socket {
 
     /// Keeps the key of a poller's waker until its direction can be tried again.
     pub(crate) fn keep_poller(&self, direction: Direction, poller: Parked) {
+        debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
         self.locks.raise(polled(direction));
     }

@@ -22,7 +22,7 @@ use std::future::Future;
 use std::mem;
 use std::ops::Range;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use slab::Slab;
@@ -30,7 +30,7 @@ use slab::Slab;
 use super::context;
 pub(crate) use super::context::MachineId;
 use super::dump::Entry;
-use super::join::{Join, Joined};
+use super::join::{Join, Joined, joiner, set_output};
 use super::parked::Waiter;
 use super::stats::{Counts, Figures};
 use crate::sys::WithWaker;
@@ -51,7 +51,7 @@ pub(crate) trait Machine {
     }
 
     /// The cell of its `JoinHandle`, if there is one that may want to know how the machine ends.
-    fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
+    fn joined(self: Pin<&mut Self>) -> Option<Arc<dyn Joined>> {
         None
     }
 }
@@ -60,20 +60,20 @@ pub(crate) type Body = Pin<Box<dyn Machine>>;
 
 /// A task is a machine that the compiler wrote: a future, with a waker for what is polled in it, and
 /// the cell that it shares with its `JoinHandle`.
-pub(crate) type Task<F> = WithWaker<F, Option<Rc<Join<<F as Future>::Output>>>>;
+pub(crate) type Task<F> = WithWaker<F, Option<Join<<F as Future>::Output>>>;
 
 impl<F: Future<Output: 'static>> Machine for Task<F> {
     #[inline]
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
-        if join.as_ref().is_some_and(|join| !join.has_handle()) {
+        if join.as_ref().is_some_and(|join| !has_handle(join)) {
             *join = None;
         }
         context::begin(id, self.waker());
         let output = ready!(self.as_mut().poll());
         match self.data() {
-            Some(join) if join.has_handle() => join.set_output(output),
+            Some(join) if has_handle(join) => set_output(join, output),
             // Dropped while the task still counts as running.
             _ => drop(output),
         }
@@ -81,16 +81,20 @@ impl<F: Future<Output: 'static>> Machine for Task<F> {
     }
 
     fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
-        let joiner = self.data_ref().as_ref().and_then(|join| join.joiner());
+        let joiner = self.data_ref().as_ref().and_then(joiner);
         [Some(Waiter::waker(self.waker())), joiner]
     }
 
-    fn joined(self: Pin<&mut Self>) -> Option<Rc<dyn Joined>> {
+    fn joined(self: Pin<&mut Self>) -> Option<Arc<dyn Joined>> {
         match self.data() {
-            Some(join) if join.has_handle() => Some(join.clone()),
+            Some(join) if has_handle(join) => Some(join.clone()),
             _ => None,
         }
     }
+}
+
+fn has_handle<T>(join: &Join<T>) -> bool {
+    Arc::strong_count(join) > 1
 }
 
 struct Slot {

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use super::blocking::Lane;
 use super::context;
-use super::current::Entered;
+use super::current::{self, Entered};
 use super::host::Host;
-use super::join::{Join, JoinError, JoinHandle};
+use super::join::{self, JoinError, JoinHandle};
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -58,8 +58,6 @@ pub(crate) struct Scheduler {
     handed: Cell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
-    /// How many ids of the batch that runs are still to come up. Zero between two batches.
-    left_in_batch: Cell<usize>,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
@@ -95,7 +93,6 @@ impl Scheduler {
             machines: RefCell::new(Machines::new()),
             handed: Cell::default(),
             queue: RefCell::default(),
-            left_in_batch: Cell::new(0),
             woken: RefCell::default(),
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
@@ -153,7 +150,7 @@ impl Scheduler {
         future: F,
     ) -> JoinHandle<F::Output> {
         assert!(!self.remote.is_inherited(), "{INHERITED}");
-        let join = Join::new();
+        let join = join::cell();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
@@ -199,10 +196,7 @@ impl Scheduler {
     }
 
     fn has_runnable(&self) -> bool {
-        self.left_in_batch.get() > 0
-            || !self.queue.borrow().is_empty()
-            || !self.woken.borrow().is_empty()
-            || self.remote.has_mail()
+        !self.queue.borrow().is_empty() || !self.woken.borrow().is_empty() || self.remote.has_mail()
     }
 
     // ---- one turn, in the order of the diagram ----
@@ -283,7 +277,7 @@ impl Scheduler {
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
     fn unpark(&self, handed: &[Parked]) {
-        let mut foreign = Vec::new();
+        let mut foreign: Vec<Parked> = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
@@ -293,14 +287,17 @@ impl Scheduler {
                     self.stopwatch.queued(id, || clock.now());
                     queue.push(id);
                 }
-                false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
+                false if parked.is_foreign() => foreign.push(*parked),
+                false => {}
             }
         }
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
-        for (key, waker) in foreign {
-            self.record(Kind::Foreign, key, 0);
-            wake_quietly(waker);
+        for parked in foreign {
+            if let Some(waker) = parked.take_waker() {
+                self.record(Kind::Foreign, parked.as_machine(), 0);
+                wake_quietly(waker);
+            }
         }
     }
 
@@ -351,7 +348,6 @@ impl Scheduler {
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
             begun += 1;
-            self.left_in_batch.set(batch.len() - begun);
             // The root is no machine. A machine that was aborted while it was queued is gone.
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
@@ -369,12 +365,12 @@ impl Scheduler {
             }
         }
         running.end();
+        debug_assert!(begun <= batch.len() && begun <= most.max(1));
         let end = running.lap(&batch[..begun], since);
         if core.clock.is_systems() {
-            core.trace.read(core.clock.since_base(end));
+            core.trace.read(|| core.clock.since_base(end));
         }
         context::end();
-        self.left_in_batch.set(0);
         batch.drain(..begun);
         let meanwhile = self.queue.replace(batch);
         debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
@@ -408,7 +404,8 @@ impl Scheduler {
 
     /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        if self.has_runnable() {
+        // Inside a turn, what is left of its batch is in no queue.
+        if self.has_runnable() || current::at_home(&self.remote, |_| ()).is_some() {
             return Some(Duration::ZERO);
         }
         self.reactor.next_timeout()

@@ -14,9 +14,9 @@
 //! |---|---|---|---|
 //! | none | it does not wait | a new waiter; `poll` that says Ready; `leave` | Queued by `poll` |
 //! | Queued | it is in the queue, with its waker unless `nudge` took that | `poll` | Woken by `pop` or `take_all`; none by `leave` |
-//! | Woken | it has been taken out of the queue, and has not been polled since | `pop`, `take_all` | none by `poll`, which says Ready, or by `leave`, which says `Left::Woken` |
+//! | Woken | it has been taken out of the queue, and has not been polled since | `pop`, `take_all` | none by `poll`, which says Ready, or by `leave`, which says that it had been woken |
 //!
-//! A waiter that is dropped calls `leave`. If the answer is `Left::Woken`, then what it was woken
+//! A waiter that is dropped calls `leave`. If it had been woken, then what it was woken
 //! for (a lock, a permit) belongs to it, and it passes that on.
 
 // Mirrors the semaphore queue of `runtime/sema.go`, as used by `fdMutex`.
@@ -27,19 +27,6 @@ use std::task::{Poll, Waker};
 /// A waiter's number. Numbers rise and never come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
-
-/// What a waiter was when it left: see [`Waiters::leave`].
-#[derive(Debug)]
-#[must_use = "drop the waker after the borrow; a woken waiter passes on what it was woken for"]
-pub(crate) enum Left {
-    /// It was not waiting.
-    Idle,
-    /// It was in the queue. Its waker, unless `nudge` took it, is handed back, to be dropped after the
-    /// borrow.
-    Queued(#[allow(dead_code, reason = "it is only dropped")] Option<Waker>),
-    /// It had been woken and has not been polled since.
-    Woken,
-}
 
 /// Waiters in the order in which they came.
 #[derive(Debug, Default)]
@@ -85,15 +72,15 @@ impl Waiters {
         }
     }
 
-    /// Leaves the queue, for a waiter that is dropped or needs to wait no more.
-    pub(crate) fn leave(&mut self, ticket: &mut Option<Ticket>) -> Left {
-        match ticket.take() {
-            None => Left::Idle,
-            Some(ticket) => match self.queue.remove(&ticket) {
-                Some(waker) => Left::Queued(waker),
-                None => Left::Woken,
-            },
-        }
+    /// Leaves the queue, for a waiter that is dropped or needs to wait no more. Says whether it had been
+    /// woken and has not been polled since, and hands back its waker, unless `nudge` took it.
+    #[must_use = "drop the waker after the borrow; a woken waiter passes on what it was woken for"]
+    pub(crate) fn leave(&mut self, ticket: &mut Option<Ticket>) -> (bool, Option<Waker>) {
+        let Some(ticket) = ticket.take() else {
+            return (false, None);
+        };
+        let queued = self.queue.remove(&ticket);
+        (queued.is_none(), queued.flatten())
     }
 
     /// Takes out the first waiter, to be woken after the borrow.
@@ -181,9 +168,9 @@ mod tests {
         let (mut queued, mut woken, mut idle) = (None, None, None);
         assert!(!wait(&mut waiters, &mut woken) && !wait(&mut waiters, &mut queued));
         assert!(waiters.pop().is_some());
-        assert!(matches!(waiters.leave(&mut woken), Left::Woken));
-        assert!(matches!(waiters.leave(&mut queued), Left::Queued(_)));
-        assert!(matches!(waiters.leave(&mut idle), Left::Idle));
+        assert!(waiters.leave(&mut woken).0);
+        assert!(matches!(waiters.leave(&mut queued), (false, Some(_))));
+        assert!(matches!(waiters.leave(&mut idle), (false, None)));
         assert!(waiters.is_empty() && waiters.pop().is_none());
     }
 }
