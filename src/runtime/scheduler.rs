@@ -162,7 +162,7 @@ impl Scheduler {
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
         });
         self.remote.running.enter(id, "task", place, name);
-        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
+        log::trace!("spawn machine {id}, a future of {} bytes", size_of::<F>());
         JoinHandle::new(self, id, join)
     }
 
