@@ -42,11 +42,9 @@ fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         let dump = |runtime: &Handle| runtime.dump(common::PATIENCE).to_string();
         common::at_each_quit(move || {
-            CURRENT
-                .lock()
-                .unwrap()
-                .as_ref()
-                .map_or_else(String::new, dump)
+            // The loop does not wait for the lock while it is asked.
+            let current = CURRENT.lock().unwrap().clone();
+            current.as_ref().map_or_else(String::new, dump)
         })?;
         for by in By::value_variants() {
             if flags.by.is_none_or(|wanted| wanted == *by) {

@@ -144,6 +144,8 @@ pub(crate) async fn accept_each(
         if let Either::Second(_closed) = select(room, listener.hung_up()).await {
             return Ok(());
         }
+        // A close may have ended it early.
+        *pause.borrow_mut() = None;
     }
 }
 

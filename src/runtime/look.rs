@@ -71,19 +71,36 @@ pub(crate) enum Noted {
 
 /// Keeps a note in the table of the runtime in whose turn it was made, until it is dropped.
 #[derive(Default)]
-pub(crate) struct Note(Option<(Handle, usize)>);
+pub(crate) struct Note {
+    place: Option<(Handle, usize)>,
+    /// What waits, as it says.
+    waiter: Option<Waiter>,
+}
 
 impl Note {
     /// Notes that a future waits with this waker.
     pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
-        *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
+        let waiter = Waiter::waker(waker);
+        // Many futures are polled for each message: what stands there is not written anew.
+        if self.waiter == Some(waiter)
+            && let Some((home, _)) = &self.place
+            && home.if_here(|_| ()).is_some()
+        {
+            return;
+        }
+        *self = Note::new(Noted::Wait(waiter, on));
+        self.waiter = Some(waiter);
     }
 
     pub(crate) fn new(noted: Noted) -> Self {
-        Note(current::try_with(|scheduler| {
+        let place = current::try_with(|scheduler| {
             let key = scheduler.notes.borrow_mut().insert(noted);
             (Handle::new(scheduler.remote.clone()), key)
-        }))
+        });
+        Note {
+            place,
+            waiter: None,
+        }
     }
 }
 
@@ -102,7 +119,7 @@ pub(crate) async fn noted<F: Future>(on: &'static str, future: F) -> F::Output {
 
 impl Drop for Note {
     fn drop(&mut self) {
-        if let Some((home, key)) = self.0.take() {
+        if let Some((home, key)) = self.place.take() {
             home.tell(move |scheduler| {
                 scheduler.notes.borrow_mut().try_remove(key);
             });
