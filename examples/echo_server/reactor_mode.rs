@@ -123,7 +123,7 @@ impl Server {
         for id in ready.drain(..) {
             match id {
                 ..TRACE => self.run(id),
-                TRACE => self.take_traces()?,
+                TRACE => self.take_traces(),
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
@@ -210,22 +210,25 @@ impl Server {
 
     /// Writes the trace for each SIGUSR1, and parks again.
     #[cold]
-    fn take_traces(&mut self) -> io::Result<()> {
+    fn take_traces(&mut self) {
         let Some((stream, descriptor)) = &mut self.trace else {
-            return Ok(());
+            return;
         };
         match stream.read(&mut [0]) {
-            Ok(1) => trace::write_of_reactor(&self.options, &self.reactor)?,
+            Ok(1) => {
+                if let Err(error) = trace::write_of_reactor(&self.options, &self.reactor) {
+                    log::error!("no trace: {error}");
+                }
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
                 if let Park::Parked = descriptor.park(Direction::Read, TRACE) {
-                    return Ok(());
+                    return;
                 }
             }
             _ => {}
         }
         self.again.push(TRACE);
-        Ok(())
     }
 
     /// A line for all that is parked. What is ready is not: it runs in the next turn.

@@ -143,8 +143,12 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let loops: Vec<_> = self.0.runtimes().iter().map(Handle::stats).collect();
+        let mut loops: Vec<_> = self.0.runtimes().iter().map(Handle::stats).collect();
         let server = self.0.stats();
+        // Some workers have not started: whose loops these are is not known.
+        if loops.len() < server.workers().len() {
+            loops.clear();
+        }
         let names: Vec<String> = (0..server.workers().len()).map(|n| n.to_string()).collect();
         let loops = || names.iter().map(String::as_str).zip(&loops);
         let workers = || names.iter().map(String::as_str).zip(server.workers());
