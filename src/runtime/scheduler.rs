@@ -28,6 +28,7 @@ use super::context;
 use super::current::{self, Entered};
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
+use super::lent::Buffer;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -66,6 +67,8 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The waker of the root, while there is one.
     pub(super) root_waker: Cell<Option<Waiter>>,
+    /// The lent buffer, while no turn is under way.
+    pub(crate) buffer: Cell<Option<Buffer>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
@@ -97,6 +100,7 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
+            buffer: Cell::new(None),
             stopwatch,
             host: OnceCell::new(),
             schedule,
