@@ -23,12 +23,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::blocking::Lane;
 use super::context;
 use super::current::{self, Entered};
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
 use super::lent::Buffer;
+use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -69,6 +72,8 @@ pub(crate) struct Scheduler {
     pub(super) root_waker: Cell<Option<Waiter>>,
     /// The lent buffer, while no turn is under way.
     pub(crate) buffer: Cell<Option<Buffer>>,
+    /// What its dumps show beside the other tables.
+    pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
@@ -101,6 +106,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             buffer: Cell::new(None),
+            notes: RefCell::default(),
             stopwatch,
             host: OnceCell::new(),
             schedule,
@@ -160,7 +166,7 @@ impl Scheduler {
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
         });
         self.remote.running.enter(id, "task", place, name);
-        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
+        log::trace!("spawn machine {id}, a future of {} bytes", size_of::<F>());
         JoinHandle::new(self, id, join)
     }
 
