@@ -149,10 +149,15 @@ fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
     let mut quits = quit_signals()?;
     thread::spawn(move || {
         while quits.read_exact(&mut [0]).is_ok() {
-            eprint!("{}", dump());
+            show(&dump());
         }
     });
     Ok(())
+}
+
+/// Prints to standard error, if that is still there: a server outlives the reader of its log.
+pub fn show(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Drains a server at the first SIGINT or SIGTERM, and stops it at the second; SIGQUIT prints what it waits

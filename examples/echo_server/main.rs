@@ -17,7 +17,7 @@ use clap::Parser;
 use serve::{Mode, Options};
 
 /// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT prints what
-/// each connection waits for; SIGUSR1 writes the trace
+/// each connection waits for; SIGUSR1 writes the trace, if --trace is given, and else ends it at once
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one

@@ -128,7 +128,7 @@ impl Server {
         for id in ready.drain(..) {
             match id {
                 ..TRACE => self.run(id),
-                TRACE | QUIT => self.take_asked(id)?,
+                TRACE | QUIT => self.take_asked(id),
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
@@ -209,27 +209,26 @@ impl Server {
 
     /// Prints what waits for each SIGQUIT, writes the trace for each SIGUSR1, and parks again.
     #[cold]
-    fn take_asked(&mut self, id: usize) -> io::Result<()> {
+    fn take_asked(&mut self, id: usize) {
         let asked = match id {
             QUIT => &mut self.quit,
             _ => &mut self.trace,
         };
         let Some((stream, descriptor)) = asked else {
-            return Ok(());
+            return;
         };
         match stream.read(&mut [0]) {
-            Ok(1) if id == QUIT => eprint!("{}", self.dump()),
-            Ok(1) => trace::write_of_reactor(&self.options, &self.reactor)?,
+            Ok(1) if id == QUIT => common::show(&self.dump()),
+            Ok(1) => trace::log_failure(trace::write_of_reactor(&self.options, &self.reactor)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
                 if let Park::Parked = descriptor.park(Direction::Read, id) {
-                    return Ok(());
+                    return;
                 }
             }
             _ => {}
         }
         self.again.push(id);
-        Ok(())
     }
 
     /// A line for all that is parked. What is ready is not: it runs in the next turn.

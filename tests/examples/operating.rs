@@ -209,7 +209,32 @@ fn out_of_descriptors_a_server_warns_once_and_says_when_it_goes_on() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_dump_that_can_t_be_printed_ends_no_server_in_any_mode() {
+    for mode in MODES {
+        let mut server = Server::without_log("echo_server", &flags(mode, &[]));
+        let mut client = server.connect();
+        for _ in 0..2 {
+            server.signal("-QUIT");
+            client.write_all(b"hi").unwrap();
+            client.read_exact(&mut [0; 2]).expect(mode);
+        }
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(0), "{mode}");
+    }
+}
+
 // ---- the flags ----
+
+#[test]
+fn a_trace_without_its_feature_is_refused_with_the_command_that_has_it() {
+    let ran = run("echo_server", &flags("async", &["--trace", "/nowhere"]));
+    assert_eq!(ran.status.code(), Some(2));
+    let said = String::from_utf8(ran.stderr).unwrap();
+    let command = "cargo run --release --features trace --example echo_server -- --trace PATH";
+    assert!(said.contains(command), "{said}");
+}
 
 #[test]
 fn every_address_is_read_in_the_same_way_in_every_mode() {
