@@ -41,6 +41,7 @@
 //! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
 //! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
 //! | see what waits, and for what | [`Runtime::dump`], [`Handle::dump`]; [`Dump`], see [`mod@dump`] |
+//! | see what a loop has done | with the feature `trace`: `Builder::trace`, `Handle::trace_last`, `Reactor::with_trace` |
 //! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
 //! | end many things at once | [`CancelToken`], [`CancelError`] |
 //! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |

@@ -110,12 +110,6 @@ impl Clock {
         self.next.set((tick, self.instant_of(tick)));
     }
 
-    /// How long after tick zero.
-    #[inline]
-    pub(crate) fn since_base(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.base)
-    }
-
     /// The last reading in ticks, rounded down: what has passed for sure.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
@@ -171,6 +165,12 @@ impl Clock {
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())
+    }
+
+    /// In nanoseconds since the clock began.
+    #[inline]
+    pub(crate) fn since_base(&self, when: Instant) -> u64 {
+        (when - self.base).as_nanos() as u64
     }
 
     /// How long from the last reading to the start of `tick`.

@@ -199,7 +199,10 @@ impl<W> Reactor<W> {
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        let trace = Recorder::new(Tape::default(), |_| 0);
+        Reactor::bare(selector, Recorder::new(Tape::default(), |_| 0))
+    }
+
+    fn bare(selector: Box<dyn Selector>, trace: Recorder<W>) -> Self {
         Reactor::with_clock(selector, TimeSource::System, |(), _| {}, trace)
     }
 
@@ -234,13 +237,7 @@ impl<W> Reactor<W> {
     #[cfg(feature = "trace")]
     pub fn with_trace(bytes: usize, name: fn(&W) -> u64) -> io::Result<Self> {
         let trace = Recorder::new(Tape::new(Some(bytes))?, name);
-        let selector = Box::new(MioSelector::new()?);
-        Ok(Reactor::with_clock(
-            selector,
-            TimeSource::System,
-            |(), _| {},
-            trace,
-        ))
+        Ok(Reactor::bare(Box::new(MioSelector::new()?), trace))
     }
 
     /// Registers a source for both directions. Nothing is parked, and nothing is known: try first.

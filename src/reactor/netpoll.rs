@@ -260,7 +260,8 @@ impl<W, T> Core<W, T> {
     /// Reads the clock, for the trace too.
     #[inline]
     pub(crate) fn read_clock(&self) {
-        self.trace.read(self.clock.since_base(self.clock.read()));
+        let now = self.clock.read();
+        self.trace.read(|| self.clock.since_base(now));
     }
 
     // ---- settle ----
@@ -430,9 +431,9 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
-            self.trace.put(Kind::Fired, NOTHING, 0);
             out.push(w);
-            self.trace.unparked(out, out.len() - 1);
+            let from = out.len() - 1;
+            self.trace.handed(Kind::Fired, NOTHING, 0, out, from);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

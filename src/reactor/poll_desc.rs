@@ -386,8 +386,7 @@ impl<W, T> PollDesc<W, T> {
     /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
-        let (trace, before) = (&self.core.trace, out.len());
-        trace.put(Kind::Event, self.token.0 as u64, readiness.0.into());
+        let from = out.len();
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
@@ -401,7 +400,7 @@ impl<W, T> PollDesc<W, T> {
         if readiness.contains(Readiness::HUNG_UP) {
             (self.core.behind)(&self.user_data, out);
         }
-        trace.unparked(out, before);
+        self.handed(Kind::Event, readiness.0.into(), out, from);
     }
 
     // ---- deadlines ----
@@ -438,10 +437,7 @@ impl<W, T> PollDesc<W, T> {
     fn store_deadline(&self, direction: Direction, tick: Tick) {
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
-        let kind = match direction {
-            Direction::Read => Kind::ReadUntil,
-            Direction::Write => Kind::WriteUntil,
-        };
+        let kind = [Kind::ReadUntil, Kind::WriteUntil][direction as usize];
         let trace = &self.core.trace;
         trace.put(kind, self.token.0 as u64, tick.get());
     }
@@ -474,16 +470,17 @@ impl<W, T> PollDesc<W, T> {
     fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        let (trace, before) = (&self.core.trace, out.len());
-        trace.put(
-            Kind::Expired,
-            self.token.0 as u64,
-            ready_bit(direction).into(),
-        );
+        let from = out.len();
         out.extend(self.unpark(direction));
         // Operations that queue behind the waiter are woken too.
         (self.core.behind)(&self.user_data, out);
-        trace.unparked(out, before);
+        self.handed(Kind::Expired, ready_bit(direction).into(), out, from);
+    }
+
+    #[inline]
+    fn handed(&self, kind: Kind, detail: u64, out: &[W], from: usize) {
+        let trace = &self.core.trace;
+        trace.handed(kind, self.token.0 as u64, detail, out, from);
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
@@ -534,10 +531,9 @@ impl<W, T> PollDesc<W, T> {
         self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
         let mut pending = self.core.pending.borrow_mut();
-        let before = pending.len();
+        let from = pending.len();
         pending.extend(released);
-        self.core.trace.put(Kind::Closed, self.token.0 as u64, 0);
-        self.core.trace.unparked(&pending, before);
+        self.handed(Kind::Closed, 0, &pending, from);
         drop(pending);
         self.core.hasten();
     }

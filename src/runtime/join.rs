@@ -231,9 +231,7 @@ impl<T> JoinHandle<T> {
 impl<T: 'static> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    /// # Panics
-    ///
-    /// If polled again after it was ready.
+    /// Polled again after it was ready, it says aborted.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.is_finished() {
             // A loop that joins tasks that have ended would keep the others waiting.

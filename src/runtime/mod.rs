@@ -282,7 +282,7 @@ impl Runtime {
     }
 
     /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
-    /// is runnable, and `None` if only readiness can bring work. Ask anew before each sleep: a turn
+    /// is runnable, and inside a turn; `None` if only readiness can bring work. Ask anew before each sleep: a turn
     /// changes it, and so does a task that is spawned between two turns.
     ///
     /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. Rounded down, it would come

@@ -277,7 +277,7 @@ impl Scheduler {
     // Kept apart from the rest of the turn, as is the loop that runs them.
     #[inline(never)]
     fn unpark(&self, handed: &[Parked]) {
-        let mut foreign = Vec::new();
+        let mut foreign: Vec<Parked> = Vec::new();
         let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
         for parked in handed {
             let id = parked.as_machine();
@@ -287,14 +287,17 @@ impl Scheduler {
                     self.stopwatch.queued(id, || clock.now());
                     queue.push(id);
                 }
-                false => foreign.extend(parked.take_waker().map(|waker| (id, waker))),
+                false if parked.is_foreign() => foreign.push(*parked),
+                false => {}
             }
         }
         drop((machines, queue));
         // With no borrow held: a waker may run any code.
-        for (key, waker) in foreign {
-            self.record(Kind::Foreign, key, 0);
-            wake_quietly(waker);
+        for parked in foreign {
+            if let Some(waker) = parked.take_waker() {
+                self.record(Kind::Foreign, parked.as_machine(), 0);
+                wake_quietly(waker);
+            }
         }
     }
 
@@ -365,7 +368,7 @@ impl Scheduler {
         debug_assert!(begun <= batch.len() && begun <= most.max(1));
         let end = running.lap(&batch[..begun], since);
         if core.clock.is_systems() {
-            core.trace.read(core.clock.since_base(end));
+            core.trace.read(|| core.clock.since_base(end));
         }
         context::end();
         batch.drain(..begun);

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use super::{Kind, NOTHING};
 
@@ -23,7 +22,7 @@ impl<W> Recorder<W> {
     }
 
     #[inline(always)]
-    pub(crate) fn read(&self, _now: Duration) {}
+    pub(crate) fn read(&self, _now: impl FnOnce() -> u64) {}
 
     #[inline(always)]
     pub(crate) fn put(&self, _kind: Kind, _id: u64, _detail: u64) {}
@@ -34,5 +33,5 @@ impl<W> Recorder<W> {
     }
 
     #[inline(always)]
-    pub(crate) fn unparked(&self, _out: &[W], _from: usize) {}
+    pub(crate) fn handed(&self, _kind: Kind, _id: u64, _detail: u64, _out: &[W], _from: usize) {}
 }

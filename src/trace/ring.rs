@@ -9,7 +9,6 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::{AtomicU64, Kind, LEAST, NOTHING};
 
@@ -28,6 +27,15 @@ impl Ring {
     #[inline]
     fn place(&self, number: u64) -> &[AtomicU64; 3] {
         &self.places[number as usize & (self.places.len() - 1)]
+    }
+
+    /// Writes the record after `count` others, and publishes it.
+    #[inline]
+    fn put(&self, count: u64, words: Words) {
+        for (word, value) in self.place(count).iter().zip(words) {
+            word.store(value, Ordering::Release);
+        }
+        self.count.store(count + 1, Ordering::Release);
     }
 }
 
@@ -91,12 +99,11 @@ impl<W> Recorder<W> {
         }
     }
 
-    /// The clock was read: so long after the loop's beginning.
+    /// The clock was read: so many nanoseconds after the loop's beginning.
     #[inline]
-    pub(crate) fn read(&self, now: Duration) {
+    pub(crate) fn read(&self, now: impl FnOnce() -> u64) {
         if self.tape.0.is_some() {
-            let now = (now.as_nanos() as u64) << 8;
-            self.now.set(now.max(self.now.get()));
+            self.now.set(self.now.get().max(now() << 8));
         }
     }
 
@@ -107,24 +114,24 @@ impl<W> Recorder<W> {
             self.by.set(id);
         }
         let count = ring.count.load(Ordering::Relaxed);
-        let words = [self.now.get() | kind as u64, id, detail];
-        for (word, value) in ring.place(count).iter().zip(words) {
-            word.store(value, Ordering::Release);
+        ring.put(count, [self.now.get() | kind as u64, id, detail]);
+    }
+
+    /// As `put`, and that it hands these out, from the given one on.
+    #[inline]
+    pub(crate) fn handed(&self, kind: Kind, id: u64, detail: u64, out: &[W], from: usize) {
+        let Some(ring) = &self.tape.0 else { return };
+        let (now, mut count) = (self.now.get(), ring.count.load(Ordering::Relaxed));
+        ring.put(count, [now | kind as u64, id, detail]);
+        for w in out.iter().skip(from) {
+            count += 1;
+            ring.put(count, [now | Kind::Unpark as u64, (self.name)(w), 0]);
         }
-        ring.count.store(count + 1, Ordering::Release);
     }
 
     /// By what a machine is woken or spawned now.
     #[inline]
     pub(crate) fn by(&self) -> u64 {
         self.by.get()
-    }
-
-    /// The record before has handed these out, from the given one on.
-    #[inline]
-    pub(crate) fn unparked(&self, out: &[W], from: usize) {
-        for w in out.iter().skip(from) {
-            self.put(Kind::Unpark, (self.name)(w), 0);
-        }
     }
 }

@@ -359,3 +359,17 @@ fn sigquit_makes_the_other_servers_say_what_they_wait_for() {
         assert_eq!(server.end().0, Some(0), "{name}");
     }
 }
+
+// ---- the trace ----
+
+#[test]
+#[cfg(not(feature = "trace"))]
+fn without_its_feature_a_trace_is_refused_with_the_command_that_has_it() {
+    for mode in MODES {
+        let refused = run("echo_server", &flags(mode, &["--trace", "trace.json"]));
+        assert_eq!(refused.status.code(), Some(2), "{mode}");
+        let command = "cargo run --release --features trace --example echo_server -- --trace PATH";
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(command), "{mode}: {said}");
+    }
+}

@@ -47,7 +47,7 @@ fn the_watchdog_names_a_machine_while_it_holds_the_loop_and_once_when_it_lets_go
         });
         let warnings = warnings();
         let task = format!(
-            r#"task 0.1 "the\nculprit \u{{1b}}[31m", spawned at {}:{line} "#,
+            r#"task 1.1 "the\nculprit \u{{1b}}[31m", spawned at {}:{line} "#,
             file!()
         );
         assert!(
@@ -73,7 +73,7 @@ fn the_watchdog_names_a_machine_that_holds_on_no_more_than_once_a_second() {
         assert!(
             warnings()
                 .iter()
-                .all(|line| line.starts_with("root 1.0 holds the loop"))
+                .all(|line| line.starts_with("root 0.1 holds the loop"))
         );
     });
 }
@@ -124,8 +124,8 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         others(5);
         runtime.turn(None).unwrap();
         let first = warnings();
-        let one = "by one of 11 machines (from here on each is timed): task 0.1, ";
-        let task = format!(r#"; task 5.6 "slow", spawned at {}:"#, file!());
+        let one = "by one of 11 machines (from here on each is timed): task 1.1, ";
+        let task = format!(r#"; task 6.6 "slow", spawned at {}:"#, file!());
         assert!(
             first[0].contains(one) && first[0].contains(&task),
             "{first:?}"
@@ -138,7 +138,7 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         runtime.turn(None).unwrap();
         let second = warnings().pop().unwrap();
         assert!(second.starts_with("the loop was held for 1."), "{second}");
-        let task = format!(r#"by task 100.112 "slow again", spawned at {}:"#, file!());
+        let task = format!(r#"by task 101.112 "slow again", spawned at {}:"#, file!());
         assert!(second.contains(&task), "{second}");
         assert_eq!(warnings().len(), 2);
     });
@@ -154,7 +154,7 @@ fn without_a_watchdog_a_machine_that_ran_alone_is_named_at_once() {
             slow.await.unwrap();
         });
         let warnings = warnings();
-        let task = format!("by task 0.1, spawned at {}:", file!());
+        let task = format!("by task 1.1, spawned at {}:", file!());
         assert!(warnings[0].contains(&task), "{warnings:?}");
         assert_eq!(warnings.len(), 1);
     });

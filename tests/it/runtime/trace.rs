@@ -1,13 +1,18 @@
 //! A trace: what a loop has done, read from any thread, in the format of trace viewers.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
+use std::net::TcpStream as StdStream;
+use std::thread;
 use std::time::Duration;
 
 use netpoller::reactor::{Direction, Reactor};
-use netpoller::trace::{Kind, Trace};
-use netpoller::{Runtime, TcpListener, TcpStream, spawn, time, yield_now};
+use netpoller::trace::{Kind, Record, Trace};
+use netpoller::{Handle, Runtime, Server, TcpListener, TcpStream, spawn, time, yield_now};
 use serde_json::Value;
+
+use crate::support::running::Echo;
+use crate::support::watchdog::watchdog;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -36,36 +41,33 @@ async fn echo_once() -> io::Result<()> {
     echo.await.expect("it does not panic")
 }
 
-/// The events of the file. Holds it to the format: begins and ends nest on each track, no time goes back,
-/// an arrow that begins ends once at most.
-fn checked(json: &str) -> Vec<Value> {
+/// Holds the file to the format: begins and ends nest, no time goes back, an arrow that begins ends once at
+/// most. Gives the arrows that end: the slices that are open where each begins, and where it ends.
+fn checked(json: &str) -> Vec<[Vec<String>; 2]> {
     let file: Value = serde_json::from_str(json).expect("it is JSON");
-    let events = file["traceEvents"].as_array().expect("a list").clone();
-    let mut tracks: HashMap<String, (f64, usize)> = HashMap::new();
-    let mut arrows: HashMap<u64, usize> = HashMap::new();
-    for event in &events {
+    let (mut open, mut now) = (Vec::new(), 0.0);
+    let (mut begun, mut ended) = (HashMap::new(), Vec::new());
+    for event in file["traceEvents"].as_array().expect("a list") {
         if event["ph"] == "M" {
             continue;
         }
-        let track = tracks.entry(event["tid"].to_string()).or_default();
         let at = event["ts"].as_f64().expect("a time");
-        assert!(at >= track.0, "{at} comes after {}", track.0);
-        track.0 = at;
+        assert!(at >= now, "{at} comes after {now}");
+        now = at;
+        let id = event["id"].as_u64();
         match event["ph"].as_str().expect("a phase") {
-            "B" => track.1 += 1,
-            "E" => track.1 = track.1.checked_sub(1).expect("an end has a begin"),
-            "s" => assert!(arrows.insert(event["id"].as_u64().unwrap(), 0).is_none()),
+            "B" => open.push(event["name"].as_str().expect("a name").to_owned()),
+            "E" => drop(open.pop().expect("an end has a begin")),
+            "s" => assert!(begun.insert(id, open.clone()).is_none(), "numbers differ"),
             "f" => {
-                *arrows
-                    .get_mut(&event["id"].as_u64().unwrap())
-                    .expect("it began") += 1
+                let from = begun.remove(&id).expect("it began, and has not ended");
+                ended.push([from, open.clone()]);
             }
             phase => panic!("{phase}"),
         }
     }
-    assert!(tracks.values().all(|(_, open)| *open == 0), "all ends");
-    assert!(arrows.values().all(|ends| *ends <= 1));
-    events
+    assert!(open.is_empty(), "all ends");
+    ended
 }
 
 #[test]
@@ -88,9 +90,7 @@ fn each_run_for_a_message_is_followed_to_the_event_that_brought_it() {
             continue;
         }
         let wakes = [Kind::Unpark, Kind::Wake, Kind::Spawn];
-        let woken = |record: &&netpoller::trace::Record| {
-            record.id == run.id && wakes.contains(&record.kind)
-        };
+        let woken = |record: &&Record| record.id == run.id && wakes.contains(&record.kind);
         // The first run of the root is block_on's own.
         let Some(wake) = records[..at].iter().rev().find(woken) else {
             assert_eq!(at, 0, "{run} has no cause");
@@ -104,6 +104,109 @@ fn each_run_for_a_message_is_followed_to_the_event_that_brought_it() {
             assert!(causes.contains(&cause.kind), "{cause} unparks {}", run.id);
         }
     }
+}
+
+#[test]
+fn an_arrow_leads_from_the_event_of_a_message_to_the_run_that_reads_it() {
+    let runtime = traced(1 << 20);
+    runtime.block_on(echo_once()).unwrap();
+    let mut causes = Vec::new();
+    for [from, to] in checked(&last(&runtime).to_json()) {
+        if let [turn, cause, unpark] = &from[..] {
+            let id = unpark
+                .strip_prefix("Unpark ")
+                .expect("an unpark lies in its cause");
+            assert_eq!(
+                (turn.as_str(), to.last()),
+                ("Turn", Some(&format!("Run {id}")))
+            );
+            causes.push(cause.split(' ').next().unwrap().to_owned());
+        }
+    }
+    // The echo accepts and reads, the client sleeps and reads.
+    let count = |kind| causes.iter().filter(|cause| *cause == kind).count();
+    assert!(count("Event") >= 2 && count("Fired") >= 1, "{causes:?}");
+}
+
+#[test]
+fn a_wake_says_by_which_machine_or_that_another_thread_made_it() {
+    let runtime = traced(1 << 20);
+    runtime.block_on(async {
+        netpoller::spawn_blocking(|| ()).await.unwrap();
+        // It wakes the root when it ends.
+        spawn(async {}).await.unwrap();
+    });
+    let records = last(&runtime).records;
+    let wakes = records.iter().filter(|record| record.kind == Kind::Wake);
+    let texts: Vec<String> = wakes.map(|record| record.to_string()).collect();
+    let ended = records
+        .iter()
+        .rev()
+        .find(|record| record.kind == Kind::Done)
+        .unwrap();
+    let task = ended.to_string().replace("Done ", " by ");
+    assert!(
+        texts
+            .iter()
+            .any(|text| text.ends_with(" by another thread")),
+        "{texts:?}"
+    );
+    assert!(
+        texts.iter().any(|text| text.ends_with(&task)),
+        "{texts:?}: none {task}"
+    );
+}
+
+#[test]
+fn two_threads_read_while_the_loop_writes() {
+    let runtime = traced(4096);
+    let read = |handle: Handle| {
+        let mut lost = 0;
+        while lost < 10_000 {
+            let trace = handle.trace_last(MINUTE).unwrap();
+            assert!(trace.lost >= lost, "the ring forgets no loss");
+            lost = trace.lost;
+            checked(&trace.to_json());
+        }
+    };
+    let _watchdog = watchdog();
+    let readers = [(); 2].map(|()| {
+        let handle = runtime.handle();
+        thread::spawn(move || read(handle))
+    });
+    while readers.iter().any(|reader| !reader.is_finished()) {
+        runtime.turn(Some(Duration::ZERO)).unwrap();
+    }
+    readers
+        .into_iter()
+        .for_each(|reader| reader.join().unwrap());
+}
+
+#[test]
+fn a_trace_is_read_during_a_drain_and_after_the_end() {
+    let runtime = traced(1 << 20);
+    let handle = runtime.handle();
+    let bound = Server::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    let serving = bound.run_in(&runtime).unwrap();
+    let mut client = StdStream::connect(bound.local_addr()).unwrap();
+    client.write_all(b"hi").unwrap();
+    let _watchdog = watchdog();
+    while bound.handle().stats().received() < 2 {
+        runtime.turn(None).unwrap();
+    }
+    bound.handle().drain(Duration::from_secs(9));
+    runtime.turn(Some(Duration::ZERO)).unwrap();
+    let during = handle.trace_last(MINUTE).unwrap().records.len();
+    drop(client);
+    runtime.block_on(serving).unwrap().unwrap();
+    drop(runtime);
+    let after = handle.trace_last(MINUTE).unwrap();
+    let ended = |record: &Record| record.kind == Kind::Done;
+    assert!(
+        after.records[during..].iter().any(ended),
+        "the connection has ended since"
+    );
+    checked(&after.to_json());
 }
 
 #[test]
