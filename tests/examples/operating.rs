@@ -228,15 +228,6 @@ fn a_dump_that_can_t_be_printed_ends_no_server_in_any_mode() {
 // ---- the flags ----
 
 #[test]
-fn a_trace_without_its_feature_is_refused_with_the_command_that_has_it() {
-    let ran = run("echo_server", &flags("async", &["--trace", "/nowhere"]));
-    assert_eq!(ran.status.code(), Some(2));
-    let said = String::from_utf8(ran.stderr).unwrap();
-    let command = "cargo run --release --features trace --example echo_server -- --trace PATH";
-    assert!(said.contains(command), "{said}");
-}
-
-#[test]
 fn every_address_is_read_in_the_same_way_in_every_mode() {
     for mode in MODES {
         let mut server = Server::start("echo_server", &["--addr", ":0", "--mode", mode]);
