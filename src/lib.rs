@@ -37,9 +37,10 @@
 //!
 //! | to | take |
 //! |---|---|
-//! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`spawn_named`], [`JoinHandle`], [`JoinError`], [`yield_now`]; [`Stats`] |
+//! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`spawn_named`], [`JoinHandle`], [`JoinError`], [`yield_now`] |
 //! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
 //! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
+//! | see what a loop has done, and how long that took | [`Runtime::stats`], [`Handle::stats`]; [`RuntimeStats`], [`LoopStats`], [`Histogram`] |
 //! | see what waits, and for what | [`Runtime::dump`], [`Handle::dump`]; [`Dump`], see [`mod@dump`] |
 //! | see what a loop has done | with the feature `trace`: `Builder::trace`, `Handle::trace_last`, `Reactor::with_trace` |
 //! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
@@ -59,6 +60,14 @@
 //! | find a recipe, or a crate that fits | [`cookbook`] |
 //! | learn how a netpoller works | [`guide`], an hour's reading |
 //! | keep time without a clock | [`wheel`]: the timer wheel by itself |
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `signal` | `ServerHandle::drain_on`: a signal ends a server in good order |
+//! | `observe` | the histograms of times in [`Handle::stats`]; about 280 instructions a message, and a reading of the clock for each run |
+//! | `trace` | `Builder::trace`: a ring of records of what a loop does |
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -6,7 +6,6 @@
 
 // Mirrors Go's `runtime/metrics`: `/sched/latencies:seconds`, and the `timeHistogram` behind it.
 
-use std::array;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
@@ -20,7 +19,10 @@ use crate::wheel::Tick;
 /// Whether times are taken.
 pub(super) const OBSERVES: bool = cfg!(feature = "observe");
 
-const BUCKETS: usize = 64;
+/// 64 buckets, in rows: std has defaults for arrays of 32 at most.
+type Buckets<T> = [[T; 8]; 8];
+
+const LAST: usize = 63;
 
 /// How many values there were of each magnitude: their buckets are powers of two. Of a loop's figures,
 /// see [`Handle::stats`](crate::Handle::stats).
@@ -38,17 +40,17 @@ const BUCKETS: usize = 64;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// By how many bits a value has; the last bucket also holds the values with one bit more.
-    counts: [u64; BUCKETS],
+    counts: Buckets<u64>,
     sum: u64,
 }
 
 impl Histogram {
     /// How many values there were.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.as_flattened().iter().sum()
     }
 
     /// The sum of all values.
@@ -58,21 +60,12 @@ impl Histogram {
 
     /// The greatest value that each of the 64 buckets may hold, and how many values it does hold.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
-        let bound = |bits: usize| match bits + 1 {
-            BUCKETS => u64::MAX,
+        let bound = |bits: usize| match bits {
+            LAST => u64::MAX,
             _ => (1 << bits) - 1,
         };
-        let counts = self.counts.into_iter().enumerate();
+        let counts = self.counts.into_iter().flatten().enumerate();
         counts.map(move |(bits, count)| (bound(bits), count))
-    }
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram {
-            counts: [0; BUCKETS],
-            sum: 0,
-        }
     }
 }
 
@@ -84,8 +77,9 @@ impl fmt::Debug for Histogram {
 }
 
 /// A histogram that one thread fills and any thread reads.
+#[derive(Default)]
 pub(crate) struct Counts {
-    counts: [Counter; BUCKETS],
+    counts: Buckets<Counter>,
     sum: Counter,
 }
 
@@ -93,7 +87,7 @@ impl Counts {
     #[inline]
     pub(super) fn add(&self, value: u64) {
         let bits = (u64::BITS - value.leading_zeros()) as usize;
-        self.counts[bits.min(BUCKETS - 1)].add(1);
+        self.counts.as_flattened()[bits.min(LAST)].add(1);
         self.sum.add(value);
     }
 
@@ -104,17 +98,11 @@ impl Counts {
 
     fn get(&self) -> Histogram {
         Histogram {
-            counts: array::from_fn(|bits| self.counts[bits].get()),
+            counts: self
+                .counts
+                .each_ref()
+                .map(|row| row.each_ref().map(Counter::get)),
             sum: self.sum.get(),
-        }
-    }
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Counts {
-            counts: array::from_fn(|_| Counter::default()),
-            sum: Counter::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use netpoller::{
 };
 
 use super::choices::Choices;
+use super::sockets::look;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const CLIENTS: usize = 4;
@@ -318,7 +319,7 @@ pub fn run(bytes: &[u8]) {
     let address = bound.local_addr();
     runtime.block_on(async {
         let driven = async {
-            drive(&world, address).await;
+            drive(&world, address, &runtime).await;
             match world.below(2) {
                 0 => handle.stop(),
                 _ => handle.drain(MILLISECOND * 100),
@@ -354,7 +355,7 @@ fn limits(choices: &mut Choices) -> Limits {
         .with_most_unused(unused)
 }
 
-async fn drive(world: &Rc<World>, address: std::net::SocketAddr) {
+async fn drive(world: &Rc<World>, address: std::net::SocketAddr, runtime: &Runtime) {
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..STEPS {
         if world.choices.borrow().is_empty() {
@@ -373,7 +374,7 @@ async fn drive(world: &Rc<World>, address: std::net::SocketAddr) {
             continue;
         };
         let seen = &client.seen;
-        match world.below(12) {
+        match world.below(13) {
             0..=3 => {
                 let bytes = piece(seen.sent.get(), world.length());
                 if seen.client_ended.get() {
@@ -408,7 +409,8 @@ async fn drive(world: &Rc<World>, address: std::net::SocketAddr) {
                     (None, _) => {}
                 }
             }
-            10 => {
+            10 => look(runtime),
+            11 => {
                 seen.client_ended.set(true);
                 let _ = client.stream.close_write();
             }

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use netpoller::dump::Value;
 use netpoller::{JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
 
 use super::choices::Choices;
@@ -217,12 +218,28 @@ fn set_deadline(end: &End, directions: &[usize], when: Option<Instant>) {
     }
 }
 
+/// A look at the runtime in the midst of everything: all that it tells agrees, and nothing changes.
+pub fn look(runtime: &Runtime) {
+    let (stats, dump) = (runtime.stats(), runtime.dump());
+    assert_eq!(runtime.stats(), stats);
+    assert_eq!(runtime.handle().stats(), *stats);
+    let told = dump.runtime.get("descriptors").map(Value::to_string);
+    assert_eq!(told, Some(stats.descriptors.to_string()));
+    let kinds = dump
+        .machines
+        .iter()
+        .map(|entry| entry.get("kind").map(Value::to_string));
+    let tasks = kinds.filter(|kind| kind.as_deref() == Some("task")).count();
+    assert_eq!(tasks, stats.tasks);
+    assert!(dump.to_json().ends_with('}'));
+}
+
 /// Runs the program that `bytes` spell.
 pub fn run(bytes: &[u8]) {
     let runtime = Runtime::builder().virtual_clock().build().unwrap();
     let mut choices = Choices::new(bytes);
     runtime.block_on(async {
-        time::timeout(LIMIT, program(&mut choices))
+        time::timeout(LIMIT, program(&mut choices, &runtime))
             .await
             .expect("it hangs");
     });
@@ -231,7 +248,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(stats.waiters, 0, "{stats:?}");
 }
 
-async fn program(choices: &mut Choices) {
+async fn program(choices: &mut Choices, runtime: &Runtime) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut ends = Vec::new();
     for _ in 0..=choices.below(4) {
@@ -249,7 +266,7 @@ async fn program(choices: &mut Choices) {
         }
         let number = choices.below(ends.len());
         let end = ends[number].clone();
-        match choices.below(14) {
+        match choices.below(15) {
             0 | 1 => {
                 let length = choices.length();
                 tasks.push(spawn(async move { end.read(length).await }));
@@ -302,6 +319,7 @@ async fn program(choices: &mut Choices) {
             10 => set_deadline(&end, &[1], deadline(choices)),
             11 => set_deadline(&end, &[0, 1], deadline(choices)),
             12 => time::sleep(Duration::from_millis(u64::from(choices.byte()))).await,
+            13 => look(runtime),
             _ => yield_now().await,
         }
     }
