@@ -12,10 +12,11 @@ mod common;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use netpoller::{Runtime, TcpListener, TcpStream, time};
+use netpoller::{Handle, Runtime, TcpListener, TcpStream, time};
 
 /// Shows a runtime under the loop of its host, in four ways.
 #[derive(Parser)]
@@ -39,6 +40,14 @@ enum By {
 
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
+        let dump = |runtime: &Handle| runtime.dump(common::PATIENCE).to_string();
+        common::at_each_quit(move || {
+            CURRENT
+                .lock()
+                .unwrap()
+                .as_ref()
+                .map_or_else(String::new, dump)
+        })?;
         for by in By::value_variants() {
             if flags.by.is_none_or(|wanted| wanted == *by) {
                 match by {
@@ -58,8 +67,12 @@ fn main() -> ExitCode {
     })
 }
 
+/// The runtime that is shown at a SIGQUIT: the ways have one each.
+static CURRENT: Mutex<Option<Handle>> = Mutex::new(None);
+
 /// The network's work: a server that answers, and a client that asks five times.
 fn start(runtime: &Runtime) -> netpoller::JoinHandle<io::Result<()>> {
+    *CURRENT.lock().unwrap() = Some(runtime.handle());
     runtime.spawn(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

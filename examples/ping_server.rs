@@ -47,6 +47,7 @@ impl Protocol for Hears {
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         let runtime = common::clock(flags.real)?;
+        common::dump_on_quit(runtime.handle())?;
         resets(&runtime)?;
         deadline(&runtime)
     })

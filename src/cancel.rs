@@ -42,6 +42,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::runtime::context;
+use crate::runtime::look::Note;
 use crate::runtime::panics::wake_quietly;
 use crate::runtime::select::{Either, select};
 use crate::runtime::sync;
@@ -238,6 +239,7 @@ impl CancelToken {
             scope: self.scope.clone(),
             tickets: self.scope.and_above().map(|_| None).collect(),
             sleep: self.scope.deadline.map(time::sleep_until),
+            note: Note::default(),
             yielded: false,
         }
     }
@@ -365,6 +367,7 @@ pub struct Canceled {
     tickets: Vec<Option<Ticket>>,
     /// Ends at the deadline, if there is one.
     sleep: Option<Sleep>,
+    note: Note,
     /// The scope has ended, and this has let others go first.
     yielded: bool,
 }
@@ -387,6 +390,7 @@ impl Canceled {
         if let Some(ended) = self.scope.ended() {
             return Poll::Ready(ended);
         }
+        self.note.waits(cx.waker(), "scope");
         let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
         };

@@ -6,13 +6,16 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::panic;
 use std::process::{self, ExitCode, Termination};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
+use netpoller::reactor::Breaker;
 use netpoller::{Dump, Handle, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
@@ -101,11 +104,6 @@ pub fn stop_signals() -> io::Result<std::os::unix::net::UnixStream> {
     signals(&[SIGINT, SIGTERM])
 }
 
-/// As [`stop_signals`], of SIGQUIT.
-pub fn quit_signals() -> io::Result<std::os::unix::net::UnixStream> {
-    signals(&[SIGQUIT])
-}
-
 /// As [`stop_signals`], of SIGUSR1.
 pub fn trace_signals() -> io::Result<std::os::unix::net::UnixStream> {
     signals(&[SIGUSR1])
@@ -143,10 +141,11 @@ pub fn dump_server_on_quit(server: ServerHandle) -> io::Result<()> {
 }
 
 /// How long a loop has to answer before it counts as held.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
-fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
-    let mut quits = quit_signals()?;
+/// Prints what `dump` says, in a thread of its own, at each SIGQUIT.
+pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
+    let mut quits = signals(&[SIGQUIT])?;
     thread::spawn(move || {
         while quits.read_exact(&mut [0]).is_ok() {
             show(&dump());
@@ -158,6 +157,59 @@ fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
 /// Prints to standard error, if that is still there: a server outlives the reader of its log.
 pub fn show(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// What a loop on a bare reactor and the thread that hears SIGQUIT for it share. The loop looks after
+/// each turn whether a dump is wanted, and says which connection it drives.
+pub struct Watched {
+    wanted: AtomicBool,
+    /// The key of the connection that is driven, or driven last, in this turn; else [`Watched::NONE`].
+    drives: AtomicUsize,
+}
+
+impl Watched {
+    pub const NONE: usize = usize::MAX;
+
+    /// Begins to hear SIGQUIT, for the loop that this breaker belongs to.
+    pub fn start(breaker: Breaker) -> io::Result<Arc<Watched>> {
+        let watched = Arc::new(Watched {
+            wanted: AtomicBool::new(false),
+            drives: AtomicUsize::new(Watched::NONE),
+        });
+        let of = watched.clone();
+        at_each_quit(move || {
+            of.wanted.store(true, Ordering::Release);
+            let asked = Instant::now();
+            let broken = breaker.break_netpoll();
+            while of.wanted.load(Ordering::Acquire) && asked.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if !of.wanted.swap(false, Ordering::AcqRel) {
+                return String::new();
+            }
+            match (broken, of.drives.load(Ordering::Relaxed)) {
+                (Err(error), _) => format!("the loop can't be asked: {error}\n"),
+                (_, Watched::NONE) => "loop held, by no connection\n".into(),
+                (_, key) => format!("loop held, by connection {key}\n"),
+            }
+        })?;
+        Ok(watched)
+    }
+
+    /// The loop drives this connection from now on, or [`Watched::NONE`].
+    #[inline]
+    pub fn drives(&self, key: usize) {
+        self.drives.store(key, Ordering::Relaxed);
+    }
+
+    /// The turn has ended. Prints the dump, if one is wanted.
+    #[inline]
+    pub fn turned(&self, dump: impl FnOnce() -> String) {
+        self.drives(Watched::NONE);
+        if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
+            show(&dump());
+        }
+    }
 }
 
 /// Drains a server at the first SIGINT or SIGTERM, and stops it at the second; SIGQUIT prints what it waits

@@ -10,6 +10,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -17,7 +18,7 @@ use netpoller::Cause;
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor};
 use slab::Slab;
 
-use crate::common;
+use crate::common::{self, Watched};
 
 use super::{
     Counts, DRAIN, End, Options, QUEUE, QUIET, log_drain, log_end, log_ended, log_waits, trace,
@@ -26,8 +27,7 @@ use super::{
 /// What is parked is the key of a connection, or one of these.
 const LISTENER: usize = usize::MAX;
 const STOP: usize = usize::MAX - 1;
-const QUIT: usize = usize::MAX - 2;
-const TRACE: usize = usize::MAX - 3;
+const TRACE: usize = usize::MAX - 2;
 
 /// Room for one read, shared by all: a connection that waits holds none.
 const BUFFER: usize = 64 * 1024;
@@ -62,32 +62,27 @@ struct Server {
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
     signals: usize,
-    /// Yield a byte for each SIGQUIT, and for each SIGUSR1. The loop hears them itself: with a second
-    /// thread, each of glibc's calls that may block costs more. So a loop that is held says nothing.
-    quit: Option<Asked>,
-    trace: Option<Asked>,
+    /// A thread hears SIGQUIT, so that it can tell of a loop that is held. It makes each of glibc's calls
+    /// that may block a little dearer.
+    watched: Option<Arc<Watched>>,
+    /// Yields a byte for each SIGUSR1, which the loop hears itself.
+    trace: Option<(UnixStream, Descriptor<usize>)>,
     options: Options,
 }
-
-/// A stream of signals, and its descriptor.
-type Asked = (UnixStream, Descriptor<usize>);
 
 impl Server {
     fn new(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Server> {
         let reactor = trace::reactor(options)?;
         reactor.set_spin(options.spin);
-        let hear = |signals: StdStream| {
-            signals.set_nonblocking(true)?;
-            let mut stream = UnixStream::from_std(signals);
-            let descriptor = reactor.open(&mut stream)?;
-            io::Result::Ok((stream, descriptor))
-        };
-        let (mut quit, mut trace) = (None, None);
-        if options.dumps {
-            quit = Some(hear(common::quit_signals()?)?);
-        }
+        let breaker = options.dumps.then(|| reactor.breaker());
+        let watched = breaker.map(Watched::start).transpose()?;
+        let mut trace = None;
         if options.trace.is_some() {
-            trace = Some(hear(common::trace_signals()?)?);
+            let signals = common::trace_signals()?;
+            signals.set_nonblocking(true)?;
+            let mut signals = UnixStream::from_std(signals);
+            let descriptor = reactor.open(&mut signals)?;
+            trace = Some((signals, descriptor));
         }
         stop.set_nonblocking(true)?;
         let mut stop = UnixStream::from_std(stop);
@@ -97,7 +92,7 @@ impl Server {
             stop_descriptor: reactor.open(&mut stop)?,
             stop,
             signals: 0,
-            quit,
+            watched,
             trace,
             options: options.clone(),
             reactor,
@@ -107,7 +102,7 @@ impl Server {
             deadline: None,
             counts: Counts::default(),
             // They are not parked yet, and run first: clients or a signal may be there already.
-            again: vec![LISTENER, STOP, QUIT, TRACE],
+            again: vec![LISTENER, STOP, TRACE],
             ready: Vec::new(),
         })
     }
@@ -128,18 +123,24 @@ impl Server {
         for id in ready.drain(..) {
             match id {
                 ..TRACE => self.run(id),
-                TRACE | QUIT => self.take_asked(id),
+                TRACE => self.take_traces(),
                 STOP => self.take_signals(),
                 _ => self.accept(),
             }
         }
         self.ready = ready;
+        if let Some(watched) = &self.watched {
+            watched.turned(|| self.dump());
+        }
         Ok(())
     }
 
     /// Drives a connection until it waits, others have their turn, or it ends.
     #[inline(always)]
     fn run(&mut self, id: usize) {
+        if let Some(watched) = &self.watched {
+            watched.drives(id);
+        }
         let connection = &mut self.connections[id];
         match connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes) {
             Next::Parked => {}
@@ -207,28 +208,23 @@ impl Server {
         }
     }
 
-    /// Prints what waits for each SIGQUIT, writes the trace for each SIGUSR1, and parks again.
+    /// Writes the trace for each SIGUSR1, and parks again.
     #[cold]
-    fn take_asked(&mut self, id: usize) {
-        let asked = match id {
-            QUIT => &mut self.quit,
-            _ => &mut self.trace,
-        };
-        let Some((stream, descriptor)) = asked else {
+    fn take_traces(&mut self) {
+        let Some((stream, descriptor)) = &mut self.trace else {
             return;
         };
         match stream.read(&mut [0]) {
-            Ok(1) if id == QUIT => common::show(&self.dump()),
             Ok(1) => trace::log_failure(trace::write_of_reactor(&self.options, &self.reactor)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
-                if let Park::Parked = descriptor.park(Direction::Read, id) {
+                if let Park::Parked = descriptor.park(Direction::Read, TRACE) {
                     return;
                 }
             }
             _ => {}
         }
-        self.again.push(id);
+        self.again.push(TRACE);
     }
 
     /// A line for all that is parked. What is ready is not: it runs in the next turn.
@@ -246,7 +242,7 @@ impl Server {
                         peer, bytes, rest, ..
                     }) => {
                         let unsent = rest.len();
-                        format!("  {waits} tcp, peer {peer}, bytes {bytes}, unsent {unsent}")
+                        format!("  connection {id}: {waits} tcp, peer {peer}, bytes {bytes}, unsent {unsent}")
                     }
                     None if id == LISTENER => format!("  accept tcp, local {}", self.addr),
                     None => format!("  {waits} signals"),

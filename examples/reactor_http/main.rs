@@ -28,6 +28,7 @@ use netpoller::ListenConfig;
 use netpoller::reactor::{Descriptor, Direction, Reactor, TryIo};
 use slab::Slab;
 
+use common::Watched;
 use machine::{Connection, Next};
 
 /// Serves the files below a directory
@@ -48,8 +49,10 @@ fn main() -> ExitCode {
     common::run_blocking(|flags| -> io::Result<()> {
         common::exit_on_signals()?;
         let mut server = Server::new(flags)?;
+        let watched = Watched::start(server.reactor.breaker())?;
         loop {
-            server.turn()?;
+            server.turn(&watched)?;
+            watched.turned(|| server.dump());
         }
     })
 }
@@ -93,7 +96,7 @@ impl Server {
     }
 
     /// Takes one turn of the reactor. Each id that it hands out takes a step.
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self, watched: &Watched) -> io::Result<()> {
         // The turn does not sleep while an id here can go on.
         let max_wait = (!self.again.is_empty()).then_some(Duration::ZERO);
         let mut ready = std::mem::take(&mut self.again);
@@ -101,7 +104,10 @@ impl Server {
         for id in ready {
             match id {
                 Id::Listener => self.accept(),
-                Id::Connection(key) => self.step(key),
+                Id::Connection(key) => {
+                    watched.drives(key);
+                    self.step(key);
+                }
             }
         }
         Ok(())
@@ -120,6 +126,29 @@ impl Server {
         let descriptor = connection.descriptor;
         let closed = self.reactor.close(descriptor, &mut connection.stream);
         common::note(format_args!("connection {key}"), ended.and(closed));
+    }
+
+    /// A line for all that is parked.
+    fn dump(&self) -> String {
+        let mut text = format!("connections {}\n", self.connections.len());
+        self.reactor.for_each(|descriptor| {
+            descriptor.parked(|direction, &id| {
+                text += &match id {
+                    Id::Listener => "  listener: accept".into(),
+                    Id::Connection(key) => {
+                        let peer = self.connections[key].stream.peer_addr();
+                        let peer = peer.map_or_else(|_| "?".into(), |peer| peer.to_string());
+                        format!("  connection {key}: {direction:?}, peer {peer}")
+                    }
+                };
+                if let Some(deadline) = descriptor.deadline(direction) {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    text += &format!(", left {left:.1?}");
+                }
+                text.push('\n');
+            });
+        });
+        text
     }
 
     /// Accepts one client. The others have their turn before the next.

@@ -327,7 +327,8 @@ impl<P: Protocol> Connection<P> {
             debug_assert!(false, "{event:?} in {state:?}");
             return;
         };
-        log::trace!("{event:?} in {state:?} -> {next:?}");
+        let id = context::running_machine();
+        log::trace!("{event:?} in {state:?} -> {next:?}, machine {id}");
         if next == state {
             return;
         }
@@ -386,7 +387,8 @@ impl<P: Protocol> Connection<P> {
         if log::log_enabled!(log::Level::Debug) {
             let peer = self.conn.fd.endpoint(End::Peer);
             let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
-            log::debug!("{peer}: ended{received}: {why}");
+            let id = context::running_machine();
+            log::debug!("{peer}: ended{received}: {why}, machine {id}");
         }
         self.protocol.ended(why);
     }

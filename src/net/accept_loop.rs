@@ -12,7 +12,9 @@
 //! order to a server, is waited for beside it by `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,8 @@ use super::permits::{Permit, Permits};
 use crate::endpoints::End;
 use crate::reactor::Direction;
 use crate::runtime::context;
+use crate::runtime::dump::{Entry, Value};
+use crate::runtime::look::{Note, Noted, noted, until};
 use crate::runtime::select::{Either, select};
 use crate::runtime::shortage::UntilClosed;
 use crate::time;
@@ -94,6 +98,13 @@ pub(crate) async fn accept_each(
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
+    // The last pause: its begin, its end, and why.
+    let pause = Rc::new(RefCell::new(None::<(Instant, Instant, String)>));
+    let (mut row, of, shown) = (Entry::default(), permits.clone(), pause.clone());
+    listener.socket().look(&mut row);
+    let _note = Note::new(Noted::Listener(Box::new(move |now| {
+        look(row.clone(), &shown.borrow(), of.figures(), now)
+    })));
     let mut tries = match which {
         Which::All => None,
         Which::Queued => Some(LONGEST_QUEUE),
@@ -118,7 +129,9 @@ pub(crate) async fn accept_each(
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
         };
-        let (wait, begins) = backoff.failed(time::now());
+        let now = time::now();
+        let (wait, begins) = backoff.failed(now);
+        *pause.borrow_mut() = Some((now, now + wait, error.to_string()));
         match begins {
             true => log::warn!("{error}; accepting pauses"),
             false => log::debug!("{error}; trying again after {wait:?}"),
@@ -126,7 +139,7 @@ pub(crate) async fn accept_each(
         failed(Failed::by(&error), begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll.
-        let room = time::timeout(wait, UntilClosed::default());
+        let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
         if let Either::Second(_closed) = select(room, listener.hung_up()).await {
             return Ok(());
         }
@@ -156,7 +169,7 @@ async fn next(
         }
         // The permit is taken when a connection may be there, and given back if there is none. No peer
         // can hang up on a listener, so a hang-up is our own close.
-        let permit = match select(permits.take(), listener.hung_up()).await {
+        let permit = match select(noted("permit", permits.take()), listener.hung_up()).await {
             Either::First(permit) => permit,
             Either::Second(_closed) => return Ok(None),
         };
@@ -171,6 +184,31 @@ async fn next(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// An accept loop, as a dump shows it.
+fn look(
+    mut row: Entry,
+    pause: &Option<(Instant, Instant, String)>,
+    [free, waiting]: [usize; 2],
+    now: Instant,
+) -> Entry {
+    match pause {
+        Some((from, end, why)) if now < *end => row
+            .put("status", Value::text("paused"))
+            .put(
+                "for_seconds",
+                Value::Time(now.saturating_duration_since(*from)),
+            )
+            .put("left_seconds", until(Some(*end), now))
+            .put("why", Value::shown(why)),
+        _ => row.put("status", Value::text("accepting")),
+    };
+    // Without a limit there is no figure.
+    let free = (free < usize::MAX / 2).then_some(Value::Number(free));
+    row.put("permits_free", free)
+        .put("permits_awaited", Value::Number(waiting));
+    row
 }
 
 /// A listener, as log lines name it.

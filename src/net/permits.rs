@@ -54,6 +54,14 @@ impl Permits {
     }
 }
 
+impl Permits {
+    /// How many are free, and how many accept loops wait for one.
+    pub(crate) fn figures(&self) -> [usize; 2] {
+        let state = lock(&self.0);
+        [state.free, state.waiters.len()]
+    }
+}
+
 impl Permit {
     /// From here on a connection has it: see [`Permits::give_back`].
     pub(crate) fn hand_over(mut self) {

@@ -17,6 +17,7 @@ use super::error::Cause;
 use super::{family, host_port};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
+use crate::runtime::look::noted;
 use crate::runtime::{blocking, context};
 use crate::sys::{self, NotFound};
 
@@ -162,7 +163,7 @@ async fn on_a_thread(
     let lane = blocking::look_ups();
     let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
     let _wanted = blocking::Wanted(lane, ticket);
-    let cause = match scope.run(look_up).await {
+    let cause = match scope.run(noted("look-up", look_up)).await {
         Ok(Ok(outcome)) => return outcome,
         Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
         Err(ended) => Cause::from(ended),

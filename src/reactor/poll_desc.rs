@@ -466,6 +466,12 @@ impl<W, T> PollDesc<W, T> {
         (when != NEVER).then(|| self.core.clock.instant_of(when))
     }
 
+    /// When its timer comes up. Its deadlines may have moved later since.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let due = self.due.get();
+        (due != NEVER).then(|| self.core.clock.instant_of(due))
+    }
+
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
     fn expire(&self, direction: Direction, out: &mut Vec<W>) {
         self.deadlines[direction as usize].set(NEVER);

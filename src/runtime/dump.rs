@@ -39,9 +39,13 @@ use crate::endpoints::Addr;
 pub struct Dump {
     /// About the loop itself.
     pub runtime: Entry,
+    /// The accept loops: of servers, and of [`Serve`](crate::Serve).
+    pub listeners: Vec<Entry>,
     /// Tasks, connections, the future of `block_on`, and foreign wakers that wait. If the loop has not
     /// answered, only what holds it.
     pub machines: Vec<Entry>,
+    /// All descriptors. The text shows of them what the machines wait for.
+    pub sockets: Vec<Entry>,
 }
 
 /// Names and values, a part of a [`Dump`], which has an example. What is not known is left out.
@@ -129,6 +133,9 @@ impl Display for Entry {
 impl Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.runtime)?;
+        for listener in &self.listeners {
+            writeln!(f, "listener {listener}")?;
+        }
         // Groups stand in the order of their first machines.
         let mut groups: Vec<(String, Vec<Entry>)> = Vec::new();
         let mut places = HashMap::new();
@@ -140,6 +147,8 @@ impl Display for Dump {
                 let on = waits.iter().filter_map(|wait| wait.get("on"));
                 let on: Vec<String> = on.map(Value::to_string).collect();
                 write!(common, " on {}", on.join(", "))?;
+            } else if common.ends_with("parked") {
+                common += " on what the runtime does not see";
             }
             let place = *places.entry(common.clone()).or_insert(groups.len());
             if place == groups.len() {
@@ -217,7 +226,16 @@ impl Dump {
     /// | `descriptors`, `timers` | how many are registered; how many are to fire, without the deadlines of descriptors |
     /// | `mail_wakes`, `mail_jobs` | from other threads, and not looked at yet |
     /// | `blocking_threads`, `blocking_jobs` | of `spawn_blocking`; a job is queued or under way |
-    /// | `machines` | a list |
+    /// | `listeners`, `machines`, `sockets` | lists |
+    ///
+    /// Of a listener, which a [`Server`](crate::Server) or a [`Serve`](crate::Serve) accepts from:
+    ///
+    /// | name | value |
+    /// |---|---|
+    /// | `network`, `local` | where it listens |
+    /// | `status` | `accepting`, or `paused` after an accept that failed |
+    /// | `for_seconds`, `left_seconds`, `why` | of a pause: since when, until when, and the error |
+    /// | `permits_free`, `permits_awaited` | how many more connections it may have, unless without limit; how many accept loops wait to have one more |
     ///
     /// Of a machine:
     ///
@@ -227,25 +245,42 @@ impl Dump {
     /// | `id` | as the log has it; a job and a foreign waker have none |
     /// | `name`, `place` | what it was [named](crate::spawn_named); `FILE:LINE` where it was spawned, of a connection where its server was made |
     /// | `status` | `running`, `runnable` or `parked` |
+    /// | `for_seconds` | since when it has its status; with the feature `observe` |
     /// | `held_seconds` | how long it has held a loop that has not answered, counted from the beginning of its batch |
     /// | `state` | of a connection: `Opening`, `Open`, `Finishing`, `Finished`, `PeerEnded`, `Closing`, `Lingering` or `Closed` |
     /// | `network`, `local`, `peer` | of a connection |
     /// | `queued_bytes`, `unused_bytes` | of a connection: bytes that wait to be sent; bytes that have come and that its protocol has not used |
     /// | `quiet_seconds` | of a connection: since its last sign of life |
     /// | `idle_in_seconds`, `heartbeat_in_seconds` | of a connection: until its idle timeout, until its next heartbeat |
-    /// | `waits` | a list. A parked machine without it waits for what is in no table of the runtime: a channel, a scope, another library |
+    /// | `waits` | a list. A parked machine without it waits for what the runtime does not see: a channel, another library |
     ///
     /// Of a wait:
     ///
     /// | name | value |
     /// |---|---|
-    /// | `on` | `read`, `write`, `accept`, `connect`, `hang-up`; `read-lock`, `write-lock`: another operation has the direction; `sleep`, `timer` (one that judges a peer); `join` |
+    /// | `on` | `read`, `write`, `accept`, `connect`, `hang-up`; `read-lock`, `write-lock`: another operation has the direction; `sleep`, `timer` (one that judges a peer); `join`; `scope`: its end; `permit`: to have one more connection; `descriptor`: that one becomes free; `blocking-job` and `look-up`: its result; of a server's worker `order`, `arrival`: from another worker, and `connections`: their end |
     /// | `network`, `local`, `peer` | of the descriptor, unless the machine has the same |
     /// | `left_seconds` | until the deadline, or the timer; zero once that has passed |
     /// | `behind` | the id of the machine that is joined, or that has the lock |
+    ///
+    /// Of a socket, or another descriptor:
+    ///
+    /// | name | value |
+    /// |---|---|
+    /// | `network`, `local`, `peer` | as far as they are known |
+    /// | `token` | as the log has it at trace |
+    /// | `read`, `write` | its slots: `Nil`, `Ready` or `Parked` |
+    /// | `read_left_seconds`, `write_left_seconds` | until its deadlines |
+    /// | `timer_seconds` | until its timer comes up. A deadline may have moved later since |
     pub fn to_json(&self) -> String {
         let mut all = self.runtime.clone();
-        all.put("machines", Value::List(self.machines.clone()))
-            .to_json()
+        for (name, list) in [
+            ("listeners", &self.listeners),
+            ("machines", &self.machines),
+            ("sockets", &self.sockets),
+        ] {
+            all.put(name, Value::List(list.clone()));
+        }
+        all.to_json()
     }
 }

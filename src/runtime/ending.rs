@@ -21,7 +21,7 @@ impl Scheduler {
     // Kept out of the loop that runs machines, which calls it once for each of them.
     #[inline(never)]
     pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
-        log::trace!("done {id:?}");
+        log::trace!("done machine {id}");
         self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
         // The body goes first, with no borrow held: that closes its sockets. Until then the machine
@@ -37,7 +37,7 @@ impl Scheduler {
                 if let Some(error) = error
                     && error.is_panic()
                 {
-                    log::error!("a detached task panicked: {error}");
+                    log::error!("a detached task panicked: {error}, machine {id}");
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use super::look::noted;
 use super::scheduler::Scheduler;
 use super::select::{Either, select};
 use super::waker::Remote;
@@ -268,7 +269,7 @@ pub fn spawn_blocking<T: Send + 'static>(
     let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
     let (outcome, _) = blocking::call("spawn_blocking", &lane, work);
     spawn_at(place, None, async move {
-        let outcome = outcome.await;
+        let outcome = noted("blocking-job", outcome).await;
         outcome.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }

@@ -12,9 +12,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,8 +38,7 @@ const PORTION: usize = 64;
 /// A dump that is being made.
 #[derive(Default)]
 pub(super) struct Look {
-    runtime: Entry,
-    machines: Vec<Entry>,
+    dump: Dump,
     /// For each of the machines, by which names its waits are listed: its id, its waker.
     known_as: Vec<[Option<Waiter>; 2]>,
     /// What waits, for what, and behind what.
@@ -49,25 +51,81 @@ pub(super) struct Look {
 fn wait(on: &'static str, ends: &Entry, end: Option<Instant>, now: Instant) -> Entry {
     let mut wait = Entry(vec![("on", Value::text(on))]);
     wait.0.extend(ends.0.iter().cloned());
-    let left = end.map(|end| Value::Time(end.saturating_duration_since(now)));
-    wait.put("left_seconds", left);
+    wait.put("left_seconds", until(end, now));
     wait
 }
 
+pub(crate) fn until(end: Option<Instant>, now: Instant) -> Option<Value> {
+    end.map(|end| Value::Time(end.saturating_duration_since(now)))
+}
+
+// ---- what is in no table of its own ----
+
+/// What stands in a runtime's table of notes, for its dumps.
+pub(crate) enum Noted {
+    /// What waits, and for what.
+    Wait(Waiter, &'static str),
+    /// An accept loop. It says how it is when it is asked.
+    Listener(Box<dyn Fn(Instant) -> Entry>),
+}
+
+/// Keeps a note in the table of the runtime in whose turn it was made, until it is dropped.
+#[derive(Default)]
+pub(crate) struct Note(Option<(Handle, usize)>);
+
+impl Note {
+    /// Notes that a future waits with this waker.
+    pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
+        *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
+    }
+
+    pub(crate) fn new(noted: Noted) -> Self {
+        Note(current::try_with(|scheduler| {
+            let key = scheduler.notes.borrow_mut().insert(noted);
+            (Handle::new(scheduler.remote.clone()), key)
+        }))
+    }
+}
+
+/// A future, with a note while it waits.
+pub(crate) async fn noted<F: Future>(on: &'static str, future: F) -> F::Output {
+    let (mut future, mut note) = (pin!(future), Note::default());
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            note.waits(cx.waker(), on);
+        }
+        polled
+    })
+    .await
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if let Some((home, key)) = self.0.take() {
+            home.tell(move |scheduler| {
+                scheduler.notes.borrow_mut().try_remove(key);
+            });
+        }
+    }
+}
+
 impl Look {
+    /// Makes room, on the asking thread: to make a large piece of memory the loop's malloc would first join
+    /// all small ones that the last dump gave back, and a vector that grew would copy everything at once.
+    fn reserve(&mut self, machines: usize) {
+        self.dump.machines.reserve(machines);
+        self.dump.sockets.reserve(machines);
+        self.known_as.reserve(machines);
+        self.waits.reserve(2 * machines);
+    }
+
     /// Looks at one portion. False if there are no more.
     fn portion(&mut self, scheduler: &Scheduler) -> bool {
         let keys = self.next..self.next + PORTION;
         self.next = keys.end;
         let core = scheduler.reactor.core();
         let now = core.clock.read();
-        if keys.start == 0 {
-            // A vector that grew later would copy everything in one portion.
-            let machines = scheduler.machines.borrow().len();
-            self.machines.reserve(machines);
-            self.known_as.reserve(machines);
-            self.waits.reserve(2 * machines);
-        }
         let mut more = self.machines(scheduler, keys.clone());
         more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
         let mut count = 0;
@@ -81,19 +139,31 @@ impl Look {
                     .extend(parked.waiter().map(|waiter| (waiter, wait, None)));
             });
         }
+        let notes = scheduler.notes.borrow();
+        more |= keys.end < notes.capacity();
+        for noted in keys.filter_map(|key| notes.get(key)) {
+            match noted {
+                Noted::Wait(waiter, on) => {
+                    let wait = wait(on, &Entry::default(), None, now);
+                    self.waits.push((*waiter, wait, None));
+                }
+                Noted::Listener(look) => self.dump.listeners.push(look(now)),
+            }
+        }
         if !more {
             let descriptors = scheduler.reactor.descriptors();
-            self.runtime
+            let runtime = &mut self.dump.runtime;
+            runtime
                 .put("loop", Value::text("answered"))
                 .put("descriptors", Value::Number(descriptors))
                 .put("timers", Value::Number(count));
-            put_mail(&mut self.runtime, &scheduler.remote);
+            put_mail(runtime, &scheduler.remote);
         }
         more
     }
 
     fn machines(&mut self, scheduler: &Scheduler, keys: Range<usize>) -> bool {
-        let running = &scheduler.remote.running;
+        let (running, now) = (&scheduler.remote.running, scheduler.reactor.now());
         let machines = scheduler.machines.borrow();
         machines.for_each_in(keys, |id, body, is_queued| {
             let root = scheduler.root_waker.get();
@@ -110,8 +180,13 @@ impl Look {
                 true => "runnable",
                 false => "parked",
             };
-            entry.put("status", Value::text(status));
-            self.machines.push(entry);
+            let since = scheduler.stopwatch.since(id);
+            let since = since.filter(|_| status != "running");
+            let lasts = |since| Value::Time(now.saturating_duration_since(since));
+            entry
+                .put("status", Value::text(status))
+                .put("for_seconds", since.map(lasts));
+            self.dump.machines.push(entry);
             let id = Waiter::Machine(id);
             self.known_as.push([Some(id), waker]);
             let join = Entry(vec![("on", Value::text("join"))]);
@@ -134,9 +209,23 @@ impl Look {
             waits.push((direction, waiter, Some(holder)));
         });
         let mut ends = Entry::default();
-        if !waits.is_empty() {
-            socket.look(&mut ends);
+        socket.look(&mut ends);
+        let mut entry = ends.clone();
+        entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
+        for (direction, slot, left) in [
+            (Direction::Read, "read", "read_left_seconds"),
+            (Direction::Write, "write", "write_left_seconds"),
+        ] {
+            let state = match (holders[direction as usize], desc.is_ready(direction)) {
+                (Some(_), _) => "Parked",
+                (None, true) => "Ready",
+                _ => "Nil",
+            };
+            let end = until(desc.deadline(direction), now);
+            entry.put(slot, Value::text(state)).put(left, end);
         }
+        entry.put("timer_seconds", until(desc.due(), now));
+        self.dump.sockets.push(entry);
         let is_stream = socket.network().is_tcp() || socket.network() == Network::Unix;
         let [read, write] = match is_stream && ends.get("peer").is_none() {
             true => ["accept", "connect"],
@@ -158,7 +247,8 @@ impl Look {
 
     /// Puts together what the tables said.
     pub(super) fn finish(self) -> Dump {
-        let (runtime, mut machines) = (self.runtime, self.machines);
+        let mut dump = self.dump;
+        let machines = &mut dump.machines;
         let names = self.known_as.into_iter().enumerate();
         let names = names.flat_map(|(index, names)| names.map(|name| (name, index)));
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
@@ -188,9 +278,11 @@ impl Look {
         }
         // Backwards through the alphabet: "running", "runnable", "parked".
         machines.sort_by_cached_key(|machine| {
-            Reverse(["status", "quiet_seconds"].map(|name| machine.get(name).cloned()))
+            Reverse(
+                ["status", "for_seconds", "quiet_seconds"].map(|name| machine.get(name).cloned()),
+            )
         });
-        Dump { runtime, machines }
+        dump
     }
 
     /// A job that looks at one portion, and sends itself again for the next. The last one sends the
@@ -274,8 +366,14 @@ impl Handle {
         let remote = &self.remote;
         let (first, start) = (remote.running.sample(), Instant::now());
         let (answer, answered) = mpsc::channel();
+        // In a child of fork, threads that are not there may hold the locks.
         let asker = Arc::new(());
-        let job = Look::default().job(Arc::downgrade(&asker), answer);
+        let inherited = remote.is_inherited();
+        let mut look = Look::default();
+        if !inherited {
+            look.reserve(remote.running.slots());
+        }
+        let job = look.job(Arc::downgrade(&asker), answer);
         // The runtime's own thread would wait for itself.
         let is_own = remote.thread == thread::current().id();
         if !is_own
@@ -285,8 +383,6 @@ impl Handle {
             return look.finish();
         }
         let (mut dump, mut loop_is) = (Dump::default(), "silent");
-        // In a child of fork, threads that are not there may hold the locks.
-        let inherited = remote.is_inherited();
         if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {
             loop_is = "held";
             holder

@@ -31,7 +31,7 @@ mod host;
 mod join;
 pub(crate) mod lent;
 pub(crate) mod lock;
-mod look;
+pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod parked;

@@ -222,6 +222,11 @@ impl Running {
         self.id.load(Ordering::Relaxed) == id.bits().get()
     }
 
+    /// How many machines there may be.
+    pub(super) fn slots(&self) -> usize {
+        self.origins().by_slot.len()
+    }
+
     pub(super) fn sample(&self) -> Sample {
         Sample {
             id: self.id.load(Ordering::Acquire),

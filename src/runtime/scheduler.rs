@@ -23,11 +23,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::blocking::Lane;
 use super::context;
 use super::current::{self, Entered};
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
+use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
@@ -66,6 +69,8 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The waker of the root, while there is one.
     pub(super) root_waker: Cell<Option<Waiter>>,
+    /// What its dumps show beside the other tables.
+    pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
@@ -97,6 +102,7 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
+            notes: RefCell::default(),
             stopwatch,
             host: OnceCell::new(),
             schedule,
@@ -156,7 +162,7 @@ impl Scheduler {
             Box::pin(WithWaker::new(waker, Some(join.clone()), future))
         });
         self.remote.running.enter(id, "task", place, name);
-        log::trace!("spawn {id:?}, a future of {} bytes", size_of::<F>());
+        log::trace!("spawn machine {id}, a future of {} bytes", size_of::<F>());
         JoinHandle::new(self, id, join)
     }
 

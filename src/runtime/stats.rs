@@ -305,6 +305,11 @@ impl Stopwatch {
         }
     }
 
+    /// Since when a machine is runnable, or parked.
+    pub(super) fn since(&self, id: MachineId) -> Option<Instant> {
+        self.since.borrow().get(id.slot() as usize).copied()
+    }
+
     fn set_since(&self, id: MachineId, when: Instant) {
         let (slot, mut since) = (id.slot() as usize, self.since.borrow_mut());
         if slot >= since.len() {

@@ -28,6 +28,7 @@ use crate::connection::shared::{Phase, WorkerShared};
 use crate::net::accept_loop::{Failed, Which, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
+use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
 use crate::runtime::{self, Handle, context, current, panics};
@@ -132,7 +133,7 @@ impl<F: Factory> WorkerLoop<F> {
             #[cfg(feature = "signal")]
             let follow =
                 (self.common.watches).hear_beside(follow, |within| self.common.end(within));
-            match select(self.inbox.order(order), follow).await {
+            match select(noted("order", self.inbox.order(order)), follow).await {
                 Either::First(next) => order = next,
                 Either::Second(ended) => return ended,
             }
@@ -167,7 +168,11 @@ impl<F: Factory> WorkerLoop<F> {
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
         log::info!("{name}: connections in flight: {open}");
-        poll_fn(|cx| self.shared.poll_empty(cx.waker())).await;
+        noted(
+            "connections",
+            poll_fn(|cx| self.shared.poll_empty(cx.waker())),
+        )
+        .await;
         Ok(())
     }
 
@@ -222,7 +227,7 @@ impl<F: Factory> WorkerLoop<F> {
     async fn receive(&self) -> io::Result<()> {
         loop {
             context::yield_once().await;
-            let Some(arrival) = self.inbox.arrival().await else {
+            let Some(arrival) = noted("arrival", self.inbox.arrival()).await else {
                 return Ok(());
             };
             // An order drops this future. So nothing is awaited from here on: it would lose the

@@ -1,12 +1,16 @@
 //! `echo_server` as its operator sees it: flags, log and end are the same in every mode.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::process::{PATIENCE, Server, run};
+use crate::process::{PATIENCE, Server, binary, run};
+use crate::watchdog::watchdog;
 
 const MODES: [&str; 3] = ["async", "reactor", "protocol"];
 
@@ -348,6 +352,84 @@ fn sigquit_makes_the_other_servers_say_what_they_wait_for() {
         }
         server.signal("-INT");
         assert_eq!(server.end().0, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn sigquit_makes_a_server_on_the_bare_reactor_say_what_each_connection_waits_for() {
+    let mut server = Server::start("reactor_http", &["--addr", "127.0.0.1:0"]);
+    let client = server.connect();
+    let peer = client.local_addr().unwrap();
+    server.signal("-QUIT");
+    while !server.wait_for_log("connections ").contains('1') {
+        server.signal("-QUIT");
+    }
+    // It takes its first step in the turn after the accept, and parks.
+    server.signal("-QUIT");
+    let line = server.wait_for_log("connection 0");
+    let expected = format!("  connection 0: Read, peer {peer}, left ");
+    assert!(line.starts_with(&expected), "{line}");
+    server.signal("-INT");
+    assert_eq!(server.end().0, Some(0));
+}
+
+/// Whether the process catches SIGQUIT yet.
+#[cfg(target_os = "linux")]
+fn hears_sigquit(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & (1 << (libc::SIGQUIT - 1)) != 0
+}
+
+/// Runs the host of a loop whose standard output is full: its network's task waits in a `println!`.
+#[cfg(target_os = "linux")]
+#[test]
+fn sigquit_names_the_task_that_holds_the_loop_of_an_example() {
+    let _watchdog = watchdog();
+    let (_reader, stdout) = UnixStream::pair().unwrap();
+    stdout.set_nonblocking(true).unwrap();
+    for size in [4096, 1] {
+        while (&stdout).write(&vec![b'!'; size]).is_ok() {}
+    }
+    stdout.set_nonblocking(false).unwrap();
+    let mut process = Command::new(binary("embed_host_loop"))
+        .args(["--by", "turns"])
+        .stdout(OwnedFd::from(stdout))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !hears_sigquit(process.id()) {
+        thread::yield_now();
+    }
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    let id = process.id().to_string();
+    loop {
+        let kill = Command::new("kill").args(["-QUIT", &id]).status();
+        assert!(kill.unwrap().success());
+        if line_of_loop(&mut line).starts_with("loop held, ") {
+            break;
+        }
+    }
+    let holder = line();
+    let task = "1 task, spawned at examples/embed_host_loop.rs:";
+    assert!(
+        holder.starts_with(task) && holder.ends_with(", running"),
+        "{holder}"
+    );
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+/// The next line that says how the loop is.
+#[cfg(target_os = "linux")]
+fn line_of_loop(line: &mut impl FnMut() -> String) -> String {
+    loop {
+        let line = line();
+        if line.starts_with("loop ") {
+            return line;
+        }
     }
 }
 

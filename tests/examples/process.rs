@@ -38,7 +38,7 @@ const ALL: [&str; 24] = [
 ];
 
 /// An example, as its sources are now: `cargo test --test examples` alone builds none.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();

@@ -8,6 +8,7 @@ mod dead_worker;
 mod descriptors;
 #[cfg(feature = "signal")]
 mod drain_on;
+mod dump;
 #[cfg(target_os = "linux")]
 mod families;
 mod fork;

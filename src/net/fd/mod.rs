@@ -263,7 +263,8 @@ impl Fd {
     #[cold]
     #[inline(never)]
     fn write_trace(&self, what: &str, direction: Direction) {
-        log::trace!("{what} {direction:?}: {self:?}");
+        let id = context::running_machine();
+        log::trace!("{what} {direction:?}: {self:?}, machine {id}");
     }
 
     // ---- deadlines ----

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use netpoller::{
     CancelToken, Conn, Dump, Handle, Protocol, Runtime, Server, TcpListener, TcpStream, UnixStream,
-    spawn, spawn_named, time, yield_now,
+    net::Serve, spawn, spawn_named, time, yield_now,
 };
 use serde_json::{Value, json};
 
@@ -132,6 +132,9 @@ fn each_kind_of_wait_is_named() {
         let scope = CancelToken::new();
         let inner = scope.clone();
         spawn_named("scoped", async move { inner.canceled().await });
+        let (end, ended) = mpsc::channel::<()>();
+        spawn_named("blocking", netpoller::spawn_blocking(move || ended.recv()));
+        spawn_named("channel", future::pending::<()>());
         settle().await;
 
         let dump = here();
@@ -144,6 +147,8 @@ fn each_kind_of_wait_is_named() {
             ("unix", "read"),
             ("sleeper", "sleep"),
             ("joiner", "join"),
+            ("scoped", "scope"),
+            ("blocking", "join"),
         ] {
             assert_eq!(wait(&dump, name)["on"], on, "{name}");
         }
@@ -151,20 +156,69 @@ fn each_kind_of_wait_is_named() {
         let id = |name| &find(&dump, name)["id"];
         assert_eq!(wait(&dump, "second")["behind"], *id("reader"));
         assert_eq!(wait(&dump, "joiner")["behind"], *id("joined"));
-        // No table of the runtime's has it.
-        let scoped = find(&dump, "scoped");
-        assert_eq!(
-            (&scoped["status"], &scoped["waits"]),
-            (&json!("parked"), &Value::Null)
-        );
+        // A blocking job's value comes to a task of the runtime's own.
+        let job = all(
+            &dump,
+            "id",
+            wait(&dump, "blocking")["behind"].as_str().unwrap(),
+        )[0];
+        assert_eq!(job["waits"], json!([{"on": "blocking-job"}]));
+        let text = Handle::current().dump(Duration::ZERO).to_string();
+        let channel = "parked on what the runtime does not see";
+        assert!(text.contains(channel), "{text}");
+        assert_eq!(find(&dump, "channel")["waits"], Value::Null);
         let root = all(&dump, "kind", "root")[0];
         assert_eq!(
             (&root["status"], &root["id"]),
             (&json!("running"), &json!("0.1"))
         );
         assert_eq!(all(&dump, "kind", "foreign").len(), 0);
-        drop((other, scope));
+        drop((other, scope, end));
     });
+}
+
+#[test]
+fn a_machine_in_two_scopes_with_a_limit_shows_what_it_is_for_and_nothing_once_it_is_through() {
+    run(async {
+        let (stream, other) = pair().await;
+        let outer = CancelToken::new();
+        let scope = outer.with_timeout(HOUR);
+        spawn_named("both", async move {
+            let mut byte = [0];
+            let read = scope.run(stream.read(&mut byte));
+            drop(outer.run(read).await);
+            // Nothing of them is left.
+            future::pending::<()>().await;
+        });
+        settle().await;
+        let dump = here();
+        let waits = find(&dump, "both")["waits"].as_array().unwrap().clone();
+        let on: Vec<_> = waits.iter().map(|wait| &wait["on"]).collect();
+        assert_eq!(on, ["read", "scope", "sleep"], "{waits:?}");
+        assert!(is_about(&waits[2]["left_seconds"], HOUR));
+        other.write_all(b"!").await.unwrap();
+        while find(&here(), "both")["waits"] != Value::Null {
+            yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_note_goes_with_its_future_also_where_another_thread_drops_that() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let scope = CancelToken::new();
+    let mut waits = Box::pin(async move { scope.canceled().await });
+    runtime.block_on(async {
+        // By a waker that is kept in the scope alone.
+        assert!(future::poll_once(&mut waits).await.is_none());
+        assert_eq!(all(&here(), "kind", "foreign").len(), 0);
+        assert!(here().to_string().contains("\"scope\""));
+    });
+    thread::spawn(move || drop(waits)).join().unwrap();
+    runtime.turn(None).unwrap();
+    let dump = parsed(&runtime.dump()).to_string();
+    assert!(!dump.contains("\"scope\""), "{dump}");
 }
 
 #[test]
@@ -303,6 +357,75 @@ fn a_task_that_waits_for_20_000_things_is_shown_with_each_of_them_and_soon() {
 }
 
 #[test]
+fn every_descriptor_shows_its_slots_its_deadlines_and_its_timer() {
+    run(async {
+        let (stream, other) = pair().await;
+        stream.set_read_deadline(Some(time::now() + HOUR)).unwrap();
+        stream
+            .set_read_deadline(Some(time::now() + 2 * HOUR))
+            .unwrap();
+        let peer = stream.peer_addr().unwrap().to_string();
+        spawn(async move { drop(stream.read(&mut [0]).await) });
+        settle().await;
+        let dump = here();
+        let sockets = dump["sockets"].as_array().unwrap();
+        assert_eq!(dump["descriptors"], sockets.len());
+        let socket = sockets.iter().find(|socket| socket["peer"] == peer);
+        let socket = socket.unwrap();
+        assert_eq!(
+            (&socket["read"], &socket["write"]),
+            (&json!("Parked"), &json!("Ready"))
+        );
+        // A deadline that moves later is a store: the timer stays.
+        assert!(is_about(&socket["read_left_seconds"], 2 * HOUR), "{socket}");
+        assert!(is_about(&socket["timer_seconds"], HOUR), "{socket}");
+        assert_eq!(socket["write_left_seconds"], Value::Null);
+        assert!(socket["token"].as_str().unwrap().starts_with("Token("));
+        drop(other);
+    });
+}
+
+// ---- listeners ----
+
+#[test]
+fn a_listener_shows_where_it_accepts_and_its_permits_and_what_waits_for_one() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = Serve::new(listener)
+        .max_connections(1)
+        .run(|stream, _| async move { stream.read(&mut [0]).await });
+    let task = runtime.spawn_named("serve", serving);
+    runtime.turn(Some(Duration::ZERO)).unwrap();
+    let listener = |free: u32, awaited: u32| {
+        json!([{
+            "network": "tcp", "local": address.to_string(), "status": "accepting",
+            "permits_free": free, "permits_awaited": awaited,
+        }])
+    };
+    assert_eq!(parsed(&runtime.dump())["listeners"], listener(1, 0));
+    let clients = [(); 2].map(|()| StdStream::connect(address).unwrap());
+    let dump = loop {
+        runtime.turn(Some(Duration::from_millis(1))).unwrap();
+        let dump = runtime.dump();
+        if parsed(&dump)["listeners"] == listener(0, 1) {
+            break dump;
+        }
+    };
+    let waits = find(&parsed(&dump), "serve")["waits"].to_string();
+    assert!(waits.contains(r#""on":"permit""#), "{waits}");
+    let row = "\nlistener tcp, local 127.0.0.1:";
+    assert!(dump.to_string().contains(row), "{dump}");
+    task.abort();
+    assert_eq!(parsed(&runtime.dump())["listeners"], json!([]));
+    drop(clients);
+}
+
+// ---- jobs ----
+
+#[test]
 fn blocking_jobs_are_counted_until_they_end() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
@@ -407,6 +530,22 @@ fn the_connection_that_has_been_quiet_for_longest_comes_first() {
         .collect();
     let expected = [1, 2, 0].map(|at: usize| json!(clients[at].local_addr().unwrap().to_string()));
     assert_eq!(peers, expected);
+}
+
+#[cfg(feature = "observe")]
+#[test]
+fn the_machine_that_has_been_parked_for_longest_comes_first() {
+    let runtime = Runtime::builder().virtual_clock().build().unwrap();
+    for name in ["first", "second", "third"] {
+        drop(runtime.spawn_named(name, future::pending::<()>()));
+        runtime.block_on(async { time::sleep(HOUR).await });
+    }
+    let dump = parsed(&runtime.dump());
+    for (at, name) in [(0, "first"), (1, "second"), (2, "third")] {
+        let machine = &dump["machines"][at];
+        assert_eq!(machine["name"], name, "{dump}");
+        assert!(is_about(&machine["for_seconds"], HOUR * (3 - at as u32)));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -132,7 +133,14 @@ fn an_arrow_leads_from_the_event_of_a_message_to_the_run_that_reads_it() {
 fn a_wake_says_by_which_machine_or_that_another_thread_made_it() {
     let runtime = traced(1 << 20);
     runtime.block_on(async {
-        netpoller::spawn_blocking(|| ()).await.unwrap();
+        let (tell, told) = mpsc::channel();
+        let job = netpoller::spawn_blocking(move || told.recv());
+        // Once the job is waited for.
+        drop(spawn(async move {
+            yield_now().await;
+            tell.send(())
+        }));
+        job.await.unwrap().unwrap();
         // It wakes the root when it ends.
         spawn(async {}).await.unwrap();
     });
