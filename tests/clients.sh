@@ -13,12 +13,19 @@ install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# A virtual environment of Python's at $1.
+venv() {
+    [ -x "$1/bin/python" ] && return
+    install python3-venv
+    python3 -m venv "$1"
+}
+
 # The figures of a server: promtool and Python's parser accept them, and a Prometheus scrapes them twice.
 metrics() {
     command -v promtool >/dev/null || install prometheus
     command -v prometheus >/dev/null || install prometheus
     local python=$work/python/bin/python
-    [ -x $python ] || python3 -m venv $work/python
+    venv $work/python
     $python -m pip install --quiet --disable-pip-version-check prometheus-client
     cargo build --quiet --features observe --example metrics
     $python tests/clients/metrics.py target/debug/examples/metrics $work
@@ -49,7 +56,7 @@ trace() {
     mkdir -p $at
     [ -f $at/package.json ] || echo '{"private":true}' >$at/package.json
     npm install --prefix $at --silent --no-audit --no-fund playwright-core@1
-    [ -x $at/python/bin/python ] || python3 -m venv $at/python
+    venv $at/python
     $at/python/bin/python -m pip install --quiet --disable-pip-version-check viztracer
     cargo build --quiet --features trace --example echo_server
     NODE_PATH=$at/node_modules node tests/clients/trace.mjs target/debug/examples/echo_server \
