@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use super::{Kind, NOTHING};
 
 #[derive(Clone, Default)]
-pub(crate) struct Tape;
+pub(crate) struct Tape(());
 
 impl Tape {
     pub(crate) fn new(_bytes: Option<usize>) -> io::Result<Self> {
-        Ok(Tape)
+        Ok(Tape(()))
     }
 }
 
