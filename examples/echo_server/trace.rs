@@ -28,7 +28,8 @@ pub fn builder(options: &Options) -> Builder {
 pub fn reactor(options: &Options) -> io::Result<Reactor<usize>> {
     #[cfg(feature = "trace")]
     if options.trace.is_some() {
-        return Reactor::with_trace(BYTES, |&id| id as u64);
+        // The listener's and the signals' are among the largest, which print in words: half of their bits do.
+        return Reactor::with_trace(BYTES, |&id| u64::from(id as u32));
     }
     Reactor::new()
 }

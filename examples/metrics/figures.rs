@@ -40,6 +40,7 @@ use prometheus_client::registry::{Registry, Unit};
 type OfLoop<T> = (&'static str, &'static str, fn(&LoopStats) -> T);
 /// Of each worker's connections.
 type OfServer<T> = (&'static str, &'static str, fn(&WorkerStats) -> T);
+type OfKind = (&'static str, fn(&LoopStats) -> Histogram);
 
 const LOOP_COUNTERS: [OfLoop<u64>; 6] = [
     ("loop_turns", "Turns of the loop", LoopStats::turns),
@@ -99,7 +100,7 @@ const LOOP_TIMES: [OfLoop<Histogram>; 3] = [
 ];
 
 /// By kind of machine.
-const RUN_TIMES: [(&str, fn(&LoopStats) -> Histogram); 3] = [
+const RUN_TIMES: [OfKind; 3] = [
     ("task", LoopStats::task_time),
     ("connection", LoopStats::connection_time),
     ("root", LoopStats::root_time),
@@ -142,8 +143,12 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let loops: Vec<_> = self.0.runtimes().iter().map(Handle::stats).collect();
+        let mut loops: Vec<_> = self.0.runtimes().iter().map(Handle::stats).collect();
         let server = self.0.stats();
+        // Some workers have not started: whose loops these are is not known.
+        if loops.len() < server.workers().len() {
+            loops.clear();
+        }
         let names: Vec<String> = (0..server.workers().len()).map(|n| n.to_string()).collect();
         let loops = || names.iter().map(String::as_str).zip(&loops);
         let workers = || names.iter().map(String::as_str).zip(server.workers());

@@ -9,6 +9,8 @@
 
 use std::io;
 
+use super::error::{Limit, QUEUED, UNUSED};
+
 /// Bytes between the socket and a [`Protocol`](crate::Protocol): encryption, compression, a header
 /// before the first message. A server makes one for each connection: see
 /// [`Server::filter`](crate::Server::filter).
@@ -149,22 +151,34 @@ impl<F: Filter> IntoFilter for Option<F> {
 ///     Ok(bytes.len())
 /// }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FilterIo {
     pub(super) to_protocol: Vec<u8>,
     pub(super) to_peer: Vec<u8>,
+    /// How many bytes each of the two may hold. More are dropped, and the connection ends: a peer that
+    /// sends a little which becomes much gets no memory for it.
+    pub(super) room: [usize; 2],
+    /// The limit that one of the two has met.
+    pub(super) over: Option<Limit>,
     pub(super) closes: bool,
 }
 
 impl FilterIo {
-    /// Passes bytes on to the protocol.
+    /// Passes bytes on to the protocol. Without room for them under the [limits](crate::Limits) they are
+    /// dropped, and the connection ends.
     pub fn to_protocol(&mut self, bytes: &[u8]) {
-        self.to_protocol.extend_from_slice(bytes);
+        match self.to_protocol.len() + bytes.len() <= self.room[0] {
+            true => self.to_protocol.extend_from_slice(bytes),
+            false => self.over = Some(UNUSED),
+        }
     }
 
-    /// Passes bytes on to the peer.
+    /// Passes bytes on to the peer, as above.
     pub fn to_peer(&mut self, bytes: &[u8]) {
-        self.to_peer.extend_from_slice(bytes);
+        match self.to_peer.len() + bytes.len() <= self.room[1] {
+            true => self.to_peer.extend_from_slice(bytes),
+            false => self.over = Some(QUEUED),
+        }
     }
 
     /// Closes the connection, as [`Conn::close`](crate::Conn::close) does.

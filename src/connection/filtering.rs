@@ -131,18 +131,24 @@ impl Conn {
             return;
         };
         let kept = extra.unused.len();
-        let mut io = FilterIo::default();
+        // What one read brings is taken in any case.
+        let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
+        let mut io = FilterIo {
+            to_protocol: Vec::new(),
+            to_peer: Vec::new(),
+            room: [
+                room(limits.most_unused, kept),
+                room(with_framing(limits.most_queued), queued),
+            ],
+            over: None,
+            closes: false,
+        };
         let called = call(&mut *filter, &mut io);
         if called.is_ok() {
             filtering.filter = Some(filter);
         }
-        // What one read brings is taken in any case.
-        let has_room = |bytes: usize, held, most| bytes <= lent::LENGTH || bytes + held <= most;
-        if !has_room(io.to_protocol.len(), kept, limits.most_unused) {
-            return self.end_over_limit(UNUSED);
-        }
-        if !has_room(io.to_peer.len(), queued, with_framing(limits.most_queued)) {
-            return self.end_over_limit(QUEUED);
+        if let Some(limit) = io.over {
+            return self.end_over_limit(limit);
         }
         // After a close nothing is offered.
         if self.state() == State::Opening || self.state().delivers() {

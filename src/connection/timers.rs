@@ -284,8 +284,7 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Sets the timer to the earliest of the times. A timer that is due earlier stays: when it fires, it
-    /// is set anew.
+    /// Sets the timer to the earliest of the times. If that is later than it was, it costs a store.
     pub(super) fn plan(&mut self, id: MachineId) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();

@@ -39,8 +39,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// No listener's queue is longer: so many accepts take all that waits there, however many come
-/// meanwhile.
+/// Hardly a listener's queue is longer, though Linux has no such bound where `somaxconn` is raised: so
+/// many accepts take all that waits there, however many come meanwhile.
 const LONGEST_QUEUE: u32 = 1 << 16;
 
 /// Which connections are accepted.
@@ -74,9 +74,10 @@ impl Failed {
     }
 }
 
-/// The system's number of an error.
+/// The system's number of an error, with or without the operation that failed.
 fn number(error: &io::Error) -> Option<i32> {
-    error.op_error().and_then(OpError::raw_os_error)
+    let of_operation = error.op_error().and_then(OpError::raw_os_error);
+    of_operation.or_else(|| error.raw_os_error())
 }
 
 /// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
@@ -335,6 +336,9 @@ mod tests {
         // The connection's, and not a deadline of ours.
         assert!(passes(libc::ETIMEDOUT));
         let kind = |number| Failed::by(&failed(by_system(number)));
+        // Of what is handed over, the error comes without an operation.
+        let bare = io::Error::from_raw_os_error(libc::ENOMEM);
+        assert_eq!(Failed::by(&bare), Failed::NoMemory);
         assert_eq!(
             short.map(kind),
             [

@@ -243,6 +243,9 @@ impl<T: 'static> Future for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
+        // First, while the cell is open: its destructor may run any code, and end the task.
+        let waker = lock(&self.result.0).wakers[RECEIVER].take();
+        drop(waker);
         if self.is_finished() {
             // Inside its runtime, as all that the task held.
             let scheduler = self.scheduler.upgrade();

@@ -156,8 +156,8 @@ impl Machines {
         id
     }
 
-    /// The slot of a machine, if that is alive. For the root's id, and for stale ones, there is no
-    /// slot, or one with another generation.
+    /// The slot of a machine that is alive, or of the root. For a stale id there is no slot, or one with
+    /// another generation.
     #[inline]
     fn find(&mut self, id: MachineId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(id.slot() as usize)?;

@@ -28,8 +28,8 @@ const FEW: usize = 16;
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
 
-/// In place of an id: a closure that another thread has sent. No id has these bits: a machine's
-/// generation is not 0, and the root's bits are 1.
+/// In place of an id: a closure that another thread has sent. No id has these bits: no
+/// generation is 0.
 const JOB: u64 = 2;
 
 /// A place in a program.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use super::ring::Words;
 use super::{JOB, Kind, NOTHING, THREAD, Tape};
 
 /// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
@@ -44,18 +45,23 @@ impl Trace {
     /// The records of the `last` time, if there is a ring.
     pub(crate) fn of(tape: &Tape, last: Duration) -> Option<Self> {
         let (words, lost) = tape.copy()?;
-        let takes_time = |kind: u64| [Kind::Wait as u64, Kind::Run as u64].contains(&(kind & 0xff));
+        let is = |words: &Words, kind: Kind| words[0] & 0xff == kind as u64;
         let mut records = Vec::with_capacity(words.len());
         // Those of one reading share the time until the next.
         for same in words.chunk_by(|one, next| one[0] >> 8 == next[0] >> 8) {
             let now = same[0][0] >> 8;
             let next = words.get(records.len() + same.len());
             let time = next.map_or(0, |next| (next[0] >> 8) - now);
-            let parts = same.iter().filter(|words| takes_time(words[0])).count() as u64;
+            // A clock that stands still in a turn does so until the last wait.
+            let wait = same.iter().rposition(|words| is(words, Kind::Wait));
+            let since = &same[wait.unwrap_or(0)..];
+            let runs = since.iter().filter(|words| is(words, Kind::Run)).count() as u64;
+            let taker = if runs == 0 { Kind::Wait } else { Kind::Run };
             let mut before = 0;
-            for &[kind, id, detail] in same {
-                let at = now + time / parts.max(1) * before;
-                before += u64::from(takes_time(kind));
+            for (number, words) in same.iter().enumerate() {
+                let &[kind, id, detail] = words;
+                let at = now + time / runs.max(1) * before;
+                before += u64::from(number >= wait.unwrap_or(0) && is(words, taker));
                 records.push(Record {
                     at: Duration::from_nanos(at),
                     kind: KINDS[usize::from(kind as u8)],

@@ -11,7 +11,8 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::ptr;
-use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+use std::sync::Arc;
+use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::Duration;
 
 use futures_lite::AsyncReadExt;
@@ -234,4 +235,49 @@ fn invariant_11_what_waits_hears_of_a_close_by_the_clone_of_its_own_waker() {
         let poll = AsyncReadExt::read(&mut polled, &mut buffer);
         assert!(hears_of_the_close(&ours, poll), "a poller");
     });
+}
+
+thread_local! {
+    static TURNS: RefCell<Option<Runtime>> = const { RefCell::new(None) };
+}
+
+/// A waker whose drop takes a turn of the runtime.
+struct Turns;
+
+impl Wake for Turns {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        let runtime = TURNS.take().expect("it is dropped once");
+        runtime.turn(Some(Duration::ZERO)).unwrap();
+        TURNS.set(Some(runtime));
+    }
+}
+
+/// Uses the runtime when it is dropped.
+struct Output;
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        drop(spawn(async {}));
+        TOUCHED.set(TOUCHED.get() + 1);
+    }
+}
+
+#[test]
+fn invariant_11_a_task_may_end_while_its_handle_drops_the_waker() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let mut task = runtime.spawn(async { Output });
+    let waker = Waker::from(Arc::new(Turns));
+    let mut cx = Context::from_waker(&waker);
+    assert!(Pin::new(&mut task).poll(&mut cx).is_pending());
+    drop(waker);
+    TURNS.set(Some(runtime));
+    drop(task);
+    assert_eq!(TOUCHED.get(), 1, "the output is dropped in its runtime");
+    let runtime = TURNS.take().unwrap();
+    assert_eq!(runtime.stats().tasks, 1, "what the output has spawned");
 }

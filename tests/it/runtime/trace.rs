@@ -22,7 +22,11 @@ fn traced(bytes: usize) -> Runtime {
 }
 
 fn last(runtime: &Runtime) -> Trace {
-    runtime.handle().trace_last(MINUTE).unwrap()
+    last_of(runtime, MINUTE)
+}
+
+fn last_of(runtime: &Runtime, time: Duration) -> Trace {
+    runtime.handle().trace_last(time).unwrap()
 }
 
 /// A client sends one message, and the echo comes back.
@@ -250,6 +254,30 @@ fn a_ring_that_overflows_drops_the_oldest_and_says_how_many() {
     checked(&json);
     let file: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(file["otherData"]["lost_records"], trace.lost);
+}
+
+#[test]
+fn of_a_clock_that_jumps_the_wait_takes_the_jump_and_the_runs_before_it_no_time() {
+    let runtime = Runtime::builder().virtual_clock().trace(1 << 20);
+    let runtime = runtime.build().unwrap();
+    runtime.block_on(async {
+        let neighbour = spawn(async { yield_now().await });
+        time::sleep(60 * MINUTE).await;
+        neighbour.await.unwrap();
+    });
+    let records = last_of(&runtime, 120 * MINUTE).records;
+    assert!(records.is_sorted_by_key(|record| record.at));
+    let slept = |record: &&Record| record.kind == Kind::Fired;
+    let fired = records.iter().find(slept).expect("the sleep ends");
+    assert_eq!(fired.at, 60 * MINUTE);
+    let at = |kind: Kind| records.iter().filter(move |record| record.kind == kind);
+    assert!(at(Kind::Run).count() > 3);
+    for record in at(Kind::Run).chain(at(Kind::Wait)) {
+        assert!(
+            [Duration::ZERO, fired.at].contains(&record.at),
+            "{record:?}"
+        );
+    }
 }
 
 #[test]

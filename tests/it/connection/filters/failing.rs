@@ -137,6 +137,48 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
     }
 }
 
+/// A bomb: a byte becomes a gigabyte. Notes how much is kept of it.
+struct Bomb(&'static AtomicUsize);
+
+impl Filter for Bomb {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        for _ in 0..16_384 {
+            match bytes[0] {
+                b'b' => io.to_protocol(&[7; 1 << 16]),
+                _ => io.to_peer(&[7; 1 << 16]),
+            }
+        }
+        // It prints `7, ` for each byte that it holds.
+        self.0.store(format!("{io:?}").len(), Ordering::Relaxed);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_filter_that_makes_much_of_little_gets_no_more_memory_than_the_limits_allow() {
+    static KEPT: AtomicUsize = AtomicUsize::new(0);
+    for sent in [b"b", b"B"] {
+        let script = Script::new();
+        let limits = Limits::default()
+            .with_most_unused(100_000)
+            .with_most_queued(100_000);
+        let server = script.server().limits(limits).filter(|_| Bomb(&KEPT));
+        serving(server, async |bound: Rc<Bound<_>>| {
+            let client = dial(&bound).await;
+            client.write_all(sent).await.unwrap();
+            read_all(&client).await.expect_err("a reset");
+            until(|| bound.handle().stats().live() == 0).await;
+            assert_eq!(bound.handle().stats().limited(), 1);
+        });
+        let kept = KEPT.swap(0, Ordering::Relaxed);
+        assert!((1..1_000_000).contains(&kept), "{kept}");
+    }
+}
+
 /// What the protocol writes comes back to it as input.
 struct Echoes;
 
