@@ -46,7 +46,7 @@ fn main() -> ExitCode {
                 .lock()
                 .unwrap()
                 .as_ref()
-                .map_or_else(String::new, dump)
+                .map_or_else(|| "loop not made yet\n".into(), dump)
         })?;
         for by in By::value_variants() {
             if flags.by.is_none_or(|wanted| wanted == *by) {
