@@ -44,7 +44,9 @@ fn main() -> ExitCode {
         common::at_each_quit(move || {
             // The loop does not wait for the lock while it is asked.
             let current = CURRENT.lock().unwrap().clone();
-            current.as_ref().map_or_else(String::new, dump)
+            current
+                .as_ref()
+                .map_or_else(|| "loop not made yet\n".into(), dump)
         })?;
         for by in By::value_variants() {
             if flags.by.is_none_or(|wanted| wanted == *by) {

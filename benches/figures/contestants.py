@@ -52,7 +52,8 @@ class Roster:
         if servers:
             contestants += [self._parse(text) for text in servers]
         elif self._cargo("echo_server", ["--example", "echo_server", "--target-dir", str(TARGET)], ROOT, build):
-            command = (str(ECHO_SERVER), "--addr", "{addr}", "--mode")
+            # One thread, as the other contestants.
+            command = (str(ECHO_SERVER), "--addr", "{addr}", "--no-dumps", "--mode")
             contestants += [Contestant(mode, command + (mode,), mode) for mode in MODES]
         unknown = set(only) - {contestant.name for contestant in contestants}
         if unknown:

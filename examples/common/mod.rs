@@ -6,8 +6,8 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::panic;
 use std::process::{self, ExitCode, Termination};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,7 +148,8 @@ pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()
     let mut quits = signals(&[SIGQUIT])?;
     thread::spawn(move || {
         while quits.read_exact(&mut [0]).is_ok() {
-            eprint!("{}", dump());
+            // A server outlives the reader of its log.
+            let _ = io::stderr().write_all(dump().as_bytes());
         }
     });
     Ok(())
@@ -158,6 +159,7 @@ pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()
 /// each turn whether a dump is wanted, and says which connection it drives.
 pub struct Watched {
     wanted: AtomicBool,
+    answer: Mutex<Option<String>>,
     /// The key of the connection that is driven, or driven last, in this turn; else [`Watched::NONE`].
     drives: AtomicUsize,
 }
@@ -169,18 +171,21 @@ impl Watched {
     pub fn start(breaker: Breaker) -> io::Result<Arc<Watched>> {
         let watched = Arc::new(Watched {
             wanted: AtomicBool::new(false),
+            answer: Mutex::default(),
             drives: AtomicUsize::new(Watched::NONE),
         });
         let of = watched.clone();
         at_each_quit(move || {
+            *of.answer() = None;
             of.wanted.store(true, Ordering::Release);
             let asked = Instant::now();
             let broken = breaker.break_netpoll();
             while of.wanted.load(Ordering::Acquire) && asked.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(5));
             }
-            if !of.wanted.swap(false, Ordering::AcqRel) {
-                return String::new();
+            of.wanted.store(false, Ordering::Release);
+            if let Some(dump) = of.answer().take() {
+                return dump;
             }
             match (broken, of.drives.load(Ordering::Relaxed)) {
                 (Err(error), _) => format!("the loop can't be asked: {error}\n"),
@@ -197,13 +202,19 @@ impl Watched {
         self.drives.store(key, Ordering::Relaxed);
     }
 
-    /// The turn has ended. Prints the dump, if one is wanted.
+    /// The turn has ended. If a dump is wanted, the thread prints it: the reader of standard error may
+    /// stand still.
     #[inline]
     pub fn turned(&self, dump: impl FnOnce() -> String) {
         self.drives(Watched::NONE);
-        if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
-            eprint!("{}", dump());
+        if self.wanted.load(Ordering::Relaxed) {
+            *self.answer() = Some(dump());
+            self.wanted.store(false, Ordering::Release);
         }
+    }
+
+    fn answer(&self) -> MutexGuard<'_, Option<String>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

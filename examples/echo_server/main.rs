@@ -17,7 +17,7 @@ use clap::Parser;
 use serve::{Mode, Options};
 
 /// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT prints what
-/// each connection waits for; SIGUSR1 writes the trace
+/// each connection waits for; SIGUSR1 writes the trace, if --trace is given, and else ends it at once
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
@@ -43,6 +43,10 @@ struct Flags {
     /// ui.perfetto.dev and chrome://tracing; needs the feature `trace`
     #[arg(long, value_name = "PATH")]
     trace: Option<PathBuf>,
+    /// Do not hear SIGQUIT: without that thread the process has one, and a system call that may block
+    /// costs less in glibc
+    #[arg(long)]
+    no_dumps: bool,
 }
 
 const TRACED: &str = "cargo run --release --features trace --example echo_server -- --trace PATH";
@@ -67,7 +71,7 @@ fn main() -> ExitCode {
             idle_timeout: given(flags.idle_timeout),
             heartbeat: flags.heartbeat.and_then(given),
             spin: flags.spin,
-            dumps: true,
+            dumps: !flags.no_dumps,
             trace: flags.trace,
         };
         let stops: io::Result<_> = (0..flags.workers).map(|_| common::stop_signals()).collect();

@@ -215,11 +215,7 @@ impl Server {
             return;
         };
         match stream.read(&mut [0]) {
-            Ok(1) => {
-                if let Err(error) = trace::write_of_reactor(&self.options, &self.reactor) {
-                    log::error!("no trace: {error}");
-                }
-            }
+            Ok(1) => trace::log_failure(trace::write_of_reactor(&self.options, &self.reactor)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
                 if let Park::Parked = descriptor.park(Direction::Read, TRACE) {

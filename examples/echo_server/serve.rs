@@ -152,6 +152,7 @@ pub fn run(
     mut stops: Vec<UnixStream>,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<Counts> {
+    trace::try_path(options)?;
     if options.mode == Mode::Protocol {
         // A `Server` has listeners and workers of its own.
         return protocol_mode::run(options, stops, ready);

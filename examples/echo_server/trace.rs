@@ -3,6 +3,7 @@
 #![cfg_attr(not(feature = "trace"), allow(unused_variables))]
 
 use std::io;
+use std::path::Path;
 
 use netpoller::reactor::Reactor;
 use netpoller::{Builder, Handle, Runtime};
@@ -33,6 +34,20 @@ pub fn reactor(options: &Options) -> io::Result<Reactor<usize>> {
     Reactor::new()
 }
 
+/// Makes the file if it is not there: that it can't be written is said before the server begins.
+pub fn try_path(options: &Options) -> io::Result<()> {
+    if let Some(path) = &options.trace {
+        let mut file = std::fs::OpenOptions::new();
+        let opened = file.append(true).create(true).open(path);
+        opened.map_err(|error| of(path, error))?;
+    }
+    Ok(())
+}
+
+fn of(path: &Path, error: io::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
 /// Writes the file at each SIGUSR1, from a thread.
 pub fn write_at_signals(options: &Options, runtime: &Handle) -> io::Result<()> {
     #[cfg(feature = "trace")]
@@ -41,13 +56,18 @@ pub fn write_at_signals(options: &Options, runtime: &Handle) -> io::Result<()> {
         let mut signals = crate::common::trace_signals()?;
         std::thread::spawn(move || {
             while io::Read::read_exact(&mut signals, &mut [0]).is_ok() {
-                if let Err(error) = write(&options, &runtime) {
-                    log::error!("no trace: {error}");
-                }
+                log_failure(write(&options, &runtime));
             }
         });
     }
     Ok(())
+}
+
+/// A trace that can't be written at a signal ends no server.
+pub fn log_failure(written: io::Result<()>) {
+    if let Err(error) = written {
+        log::error!("no trace: {error}");
+    }
 }
 
 /// Writes the file now, of a runtime.
@@ -70,8 +90,9 @@ const LAST: std::time::Duration = std::time::Duration::from_secs(10);
 #[cfg(feature = "trace")]
 fn save(options: &Options, trace: Option<netpoller::trace::Trace>) -> io::Result<()> {
     match (&options.trace, trace) {
-        (Some(path), Some(trace)) => std::fs::write(path, trace.to_json())
-            .map_err(|error| io::Error::other(format!("{}: {error}", path.display()))),
+        (Some(path), Some(trace)) => {
+            std::fs::write(path, trace.to_json()).map_err(|error| of(path, error))
+        }
         _ => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
 //! An echo server that is watched: its figures as OpenMetrics text, for Prometheus.
-//! Row O5 of examples/README.md.
+//! Row O6 of examples/README.md.
 //!
 //! ```text
 //! cargo run --release --features observe --example metrics -- --workers 2 --metrics 127.0.0.1:9000

@@ -50,6 +50,8 @@ fn main() -> ExitCode {
         common::exit_on_signals()?;
         let mut server = Server::new(flags)?;
         let watched = Watched::start(server.reactor.breaker())?;
+        // After this line a SIGQUIT may come.
+        common::announce(server.listener.local_addr()?)?;
         loop {
             server.turn(&watched)?;
             watched.turned(|| server.dump());
@@ -83,7 +85,6 @@ impl Server {
         let reactor = Reactor::new()?;
         let listener = ListenConfig::new().bind_std(&flags.addr)?;
         listener.set_nonblocking(true)?;
-        common::announce(listener.local_addr()?)?;
         let mut listener = TcpListener::from_std(listener);
         Ok(Server {
             listening: reactor.open(&mut listener)?,

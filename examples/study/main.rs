@@ -36,7 +36,7 @@ use std::net::TcpListener as Listening;
 use std::process::ExitCode;
 
 use clap::Parser;
-use netpoller::{Runtime, TcpListener};
+use netpoller::{ListenConfig, Runtime, TcpListener};
 
 /// Serves a page that shows how a netpoller works
 #[derive(Parser)]
@@ -48,8 +48,8 @@ struct Flags {
 
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
-        let listening = Listening::bind(&flags.addr)?;
-        println!("listening on {}", listening.local_addr()?);
+        let listening = ListenConfig::new().bind_std(&flags.addr)?;
+        common::announce(listening.local_addr()?)?;
         common::exit_on_signals()?;
         run(listening, |page| common::dump_on_quit(page.handle()))
     })

@@ -387,8 +387,7 @@ impl<P: Protocol> Connection<P> {
         if log::log_enabled!(log::Level::Debug) {
             let peer = self.conn.fd.endpoint(End::Peer);
             let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
-            let id = context::running_machine();
-            log::debug!("{peer}: ended{received}: {why}, machine {id}");
+            log::debug!("{peer}: ended{received}: {why}");
         }
         self.protocol.ended(why);
     }

@@ -56,6 +56,8 @@ pub(crate) struct Settings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Not all workers have started: nothing is accepted.
+    Starting,
     Serving,
     Draining,
     Stopped,

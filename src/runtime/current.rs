@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Before};
+use super::lent;
 use super::scheduler::Scheduler;
 use super::waker::{INHERITED, Remote};
 
@@ -60,6 +61,9 @@ impl Entered {
         // Much time may have passed outside.
         scheduler.reactor.core().read_clock();
         let outer = CURRENT.replace(Some(scheduler.clone()));
+        if outer.is_none() {
+            lent::open(scheduler.buffer.take());
+        }
         Entered {
             outer,
             before: context::enter(scheduler.home()),
@@ -71,11 +75,16 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         context::leave(&self.before);
-        let left = CURRENT.replace(self.outer.take());
-        if let Some(scheduler) = &left
-            && self.is_turn
-        {
-            scheduler.host_sleeps();
+        let outer = self.outer.take();
+        let outside = outer.is_none();
+        let left = CURRENT.replace(outer);
+        if let Some(scheduler) = &left {
+            if outside {
+                scheduler.buffer.set(lent::close());
+            }
+            if self.is_turn {
+                scheduler.host_sleeps();
+            }
         }
         // Last, for it may be the last reference to the runtime.
         drop(left);

@@ -30,7 +30,7 @@ use crate::endpoints::Addr;
 /// println!("{dump}");
 /// // loop answered, descriptors 1, timers 0, mail wakes 0, mail jobs 0, blocking threads 0, blocking jobs 0
 /// // 1 task "echo", spawned at src/main.rs:6, parked on read
-/// //   0.1; read udp, local 127.0.0.1:40213
+/// //   1.1; read udp, local 127.0.0.1:40213
 /// # Ok(())
 /// # }
 /// ```

@@ -1,6 +1,18 @@
-//! The thread's own buffer, lent to one read after the other: an idle connection holds none.
+//! The loop's own buffer, lent to one read after the other: an idle connection holds none.
+//!
+//! | state | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | Closed | no runtime is entered on this thread | `close` | Empty or Full by `open` |
+//! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back` |
+//! | Full | the buffer is here | `open`; `give_back` | Empty by `take` |
+//!
+//! The thread-local has no destructor, since a check for one would cost as much as the rest. So
+//! nothing may stay in it. A runtime puts the buffer in when it is entered, for one turn or for all turns
+//! of a `block_on`, and takes it out when it is left. In Closed, each read makes a buffer of its own and
+//! drops it.
 
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 
 /// What one read takes at most: half of what a socket's receive buffer holds by default, and small
 /// enough for the caches.
@@ -9,24 +21,48 @@ pub(crate) const LENGTH: usize = 64 * 1024;
 pub(crate) type Buffer = Box<[u8; LENGTH]>;
 
 thread_local! {
-    /// `None` before the first read, and while a read has it. It goes with the thread.
-    static LENT: Cell<Option<Buffer>> = const { Cell::new(None) };
+    /// `None` when Empty or Closed.
+    static LENT: Cell<Option<ManuallyDrop<Buffer>>> = const { Cell::new(None) };
+    static IS_OPEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A read inside a read, and one at the end of the thread, gets a buffer of its own.
+/// Takes the buffer out, so that a closure which reads again gets another.
 #[inline]
 pub(crate) fn take() -> Buffer {
-    let lent = LENT.try_with(Cell::take);
-    lent.ok().flatten().unwrap_or_else(make)
+    match LENT.take() {
+        Some(buffer) => ManuallyDrop::into_inner(buffer),
+        None => make(),
+    }
 }
 
 #[cold]
 fn make() -> Buffer {
-    let bytes = vec![0; LENGTH].into_boxed_slice();
-    bytes.try_into().expect("it is of that length")
+    match vec![0; LENGTH].into_boxed_slice().try_into() {
+        Ok(buffer) => buffer,
+        Err(_) => unreachable!("it is of that length"),
+    }
 }
 
+/// Gives it back, for the next read.
 #[inline]
 pub(crate) fn give_back(buffer: Buffer) {
-    let _ = LENT.try_with(|lent| lent.set(Some(buffer)));
+    if IS_OPEN.get()
+        && let Some(other) = LENT.replace(Some(ManuallyDrop::new(buffer)))
+    {
+        drop(ManuallyDrop::into_inner(other));
+    }
+}
+
+/// A runtime is entered, with the buffer that it took out when it was left.
+pub(super) fn open(buffer: Option<Buffer>) {
+    debug_assert!(!IS_OPEN.get(), "the outermost turn opens it");
+    IS_OPEN.set(true);
+    LENT.set(buffer.map(ManuallyDrop::new));
+}
+
+/// A runtime is left, and nothing stays in the thread.
+pub(super) fn close() -> Option<Buffer> {
+    debug_assert!(IS_OPEN.get(), "a turn ends once");
+    IS_OPEN.set(false);
+    LENT.take().map(ManuallyDrop::into_inner)
 }

@@ -507,7 +507,7 @@ impl Builder {
     /// let runtime = netpoller::Runtime::builder()
     ///     .watchdog(Duration::from_millis(250))
     ///     .build()?;
-    /// // task 0.1, spawned at src/main.rs:7 holds the loop, for 250.1ms so far
+    /// // task 1.1, spawned at src/main.rs:7 holds the loop, for 250.1ms so far
     /// runtime.spawn(async { std::thread::sleep(Duration::from_millis(300)) });
     /// runtime.turn(None)?;
     /// # Ok(())

@@ -30,6 +30,7 @@ use super::context;
 use super::current::{self, Entered};
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
+use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
@@ -69,6 +70,8 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The waker of the root, while there is one.
     pub(super) root_waker: Cell<Option<Waiter>>,
+    /// The lent buffer, while no turn is under way.
+    pub(crate) buffer: Cell<Option<Buffer>>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
@@ -102,6 +105,7 @@ impl Scheduler {
             rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
+            buffer: Cell::new(None),
             notes: RefCell::default(),
             stopwatch,
             host: OnceCell::new(),

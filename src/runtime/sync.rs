@@ -4,7 +4,7 @@
 //! through every order of events that the memory model allows.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 /// Locks, though another thread panicked with the lock: no code of others runs under those of this
 /// crate, so that what they guard is whole.

@@ -310,9 +310,7 @@ impl<F> Server<F> {
 
     /// Has each worker call `start` with its number, in its own thread and inside its runtime,
     /// before the first connection is accepted: to open a log, or to spawn a task beside the
-    /// connections. When all workers have started, the server serves. Until then a worker that has
-    /// started holds its thread: what `start` has spawned does not run, so none may wait for a task of
-    /// another worker.
+    /// connections. When all workers have started, the server serves.
     ///
     /// If one fails or panics, the server does not start: [`Bound::run`] returns an error that says
     /// which worker it was. Clients that have connected meanwhile are reset.

@@ -3,7 +3,8 @@
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
-//! | Serving | `Dispatcher::new` | Draining, Stopped |
+//! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
+//! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; the end of the first worker under `Bound::run` | - |
 //!
@@ -16,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -24,14 +25,14 @@ use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::listener::Accepted;
 use crate::net::permits::Permit;
-use crate::runtime::sync::{Condvar, Mutex, lock};
+use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::wake_quietly;
 
 /// What the workers are to do. The phase and the number of watches only rise, the limit only falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,
-    /// How long a drain may take, from when a worker learns of it.
+    /// How long a drain may take, from when a worker learns of it: not before all have started.
     pub(crate) limit: Duration,
     /// How many watches for signals there are: no order, but what a worker is to look at.
     pub(crate) watches: usize,
@@ -40,7 +41,7 @@ pub(crate) struct Order {
 impl Order {
     /// The order before any is given.
     pub(crate) const FIRST: Order = Order {
-        phase: Phase::Serving,
+        phase: Phase::Starting,
         limit: Duration::MAX,
         watches: 0,
     };
@@ -51,8 +52,6 @@ pub(crate) struct Dispatcher {
     /// By worker: how many connections it has. Other threads change it at any time.
     pub(crate) tallies: Vec<Arc<Tally>>,
     state: Mutex<State>,
-    /// A worker has started, or an order was given.
-    changed: Condvar,
 }
 
 struct State {
@@ -86,7 +85,6 @@ impl Dispatcher {
     pub(crate) fn new(workers: usize) -> Self {
         Dispatcher {
             tallies: (0..workers).map(|_| Arc::default()).collect(),
-            changed: Condvar::new(),
             state: Mutex::new(State {
                 order: Order::FIRST,
                 inboxes: Vec::new(),
@@ -163,7 +161,6 @@ impl Dispatcher {
         let inboxes = state.inboxes.iter_mut().flatten();
         let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
         drop(state);
-        self.changed.notify_all();
         wakers.into_iter().for_each(wake_quietly);
         changed
     }
@@ -176,25 +173,31 @@ pub(crate) struct WorkerInbox {
 }
 
 impl WorkerInbox {
-    /// The worker has started. Waits for the others, or for a stop: what is accepted before all have started
-    /// would be lost with a worker that does not.
+    /// The worker has started. When all have, the server serves.
     pub(crate) fn started(&self) {
-        self.dispatcher.change(|state| state.starting -= 1);
-        let Dispatcher { state, changed, .. } = &*self.dispatcher;
-        let mut state = lock(state);
-        debug_assert!(
-            state.starting < state.inboxes.len(),
-            "it has started itself"
-        );
-        while state.starting > 0 && state.order.phase != Phase::Stopped {
-            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.dispatcher.change(|state| {
+            state.starting -= 1;
+            if state.starting == 0 {
+                state.order.phase = state.order.phase.max(Phase::Serving);
+            }
+        });
     }
 
     /// Waits for another order than the one that is known.
     pub(crate) async fn order(&self, known: Order) -> Order {
-        self.wait(|state| (state.order != known).then_some(state.order))
-            .await
+        self.wait(|state| {
+            let mut order = state.order;
+            // A drain accepts what is queued, so it waits until all workers have started too.
+            if state.starting > 0 && order.phase == Phase::Draining {
+                let watches = order.watches;
+                order = Order {
+                    watches,
+                    ..Order::FIRST
+                };
+            }
+            (order != known).then_some(order)
+        })
+        .await
     }
 
     /// Waits for the next connection. `None` when there will be no more.
@@ -248,7 +251,6 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::pin::pin;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::thread;
     use std::time::Duration;
@@ -395,6 +397,8 @@ mod tests {
         let stop = || dispatcher.give(Phase::Stopped, Duration::ZERO);
         assert_eq!(next(Order::FIRST), Order::FIRST);
         assert!(drain(10 * second));
+        assert_eq!(next(Order::FIRST), Order::FIRST, "it has not started");
+        inboxes[0].started();
         let long = next(Order::FIRST);
         assert_eq!((long.phase, long.limit), (Phase::Draining, 10 * second));
         assert!(!drain(20 * second) && !drain(10 * second));
@@ -412,22 +416,18 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_started_waits_for_the_others_or_a_stop() {
-        for stops in [false, true] {
-            let (_accepts, inboxes) = accepts(2);
-            let others = AtomicBool::new(false);
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    inboxes[0].started();
-                    assert!(others.load(Ordering::Acquire), "it waited");
-                });
-                inboxes[0].dispatcher.give(Phase::Draining, Duration::ZERO);
-                others.store(true, Ordering::Release);
-                match stops {
-                    false => inboxes[1].started(),
-                    true => drop(inboxes[0].dispatcher.give(Phase::Stopped, Duration::ZERO)),
-                }
-            });
-        }
+    fn a_drain_begins_when_all_workers_have_started_and_a_stop_at_once() {
+        let (_accepts, inboxes) = accepts(2);
+        let order = || now(inboxes[0].order(Order::FIRST));
+        inboxes[0].started();
+        inboxes[0].dispatcher.give(Phase::Draining, Duration::ZERO);
+        assert!(order().is_pending());
+        inboxes[1].started();
+        assert!(matches!(order(), Poll::Ready(order) if order.phase == Phase::Draining));
+
+        let (_accepts, inboxes) = accepts(2);
+        inboxes[0].dispatcher.give(Phase::Stopped, Duration::ZERO);
+        let order = now(inboxes[0].order(Order::FIRST));
+        assert!(matches!(order, Poll::Ready(order) if order.phase == Phase::Stopped));
     }
 }

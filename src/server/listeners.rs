@@ -53,7 +53,15 @@ pub enum Dispatch {
 #[deprecated(note = "it is called `Dispatch` now")]
 pub type Accept = Dispatch;
 
+#[allow(non_upper_case_globals, reason = "the old names of variants")]
 impl Dispatch {
+    /// The old name of [`Dispatch::Auto`].
+    #[deprecated(note = "it is called `Dispatch::Auto` now")]
+    pub const BySystem: Dispatch = Dispatch::Auto;
+    /// The old name of [`Dispatch::ReusePort`].
+    #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
+    pub const Each: Dispatch = Dispatch::ReusePort;
+
     pub(super) fn listens_each(self) -> bool {
         match self {
             Dispatch::Auto => sys::SPREADS_CONNECTIONS,

@@ -108,6 +108,8 @@ impl<F: Factory> WorkerLoop<F> {
         loop {
             let follow = async {
                 match order.phase {
+                    // The next order is to serve, once the other workers have started too; or to end.
+                    Phase::Starting => pending().await,
                     Phase::Serving => {
                         self.take(&listeners, Which::All).await?;
                         // Nothing more is accepted. The connections that are served go on.
@@ -140,7 +142,7 @@ impl<F: Factory> WorkerLoop<F> {
         }
     }
 
-    /// Calls `on_worker`, inside the runtime, and waits for the other workers: nothing else runs here yet.
+    /// Calls `on_worker`, inside the runtime. When all workers have started, the server serves.
     fn start(&self) -> io::Result<()> {
         let worker = self.inbox.worker;
         if let Some(Hook(on_worker)) = &self.common.settings.on_worker {

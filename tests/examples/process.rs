@@ -103,6 +103,13 @@ impl Server {
         Server::run(command.args(flags))
     }
 
+    /// Starts a server whose log can't be written.
+    pub fn without_log(name: &str, flags: &[&str]) -> Server {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$@\" 2>/dev/full", "sh"]);
+        Server::run(command.arg(binary(name)).args(flags))
+    }
+
     /// Starts a server that logs at this level.
     pub fn logging(level: &str, name: &str, flags: &[&str]) -> Server {
         Server::run(

@@ -23,7 +23,7 @@ pub mod models;
 mod runtime {
     pub(crate) mod sync {
         pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-        pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+        pub(crate) use loom::sync::{Mutex, MutexGuard};
 
         pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
             mutex.lock().unwrap()
