@@ -28,13 +28,19 @@ struct Server {
     open: RefCell<Slab<TcpStream>>,
 }
 
-pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
+pub fn serve(
+    options: &Options,
+    listener: StdListener,
+    stop: StdStream,
+    announce: impl FnOnce(),
+) -> io::Result<Counts> {
     let addr = listener.local_addr()?;
     let runtime = trace::builder(options).build()?;
     trace::write_at_signals(options, &runtime.handle())?;
     if options.dumps {
         common::dump_on_quit(runtime.handle())?;
     }
+    announce();
     let server = Rc::new(Server {
         limit: Cell::new(options.idle_timeout),
         accepted: Cell::new(0),

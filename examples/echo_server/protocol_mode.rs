@@ -34,15 +34,16 @@ pub fn run(
     if options.dumps {
         common::dump_server_on_quit(bound.handle())?;
     }
-    ready(bound.local_addr());
     let stop = stops.swap_remove(0);
     if workers > 1 {
+        ready(bound.local_addr());
         return run_many(bound, stop);
     }
     // In a loop of our own, which waits for the stop as well, so that there is no second thread:
     // with one, each of glibc's calls that may block costs more.
     let runtime = trace::builder(options).build()?;
     trace::write_at_signals(options, &runtime.handle())?;
+    ready(bound.local_addr());
     let serving = bound.run_in(&runtime)?;
     let handle = bound.handle();
     let stats = runtime.block_on(async {

@@ -35,8 +35,14 @@ const BUFFER: usize = 64 * 1024;
 /// Connections accepted in a row before the others have their turn.
 const BATCH: usize = 64;
 
-pub fn serve(options: &Options, listener: StdListener, stop: StdStream) -> io::Result<Counts> {
+pub fn serve(
+    options: &Options,
+    listener: StdListener,
+    stop: StdStream,
+    announce: impl FnOnce(),
+) -> io::Result<Counts> {
     let mut server = Server::new(options, listener, stop)?;
+    announce();
     while server.signals == 0 {
         server.turn(None)?;
     }

@@ -146,7 +146,8 @@ enum End {
 // ---- the workers ----
 
 /// Runs a worker for each of `stops`. A byte of its stream, or its end of file, begins the drain; a
-/// second byte ends it at once. Calls `ready` once it listens, with the real address.
+/// second byte ends it at once. Calls `ready` once it listens and hears the other signals, with the real
+/// address.
 pub fn run(
     options: &Options,
     mut stops: Vec<UnixStream>,
@@ -163,16 +164,17 @@ pub fn run(
     while listeners.len() < stops.len() {
         listeners.push(listen(&addr.to_string(), true)?);
     }
-    ready(addr);
     let (Some(listener), Some(stop)) = (listeners.pop(), stops.pop()) else {
         return Ok(Counts::default());
     };
     let mut others = Vec::new();
     for (listener, stop) in listeners.into_iter().zip(stops) {
         let options = options.clone();
-        others.push(thread::spawn(move || serve(&options, listener, stop)));
+        others.push(thread::spawn(move || {
+            serve(&options, listener, stop, || ())
+        }));
     }
-    let mut counts = serve(options, listener, stop)?;
+    let mut counts = serve(options, listener, stop, || ready(addr))?;
     for other in others {
         counts += other
             .join()
@@ -182,10 +184,15 @@ pub fn run(
 }
 
 /// One worker.
-fn serve(options: &Options, listener: TcpListener, stop: UnixStream) -> io::Result<Counts> {
+fn serve(
+    options: &Options,
+    listener: TcpListener,
+    stop: UnixStream,
+    ready: impl FnOnce(),
+) -> io::Result<Counts> {
     match options.mode {
-        Mode::Async => async_mode::serve(options, listener, stop),
-        Mode::Reactor => reactor_mode::serve(options, listener, stop),
+        Mode::Async => async_mode::serve(options, listener, stop, ready),
+        Mode::Reactor => reactor_mode::serve(options, listener, stop, ready),
         Mode::Protocol => unreachable!("it has workers of its own"),
     }
 }

@@ -49,9 +49,12 @@ struct Flags {
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         let listening = ListenConfig::new().bind_std(&flags.addr)?;
-        common::announce(listening.local_addr()?)?;
+        let addr = listening.local_addr()?;
         common::exit_on_signals()?;
-        run(listening, |page| common::dump_on_quit(page.handle()))
+        run(listening, |page| {
+            common::dump_on_quit(page.handle())?;
+            common::announce(addr)
+        })
     })
 }
 
