@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use netpoller::{Bound, Conn, Dispatch, Protocol, Runtime, Server, ServerHandle};
+use netpoller::{Bound, Conn, Dispatch, Handle, Protocol, Runtime, Server, ServerHandle};
 
 use crate::child::{in_child, in_fork, limit_open_files, open_files, take_all_descriptors};
 use crate::support::running::{Echo, SECOND, start};
@@ -74,15 +74,9 @@ fn the_last_worker_that_lives_still_hears_a_signal() {
         let mut client = server.dial();
         client.read_exact(&mut [0]).unwrap();
         raise(libc::SIGTERM);
-        let done = |stats: &netpoller::ServerStats| {
-            stats
-                .workers
-                .iter()
-                .filter(|worker| worker.turns > 0)
-                .count()
-                == 2
-        };
-        while !done(&server.handle.stats()) {
+        let is_done = |runtime: &Handle| runtime.run_blocking(async || ()).is_err();
+        let runtimes = server.handle.runtimes();
+        while runtimes.iter().filter(|&runtime| is_done(runtime)).count() < 2 {
             between_looks();
         }
         raise(libc::SIGTERM);
