@@ -210,7 +210,7 @@ impl Handle {
     /// # fn main() -> std::io::Result<()> {
     /// use std::time::Duration;
     /// let runtime = netpoller::Runtime::builder().trace(1 << 20).build()?;
-    /// runtime.block_on(netpoller::time::sleep(Duration::from_millis(5)));
+    /// runtime.block_on(async { netpoller::time::sleep(Duration::from_millis(5)).await });
     ///
     /// let trace = runtime.handle().trace_last(Duration::from_secs(10)).unwrap();
     /// for record in &trace.records {
