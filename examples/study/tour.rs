@@ -227,7 +227,7 @@ pub const STEPS: [Step; 10] = [
     Step {
         title: "A readiness event must be drained",
         sentence: "The kernel reports five bytes once; a reader that takes two gets no second event, so the \
-                   slot stays Ready until a read has emptied the socket.",
+                   slot stays Ready until a read has emptied the socket, or a park has used it up.",
         why: "With edges, what was reported once has to be remembered. A program that takes two bytes and \
               waits for the next event waits for ever, with three bytes in its hands. Here the slot \
               remembers. A read that comes back short has emptied the socket, and only then Ready is \
