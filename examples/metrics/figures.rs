@@ -145,7 +145,7 @@ impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut loops: Vec<_> = self.0.runtimes().iter().map(Handle::stats).collect();
         let server = self.0.stats();
-        // Some workers have not started: whose loops these are is not known.
+        // Until all workers have started, it is not known which loop is which worker's.
         if loops.len() < server.workers().len() {
             loops.clear();
         }

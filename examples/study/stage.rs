@@ -42,7 +42,7 @@ pub struct Seen {
     open: BTreeMap<usize, (Token, RawFd)>,
     /// Registrations so far: a socket has one, however often it waits.
     registrations: usize,
-    /// Whose events are kept back.
+    /// The source that has its events kept back.
     hold: Option<Token>,
     held: Vec<Event>,
 }

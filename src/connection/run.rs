@@ -327,8 +327,10 @@ impl<P: Protocol> Connection<P> {
             debug_assert!(false, "{event:?} in {state:?}");
             return;
         };
-        let id = context::running_machine();
-        log::trace!("{event:?} in {state:?} -> {next:?}, machine {id}");
+        log::trace!(
+            "{event:?} in {state:?} -> {next:?}, machine {}",
+            context::running_machine()
+        );
         if next == state {
             return;
         }

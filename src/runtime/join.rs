@@ -19,7 +19,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use super::context::{self, MachineId};
@@ -27,7 +27,7 @@ use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
 use super::parked::Waiter;
 use super::scheduler::Scheduler;
-use super::sync;
+use super::sync::lock;
 
 // ---- the cell ----
 
@@ -63,9 +63,6 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 // No code of the user runs under the lock: a waker is cloned before it, and dropped or woken after.
-fn lock<T>(cell: &Mutex<Shared<T>>) -> MutexGuard<'_, Shared<T>> {
-    sync::lock(cell)
-}
 
 /// One end is dropped: the other is woken, and its own waker goes with it.
 fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
@@ -131,7 +128,7 @@ impl<T> Drop for Receiver<T> {
 
 // ---- a task's end of it ----
 
-/// The cell of a task whose handle lives.
+/// The cell that a task shares with its handle, whatever the task returns.
 pub(crate) trait Joined {
     /// The task ends, with an error in place of its output if there is one.
     fn end(&self, error: Option<JoinError>);

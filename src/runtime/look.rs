@@ -69,7 +69,7 @@ pub(crate) enum Noted {
     Listener(Box<dyn Fn(Instant) -> Entry>),
 }
 
-/// Keeps a note in the table of the runtime in whose turn it was made, until it is dropped.
+/// Keeps a note in the table of the runtime that runs when it is made, until it is dropped.
 #[derive(Default)]
 pub(crate) struct Note {
     place: Option<(Handle, usize)>,
