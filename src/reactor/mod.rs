@@ -207,8 +207,8 @@ impl<W> Reactor<W> {
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
-    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them, and may not use
-    /// the reactor. The largest four numbers print in words. Only with the feature `trace`.
+    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them, but none of
+    /// the largest four, and may not use the reactor. Only with the feature `trace`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
