@@ -285,8 +285,13 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, out);
-        self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
+        let trace = &self.core.trace;
+        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+            let number = trace.number(&w);
+            out.push(w);
+            number
+        });
+        trace.put(Kind::TurnEnd, NOTHING, 0);
         turn
     }
 

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::replace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -138,29 +139,56 @@ impl<W> Recorder<W> {
         ring.push([self.now.get() | kind as u64, id, detail]);
     }
 
-    /// As `put`, and that it hands these out, from the given one on. The first is in the same record.
+    /// Begins a record of what may hand something out.
     #[inline(always)]
-    pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, out: &[W], from: usize) {
-        let Some(ring) = self.ring() else { return };
+    pub(crate) fn cause(&self, kind: Kind, id: u64, readiness: u64) -> Cause<'_> {
         let head = self.now.get() | readiness << READINESS | kind as u64;
-        let [first, more @ ..] = &out[from..] else {
-            return ring.push([head, id, NOTHING]);
-        };
-        ring.push([head, id, (self.name)(first)]);
-        if !more.is_empty() {
-            self.unparked(more);
+        Cause {
+            ring: self.ring(),
+            is_put: false,
+            words: [head, id, NOTHING],
         }
     }
 
-    #[cold]
-    fn unparked(&self, more: &[W]) {
-        more.iter()
-            .for_each(|w| self.put(Kind::Unpark, (self.name)(w), 0));
+    /// What is handed out has this number.
+    #[inline]
+    pub(crate) fn number(&self, w: &W) -> u64 {
+        self.ring().map_or(NOTHING, |_| (self.name)(w))
     }
 
     /// By what a machine is woken or spawned now.
     #[inline]
     pub(crate) fn by(&self) -> u64 {
         self.by.get()
+    }
+}
+
+/// A record that is put with the first that is handed out, or when nothing more can be. What is handed out
+/// after the first has records of its own.
+pub(crate) struct Cause<'a> {
+    ring: Option<&'a Ring>,
+    is_put: bool,
+    words: Words,
+}
+
+impl Cause<'_> {
+    /// Hands out what has this number.
+    #[inline(always)]
+    pub(crate) fn hands_out(&mut self, number: u64) {
+        let Some(ring) = self.ring else { return };
+        let [head, id, _] = self.words;
+        ring.push(match replace(&mut self.is_put, true) {
+            false => [head, id, number],
+            true => [head >> TIME << TIME | Kind::Unpark as u64, number, 0],
+        });
+    }
+}
+
+impl Drop for Cause<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(ring) = self.ring.filter(|_| !self.is_put) {
+            ring.push(self.words);
+        }
     }
 }
