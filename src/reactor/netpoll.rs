@@ -434,8 +434,8 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, &mut out);
         }
         let mut hand_out = |w| {
-            let mut cause = self.trace.cause(Kind::Fired, NOTHING, 0);
-            cause.hands_out(out(w));
+            let number = out(w);
+            (self.trace).handed(Kind::Fired, NOTHING, 0, [number, NOTHING]);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

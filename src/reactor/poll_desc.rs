@@ -51,7 +51,7 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
-use crate::trace::Kind;
+use crate::trace::{Kind, NOTHING};
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -385,21 +385,33 @@ impl<W, T> PollDesc<W, T> {
 
     /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, out: impl FnMut(W) -> u64) {
-        let mut out = self.recorded(Kind::Event, readiness.0.into(), out);
+    pub(super) fn netpollready(&self, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        for direction in Direction::BOTH {
-            if readiness.0 & 1 << direction as u8 != 0
-                && let Some(w) = self.unpark(direction)
-            {
-                out(w);
-            }
-        }
+        self.hand_out(Kind::Event, readiness, &mut out);
         if readiness.contains(Readiness::HUNG_UP) {
-            (self.core.behind)(&self.user_data, &mut out);
+            self.hand_out_behind(out);
         }
+    }
+
+    /// Hands out what is parked for these directions.
+    #[inline(always)]
+    fn hand_out(&self, kind: Kind, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
+        let numbers = Direction::BOTH.map(|direction| {
+            let is_meant = readiness.0 & 1 << direction as u8 != 0;
+            let w = is_meant.then(|| self.unpark(direction)).flatten();
+            w.map_or(NOTHING, &mut out)
+        });
+        let (token, readiness) = (self.token.0 as u64, readiness.0.into());
+        self.core.trace.handed(kind, token, readiness, numbers);
+    }
+
+    /// Hands out what waits beside the slots.
+    #[cold]
+    fn hand_out_behind(&self, mut out: impl FnMut(W) -> u64) {
+        let trace = &self.core.trace;
+        (self.core.behind)(&self.user_data, &mut |w| trace.put(Kind::Unpark, out(w), 0));
     }
 
     // ---- deadlines ----
@@ -470,20 +482,12 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction, out: impl FnMut(W) -> u64) {
-        let mut out = self.recorded(Kind::Expired, ready_bit(direction).into(), out);
+    fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.unpark(direction).into_iter().for_each(&mut out);
+        self.hand_out(Kind::Expired, Readiness(1 << direction as u8), &mut out);
         // Operations that queue behind the waiter are woken too.
-        (self.core.behind)(&self.user_data, &mut out);
-    }
-
-    /// Records what happens to the descriptor, and what it hands out.
-    #[inline(always)]
-    fn recorded(&self, kind: Kind, readiness: u64, mut out: impl FnMut(W) -> u64) -> impl FnMut(W) {
-        let mut cause = (self.core.trace).cause(kind, self.token.0 as u64, readiness);
-        move |w| cause.hands_out(out(w))
+        self.hand_out_behind(out);
     }
 
     /// Hands out with the next turn.
@@ -539,8 +543,7 @@ impl<W, T> PollDesc<W, T> {
         self.raise(CLOSED);
         self.deadlines.iter().for_each(|when| when.set(NEVER));
         self.set_timer();
-        let released = self.slots.iter().filter_map(Cell::take);
-        released.for_each(self.recorded(Kind::Closed, 0, |w| self.pend(w)));
+        self.hand_out(Kind::Closed, Readiness::BOTH, |w| self.pend(w));
         self.core.hasten();
     }
 

@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem::replace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -139,14 +138,16 @@ impl<W> Recorder<W> {
         ring.push([self.now.get() | kind as u64, id, detail]);
     }
 
-    /// Begins a record of what may hand something out.
+    /// As `put`, and that it hands out what has these numbers, unless they are `NOTHING`. The first is in
+    /// the same record.
     #[inline(always)]
-    pub(crate) fn cause(&self, kind: Kind, id: u64, readiness: u64) -> Cause<'_> {
-        let head = self.now.get() | readiness << READINESS | kind as u64;
-        Cause {
-            ring: self.ring(),
-            is_put: false,
-            words: [head, id, NOTHING],
+    pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, [one, other]: [u64; 2]) {
+        let Some(ring) = self.ring() else { return };
+        let (now, head) = (self.now.get(), readiness << READINESS | kind as u64);
+        let first = if one == NOTHING { other } else { one };
+        ring.push([now | head, id, first]);
+        if one != NOTHING && other != NOTHING {
+            ring.push([now | Kind::Unpark as u64, other, 0]);
         }
     }
 
@@ -160,35 +161,5 @@ impl<W> Recorder<W> {
     #[inline]
     pub(crate) fn by(&self) -> u64 {
         self.by.get()
-    }
-}
-
-/// A record that is put with the first that is handed out, or when nothing more can be. What is handed out
-/// after the first has records of its own.
-pub(crate) struct Cause<'a> {
-    ring: Option<&'a Ring>,
-    is_put: bool,
-    words: Words,
-}
-
-impl Cause<'_> {
-    /// Hands out what has this number.
-    #[inline(always)]
-    pub(crate) fn hands_out(&mut self, number: u64) {
-        let Some(ring) = self.ring else { return };
-        let [head, id, _] = self.words;
-        ring.push(match replace(&mut self.is_put, true) {
-            false => [head, id, number],
-            true => [head >> TIME << TIME | Kind::Unpark as u64, number, 0],
-        });
-    }
-}
-
-impl Drop for Cause<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if let Some(ring) = self.ring.filter(|_| !self.is_put) {
-            ring.push(self.words);
-        }
     }
 }
