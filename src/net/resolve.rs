@@ -32,8 +32,8 @@ pub(super) enum Purpose {
     Dial,
     /// An empty host is every address.
     Listen,
-    /// To send a message to.
-    Send,
+    /// To send one to.
+    Message,
 }
 
 /// How to resolve, and for what.
@@ -62,7 +62,7 @@ impl Resolution {
         let op = match self.purpose {
             Purpose::Dial => "dial",
             Purpose::Listen => "listen",
-            Purpose::Send => "write",
+            Purpose::Message => "write",
         };
         let net = match self.unknown {
             Some(_) => "",

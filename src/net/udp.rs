@@ -117,7 +117,7 @@ impl Datagram<Udp> {
         let address = match addr.to_addr() {
             Addr::Socket(address) => unmapped(address),
             target => {
-                let resolution = Resolution::new(Network::Udp, Purpose::Send);
+                let resolution = Resolution::new(Network::Udp, Purpose::Message);
                 let found = resolution.addresses(&target, &CancelToken::new()).await?;
                 // The first of the socket's own family.
                 let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
