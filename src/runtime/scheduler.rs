@@ -58,8 +58,6 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
-    /// What the netpoller hands out in a turn. Empty outside that.
-    handed: Cell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// Runnable from the next turn on.
@@ -99,7 +97,6 @@ impl Scheduler {
             reactor,
             remote,
             machines: RefCell::new(Machines::new()),
-            handed: Cell::default(),
             queue: RefCell::default(),
             woken: RefCell::default(),
             rounds: Cell::new(0),
@@ -273,35 +270,20 @@ impl Scheduler {
             false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
         };
-        let mut handed = self.handed.take();
         let core = self.reactor.core();
-        // A clock of the user's may panic: what was handed out is queued all the same.
-        let turn = catch(|| core.turn(max_wait, run_queue, &mut handed));
-        self.unpark(&handed);
-        handed.clear();
-        self.handed.set(handed);
-        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
-    }
-
-    /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
-    // Kept apart from the rest of the turn, as is the loop that runs them.
-    #[inline(never)]
-    fn unpark(&self, handed: &[Parked]) {
-        let mut foreign: Vec<Parked> = Vec::new();
-        let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
-        for parked in handed {
+        let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
+        let hand_out = |parked: Parked| {
             let id = parked.as_machine();
-            match machines.wake(id) {
-                true => {
-                    let clock = &self.reactor.core().clock;
-                    self.stopwatch.queued(id, || clock.now());
-                    queue.push(id);
-                }
-                false if parked.is_foreign() => foreign.push(*parked),
-                false => {}
+            if self.machines.borrow_mut().wake(id) {
+                self.stopwatch.queued(id, || core.clock.now());
+                queue.push(id);
+            } else if parked.is_foreign() {
+                foreign.push(parked);
             }
-        }
-        drop((machines, queue));
+        };
+        // A clock of the user's may panic: what was handed out is woken all the same.
+        let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
+        drop(queue);
         // With no borrow held: a waker may run any code.
         for parked in foreign {
             if let Some(waker) = parked.take_waker() {
@@ -309,6 +291,7 @@ impl Scheduler {
                 wake_quietly(waker);
             }
         }
+        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -415,7 +398,7 @@ impl Scheduler {
     /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         // Inside a turn, what is left of its batch is in no queue.
-        if self.has_runnable() || current::at_home(&self.remote, |_| ()).is_some() {
+        if current::at_home(&self.remote, |_| ()).is_some() || self.has_runnable() {
             return Some(Duration::ZERO);
         }
         self.reactor.next_timeout()
