@@ -285,7 +285,7 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, out);
+        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| out.push(w));
         self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
         turn
     }

@@ -61,7 +61,7 @@ pub(crate) enum RunQueue {
 
 /// Called with a descriptor's user data when its deadline passes or its peer hangs up: hands out
 /// what waits beside the slots. It must not use the reactor.
-pub(crate) type Behind<W, T> = fn(&T, &mut Vec<W>);
+pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven reading that is to be settled, how many rounds had ended when it was noted, and the turns
 /// since.
@@ -201,13 +201,13 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    /// What is handed out is appended to `out`.
+    /// Calls `out` with each W that is handed out. `out` must not use the reactor.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        out: &mut Vec<W>,
+        mut out: impl FnMut(W),
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.trace.put(Kind::Turn, NOTHING, 0);
@@ -229,9 +229,9 @@ impl<W, T> Core<W, T> {
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // After the wait: a selector that panics must not lose them.
-        out.append(&mut self.pending.borrow_mut());
+        self.pending.borrow_mut().drain(..).for_each(&mut out);
         let mut turn = Turn {
-            events: self.unpark_ready(out),
+            events: self.unpark_ready(&mut out),
             ..Turn::default()
         };
         let found_nothing = waited?;
@@ -243,12 +243,12 @@ impl<W, T> Core<W, T> {
             self.settled.set(self.proven.get());
             // But that reading is older than the wait, and what came meanwhile was not looked for.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
-                turn.events += self.look_again(out)?;
+                turn.events += self.look_again(&mut out)?;
             }
         }
 
         if self.is_due() {
-            turn.more = self.expire(&mut turn.expired, out);
+            turn.more = self.expire(&mut turn.expired, &mut out);
             // A deadline may be due that is not settled.
             turn.more |= self.is_due();
         }
@@ -298,7 +298,7 @@ impl<W, T> Core<W, T> {
 
     /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
     /// reading after the wait is settled. Returns how many events it found.
-    fn look_again(&self, out: &mut Vec<W>) -> io::Result<usize> {
+    fn look_again(&self, out: impl FnMut(W)) -> io::Result<usize> {
         let looked = self.look(Duration::ZERO);
         let events = self.unpark_ready(out);
         if looked? {
@@ -387,7 +387,7 @@ impl<W, T> Core<W, T> {
     /// Hands out what is parked on the sources that the events name. Returns how many events named an
     /// open descriptor.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, out: &mut Vec<W>) -> usize {
+    fn unpark_ready(&self, mut out: impl FnMut(W)) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
@@ -399,7 +399,7 @@ impl<W, T> Core<W, T> {
         for event in events.iter() {
             match registry.get(event.token.key()) {
                 Some(desc) if desc.token() == event.token || fault!("stale_event") => {
-                    desc.netpollready(event.readiness, out);
+                    desc.netpollready(event.readiness, &mut out);
                 }
                 // The token of a break, or of an earlier owner of the key, names no descriptor.
                 _ => {
@@ -417,7 +417,7 @@ impl<W, T> Core<W, T> {
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: timers.check and run. The timers that they fire call netpolldeadlineimpl.
-    fn expire(&self, expired: &mut usize, out: &mut Vec<W>) -> bool {
+    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W)) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -428,12 +428,12 @@ impl<W, T> Core<W, T> {
         drop(deadlines);
         let registry = self.registry.borrow();
         for key in due {
-            *expired += registry[key].netpolldeadlineimpl(limit, out);
+            *expired += registry[key].netpolldeadlineimpl(limit, &mut out);
         }
         let mut hand_out = |w| {
-            out.push(w);
-            let from = out.len() - 1;
-            self.trace.handed(Kind::Fired, NOTHING, 0, out, from);
+            self.trace.put(Kind::Fired, NOTHING, 0);
+            self.trace.unpark(&w);
+            out(w);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

@@ -385,8 +385,8 @@ impl<W, T> PollDesc<W, T> {
 
     /// The selector says that the source is ready. The waiters go to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut Vec<W>) {
-        let from = out.len();
+    pub(super) fn netpollready(&self, readiness: Readiness, out: impl FnMut(W)) {
+        let mut out = self.recorded(Kind::Event, readiness.0.into(), out);
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
@@ -394,13 +394,12 @@ impl<W, T> PollDesc<W, T> {
             if readiness.0 & 1 << direction as u8 != 0
                 && let Some(w) = self.unpark(direction)
             {
-                out.push(w);
+                out(w);
             }
         }
         if readiness.contains(Readiness::HUNG_UP) {
-            (self.core.behind)(&self.user_data, out);
+            (self.core.behind)(&self.user_data, &mut out);
         }
-        self.handed(Kind::Event, readiness.0.into(), out, from);
     }
 
     // ---- deadlines ----
@@ -450,7 +449,8 @@ impl<W, T> PollDesc<W, T> {
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // It has passed: the next turn hands out the waiter, and does not block.
             Some(None) => {
-                self.expire(direction, &mut self.core.pending.borrow_mut());
+                let mut pending = self.core.pending.borrow_mut();
+                self.expire(direction, |w| pending.push(w));
             }
             ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
@@ -473,20 +473,24 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
-    fn expire(&self, direction: Direction, out: &mut Vec<W>) {
+    fn expire(&self, direction: Direction, out: impl FnMut(W)) {
+        let mut out = self.recorded(Kind::Expired, ready_bit(direction).into(), out);
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        let from = out.len();
-        out.extend(self.unpark(direction));
+        self.unpark(direction).into_iter().for_each(&mut out);
         // Operations that queue behind the waiter are woken too.
-        (self.core.behind)(&self.user_data, out);
-        self.handed(Kind::Expired, ready_bit(direction).into(), out, from);
+        (self.core.behind)(&self.user_data, &mut out);
     }
 
+    /// Records what happens to the descriptor, and then what it hands out.
     #[inline]
-    fn handed(&self, kind: Kind, detail: u64, out: &[W], from: usize) {
+    fn recorded(&self, kind: Kind, detail: u64, mut out: impl FnMut(W)) -> impl FnMut(W) {
         let trace = &self.core.trace;
-        trace.handed(kind, self.token.0 as u64, detail, out, from);
+        trace.put(kind, self.token.0 as u64, detail);
+        move |w| {
+            trace.unpark(&w);
+            out(w);
+        }
     }
 
     /// The sooner deadline, `NEVER` if neither is set.
@@ -513,11 +517,11 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
-    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut Vec<W>) -> usize {
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W)) -> usize {
         // A deadline that was cleared or moved later has not passed.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
-        let expired = passed.map(|at| self.expire(at, out)).count();
+        let expired = passed.map(|at| self.expire(at, &mut out)).count();
         debug_assert!(expired == 0 || self.next_deadline() > limit);
         // The timer that has come up is gone, and another descriptor's may be in its place.
         self.due.set(NEVER);
@@ -537,9 +541,7 @@ impl<W, T> PollDesc<W, T> {
         self.set_timer();
         let released = self.slots.iter().filter_map(Cell::take);
         let mut pending = self.core.pending.borrow_mut();
-        let from = pending.len();
-        pending.extend(released);
-        self.handed(Kind::Closed, 0, &pending, from);
+        released.for_each(self.recorded(Kind::Closed, 0, |w| pending.push(w)));
         drop(pending);
         self.core.hasten();
     }

@@ -35,7 +35,7 @@ use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
-use super::running::{Place, Running};
+use super::running::{self, Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -58,8 +58,6 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<Parked, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
-    /// What the netpoller hands out in a turn. Empty outside that.
-    handed: Cell<Vec<Parked>>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
     /// Runnable from the next turn on.
@@ -99,7 +97,6 @@ impl Scheduler {
             reactor,
             remote,
             machines: RefCell::new(Machines::new()),
-            handed: Cell::default(),
             queue: RefCell::default(),
             woken: RefCell::default(),
             rounds: Cell::new(0),
@@ -145,12 +142,18 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
-            let core = self.reactor.core();
-            self.stopwatch.queued(id, || core.clock.ask());
-            self.record(Kind::Wake, id, self.trace().by());
-            self.woken.borrow_mut().push(id);
-            core.hasten();
+            self.make_runnable(id, Kind::Wake);
         }
+    }
+
+    /// Queues a machine that is marked as queued.
+    #[inline]
+    fn make_runnable(&self, id: MachineId, kind: Kind) {
+        let core = self.reactor.core();
+        self.stopwatch.queued(id, || core.clock.ask());
+        self.record(kind, id, self.trace().by());
+        self.woken.borrow_mut().push(id);
+        core.hasten();
     }
 
     pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
@@ -179,11 +182,7 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
-        let core = self.reactor.core();
-        self.stopwatch.queued(id, || core.clock.ask());
-        self.record(Kind::Spawn, id, self.trace().by());
-        self.woken.borrow_mut().push(id);
-        core.hasten();
+        self.make_runnable(id, Kind::Spawn);
         self.figures().spawned.add(1);
         id
     }
@@ -273,35 +272,20 @@ impl Scheduler {
             false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
         };
-        let mut handed = self.handed.take();
         let core = self.reactor.core();
-        // A clock of the user's may panic: what was handed out is queued all the same.
-        let turn = catch(|| core.turn(max_wait, run_queue, &mut handed));
-        self.unpark(&handed);
-        handed.clear();
-        self.handed.set(handed);
-        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
-    }
-
-    /// Queues the machines that the reactor hands out, and wakes the foreign wakers.
-    // Kept apart from the rest of the turn, as is the loop that runs them.
-    #[inline(never)]
-    fn unpark(&self, handed: &[Parked]) {
-        let mut foreign: Vec<Parked> = Vec::new();
-        let (mut machines, mut queue) = (self.machines.borrow_mut(), self.queue.borrow_mut());
-        for parked in handed {
+        let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
+        let hand_out = |parked: Parked| {
             let id = parked.as_machine();
-            match machines.wake(id) {
-                true => {
-                    let clock = &self.reactor.core().clock;
-                    self.stopwatch.queued(id, || clock.now());
-                    queue.push(id);
-                }
-                false if parked.is_foreign() => foreign.push(*parked),
-                false => {}
+            if self.machines.borrow_mut().wake(id) {
+                self.stopwatch.queued(id, || core.clock.now());
+                queue.push(id);
+            } else if parked.is_foreign() {
+                foreign.push(parked);
             }
-        }
-        drop((machines, queue));
+        };
+        // A clock of the user's may panic: what was handed out is woken all the same.
+        let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
+        drop(queue);
         // With no borrow held: a waker may run any code.
         for parked in foreign {
             if let Some(waker) = parked.take_waker() {
@@ -309,6 +293,7 @@ impl Scheduler {
                 wake_quietly(waker);
             }
         }
+        turn.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
@@ -325,7 +310,7 @@ impl Scheduler {
             return;
         }
         for job in jobs {
-            self.remote.running.begin_job();
+            self.remote.running.begin(running::JOB);
             self.trace().put(Kind::Run, JOB, 0);
             // Nothing joins a job, so its panic stays here.
             if catch(job).is_err() {
@@ -361,7 +346,8 @@ impl Scheduler {
             // The root is no machine. A machine that was aborted while it was queued is gone.
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
-                running.begin(*id);
+                running.begin(id.bits().get());
+                figures.machines.add(1);
                 let times = OBSERVES.then(|| body.times(figures));
                 self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
@@ -415,7 +401,7 @@ impl Scheduler {
     /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         // Inside a turn, what is left of its batch is in no queue.
-        if self.has_runnable() || current::at_home(&self.remote, |_| ()).is_some() {
+        if current::at_home(&self.remote, |_| ()).is_some() || self.has_runnable() {
             return Some(Duration::ZERO);
         }
         self.reactor.next_timeout()
@@ -434,7 +420,7 @@ impl Scheduler {
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
-            self.remote.running.begin_root();
+            self.remote.running.begin(MachineId::ROOT.bits().get());
             self.stopwatch.begins(MachineId::ROOT, self.figures());
             self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);

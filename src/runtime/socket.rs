@@ -136,17 +136,17 @@ impl Socket {
     /// A deadline has passed, or the peer has hung up: hands out all that queues here, which keeps its
     /// place in the queue, and the pollers behind a lock. So they learn of it even if the holder of the
     /// lock is not polled.
-    pub(crate) fn unpark_beside(&self, out: &mut Vec<Parked>) {
+    pub(crate) fn unpark_beside(&self, out: &mut dyn FnMut(Parked)) {
         let Some(extra) = self.extra.get() else {
             return;
         };
         for direction in Direction::BOTH {
             if self.is_locked(direction) {
-                out.extend(self.take_poller(direction));
+                self.take_poller(direction).into_iter().for_each(&mut *out);
             }
         }
         for queue in &mut extra.borrow_mut().queues {
-            out.extend(queue.nudge().map(Parked::keep));
+            queue.nudge().map(Parked::keep).for_each(&mut *out);
         }
     }
 

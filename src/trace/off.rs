@@ -33,5 +33,5 @@ impl<W> Recorder<W> {
     }
 
     #[inline(always)]
-    pub(crate) fn handed(&self, _kind: Kind, _id: u64, _detail: u64, _out: &[W], _from: usize) {}
+    pub(crate) fn unpark(&self, _w: &W) {}
 }

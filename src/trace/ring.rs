@@ -117,15 +117,11 @@ impl<W> Recorder<W> {
         ring.put(count, [self.now.get() | kind as u64, id, detail]);
     }
 
-    /// As `put`, and that it hands these out, from the given one on.
+    /// What the record before hands out.
     #[inline]
-    pub(crate) fn handed(&self, kind: Kind, id: u64, detail: u64, out: &[W], from: usize) {
-        let Some(ring) = &self.tape.0 else { return };
-        let (now, mut count) = (self.now.get(), ring.count.load(Ordering::Relaxed));
-        ring.put(count, [now | kind as u64, id, detail]);
-        for w in out.iter().skip(from) {
-            count += 1;
-            ring.put(count, [now | Kind::Unpark as u64, (self.name)(w), 0]);
+    pub(crate) fn unpark(&self, w: &W) {
+        if self.tape.0.is_some() {
+            self.put(Kind::Unpark, (self.name)(w), 0);
         }
     }
 
