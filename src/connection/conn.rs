@@ -2,6 +2,7 @@
 
 // Mirrors what a Go handler does with its `net.Conn`.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -15,7 +16,7 @@ use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Payload, SMALL};
 use super::rate::{NEVER, Watch};
 use super::shared::{Phase, WorkerShared, ticks};
-use super::state::{ATTEND, Asked, Drain, State, Status, Takes};
+use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -86,8 +87,8 @@ pub(super) struct Extra {
     pub(super) filtering: Option<Box<Filtering>>,
     /// When the connection has reached its greatest age, if it has one.
     pub(super) old_at: Option<u64>,
-    /// How it drains: the protocol's answer.
-    pub(super) drain: Drain,
+    /// How it drains, once its protocol was told: the protocol's answer.
+    pub(super) drain: Option<Drain>,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
     /// A write of the callback under way met a limit: if the callback fails too, the connection
@@ -116,6 +117,7 @@ impl Extra {
             || !self.unused.is_empty()
             || self.need > 0
             || self.why.is_some()
+            || self.drain.is_some()
             || self.timer.is_some()
             || self.filtering.is_some()
             || self.watch.is_some()
@@ -125,10 +127,7 @@ impl Extra {
 
     /// Whether anything was set for the rest of the connection's life.
     pub(super) fn has_settings(&self) -> bool {
-        self.handle.is_some()
-            || self.idle.is_some()
-            || self.old_at.is_some()
-            || self.drain != Drain::WhenQuiet
+        self.handle.is_some() || self.idle.is_some() || self.old_at.is_some()
     }
 
     /// What handles and other threads have left.
@@ -143,7 +142,7 @@ impl Extra {
 
 impl Conn {
     pub(crate) fn new(fd: Fd, shared: Rc<WorkerShared>, filter: Option<Box<dyn Filter>>) -> Self {
-        fd.socket().note.set(Status::OPENING.0);
+        fd.socket().note.set(State::Opening as u8);
         let mut conn = Conn {
             fd,
             shared,
@@ -158,36 +157,58 @@ impl Conn {
 
     // ---- its status ----
 
+    fn note(&self) -> &Cell<u8> {
+        &self.fd.socket().note
+    }
+
+    /// Open, and with nothing to attend to but reading.
     #[inline]
-    pub(super) fn status(&self) -> Status {
-        Status(self.fd.socket().note.get())
+    pub(super) fn is_plain(&self) -> bool {
+        self.note().get() == 0
     }
 
     pub(super) fn state(&self) -> State {
-        self.status().state()
+        State::ALL[usize::from(self.note().get() & STATE)]
     }
 
     pub(super) fn enter(&mut self, state: State) {
-        // At the end the mail is thrown away: no filter runs for a connection that is gone.
-        if self.state().takes_writes() && !state.takes_writes() && state != State::Closed {
-            // Nothing more is left by others, and what was left until now goes out.
+        if !state.takes_writes() {
             self.end_mail();
-            self.open_mail();
+            // What was left until now goes out. At the end it is thrown away: no filter runs for a
+            // connection that is gone.
+            if state != State::Closed {
+                self.open_mail();
+            }
         }
-        self.set_status(self.status().with_state(state));
+        self.note().set(self.note().get() & !STATE | state as u8);
     }
 
-    pub(super) fn ask(&mut self, asked: Asked) {
-        self.set_status(self.status().and_asked(asked));
+    /// Whether the protocol may write: by the state, and by what was asked for.
+    pub(super) fn may_write(&self) -> bool {
+        self.state().takes_writes() && !self.is_asked()
     }
 
-    /// Takes what was asked for since the last call, and forgets it.
-    pub(super) fn take_asked(&mut self) -> Asked {
-        let status = self.status();
-        if status.asked() != Asked::Nothing {
-            self.set_status(status.with_asked(Asked::Nothing));
+    /// The connection is to end: `asked` is [`END`], [`CLOSE`] or [`ABORT`].
+    pub(super) fn ask(&mut self, asked: u8) {
+        self.note().set(self.note().get() | asked);
+        self.end_mail();
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.note().get() & ASKED != 0
+    }
+
+    /// Takes what was asked for: the most of it counts.
+    pub(super) fn take_asked(&mut self) -> Option<Event> {
+        let note = self.note();
+        let asked = note.get() & ASKED;
+        note.set(note.get() & !ASKED);
+        match asked {
+            0 => None,
+            END => Some(Event::EndAsked),
+            _ if asked & ABORT != 0 => Some(Event::Aborted),
+            _ => Some(Event::CloseAsked),
         }
-        status.asked()
     }
 
     /// Reads from `extra`; a default if there is none.
@@ -197,31 +218,28 @@ impl Conn {
 
     /// `extra`, made if there is none.
     pub(super) fn extra(&mut self) -> &mut Extra {
-        self.attend();
+        self.attend(true);
         self.extra.get_or_insert_default()
     }
 
-    /// There is something to attend to.
-    pub(super) fn attend(&self) {
-        let note = &self.fd.socket().note;
-        note.set(note.get() | ATTEND);
+    /// Notes whether there is something to attend to.
+    pub(super) fn attend(&self, needed: bool) {
+        let note = self.note();
+        note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
     }
 
     /// Whether a drain begins for this connection now. True once.
     pub(super) fn begins_to_drain(&mut self) -> bool {
-        let drains = self.shared.phase.get() != Phase::Serving || self.old_at() <= self.now();
-        if !drains || self.status().drains() {
-            return false;
+        let begins = self.is_draining() && self.drains().is_none();
+        if begins {
+            self.extra().drain = Some(Drain::WhenQuiet);
         }
-        self.set_status(self.status().draining());
-        true
+        begins
     }
 
-    fn set_status(&mut self, status: Status) {
-        self.fd.socket().note.set(status.0);
-        if !status.may_write() {
-            self.end_mail();
-        }
+    /// How it drains, once its protocol was told.
+    pub(super) fn drains(&self) -> Option<Drain> {
+        self.peek(|extra| extra.drain)
     }
 
     /// From here on what handles and other threads write is refused at once: later it would be dropped.
@@ -266,7 +284,7 @@ impl Conn {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
         // Nothing waits, and there is room: it goes out with what else this callback writes.
-        if self.status().is_plain() && out.len() + bytes.len() <= self.shared.gathers {
+        if self.is_plain() && out.len() + bytes.len() <= self.shared.gathers {
             out.extend_from_slice(bytes);
             return Ok(());
         }
@@ -515,24 +533,24 @@ impl Conn {
     /// ```
     #[doc(alias = "lingering_close")]
     pub fn close(&mut self) {
-        self.ask(Asked::Close);
+        self.ask(CLOSE);
     }
 
     /// Ends our direction once all is written: the peer reads end of file, and can still send.
     pub fn close_write(&mut self) {
-        self.ask(Asked::End);
+        self.ask(END);
     }
 
     /// Closes with a RST: what was not sent is thrown away.
     pub fn abort(&mut self) {
-        self.ask(Asked::Abort);
+        self.ask(ABORT);
     }
 
     /// Whether the connection is to end as soon as nothing is in flight on it: the server is being
     /// drained, or the connection has reached its greatest age.
     /// [`draining`](crate::Protocol::draining) was called, or will be.
     pub fn is_draining(&self) -> bool {
-        self.shared.phase.get() != Phase::Serving || self.status().drains()
+        self.shared.phase.get() != Phase::Serving || self.old_at() <= self.now()
     }
 
     /// The connection's idle timeout, rounded up to milliseconds: its
@@ -644,7 +662,7 @@ impl Conn {
 
     fn own_handle(&mut self) -> &ConnHandle {
         let (fd, quotas) = (self.fd.clone(), self.shared.quotas.clone());
-        let takes = match self.status().may_write() {
+        let takes = match self.may_write() {
             true => Takes::Open,
             false => Takes::Ended,
         };

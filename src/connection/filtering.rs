@@ -9,7 +9,7 @@ use super::conn::Conn;
 use super::error::{CloseReason, QUEUED, UNUSED};
 use super::filter::{Filter, FilterIo, Filtering};
 use super::receive::without;
-use super::state::{Asked, State};
+use super::state::{CLOSE, State};
 use crate::runtime::lent;
 
 /// How many bytes a filter may make of `limit`: framing adds some.
@@ -157,11 +157,11 @@ impl Conn {
         self.put_filtered(&io.to_peer);
         if io.closes {
             self.blame(CloseReason::Asked);
-            self.ask(Asked::Close);
+            self.ask(CLOSE);
         }
         if let Err(error) = called {
             self.blame(CloseReason::Error(error));
-            self.ask(Asked::Close);
+            self.ask(CLOSE);
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::limits::Quotas;
 use super::out_queue::{OutQueue, Payload};
-use super::state::{ATTEND, Asked, Status, Takes};
+use super::state::{ABORT, ATTEND, CLOSE, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -41,7 +41,7 @@ pub(super) struct Inbox {
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
     /// What the connection was asked for: it is told each thing once.
-    asked: Asked,
+    asked: u8,
     pub(super) is_busy: bool,
 }
 
@@ -84,7 +84,7 @@ impl Mailbox {
     }
 
     /// Wakes the connection: at once, or in the next turn of its thread.
-    fn wake(&self, asked: Asked) {
+    fn wake(&self, asked: u8) {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
         self.thread.tell(move |scheduler| {
@@ -92,7 +92,7 @@ impl Mailbox {
                 && desc.token() == token
             {
                 let note = &desc.user_data.note;
-                note.set(Status(note.get()).and_asked(asked).0 | ATTEND);
+                note.set(note.get() | asked | ATTEND);
                 scheduler.wake(machine);
             }
         });
@@ -125,18 +125,18 @@ impl Mailbox {
         // A selector's break may run any code.
         drop(inbox);
         if is_first {
-            self.wake(Asked::Nothing);
+            self.wake(0);
         }
         left
     }
 
     /// Ends the connection. False if it is closed.
-    fn ask(&self, asked: Asked) -> bool {
+    fn ask(&self, asked: u8) -> bool {
         let mut inbox = self.inbox();
         let is_open = inbox.takes != Takes::Closed;
-        let is_first = is_open && inbox.asked < asked;
+        let is_first = is_open && inbox.asked & asked == 0;
         if is_first {
-            inbox.asked = asked;
+            inbox.asked |= asked;
             inbox.end();
         }
         drop(inbox);
@@ -265,18 +265,18 @@ impl ConnHandle {
         if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
             drop(inbox);
             // A drain may have waited for just that.
-            self.mailbox.wake(Asked::Nothing);
+            self.mailbox.wake(0);
         }
     }
 
     /// Closes the connection once all is written. Later writes are refused.
     pub fn close(&self) {
-        self.mailbox.ask(Asked::Close);
+        self.mailbox.ask(CLOSE);
     }
 
     /// Closes the connection with a RST.
     pub fn abort(&self) {
-        self.mailbox.ask(Asked::Abort);
+        self.mailbox.ask(ABORT);
     }
 
     // ---- the connection's own ----
@@ -314,7 +314,7 @@ impl Drop for ConnHandle {
     fn drop(&mut self) {
         // The last handle but the connection's own. The connection runs, and drops its own.
         if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
-            self.mailbox.wake(Asked::Nothing);
+            self.mailbox.wake(0);
         }
     }
 }
@@ -394,7 +394,7 @@ impl Remotes {
     /// No connection that lives has this id.
     pub(crate) fn close(&self, id: ConnId) -> io::Result<()> {
         let mailbox = self.find(id, "close")?;
-        match mailbox.ask(Asked::Close) {
+        match mailbox.ask(CLOSE) {
             true => Ok(()),
             false => Err(mailbox.error("close", Cause::Closed)),
         }

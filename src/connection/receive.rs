@@ -11,7 +11,7 @@ use super::error::{CloseReason, UNUSED};
 use super::filter::Filtering;
 use super::protocol::Protocol;
 use super::run::Connection;
-use super::state::{Asked, Event, State};
+use super::state::{Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::Direction;
 use crate::runtime::{context, lent};
@@ -154,7 +154,7 @@ impl<P: Protocol> Connection<P> {
             }
             // Stop if the protocol asked for something, or the peer does not take the answers: that
             // comes first.
-            if self.conn.status().asked() != Asked::Nothing || self.conn.holds_input() {
+            if self.conn.is_asked() || self.conn.holds_input() {
                 break (Ok(()), 0);
             }
             self.conn.need_no_more();

@@ -17,20 +17,21 @@ use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::ptr;
 use std::task::Poll;
 
-use super::conn::{Conn, Extra};
+use super::conn::Conn;
 use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
 use super::shared::Phase;
-use super::state::{ATTEND, Asked, Event, State};
+use super::state::{CLOSE, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context;
 use crate::runtime::dump::Entry;
-use crate::runtime::lent::{self, Buffer};
+use crate::runtime::lent;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
 use crate::runtime::parked::{Parked, Waiter};
@@ -68,19 +69,20 @@ impl<P: Protocol> Machine for Connection<P> {
     #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();
-        context::begin_machine(id);
+        context::begin(id, ptr::null());
         let conn = &this.conn;
         // There is more to do than to read: a request, a queue, a drain, a time that has come, a
         // hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
-            return this.run_slow(id);
+            return this.go_on();
         }
         let mut buffer = lent::take();
         let received = conn.fd.receive(&mut buffer[..]);
-        let got = match received {
-            Ok(got @ 1..lent::LENGTH) => got,
+        let Ok(got @ 1..lent::LENGTH) = received else {
             // End of file, an error, EAGAIN, or a full buffer behind which there may be more.
-            received => return this.receive_slow(received, buffer),
+            this.receive(received, &buffer[..]);
+            lent::give_back(buffer);
+            return this.go_on();
         };
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
         // fetched.
@@ -92,8 +94,10 @@ impl<P: Protocol> Machine for Connection<P> {
         this.conn.heard();
         // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
-        if !all || !this.conn.status().is_plain() || !this.conn.send_reply() {
-            return this.data_slow(used, buffer, got);
+        if !all || !this.conn.is_plain() || !this.conn.send_reply() {
+            this.delivered(used, Cow::Borrowed(&buffer[..got]));
+            lent::give_back(buffer);
+            return this.go_on();
         }
         lent::give_back(buffer);
         let parked = Parked::machine(context::running_machine());
@@ -106,9 +110,7 @@ impl Conn {
     /// Whether there is nothing to do for the connection but to read.
     #[inline]
     fn only_reads(&self) -> bool {
-        self.status().is_plain()
-            && self.shared.phase.get() == Phase::Serving
-            && !self.timer_has_fired()
+        self.is_plain() && self.shared.phase.get() == Phase::Serving && !self.timer_has_fired()
     }
 
     /// Counts bytes that were read.
@@ -127,37 +129,10 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    // ---- out of the fast path, for the rest of this run ----
-
+    /// The general loop: goes on until the connection has to wait, or others have their turn first.
     #[cold]
     #[inline(never)]
-    fn run_slow(&mut self, id: MachineId) -> Poll<()> {
-        context::set_budget();
-        self.go_on(id)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn receive_slow(&mut self, received: io::Result<usize>, buffer: Buffer) -> Poll<()> {
-        context::set_budget();
-        self.receive(received, &buffer[..]);
-        lent::give_back(buffer);
-        self.go_on(context::running_machine())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn data_slow(&mut self, used: io::Result<usize>, buffer: Buffer, got: usize) -> Poll<()> {
-        context::set_budget();
-        self.delivered(used, Cow::Borrowed(&buffer[..got]));
-        lent::give_back(buffer);
-        self.go_on(context::running_machine())
-    }
-
-    // ---- the general loop ----
-
-    /// Goes on until the connection has to wait, or others have their turn first.
-    fn go_on(&mut self, id: MachineId) -> Poll<()> {
+    fn go_on(&mut self) -> Poll<()> {
         // Once a run: a thread that writes without a pause does not keep the times from being judged.
         // What it leaves meanwhile wakes the connection again.
         self.conn.open_mail();
@@ -168,11 +143,11 @@ impl<P: Protocol> Connection<P> {
                 return Poll::Ready(());
             }
             if !context::has_budget() {
-                self.conn.shared.wake(id);
+                self.conn.shared.wake(context::running_machine());
                 return Poll::Pending;
             }
             if let Step::Wait = self.step()
-                && let Step::Wait = self.come_to_rest(id, &mut tried)
+                && let Step::Wait = self.come_to_rest(&mut tried)
             {
                 return Poll::Pending;
             }
@@ -196,7 +171,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.begins_to_drain() {
             self.tell(|protocol, conn| {
                 let drain = protocol.draining(conn)?;
-                conn.extra().drain = drain;
+                conn.extra().drain = Some(drain);
                 Ok(())
             });
         } else if conn.to_send() > 0 && conn.fd.desc.may_try(Direction::Write) == May::Try {
@@ -233,21 +208,16 @@ impl<P: Protocol> Connection<P> {
         } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
-        let event = match conn.take_asked() {
-            Asked::Nothing => return None,
-            Asked::End => Event::EndAsked,
-            Asked::Close => Event::CloseAsked,
-            Asked::Abort => Event::Aborted,
-        };
+        let event = conn.take_asked()?;
         conn.blame(CloseReason::Asked);
         Some(event)
     }
 
     /// Nothing is to be done at once. Judges what is due, then parks.
-    fn come_to_rest(&mut self, id: MachineId, tried: &mut bool) -> Step {
+    fn come_to_rest(&mut self, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
-        let drained = conn.status().drains() && !conn.in_flight();
+        let drained = conn.drains().is_some() && !conn.in_flight();
         if (due || drained) && !*tried {
             // Try before judging. The selector tells that a peer has taken something only when a
             // third of the system's buffer is free, and may not have told of all that has come.
@@ -269,8 +239,8 @@ impl<P: Protocol> Connection<P> {
             return Step::Again;
         }
         conn.let_go();
-        conn.plan(id);
-        match conn.park(id) {
+        conn.plan();
+        match conn.park() {
             true => Step::Wait,
             false => Step::Again,
         }
@@ -371,26 +341,13 @@ impl<P: Protocol> Connection<P> {
         }
         // As a close: what was written before still goes out.
         conn.blame(CloseReason::Error(error));
-        conn.ask(Asked::Close);
+        conn.ask(CLOSE);
     }
 
     // ---- the end ----
 
     fn close(&mut self, resets: bool) {
-        // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-        let aborts = self.conn.status().asked() == Asked::Abort;
-        let is_cut =
-            self.conn.forget_reply() || self.conn.queued() > 0 || self.conn.peek(Extra::has_mail);
-        let with_reset = resets || aborts || is_cut;
-        let received = self.conn.peek(|extra| extra.received);
-        let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
-        let why = self.conn.leave(with_reset).unwrap_or(CloseReason::Asked);
-        self.conn.count(&why);
-        if log::log_enabled!(log::Level::Debug) {
-            let peer = self.conn.fd.endpoint(End::Peer);
-            let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
-            log::debug!("{peer}: ended{received}: {why}");
-        }
+        let why = self.conn.leave(resets);
         self.protocol.ended(why);
     }
 }
@@ -403,8 +360,7 @@ impl Conn {
             .extra
             .as_ref()
             .is_some_and(|extra| extra.needs_attention());
-        let note = &self.fd.socket().note;
-        note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
+        self.attend(needed);
         let Some(extra) = &mut self.extra else { return };
         // `wait` held for the last offer alone. The fast path does not look at it.
         extra.waits = false;
@@ -427,19 +383,16 @@ impl Conn {
     }
 
     /// Parks in each slot that may wake the connection. False if there is something to do at once.
-    fn park(&mut self, id: MachineId) -> bool {
+    fn park(&mut self) -> bool {
+        let machine = Parked::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
                 return false;
             }
-            self.fd
-                .desc
-                .park_waiting(Direction::Write, Parked::machine(id));
+            self.fd.desc.park_waiting(Direction::Write, machine);
         }
         if self.fd.desc.may_try(Direction::Read) == May::Wait {
-            self.fd
-                .desc
-                .park_waiting(Direction::Read, Parked::machine(id));
+            self.fd.desc.park_waiting(Direction::Read, machine);
         } else if self.reads() && !self.holds_input() {
             return false;
         } else if self.to_send() == 0 {
@@ -479,15 +432,20 @@ impl Conn {
     }
 
     /// Closes the socket and gives everything back. Returns why the connection ends.
-    fn leave(&mut self, with_reset: bool) -> Option<CloseReason> {
+    fn leave(&mut self, resets: bool) -> CloseReason {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
-        self.fd.close_for_good(with_reset);
+        let aborts = self.take_asked() == Some(Event::Aborted);
+        let mailed = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
+        let left = self.queued() + mailed;
+        // A close that throws bytes away is a RST: the peer learns that the stream was cut.
+        let is_cut = self.forget_reply() || left > 0;
+        self.fd.close_for_good(resets || aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
-            self.shared.quotas.queued.give_back(self.queued());
+            self.shared.quotas.queued.give_back(left);
         }
-        let mut extra = self.extra.take()?;
+        let mut extra = self.extra.take().unwrap_or_default();
         // The protocol is told of the end whatever a filter's destructor does.
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
@@ -495,13 +453,19 @@ impl Conn {
         if let Some(id) = extra.keeper {
             self.shared.keep(id, 0);
         }
-        if let Some(handle) = &extra.handle {
-            self.shared.quotas.queued.give_back(handle.end());
-        }
         if let Some(id) = extra.id {
             self.shared.remotes.leave(id);
         }
-        extra.why
+        let why = extra.why.unwrap_or(CloseReason::Asked);
+        self.count(&why);
+        if log::log_enabled!(log::Level::Debug) {
+            let peer = self.fd.endpoint(End::Peer);
+            let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
+            let received = extra.received;
+            let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
+            log::debug!("{peer}: ended{received}: {why}");
+        }
+        why
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, o
 use super::handle::ConnHandle;
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
-use super::state::{Asked, State};
+use super::state::{ABORT, State};
 use crate::net::fd::{Failure, Fd};
 use crate::reactor::Direction;
 
@@ -35,7 +35,7 @@ impl Conn {
     /// Whether `more` bytes may be written, behind all that was written before.
     pub(super) fn check_write(&mut self, more: usize) -> io::Result<()> {
         self.open_mail();
-        if !self.status().may_write() {
+        if !self.may_write() {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
@@ -235,13 +235,10 @@ impl Conn {
         }
         // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
-        let (queue, is_over) = self.peek(|extra| {
-            extra
-                .handle
-                .as_ref()
-                .map(ConnHandle::take)
-                .unwrap_or_default()
-        });
+        let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
+        let Some((queue, is_over)) = self.peek(take) else {
+            return;
+        };
         if is_over {
             self.end_over_limit(QUEUED);
         }
@@ -268,7 +265,7 @@ impl Conn {
     /// The connection ends with a RST, whatever is left.
     pub(super) fn end_by(&mut self, why: CloseReason) {
         self.blame(why);
-        self.ask(Asked::Abort);
+        self.ask(ABORT);
     }
 
     /// The connection ends, since more would be kept than a limit allows.
@@ -281,7 +278,7 @@ impl Conn {
     pub(super) fn broken(&mut self, error: io::Error) {
         // A connection that lingers has a reason already, and has sent everything.
         match self.state() {
-            State::Lingering => self.ask(Asked::Abort),
+            State::Lingering => self.ask(ABORT),
             _ => self.end_by(CloseReason::Error(error)),
         }
     }

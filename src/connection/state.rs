@@ -183,83 +183,21 @@ pub enum Drain {
     AtBoundary,
 }
 
-/// What was asked for. A later variant outdoes an earlier one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Asked {
-    #[default]
-    Nothing,
-    End,
-    Close,
-    Abort,
-}
-
-const ASKED: [Asked; 4] = [Asked::Nothing, Asked::End, Asked::Close, Asked::Abort];
-
-/// A connection's state, what was asked for since `take_asked`, whether there is something to attend to
-/// besides reading, and whether it drains, in a byte that the socket has to spare.
+/// A connection's state, what was asked for and is not done yet, and whether there is something to attend
+/// to besides reading, in a byte that the socket has to spare.
 ///
 /// ```text
-///   | 6      | 5      | 4 3   | 2 1 0 |
-///   | drains | attend | asked | state |
+///   | 6      | 5     | 4     | 3   | 2 1 0 |
+///   | attend | abort | close | end | state |
 /// ```
 ///
 /// Zero is an open connection with nothing to do but to read: one comparison finds it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status(pub(super) u8);
-
-const STATE: u8 = 7;
-const ASKED_SHIFT: u8 = 3;
-pub(super) const ATTEND: u8 = 1 << 5;
-const DRAINS: u8 = 1 << 6;
-
-impl Status {
-    pub(crate) const OPENING: Status = Status(State::Opening as u8);
-
-    pub(crate) const fn with_state(self, state: State) -> Self {
-        Status(self.0 & !STATE | state as u8)
-    }
-
-    pub(crate) const fn with_asked(self, asked: Asked) -> Self {
-        Status(self.0 & !(3 << ASKED_SHIFT) | (asked as u8) << ASKED_SHIFT)
-    }
-
-    /// With `asked`, unless more was asked for already.
-    pub(crate) fn and_asked(self, asked: Asked) -> Self {
-        self.with_asked(self.asked().max(asked))
-    }
-
-    /// The connection closes when nothing is in flight on it, and its protocol was told so.
-    pub(crate) const fn draining(self) -> Self {
-        Status(self.0 | DRAINS)
-    }
-
-    pub(crate) const fn drains(self) -> bool {
-        self.0 & DRAINS != 0
-    }
-
-    #[inline]
-    pub(crate) fn state(self) -> State {
-        State::ALL[usize::from(self.0 & STATE)]
-    }
-
-    #[inline]
-    pub(crate) fn asked(self) -> Asked {
-        ASKED[usize::from(self.0 >> ASKED_SHIFT & 3)]
-    }
-
-    /// Open, nothing asked, and nothing to attend to.
-    #[inline]
-    pub(crate) fn is_plain(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether the protocol may write: by the state, and by what was asked for.
-    #[inline]
-    pub(crate) fn may_write(self) -> bool {
-        self.is_plain() || (self.state().takes_writes() && self.asked() == Asked::Nothing)
-    }
-}
+pub(super) const STATE: u8 = 7;
+pub(super) const END: u8 = 1 << 3;
+pub(super) const CLOSE: u8 = 1 << 4;
+pub(super) const ABORT: u8 = 1 << 5;
+pub(super) const ASKED: u8 = END | CLOSE | ABORT;
+pub(super) const ATTEND: u8 = 1 << 6;
 
 /// Whether a connection takes what its handles and other threads write.
 ///

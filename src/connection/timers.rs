@@ -20,8 +20,8 @@ use super::shared::ticks;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::context;
 use crate::runtime::dump::{Entry, Value};
-use crate::runtime::machine::MachineId;
 use crate::runtime::parked::Parked;
 use crate::wheel::{Tick, TimerKey};
 
@@ -178,7 +178,7 @@ impl Conn {
     fn heartbeat_at(&self) -> u64 {
         let beats = matches!(self.state(), State::Open | State::PeerEnded);
         // A heartbeat would keep a drained connection alive.
-        if !beats || self.status().drains() {
+        if !beats || self.drains().is_some() {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.beat);
@@ -199,8 +199,7 @@ impl Conn {
 
     /// When traffic no longer keeps a drained connection open.
     fn grace_at(&self) -> u64 {
-        let drain = self.peek(|extra| extra.drain);
-        if !self.status().drains() || drain == Drain::AtBoundary {
+        if self.drains() != Some(Drain::WhenQuiet) {
             return NEVER;
         }
         let last = self.timers.heard.max(self.peek(|extra| extra.sent));
@@ -285,7 +284,7 @@ impl Conn {
     // ---- the timer ----
 
     /// Sets the timer to the earliest of the times. If that is later than it was, it costs a store.
-    pub(super) fn plan(&mut self, id: MachineId) {
+    pub(super) fn plan(&mut self) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
         let placed = self.timers.key.and_then(|key| timers.when(key));
@@ -310,7 +309,8 @@ impl Conn {
         debug_assert!(due > Tick::new(now), "what is due was judged");
         let key = self.timers.key;
         if !key.is_some_and(|key| timers.move_to(key, due)) {
-            self.timers.key = Some(timers.insert(due, Parked::machine(id)));
+            let parked = Parked::machine(context::running_machine());
+            self.timers.key = Some(timers.insert(due, parked));
         }
     }
 

@@ -5,18 +5,16 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 
-use socket2::{Domain, SockAddr, Type};
+use socket2::{SockAddr, Type};
 
 use super::addr::{ToAddr, unmapped};
 use super::datagram::Datagram;
-use super::error::{Cause, OpError};
-use super::family;
+use super::error::Cause;
 use super::fd::Fd;
 use super::kinds::Udp;
 use super::resolve::{self, Purpose, Resolution};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
-use crate::sys;
 
 /// A UDP socket: see [`Datagram`] for the rest of what it can do.
 ///
@@ -68,14 +66,13 @@ impl Datagram<Udp> {
     /// Outside a runtime.
     pub async fn bind(addr: impl ToAddr) -> io::Result<UdpSocket> {
         let target = addr.to_addr();
-        let found = addresses("listen", target.clone(), Purpose::Listen).await?;
-        // As for a listener: the first that is found, IPv4 preferred.
-        let first = found.iter().find(|address| address.is_ipv4());
-        let address = *first.unwrap_or(&found[0]);
+        let resolution = Resolution::new(Network::Udp, Purpose::Listen);
+        let found = resolution.addresses(&target, &CancelToken::new()).await?;
+        let address = resolve::first_v4(&found);
         let bound = open(address);
         bound.map(Datagram::of).map_err(|cause| {
             let asked = resolve::asked_for(&target, address);
-            op_error("listen", asked, cause)
+            resolution.error(Some(asked), cause).into()
         })
     }
 
@@ -86,27 +83,26 @@ impl Datagram<Udp> {
     ///
     /// An [`OpError`] with `dial` as its operation.
     pub async fn connect(&self, addr: impl ToAddr) -> io::Result<()> {
+        let resolution = Resolution::new(Network::Udp, Purpose::Dial);
+        let (target, scope) = (addr.to_addr(), CancelToken::new());
         let mut connected = Ok(());
-        for address in addresses("dial", addr.to_addr(), Purpose::Dial).await? {
-            let address = family::to_dial(address);
-            connected = self.connect_to(address);
+        for address in resolution.addresses(&target, &scope).await? {
+            let address = resolve::to_dial(address);
+            let tried = self.fd.with_socket(|socket| {
+                // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
+                let ipv6 = socket.local_addr()?.is_ipv6();
+                socket.connect(&system_addr(address, ipv6))
+            });
+            connected = tried.map_err(|failure| {
+                let cause = failure.cause("connect");
+                resolution.error(Some(address.into()), cause).into()
+            });
             if connected.is_ok() {
+                self.fd.learn_new_endpoints(address.into());
                 break;
             }
         }
         connected
-    }
-
-    fn connect_to(&self, address: SocketAddr) -> io::Result<()> {
-        let connected = self.fd.with_socket(|socket| {
-            // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
-            let ipv6 = socket.local_addr()?.is_ipv6();
-            socket.connect(&system_addr(address, ipv6))
-        });
-        connected
-            .map_err(|failure| op_error("dial", Addr::Socket(address), failure.cause("connect")))?;
-        self.fd.learn_new_endpoints(Addr::Socket(address));
-        Ok(())
     }
 
     /// Sends a message to `addr`; waits while the system has no room for it. All of it goes, or
@@ -117,22 +113,20 @@ impl Datagram<Udp> {
     /// As [`send`](Datagram::send); of the address, if it does not resolve; if the socket is
     /// connected.
     pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
+        let ipv6 = self.is_ipv6();
         let address = match addr.to_addr() {
             Addr::Socket(address) => unmapped(address),
-            target => self.resolve_peer(target).await?,
+            target => {
+                let resolution = Resolution::new(Network::Udp, Purpose::Message);
+                let found = resolution.addresses(&target, &CancelToken::new()).await?;
+                // The first of the socket's own family.
+                let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
+                *found.iter().find(fits).unwrap_or(&found[0])
+            }
         };
-        self.check_unconnected(&Addr::Socket(address)).await?;
-        let to = system_addr(address, self.is_ipv6());
-        self.send_to_system(message, &to, Addr::Socket(address))
-            .await
-    }
-
-    /// The address of a name to send to: the first of the socket's own family.
-    async fn resolve_peer(&self, target: Addr) -> io::Result<SocketAddr> {
-        let found = addresses("write", target, Purpose::Dial).await?;
-        let ipv6 = self.is_ipv6();
-        let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
-        Ok(*found.iter().find(fits).unwrap_or(&found[0]))
+        self.check_unconnected(&address.into()).await?;
+        let to = system_addr(address, ipv6);
+        self.send_to_system(message, &to, address.into()).await
     }
 
     fn is_ipv6(&self) -> bool {
@@ -152,38 +146,12 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
     }
 }
 
-fn op_error(op: &'static str, addr: Addr, cause: Cause) -> io::Error {
-    OpError::new(op, Network::Udp.name(), Some(addr), cause).into()
-}
-
-/// What `target` stands for: at least one address.
-async fn addresses(
-    op: &'static str,
-    target: Addr,
-    purpose: Purpose,
-) -> io::Result<Vec<SocketAddr>> {
-    let resolution = Resolution {
-        network: Network::Udp,
-        purpose,
-        resolver: None,
-    };
-    let found = resolution
-        .addresses(target.clone(), &CancelToken::new())
-        .await;
-    found.map_err(|cause| op_error(op, target, cause))
-}
-
 /// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
 /// address in particular is asked for.
 fn open(address: SocketAddr) -> Result<Fd, Cause> {
-    let (address, only_v6) = family::to_bind(Network::Udp, address, None);
-    let socket =
-        sys::socket(Domain::for_address(address), Type::DGRAM).map_err(Cause::by("socket"))?;
-    let set = Cause::by("setsockopt");
-    socket.set_broadcast(true).map_err(&set)?;
-    if let Some(only) = only_v6 {
-        socket.set_only_v6(only).map_err(&set)?;
-    }
+    let (socket, address) = resolve::to_bind(Network::Udp, address, None, Type::DGRAM)?;
+    let set = socket.set_broadcast(true);
+    set.map_err(Cause::by("setsockopt"))?;
     socket.bind(&address.into()).map_err(Cause::by("bind"))?;
     let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))?;
     fd.endpoint(End::Local);

@@ -139,29 +139,14 @@ pub(super) fn leave(before: &Before) {
 
 // ---- what runs ----
 
-/// A future begins to run, with its own waker and a fresh budget.
+/// A machine begins to run, with a fresh budget; a future with its own waker, any other with none.
 #[inline]
-pub(crate) fn begin(id: MachineId, waker: &Waker) {
+pub(crate) fn begin(id: MachineId, waker: *const Waker) {
     RUNNING.with(|running| {
         running.id.set(id);
         running.waker.set(waker);
         running.budget.set(BUDGET);
     });
-}
-
-/// A machine that is no future begins to run: nothing in it is polled with a waker of its own. If
-/// it leaves its fast path, it sets its budget itself.
-#[inline]
-pub(crate) fn begin_machine(id: MachineId) {
-    RUNNING.with(|running| {
-        running.id.set(id);
-        running.waker.set(ptr::null());
-    });
-}
-
-/// Gives the running machine a fresh budget.
-pub(crate) fn set_budget() {
-    RUNNING.with(|running| running.budget.set(BUDGET));
 }
 
 /// The machine that runs, or ran last.

@@ -1,6 +1,6 @@
 //! Every field of the table in the docs of state.rs, written out once more.
 
-use super::{ASKED, ATTEND, Asked, Event, State, Status};
+use super::{Event, State};
 
 const EVENTS: [Event; 9] = [
     Event::Opened,
@@ -53,23 +53,6 @@ fn every_transition_is_the_tables() {
             assert_eq!(field(state, event), wanted, "{event:?} in {state:?}");
         }
         assert_eq!(field(State::Closed, event), "");
-    }
-}
-
-#[test]
-fn a_byte_tells_the_state_what_was_asked_and_whether_there_is_more_to_attend_to() {
-    for state in State::ALL {
-        for asked in ASKED {
-            for attend in [0, ATTEND] {
-                let status = Status(Status::OPENING.0 | attend);
-                let status = status.with_asked(asked).with_state(state);
-                assert_eq!((status.state(), status.asked()), (state, asked));
-                let may_write = asked == Asked::Nothing && state.takes_writes();
-                assert_eq!(status.may_write(), may_write);
-                let plain = state == State::Open && asked == Asked::Nothing && attend == 0;
-                assert_eq!(status.is_plain(), plain);
-            }
-        }
     }
 }
 
