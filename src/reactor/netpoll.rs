@@ -435,7 +435,7 @@ impl<W, T> Core<W, T> {
         }
         let mut hand_out = |w| {
             let number = out(w);
-            (self.trace).handed(Kind::Fired, NOTHING, 0, [number, NOTHING]);
+            self.trace.handed(Kind::Fired, NOTHING, 0, number);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

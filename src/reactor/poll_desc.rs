@@ -398,13 +398,19 @@ impl<W, T> PollDesc<W, T> {
     /// Hands out what is parked for these directions.
     #[inline(always)]
     fn hand_out(&self, kind: Kind, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
-        let numbers = Direction::BOTH.map(|direction| {
-            let is_meant = readiness.0 & 1 << direction as u8 != 0;
-            let w = is_meant.then(|| self.unpark(direction)).flatten();
-            w.map_or(NOTHING, &mut out)
-        });
-        let (token, readiness) = (self.token.0 as u64, readiness.0.into());
-        self.core.trace.handed(kind, token, readiness, numbers);
+        let (trace, token) = (&self.core.trace, self.token.0 as u64);
+        let mut handed = false;
+        for direction in Direction::BOTH {
+            if readiness.0 & 1 << direction as u8 != 0
+                && let Some(w) = self.unpark(direction)
+            {
+                trace.handed(kind, token, readiness.0.into(), out(w));
+                handed = true;
+            }
+        }
+        if !handed {
+            trace.handed(kind, token, readiness.0.into(), NOTHING);
+        }
     }
 
     /// Hands out what waits beside the slots.

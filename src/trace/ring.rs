@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 
 use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 
-/// A record: its head, the id, the detail. Of a record that hands something out, the detail is the first
-/// of that.
+/// A record: its head, the id, the detail. Where something is handed out, the detail is that; what hands
+/// out two has two records.
 ///
 /// ```text
 /// | 63 .. 9                                   | 8 .. 5       | 4 .. 0 |
@@ -138,17 +138,12 @@ impl<W> Recorder<W> {
         ring.push([self.now.get() | kind as u64, id, detail]);
     }
 
-    /// As `put`, and that it hands out what has these numbers, unless they are `NOTHING`. The first is in
-    /// the same record.
+    /// As `put`, and that it hands out what has this number, if that is not `NOTHING`.
     #[inline(always)]
-    pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, [one, other]: [u64; 2]) {
+    pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
         let Some(ring) = self.ring() else { return };
-        let (now, head) = (self.now.get(), readiness << READINESS | kind as u64);
-        let first = if one == NOTHING { other } else { one };
-        ring.push([now | head, id, first]);
-        if one != NOTHING && other != NOTHING {
-            ring.push([now | Kind::Unpark as u64, other, 0]);
-        }
+        let head = self.now.get() | readiness << READINESS | kind as u64;
+        ring.push([head, id, number]);
     }
 
     /// What is handed out has this number.

@@ -23,7 +23,7 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// How many the ring had before it. What it hands out first has the number of its cause.
+    /// How many the ring had before it. An [`Unpark`](Kind::Unpark) has the number of its cause.
     pub number: u64,
     /// Since the loop's beginning. The [module](crate::trace) says how exact it is.
     pub at: Duration,
