@@ -161,7 +161,7 @@ async fn next(
         match tries {
             None => {
                 let ready = listener.op(Direction::Read, |_| Ok(()));
-                ready.opening().await?
+                ready.named("accept").await?
             }
             Some(0) => return Ok(None),
             // It does not ask for readiness: no event may have told of a connection that is queued.

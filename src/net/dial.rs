@@ -350,7 +350,7 @@ impl Dial<'_> {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.short_io_is_inconclusive();
         }
-        let connected = fd.op(Direction::Write, is_connected).opening().await;
+        let connected = fd.op(Direction::Write, is_connected).named("connect").await;
         // The dial adds the names: only the cause is wanted.
         connected.map_err(|error| match error.downcast::<OpError>() {
             Ok(error) => error.cause,

@@ -19,14 +19,24 @@ use crate::runtime::parked::Parked;
 pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
-    /// It accepts or connects, and its errors say so.
-    opens: bool,
-    /// It moves no bytes, and waits neither for the lock nor for readiness.
-    empty: bool,
+    /// As its errors name it.
+    name: &'static str,
+    needs: Needs,
     claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
     moved: usize,
     attempt: F,
+}
+
+/// What an operation waits for before a try.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// For the lock of its direction, and for readiness.
+    Readiness,
+    /// For the lock alone.
+    Turn,
+    /// For nothing: it moves no bytes.
+    Nothing,
 }
 
 impl Fd {
@@ -50,7 +60,9 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
         let mut op = self.op(direction, attempt);
-        op.empty = empty;
+        if empty {
+            op.needs = Needs::Nothing;
+        }
         op
     }
 
@@ -105,7 +117,9 @@ impl Fd {
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        steps.empty = length == 0;
+        if length == 0 {
+            steps.needs = Needs::Nothing;
+        }
         steps
     }
 
@@ -119,8 +133,8 @@ impl Fd {
         Op {
             fd: self,
             direction,
-            opens: false,
-            empty: false,
+            name: name_of(direction),
+            needs: Needs::Readiness,
             claim: Claim::new(),
             moved: 0,
             attempt,
@@ -129,9 +143,15 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    /// Names it `accept` or `connect`.
-    pub(crate) fn opening(mut self) -> Self {
-        self.opens = true;
+    /// Gives it a name that is not its direction's.
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Makes it wait for the lock, and not for readiness.
+    pub(crate) fn in_turn(mut self) -> Self {
+        self.needs = Needs::Turn;
         self
     }
 }
@@ -151,9 +171,16 @@ where
         let (fd, direction) = (this.fd, this.direction);
         let ended = loop {
             let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
-            let step = match this.empty {
-                true => fd.poll_empty(direction, &mut this.claim, cx, attempt),
-                false => fd.poll_step(direction, &mut this.claim, cx, attempt),
+            let step = match this.needs {
+                Needs::Readiness => fd.poll_step(direction, &mut this.claim, cx, attempt),
+                Needs::Turn
+                    if !fd
+                        .socket()
+                        .lock(direction, &mut this.claim.lock, cx.waker()) =>
+                {
+                    fd.poll_refused(direction, &mut this.claim, cx)
+                }
+                _ => fd.poll_at_once(direction, &mut this.claim, cx, attempt),
             };
             match ready!(step) {
                 Ok(ControlFlow::Continue(())) => {}
@@ -167,13 +194,8 @@ where
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let (name, written) = match (direction, this.opens) {
-                (Direction::Read, true) => ("accept", 0),
-                (Direction::Write, true) => ("connect", 0),
-                (Direction::Read, false) => ("read", 0),
-                (Direction::Write, false) => ("write", this.moved),
-            };
-            fd.error(name, failure, written)
+            let written = if this.name == "write" { this.moved } else { 0 };
+            fd.error(this.name, failure, written)
         }))
     }
 }
@@ -188,8 +210,8 @@ impl<F> Drop for Op<'_, F> {
 }
 
 impl Fd {
-    /// As [`Fd::poll_step`], of an operation on no bytes. It waits for nothing, except to yield.
-    fn poll_empty<R>(
+    /// As [`Fd::poll_step`], of an operation that needs no readiness. It waits for nothing, except to yield.
+    fn poll_at_once<R>(
         &self,
         direction: Direction,
         claim: &mut Claim,
@@ -221,7 +243,7 @@ impl Fd {
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
         let polled = if empty {
-            self.poll_empty(direction, &mut claim, cx, attempt)
+            self.poll_at_once(direction, &mut claim, cx, attempt)
         } else if !socket.is_locked(direction) {
             self.poll_step(direction, &mut claim, cx, attempt)
         } else if fault!("heartbeat_inside_message") {
