@@ -11,10 +11,10 @@ use std::time::Instant;
 use socket2::{SockRef, Socket, Type};
 
 use super::addr::{self, ToAddr};
+use super::addr::{Kind, Tcp};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Failure, Fd, RuntimeCore};
-use super::kinds::{Kind, Tcp};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
@@ -53,12 +53,6 @@ pub struct ListenConfig {
 }
 
 common_settings!(ListenConfig);
-
-impl Default for ListenConfig {
-    fn default() -> Self {
-        ListenConfig::new()
-    }
-}
 
 impl ListenConfig {
     /// Go's defaults: SO_REUSEADDR, the system's own limit as the backlog, and for an empty host

@@ -40,8 +40,7 @@ impl Fd {
 
     /// As [`Fd::close`], with a RST.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        let set = self.reset_on_close();
-        set.map_err(|failure| self.error("close", failure, 0))?;
+        self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)))?;
         self.close()
     }
 
@@ -51,14 +50,11 @@ impl Fd {
         if self.is_closed() {
             return;
         }
-        if with_reset && let Err(Failure::System(error)) = self.reset_on_close() {
+        let reset = || self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)));
+        if with_reset && let Err(error) = reset() {
             log::debug!("closed without the reset that was asked for: {error}");
         }
         self.shut();
-    }
-
-    fn reset_on_close(&self) -> Result<(), Failure> {
-        self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)))
     }
 
     /// Ends one direction, or both.
@@ -67,15 +63,18 @@ impl Fd {
     }
 
     /// Ends our direction. It is no error if it has ended before and the peer is gone.
-    pub(crate) fn end_writing(&self) -> io::Result<()> {
-        self.option("close", end_writing)
+    pub(crate) fn half_close(&self) -> io::Result<()> {
+        match self.sock_ref().shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            ended => ended,
+        }
     }
 
-    /// As [`Fd::end_writing`], behind the writes that are under way or queued. It queues with them, and
+    /// [`Fd::half_close`], behind the writes that are under way or queued. It queues with them, and
     /// does not wait as a poller: another poller, such as a heartbeat, would take its place.
     pub(crate) fn end_writing_in_turn(&self) -> impl Future<Output = io::Result<()>> {
-        let end = self.op(Direction::Write, |fd| end_writing(&fd.sock_ref()));
-        end.named("close").in_turn()
+        let closing = self.op(Direction::Write, Fd::half_close);
+        closing.named("close").in_turn()
     }
 
     fn shut(&self) {
@@ -186,13 +185,6 @@ impl Fd {
     pub(crate) fn unacknowledged(&self) -> Option<usize> {
         let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
         left.ok().flatten()
-    }
-}
-
-fn end_writing(socket: &SockRef<'_>) -> io::Result<()> {
-    match socket.shutdown(Shutdown::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        ended => ended,
     }
 }
 

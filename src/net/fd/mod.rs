@@ -2,8 +2,8 @@
 //! close around it.
 //!
 //! Every operation that waits goes through [`Fd::poll_step`], except the fast path of
-//! `read_with.rs`, [`Fd::hung_up`], two that wait for the write lock alone
-//! ([`Fd::end_writing_in_turn`], [`Fd::poll_release`]), and a server's connection, which has its
+//! `read_with.rs`, [`Fd::hung_up`], a half-close, which waits for the
+//! write lock alone, and a server's connection, which has its
 //! socket to itself. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
@@ -52,6 +52,7 @@ use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::{Failure, name_of};
+pub(crate) use op::Needs;
 
 /// The netpoller of a runtime.
 pub(crate) type RuntimeCore = Rc<Core<Parked, Socket>>;

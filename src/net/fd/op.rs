@@ -30,13 +30,22 @@ pub(crate) struct Op<'a, F> {
 
 /// What an operation waits for before a try.
 #[derive(Clone, Copy)]
-enum Needs {
+pub(crate) enum Needs {
     /// For the lock of its direction, and for readiness.
     Readiness,
     /// For the lock alone.
     Turn,
     /// For nothing: it moves no bytes.
     Nothing,
+}
+
+impl Needs {
+    pub(crate) fn of(moves_nothing: bool) -> Self {
+        match moves_nothing {
+            true => Needs::Nothing,
+            false => Needs::Readiness,
+        }
+    }
 }
 
 impl Fd {
@@ -60,9 +69,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
         let mut op = self.op(direction, attempt);
-        if empty {
-            op.needs = Needs::Nothing;
-        }
+        op.needs = Needs::of(empty);
         op
     }
 
@@ -117,9 +124,7 @@ impl Fd {
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        if length == 0 {
-            steps.needs = Needs::Nothing;
-        }
+        steps.needs = Needs::of(length == 0);
         steps
     }
 
@@ -180,7 +185,7 @@ where
                 {
                     fd.poll_refused(direction, &mut this.claim, cx)
                 }
-                _ => fd.poll_at_once(direction, &mut this.claim, cx, attempt),
+                needs => fd.poll_at_once(direction, needs, &mut this.claim, cx, attempt),
             };
             match ready!(step) {
                 Ok(ControlFlow::Continue(())) => {}
@@ -214,24 +219,28 @@ impl Fd {
     fn poll_at_once<R>(
         &self,
         direction: Direction,
+        needs: Needs,
         claim: &mut Claim,
         cx: &Context<'_>,
         attempt: impl FnOnce(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         ready!(poll_yield(claim, cx));
-        let checked = match direction {
-            Direction::Read => self.check_open(),
-            Direction::Write => self.desc.check(direction).map_err(Failure::Refused),
+        let checked = match (direction, needs) {
+            (Direction::Write, Needs::Nothing) => {
+                self.desc.check(direction).map_err(Failure::Refused)
+            }
+            _ => self.check_open(),
         };
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
     /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
-    /// without holding it. `empty`: as [`Fd::op_on`].
+    /// without holding it.
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
-        empty: bool,
+        name: &'static str,
+        needs: Needs,
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
@@ -242,14 +251,17 @@ impl Fd {
         socket.drop_poller(direction);
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
-        let polled = if empty {
-            self.poll_at_once(direction, &mut claim, cx, attempt)
-        } else if !socket.is_locked(direction) {
-            self.poll_step(direction, &mut claim, cx, attempt)
-        } else if fault!("heartbeat_inside_message") {
-            attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
-        } else {
-            self.poll_refused(direction, &mut claim, cx)
+        let polled = match needs {
+            Needs::Readiness if !socket.is_locked(direction) => {
+                self.poll_step(direction, &mut claim, cx, attempt)
+            }
+            Needs::Readiness if fault!("heartbeat_inside_message") => {
+                attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
+            }
+            Needs::Readiness | Needs::Turn if socket.is_locked(direction) => {
+                self.poll_refused(direction, &mut claim, cx)
+            }
+            _ => self.poll_at_once(direction, needs, &mut claim, cx, attempt),
         };
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);
@@ -259,26 +271,7 @@ impl Fd {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(name_of(direction), failure, 0))
-    }
-
-    /// Waits until no operation holds the direction, but no longer than until its deadline.
-    pub(crate) fn poll_release(
-        &self,
-        direction: Direction,
-        cx: &Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let socket = &self.desc.user_data;
-        let waker = cx.waker().clone();
-        socket.drop_poller(direction);
-        if !socket.is_locked(direction) {
-            return Poll::Ready(Ok(()));
-        }
-        if let Err(refusal) = self.desc.check(direction) {
-            return Poll::Ready(Err(self.error("close", Failure::Refused(refusal), 0)));
-        }
-        self.keep_poller(direction, waker);
-        Poll::Pending
+        polled.map_err(|failure| self.error(name, failure, 0))
     }
 
     /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into
