@@ -169,7 +169,10 @@ impl Socket {
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
         debug_assert!(state.is_holder(), "not held: {state:?}");
         *state = LockState::Idle;
-        if self.locks.has(queued_bit(direction) | poller_bit(direction)) {
+        if self
+            .locks
+            .has(queued_bit(direction) | poller_bit(direction))
+        {
             self.pass_on(direction);
         } else {
             self.locks.lower(held_bit(direction));
