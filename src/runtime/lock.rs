@@ -54,7 +54,7 @@ const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8
 }
 
-const fn queued_bit(direction: Direction) -> u8 {
+const fn queue_bit(direction: Direction) -> u8 {
     1 << (2 + direction as u8)
 }
 
@@ -153,7 +153,7 @@ impl Socket {
         };
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
-        self.locks.raise(queued_bit(direction));
+        self.locks.raise(queue_bit(direction));
         drop(extra);
         *state = match ticket {
             Some(ticket) => LockState::Queued(ticket),
@@ -169,10 +169,7 @@ impl Socket {
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
         debug_assert!(state.is_holder(), "not held: {state:?}");
         *state = LockState::Idle;
-        if self
-            .locks
-            .has(queued_bit(direction) | poller_bit(direction))
-        {
+        if self.locks.has(queue_bit(direction) | poller_bit(direction)) {
             self.pass_on(direction);
         } else {
             self.locks.lower(held_bit(direction));
@@ -188,7 +185,7 @@ impl Socket {
         let queue = &mut extra.queues[direction as usize];
         let next = queue.pop();
         if queue.is_empty() {
-            self.locks.lower(queued_bit(direction));
+            self.locks.lower(queue_bit(direction));
         }
         drop(extra);
         if let Some(waker) = next {
@@ -211,7 +208,7 @@ impl Socket {
         let queue = &mut extra.queues[direction as usize];
         let (was_woken, left_over) = queue.leave(&mut Some(ticket));
         if queue.is_empty() {
-            self.locks.lower(queued_bit(direction));
+            self.locks.lower(queue_bit(direction));
         }
         drop(extra);
         drop(left_over);
@@ -228,7 +225,7 @@ impl Socket {
             return;
         };
         for direction in Direction::BOTH {
-            self.locks.lower(queued_bit(direction));
+            self.locks.lower(queue_bit(direction));
             out.extend(self.take_poller(direction).and_then(Parked::take_waker));
         }
         for queue in &mut extra.borrow_mut().queues {
