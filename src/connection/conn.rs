@@ -338,7 +338,7 @@ impl Conn {
     /// }
     /// ```
     pub fn need(&mut self, bytes: usize) {
-        let most = self.shared.settings.limits.most_unused;
+        let most = self.shared.server.settings.limits.most_unused;
         if bytes > most {
             return self.end_over_limit(UNUSED);
         }
@@ -656,18 +656,18 @@ impl Conn {
     /// ```
     pub fn id(&mut self) -> ConnId {
         let (mailbox, shared) = (self.own_handle().mailbox.clone(), self.shared.clone());
-        let enter = || shared.remotes.enter(mailbox);
+        let enter = || shared.server.remotes.enter(mailbox);
         *self.extra().id.get_or_insert_with(enter)
     }
 
     fn own_handle(&mut self) -> &ConnHandle {
-        let (fd, quotas) = (self.fd.clone(), self.shared.quotas.clone());
+        let (fd, server) = (self.fd.clone(), self.shared.server.clone());
         let takes = match self.may_write() {
             true => Takes::Open,
             false => Takes::Ended,
         };
         let queued = self.queued();
-        let make = || ConnHandle::new(&fd, quotas, queued, takes);
+        let make = || ConnHandle::new(&fd, server, queued, takes);
         self.extra().handle.get_or_insert_with(make)
     }
 }

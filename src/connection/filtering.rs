@@ -36,7 +36,7 @@ impl Conn {
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
         debug_assert!(used <= raw.len(), "a filter is not believed");
         let raw = without(raw, used);
-        if raw.len() > self.shared.settings.limits.most_unused {
+        if raw.len() > self.shared.server.settings.limits.most_unused {
             self.end_over_limit(UNUSED);
         }
         if let Some(filtering) = self.filtering() {
@@ -54,7 +54,7 @@ impl Conn {
         let mut held = mem::take(&mut filtering.held);
         held.extend_from_slice(bytes);
         // Given back before the filter runs, which may panic. What the filter leaves is charged again.
-        self.shared.quotas.queued.give_back(held.len());
+        self.shared.server.queued.give_back(held.len());
         let used = match held.is_empty() {
             true => 0,
             false => self.offer_to_filter(&held, |filter, bytes, io| filter.outgoing(bytes, io)),
@@ -67,10 +67,10 @@ impl Conn {
         if filtering.filter.is_some() {
             let left = held.len();
             filtering.held = held;
-            self.shared.quotas.queued.charge_beyond(left);
+            self.shared.server.queued.charge_beyond(left);
         }
         self.note_queued();
-        if self.queued() > with_framing(self.shared.settings.limits.most_queued) {
+        if self.queued() > with_framing(self.shared.server.settings.limits.most_queued) {
             self.end_over_limit(QUEUED);
         }
     }
@@ -121,7 +121,7 @@ impl Conn {
         &mut self,
         call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
     ) {
-        let limits = self.shared.settings.limits;
+        let limits = self.shared.server.settings.limits;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
         let Some(filtering) = &mut extra.filtering else {

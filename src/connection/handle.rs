@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
-use super::limits::Quotas;
 use super::out_queue::{OutQueue, Payload};
+use super::shared::ServerShared;
 use super::state::{ABORT, ATTEND, CLOSE, Takes};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
@@ -67,7 +67,7 @@ pub(super) struct Mailbox {
     /// For the names in errors.
     net: &'static str,
     ends: [Option<Addr>; 2],
-    quotas: Arc<Quotas>,
+    server: Arc<ServerShared>,
     inbox: Mutex<Inbox>,
 }
 
@@ -110,11 +110,11 @@ impl Mailbox {
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.op, over_limit(limit)));
         let waiting = inbox.bytes + inbox.queued;
-        let left = if waiting.saturating_add(more) > self.quotas.limits.most_queued {
+        let left = if waiting.saturating_add(more) > self.server.settings.limits.most_queued {
             inbox.is_over = true;
             inbox.end();
             refused(QUEUED)
-        } else if self.quotas.queued.charge(more) {
+        } else if self.server.queued.charge(more) {
             inbox.bytes += more;
             push(&mut inbox);
             Ok(())
@@ -184,14 +184,14 @@ pub struct ConnHandle {
 
 impl ConnHandle {
     /// For the connection whose callback runs.
-    pub(super) fn new(fd: &Fd, quotas: Arc<Quotas>, queued: usize, takes: Takes) -> Self {
+    pub(super) fn new(fd: &Fd, server: Arc<ServerShared>, queued: usize, takes: Takes) -> Self {
         let mailbox = Mailbox {
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
             net: fd.network().name(),
             ends: [fd.endpoint(End::Local), fd.endpoint(End::Peer)],
-            quotas,
+            server,
             inbox: Mutex::new(Inbox {
                 queued,
                 takes,
@@ -368,13 +368,13 @@ pub(crate) struct Remotes {
 }
 
 impl Remotes {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Self {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Remotes {
+        Remotes {
             server: SERVERS.fetch_add(1, Ordering::Relaxed),
             asked: AtomicU64::new(0),
             live: Mutex::default(),
-        })
+        }
     }
 
     /// Queues bytes for a connection, from any thread.

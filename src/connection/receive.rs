@@ -238,7 +238,7 @@ impl Conn {
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();
         // The protocol answers only for what it was offered.
-        if seen > self.shared.settings.limits.most_unused {
+        if seen > self.shared.server.settings.limits.most_unused {
             self.end_over_limit(UNUSED);
         }
     }
@@ -247,7 +247,7 @@ impl Conn {
 
     /// What is kept unused has changed.
     pub(super) fn account_for_unused(&mut self) {
-        if !self.shared.quotas.unused.is_limited() {
+        if !self.shared.server.unused.is_limited() {
             return;
         }
         let now = self.unused();

@@ -252,7 +252,7 @@ impl<P: Protocol> Connection<P> {
         // While a connection is open, only the minimum rate judges what its peer takes.
         let closing = self.conn.state() == State::Closing;
         let judged =
-            closing || self.conn.shared.settings.rates[Direction::Write as usize].is_some();
+            closing || self.conn.shared.server.settings.rates[Direction::Write as usize].is_some();
         if judged {
             self.conn.write_some();
         }
@@ -443,7 +443,7 @@ impl Conn {
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
-            self.shared.quotas.queued.give_back(left);
+            self.shared.server.queued.give_back(left);
         }
         let mut extra = self.extra.take().unwrap_or_default();
         // The protocol is told of the end whatever a filter's destructor does.
@@ -454,7 +454,7 @@ impl Conn {
             self.shared.keep(id, 0);
         }
         if let Some(id) = extra.id {
-            self.shared.remotes.leave(id);
+            self.shared.server.remotes.leave(id);
         }
         let why = extra.why.unwrap_or(CloseReason::Asked);
         self.count(&why);

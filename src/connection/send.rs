@@ -39,7 +39,7 @@ impl Conn {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
-        if waiting.saturating_add(more) <= self.shared.settings.limits.most_queued {
+        if waiting.saturating_add(more) <= self.shared.server.settings.limits.most_queued {
             return Ok(());
         }
         Err(self.refuse(QUEUED))
@@ -53,10 +53,10 @@ impl Conn {
     ) -> io::Result<()> {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
-        let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
+        let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A little waits for the end of the callback, so that all goes out in one write. Before more is
         // queued, the system takes what it will: then there is more room.
-        let little = GATHER.min(self.shared.settings.limits.high_water);
+        let little = GATHER.min(self.shared.server.settings.limits.high_water);
         let is_little = self.queued() + bytes.len() <= little;
         let is_charged = is_little && charge(self);
         if !is_charged {
@@ -193,7 +193,7 @@ impl Conn {
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
         // Once our direction has ended, nothing goes out.
         if !bytes.is_empty() && self.state() != State::Finished {
-            self.shared.quotas.queued.charge_beyond(bytes.len());
+            self.shared.server.queued.charge_beyond(bytes.len());
             self.extra().queue.push(bytes);
             self.note_queued();
         }
@@ -201,7 +201,7 @@ impl Conn {
 
     /// What waits has changed: reading may have to stop, and handles and other threads are told.
     pub(super) fn note_queued(&mut self) {
-        let high = self.shared.settings.limits.high_water;
+        let high = self.shared.server.settings.limits.high_water;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
         extra.is_full |= extra.queue.len() > high;
@@ -223,7 +223,7 @@ impl Conn {
         let before = extra.queue.written();
         let gone = self.went(sent, before);
         self.extra().queue.advance(gone);
-        self.shared.quotas.queued.give_back(gone);
+        self.shared.server.queued.give_back(gone);
         self.note_queued();
         gone > 0 && self.to_send() > 0
     }
@@ -246,13 +246,13 @@ impl Conn {
             self.put(|own| own.append(queue));
             self.sent(0);
         } else {
-            self.shared.quotas.queued.give_back(queue.len());
+            self.shared.server.queued.give_back(queue.len());
         }
     }
 
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
-        let low = self.shared.settings.limits.low_water;
+        let low = self.shared.server.settings.limits.low_water;
         let is_low = self.peek(|extra| extra.is_full && extra.queue.len() <= low);
         if is_low {
             self.extra().is_full = false;

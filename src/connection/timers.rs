@@ -61,7 +61,7 @@ impl<P: Protocol> Connection<P> {
             conn.timers.beat = now;
             conn.shared.tally.heartbeats.add(1);
             self.tell(
-                |protocol, conn| match conn.shared.settings.heartbeat_bytes.clone() {
+                |protocol, conn| match conn.shared.server.settings.heartbeat_bytes.clone() {
                     Some(bytes) => conn.write(&bytes),
                     None => protocol.heartbeat(conn),
                 },
@@ -130,10 +130,10 @@ impl Conn {
         self.arm();
         let shared = &self.shared;
         shared.opened.set(shared.opened.get().wrapping_add(1));
-        if let Some(interval) = shared.settings.heartbeat {
+        if let Some(interval) = shared.server.settings.heartbeat {
             self.timers.beat += shared.spread(ticks(interval)) / 8;
         }
-        if let Some((age, jitter)) = shared.settings.max_age {
+        if let Some((age, jitter)) = shared.server.settings.max_age {
             let age = ticks(age).saturating_add(shared.spread(ticks(jitter)));
             self.extra().old_at = Some(self.timers.heard.saturating_add(age));
         }
@@ -155,7 +155,13 @@ impl Conn {
     }
 
     pub(super) fn idle_ticks(&self) -> u64 {
-        let server = || self.shared.settings.idle_timeout.map_or(NEVER, ticks);
+        let server = || {
+            self.shared
+                .server
+                .settings
+                .idle_timeout
+                .map_or(NEVER, ticks)
+        };
         self.peek(|extra| extra.idle).unwrap_or_else(server)
     }
 
@@ -182,7 +188,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.timers.heard.max(self.timers.beat);
-        let interval = self.shared.settings.heartbeat.map_or(NEVER, ticks);
+        let interval = self.shared.server.settings.heartbeat.map_or(NEVER, ticks);
         last.saturating_add(interval)
     }
 
@@ -203,7 +209,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.timers.heard.max(self.peek(|extra| extra.sent));
-        last.saturating_add(ticks(self.shared.settings.drain_grace))
+        last.saturating_add(ticks(self.shared.server.settings.drain_grace))
     }
 
     /// When the connection has reached its greatest age.
@@ -252,7 +258,7 @@ impl Conn {
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next check.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let rates = self.shared.settings.rates;
+        let rates = self.shared.server.settings.rates;
         let reads = self.state().delivers() && self.keeps_unused();
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
         let Some(extra) = self.extra.as_mut().filter(|_| rates != [None; 2]) else {

@@ -410,7 +410,7 @@ impl ServerHandle {
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). The connection is gone, or of another
     /// server.
     pub fn write(&self, id: ConnId, bytes: Arc<[u8]>) -> io::Result<()> {
-        self.common.remotes.write(id, &bytes)
+        self.common.shared.remotes.write(id, &bytes)
     }
 
     /// Closes the connection of this id once all is written, from any thread or worker. Later writes
@@ -420,7 +420,7 @@ impl ServerHandle {
     ///
     /// The connection is gone, or of another server.
     pub fn close(&self, id: ConnId) -> io::Result<()> {
-        self.common.remotes.close(id)
+        self.common.shared.remotes.close(id)
     }
 
     /// What lives on each worker that has started, and what it waits for: see

@@ -134,16 +134,10 @@ impl<F> Server<F> {
             factory: Arc::new(factory),
             settings: Settings {
                 connection: shared::Settings {
-                    idle_timeout: None,
-                    heartbeat: None,
-                    heartbeat_bytes: None,
-                    heartbeat_warning: Arc::default(),
-                    rates: [None; 2],
-                    limits: Limits::default(),
                     drain_grace: Duration::from_secs(1),
-                    place: Location::caller(),
-                    max_age: None,
+                    ..shared::Settings::default()
                 },
+                place: Location::caller(),
                 max_connections: usize::MAX,
                 workers: 1,
                 dispatch: Dispatch::default(),

@@ -9,14 +9,12 @@ use std::time::Duration;
 use super::dispatch::Dispatcher;
 use super::listeners::{Dispatch, Peer};
 use crate::connection::filter::Filter;
-use crate::connection::handle::Remotes;
-use crate::connection::limits::Quotas;
-use crate::connection::shared::{self, Phase};
+use crate::connection::shared::{self, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::Addr;
 use crate::net::config::Hook;
-use crate::net::permits::Permits;
 use crate::runtime::Handle;
+use crate::runtime::running::Place;
 
 type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
@@ -24,6 +22,8 @@ type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) connection: shared::Settings,
+    /// Where the server was made.
+    pub(crate) place: Place,
     pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) dispatch: Dispatch,
@@ -43,10 +43,8 @@ pub(crate) struct Common {
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// By worker, of those that have started.
     pub(crate) runtimes: Vec<OnceLock<Handle>>,
-    pub(crate) permits: Arc<Permits>,
-    pub(crate) quotas: Arc<Quotas>,
-    /// The connections that were asked for their id.
-    pub(crate) remotes: Arc<Remotes>,
+    /// What all connections share.
+    pub(crate) shared: Arc<ServerShared>,
     /// What the workers wait for besides orders.
     #[cfg(feature = "signal")]
     pub(crate) watches: super::signals::Watches,
@@ -54,14 +52,12 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn new(settings: Settings, addrs: Vec<Addr>) -> Self {
-        let quotas = Quotas::new(settings.connection.limits);
+        let shared = ServerShared::new(settings.connection.clone(), settings.max_connections);
         Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             runtimes: (0..settings.workers).map(|_| OnceLock::new()).collect(),
-            permits: Arc::new(Permits::new(settings.max_connections)),
-            remotes: Remotes::new(),
-            quotas,
+            shared: Arc::new(shared),
             settings,
             #[cfg(feature = "signal")]
             watches: Default::default(),

@@ -68,10 +68,8 @@ impl<F: Factory> WorkerLoop<F> {
         ports: Vec<Port>,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
-            let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
             let tally = common.dispatcher.tallies[inbox.worker].clone();
-            let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
-            WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
+            WorkerShared::new(scheduler, common.shared.clone(), tally)
         };
         // A server runs once.
         let _ = common.runtimes[inbox.worker].set(Handle::current());
@@ -209,7 +207,14 @@ impl<F: Factory> WorkerLoop<F> {
                 }
             }
         };
-        accept_each(&listener.fd, &self.common.permits, which, failed, take).await
+        accept_each(
+            &listener.fd,
+            &self.common.shared.permits,
+            which,
+            failed,
+            take,
+        )
+        .await
     }
 
     /// Counts an accept that failed.
@@ -259,7 +264,9 @@ impl<F: Factory> WorkerLoop<F> {
             Ok((protocol, filter)) => {
                 let conn = Conn::new(fd, self.shared.clone(), filter);
                 let connection = Connection { protocol, conn };
-                self.shared.spawn(Box::new(connection), arrival.permit);
+                let place = self.common.settings.place;
+                self.shared
+                    .spawn(place, Box::new(connection), arrival.permit);
             }
             Err(_) => {
                 log::error!("{}: closed: the factory panicked", peer.addr);
