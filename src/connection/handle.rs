@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
-use super::out_queue::{OutQueue, Payload};
+use super::out_queue::{OutQueue, Piece, SMALL};
 use super::shared::ServerShared;
 use super::state::{ABORT, ATTEND, CLOSE, Takes};
 use crate::endpoints::{Addr, End};
@@ -32,7 +32,7 @@ use crate::runtime::{Handle, context};
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// What was written by id, behind what handles have queued.
-    queue: OutQueue<Arc<[u8]>>,
+    written: Vec<Arc<[u8]>>,
     /// How many bytes were left by handles and by id. They are charged to the limit over all.
     bytes: usize,
     /// How many bytes wait in the connection's own queue, as it was noted last.
@@ -49,6 +49,22 @@ impl Inbox {
     /// Whether there is nothing for the connection to take.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.is_over
+    }
+
+    /// Takes in what was written by id. Small pieces are put together.
+    fn push(&mut self, bytes: &Arc<[u8]>) {
+        match self.written.last_mut() {
+            Some(last) if last.len() + bytes.len() <= SMALL => {
+                *last = [last, &**bytes].concat().into()
+            }
+            _ => self.written.push(bytes.clone()),
+        }
+    }
+
+    /// Moves what was written by id behind what handles have queued.
+    fn move_to(&mut self, queue: &mut OutQueue) {
+        let written = mem::take(&mut self.written).into_iter();
+        written.for_each(|bytes| queue.push_piece(Piece::Sent(bytes)));
     }
 
     /// The connection takes nothing more.
@@ -108,7 +124,7 @@ impl Mailbox {
             Takes::Closed => return Err(self.error("write", Cause::Closed)),
         }
         let was_empty = inbox.is_empty();
-        let refused = |limit: Limit| Err(self.error(limit.op, over_limit(limit)));
+        let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
         let waiting = inbox.bytes + inbox.queued;
         let left = if waiting.saturating_add(more) > self.server.settings.limits.most_queued {
             inbox.is_over = true;
@@ -236,14 +252,14 @@ impl ConnHandle {
     /// As [`write`](ConnHandle::write).
     pub fn write_shared(&self, bytes: &Rc<[u8]>) -> io::Result<()> {
         self.queue(bytes.len(), |queue| {
-            queue.push_shared(Payload::Here(bytes.clone()))
+            queue.push_piece(Piece::Shared(bytes.clone()))
         })
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
         self.mailbox.leave(more, |inbox| {
             let mut queue = self.queue.borrow_mut();
-            queue.append(mem::take(&mut inbox.queue));
+            inbox.move_to(&mut queue);
             push(&mut queue);
         })
     }
@@ -291,7 +307,7 @@ impl ConnHandle {
     pub(super) fn take(&self) -> (OutQueue, bool) {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
-        queue.append(mem::take(&mut inbox.queue));
+        inbox.move_to(&mut queue);
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
@@ -383,7 +399,7 @@ impl Remotes {
     ///
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). No connection that lives has this id.
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
-        let push = |inbox: &mut Inbox| inbox.queue.push_shared(bytes.clone());
+        let push = |inbox: &mut Inbox| inbox.push(bytes);
         self.find(id, "write")?.leave(bytes.len(), push)
     }
 
