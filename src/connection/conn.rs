@@ -16,7 +16,7 @@ use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Piece, SMALL};
 use super::rate::{NEVER, Progress};
 use super::shared::{Phase, WorkerShared, ticks};
-use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State, Takes};
+use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -662,12 +662,13 @@ impl Conn {
 
     fn own_handle(&mut self) -> &ConnHandle {
         let (fd, server) = (self.fd.clone(), self.shared.server.clone());
-        let takes = match self.may_write() {
-            true => Takes::Open,
-            false => Takes::Ended,
-        };
-        let queued = self.queued();
-        let make = || ConnHandle::new(&fd, server, queued, takes);
+        let mut inbox = Inbox::default();
+        inbox.queued = self.queued();
+        if !self.may_write() {
+            inbox.end();
+        }
+        let most = server.settings.limits.most_queued;
+        let make = || ConnHandle::new(&fd, most, server.queued.clone(), inbox);
         self.extra().handle.get_or_insert_with(make)
     }
 }

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
+use super::limits::Quota;
 use super::out_queue::{OutQueue, Piece, SMALL};
-use super::shared::ServerShared;
-use super::state::{ABORT, ATTEND, CLOSE, Takes};
+use super::state::{ABORT, ATTEND, CLOSE};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -27,6 +27,21 @@ use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::{Handle, context};
+
+/// Whether a connection takes what its handles and other threads write.
+///
+/// | state | moved there by | on to |
+/// |---|---|---|
+/// | Open | the connection's first handle or id | Ended, Closed |
+/// | Ended | `Inbox::end`: our direction ends, a handle or an id closes it, or a write met the limit | Closed |
+/// | Closed | `ConnHandle::end`: its socket is closed | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    #[default]
+    Open,
+    Ended,
+    Closed,
+}
 
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]
@@ -37,7 +52,7 @@ pub(super) struct Inbox {
     bytes: usize,
     /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    pub(super) takes: Takes,
+    takes: Takes,
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
     /// What the connection was asked for: it is told each thing once.
@@ -83,7 +98,9 @@ pub(super) struct Mailbox {
     /// For the names in errors.
     net: &'static str,
     ends: [Option<Addr>; 2],
-    server: Arc<ServerShared>,
+    most_queued: usize,
+    /// Over all connections.
+    quota: Arc<Quota>,
     inbox: Mutex<Inbox>,
 }
 
@@ -126,11 +143,11 @@ impl Mailbox {
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
         let waiting = inbox.bytes + inbox.queued;
-        let left = if waiting.saturating_add(more) > self.server.settings.limits.most_queued {
+        let left = if waiting.saturating_add(more) > self.most_queued {
             inbox.is_over = true;
             inbox.end();
             refused(QUEUED)
-        } else if self.server.queued.charge(more) {
+        } else if self.quota.charge(more) {
             inbox.bytes += more;
             push(&mut inbox);
             Ok(())
@@ -200,19 +217,16 @@ pub struct ConnHandle {
 
 impl ConnHandle {
     /// For the connection whose callback runs.
-    pub(super) fn new(fd: &Fd, server: Arc<ServerShared>, queued: usize, takes: Takes) -> Self {
+    pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
         let mailbox = Mailbox {
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
             net: fd.network().name(),
             ends: [fd.endpoint(End::Local), fd.endpoint(End::Peer)],
-            server,
-            inbox: Mutex::new(Inbox {
-                queued,
-                takes,
-                ..Inbox::default()
-            }),
+            most_queued,
+            quota,
+            inbox: Mutex::new(inbox),
         };
         ConnHandle {
             mailbox: Arc::new(mailbox),

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
@@ -66,7 +67,7 @@ pub(crate) struct ServerShared {
     /// A heartbeat that writes nothing is logged once.
     pub(super) heartbeat_warning: Once,
     /// Charged when bytes are queued, given back when the system takes them.
-    pub(super) queued: Quota,
+    pub(super) queued: Arc<Quota>,
     /// Charged when bytes are kept unused, given back when they are used.
     pub(super) unused: Quota,
     pub(crate) permits: Arc<Permits>,
@@ -78,7 +79,7 @@ impl ServerShared {
     pub(crate) fn new(settings: Settings, max_connections: usize) -> Self {
         ServerShared {
             heartbeat_warning: Once::new(),
-            queued: Quota::new(settings.limits.most_queued_in_all),
+            queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),
             unused: Quota::new(settings.limits.most_unused_in_all),
             permits: Arc::new(Permits::new(max_connections)),
             remotes: Remotes::new(),
@@ -167,13 +168,16 @@ impl WorkerShared {
         }
     }
 
-    /// Ready when no connection is left.
-    pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
-        if self.tally.live.get() == 0 {
-            return Poll::Ready(());
-        }
-        self.waiter.set(Some(waker.clone()));
-        Poll::Pending
+    /// Waits until no connection is left.
+    pub(crate) async fn emptied(&self) {
+        poll_fn(|cx| {
+            if self.tally.live.get() == 0 {
+                return Poll::Ready(());
+            }
+            self.waiter.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     // ---- unused bytes, where they have a limit over all ----

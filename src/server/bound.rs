@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
-use super::listeners::{Factory, Port};
+use super::settings::{Common, Factory, Port, Settings};
 use super::worker_loop::WorkerLoop;
 use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;

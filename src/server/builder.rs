@@ -11,8 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::bound::Bound;
-use super::common::Settings;
-use super::listeners::{Dispatch, Listeners, Peer, WithPeer};
+use super::settings::{Dispatch, Listeners, Peer, Settings, WithPeer};
 use crate::connection::filter::IntoFilter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;

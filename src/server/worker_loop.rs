@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
-use super::listeners::{Factory, Peer, Port};
+use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -82,7 +81,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let result = this.serve_and_drain(ports).await;
         this.shared.enter(Phase::Stopped);
-        poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
+        this.shared.emptied().await;
         result
     }
 
@@ -96,10 +95,7 @@ impl<F: Factory> WorkerLoop<F> {
                 is_for_all: port.worker.is_none(),
             })
         };
-        let mut listeners = ports
-            .into_iter()
-            .map(open)
-            .collect::<io::Result<Vec<_>>>()?;
+        let mut listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
         self.start()?;
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
@@ -168,11 +164,7 @@ impl<F: Factory> WorkerLoop<F> {
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
         log::info!("{name}: connections in flight: {open}");
-        noted(
-            "connections",
-            poll_fn(|cx| self.shared.poll_empty(cx.waker())),
-        )
-        .await;
+        noted("connections", self.shared.emptied()).await;
         Ok(())
     }
 
