@@ -8,17 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::endpoints::Network;
-
-/// A network as the user named it: one of TCP, or unknown.
-pub(super) type AskedNetwork = Result<Network, String>;
-
-pub(super) fn tcp(name: &str) -> AskedNetwork {
-    let mut all = [Network::Tcp, Network::Tcp4, Network::Tcp6].into_iter();
-    let known = all.find(|network| network.name() == name);
-    known.ok_or_else(|| name.to_owned())
-}
-
 /// A function of the user's: cheap to clone, from any thread.
 pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
 
@@ -43,11 +32,24 @@ pub(super) type Resolver = Hook<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send +
 /// The settings that both have, as setters.
 macro_rules! common_settings {
     ($Settings:ident) => {
+        impl Default for $Settings {
+            fn default() -> Self {
+                $Settings::new()
+            }
+        }
+
         impl $Settings {
             /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
             /// operation.
             pub fn network(mut self, network: &str) -> Self {
-                self.network = $crate::net::config::tcp(network);
+                let (known, unknown) = match network {
+                    "tcp" => (Network::Tcp, None),
+                    "tcp4" => (Network::Tcp4, None),
+                    "tcp6" => (Network::Tcp6, None),
+                    _ => (Network::Tcp, Some(network.to_owned())),
+                };
+                self.resolution.network = known;
+                self.resolution.unknown = unknown;
                 self
             }
 
@@ -102,7 +104,7 @@ macro_rules! common_settings {
                 mut self,
                 look_up: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
             ) -> Self {
-                self.resolver = Some($crate::net::config::Hook(std::sync::Arc::new(look_up)));
+                self.resolution.resolver = Some($crate::net::config::Hook(std::sync::Arc::new(look_up)));
                 self
             }
         }

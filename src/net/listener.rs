@@ -6,26 +6,22 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 use std::time::Instant;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{SockRef, Socket, Type};
 
 use super::addr::{self, ToAddr};
-use super::config::{AskedNetwork, Control, Hook, Resolver, common_settings};
+use super::addr::{Kind, Tcp};
+use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::family;
-use super::fd::{Failure, Fd};
-use super::kinds::{Kind, Tcp};
+use super::fd::{Failure, Fd, RuntimeCore};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::{Core, Direction};
+use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::runtime::parked::Parked;
-use crate::runtime::socket::Socket as FdSocket;
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.
@@ -49,33 +45,25 @@ use crate::sys;
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    network: AskedNetwork,
+    resolution: Resolution,
     backlog: Option<u32>,
     reuse_port: bool,
     only_v6: Option<bool>,
     control: Option<Control>,
-    resolver: Option<Resolver>,
 }
 
 common_settings!(ListenConfig);
-
-impl Default for ListenConfig {
-    fn default() -> Self {
-        ListenConfig::new()
-    }
-}
 
 impl ListenConfig {
     /// Go's defaults: SO_REUSEADDR, the system's own limit as the backlog, and for an empty host
     /// every address of both families.
     pub fn new() -> Self {
         ListenConfig {
-            network: Ok(Network::Tcp),
+            resolution: Resolution::new(Network::Tcp, Purpose::Listen),
             backlog: None,
             reuse_port: false,
             only_v6: None,
             control: None,
-            resolver: None,
         }
     }
 
@@ -112,14 +100,12 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<Listener<Tcp>> {
         let target = addr.to_addr();
-        // Here too, for a loop that listens in vain.
-        context::yield_once().await;
-        let resolution = self.resolution(&target)?;
-        let scope = CancelToken::new();
-        let found = resolution.addresses(target.clone(), &scope).await;
-        let (socket, network) = self.listen(resolution.network, &target, found)?;
-        let fd = Fd::adopt("listening", socket, network).map_err(Cause::by("epoll_ctl"));
-        let fd = fd.map_err(|cause| self.error(target, cause))?;
+        let resolution = self.resolution();
+        let found = resolution.addresses(&target, &CancelToken::new()).await?;
+        let socket = self.listen(&resolution, &target, found)?;
+        let fd = Fd::adopt("listening", socket, resolution.network);
+        let fd = fd.map_err(Cause::by("epoll_ctl"));
+        let fd = fd.map_err(|cause| resolution.error(Some(target), cause))?;
         fd.endpoint(End::Local);
         Ok(Listener::of(fd))
     }
@@ -144,54 +130,38 @@ impl ListenConfig {
     /// As [`bind`](ListenConfig::bind).
     pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
         let target = addr.to_addr();
-        let resolution = self.resolution(&target)?;
-        let found = resolution.look_up(target.clone());
-        let (socket, _) = self.listen(resolution.network, &target, found)?;
-        Ok(socket.into())
+        let resolution = self.resolution();
+        let found = resolution.look_up(&target)?;
+        self.listen(&resolution, &target, found).map(Into::into)
     }
 
-    fn resolution(&self, target: &Addr) -> io::Result<Resolution> {
-        let network = self.network.clone().map_err(Cause::UnknownNetwork);
-        let network = network.map_err(|cause| self.error(target.clone(), cause))?;
-        Ok(Resolution {
-            // IPv6 alone has no use for other addresses.
-            network: match (network, self.only_v6) {
-                (Network::Tcp, Some(true)) => Network::Tcp6,
-                _ => network,
-            },
-            purpose: Purpose::Listen,
-            resolver: self.resolver.clone(),
+    fn resolution(&self) -> Resolution {
+        let mut resolution = self.resolution.clone();
+        // IPv6 alone has no use for other addresses.
+        if resolution.network == Network::Tcp && self.only_v6 == Some(true) {
+            resolution.network = Network::Tcp6;
+        }
+        resolution
+    }
+
+    /// Listens on the first address that was found.
+    fn listen(
+        &self,
+        resolution: &Resolution,
+        target: &Addr,
+        found: Vec<SocketAddr>,
+    ) -> io::Result<Socket> {
+        let address = resolve::first_v4(&found);
+        let listens = self.listen_on(resolution.network, address);
+        listens.map_err(|cause| {
+            let asked = resolve::asked_for(target, address);
+            resolution.error(Some(asked), cause).into()
         })
     }
 
-    /// Listens on the first address that was found, IPv4 preferred, as Go does.
-    fn listen(
-        &self,
-        network: Network,
-        target: &Addr,
-        found: Result<Vec<SocketAddr>, Cause>,
-    ) -> io::Result<(Socket, Network)> {
-        let found = found.map_err(|cause| self.error(target.clone(), cause))?;
-        let first = found.iter().find(|address| address.is_ipv4());
-        let address = *first.unwrap_or(&found[0]);
-        let socket = self.listen_on(network, address);
-        let socket = socket.map_err(|cause| self.error(resolve::asked_for(target, address), cause));
-        Ok((socket?, network))
-    }
-
-    fn error(&self, addr: Addr, cause: Cause) -> io::Error {
-        let net = self.network.as_ref().map_or("", |network| network.name());
-        OpError::new("listen", net, Some(addr), cause).into()
-    }
-
     fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
-        let (address, only_v6) = family::to_bind(network, address, self.only_v6);
-        let socket = sys::socket(Domain::for_address(address), Type::STREAM);
-        let socket = socket.map_err(Cause::by("socket"))?;
+        let (socket, address) = resolve::to_bind(network, address, self.only_v6, Type::STREAM)?;
         let set = Cause::by("setsockopt");
-        if let Some(only) = only_v6 {
-            socket.set_only_v6(only).map_err(&set)?;
-        }
         socket.set_reuse_address(true).map_err(&set)?;
         if self.reuse_port {
             sys::share_port(socket.as_fd()).map_err(&set)?;
@@ -292,7 +262,8 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            if let Some(accepted) = self.fd.op(Direction::Read, accept_once).opening().await? {
+            let accepting = self.fd.op(Direction::Read, accept_once).named("accept");
+            if let Some(accepted) = accepting.await? {
                 return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }
         }
@@ -350,7 +321,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Takes the connection into the runtime of `core`.
-    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<Fd> {
+    pub(crate) fn open(self, core: &RuntimeCore) -> io::Result<Fd> {
         let fd = Fd::register(core, self.socket, self.network)?;
         fd.socket().set_endpoint(End::Peer, self.peer);
         Ok(fd)

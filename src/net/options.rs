@@ -4,44 +4,17 @@
 // `net/tcpsock.go`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::addr::Tcp;
 use super::datagram::Datagram;
-use super::kinds::{Tcp, Udp};
 use super::stream::Stream;
 
 /// The largest value of an option that the system takes as an `int`: of a larger one it would see
 /// the lower half, which may be zero.
 const MAX: i32 = i32::MAX;
-
-/// Whether a socket sends IPv6. A socket of both families has an IPv4 address once it is connected
-/// over IPv4.
-fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
-    let local = socket.local_addr()?.as_socket_ipv6();
-    Ok(local.is_some_and(|local| local.ip().to_ipv4_mapped().is_none()))
-}
-
-fn set_ttl(socket: &SockRef<'_>, hops: u32) -> io::Result<()> {
-    // The system would read the largest `u32` as -1, which means its default.
-    let hops = hops.min(MAX as u32);
-    if !is_ipv6(socket)? {
-        return socket.set_ttl_v4(hops);
-    }
-    socket.set_unicast_hops_v6(hops)?;
-    // For a socket of both families. A socket of IPv6 alone refuses this, and does not need it.
-    let _ = socket.set_ttl_v4(hops);
-    Ok(())
-}
-
-fn ttl(socket: &SockRef<'_>) -> io::Result<u32> {
-    match is_ipv6(socket)? {
-        true => socket.unicast_hops_v6(),
-        false => socket.ttl_v4(),
-    }
-}
 
 /// Options of TCP.
 ///
@@ -54,8 +27,8 @@ fn ttl(socket: &SockRef<'_>) -> io::Result<u32> {
 /// let stream = TcpStream::connect(listener.local_addr()?).await?;
 /// assert!(stream.nodelay()?);
 /// stream.set_nodelay(false)?;
-/// let minute = KeepAlive::new().with_idle(Duration::from_secs(60));
-/// stream.set_keepalive(Some(minute))?;
+/// let idle = Duration::from_secs(60);
+/// stream.set_keepalive(Some(KeepAlive { idle, ..KeepAlive::new() }))?;
 /// stream.set_linger(Some(Duration::ZERO))?; // a close resets the connection
 /// # Ok(())
 /// # })
@@ -125,24 +98,6 @@ impl Stream<Tcp> {
     pub fn keepalive(&self) -> io::Result<Option<KeepAlive>> {
         self.fd.option("get", KeepAlive::of)
     }
-
-    /// How many routers what is sent may pass: IPv4's time to live, IPv6's hop limit.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.option("set", |socket| set_ttl(socket, hops))
-    }
-
-    /// See [`set_ttl`](Stream::set_ttl).
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.option("get", ttl)
-    }
 }
 
 macro_rules! buffers {
@@ -204,83 +159,6 @@ macro_rules! buffers {
 
 buffers!(Stream Datagram);
 
-/// Options of UDP.
-///
-/// ```
-/// # fn main() -> std::io::Result<()> {
-/// # netpoller::Runtime::new()?.block_on(async {
-/// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
-/// assert!(socket.broadcast()?);
-/// socket.set_ttl(1)?;
-/// assert_eq!(socket.ttl()?, 1);
-/// # Ok(())
-/// # })
-/// # }
-/// ```
-impl Datagram<Udp> {
-    /// Whether broadcast addresses may be sent to. On by default, as in Go.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_broadcast(&self, broadcast: bool) -> io::Result<()> {
-        self.fd
-            .option("set", |socket| socket.set_broadcast(broadcast))
-    }
-
-    /// See [`set_broadcast`](Datagram::set_broadcast).
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn broadcast(&self) -> io::Result<bool> {
-        self.fd.option("get", |socket| socket.broadcast())
-    }
-
-    /// How many routers what is sent may pass: see [`Stream::set_ttl`].
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.fd.option("set", |socket| set_ttl(socket, hops))
-    }
-
-    /// See [`set_ttl`](Datagram::set_ttl).
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.fd.option("get", ttl)
-    }
-
-    /// Receives what is sent to a group as well, on the interface of this index; zero lets the
-    /// system choose. For IPv4 the system always chooses.
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn join_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.option("set", |socket| match group.to_canonical() {
-            IpAddr::V4(group) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(group) => socket.join_multicast_v6(&group, interface),
-        })
-    }
-
-    /// Leaves a group: see [`join_multicast`](Datagram::join_multicast).
-    ///
-    /// # Errors
-    ///
-    /// The system's; closed.
-    pub fn leave_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        self.fd.option("set", |socket| match group.to_canonical() {
-            IpAddr::V4(group) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface),
-        })
-    }
-}
-
 // ---- keep-alive ----
 
 /// TCP's own probing of an idle peer: see [`Dialer::keepalive`](crate::Dialer::keepalive) and
@@ -292,7 +170,8 @@ impl Datagram<Udp> {
 /// ```
 /// use netpoller::KeepAlive;
 /// use std::time::Duration;
-/// let patient = KeepAlive::new().with_idle(Duration::from_secs(600));
+/// let idle = Duration::from_secs(600);
+/// let patient = KeepAlive { idle, ..KeepAlive::new() };
 /// assert_eq!(patient.idle, Duration::from_secs(600));
 /// assert_eq!((patient.interval, patient.count), (Duration::from_secs(15), 9));
 /// ```
@@ -321,24 +200,6 @@ impl KeepAlive {
             interval: Duration::from_secs(15),
             count: 9,
         }
-    }
-
-    /// The same with another idle time before the first probe.
-    pub const fn with_idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
-        self
-    }
-
-    /// The same with another time between probes.
-    pub const fn with_interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// The same with another number of probes.
-    pub const fn with_count(mut self, count: u32) -> Self {
-        self.count = count;
-        self
     }
 
     /// The settings of a socket; `None` where keep-alive is off.

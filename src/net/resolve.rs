@@ -1,4 +1,5 @@
-//! Resolving: from `host:port`, as it is written, to addresses.
+//! Resolving: from `host:port`, as it is written, to addresses; and which family they are of, IPv4, IPv6
+//! or both on one socket.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐
@@ -6,66 +7,115 @@
 //!                           │              │ no
 //!                           └ a service    └ a name ─► a thread for look-ups, within the scope
 //! ```
-// Mirrors Go's `net/ipsock.go` (`internetAddrList`) and `net/lookup.go`.
+// Mirrors Go's `net/ipsock.go` (`internetAddrList`, `SplitHostPort`), `net/lookup.go`, `net/port.go`,
+// `lookupPortMap`, `isDomainName`, and `net/ipsock_posix.go` (`ipStackCapabilities`,
+// `favoriteAddrFamily`).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::OnceLock;
+
+use socket2::{Domain, Socket, Type};
 
 use super::addr::unmapped;
 use super::config::{Hook, Resolver};
-use super::error::Cause;
-use super::{family, host_port};
+use super::error::{Cause, OpError};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
 use crate::runtime::look::noted;
 use crate::runtime::{blocking, context};
 use crate::sys::{self, NotFound};
 
-/// What the addresses are for: an empty host means this machine, or every address.
+/// What the addresses are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(super) enum Purpose {
     Dial,
+    /// An empty host is every address.
     Listen,
+    /// To send one to.
+    Message,
 }
 
-/// How to resolve.
-#[derive(Clone)]
-pub(crate) struct Resolution {
+/// How to resolve, and for what.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
     pub(super) network: Network,
-    pub(super) purpose: Purpose,
+    /// A network that was asked for by name, and is none.
+    pub(super) unknown: Option<String>,
+    purpose: Purpose,
     /// The system's, if there is none.
     pub(super) resolver: Option<Resolver>,
 }
 
 impl Resolution {
+    pub(super) const fn new(network: Network, purpose: Purpose) -> Self {
+        Resolution {
+            network,
+            unknown: None,
+            purpose,
+            resolver: None,
+        }
+    }
+
+    /// The error of the operation that it is for.
+    pub(super) fn error(&self, addr: Option<Addr>, cause: Cause) -> OpError {
+        let op = match self.purpose {
+            Purpose::Dial => "dial",
+            Purpose::Listen => "listen",
+            Purpose::Message => "write",
+        };
+        let net = match self.unknown {
+            Some(_) => "",
+            None => self.network.name(),
+        };
+        OpError::new(op, net, addr, cause)
+    }
+
     /// At least one address, and only addresses of the network. What needs no look-up never leaves
-    /// the thread. The end of `scope` ends a look-up.
-    pub(crate) async fn addresses(
+    /// the thread. When `scope` ends, a look-up is abandoned; if it has not begun by then, it never does.
+    pub(super) async fn addresses(
         &self,
-        target: Addr,
+        target: &Addr,
         scope: &CancelToken,
-    ) -> Result<Vec<SocketAddr>, Cause> {
+    ) -> io::Result<Vec<SocketAddr>> {
         // A target that needs no look-up waits for nothing, so a loop over such targets yields here.
         context::yield_once().await;
-        match self.name_to_look_up(&target) {
-            None => self.look_up(target),
-            Some(name) => {
-                let resolution = self.clone();
-                on_a_thread(name, scope, move || resolution.look_up(target)).await
-            }
-        }
+        let Some(name) = self.name_to_look_up(target) else {
+            return self.look_up(target);
+        };
+        let (resolution, asked, lane) = (self.clone(), target.clone(), blocking::look_ups());
+        let look_up = move || resolution.look_up(&asked);
+        let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
+        let _wanted = blocking::Wanted(lane, ticket);
+        let cause = match scope.run(noted("look-up", look_up)).await {
+            Ok(Ok(outcome)) => return outcome,
+            Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
+            Err(ended) => Cause::from(ended),
+        };
+        let cause = Cause::Lookup {
+            name,
+            cause: Box::new(cause),
+            temporary: false,
+        };
+        Err(self.error(Some(target.clone()), cause).into())
+    }
+
+    /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
+    pub(super) fn look_up(&self, target: &Addr) -> io::Result<Vec<SocketAddr>> {
+        let found = self.find(target);
+        found.map_err(|cause| self.error(Some(target.clone()), cause).into())
     }
 
     /// The name that a look-up waits for, if there is one.
     fn name_to_look_up(&self, target: &Addr) -> Option<String> {
-        let Addr::Name(text) = target else {
+        let (Addr::Name(text), None) = (target, &self.unknown) else {
             return None;
         };
-        let (host, port) = host_port::split(text).ok()?;
-        if matches!(host_port::literal(host), Ok(None)) && host_port::is_domain_name(host) {
+        let (host, port) = split(text).ok()?;
+        if matches!(literal(host), Ok(None)) && is_domain_name(host) {
             return Some(host.to_owned());
         }
-        match host_port::number(port) {
+        match number(port) {
             Ok(None) => Some(self.service(port)),
             _ => None,
         }
@@ -77,35 +127,31 @@ impl Resolution {
         format!("{network}/{port}")
     }
 
-    /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
-    pub(crate) fn look_up(&self, target: Addr) -> Result<Vec<SocketAddr>, Cause> {
+    fn find(&self, target: &Addr) -> Result<Vec<SocketAddr>, Cause> {
+        if let Some(name) = &self.unknown {
+            return Err(Cause::UnknownNetwork(name.clone()));
+        }
         let text = match target {
             Addr::Socket(address) => {
-                return self.suitable(vec![address], &address.ip().to_string());
+                return self.suitable(vec![*address], &address.ip().to_string());
             }
             name => name.to_string(),
         };
         let text = match self.purpose {
-            Purpose::Dial if text.is_empty() => {
-                return Err(host_port::wrong("", "missing address"));
-            }
             Purpose::Listen if text.is_empty() => ":",
+            _ if text.is_empty() => return Err(wrong("", "missing address")),
             _ => &text,
         };
-        let (host, port) = host_port::split(text)?;
-        let port = match host_port::number(port)? {
+        let (host, port) = split(text)?;
+        let port = match number(port)? {
             Some(port) => port,
-            None => host_port::service_port(self.network, port)
+            None => service_port(self.network, port)
                 .map_err(|failed| failed_lookup(self.service(port), failed, "unknown port"))?,
         };
         if host.is_empty() {
-            let ip = match self.purpose {
-                Purpose::Dial => family::this_machine(self.network),
-                Purpose::Listen => family::everywhere(self.network),
-            };
-            return Ok(vec![SocketAddr::new(ip, port)]);
+            return Ok(vec![SocketAddr::new(self.own_address(), port)]);
         }
-        let mut found = match host_port::literal(host)? {
+        let mut found = match literal(host)? {
             Some(literal) => vec![literal],
             None => self
                 .host(host)
@@ -115,6 +161,18 @@ impl Resolution {
             address.set_port(port);
         }
         self.suitable(found, host)
+    }
+
+    /// What an empty host stands for: this machine to dial it, or every address of it to listen on. Of
+    /// IPv4, where the network and the system have it.
+    fn own_address(&self) -> IpAddr {
+        let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        let is_v4 = fits(self.network, v4.into()) && (has_v4() || !fits(self.network, v6.into()));
+        let every: IpAddr = if is_v4 { v4.into() } else { v6.into() };
+        match self.purpose {
+            Purpose::Listen => every,
+            _ => to_dial((every, 0).into()).ip(),
+        }
     }
 
     /// Keeps the addresses of the network, and gives a lone `::` an IPv4 sibling.
@@ -128,23 +186,21 @@ impl Resolution {
             // Where IPv6 is set up in part, a machine can't reach itself by `::`.
             found.push((Ipv4Addr::UNSPECIFIED, only.port()).into());
         }
-        found.retain(|address| family::fits(self.network, address.ip()));
-        match found.is_empty() {
-            true => Err(host_port::wrong(host, "no suitable address found")),
-            false => Ok(found),
-        }
+        found.retain(|address| fits(self.network, address.ip()));
+        some_of(found, host)
     }
 
     fn host(&self, host: &str) -> Result<Vec<SocketAddr>, NotFound> {
-        if !host_port::is_domain_name(host) {
-            return Err(NotFound::NoSuch);
-        }
+        let bare = host.strip_suffix('.').unwrap_or(host);
         let found = match &self.resolver {
+            _ if !is_domain_name(host) => vec![],
             Some(Hook(resolver)) => {
                 let found = resolver(host).map_err(NotFound::System)?.into_iter();
                 found.map(|ip| SocketAddr::new(ip, 0)).collect()
             }
-            None => ask_the_system(host)?,
+            // RFC 6761: there are no names below it.
+            None if bare.ends_with(".invalid") || bare == "invalid" => vec![],
+            None => sys::address_info(Some(host), None, libc::SOCK_STREAM)?,
         };
         match found.is_empty() {
             true => Err(NotFound::NoSuch),
@@ -153,43 +209,25 @@ impl Resolution {
     }
 }
 
-/// Runs the look-up of `name` on a thread for look-ups. When the scope ends, the look-up is abandoned;
-/// if it has not begun by then, it never does.
-async fn on_a_thread(
-    name: String,
-    scope: &CancelToken,
-    look_up: impl FnOnce() -> Result<Vec<SocketAddr>, Cause> + Send + 'static,
-) -> Result<Vec<SocketAddr>, Cause> {
-    let lane = blocking::look_ups();
-    let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
-    let _wanted = blocking::Wanted(lane, ticket);
-    let cause = match scope.run(noted("look-up", look_up)).await {
-        Ok(Ok(outcome)) => return outcome,
-        Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
-        Err(ended) => Cause::from(ended),
-    };
-    Err(Cause::Lookup {
-        name,
-        cause: Box::new(cause),
-        temporary: false,
-    })
+/// The addresses that were found and can be used for `host`: at least one.
+pub(super) fn some_of(found: Vec<SocketAddr>, host: &str) -> Result<Vec<SocketAddr>, Cause> {
+    match found.is_empty() {
+        true => Err(wrong(host, "no suitable address found")),
+        false => Ok(found),
+    }
 }
 
-fn ask_the_system(name: &str) -> Result<Vec<SocketAddr>, NotFound> {
-    // RFC 6761: there are no names below it.
-    let bare = name.strip_suffix('.').unwrap_or(name);
-    if bare.ends_with(".invalid") || bare == "invalid" {
-        return Err(NotFound::NoSuch);
-    }
-    sys::address_info(Some(name), None, libc::SOCK_STREAM)
+/// The address to bind of those found: the first of IPv4 if there is one, as in Go.
+pub(super) fn first_v4(found: &[SocketAddr]) -> SocketAddr {
+    let first = found.iter().find(|address| address.is_ipv4());
+    *first.unwrap_or(&found[0])
 }
 
 fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
     let temporary = matches!(failed, NotFound::Again(_));
     let error = match failed {
         NotFound::NoSuch => io::Error::new(io::ErrorKind::NotFound, no_such),
-        NotFound::Again(text) | NotFound::Failed(text) => io::Error::other(text),
-        NotFound::System(error) => error,
+        NotFound::Again(error) | NotFound::System(error) => error,
     };
     Cause::Lookup {
         name,
@@ -199,7 +237,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 }
 
 /// What an error of listening names: an address, or for an empty host what was asked for.
-pub(crate) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
+pub(super) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
         Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
         _ => false,
@@ -207,5 +245,321 @@ pub(crate) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     match host_is_empty {
         true => Addr::Name(format!(":{}", address.port())),
         false => Addr::Socket(address),
+    }
+}
+
+// ---- `host:port`, as it is written ----
+
+fn wrong(text: &str, reason: &'static str) -> Cause {
+    Cause::Address {
+        text: text.to_owned(),
+        reason,
+    }
+}
+
+/// Splits at the last colon; a host with colons of its own has brackets around it.
+fn split(text: &str) -> Result<(&str, &str), Cause> {
+    const NO_PORT: &str = "missing port in address";
+    const COLONS: &str = "too many colons in address";
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(text, NO_PORT))?;
+    let Some(inside) = text.strip_prefix('[') else {
+        return match host {
+            _ if host.contains(':') => Err(wrong(text, COLONS)),
+            _ => no_brackets(text, text).map(|()| (host, port)),
+        };
+    };
+    let (host, rest) = inside
+        .split_once(']')
+        .ok_or_else(|| wrong(text, "missing ']' in address"))?;
+    match rest.strip_prefix(':') {
+        None => return Err(wrong(text, NO_PORT)),
+        Some(port) if port.contains(':') => return Err(wrong(text, COLONS)),
+        Some(_) => {}
+    }
+    no_brackets(text, host)?;
+    no_brackets(text, port)?;
+    Ok((host, port))
+}
+
+fn no_brackets(text: &str, part: &str) -> Result<(), Cause> {
+    match part {
+        _ if part.contains('[') => Err(wrong(text, "unexpected '[' in address")),
+        _ if part.contains(']') => Err(wrong(text, "unexpected ']' in address")),
+        _ => Ok(()),
+    }
+}
+
+/// The number of a port; an empty one is 0, even after a sign. `None` if it is a service's name.
+fn number(port: &str) -> Result<Option<u16>, Cause> {
+    let digits = port.strip_prefix(['+', '-']).unwrap_or(port);
+    if digits.is_empty() {
+        return Ok(Some(0));
+    }
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match port.parse::<i64>().map(u16::try_from) {
+        Ok(Ok(number)) => Ok(Some(number)),
+        _ => Err(wrong(port, "invalid port")),
+    }
+}
+
+/// An IP address, with the zone it may have. `None` if the host is a name.
+fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(ip, 0)));
+    }
+    // Only IPv6 addresses have a zone. One that is IPv4 loses it later.
+    let Some((ip, zone)) = host.split_once('%').filter(|(_, zone)| !zone.is_empty()) else {
+        return Ok(None);
+    };
+    let Ok(ip) = ip.parse::<Ipv6Addr>() else {
+        return Ok(None);
+    };
+    let by_name = sys::interface_index(zone);
+    let scope = match by_name.map_err(Cause::by("if_nametoindex"))? {
+        None if zone.bytes().all(|byte| byte.is_ascii_digit()) => zone.parse().ok(),
+        by_name => by_name,
+    };
+    let scope = scope.ok_or_else(|| wrong(host, "no such network interface"))?;
+    Ok(Some(SocketAddrV6::new(ip, 0, 0, scope).into()))
+}
+
+/// Whether a name can be one of DNS at all: any other is not asked for.
+fn is_domain_name(name: &str) -> bool {
+    // In DNS's own form a byte of length precedes each label, and a zero ends it; that makes 255.
+    const LONGEST: usize = 253;
+    const LONGEST_LABEL: usize = 63;
+    if name == "." {
+        return true;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=LONGEST_LABEL).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= LONGEST && !name.split('.').all(is_number) && name.split('.').all(is_label)
+}
+
+/// Whether a label is a number in the eyes of the system, decimal, octal or hexadecimal. Of a name
+/// that is all numbers the system would make an address (`0x7f.1` is 127.0.0.1). In Go it is a name
+/// that does not exist.
+fn is_number(label: &str) -> bool {
+    match label.strip_prefix("0x").or(label.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+/// Services that every system is taken to know, even one without a list: Go's `services`.
+const SERVICES: [(&str, u16); 14] = [
+    ("ftp", 21),
+    ("ftps", 990),
+    ("gopher", 70),
+    ("http", 80),
+    ("https", 443),
+    ("imap2", 143),
+    ("imap3", 220),
+    ("imaps", 993),
+    ("pop3", 110),
+    ("pop3s", 995),
+    ("smtp", 25),
+    ("ssh", 22),
+    ("submissions", 465),
+    ("telnet", 23),
+];
+
+/// A service's port: asks the system, so it may block.
+fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
+    // The system would skip a blank and read a number behind it, whose upper half it drops.
+    if service
+        .bytes()
+        .any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
+    {
+        return Err(NotFound::NoSuch);
+    }
+    let service = service.to_ascii_lowercase();
+    let kind = match network.is_tcp() {
+        true => libc::SOCK_STREAM,
+        false => libc::SOCK_DGRAM,
+    };
+    let found = sys::address_info(None, Some(&service), kind);
+    match found.map(|all| all.first().map(SocketAddr::port)) {
+        Ok(Some(port)) => Ok(port),
+        Ok(None) => Err(NotFound::NoSuch),
+        Err(failed) => {
+            let known = SERVICES.iter().find(|(name, _)| *name == service);
+            match known {
+                Some(&(_, port)) if network.is_tcp() => Ok(port),
+                _ if service == "domain" => Ok(53),
+                _ => Err(failed),
+            }
+        }
+    }
+}
+
+// ---- families ----
+
+/// Whether addresses of this kind belong to the network: `tcp4` takes only IPv4.
+fn fits(network: Network, ip: IpAddr) -> bool {
+    match network.name().as_bytes().last() {
+        Some(b'4') => ip.is_ipv4(),
+        Some(b'6') => ip.is_ipv6(),
+        _ => true,
+    }
+}
+
+/// Dialling "every address" dials this machine. Linux does so by itself, others do not.
+pub(super) fn to_dial(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        _ => address,
+    }
+}
+
+/// A socket to listen on `address`, and what to bind it to. `only_v6`: whether IPv4 stays out of an IPv6
+/// socket.
+///
+/// "Every address" of a network without a family means both families on one IPv6 socket, where the
+/// system can do that. `tcp6` is for IPv6 alone.
+pub(super) fn to_bind(
+    network: Network,
+    address: SocketAddr,
+    only_v6: Option<bool>,
+    kind: Type,
+) -> Result<(Socket, SocketAddr), Cause> {
+    let any = !network.name().ends_with(['4', '6']);
+    let both = any && only_v6 != Some(true) && (has_mapped() || !has_v4());
+    let address = match address.ip().is_unspecified() && both {
+        true => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
+        false => address,
+    };
+    let socket = sys::socket(Domain::for_address(address), kind).map_err(Cause::by("socket"))?;
+    if address.is_ipv6() {
+        let set = socket.set_only_v6(only_v6.unwrap_or(!any));
+        set.map_err(Cause::by("setsockopt"))?;
+    }
+    Ok((socket, address))
+}
+
+fn has_v4() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    is_possible(&KNOWN, || {
+        Socket::new(Domain::IPV4, Type::STREAM, None).map(drop)
+    })
+}
+
+/// Whether an IPv6 socket can have IPv4 peers.
+fn has_mapped() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    is_possible(&KNOWN, || {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+        socket.set_only_v6(false)?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
+        socket.bind(&loopback.into())
+    })
+}
+
+/// Whether the system can do what `attempt` tries with a socket. The answer is kept.
+fn is_possible(known: &OnceLock<bool>, attempt: impl Fn() -> io::Result<()>) -> bool {
+    known.get().copied().unwrap_or_else(|| match attempt() {
+        // A shortage tells nothing, so nothing is kept. Most systems can do it.
+        Err(error) if sys::is_shortage(&error) => true,
+        tried => *known.get_or_init(|| tried.is_ok()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_as_go_does() {
+        for (text, parts) in [
+            ("127.0.0.1:80", ("127.0.0.1", "80")),
+            ("[::1]:http", ("::1", "http")),
+            ("[fe80::1%lo]:", ("fe80::1%lo", "")),
+            ("[]:1", ("", "1")),
+            (":", ("", "")),
+        ] {
+            assert_eq!(split(text).unwrap(), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_an_address_in_go_s_words() {
+        for (text, reason) in [
+            ("127.0.0.1", "missing port in address"),
+            ("[::1]", "missing port in address"),
+            ("[::1]x:80", "missing port in address"),
+            ("::1:80", "too many colons in address"),
+            ("[::1]:1:2", "too many colons in address"),
+            ("[::1", "missing ']' in address"),
+            ("a[b:80", "unexpected '[' in address"),
+            ("a]b:80", "unexpected ']' in address"),
+            ("[a[b]:80", "unexpected '[' in address"),
+            ("[::1]:8]0", "unexpected ']' in address"),
+        ] {
+            let error = split(text).unwrap_err().to_string();
+            assert_eq!(error, format!("address {text}: {reason}"));
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_number_within_bounds_or_a_service() {
+        for (port, number_is) in [
+            ("", 0),
+            ("0", 0),
+            ("80", 80),
+            ("+80", 80),
+            ("-", 0),
+            ("065535", 65535),
+        ] {
+            assert_eq!(number(port).unwrap(), Some(number_is), "{port}");
+        }
+        for port in ["65536", "-1", "99999999999999999999999"] {
+            let error = number(port).unwrap_err().to_string();
+            assert_eq!(error, format!("address {port}: invalid port"));
+        }
+        for port in ["http", "8o", "--", "80 "] {
+            assert_eq!(number(port).unwrap(), None, "{port}");
+        }
+        for port in [" 80", "80 ", "\t80", "\u{b}80", " +80", "ht tp"] {
+            let found = service_port(Network::Tcp, port);
+            assert!(matches!(found, Err(NotFound::NoSuch)), "{port:?}");
+        }
+    }
+
+    #[test]
+    fn knows_what_can_be_a_name() {
+        let longest = [&*"a".repeat(63); 4].join(".");
+        for name in [".", "a", "a.b.", "x-y.z_1", "1.a", &longest[..253]] {
+            assert!(is_domain_name(name), "{name}");
+        }
+        let label = "a".repeat(64);
+        for name in [
+            "",
+            "..",
+            "a..b",
+            "-a",
+            "a-",
+            "a b",
+            "a\0b",
+            "1.2",
+            "300.1.1.1",
+            "0x7f.1",
+            "127.0X1",
+            "0xdeadBEEF",
+            "0x.",
+            "é",
+            &label,
+            &longest,
+        ] {
+            assert!(!is_domain_name(name), "{name}");
+        }
     }
 }

@@ -22,8 +22,9 @@
 //! # reactor.close(descriptor, &mut ours)
 //! # }
 //! ```
-// Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: `poll_runtime_pollOpen`,
-// `pollWait`, `pollSetDeadline`, `pollUnblock`, and `netpoll` itself.
+// Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
+// `pollOpen`, `pollClose`, `pollReset` (`check`), `pollWait` (`park`), `pollSetDeadline` and
+// `pollUnblock` (`evict`), and `netpoll` itself.
 //
 // # One turn
 //

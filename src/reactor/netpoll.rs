@@ -112,6 +112,7 @@ pub(crate) struct Core<W, T> {
 }
 
 impl<W, T> Core<W, T> {
+    // Go: netpollGenericInit.
     pub(super) fn new(
         selector: Box<dyn Selector>,
         time: TimeSource,
@@ -140,6 +141,8 @@ impl<W, T> Core<W, T> {
             host_sleeps: Cell::default(),
         }
     }
+
+    // Go has no counterpart to these two: there, a child of fork(2) executes another program.
 
     /// Whether it belongs to an ancestor of this process.
     #[inline]
@@ -258,6 +261,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// Reads the clock, for the trace too.
+    // Go: nanotime.
     #[inline]
     pub(crate) fn read_clock(&self) {
         let now = self.clock.read();
@@ -266,7 +270,7 @@ impl<W, T> Core<W, T> {
 
     // ---- settle ----
     //
-    // Go has no counterpart: its timers fire by the clock, before the network is polled.
+    // Go has no counterpart to these two: its timers fire by the clock, before the network is polled.
 
     /// Moves the settled reading up. With an empty run queue, everything handed out before this
     /// turn has run: what is proven is settled. Otherwise it settles a reading that was proven at
@@ -364,6 +368,7 @@ impl<W, T> Core<W, T> {
 
     /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
     /// nothing.
+    // Go: testing/synctest jumps when all goroutines of a bubble wait.
     #[cold]
     fn wait_virtually(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
@@ -416,7 +421,8 @@ impl<W, T> Core<W, T> {
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
-    // Go: timers.check and run. The timers that they fire call netpolldeadlineimpl.
+    // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
+    // them, is timers.check.
     fn expire(&self, expired: &mut usize, mut out: impl FnMut(W)) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
@@ -443,6 +449,8 @@ impl<W, T> Core<W, T> {
     }
 
     // ---- what is to come ----
+    //
+    // Go has a counterpart where one is named.
 
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.borrow().is_empty()
@@ -477,6 +485,7 @@ impl<W, T> Core<W, T> {
     }
 
     /// How long from the last reading to `next`.
+    // Go: pollUntil, less the time now.
     pub(super) fn until_next(&self) -> Option<Duration> {
         self.next().map(|next| self.clock.until(next))
     }
@@ -492,6 +501,7 @@ impl<W, T> Core<W, T> {
         }
     }
 
+    // Go: netpollBreak, which any thread may call.
     pub(super) fn breaker(&self) -> Breaker {
         Breaker {
             inner: self.selector.borrow().breaker(),
@@ -501,7 +511,8 @@ impl<W, T> Core<W, T> {
 
     // ---- figures, and the end ----
 
-    /// The descriptor of a token's key.
+    /// The descriptor of a token's key, for dumps.
+    // Go has no counterpart.
     pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {
         self.registry.borrow().get(key).cloned()
     }

@@ -30,7 +30,7 @@ const NONE: u64 = 0;
 
 /// In place of an id: a closure that another thread has sent. No id has these bits: no
 /// generation is 0.
-const JOB: u64 = 2;
+pub(super) const JOB: u64 = 2;
 
 /// A place in a program.
 pub(crate) type Place = &'static Location<'static>;
@@ -39,8 +39,8 @@ pub(crate) type Place = &'static Location<'static>;
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
-    /// Jobs from other threads that have begun.
-    jobs: Counter,
+    /// Runs of a machine, of the root and of a job that have begun.
+    runs: Counter,
     pub(crate) figures: Figures,
     /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
     /// clock is not the system's.
@@ -68,16 +68,14 @@ struct Origins {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
     id: u64,
-    /// Runs and jobs.
-    begun: u64,
-    turns: u64,
+    runs: u64,
 }
 
 impl Default for Running {
     fn default() -> Self {
         Running {
             id: AtomicU64::new(NONE),
-            jobs: Counter::default(),
+            runs: Counter::default(),
             figures: Figures::default(),
             batch: AtomicU64::new(u64::MAX),
             base: Instant::now(),
@@ -90,22 +88,11 @@ impl Default for Running {
 
 /// For the loop.
 impl Running {
-    /// A machine begins to run.
+    /// Something begins to run: a machine, the root, or a [`JOB`].
     #[inline]
-    pub(super) fn begin(&self, id: MachineId) {
-        self.figures.machines.add(1);
-        self.id.store(id.bits().get(), Ordering::Release);
-    }
-
-    /// The root begins to run, which is no machine and is not counted.
-    pub(super) fn begin_root(&self) {
-        self.id
-            .store(MachineId::ROOT.bits().get(), Ordering::Release);
-    }
-
-    pub(super) fn begin_job(&self) {
-        self.jobs.add(1);
-        self.id.store(JOB, Ordering::Release);
+    pub(super) fn begin(&self, id: u64) {
+        self.runs.add(1);
+        self.id.store(id, Ordering::Release);
     }
 
     /// No machine runs.
@@ -230,8 +217,7 @@ impl Running {
     pub(super) fn sample(&self) -> Sample {
         Sample {
             id: self.id.load(Ordering::Acquire),
-            begun: self.figures.machines.get().wrapping_add(self.jobs.get()),
-            turns: self.figures.turns.get(),
+            runs: self.runs.get(),
         }
     }
 

@@ -34,7 +34,7 @@ use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
 use super::parked::{Parked, Waiter};
-use super::running::{Place, Running};
+use super::running::{self, Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -141,12 +141,18 @@ impl Scheduler {
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
-            let core = self.reactor.core();
-            self.stopwatch.queued(id, || core.clock.ask());
-            self.record(Kind::Wake, id, self.trace().by());
-            self.woken.borrow_mut().push(id);
-            core.hasten();
+            self.make_runnable(id, Kind::Wake);
         }
+    }
+
+    /// Queues a machine that is marked as queued.
+    #[inline]
+    fn make_runnable(&self, id: MachineId, kind: Kind) {
+        let core = self.reactor.core();
+        self.stopwatch.queued(id, || core.clock.ask());
+        self.record(kind, id, self.trace().by());
+        self.woken.borrow_mut().push(id);
+        core.hasten();
     }
 
     pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
@@ -175,11 +181,7 @@ impl Scheduler {
 
     fn insert(&self, make: impl FnOnce(MachineId) -> Body) -> MachineId {
         let id = self.machines.borrow_mut().insert(make);
-        let core = self.reactor.core();
-        self.stopwatch.queued(id, || core.clock.ask());
-        self.record(Kind::Spawn, id, self.trace().by());
-        self.woken.borrow_mut().push(id);
-        core.hasten();
+        self.make_runnable(id, Kind::Spawn);
         self.figures().spawned.add(1);
         id
     }
@@ -307,7 +309,7 @@ impl Scheduler {
             return;
         }
         for job in jobs {
-            self.remote.running.begin_job();
+            self.remote.running.begin(running::JOB);
             self.trace().put(Kind::Run, JOB, 0);
             // A job has no `JoinHandle`, so its panic is only logged.
             if catch(job).is_err() {
@@ -343,7 +345,8 @@ impl Scheduler {
             // The root is no machine. A machine that was aborted while it was queued is gone.
             let body = self.machines.borrow_mut().start(*id);
             if let Some(body) = body {
-                running.begin(*id);
+                running.begin(id.bits().get());
+                figures.machines.add(1);
                 let times = OBSERVES.then(|| body.times(figures));
                 self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
@@ -416,7 +419,7 @@ impl Scheduler {
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
-            self.remote.running.begin_root();
+            self.remote.running.begin(MachineId::ROOT.bits().get());
             self.stopwatch.begins(MachineId::ROOT, self.figures());
             self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);

@@ -14,11 +14,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub(crate) enum NotFound {
     /// There is none of that name.
     NoSuch,
-    /// It could not be asked now; in the system's text.
-    Again(String),
-    /// Anything else, in the system's text.
-    Failed(String),
-    /// A system call of its own failed.
+    /// It could not be asked now.
+    Again(io::Error),
+    /// Anything else.
     System(io::Error),
 }
 
@@ -90,15 +88,15 @@ fn not_found(code: libc::c_int) -> NotFound {
     #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
     const NO_DATA: libc::c_int = libc::EAI_NODATA;
     // SAFETY: the system's own text, which ends in NUL and is never freed.
-    let words = || unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
-    let words = || words().to_string_lossy().into_owned();
+    let words = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+    let error = || io::Error::other(words.to_string_lossy());
     match code {
         libc::EAI_SYSTEM => NotFound::System(io::Error::last_os_error()),
         libc::EAI_MEMORY => NotFound::System(io::Error::from_raw_os_error(libc::ENOMEM)),
-        libc::EAI_AGAIN => NotFound::Again(words()),
+        libc::EAI_AGAIN => NotFound::Again(error()),
         libc::EAI_NONAME | libc::EAI_SERVICE => NotFound::NoSuch,
         _ if code == NO_DATA => NotFound::NoSuch,
-        _ => NotFound::Failed(words()),
+        _ => NotFound::System(error()),
     }
 }
 

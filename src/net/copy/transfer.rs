@@ -1,31 +1,42 @@
-//! One direction of a copy; and the ends that it runs between.
+//! One direction of a copy; the ends that it runs between; and what it has in hand between them: bytes in
+//! a pipe, or in memory, never in both.
 //!
 //! | step | what it does | then |
 //! |---|---|---|
 //! | fill | waits for the source, and reads once | empty; at the end of file, end |
 //! | empty | writes until nothing is in hand | fill |
-//! | end | flushes the sink, or closes its writing side | |
+//! | end | flushes the sink; a relay then closes its writing side | |
 //!
 //! The locks are held for a step, and not for the whole copy as in Go: a read, and then the writes
 //! of all that it brought. Between two steps other operations have their turn, first come first
 //! served, so that a heartbeat on the sink is not shut out for hours.
-// Mirrors `Splice` in Go's `internal/poll/splice_linux.go`, and `io.Copy` with its hooks
-// `io.WriterTo` and `io.ReaderFrom`, by which it finds out that splice(2) can do it.
+//!
+//! It fills only while nothing is in hand. So the EAGAIN of a splice is never in doubt: in filling,
+//! the pipe is empty, so the source says it; in emptying, it is not, so the sink says it.
+//!
+//! The pipe is made for the first splice and closed as soon as the source has no more, so that a
+//! copy which waits for its source holds no descriptor.
+// Mirrors `Splice`, `spliceDrain` and `splicePump` in Go's `internal/poll/splice_linux.go`, and `io.Copy`
+// with its buffer and its hooks `io.WriterTo` and `io.ReaderFrom`, by which it finds out that splice(2)
+// can do it. Go keeps idle pipes for the collector to close.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::mem;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::{Context, ready};
+use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::conduit::Conduit;
 use crate::net::error::OpError;
 use crate::net::fd::Fd;
 use crate::net::stream::Stream;
 use crate::reactor::Direction;
+use crate::runtime::{context, lent, shortage};
+use crate::sys;
 
 /// What [`copy`](super::copy()) can read from: `&TcpStream`, `&UnixStream`, or `&mut` anything that
 /// is [`AsyncRead`].
@@ -80,21 +91,11 @@ impl<K> CopyEnd for &Stream<K> {
 
 impl<T: ?Sized> CopyEnd for &mut T {}
 
-/// What the sink gets when the source has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AtEnd {
-    /// Nothing but a flush: it may get more.
-    Flush,
-    /// The end: half-close is carried across.
-    Close,
-}
-
 /// Copies until the source ends. The `conduit` has what is in hand, and knows how much has gone.
 pub(super) async fn transfer<R: CopySource, W: CopySink>(
     source: &RefCell<R>,
     sink: &RefCell<W>,
     conduit: &RefCell<Conduit>,
-    at_end: AtEnd,
 ) -> io::Result<()> {
     let from = source.borrow().fd().cloned();
     let to = sink.borrow().fd().cloned();
@@ -133,36 +134,33 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
         let write = |fd: &Fd, _: &mut usize| {
             let mut conduit = conduit.borrow_mut();
             conduit.write_to(fd)?;
-            Ok(match conduit.is_empty() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
+            match conduit.is_empty() {
+                true => Ok(ControlFlow::Break(())),
+                false => Ok(ControlFlow::Continue(())),
+            }
         };
         let mut writing = to.as_ref().map(|fd| fd.steps(Direction::Write, write));
-        let empty = poll_fn(|cx| {
-            let emptied = match &mut writing {
-                Some(writing) => Pin::new(writing).poll(cx),
-                None => {
-                    let mut sink = sink.borrow_mut();
-                    conduit
-                        .borrow_mut()
-                        .poll_write(Pin::new(&mut *sink), &mut yielded, cx)
-                }
-            };
-            if emptied.is_pending() {
-                conduit.borrow_mut().shrink();
+        let empty = poll_fn(|cx| match &mut writing {
+            Some(writing) => Pin::new(writing).poll(cx),
+            None => {
+                let mut sink = sink.borrow_mut();
+                conduit
+                    .borrow_mut()
+                    .poll_write(Pin::new(&mut *sink), &mut yielded, cx)
             }
-            emptied
         });
         empty.await?;
         unflushed = true;
     }
-    match (at_end, &to) {
-        (AtEnd::Flush, _) => poll_fn(flush).await,
-        (AtEnd::Close, Some(fd)) => fd.end_writing_in_turn().await,
-        (AtEnd::Close, None) => {
-            poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await
-        }
+    poll_fn(flush).await
+}
+
+/// Ends the sink: half-close is carried across.
+pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
+    let to = sink.borrow().fd().cloned();
+    match to {
+        Some(fd) => fd.end_writing_in_turn().await,
+        None => poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await,
     }
 }
 
@@ -174,4 +172,252 @@ pub(super) fn with_count(mut error: io::Error, conduit: &RefCell<Conduit>) -> io
         named.written = usize::try_from(conduit.borrow().written).unwrap_or(usize::MAX);
     }
     error
+}
+
+/// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.
+/// Below `LITTLE` they are dearer, also because a short read proves that there is no more, and a splice
+/// never does.
+const MUCH: usize = 16 * 1024;
+const LITTLE: usize = 4 * 1024;
+
+/// What is asked of one splice: more than a pipe holds by default (64 KiB), so that the pipe sets
+/// the limit.
+const MAX_SPLICE: usize = 1 << 20;
+
+/// What a copy has in hand.
+#[derive(Debug, Default)]
+pub(super) struct Conduit {
+    /// Bytes in memory.
+    held: Vec<u8>,
+    pipe: Option<Pipe>,
+    /// Bytes in the pipe.
+    piped: usize,
+    /// Both ends can be spliced, as far as is known.
+    splices: bool,
+    /// The last read brought so much that the next one is a splice.
+    floods: bool,
+    /// Bytes that have gone to the sink.
+    pub(super) written: u64,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        shortage::descriptor_closed();
+    }
+}
+
+/// Whether the next read is a splice, after one that brought so many bytes.
+fn floods(flooded: bool, bytes: usize) -> bool {
+    bytes >= if flooded { LITTLE } else { MUCH }
+}
+
+impl Conduit {
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.piped == 0
+    }
+
+    // ---- filling: at the end of file nothing is in hand afterwards ----
+
+    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read
+    /// tells why: an end of file, or an urgent byte, where a splice never finds anything.
+    fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
+        if self.splices && self.floods {
+            self.piped = self.splice_from(fd)?;
+            if self.piped > 0 {
+                context::charge(self.piped);
+                self.floods = floods(true, self.piped);
+                return Ok(());
+            }
+        }
+        let read = self.fill(|room| fd.read(room), |read| *read.as_ref().unwrap_or(&0));
+        match self.held.len() {
+            0 => self.pipe = None,
+            bytes => self.floods = floods(false, bytes),
+        }
+        read.map(|_| ())
+    }
+
+    /// Zero if nothing can be spliced, also without a descriptor to spare: then a buffer is used.
+    fn splice_from(&mut self, fd: &Fd) -> io::Result<usize> {
+        debug_assert!(self.is_empty(), "EAGAIN could mean the pipe");
+        if self.pipe.is_none() {
+            let made = io::pipe().ok();
+            self.pipe = made.map(|(reader, writer)| Pipe { reader, writer });
+        }
+        let Some(pipe) = &self.pipe else {
+            return Ok(0);
+        };
+        match sys::splice(fd.sock_ref().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
+            Err(error) if is_unsupported(&error) => {
+                self.splices = false;
+                Ok(0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            moved => moved,
+        }
+    }
+
+    /// One read of any other source. Such a source charges no budget, so this does.
+    fn poll_read(
+        &mut self,
+        source: Pin<&mut impl AsyncRead>,
+        yielded: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(context::poll_yield(yielded, cx.waker()));
+        let read = self.fill(
+            |room| source.poll_read(cx, room),
+            |read| match read {
+                Poll::Ready(Ok(bytes)) => *bytes,
+                _ => 0,
+            },
+        );
+        context::charge(self.held.len());
+        read.map_ok(|_| ())
+    }
+
+    /// One read by way of the loop's buffer, of as many bytes as `got` says.
+    fn fill<R>(&mut self, read: impl FnOnce(&mut [u8]) -> R, got: impl FnOnce(&R) -> usize) -> R {
+        debug_assert!(
+            self.is_empty(),
+            "bytes in hand would be mixed with later ones"
+        );
+        let mut buffer = lent::take();
+        let read = read(&mut buffer[..]);
+        // A reader may claim more than it was given room for: it is not believed.
+        let bytes = got(&read).min(lent::LENGTH);
+        self.held.extend_from_slice(&buffer[..bytes]);
+        lent::give_back(buffer);
+        read
+    }
+
+    // ---- emptying ----
+
+    /// One write to a socket.
+    fn write_to(&mut self, fd: &Fd) -> io::Result<()> {
+        if let Some(pipe) = &mut self.pipe
+            && self.piped > 0
+        {
+            match sys::splice_to_socket(pipe.reader.as_fd(), fd.sock_ref().as_fd(), self.piped) {
+                Ok(moved) => {
+                    context::charge(moved);
+                    self.piped -= moved;
+                    if fault!("copy_loses_its_pipe") {
+                        self.piped = 0;
+                    }
+                    return self.moved(moved);
+                }
+                Err(error) if is_unsupported(&error) => self.spill()?,
+                Err(error) => return Err(error),
+            }
+        }
+        let sent = fd.write(&self.held)?;
+        self.taken(sent)
+    }
+
+    /// Writes to any other sink until nothing is in hand, within the budget.
+    fn poll_write(
+        &mut self,
+        mut sink: Pin<&mut impl AsyncWrite>,
+        yielded: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            ready!(context::poll_yield(yielded, cx.waker()));
+            let sent = ready!(sink.as_mut().poll_write(cx, &self.held))?;
+            context::charge(sent);
+            self.taken(sent)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The sink has taken bytes out of memory. A copy that waits for its source holds none.
+    fn taken(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes.min(self.held.len());
+        match bytes == self.held.len() {
+            true => self.held = Vec::new(),
+            false => drop(self.held.drain(..bytes)),
+        }
+        self.moved(bytes)
+    }
+
+    fn moved(&mut self, bytes: usize) -> io::Result<()> {
+        self.written += bytes as u64;
+        match bytes {
+            // The sink takes zero bytes and does not say WouldBlock: it will never take any.
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Out of the pipe into memory, since the sink can't be spliced to.
+    fn spill(&mut self) -> io::Result<()> {
+        self.splices = false;
+        if let Some(mut pipe) = self.pipe.take() {
+            self.held.resize(mem::take(&mut self.piped), 0);
+            // As much is in it, so this does not wait.
+            pipe.reader.read_exact(&mut self.held)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether splice itself is refused: for these descriptors, or in this sandbox.
+fn is_unsupported(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(number, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_flood_is_spliced_and_messages_are_not() {
+        let mut flooded = false;
+        for (bytes, then) in [
+            (64, false),
+            (MUCH - 1, false),
+            (MUCH, true),
+            (LITTLE, true),
+            (LITTLE - 1, false),
+            (1 << 20, true),
+        ] {
+            flooded = floods(flooded, bytes);
+            assert_eq!(flooded, then, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn what_waits_in_memory_is_what_the_sink_has_not_taken() {
+        let mut conduit = Conduit::default();
+        let read = |room: &mut [u8]| room[..10].copy_from_slice(b"0123456789");
+        conduit.fill(read, |_| 10);
+        conduit.taken(3).unwrap();
+        assert_eq!(conduit.held, b"3456789");
+        conduit.taken(7).unwrap();
+        assert!(conduit.is_empty() && conduit.held.capacity() == 0);
+        assert_eq!(conduit.written, 10);
+    }
+
+    #[test]
+    fn what_is_in_a_pipe_can_be_spilled_into_memory() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"on their way").unwrap();
+        let mut conduit = Conduit {
+            pipe: Some(Pipe { reader, writer }),
+            piped: 12,
+            ..Conduit::default()
+        };
+        conduit.spill().unwrap();
+        assert_eq!(conduit.held, b"on their way");
+        assert!(conduit.pipe.is_none() && !conduit.is_empty());
+    }
 }

@@ -7,13 +7,14 @@
     reason = "only a vtable of one's own sees the clones of a waker"
 )]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::ptr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::AsyncReadExt;
 use netpoller::{
@@ -136,6 +137,45 @@ mod invariant_11 {
             STREAM.set(None);
             drop(TASK.take());
         });
+    }
+
+    #[test]
+    fn a_clock_that_uses_the_runtime_finds_no_borrow() {
+        let _watchdog = watchdog();
+        let there: Rc<OnceCell<Weak<Runtime>>> = Rc::default();
+        let built = there.clone();
+        let runtime = Runtime::builder().clock(move || {
+            if let Some(runtime) = built.get().and_then(Weak::upgrade)
+                && !INSIDE.get()
+            {
+                meddle();
+                INSIDE.set(true);
+                TASK.take().unwrap().abort();
+                TASK.set(Some(runtime.spawn(pending())));
+                assert_eq!(runtime.next_timeout(), Some(Duration::ZERO));
+                assert!(runtime.stats().tasks > 0 && !runtime.dump().machines.is_empty());
+                runtime.handle().wake();
+                INSIDE.set(false);
+            }
+            Instant::now()
+        });
+        let runtime = Rc::new(runtime.build().unwrap());
+        runtime.block_on(async {
+            let (server, client) = pair().await;
+            STREAM.set(Some(server.clone()));
+            TASK.set(Some(spawn(pending())));
+            there.set(Rc::downgrade(&runtime)).unwrap();
+            let reading = server.clone();
+            let soon = Duration::from_millis(2);
+            let read = spawn(async move { time::timeout(soon, reading.read(&mut [0; 8])).await });
+            time::sleep(soon).await;
+            client.write_all(b"!").await.unwrap();
+            let _ended = read.await.unwrap();
+            yield_now().await;
+        });
+        INSIDE.set(true);
+        drop((STREAM.take(), TASK.take()));
+        assert!(TOUCHED.get() > 4, "each turn reads the clock");
     }
 
     #[test]
