@@ -281,6 +281,7 @@ impl Scheduler {
             } else if parked.is_foreign() {
                 foreign.push(parked);
             }
+            id.bits().get()
         };
         // A clock of the user's may panic: what was handed out is woken all the same.
         let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
