@@ -64,7 +64,8 @@ pub fn write_at_signals(options: &Options, runtime: &Handle) -> io::Result<()> {
 }
 
 /// A trace that can't be written at a signal ends no server.
-pub fn log_failure(written: io::Result<()>) {
+#[cfg(feature = "trace")]
+fn log_failure(written: io::Result<()>) {
     if let Err(error) = written {
         log::error!("no trace: {error}");
     }
