@@ -376,7 +376,7 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.end_host();
-        self.scheduler.publish();
+        self.scheduler.publish_counts();
     }
 }
 
