@@ -90,7 +90,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().open_locks(&mut wakers);
+        self.socket().disable_locks(&mut wakers);
         // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
