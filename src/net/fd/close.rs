@@ -90,7 +90,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().open_locks(&mut wakers);
+        self.socket().disable_locks(&mut wakers);
         // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
@@ -160,7 +160,7 @@ impl Fd {
         impl Drop for Waiter<'_> {
             fn drop(&mut self) {
                 if self.1.is_some() {
-                    self.0.socket().forget_hang_up(&mut self.1);
+                    self.0.socket().unregister_hang_up(&mut self.1);
                 }
             }
         }
@@ -168,7 +168,7 @@ impl Fd {
         let mut yielded = false;
         let hung_up = poll_fn(|cx| {
             // The waker is kept first: cloning it may run any code, which may close the socket.
-            self.socket().await_hang_up(&mut waiter.1, cx.waker());
+            self.socket().register_hang_up(&mut waiter.1, cx.waker());
             let hung_up = match self.check_open() {
                 Ok(()) if !self.desc.is_hung_up() => return Poll::Pending,
                 checked => checked,

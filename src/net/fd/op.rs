@@ -195,7 +195,7 @@ where
         };
         fd.release(direction, &mut this.claim);
         debug_assert!(
-            this.claim.is_free(),
+            this.claim.is_idle(),
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
@@ -208,7 +208,7 @@ where
 impl<F> Drop for Op<'_, F> {
     #[inline]
     fn drop(&mut self) {
-        if !self.claim.is_free() {
+        if !self.claim.is_idle() {
             self.fd.give_up(self.direction, &mut self.claim);
         }
     }
