@@ -92,8 +92,8 @@ pub(crate) async fn accept_each(
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
-    // The last pause: its begin, its end, and why.
-    let pause = Rc::new(RefCell::new(None::<(Instant, Instant, String)>));
+    // While accepting pauses: since when, until when, and why.
+    let pause = Rc::new(RefCell::new(None));
     let (mut row, of, shown) = (Entry::default(), permits.clone(), pause.clone());
     listener.socket().look(&mut row);
     let _note = Note::new(Noted::Listener(Box::new(move |now| {
@@ -170,12 +170,9 @@ async fn next(
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
             Ok(None) => failed(Failed::Aborted, false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if tries.is_some() {
-                    return Ok(None);
-                }
-            }
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if tries.is_some() => return Ok(None),
+            Err(_nothing_there) => {}
         }
     }
 }

@@ -258,8 +258,7 @@ macro_rules! sockets {
             ///
             /// Closed, if it was not asked for before.
             pub fn local_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Local)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+                self.fd.addr::<K>(End::Local)
             }
 
             /// The peer's address.
@@ -268,8 +267,7 @@ macro_rules! sockets {
             ///
             /// Not connected; closed, or no longer connected, if it was not asked for before.
             pub fn peer_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Peer)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+                self.fd.addr::<K>(End::Peer)
             }
         }
     )* };
