@@ -35,15 +35,15 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A shortage is over when no accept has failed for so long. So each shortage logs one warning, even if
-/// a connection gets through now and then.
+/// A shortage is over when no accept has failed for this time. So each shortage logs one warning, even
+/// if a connection is accepted now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How many accepts are tried: without a limit, until the listener is closed on our side.
 pub(crate) const ALL: Option<u32> = None;
 
-/// Only those that wait in the system's queue: what comes later may come for ever. Hardly a listener's
-/// queue is longer, though Linux has no such bound where `somaxconn` is raised.
+/// Only connections that wait in the queue: new ones could keep the loop busy for ever. The number is
+/// an upper bound of a queue's length (Linux allows more if `somaxconn` is raised).
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -73,13 +73,13 @@ fn number(error: &io::Error) -> Option<i32> {
     of_operation.or_else(|| error.raw_os_error())
 }
 
-/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
-/// one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called for
-/// each accept that failed though the loop goes on, and is told whether a shortage begins.
+/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is treated
+/// as one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called
+/// for each failure after which the loop goes on, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
-/// Where trying again does not help; a passed deadline of the listener.
+/// An error after which trying again does not help; a timeout, if the listener's deadline passes.
 ///
 /// # Cancel safety
 ///
@@ -234,8 +234,8 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is
-    /// logged. It lasts as long as one failure follows on the other soon.
+    /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is logged.
+    /// A shortage lasts while failures come within [`QUIET`] of each other.
     fn failed(&mut self, now: Instant) -> (Duration, bool) {
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         let last = self.failed.replace(now);

@@ -82,7 +82,7 @@ impl Fd {
             "set" => "setsockopt",
             "get" => "getsockopt",
             "accept" => sys::ACCEPTS_BY,
-            // A close of one direction: closing altogether reports nothing of the system's.
+            // System errors of "close" come only from shutdown(2).
             "close" => "shutdown",
             op => op,
         };
