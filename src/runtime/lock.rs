@@ -150,10 +150,12 @@ impl Socket {
         };
         let mut extra = self.extra().borrow_mut();
         let (turn, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
-        self.locks.raise(queued(direction));
         drop(extra);
         *state = match ticket {
-            Some(ticket) => LockState::Queued(ticket),
+            Some(ticket) => {
+                self.locks.raise(queued(direction));
+                LockState::Queued(ticket)
+            }
             // `unlock` took it out of the queue: it is the holder.
             None => LockState::Held,
         };
