@@ -209,8 +209,8 @@ impl<W> Reactor<W> {
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
-    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them, and may not use
-    /// the reactor. The largest four numbers print in words. Only with the feature `trace`.
+    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them, but none of
+    /// the largest four, and may not use the reactor. Only with the feature `trace`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -289,8 +289,13 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` is still to be run.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| out.push(w));
-        self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
+        let trace = &self.core.trace;
+        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+            let number = trace.number(&w);
+            out.push(w);
+            number
+        });
+        trace.put(Kind::TurnEnd, NOTHING, 0);
         turn
     }
 

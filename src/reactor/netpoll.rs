@@ -204,13 +204,14 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    /// Calls `out` with each W that is handed out. `out` must not use the reactor.
+    /// Calls `out` with each W that is handed out, for its number in the trace. `out` must not use the
+    /// reactor.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        mut out: impl FnMut(W),
+        mut out: impl FnMut(W) -> u64,
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.trace.put(Kind::Turn, NOTHING, 0);
@@ -232,7 +233,9 @@ impl<W, T> Core<W, T> {
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // After the wait: a selector that panics must not lose them.
-        self.pending.borrow_mut().drain(..).for_each(&mut out);
+        for w in self.pending.borrow_mut().drain(..) {
+            out(w);
+        }
         let mut turn = Turn {
             events: self.unpark_ready(&mut out),
             ..Turn::default()
@@ -302,7 +305,7 @@ impl<W, T> Core<W, T> {
 
     /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
     /// reading after the wait is settled. Returns how many events it found.
-    fn look_again(&self, out: impl FnMut(W)) -> io::Result<usize> {
+    fn look_again(&self, out: impl FnMut(W) -> u64) -> io::Result<usize> {
         let looked = self.look(Duration::ZERO);
         let events = self.unpark_ready(out);
         if looked? {
@@ -392,7 +395,7 @@ impl<W, T> Core<W, T> {
     /// Hands out what is parked on the sources that the events name. Returns how many events named an
     /// open descriptor.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, mut out: impl FnMut(W)) -> usize {
+    fn unpark_ready(&self, mut out: impl FnMut(W) -> u64) -> usize {
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
@@ -423,7 +426,7 @@ impl<W, T> Core<W, T> {
     /// other timers, by the clock. Returns whether the budget was used up with more to do.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
-    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W)) -> bool {
+    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W) -> u64) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -437,9 +440,8 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, &mut out);
         }
         let mut hand_out = |w| {
-            self.trace.put(Kind::Fired, NOTHING, 0);
-            self.trace.unpark(&w);
-            out(w);
+            let number = out(w);
+            self.trace.handed(Kind::Fired, NOTHING, 0, number);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();
