@@ -153,10 +153,12 @@ impl Socket {
         };
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
-        self.locks.raise(queue_bit(direction));
         drop(extra);
         *state = match ticket {
-            Some(ticket) => LockState::Queued(ticket),
+            Some(ticket) => {
+                self.locks.raise(queue_bit(direction));
+                LockState::Queued(ticket)
+            }
             // `unlock` took the ticket out of the queue: this operation holds the lock.
             None => LockState::Holder,
         };

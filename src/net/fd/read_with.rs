@@ -43,7 +43,9 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             let mut met = None;
             match this.claim.lock {
                 // It was parked and has been woken, and something may be there.
-                LockState::Holder if fd.may_go_on(Direction::Read) => {
+                LockState::Holder
+                    if fd.desc.may_try(Direction::Read) == May::Try && context::has_budget() =>
+                {
                     let mut buffer = lent::take();
                     match fd.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
@@ -76,12 +78,6 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 }
 
 impl Fd {
-    /// Whether an operation that was parked may try at once.
-    #[inline]
-    fn may_go_on(&self, direction: Direction) -> bool {
-        self.desc.may_try(direction) == May::Try && context::has_budget()
-    }
-
     /// Takes the direction and parks there, if it is free, the socket is neither ready nor closed
     /// nor expired, and the waker is the running machine's own. Returns whether it did.
     #[inline]
