@@ -25,7 +25,7 @@ use super::context::MachineId;
 use super::current;
 use super::dump::{Dump, Entry, Value};
 use super::handle::Handle;
-use super::parked::{Parked, Waiter};
+use super::park_key::{ParkKey, Waiter};
 use super::scheduler::Scheduler;
 use super::socket::Socket;
 use super::waker::{Job, Remote};
@@ -214,7 +214,7 @@ impl Look {
         })
     }
 
-    fn socket(&mut self, desc: &PollDesc<Parked, Socket>, now: Instant) {
+    fn socket(&mut self, desc: &PollDesc<ParkKey, Socket>, now: Instant) {
         let (socket, index) = (&desc.user_data, Some(self.dump.sockets.len()));
         let mut entry = self.blank();
         socket.look(&mut entry);
