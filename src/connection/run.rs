@@ -200,7 +200,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
-        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
+        } else if conn.unused() > 0 && !conn.shared.may_keep(conn.fd.desc.token()) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = conn.take_asked()?;
@@ -444,9 +444,7 @@ impl Conn {
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
         }
-        if let Some(id) = extra.keeper {
-            self.shared.keep(id, 0);
-        }
+        self.shared.keep(self.fd.desc.token(), 0);
         if let Some(id) = extra.id {
             self.shared.server.remotes.leave(id);
         }
