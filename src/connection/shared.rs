@@ -166,7 +166,7 @@ impl WorkerShared {
         if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()
         {
-            waiter.wake();
+            crate::runtime::wake_quietly(waiter);
         }
     }
 

@@ -39,19 +39,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// a connection gets through now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Hardly a listener's queue is longer, though Linux has no such bound where `somaxconn` is raised: so
-/// many accepts take all that waits there, however many come meanwhile.
-const LONGEST_QUEUE: u32 = 1 << 16;
+/// How many accepts are tried: without a limit, until the listener is closed on our side.
+pub(crate) const ALL: Option<u32> = None;
 
-/// Which connections are accepted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Which {
-    /// All, until the listener is closed on our side.
-    All,
-    /// Those that wait in the system's queue, and no more than it can hold: what comes later may
-    /// come for ever.
-    Queued,
-}
+/// Only those that wait in the system's queue: what comes later may come for ever. Hardly a listener's
+/// queue is longer, though Linux has no such bound where `somaxconn` is raised.
+pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +87,7 @@ fn number(error: &io::Error) -> Option<i32> {
 pub(crate) async fn accept_each(
     listener: &Fd,
     permits: &Arc<Permits>,
-    which: Which,
+    mut tries: Option<u32>,
     failed: impl Fn(Failed, bool),
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -106,10 +99,6 @@ pub(crate) async fn accept_each(
     let _note = Note::new(Noted::Listener(Box::new(move |now| {
         look(row.clone(), &shown.borrow(), of.figures(), now)
     })));
-    let mut tries = match which {
-        Which::All => None,
-        Which::Queued => Some(LONGEST_QUEUE),
-    };
     loop {
         let taken = match next(listener, permits, &mut tries, &failed).await {
             Ok(Some((accepted, permit))) => {

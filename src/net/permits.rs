@@ -52,9 +52,7 @@ impl Permits {
         drop(state);
         next.into_iter().for_each(wake_quietly);
     }
-}
 
-impl Permits {
     /// How many are free, and how many accept loops wait for one.
     pub(crate) fn figures(&self) -> [usize; 2] {
         let state = lock(&self.0);

@@ -166,7 +166,8 @@ impl<K> Stream<K> {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.read_exact(buffer, Fd::read)
+        self.fd
+            .move_all(Read, buffer.len(), |fd, from| fd.read(&mut buffer[from..]))
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
@@ -306,7 +307,8 @@ impl<K> Stream<K> {
     #[doc(alias = "Write")]
     #[inline]
     pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.write_all(bytes, Fd::write)
+        self.fd
+            .move_all(Write, bytes.len(), |fd, from| fd.write(&bytes[from..]))
     }
 
     /// Writes what the kernel takes without waiting.
@@ -319,8 +321,7 @@ impl<K> Stream<K> {
     /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let tried = self.fd.try_send(bytes);
-        tried.map_err(|failure| self.fd.error("write", failure, 0))
+        self.fd.try_now(Write, |fd| fd.write(bytes))
     }
 
     // ---- the end: see also `close` ----

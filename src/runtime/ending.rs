@@ -86,7 +86,7 @@ impl Scheduler {
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
-            .for_each(|desc| desc.user_data.open_locks(&mut foreign));
+            .for_each(|desc| desc.user_data.disable_locks(&mut foreign));
         let parked = self.reactor.core().evict_all().into_iter();
         foreign.extend(parked.filter_map(Parked::take_waker));
         foreign.into_iter().for_each(wake_quietly);

@@ -190,11 +190,7 @@ impl Machines {
     pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Option<Body> {
         // Only `free` frees the slot of a machine that runs.
         let slot = &mut self.slots[id.slot() as usize];
-        debug_assert_eq!(
-            slot.generation,
-            id.generation(),
-            "the slot is still its own"
-        );
+        debug_assert_eq!(slot.generation, id.generation(), "the slot is its own");
         if slot.is_aborted {
             return Some(body);
         }

@@ -21,7 +21,7 @@ use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
 use crate::runtime::{blocking, context, wake_quietly};
-use crate::sys::{self, Process};
+use crate::sys;
 
 impl Fd {
     // ---- closing ----
@@ -90,7 +90,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().open_locks(&mut wakers);
+        self.socket().disable_locks(&mut wakers);
         // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
@@ -103,14 +103,13 @@ impl Fd {
     /// Sets the path that is removed when the socket is closed, as Go's listener does. With `None`
     /// the path stays.
     pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
-        let unlink = path.map(|path| (path, Process::current()));
-        self.socket().set_unlink(unlink);
+        self.socket().set_unlink(path);
     }
 
     fn unlink(&self) {
         // In a child of fork the path is its parent's.
-        if let Some((path, process)) = self.socket().set_unlink(None)
-            && process.is_current()
+        if let Some(path) = self.socket().set_unlink(None)
+            && !self.desc.core().is_inherited()
             && let Err(error) = fs::remove_file(&path)
         {
             log::debug!("can't remove {}: {error}", path.display());

@@ -77,18 +77,18 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) const fn new() -> Self {
         Claim {
-            lock: LockState::Free,
+            lock: LockState::Idle,
             yielded: false,
         }
     }
 
-    pub(crate) fn is_held(&self) -> bool {
-        self.lock.is_held()
+    pub(crate) fn is_holder(&self) -> bool {
+        self.lock.is_holder()
     }
 
-    /// Whether it neither has the lock nor queues for it.
-    fn is_free(&self) -> bool {
-        self.lock == LockState::Free
+    /// Whether it neither holds the lock nor queues for it.
+    fn is_idle(&self) -> bool {
+        self.lock == LockState::Idle
     }
 }
 
@@ -152,7 +152,7 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_refused(direction, claim, cx);
         }
-        debug_assert!(claim.is_held());
+        debug_assert!(claim.is_holder());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
@@ -202,7 +202,7 @@ impl Fd {
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
-            LockState::Free => {}
+            LockState::Idle => {}
             LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
             _ => self.socket().unlock(direction, &mut claim.lock),
         }
@@ -212,7 +212,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+        if claim.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);

@@ -81,40 +81,20 @@ impl Fd {
         })
     }
 
-    /// Fills the whole buffer. Each try is a call of `read`.
-    pub(crate) fn read_exact<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-        read: impl Fn(&Fd, &mut [u8]) -> io::Result<usize>,
-    ) -> impl Future<Output = io::Result<()>> {
-        let (length, end) = (buffer.len(), io::ErrorKind::UnexpectedEof);
-        let read = move |fd: &Fd, from| read(fd, &mut buffer[from..]);
-        self.move_all(Direction::Read, length, end, read)
-    }
-
-    /// Writes everything. Each try is a call of `write`, and no other write comes between two tries.
+    /// Tries until `length` bytes have moved; no other operation of the direction comes between two tries.
+    /// A try is told how many bytes moved before it.
     #[inline]
-    pub(crate) fn write_all<'a>(
-        &'a self,
-        bytes: &'a [u8],
-        write: impl Fn(&Fd, &[u8]) -> io::Result<usize>,
-    ) -> impl Future<Output = io::Result<()>> {
-        // Nothing taken is an error in Go too, or it would be asked for ever.
-        let nothing = io::ErrorKind::WriteZero;
-        let write = move |fd: &Fd, from| write(fd, &bytes[from..]);
-        self.move_all(Direction::Write, bytes.len(), nothing, write)
-    }
-
-    /// Tries until `length` bytes have moved. A try is told how many moved before it. If it moves
-    /// none, the operation fails with `nothing`.
-    #[inline]
-    fn move_all(
+    pub(crate) fn move_all(
         &self,
         direction: Direction,
         length: usize,
-        nothing: io::ErrorKind,
         mut attempt: impl FnMut(&Fd, usize) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
+        let nothing = match direction {
+            Direction::Read => io::ErrorKind::UnexpectedEof,
+            // An error in Go too: otherwise it would be tried for ever.
+            Direction::Write => io::ErrorKind::WriteZero,
+        };
         let mut steps = self.steps(direction, move |fd, moved| {
             let more = attempt(fd, *moved)?;
             *moved += more;
@@ -195,7 +175,7 @@ where
         };
         fd.release(direction, &mut this.claim);
         debug_assert!(
-            this.claim.is_free(),
+            this.claim.is_idle(),
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
@@ -208,7 +188,7 @@ where
 impl<F> Drop for Op<'_, F> {
     #[inline]
     fn drop(&mut self) {
-        if !self.claim.is_free() {
+        if !self.claim.is_idle() {
             self.fd.give_up(self.direction, &mut self.claim);
         }
     }

@@ -17,7 +17,7 @@ impl Fd {
 
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket().owned.receive(buffer)
+        self.socket().owned.receive(sys::uninit(buffer))
     }
 
     #[inline]
@@ -208,7 +208,8 @@ impl Fd {
         called.map_err(|failure| self.error(name_of(direction), failure, 0))
     }
 
-    /// One write without waiting. It is not charged: a read that was charged comes before it.
+    /// One write without waiting, of a server's connection. It is not charged: a read that was charged
+    /// comes before it.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         self.try_once(Direction::Write, |fd| {
             let sent = fd.send(bytes)?;
