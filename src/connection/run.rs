@@ -34,7 +34,7 @@ use crate::runtime::dump::Entry;
 use crate::runtime::lent;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
-use crate::runtime::parked::{Parked, Waiter};
+use crate::runtime::park_key::{ParkKey, Waiter};
 use crate::runtime::stats::{Counts, Figures};
 
 /// A connection and its protocol.
@@ -100,7 +100,7 @@ impl<P: Protocol> Machine for Connection<P> {
             return this.go_on();
         }
         lent::give_back(buffer);
-        let parked = Parked::machine(context::running_machine());
+        let parked = ParkKey::machine(context::running_machine());
         this.conn.fd.desc.park_waiting(Direction::Read, parked);
         Poll::Pending
     }
@@ -372,7 +372,7 @@ impl Conn {
 
     /// Parks in each slot that may wake the connection. False if there is something to do at once.
     fn park(&mut self) -> bool {
-        let machine = Parked::machine(context::running_machine());
+        let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
                 return false;

@@ -46,7 +46,7 @@ use socket2::SockRef;
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
 use crate::runtime::lock::LockState;
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
@@ -55,13 +55,13 @@ pub(crate) use name::{Failure, name_of};
 pub(crate) use op::Needs;
 
 /// The netpoller of a runtime.
-pub(crate) type RuntimeCore = Rc<Core<Parked, Socket>>;
+pub(crate) type RuntimeCore = Rc<Core<ParkKey, Socket>>;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
 pub(crate) struct Fd {
     /// Go's `pd`. A server's connection, which has its socket to itself, uses it directly.
-    pub(crate) desc: Descriptor<Parked, Socket>,
+    pub(crate) desc: Descriptor<ParkKey, Socket>,
 }
 
 /// What an operation keeps between two polls.
@@ -213,7 +213,7 @@ impl Fd {
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.is_holder() && !fault!("dropped_read_stays_parked") {
-            drop(self.desc.unpark(direction).and_then(Parked::take_waker));
+            drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
         }
         self.release(direction, claim);
     }
@@ -242,7 +242,7 @@ impl Fd {
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
-        let parked = Parked::of(self.desc.home(), waker);
+        let parked = ParkKey::of(self.desc.home(), waker);
         if parked.is_foreign() && self.desc.may_try(direction) != May::Wait {
             drop(parked.take_waker());
             return false;
@@ -250,7 +250,7 @@ impl Fd {
         // An operation that is polled again without a wake is still parked, and is replaced by
         // itself.
         let before = self.desc.park_waiting(direction, parked);
-        drop(before.and_then(Parked::take_waker));
+        drop(before.and_then(ParkKey::take_waker));
         self.trace("park", direction);
         true
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Claim, Failure, Fd, name_of, poll_yield};
 use crate::reactor::{Direction, May};
 use crate::runtime::context;
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
@@ -257,11 +257,11 @@ impl Fd {
     /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into
     /// the slot too.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
-        let poller = Parked::keep(waker);
+        let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);
         if !self.socket().is_locked(direction) && self.desc.may_try(direction) == May::Wait {
             let before = self.desc.park_waiting(direction, poller);
-            drop(before.and_then(Parked::take_waker));
+            drop(before.and_then(ParkKey::take_waker));
         }
     }
 }

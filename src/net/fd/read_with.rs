@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::{Claim, Fd, LockState, Parked};
+use super::{Claim, Fd, LockState, ParkKey};
 use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
@@ -90,7 +90,7 @@ impl Fd {
             return false;
         };
         socket.lock_uncontended(direction);
-        self.desc.park_waiting(direction, Parked::machine(id));
+        self.desc.park_waiting(direction, ParkKey::machine(id));
         self.trace("park", direction);
         true
     }
