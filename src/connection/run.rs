@@ -199,7 +199,7 @@ impl<P: Protocol> Connection<P> {
             conn.end_by(stopped());
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
-            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
+            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
         } else if conn.unused() > 0 && !conn.shared.may_keep(conn.fd.desc.token()) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
