@@ -111,7 +111,7 @@ impl Fd {
         let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
         // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
         if !network.is_tcp() {
-            desc.short_io_is_inconclusive();
+            desc.set_short_io_inconclusive();
         }
         Ok(Fd::of(desc))
     }
@@ -121,7 +121,7 @@ impl Fd {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
         let socket = Socket::new(OwnedSocket::new(None), Endpoints::new(Network::File));
         let desc = core.open(source, None, socket)?;
-        desc.short_io_is_inconclusive();
+        desc.set_short_io_inconclusive();
         Ok(Fd::of(desc))
     }
 
