@@ -185,7 +185,7 @@ impl Sleep {
         self.deadline
     }
 
-    /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again when polled.
+    /// Moves the end. Moving it later only stores it. A sleep that has ended sleeps again when polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         let Some((home, key)) = &self.timer else {

@@ -107,7 +107,8 @@ macro_rules! carriers {
             /// is under way too.
             ///
             /// "Now" and the past expire at once, even with data waiting. Expired stays expired
-            /// until the deadline is moved. Moving it later costs a store: do it on every byte.
+            /// until the deadline is moved. Moving it later only stores it, and no timer is touched: do it
+            /// for every message.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

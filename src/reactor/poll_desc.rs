@@ -76,8 +76,8 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 /// Reached through a [`Descriptor`].
 ///
 /// [`Descriptor`] has an example.
-// Its fields are `Cell`s, because the registry and the handles share it.
 pub struct PollDesc<W, T = ()> {
+    // The fields are `Cell`s, because the registry and the handles share them.
     /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.
     pub(crate) user_data: T,
     core: Rc<Core<W, T>>,
