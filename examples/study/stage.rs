@@ -193,7 +193,7 @@ pub struct Stage {
     pub serving: Option<JoinHandle<io::Result<ServerStats>>>,
     clients: Vec<Client>,
     /// Records of the trace that earlier frames have shown.
-    recorded: usize,
+    recorded: u64,
     names: Names,
     queue: Queue,
     frames: Vec<Value>,
@@ -636,10 +636,10 @@ impl Stage {
     /// What the trace has since the last frame.
     fn new_records(&mut self) -> Vec<Record> {
         let trace = self.runtime.handle().trace_last(ALL).unwrap_or_default();
-        let count = trace.lost as usize + trace.records.len();
-        let new = (count - self.recorded).min(trace.records.len());
-        self.recorded = count;
-        trace.records[trace.records.len() - new..].to_vec()
+        let mut records = trace.records;
+        records.retain(|record| record.number >= self.recorded);
+        self.recorded = records.last().map_or(self.recorded, |last| last.number + 1);
+        records
     }
 }
 

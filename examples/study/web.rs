@@ -9,6 +9,7 @@
 //! | `POST /do/VERSION/COMMAND/...` | does it, and gives the new state; 409 if the version is out of date |
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ const MOST: usize = 64;
 /// How long a client may take over a request, an answer or an event. One that does not read its events has
 /// its connection closed after that, and holds one state until then.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A browser keeps a connection for its next request.
-const IDLE: Duration = Duration::from_secs(60);
+/// A browser keeps a connection for its next request. Not for long: all that it keeps may be the places of
+/// other readers.
+const IDLE: Duration = Duration::from_secs(5);
 /// A comment is sent after so long without news, so that a reader that is gone is noticed.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -65,7 +67,7 @@ async fn converse(stream: &TcpStream, book: &Book) -> io::Result<()> {
                 return Ok(());
             }
         };
-        if request.path == "/events" && request.method == "GET" {
+        if request.path == "/events" && request.method == "GET" && has_own_host(&request) {
             return events(stream, book).await;
         }
         let with_body = request.method != "HEAD";
@@ -119,6 +121,9 @@ type Found = Result<(&'static str, Rc<str>), (Status, String)>;
 
 async fn respond(request: &Request, book: &Book) -> Found {
     let refuse = |status, why: &str| Err((status, format!("{why}\n")));
+    if !has_own_host(request) {
+        return refuse(Status::FORBIDDEN, "ask for this page by its IP address");
+    }
     if let Some(command) = request.path.strip_prefix("/do/") {
         if request.method != "POST" {
             return refuse(Status::NOT_ALLOWED, "a command is a POST");
@@ -142,6 +147,7 @@ async fn respond(request: &Request, book: &Book) -> Found {
         ),
         "/tour" => (JSON, book.tour.as_str().into()),
         "/state" => (JSON, book.state().1),
+        "/events" => return refuse(Status::NOT_ALLOWED, "events are for GET"),
         _ => return refuse(Status::NOT_FOUND, "there is no such page"),
     };
     match request.method.as_str() {
@@ -150,15 +156,27 @@ async fn respond(request: &Request, book: &Book) -> Found {
     }
 }
 
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let mut headers = request.headers.iter();
+    let found = headers.find(|(of, _)| of.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
+/// Whether it asks for an address, for `localhost`, or for no host. Another name may be another site's,
+/// which its owner has turned to our address, so that its page counts as ours to a browser.
+fn has_own_host(request: &Request) -> bool {
+    let host = header(request, "host").unwrap_or_default();
+    let name = host.trim_end_matches(|c: char| c.is_ascii_digit());
+    let name = name.strip_suffix(':').unwrap_or(host);
+    let plain = name.trim_matches(['[', ']']);
+    plain.parse::<IpAddr>().is_ok() || ["localhost", ""].contains(&plain)
+}
+
 /// Whether a command comes from this page, or from no browser.
 fn is_own(request: &Request) -> bool {
-    let header = |name: &str| {
-        let mut headers = request.headers.iter();
-        let found = headers.find(|(of, _)| of.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    };
-    let host = header("host").unwrap_or_default();
-    header("origin").is_none_or(|origin| origin.strip_prefix("http://") == Some(host))
+    let host = header(request, "host").unwrap_or_default();
+    let origin = header(request, "origin");
+    origin.is_none_or(|origin| origin.strip_prefix("http://") == Some(host))
 }
 
 /// Each new version, as soon as the reader has taken the one before. A reader that is slow misses versions,

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use super::error::{CloseReason, UNUSED};
 use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
-use super::out_queue::{OutQueue, Payload, SMALL};
-use super::rate::{NEVER, Watch};
+use super::out_queue::{OutQueue, Piece, SMALL};
+use super::rate::{NEVER, Progress};
 use super::shared::{Phase, WorkerShared, ticks};
-use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State, Takes};
+use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
@@ -48,17 +48,12 @@ pub struct Conn {
     pub(super) shared: Rc<WorkerShared>,
     /// State that an idle connection does not need. [`Conn::extra`] makes it, and leaves the fast path.
     pub(super) extra: Option<Box<Extra>>,
-    pub(super) timers: Timers,
-}
-
-/// The connection's times, in ticks.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    /// `None` if no timer was set. One that was set may have fired.
-    pub(super) key: Option<TimerKey>,
-    /// The last sign of life: bytes came, or, while the peer is not read, it took bytes.
+    /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
+    pub(super) judge: Option<TimerKey>,
+    /// The tick of the last sign of life: bytes came, or, while the peer is not read, it took bytes.
     pub(super) heard: u64,
-    /// The last heartbeat; while the connection closes, the last check of acknowledgements.
+    /// The tick of the last heartbeat; while the connection closes, of the last check of
+    /// acknowledgements.
     pub(super) beat: u64,
 }
 
@@ -99,7 +94,10 @@ pub(super) struct Extra {
     pub(super) id: Option<ConnId>,
     /// Its machine's id, while its unused bytes are charged to a limit over all connections.
     pub(super) keeper: Option<MachineId>,
-    pub(super) watch: Option<Box<Watch>>,
+    /// Whether the peer meets the minimum rates, by direction.
+    pub(super) progress: [Progress; 2],
+    /// The next check of the rates.
+    pub(super) rate_at: u64,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent: u64,
@@ -120,7 +118,7 @@ impl Extra {
             || self.drain.is_some()
             || self.timer.is_some()
             || self.filtering.is_some()
-            || self.watch.is_some()
+            || self.progress != [Progress::default(); 2]
             || self.received.is_some()
             || self.has_mail()
     }
@@ -147,7 +145,9 @@ impl Conn {
             fd,
             shared,
             extra: None,
-            timers: Timers::default(),
+            judge: None,
+            heard: 0,
+            beat: 0,
         };
         if let Some(filter) = filter {
             conn.extra().filtering = Some(Filtering::new(filter));
@@ -304,7 +304,7 @@ impl Conn {
         }
         self.check_write(bytes.len())?;
         self.write_queued(bytes, |queue| {
-            queue.push_shared(Payload::Here(bytes.clone()))
+            queue.push_piece(Piece::Shared(bytes.clone()))
         })
     }
 
@@ -338,7 +338,7 @@ impl Conn {
     /// }
     /// ```
     pub fn need(&mut self, bytes: usize) {
-        let most = self.shared.settings.limits.most_unused;
+        let most = self.shared.server.settings.limits.most_unused;
         if bytes > most {
             return self.end_over_limit(UNUSED);
         }
@@ -656,18 +656,19 @@ impl Conn {
     /// ```
     pub fn id(&mut self) -> ConnId {
         let (mailbox, shared) = (self.own_handle().mailbox.clone(), self.shared.clone());
-        let enter = || shared.remotes.enter(mailbox);
+        let enter = || shared.server.remotes.enter(mailbox);
         *self.extra().id.get_or_insert_with(enter)
     }
 
     fn own_handle(&mut self) -> &ConnHandle {
-        let (fd, quotas) = (self.fd.clone(), self.shared.quotas.clone());
-        let takes = match self.may_write() {
-            true => Takes::Open,
-            false => Takes::Ended,
-        };
-        let queued = self.queued();
-        let make = || ConnHandle::new(&fd, quotas, queued, takes);
+        let (fd, server) = (self.fd.clone(), self.shared.server.clone());
+        let mut inbox = Inbox::default();
+        inbox.queued = self.queued();
+        if !self.may_write() {
+            inbox.end();
+        }
+        let most = server.settings.limits.most_queued;
+        let make = || ConnHandle::new(&fd, most, server.queued.clone(), inbox);
         self.extra().handle.get_or_insert_with(make)
     }
 }

@@ -108,24 +108,16 @@ pub(super) fn stopped() -> CloseReason {
     CloseReason::Stopped(error)
 }
 
-/// A field of [`Limits`](crate::Limits), and the operation that meets it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
-    pub(super) op: &'static str,
-    field: &'static str,
-}
+/// The operation that meets a limit, and the field of [`Limits`](crate::Limits).
+pub(super) type Limit = (&'static str, &'static str);
 
-const fn limit(op: &'static str, field: &'static str) -> Limit {
-    Limit { op, field }
-}
+pub(super) const QUEUED: Limit = ("write", "most_queued");
+pub(super) const QUEUED_IN_ALL: Limit = ("write", "most_queued_in_all");
+pub(super) const UNUSED: Limit = ("read", "most_unused");
+pub(super) const UNUSED_IN_ALL: Limit = ("read", "most_unused_in_all");
 
-pub(super) const QUEUED: Limit = limit("write", "most_queued");
-pub(super) const QUEUED_IN_ALL: Limit = limit("write", "most_queued_in_all");
-pub(super) const UNUSED: Limit = limit("read", "most_unused");
-pub(super) const UNUSED_IN_ALL: Limit = limit("read", "most_unused_in_all");
-
-pub(super) fn over_limit(limit: Limit) -> Cause {
-    let text = format!("over the limit {}", limit.field);
+pub(super) fn over_limit((_, field): Limit) -> Cause {
+    let text = format!("over the limit {field}");
     Cause::Other(io::Error::new(io::ErrorKind::QuotaExceeded, text))
 }
 

@@ -9,7 +9,7 @@ use super::conn::Conn;
 use super::error::{CloseReason, QUEUED, UNUSED};
 use super::filter::{Filter, FilterIo, Filtering};
 use super::receive::without;
-use super::state::{CLOSE, State};
+use super::state::State;
 use crate::runtime::lent;
 
 /// How many bytes a filter may make of `limit`: framing adds some.
@@ -36,7 +36,7 @@ impl Conn {
         let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
         debug_assert!(used <= raw.len(), "a filter is not believed");
         let raw = without(raw, used);
-        if raw.len() > self.shared.settings.limits.most_unused {
+        if raw.len() > self.shared.server.settings.limits.most_unused {
             self.end_over_limit(UNUSED);
         }
         if let Some(filtering) = self.filtering() {
@@ -54,7 +54,7 @@ impl Conn {
         let mut held = mem::take(&mut filtering.held);
         held.extend_from_slice(bytes);
         // Given back before the filter runs, which may panic. What the filter leaves is charged again.
-        self.shared.quotas.queued.give_back(held.len());
+        self.shared.server.queued.give_back(held.len());
         let used = match held.is_empty() {
             true => 0,
             false => self.offer_to_filter(&held, |filter, bytes, io| filter.outgoing(bytes, io)),
@@ -67,10 +67,10 @@ impl Conn {
         if filtering.filter.is_some() {
             let left = held.len();
             filtering.held = held;
-            self.shared.quotas.queued.charge_beyond(left);
+            self.shared.server.queued.charge_beyond(left);
         }
         self.note_queued();
-        if self.queued() > with_framing(self.shared.settings.limits.most_queued) {
+        if self.queued() > with_framing(self.shared.server.settings.limits.most_queued) {
             self.end_over_limit(QUEUED);
         }
     }
@@ -121,32 +121,16 @@ impl Conn {
         &mut self,
         call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
     ) {
-        let limits = self.shared.settings.limits;
-        let queued = self.queued();
-        let Some(extra) = &mut self.extra else { return };
-        let Some(filtering) = &mut extra.filtering else {
-            return;
-        };
-        let Some(mut filter) = filtering.filter.take() else {
-            return;
-        };
-        let kept = extra.unused.len();
+        let limits = self.shared.server.settings.limits;
+        let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.queued());
         // What one read brings is taken in any case.
         let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
-        let mut io = FilterIo {
-            to_protocol: Vec::new(),
-            to_peer: Vec::new(),
-            room: [
-                room(limits.most_unused, kept),
-                room(with_framing(limits.most_queued), queued),
-            ],
-            over: None,
-            closes: false,
+        let unused = room(limits.most_unused, kept);
+        let output = room(with_framing(limits.most_queued), queued);
+        let filtering = self.filtering();
+        let Some((io, called)) = filtering.and_then(|of| of.call([unused, output], call)) else {
+            return;
         };
-        let called = call(&mut *filter, &mut io);
-        if called.is_ok() {
-            filtering.filter = Some(filter);
-        }
         if let Some(limit) = io.over {
             return self.end_over_limit(limit);
         }
@@ -156,12 +140,10 @@ impl Conn {
         }
         self.put_filtered(&io.to_peer);
         if io.closes {
-            self.blame(CloseReason::Asked);
-            self.ask(CLOSE);
+            self.close_for(CloseReason::Asked);
         }
         if let Err(error) = called {
-            self.blame(CloseReason::Error(error));
-            self.ask(CLOSE);
+            self.close_for(CloseReason::Error(error));
         }
     }
 }

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
-use super::limits::Quotas;
-use super::out_queue::{OutQueue, Payload};
-use super::state::{ABORT, ATTEND, CLOSE, Takes};
+use super::limits::Quota;
+use super::out_queue::{OutQueue, Piece, SMALL};
+use super::state::{ABORT, ATTEND, CLOSE};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -28,16 +28,31 @@ use crate::runtime::machine::MachineId;
 use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::{Handle, context};
 
+/// Whether a connection takes what its handles and other threads write.
+///
+/// | state | moved there by | on to |
+/// |---|---|---|
+/// | Open | the connection's first handle or id | Ended, Closed |
+/// | Ended | `Inbox::end`: our direction ends, a handle or an id closes it, or a write met the limit | Closed |
+/// | Closed | `ConnHandle::end`: its socket is closed | |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    #[default]
+    Open,
+    Ended,
+    Closed,
+}
+
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// What was written by id, behind what handles have queued.
-    queue: OutQueue<Arc<[u8]>>,
+    written: Vec<Arc<[u8]>>,
     /// How many bytes were left by handles and by id. They are charged to the limit over all.
     bytes: usize,
     /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    pub(super) takes: Takes,
+    takes: Takes,
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
     /// What the connection was asked for: it is told each thing once.
@@ -49,6 +64,22 @@ impl Inbox {
     /// Whether there is nothing for the connection to take.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.is_over
+    }
+
+    /// Takes in what was written by id. Small pieces are put together.
+    fn push(&mut self, bytes: &Arc<[u8]>) {
+        match self.written.last_mut() {
+            Some(last) if last.len() + bytes.len() <= SMALL => {
+                *last = [last, &**bytes].concat().into()
+            }
+            _ => self.written.push(bytes.clone()),
+        }
+    }
+
+    /// Moves what was written by id behind what handles have queued.
+    fn move_to(&mut self, queue: &mut OutQueue) {
+        let written = mem::take(&mut self.written).into_iter();
+        written.for_each(|bytes| queue.push_piece(Piece::Sent(bytes)));
     }
 
     /// The connection takes nothing more.
@@ -67,7 +98,9 @@ pub(super) struct Mailbox {
     /// For the names in errors.
     net: &'static str,
     ends: [Option<Addr>; 2],
-    quotas: Arc<Quotas>,
+    most_queued: usize,
+    /// Over all connections.
+    quota: Arc<Quota>,
     inbox: Mutex<Inbox>,
 }
 
@@ -108,13 +141,13 @@ impl Mailbox {
             Takes::Closed => return Err(self.error("write", Cause::Closed)),
         }
         let was_empty = inbox.is_empty();
-        let refused = |limit: Limit| Err(self.error(limit.op, over_limit(limit)));
+        let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
         let waiting = inbox.bytes + inbox.queued;
-        let left = if waiting.saturating_add(more) > self.quotas.limits.most_queued {
+        let left = if waiting.saturating_add(more) > self.most_queued {
             inbox.is_over = true;
             inbox.end();
             refused(QUEUED)
-        } else if self.quotas.queued.charge(more) {
+        } else if self.quota.charge(more) {
             inbox.bytes += more;
             push(&mut inbox);
             Ok(())
@@ -184,19 +217,16 @@ pub struct ConnHandle {
 
 impl ConnHandle {
     /// For the connection whose callback runs.
-    pub(super) fn new(fd: &Fd, quotas: Arc<Quotas>, queued: usize, takes: Takes) -> Self {
+    pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
         let mailbox = Mailbox {
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
             net: fd.network().name(),
             ends: [fd.endpoint(End::Local), fd.endpoint(End::Peer)],
-            quotas,
-            inbox: Mutex::new(Inbox {
-                queued,
-                takes,
-                ..Inbox::default()
-            }),
+            most_queued,
+            quota,
+            inbox: Mutex::new(inbox),
         };
         ConnHandle {
             mailbox: Arc::new(mailbox),
@@ -236,14 +266,14 @@ impl ConnHandle {
     /// As [`write`](ConnHandle::write).
     pub fn write_shared(&self, bytes: &Rc<[u8]>) -> io::Result<()> {
         self.queue(bytes.len(), |queue| {
-            queue.push_shared(Payload::Here(bytes.clone()))
+            queue.push_piece(Piece::Shared(bytes.clone()))
         })
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
         self.mailbox.leave(more, |inbox| {
             let mut queue = self.queue.borrow_mut();
-            queue.append(mem::take(&mut inbox.queue));
+            inbox.move_to(&mut queue);
             push(&mut queue);
         })
     }
@@ -291,7 +321,7 @@ impl ConnHandle {
     pub(super) fn take(&self) -> (OutQueue, bool) {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
-        queue.append(mem::take(&mut inbox.queue));
+        inbox.move_to(&mut queue);
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
@@ -368,13 +398,13 @@ pub(crate) struct Remotes {
 }
 
 impl Remotes {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Self {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Remotes {
+        Remotes {
             server: SERVERS.fetch_add(1, Ordering::Relaxed),
             asked: AtomicU64::new(0),
             live: Mutex::default(),
-        })
+        }
     }
 
     /// Queues bytes for a connection, from any thread.
@@ -383,7 +413,7 @@ impl Remotes {
     ///
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). No connection that lives has this id.
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
-        let push = |inbox: &mut Inbox| inbox.queue.push_shared(bytes.clone());
+        let push = |inbox: &mut Inbox| inbox.push(bytes);
         self.find(id, "write")?.leave(bytes.len(), push)
     }
 

@@ -1,8 +1,7 @@
-//! How much memory connections may take: limits of each, and quotas over all.
+//! How much memory connections may take: limits of each, and a quota over all.
 
 // Go has no counterpart: there, a goroutine that writes waits.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::runtime::sync::AtomicUsize;
@@ -132,36 +131,16 @@ impl Quota {
     }
 }
 
-/// The limits, and what is used of those over all connections.
-#[derive(Debug)]
-pub(crate) struct Quotas {
-    pub(crate) limits: Limits,
-    /// Charged when bytes are queued, given back when the system takes them.
-    pub(crate) queued: Quota,
-    /// Charged when bytes are kept, given back when they are used.
-    pub(crate) unused: Quota,
-}
-
-impl Quotas {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Quotas {
-            limits,
-            queued: Quota::new(limits.most_queued_in_all),
-            unused: Quota::new(limits.most_unused_in_all),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Quotas};
+    use super::Quota;
 
     #[test]
     fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
-        let quotas = Quotas::new(Limits::default().with_most_queued_in_all(1000));
+        let quota = Quota::new(1000);
         std::thread::scope(|scope| {
             for n in 0..4 {
-                let quota = &quotas.queued;
+                let quota = &quota;
                 scope.spawn(move || {
                     for round in 0..10_000 {
                         let bytes = (round * 37 + n * 1009) % 600;
@@ -172,7 +151,7 @@ mod tests {
                 });
             }
         });
-        assert!(!quotas.queued.charge(1001) && quotas.queued.charge(1000));
-        assert!(!quotas.queued.charge(usize::MAX));
+        assert!(!quota.charge(1001) && quota.charge(1000));
+        assert!(!quota.charge(usize::MAX));
     }
 }

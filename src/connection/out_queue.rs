@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,54 +20,32 @@ const MAX_PIECES: usize = 64;
 /// takes, and as a run's budget allows.
 const MAX_BYTES: usize = 64 << 10;
 
-/// One payload for many peers.
+/// A piece of what waits.
 #[derive(Clone, Debug)]
-pub(super) enum Payload {
-    Here(Rc<[u8]>),
+pub(super) enum Piece {
+    /// Never more than [`CHUNK`] bytes.
+    Own(Vec<u8>),
+    Shared(Rc<[u8]>),
     /// From another thread.
     Sent(Arc<[u8]>),
 }
 
-impl Deref for Payload {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Payload::Here(bytes) => bytes,
-            Payload::Sent(bytes) => bytes,
-        }
-    }
-}
-
-impl From<Arc<[u8]>> for Payload {
-    fn from(bytes: Arc<[u8]>) -> Self {
-        Payload::Sent(bytes)
-    }
-}
-
-/// A piece of what waits.
-#[derive(Clone, Debug)]
-enum Stored<S> {
-    /// Never more than [`CHUNK`] bytes.
-    Own(Vec<u8>),
-    Shared(S),
-}
-
-impl<S: Deref<Target = [u8]>> Stored<S> {
+impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
-            Stored::Own(bytes) => bytes,
-            Stored::Shared(bytes) => bytes,
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
+            Piece::Sent(bytes) => bytes,
         }
     }
 }
 
 /// What waits to be written to one peer. It takes at most about twice the memory of its bytes, and a
 /// chunk.
-#[derive(Debug)]
-pub(super) struct OutQueue<S = Payload> {
+#[derive(Debug, Default)]
+pub(super) struct OutQueue {
     /// None is empty.
-    pieces: VecDeque<Stored<S>>,
+    pieces: VecDeque<Piece>,
     /// What has gone of the first piece: less than its length.
     gone: usize,
     /// What is left of all pieces.
@@ -77,18 +54,7 @@ pub(super) struct OutQueue<S = Payload> {
     written: usize,
 }
 
-impl<S> Default for OutQueue<S> {
-    fn default() -> Self {
-        OutQueue {
-            pieces: VecDeque::new(),
-            gone: 0,
-            bytes: 0,
-            written: 0,
-        }
-    }
-}
-
-impl<S: Deref<Target = [u8]>> OutQueue<S> {
+impl OutQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -103,35 +69,29 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
 
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len();
-        if let Some(Stored::Own(last)) = self.pieces.back_mut() {
+        if let Some(Piece::Own(last)) = self.pieces.back_mut() {
             let room = CHUNK.saturating_sub(last.len()).min(bytes.len());
             last.extend_from_slice(&bytes[..room]);
             bytes = &bytes[room..];
         }
-        let chunks = bytes.chunks(CHUNK).map(|chunk| Stored::Own(chunk.to_vec()));
+        let chunks = bytes.chunks(CHUNK).map(|chunk| Piece::Own(chunk.to_vec()));
         self.pieces.extend(chunks);
     }
 
-    pub(super) fn push_shared(&mut self, bytes: S) {
-        self.push_piece(Stored::Shared(bytes));
-    }
-
     /// Puts the pieces of `other`, of which nothing has gone, behind these.
-    pub(super) fn append<T: Into<S>>(&mut self, other: OutQueue<T>) {
+    pub(super) fn append(&mut self, other: OutQueue) {
         debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
-        for piece in other.pieces {
-            self.push_piece(match piece {
-                Stored::Own(bytes) => Stored::Own(bytes),
-                Stored::Shared(bytes) => Stored::Shared(bytes.into()),
-            });
-        }
+        other
+            .pieces
+            .into_iter()
+            .for_each(|piece| self.push_piece(piece));
     }
 
     /// Small pieces are copied and put together, shared ones too.
-    fn push_piece(&mut self, piece: Stored<S>) {
+    pub(super) fn push_piece(&mut self, piece: Piece) {
         let small = match piece {
-            Stored::Own(_) => CHUNK / 2,
-            Stored::Shared(_) => SMALL,
+            Piece::Own(_) => CHUNK / 2,
+            Piece::Shared(_) | Piece::Sent(_) => SMALL,
         };
         if piece.bytes().len() < small {
             return self.push(piece.bytes());
@@ -142,7 +102,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
 
     /// The pieces of a queue of which nothing has gone.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.pieces.iter().map(Stored::bytes)
+        self.pieces.iter().map(Piece::bytes)
     }
 
     /// What one write may take.
@@ -185,7 +145,7 @@ impl<S: Deref<Target = [u8]>> OutQueue<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, OutQueue, Payload, SMALL};
+    use super::{CHUNK, OutQueue, Piece, SMALL};
     use std::rc::Rc;
 
     fn left(queue: &OutQueue) -> Vec<u8> {
@@ -201,9 +161,9 @@ mod tests {
         let shared: Rc<[u8]> = vec![b'-'; SMALL].into();
         let whole = [b"0123", &*shared, b"78"].concat();
         for stop in [0, 1, 4, 5, SMALL + 3, SMALL + 4, SMALL + 5, SMALL + 6] {
-            let mut queue: OutQueue = OutQueue::default();
+            let mut queue = OutQueue::default();
             queue.push(b"0123");
-            queue.push_shared(Payload::Here(shared.clone()));
+            queue.push_piece(Piece::Shared(shared.clone()));
             queue.push(b"78");
             assert_eq!(left(&queue), whole);
             queue.advance(stop);
@@ -217,9 +177,9 @@ mod tests {
 
     #[test]
     fn one_write_is_offered_so_much_and_no_more() {
-        let mut queue: OutQueue = OutQueue::default();
+        let mut queue = OutQueue::default();
         let piece: Rc<[u8]> = vec![7; 100_000].into();
-        (0..5).for_each(|_| queue.push_shared(Payload::Here(piece.clone())));
+        (0..5).for_each(|_| queue.push_piece(Piece::Shared(piece.clone())));
         let lengths = |queue: &OutQueue| -> Vec<_> {
             let slices = queue.slices();
             slices.iter().map(|slice| slice.len()).collect()
@@ -231,9 +191,9 @@ mod tests {
 
     #[test]
     fn small_writes_are_put_together_and_large_ones_cut_up() {
-        let mut queue: OutQueue = OutQueue::default();
+        let mut queue = OutQueue::default();
         (0..1000).for_each(|_| queue.push(b"small"));
-        (0..1000).for_each(|_| queue.push_shared(Payload::Here(Rc::from(*b"small"))));
+        (0..1000).for_each(|_| queue.push_piece(Piece::Shared(Rc::from(*b"small"))));
         assert_eq!((queue.pieces.len(), queue.len()), (1, 10_000));
         queue.push(&vec![7; 3 * CHUNK]);
         assert_eq!(queue.pieces.len(), 4);
@@ -243,16 +203,16 @@ mod tests {
                 .iter()
                 .all(|piece| piece.bytes().len() <= CHUNK)
         );
-        let mut mailed: OutQueue = OutQueue::default();
+        let mut mailed = OutQueue::default();
         mailed.append(queue);
         assert_eq!(mailed.len(), 10_000 + 3 * CHUNK);
     }
 
     #[test]
     fn what_many_peers_get_is_not_copied_and_let_go_when_it_has_gone() {
-        let mut queue: OutQueue = OutQueue::default();
+        let mut queue = OutQueue::default();
         let payload: Rc<[u8]> = vec![7; SMALL].into();
-        queue.push_shared(Payload::Here(payload.clone()));
+        queue.push_piece(Piece::Shared(payload.clone()));
         assert_eq!(Rc::strong_count(&payload), 2);
         queue.advance(SMALL);
         assert_eq!(Rc::strong_count(&payload), 1);

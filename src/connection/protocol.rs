@@ -106,7 +106,7 @@ pub trait Protocol: 'static {
     ///
     /// An error closes the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.shared.settings.heartbeat_warning.get_or_init(|| {
+        conn.shared.server.heartbeat_warning.call_once(|| {
             log::warn!(
                 "a heartbeat is set, and writes nothing: the protocol does not override \
                  Protocol::heartbeat (see Server::heartbeat_with)"

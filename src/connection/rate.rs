@@ -12,8 +12,6 @@
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 
-use crate::reactor::Direction;
-
 /// No time, in ticks: later than every other.
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -55,6 +53,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Counts bytes that moved, unless it rests.
+    pub(super) fn count(&mut self, bytes: usize) {
+        if *self != Progress::default() {
+            self.moved = self.moved.saturating_add(bytes as u64);
+        }
+    }
+
     /// Checks at tick `now`, Judged or Held. Returns when to check again. The error says how many bytes
     /// moved in a full window, fewer than were asked.
     pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
@@ -72,22 +77,6 @@ impl Progress {
         }
         let next = rate.slice().min(rate.window - self.charged);
         Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
-    }
-}
-
-/// Whether the peer meets the minimum rates. It exists while bytes are expected of the peer.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// By direction.
-    pub(super) progress: [Progress; 2],
-    /// The next check.
-    pub(super) next: u64,
-}
-
-impl Watch {
-    pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
-        let moved = &mut self.progress[direction as usize].moved;
-        *moved = moved.saturating_add(bytes as u64);
     }
 }
 

@@ -3,7 +3,7 @@
 // Mirrors the reader of `conn.serve` in Go's `net/http/server.go`.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem;
 
 use super::conn::Conn;
@@ -37,12 +37,11 @@ impl<P: Protocol> Connection<P> {
             }
             // A signal came first: the socket is as ready as it was, and the next step reads.
             Err(error) => match self.conn.fd.after_error(Direction::Read, error) {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error if error.kind() == io::ErrorKind::WouldBlock => {}
-                error => {
-                    let error = self.conn.fd.error("read", Failure::System(error), 0);
-                    self.conn.broken(error);
+                error if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                 }
+                error => self
+                    .conn
+                    .broken(self.conn.fd.error("read", Failure::System(error), 0)),
             },
         }
     }
@@ -55,7 +54,6 @@ impl<P: Protocol> Connection<P> {
             return conn.discarded();
         }
         conn.received(bytes.len());
-        conn.log_received(bytes.len());
         conn.moved(Direction::Read, bytes.len());
         if filters {
             // What the filter makes of it is offered in the next step.
@@ -64,7 +62,7 @@ impl<P: Protocol> Connection<P> {
             if conn.state() == State::Closing {
                 return;
             }
-        } else if !conn.keeps_unused() && !conn.needs_more_than(bytes.len()) {
+        } else if conn.unused() == 0 && !conn.needs_more_than(bytes.len()) {
             self.offer(bytes);
         } else {
             conn.keep_more(bytes);
@@ -79,7 +77,7 @@ impl<P: Protocol> Connection<P> {
     fn end_of_file(&mut self) {
         if self.conn.state() == State::Closing {
             // Nothing will release what the filter holds back.
-            return self.conn.broken(io::ErrorKind::UnexpectedEof.into());
+            return self.conn.broken(ErrorKind::UnexpectedEof.into());
         }
         if self.conn.state().delivers() {
             self.conn.tell_filter(0, |filter, io| filter.end(io));
@@ -138,7 +136,7 @@ impl<P: Protocol> Connection<P> {
                 Ok(used) if used <= rest => {
                     at += used;
                     // Nothing is left, or what is left waits for new bytes.
-                    if used == rest || used == 0 || self.conn.waits() {
+                    if used == rest || used == 0 || self.conn.peek(|extra| extra.waits) {
                         break (Ok(()), all.len() - at);
                     }
                     // The rest waits for more. It is offered at the peer's end, too.
@@ -148,7 +146,7 @@ impl<P: Protocol> Connection<P> {
                 }
                 Ok(used) => {
                     let text = format!("{used} bytes used of {rest}");
-                    break (Err(io::Error::new(io::ErrorKind::InvalidInput, text)), 0);
+                    break (Err(io::Error::new(ErrorKind::InvalidInput, text)), 0);
                 }
                 Err(error) => break (Err(error), 0),
             }
@@ -180,12 +178,7 @@ pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
 }
 
 impl Conn {
-    /// Whether there are bytes that the protocol has not used, or its filter.
-    pub(super) fn keeps_unused(&self) -> bool {
-        self.unused() > 0
-    }
-
-    /// How many bytes those are.
+    /// How many bytes the protocol has not used, or its filter.
     pub(super) fn unused(&self) -> usize {
         let raw = |filtering: &Filtering| filtering.raw.len();
         self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
@@ -203,11 +196,6 @@ impl Conn {
 
     fn needs_more_than(&self, bytes: usize) -> bool {
         self.peek(|extra| extra.need > bytes)
-    }
-
-    /// Whether the protocol waits for new bytes.
-    fn waits(&self) -> bool {
-        self.peek(|extra| extra.waits)
     }
 
     fn need_no_more(&mut self) {
@@ -238,7 +226,7 @@ impl Conn {
         (extra.unused, extra.seen) = (unused, seen);
         self.account_for_unused();
         // The protocol answers only for what it was offered.
-        if seen > self.shared.settings.limits.most_unused {
+        if seen > self.shared.server.settings.limits.most_unused {
             self.end_over_limit(UNUSED);
         }
     }
@@ -247,7 +235,7 @@ impl Conn {
 
     /// What is kept unused has changed.
     pub(super) fn account_for_unused(&mut self) {
-        if !self.shared.quotas.unused.is_limited() {
+        if !self.shared.server.unused.is_limited() {
             return;
         }
         let now = self.unused();

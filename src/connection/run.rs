@@ -25,7 +25,7 @@ use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
 use super::shared::Phase;
-use super::state::{CLOSE, Event, State};
+use super::state::{Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
@@ -87,7 +87,7 @@ impl<P: Protocol> Machine for Connection<P> {
         // A short read has emptied the socket, so the next edge announces new bytes. No EAGAIN is
         // fetched.
         conn.fd.desc.drained(Direction::Read);
-        this.conn.received(got);
+        this.conn.shared.tally.received.add(got as u64);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
         // The peer's idle time counts from here, after the callback. This is a store: the timer
         // looks at it when it fires.
@@ -113,14 +113,9 @@ impl Conn {
         self.is_plain() && self.shared.phase.get() == Phase::Serving && !self.timer_has_fired()
     }
 
-    /// Counts bytes that were read.
-    #[inline]
+    /// Counts bytes that were read, for the log too. If the log wants them, the fast path is not taken.
     pub(super) fn received(&mut self, bytes: usize) {
         self.shared.tally.received.add(bytes as u64);
-    }
-
-    /// Counts bytes that were read, for the log. If the log wants them, the fast path is not taken.
-    pub(super) fn log_received(&mut self, bytes: usize) {
         let extra = self.extra.as_mut();
         if let Some(received) = extra.and_then(|extra| extra.received.as_mut()) {
             *received += bytes as u64;
@@ -252,7 +247,7 @@ impl<P: Protocol> Connection<P> {
         // While a connection is open, only the minimum rate judges what its peer takes.
         let closing = self.conn.state() == State::Closing;
         let judged =
-            closing || self.conn.shared.settings.rates[Direction::Write as usize].is_some();
+            closing || self.conn.shared.server.settings.rates[Direction::Write as usize].is_some();
         if judged {
             self.conn.write_some();
         }
@@ -340,8 +335,7 @@ impl<P: Protocol> Connection<P> {
             return conn.end_by(CloseReason::Limit(error));
         }
         // As a close: what was written before still goes out.
-        conn.blame(CloseReason::Error(error));
-        conn.ask(CLOSE);
+        conn.close_for(CloseReason::Error(error));
     }
 
     // ---- the end ----
@@ -372,7 +366,7 @@ impl Conn {
         }
         if !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
-            self.timers.heard = self.timers.heard.max(extra.sent);
+            self.heard = self.heard.max(extra.sent);
             self.extra = None;
         }
     }
@@ -443,7 +437,7 @@ impl Conn {
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
-            self.shared.quotas.queued.give_back(left);
+            self.shared.server.queued.give_back(left);
         }
         let mut extra = self.extra.take().unwrap_or_default();
         // The protocol is told of the end whatever a filter's destructor does.
@@ -454,7 +448,7 @@ impl Conn {
             self.shared.keep(id, 0);
         }
         if let Some(id) = extra.id {
-            self.shared.remotes.leave(id);
+            self.shared.server.remotes.leave(id);
         }
         let why = extra.why.unwrap_or(CloseReason::Asked);
         self.count(&why);

@@ -5,14 +5,14 @@
 
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::handle::ConnHandle;
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
-use super::state::{ABORT, State};
+use super::state::{ABORT, CLOSE, State};
 use crate::net::fd::{Failure, Fd};
 use crate::reactor::Direction;
 
@@ -39,7 +39,7 @@ impl Conn {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
-        if waiting.saturating_add(more) <= self.shared.settings.limits.most_queued {
+        if waiting.saturating_add(more) <= self.shared.server.settings.limits.most_queued {
             return Ok(());
         }
         Err(self.refuse(QUEUED))
@@ -53,16 +53,16 @@ impl Conn {
     ) -> io::Result<()> {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
-        let charge = |conn: &Conn| conn.shared.quotas.queued.charge(bytes.len());
+        let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A little waits for the end of the callback, so that all goes out in one write. Before more is
         // queued, the system takes what it will: then there is more room.
-        let little = GATHER.min(self.shared.settings.limits.high_water);
-        let is_little = self.queued() + bytes.len() <= little;
-        let is_charged = is_little && charge(self);
+        let little = GATHER.min(self.shared.server.settings.limits.high_water);
+        let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
         if !is_charged {
             while self.flush() {}
+            is_charged = charge(self);
         }
-        if is_charged || charge(self) {
+        if is_charged {
             self.put(push);
             return Ok(());
         }
@@ -84,7 +84,7 @@ impl Conn {
     /// The error for a write that is refused: a callback that fails then has met a limit.
     fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
-        self.fd.op_error(limit.op, over_limit(limit))
+        self.fd.op_error(limit.0, over_limit(limit))
     }
 
     // ---- the callback's end ----
@@ -125,7 +125,12 @@ impl Conn {
     #[cold]
     #[inline(never)]
     fn send_rest(&mut self, sent: io::Result<usize>) {
-        let sent = self.fd.try_send_after(&self.shared.out.borrow(), sent);
+        let asked = self.shared.out.borrow().len();
+        if let Ok(gone) = sent {
+            self.fd.note_short(Direction::Write, gone, asked);
+        }
+        let after = |error| Failure::System(self.fd.after_error(Direction::Write, error));
+        let sent = sent.map_err(after);
         let gone = self.went(sent, 0);
         let mut out = self.shared.out.borrow_mut();
         out.drain(..gone);
@@ -144,7 +149,8 @@ impl Conn {
                 self.sent(gone);
                 return gone;
             }
-            Err(Failure::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(Failure::System(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(failure) => self.broken(self.fd.error("write", failure, before)),
         }
         0
@@ -179,11 +185,7 @@ impl Conn {
             let mut queue = OutQueue::default();
             push(&mut queue);
             // At once: a panic would lose what is charged for the rest.
-            let pieces: Vec<_> = queue.pieces().collect();
-            return match pieces[..] {
-                [only] => self.filter_output(only),
-                _ => self.filter_output(&pieces.concat()),
-            };
+            return self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
         }
         push(&mut self.extra().queue);
         self.note_queued();
@@ -193,7 +195,7 @@ impl Conn {
     pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
         // Once our direction has ended, nothing goes out.
         if !bytes.is_empty() && self.state() != State::Finished {
-            self.shared.quotas.queued.charge_beyond(bytes.len());
+            self.shared.server.queued.charge_beyond(bytes.len());
             self.extra().queue.push(bytes);
             self.note_queued();
         }
@@ -201,7 +203,7 @@ impl Conn {
 
     /// What waits has changed: reading may have to stop, and handles and other threads are told.
     pub(super) fn note_queued(&mut self) {
-        let high = self.shared.settings.limits.high_water;
+        let high = self.shared.server.settings.limits.high_water;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
         extra.is_full |= extra.queue.len() > high;
@@ -223,7 +225,7 @@ impl Conn {
         let before = extra.queue.written();
         let gone = self.went(sent, before);
         self.extra().queue.advance(gone);
-        self.shared.quotas.queued.give_back(gone);
+        self.shared.server.queued.give_back(gone);
         self.note_queued();
         gone > 0 && self.to_send() > 0
     }
@@ -246,13 +248,13 @@ impl Conn {
             self.put(|own| own.append(queue));
             self.sent(0);
         } else {
-            self.shared.quotas.queued.give_back(queue.len());
+            self.shared.server.queued.give_back(queue.len());
         }
     }
 
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
-        let low = self.shared.settings.limits.low_water;
+        let low = self.shared.server.settings.limits.low_water;
         let is_low = self.peek(|extra| extra.is_full && extra.queue.len() <= low);
         if is_low {
             self.extra().is_full = false;
@@ -262,6 +264,12 @@ impl Conn {
 
     // ---- why it ends ----
 
+    /// The connection closes once all is written.
+    pub(super) fn close_for(&mut self, why: CloseReason) {
+        self.blame(why);
+        self.ask(CLOSE);
+    }
+
     /// The connection ends with a RST, whatever is left.
     pub(super) fn end_by(&mut self, why: CloseReason) {
         self.blame(why);
@@ -270,7 +278,7 @@ impl Conn {
 
     /// The connection ends, since more would be kept than a limit allows.
     pub(super) fn end_over_limit(&mut self, limit: Limit) {
-        let error = self.fd.op_error(limit.op, over_limit(limit));
+        let error = self.fd.op_error(limit.0, over_limit(limit));
         self.end_by(CloseReason::Limit(error));
     }
 

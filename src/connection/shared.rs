@@ -11,13 +11,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::handle::Remotes;
-use super::limits::{Limits, Quotas};
+use super::limits::{Limits, Quota};
 use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
@@ -35,21 +36,17 @@ pub(crate) fn ticks(wait: Duration) -> u64 {
 pub(crate) const GATHER: usize = 256 << 10;
 
 /// What a server asks of its connections.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) heartbeat: Option<Duration>,
     /// Written when a heartbeat is due, in place of asking the protocol.
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
-    /// A heartbeat that writes nothing is logged once for all workers.
-    pub(crate) heartbeat_warning: Arc<OnceLock<()>>,
     /// The minimum rates of the peers, by direction.
     pub(crate) rates: [Option<Rate>; 2],
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
     pub(crate) drain_grace: Duration,
-    /// Where the server was made.
-    pub(crate) place: Place,
     /// The age at which a connection ends, and by how much later at most.
     pub(crate) max_age: Option<(Duration, Duration)>,
 }
@@ -63,17 +60,44 @@ pub(crate) enum Phase {
     Stopped,
 }
 
+/// What the connections of a server share, on all its threads.
+#[derive(Debug)]
+pub(crate) struct ServerShared {
+    pub(super) settings: Settings,
+    /// A heartbeat that writes nothing is logged once.
+    pub(super) heartbeat_warning: Once,
+    /// Charged when bytes are queued, given back when the system takes them.
+    pub(super) queued: Arc<Quota>,
+    /// Charged when bytes are kept unused, given back when they are used.
+    pub(super) unused: Quota,
+    pub(crate) permits: Arc<Permits>,
+    /// The connections that were asked for their id.
+    pub(crate) remotes: Remotes,
+}
+
+impl ServerShared {
+    pub(crate) fn new(settings: Settings, max_connections: usize) -> Self {
+        ServerShared {
+            heartbeat_warning: Once::new(),
+            queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),
+            unused: Quota::new(settings.limits.most_unused_in_all),
+            permits: Arc::new(Permits::new(max_connections)),
+            remotes: Remotes::new(),
+            settings,
+        }
+    }
+}
+
 /// What the connections of one thread share.
 pub(crate) struct WorkerShared {
+    pub(super) server: Arc<ServerShared>,
     scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
     /// A write is gathered without asking the quota, up to this many bytes in all.
     pub(super) gathers: usize,
-    pub(super) settings: Settings,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
-    pub(super) quotas: Arc<Quotas>,
     pub(super) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
@@ -83,41 +107,32 @@ pub(crate) struct WorkerShared {
     /// to make room for others is taken out, and ends when it runs.
     kept: RefCell<HashMap<MachineId, usize>>,
     pub(crate) tally: Arc<Tally>,
-    permits: Arc<Permits>,
-    /// The server's connections that other threads may write to.
-    pub(super) remotes: Arc<Remotes>,
 }
 
 impl WorkerShared {
     pub(crate) fn new(
         scheduler: &Rc<Scheduler>,
-        settings: &Settings,
-        quotas: Arc<Quotas>,
+        server: Arc<ServerShared>,
         tally: Arc<Tally>,
-        permits: Arc<Permits>,
-        remotes: Arc<Remotes>,
     ) -> Self {
-        // With a limit over all, each write asks for room.
-        let gathers = match quotas.queued.is_limited() {
-            true => 0,
-            false => GATHER.min(settings.limits.most_queued),
-        };
+        let settings = &server.settings;
         WorkerShared {
             scheduler: Rc::downgrade(scheduler),
             out: RefCell::default(),
-            gathers,
+            // With a limit over all, each write asks for room.
+            gathers: match server.queued.is_limited() {
+                true => 0,
+                false => GATHER.min(settings.limits.most_queued),
+            },
             judges_by_time: Cell::new(
                 settings.idle_timeout.is_some() || settings.heartbeat.is_some(),
             ),
-            settings: settings.clone(),
-            quotas,
             phase: Cell::new(Phase::Serving),
             waiter: Cell::new(None),
             opened: Cell::new(0),
             kept: RefCell::default(),
             tally,
-            permits,
-            remotes,
+            server,
         }
     }
 
@@ -129,19 +144,19 @@ impl WorkerShared {
 
     // ---- connections come and go ----
 
-    pub(crate) fn spawn(&self, connection: Box<dyn Machine>, permit: Permit) {
+    pub(crate) fn spawn(&self, place: Place, connection: Box<dyn Machine>, permit: Permit) {
         permit.hand_over();
         self.tally.accepted.add(1);
         self.tally.live.add(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.figures().connections.add(1);
-            scheduler.spawn_machine(self.settings.place, connection);
+            scheduler.spawn_machine(place, connection);
         }
     }
 
     /// A connection has gone.
     pub(super) fn gone(&self) {
-        self.permits.give_back();
+        self.server.permits.give_back();
         self.tally.live.sub(1);
         if let Some(scheduler) = self.scheduler.upgrade() {
             scheduler.figures().connections.sub(1);
@@ -149,17 +164,20 @@ impl WorkerShared {
         if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()
         {
-            waiter.wake();
+            crate::runtime::wake_quietly(waiter);
         }
     }
 
-    /// Ready when no connection is left.
-    pub(crate) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
-        if self.tally.live.get() == 0 {
-            return Poll::Ready(());
-        }
-        self.waiter.set(Some(waker.clone()));
-        Poll::Pending
+    /// Waits until no connection is left.
+    pub(crate) async fn emptied(&self) {
+        poll_fn(|cx| {
+            if self.tally.live.get() == 0 {
+                return Poll::Ready(());
+            }
+            self.waiter.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     // ---- unused bytes, where they have a limit over all ----
@@ -167,7 +185,7 @@ impl WorkerShared {
     /// Notes that a connection keeps so many bytes now. Without room, the connections of this thread
     /// that keep most have to end.
     pub(super) fn keep(&self, id: MachineId, bytes: usize) {
-        let quota = &self.quotas.unused;
+        let quota = &self.server.unused;
         let mut kept = self.kept.borrow_mut();
         quota.give_back(kept.remove(&id).unwrap_or(0));
         if bytes == 0 {

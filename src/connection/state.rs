@@ -199,20 +199,5 @@ pub(super) const ABORT: u8 = 1 << 5;
 pub(super) const ASKED: u8 = END | CLOSE | ABORT;
 pub(super) const ATTEND: u8 = 1 << 6;
 
-/// Whether a connection takes what its handles and other threads write.
-///
-/// | state | moved there by | on to |
-/// |---|---|---|
-/// | Open | `new` | Ended, Closed |
-/// | Ended | `ConnHandle::new`, of a connection whose direction has ended; `Inbox::end`: our direction ends, a handle or an id closes it, or a write met the limit | Closed |
-/// | Closed | the connection, when its socket is closed | |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Takes {
-    #[default]
-    Open,
-    Ended,
-    Closed,
-}
-
 #[cfg(test)]
 mod tests;

@@ -48,7 +48,7 @@ impl<P: Protocol> Connection<P> {
         let idle = conn.idle_at() <= now;
         if idle && conn.is_busy() && !conn.state().closes() {
             // The peer waits for our answer: its time begins anew.
-            conn.timers.heard = now;
+            conn.heard = now;
         } else if idle {
             let timeout = Failure::Refused(Refusal::TimedOut);
             let error = conn.fd.error("read", timeout, 0);
@@ -58,10 +58,10 @@ impl<P: Protocol> Connection<P> {
             return true;
         }
         if beats {
-            conn.timers.beat = now;
+            conn.beat = now;
             conn.shared.tally.heartbeats.add(1);
             self.tell(
-                |protocol, conn| match conn.shared.settings.heartbeat_bytes.clone() {
+                |protocol, conn| match conn.shared.server.settings.heartbeat_bytes.clone() {
                     Some(bytes) => conn.write(&bytes),
                     None => protocol.heartbeat(conn),
                 },
@@ -91,7 +91,7 @@ impl Conn {
         if self.shared.judges_by_time.get() {
             clock.read();
         }
-        self.timers.heard = clock.tick_ceiling().get();
+        self.heard = clock.tick_ceiling().get();
     }
 
     /// Bytes went out.
@@ -99,7 +99,7 @@ impl Conn {
         let now = self.tick_ceiling();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
-            self.timers.heard = now;
+            self.heard = now;
         }
         if let Some(extra) = &mut self.extra {
             extra.sent = now;
@@ -114,28 +114,27 @@ impl Conn {
 
     /// Counts bytes that moved, for the minimum rates.
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
-        let extra = self.extra.as_mut();
-        if let Some(watch) = extra.and_then(|extra| extra.watch.as_mut()) {
-            watch.moved(direction, bytes);
+        if let Some(extra) = &mut self.extra {
+            extra.progress[direction as usize].count(bytes);
         }
     }
 
     /// The peer's time begins anew: the connection was opened, or begins to close or to linger.
     pub(super) fn arm(&mut self) {
         self.heard();
-        self.timers.beat = self.timers.heard;
+        self.beat = self.heard;
     }
 
     pub(super) fn opened(&mut self) {
         self.arm();
         let shared = &self.shared;
         shared.opened.set(shared.opened.get().wrapping_add(1));
-        if let Some(interval) = shared.settings.heartbeat {
-            self.timers.beat += shared.spread(ticks(interval)) / 8;
+        if let Some(interval) = shared.server.settings.heartbeat {
+            self.beat += shared.spread(ticks(interval)) / 8;
         }
-        if let Some((age, jitter)) = shared.settings.max_age {
+        if let Some((age, jitter)) = shared.server.settings.max_age {
             let age = ticks(age).saturating_add(shared.spread(ticks(jitter)));
-            self.extra().old_at = Some(self.timers.heard.saturating_add(age));
+            self.extra().old_at = Some(self.heard.saturating_add(age));
         }
     }
 
@@ -143,7 +142,7 @@ impl Conn {
 
     /// When a peer without a sign of life is given up.
     fn idle_at(&self) -> u64 {
-        self.timers.heard.saturating_add(self.patience())
+        self.heard.saturating_add(self.patience())
     }
 
     /// How long the peer may show no sign of life.
@@ -155,7 +154,13 @@ impl Conn {
     }
 
     pub(super) fn idle_ticks(&self) -> u64 {
-        let server = || self.shared.settings.idle_timeout.map_or(NEVER, ticks);
+        let server = || {
+            self.shared
+                .server
+                .settings
+                .idle_timeout
+                .map_or(NEVER, ticks)
+        };
         self.peek(|extra| extra.idle).unwrap_or_else(server)
     }
 
@@ -166,7 +171,7 @@ impl Conn {
         let due = |tick| (tick != NEVER).then(|| after(tick));
         entry.put("state", Value::shown(format_args!("{:?}", self.state())));
         self.fd.socket().look(entry);
-        let quiet = Duration::from_millis(now.saturating_sub(self.timers.heard));
+        let quiet = Duration::from_millis(now.saturating_sub(self.heard));
         entry
             .put("queued_bytes", Value::Number(self.queued()))
             .put("unused_bytes", Value::Number(self.unused()))
@@ -181,20 +186,19 @@ impl Conn {
         if !beats || self.drains().is_some() {
             return NEVER;
         }
-        let last = self.timers.heard.max(self.timers.beat);
-        let interval = self.shared.settings.heartbeat.map_or(NEVER, ticks);
+        let last = self.heard.max(self.beat);
+        let interval = self.shared.server.settings.heartbeat.map_or(NEVER, ticks);
         last.saturating_add(interval)
     }
 
     /// The next check of the acknowledgements, or of the rate.
     fn check_at(&self) -> u64 {
-        let watch = self.peek(|extra| extra.watch.as_ref().map(|watch| watch.next));
-        let rate = watch.unwrap_or(NEVER);
+        let rate = self.extra.as_ref().map_or(NEVER, |extra| extra.rate_at);
         if !self.state().closes() {
             return rate;
         }
         let check = (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE);
-        rate.min(self.timers.beat + check)
+        rate.min(self.beat + check)
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -202,8 +206,8 @@ impl Conn {
         if self.drains() != Some(Drain::WhenQuiet) {
             return NEVER;
         }
-        let last = self.timers.heard.max(self.peek(|extra| extra.sent));
-        last.saturating_add(ticks(self.shared.settings.drain_grace))
+        let last = self.heard.max(self.peek(|extra| extra.sent));
+        last.saturating_add(ticks(self.shared.server.settings.drain_grace))
     }
 
     /// When the connection has reached its greatest age.
@@ -215,14 +219,14 @@ impl Conn {
     #[inline]
     pub(super) fn timer_has_fired(&self) -> bool {
         let fired = |key| self.fd.desc.core().peer_timers.borrow().get(key).is_none();
-        self.timers.key.is_some_and(fired)
+        self.judge.is_some_and(fired)
     }
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
     /// `writable` is owed, it is marked busy, it closes already, or there was traffic within the
     /// grace. It is asked once all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
-        let holds = self.is_full() || self.queued() > 0 || self.keeps_unused();
+        let holds = self.is_full() || self.queued() > 0 || self.unused() > 0;
         let grace = self.grace_at();
         let had_traffic = grace != NEVER && grace > self.now();
         holds || self.is_busy() || self.state().closes() || had_traffic
@@ -238,12 +242,12 @@ impl Conn {
         if !self.state().closes() {
             return false;
         }
-        self.timers.beat = now;
+        self.beat = now;
         // Less than at the last check is a sign of life. If the system can't tell, none counts as
         // left.
         let left = self.fd.unacknowledged().unwrap_or(0);
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
-            self.timers.heard = now;
+            self.heard = now;
         }
         let input = self.peek(|extra| extra.sent);
         let is_quiet = now >= input.saturating_add(RST_AVOIDANCE);
@@ -252,31 +256,24 @@ impl Conn {
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next check.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let rates = self.shared.settings.rates;
-        let reads = self.state().delivers() && self.keeps_unused();
+        let rates = self.shared.server.settings.rates;
+        let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
-        let Some(extra) = self.extra.as_mut().filter(|_| rates != [None; 2]) else {
+        let Some(extra) = &mut self.extra else {
             return Ok(());
         };
-        if expected == [false; 2] {
-            extra.watch = None;
-            return Ok(());
-        }
-        let watch = extra.watch.get_or_insert_default();
-        watch.next = NEVER;
+        extra.rate_at = NEVER;
         for direction in Direction::BOTH {
-            let Some(rate) = rates[direction as usize] else {
-                continue;
-            };
-            let progress = &mut watch.progress[direction as usize];
-            if !expected[direction as usize] {
+            let progress = &mut extra.progress[direction as usize];
+            let Some(rate) = rates[direction as usize].filter(|_| expected[direction as usize])
+            else {
                 *progress = Progress::default();
                 continue;
-            }
+            };
             let is_held = direction == Direction::Read && extra.is_full;
             let next = progress.check(rate, is_held, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
-            watch.next = watch.next.min(next);
+            extra.rate_at = extra.rate_at.min(next);
         }
         Ok(())
     }
@@ -287,7 +284,7 @@ impl Conn {
     pub(super) fn plan(&mut self) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
-        let placed = self.timers.key.and_then(|key| timers.when(key));
+        let placed = self.judge.and_then(|key| timers.when(key));
         // It is due, but its tick is not settled yet. It will fire, and the connection judges then.
         if placed.is_some_and(|placed| placed <= Tick::new(now)) {
             return;
@@ -307,15 +304,15 @@ impl Conn {
             return self.cancel_timer();
         };
         debug_assert!(due > Tick::new(now), "what is due was judged");
-        let key = self.timers.key;
+        let key = self.judge;
         if !key.is_some_and(|key| timers.move_to(key, due)) {
             let parked = Parked::machine(context::running_machine());
-            self.timers.key = Some(timers.insert(due, parked));
+            self.judge = Some(timers.insert(due, parked));
         }
     }
 
     pub(super) fn cancel_timer(&mut self) {
-        let Some(key) = self.timers.key.take() else {
+        let Some(key) = self.judge.take() else {
             return;
         };
         // What comes out is plain data.

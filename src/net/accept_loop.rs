@@ -122,7 +122,9 @@ pub(crate) async fn accept_each(
         let error = match taken {
             Ok(()) => {
                 if let Some(pause) = backoff.accepted(time::now) {
-                    log::warn!("accepting on {} goes on after {pause:?}", name(listener));
+                    let (net, at) = (listener.network().name(), listener.endpoint(End::Local));
+                    let at = at.map_or_else(String::new, |at| at.to_string());
+                    log::warn!("accepting on {net} {at} goes on after {pause:?}");
                 }
                 continue;
             }
@@ -161,7 +163,7 @@ async fn next(
         match tries {
             None => {
                 let ready = listener.op(Direction::Read, |_| Ok(()));
-                ready.opening().await?
+                ready.named("accept").await?
             }
             Some(0) => return Ok(None),
             // It does not ask for readiness: no event may have told of a connection that is queued.
@@ -212,15 +214,6 @@ fn look(
     row.put("permits_free", free)
         .put("permits_awaited", Value::Number(waiting));
     row
-}
-
-/// A listener, as log lines name it.
-fn name(listener: &Fd) -> String {
-    let network = listener.network().name();
-    match listener.endpoint(End::Local) {
-        Some(address) => format!("{network} {address}"),
-        None => network.to_owned(),
-    }
 }
 
 // ---- shortages ----

@@ -32,6 +32,12 @@ pub(super) type Resolver = Hook<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send +
 /// The settings that both have, as setters.
 macro_rules! common_settings {
     ($Settings:ident) => {
+        impl Default for $Settings {
+            fn default() -> Self {
+                $Settings::new()
+            }
+        }
+
         impl $Settings {
             /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
             /// operation.

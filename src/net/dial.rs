@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::addr::Tcp;
 use super::addr::{ToAddr, unmapped};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::Fd;
-use super::kinds::Tcp;
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::{Stream, TcpStream};
@@ -108,12 +108,6 @@ impl Stream<Tcp> {
     #[doc(alias = "Dial")]
     pub async fn connect(addr: impl ToAddr) -> io::Result<TcpStream> {
         Dialer::new().dial(addr).await
-    }
-}
-
-impl Default for Dialer {
-    fn default() -> Self {
-        Dialer::new()
     }
 }
 
@@ -350,7 +344,7 @@ impl Dial<'_> {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();
         }
-        let connected = fd.op(Direction::Write, is_connected).opening().await;
+        let connected = fd.op(Direction::Write, is_connected).named("connect").await;
         // The dial adds the names: only the cause is wanted.
         connected.map_err(|error| match error.downcast::<OpError>() {
             Ok(error) => error.cause,

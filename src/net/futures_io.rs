@@ -9,12 +9,12 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::fd::Fd;
-use super::pipe::Pipe;
+use super::fd::{Fd, Needs};
+use super::source::Pipe;
 use super::stream::Stream;
 use crate::reactor::Direction;
 
@@ -27,9 +27,9 @@ macro_rules! futures_io {
                 cx: &mut Context<'_>,
                 buffer: &mut [u8],
             ) -> Poll<io::Result<usize>> {
-                let empty = buffer.is_empty();
+                let needs = Needs::of(buffer.is_empty());
                 self.fd
-                    .poll_unheld(Direction::Read, empty, cx, |fd| $read(fd, buffer))
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read(fd, buffer))
             }
 
             $(fn poll_read_vectored(
@@ -37,9 +37,9 @@ macro_rules! futures_io {
                 cx: &mut Context<'_>,
                 buffers: &mut [IoSliceMut<'_>],
             ) -> Poll<io::Result<usize>> {
-                let empty = buffers.iter().all(|buffer| buffer.is_empty());
+                let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
                 self.fd
-                    .poll_unheld(Direction::Read, empty, cx, |fd| $read_vectored(fd, buffers))
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read_vectored(fd, buffers))
             })?
         }
 
@@ -52,9 +52,9 @@ macro_rules! futures_io {
                 cx: &mut Context<'_>,
                 bytes: &[u8],
             ) -> Poll<io::Result<usize>> {
-                let empty = bytes.is_empty();
+                let needs = Needs::of(bytes.is_empty());
                 self.fd
-                    .poll_unheld(Direction::Write, empty, cx, |fd| $write(fd, bytes))
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write(fd, bytes))
             }
 
             $(fn poll_write_vectored(
@@ -62,9 +62,9 @@ macro_rules! futures_io {
                 cx: &mut Context<'_>,
                 buffers: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                let empty = buffers.iter().all(|buffer| buffer.is_empty());
+                let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
                 self.fd
-                    .poll_unheld(Direction::Write, empty, cx, |fd| $write_vectored(fd, buffers))
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write_vectored(fd, buffers))
             })?
 
             fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -86,8 +86,7 @@ futures_io! {
 }
 
 fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    ready!(fd.poll_release(Direction::Write, cx))?;
-    Poll::Ready(fd.end_writing())
+    fd.poll_unheld(Direction::Write, "close", Needs::Turn, cx, Fd::half_close)
 }
 
 fn poll_close(fd: &Fd, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

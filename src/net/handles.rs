@@ -12,11 +12,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix;
 use std::time::Instant;
 
+use super::addr::{Kind, Tcp, Udp, Unix};
 use super::datagram::Datagram;
 use super::fd::Fd;
-use super::kinds::{Kind, Tcp, Udp, Unix};
 use super::listener::Listener;
-use super::pipe::Pipe;
+use super::source::Pipe;
 use super::stream::Stream;
 use crate::endpoints::{End, Network};
 use crate::reactor::Direction;

@@ -6,25 +6,22 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
 use std::time::Instant;
 
 use socket2::{SockRef, Socket, Type};
 
 use super::addr::{self, ToAddr};
+use super::addr::{Kind, Tcp};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::{Failure, Fd};
-use super::kinds::{Kind, Tcp};
+use super::fd::{Failure, Fd, RuntimeCore};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
-use crate::reactor::{Core, Direction};
+use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::runtime::parked::Parked;
-use crate::runtime::socket::Socket as FdSocket;
 use crate::sys;
 
 /// How to listen on TCP: Go's `net.ListenConfig`.
@@ -56,12 +53,6 @@ pub struct ListenConfig {
 }
 
 common_settings!(ListenConfig);
-
-impl Default for ListenConfig {
-    fn default() -> Self {
-        ListenConfig::new()
-    }
-}
 
 impl ListenConfig {
     /// Go's defaults: SO_REUSEADDR, the system's own limit as the backlog, and for an empty host
@@ -271,7 +262,8 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            if let Some(accepted) = self.fd.op(Direction::Read, accept_once).opening().await? {
+            let accepting = self.fd.op(Direction::Read, accept_once).named("accept");
+            if let Some(accepted) = accepting.await? {
                 return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }
         }
@@ -329,7 +321,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Takes the connection into the runtime of `core`.
-    pub(crate) fn open(self, core: &Rc<Core<Parked, FdSocket>>) -> io::Result<Fd> {
+    pub(crate) fn open(self, core: &RuntimeCore) -> io::Result<Fd> {
         let fd = Fd::register(core, self.socket, self.network)?;
         fd.socket().set_endpoint(End::Peer, self.peer);
         Ok(fd)

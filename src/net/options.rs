@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::addr::Tcp;
 use super::datagram::Datagram;
-use super::kinds::Tcp;
 use super::stream::Stream;
 
 /// The largest value of an option that the system takes as an `int`: of a larger one it would see
@@ -27,8 +27,8 @@ const MAX: i32 = i32::MAX;
 /// let stream = TcpStream::connect(listener.local_addr()?).await?;
 /// assert!(stream.nodelay()?);
 /// stream.set_nodelay(false)?;
-/// let minute = KeepAlive::new().with_idle(Duration::from_secs(60));
-/// stream.set_keepalive(Some(minute))?;
+/// let idle = Duration::from_secs(60);
+/// stream.set_keepalive(Some(KeepAlive { idle, ..KeepAlive::new() }))?;
 /// stream.set_linger(Some(Duration::ZERO))?; // a close resets the connection
 /// # Ok(())
 /// # })
@@ -170,7 +170,8 @@ buffers!(Stream Datagram);
 /// ```
 /// use netpoller::KeepAlive;
 /// use std::time::Duration;
-/// let patient = KeepAlive::new().with_idle(Duration::from_secs(600));
+/// let idle = Duration::from_secs(600);
+/// let patient = KeepAlive { idle, ..KeepAlive::new() };
 /// assert_eq!(patient.idle, Duration::from_secs(600));
 /// assert_eq!((patient.interval, patient.count), (Duration::from_secs(15), 9));
 /// ```
@@ -199,24 +200,6 @@ impl KeepAlive {
             interval: Duration::from_secs(15),
             count: 9,
         }
-    }
-
-    /// The same with another idle time before the first probe.
-    pub const fn with_idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
-        self
-    }
-
-    /// The same with another time between probes.
-    pub const fn with_interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// The same with another number of probes.
-    pub const fn with_count(mut self, count: u32) -> Self {
-        self.count = count;
-        self
     }
 
     /// The settings of a socket; `None` where keep-alive is off.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::accept_loop::{Failed, Which, accept_each};
-use super::kinds::Kind;
+use super::addr::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
 use super::stream::Stream;

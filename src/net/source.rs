@@ -1,16 +1,227 @@
-//! Any other descriptor, or mio source, in the runtime.
+//! What is no socket of ours: a [`Pipe`], read and written by descriptor; and any other mio source.
 
-// Mirrors Go's `os.File` on the netpoller and `syscall.RawConn`.
+// Mirrors Go's `os.File` on the netpoller (`os/file_unix.go`, `newFile`) and `syscall.RawConn`.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use mio::unix::pipe;
+
+use super::error::{Cause, OpError};
 use super::fd::Fd;
-use crate::reactor::Direction;
-use crate::runtime::context;
+use crate::endpoints::Network;
+use crate::reactor::Direction::{self, Read, Write};
+use crate::runtime::{context, lent};
+
+/// A pipe, a fifo, a terminal, a child's end, an inotify or event descriptor: whatever is read and
+/// written by read(2) and write(2), and can be waited for. Reads, writes, deadlines and closing are
+/// those of a [`Stream`](crate::net::Stream).
+///
+/// A write that no reader is left for fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) where
+/// SIGPIPE is ignored, as it is in a Rust program. A C host has to ignore it first.
+///
+/// A cheap handle: clones are the same descriptor, and closing one closes all. Reads queue up
+/// behind each other, first come first served, and so do writes. It closes by itself when the last
+/// handle is dropped. It is not `Send`: it belongs to the runtime, and so to the thread, that made
+/// it.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::Pipe;
+/// use std::process::{Command, Stdio};
+/// let mut child = Command::new("cat")
+///     .stdin(Stdio::piped())
+///     .stdout(Stdio::piped())
+///     .spawn()?;
+/// let input = Pipe::new(child.stdin.take().unwrap())?;
+/// let output = Pipe::new(child.stdout.take().unwrap())?;
+///
+/// input.write_all(b"hello").await?;
+/// input.close()?; // the child reads end of file
+/// let mut hello = [0; 5];
+/// output.read_exact(&mut hello).await?;
+/// assert_eq!(&hello, b"hello");
+/// assert_eq!(output.read(&mut hello).await?, 0); // the end
+/// # child.wait()?;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// An operation that is dropped leaves nothing behind and loses no byte, but those which move data
+/// in several steps ([`write_all`](Pipe::write_all), [`read_exact`](Pipe::read_exact)) may have
+/// moved some.
+pub struct Pipe {
+    pub(super) fd: Fd,
+}
+
+impl Pipe {
+    /// Takes over a descriptor: a [`File`] that was opened on a fifo or a terminal, a
+    /// [`ChildStdout`](std::process::ChildStdout), a [`PipeReader`](std::io::PipeReader), an
+    /// [`OwnedFd`].
+    ///
+    /// It becomes non-blocking, for each process that shares it: open a terminal anew by its path
+    /// (`/dev/tty`), since the standard input is often shared with a shell. Opening a fifo for
+    /// reading blocks until there is a writer, and the other way round: open it with `O_NONBLOCK`,
+    /// or for both.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] for a regular file or a directory, which the system can't wait
+    /// for. Else the system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn new(fd: impl Into<OwnedFd>) -> io::Result<Pipe> {
+        let opened = open(File::from(fd.into()));
+        opened.map_err(|cause| OpError::new("open", Network::File.name(), None, cause).into())
+    }
+
+    /// A new pipe: what is written to the second can be read from the first.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// writer.write_all(b"hello").await?;
+    /// assert_eq!(reader.read_with(|bytes| bytes.to_vec()).await?, b"hello");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn pair() -> io::Result<(Pipe, Pipe)> {
+        let (writer, reader) = pipe::new()?;
+        Ok((Pipe::new(reader)?, Pipe::new(writer)?))
+    }
+
+    /// Gives the descriptor out. It stays non-blocking, and for other handles it is closed.
+    ///
+    /// # Errors
+    ///
+    /// Closed; lent just now by `with_fd`.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.fd.give_out()
+    }
+
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero means that no writer
+    /// is left; or that the buffer is empty, for which it waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a timeout once the read deadline has passed; closed.
+    pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
+        self.fd
+            .op_on(Read, buffer.is_empty(), move |fd| fd.read_file(buffer))
+    }
+
+    /// Fills the whole buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Pipe::read); [`io::ErrorKind::UnexpectedEof`] if the end comes first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it has taken bytes from the pipe.
+    pub fn read_exact<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<()>> + 'a {
+        self.fd.read_exact(buffer, Fd::read_file)
+    }
+
+    /// Reads into the loop's own buffer and lends what came to `f`, which may do anything but wait.
+    /// At the end, `f` gets an empty slice.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Pipe::read).
+    pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
+        let mut f = Some(f);
+        self.fd.op(Read, move |fd| {
+            let mut buffer = lent::take();
+            let got = fd.read_file(&mut buffer[..]);
+            let lend = |got| f.take().map(|f| f(&buffer[..got]));
+            let result = got.map(lend);
+            lent::give_back(buffer);
+            result.map(|lent| lent.expect("an operation that is done is not polled"))
+        })
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Pipe::read).
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fd.try_now(Read, |fd| fd.read_file(buffer))
+    }
+
+    /// Writes what is taken at once, waiting until something is: one system call.
+    ///
+    /// # Errors
+    ///
+    /// The system's: a broken pipe, if no reader is left; a timeout once the write deadline has
+    /// passed; closed.
+    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        self.fd
+            .op_on(Write, bytes.is_empty(), move |fd| fd.write_file(bytes))
+    }
+
+    /// Writes everything. No other write through these handles comes between its pieces.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Pipe::write); the [`OpError`] says how much had gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, some of it has been written.
+    pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
+        self.fd.write_all(bytes, Fd::write_file)
+    }
+
+    /// Writes what is taken without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if nothing is taken; else as [`write`](Pipe::write).
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.fd.try_now(Write, |fd| fd.write_file(bytes))
+    }
+}
+
+fn open(file: File) -> Result<Pipe, Cause> {
+    let kind = file.metadata().map_err(Cause::by("fstat"))?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        let text = "a regular file is always ready, so it can't be waited for: \
+                    read and write it in spawn_blocking";
+        let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+        return Err(Cause::Other(error));
+    }
+    let fd = Fd::adopt("Pipe::new", file, Network::File).map_err(Cause::by("epoll_ctl"))?;
+    // Not before it is registered: a descriptor that is refused stays as it was, for others share it.
+    let set = fd.socket().owned.socket().set_nonblocking(true);
+    set.map_err(Cause::by("fcntl"))?;
+    Ok(Pipe::of(fd))
+}
 
 /// Waits for any [`mio::event::Source`] that is not one of our sockets: a pipe, a tty, an inotify
 /// descriptor ([`mio::unix::SourceFd`]), a socket of mio's own.
@@ -64,7 +275,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        self.fd.readiness(Direction::Read)
+        self.fd.readiness(Read)
     }
 
     /// Waits until writing may succeed: see [`Source::readable`].
@@ -73,7 +284,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Closed, with its runtime.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        self.fd.readiness(Direction::Write)
+        self.fd.readiness(Write)
     }
 
     /// Moves a direction's deadline, after which operations fail with `TimedOut`. `None` takes it away.

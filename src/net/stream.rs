@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
+use super::addr::Tcp;
 use super::fd::Fd;
-use super::kinds::Tcp;
 use crate::reactor::Direction::{Read, Write};
 use crate::sys::Filling;
 

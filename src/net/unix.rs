@@ -8,11 +8,11 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::addr::Unix;
 use super::addr::{is_abstract, system_addr};
 use super::datagram::Datagram;
 use super::error::{Cause, OpError};
 use super::fd::Fd;
-use super::kinds::Unix;
 use super::listener::Listener;
 use super::stream::Stream;
 use crate::endpoints::{Addr, End, Network};

@@ -238,8 +238,8 @@ impl<W> Reactor<W> {
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
-    /// does: see [`trace`](crate::trace). `name` returns the number of a `W` for the records. It must not
-    /// use the reactor. The four largest numbers are kept for other things, such as another thread. Only
+    /// does: see [`trace`](crate::trace). `name` returns the number of a `W` for the records: none of the
+    /// largest four, which mean other things, such as another thread. It must not use the reactor. Only
     /// with the feature `trace`.
     ///
     /// ```
@@ -319,8 +319,13 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. What was appended to `out` before has to run all the same.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| out.push(w));
-        self.core.trace.put(Kind::TurnEnd, NOTHING, 0);
+        let trace = &self.core.trace;
+        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+            let number = trace.number(&w);
+            out.push(w);
+            number
+        });
+        trace.put(Kind::TurnEnd, NOTHING, 0);
         turn
     }
 

@@ -221,13 +221,13 @@ impl<W, T> Core<W, T> {
     // ---- the turn ----
 
     /// One turn: waits for the selector, hands out what is ready, and expires what is due. Calls `out` with
-    /// each W that it hands out. `out` must not use the reactor.
+    /// each W that it hands out; `out` returns its number in the trace, and must not use the reactor.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        mut out: impl FnMut(W),
+        mut out: impl FnMut(W) -> u64,
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.trace.put(Kind::Turn, NOTHING, 0);
@@ -317,7 +317,7 @@ impl<W, T> Core<W, T> {
 
     /// After a wait that found nothing: asks the selector once more, without waiting. If it returns
     /// nothing, the tick at the end of the wait is settled. Returns how many events named a descriptor.
-    fn poll_again(&self, out: impl FnMut(W)) -> io::Result<usize> {
+    fn poll_again(&self, out: impl FnMut(W) -> u64) -> io::Result<usize> {
         let polled = self.poll_past_signals(Duration::ZERO);
         let events = self.unpark_ready(out);
         if polled? {
@@ -407,8 +407,10 @@ impl<W, T> Core<W, T> {
     /// Hands out what is pending, and what is parked on the sources that the events name. Returns how many
     /// events named an open descriptor.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, mut out: impl FnMut(W)) -> usize {
-        self.pending.borrow_mut().drain(..).for_each(&mut out);
+    fn unpark_ready(&self, mut out: impl FnMut(W) -> u64) -> usize {
+        for w in self.pending.borrow_mut().drain(..) {
+            out(w);
+        }
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
@@ -439,7 +441,7 @@ impl<W, T> Core<W, T> {
     /// timers, up to the clock's tick. Returns whether the budget was used up and more is due.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
-    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W)) -> bool {
+    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W) -> u64) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -453,9 +455,8 @@ impl<W, T> Core<W, T> {
             *expired += registry[key].netpolldeadlineimpl(limit, &mut out);
         }
         let mut hand_out = |w| {
-            self.trace.put(Kind::Fired, NOTHING, 0);
-            self.trace.unpark(&w);
-            out(w);
+            let number = out(w);
+            self.trace.handed(Kind::Fired, NOTHING, 0, number);
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();

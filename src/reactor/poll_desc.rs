@@ -51,7 +51,7 @@ use mio::event::Source;
 
 use super::netpoll::Core;
 use super::types::{Direction, May, Park, Readiness, Refusal, Token, TryIo};
-use crate::trace::Kind;
+use crate::trace::{Kind, NOTHING};
 use crate::wheel::Tick;
 
 // The lowest four bits are those of `Readiness`.
@@ -387,21 +387,39 @@ impl<W, T> PollDesc<W, T> {
 
     /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, out: impl FnMut(W)) {
-        let mut out = self.traced(Kind::Event, readiness.0.into(), out);
+    pub(super) fn netpollready(&self, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
+        self.hand_out(Kind::Event, readiness, &mut out);
+        if readiness.contains(Readiness::HUNG_UP) {
+            self.hand_out_behind(out);
+        }
+    }
+
+    /// Hands out what is parked for the directions in `readiness`, with a trace record of the cause.
+    #[inline(always)]
+    fn hand_out(&self, kind: Kind, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
+        let (trace, token) = (&self.core.trace, self.token.0 as u64);
+        let mut handed = false;
         for direction in Direction::BOTH {
             if readiness.0 & 1 << direction as u8 != 0
                 && let Some(w) = self.unpark(direction)
             {
-                out(w);
+                trace.handed(kind, token, readiness.0.into(), out(w));
+                handed = true;
             }
         }
-        if readiness.contains(Readiness::HUNG_UP) {
-            (self.core.behind)(&self.user_data, &mut out);
+        if !handed {
+            trace.handed(kind, token, readiness.0.into(), NOTHING);
         }
+    }
+
+    /// Hands out the operations that queue behind the parked ones: see `Behind`.
+    #[cold]
+    fn hand_out_behind(&self, mut out: impl FnMut(W) -> u64) {
+        let trace = &self.core.trace;
+        (self.core.behind)(&self.user_data, &mut |w| trace.put(Kind::Unpark, out(w), 0));
     }
 
     // ---- deadlines ----
@@ -450,10 +468,7 @@ impl<W, T> PollDesc<W, T> {
         }
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // `when` has passed: the next turn hands the waiter out, and does not block.
-            Some(None) => {
-                let mut pending = self.core.pending.borrow_mut();
-                self.expire(direction, |w| pending.push(w));
-            }
+            Some(None) => self.expire(direction, |w| self.pend(w)),
             ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
@@ -476,23 +491,18 @@ impl<W, T> PollDesc<W, T> {
 
     /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and the
     /// operations that queue behind it. They learn of the timeout from `may_try`.
-    fn expire(&self, direction: Direction, out: impl FnMut(W)) {
-        let mut out = self.traced(Kind::Expired, ready_bit(direction).into(), out);
+    fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.unpark(direction).into_iter().for_each(&mut out);
-        (self.core.behind)(&self.user_data, &mut out);
+        self.hand_out(Kind::Expired, Readiness(1 << direction as u8), &mut out);
+        self.hand_out_behind(out);
     }
 
-    /// Writes a trace record, and returns an `out` that writes one for each W that it hands out.
-    #[inline]
-    fn traced(&self, kind: Kind, detail: u64, mut out: impl FnMut(W)) -> impl FnMut(W) {
-        let trace = &self.core.trace;
-        trace.put(kind, self.token.0 as u64, detail);
-        move |w| {
-            trace.unpark(&w);
-            out(w);
-        }
+    /// Makes `w` pending: the next turn hands it out. Returns its number in the trace.
+    fn pend(&self, w: W) -> u64 {
+        let number = self.core.trace.number(&w);
+        self.core.pending.borrow_mut().push(w);
+        number
     }
 
     /// The sooner deadline, or `NEVER` if neither is set.
@@ -520,7 +530,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
     /// returns how many have expired.
-    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W)) -> usize {
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W) -> u64) -> usize {
         // It has not, if it was cleared (NEVER) or moved to after `limit`.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
@@ -543,10 +553,7 @@ impl<W, T> PollDesc<W, T> {
         self.raise(CLOSED);
         self.deadlines.iter().for_each(|when| when.set(NEVER));
         self.set_timer();
-        let released = self.slots.iter().filter_map(Cell::take);
-        let mut pending = self.core.pending.borrow_mut();
-        released.for_each(self.traced(Kind::Closed, 0, |w| pending.push(w)));
-        drop(pending);
+        self.hand_out(Kind::Closed, Readiness::BOTH, |w| self.pend(w));
         self.core.wake_host();
     }
 

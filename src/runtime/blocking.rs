@@ -7,10 +7,9 @@
 //! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
-//! starts no thread before work comes and none is idle, since a second thread makes each `send` and
-//! `recv` of glibc dearer. A thread ends after ten idle seconds. It holds up neither a loop nor the
-//! exit of the process. A child of fork(2) has no threads of its parent's, and begins with lanes of
-//! its own.
+//! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
+//! and `recv` of glibc slower. A thread ends after ten idle seconds. It holds up neither a loop nor the
+//! exit of the process. A child of fork(2) has none of its parent's threads, so it begins with new lanes.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
@@ -34,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
 /// Names a piece of work of a lane.
-pub(crate) type Ticket = u64;
+pub(crate) type WorkId = u64;
 
 /// Threads that share a queue and a bound.
 pub(crate) struct Lane {
@@ -51,9 +50,9 @@ pub(crate) struct Lane {
 #[derive(Default)]
 struct State {
     /// In the order in which it was given.
-    queue: BTreeMap<Ticket, Work>,
+    queue: BTreeMap<WorkId, Work>,
     /// How many pieces of work were given so far.
-    given: Ticket,
+    given: WorkId,
     /// Threads that live, those about to start included.
     threads: usize,
     /// Threads that wait on `Lane::work`.
@@ -92,17 +91,17 @@ impl Lane {
 
     /// Runs `work` on a thread of the lane. Work begins in the order in which it was given.
     ///
-    /// If the system has no thread to give and the lane has none, the work runs here: late is
-    /// better than never.
-    pub(crate) fn run(self: &Arc<Self>, work: Work) -> Ticket {
+    /// If the system can't start a thread and the lane has none, the work runs on the calling thread,
+    /// which blocks.
+    pub(crate) fn run(self: &Arc<Self>, work: Work) -> WorkId {
         let mut state = self.state();
         state.given += 1;
-        let ticket = state.given;
-        state.queue.insert(ticket, work);
+        let id = state.given;
+        state.queue.insert(id, work);
         state.unfinished += 1;
         if state.idle >= state.queue.len() || state.threads >= self.max_threads {
             self.work.notify_one();
-            return ticket;
+            return id;
         }
         state.threads += 1;
         drop(state);
@@ -114,7 +113,7 @@ impl Lane {
             log::warn!("no thread for blocking work: {error}");
             self.thread_failed();
         }
-        ticket
+        id
     }
 
     /// A thread could not be started. The lane's other threads do the work, or this thread if there are
@@ -126,12 +125,12 @@ impl Lane {
             && let Some((_, work)) = state.queue.pop_first()
         {
             drop(state);
-            state = self.finish(work);
+            state = self.perform(work);
         }
     }
 
     /// Does one piece of work, and locks the lane again.
-    fn finish(&self, work: Work) -> MutexGuard<'_, State> {
+    fn perform(&self, work: Work) -> MutexGuard<'_, State> {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");
         }
@@ -150,7 +149,7 @@ impl Lane {
         loop {
             if let Some((_, work)) = state.queue.pop_first() {
                 drop(state);
-                state = self.finish(work);
+                state = self.perform(work);
                 continue;
             }
             state.idle += 1;
@@ -182,19 +181,19 @@ impl Lane {
     }
 }
 
-/// Once this is dropped, its work does not begin any more, and takes no memory.
-pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) Ticket);
+/// Dropping this removes the work from the queue, if it has not begun.
+pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) WorkId);
 
 impl Drop for Wanted<'_> {
     fn drop(&mut self) {
-        let Wanted(lane, ticket) = self;
-        // The lock may be held by a thread that a child of fork does not have.
+        let Wanted(lane, id) = self;
+        // In a child of fork the mutex may be locked for ever.
         if !lane.process.is_current() {
             return;
         }
-        let work = lane.state().queue.remove(ticket);
+        let work = lane.state().queue.remove(id);
         if let Some(work) = work {
-            drop(lane.finish(Box::new(|| drop(work))));
+            drop(lane.perform(Box::new(|| drop(work))));
         }
     }
 }
@@ -212,13 +211,13 @@ pub(crate) fn call<T: Send + 'static>(
     what: &str,
     lane: &Arc<Lane>,
     work: impl FnOnce() -> T + Send + 'static,
-) -> (Receiver<T>, Ticket) {
+) -> (Receiver<T>, WorkId) {
     let out = current::with(what, |scheduler| scheduler.remote.job_out());
     let (sender, outcome) = channel();
-    let ticket = lane.run(Box::new(move || {
+    let id = lane.run(Box::new(move || {
         sender.send(catch(work).map_err(JoinError::panicked));
-        // After the wake: then a virtual clock sees the waiter before it may jump.
+        // Dropped after the wake, so that a virtual clock sees the waiter before it may jump.
         drop(out);
     }));
-    (outcome, ticket)
+    (outcome, id)
 }

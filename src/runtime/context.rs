@@ -1,18 +1,18 @@
-//! What runs on this thread now, in plain thread-local words: which machine, with which waker, on
-//! how much budget.
+//! What runs on this thread now, in thread-local `Cell`s: which machine, with which waker, on how much
+//! budget.
 //!
-//! The hot path reads these without a borrow, a reference count, or a check for destruction. Which
-//! runtime it is, as an object, is in `current.rs`.
+//! The hot path reads these without a borrow, a reference count, or a check for destruction.
+//! `current.rs` has the runtime itself.
 //!
 //! # The budget
 //!
 //! A machine may move 64 KiB, or do 64 small operations, before the other machines run. An
-//! operation calls [`charge`]. What may be ready without a wait asks [`has_budget`] before it goes
-//! on, or yields with [`poll_yield`] or [`yield_once`].
+//! operation calls [`charge`]. A future that may be ready without a wait calls [`has_budget`] before it
+//! goes on, or yields with [`poll_yield`] or [`yield_once`].
 //!
-//! Each such operation yields once and then proceeds, with budget or without: it remembers that it has
-//! yielded. Otherwise it would never be ready in a task where a neighbour uses up the budget in every
-//! run.
+//! Each such future yields once and then proceeds, with budget or without: it remembers that it has
+//! yielded. Otherwise it would never be ready in a task whose other futures use up the budget in
+//! every run.
 
 // Mirrors Go's `getg()`: the goroutine that runs.
 
@@ -85,7 +85,7 @@ struct Running {
     id: Cell<MachineId>,
     /// The address of the running future's own waker; null if none runs.
     waker: Cell<*const Waker>,
-    /// What the running machine may still do. Without end while none runs.
+    /// What the running machine may still spend; `NO_LIMIT` while no machine runs.
     budget: Cell<i64>,
 }
 
@@ -97,7 +97,7 @@ const BUDGET: i64 = 64 * 1024;
 /// What an operation costs besides its bytes.
 const OPERATION: i64 = 1024;
 
-/// The budget while no machine runs: what another executor polls yields by that executor's rules.
+/// The budget while no machine runs: a future that another executor polls is not limited by ours.
 const NO_LIMIT: i64 = i64::MAX;
 
 impl Running {
@@ -139,7 +139,7 @@ pub(super) fn leave(before: &Before) {
 
 // ---- what runs ----
 
-/// A machine begins to run, with a fresh budget; a future with its own waker, any other with none.
+/// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
     RUNNING.with(|running| {
@@ -166,8 +166,8 @@ pub(crate) fn end() {
 
 /// The id to park, if `waker` is the running machine's own and `home` its reactor.
 ///
-/// A waker is its own if it is the very same object: that one lives as long as the machine runs, so
-/// nothing else has its address. A clone is taken for a foreign waker, which is slower and as good.
+/// A waker counts as the machine's own only at the same address: the own one lives as long as the
+/// machine runs, so nothing else has its address. A clone counts as foreign, which is correct but slower.
 #[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUNNING.with(|running| {

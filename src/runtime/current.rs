@@ -1,8 +1,7 @@
 //! Which runtime is in a turn on this thread.
 //!
-//! This file and `scheduler.rs` import each other, and that stays: the scheduler enters the context
-//! to run a machine, and code in the machine comes back to the scheduler through here. Go's `getg()`
-//! closes the same circle.
+//! This file and `scheduler.rs` import each other: the scheduler enters the context to run a machine,
+//! and code in the machine comes back to the scheduler through here. Go's `getg()` closes the same circle.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -34,7 +33,7 @@ impl Entered {
     /// this process.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
         assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
-        // A fork may have come in the midst of a turn. That turn is the parent's.
+        // The process may have forked inside a turn. That turn is the parent's.
         let inside = CURRENT.with_borrow(|current| {
             current
                 .as_ref()
@@ -103,8 +102,8 @@ pub(crate) fn at_home<R>(remote: &Arc<Remote>, f: impl FnOnce(&Rc<Scheduler>) ->
     try_with(|scheduler| Arc::ptr_eq(&scheduler.remote, remote).then(|| f(scheduler))).flatten()
 }
 
-/// The last reading of the clock of the runtime that is in a turn on this thread. Asked for each
-/// message, and runs nothing, so it does without the clone of [`try_with`].
+/// The last reading of the clock of the runtime that is in a turn on this thread. Called for each
+/// message. It calls no other code, so it borrows without the clone of [`try_with`].
 #[inline]
 pub(crate) fn last_reading() -> Option<Instant> {
     let reading =

@@ -20,18 +20,18 @@ impl Scheduler {
     /// is not done.
     // Kept out of the loop that runs machines, which calls it once for each of them.
     #[inline(never)]
-    pub(super) fn finish(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
+    pub(super) fn end_machine(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
         log::trace!("done machine {id}");
         self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
-        // The body goes first, with no borrow held: that closes its sockets. Until then the machine
-        // counts as alive.
+        // The body is dropped first, with no borrow held: that closes its sockets. Until then the
+        // machine counts as alive.
         let panicked = drop_quietly(body);
-        self.machines.borrow_mut().finish(id);
+        self.machines.borrow_mut().free(id);
         let error = error.or_else(|| panicked.map(JoinError::panicked));
         match join {
             Some(join) if Arc::strong_count(&join) > 1 => join.end(error),
-            // No handle, or it has gone with the body. Then the output goes with the cell.
+            // There is no handle, or it was dropped with the body. Dropping the cell drops the output.
             join => {
                 let error = error.or_else(|| drop_quietly(join).map(JoinError::panicked));
                 if let Some(error) = error
@@ -46,21 +46,21 @@ impl Scheduler {
     pub(crate) fn abort(&self, id: MachineId) {
         let body = self.machines.borrow_mut().abort(id);
         if let Some(body) = body {
-            self.finish(id, body, Some(JoinError::aborted()));
+            self.end_machine(id, body, Some(JoinError::aborted()));
             self.sweep();
         }
     }
 
     pub(crate) fn tasks(&self) -> usize {
-        // The root is none.
-        (self.machines.borrow().len() - 1).saturating_sub(self.connections())
+        // The root is no task.
+        (self.machines.borrow().slots_used() - 1).saturating_sub(self.connections())
     }
 
-    /// Ends all that lives here, several times: a destructor may spawn another task, and an executor
-    /// that polls inside `wake` may wait anew.
+    /// Ends all machines and all waiters. It does so several times: a destructor may spawn another task,
+    /// and an executor that polls inside `wake` may wait again.
     ///
-    /// Call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once more outside the runtime.
-    /// There a poll finds no runtime to wait in.
+    /// Afterwards leave the runtime, and call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters)
+    /// again. There a poll finds no runtime, so that it can't wait again.
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ATTEMPTS {
@@ -75,18 +75,18 @@ impl Scheduler {
         }
     }
 
-    /// Drops all machines first, since that closes their sockets. Then what outlives the runtime fails
-    /// instead of hanging.
+    /// Drops all machines first, since that closes their sockets. Then wakes the operations that other
+    /// executors poll: they fail, where they would else wait for ever.
     fn end_machines(&self) {
         self.take_machines().into_iter().for_each(drop_for_good);
         self.wake_foreign_waiters();
     }
 
-    /// Shuts the reactor, and wakes what waits for any of it on other executors.
+    /// Shuts the reactor, and wakes the operations that other executors poll on it.
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
-            .for_each(|desc| desc.user_data.open_locks(&mut foreign));
+            .for_each(|desc| desc.user_data.disable_locks(&mut foreign));
         let parked = self.reactor.core().evict_all().into_iter();
         foreign.extend(parked.filter_map(Parked::take_waker));
         foreign.into_iter().for_each(wake_quietly);
@@ -100,7 +100,7 @@ impl Scheduler {
         for id in ids {
             if let Some(body) = machines.abort(id) {
                 bodies.push(body);
-                machines.finish(id);
+                machines.free(id);
             }
         }
         drop(machines);

@@ -15,8 +15,9 @@ use super::select::{Either, select};
 use super::waker::Remote;
 use super::{JoinError, JoinHandle, LoopStats, blocking, current, join, spawn_at};
 
-/// Reaches a runtime from any thread. It keeps nothing alive: once the runtime is gone, its calls do
-/// nothing.
+/// Reaches a runtime from any thread. It does not keep the runtime alive: once the runtime is gone,
+/// nothing that is sent runs, but [`stats`](Handle::stats) still answers. The pipe that wakes the loop
+/// stays open as long as a handle, or a waker of a task, is there.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -70,11 +71,12 @@ impl Handle {
         })
     }
 
-    /// Runs a future on the runtime, and gives a future of its result for any thread and any executor.
-    /// Only the closure and the result have to be `Send`. So what is not `Send`, such as a socket of
-    /// this crate, is used from a thread pool or another runtime.
+    /// Runs a future on the runtime, and returns a future of its result, for any thread and any executor.
+    /// Only the closure and the result have to be `Send`. So a thread pool or another runtime can use
+    /// what is not `Send`, such as a socket of this crate.
     ///
-    /// It begins at once, and not with the first poll. Dropping the answer aborts it.
+    /// The task begins without a poll of the returned future. Dropping the returned future aborts the
+    /// task.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -107,7 +109,7 @@ impl Handle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it aborts the task, in the runtime's next turn.
+    /// Dropping the returned future aborts the task, in the runtime's next turn.
     #[track_caller]
     pub fn run<F: FnOnce() -> T + Send + 'static, T: Future<Output: Send + 'static> + 'static>(
         &self,
@@ -125,7 +127,7 @@ impl Handle {
                 }
             }
         });
-        // Nothing is sent if the runtime ends, or has ended: then the answer says aborted.
+        // Nothing is sent if the runtime ends, or has ended: then the result is an error: aborted.
         receiver
     }
 
@@ -166,7 +168,8 @@ impl Handle {
     }
 
     /// What the loop has done so far, how long that took, and what lived on it when its last turn
-    /// ended. The loop is not asked: one that is held answers too, and so does one that is gone.
+    /// ended. It reads counters, so it works also while the loop is blocked and after the runtime has
+    /// ended.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -202,8 +205,8 @@ impl Handle {
     }
 
     /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
-    /// has no ring: see [`Builder::trace`](crate::Builder::trace). It disturbs nothing, and works from any
-    /// thread at any time: while the loop is held, and after the runtime has ended. Only with the feature
+    /// has no ring: see [`Builder::trace`](crate::Builder::trace). It does not hold the loop up, and works
+    /// from any thread at any time: while the loop is blocked, and after the runtime has ended. Only with the feature
     /// `trace`.
     ///
     /// ```

@@ -1,15 +1,15 @@
 //! What a task returned, and the value of work on another thread: how it comes back.
 //!
-//! A value has two ends, which share a cell: the task, or the work, and what waits for it. A task's handle
-//! uses the task's id only to abort the task, and only while the cell is open: until then no other task
-//! has the id.
+//! Two sides share a cell: the sender, which is a task or work on another thread, and the receiver, which
+//! waits for the value. A task's handle uses the task's id only to abort the task, and only while the cell
+//! is open: so long the id belongs to this task.
 //!
 //! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|
 //! | none | yes | it is to come | `channel`; the spawn of a task |
 //! | here | yes | the sender is about to end: the body of the task is being dropped | `Sender::send`; a task that is ready |
 //! | here | no | it waits for the receiver | `end` of the task; the drop of the sender |
-//! | none | no | it was taken, or none will come: a poll says aborted | a poll; the drop of either end |
+//! | none | no | it was taken, or none will come: a poll says aborted | a poll; the drop of either side |
 
 // Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
 
@@ -33,9 +33,9 @@ use super::sync::lock;
 
 pub(crate) struct Shared<T> {
     value: Option<Result<T, JoinError>>,
-    /// Whether both ends live.
+    /// Whether both sides are there.
     is_open: bool,
-    /// The waker of the end that waits for the other, by end: the receiver's, the sender's.
+    /// By side, the receiver's and the sender's: the waker of a side that waits for the other.
     wakers: [Option<Waker>; 2],
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 
 // No code of the user runs under the lock: a waker is cloned before it, and dropped or woken after.
 
-/// One end is dropped: the other is woken, and its own waker goes with it.
+/// Closes the cell, for a side that ends: drops its waker, and wakes `other`.
 fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
     let mut shared = lock(cell);
     shared.is_open = false;
@@ -74,10 +74,10 @@ fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
     woken.into_iter().for_each(wake_quietly);
 }
 
-/// Waits until the other end is gone. Then `found` is what this end waits for.
+/// Pending while the cell is open. Then returns what `found` returns.
 fn poll<T, R>(
     cell: &Mutex<Shared<T>>,
-    end: usize,
+    side: usize,
     cx: &Context<'_>,
     found: impl FnOnce(&mut Shared<T>) -> R,
 ) -> Poll<R> {
@@ -86,7 +86,7 @@ fn poll<T, R>(
     if !shared.is_open {
         return Poll::Ready(found(&mut shared));
     }
-    let old = shared.wakers[end].replace(waker);
+    let old = shared.wakers[side].replace(waker);
     drop(shared);
     drop(old);
     Poll::Pending
@@ -126,7 +126,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-// ---- a task's end of it ----
+// ---- a task's side ----
 
 /// The cell that a task shares with its handle, whatever the task returns.
 pub(crate) trait Joined {
@@ -173,7 +173,7 @@ pub(crate) fn joiner<T>(join: &Join<T>) -> Option<Waiter> {
 ///
 /// # Cancel safety
 ///
-/// Awaiting `&mut handle` in a race that it loses costs nothing: await it again.
+/// Dropping a future that awaits `&mut handle` loses nothing: await the handle again.
 #[doc(alias = "WaitGroup")]
 pub struct JoinHandle<T> {
     /// The handle keeps nothing of the runtime alive.
@@ -181,7 +181,7 @@ pub struct JoinHandle<T> {
     /// The task's until it has ended.
     id: MachineId,
     result: Receiver<T>,
-    /// The task has ended, and this has let others go first.
+    /// Whether the handle has yielded since the task ended.
     yielded: bool,
 }
 
@@ -240,7 +240,7 @@ impl<T: 'static> Future for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        // First, while the cell is open: its destructor may run any code, and end the task.
+        // First, while the cell is open: the waker's destructor may run any code, and end the task.
         let waker = lock(&self.result.0).wakers[RECEIVER].take();
         drop(waker);
         if self.is_finished() {

@@ -3,8 +3,8 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | Closed | no runtime is entered on this thread | `close` | Empty or Full by `open` |
-//! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back` |
-//! | Full | the buffer is here | `open`; `give_back` | Empty by `take` |
+//! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back`; Closed by `close` |
+//! | Full | the buffer is here | `open`; `give_back` | Empty by `take`; Closed by `close` |
 //!
 //! The thread-local has no destructor, since a check for one would cost as much as the rest. So
 //! nothing may stay in it. A runtime puts the buffer in when it is entered, for one turn or for all turns

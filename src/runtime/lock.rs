@@ -4,30 +4,31 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Free | no operation is under way | `unlock` with an empty queue | Held by `lock` |
-//! | Held | one operation has the direction; it may be one that was woken for it and has not been polled since | `lock`; `unlock` with a queue | Free or Held by `unlock`; Held by another when a woken one leaves |
-//! | Open | the socket is closed: each operation has it, and learns of the close | `open_locks` | nothing |
+//! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock`; Disabled |
+//! | Held | one operation holds the lock; `unlock` may have given it to an operation that has not been polled since | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
+//! | Disabled | the socket is closed: the lock excludes nothing, and each operation goes on and learns of the close | `disable_locks` | nothing |
 //!
-//! First come, first served. A close or a deadline wakes also the operations that are queued, so that
-//! they leave the queue even if the holder is not polled. Illegal: unlocking what one does not hold.
+//! Operations hold the lock in the order in which they come. A close or a deadline also wakes the
+//! operations that queue, so that they leave the queue even if the holder is not polled. Illegal:
+//! unlocking a lock that the operation does not hold.
 //!
 //! # The poller, one for each direction
 //!
-//! A caller of `poll_read` or `poll_write` has no future of ours that could keep the lock between two
-//! calls, or give it up when it is dropped. So a poller holds no lock while it waits: it leaves its
-//! waker.
+//! A caller of `poll_read` or `poll_write` has no future of ours, so nothing keeps the lock between
+//! two calls, and nothing releases it when the caller gives up. Therefore a poller holds no lock while
+//! it waits: it leaves its waker.
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | none | no poller waits | `take_poller`; a close | Waiting |
-//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or behind a lock that is held | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
+//! | none | no poller waits | `take_poller`, also at a close | Waiting by `keep_poller` |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
 //!
-//! Readiness and deadlines find a poller in the descriptor's slot, if its direction is free. An
-//! operation that takes the slot over wakes the poller, which then finds the lock held.
+//! Readiness and deadlines find a poller in the descriptor's slot, if no operation holds the lock. An
+//! operation that locks the direction wakes the poller. The poller is polled, finds the lock held, and
+//! registers again.
 //!
-//! This file and `socket.rs` import each other (a circle), and that stays: a socket carries the
-//! bits of its locks, and what queues for them is in the socket's `Extra`, which most sockets do
-//! without.
+//! This file and `socket.rs` import each other (a circle): a socket carries the bits of its locks, and its
+//! `Extra`, which most sockets do without, holds the queues.
 
 // Mirrors `fdMutex` in Go's `internal/poll/fd_mutex.go`.
 
@@ -41,23 +42,23 @@ use super::waiters::Ticket;
 use crate::reactor::Direction;
 
 /// ```text
-///   | 6    | 5 4          | 3 2               | 1 0            |
-///   | open | poller waits | operations queued | direction held |   write, read
+///   | 6        | 5 4          | 3 2               | 1 0            |
+///   | disabled | poller waits | operations queued | direction held |   write, read
 /// ```
 #[derive(Default)]
 pub(super) struct Locks(Cell<u8>);
 
-const OPEN: u8 = 1 << 6;
+const DISABLED: u8 = 1 << 6;
 
-const fn held(direction: Direction) -> u8 {
+const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8
 }
 
-const fn queued(direction: Direction) -> u8 {
+const fn queue_bit(direction: Direction) -> u8 {
     1 << (2 + direction as u8)
 }
 
-const fn polled(direction: Direction) -> u8 {
+const fn poller_bit(direction: Direction) -> u8 {
     1 << (4 + direction as u8)
 }
 
@@ -78,69 +79,71 @@ impl Locks {
     }
 }
 
-/// How far an operation is with its direction's lock.
+/// How an operation stands to its direction's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockState {
-    Free,
+    /// It neither holds the lock nor queues for it.
+    Idle,
     Queued(Ticket),
-    Held,
+    Holder,
 }
 
 impl LockState {
     #[inline]
-    pub(crate) fn is_held(self) -> bool {
-        self == LockState::Held
+    pub(crate) fn is_holder(self) -> bool {
+        self == LockState::Holder
     }
 }
 
 impl Socket {
-    /// Locks the direction, or queues for it. True once it is held: Go's `rwlock`.
+    /// Locks the direction, or queues for it. Returns whether the operation holds the lock now: Go's
+    /// `rwlock`.
     #[inline]
     pub(crate) fn lock(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
         match state {
-            LockState::Held => true,
-            LockState::Free if self.is_free(direction) => {
-                self.hold(direction);
-                *state = LockState::Held;
+            LockState::Holder => true,
+            LockState::Idle if self.is_uncontended(direction) => {
+                self.lock_uncontended(direction);
+                *state = LockState::Holder;
                 true
             }
-            _ => self.queue(direction, state, waker),
+            _ => self.lock_slow(direction, state, waker),
         }
     }
 
-    /// Whether no operation has the direction, and no poller waits for it.
+    /// Whether no operation holds the lock, and no poller waits for the direction.
     #[inline]
-    pub(crate) fn is_free(&self, direction: Direction) -> bool {
-        !self.locks.has(held(direction) | polled(direction))
+    pub(crate) fn is_uncontended(&self, direction: Direction) -> bool {
+        !self.locks.has(held_bit(direction) | poller_bit(direction))
     }
 
-    /// Locks a direction that [is free](Socket::is_free).
+    /// Locks a direction that [is uncontended](Socket::is_uncontended).
     #[inline]
-    pub(crate) fn hold(&self, direction: Direction) {
-        debug_assert!(self.is_free(direction) || self.locks.has(OPEN));
-        self.locks.raise(held(direction));
+    pub(crate) fn lock_uncontended(&self, direction: Direction) {
+        debug_assert!(self.is_uncontended(direction) || self.locks.has(DISABLED));
+        self.locks.raise(held_bit(direction));
     }
 
-    /// Whether an operation of this direction is under way.
+    /// Whether an operation holds the lock of this direction.
     #[inline]
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
-        self.locks.has(held(direction))
+        self.locks.has(held_bit(direction))
     }
 
     #[cold]
     #[inline(never)]
-    fn queue(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
-        // First, since it may run any code, which may close the socket or unlock the direction.
+    fn lock_slow(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
+        // First, since cloning may run any code, which may close the socket or unlock the direction.
         let waker = waker.clone();
-        if self.locks.has(OPEN) {
-            *state = LockState::Held;
+        if self.locks.has(DISABLED) {
+            *state = LockState::Holder;
             return true;
         }
-        if *state == LockState::Free && !self.is_locked(direction) {
-            // Only a poller waits. It is woken, and finds the direction held.
+        if *state == LockState::Idle && !self.is_locked(direction) {
+            // Only a poller waits. It is woken, and finds the lock held.
             let poller = self.take_poller(direction);
-            self.locks.raise(held(direction));
-            *state = LockState::Held;
+            self.locks.raise(held_bit(direction));
+            *state = LockState::Holder;
             wake(poller);
             return true;
         }
@@ -149,30 +152,32 @@ impl Socket {
             _ => None,
         };
         let mut extra = self.extra().borrow_mut();
-        let (turn, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
-        self.locks.raise(queued(direction));
+        let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
+        self.locks.raise(queue_bit(direction));
         drop(extra);
         *state = match ticket {
             Some(ticket) => LockState::Queued(ticket),
-            // `unlock` took it out of the queue: it is the holder.
-            None => LockState::Held,
+            // `unlock` took the ticket out of the queue: this operation holds the lock.
+            None => LockState::Holder,
         };
         drop(left_over);
-        turn.is_ready()
+        polled.is_ready()
     }
 
-    /// Gives the direction back, to the operation that queued first: Go's `rwunlock`.
+    /// Unlocks the direction. If operations queue, the first of them holds the lock now: Go's `rwunlock`.
     #[inline]
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
-        debug_assert!(state.is_held(), "not held: {state:?}");
-        *state = LockState::Free;
-        if self.locks.has(queued(direction) | polled(direction)) {
+        debug_assert!(state.is_holder(), "not held: {state:?}");
+        *state = LockState::Idle;
+        if self.locks.has(queue_bit(direction) | poller_bit(direction)) {
             self.pass_on(direction);
         } else {
-            self.locks.lower(held(direction));
+            self.locks.lower(held_bit(direction));
         }
     }
 
+    /// Gives the lock to the first operation in the queue. If the queue is empty, unlocks the direction
+    /// and wakes the poller.
     #[cold]
     #[inline(never)]
     fn pass_on(&self, direction: Direction) {
@@ -180,46 +185,47 @@ impl Socket {
         let queue = &mut extra.queues[direction as usize];
         let next = queue.pop();
         if queue.is_empty() {
-            self.locks.lower(queued(direction));
+            self.locks.lower(queue_bit(direction));
         }
         drop(extra);
         if let Some(waker) = next {
-            // The direction stays held: it is the next one's.
+            // The bit stays raised: that operation holds the lock.
             return wake_quietly(waker);
         }
-        self.locks.lower(held(direction));
+        self.locks.lower(held_bit(direction));
         wake(self.take_poller(direction));
     }
 
-    /// Leaves the queue, for an operation that was given up. If the direction was passed on to it
-    /// already, the next one has it.
+    /// Leaves the queue, for an operation that was given up. If `unlock` has already given it the lock,
+    /// passes the lock on.
     #[cold]
     pub(crate) fn leave_queue(&self, direction: Direction, state: &mut LockState) {
         let LockState::Queued(ticket) = *state else {
             return;
         };
-        *state = LockState::Free;
+        *state = LockState::Idle;
         let mut extra = self.extra().borrow_mut();
         let queue = &mut extra.queues[direction as usize];
         let (was_woken, left_over) = queue.leave(&mut Some(ticket));
         if queue.is_empty() {
-            self.locks.lower(queued(direction));
+            self.locks.lower(queue_bit(direction));
         }
         drop(extra);
         drop(left_over);
-        if was_woken && !self.locks.has(OPEN) {
+        if was_woken && !self.locks.has(DISABLED) {
             self.pass_on(direction);
         }
     }
 
-    /// At a close: takes all that queues or polls, and opens the locks.
-    pub(crate) fn open_locks(&self, out: &mut Vec<Waker>) {
-        self.locks.raise(OPEN);
+    /// At a close: disables the locks, and takes out the wakers of all operations that queue, of the
+    /// pollers, and of all that wait for the peer to hang up.
+    pub(crate) fn disable_locks(&self, out: &mut Vec<Waker>) {
+        self.locks.raise(DISABLED);
         let Some(extra) = self.extra.get() else {
             return;
         };
         for direction in Direction::BOTH {
-            self.locks.lower(queued(direction));
+            self.locks.lower(queue_bit(direction));
             out.extend(self.take_poller(direction).and_then(Parked::take_waker));
         }
         for queue in &mut extra.borrow_mut().queues {
@@ -233,26 +239,26 @@ impl Socket {
     pub(crate) fn keep_poller(&self, direction: Direction, poller: Parked) {
         debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
-        self.locks.raise(polled(direction));
+        self.locks.raise(poller_bit(direction));
     }
 
     /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
     /// nothing.
     #[inline]
     pub(crate) fn take_poller(&self, direction: Direction) -> Option<Parked> {
-        if !self.locks.has(polled(direction)) {
+        if !self.locks.has(poller_bit(direction)) {
             return None;
         }
-        self.locks.lower(polled(direction));
+        self.locks.lower(poller_bit(direction));
         self.extra().borrow_mut().pollers[direction as usize].take()
     }
 
-    /// Another poller comes, or the same again: the last wins.
+    /// Drops the waker of the poller that waits, if one does: the last poller wins.
     pub(crate) fn drop_poller(&self, direction: Direction) {
         drop(self.take_poller(direction).and_then(Parked::take_waker));
     }
 
-    /// Whether the direction's poller has yielded since its last operation ended; forgets it.
+    /// Returns whether the direction's poller has yielded since its last operation ended, and resets that.
     pub(crate) fn take_poller_yielded(&self, direction: Direction) -> bool {
         self.extra.get().is_some_and(|extra| {
             std::mem::take(&mut extra.borrow_mut().poller_yielded[direction as usize])

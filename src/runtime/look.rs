@@ -35,24 +35,42 @@ use crate::reactor::{Direction, PollDesc};
 /// Keys of each table that are looked at in one portion, which takes well under a millisecond.
 const PORTION: usize = 64;
 
+/// Pairs for which an entry has room: no entry has more.
+const PAIRS: usize = 14;
+
 /// A dump that is being made.
 #[derive(Default)]
 pub(super) struct Look {
     dump: Dump,
     /// For each of the machines, by which names its waits are listed: its id, its waker.
     known_as: Vec<[Option<Waiter>; 2]>,
-    /// What waits, for what, and behind what.
-    waits: Vec<(Waiter, Entry, Option<Waiter>)>,
+    waits: Vec<Wait>,
     /// The first key of the next portion.
     next: usize,
+    /// Entries for the loop to fill.
+    blank: Vec<Entry>,
 }
 
-/// A wait, on the descriptor with these ends if there is one; `end` is when it is over at the latest.
-fn wait(on: &'static str, ends: &Entry, end: Option<Instant>, now: Instant) -> Entry {
-    let mut wait = Entry(vec![("on", Value::text(on))]);
-    wait.0.extend(ends.0.iter().cloned());
-    wait.put("left_seconds", until(end, now));
-    wait
+/// What waits, and for what.
+struct Wait {
+    waiter: Waiter,
+    on: &'static str,
+    /// Which of `Dump::sockets`, if it is for one.
+    socket: Option<usize>,
+    left: Option<Value>,
+    behind: Option<Waiter>,
+}
+
+impl Wait {
+    fn new(waiter: Waiter, on: &'static str) -> Self {
+        Wait {
+            waiter,
+            on,
+            socket: None,
+            left: None,
+            behind: None,
+        }
+    }
 }
 
 pub(crate) fn until(end: Option<Instant>, now: Instant) -> Option<Value> {
@@ -128,13 +146,20 @@ impl Drop for Note {
 }
 
 impl Look {
-    /// Makes room, on the asking thread: to make a large piece of memory the loop's malloc would first join
-    /// all small ones that the last dump gave back, and a vector that grew would copy everything at once.
+    /// Makes room for a machine, a descriptor and a wait each, on the asking thread. For memory of its own
+    /// the loop's malloc would look through all small pieces that the last dump gave back, and join them,
+    /// which takes more than a millisecond.
     fn reserve(&mut self, machines: usize) {
         self.dump.machines.reserve(machines);
         self.dump.sockets.reserve(machines);
         self.known_as.reserve(machines);
         self.waits.reserve(2 * machines);
+        let blank = || Entry(Vec::with_capacity(PAIRS));
+        self.blank.resize_with(3 * machines, blank);
+    }
+
+    fn blank(&mut self) -> Entry {
+        self.blank.pop().unwrap_or_default()
     }
 
     /// Looks at one portion. False if there are no more.
@@ -150,20 +175,19 @@ impl Look {
             let timers = timers.borrow();
             count += timers.len();
             more |= timers.for_each_in(keys.clone(), |when, parked| {
-                let end = Some(core.clock.instant_of(when));
-                let wait = wait(on, &Entry::default(), end, now);
-                self.waits
-                    .extend(parked.waiter().map(|waiter| (waiter, wait, None)));
+                let left = until(Some(core.clock.instant_of(when)), now);
+                let wait = |waiter| Wait {
+                    left,
+                    ..Wait::new(waiter, on)
+                };
+                self.waits.extend(parked.waiter().map(wait));
             });
         }
         let notes = scheduler.notes.borrow();
         more |= keys.end < notes.capacity();
         for noted in keys.filter_map(|key| notes.get(key)) {
             match noted {
-                Noted::Wait(waiter, on) => {
-                    let wait = wait(on, &Entry::default(), None, now);
-                    self.waits.push((*waiter, wait, None));
-                }
+                Noted::Wait(waiter, on) => self.waits.push(Wait::new(*waiter, on)),
                 Noted::Listener(look) => self.dump.listeners.push(look(now)),
             }
         }
@@ -187,7 +211,8 @@ impl Look {
             if id == MachineId::ROOT && root.is_none() {
                 return;
             }
-            let mut entry = running.origin(id.bits());
+            let mut entry = self.blank();
+            running.put_origin(&mut entry, id.bits());
             let [waker, joiner] = match body {
                 Some(body) => body.look(&mut entry),
                 None => [root.filter(|_| id == MachineId::ROOT), None],
@@ -206,9 +231,10 @@ impl Look {
             self.dump.machines.push(entry);
             let id = Waiter::Machine(id);
             self.known_as.push([Some(id), waker]);
-            let join = Entry(vec![("on", Value::text("join"))]);
-            self.waits
-                .extend(joiner.map(|joiner| (joiner, join, Some(id))));
+            self.waits.extend(joiner.map(|joiner| Wait {
+                behind: Some(id),
+                ..Wait::new(joiner, "join")
+            }));
         })
     }
 
@@ -225,9 +251,13 @@ impl Look {
             let holder = direction.and_then(|direction| holders[direction as usize]);
             waits.push((direction, waiter, Some(holder)));
         });
-        let mut ends = Entry::default();
-        socket.look(&mut ends);
-        let mut entry = ends.clone();
+        let mut entry = self.blank();
+        socket.look(&mut entry);
+        let is_stream = socket.network().is_tcp() || socket.network() == Network::Unix;
+        let [read, write] = match is_stream && entry.get("peer").is_none() {
+            true => ["accept", "connect"],
+            false => ["read", "write"],
+        };
         entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
         for (direction, slot, left) in [
             (Direction::Read, "read", "read_left_seconds"),
@@ -243,11 +273,6 @@ impl Look {
         }
         entry.put("timer_seconds", until(desc.due(), now));
         self.dump.sockets.push(entry);
-        let is_stream = socket.network().is_tcp() || socket.network() == Network::Unix;
-        let [read, write] = match is_stream && ends.get("peer").is_none() {
-            true => ["accept", "connect"],
-            false => ["read", "write"],
-        };
         for (direction, waiter, behind) in waits {
             let on = match (direction, behind) {
                 (None, _) => "hang-up",
@@ -257,8 +282,13 @@ impl Look {
                 (Some(Direction::Write), _) => "write-lock",
             };
             let end = direction.and_then(|direction| desc.deadline(direction));
-            let wait = wait(on, &ends, end, now);
-            self.waits.push((waiter, wait, behind.flatten()));
+            self.waits.push(Wait {
+                waiter,
+                on,
+                socket: Some(self.dump.sockets.len() - 1),
+                left: until(end, now),
+                behind: behind.flatten(),
+            });
         }
     }
 
@@ -270,14 +300,27 @@ impl Look {
         let names = names.flat_map(|(index, names)| names.map(|name| (name, index)));
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
-        for (waiter, mut wait, behind) in self.waits {
+        for Wait {
+            waiter,
+            on,
+            socket,
+            left,
+            behind,
+        } in self.waits
+        {
             // A machine that came after its slot was looked at: the next dump shows it.
             if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
                 continue;
             }
+            let mut wait = Entry(vec![("on", Value::text(on))]);
+            let socket = socket
+                .map(|index| &dump.sockets[index].0[..])
+                .unwrap_or_default();
+            let is_end = |pair: &&(&str, Value)| ["network", "local", "peer"].contains(&pair.0);
+            wait.0.extend(socket.iter().filter(is_end).cloned());
             let behind = behind.and_then(|behind| known.get(&Some(behind)));
             let behind = behind.and_then(|&index| machines[index].get("id").cloned());
-            wait.put("behind", behind);
+            wait.put("left_seconds", left).put("behind", behind);
             let index = *known.entry(Some(waiter)).or_insert_with(|| {
                 let (kind, status) = (Value::text("foreign"), Value::text("parked"));
                 machines.push(Entry(vec![("kind", kind), ("status", status)]));

@@ -4,17 +4,17 @@
 //!
 //! | body | `is_queued` | meaning | on to |
 //! |---|---|---|---|
-//! | in its slot | yes | its id is in a queue: from `insert` on, and after each `wake` | out by `start`; gone by `abort` |
-//! | in its slot | no | it waits | queued by `wake`; out by `start`; gone by `abort` |
-//! | out | no | it runs | back by `suspend`; queued by `wake`; gone by `finish` |
-//! | out | yes | it runs, and was woken meanwhile | back by `suspend`; gone by `finish` |
+//! | in the slot | yes | its id is in a queue, since `insert` or `wake` | taken by `start`, or by `abort` |
+//! | in the slot | no | it waits | queued by `wake`; taken by `abort` |
+//! | taken | no | it runs | put back by `suspend`; queued by `wake`; aborted by `abort`; gone by `free` |
+//! | taken | yes | it runs, and was woken or aborted meanwhile; or `abort` took its body, which is being dropped | put back by `suspend`, if it was not aborted; aborted by `abort`; gone by `free` |
 //!
 //! The root, the future of `block_on`, lies on the caller's stack. It has the first slot for ever, and its
-//! body is always out. Between two calls of `block_on` it counts as queued, so that no waker queues it.
+//! body is always taken. Between two calls of `block_on` it counts as queued, so that no waker queues it.
 //!
-//! `abort` takes the body out, or notes that it is to be handed back by `suspend`. `finish` follows
-//! once the body is dropped, and frees the slot. A slot that is free keeps nothing. Its next machine
-//! has another generation, so that an id of the earlier one finds nothing, whatever is asked.
+//! `abort` takes the body. If the machine runs, `suspend` returns the body in place of putting it back.
+//! In both cases the caller drops the body and then calls `free`. A free slot keeps nothing. Its next
+//! machine has another generation, so that an id of an earlier machine does not match.
 
 // Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
 
@@ -58,8 +58,8 @@ pub(crate) trait Machine {
 
 pub(crate) type Body = Pin<Box<dyn Machine>>;
 
-/// A task is a machine that the compiler wrote: a future, with a waker for what is polled in it, and
-/// the cell that it shares with its `JoinHandle`.
+/// A task is a machine made of a future. It has a waker for what is polled in it, and the cell that it
+/// shares with its `JoinHandle`.
 pub(crate) type Task<F> = WithWaker<F, Option<Join<<F as Future>::Output>>>;
 
 impl<F: Future<Output: 'static>> Machine for Task<F> {
@@ -98,16 +98,16 @@ fn has_handle<T>(join: &Join<T>) -> bool {
 }
 
 struct Slot {
-    /// `None` while the machine runs, or is being dropped.
+    /// `None` while it is taken: the machine runs, or is being dropped.
     body: Option<Body>,
     /// The part of the id that tells this machine from earlier ones in the slot.
     generation: u32,
-    /// Whether its id is in a queue. Also set for an aborted machine, so that its id enters none.
+    /// Whether its id is in a queue. Also set for an aborted machine, so that its id is not queued again.
     is_queued: bool,
     is_aborted: bool,
 }
 
-/// With the slab's own word for a free slot: a `bool` has room for it.
+/// A slab marks a free slot in an unused value of a `bool`, so that its entries are no larger than this.
 const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
 
 /// All machines of a runtime. Nothing is borrowed while one runs.
@@ -131,12 +131,12 @@ impl Machines {
         }
     }
 
-    /// Machines alive, and the root.
-    pub(crate) fn len(&self) -> usize {
+    /// How many slots are in use: by the machines that are alive, and by the root.
+    pub(crate) fn slots_used(&self) -> usize {
         self.slots.len()
     }
 
-    /// Takes in a machine as Queued: the caller puts its id into the queue.
+    /// Takes in a machine, with `is_queued` set: the caller puts its id into a queue.
     ///
     /// # Panics
     ///
@@ -176,7 +176,7 @@ impl Machines {
         slot.is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
-    /// Takes a machine out to run it.
+    /// Takes a machine's body to run it.
     #[inline]
     pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
@@ -184,32 +184,32 @@ impl Machines {
         slot.body.take()
     }
 
-    /// Puts a machine back that has to wait. If it was aborted while it ran, its body is handed back:
-    /// then `finish` has to follow.
+    /// Puts the body of a machine that has to wait back into its slot. If the machine was aborted while it
+    /// ran, returns the body: the caller drops it and calls `free`.
     #[inline]
     pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Option<Body> {
-        // Only `finish` frees the slot of one that runs.
+        // Only `free` frees the slot of a machine that runs.
         let slot = &mut self.slots[id.slot() as usize];
-        debug_assert_eq!(slot.generation, id.generation(), "it has its slot yet");
+        debug_assert_eq!(slot.generation, id.generation(), "the slot is its own");
         if slot.is_aborted {
             return Some(body);
         }
-        debug_assert!(slot.body.is_none(), "its body was out");
+        debug_assert!(slot.body.is_none(), "its body was taken");
         slot.body = Some(body);
         None
     }
 
-    /// Frees the slot of a machine whose body is out and dropped.
-    pub(crate) fn finish(&mut self, id: MachineId) {
+    /// Frees the slot of a machine whose body is taken and dropped.
+    pub(crate) fn free(&mut self, id: MachineId) {
         let slot = self.slots.try_remove(id.slot() as usize);
         debug_assert!(
             slot.is_some_and(|slot| slot.body.is_none()),
-            "its body is out"
+            "its body is taken"
         );
     }
 
-    /// Takes a machine out to be dropped; then `finish` has to follow. One that runs is handed back
-    /// when it suspends.
+    /// Takes a machine's body: the caller drops it and calls `free`. If the machine runs, returns `None`,
+    /// and `suspend` returns the body later.
     pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
         slot.is_aborted = true;
@@ -217,8 +217,8 @@ impl Machines {
         slot.body.take()
     }
 
-    /// Shows the machines in these slots: each with its body (none while it runs), and whether it is
-    /// queued. Returns whether there are more slots.
+    /// Calls `look` with each machine in these slots, its body (`None` while it is taken), and whether it
+    /// is queued. Returns whether there are more slots.
     pub(super) fn for_each_in(
         &self,
         keys: Range<usize>,
@@ -234,7 +234,7 @@ impl Machines {
         keys.end < self.slots.capacity()
     }
 
-    /// All that are alive.
+    /// The ids of all machines that are alive, and of the root.
     pub(crate) fn ids(&self) -> Vec<MachineId> {
         let ids = self.slots.iter();
         ids.map(|(key, slot)| MachineId::new(key as u32, slot.generation))

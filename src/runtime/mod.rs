@@ -1,4 +1,4 @@
-//! Machines on a reactor: the runtime that one embeds, drives, and spawns onto.
+//! The runtime: machines on a reactor.
 
 // Mirrors Go's `runtime/proc.go`, for one thread.
 //
@@ -6,7 +6,7 @@
 // |---|---|
 // | `scheduler.rs`, `ending.rs` | the loop: one turn, a batch, `block_on`; how machines end |
 // | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
-// | `context.rs`, `current.rs` | what runs on this thread, in plain words; in which runtime |
+// | `context.rs`, `current.rs` | what runs on this thread now; which runtime is in a turn on it |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
 // | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
@@ -72,16 +72,16 @@ use scheduler::{BATCH, Schedule, Scheduler};
 pub use stats::{Histogram, LoopStats, Stats};
 use watchdog::Watchdog;
 
-/// Machines that `turn_for` runs between two looks at the time.
-const PORTION: usize = 16;
+/// After this many machines `turn_for` reads the clock.
+const STEP: usize = 16;
 
 /// An event loop with everything that runs on it: tasks, connections, their sockets and timers.
 ///
 /// It is one thread, and shares nothing: for more cores, make more of them. A runtime is driven by
 /// [`block_on`](Runtime::block_on), or under a loop of your own by [`turn`](Runtime::turn).
 ///
-/// It is not `Send`, nor are its handles of tasks and sockets: they reach its machines without a
-/// lock. What other threads may hold is a [`Handle`].
+/// It is not `Send`. Its [`JoinHandle`]s and sockets are not `Send` either, since they reach its machines
+/// without a lock. Other threads use a [`Handle`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -178,8 +178,8 @@ impl Runtime {
     /// [`turn_for`](Runtime::turn_for) until the frame ends. If [`Turn::more`] is set, call it again at
     /// once, as far as the host has time.
     ///
-    /// The system counts `max_wait` in milliseconds, rounded up, so a turn may be late by one and a
-    /// bit. For a frame that has to begin on time, wait until two milliseconds before it, then call
+    /// The system counts `max_wait` in milliseconds, rounded up, so a turn may end more than a
+    /// millisecond late. For a frame that has to begin on time, wait until two milliseconds before it, then call
     /// `turn(Some(Duration::ZERO))` until it begins.
     ///
     /// ```
@@ -222,13 +222,13 @@ impl Runtime {
     }
 
     /// Turns until there is no more to do, or until `budget` has passed: for a host that has that much
-    /// time in each frame. If nothing is runnable, it waits first, within the budget. It returns early
-    /// when it has run something and no more is to do: to give the network the rest of a frame, call
-    /// it until the frame ends.
+    /// time in each frame. To give the network the rest of a frame, call it until the frame ends: it
+    /// returns early once it has run something and there is no more to do. [`Turn::more`] says whether
+    /// there is.
     ///
-    /// It looks at the time after every 16 machines, and stops between two of them: a machine that
-    /// takes long makes it late by as much. [`Turn::more`] says whether there is more to do. With a
-    /// budget of zero it runs 16 machines at most and does not wait.
+    /// If nothing is runnable, it waits first, within the budget. It reads the clock after every 16
+    /// machines, so a machine that takes long makes it late. With a budget of zero it runs 16 machines
+    /// at most and does not wait.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -262,7 +262,7 @@ impl Runtime {
         loop {
             let turn = self
                 .scheduler
-                .turn(Some(wait), PORTION, &mut || Poll::Pending)?;
+                .turn(Some(wait), STEP, &mut || Poll::Pending)?;
             all.events += turn.events;
             all.machines += turn.machines;
             all.expired += turn.expired;
@@ -285,8 +285,8 @@ impl Runtime {
     /// is runnable, and inside a turn; `None` if only readiness can bring work. Ask anew before each sleep: a turn
     /// changes it, and so does a task that is spawned between two turns.
     ///
-    /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. Rounded down, it would come
-    /// too soon, and turn in vain until the deadline.
+    /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. If it rounds down, it
+    /// wakes too early, and turns without effect until the deadline.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }
@@ -333,7 +333,7 @@ impl Runtime {
     /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer
     /// than `limit`. Returns whether they have.
     ///
-    /// Dropping a runtime does the same without the wait: its jobs run on.
+    /// Dropping a runtime does not wait: its jobs go on.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -354,9 +354,9 @@ impl Runtime {
         !inherited && jobs.wait(limit)
     }
 
-    /// What lives on the runtime, and what it waits for. Nothing is polled: it reads the tables of the
-    /// loop, and asks the system only for addresses. A task or a callback may call it too.
-    /// [`Handle::dump`] is for other threads. See [`Dump`] for an example.
+    /// Lists the tasks, connections and sockets of the runtime, with what they wait for. Nothing is
+    /// polled: it reads the tables of the loop, and asks the system only for addresses. A task or a
+    /// callback may call it too. [`Handle::dump`] is for other threads. See [`Dump`] for an example.
     pub fn dump(&self) -> Dump {
         self.scheduler.dump()
     }
@@ -376,7 +376,7 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.end_host();
-        self.scheduler.publish();
+        self.scheduler.publish_counts();
     }
 }
 
@@ -454,9 +454,10 @@ impl Builder {
         self
     }
 
-    /// A clock for tests. It stands still, and jumps to the next deadline when nothing is runnable, two
-    /// polls of the selector a millisecond apart found nothing, and no blocking job is under way. Take
-    /// instants from [`time::now`](crate::time::now).
+    /// A clock for tests. It stands still while anything is runnable, or a blocking job is under way.
+    /// Otherwise, when two polls of the selector a millisecond apart find nothing, it jumps to the next
+    /// deadline, or to the end of the turn's `max_wait` if that is sooner. Take instants from
+    /// [`time::now`](crate::time::now).
     #[must_use]
     pub fn virtual_clock(mut self) -> Self {
         self.time = TimeSource::Virtual(Default::default());
@@ -466,8 +467,8 @@ impl Builder {
     /// Reads the time from `clock`, such as a simulation's, in place of the system's. It must not go
     /// backwards, nor use the runtime.
     ///
-    /// The wait that the selector is asked for is counted by it too: take a selector of your own, which
-    /// makes this time pass.
+    /// The selector's timeout is computed from this clock. So give the runtime a selector too, which moves
+    /// the clock when it waits.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Instant + 'static) -> Self {
         self.time = TimeSource::Given(Box::new(clock));
@@ -494,12 +495,12 @@ impl Builder {
         self
     }
 
-    /// Starts a thread that logs at `warn` which machine holds the loop, once it has done so for
-    /// `threshold` and while it does, at most once a second; and once when it lets go. The time in
-    /// these lines counts from the beginning of the batch in which the machine runs.
+    /// Starts a thread that watches the loop. If a machine runs for longer than `threshold`, the thread
+    /// logs the machine at `warn`, at most once a second, and once more when the run has ended. The time
+    /// in these lines counts from the beginning of the batch in which the machine runs.
     ///
-    /// Without it, a machine that took longer than a second is logged once it has ended. The thread
-    /// itself costs: glibc's calls that may block are dearer once a second thread has been started.
+    /// Without the thread, a run that took longer than a second is logged once it has ended. The thread
+    /// has a cost: glibc's blocking calls are slower once a second thread has started.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

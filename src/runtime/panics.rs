@@ -1,7 +1,8 @@
 //! Panics of other people's code, caught where they happen.
 //!
-//! Whatever runs code that is not ours (a task, a waker, a destructor, a job) runs it through here,
-//! so that a panic stays with the machine whose code it was.
+//! A panic stays with the machine whose code it was. So the loop runs and drops each machine and each
+//! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. What a machine
+//! does with its own waker needs no more: a panic there is its own.
 
 use std::any::Any;
 use std::mem;

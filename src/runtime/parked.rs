@@ -1,9 +1,9 @@
 //! What the reactor parks and hands out: a machine's id, or the key of a foreign waker.
 //!
-//! A foreign waker is kept on this thread until its key is handed out, or until what parked the key
-//! takes the waker back. A key that stays in a slot after that finds nothing.
+//! A foreign waker is kept on this thread until its key is handed out, or until the
+//! operation that parked the key removes the waker. A key that is still in a slot then finds nothing.
 
-// Go parks a `g`, whatever waits: there is one scheduler.
+// Go parks a `g` in all cases: it has one scheduler.
 
 use std::cell::RefCell;
 use std::num::NonZeroU64;
@@ -14,9 +14,9 @@ use slab::Slab;
 use super::context::{self, MachineId};
 
 /// ```text
-///   | 63      | 62 ... 32                 | 31 ... 0  |
-///   | foreign | how many were kept so far | its place |   a waker's key
-///   | 0       | generation of the machine | its slot  |   a machine's id
+///   | 63      | 62 ... 32                 | 31 ... 0            |
+///   | foreign | how many were kept so far | its key in `wakers` |   a waker's key
+///   | 0       | generation of the machine | its slot            |   a machine's id
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parked(NonZeroU64);
@@ -58,8 +58,8 @@ impl Parked {
         Parked(id.bits())
     }
 
-    /// What to park for `waker` on the reactor `home`: the machine that runs, if it is its own, else
-    /// the key of a clone.
+    /// What to park for `waker` on the reactor `home`. If `waker` is the running machine's own, that is
+    /// the machine's id. Otherwise keeps a clone, and returns its key.
     #[inline]
     pub(crate) fn of(home: *const (), waker: &Waker) -> Self {
         match context::own(home, waker) {
@@ -80,7 +80,7 @@ impl Parked {
             entry.insert((key, waker));
             key
         });
-        // At the end of the thread, no turn comes to wake it.
+        // The thread is ending: no turn will hand this key out.
         kept.unwrap_or(Parked::foreign(0))
     }
 
@@ -95,14 +95,14 @@ impl Parked {
         }
         let taken = KEPT.try_with(|kept| {
             let wakers = &mut kept.borrow_mut().wakers;
-            let place = self.as_machine().slot() as usize;
-            let is_kept = wakers.get(place).is_some_and(|(key, _)| *key == self);
-            is_kept.then(|| wakers.remove(place).1)
+            let index = self.as_machine().slot() as usize;
+            let is_kept = wakers.get(index).is_some_and(|(key, _)| *key == self);
+            is_kept.then(|| wakers.remove(index).1)
         });
         taken.ok().flatten()
     }
 
-    /// What it stands for, unless that is a waker which is kept no more.
+    /// The machine or the waker that this stands for; `None` if the waker is no longer kept.
     pub(super) fn waiter(self) -> Option<Waiter> {
         if !self.is_foreign() {
             return Some(Waiter::Machine(self.as_machine()));

@@ -178,9 +178,16 @@ impl Running {
         sync::lock(&self.origins)
     }
 
-    /// What has this id, or had it last: its kind, its id as the log has it, its name, and where it was
-    /// spawned, of a connection where its server was made.
+    /// What has this id, or had it last.
     pub(super) fn origin(&self, bits: NonZeroU64) -> Entry {
+        let mut origin = Entry::default();
+        self.put_origin(&mut origin, bits);
+        origin
+    }
+
+    /// Adds its kind, its id as the log has it, its name, and where it was spawned, of a connection where
+    /// its server was made.
+    pub(super) fn put_origin(&self, entry: &mut Entry, bits: NonZeroU64) {
         let id = MachineId::from_bits(bits);
         let origins = self.origins();
         let of_slot = || {
@@ -193,16 +200,12 @@ impl Running {
             _ => of_slot().map_or(("task", None), |(kind, place)| (kind, Some(place))),
         };
         let name = place.and_then(|_| origins.names.get(&id.slot()));
-        let mut origin = Entry(Vec::with_capacity(14));
-        origin
+        let place = place.map(|at| Value::shown(format_args!("{}:{}", at.file(), at.line())));
+        entry
             .put("kind", Value::text(kind))
             .put("id", (bits.get() != JOB).then(|| Value::shown(id)))
             .put("name", name.map(Value::shown))
-            .put(
-                "place",
-                place.map(|at| Value::shown(format_args!("{}:{}", at.file(), at.line()))),
-            );
-        origin
+            .put("place", place);
     }
 
     pub(super) fn runs(&self, id: MachineId) -> bool {

@@ -3,14 +3,13 @@
 //
 // # One turn
 //
-//   ask the netpoller ──► open the mail ──► queue the woken ──► run a batch
-//   (no wait, while            │                  ▲  │               │
-//    anything is runnable)     └─────► woken ─────┘  │               │
-//        │                               ▲           ▼               │
-//        └─────────────────────────────────────► queue ──────────────┤
-//                                        └─── wakes, spawns, yields ─┘
+//   1. ask the netpoller: what it hands out goes into `queue` (no wait while anything is runnable)
+//   2. open the mail: what other threads woke goes into `woken`, and the jobs that they sent run
+//   3. move `woken` to the end of `queue`
+//   4. run a batch from the front of `queue`
 //
-// A machine is in one of the two queues at most, and once, whatever comes for it: its state says so.
+// A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
+// turn. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -43,11 +42,11 @@ use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
-/// Machines run between two looks at the selector, so that a long queue keeps neither new readiness
-/// nor deadlines waiting.
+/// The largest number of machines that run between two polls of the selector. So new readiness and
+/// deadlines do not wait for all of a long queue.
 pub(super) const BATCH: usize = 1024;
 
-/// `woken` is swept once it holds more than twice as many ids as machines are alive, plus this many.
+/// `woken` is swept once it is longer than twice the machines' slots in use, plus this.
 const SWEEP: usize = 64;
 
 /// See [`Builder::schedule`](super::Builder::schedule).
@@ -62,20 +61,20 @@ pub(crate) struct Scheduler {
     queue: RefCell<Vec<MachineId>>,
     /// Runnable from the next turn on.
     woken: RefCell<Vec<MachineId>>,
-    /// How many rounds have ended: in each, everything ran that was runnable at its beginning.
+    /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     /// The waker of the root, while there is one.
     pub(super) root_waker: Cell<Option<Waiter>>,
-    /// The lent buffer, while no turn is under way.
+    /// The loop's buffer (`lent.rs`), while this runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
     pub(super) host: OnceCell<Host>,
-    /// Tests order what is runnable by it.
+    /// For tests: orders the runnable machines, and says how many of them run.
     schedule: Option<Schedule>,
 }
 
@@ -137,8 +136,8 @@ impl Scheduler {
 
     // ---- what is runnable ----
 
-    /// Makes a machine, or the root, runnable from the next turn on. Once: one that is queued stays
-    /// where it is.
+    /// Puts the id of a machine, or of the root, into `woken`. If the id is queued already, nothing
+    /// changes.
     #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
@@ -187,19 +186,18 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable: for news that concerns only some machines, of which there is no
-    /// list. A task gets a spurious wake.
+    /// Makes every machine runnable, after a change that concerns some machines, if the runtime does not
+    /// know which. A task gets a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
     }
 
-    /// A machine that may be in a queue was aborted. Its id is skipped when it comes up. Calls that
-    /// spawn and abort without a turn must not pile such ids up, so they are swept out once they
-    /// outnumber the machines that live.
+    /// Removes the ids of aborted machines from `woken`, once there are many. A turn skips such ids, but
+    /// calls that spawn and abort without a turn would make the list grow.
     pub(super) fn sweep(&self) {
         let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
-        if woken.len() > 2 * machines.len() + SWEEP {
+        if woken.len() > 2 * machines.slots_used() + SWEEP {
             woken.retain(|&id| id == MachineId::ROOT || machines.is_alive(id));
         }
     }
@@ -210,7 +208,8 @@ impl Scheduler {
 
     // ---- one turn, in the order of the diagram ----
 
-    /// Runs `most` machines at most. `root` polls the future of `block_on`, if there is one.
+    /// One turn: asks the netpoller, opens the mail, runs `most` machines at most, and publishes the
+    /// figures. `root` polls the future of `block_on`, if there is one.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
@@ -238,14 +237,14 @@ impl Scheduler {
         figures.turns.add(1);
         figures.turn_events.add(turn.events as u64);
         figures.expired.add(turn.expired as u64);
-        self.publish();
+        self.publish_counts();
         self.stopwatch.turn_ends(&core.clock, figures);
         Ok(turn)
     }
 
-    /// Publishes what lives.
+    /// Publishes the numbers of tasks, of descriptors, and of the wheels' entries.
     #[inline]
-    pub(super) fn publish(&self) {
+    pub(super) fn publish_counts(&self) {
         let (core, figures) = (self.reactor.core(), self.figures());
         figures.tasks.set(self.tasks() as u64);
         figures.descriptors.set(self.reactor.descriptors() as u64);
@@ -282,6 +281,7 @@ impl Scheduler {
             } else if parked.is_foreign() {
                 foreign.push(parked);
             }
+            id.bits().get()
         };
         // A clock of the user's may panic: what was handed out is woken all the same.
         let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
@@ -299,12 +299,12 @@ impl Scheduler {
     /// Makes runnable what other threads woke, and runs what they sent.
     #[inline]
     fn open_mail(&self) {
-        let Some((woken, jobs)) = self.remote.collect() else {
+        let Some((woken, jobs)) = self.remote.take_mail() else {
             return;
         };
         self.trace().put(Kind::Mail, THREAD, 0);
         for waker in woken {
-            self.wake(waker.opened());
+            self.wake(waker.unmail());
         }
         if jobs.is_empty() {
             return;
@@ -312,7 +312,7 @@ impl Scheduler {
         for job in jobs {
             self.remote.running.begin(running::JOB);
             self.trace().put(Kind::Run, JOB, 0);
-            // Nothing joins a job, so its panic stays here.
+            // A job has no `JoinHandle`, so its panic is only logged.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
             }
@@ -395,7 +395,7 @@ impl Scheduler {
             }
         };
         context::end();
-        self.finish(id, ended.0, ended.1);
+        self.end_machine(id, ended.0, ended.1);
     }
 
     /// How long a turn may sleep.
@@ -414,9 +414,9 @@ impl Scheduler {
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         self.root_waker.set(Some(Waiter::waker(&waker)));
-        // From here on a waker queues it.
+        // Marks the root as not queued, so that its waker queues it.
         let body = self.machines.borrow_mut().start(MachineId::ROOT);
-        debug_assert!(body.is_none(), "it is no machine");
+        debug_assert!(body.is_none(), "the root has no body");
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
@@ -436,15 +436,14 @@ impl Scheduler {
             }
             Poll::Ready(())
         };
-        // What was sent between two calls comes first. Otherwise calls that never turn would let it
-        // pile up.
+        // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
+        // would never open it.
         self.publish_batch();
         self.open_mail();
         let now = self.reactor.core().clock.now();
         self.stopwatch.queued(MachineId::ROOT, || now);
         self.stopwatch.last.set(now);
-        // Polled at once the first time; from then on when its id comes up in the queue, like a
-        // machine.
+        // The root is polled once here, and then each time that its id comes up in the queue.
         let mut polled = poll();
         while polled.is_pending() {
             let mut root = || {
@@ -463,10 +462,10 @@ impl Scheduler {
         }
     }
 
-    /// There is no root any more. Calls that never turn must not leave an id each behind.
+    /// Marks the root as queued, so that no waker queues it any more, and removes its id from the queues:
+    /// calls that never turn would else leave one id each behind.
     fn end_root(&self) {
         self.root_waker.set(None);
-        // From here on it counts as queued.
         if !self.machines.borrow_mut().wake(MachineId::ROOT) {
             for queue in [&self.queue, &self.woken] {
                 queue.borrow_mut().retain(|&id| id != MachineId::ROOT);

@@ -1,7 +1,7 @@
 //! Waiting for a descriptor to become free on this thread.
 //!
 //! The table of descriptors belongs to the process, so this serves all runtimes of a thread. It does not
-//! see what other threads and other libraries close: wait for a time as well.
+//! see what other threads and other libraries close, so its callers also wait for a time.
 
 // Go has no counterpart: its accept loops sleep out their back-off.
 

@@ -20,14 +20,13 @@ use crate::sys::{OwnedSocket, Process};
 pub(crate) struct Socket {
     pub(super) extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
-    /// A byte for a socket's sole owner (`Fd::close_for_good`): a server's connection keeps its state
-    /// here.
+    /// A byte for a server's connection, which is the only user of its socket: it stores its status here.
     pub(crate) note: Cell<u8>,
     pub(super) locks: Locks,
     pub(crate) owned: OwnedSocket,
 }
 
-/// With the poll descriptor and a reference count that is 120 bytes of malloc's 128.
+/// With `PollDesc` and the counts of `Rc` that is an allocation of 112 bytes; glibc's has room for 120.
 const _: () = assert!(size_of::<Socket>() <= 32);
 
 /// What most sockets do without. It is made when it is first needed.
@@ -46,7 +45,7 @@ pub(super) struct Extra {
 }
 
 impl Drop for Extra {
-    /// A poller may be kept after the close, since it has yielded.
+    /// A poller that has yielded may register again after the close.
     fn drop(&mut self) {
         let pollers = self.pollers.into_iter().flatten();
         pollers.for_each(|poller| drop(poller.take_waker()));
@@ -84,7 +83,7 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// An end's address: known, or asked of the system. One for which there is room is kept.
+    /// Returns an end's known address, or asks the system. Stores the answer if it fits into [`Endpoints`].
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
         let known = self.endpoint(end);
         // A file, and a source that its user owns, need not be a socket.
@@ -133,9 +132,9 @@ impl Socket {
 
     // ---- what waits beside the slots ----
 
-    /// A deadline has passed, or the peer has hung up: hands out all that queues here, which keeps its
-    /// place in the queue, and the pollers behind a lock. So they learn of it even if the holder of the
-    /// lock is not polled.
+    /// Called when a deadline passes or the peer hangs up. Hands out the operations that queue for a lock,
+    /// the pollers that wait for a lock, and all that wait for a hang-up. They learn of it even if the
+    /// holder of the lock is not polled. Operations keep their places in the queue.
     pub(crate) fn unpark_beside(&self, out: &mut dyn FnMut(Parked)) {
         let Some(extra) = self.extra.get() else {
             return;
@@ -150,20 +149,20 @@ impl Socket {
         }
     }
 
-    /// Waits for the peer to hang up, or renews the waker that does.
-    pub(crate) fn await_hang_up(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
+    /// Registers `waker` for the peer's hang-up, or replaces the waker that `ticket` stands for.
+    pub(crate) fn register_hang_up(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
         let waker = waker.clone();
         let (_woken, left_over) = self.extra().borrow_mut().queues[HANG_UP].poll(ticket, waker);
         drop(left_over);
     }
 
-    /// No longer waits for the peer to hang up.
-    pub(crate) fn forget_hang_up(&self, ticket: &mut Option<Ticket>) {
+    /// Removes the waker that `ticket` stands for.
+    pub(crate) fn unregister_hang_up(&self, ticket: &mut Option<Ticket>) {
         let left = self.extra().borrow_mut().queues[HANG_UP].leave(ticket);
         drop(left);
     }
 
-    /// Shows what waits here but is not parked: for a direction, or for the peer to hang up.
+    /// Calls `look` with each waiter that is not parked: for a lock, or for the peer to hang up.
     pub(super) fn waiting(&self, mut look: impl FnMut(Option<Direction>, Waiter)) {
         let Some(extra) = self.extra.get() else {
             return;
@@ -173,7 +172,7 @@ impl Socket {
         for (direction, queue) in waits_for.into_iter().zip(&extra.queues) {
             queue.each(|waker| look(direction, Waiter::waker(waker)));
         }
-        // A poller whose direction is free is parked: the slot shows it.
+        // If no operation holds the lock, the poller is in the descriptor's slot, and is shown there.
         for direction in Direction::BOTH {
             let poller = extra.pollers[direction as usize].filter(|_| self.is_locked(direction));
             let poller = poller.and_then(Parked::waiter);

@@ -16,15 +16,15 @@
 //! | Queued | it is in the queue, with its waker unless `nudge` took that | `poll` | Woken by `pop` or `take_all`; none by `leave` |
 //! | Woken | it has been taken out of the queue, and has not been polled since | `pop`, `take_all` | none by `poll`, which says Ready, or by `leave`, which says that it had been woken |
 //!
-//! A waiter that is dropped calls `leave`. If it had been woken, then what it was woken
-//! for (a lock, a permit) belongs to it, and it passes that on.
+//! A waiter that is dropped calls `leave`. If it was woken already, it owns the lock or the permit that
+//! it waited for, and must pass it on.
 
 // Mirrors the semaphore queue of `runtime/sema.go`, as used by `fdMutex`.
 
 use std::collections::BTreeMap;
 use std::task::{Poll, Waker};
 
-/// A waiter's number. Numbers rise and never come again.
+/// A waiter's number. Numbers only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
@@ -96,8 +96,8 @@ impl Waiters {
         std::mem::take(&mut self.queue).into_values().flatten()
     }
 
-    /// Takes the wakers out to wake all waiters, which keep their places in the queue. Each renews
-    /// its waker when it polls, and has none to give until then.
+    /// Takes all wakers, for the caller to wake. The waiters keep their places in the queue. Each brings a
+    /// new waker when it polls again; until then it has none.
     #[must_use = "wake them after the borrow"]
     pub(crate) fn nudge(&mut self) -> impl Iterator<Item = Waker> {
         self.queue.values_mut().filter_map(Option::take)
@@ -107,7 +107,7 @@ impl Waiters {
         self.queue.len()
     }
 
-    /// Shows the wakers, but for those that have been taken out by `nudge`.
+    /// Calls `look` with each waker, except those that `nudge` took.
     pub(crate) fn each(&self, look: impl FnMut(&Waker)) {
         self.queue.values().flatten().for_each(look);
     }

@@ -4,9 +4,9 @@
 //
 // | `Remote::pending` | meaning | moved there by | on to |
 // |---|---|---|---|
-// | NOTHING | the loop has nothing to look at | `collect` | ON_ITS_WAY by `interrupt` |
-// | ON_ITS_WAY | a break is on its way: no other is needed until the loop has looked | `interrupt`; `collect` that leaves jobs | NOTHING by `collect`; FAILED if the break fails |
-// | FAILED | the break failed: the loop looks when it turns next, and the next wake breaks again | `interrupt` | ON_ITS_WAY by `interrupt`; NOTHING by `collect` |
+// | NO_BREAK | no break is pending, and no mail waits | `take_mail` | ON_ITS_WAY by `interrupt` |
+// | ON_ITS_WAY | a break is on its way: no other is needed until the loop has taken the mail | `interrupt`; `take_mail` that leaves jobs | NO_BREAK by `take_mail`; FAILED if the break fails |
+// | FAILED | the break failed: the next turn takes the mail, and the next wake calls `break_netpoll` again | `interrupt` | ON_ITS_WAY by `interrupt`; NO_BREAK by `take_mail` |
 
 use std::collections::VecDeque;
 use std::mem;
@@ -27,17 +27,17 @@ use crate::trace::Tape;
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs run between two looks at the selector, so that a flood of them is spread.
+/// The largest number of jobs that run in one turn, so that many jobs do not hold the loop up.
 const JOBS: usize = 1024;
 
-const NOTHING: u8 = 0;
+const NO_BREAK: u8 = 0;
 const ON_ITS_WAY: u8 = 1;
 const FAILED: u8 = 2;
 
 /// What other threads see of a runtime.
 pub(crate) struct Remote {
     mail: Mutex<Mail>,
-    /// Whether the loop has to look: see the table above.
+    /// Whether the loop has to take the mail: see the table above.
     pending: AtomicU8,
     /// Blocking jobs that are under way. A virtual clock waits for them.
     pub(crate) jobs_out: AtomicUsize,
@@ -49,7 +49,7 @@ pub(crate) struct Remote {
     #[cfg_attr(not(feature = "trace"), allow(dead_code))]
     pub(super) trace: Tape,
     breaker: Breaker,
-    /// The thread of the runtime, which never leaves it.
+    /// The thread that made the runtime. A runtime never moves to another thread.
     pub(super) thread: ThreadId,
     /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
     /// leave it alone.
@@ -60,13 +60,13 @@ pub(crate) struct Remote {
 pub(crate) const INHERITED: &str = "netpoller: this runtime belongs to the parent process: after \
                                     fork(2), make a new one in the child";
 
-/// A blocking job that is under way, its waiter's wake included: see `Remote::jobs_out`.
+/// Counts a blocking job as under way until its waiter has been woken: see `Remote::jobs_out`.
 pub(crate) struct JobOut(Arc<Remote>);
 
 impl Drop for JobOut {
     fn drop(&mut self) {
         self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
-        // A virtual clock that was held back looks again.
+        // A virtual clock that waits for this job checks again.
         self.0.interrupt();
     }
 }
@@ -84,7 +84,7 @@ impl Remote {
         Remote {
             jobs,
             mail: Mutex::default(),
-            pending: AtomicU8::new(NOTHING),
+            pending: AtomicU8::new(NO_BREAK),
             jobs_out: AtomicUsize::new(0),
             running: Arc::default(),
             trace,
@@ -108,8 +108,7 @@ impl Remote {
         if self.is_inherited() {
             return;
         }
-        // In the mail already: once is enough until the loop opens it. After a failed break the loop
-        // may be asleep, so this one breaks again.
+        // It is in the mail already. If the last break failed, the loop may be asleep: break again.
         if waker.is_mailed.swap(true, Ordering::AcqRel) {
             if self.pending.load(Ordering::Acquire) == FAILED {
                 self.interrupt();
@@ -140,14 +139,14 @@ impl Remote {
         Ok(())
     }
 
-    /// Makes the loop look. One break is pending at most.
+    /// Makes the loop take the mail: call this after the mail was put in. At most one break is pending.
     pub(crate) fn interrupt(&self) {
         // In a child of fork it would wake the parent.
         if self.is_inherited() {
             return;
         }
-        // After the mail was put in. The loop clears the flag before it takes the mail out: so either
-        // it sees the mail, or this sees the flag cleared and breaks.
+        // The loop clears the flag before it takes the mail. So either it finds the mail, or this finds
+        // the flag cleared and breaks.
         if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
             && let Err(error) = self.breaker.break_netpoll()
         {
@@ -158,29 +157,29 @@ impl Remote {
 
     /// Takes the mail: all wakes, and [`JOBS`] jobs at most. Costs a load if there is none.
     #[inline]
-    pub(crate) fn collect(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
+    pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
             return None;
         }
-        // A swap, not a store: what an interrupt that saw the flag set has announced, such as the
-        // end of a blocking job, is visible from here on.
-        self.pending.swap(NOTHING, Ordering::AcqRel);
+        // A swap, since a store acquires nothing. If `interrupt` found the flag set, it made no break:
+        // this swap makes visible what its thread wrote before, such as the end of a blocking job.
+        self.pending.swap(NO_BREAK, Ordering::AcqRel);
         let mut mail = self.mail();
         let woken = mem::take(&mut mail.woken);
         if mail.jobs.len() <= JOBS {
             let jobs = mem::take(&mut mail.jobs);
             drop(mail);
             if fault!("lost_break") {
-                self.pending.store(NOTHING, Ordering::Release);
+                self.pending.store(NO_BREAK, Ordering::Release);
             }
             return Some((woken, jobs));
         }
-        // The jobs that are left need no break: the loop does not sleep before it has looked again.
+        // The jobs that are left need no break: while the flag is set, the loop does not sleep.
         self.pending.store(ON_ITS_WAY, Ordering::Release);
         Some((woken, mail.jobs.drain(..JOBS).collect()))
     }
 
-    /// Wakes and jobs that the loop has not looked at.
+    /// How many wakes and how many jobs are in the mail.
     pub(crate) fn mail_waiting(&self) -> [usize; 2] {
         let mail = self.mail();
         [mail.woken.len(), mail.jobs.len()]
@@ -188,10 +187,10 @@ impl Remote {
 
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
-        self.pending.load(Ordering::Acquire) != NOTHING
+        self.pending.load(Ordering::Acquire) != NO_BREAK
     }
 
-    /// Counts a blocking job as under way while the answer lives.
+    /// Counts a blocking job as under way until the returned `JobOut` is dropped.
     pub(crate) fn job_out(self: &Arc<Self>) -> JobOut {
         self.jobs_out.fetch_add(1, Ordering::AcqRel);
         JobOut(self.clone())
@@ -199,7 +198,7 @@ impl Remote {
 
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
-        // The lock may be held by a thread that this process does not have.
+        // In a child of fork the mutex may be locked for ever.
         if self.is_inherited() {
             return VecDeque::new();
         }
@@ -229,9 +228,9 @@ impl MachineWaker {
         }))
     }
 
-    /// The loop has taken it out of the mail. A wake from here on is mailed anew; what an earlier one
-    /// announces is visible to the machine.
-    pub(crate) fn opened(&self) -> MachineId {
+    /// Called when the loop has taken this out of the mail: the next wake mails it again. A swap, as in
+    /// `take_mail`: what a thread wrote before an earlier wake is visible to the machine.
+    pub(crate) fn unmail(&self) -> MachineId {
         self.is_mailed.swap(false, Ordering::AcqRel);
         self.id
     }

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::common::{Common, Settings};
 use super::dispatch::WorkerInbox;
-use super::listeners::{Factory, Port};
+use super::settings::{Common, Factory, Port, Settings};
 use super::worker_loop::WorkerLoop;
 use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
@@ -410,7 +409,7 @@ impl ServerHandle {
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). The connection is gone, or of another
     /// server.
     pub fn write(&self, id: ConnId, bytes: Arc<[u8]>) -> io::Result<()> {
-        self.common.remotes.write(id, &bytes)
+        self.common.shared.remotes.write(id, &bytes)
     }
 
     /// Closes the connection of this id once all is written, from any thread or worker. Later writes
@@ -420,7 +419,7 @@ impl ServerHandle {
     ///
     /// The connection is gone, or of another server.
     pub fn close(&self, id: ConnId) -> io::Result<()> {
-        self.common.remotes.close(id)
+        self.common.shared.remotes.close(id)
     }
 
     /// What lives on each worker that has started, and what it waits for: see

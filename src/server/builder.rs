@@ -11,8 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::bound::Bound;
-use super::common::Settings;
-use super::listeners::{Dispatch, Listeners, Peer, WithPeer};
+use super::settings::{Dispatch, Listeners, Peer, Settings, WithPeer};
 use crate::connection::filter::IntoFilter;
 use crate::connection::limits::Limits;
 use crate::connection::protocol::Protocol;
@@ -134,16 +133,10 @@ impl<F> Server<F> {
             factory: Arc::new(factory),
             settings: Settings {
                 connection: shared::Settings {
-                    idle_timeout: None,
-                    heartbeat: None,
-                    heartbeat_bytes: None,
-                    heartbeat_warning: Arc::default(),
-                    rates: [None; 2],
-                    limits: Limits::default(),
                     drain_grace: Duration::from_secs(1),
-                    place: Location::caller(),
-                    max_age: None,
+                    ..shared::Settings::default()
                 },
+                place: Location::caller(),
                 max_connections: usize::MAX,
                 workers: 1,
                 dispatch: Dispatch::default(),

@@ -3,8 +3,8 @@
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
-//! | Starting | `Dispatcher::new` | Serving, Draining, Stopped |
-//! | Serving | `WorkerInbox::started`, of the last worker | Draining, Stopped |
+//! | Starting | shown to the workers in place of Serving and Draining, until all have started | - |
+//! | Serving | `Dispatcher::new` | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; the end of the first worker under `Bound::run` | - |
 //!
@@ -39,7 +39,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// The order before any is given.
+    /// What a worker begins with.
     pub(crate) const FIRST: Order = Order {
         phase: Phase::Starting,
         limit: Duration::MAX,
@@ -86,7 +86,10 @@ impl Dispatcher {
         Dispatcher {
             tallies: (0..workers).map(|_| Arc::default()).collect(),
             state: Mutex::new(State {
-                order: Order::FIRST,
+                order: Order {
+                    phase: Phase::Serving,
+                    ..Order::FIRST
+                },
                 inboxes: Vec::new(),
                 starting: 0,
                 next: 0,
@@ -175,12 +178,7 @@ pub(crate) struct WorkerInbox {
 impl WorkerInbox {
     /// The worker has started. When all have, the server serves.
     pub(crate) fn started(&self) {
-        self.dispatcher.change(|state| {
-            state.starting -= 1;
-            if state.starting == 0 {
-                state.order.phase = state.order.phase.max(Phase::Serving);
-            }
-        });
+        self.dispatcher.change(|state| state.starting -= 1);
     }
 
     /// Waits for another order than the one that is known.
@@ -188,12 +186,8 @@ impl WorkerInbox {
         self.wait(|state| {
             let mut order = state.order;
             // A drain accepts what is queued, so it waits until all workers have started too.
-            if state.starting > 0 && order.phase == Phase::Draining {
-                let watches = order.watches;
-                order = Order {
-                    watches,
-                    ..Order::FIRST
-                };
+            if state.starting > 0 && order.phase != Phase::Stopped {
+                (order.phase, order.limit) = (Phase::Starting, Duration::MAX);
             }
             (order != known).then_some(order)
         })
@@ -397,7 +391,7 @@ mod tests {
         let stop = || dispatcher.give(Phase::Stopped, Duration::ZERO);
         assert_eq!(next(Order::FIRST), Order::FIRST);
         assert!(drain(10 * second));
-        assert_eq!(next(Order::FIRST), Order::FIRST, "it has not started");
+        assert_eq!(next(Order::FIRST).phase, Phase::Starting);
         inboxes[0].started();
         let long = next(Order::FIRST);
         assert_eq!((long.phase, long.limit), (Phase::Draining, 10 * second));

@@ -45,8 +45,7 @@
 
 // | file | what it is |
 // |---|---|
-// | `builder.rs`, `common.rs` | the settings of a server; what its threads share |
-// | `listeners.rs` | what it listens on, and what makes a peer's protocol |
+// | `builder.rs`, `settings.rs` | what a server is asked for; what its threads share |
 // | `bound.rs` | a server that listens, and the handle to it |
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
 // | `dispatch.rs` | between threads: orders to every worker, connections to the worker that has fewest |
@@ -54,9 +53,8 @@
 
 mod bound;
 pub(crate) mod builder;
-mod common;
 mod dispatch;
-mod listeners;
+mod settings;
 #[cfg(feature = "signal")]
 mod signals;
 mod worker_loop;
@@ -65,5 +63,5 @@ pub use crate::connection::stats::{Stats, WorkerStats};
 pub use bound::{Bound, ServerHandle};
 pub use builder::Server;
 #[allow(deprecated)]
-pub use listeners::Accept;
-pub use listeners::{Dispatch, Factory, Listeners, Peer, WithPeer};
+pub use settings::Accept;
+pub use settings::{Dispatch, Factory, Listeners, Peer, WithPeer};

@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::common::Common;
 use super::dispatch::{Arrival, Order, WorkerInbox};
-use super::listeners::{Factory, Peer, Port};
+use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -68,10 +67,8 @@ impl<F: Factory> WorkerLoop<F> {
         ports: Vec<Port>,
     ) -> io::Result<()> {
         let make = |scheduler: &_| {
-            let (quotas, permits) = (common.quotas.clone(), common.permits.clone());
             let tally = common.dispatcher.tallies[inbox.worker].clone();
-            let (settings, remotes) = (&common.settings.connection, common.remotes.clone());
-            WorkerShared::new(scheduler, settings, quotas, tally, permits, remotes)
+            WorkerShared::new(scheduler, common.shared.clone(), tally)
         };
         // A server runs once.
         let _ = common.runtimes[inbox.worker].set(Handle::current());
@@ -84,7 +81,7 @@ impl<F: Factory> WorkerLoop<F> {
         };
         let result = this.serve_and_drain(ports).await;
         this.shared.enter(Phase::Stopped);
-        poll_fn(|cx| this.shared.poll_empty(cx.waker())).await;
+        this.shared.emptied().await;
         result
     }
 
@@ -98,10 +95,7 @@ impl<F: Factory> WorkerLoop<F> {
                 is_for_all: port.worker.is_none(),
             })
         };
-        let mut listeners = ports
-            .into_iter()
-            .map(open)
-            .collect::<io::Result<Vec<_>>>()?;
+        let mut listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
         self.start()?;
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
@@ -170,11 +164,7 @@ impl<F: Factory> WorkerLoop<F> {
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.live());
         log::info!("{name}: connections in flight: {open}");
-        noted(
-            "connections",
-            poll_fn(|cx| self.shared.poll_empty(cx.waker())),
-        )
-        .await;
+        noted("connections", self.shared.emptied()).await;
         Ok(())
     }
 
@@ -209,7 +199,14 @@ impl<F: Factory> WorkerLoop<F> {
                 }
             }
         };
-        accept_each(&listener.fd, &self.common.permits, which, failed, take).await
+        accept_each(
+            &listener.fd,
+            &self.common.shared.permits,
+            which,
+            failed,
+            take,
+        )
+        .await
     }
 
     /// Counts an accept that failed.
@@ -259,7 +256,9 @@ impl<F: Factory> WorkerLoop<F> {
             Ok((protocol, filter)) => {
                 let conn = Conn::new(fd, self.shared.clone(), filter);
                 let connection = Connection { protocol, conn };
-                self.shared.spawn(Box::new(connection), arrival.permit);
+                let place = self.common.settings.place;
+                self.shared
+                    .spawn(place, Box::new(connection), arrival.permit);
             }
             Err(_) => {
                 log::error!("{}: closed: the factory panicked", peer.addr);

@@ -9,7 +9,6 @@
 mod file;
 mod fork;
 mod lookup;
-mod owned_socket;
 #[cfg(feature = "signal")]
 mod signal;
 mod socket;
@@ -23,11 +22,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub(crate) use file::{read, splice, splice_to_socket, write};
 pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
-pub(crate) use owned_socket::{Filling, OwnedSocket};
 #[cfg(feature = "signal")]
 pub(crate) use signal::{SignalNotes, note_signals};
 pub(crate) use socket::{
-    ACCEPTS_BY, SPREADS_CONNECTIONS, accept, share_port, socket, unacknowledged,
+    ACCEPTS_BY, Filling, OwnedSocket, SPREADS_CONNECTIONS, accept, share_port, socket,
+    unacknowledged,
 };
 pub(crate) use with_waker::WithWaker;
 

@@ -1,10 +1,195 @@
-//! Sockets: made and accepted non-blocking and close-on-exec; and what socket2 leaves to the caller.
-// Mirrors Go's `internal/poll/sock_cloexec.go` and `net/sock_cloexec.go`.
+//! Sockets: the owned descriptor that all handles to one share, and its two hot system calls; made and
+//! accepted non-blocking and close-on-exec; and what socket2 leaves to the caller.
 
+// Mirrors `Sysfd` of Go's `internal/poll/fd_unix.go`, `ignoringEINTRIO(syscall.Read, ...)`,
+// `internal/poll/sock_cloexec.go` and `net/sock_cloexec.go`.
+
+use std::cell::Cell;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::{MAX_AT_ONCE, SEND_FLAGS, uninit};
+
+/// An owned descriptor that can be closed through a shared reference, exactly once.
+///
+/// All handles to a socket share one, so that `close` on any of them is seen by all. While the
+/// descriptor is lent ([`OwnedSocket::with`]) a close is put off until it is back: its number must
+/// not be reused meanwhile.
+#[derive(Debug)]
+pub(crate) struct OwnedSocket {
+    /// The descriptor, or [`CLOSED`].
+    fd: Cell<RawFd>,
+    /// How many calls of [`OwnedSocket::with`] are under way.
+    lent: Cell<u16>,
+    /// A close came while the descriptor was lent. The last call of `with` closes it.
+    close_asked: Cell<bool>,
+}
+
+const CLOSED: RawFd = -1;
+
+impl OwnedSocket {
+    /// Without a descriptor it counts as closed: for a source that its user owns.
+    pub(crate) fn new(fd: Option<OwnedFd>) -> Self {
+        OwnedSocket {
+            fd: Cell::new(fd.map_or(CLOSED, IntoRawFd::into_raw_fd)),
+            lent: Cell::new(0),
+            close_asked: Cell::new(false),
+        }
+    }
+
+    /// The descriptor's number, -1 once it is closed.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd.get()
+    }
+
+    /// The socket, for one call of our own code: nothing that runs meanwhile may close it.
+    #[inline]
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+
+    /// Reads what is there, up to [`MAX_AT_ONCE`].
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        receive(self.raw(), uninit(buffer))
+    }
+
+    /// Sends, and never raises SIGPIPE, which a C host perhaps does not ignore.
+    #[inline]
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        send(self.raw(), bytes)
+    }
+
+    /// Lends the descriptor to a caller's closure; `None` if it is closed. A close that comes
+    /// meanwhile is put off, and `close` then gets the descriptor.
+    pub(crate) fn with<R>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> R,
+        close: fn(OwnedFd),
+    ) -> Option<R> {
+        struct Return<'a>(&'a OwnedSocket, fn(OwnedFd));
+        impl Drop for Return<'_> {
+            fn drop(&mut self) {
+                debug_assert!(self.0.is_lent(), "it comes back once");
+                self.0.lent.set(self.0.lent.get() - 1);
+                if self.0.lent.get() == 0 && self.0.close_asked.get() {
+                    self.0.take().into_iter().for_each(self.1);
+                }
+            }
+        }
+        if self.fd.get() == CLOSED || self.close_asked.get() {
+            return None;
+        }
+        self.lent.set(self.lent.get() + 1);
+        // A guard, so that the descriptor comes back when `f` panics too.
+        let _return = Return(self, close);
+        // SAFETY: open, owned by us, and not closed while `lent` is above zero.
+        Some(f(unsafe { BorrowedFd::borrow_raw(self.fd.get()) }))
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.get() > 0
+    }
+
+    /// Takes the descriptor out, for the caller to close. `None` the second time, and while it is
+    /// lent: then it is closed when it comes back.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        if self.fd.get() == CLOSED {
+            return None;
+        }
+        if self.is_lent() {
+            self.close_asked.set(true);
+            return None;
+        }
+        let fd = match fault!("double_close") {
+            true => self.fd.get(),
+            false => self.fd.replace(CLOSED),
+        };
+        // SAFETY: we own it, and `replace` forgets it, so that it is taken once.
+        Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl AsFd for OwnedSocket {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        assert_ne!(self.fd.get(), CLOSED, "used after close");
+        // SAFETY: the descriptor is open, as was just checked; we own it, and nothing between here
+        // and the end of the caller's one system call can close it.
+        unsafe { BorrowedFd::borrow_raw(self.fd.get()) }
+    }
+}
+
+impl Drop for OwnedSocket {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// A buffer that the system fills from its beginning, so that it need not be initialised before.
+pub(crate) struct Filling<'b> {
+    buffer: &'b mut [MaybeUninit<u8>],
+    /// How many bytes, from the first on, are initialised. Only `receive` moves it.
+    filled: usize,
+}
+
+impl<'b> Filling<'b> {
+    pub(crate) fn new(buffer: &'b mut [MaybeUninit<u8>]) -> Self {
+        Filling { buffer, filled: 0 }
+    }
+
+    /// How many bytes there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// One read.
+    pub(crate) fn receive(&mut self, socket: &OwnedSocket) -> io::Result<usize> {
+        self.filled = receive(socket.raw(), self.buffer)?;
+        Ok(self.filled)
+    }
+
+    pub(crate) fn into_filled(self) -> &'b mut [u8] {
+        let filled = &mut self.buffer[..self.filled];
+        // SAFETY: same layout, and the kernel wrote the first `filled` bytes.
+        unsafe { &mut *(std::ptr::from_mut(filled) as *mut [u8]) }
+    }
+}
+
+// On Linux past the C library, whose `recv` and `send` are cancellation points of pthreads: once the
+// process has had a second thread, glibc switches cancellation on and off around each, for about 110
+// instructions an echoed message. No thread of ours is canceled that way.
+
+#[inline]
+fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let (at, length) = (buffer.as_mut_ptr(), buffer.len().min(MAX_AT_ONCE));
+    // SAFETY: the slice is valid for writes of its length, and borrowed for the call. The kernel
+    // refuses a descriptor that is closed (-1).
+    #[cfg(target_os = "linux")]
+    let got = unsafe { libc::syscall(libc::SYS_recvfrom, fd, at, length, 0, 0usize, 0usize) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let got = unsafe { libc::recv(fd, at.cast(), length, 0) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+#[inline]
+fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let (at, length) = (bytes.as_ptr(), bytes.len().min(MAX_AT_ONCE));
+    // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
+    #[cfg(target_os = "linux")]
+    let sent =
+        unsafe { libc::syscall(libc::SYS_sendto, fd, at, length, SEND_FLAGS, 0usize, 0usize) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let sent = unsafe { libc::send(fd, at.cast(), length, SEND_FLAGS) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+// ---- made, accepted, asked ----
 
 /// A new socket.
 pub(crate) fn socket(domain: Domain, kind: Type) -> io::Result<Socket> {

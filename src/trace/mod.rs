@@ -12,26 +12,23 @@
 //! and else in equal parts to the runs between; all other records take no time. So the times never go
 //! back, a wait is exact, and one run among many is an estimate.
 // Mirrors Go's flight recorder (`runtime/trace.go`). The loop calls a `Recorder`. Without the feature
-// that is empty, and so are its functions, so that no call asks for the feature.
+// that has no ring, which is known when it is compiled, so that no call asks for the feature.
 
-#[cfg(not(feature = "trace"))]
-#[path = "off.rs"]
-mod ring;
-#[cfg(feature = "trace")]
+#[cfg_attr(not(feature = "trace"), allow(dead_code))]
 mod ring;
 #[cfg(feature = "trace")]
 mod show;
 
 // For the ring. The models of tests/loom put others in their place.
-#[cfg(feature = "trace")]
 use std::sync::atomic::AtomicU64;
 
 pub(crate) use ring::{Recorder, Tape};
 #[cfg(feature = "trace")]
 pub use show::{Record, Trace};
 
+const ON: bool = cfg!(feature = "trace");
+
 /// The least size of a ring, in bytes.
-#[cfg(feature = "trace")]
 const LEAST: usize = 4096;
 
 /// In place of an id: nothing.

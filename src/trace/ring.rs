@@ -10,11 +10,26 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{AtomicU64, Kind, LEAST, NOTHING};
+use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 
-/// A record: `time << 8 | kind`, the id, the detail. The time is in nanoseconds since the loop's
-/// beginning: 56 bits are two years.
+/// A record: its head, the id, the detail. Where something is handed out, the detail is that; what hands
+/// out two has two records.
+///
+/// ```text
+/// | 63 .. 9                                   | 8 .. 5       | 4 .. 0 |
+/// | nanoseconds since the loop's beginning:   | readiness,   | kind   |
+/// | 55 bits are a year                        | if it has it |        |
+/// ```
 pub(super) type Words = [u64; 3];
+
+const TIME: u32 = 9;
+const READINESS: u32 = 5;
+
+/// The nanoseconds, the readiness and the kind of a head.
+pub(super) fn parts(head: u64) -> (u64, u64, usize) {
+    let kind = head & ((1 << READINESS) - 1);
+    (head >> TIME, head >> READINESS & 0xf, kind as usize)
+}
 
 pub(crate) struct Ring {
     /// A power of two of them.
@@ -29,9 +44,10 @@ impl Ring {
         &self.places[number as usize & (self.places.len() - 1)]
     }
 
-    /// Writes the record after `count` others, and publishes it.
-    #[inline]
-    fn put(&self, count: u64, words: Words) {
+    /// Writes a record, and publishes it.
+    #[inline(always)]
+    fn push(&self, words: Words) {
+        let count = self.count.load(Ordering::Relaxed);
         for (word, value) in self.place(count).iter().zip(words) {
             word.store(value, Ordering::Release);
         }
@@ -82,7 +98,7 @@ pub(crate) struct Recorder<W> {
     pub(crate) tape: Tape,
     /// What is parked has this number in a record.
     name: fn(&W) -> u64,
-    /// The last reading of the clock, as in a record.
+    /// The last reading of the clock, as in a head.
     now: Cell<u64>,
     /// What wakes: the machine that runs, and the like.
     by: Cell<u64>,
@@ -99,30 +115,41 @@ impl<W> Recorder<W> {
         }
     }
 
+    /// None in a build without the feature, and then all that follows is left out.
+    #[inline(always)]
+    fn ring(&self) -> Option<&Ring> {
+        self.tape.0.as_deref().filter(|_| ON)
+    }
+
     /// The clock was read: so many nanoseconds after the loop's beginning.
     #[inline]
     pub(crate) fn read(&self, now: impl FnOnce() -> u64) {
-        if self.tape.0.is_some() {
-            self.now.set(self.now.get().max(now() << 8));
+        if self.ring().is_some() {
+            self.now.set(self.now.get().max(now() << TIME));
         }
     }
 
     #[inline]
     pub(crate) fn put(&self, kind: Kind, id: u64, detail: u64) {
-        let Some(ring) = &self.tape.0 else { return };
+        let Some(ring) = self.ring() else { return };
         if let Kind::Turn | Kind::TurnEnd | Kind::Foreign | Kind::Mail | Kind::Run = kind {
             self.by.set(id);
         }
-        let count = ring.count.load(Ordering::Relaxed);
-        ring.put(count, [self.now.get() | kind as u64, id, detail]);
+        ring.push([self.now.get() | kind as u64, id, detail]);
     }
 
-    /// What the record before hands out.
+    /// As `put`, and that it hands out what has this number, if that is not `NOTHING`.
+    #[inline(always)]
+    pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
+        let Some(ring) = self.ring() else { return };
+        let head = self.now.get() | readiness << READINESS | kind as u64;
+        ring.push([head, id, number]);
+    }
+
+    /// What is handed out has this number.
     #[inline]
-    pub(crate) fn unpark(&self, w: &W) {
-        if self.tape.0.is_some() {
-            self.put(Kind::Unpark, (self.name)(w), 0);
-        }
+    pub(crate) fn number(&self, w: &W) -> u64 {
+        self.ring().map_or(NOTHING, |_| (self.name)(w))
     }
 
     /// By what a machine is woken or spawned now.

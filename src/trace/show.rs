@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::ring::Words;
+use super::ring::{Words, parts};
 use super::{JOB, Kind, NOTHING, THREAD, Tape};
 
 /// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
@@ -23,6 +23,8 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
+    /// How many the ring had before it. An [`Unpark`](Kind::Unpark) has the number of its cause.
+    pub number: u64,
     /// Since the loop's beginning. The [module](crate::trace) says how exact it is.
     pub at: Duration,
     /// It says what `id` and `detail` are.
@@ -45,29 +47,46 @@ impl Trace {
     /// The records of the `last` time, if there is a ring.
     pub(crate) fn of(tape: &Tape, last: Duration) -> Option<Self> {
         let (words, lost) = tape.copy()?;
-        let is = |words: &Words, kind: Kind| words[0] & 0xff == kind as u64;
-        let mut records = Vec::with_capacity(words.len());
+        let mut number = lost;
+        let time_of = |words: &Words| parts(words[0]).0;
+        let is = |words: &Words, kind: Kind| parts(words[0]).2 == kind as usize;
+        let mut records = Vec::with_capacity(2 * words.len());
+        let mut rest = &words[..];
         // Those of one reading share the time until the next.
-        for same in words.chunk_by(|one, next| one[0] >> 8 == next[0] >> 8) {
-            let now = same[0][0] >> 8;
-            let next = words.get(records.len() + same.len());
-            let time = next.map_or(0, |next| (next[0] >> 8) - now);
+        for same in words.chunk_by(|one, next| time_of(one) == time_of(next)) {
+            let now = time_of(&same[0]);
+            rest = &rest[same.len()..];
+            let time = rest.first().map_or(0, |next| time_of(next) - now);
             // A clock that stands still in a turn does so until the last wait.
             let wait = same.iter().rposition(|words| is(words, Kind::Wait));
             let since = &same[wait.unwrap_or(0)..];
             let runs = since.iter().filter(|words| is(words, Kind::Run)).count() as u64;
             let taker = if runs == 0 { Kind::Wait } else { Kind::Run };
             let mut before = 0;
-            for (number, words) in same.iter().enumerate() {
-                let &[kind, id, detail] = words;
-                let at = now + time / runs.max(1) * before;
-                before += u64::from(number >= wait.unwrap_or(0) && is(words, taker));
-                records.push(Record {
-                    at: Duration::from_nanos(at),
-                    kind: KINDS[usize::from(kind as u8)],
-                    id,
-                    detail,
-                });
+            for (index, words) in same.iter().enumerate() {
+                let &[head, id, detail] = words;
+                let at = Duration::from_nanos(now + time / runs.max(1) * before);
+                before += u64::from(index >= wait.unwrap_or(0) && is(words, taker));
+                let (_, readiness, kind) = parts(head);
+                let mut push = |kind, id, detail| {
+                    records.push(Record {
+                        number,
+                        at,
+                        kind,
+                        id,
+                        detail,
+                    })
+                };
+                match KINDS[kind] {
+                    kind @ (Kind::Event | Kind::Expired | Kind::Fired | Kind::Closed) => {
+                        push(kind, id, readiness);
+                        if detail != NOTHING {
+                            push(Kind::Unpark, detail, 0);
+                        }
+                    }
+                    kind => push(kind, id, detail),
+                }
+                number += 1;
             }
         }
         let end = records.last().map_or(Duration::ZERO, |last| last.at);

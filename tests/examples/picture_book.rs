@@ -230,6 +230,7 @@ fn a_bad_request_gets_an_error_and_changes_nothing() {
         ("GET", "/nothing".to_owned(), 404),
         ("POST", "/".to_owned(), 405),
         ("DELETE", "/state".to_owned(), 405),
+        ("POST", "/events".to_owned(), 405),
         ("GET", now("turn"), 405),
         ("POST", format!("/do/{}/turn", seen - 1), 409),
         ("POST", format!("/do/{}/turn", seen + 1), 409),
@@ -258,6 +259,29 @@ fn a_bad_request_gets_an_error_and_changes_nothing() {
         now("turn")
     );
     assert_eq!(send(addr, foreign.as_bytes()).0, 403);
+    // A name that its owner has turned to this address.
+    for path in ["/", "/events", &now("turn")] {
+        let method = if path.starts_with("/do") {
+            "POST"
+        } else {
+            "GET"
+        };
+        for host in ["example.com", "1.example.com:80", "127.0.0.1.example.com"] {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            assert_eq!(send(addr, request.as_bytes()).0, 403, "{path} of {host}");
+        }
+    }
+    for host in [
+        "localhost",
+        "localhost:80",
+        "[::1]:80",
+        "[::1]",
+        "127.0.0.1",
+    ] {
+        let request = format!("GET /state HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(send(addr, request.as_bytes()).0, 200, "{host}");
+    }
     assert_eq!(send(addr, b"\x16\x03\x01\x02\x00 hello\r\n\r\n").0, 400);
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000));
     assert_eq!(send(addr, long.as_bytes()).0, 431);
@@ -309,4 +333,15 @@ fn the_page_takes_nothing_from_elsewhere() {
             assert_ne!(rest.read_line(&mut line).unwrap(), 0);
         }
     }
+}
+
+#[test]
+fn connections_that_ask_for_nothing_hold_up_no_reader_for_long() {
+    let _watchdog = watchdog();
+    let addr = book();
+    let idle: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let begun = std::time::Instant::now();
+    assert!(version(addr) < 2);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    drop(idle);
 }

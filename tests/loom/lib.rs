@@ -144,6 +144,7 @@ mod sys {
 mod trace {
     use loom::sync::atomic::AtomicU64;
 
+    const ON: bool = true;
     pub(crate) const NOTHING: u64 = u64::MAX;
     /// Two records.
     const LEAST: usize = 48;

@@ -51,9 +51,9 @@ impl Loop {
     fn turn_until(&self, mut ran: impl FnMut(Option<MachineId>) -> bool) {
         loop {
             let mut enough = false;
-            if let Some((woken, jobs)) = self.remote.collect() {
+            if let Some((woken, jobs)) = self.remote.take_mail() {
                 for waker in woken {
-                    enough |= ran(Some(waker.opened()));
+                    enough |= ran(Some(waker.unmail()));
                 }
                 for job in jobs {
                     job();
@@ -157,7 +157,7 @@ pub fn a_job_that_is_sent_while_the_runtime_ends_runs_is_dropped_or_comes_back()
             }
             refused
         });
-        if let Some((_, jobs)) = netpoller.remote.collect() {
+        if let Some((_, jobs)) = netpoller.remote.take_mail() {
             jobs.into_iter().for_each(|job| job());
         }
         let left = netpoller.remote.close().len();
@@ -174,7 +174,7 @@ pub fn a_clock_that_waits_for_blocking_jobs_learns_of_the_last() {
             thread::spawn(move || drop(out))
         });
         while netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 {
-            drop(netpoller.remote.collect());
+            drop(netpoller.remote.take_mail());
             if netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 && !netpoller.remote.has_mail()
             {
                 netpoller.selector.wait();

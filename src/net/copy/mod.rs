@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::fd::{Failure, Fd};
 use crate::reactor::Refusal;
 use crate::time;
-use transfer::{AtEnd, Conduit, transfer, with_count};
+use transfer::{Conduit, end, transfer, with_count};
 
 pub use transfer::{CopySink, CopySource};
 
@@ -61,7 +61,7 @@ pub use transfer::{CopySink, CopySource};
 pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<u64> {
     let (source, sink) = (RefCell::new(source), RefCell::new(sink));
     let conduit = RefCell::new(Conduit::default());
-    let copied = transfer(&source, &sink, &conduit, AtEnd::Flush).await;
+    let copied = transfer(&source, &sink, &conduit).await;
     copied.map_err(|error| with_count(error, &conduit))?;
     Ok(conduit.into_inner().written)
 }
@@ -183,8 +183,14 @@ impl Relay {
             let (a, b) = (RefCell::new(a), RefCell::new(b));
             let [forth, back]: [RefCell<Conduit>; 2] = Default::default();
             let mut directions: [Option<Pin<&mut dyn Future<Output = io::Result<()>>>>; 2] = [
-                Some(pin!(transfer(&a, &b, &forth, AtEnd::Close))),
-                Some(pin!(transfer(&b, &a, &back, AtEnd::Close))),
+                Some(pin!(async {
+                    transfer(&a, &b, &forth).await?;
+                    end(&b).await
+                })),
+                Some(pin!(async {
+                    transfer(&b, &a, &back).await?;
+                    end(&a).await
+                })),
             ];
             let written = || (forth.borrow().written, back.borrow().written);
             // The first error.

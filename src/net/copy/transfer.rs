@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | fill | waits for the source, and reads once | empty; at the end of file, end |
 //! | empty | writes until nothing is in hand | fill |
-//! | end | flushes the sink, or closes its writing side | |
+//! | end | flushes the sink; a relay then closes its writing side | |
 //!
 //! The locks are held for a step, and not for the whole copy as in Go: a read, and then the writes
 //! of all that it brought. Between two steps other operations have their turn, first come first
@@ -91,21 +91,11 @@ impl<K> CopyEnd for &Stream<K> {
 
 impl<T: ?Sized> CopyEnd for &mut T {}
 
-/// What the sink gets when the source has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AtEnd {
-    /// Nothing but a flush: it may get more.
-    Flush,
-    /// The end: half-close is carried across.
-    Close,
-}
-
 /// Copies until the source ends. The `conduit` has what is in hand, and knows how much has gone.
 pub(super) async fn transfer<R: CopySource, W: CopySink>(
     source: &RefCell<R>,
     sink: &RefCell<W>,
     conduit: &RefCell<Conduit>,
-    at_end: AtEnd,
 ) -> io::Result<()> {
     let from = source.borrow().fd().cloned();
     let to = sink.borrow().fd().cloned();
@@ -162,12 +152,15 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
         empty.await?;
         unflushed = true;
     }
-    match (at_end, &to) {
-        (AtEnd::Flush, _) => poll_fn(flush).await,
-        (AtEnd::Close, Some(fd)) => fd.end_writing_in_turn().await,
-        (AtEnd::Close, None) => {
-            poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await
-        }
+    poll_fn(flush).await
+}
+
+/// Ends the sink: half-close is carried across.
+pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
+    let to = sink.borrow().fd().cloned();
+    match to {
+        Some(fd) => fd.end_writing_in_turn().await,
+        None => poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await,
     }
 }
 

@@ -4,7 +4,7 @@
 // Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
 
 use std::fs;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -16,7 +16,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Claim, Failure, Fd};
+use super::{Failure, Fd};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
@@ -40,8 +40,7 @@ impl Fd {
 
     /// As [`Fd::close`], with a RST.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        let set = self.reset_on_close();
-        set.map_err(|failure| self.error("close", failure, 0))?;
+        self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)))?;
         self.close()
     }
 
@@ -51,56 +50,31 @@ impl Fd {
         if self.is_closed() {
             return;
         }
-        if with_reset && let Err(Failure::System(error)) = self.reset_on_close() {
+        let reset = || self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)));
+        if with_reset && let Err(error) = reset() {
             log::debug!("closed without the reset that was asked for: {error}");
         }
         self.shut();
     }
 
-    fn reset_on_close(&self) -> Result<(), Failure> {
-        self.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)))
-    }
-
     /// Ends one direction, or both.
     pub(crate) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
-        let done = self.with_socket(|socket| socket.shutdown(how));
-        done.map_err(|failure| self.error("close", failure, 0))
+        self.option("close", |socket| socket.shutdown(how))
     }
 
     /// Ends our direction. It is no error if it has ended before and the peer is gone.
-    pub(crate) fn end_writing(&self) -> io::Result<()> {
-        match self.shut_down(Shutdown::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected && !self.is_closed() => {
-                Ok(())
-            }
+    pub(crate) fn half_close(&self) -> io::Result<()> {
+        match self.sock_ref().shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             ended => ended,
         }
     }
 
-    /// As [`Fd::end_writing`], behind the writes that are under way or queued. It queues with them, and
+    /// [`Fd::half_close`], behind the writes that are under way or queued. It queues with them, and
     /// does not wait as a poller: another poller, such as a heartbeat, would take its place.
-    pub(crate) async fn end_writing_in_turn(&self) -> io::Result<()> {
-        struct Turn<'a>(&'a Fd, Claim);
-        impl Drop for Turn<'_> {
-            fn drop(&mut self) {
-                if !self.1.is_free() {
-                    self.0.give_up(Direction::Write, &mut self.1);
-                }
-            }
-        }
-        let mut turn = Turn(self, Claim::new());
-        let locked = poll_fn(|cx| {
-            let lock = &mut turn.1.lock;
-            if self.socket().lock(Direction::Write, lock, cx.waker()) {
-                return Poll::Ready(Ok(()));
-            }
-            // The holder may never be polled again.
-            self.desc.check(Direction::Write)?;
-            Poll::Pending
-        });
-        let refused = |refusal| self.error("close", Failure::Refused(refusal), 0);
-        locked.await.map_err(refused)?;
-        self.end_writing()
+    pub(crate) fn end_writing_in_turn(&self) -> impl Future<Output = io::Result<()>> {
+        let closing = self.op(Direction::Write, Fd::half_close);
+        closing.named("close").in_turn()
     }
 
     fn shut(&self) {
@@ -116,7 +90,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().open_locks(&mut wakers);
+        self.socket().disable_locks(&mut wakers);
         // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
@@ -186,7 +160,7 @@ impl Fd {
         impl Drop for Waiter<'_> {
             fn drop(&mut self) {
                 if self.1.is_some() {
-                    self.0.socket().forget_hang_up(&mut self.1);
+                    self.0.socket().unregister_hang_up(&mut self.1);
                 }
             }
         }
@@ -194,7 +168,7 @@ impl Fd {
         let mut yielded = false;
         let hung_up = poll_fn(|cx| {
             // The waker is kept first: cloning it may run any code, which may close the socket.
-            self.socket().await_hang_up(&mut waiter.1, cx.waker());
+            self.socket().register_hang_up(&mut waiter.1, cx.waker());
             let hung_up = match self.check_open() {
                 Ok(()) if !self.desc.is_hung_up() => return Poll::Pending,
                 checked => checked,

@@ -2,8 +2,8 @@
 //! close around it.
 //!
 //! Every operation that waits goes through [`Fd::poll_step`], except the fast path of
-//! `read_with.rs`, [`Fd::hung_up`], two that wait for the write lock alone
-//! ([`Fd::end_writing_in_turn`], [`Fd::poll_release`]), and a server's connection, which has its
+//! `read_with.rs`, [`Fd::hung_up`], a half-close, which waits for the
+//! write lock alone, and a server's connection, which has its
 //! socket to itself. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
@@ -52,6 +52,10 @@ use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::{Failure, name_of};
+pub(crate) use op::Needs;
+
+/// The netpoller of a runtime.
+pub(crate) type RuntimeCore = Rc<Core<Parked, Socket>>;
 
 /// A socket of the runtime, shared by its handles; closed when the last goes.
 #[derive(Clone)]
@@ -73,18 +77,18 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) const fn new() -> Self {
         Claim {
-            lock: LockState::Free,
+            lock: LockState::Idle,
             yielded: false,
         }
     }
 
-    pub(crate) fn is_held(&self) -> bool {
-        self.lock.is_held()
+    pub(crate) fn is_holder(&self) -> bool {
+        self.lock.is_holder()
     }
 
-    /// Whether it neither has the lock nor queues for it.
-    fn is_free(&self) -> bool {
-        self.lock == LockState::Free
+    /// Whether it neither holds the lock nor queues for it.
+    fn is_idle(&self) -> bool {
+        self.lock == LockState::Idle
     }
 }
 
@@ -101,34 +105,33 @@ impl Fd {
     }
 
     /// As [`Fd::adopt`], into the runtime of `core`.
-    pub(crate) fn register(
-        core: &Rc<Core<Parked, Socket>>,
-        fd: OwnedFd,
-        network: Network,
-    ) -> io::Result<Fd> {
+    pub(crate) fn register(core: &RuntimeCore, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
-        let socket = Socket::new(OwnedSocket::new(Some(fd)), Endpoints::new(network));
-        let desc = core.open(&mut SourceFd(&raw), Some(raw), socket)?;
-        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
-        if !network.is_tcp() {
-            desc.set_short_io_inconclusive();
-        }
-        Ok(Fd::of(desc))
+        Fd::open(core, &mut SourceFd(&raw), Some(fd), network)
     }
 
     /// Takes in a source that its user owns and reads.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        let socket = Socket::new(OwnedSocket::new(None), Endpoints::new(Network::File));
-        let desc = core.open(source, None, socket)?;
-        desc.set_short_io_inconclusive();
-        Ok(Fd::of(desc))
+        Fd::open(&core, source, None, Network::File)
     }
 
-    /// A new descriptor counts as ready: the first try costs less than a turn.
-    fn of(desc: Descriptor<Parked, Socket>) -> Fd {
+    fn open(
+        core: &RuntimeCore,
+        source: &mut dyn Source,
+        fd: Option<OwnedFd>,
+        network: Network,
+    ) -> io::Result<Fd> {
+        let raw = fd.as_ref().map(AsRawFd::as_raw_fd);
+        let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
+        let desc = core.open(source, raw, socket)?;
+        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        if !network.is_tcp() {
+            desc.set_short_io_inconclusive();
+        }
+        // A new descriptor counts as ready: the first try costs less than a turn.
         desc.assume_ready(Readiness::READ | Readiness::WRITE);
-        Fd { desc }
+        Ok(Fd { desc })
     }
 
     // ---- the loop ----
@@ -149,7 +152,7 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_refused(direction, claim, cx);
         }
-        debug_assert!(claim.is_held());
+        debug_assert!(claim.is_holder());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
@@ -199,7 +202,7 @@ impl Fd {
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
-            LockState::Free => {}
+            LockState::Idle => {}
             LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
             _ => self.socket().unlock(direction, &mut claim.lock),
         }
@@ -209,7 +212,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_held() && !fault!("dropped_read_stays_parked") {
+        if claim.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(Parked::take_waker));
         }
         self.release(direction, claim);

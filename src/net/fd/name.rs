@@ -38,15 +38,8 @@ pub(crate) const fn name_of(direction: Direction) -> &'static str {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let socket = self.socket();
-        if let Some(known) = socket.endpoint(end) {
-            return Some(known);
-        }
-        if self.is_closed() {
-            return None;
-        }
-        let address = socket.ask_endpoint(end)?;
-        socket.set_endpoint(end, address.clone());
+        let address = self.socket().ask_endpoint(end)?;
+        self.socket().set_endpoint(end, address.clone());
         Some(address)
     }
 

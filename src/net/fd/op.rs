@@ -19,14 +19,33 @@ use crate::runtime::parked::Parked;
 pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
-    /// It accepts or connects, and its errors say so.
-    opens: bool,
-    /// It moves no bytes, and waits neither for the lock nor for readiness.
-    empty: bool,
+    /// As its errors name it.
+    name: &'static str,
+    needs: Needs,
     claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
     moved: usize,
     attempt: F,
+}
+
+/// What an operation waits for before a try.
+#[derive(Clone, Copy)]
+pub(crate) enum Needs {
+    /// For the lock of its direction, and for readiness.
+    Readiness,
+    /// For the lock alone.
+    Turn,
+    /// For nothing: it moves no bytes.
+    Nothing,
+}
+
+impl Needs {
+    pub(crate) fn of(moves_nothing: bool) -> Self {
+        match moves_nothing {
+            true => Needs::Nothing,
+            false => Needs::Readiness,
+        }
+    }
 }
 
 impl Fd {
@@ -50,7 +69,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> impl Future<Output = io::Result<R>> {
         let mut op = self.op(direction, attempt);
-        op.empty = empty;
+        op.needs = Needs::of(empty);
         op
     }
 
@@ -105,7 +124,7 @@ impl Fd {
                 _ => Ok(ControlFlow::Continue(())),
             }
         });
-        steps.empty = length == 0;
+        steps.needs = Needs::of(length == 0);
         steps
     }
 
@@ -119,8 +138,8 @@ impl Fd {
         Op {
             fd: self,
             direction,
-            opens: false,
-            empty: false,
+            name: name_of(direction),
+            needs: Needs::Readiness,
             claim: Claim::new(),
             moved: 0,
             attempt,
@@ -129,9 +148,15 @@ impl Fd {
 }
 
 impl<F> Op<'_, F> {
-    /// Names it `accept` or `connect`.
-    pub(crate) fn opening(mut self) -> Self {
-        self.opens = true;
+    /// Gives it a name that is not its direction's.
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Makes it wait for the lock, and not for readiness.
+    pub(crate) fn in_turn(mut self) -> Self {
+        self.needs = Needs::Turn;
         self
     }
 }
@@ -151,9 +176,16 @@ where
         let (fd, direction) = (this.fd, this.direction);
         let ended = loop {
             let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
-            let step = match this.empty {
-                true => fd.poll_empty(direction, &mut this.claim, cx, attempt),
-                false => fd.poll_step(direction, &mut this.claim, cx, attempt),
+            let step = match this.needs {
+                Needs::Readiness => fd.poll_step(direction, &mut this.claim, cx, attempt),
+                Needs::Turn
+                    if !fd
+                        .socket()
+                        .lock(direction, &mut this.claim.lock, cx.waker()) =>
+                {
+                    fd.poll_refused(direction, &mut this.claim, cx)
+                }
+                needs => fd.poll_at_once(direction, needs, &mut this.claim, cx, attempt),
             };
             match ready!(step) {
                 Ok(ControlFlow::Continue(())) => {}
@@ -163,17 +195,12 @@ where
         };
         fd.release(direction, &mut this.claim);
         debug_assert!(
-            this.claim.is_free(),
+            this.claim.is_idle(),
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let (name, written) = match (direction, this.opens) {
-                (Direction::Read, true) => ("accept", 0),
-                (Direction::Write, true) => ("connect", 0),
-                (Direction::Read, false) => ("read", 0),
-                (Direction::Write, false) => ("write", this.moved),
-            };
-            fd.error(name, failure, written)
+            let written = if this.name == "write" { this.moved } else { 0 };
+            fd.error(this.name, failure, written)
         }))
     }
 }
@@ -181,35 +208,39 @@ where
 impl<F> Drop for Op<'_, F> {
     #[inline]
     fn drop(&mut self) {
-        if !self.claim.is_free() {
+        if !self.claim.is_idle() {
             self.fd.give_up(self.direction, &mut self.claim);
         }
     }
 }
 
 impl Fd {
-    /// As [`Fd::poll_step`], of an operation on no bytes. It waits for nothing, except to yield.
-    fn poll_empty<R>(
+    /// As [`Fd::poll_step`], of an operation that needs no readiness. It waits for nothing, except to yield.
+    fn poll_at_once<R>(
         &self,
         direction: Direction,
+        needs: Needs,
         claim: &mut Claim,
         cx: &Context<'_>,
         attempt: impl FnOnce(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
         ready!(poll_yield(claim, cx));
-        let checked = match direction {
-            Direction::Read => self.check_open(),
-            Direction::Write => self.desc.check(direction).map_err(Failure::Refused),
+        let checked = match (direction, needs) {
+            (Direction::Write, Needs::Nothing) => {
+                self.desc.check(direction).map_err(Failure::Refused)
+            }
+            _ => self.check_open(),
         };
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
     /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
-    /// without holding it. `empty`: as [`Fd::op_on`].
+    /// without holding it.
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
-        empty: bool,
+        name: &'static str,
+        needs: Needs,
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> Poll<io::Result<R>> {
@@ -220,14 +251,17 @@ impl Fd {
         socket.drop_poller(direction);
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
-        let polled = if empty {
-            self.poll_empty(direction, &mut claim, cx, attempt)
-        } else if !socket.is_locked(direction) {
-            self.poll_step(direction, &mut claim, cx, attempt)
-        } else if fault!("heartbeat_inside_message") {
-            attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
-        } else {
-            self.poll_refused(direction, &mut claim, cx)
+        let polled = match needs {
+            Needs::Readiness if !socket.is_locked(direction) => {
+                self.poll_step(direction, &mut claim, cx, attempt)
+            }
+            Needs::Readiness if fault!("heartbeat_inside_message") => {
+                attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
+            }
+            Needs::Readiness | Needs::Turn if socket.is_locked(direction) => {
+                self.poll_refused(direction, &mut claim, cx)
+            }
+            _ => self.poll_at_once(direction, needs, &mut claim, cx, attempt),
         };
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);
@@ -237,26 +271,7 @@ impl Fd {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(name_of(direction), failure, 0))
-    }
-
-    /// Waits until no operation holds the direction, but no longer than until its deadline.
-    pub(crate) fn poll_release(
-        &self,
-        direction: Direction,
-        cx: &Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let socket = &self.desc.user_data;
-        let waker = cx.waker().clone();
-        socket.drop_poller(direction);
-        if !socket.is_locked(direction) {
-            return Poll::Ready(Ok(()));
-        }
-        if let Err(refusal) = self.desc.check(direction) {
-            return Poll::Ready(Err(self.error("close", Failure::Refused(refusal), 0)));
-        }
-        self.keep_poller(direction, waker);
-        Poll::Pending
+        polled.map_err(|failure| self.error(name, failure, 0))
     }
 
     /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into

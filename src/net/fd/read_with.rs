@@ -43,7 +43,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             let mut met = None;
             match this.claim.lock {
                 // It was parked and has been woken, and something may be there.
-                LockState::Held if fd.may_go_on(Direction::Read) => {
+                LockState::Holder if fd.may_go_on(Direction::Read) => {
                     let mut buffer = lent::take();
                     match fd.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
@@ -52,8 +52,8 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                     lent::give_back(buffer);
                 }
                 // It has just begun, and nothing is there.
-                LockState::Free if fd.park_at_once(Direction::Read, cx.waker()) => {
-                    this.claim.lock = LockState::Held;
+                LockState::Idle if fd.park_at_once(Direction::Read, cx.waker()) => {
+                    this.claim.lock = LockState::Holder;
                     return Poll::Pending;
                 }
                 _ => {}
@@ -87,13 +87,13 @@ impl Fd {
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
-        if self.desc.may_try(direction) != May::Wait || !socket.is_free(direction) {
+        if self.desc.may_try(direction) != May::Wait || !socket.is_uncontended(direction) {
             return false;
         }
         let Some(id) = context::own(self.desc.home(), waker) else {
             return false;
         };
-        socket.hold(direction);
+        socket.lock_uncontended(direction);
         self.desc.park_waiting(direction, Parked::machine(id));
         self.trace("park", direction);
         true
@@ -132,7 +132,7 @@ impl Fd {
 impl<F> Drop for ReadWith<'_, F> {
     #[inline]
     fn drop(&mut self) {
-        if !self.claim.is_free() {
+        if !self.claim.is_idle() {
             self.fd.give_up(Direction::Read, &mut self.claim);
         }
     }

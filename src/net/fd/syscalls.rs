@@ -209,30 +209,9 @@ impl Fd {
     }
 
     /// One write without waiting. It is not charged: a read that was charged comes before it.
-    #[inline]
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        self.desc
-            .check(Direction::Write)
-            .map_err(Failure::Refused)?;
-        match self.send(bytes) {
-            // All of it, which proves nothing.
-            Ok(sent) if sent == bytes.len() => Ok(sent),
-            sent => self.try_send_after(bytes, sent),
-        }
-    }
-
-    /// As [`Fd::try_send`], with the result of a try that was made already: the system reports a
-    /// reset once, and a broken pipe from then on.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn try_send_after(
-        &self,
-        bytes: &[u8],
-        first: io::Result<usize>,
-    ) -> Result<usize, Failure> {
-        let mut first = Some(first);
         self.try_once(Direction::Write, |fd| {
-            let sent = first.take().unwrap_or_else(|| fd.send(bytes))?;
+            let sent = fd.send(bytes)?;
             fd.note_short(Direction::Write, sent, bytes.len());
             Ok(sent)
         })

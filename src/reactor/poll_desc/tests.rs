@@ -372,7 +372,10 @@ impl Pair {
     }
 
     fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<usize>) {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| out.push(w));
+        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+            out.push(w);
+            0
+        });
         let turn = turn.expect("the selector never fails");
         if self.model.is_due() && self.core.is_due() {
             assert!(turn.more, "a deadline is due, and not settled");

@@ -20,7 +20,7 @@ fn insert(machines: &mut Machines) -> MachineId {
 
 fn end(machines: &mut Machines, id: MachineId) {
     drop(machines.abort(id).expect("it is idle"));
-    machines.finish(id);
+    machines.free(id);
 }
 
 mod invariant_2 {
@@ -39,7 +39,7 @@ mod invariant_2 {
         let body = machines.start(new).expect("it is untouched");
         assert!(machines.suspend(new, body).is_none(), "it is kept");
         assert!(machines.wake(new), "and idle");
-        assert_eq!(machines.len(), 2, "it and the root");
+        assert_eq!(machines.slots_used(), 2, "it and the root");
     }
 
     #[test]
@@ -85,6 +85,6 @@ fn a_machine_that_is_aborted_while_it_runs_is_handed_back_when_it_suspends() {
     let body = machines.suspend(id, body).expect("it was aborted");
     assert!(machines.is_alive(id), "until its body is dropped");
     drop(body);
-    machines.finish(id);
+    machines.free(id);
     assert!(!machines.is_alive(id));
 }

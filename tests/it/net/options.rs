@@ -176,7 +176,10 @@ fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
 fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
     run(async {
         let (_server, client) = pair().await;
-        let refused = KeepAlive::new().with_count(1 << 20);
+        let refused = KeepAlive {
+            count: 1 << 20,
+            ..KeepAlive::new()
+        };
         let error = client.set_keepalive(Some(refused)).unwrap_err();
         let local = client.local_addr().unwrap();
         assert_eq!(

@@ -58,6 +58,7 @@ fn each_end_is_counted_by_its_reason_and_together_they_are_all_that_ended() {
             ended(count).await;
         }
         let silent = dial(&bound).await;
+        time::sleep(5 * SECOND).await;
         ended(5).await;
         let drips = dial(&bound).await;
         while drips.write_all(b"x").await.is_ok() {
@@ -74,6 +75,7 @@ fn each_end_is_counted_by_its_reason_and_together_they_are_all_that_ended() {
         until(|| handle.stats().live() == 2).await;
         time::sleep(2 * SECOND).await;
         handle.drain(10 * SECOND);
+        time::sleep(10 * SECOND).await;
         ended(9).await;
         drop(rests);
         check(
