@@ -31,7 +31,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::select::{Either, select};
 use crate::runtime::{Handle, context, current, wake_quietly};
@@ -222,7 +222,7 @@ impl Sleep {
 }
 
 /// The timers of a kind. No code of the user's may run while they are borrowed.
-fn timers(scheduler: &Scheduler, judge_a_peer: bool) -> &RefCell<Timers<Parked>> {
+fn timers(scheduler: &Scheduler, judge_a_peer: bool) -> &RefCell<Timers<ParkKey>> {
     let core = scheduler.reactor.core();
     match judge_a_peer {
         true => &core.peer_timers,
@@ -245,7 +245,7 @@ impl Future for Sleep {
                 self.take_timer(false);
                 return Poll::Ready(());
             }
-            let parked = Parked::of(scheduler.home(), cx.waker());
+            let parked = ParkKey::of(scheduler.home(), cx.waker());
             let timers = timers(scheduler, self.judges_a_peer);
             // The old timer may have fired, be another runtime's, or wake another waker.
             if let Some((home, key)) = &self.timer

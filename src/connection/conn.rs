@@ -21,7 +21,7 @@ use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
 use crate::runtime::machine::MachineId;
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
@@ -408,7 +408,7 @@ impl Conn {
             timers.cancel(key);
         }
         if let Some(when) = when {
-            let parked = Parked::machine(context::running_machine());
+            let parked = ParkKey::machine(context::running_machine());
             // What lies in the past fires in the next turn.
             let key = timers.insert(core.clock.tick_of(when), parked);
             self.extra().timer = Some(key);

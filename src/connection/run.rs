@@ -34,7 +34,7 @@ use crate::runtime::dump::Entry;
 use crate::runtime::lent;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::panics;
-use crate::runtime::parked::{Parked, Waiter};
+use crate::runtime::park_key::{ParkKey, Waiter};
 use crate::runtime::stats::{Counts, Figures};
 
 /// A connection and its protocol.
@@ -100,7 +100,7 @@ impl<P: Protocol> Machine for Connection<P> {
             return this.go_on();
         }
         lent::give_back(buffer);
-        let parked = Parked::machine(context::running_machine());
+        let parked = ParkKey::machine(context::running_machine());
         this.conn.fd.desc.park_waiting(Direction::Read, parked);
         Poll::Pending
     }
@@ -199,7 +199,7 @@ impl<P: Protocol> Connection<P> {
             conn.end_by(stopped());
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
-            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
+            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
         } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
@@ -378,7 +378,7 @@ impl Conn {
 
     /// Parks in each slot that may wake the connection. False if there is something to do at once.
     fn park(&mut self) -> bool {
-        let machine = Parked::machine(context::running_machine());
+        let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
                 return false;

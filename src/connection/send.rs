@@ -84,7 +84,7 @@ impl Conn {
     /// The error for a write that is refused: a callback that fails then has met a limit.
     fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
-        self.fd.op_error(limit.0, over_limit(limit))
+        self.fd.op_error(limit.0, over_limit(limit), 0)
     }
 
     // ---- the callback's end ----
@@ -278,7 +278,7 @@ impl Conn {
 
     /// The connection ends, since more would be kept than a limit allows.
     pub(super) fn end_over_limit(&mut self, limit: Limit) {
-        let error = self.fd.op_error(limit.0, over_limit(limit));
+        let error = self.fd.op_error(limit.0, over_limit(limit), 0);
         self.end_by(CloseReason::Limit(error));
     }
 

@@ -22,7 +22,7 @@ use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::context;
 use crate::runtime::dump::{Entry, Value};
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 use crate::wheel::{Tick, TimerKey};
 
 /// How long a closing connection without an idle timeout waits for a peer that takes nothing.
@@ -306,7 +306,7 @@ impl Conn {
         debug_assert!(due > Tick::new(now), "what is due was judged");
         let key = self.judge;
         if !key.is_some_and(|key| timers.move_to(key, due)) {
-            let parked = Parked::machine(context::running_machine());
+            let parked = ParkKey::machine(context::running_machine());
             self.judge = Some(timers.insert(due, parked));
         }
     }

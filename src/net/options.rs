@@ -4,11 +4,12 @@
 // `net/tcpsock.go`.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-use super::addr::Tcp;
+use super::addr::{Tcp, Udp};
 use super::datagram::Datagram;
 use super::stream::Stream;
 
@@ -158,6 +159,108 @@ macro_rules! buffers {
 }
 
 buffers!(Stream Datagram);
+
+macro_rules! hops {
+    ($($Handle:ident<$K:ident>)*) => { $(
+        impl $Handle<$K> {
+            /// How many routers what is sent may pass: IPv4's time to live, IPv6's hop limit.
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
+                // The system would read the largest `u32` as -1, which means its default.
+                let hops = hops.min(MAX as u32);
+                self.fd.option("set", |socket| match is_ipv6(socket)? {
+                    // A socket of both families needs both. One of IPv6 alone refuses the second.
+                    true => socket.set_unicast_hops_v6(hops).map(|()| drop(socket.set_ttl_v4(hops))),
+                    false => socket.set_ttl_v4(hops),
+                })
+            }
+
+            /// See
+            #[doc = concat!("[`set_ttl`](", stringify!($Handle), "::set_ttl).")]
+            ///
+            /// # Errors
+            ///
+            /// The system's; closed.
+            pub fn ttl(&self) -> io::Result<u32> {
+                self.fd.option("get", |socket| match is_ipv6(socket)? {
+                    true => socket.unicast_hops_v6(),
+                    false => socket.ttl_v4(),
+                })
+            }
+        }
+    )* };
+}
+
+hops!(Stream<Tcp> Datagram<Udp>);
+
+/// Whether a socket sends IPv6. A socket of both families has an IPv4 address once it is connected
+/// over IPv4.
+fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
+    let local = socket.local_addr()?.as_socket();
+    Ok(local.is_some_and(|local| local.ip().to_canonical().is_ipv6()))
+}
+
+/// Options of UDP.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
+/// assert!(socket.broadcast()?);
+/// socket.set_ttl(1)?;
+/// assert_eq!(socket.ttl()?, 1);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+impl Datagram<Udp> {
+    /// Whether broadcast addresses may be sent to. On by default, as in Go.
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    pub fn set_broadcast(&self, broadcast: bool) -> io::Result<()> {
+        self.fd
+            .option("set", |socket| socket.set_broadcast(broadcast))
+    }
+
+    /// See [`set_broadcast`](Datagram::set_broadcast).
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    pub fn broadcast(&self) -> io::Result<bool> {
+        self.fd.option("get", |socket| socket.broadcast())
+    }
+
+    /// Receives what is sent to a group as well, on the interface of this index; zero lets the
+    /// system choose. For IPv4 the system always chooses.
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    pub fn join_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
+        self.fd.option("set", |socket| match group.to_canonical() {
+            IpAddr::V4(group) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(group) => socket.join_multicast_v6(&group, interface),
+        })
+    }
+
+    /// Leaves a group: see [`join_multicast`](Datagram::join_multicast).
+    ///
+    /// # Errors
+    ///
+    /// The system's; closed.
+    pub fn leave_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
+        self.fd.option("set", |socket| match group.to_canonical() {
+            IpAddr::V4(group) => socket.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface),
+        })
+    }
+}
 
 // ---- keep-alive ----
 

@@ -23,7 +23,7 @@ struct State {
     waiters: Waiters,
 }
 
-/// A connection's right to exist. Its drop gives it back, unless it was handed over.
+/// A permit for one connection. Dropping it gives the permit back, unless it was handed over.
 pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
@@ -52,9 +52,7 @@ impl Permits {
         drop(state);
         next.into_iter().for_each(wake_quietly);
     }
-}
 
-impl Permits {
     /// How many are free, and how many accept loops wait for one.
     pub(crate) fn figures(&self) -> [usize; 2] {
         let state = lock(&self.0);

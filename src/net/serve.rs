@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::accept_loop::{Failed, Which, accept_each};
+use super::accept_loop::{ALL, Failed, accept_each};
 use super::addr::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
@@ -132,7 +132,7 @@ impl<K: Kind> Serve<K> {
             Ok(())
         };
         let permits = Arc::new(Permits::new(self.max));
-        accept_each(&self.listener.fd, &permits, Which::All, failed, take).await
+        accept_each(&self.listener.fd, &permits, ALL, failed, take).await
     }
 }
 

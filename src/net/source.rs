@@ -144,7 +144,9 @@ impl Pipe {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.read_exact(buffer, Fd::read_file)
+        self.fd.move_all(Read, buffer.len(), |fd, from| {
+            fd.read_file(&mut buffer[from..])
+        })
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`, which may do anything but wait.
@@ -195,7 +197,8 @@ impl Pipe {
     ///
     /// Dropped half-way, some of it has been written.
     pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.write_all(bytes, Fd::write_file)
+        self.fd
+            .move_all(Write, bytes.len(), |fd, from| fd.write_file(&bytes[from..]))
     }
 
     /// Writes what is taken without waiting.
@@ -327,7 +330,7 @@ impl<S: mio::event::Source> Source<S> {
         })
     }
 
-    /// Looks at the source; do not close it.
+    /// Calls `f` with the source, which `f` must not close.
     ///
     /// # Panics
     ///

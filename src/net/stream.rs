@@ -69,8 +69,8 @@ pub type TcpStream = Stream<Tcp>;
 impl<K> Stream<K> {
     // ---- reading ----
 
-    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
-    /// file, or an empty buffer, for which it waits for nothing.
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Returns 0 at end of
+    /// file, and at once if the buffer is empty.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -166,7 +166,8 @@ impl<K> Stream<K> {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.read_exact(buffer, Fd::read)
+        self.fd
+            .move_all(Read, buffer.len(), |fd, from| fd.read(&mut buffer[from..]))
     }
 
     /// Reads into the loop's own buffer and lends what came to `f`: a connection that waits holds
@@ -306,7 +307,8 @@ impl<K> Stream<K> {
     #[doc(alias = "Write")]
     #[inline]
     pub fn write_all<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<()>> + 'a {
-        self.fd.write_all(bytes, Fd::write)
+        self.fd
+            .move_all(Write, bytes.len(), |fd, from| fd.write(&bytes[from..]))
     }
 
     /// Writes what the kernel takes without waiting.
@@ -319,8 +321,7 @@ impl<K> Stream<K> {
     /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let tried = self.fd.try_send(bytes);
-        tried.map_err(|failure| self.fd.error("write", failure, 0))
+        self.fd.try_now(Write, |fd| fd.write(bytes))
     }
 
     // ---- the end: see also `close` ----
@@ -349,8 +350,8 @@ impl<K> Stream<K> {
         self.fd.abort()
     }
 
-    /// Ends reading: a parked read gets end of file. What the peer still sends is the system's
-    /// business.
+    /// Ends reading: a parked read gets end of file. The system may still acknowledge what the peer
+    /// sends.
     ///
     /// # Errors
     ///
@@ -387,7 +388,7 @@ impl<K> Stream<K> {
 
     /// Waits until the peer has sent FIN or RST, whether or not anything reads.
     ///
-    /// After our own [`close_read`](Stream::close_read) the system can't tell: it may come at once.
+    /// After our own [`close_read`](Stream::close_read) this may return at once: the system can't tell.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -207,8 +207,9 @@ pub struct Entries {
 /// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is borrowed
 /// while they run. The drop of a `W` may use it.
 ///
-/// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there a source is armed
-/// again after `WouldBlock`, short transfers prove nothing, and there is no descriptor for nesting.
+/// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
+/// nothing, and there is no descriptor for nesting. After `WouldBlock` a source has to be armed again:
+/// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
 /// **Time.** Deadlines, timers and `max_wait` are rounded up to a whole millisecond. For exact frames, let
@@ -304,6 +305,8 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. The descriptor is closed all the same.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
+        let ours: *const () = Rc::as_ptr(&self.core).cast();
+        debug_assert_eq!(descriptor.home(), ours, "a descriptor of this reactor");
         descriptor.close(source)
     }
 

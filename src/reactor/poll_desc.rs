@@ -557,10 +557,40 @@ impl<W, T> PollDesc<W, T> {
         self.core.wake_host();
     }
 
-    /// After EAGAIN, on a selector without edges: asks again for the directions that are not known
-    /// to be ready.
+    /// Asks the selector again for the directions that are not ready. Call it after `WouldBlock` and
+    /// [`drained`](PollDesc::drained), if the source does not arm itself, as those of mio do. Where the
+    /// selector reports edges, it does nothing.
+    ///
+    /// ```
+    /// # use netpoller::reactor::{Direction, Park, Reactor};
+    /// # use std::io::{Read, Write};
+    /// # use std::os::fd::AsRawFd;
+    /// # fn main() -> std::io::Result<()> {
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// ours.set_nonblocking(true)?;
+    /// let fd = ours.as_raw_fd();
+    /// let mut source = mio::unix::SourceFd(&fd);
+    /// let descriptor = reactor.open(&mut source)?;
+    /// assert!(ours.read(&mut [0; 8]).is_err());
+    /// descriptor.drained(Direction::Read);
+    /// descriptor.rearm(&mut source)?;
+    /// assert_eq!(descriptor.park(Direction::Read, "the reader"), Park::Parked);
+    ///
+    /// theirs.write_all(b"hello")?;
+    /// let mut ready = Vec::new();
+    /// while ready.is_empty() {
+    ///     reactor.turn(None, &mut ready)?;
+    /// }
+    /// # reactor.close(descriptor, &mut source)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The selector's. No readiness of the source is reported any more.
     #[inline]
-    pub(crate) fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
+    pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());
         }

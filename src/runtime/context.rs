@@ -75,10 +75,10 @@ impl fmt::Debug for MachineId {
 }
 
 thread_local! {
-    static RUNNING: Running = const { Running::idle() };
+    static RUN: Run = const { Run::idle() };
 }
 
-struct Running {
+struct Run {
     /// The address of the reactor whose runtime is in a turn; null outside.
     home: Cell<*const ()>,
     /// The machine that runs, or ran last.
@@ -100,9 +100,9 @@ const OPERATION: i64 = 1024;
 /// The budget while no machine runs: a future that another executor polls is not limited by ours.
 const NO_LIMIT: i64 = i64::MAX;
 
-impl Running {
+impl Run {
     const fn idle() -> Self {
-        Running {
+        Run {
             home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
@@ -122,18 +122,18 @@ pub(super) struct Before {
 
 /// The runtime of reactor `home` is in a turn from here on, and no machine runs yet.
 pub(super) fn enter(home: *const ()) -> Before {
-    RUNNING.with(|running| Before {
-        home: running.home.replace(home),
-        waker: running.waker.replace(ptr::null()),
-        budget: running.budget.replace(NO_LIMIT),
+    RUN.with(|run| Before {
+        home: run.home.replace(home),
+        waker: run.waker.replace(ptr::null()),
+        budget: run.budget.replace(NO_LIMIT),
     })
 }
 
 pub(super) fn leave(before: &Before) {
-    RUNNING.with(|running| {
-        running.home.set(before.home);
-        running.waker.set(before.waker);
-        running.budget.set(before.budget);
+    RUN.with(|run| {
+        run.home.set(before.home);
+        run.waker.set(before.waker);
+        run.budget.set(before.budget);
     });
 }
 
@@ -142,25 +142,25 @@ pub(super) fn leave(before: &Before) {
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
-    RUNNING.with(|running| {
-        running.id.set(id);
-        running.waker.set(waker);
-        running.budget.set(BUDGET);
+    RUN.with(|run| {
+        run.id.set(id);
+        run.waker.set(waker);
+        run.budget.set(BUDGET);
     });
 }
 
 /// The machine that runs, or ran last.
 #[inline]
 pub(crate) fn running_machine() -> MachineId {
-    RUNNING.with(|running| running.id.get())
+    RUN.with(|run| run.id.get())
 }
 
 /// No machine runs: what parks now is foreign.
 #[inline]
 pub(crate) fn end() {
-    RUNNING.with(|running| {
-        running.waker.set(ptr::null());
-        running.budget.set(NO_LIMIT);
+    RUN.with(|run| {
+        run.waker.set(ptr::null());
+        run.budget.set(NO_LIMIT);
     });
 }
 
@@ -170,9 +170,9 @@ pub(crate) fn end() {
 /// machine runs, so nothing else has its address. A clone counts as foreign, which is correct but slower.
 #[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
-    RUNNING.with(|running| {
-        let own = ptr::eq(running.waker.get(), waker) && ptr::eq(running.home.get(), home);
-        own.then(|| running.id.get())
+    RUN.with(|run| {
+        let own = ptr::eq(run.waker.get(), waker) && ptr::eq(run.home.get(), home);
+        own.then(|| run.id.get())
     })
 }
 
@@ -181,16 +181,16 @@ pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
 /// Charges an operation and its bytes to the machine that runs.
 #[inline]
 pub(crate) fn charge(bytes: usize) {
-    RUNNING.with(|running| {
+    RUN.with(|run| {
         let spent = OPERATION + bytes as i64;
-        running.budget.set(running.budget.get() - spent);
+        run.budget.set(run.budget.get() - spent);
     });
 }
 
 /// Whether the machine that runs may go on. Always, if none runs.
 #[inline]
 pub(crate) fn has_budget() -> bool {
-    RUNNING.with(|running| running.budget.get() > 0 || fault!("endless_budget"))
+    RUN.with(|run| run.budget.get() > 0 || fault!("endless_budget"))
 }
 
 /// Charges an operation, or yields if the budget is used up. `yielded` belongs to the future that

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::join::JoinError;
 use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
-use super::parked::Parked;
+use super::park_key::ParkKey;
 use super::scheduler::Scheduler;
 use crate::trace::Kind;
 
@@ -88,7 +88,7 @@ impl Scheduler {
         self.reactor
             .for_each(|desc| desc.user_data.disable_locks(&mut foreign));
         let parked = self.reactor.core().evict_all().into_iter();
-        foreign.extend(parked.filter_map(Parked::take_waker));
+        foreign.extend(parked.filter_map(ParkKey::take_waker));
         foreign.into_iter().for_each(wake_quietly);
     }
 

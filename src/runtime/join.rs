@@ -25,7 +25,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::context::{self, MachineId};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
-use super::parked::Waiter;
+use super::park_key::Waiter;
 use super::scheduler::Scheduler;
 use super::sync::lock;
 

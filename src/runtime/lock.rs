@@ -36,7 +36,7 @@ use std::cell::Cell;
 use std::task::Waker;
 
 use super::panics::wake_quietly;
-use super::parked::Parked;
+use super::park_key::ParkKey;
 use super::socket::Socket;
 use super::waiters::Ticket;
 use crate::reactor::Direction;
@@ -153,10 +153,12 @@ impl Socket {
         };
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
-        self.locks.raise(queue_bit(direction));
         drop(extra);
         *state = match ticket {
-            Some(ticket) => LockState::Queued(ticket),
+            Some(ticket) => {
+                self.locks.raise(queue_bit(direction));
+                LockState::Queued(ticket)
+            }
             // `unlock` took the ticket out of the queue: this operation holds the lock.
             None => LockState::Holder,
         };
@@ -226,7 +228,7 @@ impl Socket {
         };
         for direction in Direction::BOTH {
             self.locks.lower(queue_bit(direction));
-            out.extend(self.take_poller(direction).and_then(Parked::take_waker));
+            out.extend(self.take_poller(direction).and_then(ParkKey::take_waker));
         }
         for queue in &mut extra.borrow_mut().queues {
             out.extend(queue.take_all());
@@ -236,7 +238,7 @@ impl Socket {
     // ---- the poller ----
 
     /// Keeps the key of a poller's waker until its direction can be tried again.
-    pub(crate) fn keep_poller(&self, direction: Direction, poller: Parked) {
+    pub(crate) fn keep_poller(&self, direction: Direction, poller: ParkKey) {
         debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
         self.locks.raise(poller_bit(direction));
@@ -245,7 +247,7 @@ impl Socket {
     /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
     /// nothing.
     #[inline]
-    pub(crate) fn take_poller(&self, direction: Direction) -> Option<Parked> {
+    pub(crate) fn take_poller(&self, direction: Direction) -> Option<ParkKey> {
         if !self.locks.has(poller_bit(direction)) {
             return None;
         }
@@ -255,7 +257,7 @@ impl Socket {
 
     /// Drops the waker of the poller that waits, if one does: the last poller wins.
     pub(crate) fn drop_poller(&self, direction: Direction) {
-        drop(self.take_poller(direction).and_then(Parked::take_waker));
+        drop(self.take_poller(direction).and_then(ParkKey::take_waker));
     }
 
     /// Returns whether the direction's poller has yielded since its last operation ended, and resets that.
@@ -271,7 +273,7 @@ impl Socket {
     }
 }
 
-fn wake(poller: Option<Parked>) {
-    let waker = poller.and_then(Parked::take_waker);
+fn wake(poller: Option<ParkKey>) {
+    let waker = poller.and_then(ParkKey::take_waker);
     waker.into_iter().for_each(wake_quietly);
 }

@@ -25,7 +25,7 @@ use super::context::MachineId;
 use super::current;
 use super::dump::{Dump, Entry, Value};
 use super::handle::Handle;
-use super::parked::{Parked, Waiter};
+use super::park_key::{ParkKey, Waiter};
 use super::scheduler::Scheduler;
 use super::socket::Socket;
 use super::waker::{Job, Remote};
@@ -238,7 +238,7 @@ impl Look {
         })
     }
 
-    fn socket(&mut self, desc: &PollDesc<Parked, Socket>, now: Instant) {
+    fn socket(&mut self, desc: &PollDesc<ParkKey, Socket>, now: Instant) {
         let socket = &desc.user_data;
         // For each wait: the direction, or none for a hang-up; what waits; if it queues, behind what.
         let (mut holders, mut waits) = ([None; 2], Vec::new());

@@ -31,7 +31,7 @@ use super::context;
 pub(crate) use super::context::MachineId;
 use super::dump::Entry;
 use super::join::{Join, Joined, joiner, set_output};
-use super::parked::Waiter;
+use super::park_key::Waiter;
 use super::stats::{Counts, Figures};
 use crate::sys::WithWaker;
 

@@ -9,7 +9,7 @@
 // | `context.rs`, `current.rs` | what runs on this thread now; which runtime is in a turn on it |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
-// | `parked.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
+// | `park_key.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
@@ -34,7 +34,7 @@ pub(crate) mod lock;
 pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod panics;
-pub(crate) mod parked;
+pub(crate) mod park_key;
 pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod select;

@@ -33,7 +33,7 @@ use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::parked::{Parked, Waiter};
+use super::park_key::{ParkKey, Waiter};
 use super::running::{self, Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
@@ -54,7 +54,7 @@ pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> us
 
 /// A runtime's inside: one thread's machines, and the netpoller they park on.
 pub(crate) struct Scheduler {
-    pub(crate) reactor: Reactor<Parked, Socket>,
+    pub(crate) reactor: Reactor<ParkKey, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
@@ -86,7 +86,7 @@ impl Scheduler {
         schedule: Option<Schedule>,
         tape: Tape,
     ) -> Self {
-        let trace = Recorder::new(tape.clone(), |parked: &Parked| {
+        let trace = Recorder::new(tape.clone(), |parked: &ParkKey| {
             parked.as_machine().bits().get()
         });
         let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
@@ -109,7 +109,7 @@ impl Scheduler {
         }
     }
 
-    fn trace(&self) -> &Recorder<Parked> {
+    fn trace(&self) -> &Recorder<ParkKey> {
         &self.reactor.core().trace
     }
 
@@ -273,7 +273,7 @@ impl Scheduler {
         };
         let core = self.reactor.core();
         let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
-        let hand_out = |parked: Parked| {
+        let hand_out = |parked: ParkKey| {
             let id = parked.as_machine();
             if self.machines.borrow_mut().wake(id) {
                 self.stopwatch.queued(id, || core.clock.now());

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::task::Waker;
 
 use super::lock::Locks;
-use super::parked::{Parked, Waiter};
+use super::park_key::{ParkKey, Waiter};
 use super::waiters::{Ticket, Waiters};
 use crate::endpoints::{self, Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
-use crate::sys::{OwnedSocket, Process};
+use crate::sys::OwnedSocket;
 
 /// A socket, or another source of readiness, with what belongs to it.
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
@@ -35,13 +35,13 @@ pub(super) struct Extra {
     /// The operations that queue for a lock, by direction; and what waits for the peer to hang up.
     pub(super) queues: [Waiters; 3],
     /// The pollers that wait, by direction: see `lock.rs`.
-    pub(super) pollers: [Option<Parked>; 2],
+    pub(super) pollers: [Option<ParkKey>; 2],
     /// Whether that poller has yielded: see `Claim` in net/fd.
     pub(super) poller_yielded: [bool; 2],
     /// The addresses that do not fit into [`Endpoints`].
     ends: [Option<Addr>; 2],
     /// The path that is removed when the socket is closed: a Unix listener's.
-    unlink: Option<(PathBuf, Process)>,
+    unlink: Option<PathBuf>,
 }
 
 impl Drop for Extra {
@@ -120,10 +120,7 @@ impl Socket {
 
     /// Keeps the path that is removed at the close, and which process made it. What was kept before is
     /// handed back.
-    pub(crate) fn set_unlink(
-        &self,
-        unlink: Option<(PathBuf, Process)>,
-    ) -> Option<(PathBuf, Process)> {
+    pub(crate) fn set_unlink(&self, unlink: Option<PathBuf>) -> Option<PathBuf> {
         if unlink.is_none() && self.extra.get().is_none() {
             return None;
         }
@@ -135,7 +132,7 @@ impl Socket {
     /// Called when a deadline passes or the peer hangs up. Hands out the operations that queue for a lock,
     /// the pollers that wait for a lock, and all that wait for a hang-up. They learn of it even if the
     /// holder of the lock is not polled. Operations keep their places in the queue.
-    pub(crate) fn unpark_beside(&self, out: &mut dyn FnMut(Parked)) {
+    pub(crate) fn unpark_beside(&self, out: &mut dyn FnMut(ParkKey)) {
         let Some(extra) = self.extra.get() else {
             return;
         };
@@ -145,7 +142,7 @@ impl Socket {
             }
         }
         for queue in &mut extra.borrow_mut().queues {
-            queue.nudge().map(Parked::keep).for_each(&mut *out);
+            queue.nudge().map(ParkKey::keep).for_each(&mut *out);
         }
     }
 
@@ -175,7 +172,7 @@ impl Socket {
         // If no operation holds the lock, the poller is in the descriptor's slot, and is shown there.
         for direction in Direction::BOTH {
             let poller = extra.pollers[direction as usize].filter(|_| self.is_locked(direction));
-            let poller = poller.and_then(Parked::waiter);
+            let poller = poller.and_then(ParkKey::waiter);
             poller
                 .into_iter()
                 .for_each(|poller| look(Some(direction), poller));

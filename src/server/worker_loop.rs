@@ -24,7 +24,7 @@ use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::net::accept_loop::{Failed, Which, accept_each};
+use crate::net::accept_loop::{ALL, Failed, QUEUED, accept_each};
 use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::look::noted;
@@ -105,7 +105,7 @@ impl<F: Factory> WorkerLoop<F> {
                     // The next order is to serve, once the other workers have started too; or to end.
                     Phase::Starting => pending().await,
                     Phase::Serving => {
-                        self.take(&listeners, Which::All).await?;
+                        self.take(&listeners, ALL).await?;
                         // Nothing more is accepted. The connections that are served go on.
                         pending().await
                     }
@@ -157,7 +157,7 @@ impl<F: Factory> WorkerLoop<F> {
         // First: a connection that is closed now may make room for one that is queued.
         self.shared.enter(Phase::Draining);
         if !fault!("drain_resets_queued_client") {
-            self.take(listeners, Which::Queued).await?;
+            self.take(listeners, QUEUED).await?;
         }
         listeners.clear();
         // Those that are not in flight close in their next run.
@@ -171,9 +171,9 @@ impl<F: Factory> WorkerLoop<F> {
     // ---- taking connections ----
 
     /// Takes connections from its listeners and from its inbox, until accepting has ended.
-    async fn take(&self, listeners: &[Listener], which: Which) -> io::Result<()> {
+    async fn take(&self, listeners: &[Listener], tries: Option<u32>) -> io::Result<()> {
         let accepting = async {
-            let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, which)) };
+            let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, tries)) };
             all(listeners.iter().map(accept).collect()).await?;
             if self.inbox.worker == 0 {
                 self.inbox.dispatcher.finish();
@@ -183,7 +183,7 @@ impl<F: Factory> WorkerLoop<F> {
         all(vec![Box::pin(accepting), Box::pin(self.receive())]).await
     }
 
-    async fn accept(&self, listener: &Listener, which: Which) -> io::Result<()> {
+    async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
         let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
             let arrival = Arrival {
@@ -202,7 +202,7 @@ impl<F: Factory> WorkerLoop<F> {
         accept_each(
             &listener.fd,
             &self.common.shared.permits,
-            which,
+            tries,
             failed,
             take,
         )

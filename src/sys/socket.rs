@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{MAX_AT_ONCE, SEND_FLAGS, uninit};
+use super::{MAX_AT_ONCE, SEND_FLAGS};
 
 /// An owned descriptor that can be closed through a shared reference, exactly once.
 ///
@@ -51,16 +51,40 @@ impl OwnedSocket {
         SockRef::from(self)
     }
 
+    // On Linux past the C library, whose `recv` and `send` are cancellation points of pthreads: once the
+    // process has had a second thread, glibc switches cancellation on and off around each, for about 110
+    // instructions an echoed message. No thread of ours is canceled that way.
+
     /// Reads what is there, up to [`MAX_AT_ONCE`].
     #[inline]
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        receive(self.raw(), uninit(buffer))
+    pub(crate) fn receive(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        let (fd, at, length) = (
+            self.raw(),
+            buffer.as_mut_ptr(),
+            buffer.len().min(MAX_AT_ONCE),
+        );
+        // SAFETY: the slice is valid for writes of its length, and borrowed for the call. The kernel
+        // refuses a descriptor that is closed (-1).
+        #[cfg(target_os = "linux")]
+        let got = unsafe { libc::syscall(libc::SYS_recvfrom, fd, at, length, 0, 0usize, 0usize) };
+        // SAFETY: as above.
+        #[cfg(not(target_os = "linux"))]
+        let got = unsafe { libc::recv(fd, at.cast(), length, 0) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
     /// Sends, and never raises SIGPIPE, which a C host perhaps does not ignore.
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        send(self.raw(), bytes)
+        let (fd, at, length) = (self.raw(), bytes.as_ptr(), bytes.len().min(MAX_AT_ONCE));
+        // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
+        #[cfg(target_os = "linux")]
+        let sent =
+            unsafe { libc::syscall(libc::SYS_sendto, fd, at, length, SEND_FLAGS, 0usize, 0usize) };
+        // SAFETY: as above.
+        #[cfg(not(target_os = "linux"))]
+        let sent = unsafe { libc::send(fd, at.cast(), length, SEND_FLAGS) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
     /// Lends the descriptor to a caller's closure; `None` if it is closed. A close that comes
@@ -148,7 +172,7 @@ impl<'b> Filling<'b> {
 
     /// One read.
     pub(crate) fn receive(&mut self, socket: &OwnedSocket) -> io::Result<usize> {
-        self.filled = receive(socket.raw(), self.buffer)?;
+        self.filled = socket.receive(self.buffer)?;
         Ok(self.filled)
     }
 
@@ -157,36 +181,6 @@ impl<'b> Filling<'b> {
         // SAFETY: same layout, and the kernel wrote the first `filled` bytes.
         unsafe { &mut *(std::ptr::from_mut(filled) as *mut [u8]) }
     }
-}
-
-// On Linux past the C library, whose `recv` and `send` are cancellation points of pthreads: once the
-// process has had a second thread, glibc switches cancellation on and off around each, for about 110
-// instructions an echoed message. No thread of ours is canceled that way.
-
-#[inline]
-fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (at, length) = (buffer.as_mut_ptr(), buffer.len().min(MAX_AT_ONCE));
-    // SAFETY: the slice is valid for writes of its length, and borrowed for the call. The kernel
-    // refuses a descriptor that is closed (-1).
-    #[cfg(target_os = "linux")]
-    let got = unsafe { libc::syscall(libc::SYS_recvfrom, fd, at, length, 0, 0usize, 0usize) };
-    // SAFETY: as above.
-    #[cfg(not(target_os = "linux"))]
-    let got = unsafe { libc::recv(fd, at.cast(), length, 0) };
-    usize::try_from(got).map_err(|_| io::Error::last_os_error())
-}
-
-#[inline]
-fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    let (at, length) = (bytes.as_ptr(), bytes.len().min(MAX_AT_ONCE));
-    // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
-    #[cfg(target_os = "linux")]
-    let sent =
-        unsafe { libc::syscall(libc::SYS_sendto, fd, at, length, SEND_FLAGS, 0usize, 0usize) };
-    // SAFETY: as above.
-    #[cfg(not(target_os = "linux"))]
-    let sent = unsafe { libc::send(fd, at.cast(), length, SEND_FLAGS) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 // ---- made, accepted, asked ----

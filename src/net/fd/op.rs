@@ -1,8 +1,7 @@
 //! An operation as a future: one try or several, under one lock. Beside it, the step of a poller
 //! (futures-io), which has no future to keep its place between two polls.
 
-// Go has a method for each (`FD.Read`, `FD.Accept`, ...). It has no pollers: a goroutine is its own
-// place.
+// Go has a method for each (`FD.Read`, `FD.Accept`, ...). Go has no pollers.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Claim, Failure, Fd, name_of, poll_yield};
 use crate::reactor::{Direction, May};
 use crate::runtime::context;
-use crate::runtime::parked::Parked;
+use crate::runtime::park_key::ParkKey;
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
@@ -49,7 +48,7 @@ impl Needs {
 }
 
 impl Fd {
-    /// An operation of one try that succeeds.
+    /// An operation that ends with the first successful try.
     #[inline]
     pub(crate) fn op<'a, R>(
         &'a self,
@@ -60,7 +59,8 @@ impl Fd {
     }
 
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
-    /// readiness. As in Go, a write of no bytes heeds the deadline, and a read of none does not.
+    /// readiness. As in Go, a write of zero bytes fails if the deadline has passed, and a read of zero
+    /// bytes does not.
     #[inline]
     pub(crate) fn op_on<R>(
         &self,
@@ -81,40 +81,20 @@ impl Fd {
         })
     }
 
-    /// Fills the whole buffer. Each try is a call of `read`.
-    pub(crate) fn read_exact<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-        read: impl Fn(&Fd, &mut [u8]) -> io::Result<usize>,
-    ) -> impl Future<Output = io::Result<()>> {
-        let (length, end) = (buffer.len(), io::ErrorKind::UnexpectedEof);
-        let read = move |fd: &Fd, from| read(fd, &mut buffer[from..]);
-        self.move_all(Direction::Read, length, end, read)
-    }
-
-    /// Writes everything. Each try is a call of `write`, and no other write comes between two tries.
+    /// Tries until `length` bytes have moved; no other operation of the direction comes between two tries.
+    /// A try is told how many bytes moved before it.
     #[inline]
-    pub(crate) fn write_all<'a>(
-        &'a self,
-        bytes: &'a [u8],
-        write: impl Fn(&Fd, &[u8]) -> io::Result<usize>,
-    ) -> impl Future<Output = io::Result<()>> {
-        // Nothing taken is an error in Go too, or it would be asked for ever.
-        let nothing = io::ErrorKind::WriteZero;
-        let write = move |fd: &Fd, from| write(fd, &bytes[from..]);
-        self.move_all(Direction::Write, bytes.len(), nothing, write)
-    }
-
-    /// Tries until `length` bytes have moved. A try is told how many moved before it. If it moves
-    /// none, the operation fails with `nothing`.
-    #[inline]
-    fn move_all(
+    pub(crate) fn move_all(
         &self,
         direction: Direction,
         length: usize,
-        nothing: io::ErrorKind,
         mut attempt: impl FnMut(&Fd, usize) -> io::Result<usize>,
     ) -> impl Future<Output = io::Result<()>> {
+        let nothing = match direction {
+            Direction::Read => io::ErrorKind::UnexpectedEof,
+            // An error in Go too: otherwise it would be tried for ever.
+            Direction::Write => io::ErrorKind::WriteZero,
+        };
         let mut steps = self.steps(direction, move |fd, moved| {
             let more = attempt(fd, *moved)?;
             *moved += more;
@@ -234,8 +214,8 @@ impl Fd {
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
-    /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
-    /// without holding it.
+    /// The step of a poller: it waits while an operation holds the lock, and otherwise parks without
+    /// holding it.
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
@@ -274,14 +254,14 @@ impl Fd {
         polled.map_err(|failure| self.error(name, failure, 0))
     }
 
-    /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into
-    /// the slot too.
+    /// Stores the key of a poller's waker in `Extra::pollers`, and also in the slot if the direction is
+    /// not locked.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
-        let poller = Parked::keep(waker);
+        let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);
         if !self.socket().is_locked(direction) && self.desc.may_try(direction) == May::Wait {
             let before = self.desc.park_waiting(direction, poller);
-            drop(before.and_then(Parked::take_waker));
+            drop(before.and_then(ParkKey::take_waker));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::{Claim, Fd, LockState, Parked};
+use super::{Claim, Fd, LockState, ParkKey};
 use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
@@ -43,7 +43,9 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             let mut met = None;
             match this.claim.lock {
                 // It was parked and has been woken, and something may be there.
-                LockState::Holder if fd.may_go_on(Direction::Read) => {
+                LockState::Holder
+                    if fd.desc.may_try(Direction::Read) == May::Try && context::has_budget() =>
+                {
                     let mut buffer = lent::take();
                     match fd.receive(&mut buffer[..]) {
                         Ok(got) => break 'got (buffer, got),
@@ -65,7 +67,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             }
         };
         fd.transferred(Direction::Read, got, lent::LENGTH);
-        // Before the closure, which may read again.
+        // Unlock before calling `f`, because `f` may read from the same socket.
         fd.socket().unlock(Direction::Read, &mut this.claim.lock);
         let f = this.f.take();
         let f = f.expect("an operation that is done is not polled");
@@ -76,12 +78,6 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 }
 
 impl Fd {
-    /// Whether an operation that was parked may try at once.
-    #[inline]
-    fn may_go_on(&self, direction: Direction) -> bool {
-        self.desc.may_try(direction) == May::Try && context::has_budget()
-    }
-
     /// Takes the direction and parks there, if it is free, the socket is neither ready nor closed
     /// nor expired, and the waker is the running machine's own. Returns whether it did.
     #[inline]
@@ -94,14 +90,14 @@ impl Fd {
             return false;
         };
         socket.lock_uncontended(direction);
-        self.desc.park_waiting(direction, Parked::machine(id));
+        self.desc.park_waiting(direction, ParkKey::machine(id));
         self.trace("park", direction);
         true
     }
 
-    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and it still
-    /// has the direction. `met` is the error that the fast path met, and counts as the first try:
-    /// the system reports a reset once, and an end of file from then on.
+    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and the lock is
+    /// still held. `met` is the fast path's error. It is used as the result of the first try, because
+    /// the kernel reports a reset only once.
     #[cold]
     #[inline(never)]
     fn poll_read_slow(

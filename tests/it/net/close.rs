@@ -110,11 +110,13 @@ fn every_setting(stream: &TcpStream) -> Vec<(&'static str, io::Error)> {
         ("set", stream.set_keepalive(None).unwrap_err()),
         ("set", stream.set_read_buffer(1).unwrap_err()),
         ("set", stream.set_write_buffer(1).unwrap_err()),
+        ("set", stream.set_ttl(1).unwrap_err()),
         ("get", stream.nodelay().unwrap_err()),
         ("get", stream.linger().unwrap_err()),
         ("get", stream.keepalive().unwrap_err()),
         ("get", stream.read_buffer().unwrap_err()),
         ("get", stream.write_buffer().unwrap_err()),
+        ("get", stream.ttl().unwrap_err()),
         ("raw-control", stream.with_fd(|_| ()).unwrap_err()),
     ]
 }

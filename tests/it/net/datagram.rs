@@ -205,7 +205,7 @@ fn a_close_ends_parked_receives_and_frees_the_port() {
             error.to_string(),
             format!("write udp {address}->{other}: use of closed network connection")
         );
-        let error = socket.set_read_buffer(1).unwrap_err();
+        let error = socket.set_broadcast(true).unwrap_err();
         assert_eq!(error.to_string(), format!("set {closed}"));
         assert!(socket.connect(other).await.unwrap_err().is_closed());
         assert!(socket.close().unwrap_err().is_closed());
@@ -282,6 +282,8 @@ fn ipv6_and_a_socket_of_both_families_work() {
             v6.send_to(b"six", ("::1", port)).await.unwrap();
             let (length, from) = both.recv_from(&mut [0; 9]).await.unwrap();
             assert_eq!((length, from), (3, v6.local_addr().unwrap()));
+            v6.set_ttl(3).unwrap();
+            assert_eq!(v6.ttl().unwrap(), 3);
         }
     });
 }
@@ -393,6 +395,13 @@ fn a_mapped_address_is_an_ipv4_address() {
         assert_eq!(sender.peer_addr().unwrap(), address);
         let bound = UdpSocket::bind(mapped("127.0.0.1:0".parse().unwrap())).await;
         assert!(bound.unwrap().local_addr().unwrap().is_ipv4());
+        let group = "224.0.0.251".parse::<std::net::Ipv4Addr>().unwrap();
+        let joined = sender.join_multicast(group.to_ipv6_mapped().into(), 0);
+        // A machine without a route for groups says so; a wrong family it would call otherwise.
+        if let Err(error) = joined {
+            let number = error.op_error().unwrap().raw_os_error();
+            assert_eq!(number, Some(libc::ENODEV), "{error}");
+        }
     });
 }
 

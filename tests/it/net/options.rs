@@ -24,11 +24,7 @@ fn both_ends_have_gos_defaults() {
             assert_eq!(stream.keepalive().unwrap(), Some(keepalive));
         }
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        assert!(
-            udp.with_fd(|fd| SockRef::from(&fd).broadcast())
-                .unwrap()
-                .unwrap()
-        );
+        assert!(udp.broadcast().unwrap());
     });
 }
 
@@ -98,7 +94,7 @@ fn keep_alive_takes_zero_for_the_default_and_rounds_fractions_up() {
 }
 
 #[test]
-fn nodelay_and_linger_are_set_on_the_socket() {
+fn nodelay_linger_and_ttl_are_set_on_the_socket() {
     run(async {
         let (_server, client) = pair().await;
         client.set_nodelay(false).unwrap();
@@ -112,6 +108,8 @@ fn nodelay_and_linger_are_set_on_the_socket() {
         assert_eq!(client.linger().unwrap(), Some(Duration::ZERO));
         client.set_linger(None).unwrap();
         assert_eq!(client.linger().unwrap(), None);
+        client.set_ttl(42).unwrap();
+        assert_eq!(client.ttl().unwrap(), 42);
     });
 }
 
@@ -172,20 +170,33 @@ fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
     run(async {
         let (_server, client) = pair().await;
-        let refused = KeepAlive {
-            count: 1 << 20,
-            ..KeepAlive::new()
-        };
-        let error = client.set_keepalive(Some(refused)).unwrap_err();
+        let error = client.set_ttl(4242).unwrap_err();
         let local = client.local_addr().unwrap();
         assert_eq!(
             error.to_string(),
             format!("set tcp {local}: setsockopt: invalid argument")
         );
+        // As a number of the system's it would be -1, which asks for the default.
+        assert!(client.set_ttl(u32::MAX).is_err());
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert!(udp.set_ttl(u32::MAX).is_err());
+    });
+}
+
+#[test]
+fn udp_options_are_set_on_the_socket() {
+    run(async {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        udp.set_broadcast(false).unwrap();
+        assert!(!udp.broadcast().unwrap());
+        udp.set_ttl(7).unwrap();
+        assert_eq!(udp.ttl().unwrap(), 7);
+        let not_a_group = "127.0.0.1".parse().unwrap();
+        let error = udp.join_multicast(not_a_group, 0).unwrap_err();
+        assert!(error.to_string().starts_with("set udp 127.0.0.1:"));
     });
 }
 

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use Direction::{Read as ForRead, Write as ForWrite};
 use mio::net::UnixStream;
+use mio::unix::SourceFd;
 use netpoller::reactor::{
     Descriptor, Direction, Entries, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
@@ -35,6 +37,28 @@ fn turn(reactor: &Reactor<usize>) -> Vec<usize> {
 
 fn would_block(source: &mut UnixStream) -> bool {
     matches!(source.read(&mut [0; 8]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_source_that_does_not_arm_itself_is_armed_by_rearm() {
+    let _watchdog = watchdog();
+    let reactor = Reactor::new().unwrap();
+    let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let fd = ours.as_raw_fd();
+    let mut source = SourceFd(&fd);
+    let descriptor = reactor.open(&mut source).unwrap();
+    for waiter in 0..3 {
+        let failed = ours.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::WouldBlock);
+        descriptor.drained(ForRead);
+        descriptor.rearm(&mut source).unwrap();
+        assert_eq!(descriptor.park(ForRead, waiter), Park::Parked);
+        theirs.write_all(b"!").unwrap();
+        assert_eq!(turn(&reactor), [waiter]);
+        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
+    }
+    reactor.close(descriptor, &mut source).unwrap();
 }
 
 mod invariant_1 {

@@ -19,7 +19,7 @@ use super::context::{self, MachineId};
 ///   | 0       | generation of the machine | its slot            |   a machine's id
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parked(NonZeroU64);
+pub(crate) struct ParkKey(NonZeroU64);
 
 const FOREIGN: u64 = 1 << 63;
 
@@ -39,7 +39,7 @@ impl Waiter {
 struct Kept {
     /// Each with its key. Once `count` has wrapped, an old key may wake another waker without cause,
     /// which is legal.
-    wakers: Slab<(Parked, Waker)>,
+    wakers: Slab<(ParkKey, Waker)>,
     count: u64,
 }
 
@@ -52,10 +52,10 @@ thread_local! {
     };
 }
 
-impl Parked {
+impl ParkKey {
     #[inline]
     pub(crate) fn machine(id: MachineId) -> Self {
-        Parked(id.bits())
+        ParkKey(id.bits())
     }
 
     /// What to park for `waker` on the reactor `home`. If `waker` is the running machine's own, that is
@@ -63,8 +63,8 @@ impl Parked {
     #[inline]
     pub(crate) fn of(home: *const (), waker: &Waker) -> Self {
         match context::own(home, waker) {
-            Some(id) => Parked::machine(id),
-            None => Parked::keep(waker.clone()),
+            Some(id) => ParkKey::machine(id),
+            None => ParkKey::keep(waker.clone()),
         }
     }
 
@@ -76,16 +76,16 @@ impl Parked {
             let kept = &mut *kept.borrow_mut();
             kept.count += 1;
             let entry = kept.wakers.vacant_entry();
-            let key = Parked::foreign(kept.count << 32 | entry.key() as u64);
+            let key = ParkKey::foreign(kept.count << 32 | entry.key() as u64);
             entry.insert((key, waker));
             key
         });
         // The thread is ending: no turn will hand this key out.
-        kept.unwrap_or(Parked::foreign(0))
+        kept.unwrap_or(ParkKey::foreign(0))
     }
 
     fn foreign(bits: u64) -> Self {
-        Parked(NonZeroU64::new(FOREIGN | bits).unwrap_or(NonZeroU64::MIN))
+        ParkKey(NonZeroU64::new(FOREIGN | bits).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The waker that this stands for, if it is still kept: to be woken or dropped after any borrow.
