@@ -129,5 +129,5 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) ->
     let asked = rate.min_bytes;
     let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
-    fd.op_error(name_of(direction), Cause::Other(error))
+    fd.op_error(name_of(direction), Cause::Other(error), 0)
 }

@@ -35,15 +35,15 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A shortage is over when no accept has failed for so long. So each shortage logs one warning, even if
-/// a connection gets through now and then.
+/// A shortage is over when no accept has failed for this time. So each shortage logs one warning, even
+/// if a connection is accepted now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How many accepts are tried: without a limit, until the listener is closed on our side.
 pub(crate) const ALL: Option<u32> = None;
 
-/// Only those that wait in the system's queue: what comes later may come for ever. Hardly a listener's
-/// queue is longer, though Linux has no such bound where `somaxconn` is raised.
+/// Only connections that wait in the queue: new ones could keep the loop busy for ever. The number is
+/// an upper bound of a queue's length (Linux allows more if `somaxconn` is raised).
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -73,13 +73,13 @@ fn number(error: &io::Error) -> Option<i32> {
     of_operation.or_else(|| error.raw_os_error())
 }
 
-/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is judged as
-/// one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called for
-/// each accept that failed though the loop goes on, and is told whether a shortage begins.
+/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is treated
+/// as one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called
+/// for each failure after which the loop goes on, and is told whether a shortage begins.
 ///
 /// # Errors
 ///
-/// Where trying again does not help; a passed deadline of the listener.
+/// An error after which trying again does not help; a timeout, if the listener's deadline passes.
 ///
 /// # Cancel safety
 ///
@@ -92,8 +92,8 @@ pub(crate) async fn accept_each(
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
-    // The last pause: its begin, its end, and why.
-    let pause = Rc::new(RefCell::new(None::<(Instant, Instant, String)>));
+    // While accepting pauses: since when, until when, and why.
+    let pause = Rc::new(RefCell::new(None));
     let (mut row, of, shown) = (Entry::default(), permits.clone(), pause.clone());
     listener.socket().look(&mut row);
     let _note = Note::new(Noted::Listener(Box::new(move |now| {
@@ -170,12 +170,9 @@ async fn next(
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
             Ok(None) => failed(Failed::Aborted, false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if tries.is_some() {
-                    return Ok(None);
-                }
-            }
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if tries.is_some() => return Ok(None),
+            Err(_nothing_there) => {}
         }
     }
 }
@@ -237,8 +234,8 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is
-    /// logged. It lasts as long as one failure follows on the other soon.
+    /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is logged.
+    /// A shortage lasts while failures come within [`QUIET`] of each other.
     fn failed(&mut self, now: Instant) -> (Duration, bool) {
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         let last = self.failed.replace(now);

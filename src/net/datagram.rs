@@ -156,7 +156,7 @@ impl<K> Datagram<K> {
         context::yield_once().await;
         let text = "use of send_to with a connected socket";
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
-        let error = self.fd.op_error("write", Cause::Other(error));
+        let error = self.fd.op_error("write", Cause::Other(error), 0);
         Err(renamed(error, "sendto", Some(name.clone())))
     }
 }

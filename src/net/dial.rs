@@ -308,9 +308,9 @@ impl Dial<'_> {
         Err(failed)
     }
 
-    /// Connects. The system chooses the local port, and may choose badly: the very port that is
-    /// dialled, so that, without a listener there, the socket connects to itself (legal TCP, and
-    /// never meant); or one that is taken. Then it is asked again.
+    /// Connects. The system chooses the local port. It may choose the very port that is dialled:
+    /// without a listener there, the socket then connects to itself, which is legal TCP, and never
+    /// meant. Or it may choose one that is taken. In both cases it is asked again.
     async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
         let address = resolve::to_dial(address);
         let port_is_given = self.dialer.local.is_some_and(|local| local.port() != 0);
@@ -342,7 +342,7 @@ impl Dial<'_> {
         let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("netpoll"))?;
         if self.dialer.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
-            fd.desc.short_io_is_inconclusive();
+            fd.desc.set_short_io_inconclusive();
         }
         let connected = fd.op(Direction::Write, is_connected).named("connect").await;
         // The dial adds the names: only the cause is wanted.

@@ -81,7 +81,7 @@ impl Cause {
         }
     }
 
-    /// What the system said, or other code, if that is the innermost cause.
+    /// The `io::Error` of the innermost cause, if it has one.
     fn io(&self) -> Option<&io::Error> {
         match self.root() {
             Cause::System { error, .. } | Cause::Other(error) => Some(error),

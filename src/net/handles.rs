@@ -1,8 +1,8 @@
 //! What the handles share: [`Stream`], [`Datagram`], [`Listener`] and [`Pipe`].
 //!
-//! They are different types, so that a listener can't be read from. One macro writes what is the
-//! same for all, one what is the same for those that carry data, one what sockets have, and one how
-//! std's are taken over and given back.
+//! They are different types, so that a listener can't be read from. `handles!` writes what all have,
+//! `carriers!` what those have that carry data, `sockets!` the addresses, and `from_std!` how std's
+//! sockets are taken over and given back.
 
 use std::fmt;
 use std::future::Future;
@@ -49,9 +49,9 @@ macro_rules! handles {
             }
 
             /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
-            /// options and the like: a system call that may say `WouldBlock` belongs in
-            /// [`Stream::io`] or [`Stream::try_io`], which learn of that; `writable` or `readable`
-            /// after it would return at once.
+            /// options and the like. If a call inside says `WouldBlock`, the runtime does not know, and
+            /// `readable` or `writable` would then return at once: for such calls use [`Stream::io`] or
+            /// [`Stream::try_io`].
             ///
             /// A close that comes while it is lent is put off until it is back. Don't wait inside.
             /// After a loan a short read no longer proves that the system has no more (the closure may
@@ -106,8 +106,8 @@ macro_rules! carriers {
             /// From this time on reads fail with a timeout; `None` for never. It holds for a read that
             /// is under way too.
             ///
-            /// "Now" and the past expire at once, even with data waiting. Expired stays expired
-            /// until the deadline is moved. Moving it later costs a store: do it on every byte.
+            /// "Now" and the past expire at once, even with data waiting. Expired stays expired until
+            /// the deadline is moved. Moving it later touches no timer: do it on every byte.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -258,8 +258,7 @@ macro_rules! sockets {
             ///
             /// Closed, if it was not asked for before.
             pub fn local_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Local)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+                self.fd.addr::<K>(End::Local)
             }
 
             /// The peer's address.
@@ -268,8 +267,7 @@ macro_rules! sockets {
             ///
             /// Not connected; closed, or no longer connected, if it was not asked for before.
             pub fn peer_addr(&self) -> io::Result<K::Addr> {
-                let addr = self.fd.socket_addr(End::Peer)?;
-                K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+                self.fd.addr::<K>(End::Peer)
             }
         }
     )* };
@@ -308,7 +306,7 @@ macro_rules! from_std {
                 let what = concat!($name, "::from_std");
                 let fd = Fd::adopt(what, socket, Network::$network)?;
                 // What lies between it and the wire may end a read early: see `with_fd`.
-                fd.desc.short_io_is_inconclusive();
+                fd.desc.set_short_io_inconclusive();
                 // While the system can tell: after a reset it knows no peer.
                 fd.learn_endpoints();
                 Ok($Ours::of(fd))

@@ -281,8 +281,7 @@ impl<K: Kind> Listener<K> {
     ///
     /// The system's.
     pub fn local_addr(&self) -> io::Result<K::Addr> {
-        let addr = self.fd.socket_addr(End::Local)?;
-        K::addr(&addr).ok_or(io::ErrorKind::InvalidData.into())
+        self.fd.addr::<K>(End::Local)
     }
 }
 

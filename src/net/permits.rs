@@ -23,7 +23,7 @@ struct State {
     waiters: Waiters,
 }
 
-/// A connection's right to exist. Its drop gives it back, unless it was handed over.
+/// A permit for one connection. Dropping it gives the permit back, unless it was handed over.
 pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {

@@ -86,7 +86,7 @@ impl Resolution {
         let (resolution, asked, lane) = (self.clone(), target.clone(), blocking::look_ups());
         let look_up = move || resolution.look_up(&asked);
         let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
-        let _wanted = blocking::Wanted(lane, ticket);
+        let _cancel = blocking::CancelOnDrop(lane, ticket);
         let cause = match scope.run(noted("look-up", look_up)).await {
             Ok(Ok(outcome)) => return outcome,
             Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),
@@ -344,9 +344,9 @@ fn is_domain_name(name: &str) -> bool {
     name.len() <= LONGEST && !name.split('.').all(is_number) && name.split('.').all(is_label)
 }
 
-/// Whether a label is a number in the eyes of the system, decimal, octal or hexadecimal. Of a name
-/// that is all numbers the system would make an address (`0x7f.1` is 127.0.0.1). In Go it is a name
-/// that does not exist.
+/// Whether a label is a number in the eyes of the system, decimal, octal or hexadecimal. The system
+/// would take a name of numbers for an address (`0x7f.1` for 127.0.0.1). In Go it is a name that does
+/// not exist.
 fn is_number(label: &str) -> bool {
     match label.strip_prefix("0x").or(label.strip_prefix("0X")) {
         Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -374,7 +374,7 @@ const SERVICES: [(&str, u16); 14] = [
 
 /// A service's port: asks the system, so it may block.
 fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
-    // The system would skip a blank and read a number behind it, whose upper half it drops.
+    // getaddrinfo would skip a leading blank, and cut the number after it to 16 bits.
     if service
         .bytes()
         .any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())

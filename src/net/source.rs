@@ -330,7 +330,7 @@ impl<S: mio::event::Source> Source<S> {
         })
     }
 
-    /// Looks at the source; do not close it.
+    /// Calls `f` with the source, which `f` must not close.
     ///
     /// # Panics
     ///

@@ -69,8 +69,8 @@ pub type TcpStream = Stream<Tcp>;
 impl<K> Stream<K> {
     // ---- reading ----
 
-    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero is end of
-    /// file, or an empty buffer, for which it waits for nothing.
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Returns 0 at end of
+    /// file, and at once if the buffer is empty.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -350,8 +350,8 @@ impl<K> Stream<K> {
         self.fd.abort()
     }
 
-    /// Ends reading: a parked read gets end of file. What the peer still sends is the system's
-    /// business.
+    /// Ends reading: a parked read gets end of file. The system may still acknowledge what the peer
+    /// sends.
     ///
     /// # Errors
     ///
@@ -388,7 +388,7 @@ impl<K> Stream<K> {
 
     /// Waits until the peer has sent FIN or RST, whether or not anything reads.
     ///
-    /// After our own [`close_read`](Stream::close_read) the system can't tell: it may come at once.
+    /// After our own [`close_read`](Stream::close_read) this may return at once: the system can't tell.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -21,10 +21,10 @@ pub use transfer::{CopySink, CopySource};
 /// Copies everything from `source` to `sink`, until end of file, and says how much it was: Go's
 /// `io.Copy`.
 ///
-/// An end is `&TcpStream` or `&UnixStream`, or `&mut` anything that futures-io can read or write:
-/// a file, a pipe, memory. Between two streams of ours a flood stays in the kernel, on Linux (by
-/// splice(2)); messages, for which that would cost more, are read and written. The sink is not
-/// closed, and may be the source: that is an echo server.
+/// An end is `&TcpStream` or `&UnixStream`, or `&mut` anything that futures-io can read or write: a
+/// file, a pipe, memory. Between two streams of ours large amounts are spliced in the kernel, on Linux;
+/// small messages, for which that would cost more, are read and written. The sink is not closed, and
+/// may be the source: that is an echo server.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -69,11 +69,10 @@ pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<
 /// Copies both ways between `a` and `b` until both have ended, and says how much went from `a` to
 /// `b`, and how much from `b` to `a`.
 ///
-/// When one side ends, the other's writing side is closed (half-close is carried across), and the
-/// other direction goes on; [`Relay::linger`] limits that. When a direction fails, the other still
-/// runs to its end, so that an answer that came before a reset is passed on; unless the connection
-/// that the other writes to is gone. Neither stream is closed altogether: dropping the last handle
-/// does, or `close`.
+/// When one side ends, the other's writing side is closed (half-close is carried across), and the other
+/// direction goes on; [`Relay::linger`] limits that. If one direction fails, the other goes on, except
+/// if the connection that it writes to is gone. So an answer that came before a reset is passed on.
+/// Neither stream is closed altogether: dropping the last handle does, or `close`.
 ///
 /// A proxy in one task:
 ///

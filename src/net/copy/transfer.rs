@@ -1,5 +1,5 @@
-//! One direction of a copy; the ends that it runs between; and what it has in hand between them: bytes in
-//! a pipe, or in memory, never in both.
+//! One direction of a copy; the ends that it runs between; and the bytes that were read and are not
+//! written yet: in a pipe, or in memory, never in both.
 //!
 //! | step | what it does | then |
 //! |---|---|---|
@@ -11,8 +11,9 @@
 //! of all that it brought. Between two steps other operations have their turn, first come first
 //! served, so that a heartbeat on the sink is not shut out for hours.
 //!
-//! It fills only while nothing is in hand. So the EAGAIN of a splice is never in doubt: in filling,
-//! the pipe is empty, so the source says it; in emptying, it is not, so the sink says it.
+//! It fills only while nothing is in hand. So it is known what the EAGAIN of a splice means: when
+//! filling, the pipe is empty, so it is the source's; when emptying, the pipe is not empty, so it is
+//! the sink's.
 //!
 //! The pipe is made for the first splice and closed as soon as the source has no more, so that a
 //! copy which waits for its source holds no descriptor.

@@ -1,5 +1,4 @@
-//! How a descriptor goes: lent, given out, closed from any handle, left by its
-//! peer.
+//! Closing, lending and giving out a descriptor, and the peer's hang-up.
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Close`, `FD.destroy`, `FD.RawControl`), and `net/file.go`.
 
@@ -30,7 +29,7 @@ impl Fd {
     pub(crate) fn close(&self) -> io::Result<()> {
         // Later errors name both ends: they are asked for while the socket can still tell.
         self.learn_endpoints();
-        // A child of fork may close too: that closes the child's descriptor alone.
+        // A child of fork gets past this check: it may close its own descriptor.
         if self.is_closed() {
             return Err(self.error("close", Failure::Refused(Refusal::Closed), 0));
         }
@@ -62,7 +61,7 @@ impl Fd {
         self.option("close", |socket| socket.shutdown(how))
     }
 
-    /// Ends our direction. It is no error if it has ended before and the peer is gone.
+    /// shutdown(SHUT_WR). ENOTCONN is no error: the direction has ended before, and the peer is gone.
     pub(crate) fn half_close(&self) -> io::Result<()> {
         match self.sock_ref().shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -70,8 +69,8 @@ impl Fd {
         }
     }
 
-    /// [`Fd::half_close`], behind the writes that are under way or queued. It queues with them, and
-    /// does not wait as a poller: another poller, such as a heartbeat, would take its place.
+    /// [`Fd::half_close`], behind the writes that are under way or queued: it queues for the write lock
+    /// like a write. As a poller it could be displaced by another poller, such as a heartbeat.
     pub(crate) fn end_writing_in_turn(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
         closing.named("close").in_turn()
@@ -91,7 +90,8 @@ impl Fd {
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
         self.socket().disable_locks(&mut wakers);
-        // The next turn hands out what is parked. A foreign waker may wait where no turn comes.
+        // The next turn hands out what is parked. Foreign wakers are woken here: their executor may
+        // never run a turn of this runtime.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
         if let Err(error) = self.desc.close(source) {
@@ -123,23 +123,25 @@ impl Fd {
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
             // What the user puts between it and the wire (kTLS, a sockmap) may end a read early.
-            self.desc.short_io_is_inconclusive();
+            self.desc.set_short_io_inconclusive();
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
         });
         lent.map_err(|failure| self.error("raw-control", failure, 0))
     }
 
-    /// The number, -1 once it is closed.
+    /// The number, -1 once it is closed. From here on a short read proves nothing, as after
+    /// [`Fd::with_fd`].
     pub(crate) fn number(&self) -> RawFd {
-        self.desc.short_io_is_inconclusive();
+        self.desc.set_short_io_inconclusive();
         match self.is_closed() {
             true => -1,
             false => self.socket().owned.raw(),
         }
     }
 
-    /// Gives the socket out; the other handles find it closed, and a path stays.
+    /// Returns the file descriptor. Other handles see the socket as closed. The path of a Unix listener
+    /// is not removed.
     pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
         let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
         if self.is_closed() || self.socket().owned.is_lent() {
@@ -191,7 +193,8 @@ impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
         // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
-        // has a handle too. When the runtime is gone, its sockets are marked closed but still open.
+        // has a handle too. After the runtime's end the descriptor has the flag CLOSED, but the file
+        // descriptor is still open, and the registry has no handle.
         let last = if self.is_closed() { 1 } else { 2 };
         if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {
             self.shut();
@@ -199,8 +202,8 @@ impl Drop for Fd {
     }
 }
 
-/// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So the loop
-/// does not make it.
+/// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So a thread for
+/// such closes makes it. Any other is made here, by the drop of `fd`.
 fn close_fd(fd: OwnedFd) {
     let linger = SockRef::from(&fd).linger();
     if matches!(linger, Ok(Some(wait)) if !wait.is_zero()) {

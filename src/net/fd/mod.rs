@@ -1,28 +1,28 @@
 //! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the
 //! close around it.
 //!
-//! Every operation that waits goes through [`Fd::poll_step`], except the fast path of
-//! `read_with.rs`, [`Fd::hung_up`], a half-close, which waits for the
-//! write lock alone, and a server's connection, which has its
-//! socket to itself. All of `impl Fd` is in this folder:
+//! Every operation that waits goes through [`Fd::poll_step`], except the fast path of `read_with.rs`,
+//! [`Fd::hung_up`], and a half-close, which waits for the write lock alone. A server's connection has its
+//! socket to itself, and calls the system directly. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `mod.rs` | a descriptor taken in; the loop, deadlines |
+//! | `mod.rs` | registering a descriptor; the loop; deadlines |
 //! | `op.rs` | an operation as a future, and as the step of a poller |
 //! | `read_with.rs` | a read into the loop's own buffer, with the fast path of a task |
-//! | `syscalls.rs` | one system call each, and what its answer proves |
-//! | `close.rs` | the end, by us or by the peer; the descriptor lent and given out |
+//! | `syscalls.rs` | one function for each system call |
+//! | `close.rs` | closing; hang-up; `with_fd` and `into_std` |
 //! | `name.rs` | the names in an error |
 //!
 //! ```text
-//!   lock the direction ──► may I? ──closed, expired──► refused
-//!                            ▲ │ready        │not ready
-//!                            │ ▼             ▼
-//!                            │ try ──► done  park ──► Pending ──► (a turn wakes, polled again)
-//!                            │ │EAGAIN                                            │
-//!                            │ ▼                                                  │
-//!                            └─forget readiness ◄─────────────────────────────────┘
+//!   lock the direction ──► may_try ──closed, expired──► refused
+//!                          ▲ ▲ │ready      │not ready
+//!                          │ │ ▼           ▼
+//!                          │ │ try ──► done  park ──► Pending
+//!                          │ │ │EAGAIN                  │
+//!                          │ │ ▼                        │
+//!                          │ forget readiness           │
+//!                          └── polled again ◄── a turn wakes it
 //! ```
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.Accept`) and `fd_mutex.go`.
@@ -69,8 +69,7 @@ pub(crate) struct Fd {
 pub(crate) struct Claim {
     /// Whether it has its direction's lock, or queues for it.
     lock: LockState,
-    /// Whether it has yielded. Then it proceeds with or without budget: in a task whose other
-    /// futures use up the budget in every run, it would otherwise never proceed.
+    /// Whether it has yielded: see `context.rs`.
     pub(crate) yielded: bool,
 }
 
@@ -93,8 +92,8 @@ impl Claim {
 }
 
 impl Fd {
-    /// Takes a non-blocking socket into the runtime that runs this. Outside a runtime it panics, and
-    /// says that `what` was called.
+    /// Registers a non-blocking socket with the runtime that runs this. Outside a runtime it panics,
+    /// and says that `what` was called.
     pub(crate) fn adopt(
         what: &str,
         socket: impl Into<OwnedFd>,
@@ -104,13 +103,13 @@ impl Fd {
         Fd::register(&core, socket.into(), network)
     }
 
-    /// As [`Fd::adopt`], into the runtime of `core`.
+    /// As [`Fd::adopt`], with the runtime of `core`.
     pub(crate) fn register(core: &RuntimeCore, fd: OwnedFd, network: Network) -> io::Result<Fd> {
         let raw = fd.as_raw_fd();
         Fd::open(core, &mut SourceFd(&raw), Some(fd), network)
     }
 
-    /// Takes in a source that its user owns and reads.
+    /// Registers a source that the user owns.
     pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
         let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
         Fd::open(&core, source, None, Network::File)
@@ -125,9 +124,10 @@ impl Fd {
         let raw = fd.as_ref().map(AsRawFd::as_raw_fd);
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let desc = core.open(source, raw, socket)?;
-        // A Unix stream's read stops at passed descriptors, and a datagram is whole or cut.
+        // A short read proves nothing on a Unix stream, where a read stops before passed descriptors,
+        // and on datagrams.
         if !network.is_tcp() {
-            desc.short_io_is_inconclusive();
+            desc.set_short_io_inconclusive();
         }
         // A new descriptor counts as ready: the first try costs less than a turn.
         desc.assume_ready(Readiness::READ | Readiness::WRITE);
@@ -136,9 +136,8 @@ impl Fd {
 
     // ---- the loop ----
 
-    /// One step of an operation: locks the direction, then calls `attempt`, which makes one system
-    /// call, until a call succeeds, fails or has to wait. When this is ready, the operation still has
-    /// the direction.
+    /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
+    /// or fails, or the operation must wait. The lock is still held when this returns Ready.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -178,11 +177,12 @@ impl Fd {
         }
     }
 
-    /// The operation is refused, or queued behind another. The other one may go unpolled for a long
-    /// time, so the queued one heeds a deadline and a close itself.
+    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending,
+    /// for the operation queues for the lock. A queued operation checks this itself, because the holder
+    /// may not be polled.
     ///
-    /// A caller may loop on a refusal, as an accept loop does. So a refusal is charged, and yields
-    /// when the budget is used up.
+    /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
+    /// operation yields first if there is none.
     #[cold]
     #[inline(never)]
     fn poll_refused<R>(
@@ -208,7 +208,7 @@ impl Fd {
         }
     }
 
-    /// An operation is given up: it leaves its slot and its lock, or its queue.
+    /// For a dropped operation: empties the slot and unlocks, or leaves the queue.
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
@@ -218,9 +218,9 @@ impl Fd {
         self.release(direction, claim);
     }
 
-    /// Notes the error of a try, and returns it. EAGAIN clears the readiness, so that the next try
-    /// waits for an edge; any other error is charged. If the source can't be armed again, returns
-    /// that error.
+    /// Handles the error of a try, and returns it. After EAGAIN, clears the readiness and arms the
+    /// source again, so that the next try waits for an edge; if arming fails, returns that error.
+    /// Charges any other error.
     #[cold]
     #[inline(never)]
     pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
@@ -247,8 +247,7 @@ impl Fd {
             drop(parked.take_waker());
             return false;
         }
-        // An operation that is polled again without a wake is still parked, and is replaced by
-        // itself.
+        // If the operation was polled without a wake, its old value is still in the slot: replace it.
         let before = self.desc.park_waiting(direction, parked);
         drop(before.and_then(ParkKey::take_waker));
         self.trace("park", direction);
@@ -262,7 +261,7 @@ impl Fd {
         }
     }
 
-    // Apart, or the fast path would fill in the arguments before it asks for the level.
+    // In a function of its own, so that the fast path does not compute the arguments.
     #[cold]
     #[inline(never)]
     fn write_trace(&self, what: &str, direction: Direction) {
@@ -272,6 +271,7 @@ impl Fd {
 
     // ---- deadlines ----
 
+    /// Moves the deadline of a direction; `None` takes it away.
     #[inline]
     pub(crate) fn set_deadline(
         &self,
@@ -306,7 +306,7 @@ impl Fd {
         self.desc.is_closed()
     }
 
-    /// Whether the socket is open: the check of calls that wait for nothing.
+    /// Returns an error if the socket is closed. Used by calls that never wait.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
         match self.is_closed() || self.desc.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
 use crate::endpoints::{Addr, End};
+use crate::net::addr::Kind;
 use crate::net::error::{Cause, OpError};
 use crate::reactor::{Direction, Refusal};
 use crate::sys;
@@ -51,6 +52,11 @@ impl Fd {
         })
     }
 
+    /// As [`Fd::socket_addr`], in the type that the kind of socket has.
+    pub(crate) fn addr<K: Kind>(&self, end: End) -> io::Result<K::Addr> {
+        K::addr(&self.socket_addr(end)?).ok_or(io::ErrorKind::InvalidData.into())
+    }
+
     /// Asks for both ends while the system can tell: after a reset it knows no peer.
     pub(crate) fn learn_endpoints(&self) {
         self.endpoint(End::Local);
@@ -76,7 +82,7 @@ impl Fd {
             "set" => "setsockopt",
             "get" => "getsockopt",
             "accept" => sys::ACCEPTS_BY,
-            // A close of one direction: closing altogether reports nothing of the system's.
+            // System errors of "close" come only from shutdown(2).
             "close" => "shutdown",
             op => op,
         };
@@ -90,31 +96,23 @@ impl Fd {
             }
             failure => failure.cause(call),
         };
-        let mut error = self.name_error(op, cause);
-        error.written = written;
-        error.into()
+        self.op_error(op, cause, written)
     }
 
     /// As [`Fd::error`], for a system call that is not named like the operation.
     #[cold]
-    pub(crate) fn op_error(&self, op: &'static str, cause: Cause) -> io::Error {
-        self.name_error(op, cause).into()
-    }
-
-    fn name_error(&self, op: &'static str, cause: Cause) -> OpError {
+    pub(crate) fn op_error(&self, op: &'static str, cause: Cause, written: usize) -> io::Error {
         let (source, addr) = match op {
             // A listener has one end, and Go names that as the address.
             "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
             _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
         };
-        OpError {
-            op,
-            net: self.network().name(),
+        let error = OpError {
             source,
-            addr,
-            written: 0,
-            cause,
-        }
+            written,
+            ..OpError::new(op, self.network().name(), addr, cause)
+        };
+        error.into()
     }
 
     /// The fields that every handle's `Debug` shows.

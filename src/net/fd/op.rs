@@ -1,8 +1,7 @@
 //! An operation as a future: one try or several, under one lock. Beside it, the step of a poller
 //! (futures-io), which has no future to keep its place between two polls.
 
-// Go has a method for each (`FD.Read`, `FD.Accept`, ...). It has no pollers: a goroutine is its own
-// place.
+// Go has a method for each (`FD.Read`, `FD.Accept`, ...). Go has no pollers.
 
 use std::future::Future;
 use std::io;
@@ -49,7 +48,7 @@ impl Needs {
 }
 
 impl Fd {
-    /// An operation of one try that succeeds.
+    /// An operation that ends with the first successful try.
     #[inline]
     pub(crate) fn op<'a, R>(
         &'a self,
@@ -60,7 +59,8 @@ impl Fd {
     }
 
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
-    /// readiness. As in Go, a write of no bytes heeds the deadline, and a read of none does not.
+    /// readiness. As in Go, a write of zero bytes fails if the deadline has passed, and a read of zero
+    /// bytes does not.
     #[inline]
     pub(crate) fn op_on<R>(
         &self,
@@ -214,8 +214,8 @@ impl Fd {
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
-    /// The step of a poller: it waits while an operation holds the direction, and otherwise parks
-    /// without holding it.
+    /// The step of a poller: it waits while an operation holds the lock, and otherwise parks without
+    /// holding it.
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
@@ -254,8 +254,8 @@ impl Fd {
         polled.map_err(|failure| self.error(name, failure, 0))
     }
 
-    /// Keeps a poller's waker: its key goes beside the slot, and if no operation has the direction, into
-    /// the slot too.
+    /// Stores the key of a poller's waker in `Extra::pollers`, and also in the slot if the direction is
+    /// not locked.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
         let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);

@@ -67,7 +67,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             }
         };
         fd.transferred(Direction::Read, got, lent::LENGTH);
-        // Before the closure, which may read again.
+        // Unlock before calling `f`, because `f` may read from the same socket.
         fd.socket().unlock(Direction::Read, &mut this.claim.lock);
         let f = this.f.take();
         let f = f.expect("an operation that is done is not polled");
@@ -95,9 +95,9 @@ impl Fd {
         true
     }
 
-    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and it still
-    /// has the direction. `met` is the error that the fast path met, and counts as the first try:
-    /// the system reports a reset once, and an end of file from then on.
+    /// All other cases of [`ReadWith`]. When it is ready, the bytes are in the buffer, and the lock is
+    /// still held. `met` is the fast path's error. It is used as the result of the first try, because
+    /// the kernel reports a reset only once.
     #[cold]
     #[inline(never)]
     fn poll_read_slow(

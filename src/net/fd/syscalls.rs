@@ -1,4 +1,5 @@
-//! One system call each, and what its answer proves of the readiness behind it.
+//! One function for each system call. It also clears the readiness if the result proves that the kernel
+//! has no more.
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.ReadFrom`, `FD.WriteTo`).
 
@@ -52,7 +53,7 @@ impl Fd {
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let at_once = sys::at_once(buffers);
         let offered = match &mut buffers[at_once] {
-            // `read` caps it: it may be longer than a system call takes.
+            // `read` limits the length to `MAX_AT_ONCE`.
             [one] => return self.read(one),
             offered => offered,
         };
@@ -103,9 +104,9 @@ impl Fd {
         self.note_short(direction, bytes, asked);
     }
 
-    /// When a read or write moves less than was asked for, the kernel has, or takes, no more: the
-    /// next try waits for an edge, which saves a system call. That holds on TCP alone (a Unix
-    /// stream's read stops at passed descriptors), and for a call that we did not cap.
+    /// When a read or write moves less than was asked for, the kernel has, or takes, no more: the next
+    /// try waits for an edge, which saves a system call. That holds on TCP alone (a Unix stream's read
+    /// stops at passed descriptors), and only if `asked` was not reduced to `MAX_AT_ONCE`.
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
         if asked <= sys::MAX_AT_ONCE {
@@ -115,7 +116,8 @@ impl Fd {
 
     // ---- datagrams ----
 
-    /// A whole message, or as much of it as there is room for. No room takes none, as in Go.
+    /// A whole message, or as much of it as there is room for. With an empty buffer no message is
+    /// received, as in Go.
     pub(crate) fn receive_message(&self, buffer: &mut [u8]) -> io::Result<usize> {
         charged(buffer.len(), || self.receive(buffer))
     }
@@ -165,7 +167,7 @@ impl Fd {
 
     // ---- without waiting ----
 
-    /// One try that succeeds or fails, `WouldBlock` included. It goes past the lock.
+    /// One try that succeeds or fails, `WouldBlock` included. It does not take the lock.
     #[inline]
     pub(crate) fn try_once<R>(
         &self,
@@ -219,7 +221,8 @@ impl Fd {
     }
 }
 
-/// A call that proves nothing of the readiness. None is made for no bytes.
+/// Makes a call that proves nothing of the readiness, and charges it. If `asked` is 0, returns 0
+/// without the call.
 fn charged(asked: usize, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
     if asked == 0 {
         return Ok(0);
