@@ -149,10 +149,10 @@ impl Scheduler {
     #[inline]
     fn make_runnable(&self, id: MachineId, kind: Kind) {
         let core = self.reactor.core();
-        self.stopwatch.queued(id, || core.clock.ask());
+        self.stopwatch.queued(id, || core.clock.peek());
         self.record(kind, id, self.trace().by());
         self.woken.borrow_mut().push(id);
-        core.hasten();
+        core.wake_host();
     }
 
     pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
@@ -217,7 +217,7 @@ impl Scheduler {
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
-        let due = OBSERVES.then(|| core.next()).flatten();
+        let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
         self.stopwatch.wait_ended(core, figures, due);
         self.publish_batch();
