@@ -185,7 +185,7 @@ impl Sleep {
         self.deadline
     }
 
-    /// Moves the end. Moving it later is a store. A sleep that has ended sleeps again when polled.
+    /// Moves the end. Moving it later only stores it. A sleep that has ended sleeps again when polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         let Some((home, key)) = &self.timer else {
@@ -195,7 +195,7 @@ impl Sleep {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
             let timers = timers(scheduler, self.judges_a_peer);
             timers.borrow_mut().move_to(*key, when);
-            scheduler.reactor.core().hasten();
+            scheduler.reactor.core().wake_host();
         });
         // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.
         if moved.is_none() {
@@ -255,7 +255,7 @@ impl Future for Sleep {
             }
             self.take_timer(false);
             let key = timers.borrow_mut().insert(when, parked);
-            core.hasten();
+            core.wake_host();
             self.timer = Some((Handle::new(scheduler.remote.clone()), key));
             Poll::Pending
         }));

@@ -38,19 +38,19 @@ pub const ALL: &[Shown] = shown! {
     "turn", "findRunnable", SCHEDULER, "fn turn(",
         "One turn of the loop: ask the netpoller, open the mail, run a batch.";
     "settle", "", NETPOLL, "fn settle(",
-        "Notes by which reading of the clock all that had arrived has had its effect. Go has no counterpart: its timers fire before the network is polled.";
+        "If all that was handed out has run, deadlines may expire up to the tick before the last poll. Go has no counterpart: its timers fire before the network is polled.";
     "wait", "netpoll", NETPOLL, "fn wait(",
-        "Asks the kernel, and sleeps no longer than until the next deadline.";
+        "Asks the kernel, and sleeps no longer than until the next entry of a wheel is due.";
     "pending", "netpollunblock", POLL_DESC, "fn evict(",
         "What a close or a deadline in the past has released is handed out by the next turn, which then does not sleep.";
     "unpark_ready", "netpoll", NETPOLL, "fn unpark_ready(",
         "From each event to the descriptor that its token names, if the generation is right.";
     "netpollready", "netpollready", POLL_DESC, "fn netpollready(",
         "Raises Ready, and takes out what is parked.";
-    "look_again", "", NETPOLL, "fn look_again(",
-        "After a wait in vain, one more look without waiting: readiness goes before deadlines.";
+    "poll_again", "", NETPOLL, "fn poll_again(",
+        "After a wait that found nothing, asks the kernel once more, without waiting: readiness goes before deadlines.";
     "expire", "timers.run", NETPOLL, "fn expire(",
-        "Deadlines up to the settled reading, then timers by the clock; a portion of each.";
+        "Deadlines up to the settled tick, then timers by the clock; a portion of each.";
     "mail", "netpollBreak", SCHEDULER, "fn open_mail(",
         "Wakes and jobs from other threads.";
     "batch", "schedule, execute", SCHEDULER, "fn run_batch(",
@@ -66,9 +66,9 @@ pub const ALL: &[Shown] = shown! {
     "transferred", "", POLL_DESC, "pub fn transferred(",
         "A short read or write proves that the kernel has no more: Ready is forgotten without an EAGAIN.";
     "set_deadline", "poll_runtime_pollSetDeadline", POLL_DESC, "fn move_deadline(",
-        "A store, and the timer is set only if the deadline lies before it.";
+        "Stores the deadline, and sets the timer only if the deadline is before it.";
     "netpolldeadlineimpl", "netpolldeadlineimpl", POLL_DESC, "fn netpolldeadlineimpl(",
-        "The timer has come up: what has passed expires, and the timer goes to what has not.";
+        "The timer has fired: a deadline that has passed expires, and the timer is set to one that has not.";
     "poll_desc", "pollDesc", POLL_DESC, "pub struct PollDesc<",
         "One registered source: two slots, two deadlines, one timer for both.";
     "out_queue", "net.Buffers", file!("src/connection/out_queue.rs"), "struct OutQueue<",

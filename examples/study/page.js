@@ -27,7 +27,7 @@ const done = new Set(); // steps of which all checks have held
 // ---- what the stage has done ----
 
 const BOXES = [
-  ['Ask the netpoller', ['turn', 'settle', 'wait', 'pending', 'unpark_ready', 'netpollready', 'look_again', 'expire', 'netpolldeadlineimpl']],
+  ['Ask the netpoller', ['turn', 'settle', 'wait', 'pending', 'unpark_ready', 'netpollready', 'poll_again', 'expire', 'netpolldeadlineimpl']],
   ['Open the mail, run a batch', ['mail', 'batch']],
   ['In a machine that runs', ['try', 'park', 'set_deadline', 'wake']],
 ];

@@ -209,7 +209,7 @@ pub enum Unix {}
 /// # }
 /// ```
 pub trait Kind: sealed::Sealed + 'static {
-    /// [`SocketAddr`] for TCP and UDP, [`std::os::net::SocketAddr`] for Unix.
+    /// [`SocketAddr`] for TCP and UDP, [`std::os::unix::net::SocketAddr`] for Unix.
     type Addr: fmt::Debug + 'static;
 
     #[doc(hidden)]

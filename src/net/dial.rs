@@ -342,7 +342,7 @@ impl Dial<'_> {
         let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("netpoll"))?;
         if self.dialer.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
-            fd.desc.short_io_is_inconclusive();
+            fd.desc.set_short_io_inconclusive();
         }
         let connected = fd.op(Direction::Write, is_connected).named("connect").await;
         // The dial adds the names: only the cause is wanted.

@@ -306,7 +306,7 @@ macro_rules! from_std {
                 let what = concat!($name, "::from_std");
                 let fd = Fd::adopt(what, socket, Network::$network)?;
                 // What lies between it and the wire may end a read early: see `with_fd`.
-                fd.desc.short_io_is_inconclusive();
+                fd.desc.set_short_io_inconclusive();
                 // While the system can tell: after a reset it knows no peer.
                 fd.learn_endpoints();
                 Ok($Ours::of(fd))

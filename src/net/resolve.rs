@@ -86,7 +86,7 @@ impl Resolution {
         let (resolution, asked, lane) = (self.clone(), target.clone(), blocking::look_ups());
         let look_up = move || resolution.look_up(&asked);
         let (look_up, ticket) = blocking::call("a look-up", lane, look_up);
-        let _wanted = blocking::Wanted(lane, ticket);
+        let _cancel = blocking::CancelOnDrop(lane, ticket);
         let cause = match scope.run(noted("look-up", look_up)).await {
             Ok(Ok(outcome)) => return outcome,
             Ok(Err(panic)) => Cause::Other(io::Error::other(panic)),

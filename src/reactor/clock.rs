@@ -1,4 +1,4 @@
-//! The loop's time: where readings come from, and how an instant becomes a tick.
+//! The loop's time: where it is read, and how an instant becomes a tick.
 // Mirrors the one `nanotime()` of each round of Go's scheduler, and testing/synctest's clock,
 // which jumps when nothing else can happen.
 
@@ -7,21 +7,22 @@ use std::time::{Duration, Instant};
 
 use crate::wheel::Tick;
 
-/// A tick is a millisecond: the selector's own resolution. This is added to round up to one.
+/// A tick is a millisecond: the selector's own resolution. This is added before the division, to round
+/// up.
 const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline at least this far after the last reading is taken to lie ahead, and the clock is not read
-/// again. If nothing has read the clock for so long, such a deadline may have passed: then it expires
-/// only in the next turn. A clock other than the system's is always read.
+/// A deadline at least this far after the last reading counts as ahead, and the clock is not read again.
+/// If the loop was blocked for ten seconds it may have passed: then it expires in the next turn, and not
+/// at once. A clock other than the system's is always read.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
-/// Where readings come from.
+/// What the clock reads.
 pub(crate) enum TimeSource {
     System,
-    /// Stands still, and jumps: the sum of the jumps so far.
+    /// A time that only `jump` moves: the sum of all jumps.
     Virtual(Cell<Duration>),
     /// The user's, such as a simulation's.
     Given(Box<dyn Fn() -> Instant>),
@@ -33,10 +34,10 @@ pub(crate) struct Clock {
     base: Instant,
     /// The last reading. It never goes back.
     now: Cell<Instant>,
-    /// The first tick that does not lie before the last reading, and the instant at which it begins.
+    /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The deadline that was converted last, if it lay plainly ahead of the last reading: a loop moves
-    /// many deadlines to the same instant.
+    /// The deadline converted last since the last reading, if it was `PLAINLY_AHEAD`: descriptors of one
+    /// batch are often given the same.
     memo: Cell<Option<(Instant, Tick)>>,
 }
 
@@ -78,9 +79,9 @@ impl Clock {
         }
     }
 
-    /// The present. It does not count as a reading: nothing that is due is judged by it.
+    /// What a reading would give. It is not stored, so no deadline is compared with it.
     #[inline]
-    pub(crate) fn ask(&self) -> Instant {
+    pub(crate) fn peek(&self) -> Instant {
         let now = match &self.source {
             TimeSource::System => Instant::now(),
             TimeSource::Virtual(jumped) => self.base + jumped.get(),
@@ -90,27 +91,27 @@ impl Clock {
         now.max(self.now.get())
     }
 
-    /// Reads the clock.
+    /// Reads the clock: `now` and the ticks below go by this reading. Clears the memo.
     #[inline]
     pub(crate) fn read(&self) -> Instant {
-        let now = self.ask();
+        let now = self.peek();
         self.now.set(now);
         if now > self.next.get().1 {
-            self.count(now);
+            self.set_next(now);
         }
         self.memo.set(None);
         now
     }
 
-    /// This reading lies in another tick than the one before, which is rare.
+    /// Sets `next` for a reading in a later tick. Most readings lie in the same tick as the one before.
     #[cold]
     #[inline(never)]
-    fn count(&self, now: Instant) {
+    fn set_next(&self, now: Instant) {
         let tick = self.tick_of(now);
         self.next.set((tick, self.instant_of(tick)));
     }
 
-    /// The last reading in ticks, rounded down: what has passed for sure.
+    /// The last reading in ticks, rounded down: this tick and all before it have begun.
     #[inline]
     pub(crate) fn tick(&self) -> Tick {
         let (next, begins) = self.next.get();
@@ -126,8 +127,8 @@ impl Clock {
         self.next.get().0
     }
 
-    /// The first tick at which `when` has passed: rounded up, so that nothing is early. What lies
-    /// before the clock began is tick 0. What lies too far ahead is the latest tick there is.
+    /// The first tick at which `when` has passed: rounded up, so that nothing is early. An instant before
+    /// the clock began becomes tick 0, and one too far ahead `LATEST`.
     #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
@@ -139,14 +140,15 @@ impl Clock {
         Tick::new(ticks.min(LATEST))
     }
 
-    /// The tick of a deadline that was converted since the last reading, and lies ahead.
+    /// The tick of `when`, if `when` is in the memo.
     #[inline]
-    pub(crate) fn known(&self, when: Instant) -> Option<Tick> {
+    pub(crate) fn remembered(&self, when: Instant) -> Option<Tick> {
         let (known, tick) = self.memo.get()?;
         (known == when).then_some(tick)
     }
 
-    /// The tick of a deadline; `None` if it has passed, by a fresh reading if the deadline is close.
+    /// The tick of a deadline. `None` if it has passed. Reads the clock if the deadline is nearer than
+    /// `PLAINLY_AHEAD`. Otherwise puts it into the memo.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);
@@ -156,7 +158,7 @@ impl Clock {
         (!self.has_passed(when)).then(|| self.tick_of(when))
     }
 
-    /// Whether `when` has passed: by the last reading, or else by a fresh one.
+    /// Whether `when` has passed. Reads the clock, unless `when` has passed by the last reading.
     #[inline]
     pub(crate) fn has_passed(&self, when: Instant) -> bool {
         when <= self.now.get() || when <= self.read()
@@ -167,7 +169,7 @@ impl Clock {
         self.base + Duration::from_millis(tick.get())
     }
 
-    /// In nanoseconds since the clock began.
+    /// From the clock's beginning to `when`, in nanoseconds.
     #[inline]
     pub(crate) fn since_base(&self, when: Instant) -> u64 {
         (when - self.base).as_nanos() as u64
@@ -182,7 +184,7 @@ impl Clock {
     pub(crate) fn jump(&self, ahead: Duration) {
         if let TimeSource::Virtual(jumped) = &self.source {
             let to = jumped.get().saturating_add(ahead);
-            // An instant has an end, where the clock stops.
+            // An `Instant` can overflow: then the clock does not jump.
             if self.base.checked_add(to).is_some() {
                 jumped.set(to);
             }

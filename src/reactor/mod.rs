@@ -1,6 +1,7 @@
-//! The netpoller: when a source is ready, or its deadline passes, hands back what was parked on it.
+//! The netpoller. It hands back what was parked on a source when the source is ready or its deadline
+//! expires.
 //!
-//! For an event loop of one's own, without tasks or futures. [`Reactor`] has the contract.
+//! Use it for an event loop without tasks or futures. [`Reactor`] has the contract.
 //!
 //! ```
 //! use netpoller::reactor::{Direction, Reactor, TryIo};
@@ -22,18 +23,27 @@
 //! # reactor.close(descriptor, &mut ours)
 //! # }
 //! ```
-// Knows nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
+// Imports nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
 // `pollOpen`, `pollClose`, `pollReset` (`check`), `pollWait` (`park`), `pollSetDeadline` and
 // `pollUnblock` (`evict`), and `netpoll` itself.
 //
 // # One turn
 //
-//   settle ──► wait ──► pending ──► unpark the ready ──► look again ──► expire ──► fire timers
-//  (what has  (selector, (released   (by token and      (if nothing   (deadlines  (by the
-//   run)       until the  by a        generation)        came)         up to the   clock)
-//              next tick) close)                                       settled
-//                           │               │                          reading)      │
-//                           └───────────────┴──────► out: Vec<W> ◄─────────┴─────────┘
+// `Core::turn` calls these functions of netpoll.rs, in this order. All but the first two hand out Ws.
+//
+//   settle         allows deadlines to expire, up to the proven tick, if all that was handed out has run
+//     ▼
+//   wait           asks the selector, until the next entry of a wheel is due; if anything is pending,
+//     ▼            without waiting
+//   unpark_ready   what is pending; then event ─► token ─► PollDesc ─► what was parked
+//     ▼
+//   poll_again     if nothing came and an entry is due: asks the selector once more, without waiting
+//     ▼
+//   expire         deadlines and timers that judge a peer, up to the settled tick; other timers by the
+//                  clock
+//
+// *Pending* is what a close, or a deadline set in the past, has released. *Proven* and *settled* are
+// explained in netpoll.rs.
 
 mod clock;
 mod netpoll;
@@ -82,7 +92,8 @@ pub struct Turn {
     /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs
     /// nothing.
     pub machines: usize,
-    /// Deadlines that passed and timers that fired.
+    /// Deadlines that expired and timers that fired in this turn. A deadline that is set in the past
+    /// expires when it is set, and is not counted.
     pub expired: usize,
     /// Whether there is more to do: the next turn will not block.
     pub more: bool,
@@ -90,21 +101,37 @@ pub struct Turn {
 
 /// What [`Reactor::entries`] counts.
 ///
-/// [`Reactor::entries`] has an example.
+/// ```
+/// use netpoller::reactor::{Direction, Reactor};
+/// use std::time::{Duration, Instant};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let reactor: Reactor<&str> = Reactor::new()?;
+/// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+/// let descriptor = reactor.open(&mut ours)?;
+/// let now = Instant::now();
+/// descriptor.set_deadline(Direction::Read, Some(now + Duration::from_secs(60)));
+/// descriptor.set_deadline(Direction::Read, Some(now + Duration::from_secs(30))); // earlier
+/// let entries = reactor.entries();
+/// assert_eq!((entries.held, entries.stale), (2, 1));
+/// # reactor.close(descriptor, &mut ours)
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entries {
-    /// All that the wheel holds, the stale ones too.
+    /// All entries in the wheel, the stale ones too.
     pub held: usize,
-    /// Those of them that no longer stand for a timer.
+    /// The stale entries. The wheel drops them when their tick comes.
     pub stale: usize,
 }
 
-/// A netpoller: when a source is ready, or its deadline passes, it hands back what was parked on it.
+/// A netpoller. It hands back what was parked on a source when the source is ready or its deadline
+/// expires.
 ///
-/// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is what each
-/// descriptor carries for the runtime; ignore it. A reactor belongs to one thread and is not `Send`,
-/// since its descriptors share it without locks; only its [`Breaker`] is `Send`.
+/// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is for this
+/// crate's runtime: leave it at `()`. A reactor belongs to one thread and is not `Send`, since its
+/// descriptors share it without locks; only its [`Breaker`] is `Send`.
 ///
 /// ```
 /// use netpoller::reactor::{Direction, Park, Reactor};
@@ -133,58 +160,61 @@ pub struct Entries {
 ///
 /// # Contract
 ///
-/// **Try first.** Readiness is unknown at first, and only a hint later. Try the operation. When it
-/// fails with `WouldBlock`, call [`drained`](PollDesc::drained) and [`park`](PollDesc::park). When
-/// the turn hands your `W` back, try again. If readiness came after the attempt, `park` says
-/// [`Ready`](Park::Ready) in place of `Parked`: then no turn will hand the `W` out, and you must
-/// try at once.
+/// **Try first.** At first the reactor does not know whether a source is ready. What it knows later may
+/// be out of date. So try the operation. If it fails with `WouldBlock`, call
+/// [`drained`](PollDesc::drained) and [`park`](PollDesc::park). When a turn hands your `W` back, try
+/// again. If the source became ready after the attempt, `park` returns [`Ready`](Park::Ready) in place
+/// of `Parked`: then no turn will hand the `W` back, and you must try at once.
 ///
-/// **Edges.** A source is registered once, for both directions, edge-triggered. Readiness that was
-/// reported is remembered until `drained` or a `park` that consumes it. No edge comes for bytes
-/// that are already there: operate until `WouldBlock` before you park, or put yourself back into
-/// your own queue.
+/// **Edges.** A source is registered once, for both directions, edge-triggered. A direction stays ready
+/// until you call `drained`, or until `park` returns `Ready`. The selector reports no second edge for
+/// bytes that are there already. So try until `WouldBlock` before you park. If you stop before that, do
+/// not park: put the `W` into your own run queue.
 ///
-/// **Spurious readiness.** A `W` may come back although an attempt still fails: another handle read
-/// the bytes, or the selector erred. Park again. An error, or the end of both directions, makes
-/// both ready, as in Go: the attempt will tell which it is. A FIN makes only reading ready.
+/// **Spurious readiness.** A turn may hand back a `W` although the next attempt fails with `WouldBlock`:
+/// another handle has read the bytes, or the selector was wrong. Park again. After an error, or after
+/// the end of both directions, both are ready, as in Go: the next attempt returns the error or the end
+/// of file. A FIN makes only reading ready.
 ///
-/// **Short reads and writes.** When a read or write of a TCP stream moves less than was asked for, the
-/// kernel has, or takes, no more. [`transferred`](PollDesc::transferred) and
-/// [`park_short`](PollDesc::park_short) then save the attempt that would meet `WouldBlock`, unless
-/// the peer has hung up, urgent data is there, or the selector can't tell. On Unix streams and
-/// datagrams call neither.
+/// **Short reads and writes.** If a read of a TCP stream returns less than was asked for, the kernel's
+/// receive buffer is empty. If a write takes less, the send buffer is full.
+/// [`transferred`](PollDesc::transferred) and [`park_short`](PollDesc::park_short) then save the attempt
+/// that would fail with `WouldBlock`, unless the peer has hung up, urgent data is there, or the selector
+/// can't tell. On Unix streams and datagrams call neither.
 ///
-/// **One waiter.** Each direction holds one `W`. A second one panics.
+/// **One waiter.** Each direction holds one `W`. Parking a second one panics.
 ///
-/// **Deadlines.** Each direction has one. When it passes, what is parked there is handed back, and
-/// [`check`](PollDesc::check) and `park` say that it timed out until it is moved. Moving it later
-/// is a store, so move it on every read. It is never early, and the past expires at once, even with
-/// data waiting. A deadline *judges a peer*: when it passes, the peer was too slow. So it expires
-/// only after everything that had arrived in time has been handed out, has run, and has had its
-/// chance to move the deadline. After a loop was held up, no deadline expires whose bytes had come
-/// in time. A [`timer`](Reactor::timer) judges no peer, and fires by the clock.
+/// **Deadlines.** Each direction has one. When it expires, a turn hands back what is parked there, and
+/// [`check`](PollDesc::check) and `park` report a timeout until the deadline is moved. Moving it later
+/// only stores it, and no timer is touched: so move it on every read. A deadline is never early. One
+/// that is set to now or to the past expires at once, even if there is data to read.
 ///
-/// **What runs before the next turn.** Calling [`turn`](Reactor::turn) says that everything handed
-/// out so far has run, and has moved the deadlines that it meant to move. The reactor does not know of
-/// a `W` that you put off: its deadline may expire although bytes are there. Nor does the reactor wait
-/// for another thread, or a task of another runtime, to move a deadline.
+/// A deadline *judges a peer*: if it expires, the peer was too slow. So a deadline at T expires only
+/// after the reactor has handed back the `W` of every event before T and you have run it, since it may
+/// move the deadline. If the loop was blocked, a read still does not time out if its bytes arrived before
+/// the deadline. A [`timer`](Reactor::timer) judges no peer: it fires once the clock has reached its time.
+///
+/// **What runs before the next turn.** A call of [`turn`](Reactor::turn) says that everything handed back
+/// so far has run, and has moved the deadlines that it wanted to move. If you delay a `W` past the next
+/// turn, the deadline of its descriptor may expire although bytes are there. The reactor does not wait
+/// for another thread, or for a task of another runtime, to move a deadline.
 ///
 /// **Closing.** Call [`close`](Reactor::close) while the source is still open. The next turn, which does
-/// not block, hands back what is parked. Events that were harvested for the source reach nothing, not
-/// even the next owner of its key. After [`evict`](PollDesc::evict), or when the reactor is gone, the
-/// descriptor says that it is closed, for ever.
+/// not block, hands back what is parked. Events that were already read for this source are dropped. They
+/// do not reach a source that gets the same key later. After [`evict`](PollDesc::evict), or when the
+/// reactor is gone, the descriptor is closed for ever.
 ///
-/// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is
-/// borrowed meanwhile. The drop of a `W` may use it.
+/// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is borrowed
+/// while they run. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
 /// nothing, and there is no descriptor for nesting. After `WouldBlock` a source has to be armed again:
 /// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
-/// **Time.** A tick is a millisecond. `max_wait` is rounded up to one, as the system's call does it. For
-/// exact frames, let `max_wait` end two milliseconds early, and then look with a `max_wait` of zero
-/// until it is time.
+/// **Time.** Deadlines, timers and `max_wait` are rounded up to a whole millisecond. For exact frames, let
+/// `max_wait` end two milliseconds early, and then call `turn` with a `max_wait` of zero until it is
+/// time.
 pub struct Reactor<W, T = ()> {
     core: Rc<Core<W, T>>,
 }
@@ -209,8 +239,9 @@ impl<W> Reactor<W> {
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
-    /// does: see [`trace`](crate::trace). `name` gives what is parked a number in them, but none of
-    /// the largest four, and may not use the reactor. Only with the feature `trace`.
+    /// does: see [`trace`](crate::trace). `name` returns the number of a `W` for the records: none of the
+    /// largest four, which mean other things, such as another thread. It must not use the reactor. Only
+    /// with the feature `trace`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -242,7 +273,8 @@ impl<W> Reactor<W> {
         Ok(Reactor::bare(Box::new(MioSelector::new()?), trace))
     }
 
-    /// Registers a source for both directions. Nothing is parked, and nothing is known: try first.
+    /// Registers a source for both directions. The reactor does not know yet whether it is ready: try
+    /// first.
     ///
     /// # Errors
     ///
@@ -278,15 +310,16 @@ impl<W, T> Reactor<W, T> {
         descriptor.close(source)
     }
 
-    /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, an eviction
-    /// or a [`Breaker`], and appends what was parked to `out`.
+    /// One turn: waits up to `max_wait` (for ever if `None`) for readiness, a deadline, a timer or a
+    /// [`Breaker`], and appends what was parked to `out`. It does not wait if a close or a deadline set
+    /// in the past has released anything.
     ///
-    /// Calling it says that everything handed out before has run. A turn may end early and hand
-    /// back nothing. `max_wait` is rounded up to a millisecond.
+    /// The call says that everything handed back before has run. A turn may return before `max_wait`
+    /// with nothing in `out`.
     ///
     /// # Errors
     ///
-    /// The selector's. What was appended to `out` is still to be run.
+    /// The selector's. What was appended to `out` before has to run all the same.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
         let trace = &self.core.trace;
@@ -299,15 +332,16 @@ impl<W, T> Reactor<W, T> {
         turn
     }
 
-    /// What the reactor has done: what its ring holds of the `last` time before the newest record. `None`
-    /// if it has no ring: see [`with_trace`](Reactor::with_trace).
+    /// The newest record of the ring, and those that are at most `last` older. `None` if the reactor has
+    /// no ring: see [`with_trace`](Reactor::with_trace).
     #[cfg(feature = "trace")]
     pub fn trace_last(&self, last: Duration) -> Option<crate::trace::Trace> {
         crate::trace::Trace::of(&self.core.trace.tape, last)
     }
 
-    /// How long a turn could sleep: until the next deadline; zero if something is to be handed out
-    /// now; `None` if only readiness can come. Counts from a fresh reading of the clock.
+    /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which
+    /// may be a [stale](Entries::stale) one. Zero if something can be handed back now. `None` if there
+    /// is no entry. Reads the clock.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() {
@@ -317,8 +351,8 @@ impl<W, T> Reactor<W, T> {
         core.until_next()
     }
 
-    /// Hands `w` out at `when`, or in the next turn if `when` has passed. This timer judges no
-    /// peer: it fires by the clock, whatever is still to run.
+    /// Hands `w` back at `when`, or in the next turn if `when` has passed. A timer judges no peer: it
+    /// fires once the clock has reached `when`, whatever is still to run.
     ///
     /// ```
     /// # use netpoller::reactor::Reactor;
@@ -349,7 +383,7 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow_mut().move_to(key, tick)
     }
 
-    /// Takes a timer out before it fires. `None` if it has, or was canceled before.
+    /// Takes a timer out before it fires. `None` if it has fired or was canceled.
     pub fn cancel_timer(&self, key: TimerKey) -> Option<W> {
         self.core.timers.borrow_mut().cancel(key)
     }
@@ -366,26 +400,26 @@ impl<W, T> Reactor<W, T> {
         self.core.clock.now()
     }
 
-    /// Ends a blocked turn from any thread.
+    /// A handle that ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
         self.core.breaker()
     }
 
-    /// Descriptors registered.
+    /// The number of open descriptors.
     pub fn descriptors(&self) -> usize {
         self.core.registry.borrow().len()
     }
 
-    /// Timers that are to fire: see [`timer`](Reactor::timer).
+    /// The number of timers that have neither fired nor been canceled: see [`timer`](Reactor::timer).
     pub fn timers(&self) -> usize {
         self.core.timers.borrow().len()
     }
 
-    /// Shows each open descriptor: what is [parked](PollDesc::parked) on it, its
-    /// [deadlines](PollDesc::deadline), whether it is ready. For a look at a loop that hangs: it reads
-    /// tables, and asks the system nothing.
+    /// Calls `look` with each open descriptor: what is [parked](PollDesc::parked) on it, its
+    /// [deadlines](PollDesc::deadline), whether it is ready. Use it to find out why a loop hangs. It
+    /// makes no system call.
     ///
-    /// `look` must not use the reactor, which is borrowed meanwhile. The order is not promised.
+    /// `look` must not use the reactor, which is borrowed while it runs. The order is not promised.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -411,8 +445,9 @@ impl<W, T> Reactor<W, T> {
         registry.iter().for_each(|(_, desc)| look(desc));
     }
 
-    /// How many entries the timer wheel holds for deadlines. A deadline that moves earlier, or a
-    /// descriptor that is closed, leaves its entry behind, *stale*, until it comes up or is swept out.
+    /// How many entries the timer wheel holds for deadlines. When a deadline moves earlier, or its
+    /// descriptor is closed, the old entry stays in the wheel, *stale*, until its tick comes or the wheel
+    /// is swept.
     pub fn entries(&self) -> Entries {
         let deadlines = self.core.deadlines.borrow();
         Entries {
@@ -421,11 +456,11 @@ impl<W, T> Reactor<W, T> {
         }
     }
 
-    /// The selector's descriptor, readable when a turn would find readiness, for nesting in
-    /// another loop. `None` where the selector has none.
+    /// Calls `f` with the selector's file descriptor, which another loop can wait for: it is readable
+    /// when a turn would find readiness. `None` if the selector has none.
     ///
-    /// Deadlines do not make it readable: wait on it no longer than [`Reactor::next_timeout`]. `f`
-    /// must not use the reactor, which is borrowed meanwhile.
+    /// Deadlines do not make it readable: wait for it no longer than [`Reactor::next_timeout`]. `f` must
+    /// not use the reactor, which is borrowed while it runs.
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         self.core.selector.borrow().descriptor().map(f)
     }
@@ -449,8 +484,8 @@ impl<W, T> fmt::Debug for Reactor<W, T> {
     }
 }
 
-/// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one; a
-/// clone ends the same reactor's turns.
+/// Ends a blocked turn from any thread: Go's `netpollBreak`. [`Reactor::breaker`] makes one. A clone
+/// ends the turns of the same reactor.
 ///
 /// ```
 /// use netpoller::Reactor;
@@ -471,14 +506,14 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Makes the turn under way, or else the next one, return soon. A signal during the call does
-    /// not prevent that.
+    /// Makes the turn under way, or else the next one, return soon. If a signal interrupts the call, it
+    /// is repeated.
     ///
     /// # Errors
     ///
     /// What the system said.
     pub fn break_netpoll(&self) -> io::Result<()> {
-        // A child of fork shares what it would write to, and would wake its parent.
+        // In a child of fork the pipe is the parent's: a write would wake the parent.
         if !self.process.is_current() {
             return Ok(());
         }

@@ -1,11 +1,24 @@
-//! The reactor's inside, and its turn: the boxes of the diagram in mod.rs. Two boxes are no
-//! functions: "pending" is a few lines of `turn`, and "fire timers" is the end of `expire`.
+//! The reactor's inside, and its turn: a function for each box of the diagram in mod.rs.
 // Mirrors `netpoll` in Go's runtime/netpoll_epoll.go; `poll_runtime_pollOpen`, and the timers that call
 // `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
 // asks how long it may sleep.
 //
 // This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
 // descriptor sets its timer in the core. In Go they are one file.
+//
+// # Proven and settled
+//
+// A deadline at tick T must not expire before the bytes that arrived before T have been read, since the
+// reader may move it. So T passes two steps, and the deadline expires after the second.
+//
+// | T is | what holds for the events before T | set by |
+// |---|---|---|
+// | proven | the selector has returned all of them | `poll`: the clock showed T, and then the selector returned all that it had |
+// | settled | and all Ws that they handed out have run, with all that these woke | `settle`: T is proven, and the run queue is empty |
+//
+// T is settled in two more cases. If nothing is runnable and the selector returns nothing, there is nothing
+// to run (`turn`, `poll_again`). If the run queue is never empty, T is settled after `SETTLING_TURNS` and
+// `SETTLING_ROUNDS` (`settle`), so that deadlines expire under load too.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -26,88 +39,90 @@ use crate::sys::Process;
 use crate::trace::{Kind, NOTHING, Recorder};
 use crate::wheel::{Tick, Timers};
 
-/// Entries of a wheel looked at in one turn at most, so that a storm of deadlines does not hold up
-/// the rest.
+/// The budget of each wheel in one turn: see `Wheel::advance`. So many deadlines at once do not delay
+/// everything else.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// A virtual clock looks twice before it jumps. The second look waits this long at most: loopback
+/// Before a virtual clock jumps, the selector is polled twice. The second poll waits this long: loopback
 /// delivers in softirq context, which on a loaded machine may be a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
-/// How many times one look asks the selector at most, if signals end it.
+/// How many times the selector is polled at most, if signals interrupt the polls.
 const MAX_SIGNALS: usize = 8;
 
-/// While the run queue is never empty, a proven reading is settled this many turns, and this many
-/// rounds, after it was noted.
+/// If the run queue is never empty, a proven tick is settled once this many turns, and this many rounds,
+/// have passed since it was noted.
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
 
-/// What a reactor says in a child of fork.
+/// The error of each turn, and of each `open`, in a child of fork.
 const INHERITED: &str = "netpoller: this reactor belongs to the parent process: after fork(2), make a \
                          new one in the child";
 
 /// The run queue of a reactor's caller, at the beginning of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunQueue {
-    /// All that was handed out has run, and all that this woke.
+    /// All that was handed out has run, and all that it woke.
     Empty,
     /// As `Empty`, with blocking jobs under way. A virtual clock does not jump before they have
     /// ended.
     JobsOut,
-    /// Something is still to run. This many rounds have ended: a round ends when everything that
-    /// was runnable at its beginning has run.
+    /// Something is still to run. `rounds` counts the rounds that have ended: a round ends when everything
+    /// that was runnable at its beginning has run.
     Busy { rounds: u64 },
 }
 
-/// Called with a descriptor's user data when its deadline passes or its peer hangs up: hands out
-/// what waits beside the slots. It must not use the reactor.
+/// The reactor calls this with a descriptor's user data when a deadline of it expires or its peer hangs
+/// up. It hands out the Ws that are in no slot: of operations that queue behind the one that is parked.
+/// It must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
-/// A proven reading that is to be settled, how many rounds had ended when it was noted, and the turns
-/// since.
+/// A proven tick that will be settled later.
 #[derive(Clone, Copy)]
 struct Settling {
-    reading: Tick,
-    round: u64,
+    tick: Tick,
+    /// How many rounds had ended when it was noted.
+    rounds: u64,
+    /// How many turns there were since.
     turns: u32,
 }
 
-/// Shared by the reactor and its descriptors. No borrow is held while code of the user's runs,
-/// except for code that must not use the reactor: a selector, a source's `register`, the closures
-/// of `for_each` and `with_fd`.
+/// Shared by the reactor and its descriptors. No borrow is held while the user's code runs, except for
+/// code that must not use the reactor: a selector, a source's `register`, the closures of `for_each` and
+/// `with_fd`.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
     pub(super) selector: RefCell<Box<dyn Selector>>,
-    /// What the last look at the selector found.
+    /// What the last poll of the selector has returned.
     events: RefCell<Vec<Event>>,
     pub(super) traits: Traits,
     /// All open descriptors, by the keys of their tokens: Go's `pollCache`.
     pub(super) registry: RefCell<Slab<Rc<PollDesc<W, T>>>>,
-    /// Counts the tokens given out, and wraps: see [`Token`].
+    /// How many tokens were made. It wraps: see [`Token`].
     pub(super) generation: Cell<usize>,
-    /// To be handed out by the next turn: released by a close, or by a deadline set in the past.
+    /// What a close, or a deadline set in the past, has released. The next turn hands it out.
     pub(super) pending: RefCell<Vec<W>>,
     /// The timers of descriptors, by their keys: see `poll_desc.rs`.
     pub(super) deadlines: RefCell<Timers<usize>>,
-    /// Timers that judge a peer: like deadlines, they fire up to the settled reading.
+    /// Timers that judge a peer. Like a deadline, each fires once its tick is settled.
     pub(crate) peer_timers: RefCell<Timers<W>>,
-    /// Timers that judge no peer: they fire by the clock.
+    /// Timers that judge no peer. Each fires once the clock has reached its tick.
     pub(crate) timers: RefCell<Timers<W>>,
-    /// Everything that had arrived by this reading has been harvested: the latest such reading.
+    /// The latest tick that is proven. It is not after the last reading of the clock.
     proven: Cell<Tick>,
-    /// Everything that had arrived by this reading has had its effect: deadlines up to it may expire.
+    /// The latest tick that is settled. It is not after `proven`.
     pub(crate) settled: Cell<Tick>,
-    /// The next reading to be settled, while the run queue is never empty.
+    /// The tick to be settled next, while the run queue is never empty.
     settling: Cell<Option<Settling>>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
-    /// The process that made it. A child of fork shares the selector's registrations with its
-    /// parent, and leaves them alone.
+    /// The process that made it. A child of fork shares the selector's registrations with its parent, so
+    /// it must not change them.
     pub(super) process: Process,
     pub(super) behind: Behind<W, T>,
     pub(crate) trace: Recorder<W>,
-    /// Whether a host that is called by a thread sleeps between two turns: see runtime/host.rs. Not during
-    /// a turn, after a break of that sleep, nor without such a host.
+    /// True while a host of `Runtime::notify_host` waits between two turns. False during a turn, after
+    /// `wake_host`, and without such a host. See runtime/host.rs.
     pub(crate) host_sleeps: Cell<bool>,
 }
 
@@ -144,13 +159,13 @@ impl<W, T> Core<W, T> {
 
     // Go has no counterpart to these two: there, a child of fork(2) executes another program.
 
-    /// Whether it belongs to an ancestor of this process.
+    /// Whether this process is a child of the one that made it.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// Refuses to be used by another process.
+    /// An error in a child of fork.
     fn check_process(&self) -> io::Result<()> {
         match self.is_inherited() {
             true => Err(io::Error::other(INHERITED)),
@@ -158,7 +173,7 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    /// Registers a source. `fd` is its descriptor, where that is known.
+    /// Registers a source. `fd` is its file descriptor, if the caller knows it.
     // Go: poll_runtime_pollOpen, which calls netpollopen.
     pub(crate) fn open(
         self: &Rc<Self>,
@@ -179,9 +194,10 @@ impl<W, T> Core<W, T> {
         let token = Token::new(key, generation);
         self.selector.borrow_mut().open_fd(source, token, fd)?;
         let desc = Rc::new(PollDesc::new(self.clone(), token, user_data));
-        // Without edges, or where urgent data can't be seen, a short read proves nothing.
+        // If the selector reports no edges, or no urgent data, a short read does not prove that the kernel
+        // has no more.
         if !(self.traits.edges && self.traits.urgent) {
-            desc.short_io_is_inconclusive();
+            desc.set_short_io_inconclusive();
         }
         let inserted = self.registry.borrow_mut().insert(desc.clone());
         debug_assert_eq!(inserted, key, "the source's register used the reactor");
@@ -189,8 +205,8 @@ impl<W, T> Core<W, T> {
         Ok(Descriptor(desc))
     }
 
-    /// Shows the descriptors of these keys. `look` must not use the reactor. Returns whether there are more
-    /// keys.
+    /// Calls `look` with each descriptor that has one of these keys. `look` must not use the reactor.
+    /// Returns whether there are more keys.
     pub(crate) fn for_each_in(
         &self,
         keys: Range<usize>,
@@ -204,8 +220,8 @@ impl<W, T> Core<W, T> {
 
     // ---- the turn ----
 
-    /// Calls `out` with each W that is handed out, for its number in the trace. `out` must not use the
-    /// reactor.
+    /// One turn: waits for the selector, hands out what is ready, and expires what is due. Calls `out` with
+    /// each W that it hands out; `out` returns its number in the trace, and must not use the reactor.
     // Go: netpoll, and the list of goroutines that it returns.
     pub(crate) fn turn(
         &self,
@@ -217,25 +233,20 @@ impl<W, T> Core<W, T> {
         self.trace.put(Kind::Turn, NOTHING, 0);
         self.settle(run_queue);
 
-        // Waiters released by a close, or by a deadline set in the past. If there are any, do not
-        // wait.
         let released = self.has_pending();
         let max_wait = match released {
             true => Some(Duration::ZERO),
             false => max_wait,
         };
 
-        // Readiness first: bytes that have arrived may still move their deadline. If the selector
-        // fails, what it has found is handed out all the same.
+        // The selector before the deadlines: when a waiter gets its bytes, it may move its deadline.
         self.read_clock();
         let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
         self.trace.put(Kind::Wait, NOTHING, at_most);
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
-        // After the wait: a selector that panics must not lose them.
-        for w in self.pending.borrow_mut().drain(..) {
-            out(w);
-        }
+        // If the selector fails, the events that it returned before are handed out all the same. If it
+        // panics, what is pending stays for the next turn: so this comes after the wait.
         let mut turn = Turn {
             events: self.unpark_ready(&mut out),
             ..Turn::default()
@@ -243,27 +254,28 @@ impl<W, T> Core<W, T> {
         let found_nothing = waited?;
         self.read_clock();
 
-        // Nothing was runnable and nothing has come: what is proven has had its effect.
+        // Nothing was runnable and no event came, so nothing has to run: the proven tick is settled.
         let is_busy = matches!(run_queue, RunQueue::Busy { .. });
         if found_nothing && !released && !is_busy {
             self.settled.set(self.proven.get());
-            // But that reading is older than the wait, and what came meanwhile was not looked for.
+            // But that tick is from before the wait. A deadline that became due in the wait needs a later
+            // one.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
-                turn.events += self.look_again(&mut out)?;
+                turn.events += self.poll_again(&mut out)?;
             }
         }
 
         if self.is_due() {
             turn.more = self.expire(&mut turn.expired, &mut out);
-            // A deadline may be due that is not settled.
+            // A deadline may be due by the clock, and not settled yet. Then the next turn must not wait.
             turn.more |= self.is_due();
         }
-        // A waiter may have been released in the meantime.
+        // A clock of the user's may have closed a descriptor, or set a deadline in the past.
         turn.more |= self.has_pending();
         Ok(turn)
     }
 
-    /// Reads the clock, for the trace too.
+    /// Reads the clock, and gives the trace its time.
     // Go: nanotime.
     #[inline]
     pub(crate) fn read_clock(&self) {
@@ -275,40 +287,40 @@ impl<W, T> Core<W, T> {
     //
     // Go has no counterpart to these two: its timers fire by the clock, before the network is polled.
 
-    /// Moves the settled reading up. With an empty run queue, everything handed out before this
-    /// turn has run: what is proven is settled. Otherwise it settles a reading that was proven at
-    /// least sixteen turns and three rounds ago.
+    /// Advances `settled`. If the run queue is empty, everything handed out before this turn has run, and
+    /// the proven tick is settled. Otherwise notes a proven tick, and settles it `SETTLING_TURNS` and
+    /// `SETTLING_ROUNDS` later.
     fn settle(&self, run_queue: RunQueue) {
         let RunQueue::Busy { rounds } = run_queue else {
             self.settling.set(None);
-            // What was released is still to be handed out.
+            // What is pending has not run yet.
             if !self.has_pending() {
                 self.settled.set(self.proven.get());
             }
             return;
         };
         let mut next = Settling {
-            reading: self.proven.get(),
-            round: rounds,
+            tick: self.proven.get(),
+            rounds,
             turns: 0,
         };
         if let Some(noted) = self.settling.get() {
-            debug_assert!(noted.reading <= next.reading && noted.round <= rounds);
+            debug_assert!(noted.tick <= next.tick && noted.rounds <= rounds);
             let turns = noted.turns + 1;
-            match turns < SETTLING_TURNS || rounds - noted.round < SETTLING_ROUNDS {
+            match turns < SETTLING_TURNS || rounds - noted.rounds < SETTLING_ROUNDS {
                 true => next = Settling { turns, ..noted },
-                false => self.settled.set(noted.reading),
+                false => self.settled.set(noted.tick),
             }
         }
         self.settling.set(Some(next));
     }
 
-    /// After a wait in vain: asks the selector once more, without waiting. If that finds nothing, the
-    /// reading after the wait is settled. Returns how many events it found.
-    fn look_again(&self, out: impl FnMut(W) -> u64) -> io::Result<usize> {
-        let looked = self.look(Duration::ZERO);
+    /// After a wait that found nothing: asks the selector once more, without waiting. If it returns
+    /// nothing, the tick at the end of the wait is settled. Returns how many events named a descriptor.
+    fn poll_again(&self, out: impl FnMut(W) -> u64) -> io::Result<usize> {
+        let polled = self.poll_past_signals(Duration::ZERO);
         let events = self.unpark_ready(out);
-        if looked? {
+        if polled? {
             self.settled.set(self.proven.get());
         }
         Ok(events)
@@ -316,25 +328,25 @@ impl<W, T> Core<W, T> {
 
     // ---- wait ----
 
-    /// Asks the selector. Its events replace those of the last call. Returns whether the harvest is
-    /// complete and empty. A complete harvest proves the reading that was taken before it.
+    /// Asks the selector. Its events replace those of the last call. If the harvest is complete, the last
+    /// reading of the clock is proven. Returns true if it is complete and empty.
     // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
-        let reading = self.clock.tick();
+        let tick = self.clock.tick();
         let mut events = self.events.borrow_mut();
         events.clear();
         let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
-        debug_assert!(self.proven.get() <= reading, "the clock goes forward");
+        debug_assert!(self.proven.get() <= tick, "the clock goes forward");
         if harvest == Harvest::Complete {
-            self.proven.set(reading);
+            self.proven.set(tick);
         }
         Ok(harvest == Harvest::Complete && events.is_empty())
     }
 
-    /// Polls the selector for `moment`. A signal ends a poll before it has looked at anything: then
-    /// it is repeated, a few times, so that a stream of signals does not hold a deadline back.
+    /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_SIGNALS` times in all: an interrupted
+    /// poll proves no tick, so that many signals would delay a deadline.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
-    fn look(&self, moment: Duration) -> io::Result<bool> {
+    fn poll_past_signals(&self, moment: Duration) -> io::Result<bool> {
         for _ in 1..MAX_SIGNALS {
             let found_nothing = self.poll(Some(moment))?;
             if found_nothing || !self.events.borrow().is_empty() {
@@ -344,7 +356,7 @@ impl<W, T> Core<W, T> {
         self.poll(Some(Duration::ZERO))
     }
 
-    /// Waits for the selector, no longer than until the next deadline.
+    /// Waits for the selector, no longer than until the next entry of a wheel is due.
     // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         if max_wait == Some(Duration::ZERO) {
@@ -369,13 +381,13 @@ impl<W, T> Core<W, T> {
         self.poll(wait)
     }
 
-    /// As [`Core::wait`], on a virtual clock: jumps to the next deadline once two looks have found
-    /// nothing.
+    /// As [`Core::wait`], on a virtual clock: if two polls find nothing, jumps to the next deadline or
+    /// timer, or to the end of `max_wait` if that is sooner.
     // Go: testing/synctest jumps when all goroutines of a bubble wait.
     #[cold]
     fn wait_virtually(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            if !self.look(grace)? {
+            if !self.poll_past_signals(grace)? {
                 return Ok(false);
             }
         }
@@ -385,17 +397,20 @@ impl<W, T> Core<W, T> {
                 self.clock.jump(ahead);
                 Ok(true)
             }
-            // Nothing to jump to, or not allowed: wait for readiness or another thread.
+            // There is nothing to jump to, or a job is under way: wait for an event or a break.
             _ => self.poll(max_wait),
         }
     }
 
     // ---- unpark the ready ----
 
-    /// Hands out what is parked on the sources that the events name. Returns how many events named an
-    /// open descriptor.
+    /// Hands out what is pending, and what is parked on the sources that the events name. Returns how many
+    /// events named an open descriptor.
     // Go: the loop of netpoll over its events.
     fn unpark_ready(&self, mut out: impl FnMut(W) -> u64) -> usize {
+        for w in self.pending.borrow_mut().drain(..) {
+            out(w);
+        }
         let events = self.events.borrow();
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
@@ -422,8 +437,8 @@ impl<W, T> Core<W, T> {
 
     // ---- expire ----
 
-    /// Expires deadlines, and fires timers that judge a peer, up to the settled reading; then fires the
-    /// other timers, by the clock. Returns whether the budget was used up with more to do.
+    /// Expires deadlines, and fires timers that judge a peer, up to the settled tick. Then fires the other
+    /// timers, up to the clock's tick. Returns whether the budget was used up and more is due.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
     fn expire(&self, expired: &mut usize, mut out: impl FnMut(W) -> u64) -> bool {
@@ -458,14 +473,14 @@ impl<W, T> Core<W, T> {
         !self.pending.borrow().is_empty()
     }
 
-    /// Whether something in a wheel is due by the last reading. It may turn out to be stale.
+    /// Whether an entry of a wheel is due by the last reading of the clock. It may be stale.
     pub(crate) fn is_due(&self) -> bool {
-        self.next().is_some_and(|next| next <= self.clock.tick())
+        self.next_entry().is_some_and(|at| at <= self.clock.tick())
     }
 
-    /// The next tick at which a wheel holds anything.
+    /// The tick of the next entry of a wheel. It may be stale.
     // Go: timers.wakeTime.
-    pub(crate) fn next(&self) -> Option<Tick> {
+    pub(crate) fn next_entry(&self) -> Option<Tick> {
         let timers = soonest(
             self.timers.borrow().next(),
             self.peer_timers.borrow().next(),
@@ -473,7 +488,7 @@ impl<W, T> Core<W, T> {
         soonest(timers, self.deadlines.borrow().next())
     }
 
-    /// The next tick at which a timer fires: exact, since stale entries do not count.
+    /// The tick at which the next timer fires: exact, and O(timers).
     pub(super) fn next_live(&self) -> Option<Tick> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
@@ -486,16 +501,17 @@ impl<W, T> Core<W, T> {
         timers + self.deadlines.borrow().entries()
     }
 
-    /// How long from the last reading to `next`.
+    /// How long from the last reading of the clock to `next_entry`.
     // Go: pollUntil, less the time now.
     pub(super) fn until_next(&self) -> Option<Duration> {
-        self.next().map(|next| self.clock.until(next))
+        self.next_entry().map(|next| self.clock.until(next))
     }
 
-    /// A turn may be due sooner than it was: ends the sleep of the host, which turns and asks anew.
+    /// The next turn may be due sooner than before. If a host sleeps, wakes it: it turns, and asks for
+    /// `next_timeout` again.
     // Go: wakeNetPoller.
     #[inline]
-    pub(crate) fn hasten(&self) {
+    pub(crate) fn wake_host(&self) {
         if self.host_sleeps.replace(false)
             && let Err(error) = self.breaker().break_netpoll()
         {
@@ -511,17 +527,17 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    // ---- figures, and the end ----
+    // ---- the rest ----
 
-    /// The descriptor of a token's key, for dumps.
+    /// The descriptor that has this key: for a handle that keeps only the key.
     // Go has no counterpart.
     pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {
         self.registry.borrow().get(key).cloned()
     }
 
-    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an
-    /// error. What was parked comes back: dropping a W may run anything, and so waits for the end of
-    /// all borrows.
+    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
+    /// Returns what was parked. The caller drops it after all borrows have ended, since the drop of a W
+    /// may run any code.
     // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn evict_all(&self) -> Vec<W> {
         self.is_shut.set(true);
@@ -538,7 +554,7 @@ impl<W, T> Core<W, T> {
     }
 }
 
-/// The smaller of two. `None` is later than all.
+/// The smaller of two. `None` counts as later than anything.
 fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),

@@ -6,13 +6,13 @@
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | Nil | no waiter, nothing known | `drained`; `park`, which consumes Ready; `unpark`, a deadline, `evict` | Parked, Ready |
-// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
+// | Nil | no waiter, and not ready as far as is known | `drained`; `park` from Ready; `unpark`, a deadline, `evict` | Parked, Ready |
+// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start; `park_short`, if inconclusive | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a flag, because it is asked for most often; Parked is the slot itself. Illegal: a second
-// W in a slot (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a closed
-// descriptor none is filled again. Its ready flags may still change, and mean nothing.
+// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot
+// (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a closed descriptor
+// `park` fills none. The ready bits of a closed descriptor may still change, and have no effect.
 //
 // # The flags
 //
@@ -22,23 +22,23 @@
 //
 // | flag | set by | cleared by |
 // |---|---|---|
-// | ready | `netpollready`, `assume_ready` | `drained`, `park` |
+// | ready | `netpollready`, `assume_ready`, `park_short` | `drained`, `park` |
 // | hung up | `netpollready` | never |
 // | urgent | `netpollready` | `drained` of Read, that is at EAGAIN |
-// | expired | a deadline that passes, or is set in the past | a deadline moved ahead, or cleared |
+// | expired | `expire`: a deadline passes, or is set in the past | a deadline moved ahead, or cleared |
 // | closed | `evict` | never |
-// | short I/O inconclusive | `short_io_is_inconclusive` | never |
+// | short I/O inconclusive | `set_short_io_inconclusive` | never |
 //
 // # The timer, one for both deadlines
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | none (NEVER) | no timer | `new`; the timer coming up with no deadline left; `evict` | due |
-// | due(tick) | no deadline lies before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it comes up |
+// | none (NEVER) | no timer | `new`; the timer fires and no deadline is set; `evict` | due |
+// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it fires |
 //
-// A deadline that moves later, or is cleared, is a store: the timer stays. When it comes up it is
-// set to the next deadline, if there is one. (On a virtual clock it always stands at the sooner
-// deadline, so that time stops nowhere else.)
+// If a deadline moves later, or is cleared, it is only stored: the timer is not touched. When the timer
+// fires, it is set to the next deadline, if there is one. (On a virtual clock the timer is always set to
+// the sooner deadline, so that the clock does not jump to a time at which nothing is due.)
 
 use std::cell::Cell;
 use std::fmt;
@@ -73,21 +73,21 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`]. Its fields are cells, so that a turn and an operation may both
-/// hold it.
+/// Reached through a [`Descriptor`].
 ///
 /// [`Descriptor`] has an example.
 pub struct PollDesc<W, T = ()> {
-    /// What the runtime keeps beside it; nothing on a bare reactor.
+    // The fields are `Cell`s, because the registry and the handles share them.
+    /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.
     pub(crate) user_data: T,
     core: Rc<Core<W, T>>,
     token: Token,
     flags: Cell<u32>,
     slots: [Cell<Option<W>>; 2],
     deadlines: [Cell<Tick>; 2],
-    /// Where the timer is in the reactor's `deadlines`, if there is one.
+    /// The timer's index in `Core::deadlines`. It means nothing if `due` is `NEVER`.
     timer: Cell<u32>,
-    /// When the timer is due, or `NEVER` if there is none. No deadline lies before it.
+    /// When the timer is due, or `NEVER` if there is none. No deadline is before it.
     due: Cell<Tick>,
 }
 
@@ -108,7 +108,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Names it to the selector, and in the log.
+    /// The token by which the selector and the log name it.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -151,25 +151,25 @@ impl<W, T> PollDesc<W, T> {
         // In a child of fork a try would take the parent's bytes.
         match self.core.is_inherited() {
             true => May::Refused(Refusal::Closed),
-            false => self.may(direction),
+            false => self.may_by_flags(direction),
         }
     }
 
     /// As `may_try`, by the flags alone. For parking, which does no harm in a child of fork: no turn runs
     /// there.
     #[inline]
-    fn may(&self, direction: Direction) -> May {
+    fn may_by_flags(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
             0 => May::Wait,
-            // Closed comes first: it is for ever, and an expired deadline may be moved.
+            // Closed before expired: a close is final, and a deadline can be moved.
             bits if bits & CLOSED != 0 => May::Refused(Refusal::Closed),
             bits if bits & expired_bit(direction) != 0 => May::Refused(Refusal::TimedOut),
             _ => May::Try,
         }
     }
 
-    /// Whether an attempt may be made, and a short result would prove that the kernel has no more.
+    /// Whether an attempt may be made, and a short one would be conclusive: see `short_means_drained`.
     #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
@@ -183,7 +183,7 @@ impl<W, T> PollDesc<W, T> {
         self.has(ready_bit(direction))
     }
 
-    /// Whether the peer sent FIN or RST, as far as the selector has told.
+    /// Whether the peer sent FIN or RST, as far as the selector has reported.
     pub fn is_hung_up(&self) -> bool {
         self.has(HUNG_UP)
     }
@@ -195,11 +195,11 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- parking ----
 
-    /// Parks `w` until the direction is ready, its deadline passes or the descriptor is evicted.
-    /// A turn then hands it back.
+    /// Parks `w` until the direction is ready, its deadline expires or the descriptor is evicted. A turn
+    /// then hands it back.
     ///
-    /// Call it after an attempt failed with `WouldBlock`, [`drained`](PollDesc::drained) was called,
-    /// and no turn has come between.
+    /// Call it after an attempt failed with `WouldBlock` and you have called
+    /// [`drained`](PollDesc::drained), with no turn in between.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -220,10 +220,10 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "netpollblock")]
     #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
-        match self.may(direction) {
+        match self.may_by_flags(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
             May::Refused(Refusal::Closed) => Park::Closed(w),
-            // Readiness came after the attempt.
+            // The source became ready after the attempt.
             May::Try => {
                 self.lower(ready_bit(direction));
                 Park::Ready(w)
@@ -242,18 +242,17 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. A W that is in the slot is
-    /// replaced, and comes back.
+    /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. Replaces the W that is in the slot,
+    /// and returns it.
     #[inline]
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
-        debug_assert_eq!(self.may(direction), May::Wait);
+        debug_assert_eq!(self.may_by_flags(direction), May::Wait);
         self.slots[direction as usize].replace(Some(w))
     }
 
-    /// Parks after a read or write of a byte stream that moved less than was asked for. If that
-    /// proves that there is no more, it does as [`drained`](PollDesc::drained) and
-    /// [`park`](PollDesc::park). Otherwise it is [`Park::Ready`]: try again, for only EAGAIN will
-    /// tell.
+    /// Parks after a short read or write of a byte stream, which moved less than was asked for. If it was
+    /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained) and
+    /// [`park`](PollDesc::park). Otherwise it returns [`Park::Ready`]: try again until `WouldBlock`.
     ///
     /// # Panics
     ///
@@ -267,11 +266,11 @@ impl<W, T> PollDesc<W, T> {
         self.park(direction, w)
     }
 
-    /// Makes an operation, or parks `w` until it may be made: try, EAGAIN, park, in one call.
+    /// Calls `f`, which tries an operation. If `f` returns `WouldBlock`, parks `w`: try, EAGAIN, park, in
+    /// one call. When a turn hands `w` back, call `try_io` again.
     ///
-    /// `f` makes it, and is called again if a signal interrupted it. `f` must not take a turn: an edge
-    /// that this turn takes in would be forgotten. When a turn hands `w` back, call
-    /// `try_io` again.
+    /// If a signal interrupted `f`, it is called again. `f` must not call `turn`: what that turn finds
+    /// ready would be cleared.
     ///
     /// ```
     /// use netpoller::reactor::{Direction, Reactor, TryIo};
@@ -314,7 +313,7 @@ impl<W, T> PollDesc<W, T> {
                 result => return TryIo::Done(result, w),
             }
             self.drained(direction);
-            // If `f` closed the descriptor or set a deadline in the past, the next pass refuses.
+            // If `f` closed the descriptor or set a deadline in the past, the next round refuses.
             w = match self.park(direction, w) {
                 Park::Parked => return TryIo::Parked,
                 Park::Ready(w) | Park::TimedOut(w) | Park::Closed(w) => w,
@@ -322,15 +321,15 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Takes out the W that is parked, for an operation that was given up.
+    /// Takes out the W that is parked. Call it when the operation of that W is given up.
     #[doc(alias = "netpollunblock")]
     #[inline]
     pub fn unpark(&self, direction: Direction) -> Option<W> {
         self.slots[direction as usize].take()
     }
 
-    /// Shows each W that is parked, and the direction that it waits for. `look` must not use the
-    /// descriptor.
+    /// Calls `look` with each W that is parked, and the direction for which it waits. `look` must not use
+    /// the descriptor.
     pub fn parked(&self, mut look: impl FnMut(Direction, &W)) {
         for (direction, slot) in Direction::BOTH.into_iter().zip(&self.slots) {
             if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
@@ -341,17 +340,17 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- readiness ----
 
-    /// Forgets readiness: the last attempt met EAGAIN, or was short in a way that proves that there is no
-    /// more. The next [`park`](PollDesc::park) waits for a new edge.
+    /// Clears what is known of a direction's readiness; of `Read`, also that urgent data is there. Call it
+    /// after `WouldBlock`, or after a [conclusive](PollDesc::short_means_drained) short read or write. The
+    /// next [`park`](PollDesc::park) waits for a new edge.
     #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = URGENT * u32::from(direction == Direction::Read);
         self.lower(ready_bit(direction) | urgent);
     }
 
-    /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it moved
-    /// some but not all, and this proves that the kernel has no more, then readiness is forgotten,
-    /// as by [`drained`](PollDesc::drained).
+    /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it was short and
+    /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained).
     #[inline]
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);
@@ -360,9 +359,12 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Whether a short read or write of a byte stream proves that there is no more. It does not
-    /// after a hang-up (an end of file or an error may follow), before urgent data (a read stops
-    /// there), or where the selector can't tell.
+    /// Whether a short read or write is conclusive: it proves that the kernel's buffer is empty, or full.
+    /// It is not
+    ///
+    /// - after a hang-up: an end of file or an error may follow;
+    /// - before urgent data: a read stops there;
+    /// - if the selector reports no edges, or no urgent data.
     #[inline]
     pub fn short_means_drained(&self) -> bool {
         let hung_up = match fault!("short_read_after_hang_up") {
@@ -372,18 +374,18 @@ impl<W, T> PollDesc<W, T> {
         !self.has(hung_up | URGENT | SHORT_IO_INCONCLUSIVE)
     }
 
-    /// From here on a short read or write proves nothing: the source is no TCP stream, or its
-    /// descriptor was lent.
-    pub(crate) fn short_io_is_inconclusive(&self) {
+    /// From now on no short read or write is conclusive. Call it for a source that is no TCP stream, and
+    /// when its file descriptor was lent.
+    pub(crate) fn set_short_io_inconclusive(&self) {
         self.raise(SHORT_IO_INCONCLUSIVE);
     }
 
-    /// Counts a new source as ready: one attempt is cheaper than a turn.
+    /// Sets the ready bits of a new source, so that the first operation tries before it parks.
     pub(crate) fn assume_ready(&self, readiness: Readiness) {
         self.raise(readiness.0.into());
     }
 
-    /// The selector says that the source is ready. The waiters go to `out`.
+    /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
     #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
@@ -395,7 +397,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Hands out what is parked for these directions.
+    /// Hands out what is parked for the directions in `readiness`, with a trace record of the cause.
     #[inline(always)]
     fn hand_out(&self, kind: Kind, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
         let (trace, token) = (&self.core.trace, self.token.0 as u64);
@@ -413,7 +415,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Hands out what waits beside the slots.
+    /// Hands out the operations that queue behind the parked ones: see `Behind`.
     #[cold]
     fn hand_out_behind(&self, mut out: impl FnMut(W) -> u64) {
         let trace = &self.core.trace;
@@ -422,10 +424,10 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- deadlines ----
 
-    /// Moves a direction's deadline. `None` takes it away. Moving it later is a store.
+    /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched.
     ///
-    /// A deadline that has passed expires at once, by a fresh reading of the clock, even if data is
-    /// waiting; one that had expired revives. On an evicted descriptor it changes nothing.
+    /// If `when` has passed, the deadline expires at once, even if there is data to read. If the old
+    /// deadline had expired, operations may be tried again. On an evicted descriptor nothing changes.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Reactor, Refusal};
@@ -443,8 +445,8 @@ impl<W, T> PollDesc<W, T> {
     #[doc(alias = "poll_runtime_pollSetDeadline")]
     #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
-        match when.and_then(|when| self.core.clock.known(when)) {
-            // The instant converted last, and the timer is due no later. A closed descriptor has none.
+        match when.and_then(|when| self.core.clock.remembered(when)) {
+            // No conversion, and no timer to set. (A closed descriptor has no timer: `due` is NEVER.)
             Some(tick) if tick >= self.due.get() => self.store_deadline(direction, tick),
             _ => self.move_deadline(direction, when),
         }
@@ -465,14 +467,14 @@ impl<W, T> PollDesc<W, T> {
             return;
         }
         match when.map(|when| self.core.clock.tick_ahead(when)) {
-            // It has passed: the next turn hands out the waiter, and does not block.
+            // `when` has passed: the next turn hands the waiter out, and does not block.
             Some(None) => self.expire(direction, |w| self.pend(w)),
             ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
             self.set_timer();
         }
-        self.core.hasten();
+        self.core.wake_host();
     }
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
@@ -481,29 +483,29 @@ impl<W, T> PollDesc<W, T> {
         (when != NEVER).then(|| self.core.clock.instant_of(when))
     }
 
-    /// When its timer comes up. Its deadlines may have moved later since.
+    /// When its timer fires. No deadline is before that, but both may be later.
     pub(crate) fn due(&self) -> Option<Instant> {
         let due = self.due.get();
         (due != NEVER).then(|| self.core.clock.instant_of(due))
     }
 
-    /// Expired stays expired until the deadline is moved. The waiter learns of it in `check`.
+    /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and the
+    /// operations that queue behind it. They learn of the timeout from `may_try`.
     fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         self.hand_out(Kind::Expired, Readiness(1 << direction as u8), &mut out);
-        // Operations that queue behind the waiter are woken too.
         self.hand_out_behind(out);
     }
 
-    /// Hands out with the next turn.
+    /// Makes `w` pending: the next turn hands it out. Returns its number in the trace.
     fn pend(&self, w: W) -> u64 {
         let number = self.core.trace.number(&w);
         self.core.pending.borrow_mut().push(w);
         number
     }
 
-    /// The sooner deadline, `NEVER` if neither is set.
+    /// The sooner deadline, or `NEVER` if neither is set.
     fn next_deadline(&self) -> Tick {
         self.deadlines[0].get().min(self.deadlines[1].get())
     }
@@ -526,14 +528,16 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// The timer has come up. Expires each deadline up to `limit`, and returns how many that were.
+    /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
+    /// returns how many have expired.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W) -> u64) -> usize {
-        // A deadline that was cleared or moved later has not passed.
+        // It has not, if it was cleared (NEVER) or moved to after `limit`.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
         let expired = passed.map(|at| self.expire(at, &mut out)).count();
         debug_assert!(expired == 0 || self.next_deadline() > limit);
-        // The timer that has come up is gone, and another descriptor's may be in its place.
+        // The wheel has removed the timer, and may have given its index to another descriptor's. So
+        // forget it before `set_timer`.
         self.due.set(NEVER);
         self.set_timer();
         expired
@@ -550,7 +554,7 @@ impl<W, T> PollDesc<W, T> {
         self.deadlines.iter().for_each(|when| when.set(NEVER));
         self.set_timer();
         self.hand_out(Kind::Closed, Readiness::BOTH, |w| self.pend(w));
-        self.core.hasten();
+        self.core.wake_host();
     }
 
     /// Asks the selector again for the directions that are not ready. Call it after `WouldBlock` and
@@ -595,8 +599,8 @@ impl<W, T> PollDesc<W, T> {
         selector.rearm(source, self.token, wanted)
     }
 
-    /// Evicts, and takes the source out of the registry and the selector. Most systems forget a
-    /// descriptor that is closed; but one that has a duplicate stays registered, and reports events.
+    /// Evicts, and takes the source out of the registry and the selector. To close the file descriptor is
+    /// not enough: if it has a duplicate, it stays registered in epoll, and events go on to come.
     pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
         // In a child of fork the registration is its parent's.
         match self.unregister() && !self.core.is_inherited() {
@@ -605,8 +609,8 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Frees the key, and evicts. Returns whether the registry held the descriptor until now. It did not
-    /// if the descriptor was closed before, or the reactor is gone: then it has been evicted.
+    /// Frees the key, and evicts. Returns false, and does nothing, if the descriptor is no longer in the
+    /// registry: it was closed before, or the reactor is gone.
     fn unregister(&self) -> bool {
         let mut registry = self.core.registry.borrow_mut();
         let key = self.token.key();
@@ -619,12 +623,12 @@ impl<W, T> PollDesc<W, T> {
             self.evict();
             log::trace!("close {:?}", self.token);
         }
-        // Out of the borrow: dropping the user's data may run anything.
+        // `ours` is dropped here, after the borrow: dropping the user's data may run any code.
         ours.is_some()
     }
 }
 
-/// A W that is shown. It goes back into its slot, after a panic too.
+/// A W that is lent to a closure. When this is dropped, also by a panic, it goes back into its slot.
 struct Shown<'a, W>(&'a Cell<Option<W>>, Option<W>);
 
 impl<W> Drop for Shown<'_, W> {
@@ -636,9 +640,9 @@ impl<W> Drop for Shown<'_, W> {
 /// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
 /// [`Reactor`](super::Reactor).
 ///
-/// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. Once the
-/// last is dropped the key is free again, and events for it are stale. The system forgets the
-/// source when it is closed, or at [`Reactor::close`](super::Reactor::close).
+/// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. When the last
+/// clone is dropped, the reactor forgets the descriptor and drops its events. The selector forgets the
+/// source only when the source is closed, or at [`Reactor::close`](super::Reactor::close).
 ///
 /// ```
 /// use netpoller::reactor::{Direction, Park, Reactor, Refusal};

@@ -1,4 +1,4 @@
-//! What the netpoller asks of the operating system, as a trait; mio as its implementor; and the break.
+//! The trait `Selector`, which is what a platform must supply; its implementation with mio; the break.
 // Mirrors the contract at the top of Go's runtime/netpoll.go (`netpollinit`, `netpollopen`,
 // `netpollclose`, `netpoll`, `netpollBreak`), and netpoll_epoll.go and netpoll_kqueue.go.
 
@@ -12,29 +12,29 @@ use mio::unix::pipe;
 
 use super::types::{Readiness, Token};
 
-/// One harvested event.
+/// One event of the selector.
 ///
 /// [`Selector`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Which source.
     pub token: Token,
-    /// What it is ready for. An error, or the end of both directions, makes both ready, as in Go.
+    /// What it is ready for. After an error, or the end of both directions, both are ready, as in Go.
     pub readiness: Readiness,
 }
 
-/// Whether a harvest brought in everything that had come.
+/// Whether a call of [`Selector::netpoll`] returned all events that had occurred.
 ///
 /// [`Selector`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harvest {
-    /// Nothing that had come before the call is still outside.
+    /// All events that occurred before the call were returned.
     Complete,
     /// There may be more: the buffer was full, or a signal interrupted the wait.
     Partial,
 }
 
-/// What a selector can tell apart.
+/// What a selector can report.
 ///
 /// ```
 /// use netpoller::reactor::{MioSelector, Selector};
@@ -48,12 +48,12 @@ pub enum Harvest {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
-    /// Readiness that comes after an attempt failed is reported without being asked for again.
+    /// The selector is edge-triggered: it reports new readiness without [`rearm`](Selector::rearm).
     /// If not (poll(2)), a source is armed again after EAGAIN, and a short read proves nothing.
     pub edges: bool,
     /// Urgent data is reported. If not, a short read proves nothing.
     pub urgent: bool,
-    /// Has no effect, and is removed in 0.2: [`Selector::close`] comes before each close.
+    /// Has no effect, and will be removed in 0.2: [`Selector::close`] is called before each close.
     pub close_forgets: bool,
 }
 
@@ -66,7 +66,7 @@ pub trait Break: Send + Sync {
     ///
     /// # Errors
     ///
-    /// What the system said; the loop may then sleep on.
+    /// The system's. Then the loop may sleep on.
     fn break_netpoll(&self) -> io::Result<()>;
 }
 
@@ -75,8 +75,7 @@ pub trait Break: Send + Sync {
 /// A source is registered once, for both directions, edge-triggered. A test may wrap
 /// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
-/// The reactor is borrowed while any of these runs, and while a source's own `register` does:
-/// neither may use the reactor.
+/// These methods, and a source's `register`, must not use the reactor: it is borrowed while they run.
 ///
 /// ```
 /// use netpoller::reactor::{
@@ -87,7 +86,7 @@ pub trait Break: Send + Sync {
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// /// The system's selector, which hands on one event in each look. A test of a loop uses it.
+/// /// The system's selector, but it returns one event per call. For tests of a loop.
 /// struct OneByOne {
 ///     system: MioSelector,
 ///     found: Vec<Event>,
@@ -113,7 +112,7 @@ pub trait Break: Send + Sync {
 ///             self.system.netpoll(wait, &mut self.found)?;
 ///         }
 ///         out.extend(self.found.pop());
-///         // What is kept back has come already.
+///         // The events in `found` had occurred before the call.
 ///         Ok(match self.found.is_empty() {
 ///             true => Harvest::Complete,
 ///             false => Harvest::Partial,
@@ -126,7 +125,7 @@ pub trait Break: Send + Sync {
 ///         self.system.traits()
 ///     }
 ///     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-///         None // It does not tell of what is kept back.
+///         None // It would not be readable for the events in `found`.
 ///     }
 /// }
 ///
@@ -142,7 +141,7 @@ pub trait Selector {
     ///
     /// # Errors
     ///
-    /// What the system said: usually that it is out of memory or watches.
+    /// The system's, such as ENOMEM or ENOSPC (fs.epoll.max_user_watches).
     #[doc(alias = "netpollopen")]
     fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()>;
 
@@ -166,7 +165,7 @@ pub trait Selector {
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The system's.
     fn rearm(
         &mut self,
         source: &mut dyn Source,
@@ -174,21 +173,21 @@ pub trait Selector {
         interest: Readiness,
     ) -> io::Result<()>;
 
-    /// Forgets a source. Events already harvested may still name it: the reactor drops them.
+    /// Forgets a source. Events that were returned already may name it: the reactor drops them.
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The system's.
     fn close(&mut self, source: &mut dyn Source) -> io::Result<()>;
 
     /// Waits up to `max_wait` (for ever if `None`) and appends what is ready to `events`.
     ///
-    /// A signal ends the wait early, as [`Harvest::Partial`], and is no error. A break shows as an
-    /// event of [`Token::BREAK`].
+    /// If a signal ends the wait early, this returns [`Harvest::Partial`] and no error. A break is an event
+    /// of [`Token::BREAK`].
     ///
     /// # Errors
     ///
-    /// What the system said. What was appended before is handed out all the same.
+    /// The system's. The events that were appended before are handed out all the same.
     fn netpoll(
         &mut self,
         max_wait: Option<Duration>,
@@ -198,11 +197,11 @@ pub trait Selector {
     /// The way to end a wait from another thread.
     fn breaker(&self) -> Arc<dyn Break>;
 
-    /// What this selector can tell apart.
+    /// What this selector can report.
     fn traits(&self) -> Traits;
 
-    /// The descriptor that becomes readable when `netpoll` would return events, to nest this loop
-    /// in another. `None` where there is none (poll(2)).
+    /// A file descriptor that is readable when `netpoll` would return events, so that another loop can wait
+    /// for this one. `None` where there is none (poll(2)).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }
 
@@ -216,11 +215,11 @@ pub struct MioSelector {
     breaker: Arc<Pipe>,
 }
 
-/// How many events a call brings in, to begin with. Go takes 128. With more, there are fewer calls
+/// How many events a call returns at most, to begin with. Go takes 128. With more, there are fewer calls
 /// for each message, and the runtime asks again after a bounded number of machines anyway.
 const CAPACITY: usize = 1024;
 
-/// A full buffer is a partial harvest, which holds deadlines back: the buffer grows, up to here.
+/// If the buffer is full, the harvest is partial, and proves no tick: so the buffer grows, up to this size.
 const MAX_CAPACITY: usize = 1 << 16;
 
 /// The longest wait: Darwin answers much longer ones with EINVAL. Go has the same limit there.
@@ -263,8 +262,8 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
     let ready =
         flag(event.is_readable(), Readiness::READ) | flag(event.is_writable(), Readiness::WRITE);
-    // A broken source is ready for both: either attempt will say what is wrong with it. ERR alone
-    // is no hang-up: a UDP socket gets it from an ICMP message and lives on.
+    // A broken source is ready for both: either attempt returns the error. ERR alone is no hang-up: a UDP
+    // socket gets it from an ICMP message, and can be used on.
     let broken = event.is_error() || event.is_write_closed();
     let hung_up = event.is_read_closed();
     if !(broken || hung_up || event.is_priority()) {
@@ -291,7 +290,7 @@ impl Selector for MioSelector {
     ) -> io::Result<()> {
         let registry = self.poll.registry();
         match registry.reregister(source, token.into(), interest(wanted)) {
-            // mio's poll(2) drops a source after an error; it may be in use all the same.
+            // mio's poll(2) selector deregisters a source after an error. Register it again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 registry.register(source, token.into(), interest(wanted))
             }
@@ -301,7 +300,7 @@ impl Selector for MioSelector {
 
     fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
         match self.poll.registry().deregister(source) {
-            // As above: dropped after an error, so there is nothing left to forget.
+            // As above: mio has deregistered it after an error.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
@@ -325,7 +324,7 @@ impl Selector for MioSelector {
         for event in &self.events {
             let token = Token::from(event.token());
             if token == Token::BREAK {
-                // Emptied until EAGAIN, which under poll(2) makes mio arm it again.
+                // Read until EAGAIN, which under poll(2) makes mio arm it again.
                 let mut receiver = &self.breaker.receiver;
                 while matches!(receiver.read(&mut [0; 64]), Ok(some) if some > 0) {}
             }
@@ -366,11 +365,11 @@ impl Selector for MioSelector {
     }
 }
 
-/// Ends a wait from another thread: a pipe that is watched like any other source. mio's own waker
-/// fails under poll(2): a wake that comes while a source is registered is read away, and its event
-/// hides another in a later wait.
+/// Ends a wait from another thread: a pipe; its read end is registered like a source. mio's own waker loses
+/// wakes under poll(2) (1.2.5, `modify_fds`): to register a source reads the bytes of the waker, also of a
+/// wake that came just before. In a later wait the event of that wake takes the place of another event.
 ///
-/// Both ends live as long as a breaker does: writing to a pipe that has no reader raises SIGPIPE.
+/// Both ends live as long as a breaker does, since a write to a pipe without a reader raises SIGPIPE.
 #[derive(Debug)]
 struct Pipe {
     sender: pipe::Sender,

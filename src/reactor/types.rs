@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// One of a source's two directions, which are parked, timed and refused apart.
+/// One of a source's two directions. Each has its own slot, deadline and refusal.
 ///
 /// ```
 /// use netpoller::{Direction, Runtime, Source};
@@ -36,13 +36,13 @@ impl Direction {
 
 /// What became of an attempt to park.
 ///
-/// Except for `Parked`, the `W` comes back and no turn hands it out: go on with it yourself.
-/// Dropping it loses a wake-up.
+/// Except for `Parked`, the `W` comes back, and no turn will hand it back: run it yourself, now. If you
+/// drop it, nothing will run it.
 ///
 /// ```
 /// use netpoller::reactor::{Descriptor, Direction, Park, Refusal};
 ///
-/// /// Parks a machine, or says why it runs on. `runnable` runs before the next turn.
+/// /// Parks a machine, or makes it runnable. What is in `runnable` runs before the next turn.
 /// fn wait(descriptor: &Descriptor<usize>, machine: usize, runnable: &mut Vec<usize>) -> Result<(), Refusal> {
 ///     match descriptor.park(Direction::Read, machine) {
 ///         Park::Parked => Ok(()),
@@ -53,11 +53,11 @@ impl Direction {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
+#[must_use = "a W that was not parked is not handed back by any turn: run it"]
 pub enum Park<W> {
     /// It waits. A turn will hand it back.
     Parked,
-    /// Readiness had come already, and is used up. Try again.
+    /// The direction is ready already: try again. The next `park` will wait.
     Ready(W),
     /// The direction's deadline has passed.
     TimedOut(W),
@@ -69,13 +69,13 @@ pub enum Park<W> {
 ///
 /// `try_io` has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a W that was not parked is not handed out by any turn: go on with it"]
+#[must_use = "a W that was not parked is not handed back by any turn: run it"]
 pub enum TryIo<R, W> {
-    /// The operation was made, and gave this: a value, or an error other than `WouldBlock`.
+    /// The operation was called, and returned this: a value, or an error other than `WouldBlock`.
     Done(R, W),
     /// The operation has to wait, and the `W` is parked. A turn will hand it back: try again then.
     Parked,
-    /// The operation was not made: its deadline has passed, or the descriptor is closed.
+    /// The operation was not called: its deadline has passed, or the descriptor is closed.
     Refused(Refusal, W),
 }
 
@@ -92,7 +92,7 @@ pub enum TryIo<R, W> {
 pub enum Refusal {
     /// The direction's deadline has passed, and has not been moved since.
     TimedOut,
-    /// The descriptor is closed; or this process is a child of fork, and the descriptor its parent's.
+    /// The descriptor is closed; or this process is a child of fork, and the descriptor is its parent's.
     Closed,
 }
 
@@ -170,11 +170,11 @@ impl std::ops::BitOr for Readiness {
 
 /// Names a registered source to the selector: a key and a generation.
 ///
-/// Half the bits are the key, half the generation, which counts all registrations of the reactor
-/// and wraps. An event would have to be 2^32 registrations old (2^16 on a 32-bit machine) to reach
-/// a wrong owner, and no event outlives its turn.
+/// Half the bits are the key. The other half are the generation, which counts all registrations of the
+/// reactor and wraps. Only an event that is 2^32 registrations old (2^16 on a 32-bit machine) could reach
+/// a source that it does not name. There is none: each turn drops the events of the one before.
 ///
-/// A selector passes it on as it is, as a `mio::Token` if need be.
+/// A selector hands it on unchanged. It converts to and from `mio::Token`.
 ///
 /// [`Selector`](super::Selector) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,7 +186,7 @@ impl Token {
     /// The token of an event that says only that a break ended the wait.
     pub const BREAK: Token = Token(usize::MAX);
 
-    /// How many sources one reactor can hold. The key of all bits is the break's.
+    /// How many sources one reactor can hold. The key with all bits set is that of `Token::BREAK`.
     pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
 
     pub(super) const fn new(key: usize, generation: usize) -> Self {

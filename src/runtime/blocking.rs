@@ -182,11 +182,11 @@ impl Lane {
 }
 
 /// Dropping this removes the work from the queue, if it has not begun.
-pub(crate) struct Wanted<'a>(pub(crate) &'a Lane, pub(crate) WorkId);
+pub(crate) struct CancelOnDrop<'a>(pub(crate) &'a Lane, pub(crate) WorkId);
 
-impl Drop for Wanted<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        let Wanted(lane, id) = self;
+        let CancelOnDrop(lane, id) = self;
         // In a child of fork the mutex may be locked for ever.
         if !lane.process.is_current() {
             return;
@@ -201,7 +201,7 @@ impl Drop for Wanted<'_> {
 /// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
 ///
 /// A virtual clock of that runtime does not jump before the work has ended. Dropping the receiver
-/// lets the work run on: see [`Wanted`].
+/// lets the work run on: see [`CancelOnDrop`].
 ///
 /// # Panics
 ///

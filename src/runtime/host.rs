@@ -9,7 +9,7 @@
 // | Gone | the runtime ends | its drop | never |
 //
 // If the host does something between two turns that makes a turn due sooner, a break makes the
-// descriptor readable: see `Core::hasten`.
+// descriptor readable: see `Core::wake_host`.
 
 use std::cell::Cell;
 use std::io;

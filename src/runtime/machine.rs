@@ -4,16 +4,17 @@
 //!
 //! | body | `is_queued` | meaning | on to |
 //! |---|---|---|---|
-//! | in the slot | yes | its id is in a queue, since `insert` or `wake` | taken by `start`, or by `abort` |
-//! | in the slot | no | it waits | queued by `wake`; taken by `abort` |
-//! | taken | no | it runs | put back by `suspend`; queued by `wake`; aborted by `abort`; gone by `free` |
-//! | taken | yes | it runs, and was woken or aborted meanwhile; or `abort` took its body, which is being dropped | put back by `suspend`, if it was not aborted; aborted by `abort`; gone by `free` |
+//! | in the slot | yes | its id is in a queue, since `insert` or `wake` | running by `take_body`; aborted |
+//! | in the slot | no | it waits | queued by `wake`; aborted |
+//! | taken | no | it runs | waiting by `put_back`; woken by `wake`; aborted; gone by `free` |
+//! | taken | yes | it runs, and was woken meanwhile | queued by `put_back`; aborted; gone by `free` |
+//! | taken, `is_aborted` | yes | its body is being dropped; or it runs, and is dropped afterwards | gone by `free` |
 //!
 //! The root, the future of `block_on`, lies on the caller's stack. It has the first slot for ever, and its
 //! body is always taken. Between two calls of `block_on` it counts as queued, so that no waker queues it.
 //!
-//! `abort` takes the body. If the machine runs, `suspend` returns the body in place of putting it back.
-//! In both cases the caller drops the body and then calls `free`. A free slot keeps nothing. Its next
+//! `abort` takes the body. If the machine runs, `put_back` returns the body in place of keeping it. In
+//! both cases the caller drops the body and then calls `free`. A free slot keeps nothing. Its next
 //! machine has another generation, so that an id of an earlier machine does not match.
 
 // Mirrors Go's `allgs` and `g.atomicstatus` (`runtime/runtime2.go`).
@@ -178,7 +179,7 @@ impl Machines {
 
     /// Takes a machine's body to run it.
     #[inline]
-    pub(crate) fn start(&mut self, id: MachineId) -> Option<Body> {
+    pub(crate) fn take_body(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
         slot.is_queued = false;
         slot.body.take()
@@ -187,7 +188,7 @@ impl Machines {
     /// Puts the body of a machine that has to wait back into its slot. If the machine was aborted while it
     /// ran, returns the body: the caller drops it and calls `free`.
     #[inline]
-    pub(crate) fn suspend(&mut self, id: MachineId, body: Body) -> Option<Body> {
+    pub(crate) fn put_back(&mut self, id: MachineId, body: Body) -> Option<Body> {
         // Only `free` frees the slot of a machine that runs.
         let slot = &mut self.slots[id.slot() as usize];
         debug_assert_eq!(slot.generation, id.generation(), "the slot is its own");
@@ -209,7 +210,7 @@ impl Machines {
     }
 
     /// Takes a machine's body: the caller drops it and calls `free`. If the machine runs, returns `None`,
-    /// and `suspend` returns the body later.
+    /// and `put_back` returns the body later.
     pub(crate) fn abort(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
         slot.is_aborted = true;

@@ -57,9 +57,9 @@ pub(crate) struct Scheduler {
     pub(crate) reactor: Reactor<ParkKey, Socket>,
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
-    /// Runnable in this turn, first come, first served. Empty while a batch of it runs.
+    /// Runnable, in the order in which they run. Empty while a batch of it runs.
     queue: RefCell<Vec<MachineId>>,
-    /// Runnable from the next turn on.
+    /// Runnable, and moved to the end of `queue` before the next batch.
     woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
     rounds: Cell<u64>,
@@ -149,10 +149,10 @@ impl Scheduler {
     #[inline]
     fn make_runnable(&self, id: MachineId, kind: Kind) {
         let core = self.reactor.core();
-        self.stopwatch.queued(id, || core.clock.ask());
+        self.stopwatch.queued(id, || core.clock.peek());
         self.record(kind, id, self.trace().by());
         self.woken.borrow_mut().push(id);
-        core.hasten();
+        core.wake_host();
     }
 
     pub(crate) fn spawn<F: Future<Output: 'static> + 'static>(
@@ -206,7 +206,7 @@ impl Scheduler {
         !self.queue.borrow().is_empty() || !self.woken.borrow().is_empty() || self.remote.has_mail()
     }
 
-    // ---- one turn, in the order of the diagram ----
+    // ---- one turn, in the order of its steps ----
 
     /// One turn: asks the netpoller, opens the mail, runs `most` machines at most, and publishes the
     /// figures. `root` polls the future of `block_on`, if there is one.
@@ -217,7 +217,7 @@ impl Scheduler {
         root: &mut dyn FnMut() -> Poll<()>,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
-        let due = OBSERVES.then(|| core.next()).flatten();
+        let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
         self.stopwatch.wait_ended(core, figures, due);
         self.publish_batch();
@@ -344,7 +344,7 @@ impl Scheduler {
         for id in &batch[..most.min(batch.len())] {
             begun += 1;
             // The root is no machine. A machine that was aborted while it was queued is gone.
-            let body = self.machines.borrow_mut().start(*id);
+            let body = self.machines.borrow_mut().take_body(*id);
             if let Some(body) = body {
                 running.begin(id.bits().get());
                 figures.machines.add(1);
@@ -383,7 +383,7 @@ impl Scheduler {
     fn run(&self, id: MachineId, mut body: Body) {
         let ended = match catch(|| body.as_mut().run(id)) {
             Ok(Poll::Pending) => {
-                let aborted = self.machines.borrow_mut().suspend(id, body);
+                let aborted = self.machines.borrow_mut().put_back(id, body);
                 // It was aborted while it ran.
                 let Some(body) = aborted else { return };
                 (body, Some(JoinError::aborted()))
@@ -415,7 +415,7 @@ impl Scheduler {
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         self.root_waker.set(Some(Waiter::waker(&waker)));
         // Marks the root as not queued, so that its waker queues it.
-        let body = self.machines.borrow_mut().start(MachineId::ROOT);
+        let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
         let mut output = None;
         // A panic is passed on when the turn has come to its end.

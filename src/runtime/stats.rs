@@ -264,7 +264,7 @@ impl Stopwatch {
         self.awake.set(clock.now());
         // If something else comes up next, it has come up.
         if let Some(due) = due
-            && core.next() != Some(due)
+            && core.next_entry() != Some(due)
         {
             figures.lag.add_time(clock.instant_of(due), clock.now());
         }
@@ -291,7 +291,7 @@ impl Stopwatch {
     #[inline]
     pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&Counts>) {
         if let Some(times) = times.filter(|_| OBSERVES) {
-            let now = clock.ask();
+            let now = clock.peek();
             times.add_time(self.last.replace(now), now);
             self.set_since(id, now);
         }
@@ -301,7 +301,7 @@ impl Stopwatch {
     #[inline]
     pub(super) fn turn_ends(&self, clock: &Clock, figures: &Figures) {
         if OBSERVES {
-            figures.turn_time.add_time(self.awake.get(), clock.ask());
+            figures.turn_time.add_time(self.awake.get(), clock.peek());
         }
     }
 

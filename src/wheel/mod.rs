@@ -1,6 +1,6 @@
 //! A hierarchical timer wheel: ticks go in, due keys come out. No clock, no I/O.
 //!
-//! [`Wheel`] is the bare thing, for an owner that keeps the truth about each deadline elsewhere.
+//! A [`Wheel`] holds only entries, each a tick and a key. Its owner stores when each timer is really due.
 //! [`Timers`] is such an owner: a slab of timers over a wheel.
 //!
 //! ```
@@ -17,24 +17,30 @@
 // Does the work of the 4-ary heap in Go's runtime/time.go (`siftUp`, `check`, `run`, `adjust`): an entry
 // is its `timerWhen`, a stale entry its zombie.
 //
-//   level 0   64 slots of    1 tick     what is in one slot is due together
-//   level 1   64 slots of   64 ticks
-//   level 2   64 slots of 4096 ticks    ... six levels reach 2^36 ticks, eleven all of u64
+//   level 0   bits 0 to 5    64 slots of    1 tick     all entries of a slot are due together
+//   level 1   bits 6 to 11   64 slots of   64 ticks
+//   level 2   bits 12 to 17  64 slots of 4096 ticks    ... six levels reach 2^36 ticks, eleven all of u64
 //
 // # Ground rules
 //
-// A new entry goes to the level that reads the highest bit in which its tick differs from
-// `elapsed`, and there to the slot that the tick's six bits of this level name. When the earliest
-// entry of a slot falls due, the slot *cascades*: its entries go one level down. So these hold:
+// Where an entry goes: take the highest bit in which its tick differs from `elapsed`. The level is the one
+// that has this bit. The slot is the number in the tick's six bits of that level.
 //
-// 1. `elapsed` moves to the earliest entry held, or to a `now` before that. It passes no entry.
-// 2. Above its level, an entry has the bits of `elapsed`; those of its level are not smaller.
-//    So a level never wraps: its first slot in use has its earliest entry.
-// 3. Levels may overlap: an entry in a wide slot may be due before a later comer in a narrow one. The
-//    earliest of all is the earliest of the levels' first slots, found without search.
-// 4. Nothing happens at the boundary of a slot, so no owner need be woken then.
-// 5. A slot that is cascaded in part is like any other, but nothing more goes into it: the levels
-//    below now read its ticks.
+// How an entry comes out: `advance` sets `elapsed` to the tick of the earliest entry. If this entry is on
+// level 0, its slot is handed out. If not, its slot *cascades*: all entries of the slot move one level
+// down. Then `advance` goes on with the entry that is the earliest now.
+//
+// So these rules hold:
+//
+// 1. `elapsed` is never after the tick of an entry. (An overdue entry counts as due at `elapsed`.)
+// 2. An entry's tick equals `elapsed` in the bits above its level, and is not smaller in the bits of its
+//    level. So the first slot in use of a level has the earliest entry of that level.
+// 3. The earliest entry of all is in the first slot in use of some level: eleven comparisons find it. It
+//    may be on any level, since an entry does not move down while `elapsed` comes near.
+// 4. Nothing has to be done when `elapsed` reaches the beginning of a slot. So the owner need not wake up
+//    then.
+// 5. If the budget ends a cascade half-way, the other entries stay in the slot. New entries with ticks of
+//    this slot go to lower levels, since they equal `elapsed` in the bits of this level.
 
 mod timers;
 
@@ -98,7 +104,7 @@ impl Tick {
     }
 }
 
-/// How many bits of a tick one level reads.
+/// How many bits of a tick a level has.
 const BITS: u32 = 6;
 
 /// How many slots a level has: one for each value of its bits.
@@ -107,17 +113,17 @@ const SLOTS: usize = 1 << BITS;
 /// To cascade this many entries costs as much of the budget as to hand one out.
 const CASCADED_FOR_ONE: usize = 16;
 
-/// How many entries of room an empty slot keeps for the next time.
+/// An empty slot keeps the memory of this many entries.
 const KEPT: usize = 32;
 
-/// A tick, and the key that its owner knows it by.
+/// A tick, and its owner's key.
 type Entry<K> = (Tick, K);
 
 /// The entries of one span of time, in no order.
 struct Slot<K> {
     entries: Vec<Entry<K>>,
-    /// When the first entry is due: at its tick, or at `elapsed` if that was later when it was placed.
-    /// [`Tick::MAX`] if there is none.
+    /// When the earliest entry is due: at its tick, or at `elapsed` if that was later when it was placed.
+    /// [`Tick::MAX`] if there is none. It may be too early after a cascade that the budget has ended.
     earliest: Tick,
 }
 
@@ -128,15 +134,15 @@ struct Level<K> {
     slots: [Slot<K>; SLOTS],
 }
 
-/// Which level tells `tick` from `elapsed`: the one that reads the highest bit they differ in.
+/// The level for an entry at `tick`: the one that has the highest bit in which `tick` and `elapsed` differ.
 #[inline]
 fn level_of(elapsed: Tick, tick: Tick) -> usize {
     let differing = elapsed.get() ^ tick.get();
-    // The same tick is level 0's too.
+    // If they are equal, it is level 0.
     ((differing | 1).ilog2() / BITS) as usize
 }
 
-/// Which slot of `level` spans `tick`.
+/// The slot for an entry at `tick` on `level`.
 #[inline]
 fn slot_of(level: usize, tick: Tick) -> usize {
     (tick.get() >> (level as u32 * BITS)) as usize % SLOTS
@@ -153,7 +159,7 @@ impl<K: Copy> Level<K> {
         }
     }
 
-    /// The earliest entry of this level, and the slot where it lies.
+    /// The tick of the earliest entry of this level, and its slot.
     #[inline]
     fn first(&self) -> Option<(Tick, usize)> {
         let slot = self.occupied.trailing_zeros() as usize;
@@ -169,8 +175,8 @@ impl<K: Copy> Level<K> {
         slot.earliest = slot.earliest.min(tick);
     }
 
-    /// If everything was taken from `slot`: marks it empty, and gives back all but a little room.
-    fn settle(&mut self, slot: usize) {
+    /// If `slot` has no entries: marks it empty, and frees its memory but for `KEPT` entries.
+    fn trim(&mut self, slot: usize) {
         let Slot { entries, earliest } = &mut self.slots[slot];
         if entries.is_empty() {
             *earliest = Tick::MAX;
@@ -180,16 +186,15 @@ impl<K: Copy> Level<K> {
     }
 }
 
-/// Entries, each a tick and a key, that come out when their tick has come.
+/// Holds entries, each a tick and a key, and hands each out when its tick is reached.
 ///
-/// The wheel holds entries; its owner knows when each timer is due. A timer that moves *later* costs
-/// nothing here: when its entry comes out, the owner says where it goes. One that moves *earlier* or
-/// ends leaves its old entry behind, *stale*: when that comes out, the owner knows. An owner that
-/// leaves many behind [compacts](Wheel::compact) the wheel now and then.
+/// The wheel holds entries; its owner knows when each timer is due. If a timer moves *later*, leave the
+/// entry where it is: when it comes out, return the new tick. If a timer moves *earlier*, place a second
+/// entry: the first is then *stale*. If a timer is canceled, its entry is stale too. When a stale entry
+/// comes out, drop it. An owner of many stale entries [compacts](Wheel::compact) the wheel now and then.
 ///
-/// A key must tell a timer's live entry from those it left behind. The tick can't: a timer may move
-/// away and come back to it. So put a number into the key that changes with every
-/// [`place`](Wheel::place) of a timer's.
+/// By the key the owner must tell whether an entry is stale. The tick is not enough, since a timer may get
+/// the same tick twice. So put a number into the key that is new for each [`place`](Wheel::place).
 ///
 /// An entry costs 16 bytes when the key has 8. A level costs 2 KiB once an entry was placed on it, or on
 /// a level above.
@@ -210,15 +215,16 @@ impl<K: Copy> Level<K> {
 /// assert!(!more);
 /// assert_eq!(due, ["ten"]);
 ///
-/// // "thirty" has moved meanwhile, and the wheel did not hear of it.
+/// // "thirty" has moved later meanwhile, and the wheel was not told.
 /// wheel.advance(Tick::new(30), 100, |_, _| Some(Tick::new(90)));
 /// assert_eq!(wheel.next(), Some(Tick::new(90)));
 /// ```
 pub struct Wheel<K: Copy> {
-    /// Made when first needed.
+    /// Level 0 first. A level is made when it is first needed.
     levels: Vec<Level<K>>,
     elapsed: Tick,
-    /// The earliest entry held, or [`Tick::MAX`]. Between calls it is exact.
+    /// When the earliest entry is due, or [`Tick::MAX`] if there is none. Exact, except within an `advance`
+    /// and after one that returned true: then it may be too early.
     earliest: Tick,
     len: usize,
 }
@@ -240,8 +246,9 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// Holds `key` until tick `when`. One at or before [`elapsed`](Wheel::elapsed) comes out
-    /// with the next [`advance`](Wheel::advance), as if it were placed at `elapsed`.
+    /// Adds an entry that comes out at tick `when`. If `when` is at or before
+    /// [`elapsed`](Wheel::elapsed), it comes out with the next [`advance`](Wheel::advance), as if it were
+    /// placed at `elapsed`.
     ///
     /// O(1), amortised over the slots' growth.
     ///
@@ -285,8 +292,8 @@ impl<K: Copy> Wheel<K> {
         self.len == 0
     }
 
-    /// How far the wheel has come: the `now` of the last [`advance`](Wheel::advance) or, while
-    /// that is unfinished, the tick it has reached.
+    /// How far the wheel has come: the `now` of the last [`advance`](Wheel::advance) or, if that returned
+    /// true, the tick that it has reached.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -298,8 +305,8 @@ impl<K: Copy> Wheel<K> {
         self.elapsed
     }
 
-    /// The earliest entry held, stale or not, and never before [`elapsed`](Wheel::elapsed).
-    /// While an [`advance`](Wheel::advance) is unfinished, a tick that has come: call again now.
+    /// The tick of the earliest entry, stale or not; at least [`elapsed`](Wheel::elapsed). After an
+    /// [`advance`](Wheel::advance) that returned true, it is a tick that is due already.
     ///
     /// O(1): a load.
     ///
@@ -315,9 +322,9 @@ impl<K: Copy> Wheel<K> {
         (self.len > 0).then_some(self.earliest)
     }
 
-    /// Finds the slot with the earliest entry of all, one of the levels' first slots (ground rule 3),
-    /// and sets `earliest` to what is there. Returns its level and its number.
-    fn front(&mut self) -> Option<(usize, usize)> {
+    /// Finds the slot with the earliest entry of all (ground rule 3). Sets `earliest`, and returns the level
+    /// and the slot.
+    fn find_front(&mut self) -> Option<(usize, usize)> {
         let mut front = None;
         self.earliest = Tick::MAX;
         for (level, ring) in self.levels.iter().enumerate() {
@@ -337,13 +344,12 @@ impl<K: Copy> Wheel<K> {
     /// within a tick), until `budget` is used up. Returns whether more is due: then call again,
     /// with the same `now` or a later one.
     ///
-    /// `check` returns the tick that the timer has moved to, later than the one that came: the
-    /// entry goes there. If that tick has come too, the entry comes out again in the same call.
-    /// After `None` the entry is gone: it has fired, or was stale.
+    /// If the timer was moved, `check` returns its new, later tick, and the entry is placed there. If that
+    /// tick is due too, the entry comes out again in the same call. If `check` returns `None`, since the
+    /// timer has fired or the entry is stale, the entry is removed.
     ///
-    /// An entry handed out costs one of the budget, and so do 16 that cascade: a call's work is
-    /// bounded by it, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts
-    /// as `elapsed`.
+    /// An entry handed out costs one of the budget, and so do 16 that cascade: the budget bounds the work of
+    /// a call, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts as `elapsed`.
     ///
     /// O(1) when nothing is due; an entry costs O(1) for each level that it comes down.
     ///
@@ -370,28 +376,28 @@ impl<K: Copy> Wheel<K> {
         mut check: impl FnMut(Tick, K) -> Option<Tick>,
     ) -> bool {
         let now = now.max(self.elapsed);
-        // `earliest` is exact between calls, so a turn with nothing due costs this comparison.
+        // If nothing is due, a call costs only this comparison.
         while self.earliest <= now {
-            // Handing out and cascading leave `earliest` behind. `front` makes it exact again.
-            let Some((level, slot)) = self.front() else {
+            // To hand out and to cascade make `earliest` out of date.
+            let Some((level, slot)) = self.find_front() else {
                 break;
             };
             if self.earliest > now {
                 break;
             }
-            // More is due. `earliest` stays in the past, so `next()` says: call again now.
+            // More is due. `earliest` is not after `now`, so `next` says: call again now.
             if budget == 0 {
                 return true;
             }
-            // Move to the earliest entry and never past one (rule 1).
+            // Rule 1.
             self.elapsed = self.earliest;
-            // A wider slot holds later entries too. Move them down a level and look again.
+            // The slot has later entries too. Move all of them down a level and look again.
             if level > 0 {
                 self.cascade(level, slot, &mut budget);
                 continue;
             }
-            // A slot of level 0 is one tick: all of it is due. An entry is taken out before the owner
-            // is asked: even if that panics, it comes out once.
+            // A slot of level 0 is one tick: all of it is due. Take an entry out before `check` is called:
+            // if that panics, the entry does not come out twice.
             while budget > 0
                 && let Some((when, key)) = self.levels[0].slots[slot].entries.pop()
             {
@@ -401,14 +407,14 @@ impl<K: Copy> Wheel<K> {
                     self.place(later, key);
                 }
             }
-            self.levels[0].settle(slot);
+            self.levels[0].trim(slot);
         }
         self.elapsed = now;
         false
     }
 
-    /// Spreads the entries of a slot over the level below, as far as the budget goes. `elapsed` is
-    /// the earliest of them, so the level below reads where they belong.
+    /// Moves the entries of a slot to the level below, as far as the budget allows. `elapsed` is the tick
+    /// of the earliest. So all of them equal `elapsed` in the bits of this level, as rule 2 asks.
     fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
         let (below, here) = self.levels.split_at_mut(level);
         let (below, here) = (&mut below[level - 1], &mut here[0]);
@@ -417,20 +423,20 @@ impl<K: Copy> Wheel<K> {
         for entry in entries.drain(entries.len() - moved..) {
             below.push(slot_of(level - 1, entry.0), entry.0, entry);
         }
-        here.settle(slot);
-        // Rounded down, so that fewer than 16 cost nothing: the earliest of them is handed out
-        // next, and costs one.
+        here.trim(slot);
+        // Rounded down: fewer than 16 cost nothing. But the earliest of them is handed out next, and that
+        // costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
 
-    /// Drops every entry that `keep` does not want: the stale ones.
+    /// Removes each entry for which `keep` returns false: the stale ones.
     ///
-    /// O(entries), without a budget. If it is called when the stale entries outnumber the live ones
-    /// by some, it looks at few for each that became stale.
+    /// O(entries), without a budget. So call it when more than half of the entries are stale: then it costs
+    /// O(1) for each entry that became stale.
     ///
     /// # Panics
     ///
-    /// Only if `keep` does; entries that were kept may then come out twice.
+    /// Only if `keep` does. Then entries may come out twice.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -447,13 +453,13 @@ impl<K: Copy> Wheel<K> {
                 let Slot { entries, earliest } = &mut level.slots[slot];
                 entries.retain(|&(when, key)| keep(when, key));
                 self.len += entries.len();
-                // What is overdue counts as due at `elapsed`.
+                // An overdue entry counts as due at `elapsed`.
                 let first = entries.iter().map(|&(when, _)| when).min();
                 *earliest = first.map_or(Tick::MAX, |first| first.max(self.elapsed));
-                level.settle(slot);
+                level.trim(slot);
             }
         }
-        self.front();
+        self.find_front();
     }
 }
 

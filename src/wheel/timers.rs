@@ -1,14 +1,20 @@
-//! Timers with an owner: a slab that knows when each is due, over a wheel that finds it then.
-// Mirrors Go's runtime/time.go, where a `timer`'s `when` may likewise have moved on from the
-// `timerWhen` that stands for it in the heap.
+//! A slab of timers, each with a value, over a wheel. The slab stores when each timer is due.
+// Mirrors Go's runtime/time.go, where a `timer`'s `when` may likewise be later than the `timerWhen` that
+// stands for it in the heap.
 //
-// | a timer       | in the slab               | in the wheel                                |
-// |---------------|---------------------------|---------------------------------------------|
-// | is inserted   | a slot                    | an entry with a new number                  |
-// | moves later   | `when` is stored          | nothing; its entry finds out when it is met |
-// | moves earlier | `when`, `number`          | a new entry; the old one is stale           |
-// | is canceled   | the slot is free          | the entry is stale                          |
-// | fires         | the slot is free          | the entry is spent                          |
+// | a timer       | in the slab       | in the wheel                                              |
+// |---------------|-------------------|-----------------------------------------------------------|
+// | is inserted   | a slot            | an entry with a new number                                |
+// | moves later   | `when` is stored  | nothing; when the entry comes out, it is placed at `when` |
+// | moves earlier | `when`, `number`  | a new entry; the old one is stale                         |
+// | is canceled   | the slot is freed | the entry is stale                                        |
+// | fires         | the slot is freed | the entry is removed                                      |
+//
+// | number      | kept in                  | tells apart                                         |
+// |-------------|--------------------------|-----------------------------------------------------|
+// | `index`     | a `TimerKey`, an `Entry` | the slots of the slab                               |
+// | `insertion` | a `TimerKey`, a `Timer`  | the timers that have had the same slot, one by one  |
+// | `number`    | an `Entry`, a `Timer`    | a timer's entry from the stale entries of its slot  |
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -17,7 +23,7 @@ use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// This many stale entries are always kept: sweeping a small wheel is not worth it.
+/// The wheel is not swept for fewer stale entries than this: it is not worth it.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
@@ -54,19 +60,18 @@ struct Entry {
 
 /// A timer: when it fires, and which entry of the wheel stands for it.
 struct Timer<V> {
-    /// When it fires. The entry that stands for it does not lie after that.
+    /// When it fires. Its entry is at this tick or before.
     when: Tick,
-    /// The number of that entry. No entry that this timer, or another in its slot, left behind has
-    /// the same.
+    /// The number of its entry. The stale entries of this slot have other numbers.
     number: u32,
     insertion: NonZeroU32,
     value: V,
 }
 
-/// Timers, each with a value that comes out when its tick has come.
+/// Holds timers, each with a value, and hands each value out when its tick is reached.
 ///
-/// A timer costs 24 bytes when its value has 8, and each entry in the wheel 16. Room for as many
-/// timers as there ever were at a time is kept.
+/// A timer costs 24 bytes when its value has 8, and each entry in the wheel 16. The memory for timers does
+/// not shrink.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -88,8 +93,8 @@ pub struct Timers<V> {
     slots: Slab<Timer<V>>,
     /// The last insertion. See [`TimerKey`].
     inserted: NonZeroU32,
-    /// Counts the entries placed. It wraps: at worst a stale entry then counts as the timer's own, and
-    /// moves to where the timer is due.
+    /// How many entries were placed. It wraps: at worst a stale entry then counts as the timer's own, and
+    /// is placed again where the timer is due.
     placed: u32,
 }
 
@@ -109,7 +114,7 @@ impl<V> Timers<V> {
         }
     }
 
-    /// Adds a timer that fires at tick `when`; if that has come, with the next
+    /// Adds a timer that fires at tick `when`. If `when` is past, it fires with the next
     /// [`advance`](Timers::advance).
     ///
     /// O(1), amortised over the growth of a slot.
@@ -131,7 +136,7 @@ impl<V> Timers<V> {
             index: u32::try_from(self.slots.vacant_key()).expect("no more than 2^32 timers"),
             insertion: self.inserted,
         };
-        let number = self.place(when, key.index);
+        let number = self.place_entry(when, key.index);
         self.slots.insert(Timer {
             when,
             number,
@@ -143,7 +148,7 @@ impl<V> Timers<V> {
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
     ///
-    /// Later than it was: a store. Earlier: O(1), amortised over compaction.
+    /// If `when` is later than it was, this only stores it. If earlier: O(1), amortised over compaction.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -162,14 +167,14 @@ impl<V> Timers<V> {
         true
     }
 
-    /// The key of the timer that has this index: for an owner that keeps no more of the key, and knows
-    /// when its timer has fired.
+    /// The key of the timer that has this index. For an owner that stores only the index, and does not use
+    /// it after the timer has fired.
     pub(crate) fn key_at(&self, index: u32) -> Option<TimerKey> {
         let insertion = self.slots.get(index as usize)?.insertion;
         Some(TimerKey { index, insertion })
     }
 
-    /// Takes a timer out before it fires; `None` if it has, or was canceled before.
+    /// Takes a timer out before it fires; `None` if it has fired or was canceled.
     ///
     /// O(1), amortised over compaction.
     ///
@@ -224,9 +229,8 @@ impl<V> Timers<V> {
         self.timer(key).map(|timer| timer.when)
     }
 
-    /// When to [`advance`](Timers::advance) next: no timer is due before, but none need be due
-    /// then. A timer that moved or was canceled may have left an entry there, which costs one
-    /// such call. O(1).
+    /// When to [`advance`](Timers::advance) next. No timer is due before. Perhaps none is due then either:
+    /// the entry may be stale, or its timer may have moved later. O(1).
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -240,8 +244,8 @@ impl<V> Timers<V> {
         self.wheel.next()
     }
 
-    /// When the next timer fires, exactly, for a virtual clock, which must not stop where only a stale
-    /// entry lies. O(timers).
+    /// When the next timer fires, exactly. For a virtual clock, which must not jump to a stale entry.
+    /// O(timers).
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -273,7 +277,7 @@ impl<V> Timers<V> {
     pub fn advance(&mut self, now: Tick, budget: usize, mut fire: impl FnMut(V)) -> bool {
         let slots = &mut self.slots;
         let more = self.wheel.advance(now, budget, |when, entry| {
-            // A stale entry: its timer is gone, or has a newer one.
+            // The entry is stale if its timer is gone, or has a newer entry.
             let timer = slots.get(entry.index as usize)?;
             if timer.number != entry.number {
                 return None;
@@ -284,7 +288,7 @@ impl<V> Timers<V> {
             fire(slots.remove(entry.index as usize).value);
             None
         });
-        // Fewer are live now, so that the stale ones may be too many.
+        // Fewer timers are left, so that the stale entries may be too many.
         self.compact();
         more
     }
@@ -301,7 +305,7 @@ impl<V> Timers<V> {
         self.slots.len()
     }
 
-    /// Shows the timers in these slots. Returns whether there are more slots.
+    /// Calls `look` with each timer in these slots. Returns whether there are more slots.
     pub(crate) fn for_each_in(&self, slots: Range<usize>, mut look: impl FnMut(Tick, &V)) -> bool {
         let timers = slots.clone().filter_map(|slot| self.slots.get(slot));
         timers.for_each(|timer| look(timer.when, &timer.value));
@@ -344,24 +348,25 @@ impl<V> Timers<V> {
         (timer.insertion == key.insertion).then_some(timer)
     }
 
-    /// Places an entry, and returns its number.
+    /// Places an entry for the timer at `index`, and returns the entry's number.
     #[inline]
-    fn place(&mut self, when: Tick, index: u32) -> u32 {
+    fn place_entry(&mut self, when: Tick, index: u32) -> u32 {
         let number = self.placed.wrapping_add(1);
         self.placed = number;
         self.wheel.place(when, Entry { index, number });
         number
     }
 
-    /// Gives a timer a new entry, since its old one may come up too late.
+    /// Gives a timer a new entry, since the old one may be after `when`.
     fn move_earlier(&mut self, index: u32, when: Tick) {
-        let number = self.place(when, index);
+        let number = self.place_entry(when, index);
         let timer = &mut self.slots[index as usize];
         (timer.when, timer.number) = (when, number);
         self.compact();
     }
 
-    /// Sweeps the wheel once too many entries are stale: each timer has one that is not.
+    /// Removes the stale entries, if there are more than `len + SLACK` of them. (Each timer has one entry
+    /// that is not stale.)
     fn compact(&mut self) {
         let slots = &self.slots;
         if self.wheel.len() > 2 * slots.len() + SLACK {

@@ -123,7 +123,7 @@ impl Fd {
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
             // What the user puts between it and the wire (kTLS, a sockmap) may end a read early.
-            self.desc.short_io_is_inconclusive();
+            self.desc.set_short_io_inconclusive();
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
         });
@@ -133,7 +133,7 @@ impl Fd {
     /// The number, -1 once it is closed. From here on a short read proves nothing, as after
     /// [`Fd::with_fd`].
     pub(crate) fn number(&self) -> RawFd {
-        self.desc.short_io_is_inconclusive();
+        self.desc.set_short_io_inconclusive();
         match self.is_closed() {
             true => -1,
             false => self.socket().owned.raw(),

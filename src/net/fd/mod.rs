@@ -127,7 +127,7 @@ impl Fd {
         // A short read proves nothing on a Unix stream, where a read stops before passed descriptors,
         // and on datagrams.
         if !network.is_tcp() {
-            desc.short_io_is_inconclusive();
+            desc.set_short_io_inconclusive();
         }
         // A new descriptor counts as ready: the first try costs less than a turn.
         desc.assume_ready(Readiness::READ | Readiness::WRITE);

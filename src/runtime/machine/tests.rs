@@ -35,9 +35,9 @@ mod invariant_2 {
         assert_eq!(old.slot(), new.slot(), "the same slot");
         assert_ne!(old, new);
         assert!(!machines.wake(old) && !machines.is_alive(old));
-        assert!(machines.start(old).is_none() && machines.abort(old).is_none());
-        let body = machines.start(new).expect("it is untouched");
-        assert!(machines.suspend(new, body).is_none(), "it is kept");
+        assert!(machines.take_body(old).is_none() && machines.abort(old).is_none());
+        let body = machines.take_body(new).expect("it is untouched");
+        assert!(machines.put_back(new, body).is_none(), "it is kept");
         assert!(machines.wake(new), "and idle");
         assert_eq!(machines.slots_used(), 2, "it and the root");
     }
@@ -68,10 +68,10 @@ fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
     let mut machines = Machines::new();
     let id = insert(&mut machines);
     assert!(!machines.wake(id), "it is queued from the beginning");
-    let body = machines.start(id).expect("it is queued");
-    assert!(machines.start(id).is_none(), "it runs");
+    let body = machines.take_body(id).expect("it is queued");
+    assert!(machines.take_body(id).is_none(), "it runs");
     assert!(machines.wake(id) && !machines.wake(id));
-    assert!(machines.suspend(id, body).is_none());
+    assert!(machines.put_back(id, body).is_none());
     assert!(!machines.wake(id), "it is queued still");
 }
 
@@ -79,10 +79,10 @@ fn a_machine_that_is_woken_while_it_runs_is_queued_once() {
 fn a_machine_that_is_aborted_while_it_runs_is_handed_back_when_it_suspends() {
     let mut machines = Machines::new();
     let id = insert(&mut machines);
-    let body = machines.start(id).expect("it is queued");
+    let body = machines.take_body(id).expect("it is queued");
     assert!(machines.abort(id).is_none(), "its body is out");
     assert!(!machines.wake(id), "it ends");
-    let body = machines.suspend(id, body).expect("it was aborted");
+    let body = machines.put_back(id, body).expect("it was aborted");
     assert!(machines.is_alive(id), "until its body is dropped");
     drop(body);
     machines.free(id);
