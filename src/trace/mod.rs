@@ -90,3 +90,19 @@ pub enum Kind {
     /// As `ReadUntil`, for writing.
     WriteUntil,
 }
+
+/// A string of JSON. A character that Rust would escape is written as its number.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c.escape_debug().len() {
+            1 => quoted.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    quoted += &format!("\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    quoted + "\""
+}
