@@ -41,7 +41,7 @@ address() {
     ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0 \
         CARGO_TARGET_DIR=target/address RUST_TEST_THREADS=2 \
         cargo +nightly test --quiet --target $host --all-features --lib --test it --test process -- \
-        ${quick:+reactor:: runtime:: fork::} \
+        ${quick:+--skip every_short_sequence reactor:: runtime:: fork::} \
         --skip memory:: --skip queues:: --skip idle_connections:: --skip allocator:: \
         --skip no_thread_can_be_made --skip a_worker_whose_runtime_cannot_be_made \
         --skip signals:: --skip interrupted::

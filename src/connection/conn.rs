@@ -20,7 +20,6 @@ use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State}
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
 use crate::runtime::context;
-use crate::runtime::machine::MachineId;
 use crate::runtime::park_key::ParkKey;
 use crate::wheel::TimerKey;
 
@@ -92,8 +91,6 @@ pub(super) struct Extra {
     /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
     pub(super) id: Option<ConnId>,
-    /// Its machine's id, while its unused bytes are charged to a limit over all connections.
-    pub(super) keeper: Option<MachineId>,
     /// Whether the peer meets the minimum rates, by direction.
     pub(super) progress: [Progress; 2],
     /// The next check of the rates.

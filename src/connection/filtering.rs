@@ -138,7 +138,12 @@ impl Conn {
         if self.state() == State::Opening || self.state().delivers() {
             self.keep_more(&io.to_protocol);
         }
-        self.put_filtered(&io.to_peer);
+        // Once our direction has ended, nothing goes out.
+        if !io.to_peer.is_empty() && self.state() != State::Finished {
+            self.shared.server.queued.charge_beyond(io.to_peer.len());
+            self.extra().queue.push(&io.to_peer);
+            self.note_queued();
+        }
         if io.closes {
             self.close_for(CloseReason::Asked);
         }

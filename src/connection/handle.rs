@@ -331,12 +331,10 @@ impl ConnHandle {
     /// The connection is closed. Returns how many bytes are left.
     pub(super) fn end(&self) -> usize {
         drop(self.queue.take());
-        let takes = Takes::Closed;
-        let closed = Inbox {
-            takes,
-            ..Inbox::default()
-        };
-        mem::replace(&mut *self.mailbox.inbox(), closed).bytes
+        let mut inbox = self.mailbox.inbox();
+        let left = mem::take(&mut *inbox);
+        inbox.takes = Takes::Closed;
+        left.bytes
     }
 }
 

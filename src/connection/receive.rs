@@ -231,20 +231,8 @@ impl Conn {
         }
     }
 
-    // ---- the limit over all ----
-
-    /// What is kept unused has changed.
-    pub(super) fn account_for_unused(&mut self) {
-        if !self.shared.server.unused.is_limited() {
-            return;
-        }
-        let now = self.unused();
-        let keeper = self.peek(|extra| extra.keeper);
-        if now == 0 && keeper.is_none() {
-            return;
-        }
-        let id = keeper.unwrap_or_else(context::running_machine);
-        self.extra().keeper = (now > 0).then_some(id);
-        self.shared.keep(id, now);
+    /// What is kept unused has changed: it counts under the limit over all.
+    pub(super) fn account_for_unused(&self) {
+        self.shared.keep(self.fd.desc.token(), self.unused());
     }
 }

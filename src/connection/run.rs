@@ -200,7 +200,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
-        } else if conn.peek(|extra| extra.keeper.is_some_and(|id| !conn.shared.may_keep(id))) {
+        } else if conn.unused() > 0 && !conn.shared.may_keep(conn.fd.desc.token()) {
             conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = conn.take_asked()?;
@@ -326,12 +326,10 @@ impl<P: Protocol> Connection<P> {
     /// Acts on the error of a callback, if it returned one.
     pub(super) fn heed(&mut self, result: io::Result<()>) {
         let conn = &mut self.conn;
-        let refused = conn
-            .extra
-            .as_mut()
-            .map(|extra| mem::take(&mut extra.is_refused));
+        let extra = conn.extra.as_mut();
+        let refused = extra.is_some_and(|extra| mem::take(&mut extra.is_refused));
         let Err(error) = result else { return };
-        if refused == Some(true) {
+        if refused {
             return conn.end_by(CloseReason::Limit(error));
         }
         // As a close: what was written before still goes out.
@@ -350,25 +348,21 @@ impl Conn {
     /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
     /// an idle connection keeps none.
     fn let_go(&mut self) {
-        let needed = self
-            .extra
-            .as_ref()
-            .is_some_and(|extra| extra.needs_attention());
-        self.attend(needed);
-        let Some(extra) = &mut self.extra else { return };
+        let Some(extra) = &mut self.extra else {
+            return self.attend(false);
+        };
         // `wait` held for the last offer alone. The fast path does not look at it.
         extra.waits = false;
         // Without a handle there is nothing that could leave more mail.
         let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
         drop(extra.handle.take_if(idle));
-        if needed {
-            return;
-        }
-        if !extra.has_settings() {
+        let needed = extra.needs_attention();
+        if !needed && !extra.has_settings() {
             // The last traffic is remembered: the peer has taken all that waited.
             self.heard = self.heard.max(extra.sent);
             self.extra = None;
         }
+        self.attend(needed);
     }
 
     /// Writes what waits, as far as the system takes it and the budget allows.
@@ -444,9 +438,7 @@ impl Conn {
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
         }
-        if let Some(id) = extra.keeper {
-            self.shared.keep(id, 0);
-        }
+        self.shared.keep(self.fd.desc.token(), 0);
         if let Some(id) = extra.id {
             self.shared.server.remotes.leave(id);
         }

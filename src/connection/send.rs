@@ -169,9 +169,7 @@ impl Conn {
 
     /// The callback did not come to its end: nothing of it is sent. Returns whether it had written.
     pub(super) fn forget_reply(&mut self) -> bool {
-        let Ok(mut out) = self.shared.out.try_borrow_mut() else {
-            return true;
-        };
+        let mut out = self.shared.out.borrow_mut();
         let is_cut = !out.is_empty();
         out.clear();
         is_cut
@@ -189,16 +187,6 @@ impl Conn {
         }
         push(&mut self.extra().queue);
         self.note_queued();
-    }
-
-    /// Queues what a filter passes on to the peer.
-    pub(super) fn put_filtered(&mut self, bytes: &[u8]) {
-        // Once our direction has ended, nothing goes out.
-        if !bytes.is_empty() && self.state() != State::Finished {
-            self.shared.server.queued.charge_beyond(bytes.len());
-            self.extra().queue.push(bytes);
-            self.note_queued();
-        }
     }
 
     /// What waits has changed: reading may have to stop, and handles and other threads are told.

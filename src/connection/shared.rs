@@ -22,6 +22,8 @@ use super::limits::{Limits, Quota};
 use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
+use crate::reactor::Token;
+use crate::runtime::context;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
 use crate::runtime::scheduler::Scheduler;
@@ -35,20 +37,20 @@ pub(crate) fn ticks(wait: Duration) -> u64 {
 /// What a callback writes is gathered up to this size and sent at its end.
 pub(crate) const GATHER: usize = 256 << 10;
 
-/// What a server asks of its connections.
+/// What a server asks of its connections. Times are in ticks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) idle_timeout: Option<u64>,
+    pub(crate) heartbeat: Option<u64>,
     /// Written when a heartbeat is due, in place of asking the protocol.
     pub(crate) heartbeat_bytes: Option<Arc<[u8]>>,
     /// The minimum rates of the peers, by direction.
     pub(crate) rates: [Option<Rate>; 2],
     pub(crate) limits: Limits,
     /// Traffic within this time keeps a connection from being closed by a drain.
-    pub(crate) drain_grace: Duration,
+    pub(crate) drain_grace: u64,
     /// The age at which a connection ends, and by how much later at most.
-    pub(crate) max_age: Option<(Duration, Duration)>,
+    pub(crate) max_age: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +107,7 @@ pub(crate) struct WorkerShared {
     pub(super) opened: Cell<u32>,
     /// How many unused bytes each connection keeps, if there is a limit over all. A connection that has
     /// to make room for others is taken out, and ends when it runs.
-    kept: RefCell<HashMap<MachineId, usize>>,
+    kept: RefCell<HashMap<Token, (MachineId, usize)>>,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -184,25 +186,26 @@ impl WorkerShared {
 
     /// Notes that a connection keeps so many bytes now. Without room, the connections of this thread
     /// that keep most have to end.
-    pub(super) fn keep(&self, id: MachineId, bytes: usize) {
+    pub(super) fn keep(&self, token: Token, bytes: usize) {
         let quota = &self.server.unused;
+        if !quota.is_limited() {
+            return;
+        }
         let mut kept = self.kept.borrow_mut();
-        quota.give_back(kept.remove(&id).unwrap_or(0));
+        quota.give_back(kept.remove(&token).map_or(0, |(_, bytes)| bytes));
         if bytes == 0 {
             return;
         }
-        kept.insert(id, bytes);
+        kept.insert(token, (context::running_machine(), bytes));
         while !quota.charge(bytes) {
-            let sizes = kept
+            let largest = kept
                 .iter()
-                .map(|(&other, &bytes)| (bytes, other == id, other));
-            let (freed, is_itself, largest) = sizes
-                .max_by_key(|&(bytes, itself, _)| (bytes, itself))
-                .expect("it is one of them");
+                .max_by_key(|&(&other, &(_, bytes))| (bytes, other == token));
+            let (&largest, &(machine, freed)) = largest.expect("it is one of them");
             // It frees its memory when it runs, in this turn or the next.
             kept.remove(&largest);
-            self.wake(largest);
-            if is_itself {
+            self.wake(machine);
+            if largest == token {
                 return;
             }
             quota.give_back(freed);
@@ -210,8 +213,8 @@ impl WorkerShared {
     }
 
     /// Whether a connection may go on keeping what it keeps. Else it has to end.
-    pub(super) fn may_keep(&self, id: MachineId) -> bool {
-        self.kept.borrow().contains_key(&id)
+    pub(super) fn may_keep(&self, token: Token) -> bool {
+        !self.server.unused.is_limited() || self.kept.borrow().contains_key(&token)
     }
 
     /// A part of `time` for the connection that was opened last, so that connections that were opened

@@ -16,7 +16,6 @@ use super::error::{CloseReason, too_slow};
 use super::protocol::Protocol;
 use super::rate::{NEVER, Progress};
 use super::run::Connection;
-use super::shared::ticks;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
@@ -130,10 +129,10 @@ impl Conn {
         let shared = &self.shared;
         shared.opened.set(shared.opened.get().wrapping_add(1));
         if let Some(interval) = shared.server.settings.heartbeat {
-            self.beat += shared.spread(ticks(interval)) / 8;
+            self.beat += shared.spread(interval) / 8;
         }
         if let Some((age, jitter)) = shared.server.settings.max_age {
-            let age = ticks(age).saturating_add(shared.spread(ticks(jitter)));
+            let age = age.saturating_add(shared.spread(jitter));
             self.extra().old_at = Some(self.heard.saturating_add(age));
         }
     }
@@ -154,14 +153,9 @@ impl Conn {
     }
 
     pub(super) fn idle_ticks(&self) -> u64 {
-        let server = || {
-            self.shared
-                .server
-                .settings
-                .idle_timeout
-                .map_or(NEVER, ticks)
-        };
-        self.peek(|extra| extra.idle).unwrap_or_else(server)
+        let own = self.peek(|extra| extra.idle);
+        own.or(self.shared.server.settings.idle_timeout)
+            .unwrap_or(NEVER)
     }
 
     /// Adds what a dump says of the connection.
@@ -187,7 +181,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.beat);
-        let interval = self.shared.server.settings.heartbeat.map_or(NEVER, ticks);
+        let interval = self.shared.server.settings.heartbeat.unwrap_or(NEVER);
         last.saturating_add(interval)
     }
 
@@ -207,7 +201,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.peek(|extra| extra.sent));
-        last.saturating_add(ticks(self.shared.server.settings.drain_grace))
+        last.saturating_add(self.shared.server.settings.drain_grace)
     }
 
     /// When the connection has reached its greatest age.

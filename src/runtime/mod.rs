@@ -14,7 +14,7 @@
 // | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
 // | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
 // | `stats.rs` | figures of the loop, and taking the times for them |
-// | `dump.rs`, `look.rs` | what lives here and what it waits for, as names and values; making that |
+// | `dump.rs`, `look.rs` | a dump: its names and values; how it is made |
 // | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs` | threads for work that blocks, and how its value comes back |
@@ -281,9 +281,9 @@ impl Runtime {
         }
     }
 
-    /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything
-    /// is runnable, and inside a turn; `None` if only readiness can bring work. Ask anew before each sleep: a turn
-    /// changes it, and so does a task that is spawned between two turns.
+    /// How long the host may sleep before it has to call [`turn`](Runtime::turn): zero while anything is
+    /// runnable, and inside a turn; `None` if only readiness can bring work. Ask again before each sleep:
+    /// a turn changes it, and so does a task that is spawned between two turns.
     ///
     /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. If it rounds down, it
     /// wakes too early, and turns without effect until the deadline.

@@ -133,7 +133,7 @@ impl<F> Server<F> {
             factory: Arc::new(factory),
             settings: Settings {
                 connection: shared::Settings {
-                    drain_grace: Duration::from_secs(1),
+                    drain_grace: 1000,
                     ..shared::Settings::default()
                 },
                 place: Location::caller(),
@@ -155,7 +155,7 @@ impl<F> Server<F> {
     /// `None`, the default, and zero mean never, as in Go.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
-        self.settings.connection.idle_timeout = timeout;
+        self.settings.connection.idle_timeout = timeout.map(ticks);
         self
     }
 
@@ -169,10 +169,11 @@ impl<F> Server<F> {
     ///
     /// Before version 0.2, zero means 30 s.
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.settings.connection.heartbeat = match interval.into() {
-            Some(Duration::ZERO) => Some(Heartbeat::DEFAULT_INTERVAL),
+        let interval = interval.into().map(|interval| match interval {
+            Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
             interval => interval,
-        };
+        });
+        self.settings.connection.heartbeat = interval.map(ticks);
         self.settings.connection.heartbeat_bytes = None;
         self
     }
@@ -464,7 +465,7 @@ impl<F> Server<F> {
     /// While the server is drained, traffic either way within this time keeps a connection open, in
     /// case more follows: 1 s by default. See [`ServerHandle::drain`](crate::ServerHandle::drain).
     pub fn drain_grace(mut self, grace: Duration) -> Self {
-        self.settings.connection.drain_grace = grace;
+        self.settings.connection.drain_grace = ticks(grace);
         self
     }
 
@@ -511,7 +512,7 @@ impl<F> Server<F> {
         age: impl Into<Option<Duration>>,
         jitter: Duration,
     ) -> Self {
-        self.settings.connection.max_age = age.into().map(|age| (age, jitter));
+        self.settings.connection.max_age = age.into().map(|age| (ticks(age), ticks(jitter)));
         self
     }
 

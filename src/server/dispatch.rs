@@ -127,9 +127,9 @@ impl Dispatcher {
         self.change(|state| state.order.watches += 1);
     }
 
-    /// Sends a connection to the worker that has fewest, with those that wait for it. Gives it back
-    /// if all workers have left.
-    pub(crate) fn send(&self, arrival: Arrival) -> Result<(), Arrival> {
+    /// Sends a connection to the worker that has fewest, with those that wait for it. If all workers have
+    /// left, it is closed.
+    pub(crate) fn send(&self, arrival: Arrival) {
         let mut state = lock(&self.state);
         let (count, first) = (state.inboxes.len(), state.next);
         state.next = (first + 1) % count;
@@ -143,13 +143,14 @@ impl Dispatcher {
         let least = in_turn.filter_map(load).min_by_key(|(load, _)| *load);
         let inbox = least.and_then(|(_, worker)| state.inboxes[worker].as_mut());
         let Some(inbox) = inbox else {
-            return Err(arrival);
+            drop(state);
+            log::debug!("{}: closed before it was served", arrival.accepted.peer);
+            return;
         };
         inbox.arrivals.push_back(arrival);
         let waker = inbox.waker.take();
         drop(state);
         waker.into_iter().for_each(wake_quietly);
-        Ok(())
     }
 
     /// Accepting has ended: each worker takes what waits for it, and then learns of the end.
@@ -227,11 +228,8 @@ impl WorkerInbox {
 impl Drop for WorkerInbox {
     fn drop(&mut self) {
         let left = lock(&self.dispatcher.state).inboxes[self.worker].take();
-        for arrival in left.into_iter().flat_map(|inbox| inbox.arrivals) {
-            if let Err(arrival) = self.dispatcher.send(arrival) {
-                log::debug!("{}: closed before it was served", arrival.accepted.peer);
-            }
-        }
+        let waiting = left.into_iter().flat_map(|inbox| inbox.arrivals);
+        waiting.for_each(|arrival| self.dispatcher.send(arrival));
         // Last: a worker that learns that accepting has ended takes no more.
         if self.worker == 0 {
             self.dispatcher.finish();
@@ -297,7 +295,7 @@ mod tests {
 
         fn send(&self, inbox: &WorkerInbox) -> TcpStream {
             let (client, arrival) = self.accept();
-            assert!(inbox.dispatcher.send(arrival).is_ok());
+            inbox.dispatcher.send(arrival);
             client
         }
     }
@@ -360,7 +358,7 @@ mod tests {
         drop(inbox);
         assert_eq!(waits.read(&mut [0]).unwrap(), 0);
         let (mut late, arrival) = accepts.accept();
-        drop(dispatcher.send(arrival).unwrap_err());
+        dispatcher.send(arrival);
         assert_eq!(late.read(&mut [0]).unwrap(), 0);
         let all: Vec<_> = (0..100).map_while(|_| accepts.permit()).collect();
         assert_eq!(all.len(), 100);

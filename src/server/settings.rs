@@ -192,8 +192,18 @@ impl Listeners {
     /// Opens them. By listener: one socket for each of `sharing` workers if they can share the port, else
     /// one for all.
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
+        let port = |socket: OwnedFd, network, number, worker| {
+            let addr = listener::prepare(&socket, network)?;
+            io::Result::Ok(Port {
+                socket,
+                network,
+                addr,
+                number,
+                worker,
+            })
+        };
         let open = |(number, listen): (usize, Listen)| match listen {
-            Listen::Given(socket, network) => Ok(vec![Port::new(socket, network, number, None)?]),
+            Listen::Given(socket, network) => Ok(vec![port(socket, network, number, None)?]),
             Listen::On(config, mut target) => {
                 let config = match sharing {
                     1 => config,
@@ -203,7 +213,7 @@ impl Listeners {
                     let socket = config.bind_std(&target)?;
                     target = socket.local_addr()?.to_addr(); // The port that the first was given.
                     let worker = (sharing > 1).then_some(worker);
-                    Port::new(socket.into(), Network::Tcp, number, worker)
+                    port(socket.into(), Network::Tcp, number, worker)
                 });
                 each.collect()
             }
@@ -259,23 +269,6 @@ pub(super) struct Port {
     pub(super) number: usize,
     /// The worker that accepts from it for itself. `None`: the first accepts, for all.
     pub(super) worker: Option<usize>,
-}
-
-impl Port {
-    fn new(
-        socket: OwnedFd,
-        network: Network,
-        number: usize,
-        worker: Option<usize>,
-    ) -> io::Result<Self> {
-        Ok(Port {
-            addr: listener::prepare(&socket, network)?,
-            socket,
-            network,
-            number,
-            worker,
-        })
-    }
 }
 
 /// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer),

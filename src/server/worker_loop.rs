@@ -114,7 +114,7 @@ impl<F: Factory> WorkerLoop<F> {
                         deadline = deadline.min(time::after(now, order.limit));
                         let drained = time::timeout(deadline - now, self.drain(&mut listeners));
                         drained.await.unwrap_or_else(|_elapsed| {
-                            let (name, open) = (&self.name, self.live());
+                            let (name, open) = (&self.name, self.shared.tally.live.get());
                             if open > 0 {
                                 log::warn!(
                                     "{name}: the drain's limit has passed; connections cut off: {open}"
@@ -162,7 +162,7 @@ impl<F: Factory> WorkerLoop<F> {
         listeners.clear();
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
-        let (name, open) = (&self.name, self.live());
+        let (name, open) = (&self.name, self.shared.tally.live.get());
         log::info!("{name}: connections in flight: {open}");
         noted("connections", self.shared.emptied()).await;
         Ok(())
@@ -191,13 +191,11 @@ impl<F: Factory> WorkerLoop<F> {
                 permit,
                 listener: listener.number,
             };
-            match listener.is_for_all {
-                false => self.begin(arrival),
-                true => {
-                    let sent = self.inbox.dispatcher.send(arrival);
-                    sent.map_err(|_| io::Error::other("no worker is left"))
-                }
+            if listener.is_for_all {
+                self.inbox.dispatcher.send(arrival);
+                return Ok(());
             }
+            self.begin(arrival)
         };
         accept_each(
             &listener.fd,
@@ -267,10 +265,6 @@ impl<F: Factory> WorkerLoop<F> {
             }
         }
         Ok(())
-    }
-
-    fn live(&self) -> u64 {
-        self.shared.tally.live.get()
     }
 }
 

@@ -250,7 +250,7 @@ pub fn each_connection_is_served_once_and_both_workers_learn_of_the_end() {
         let [accepting, other] = inboxes();
         let worker = thread::spawn(move || serve(&other));
         for peer in 0..2 {
-            assert!(accepting.dispatcher.send(arrival(peer)).is_ok());
+            accepting.dispatcher.send(arrival(peer));
         }
         accepting.dispatcher.finish();
         let served = serve(&accepting);
@@ -266,7 +266,7 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
             usize::from(matches!(next, Poll::Ready(Some(_))))
         });
         for peer in 0..2 {
-            assert!(accepting.dispatcher.send(arrival(peer)).is_ok());
+            accepting.dispatcher.send(arrival(peer));
         }
         let served = dies.join().unwrap();
         accepting.dispatcher.finish();

@@ -36,7 +36,7 @@ fn interrupt_by_sigusr1() {
 }
 
 /// A read or a write that a signal cuts short moves fewer bytes than there are, and says nothing.
-/// A hundred thousand signals, or as many as come within five seconds.
+/// A hundred thousand signals, or as many as come within five seconds, which are a hundred at least.
 #[test]
 fn signals_without_end_during_a_flood_cost_no_byte() {
     const SIGNALS: usize = 100_000;
@@ -61,7 +61,12 @@ fn signals_without_end_during_a_flood_cost_no_byte() {
             }
         });
         let start = Instant::now();
-        while CAME.load(Ordering::Relaxed) < SIGNALS && start.elapsed() < LIMIT {
+        // On a busy machine the two threads take turns by time slices.
+        let enough = || match CAME.load(Ordering::Relaxed) {
+            0..100 => false,
+            came => came >= SIGNALS || start.elapsed() >= LIMIT,
+        };
+        while !enough() {
             run(async {
                 let (a, source) = pair().await;
                 let (sink, b) = pair().await;
@@ -91,8 +96,6 @@ fn signals_without_end_during_a_flood_cost_no_byte() {
         }
         flooding.store(false, Ordering::Relaxed);
         signals.join().unwrap();
-        // On a busy machine the two threads take turns by time slices.
-        assert!(CAME.load(Ordering::Relaxed) > 100, "no signals came");
     });
 }
 
