@@ -221,7 +221,7 @@ impl Server {
             return;
         };
         match stream.read(&mut [0]) {
-            Ok(1) => trace::log_failure(trace::write_of_reactor(&self.options, &self.reactor)),
+            Ok(1) => trace::begin_to_write(&self.options, &self.reactor),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 descriptor.drained(Direction::Read);
                 if let Park::Parked = descriptor.park(Direction::Read, TRACE) {

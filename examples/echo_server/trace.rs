@@ -10,7 +10,7 @@ use netpoller::{Builder, Handle, Runtime};
 
 use super::Options;
 
-/// Of the ring: some 170,000 records, three for each message.
+/// Of the ring: some 130,000 records, two for each message.
 #[cfg(feature = "trace")]
 const BYTES: usize = 4 << 20;
 
@@ -64,7 +64,8 @@ pub fn write_at_signals(options: &Options, runtime: &Handle) -> io::Result<()> {
 }
 
 /// A trace that can't be written at a signal ends no server.
-pub fn log_failure(written: io::Result<()>) {
+#[cfg(feature = "trace")]
+fn log_failure(written: io::Result<()>) {
     if let Err(error) = written {
         log::error!("no trace: {error}");
     }
@@ -84,13 +85,28 @@ pub fn write_of_reactor(options: &Options, reactor: &Reactor<usize>) -> io::Resu
     Ok(())
 }
 
+/// Writes the file in a thread, of a reactor, whose loop goes on meanwhile: the text of a full ring has
+/// more than ten megabytes.
+pub fn begin_to_write(options: &Options, reactor: &Reactor<usize>) {
+    #[cfg(feature = "trace")]
+    {
+        let (options, trace) = (options.clone(), reactor.trace_last(LAST));
+        std::thread::spawn(move || log_failure(save(&options, trace)));
+    }
+}
+
 #[cfg(feature = "trace")]
 const LAST: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Held while the file is written: what is written at the end comes last.
+#[cfg(feature = "trace")]
+static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[cfg(feature = "trace")]
 fn save(options: &Options, trace: Option<netpoller::trace::Trace>) -> io::Result<()> {
     match (&options.trace, trace) {
         (Some(path), Some(trace)) => {
+            let _writing = WRITING.lock();
             std::fs::write(path, trace.to_json()).map_err(|error| of(path, error))
         }
         _ => Ok(()),

@@ -45,7 +45,7 @@ impl Entered {
              (await the future, or spawn it)"
         );
         let entered = Entered::enter(scheduler, true);
-        scheduler.host_turns();
+        scheduler.turn_began();
         entered
     }
 
@@ -82,7 +82,7 @@ impl Drop for Entered {
                 scheduler.buffer.set(lent::close());
             }
             if self.is_turn {
-                scheduler.host_sleeps();
+                scheduler.turn_ended();
             }
         }
         // Last, for it may be the last reference to the runtime.

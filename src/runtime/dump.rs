@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use crate::endpoints::Addr;
+use crate::trace::quoted;
 
 /// What lives on a runtime, and what it waits for: see [`Runtime::dump`](crate::Runtime::dump).
 ///
@@ -184,22 +185,6 @@ impl Entry {
         let pairs = pairs.map(|(name, of)| format!("\"{name}\":{}", value(of)));
         format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
     }
-}
-
-/// A string of JSON. A character that Rust would escape is written as its number.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c.escape_debug().len() {
-            1 => quoted.push(c),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    quoted += &format!("\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    quoted + "\""
 }
 
 impl Dump {

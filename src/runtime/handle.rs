@@ -227,7 +227,16 @@ impl Handle {
     /// ```
     #[cfg(feature = "trace")]
     pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
-        crate::trace::Trace::of(&self.remote.trace, last)
+        let mut trace = crate::trace::Trace::of(&self.remote.trace, last)?;
+        if !self.remote.is_inherited() {
+            let runs = trace
+                .records
+                .iter()
+                .filter(|record| record.kind == crate::trace::Kind::Run);
+            let known = runs.filter_map(|run| Some((run.id, self.remote.running.known(run.id)?)));
+            trace.machines = known.collect();
+        }
+        Some(trace)
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.

@@ -1,12 +1,12 @@
-//! A host that can't watch a descriptor: a thread watches it, and calls the host when a turn is due.
+//! For a host that can't watch a descriptor: a thread watches it, and calls the host when a turn is due.
 
 // Go has no counterpart: there the scheduler is the host.
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | Turning | a turn is under way, or the host was called and has not turned yet: the thread is parked | the start of a turn; the thread, just before it calls | Sleeping, Gone |
-// | Sleeping | the host sleeps; it is called when the descriptor is readable, or at this instant | the end of a turn | Turning, Gone |
-// | Gone | the runtime ends | its drop | never |
+// | Sleeping | the host sleeps; it is called when the descriptor is readable, or at the instant in `Sleeping` | the end of a turn | Turning, Gone |
+// | Gone | the runtime ends | its drop | nothing |
 //
 // If the host does something between two turns that makes a turn due sooner, a break makes the
 // descriptor readable: see `Core::wake_host`.
@@ -74,7 +74,7 @@ impl Shared {
                 }
                 State::Sleeping(until) => until,
             };
-            // Armed anew before each wait, so that readiness from before it is reported too.
+            // Registered again before each wait: then readiness that is there already is reported.
             let (fd, readable) = (runtime.as_raw_fd(), Interest::READABLE);
             let armed = poll
                 .registry()
@@ -160,20 +160,20 @@ impl Runtime {
             state: Mutex::new(State::Turning),
             waker: Waker::new(poll.registry(), CHANGED)?,
         });
-        let its = shared.clone();
+        let watched = shared.clone();
         let builder = thread::Builder::new().name("netpoller host".into());
-        let handle = builder.spawn(move || its.watch(poll, &fd, &mut f))?;
+        let handle = builder.spawn(move || watched.watch(poll, &fd, &mut f))?;
         let host = Host {
             shared,
             thread: handle.thread().clone(),
             handle: Cell::new(Some(handle)),
         };
-        // It was looked at above: nothing else sets it.
+        // `host` was empty above, so this can't fail.
         let _ = scheduler.host.set(host);
         // Inside a turn, the end of that turn says how long the host may sleep.
         if current::at_home(&scheduler.remote, |_| ()).is_none() {
             scheduler.reactor.core().clock.read();
-            scheduler.host_sleeps();
+            scheduler.turn_ended();
         }
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Runtime {
 impl Scheduler {
     /// A turn begins. The host is not called for what comes during it.
     #[inline]
-    pub(super) fn host_turns(&self) {
+    pub(super) fn turn_began(&self) {
         if let Some(host) = self.host.get() {
             self.reactor.core().host_sleeps.set(false);
             *host.shared.state() = State::Turning;
@@ -191,7 +191,7 @@ impl Scheduler {
 
     /// A turn has ended.
     #[inline]
-    pub(super) fn host_sleeps(&self) {
+    pub(super) fn turn_ended(&self) {
         if self.host.get().is_some() {
             let wait = self.next_timeout().map_or(LONG, |wait| wait.min(LONG));
             self.reactor.core().host_sleeps.set(true);
@@ -224,7 +224,7 @@ impl Scheduler {
             let handle = host.handle.take();
             match self.remote.is_inherited() {
                 true => mem::forget(handle),
-                // It panics if a destructor in `f` does, and so may what it panicked with.
+                // `join` returns an error if a destructor in `f` panicked. To drop that may panic too.
                 false => drop(drop_quietly(handle.map(thread::JoinHandle::join))),
             }
         }

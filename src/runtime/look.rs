@@ -42,7 +42,7 @@ const PAIRS: usize = 14;
 #[derive(Default)]
 pub(super) struct Look {
     dump: Dump,
-    /// For each of the machines, by which names its waits are listed: its id, its waker.
+    /// For each machine: the two names under which its waits appear, its id and its waker.
     known_as: Vec<[Option<Waiter>; 2]>,
     waits: Vec<Wait>,
     /// The first key of the next portion.
@@ -51,27 +51,14 @@ pub(super) struct Look {
     blank: Vec<Entry>,
 }
 
-/// What waits, and for what.
-struct Wait {
-    waiter: Waiter,
-    on: &'static str,
-    /// Which of `Dump::sockets`, if it is for one.
-    socket: Option<usize>,
-    left: Option<Value>,
-    behind: Option<Waiter>,
-}
-
-impl Wait {
-    fn new(waiter: Waiter, on: &'static str) -> Self {
-        Wait {
-            waiter,
-            on,
-            socket: None,
-            left: None,
-            behind: None,
-        }
-    }
-}
+/// What waits; on what; on which of `Dump::sockets`; how long at most; behind what.
+type Wait = (
+    Waiter,
+    &'static str,
+    Option<usize>,
+    Option<Value>,
+    Option<Waiter>,
+);
 
 pub(crate) fn until(end: Option<Instant>, now: Instant) -> Option<Value> {
     end.map(|end| Value::Time(end.saturating_duration_since(now)))
@@ -87,37 +74,31 @@ pub(crate) enum Noted {
     Listener(Box<dyn Fn(Instant) -> Entry>),
 }
 
-/// Keeps a note in the table of the runtime that runs when it is made, until it is dropped.
+/// An entry in the current runtime's table of notes. Dropping it removes the entry.
 #[derive(Default)]
 pub(crate) struct Note {
     place: Option<(Handle, usize)>,
-    /// What waits, as it says.
+    /// What waits, as the entry says.
     waiter: Option<Waiter>,
 }
 
 impl Note {
-    /// Notes that a future waits with this waker.
-    pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
-        let waiter = Waiter::waker(waker);
-        // Many futures are polled for each message: what stands there is not written anew.
-        if self.waiter == Some(waiter)
-            && let Some((home, _)) = &self.place
-            && home.if_here(|_| ()).is_some()
-        {
-            return;
-        }
-        *self = Note::new(Noted::Wait(waiter, on));
-        self.waiter = Some(waiter);
-    }
-
     pub(crate) fn new(noted: Noted) -> Self {
         let place = current::try_with(|scheduler| {
             let key = scheduler.notes.borrow_mut().insert(noted);
             (Handle::new(scheduler.remote.clone()), key)
         });
-        Note {
-            place,
-            waiter: None,
+        let waiter = None;
+        Note { place, waiter }
+    }
+
+    /// Notes that a future waits with this waker.
+    pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
+        let waiter = Some(Waiter::waker(waker));
+        // Many futures are polled for each message: an entry that stands is not written again.
+        if self.waiter != waiter {
+            *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
+            self.waiter = waiter;
         }
     }
 }
@@ -146,16 +127,16 @@ impl Drop for Note {
 }
 
 impl Look {
-    /// Makes room for a machine, a descriptor and a wait each, on the asking thread. For memory of its own
-    /// the loop's malloc would look through all small pieces that the last dump gave back, and join them,
-    /// which takes more than a millisecond.
+    /// Makes room for the entries of so many machines and descriptors, on the asking thread. In the loop,
+    /// malloc would go through all small pieces that were freed with the last dump, which takes more than
+    /// a millisecond.
     fn reserve(&mut self, machines: usize) {
         self.dump.machines.reserve(machines);
         self.dump.sockets.reserve(machines);
         self.known_as.reserve(machines);
         self.waits.reserve(2 * machines);
         let blank = || Entry(Vec::with_capacity(PAIRS));
-        self.blank.resize_with(3 * machines, blank);
+        self.blank.resize_with(2 * machines, blank);
     }
 
     fn blank(&mut self) -> Entry {
@@ -176,10 +157,7 @@ impl Look {
             count += timers.len();
             more |= timers.for_each_in(keys.clone(), |when, parked| {
                 let left = until(Some(core.clock.instant_of(when)), now);
-                let wait = |waiter| Wait {
-                    left,
-                    ..Wait::new(waiter, on)
-                };
+                let wait = |waiter| (waiter, on, None, left, None);
                 self.waits.extend(parked.waiter().map(wait));
             });
         }
@@ -187,7 +165,7 @@ impl Look {
         more |= keys.end < notes.capacity();
         for noted in keys.filter_map(|key| notes.get(key)) {
             match noted {
-                Noted::Wait(waiter, on) => self.waits.push(Wait::new(*waiter, on)),
+                Noted::Wait(waiter, on) => self.waits.push((*waiter, on, None, None, None)),
                 Noted::Listener(look) => self.dump.listeners.push(look(now)),
             }
         }
@@ -222,74 +200,65 @@ impl Look {
                 true => "runnable",
                 false => "parked",
             };
-            let since = scheduler.stopwatch.since(id);
-            let since = since.filter(|_| status != "running");
-            let lasts = |since| Value::Time(now.saturating_duration_since(since));
-            entry
-                .put("status", Value::text(status))
-                .put("for_seconds", since.map(lasts));
+            entry.put("status", Value::text(status));
+            if status != "running"
+                && let Some(since) = scheduler.stopwatch.since(id)
+            {
+                entry.put("for_seconds", Value::Time(now - since));
+            }
             self.dump.machines.push(entry);
-            let id = Waiter::Machine(id);
-            self.known_as.push([Some(id), waker]);
-            self.waits.extend(joiner.map(|joiner| Wait {
-                behind: Some(id),
-                ..Wait::new(joiner, "join")
-            }));
+            let id = Some(Waiter::Machine(id));
+            self.known_as.push([id, waker]);
+            let join = |joiner| (joiner, "join", None, None, id);
+            self.waits.extend(joiner.map(join));
         })
     }
 
     fn socket(&mut self, desc: &PollDesc<ParkKey, Socket>, now: Instant) {
-        let socket = &desc.user_data;
-        // For each wait: the direction, or none for a hang-up; what waits; if it queues, behind what.
-        let (mut holders, mut waits) = ([None; 2], Vec::new());
-        desc.parked(|direction, of| {
-            let waiter = of.waiter();
-            holders[direction as usize] = waiter;
-            waits.extend(waiter.map(|waiter| (Some(direction), waiter, None)));
-        });
-        socket.waiting(|direction, waiter| {
-            let holder = direction.and_then(|direction| holders[direction as usize]);
-            waits.push((direction, waiter, Some(holder)));
-        });
+        let (socket, index) = (&desc.user_data, Some(self.dump.sockets.len()));
         let mut entry = self.blank();
         socket.look(&mut entry);
         let is_stream = socket.network().is_tcp() || socket.network() == Network::Unix;
-        let [read, write] = match is_stream && entry.get("peer").is_none() {
+        let operations = match is_stream && entry.get("peer").is_none() {
             true => ["accept", "connect"],
             false => ["read", "write"],
         };
-        entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
-        for (direction, slot, left) in [
-            (Direction::Read, "read", "read_left_seconds"),
-            (Direction::Write, "write", "write_left_seconds"),
-        ] {
-            let state = match (holders[direction as usize], desc.is_ready(direction)) {
-                (Some(_), _) => "Parked",
-                (None, true) => "Ready",
-                _ => "Nil",
+        let left = Direction::BOTH.map(|at| until(desc.deadline(at), now));
+        // What is in a slot, and then what waits behind that for the lock, or for a hang-up.
+        let mut holders = [None; 2];
+        desc.parked(|at, parked| {
+            holders[at as usize] = parked.waiter();
+            let wait = |waiter| {
+                let at = at as usize;
+                (waiter, operations[at], index, left[at].clone(), None)
             };
-            let end = until(desc.deadline(direction), now);
-            entry.put(slot, Value::text(state)).put(left, end);
-        }
-        entry.put("timer_seconds", until(desc.due(), now));
+            self.waits.extend(parked.waiter().map(wait));
+        });
+        socket.waiting(|at, waiter| {
+            let (on, left, behind) = match at.map(|at| at as usize) {
+                Some(at) => (
+                    ["read-lock", "write-lock"][at],
+                    left[at].clone(),
+                    holders[at],
+                ),
+                None => ("hang-up", None, None),
+            };
+            self.waits.push((waiter, on, index, left, behind));
+        });
+        let slots = Direction::BOTH.map(|at| match holders[at as usize] {
+            Some(_) => "Parked",
+            None if desc.is_ready(at) => "Ready",
+            None => "Nil",
+        });
+        let [read_left, write_left] = left;
+        entry
+            .put("token", Value::shown(format_args!("{:?}", desc.token())))
+            .put("read", Value::text(slots[0]))
+            .put("read_left_seconds", read_left)
+            .put("write", Value::text(slots[1]))
+            .put("write_left_seconds", write_left)
+            .put("timer_seconds", until(desc.due(), now));
         self.dump.sockets.push(entry);
-        for (direction, waiter, behind) in waits {
-            let on = match (direction, behind) {
-                (None, _) => "hang-up",
-                (Some(Direction::Read), None) => read,
-                (Some(Direction::Write), None) => write,
-                (Some(Direction::Read), _) => "read-lock",
-                (Some(Direction::Write), _) => "write-lock",
-            };
-            let end = direction.and_then(|direction| desc.deadline(direction));
-            self.waits.push(Wait {
-                waiter,
-                on,
-                socket: Some(self.dump.sockets.len() - 1),
-                left: until(end, now),
-                behind: behind.flatten(),
-            });
-        }
     }
 
     /// Puts together what the tables said.
@@ -300,24 +269,16 @@ impl Look {
         let names = names.flat_map(|(index, names)| names.map(|name| (name, index)));
         let mut known: HashMap<Option<Waiter>, usize> = names.collect();
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
-        for Wait {
-            waiter,
-            on,
-            socket,
-            left,
-            behind,
-        } in self.waits
-        {
+        for (waiter, on, socket, left, behind) in self.waits {
             // A machine that came after its slot was looked at: the next dump shows it.
             if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
                 continue;
             }
             let mut wait = Entry(vec![("on", Value::text(on))]);
-            let socket = socket
-                .map(|index| &dump.sockets[index].0[..])
-                .unwrap_or_default();
-            let is_end = |pair: &&(&str, Value)| ["network", "local", "peer"].contains(&pair.0);
-            wait.0.extend(socket.iter().filter(is_end).cloned());
+            for name in ["network", "local", "peer"] {
+                let socket = socket.map(|index| &dump.sockets[index]);
+                wait.put(name, socket.and_then(|socket| socket.get(name).cloned()));
+            }
             let behind = behind.and_then(|behind| known.get(&Some(behind)));
             let behind = behind.and_then(|&index| machines[index].get("id").cloned());
             wait.put("left_seconds", left).put("behind", behind);
@@ -326,7 +287,7 @@ impl Look {
                 machines.push(Entry(vec![("kind", kind), ("status", status)]));
                 machines.len() - 1
             });
-            // Not what the machine's own entry says already.
+            // Remove what the machine's entry already contains.
             wait.0.retain(|pair| !machines[index].0.contains(pair));
             waits.entry(index).or_default().push(wait);
         }

@@ -1,8 +1,8 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned.
 //!
 //! The loop publishes by plain stores. If another thread takes two equal samples, one run has
-//! lasted from the first to the second: each run of a machine has a number of its own. A run of the
-//! root has its turn's number, and so have all jobs of a turn, which count as one run.
+//! lasted from the first to the second: each run of a machine has a number of its own. The runs of the
+//! root, and jobs, are told apart only by the turn's number.
 
 // Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
 
@@ -57,8 +57,9 @@ pub(crate) struct Running {
 #[derive(Default)]
 struct Origins {
     places: Vec<(&'static str, Place)>,
-    /// By slot: the index of the kind and place of the machine that has it, or had it last.
-    by_slot: Vec<u32>,
+    /// By slot, of the machine that has it or had it last: the index of its kind and place, and how its
+    /// generation ends.
+    by_slot: Vec<(u16, u16)>,
     /// By slot, of machines that were given a name. A name stays until another machine has the slot, so
     /// that the log can name one that has just ended.
     names: BTreeMap<u32, Arc<str>>,
@@ -113,15 +114,15 @@ impl Running {
         self.is_careful.load(Ordering::Relaxed)
     }
 
-    /// This machine has run, while each run is timed.
+    /// Times one run, in careful mode.
     #[cold]
     #[inline(never)]
     pub(super) fn ran(&self, one: &MachineId, since: &mut Instant) {
         *since = self.lap(std::slice::from_ref(one), *since);
     }
 
-    /// These machines have run since that time. If that was long, it is logged. Which of several took
-    /// long is not known: from then on each run is timed, by a reading of the clock.
+    /// Logs if these machines have run for long since that time. Which of several took long is not known,
+    /// so from then on each run is timed (careful mode). Returns the time.
     pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
         // If nothing ran, or a watchdog logs, the clock is not read.
         if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
@@ -161,9 +162,10 @@ impl Running {
         });
         let slot = id.slot() as usize;
         if slot >= origins.by_slot.len() {
-            origins.by_slot.resize(slot + 1, 0);
+            origins.by_slot.resize(slot + 1, (0, 0));
         }
-        origins.by_slot[slot] = index as u32;
+        // No program spawns at 65,536 places.
+        origins.by_slot[slot] = (index as u16, id.generation() as u16);
         let old = match name {
             Some(name) => origins.names.insert(id.slot(), name),
             None => origins.names.remove(&id.slot()),
@@ -178,21 +180,31 @@ impl Running {
         sync::lock(&self.origins)
     }
 
-    /// What has this id, or had it last.
+    /// What the machine of this id is, if its slot has no other by now.
+    #[cfg(feature = "trace")]
+    pub(super) fn known(&self, id: u64) -> Option<String> {
+        let bits = NonZeroU64::new(id)?;
+        let mut origin = self.origin(bits);
+        let is_known = origin.get("place").is_some() || bits == MachineId::ROOT.bits();
+        origin.0.retain(|(name, _)| *name != "id");
+        is_known.then(|| origin.to_string())
+    }
+
+    /// Describes the machine with this id: see `put_origin`.
     pub(super) fn origin(&self, bits: NonZeroU64) -> Entry {
         let mut origin = Entry::default();
         self.put_origin(&mut origin, bits);
         origin
     }
 
-    /// Adds its kind, its id as the log has it, its name, and where it was spawned, of a connection where
-    /// its server was made.
+    /// Adds the kind, the id, the name, and the place of the spawn (for a connection: of the server).
     pub(super) fn put_origin(&self, entry: &mut Entry, bits: NonZeroU64) {
         let id = MachineId::from_bits(bits);
         let origins = self.origins();
         let of_slot = || {
-            let index = *origins.by_slot.get(id.slot() as usize)?;
-            origins.places.get(index as usize).copied()
+            let &(index, end) = origins.by_slot.get(id.slot() as usize)?;
+            let place = origins.places.get(usize::from(index)).copied();
+            place.filter(|_| end == id.generation() as u16)
         };
         let (kind, place) = match bits.get() {
             JOB => ("job", None),
@@ -212,7 +224,7 @@ impl Running {
         self.id.load(Ordering::Relaxed) == id.bits().get()
     }
 
-    /// How many machines there may be.
+    /// An upper bound of the number of machines.
     pub(super) fn slots(&self) -> usize {
         self.origins().by_slot.len()
     }

@@ -42,7 +42,7 @@ const LAST: usize = 63;
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// By how many bits a value has; the last bucket also holds the values with one bit more.
+    /// `counts[n]` counts the values of `n` bits, and the last one those of 64 bits too.
     counts: Buckets<u64>,
     sum: u64,
 }
@@ -165,7 +165,7 @@ figures! {
     turn_events: Counts => Histogram,
     /// How long each turn took, without its wait for the selector.
     turn_time: Counts => Histogram,
-    /// The loop's lag: by how much each turn in which a timer or a deadline came up was late for the
+    /// The loop's lag: for each turn with a timer or a deadline that was due, how late the turn was for the
     /// earliest of them.
     lag: Counts => Histogram,
     /// How long each machine and each root waited from when the loop made it runnable until it ran. A
@@ -208,11 +208,12 @@ pub struct Stats {
     pub connections: usize,
     /// Sockets and other sources registered.
     pub descriptors: usize,
-    /// Sources that have a deadline, and sleeps.
+    /// Sources that have a deadline, sleeps, and connections with a time to keep.
     pub timers: usize,
     /// Operations that are parked, queue for a lock, wait for a hang-up, or sleep.
     pub waiters: usize,
-    /// Entries of the timer wheels, stale ones too: at most twice the timers and a constant.
+    /// Entries of the timer wheels, stale ones too. A deadline that was cleared leaves its entry until that
+    /// comes up.
     pub places: usize,
     /// Turns of the loop.
     pub turns: u64,
@@ -254,7 +255,8 @@ impl Stopwatch {
         }
     }
 
-    /// The wait of this turn has ended, and what is due has expired. `due` was to come up next.
+    /// The wait of this turn has ended, and what is due has expired. `due` is what was the next tick with an
+    /// entry before the turn. If another is next by now, `due` has come up.
     #[inline]
     pub(super) fn wait_ended<W, T>(&self, core: &Core<W, T>, figures: &Figures, due: Option<Tick>) {
         if !OBSERVES {
@@ -262,7 +264,6 @@ impl Stopwatch {
         }
         let clock = &core.clock;
         self.awake.set(clock.now());
-        // If something else comes up next, it has come up.
         if let Some(due) = due
             && core.next_entry() != Some(due)
         {

@@ -54,8 +54,8 @@ fn watch(running: &Running, threshold: Duration, alive: &Weak<()>) {
         let Some((origin, began)) = running.holder(first.0, first.1) else {
             continue;
         };
-        // The run may have begun up to a step before it was first seen. The time that other machines of
-        // its batch took before it does not make it long.
+        // The run may have begun up to a step before it was first seen. `began` may include earlier
+        // machines of the batch, so `first` must be long ago as well.
         let is_long = first.1.elapsed() + step >= threshold && began.elapsed() >= threshold;
         let is_quiet = named
             .as_ref()

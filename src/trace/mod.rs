@@ -58,7 +58,8 @@ pub enum Kind {
     /// The selector has answered.
     WaitEnd,
     /// The selector says that the descriptor `id` is ready. `detail`: the bits of a
-    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark).
+    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark);
+    /// an event for which two waited stands there twice.
     Event,
     /// As `Event`, of a break or of an earlier owner of the descriptor's key: it reaches nothing.
     Stale,
@@ -89,4 +90,20 @@ pub enum Kind {
     ReadUntil,
     /// As `ReadUntil`, for writing.
     WriteUntil,
+}
+
+/// A string of JSON. A character that Rust would escape is written as its number.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c.escape_debug().len() {
+            1 => quoted.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    quoted += &format!("\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    quoted + "\""
 }

@@ -46,9 +46,9 @@ impl Ring {
 
     /// Writes a record, and publishes it.
     #[inline(always)]
-    fn push(&self, words: Words) {
+    fn push(&self, head: u64, id: u64, detail: u64) {
         let count = self.count.load(Ordering::Relaxed);
-        for (word, value) in self.place(count).iter().zip(words) {
+        for (word, value) in self.place(count).iter().zip([head, id, detail]) {
             word.store(value, Ordering::Release);
         }
         self.count.store(count + 1, Ordering::Release);
@@ -135,7 +135,7 @@ impl<W> Recorder<W> {
         if let Kind::Turn | Kind::TurnEnd | Kind::Foreign | Kind::Mail | Kind::Run = kind {
             self.by.set(id);
         }
-        ring.push([self.now.get() | kind as u64, id, detail]);
+        ring.push(self.now.get() | kind as u64, id, detail);
     }
 
     /// As `put`, and that it hands out what has this number, if that is not `NOTHING`.
@@ -143,7 +143,7 @@ impl<W> Recorder<W> {
     pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
         let Some(ring) = self.ring() else { return };
         let head = self.now.get() | readiness << READINESS | kind as u64;
-        ring.push([head, id, number]);
+        ring.push(head, id, number);
     }
 
     /// What is handed out has this number.

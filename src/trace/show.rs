@@ -1,12 +1,12 @@
 //! What was read of a ring: as records, and as the trace-event JSON that ui.perfetto.dev and
 //! chrome://tracing open.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::ring::{Words, parts};
-use super::{JOB, Kind, NOTHING, THREAD, Tape};
+use super::{JOB, Kind, NOTHING, THREAD, Tape, quoted};
 
 /// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub struct Trace {
     pub records: Vec<Record>,
     /// How many records the ring has overwritten since it was made.
     pub lost: u64,
+    /// What the machines of the [`Run`](Kind::Run)s are, as a [`Dump`](crate::Dump) has it, by id:
+    /// `task "slow", spawned at src/main.rs:7`. Without those that have ended and whose slot has another
+    /// machine.
+    pub machines: BTreeMap<u64, String>,
 }
 
 /// A record of a [`Trace`]. It prints as `Wake 3.7 by 2.5`.
@@ -91,7 +95,12 @@ impl Trace {
         }
         let end = records.last().map_or(Duration::ZERO, |last| last.at);
         records.retain(|record| record.at.saturating_add(last) >= end);
-        Some(Trace { records, lost })
+        let machines = BTreeMap::new();
+        Some(Trace {
+            records,
+            lost,
+            machines,
+        })
     }
 
     /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
@@ -121,7 +130,12 @@ impl Trace {
                 event('E', at, "");
             }
             if !matches!(kind, Kind::TurnEnd | Kind::WaitEnd) {
-                event('B', at, &format!(",\"name\":\"{record}\""));
+                let machine = self.machines.get(&id).filter(|_| kind == Kind::Run);
+                let name = match machine {
+                    Some(machine) => format!("{record}: {machine}"),
+                    None => record.to_string(),
+                };
+                event('B', at, &format!(",\"name\":{}", quoted(&name)));
                 open.push(depth);
             }
             const WAKE: &str = ",\"name\":\"wake\",\"cat\":\"wake\"";

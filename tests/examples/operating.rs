@@ -448,3 +448,75 @@ fn without_its_feature_a_trace_is_refused_with_the_command_that_has_it() {
         assert!(said.contains(command), "{mode}: {said}");
     }
 }
+
+/// What a trace file has so far, once it is whole.
+#[cfg(feature = "trace")]
+fn slices(path: &std::path::Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let file: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let events = file["traceEvents"].as_array().expect("a list of events");
+    let names = events.iter().filter_map(|event| event["name"].as_str());
+    Some(names.map(str::to_owned).collect())
+}
+
+#[test]
+#[cfg(feature = "trace")]
+fn a_trace_is_written_at_each_sigusr1_and_at_the_end_and_the_echo_goes_on_in_every_mode() {
+    let _watchdog = watchdog();
+    for mode in MODES {
+        let name = format!("netpoller-{}-{mode}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut server = start(mode, &["--trace", path.to_str().unwrap()]);
+        let mut client = server.connect();
+        let mut echo = || {
+            client.write_all(b"hi").unwrap();
+            client.read_exact(&mut [0; 2]).unwrap();
+        };
+        let events = |path| {
+            slices(path).map(|all| all.iter().filter(|name| name.starts_with("Event ")).count())
+        };
+        echo();
+        // The file is there and empty, until the first signal.
+        assert_eq!(events(&path), None, "{mode}");
+        let mut last = 0;
+        for _ in 0..2 {
+            echo();
+            server.signal("-USR1");
+            while events(&path).is_none_or(|count| count <= last) {
+                echo();
+                thread::yield_now();
+            }
+            last = events(&path).unwrap_or(last);
+        }
+        if mode != "reactor" {
+            let place = format!("spawned at examples/echo_server/{mode}_mode.rs:");
+            let all = slices(&path).unwrap_or_default();
+            assert!(
+                all.iter()
+                    .any(|name| name.starts_with("Run ") && name.contains(&place)),
+                "{mode}: {all:?}"
+            );
+        }
+        let before = events(&path).unwrap();
+        echo();
+        drop(client);
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(0), "{mode}");
+        assert!(events(&path).unwrap() > before, "{mode}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+#[cfg(feature = "trace")]
+fn a_trace_that_cannot_be_written_is_refused_before_the_server_begins() {
+    for mode in MODES {
+        let refused = run(
+            "echo_server",
+            &flags(mode, &["--trace", "/nonexistent/trace.json"]),
+        );
+        assert_eq!(refused.status.code(), Some(1), "{mode}");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("/nonexistent/trace.json"), "{mode}: {said}");
+    }
+}

@@ -49,6 +49,9 @@ pub fn binary(name: &str) -> PathBuf {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
+        if cfg!(feature = "trace") {
+            cargo.args(["--features", "trace"]);
+        }
         cargo.args(ALL.iter().flat_map(|name| ["--example", name]));
         assert!(cargo.status().unwrap().success(), "{cargo:?}");
         profile.join("examples")

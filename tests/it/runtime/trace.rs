@@ -121,10 +121,9 @@ fn an_arrow_leads_from_the_event_of_a_message_to_the_run_that_reads_it() {
             let id = unpark
                 .strip_prefix("Unpark ")
                 .expect("an unpark lies in its cause");
-            assert_eq!(
-                (turn.as_str(), to.last()),
-                ("Turn", Some(&format!("Run {id}")))
-            );
+            let run = to.last().expect("an arrow ends in a run");
+            assert_eq!(turn, "Turn");
+            assert!(run.starts_with(&format!("Run {id}: ")), "{run}");
             causes.push(cause.split(' ').next().unwrap().to_owned());
         }
     }
@@ -167,6 +166,33 @@ fn a_wake_says_by_which_machine_or_that_another_thread_made_it() {
         texts.iter().any(|text| text.ends_with(&task)),
         "{texts:?}: none {task}"
     );
+}
+
+#[test]
+fn a_run_says_what_machine_it_is_also_under_a_strange_name_and_nothing_of_another_in_its_slot() {
+    let runtime = traced(1 << 20);
+    let named = netpoller::spawn_named::<std::future::Ready<()>>;
+    let (first, second) = runtime.block_on(async {
+        named("a \"name\"\n\u{1b}[2J", std::future::ready(()))
+            .await
+            .unwrap();
+        let first = last(&runtime);
+        // It takes the slot of the first.
+        spawn(async {}).await.unwrap();
+        (first, last(&runtime))
+    });
+    let texts = |trace: &Trace| trace.machines.values().cloned().collect::<Vec<_>>();
+    let is_named =
+        |text: &String| text.starts_with("task \"a \\\"name\\\"\\n\\u{1b}[2J\", spawned at ");
+    assert!(texts(&first).iter().any(is_named), "{:?}", texts(&first));
+    assert!(texts(&first).contains(&"root".to_owned()));
+    assert!(!texts(&second).iter().any(is_named), "{:?}", texts(&second));
+    let unnamed = |text: &String| text.starts_with("task, spawned at tests/it/runtime/trace.rs:");
+    assert!(texts(&second).iter().any(unnamed), "{:?}", texts(&second));
+    let file: Value = serde_json::from_str(&first.to_json()).unwrap();
+    let events = file["traceEvents"].as_array().unwrap().iter();
+    let mut names = events.filter_map(|event| event["name"].as_str());
+    assert!(names.any(|name| name.contains("task \"a \\\"name\\\"\\n")));
 }
 
 #[test]
