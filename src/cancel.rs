@@ -152,9 +152,7 @@ impl CancelToken {
     /// A scope with nothing above it, and no deadline.
     #[must_use]
     pub fn new() -> Self {
-        CancelToken {
-            scope: Arc::new(Scope::new(None, None)),
-        }
+        CancelToken::of(None, None)
     }
 
     /// A scope within this one: it ends when this one does, or when it is canceled itself.
@@ -189,8 +187,17 @@ impl CancelToken {
         // A child of a scope that has ended ends by that, and by no deadline of its own.
         let own = own.filter(|_| self.scope.ended().is_none());
         let deadline = own.into_iter().chain(self.scope.deadline).min();
+        CancelToken::of(deadline, Some(self.scope.clone()))
+    }
+
+    fn of(deadline: Option<Instant>, above: Option<Arc<Scope>>) -> Self {
         CancelToken {
-            scope: Arc::new(Scope::new(deadline, Some(self.scope.clone()))),
+            scope: Arc::new(Scope {
+                deadline,
+                above,
+                ended: OnceLock::new(),
+                waiters: Mutex::default(),
+            }),
         }
     }
 
@@ -296,15 +303,6 @@ impl fmt::Debug for CancelToken {
 }
 
 impl Scope {
-    fn new(deadline: Option<Instant>, above: Option<Arc<Scope>>) -> Self {
-        Scope {
-            deadline,
-            above,
-            ended: OnceLock::new(),
-            waiters: Mutex::default(),
-        }
-    }
-
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
         sync::lock(&self.waiters)
     }

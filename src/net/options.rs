@@ -28,8 +28,8 @@ const MAX: i32 = i32::MAX;
 /// let stream = TcpStream::connect(listener.local_addr()?).await?;
 /// assert!(stream.nodelay()?);
 /// stream.set_nodelay(false)?;
-/// let idle = Duration::from_secs(60);
-/// stream.set_keepalive(Some(KeepAlive { idle, ..KeepAlive::new() }))?;
+/// let minute = KeepAlive::new().with_idle(Duration::from_secs(60));
+/// stream.set_keepalive(Some(minute))?;
 /// stream.set_linger(Some(Duration::ZERO))?; // a close resets the connection
 /// # Ok(())
 /// # })
@@ -273,8 +273,7 @@ impl Datagram<Udp> {
 /// ```
 /// use netpoller::KeepAlive;
 /// use std::time::Duration;
-/// let idle = Duration::from_secs(600);
-/// let patient = KeepAlive { idle, ..KeepAlive::new() };
+/// let patient = KeepAlive::new().with_idle(Duration::from_secs(600));
 /// assert_eq!(patient.idle, Duration::from_secs(600));
 /// assert_eq!((patient.interval, patient.count), (Duration::from_secs(15), 9));
 /// ```
@@ -303,6 +302,24 @@ impl KeepAlive {
             interval: Duration::from_secs(15),
             count: 9,
         }
+    }
+
+    /// The same with another idle time before the first probe.
+    pub const fn with_idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// The same with another time between probes.
+    pub const fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// The same with another number of probes.
+    pub const fn with_count(mut self, count: u32) -> Self {
+        self.count = count;
+        self
     }
 
     /// The settings of a socket; `None` where keep-alive is off.

@@ -3,10 +3,9 @@
 
 // Mirrors `x/net/netutil.LimitListener`.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::waiters::{Ticket, Waiters};
@@ -35,11 +34,23 @@ impl Permits {
     }
 
     /// Takes one, at the first poll if one is free.
-    pub(crate) fn take(self: &Arc<Self>) -> Take {
-        Take {
-            permits: self.clone(),
-            ticket: None,
-        }
+    pub(crate) async fn take(self: &Arc<Self>) -> Permit {
+        let mut waiting = Waiting(self, None);
+        poll_fn(|cx| {
+            let waker = cx.waker().clone();
+            let mut state = lock(&self.0);
+            if waiting.1.is_none() && state.free > 0 {
+                debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
+                state.free -= 1;
+                return Poll::Ready(());
+            }
+            let (polled, left_over) = state.waiters.poll(&mut waiting.1, waker);
+            drop(state);
+            drop(left_over);
+            polled
+        })
+        .await;
+        Permit(Some(self.clone()))
     }
 
     /// Gives a permit back that was [handed over](Permit::hand_over): its connection has ended.
@@ -75,39 +86,16 @@ impl Drop for Permit {
     }
 }
 
-/// See [`Permits::take`].
-pub(crate) struct Take {
-    permits: Arc<Permits>,
-    ticket: Option<Ticket>,
-}
+/// Waits for a permit, if it has a ticket.
+struct Waiting<'a>(&'a Permits, Option<Ticket>);
 
-impl Future for Take {
-    type Output = Permit;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        let this = self.get_mut();
-        let (permits, waker) = (this.permits.clone(), cx.waker().clone());
-        let mut state = lock(&permits.0);
-        if this.ticket.is_none() && state.free > 0 {
-            debug_assert!(state.waiters.is_empty(), "a waiter is passed over");
-            state.free -= 1;
-            drop(state);
-            return Poll::Ready(Permit(Some(permits)));
-        }
-        let (polled, left_over) = state.waiters.poll(&mut this.ticket, waker);
-        drop(state);
-        drop(left_over);
-        polled.map(|()| Permit(Some(permits)))
-    }
-}
-
-impl Drop for Take {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let (was_woken, left_over) = lock(&self.permits.0).waiters.leave(&mut self.ticket);
+        let (was_woken, left_over) = lock(&self.0.0).waiters.leave(&mut self.1);
         drop(left_over);
         // It was woken for a permit and does not take it: the permit goes to the next waiter.
         if was_woken && !fault!("leaked_permit") {
-            self.permits.give_back();
+            self.0.give_back();
         }
     }
 }

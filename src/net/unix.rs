@@ -94,10 +94,7 @@ impl Stream<Unix> {
         let connect =
             |socket: &Socket, to: &SockAddr| socket.connect(to).map_err(Cause::by("connect"));
         let fd = open("dial", "UnixStream::connect", Network::Unix, path, connect).await?;
-        fd.learn_endpoints();
-        // If the peer is gone already, the system does not tell its address: the dialled one is noted.
-        fd.socket()
-            .set_endpoint(End::Peer, Addr::Path(path.to_owned()));
+        fd.learn_new_endpoints(Addr::Path(path.to_owned()));
         Ok(Stream::of(fd))
     }
 

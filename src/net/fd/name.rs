@@ -63,8 +63,8 @@ impl Fd {
         self.endpoint(End::Peer);
     }
 
-    /// Asks for both ends again, of a datagram socket that was connected: its own may change with
-    /// the peer's. `to` is what it was connected to, if the system does not tell.
+    /// Asks for both ends anew, of a socket that was connected: a datagram socket's own may change with
+    /// the peer's. `to` is noted if the system no longer tells the peer.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
         self.socket().forget_endpoints();
         self.learn_endpoints();
