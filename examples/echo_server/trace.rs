@@ -10,7 +10,7 @@ use netpoller::{Builder, Handle, Runtime};
 
 use super::Options;
 
-/// Of the ring: some 170,000 records, three for each message.
+/// Of the ring: some 130,000 records, two for each message.
 #[cfg(feature = "trace")]
 const BYTES: usize = 4 << 20;
 

@@ -530,7 +530,7 @@ impl Builder {
 
     /// Keeps records of what the loop does in a ring of `bytes` in memory (rounded down to a power of two
     /// records of 24 bytes), for [`Handle::trace_last`]: see [`trace`](crate::trace). A message through a
-    /// connection makes three records. Only with the feature `trace`.
+    /// connection makes two records. Only with the feature `trace`.
     #[cfg(feature = "trace")]
     #[must_use]
     pub fn trace(mut self, bytes: usize) -> Self {

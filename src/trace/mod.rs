@@ -58,7 +58,8 @@ pub enum Kind {
     /// The selector has answered.
     WaitEnd,
     /// The selector says that the descriptor `id` is ready. `detail`: the bits of a
-    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark).
+    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark);
+    /// an event for which two waited stands there twice.
     Event,
     /// As `Event`, of a break or of an earlier owner of the descriptor's key: it reaches nothing.
     Stale,
