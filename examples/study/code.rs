@@ -71,7 +71,7 @@ pub const ALL: &[Shown] = shown! {
         "The timer has fired: a deadline that has passed expires, and the timer is set to one that has not.";
     "poll_desc", "pollDesc", POLL_DESC, "pub struct PollDesc<",
         "One registered source: two slots, two deadlines, one timer for both.";
-    "out_queue", "net.Buffers", file!("src/connection/out_queue.rs"), "struct OutQueue<",
+    "out_queue", "net.Buffers", file!("src/connection/out_queue.rs"), "struct OutQueue",
         "What waits to be sent, in order.";
     "place", "timers.addHeap", file!("src/wheel/mod.rs"), "pub fn place(",
         "An entry goes to the level of the highest bit in which its tick differs from the wheel's.";

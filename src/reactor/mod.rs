@@ -33,14 +33,13 @@
 //
 //   settle         allows deadlines to expire, up to the proven tick, if all that was handed out has run
 //     ▼
-//   wait           asks the selector, until the next entry of a wheel is due; if anything is pending,
-//     ▼            without waiting
+//   wait           asks the selector; sleeps until a wheel's next entry is due, unless anything is pending
+//     ▼
 //   unpark_ready   what is pending; then event ─► token ─► PollDesc ─► what was parked
 //     ▼
 //   poll_again     if nothing came and an entry is due: asks the selector once more, without waiting
 //     ▼
-//   expire         deadlines and timers that judge a peer, up to the settled tick; other timers by the
-//                  clock
+//   expire         deadlines and peers' timers, up to the settled tick; other timers, up to the clock's
 //
 // *Pending* is what a close, or a deadline set in the past, has released. *Proven* and *settled* are
 // explained in netpoll.rs.

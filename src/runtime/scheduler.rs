@@ -273,10 +273,10 @@ impl Scheduler {
         };
         let core = self.reactor.core();
         let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
+        let before = queue.len();
         let hand_out = |parked: ParkKey| {
             let id = parked.as_machine();
             if self.machines.borrow_mut().wake(id) {
-                self.stopwatch.queued(id, || core.clock.now());
                 queue.push(id);
             } else if parked.is_foreign() {
                 foreign.push(parked);
@@ -285,6 +285,10 @@ impl Scheduler {
         };
         // A clock of the user's may panic: what was handed out is woken all the same.
         let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
+        // The clock was read after the wait.
+        for &id in &queue[before..] {
+            self.stopwatch.queued(id, || core.clock.now());
+        }
         drop(queue);
         // With no borrow held: a waker may run any code.
         for parked in foreign {

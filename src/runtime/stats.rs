@@ -221,7 +221,7 @@ pub struct Stats {
     pub events: u64,
     /// Runs of a machine, which is a task or a connection.
     pub machines: u64,
-    /// Deadlines that passed and timers that fired.
+    /// Deadlines that expired and timers that fired, counted as in [`Turn::expired`](crate::Turn::expired).
     pub expired: u64,
     /// Tasks and connections that began.
     pub spawned: u64,

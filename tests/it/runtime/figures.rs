@@ -148,10 +148,11 @@ fn without_observe_no_times_are_taken() {
 mod observe {
     use std::io;
 
-    use netpoller::{Conn, Protocol, Server, TcpStream};
+    use netpoller::{Conn, Protocol, Selector, Server, TcpStream, UnixStream};
 
     use super::*;
     use crate::support::hand_clock::Hand;
+    use crate::support::hooked::hooked;
     use crate::support::schedule::virtual_runtime;
 
     #[test]
@@ -195,6 +196,34 @@ mod observe {
         // run that spawned it.
         let delays = runtime.stats().wake_delay();
         assert_eq!((delays.count(), delays.sum()), (3, nanos(2 * MILLISECOND)));
+    }
+
+    #[test]
+    fn what_readiness_wakes_waits_from_the_end_of_the_sleep_in_the_kernel() {
+        let (hand, _watchdog) = (Hand::default(), watchdog());
+        let (clock, sleeps) = (hand.clone(), hand.clone());
+        let selector = hooked(move |system, wait, events| {
+            let harvest = system.netpoll(wait, events);
+            sleeps.pass(if wait == Some(Duration::ZERO) {
+                Duration::ZERO
+            } else {
+                SECOND
+            });
+            harvest
+        });
+        let builder = Runtime::builder().clock(move || clock.now());
+        let runtime = builder.selector(selector).build().unwrap();
+        let (ours, theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+        let read = runtime.spawn(async move { ours.read(&mut [0; 8]).await.unwrap() });
+        runtime.turn(Some(Duration::ZERO)).unwrap();
+        theirs.try_write(b"!").unwrap();
+        let before = runtime.stats().wake_delay();
+        while !read.is_finished() {
+            runtime.turn(None).unwrap();
+        }
+        let delays = runtime.stats().wake_delay();
+        assert!(delays.count() > before.count());
+        assert_eq!(delays.sum(), before.sum());
     }
 
     #[test]

@@ -24,12 +24,18 @@ impl Hand {
     }
 }
 
+impl Default for Hand {
+    fn default() -> Self {
+        Hand {
+            start: Instant::now(),
+            passed: Rc::default(),
+        }
+    }
+}
+
 /// A runtime on the system's selector, and the hand of its clock.
 pub fn by_hand() -> (Runtime, Hand) {
-    let hand = Hand {
-        start: Instant::now(),
-        passed: Rc::default(),
-    };
+    let hand = Hand::default();
     let read = hand.clone();
     let runtime = Runtime::builder().clock(move || read.now());
     (runtime.build().unwrap(), hand)
