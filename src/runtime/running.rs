@@ -48,7 +48,7 @@ pub(crate) struct Running {
     batch: AtomicU64,
     base: Instant,
     /// A long run has been logged: from then on each run is timed.
-    is_careful: AtomicBool,
+    pub(super) is_careful: AtomicBool,
     /// A watchdog logs in place of the loop.
     pub(super) is_watched: AtomicBool,
     origins: Mutex<Origins>,
@@ -109,12 +109,6 @@ impl Running {
         if clock.is_systems() {
             self.batch.store(clock.tick().get(), Ordering::Relaxed);
         }
-    }
-
-    /// Whether each run is timed.
-    #[inline]
-    pub(super) fn is_careful(&self) -> bool {
-        self.is_careful.load(Ordering::Relaxed)
     }
 
     /// Logs if these machines have run for long since that time. Which of several took long is not known,

@@ -334,7 +334,7 @@ impl Scheduler {
         let (core, figures) = (self.reactor.core(), self.figures());
         let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
         self.stopwatch.last.set(core.clock.now());
-        let is_careful = running.is_careful();
+        let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
             begun += 1;
