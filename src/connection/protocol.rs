@@ -5,6 +5,7 @@
 // Go has no counterpart: there, one writes a goroutine.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::conn::Conn;
 use super::error::CloseReason;
@@ -106,12 +107,13 @@ pub trait Protocol: 'static {
     ///
     /// An error closes the connection.
     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
-        conn.shared.server.heartbeat_warning.call_once(|| {
+        // Noted before it is logged: a logger may panic.
+        if !conn.shared.server.has_warned.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "a heartbeat is set, and writes nothing: the protocol does not override \
                  Protocol::heartbeat (see Server::heartbeat_with)"
             );
-        });
+        }
         Ok(())
     }
 

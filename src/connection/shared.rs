@@ -13,7 +13,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -66,8 +67,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct ServerShared {
     pub(super) settings: Settings,
-    /// A heartbeat that writes nothing is logged once.
-    pub(super) heartbeat_warning: Once,
+    /// A heartbeat that writes nothing was logged.
+    pub(super) has_warned: AtomicBool,
     /// Charged when bytes are queued, given back when the system takes them.
     pub(super) queued: Arc<Quota>,
     /// Charged when bytes are kept unused, given back when they are used.
@@ -80,7 +81,7 @@ pub(crate) struct ServerShared {
 impl ServerShared {
     pub(crate) fn new(settings: Settings, max_connections: usize) -> Self {
         ServerShared {
-            heartbeat_warning: Once::new(),
+            has_warned: AtomicBool::new(false),
             queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),
             unused: Quota::new(settings.limits.most_unused_in_all),
             permits: Arc::new(Permits::new(max_connections)),

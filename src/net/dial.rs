@@ -22,7 +22,7 @@ use super::addr::Tcp;
 use super::addr::{ToAddr, unmapped};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::Fd;
+use super::fd::{Fd, Name};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Purpose, Resolution};
 use super::stream::{Stream, TcpStream};
@@ -344,7 +344,10 @@ impl Dial<'_> {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();
         }
-        let connected = fd.op(Direction::Write, is_connected).named("connect").await;
+        let connected = fd
+            .op(Direction::Write, is_connected)
+            .named(Name::Connect)
+            .await;
         // The dial adds the names: only the cause is wanted.
         connected.map_err(|error| match error.downcast::<OpError>() {
             Ok(error) => error.cause,

@@ -64,7 +64,10 @@ impl Scheduler {
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ATTEMPTS {
-            self.end_machines();
+            // The machines go first, since that closes their sockets. Then the operations that other
+            // executors poll fail, where they would else wait for ever.
+            self.take_machines().into_iter().for_each(drop_for_good);
+            self.wake_foreign_waiters();
         }
         // Tasks whose destructors spawn tasks like them never come to an end, so the rest is
         // leaked. A panic here would run more such destructors while it unwinds.
@@ -73,13 +76,6 @@ impl Scheduler {
             log::error!("{} tasks that destructors spawned are leaked", rest.len());
             rest.into_iter().for_each(mem::forget);
         }
-    }
-
-    /// Drops all machines first, since that closes their sockets. Then wakes the operations that other
-    /// executors poll: they fail, where they would else wait for ever.
-    fn end_machines(&self) {
-        self.take_machines().into_iter().for_each(drop_for_good);
-        self.wake_foreign_waiters();
     }
 
     /// Shuts the reactor, and wakes the operations that other executors poll on it.

@@ -18,6 +18,7 @@ use super::counter::Counter;
 use super::dump::{Entry, Value};
 use super::stats::Figures;
 use super::sync;
+use crate::reactor::Clock;
 
 /// A run that lasts this long is logged once it has ended.
 const LONG: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ pub(crate) struct Running {
     batch: AtomicU64,
     base: Instant,
     /// A long run has been logged: from then on each run is timed.
-    is_careful: AtomicBool,
+    pub(super) is_careful: AtomicBool,
     /// A watchdog logs in place of the loop.
     pub(super) is_watched: AtomicBool,
     origins: Mutex<Origins>,
@@ -102,23 +103,12 @@ impl Running {
         self.id.store(NONE, Ordering::Release);
     }
 
-    /// A batch begins, by the system's clock.
+    /// A batch begins: see `holder`. Only by the system's clock.
     #[inline]
-    pub(super) fn begin_batch(&self, millis: u64) {
-        self.batch.store(millis, Ordering::Relaxed);
-    }
-
-    /// Whether each run is timed.
-    #[inline]
-    pub(super) fn is_careful(&self) -> bool {
-        self.is_careful.load(Ordering::Relaxed)
-    }
-
-    /// Times one run, in careful mode.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn ran(&self, one: &MachineId, since: &mut Instant) {
-        *since = self.lap(std::slice::from_ref(one), *since);
+    pub(super) fn begin_batch(&self, clock: &Clock) {
+        if clock.is_systems() {
+            self.batch.store(clock.tick().get(), Ordering::Relaxed);
+        }
     }
 
     /// Logs if these machines have run for long since that time. Which of several took long is not known,

@@ -220,7 +220,7 @@ impl Scheduler {
         let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
         self.stopwatch.wait_ended(core, figures, due);
-        self.publish_batch();
+        self.remote.running.begin_batch(&core.clock);
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
         let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
@@ -249,15 +249,6 @@ impl Scheduler {
         figures.tasks.set(self.tasks() as u64);
         figures.descriptors.set(self.reactor.descriptors() as u64);
         figures.entries.set(core.entries() as u64);
-    }
-
-    /// Publishes when the batch that runs now began: see `Running::holder`.
-    #[inline]
-    fn publish_batch(&self) {
-        let clock = &self.reactor.core().clock;
-        if clock.is_systems() {
-            self.remote.running.begin_batch(clock.tick().get());
-        }
     }
 
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
@@ -343,7 +334,7 @@ impl Scheduler {
         let (core, figures) = (self.reactor.core(), self.figures());
         let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
         self.stopwatch.last.set(core.clock.now());
-        let is_careful = running.is_careful();
+        let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
         for id in &batch[..most.min(batch.len())] {
             begun += 1;
@@ -361,7 +352,7 @@ impl Scheduler {
                 break;
             }
             if is_careful {
-                running.ran(id, &mut since);
+                since = running.lap(std::slice::from_ref(id), since);
             }
         }
         running.end();
@@ -442,9 +433,10 @@ impl Scheduler {
         };
         // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
         // would never open it.
-        self.publish_batch();
+        let clock = &self.reactor.core().clock;
+        self.remote.running.begin_batch(clock);
         self.open_mail();
-        let now = self.reactor.core().clock.now();
+        let now = clock.now();
         self.stopwatch.queued(MachineId::ROOT, || now);
         self.stopwatch.last.set(now);
         // The root is polled once here, and then each time that its id comes up in the queue.

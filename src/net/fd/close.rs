@@ -15,7 +15,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd};
+use super::{Failure, Fd, Name};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::shortage;
 use crate::runtime::waiters::Ticket;
@@ -73,7 +73,7 @@ impl Fd {
     /// like a write. As a poller it could be displaced by another poller, such as a heartbeat.
     pub(crate) fn end_writing_in_turn(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
-        closing.named("close").in_turn()
+        closing.named(Name::Close).in_turn()
     }
 
     fn shut(&self) {

@@ -28,11 +28,27 @@ impl Failure {
     }
 }
 
-/// An operation's name, if it has no other.
-pub(crate) const fn name_of(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Read => "read",
-        Direction::Write => "write",
+/// An operation, as errors name it. A byte: each operation that waits keeps one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Read,
+    Write,
+    Accept,
+    Connect,
+    Close,
+}
+
+impl Name {
+    /// If it has no other name.
+    pub(crate) const fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Read => Name::Read,
+            Direction::Write => Name::Write,
+        }
+    }
+
+    pub(crate) const fn text(self) -> &'static str {
+        ["read", "write", "accept", "connect", "close"][self as usize]
     }
 }
 

@@ -406,6 +406,42 @@ fn what_a_callback_writes_by_its_own_id_goes_out_in_the_order_of_the_calls() {
 }
 
 #[test]
+fn what_a_callback_writes_itself_comes_after_what_another_thread_and_its_handle_have_left() {
+    thread_local! {
+        static SERVER: RefCell<Option<ServerHandle>> = const { RefCell::new(None) };
+        static OWN: RefCell<Option<ConnHandle>> = const { RefCell::new(None) };
+    }
+    let script = Script {
+        open: |conn| {
+            OWN.set(Some(conn.handle()));
+            IDS.with_borrow_mut(|ids| ids.push(conn.id()));
+            Ok(())
+        },
+        data: |conn, got| {
+            let server = SERVER.with_borrow(|server| server.clone().unwrap());
+            let id = IDS.with_borrow(|ids| *ids.last().unwrap());
+            let other = thread::spawn(move || server.write(id, bytes("a")));
+            other.join().unwrap()?;
+            OWN.with_borrow(|own| own.as_ref().unwrap().write(b"b"))?;
+            conn.write(b"c")?;
+            Ok(got.len())
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        SERVER.set(Some(bound.handle()));
+        let (client, _) = join(&bound).await;
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            let mut got = [0; 3];
+            client.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"abc");
+        }
+        drop((SERVER.take(), OWN.take()));
+    });
+}
+
+#[test]
 fn what_one_connection_writes_to_another_by_its_id_goes_out_in_the_order_of_the_calls() {
     thread_local! { static HANDLE: RefCell<Option<netpoller::ServerHandle>> = const { RefCell::new(None) }; }
     // Whichever callback runs first: as a rule that of the first client, which writes to the second.
