@@ -15,7 +15,8 @@ const ALIKE: usize = 4;
 /// The names of machines, by their ids as the dump has them.
 pub type Names = HashMap<String, String>;
 
-pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
+/// `at_gate` are the machines that wait at the stage's gate by now.
+pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[String]) -> Vec<Value> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
     let mut add = |kind: String, at: &'static str, say: String| {
@@ -33,16 +34,23 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
         .filter(|record| record.kind == Kind::Turn)
         .count();
     let mut turn = 0;
-    for record in records {
+    for (index, record) in records.iter().enumerate() {
         let id = id(record.id);
-        let who = names
-            .get(&id)
-            .map_or(id.clone(), |name| format!("{id} {name}"));
+        let who = names.get(&id).map_or(format!("machine {id}"), |name| {
+            format!("machine {id} {name}")
+        });
         let kind = format!("{:?}", record.kind);
         if matches!(record.kind, Kind::Run | Kind::TurnEnd)
-            && let Some(parks) = running.take()
+            && let Some((who, is_last)) = running.take()
         {
-            add("Park".to_owned(), "park", format!("{parks} parks"));
+            match is_last {
+                true => add(
+                    "Gate".to_owned(),
+                    "batch",
+                    format!("{who} stops, and waits for the stage (in no slot)"),
+                ),
+                false => add("Park".to_owned(), "park", format!("{who} parks")),
+            }
         }
         match record.kind {
             Kind::Turn if turns > 1 => {
@@ -56,11 +64,10 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
             ),
             Kind::Event => {
                 hands_out = "netpollready";
-                let say = format!(
-                    "event {id} {}: the slot becomes Ready",
-                    ready(record.detail)
-                );
+                let say = format!("event of socket {id}: {}", ready(record.detail));
                 add(kind, "unpark_ready", say);
+                let say = format!("the slot of socket {id} becomes Ready");
+                add("Ready".to_owned(), "netpollready", say);
             }
             Kind::Stale => {
                 // The key of all bits is the break's.
@@ -69,7 +76,7 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
                         "a break: another thread, or the stage, has news for the loop".to_owned()
                     }
                     _ => format!(
-                        "stale event {id} {}: no descriptor has this token",
+                        "stale event of socket {id}: {}; no descriptor has this token",
                         ready(record.detail)
                     ),
                 };
@@ -78,7 +85,7 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
             Kind::Expired => {
                 hands_out = "expire";
                 let side = ready(record.detail);
-                let say = format!("the {side} deadline of {id} has passed");
+                let say = format!("the {side} deadline of socket {id} has passed");
                 add(kind, "netpolldeadlineimpl", say);
             }
             Kind::Fired => {
@@ -87,7 +94,7 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
             }
             Kind::Closed => {
                 hands_out = "pending";
-                add(kind, "pending", format!("{id} is closed"));
+                add(kind, "pending", format!("socket {id} is closed"));
             }
             Kind::Unpark => {
                 let goes = match hands_out {
@@ -106,17 +113,25 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
                 // `wake 3.7 by 2.5`, in the trace's words.
                 let text = record.to_string();
                 let by = text.split_once(" by ").map_or("", |(_, by)| by);
+                // The stage acts between two turns. It has the loop's thread, and the trace does not know it.
+                let (by, runs) = match by {
+                    "another thread" => ("the stage".to_owned(), "this turn"),
+                    _ => (format!("machine {by}"), "the next turn"),
+                };
                 add(
                     kind,
                     "wake",
-                    format!("{who} {what}, by {by}: it runs in the next turn"),
+                    format!("{who} {what}, by {by}: it runs in {runs}"),
                 );
                 // A machine that has woken itself yields.
-                running = running.filter(|running| *running != who);
+                running = running.filter(|(running, _)| *running != who);
             }
             Kind::Run => {
                 add(kind, "batch", format!("{who} runs"));
-                running = Some(who);
+                let mut later = records[index + 1..].iter();
+                let runs_again =
+                    later.any(|later| later.kind == Kind::Run && later.id == record.id);
+                running = Some((who, at_gate.contains(&id) && !runs_again));
             }
             Kind::Done => {
                 add(kind, "batch", format!("{who} has ended"));
@@ -138,7 +153,7 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
                 add(
                     kind,
                     "set_deadline",
-                    format!("the {side} deadline of {id} moves to {to}"),
+                    format!("the {side} deadline of socket {id} moves to {to}"),
                 );
             }
             _ => {}
@@ -148,7 +163,7 @@ pub fn list(records: &[Record], names: &Names, said: &[String]) -> Vec<Value> {
         add("said".to_owned(), "try", said.clone());
     }
     for (count, first) in counts.into_values().filter(|(count, _)| *count > ALIKE) {
-        lines[first].1 += &format!(" (the first of {count} such)");
+        lines[first].1 += &format!(" (the first of {count} lines of its kind; {ALIKE} are listed)");
     }
     let lines = lines.into_iter();
     lines
@@ -201,7 +216,7 @@ fn id(bits: u64) -> String {
 
 fn patience(nanoseconds: u64) -> String {
     match nanoseconds {
-        0 => "without waiting".to_owned(),
+        0 => "without waiting (on this stage no turn sleeps)".to_owned(),
         u64::MAX => "and waits for ever".to_owned(),
         time => format!("and waits {} at most", seconds(Duration::from_nanos(time))),
     }

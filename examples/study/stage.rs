@@ -161,6 +161,13 @@ impl Gate {
         .await;
     }
 
+    fn is_waited_at(&self) -> bool {
+        let waker = self.waker.take();
+        let is_waited_at = waker.is_some();
+        self.waker.set(waker);
+        is_waited_at
+    }
+
     fn open(&self) {
         self.passes.set(self.passes.get() + 1);
         if let Some(waker) = self.waker.take() {
@@ -456,7 +463,7 @@ impl Stage {
 
     pub fn let_go(&mut self) {
         self.seen.borrow_mut().hold = None;
-        let did = "the selector gives the old event out".to_owned();
+        let did = "the selector will give the old event out in the next turn".to_owned();
         self.frame("kernel", did, None);
     }
 
@@ -542,7 +549,12 @@ impl Stage {
         let descriptors: Vec<Value> = descriptors.collect();
         let records = self.new_records();
         self.queue.take_in(&records);
-        let mut happened = happened::list(&records, &self.names, &said);
+        let mut happened = happened::list(
+            &records,
+            &self.names,
+            &self.at_gate(&dump, &descriptors),
+            &said,
+        );
         // An entry that comes up and moves on concerns no machine, so the trace does not have it.
         let before = self.frames.last().map(|frame| frame["descriptors"].clone());
         for one in before.iter().filter_map(Value::as_array).flatten() {
@@ -551,7 +563,7 @@ impl Stage {
             if let Some(left) = left.filter(|&left| left > 0.0 && one["timer_seconds"] == 0.0) {
                 let token = one["token"].as_str().unwrap_or_default();
                 let left = seconds(Duration::from_secs_f64(left));
-                let say = format!("the entry of {token} comes up, and moves on by {left}");
+                let say = format!("the entry of socket {token} comes up, and moves on by {left}");
                 happened.push(json!({ "box": "netpolldeadlineimpl", "say": say }));
             }
         }
@@ -591,6 +603,24 @@ impl Stage {
             "said": said,
         });
         self.frames.push(frame);
+    }
+
+    /// The machines that wait, but in no slot, in a scene with a gate that is waited at.
+    fn at_gate(&self, dump: &Value, descriptors: &[Value]) -> Vec<String> {
+        if !self.gate.is_waited_at() {
+            return Vec::new();
+        }
+        let machines = dump["machines"].as_array().into_iter().flatten();
+        let waits = machines.filter(|machine| {
+            let is_in_slot = |one: &Value| {
+                ["read_by", "write_by"]
+                    .iter()
+                    .any(|by| one[by]["id"] == machine["id"])
+            };
+            machine["status"] == "parked" && !descriptors.iter().any(is_in_slot)
+        });
+        let ids = waits.filter_map(|machine| machine["id"].as_str());
+        ids.map(str::to_owned).collect()
     }
 
     /// What the dump says of a descriptor, the machine that waits on it, and the bytes in the kernel.

@@ -73,8 +73,9 @@ pub const STEPS: [Step; 10] = [
         sentence: "A read that finds nothing does not hold up the thread: it leaves the number of its \
                    machine in the descriptor's read slot, and the loop goes on.",
         why: "The read is tried first. The kernel has nothing and answers EAGAIN. Only then the machine \
-              parks. The loop has nothing else to run, so its next turn may sleep for ever: no timer \
-              wakes it to look again.",
+              parks (the box `try` stays empty: the trace has no line for a try). The loop has nothing \
+              else to run, so its next turn may sleep for ever: no timer wakes it to look again. On this \
+              stage no turn sleeps.",
         action: "Connect a client",
         code: &["scene1", "poll_step", "park"],
         scene: |stage| {
@@ -108,7 +109,7 @@ pub const STEPS: [Step; 10] = [
                     "reader",
                 ),
                 check(
-                    "The trace tells it too",
+                    "The trace, the runtime's record of what it did, tells it too",
                     "/3/happened",
                     "contains",
                     "reader parks",
@@ -121,7 +122,7 @@ pub const STEPS: [Step; 10] = [
     Step {
         title: "Readiness between the try and the park",
         sentence: "Bytes that come after the try and before the park are not lost: the event finds nothing \
-                   parked and leaves Ready in the slot, and the park looks there first.",
+                   parked and leaves Ready in the slot; the read looks at the slot first, finds Ready, and tries at once.",
         why: "This gap is where designs of this kind lose wake-ups. The kernel reports an edge once. Had \
               the turn dropped it, the reader would park a moment later and sleep with five bytes in its \
               socket. A slot has three states for this reason: Nil, Ready, Parked.",
@@ -216,7 +217,7 @@ pub const STEPS: [Step; 10] = [
                     scenes::MUCH,
                 ),
                 check(
-                    "Nothing was registered again",
+                    "Nothing was registered again: still 2, as before: listener and client",
                     "/6/registrations",
                     "is",
                     "/0/registrations",
@@ -327,7 +328,7 @@ pub const STEPS: [Step; 10] = [
                     "The trace has the store",
                     "/3/happened",
                     "contains",
-                    "the read deadline of 1.1 moves to 40 s",
+                    "the read deadline of socket 1.1 moves to 40 s",
                 ),
                 check(
                     "The wheel holds no entry more",
@@ -368,7 +369,8 @@ pub const STEPS: [Step; 10] = [
                    token's generation tells them apart.",
         why: "On a runtime of many threads, one may have harvested the event while another closes the \
               connection. Here the stage's selector keeps it back for that long. The event is the kernel's, \
-              and what refuses it is the loop.",
+              and what refuses it is the loop. The first client is reset: its 5 bytes were unread at the \
+              close.",
         action: "Close and reconnect before the event is handed out",
         code: &["unpark_ready", "token", "open"],
         scene: |stage| {
@@ -411,7 +413,7 @@ pub const STEPS: [Step; 10] = [
                     "The trace calls the old event stale",
                     "/8/happened",
                     "contains",
-                    "stale event 1.1",
+                    "stale event of socket 1.1",
                 ),
                 check("It names no descriptor", "/8/turn/events", "is", 0),
                 check("It runs no machine", "/8/turn/machines", "is", 0),
@@ -428,7 +430,8 @@ pub const STEPS: [Step; 10] = [
         title: "Half-close",
         sentence: "The two directions of a connection end apart: after the client's FIN the server reads the \
                    end of file, and may still write.",
-        why: "A FIN says: I send no more. It says nothing about reading. The connection moves from Open to \
+        why: "A FIN says: I send no more. It says nothing about reading. A hang-up event means: the peer has \
+              sent a FIN or a RST. The connection moves from Open to \
               PeerEnded in a table that is pure: an event in, the next state out. A second later the server \
               says good-bye, and closes once that is sent.",
         action: "Send 5 bytes and end the client's direction",
@@ -465,7 +468,7 @@ pub const STEPS: [Step; 10] = [
                     5,
                 ),
                 check(
-                    "A second later the good-bye came too",
+                    "A second later the good-bye came too: 13 bytes, 5 echoed and 8 of \"good-bye\"",
                     "/5/clients/0/got",
                     "is",
                     5 + scenes::GOODBYE.len(),
@@ -484,7 +487,7 @@ pub const STEPS: [Step; 10] = [
         title: "Back-pressure",
         sentence: "A peer that does not read is not read from: the server's queue stops growing, the kernel's \
                    buffers fill, and at last the client's own write says EAGAIN.",
-        why: "A server that reads on while it cannot send keeps more and more. So above a high-water mark \
+        why: "A server that reads on while it cannot send keeps more and more. So above a high-water mark (here 32,768 bytes) \
               the connection waits for room alone. The pressure goes back through both kernels to where the \
               bytes come from. Once the peer reads, all of it flows again.",
         action: "Flood the server without reading",
@@ -507,7 +510,7 @@ pub const STEPS: [Step; 10] = [
         checks: || {
             vec![
                 check(
-                    "Bytes are queued in the server, above the mark",
+                    "Bytes are queued in the server, above the mark of 32,768",
                     "/8/descriptors/1/connection/queued_bytes",
                     "above",
                     scenes::HIGH_WATER,
@@ -562,8 +565,8 @@ pub const STEPS: [Step; 10] = [
         sentence: "Four thousand five hundred sleeps end in the same millisecond: a turn fires a portion, runs a batch, and \
                    asks the kernel again before it goes on.",
         why: "A loop that fired them all at once would keep its sockets waiting. A turn looks at 4,096 entries \
-              of a wheel at most, and runs 1,024 machines at most. The heartbeats of connections that were \
-              opened together are spread, so that they make no storm.",
+              of a wheel at most, and runs 1,024 machines at most. A heartbeat is a message that the server sends \
+              at an interval to a quiet peer (here a ping). The heartbeats of connections that were opened together are spread, so that they make no storm.",
         action: "Let the second pass",
         code: &["expire", "batch", "spread"],
         scene: |stage| {
