@@ -216,7 +216,12 @@ impl Conn {
     /// `extra`, made if there is none.
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.attend(true);
-        self.extra.get_or_insert_default()
+        self.extra.get_or_insert_with(|| {
+            Box::new(Extra {
+                rate_at: NEVER,
+                ..Extra::default()
+            })
+        })
     }
 
     /// Notes whether there is something to attend to.

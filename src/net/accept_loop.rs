@@ -112,8 +112,8 @@ pub(crate) async fn accept_each(
             Ok(()) => {
                 if let Some(pause) = backoff.accepted(time::now) {
                     let (net, at) = (listener.network().name(), listener.endpoint(End::Local));
-                    let at = at.map_or_else(String::new, |at| at.to_string());
-                    log::warn!("accepting on {net} {at} goes on after {pause:?}");
+                    let at = at.map_or_else(String::new, |at| format!(" {at}"));
+                    log::warn!("accepting on {net}{at} goes on after {pause:?}");
                 }
                 continue;
             }

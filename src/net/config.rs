@@ -49,6 +49,7 @@ macro_rules! common_settings {
                     _ => (Network::Tcp, Some(network.to_owned())),
                 };
                 self.resolution.network = known;
+                self.resolution.asked = if unknown.is_none() { known.name() } else { "" };
                 self.resolution.unknown = unknown;
                 self
             }

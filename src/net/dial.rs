@@ -334,25 +334,28 @@ impl Dial<'_> {
         // An attempt may fail, or even succeed, without waiting: so it yields here.
         context::yield_once().await;
         let socket = self.prepare(address)?;
-        match socket.connect(&address.into()) {
-            Err(error) if !is_under_way(&error) => return Err(Cause::by("connect")(error)),
-            _ => {}
-        }
+        let under_way = match socket.connect(&address.into()) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::EISCONN) => false,
+            Err(error) if is_under_way(&error) => true,
+            Err(error) => return Err(Cause::by("connect")(error)),
+        };
         let network = self.dialer.resolution.network;
         let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("netpoll"))?;
         if self.dialer.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();
         }
-        let connected = fd
-            .op(Direction::Write, is_connected)
-            .named(Name::Connect)
-            .await;
-        // The dial adds the names: only the cause is wanted.
-        connected.map_err(|error| match error.downcast::<OpError>() {
-            Ok(error) => error.cause,
-            Err(error) => Cause::by("connect")(error),
-        })?;
+        // If it has connected at once, a reset since then is for the first read to find, as in Go.
+        if under_way {
+            let connected = fd.op(Direction::Write, is_connected);
+            let connected = connected.named(Name::Connect).await;
+            // The dial adds the names: only the cause is wanted.
+            connected.map_err(|error| match error.downcast::<OpError>() {
+                Ok(error) => error.cause,
+                Err(error) => Cause::by("connect")(error),
+            })?;
+        }
         fd.learn_new_endpoints(address.into());
         Ok(fd)
     }

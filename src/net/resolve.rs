@@ -40,6 +40,8 @@ pub(super) enum Purpose {
 #[derive(Clone, Debug)]
 pub(super) struct Resolution {
     pub(super) network: Network,
+    /// The network that was asked for, as errors name it. Empty if it is none.
+    pub(super) asked: &'static str,
     /// A network that was asked for by name, and is none.
     pub(super) unknown: Option<String>,
     purpose: Purpose,
@@ -51,6 +53,7 @@ impl Resolution {
     pub(super) const fn new(network: Network, purpose: Purpose) -> Self {
         Resolution {
             network,
+            asked: network.name(),
             unknown: None,
             purpose,
             resolver: None,
@@ -64,11 +67,7 @@ impl Resolution {
             Purpose::Listen => "listen",
             Purpose::Message => "write",
         };
-        let net = match self.unknown {
-            Some(_) => "",
-            None => self.network.name(),
-        };
-        OpError::new(op, net, addr, cause)
+        OpError::new(op, self.asked, addr, cause)
     }
 
     /// At least one address, and only addresses of the network. What needs no look-up never leaves

@@ -156,15 +156,23 @@ impl Pipe {
     ///
     /// As [`read`](Pipe::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let mut f = Some(f);
-        self.fd.op(Read, move |fd| {
+        let read = self.fd.op(Read, |fd| {
             let mut buffer = lent::take();
-            let got = fd.read_file(&mut buffer[..]);
-            let lend = |got| f.take().map(|f| f(&buffer[..got]));
-            let result = got.map(lend);
+            match fd.read_file(&mut buffer[..]) {
+                Ok(got) => Ok((buffer, got)),
+                Err(error) => {
+                    lent::give_back(buffer);
+                    Err(error)
+                }
+            }
+        });
+        async {
+            let (buffer, got) = read.await?;
+            // The lock is free by now, because `f` may read from the same pipe.
+            let result = f(&buffer[..got]);
             lent::give_back(buffer);
-            result.map(|lent| lent.expect("an operation that is done is not polled"))
-        })
+            Ok(result)
+        }
     }
 
     /// Reads what is there without waiting.

@@ -239,8 +239,8 @@ impl<W> Reactor<W> {
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
     /// does: see [`trace`](crate::trace). `name` returns the number of a `W` for the records: none of the
-    /// largest four, which mean other things, such as another thread. It must not use the reactor. Only
-    /// with the feature `trace`.
+    /// largest four, which mean other things, such as another thread. It must not use the reactor, and
+    /// must not panic: what the turn had yet to hand out would be lost. Only with the feature `trace`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};

@@ -2,6 +2,8 @@
 
 // Mirrors what Go's channels and `wakep` do between threads.
 
+#[cfg(feature = "trace")]
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{self, Location};
@@ -233,8 +235,10 @@ impl Handle {
                 .records
                 .iter()
                 .filter(|record| record.kind == crate::trace::Kind::Run);
-            let known = runs.filter_map(|run| Some((run.id, self.remote.running.known(run.id)?)));
-            trace.machines = known.collect();
+            let ids: BTreeSet<u64> = runs.map(|run| run.id).collect();
+            // A spawn takes the lock that `known` takes: it is given back after each name.
+            let known = |id| Some((id, self.remote.running.known(id)?));
+            trace.machines = ids.into_iter().filter_map(known).collect();
         }
         Some(trace)
     }

@@ -13,10 +13,11 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use super::handle::Handle;
 use super::park_key::{ParkKey, Waiter};
 use super::scheduler::Scheduler;
 use super::socket::Socket;
+use super::stats::Figures;
+use super::sync;
 use super::waker::{Job, Remote};
 use crate::endpoints::{End, Network};
 use crate::reactor::{Direction, PollDesc};
@@ -35,8 +38,11 @@ use crate::reactor::{Direction, PollDesc};
 /// Keys of each table that are looked at in one portion, which takes well under a millisecond.
 const PORTION: usize = 64;
 
-/// Pairs for which an entry has room: no entry has more.
+/// Pairs for which an entry has room: the loop puts in no more.
 const PAIRS: usize = 14;
+
+/// At most this many entries are made before the loop is asked: 22 MB. The loop makes all others.
+const BLANKS: usize = 32_768;
 
 /// A dump that is being made.
 #[derive(Default)]
@@ -95,8 +101,10 @@ impl Note {
     /// Notes that a future waits with this waker.
     pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
         let waiter = Some(Waiter::waker(waker));
+        let home = self.place.as_ref().map(|(home, _)| home);
+        let is_home = home.is_some_and(|home| home.if_here(|_| ()).is_some());
         // Many futures are polled for each message: an entry that stands is not written again.
-        if self.waiter != waiter {
+        if self.waiter != waiter || !is_home {
             *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
             self.waiter = waiter;
         }
@@ -127,16 +135,19 @@ impl Drop for Note {
 }
 
 impl Look {
-    /// Makes room for the entries of so many machines and descriptors, on the asking thread. In the loop,
+    /// Makes room for what lives, as the last turn has published it, on the asking thread. In the loop,
     /// malloc would go through all small pieces that were freed with the last dump, which takes more than
     /// a millisecond.
-    fn reserve(&mut self, machines: usize) {
+    fn reserve(&mut self, figures: &Figures) {
+        let machines = (figures.tasks.get() + figures.connections.get()) as usize + 1;
+        let sockets = figures.descriptors.get() as usize;
         self.dump.machines.reserve(machines);
-        self.dump.sockets.reserve(machines);
+        self.dump.sockets.reserve(sockets);
         self.known_as.reserve(machines);
-        self.waits.reserve(2 * machines);
+        self.waits.reserve(machines + sockets);
         let blank = || Entry(Vec::with_capacity(PAIRS));
-        self.blank.resize_with(2 * machines, blank);
+        let blanks = BLANKS.min(machines + sockets);
+        self.blank.resize_with(blanks, blank);
     }
 
     fn blank(&mut self) -> Entry {
@@ -263,6 +274,7 @@ impl Look {
 
     /// Puts together what the tables said.
     pub(super) fn finish(self) -> Dump {
+        drop(self.blank);
         let mut dump = self.dump;
         let machines = &mut dump.machines;
         let names = self.known_as.into_iter().enumerate();
@@ -303,21 +315,24 @@ impl Look {
                 ["status", "for_seconds", "quiet_seconds"].map(|name| machine.get(name).cloned()),
             )
         });
+        // Gives back the room that was not needed.
+        for entries in [&mut dump.machines, &mut dump.sockets] {
+            entries.iter_mut().for_each(|entry| entry.0.shrink_to_fit());
+            entries.shrink_to_fit();
+        }
         dump
     }
 
     /// A job that looks at one portion, and sends itself again for the next. The last one sends the
-    /// answer. It stops once `asker` is gone.
-    pub(super) fn job(mut self, asker: Weak<()>, answer: Sender<Look>) -> Job {
+    /// answer. The asking thread keeps the look: once that has given up, the job stops.
+    fn job(asked: Weak<Mutex<Look>>, answer: Sender<()>) -> Job {
         Box::new(move || {
             current::try_with(|scheduler| {
-                if asker.strong_count() == 0 {
-                    return;
-                }
-                if self.portion(scheduler) {
-                    drop(scheduler.remote.send(self.job(asker, answer)));
+                let Some(look) = asked.upgrade() else { return };
+                if sync::lock(&look).portion(scheduler) {
+                    drop(scheduler.remote.send(Look::job(asked, answer)));
                 } else {
-                    drop(answer.send(self));
+                    let _ = answer.send(());
                 }
             });
         })
@@ -388,20 +403,14 @@ impl Handle {
         let (first, start) = (remote.running.sample(), Instant::now());
         let (answer, answered) = mpsc::channel();
         // In a child of fork, threads that are not there may hold the locks.
-        let asker = Arc::new(());
         let inherited = remote.is_inherited();
-        let mut look = Look::default();
-        if !inherited {
-            look.reserve(remote.running.slots());
-        }
-        let job = look.job(Arc::downgrade(&asker), answer);
+        let look = Arc::new(Mutex::new(Look::default()));
+        sync::lock(&look).reserve(&remote.running.figures);
+        let job = Look::job(Arc::downgrade(&look), answer);
         // The runtime's own thread would wait for itself.
         let is_own = remote.thread == thread::current().id();
-        if !is_own
-            && remote.send(job).is_ok()
-            && let Ok(look) = answered.recv_timeout(timeout)
-        {
-            return look.finish();
+        if !is_own && remote.send(job).is_ok() && answered.recv_timeout(timeout).is_ok() {
+            return mem::take(&mut *sync::lock(&look)).finish();
         }
         let (mut dump, mut loop_is) = (Dump::default(), "silent");
         if !inherited && let Some((mut holder, began)) = remote.running.holder(first, start) {

@@ -1,8 +1,8 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned.
 //!
 //! The loop publishes by plain stores. If another thread takes two equal samples, one run has
-//! lasted from the first to the second: each run of a machine has a number of its own. The runs of the
-//! root, and jobs, are told apart only by the turn's number.
+//! lasted from the first to the second: each run of a machine, of the root and of a job has a number of
+//! its own.
 
 // Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
 
@@ -212,11 +212,6 @@ impl Running {
 
     pub(super) fn runs(&self, id: MachineId) -> bool {
         self.id.load(Ordering::Relaxed) == id.bits().get()
-    }
-
-    /// An upper bound of the number of machines.
-    pub(super) fn slots(&self) -> usize {
-        self.origins().by_slot.len()
     }
 
     pub(super) fn sample(&self) -> Sample {

@@ -118,8 +118,7 @@ impl Socket {
         }
     }
 
-    /// Keeps the path that is removed at the close, and which process made it. What was kept before is
-    /// handed back.
+    /// Keeps the path that is removed at the close. What was kept before is handed back.
     pub(crate) fn set_unlink(&self, unlink: Option<PathBuf>) -> Option<PathBuf> {
         if unlink.is_none() && self.extra.get().is_none() {
             return None;

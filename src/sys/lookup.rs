@@ -87,9 +87,12 @@ fn not_found(code: libc::c_int) -> NotFound {
     const NO_DATA: libc::c_int = libc::EAI_NONAME;
     #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
     const NO_DATA: libc::c_int = libc::EAI_NODATA;
-    // SAFETY: the system's own text, which ends in NUL and is never freed.
-    let words = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
-    let error = || io::Error::other(words.to_string_lossy());
+    // Not before errno is read: to find its text, a system may open a file.
+    let error = || {
+        // SAFETY: the system's own text, which ends in NUL and is never freed.
+        let words = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+        io::Error::other(words.to_string_lossy())
+    };
     match code {
         libc::EAI_SYSTEM => NotFound::System(io::Error::last_os_error()),
         libc::EAI_MEMORY => NotFound::System(io::Error::from_raw_os_error(libc::ENOMEM)),

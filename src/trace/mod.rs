@@ -11,6 +11,9 @@
 //! a batch of machines. A [`Trace`] gives the time between two readings to the wait, if one lies between,
 //! and else in equal parts to the runs between; all other records take no time. So the times never go
 //! back, a wait is exact, and one run among many is an estimate.
+//!
+//! The clock of the records runs for 416 days from the loop's beginning. All later records carry its
+//! last time.
 // Mirrors Go's flight recorder (`runtime/trace.go`). The loop calls a `Recorder`. Without the feature
 // that has no ring, which is known when it is compiled, so that no call asks for the feature.
 

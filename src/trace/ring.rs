@@ -18,7 +18,7 @@ use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 /// ```text
 /// | 63 .. 9                                   | 8 .. 5       | 4 .. 0 |
 /// | nanoseconds since the loop's beginning:   | readiness,   | kind   |
-/// | 55 bits are a year                        | if it has it |        |
+/// | 55 bits are 416 days                      | if it has it |        |
 /// ```
 pub(super) type Words = [u64; 3];
 

@@ -1,7 +1,9 @@
-//! A dump where descriptors are short; and the names in a dump, against their table.
+//! A dump where descriptors are short; the memory that a dump takes; and the names in a dump, against
+//! their table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::rc::Rc;
@@ -10,13 +12,68 @@ use std::thread;
 use std::time::Duration;
 
 use netpoller::{
-    Conn, Dump, Protocol, Runtime, Serve, Server, TcpListener, TcpStream, spawn_named, time,
+    Conn, Dump, JoinHandle, Protocol, Runtime, Serve, Server, TcpListener, TcpStream, spawn_named,
+    time,
 };
 use serde_json::Value;
 
+use crate::allocator::{held, peak, reset_peak};
 use crate::child::{in_child, limit_open_files, take_all_descriptors};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Spawns so many tasks that wait for ever.
+fn spawn_many(runtime: &Runtime, count: usize) -> Vec<JoinHandle<()>> {
+    let tasks = (0..count).map(|_| runtime.spawn(pending())).collect();
+    runtime.turn(Some(Duration::ZERO)).unwrap();
+    tasks
+}
+
+#[test]
+fn after_a_peak_of_tasks_a_dump_takes_memory_for_those_that_live() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        for task in spawn_many(&runtime, 20_000) {
+            task.abort();
+        }
+        while runtime.stats().tasks > 0 {
+            runtime.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let tasks = spawn_many(&runtime, 3);
+        let handle = runtime.handle();
+        let before = held();
+        reset_peak();
+        let asking = thread::spawn(move || handle.dump(HOUR).machines.len());
+        while !asking.is_finished() {
+            runtime.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert_eq!(asking.join().unwrap(), tasks.len());
+        let taken = peak() - before;
+        assert!(
+            taken < 64 << 10,
+            "a dump of three tasks takes {taken} bytes"
+        );
+    });
+}
+
+#[test]
+fn a_dump_that_a_held_loop_does_not_answer_leaves_nothing_in_its_mail() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        let _tasks = spawn_many(&runtime, 5000);
+        let handle = runtime.handle();
+        let asking = move || {
+            let before = held();
+            for _ in 0..10 {
+                let dump = handle.dump(Duration::from_millis(1));
+                assert!(dump.machines.is_empty(), "the loop is in no turn");
+            }
+            held() - before
+        };
+        let left = thread::spawn(asking).join().unwrap();
+        assert!(left < 64 << 10, "ten dumps leave {left} bytes");
+    });
+}
 
 fn parsed(dump: &Dump) -> Value {
     serde_json::from_str(&dump.to_json()).unwrap()

@@ -190,6 +190,8 @@ const MAX_SPLICE: usize = 1 << 20;
 pub(super) struct Conduit {
     /// Bytes in memory.
     held: Vec<u8>,
+    /// As many of them have been taken: 0 if none is held.
+    at: usize,
     pipe: Option<Pipe>,
     /// Bytes in the pipe.
     piped: usize,
@@ -257,6 +259,7 @@ impl Conduit {
         match sys::splice(fd.sock_ref().as_fd(), pipe.writer.as_fd(), MAX_SPLICE) {
             Err(error) if is_unsupported(&error) => {
                 self.splices = false;
+                self.pipe = None;
                 Ok(0)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -318,7 +321,7 @@ impl Conduit {
                 Err(error) => return Err(error),
             }
         }
-        let sent = fd.write(&self.held)?;
+        let sent = fd.write(&self.held[self.at..])?;
         self.taken(sent)
     }
 
@@ -331,7 +334,7 @@ impl Conduit {
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             ready!(context::poll_yield(yielded, cx.waker()));
-            let sent = ready!(sink.as_mut().poll_write(cx, &self.held))?;
+            let sent = ready!(sink.as_mut().poll_write(cx, &self.held[self.at..]))?;
             context::charge(sent);
             self.taken(sent)?;
         }
@@ -340,10 +343,10 @@ impl Conduit {
 
     /// The sink has taken bytes out of memory. A copy that waits for its source holds none.
     fn taken(&mut self, bytes: usize) -> io::Result<()> {
-        let bytes = bytes.min(self.held.len());
-        match bytes == self.held.len() {
-            true => self.held = Vec::new(),
-            false => drop(self.held.drain(..bytes)),
+        let bytes = bytes.min(self.held.len() - self.at);
+        self.at += bytes;
+        if self.at == self.held.len() {
+            (self.held, self.at) = (Vec::new(), 0);
         }
         self.moved(bytes)
     }
@@ -378,7 +381,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Runtime, UnixStream};
+    use std::fs::File;
     use std::io::Write;
+    use std::os::fd::OwnedFd;
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
@@ -399,13 +405,36 @@ mod tests {
     #[test]
     fn what_waits_in_memory_is_what_the_sink_has_not_taken() {
         let mut conduit = Conduit::default();
-        let read = |room: &mut [u8]| room[..10].copy_from_slice(b"0123456789");
-        conduit.fill(read, |_| 10);
-        conduit.taken(3).unwrap();
-        assert_eq!(conduit.held, b"3456789");
-        conduit.taken(7).unwrap();
-        assert!(conduit.is_empty() && conduit.held.capacity() == 0);
-        assert_eq!(conduit.written, 10);
+        for round in 1..=2 {
+            let read = |room: &mut [u8]| room[..10].copy_from_slice(b"0123456789");
+            conduit.fill(read, |_| 10);
+            let begin = conduit.held.as_ptr();
+            conduit.taken(3).unwrap();
+            assert_eq!(&conduit.held[conduit.at..], b"3456789");
+            // Moving the rest to the front for each piece would be quadratic.
+            assert_eq!(conduit.held[conduit.at..].as_ptr(), begin.wrapping_add(3));
+            conduit.taken(7).unwrap();
+            assert!(conduit.is_empty() && conduit.held.capacity() == 0);
+            assert_eq!(conduit.written, 10 * round);
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_nothing_can_be_spliced_into_is_closed() {
+        Runtime::new().unwrap().block_on(async {
+            let (stream, _peer) = UnixStream::pair().unwrap();
+            let no_pipe = File::options().write(true).open("/dev/null").unwrap();
+            let mut conduit = Conduit {
+                pipe: Some(Pipe {
+                    reader: io::pipe().unwrap().0,
+                    writer: OwnedFd::from(no_pipe).into(),
+                }),
+                splices: true,
+                ..Conduit::default()
+            };
+            assert_eq!(conduit.splice_from(&stream.fd).unwrap(), 0);
+            assert!(conduit.pipe.is_none() && !conduit.splices);
+        });
     }
 
     #[test]

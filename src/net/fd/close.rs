@@ -37,9 +37,10 @@ impl Fd {
         Ok(())
     }
 
-    /// As [`Fd::close`], with a RST.
+    /// As [`Fd::close`], with a RST. In a child of fork it is refused: the RST would be the parent's.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)))?;
+        let set = self.with_socket(reset_at_close);
+        set.map_err(|failure| self.error("close", failure, 0))?;
         self.close()
     }
 
@@ -49,9 +50,8 @@ impl Fd {
         if self.is_closed() {
             return;
         }
-        let reset = || self.option("close", |socket| socket.set_linger(Some(Duration::ZERO)));
-        if with_reset && let Err(error) = reset() {
-            log::debug!("closed without the reset that was asked for: {error}");
+        if with_reset {
+            let _refused_in_a_child = self.with_socket(reset_at_close);
         }
         self.shut();
     }
@@ -200,6 +200,15 @@ impl Drop for Fd {
             self.shut();
         }
     }
+}
+
+/// Makes the close that follows a RST. macOS refuses that once both directions have ended: then it is
+/// closed without.
+fn reset_at_close(socket: &SockRef<'_>) -> io::Result<()> {
+    if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
+        log::debug!("closed without the reset that was asked for: {error}");
+    }
+    Ok(())
 }
 
 /// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So a thread for

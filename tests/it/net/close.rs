@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -239,6 +239,19 @@ fn dropping_the_last_handle_closes_and_dropping_another_does_not() {
         server.read_exact(&mut buffer).await.unwrap();
         drop(other);
         assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_abort_closes_what_cannot_be_reset_too() {
+    run(async {
+        // A pipe has no SO_LINGER.
+        let (mut reader, writer) = io::pipe().unwrap();
+        let no_socket = std::os::unix::net::UnixStream::from(OwnedFd::from(writer));
+        let stream = UnixStream::from_std(no_socket).unwrap();
+        stream.abort().unwrap();
+        assert!(stream.abort().unwrap_err().is_closed());
+        assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
     });
 }
 

@@ -4,8 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -159,6 +162,44 @@ fn a_child_echoes_what_it_reads_and_ends_at_the_end() {
         assert_eq!(got, MUCH);
         sending.await.unwrap().unwrap();
         assert!(child.wait().unwrap().success());
+    });
+}
+
+/// A single poll.
+fn once<R>(operation: impl Future<Output = R>) -> Poll<R> {
+    pin!(operation).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn what_read_with_calls_may_read_from_the_same_pipe() {
+    run(async {
+        let (reader, writer) = Pipe::pair().unwrap();
+        writer.write_all(b"first").await.unwrap();
+        let within = reader.read_with(|bytes| {
+            assert_eq!(bytes, b"first");
+            writer.try_write(b"second").unwrap();
+            once(reader.read_with(<[u8]>::to_vec)).map(Result::unwrap)
+        });
+        let within = within.await.unwrap();
+        assert_eq!(within, Poll::Ready(b"second".to_vec()));
+    });
+}
+
+#[test]
+fn what_read_with_calls_may_panic_and_the_pipe_is_read_on() {
+    run(async {
+        let (reader, writer) = Pipe::pair().unwrap();
+        writer.write_all(b"first").await.unwrap();
+        let mut reading = pin!(reader.read_with(|_| panic!("of the closure's own")));
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = catch_unwind(AssertUnwindSafe(|| reading.as_mut().poll(&mut cx)));
+        assert!(polled.is_err());
+        // The future is still there, and holds nothing.
+        writer.write_all(b"second").await.unwrap();
+        assert_eq!(
+            once(reader.read(&mut [0; 8])).map(Result::unwrap),
+            Poll::Ready(6)
+        );
     });
 }
 

@@ -334,6 +334,19 @@ fn a_taken_port_is_an_error_that_names_what_was_asked_for() {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(error.op_error().unwrap().addr, Some(Addr::Socket(taken)));
 
+        // `only_v6` changes which addresses will do, and not what was asked for.
+        let only_v6 = ListenConfig::new().only_v6(true);
+        let first = only_v6.bind("[::1]:0").await.unwrap();
+        let taken = first.local_addr().unwrap();
+        let text = format!("listen tcp {taken}: bind: address already in use");
+        assert_eq!(only_v6.bind(taken).await.unwrap_err().to_string(), text);
+        assert_eq!(only_v6.bind_std(taken).unwrap_err().to_string(), text);
+        let unsuitable = only_v6.bind("127.0.0.1:0").await.unwrap_err();
+        let text = "listen tcp: address 127.0.0.1: no suitable address found";
+        assert_eq!(unsuitable.to_string(), text);
+        let error = only_v6.network("tcp6").bind(taken).await.unwrap_err();
+        assert!(error.to_string().starts_with("listen tcp6 "), "{error}");
+
         let everywhere = TcpListener::bind(":0").await.unwrap();
         let port = everywhere.local_addr().unwrap().port();
         let error = TcpListener::bind(format!(":{port}")).await.unwrap_err();

@@ -1,11 +1,13 @@
 //! A dump shows each machine: what it is, where it comes from, and what it waits for.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -756,4 +758,22 @@ fn a_dump_in_a_destructor_at_the_end_of_a_runtime_is_made_too() {
     runtime.turn(None).unwrap();
     drop(runtime);
     assert_eq!(made.get(), 3);
+}
+
+#[test]
+fn a_wait_that_goes_to_another_runtime_shows_in_the_dump_of_that_one() {
+    let runtimes = [Runtime::new().unwrap(), Runtime::new().unwrap()];
+    let scope = CancelToken::new();
+    let mut end = pin!(scope.canceled());
+    for here in [0, 1] {
+        // The same waker on both.
+        let mut cx = Context::from_waker(Waker::noop());
+        runtimes[here].block_on(async { assert!(end.as_mut().poll(&mut cx).is_pending()) });
+        for (index, runtime) in runtimes.iter().enumerate() {
+            runtime.turn(Some(Duration::ZERO)).unwrap();
+            let dump = parsed(&runtime.dump());
+            let waits = all(&dump, "kind", "foreign").len();
+            assert_eq!(waits, usize::from(index == here), "{here} {index}: {dump}");
+        }
+    }
 }

@@ -170,6 +170,34 @@ fn a_socket_that_connected_to_itself_by_an_address_with_a_zone_is_tried_twice_mo
     });
 }
 
+/// Go gives such a connection out too: its first read finds the reset.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_connection_that_was_there_at_once_is_given_out_although_it_was_reset_since() {
+    run(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // So that the dial's own connect says EISCONN. BSD connects to itself at once.
+        let dialer = Dialer::new().control(move |fd, address| {
+            let socket = SockRef::from(&fd);
+            socket.set_nonblocking(false)?;
+            socket.connect(&address.into())?;
+            let (peer, _) = listener.accept()?;
+            SockRef::from(&peer).set_linger(Some(Duration::ZERO))?;
+            drop(peer);
+            // The reset has arrived when the system knows no peer any more.
+            while socket.peer_addr().is_ok() {
+                std::thread::yield_now();
+            }
+            socket.set_nonblocking(true)
+        });
+        let stream = dialer.dial(address).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        let error = stream.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
 fn dialer_from(address: SocketAddr) -> Dialer {
     Dialer::new()
         .local_addr(address)
