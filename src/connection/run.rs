@@ -89,8 +89,8 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.shared.tally.received.add(got as u64);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's idle time counts from here, after the callback. This is a store: the timer
-        // looks at it when it fires.
+        // The peer's idle time counts from here, after the callback. No timer is touched: it looks at
+        // the time when it fires.
         this.conn.heard();
         // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
@@ -357,7 +357,9 @@ impl Conn {
         let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
         drop(extra.handle.take_if(idle));
         let needed = extra.needs_attention();
-        if !needed && !extra.has_settings() {
+        // Set for the rest of the connection's life.
+        let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
+        if !needed && !set {
             // The last traffic is remembered: the peer has taken all that waited.
             self.heard = self.heard.max(extra.sent);
             self.extra = None;
