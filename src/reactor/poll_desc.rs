@@ -199,7 +199,7 @@ impl<W, T> PollDesc<W, T> {
     /// then hands it back.
     ///
     /// Call it after an attempt failed with `WouldBlock` and you have called
-    /// [`drained`](PollDesc::drained), with no turn in between.
+    /// [`drained`](PollDesc::drained), with no turn between the attempt and `drained`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
