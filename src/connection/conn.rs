@@ -93,8 +93,8 @@ pub(super) struct Extra {
     pub(super) id: Option<ConnId>,
     /// Whether the peer meets the minimum rates, by direction.
     pub(super) progress: [Progress; 2],
-    /// The next check of the rates.
-    pub(super) rate_at: u64,
+    /// The next check of the rates, if there is one.
+    pub(super) rate_at: Option<u64>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent: u64,
@@ -118,11 +118,6 @@ impl Extra {
             || self.progress != [Progress::default(); 2]
             || self.received.is_some()
             || self.has_mail()
-    }
-
-    /// Whether anything was set for the rest of the connection's life.
-    pub(super) fn has_settings(&self) -> bool {
-        self.handle.is_some() || self.idle.is_some() || self.old_at.is_some()
     }
 
     /// What handles and other threads have left.
@@ -216,12 +211,7 @@ impl Conn {
     /// `extra`, made if there is none.
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.attend(true);
-        self.extra.get_or_insert_with(|| {
-            Box::new(Extra {
-                rate_at: NEVER,
-                ..Extra::default()
-            })
-        })
+        self.extra.get_or_insert_default()
     }
 
     /// Notes whether there is something to attend to.

@@ -89,8 +89,8 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.shared.tally.received.add(got as u64);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's idle time counts from here, after the callback. This is a store: the timer
-        // looks at it when it fires.
+        // The peer's idle time counts from here, after the callback. No timer is touched: it looks at
+        // the time when it fires.
         this.conn.heard();
         // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
@@ -128,8 +128,8 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
-        // Once a run: a thread that writes without a pause does not keep the times from being judged.
-        // What it leaves meanwhile wakes the connection again.
+        // The mail is opened once in a run. Otherwise a thread that writes without a pause could keep this
+        // loop from ever judging the times. If the thread leaves more, that wakes the connection again.
         self.conn.open_mail();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
@@ -241,7 +241,7 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// Writes and reads, whatever is said to be ready.
+    /// Reads, and writes where that is judged, whatever the selector has said.
     #[cold]
     fn try_both(&mut self) {
         // While a connection is open, only the minimum rate judges what its peer takes.
@@ -311,7 +311,7 @@ impl<P: Protocol> Connection<P> {
             }
             State::Closing => {
                 conn.arm();
-                // What the system takes now does not count as taken later.
+                // At once: bytes that the system takes now are not the peer's progress while it closes.
                 conn.write_some();
             }
             State::Lingering => {
@@ -351,13 +351,15 @@ impl Conn {
         let Some(extra) = &mut self.extra else {
             return self.attend(false);
         };
-        // `wait` held for the last offer alone. The fast path does not look at it.
+        // A call of `Conn::wait` counts for the last offer alone. The fast path does not look at this.
         extra.waits = false;
         // Without a handle there is nothing that could leave more mail.
         let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
         drop(extra.handle.take_if(idle));
         let needed = extra.needs_attention();
-        if !needed && !extra.has_settings() {
+        // Set for the rest of the connection's life.
+        let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
+        if !needed && !set {
             // The last traffic is remembered: the peer has taken all that waited.
             self.heard = self.heard.max(extra.sent);
             self.extra = None;
@@ -384,7 +386,8 @@ impl Conn {
         } else if self.reads() && !self.holds_input() {
             return false;
         } else if self.to_send() == 0 {
-            // The socket is readable, must not be read, and nothing but the timer is waited for.
+            // The socket is readable, but must not be read now. The readiness is cleared, so that the next
+            // `park` parks for reading. Until then only the timer wakes the connection.
             self.fd.desc.drained(Direction::Read);
             return false;
         }

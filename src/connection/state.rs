@@ -1,18 +1,5 @@
 //! A connection's life as a pure table: an event in, the next state out. No I/O and no clock.
 //!
-//! ```text
-//!                        ┌── end asked ──► Finishing ── flushed ──► Finished
-//!   Opening ── opened ► Open                   │ peer ended             │ peer ended ► Closed
-//!                        │ └─ peer ended ► PeerEnded                    │
-//!                        │  close asked, idle  │ close, end asked, idle │ close asked, idle
-//!                        └─────────────────────┴─────► Closing ◄────────┘
-//!                                                       │  │ flushed, with input unread
-//!                                              flushed, │  ▼
-//!                                              idle     │ Lingering ── acknowledged, peer ended, idle
-//!                                                       ▼               │
-//!                        (aborted) ──────────────────► Closed ◄─────────┘
-//! ```
-//!
 //! # The table
 //!
 //! | event \ state | Opening | Open | Finishing | Finished | PeerEnded | Closing | Lingering |
@@ -183,8 +170,8 @@ pub enum Drain {
     AtBoundary,
 }
 
-/// A connection's state, what was asked for and is not done yet, and whether there is something to attend
-/// to besides reading, in a byte that the socket has to spare.
+/// `Socket::note` holds three things in one byte: the connection's state, what was asked for and is not
+/// done yet, and whether there is something to attend to besides reading.
 ///
 /// ```text
 ///   | 6      | 5     | 4     | 3   | 2 1 0 |

@@ -187,7 +187,7 @@ impl Conn {
 
     /// The next check of the acknowledgements, or of the rate.
     fn check_at(&self) -> u64 {
-        let rate = self.extra.as_ref().map_or(NEVER, |extra| extra.rate_at);
+        let rate = self.peek(|extra| extra.rate_at).unwrap_or(NEVER);
         if !self.state().closes() {
             return rate;
         }
@@ -256,7 +256,7 @@ impl Conn {
         let Some(extra) = &mut self.extra else {
             return Ok(());
         };
-        extra.rate_at = NEVER;
+        extra.rate_at = None;
         for direction in Direction::BOTH {
             let progress = &mut extra.progress[direction as usize];
             let Some(rate) = rates[direction as usize].filter(|_| expected[direction as usize])
@@ -267,7 +267,7 @@ impl Conn {
             let is_held = direction == Direction::Read && extra.is_full;
             let next = progress.check(rate, is_held, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
-            extra.rate_at = extra.rate_at.min(next);
+            extra.rate_at = Some(extra.rate_at.map_or(next, |soonest| soonest.min(next)));
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 const LATEST: u64 = u64::MAX - 1;
 
 /// A deadline at least this far after the last reading counts as ahead, and the clock is not read again.
-/// If the loop was blocked for ten seconds it may have passed: then it expires in the next turn, and not
-/// at once. A clock other than the system's is always read.
+/// If the last reading is more than ten seconds old, the deadline may have passed already. Then it expires
+/// in the next turn, and not at once. This holds for the system's clock alone.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// What the clock reads.
@@ -147,8 +147,8 @@ impl Clock {
         (known == when).then_some(tick)
     }
 
-    /// The tick of a deadline. `None` if it has passed. Reads the clock if the deadline is nearer than
-    /// `PLAINLY_AHEAD`. Otherwise puts it into the memo.
+    /// The tick of a deadline. `None` if it has passed. Reads the clock, unless the deadline has
+    /// passed by the last reading, or is `PLAINLY_AHEAD` of it: then it goes into the memo.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
             let tick = self.tick_of(when);

@@ -33,7 +33,8 @@
 //
 //   settle         allows deadlines to expire, up to the proven tick, if all that was handed out has run
 //     ▼
-//   wait           asks the selector; sleeps until a wheel's next entry is due, unless anything is pending
+//   wait           asks the selector; sleeps until an event, a break, or a wheel's next entry, unless
+//                  anything is pending
 //     ▼
 //   unpark_ready   what is pending; then event ─► token ─► PollDesc ─► what was parked
 //     ▼
@@ -203,8 +204,8 @@ pub struct Entries {
 /// do not reach a source that gets the same key later. After [`evict`](PollDesc::evict), or when the
 /// reactor is gone, the descriptor is closed for ever.
 ///
-/// **Re-entrance.** A source's `register` and a [`Selector`] must not use the reactor, which is borrowed
-/// while they run. The drop of a `W` may use it.
+/// **Re-entrance.** A [`Selector`], and a source's `register`, `reregister` and `deregister`, must not use the
+/// reactor, which is borrowed while they run. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
 /// nothing, and there is no descriptor for nesting. After `WouldBlock` a source has to be armed again:
@@ -304,8 +305,6 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. The descriptor is closed all the same.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        let ours: *const () = Rc::as_ptr(&self.core).cast();
-        debug_assert_eq!(descriptor.home(), ours, "a descriptor of this reactor");
         descriptor.close(source)
     }
 
@@ -340,7 +339,7 @@ impl<W, T> Reactor<W, T> {
 
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which
     /// may be a [stale](Entries::stale) one. Zero if something can be handed back now. `None` if there
-    /// is no entry. Reads the clock.
+    /// is no entry. Reads the clock, unless anything is pending.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() {

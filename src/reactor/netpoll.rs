@@ -14,7 +14,7 @@
 // | T is | what holds for the events before T | set by |
 // |---|---|---|
 // | proven | the selector has returned all of them | `poll`: the clock showed T, and then the selector returned all that it had |
-// | settled | and all Ws that they handed out have run, with all that these woke | `settle`: T is proven, and the run queue is empty |
+// | settled | and all Ws that they handed out have run, with all that these woke | `settle`: T is proven, the run queue is empty, and nothing is pending |
 //
 // T is settled in two more cases. If nothing is runnable and the selector returns nothing, there is nothing
 // to run (`turn`, `poll_again`). If the run queue is never empty, T is settled after `SETTLING_TURNS` and
@@ -39,8 +39,8 @@ use crate::sys::Process;
 use crate::trace::{Kind, NOTHING, Recorder};
 use crate::wheel::{Tick, Timers};
 
-/// The budget of each wheel in one turn: see `Wheel::advance`. So many deadlines at once do not delay
-/// everything else.
+/// The budget of each wheel in one turn: see `Wheel::advance`. It keeps a crowd of
+/// deadlines from delaying everything else.
 const EXPIRY_BUDGET: usize = 4096;
 
 /// Before a virtual clock jumps, the selector is polled twice. The second poll waits this long: loopback
@@ -73,7 +73,8 @@ pub(crate) enum RunQueue {
 }
 
 /// The reactor calls this with a descriptor's user data when a deadline of it expires or its peer hangs
-/// up. It hands out the Ws that are in no slot: of operations that queue behind the one that is parked.
+/// up. It hands out the Ws that are in no slot: of operations and pollers that queue behind the one that is
+/// parked, and of what waits for a hang-up.
 /// It must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
@@ -88,8 +89,8 @@ struct Settling {
 }
 
 /// Shared by the reactor and its descriptors. No borrow is held while the user's code runs, except for
-/// code that must not use the reactor: a selector, a source's `register`, the closures of `for_each` and
-/// `with_fd`.
+/// code that must not use the reactor: a selector, a source's `register`, `reregister` and `deregister`, the
+/// closures of `for_each` and `with_fd`, the `name` of a trace, and a logger.
 pub(crate) struct Core<W, T> {
     pub(crate) clock: Clock,
     pub(super) selector: RefCell<Box<dyn Selector>>,
@@ -343,8 +344,8 @@ impl<W, T> Core<W, T> {
         Ok(harvest == Harvest::Complete && events.is_empty())
     }
 
-    /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_SIGNALS` times in all: an interrupted
-    /// poll proves no tick, so that many signals would delay a deadline.
+    /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_SIGNALS` times in all. An interrupted
+    /// poll proves no tick: without the repetition, many signals would delay a deadline.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn poll_past_signals(&self, moment: Duration) -> io::Result<bool> {
         for _ in 1..MAX_SIGNALS {

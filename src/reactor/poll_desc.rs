@@ -183,7 +183,8 @@ impl<W, T> PollDesc<W, T> {
         self.has(ready_bit(direction))
     }
 
-    /// Whether the peer sent FIN or RST, as far as the selector has reported.
+    /// Whether the peer sent FIN or RST, or our own direction for reading was shut, as far as the selector has
+    /// reported.
     pub fn is_hung_up(&self) -> bool {
         self.has(HUNG_UP)
     }
@@ -199,7 +200,7 @@ impl<W, T> PollDesc<W, T> {
     /// then hands it back.
     ///
     /// Call it after an attempt failed with `WouldBlock` and you have called
-    /// [`drained`](PollDesc::drained), with no turn in between.
+    /// [`drained`](PollDesc::drained), with no turn between the attempt and `drained`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -415,7 +416,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Hands out the operations that queue behind the parked ones: see `Behind`.
+    /// Hands out what waits in no slot: see `Behind`.
     #[cold]
     fn hand_out_behind(&self, mut out: impl FnMut(W) -> u64) {
         let trace = &self.core.trace;
@@ -531,7 +532,7 @@ impl<W, T> PollDesc<W, T> {
     /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
     /// returns how many have expired.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W) -> u64) -> usize {
-        // It has not, if it was cleared (NEVER) or moved to after `limit`.
+        // A cleared deadline is NEVER, which is after each `limit`.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
         let expired = passed.map(|at| self.expire(at, &mut out)).count();
@@ -559,7 +560,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// Asks the selector again for the directions that are not ready. Call it after `WouldBlock` and
     /// [`drained`](PollDesc::drained), if the source does not arm itself, as those of mio do. Where the
-    /// selector reports edges, it does nothing.
+    /// selector reports edges, and on a closed descriptor, it does nothing.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -588,7 +589,7 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// # Errors
     ///
-    /// The selector's. No readiness of the source is reported any more.
+    /// The selector's. It then reports no more readiness of the source.
     #[inline]
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {

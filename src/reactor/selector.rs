@@ -75,7 +75,7 @@ pub trait Break: Send + Sync {
 /// A source is registered once, for both directions, edge-triggered. A test may wrap
 /// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
-/// These methods, and a source's `register`, must not use the reactor: it is borrowed while they run.
+/// These methods, and a source's `register`, `reregister` and `deregister`, must not use the reactor: it is borrowed while they run.
 ///
 /// ```
 /// use netpoller::reactor::{
@@ -366,8 +366,8 @@ impl Selector for MioSelector {
 }
 
 /// Ends a wait from another thread: a pipe; its read end is registered like a source. mio's own waker loses
-/// wakes under poll(2) (1.2.5, `modify_fds`): to register a source reads the bytes of the waker, also of a
-/// wake that came just before. In a later wait the event of that wake takes the place of another event.
+/// wakes under poll(2) (1.2.5, `modify_fds`): when a source is registered, mio reads the waker's bytes, also
+/// that of a wake which came just before, and the wait that follows does not end.
 ///
 /// Both ends live as long as a breaker does, since a write to a pipe without a reader raises SIGPIPE.
 #[derive(Debug)]

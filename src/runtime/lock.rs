@@ -5,7 +5,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock`; Disabled |
-//! | Held | one operation holds the lock; `unlock` may have given it to an operation that has not been polled since | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
+//! | Held | one operation holds the lock; it may not know yet: `unlock` gives the lock, and the operation learns of it at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
 //! | Disabled | the socket is closed: the lock excludes nothing, and each operation goes on and learns of the close | `disable_locks` | nothing |
 //!
 //! Operations hold the lock in the order in which they come. A close or a deadline also wakes the
@@ -21,7 +21,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | none | no poller waits | `take_poller`, also at a close | Waiting by `keep_poller` |
-//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks or unlocks the direction, at a close, or when the poller is done |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue, at a close, or when the poller is done |
 //!
 //! Readiness and deadlines find a poller in the descriptor's slot, if no operation holds the lock. An
 //! operation that locks the direction wakes the poller. The poller is polled, finds the lock held, and

@@ -108,7 +108,7 @@ struct Slot {
     is_aborted: bool,
 }
 
-/// A slab marks a free slot in an unused value of a `bool`, so that its entries are no larger than this.
+/// An entry of the slab is as large as a `Slot`: an unused value of a `bool` marks a free one.
 const _: () = assert!(size_of::<Slot>() == 24 && size_of::<Option<Slot>>() == 24);
 
 /// All machines of a runtime. Nothing is borrowed while one runs.

@@ -9,7 +9,7 @@
 //   4. run a batch from the front of `queue`
 //
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
-// turn. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
+// turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;

@@ -146,7 +146,7 @@ impl Remote {
             return;
         }
         // The loop clears the flag before it takes the mail. So either it finds the mail, or this finds
-        // the flag cleared and breaks.
+        // the flag cleared and ends the wait.
         if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
             && let Err(error) = self.breaker.break_netpoll()
         {

@@ -348,7 +348,8 @@ impl<K: Copy> Wheel<K> {
     /// tick is due too, the entry comes out again in the same call. If `check` returns `None`, since the
     /// timer has fired or the entry is stale, the entry is removed.
     ///
-    /// An entry handed out costs one of the budget, and so do 16 that cascade: the budget bounds the work of
+    /// An entry handed out costs one of the budget, and so do 16 that cascade (a rest of fewer costs nothing):
+    /// the budget bounds the work of
     /// a call, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts as `elapsed`.
     ///
     /// O(1) when nothing is due; an entry costs O(1) for each level that it comes down.
@@ -378,7 +379,7 @@ impl<K: Copy> Wheel<K> {
         let now = now.max(self.elapsed);
         // If nothing is due, a call costs only this comparison.
         while self.earliest <= now {
-            // To hand out and to cascade make `earliest` out of date.
+            // After a slot was handed out or cascaded, `earliest` is out of date: find it again.
             let Some((level, slot)) = self.find_front() else {
                 break;
             };
@@ -413,8 +414,8 @@ impl<K: Copy> Wheel<K> {
         false
     }
 
-    /// Moves the entries of a slot to the level below, as far as the budget allows. `elapsed` is the tick
-    /// of the earliest. So all of them equal `elapsed` in the bits of this level, as rule 2 asks.
+    /// Moves the entries of a slot to the level below, as far as the budget allows. None of them is
+    /// before `elapsed`. All of them equal `elapsed` in the bits of this level, which is above their new one: rule 2.
     fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
         let (below, here) = self.levels.split_at_mut(level);
         let (below, here) = (&mut below[level - 1], &mut here[0]);
@@ -424,8 +425,7 @@ impl<K: Copy> Wheel<K> {
             below.push(slot_of(level - 1, entry.0), entry.0, entry);
         }
         here.trim(slot);
-        // Rounded down: fewer than 16 cost nothing. But the earliest of them is handed out next, and that
-        // costs one.
+        // Rounded down. The earliest of a rest is handed out next, which costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
 
@@ -436,7 +436,7 @@ impl<K: Copy> Wheel<K> {
     ///
     /// # Panics
     ///
-    /// Only if `keep` does. Then entries may come out twice.
+    /// Only if `keep` does. Then drop the wheel: it has lost count of its entries.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};

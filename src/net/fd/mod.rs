@@ -137,7 +137,8 @@ impl Fd {
     // ---- the loop ----
 
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
-    /// or fails, or the operation must wait. The lock is still held when this returns Ready.
+    /// or fails, or the operation must wait. When this returns Ready, the lock is still held, or a refused
+    /// operation still queues for it: call `release`.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -334,7 +335,7 @@ impl Fd {
     }
 }
 
-/// Yields to the other machines if the budget is used up: once for an operation.
+/// Yields to the other machines if the budget is used up: once before each try.
 #[cold]
 #[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {

@@ -42,7 +42,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
         let (buffer, got) = 'got: {
             let mut met = None;
             match this.claim.lock {
-                // It was parked and has been woken, and something may be there.
+                // It holds the lock, the socket counts as ready, and there is budget.
                 LockState::Holder
                     if fd.desc.may_try(Direction::Read) == May::Try && context::has_budget() =>
                 {

@@ -214,8 +214,8 @@ impl Fd {
         called.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
     }
 
-    /// One write without waiting, of a server's connection. It is not charged: a read that was charged
-    /// comes before it.
+    /// One write without waiting, of a server's connection. It is not charged: a
+    /// connection writes once in a run, and its general loop charges what it does.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         self.try_once(Direction::Write, |fd| {
             let sent = fd.send(bytes)?;
