@@ -41,9 +41,9 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
         });
         let kind = format!("{:?}", record.kind);
         if matches!(record.kind, Kind::Run | Kind::TurnEnd)
-            && let Some((who, is_last)) = running.take()
+            && let Some((who, is_at_gate)) = running.take()
         {
-            match is_last {
+            match is_at_gate {
                 true => add(
                     "Gate".to_owned(),
                     "batch",

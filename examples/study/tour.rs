@@ -73,9 +73,9 @@ pub const STEPS: [Step; 10] = [
         sentence: "A read that finds nothing does not hold up the thread: it leaves the number of its \
                    machine in the descriptor's read slot, and the loop goes on.",
         why: "The read is tried first. The kernel has nothing and answers EAGAIN. Only then the machine \
-              parks (the box `try` stays empty: the trace has no line for a try). The loop has nothing \
-              else to run, so its next turn may sleep for ever: no timer wakes it to look again. On this \
-              stage no turn sleeps.",
+              parks. (The trace has no line for a try: `try` is filled only if the server says something.) \
+              The loop has nothing else to run, so its next turn may sleep for ever: no timer wakes it to \
+              look again. On this stage no turn sleeps.",
         action: "Connect a client",
         code: &["scene1", "poll_step", "park"],
         scene: |stage| {
@@ -565,8 +565,10 @@ pub const STEPS: [Step; 10] = [
         sentence: "Four thousand five hundred sleeps end in the same millisecond: a turn fires a portion, runs a batch, and \
                    asks the kernel again before it goes on.",
         why: "A loop that fired them all at once would keep its sockets waiting. A turn looks at 4,096 entries \
-              of a wheel at most, and runs 1,024 machines at most. A heartbeat is a message that the server sends \
-              at an interval to a quiet peer (here a ping). The heartbeats of connections that were opened together are spread, so that they make no storm.",
+              of a wheel at most, and runs 1,024 machines at most. A \
+              heartbeat is a message that the server sends (here a ping) when nothing has come from the peer \
+              for an interval. The heartbeats of connections that were opened together are spread, so that \
+              they make no storm.",
         action: "Let the second pass",
         code: &["expire", "batch", "spread"],
         scene: |stage| {
@@ -641,7 +643,8 @@ pub const STEPS: [Step; 10] = [
         sentence: "A server that is told to end closes its port and its idle connections at once, and lets the \
                    one that is busy take its last bytes.",
         why: "One client is idle. The other has sent a message and has not read the whole answer. The drain \
-              closes the first, and waits for the second, within its limit. When the last byte has gone, the \
+              closes the first, and waits for the second, within its limit. After the last byte it waits one \
+              second more, in case the client answers: the grace of a drain. Then the connection is closed, the \
               server's task ends, and nothing is left in the runtime.",
         action: "Drain the server",
         code: &["scene10", "drain", "in_flight"],
