@@ -85,8 +85,8 @@ pub fn write_of_reactor(options: &Options, reactor: &Reactor<usize>) -> io::Resu
     Ok(())
 }
 
-/// Writes the file in a thread, of a reactor, whose loop goes on meanwhile: the text of a full ring has
-/// more than ten megabytes.
+/// Writes the file of a bare reactor in a thread, so that the loop goes on meanwhile: the text of a full
+/// ring has more than ten megabytes.
 pub fn begin_to_write(options: &Options, reactor: &Reactor<usize>) {
     #[cfg(feature = "trace")]
     {

@@ -40,8 +40,8 @@ pub(crate) type Place = &'static Location<'static>;
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
-    /// Runs of a machine, of the root and of a job that have begun.
-    runs: Counter,
+    /// Runs of the root and of jobs that have begun. Those of machines are in `figures`.
+    pub(super) others: Counter,
     pub(crate) figures: Figures,
     /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
     /// clock is not the system's.
@@ -77,7 +77,7 @@ impl Default for Running {
     fn default() -> Self {
         Running {
             id: AtomicU64::new(NONE),
-            runs: Counter::default(),
+            others: Counter::default(),
             figures: Figures::default(),
             batch: AtomicU64::new(u64::MAX),
             base: Instant::now(),
@@ -90,10 +90,10 @@ impl Default for Running {
 
 /// For the loop.
 impl Running {
-    /// Something begins to run: a machine, the root, or a [`JOB`].
+    /// Something begins to run, and is counted: a machine, the root, or a [`JOB`].
     #[inline]
-    pub(super) fn begin(&self, id: u64) {
-        self.runs.add(1);
+    pub(super) fn begin(&self, id: u64, runs: &Counter) {
+        runs.add(1);
         self.id.store(id, Ordering::Release);
     }
 
@@ -217,7 +217,7 @@ impl Running {
     pub(super) fn sample(&self) -> Sample {
         Sample {
             id: self.id.load(Ordering::Acquire),
-            runs: self.runs.get(),
+            runs: self.figures.machines.get() + self.others.get(),
         }
     }
 

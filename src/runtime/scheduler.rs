@@ -304,15 +304,16 @@ impl Scheduler {
         if jobs.is_empty() {
             return;
         }
+        let running = &self.remote.running;
         for job in jobs {
-            self.remote.running.begin(running::JOB);
+            running.begin(running::JOB, &running.others);
             self.trace().put(Kind::Run, JOB, 0);
             // A job has no `JoinHandle`, so its panic is only logged.
             if catch(job).is_err() {
                 log::error!("a closure sent through a Handle panicked");
             }
         }
-        self.remote.running.end();
+        running.end();
         // So that the time of the jobs is not counted as that of the machines.
         self.reactor.core().read_clock();
     }
@@ -341,8 +342,7 @@ impl Scheduler {
             // The root is no machine. A machine that was aborted while it was queued is gone.
             let body = self.machines.borrow_mut().take_body(*id);
             if let Some(body) = body {
-                running.begin(id.bits().get());
-                figures.machines.add(1);
+                running.begin(id.bits().get(), &figures.machines);
                 let times = OBSERVES.then(|| body.times(figures));
                 self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
@@ -395,7 +395,8 @@ impl Scheduler {
 
     /// How long a turn may sleep.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        // Inside a turn, what is left of its batch is in no queue.
+        // Inside a turn, what is left of its batch is in no queue, and the queue is borrowed while the
+        // netpoller is asked.
         if current::at_home(&self.remote, |_| ()).is_some() || self.has_runnable() {
             return Some(Duration::ZERO);
         }
@@ -412,18 +413,19 @@ impl Scheduler {
         // Marks the root as not queued, so that its waker queues it.
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
+        let (running, clock) = (&self.remote.running, &self.reactor.core().clock);
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
-            self.remote.running.begin(MachineId::ROOT.bits().get());
+            running.begin(MachineId::ROOT.bits().get(), &running.others);
             self.stopwatch.begins(MachineId::ROOT, self.figures());
             self.record(Kind::Run, MachineId::ROOT, 0);
             context::begin(MachineId::ROOT, &waker);
             let polled = catch(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
             context::end();
-            let (clock, times) = (&self.reactor.core().clock, &self.figures().root_time);
-            self.stopwatch.ends(MachineId::ROOT, clock, Some(times));
-            self.remote.running.end();
+            let times = Some(&self.figures().root_time);
+            self.stopwatch.ends(MachineId::ROOT, clock, times);
+            running.end();
             match polled {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(returned)) => output = Some(Ok(returned)),
@@ -433,8 +435,7 @@ impl Scheduler {
         };
         // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
         // would never open it.
-        let clock = &self.reactor.core().clock;
-        self.remote.running.begin_batch(clock);
+        running.begin_batch(clock);
         self.open_mail();
         let now = clock.now();
         self.stopwatch.queued(MachineId::ROOT, || now);

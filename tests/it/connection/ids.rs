@@ -378,6 +378,15 @@ fn what_is_written_by_id_to_a_connection_that_is_never_quiet_goes_out_soon() {
     });
 }
 
+async fn is_answered_in_order(client: &TcpStream) {
+    for _ in 0..3 {
+        client.write_all(b"x").await.unwrap();
+        let mut got = [0; 3];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"abc");
+    }
+}
+
 #[test]
 fn what_a_callback_writes_by_its_own_id_goes_out_in_the_order_of_the_calls() {
     thread_local! { static HANDLE: RefCell<Option<netpoller::ServerHandle>> = const { RefCell::new(None) }; }
@@ -395,12 +404,7 @@ fn what_a_callback_writes_by_its_own_id_goes_out_in_the_order_of_the_calls() {
     serving(script.server(), async |bound: Rc<Bound<_>>| {
         HANDLE.set(Some(bound.handle()));
         let (client, _) = join(&bound).await;
-        for _ in 0..3 {
-            client.write_all(b"x").await.unwrap();
-            let mut got = [0; 3];
-            client.read_exact(&mut got).await.unwrap();
-            assert_eq!(&got, b"abc");
-        }
+        is_answered_in_order(&client).await;
         HANDLE.set(None);
     });
 }
@@ -431,12 +435,7 @@ fn what_a_callback_writes_itself_comes_after_what_another_thread_and_its_handle_
     serving(script.server(), async |bound: Rc<Bound<_>>| {
         SERVER.set(Some(bound.handle()));
         let (client, _) = join(&bound).await;
-        for _ in 0..3 {
-            client.write_all(b"x").await.unwrap();
-            let mut got = [0; 3];
-            client.read_exact(&mut got).await.unwrap();
-            assert_eq!(&got, b"abc");
-        }
+        is_answered_in_order(&client).await;
         drop((SERVER.take(), OWN.take()));
     });
 }
