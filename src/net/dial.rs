@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::addr::Tcp;
-use super::addr::{ToAddr, unmapped};
+use super::addr::{Tcp, ToAddr, unmapped};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Fd, Name};

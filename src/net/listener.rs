@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use socket2::{SockRef, Socket, Type};
 
-use super::addr::{self, ToAddr};
-use super::addr::{Kind, Tcp};
+use super::addr::{self, Kind, Tcp, ToAddr};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Failure, Fd, Name, RuntimeCore};

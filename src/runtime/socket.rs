@@ -110,7 +110,7 @@ impl Socket {
         }
     }
 
-    /// Forgets both addresses, when a datagram socket is connected: its own may change with the peer's.
+    /// Forgets both addresses, when a socket was connected: a datagram socket's own may change with the peer's.
     pub(crate) fn forget_endpoints(&self) {
         self.endpoints.forget();
         if let Some(extra) = self.extra.get() {

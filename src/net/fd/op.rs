@@ -223,7 +223,7 @@ impl Fd {
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
-        name: &'static str,
+        name: Name,
         needs: Needs,
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
@@ -255,7 +255,7 @@ impl Fd {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(name, failure, 0))
+        polled.map_err(|failure| self.error(name.text(), failure, 0))
     }
 
     /// Stores the key of a poller's waker in `Extra::pollers`, and also in the slot if the direction is

@@ -72,11 +72,7 @@ impl Fd {
             return Ok(0);
         }
         let sent = self.send(bytes)?;
-        context::charge(sent);
-        // All of it proves nothing.
-        if sent < bytes.len() {
-            self.note_short(Direction::Write, sent, bytes.len());
-        }
+        self.transferred(Direction::Write, sent, bytes.len());
         Ok(sent)
     }
 
