@@ -194,13 +194,14 @@ impl Conn {
     pub(super) fn take_asked(&mut self) -> Option<Event> {
         let note = self.note();
         let asked = note.get() & ASKED;
+        let event = match asked {
+            0 => return None,
+            END => Event::EndAsked,
+            _ if asked & ABORT != 0 => Event::Aborted,
+            _ => Event::CloseAsked,
+        };
         note.set(note.get() & !ASKED);
-        match asked {
-            0 => None,
-            END => Some(Event::EndAsked),
-            _ if asked & ABORT != 0 => Some(Event::Aborted),
-            _ => Some(Event::CloseAsked),
-        }
+        Some(event)
     }
 
     /// Reads from `extra`; a default if there is none.

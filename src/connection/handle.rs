@@ -154,13 +154,12 @@ impl Mailbox {
         } else {
             refused(QUEUED_IN_ALL)
         };
-        let (is_first, is_empty) = (was_empty && !inbox.is_empty(), inbox.is_empty());
+        let is_empty = inbox.is_empty();
         // A selector's break may run any code.
         drop(inbox);
         // The wake of what another thread left first may be on its way yet. In a callback of the
         // connection, what is written directly from here on has to come after this.
-        let is_here = || self.thread.if_here(|_| ()).is_some();
-        if is_first || (!is_empty && is_here()) {
+        if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
         left
