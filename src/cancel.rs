@@ -44,9 +44,9 @@ use std::time::{Duration, Instant};
 use crate::runtime::context;
 use crate::runtime::look::Note;
 use crate::runtime::panics::wake_quietly;
-use crate::runtime::select::{Either, select};
 use crate::runtime::sync;
 use crate::runtime::waiters::{Ticket, Waiters};
+use crate::runtime::{Either, select};
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.

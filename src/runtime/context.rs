@@ -78,7 +78,8 @@ thread_local! {
     static RUN: Run = const { Run::idle() };
 }
 
-struct Run {
+#[derive(Clone)]
+pub(super) struct Run {
     /// The address of the reactor whose runtime is in a turn; null outside.
     home: Cell<*const ()>,
     /// The machine that runs, or ran last.
@@ -113,27 +114,21 @@ impl Run {
 
 // ---- entering a runtime: for current.rs alone ----
 
-/// What ran before a runtime was entered.
-pub(super) struct Before {
-    home: *const (),
-    waker: *const Waker,
-    budget: i64,
+/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet. Returns what ran
+/// before.
+pub(super) fn enter(home: *const ()) -> Run {
+    let before = RUN.with(|run| run.clone());
+    RUN.with(|run| run.home.set(home));
+    end();
+    before
 }
 
-/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet.
-pub(super) fn enter(home: *const ()) -> Before {
-    RUN.with(|run| Before {
-        home: run.home.replace(home),
-        waker: run.waker.replace(ptr::null()),
-        budget: run.budget.replace(NO_LIMIT),
-    })
-}
-
-pub(super) fn leave(before: &Before) {
+pub(super) fn leave(before: &Run) {
     RUN.with(|run| {
-        run.home.set(before.home);
-        run.waker.set(before.waker);
-        run.budget.set(before.budget);
+        run.home.swap(&before.home);
+        run.id.swap(&before.id);
+        run.waker.swap(&before.waker);
+        run.budget.swap(&before.budget);
     });
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::{self, Before};
+use super::context::{self, Run};
 use super::lent;
 use super::scheduler::Scheduler;
 use super::waker::{INHERITED, Remote};
@@ -21,7 +21,8 @@ thread_local! {
 pub(crate) struct Entered {
     /// The runtime that was in a turn before, and is again afterwards.
     outer: Option<Rc<Scheduler>>,
-    before: Before,
+    /// What ran before.
+    before: Run,
     /// It is entered for a turn, and not only to drop something.
     is_turn: bool,
 }

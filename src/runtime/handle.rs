@@ -13,9 +13,8 @@ use std::thread;
 
 use super::look::noted;
 use super::scheduler::Scheduler;
-use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, LoopStats, blocking, current, join, spawn_at};
+use super::{Either, JoinError, JoinHandle, LoopStats, blocking, current, join, select, spawn_at};
 
 /// Reaches a runtime from any thread. It does not keep the runtime alive: once the runtime is gone,
 /// nothing that is sent runs, but [`stats`](Handle::stats) still answers. The pipe that wakes the loop

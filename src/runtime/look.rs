@@ -82,31 +82,28 @@ pub(crate) enum Noted {
 
 /// An entry in the current runtime's table of notes. Dropping it removes the entry.
 #[derive(Default)]
-pub(crate) struct Note {
-    place: Option<(Handle, usize)>,
-    /// What waits, as the entry says.
-    waiter: Option<Waiter>,
-}
+pub(crate) struct Note(Option<(Handle, usize)>);
 
 impl Note {
     pub(crate) fn new(noted: Noted) -> Self {
-        let place = current::try_with(|scheduler| {
+        Note(current::try_with(|scheduler| {
             let key = scheduler.notes.borrow_mut().insert(noted);
             (Handle::new(scheduler.remote.clone()), key)
-        });
-        let waiter = None;
-        Note { place, waiter }
+        }))
     }
 
     /// Notes that a future waits with this waker.
     pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
-        let waiter = Some(Waiter::waker(waker));
-        let home = self.place.as_ref().map(|(home, _)| home);
-        let is_home = home.is_some_and(|home| home.if_here(|_| ()).is_some());
+        let waiter = Waiter::waker(waker);
+        let stands = |(home, key): &(Handle, usize)| {
+            home.if_here(|scheduler| {
+                let noted = &scheduler.notes.borrow()[*key];
+                matches!(noted, Noted::Wait(known, _) if *known == waiter)
+            }) == Some(true)
+        };
         // Many futures are polled for each message: an entry that stands is not written again.
-        if self.waiter != waiter || !is_home {
-            *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
-            self.waiter = waiter;
+        if !self.0.as_ref().is_some_and(stands) {
+            *self = Note::new(Noted::Wait(waiter, on));
         }
     }
 }
@@ -126,7 +123,7 @@ pub(crate) async fn noted<F: Future>(on: &'static str, future: F) -> F::Output {
 
 impl Drop for Note {
     fn drop(&mut self) {
-        if let Some((home, key)) = self.place.take() {
+        if let Some((home, key)) = self.0.take() {
             home.tell(move |scheduler| {
                 scheduler.notes.borrow_mut().try_remove(key);
             });
@@ -315,11 +312,6 @@ impl Look {
                 ["status", "for_seconds", "quiet_seconds"].map(|name| machine.get(name).cloned()),
             )
         });
-        // Gives back the room that was not needed.
-        for entries in [&mut dump.machines, &mut dump.sockets] {
-            entries.iter_mut().for_each(|entry| entry.0.shrink_to_fit());
-            entries.shrink_to_fit();
-        }
         dump
     }
 

@@ -165,6 +165,7 @@ impl Machines {
         (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
     }
 
+    /// Whether it is alive. The root always is.
     pub(crate) fn is_alive(&mut self, id: MachineId) -> bool {
         self.find(id).is_some()
     }

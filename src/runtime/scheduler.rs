@@ -124,11 +124,6 @@ impl Scheduler {
         &self.remote.running.figures
     }
 
-    /// Machines that are a server's connections.
-    pub(crate) fn connections(&self) -> usize {
-        self.figures().connections.get() as usize
-    }
-
     /// The reactor's identity, as its descriptors know it.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
@@ -198,7 +193,7 @@ impl Scheduler {
     pub(super) fn sweep(&self) {
         let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
         if woken.len() > 2 * machines.slots_used() + SWEEP {
-            woken.retain(|&id| id == MachineId::ROOT || machines.is_alive(id));
+            woken.retain(|&id| machines.is_alive(id));
         }
     }
 
@@ -219,7 +214,8 @@ impl Scheduler {
         let (core, figures) = (self.reactor.core(), self.figures());
         let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
-        self.stopwatch.wait_ended(core, figures, due);
+        let due = due.filter(|_| turn.expired > 0);
+        self.stopwatch.wait_ended(&core.clock, figures, due);
         self.remote.running.begin_batch(&core.clock);
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
@@ -246,7 +242,10 @@ impl Scheduler {
     #[inline]
     pub(super) fn publish_counts(&self) {
         let (core, figures) = (self.reactor.core(), self.figures());
-        figures.tasks.set(self.tasks() as u64);
+        // The root is no task.
+        let machines = self.machines.borrow().slots_used() as u64 - 1;
+        let connections = figures.connections.get();
+        figures.tasks.set(machines.saturating_sub(connections));
         figures.descriptors.set(self.reactor.descriptors() as u64);
         figures.entries.set(core.entries() as u64);
     }

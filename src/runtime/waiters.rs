@@ -21,8 +21,13 @@
 
 // Mirrors the semaphore queue of `runtime/sema.go`, as used by `fdMutex`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::task::{Poll, Waker};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::wake_quietly;
 
 /// A waiter's number. Numbers only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +119,48 @@ impl Waiters {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+}
+
+// ---- the waiters for a descriptor that becomes free ----
+//
+// Go has no counterpart: its accept loops sleep out their back-off.
+
+thread_local! {
+    /// The table of descriptors belongs to the process, so this serves all runtimes of a thread. What
+    /// other threads and other libraries close is not seen, so the waiters also wait for a time.
+    static WAITERS: RefCell<Waiters> = const { RefCell::new(Waiters::new()) };
+}
+
+/// A descriptor was closed, or will be before anything else runs.
+pub(crate) fn descriptor_closed() {
+    // The waiters are taken out first: waking may run any code.
+    let waiters = WAITERS.try_with(|waiters| waiters.borrow_mut().take_all());
+    waiters.into_iter().flatten().for_each(wake_quietly);
+}
+
+/// Waits until a descriptor is closed on this thread, counted from the first poll.
+#[derive(Default)]
+pub(crate) struct UntilClosed {
+    ticket: Option<Ticket>,
+}
+
+impl Future for UntilClosed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let (poll, left_over) =
+            WAITERS.with_borrow_mut(|waiters| waiters.poll(&mut self.ticket, waker));
+        drop(left_over);
+        poll
+    }
+}
+
+impl Drop for UntilClosed {
+    fn drop(&mut self) {
+        let left = WAITERS.try_with(|waiters| waiters.borrow_mut().leave(&mut self.ticket));
+        drop(left);
     }
 }
 
