@@ -256,7 +256,7 @@ impl Future for Sleep {
             self.take_timer(false);
             let key = timers.borrow_mut().insert(when, parked);
             core.wake_host();
-            self.timer = Some((Handle::new(scheduler.remote.clone()), key));
+            self.timer = Some((scheduler.handle(), key));
             Poll::Pending
         }));
         context::poll_yield(&mut self.yielded, cx.waker())

@@ -74,10 +74,6 @@ impl fmt::Debug for MachineId {
     }
 }
 
-thread_local! {
-    static RUN: Run = const { Run::idle() };
-}
-
 #[derive(Clone)]
 pub(super) struct Run {
     /// The address of the reactor whose runtime is in a turn; null outside.
@@ -101,15 +97,15 @@ const OPERATION: i64 = 1024;
 /// The budget while no machine runs: a future that another executor polls is not limited by ours.
 const NO_LIMIT: i64 = i64::MAX;
 
-impl Run {
-    const fn idle() -> Self {
+thread_local! {
+    static RUN: Run = const {
         Run {
             home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
             budget: Cell::new(NO_LIMIT),
         }
-    }
+    };
 }
 
 // ---- entering a runtime: for current.rs alone ----

@@ -151,14 +151,9 @@ impl Socket {
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
         drop(extra);
-        *state = match ticket {
-            Some(ticket) => {
-                self.locks.raise(waits_bit(direction));
-                LockState::Queued(ticket)
-            }
-            // `unlock` took the ticket out of the queue: this operation holds the lock.
-            None => LockState::Holder,
-        };
+        self.locks.raise(waits_bit(direction));
+        // If `unlock` took the ticket out of the queue, this operation holds the lock.
+        *state = ticket.map_or(LockState::Holder, LockState::Queued);
         drop(left_over);
         polled.is_ready()
     }
@@ -242,11 +237,6 @@ impl Socket {
             self.locks.lower(waits_bit(direction));
         }
         extra.pollers[direction as usize].take()
-    }
-
-    /// Drops the waker of the poller that waits, if one does: the last poller wins.
-    pub(crate) fn drop_poller(&self, direction: Direction) {
-        drop(self.take_poller(direction).and_then(ParkKey::take_waker));
     }
 
     /// Returns whether the direction's poller has yielded since its last operation ended, and resets that.

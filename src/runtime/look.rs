@@ -88,7 +88,7 @@ impl Note {
     pub(crate) fn new(noted: Noted) -> Self {
         Note(current::try_with(|scheduler| {
             let key = scheduler.notes.borrow_mut().insert(noted);
-            (Handle::new(scheduler.remote.clone()), key)
+            (scheduler.handle(), key)
         }))
     }
 
@@ -231,42 +231,33 @@ impl Look {
             true => ["accept", "connect"],
             false => ["read", "write"],
         };
-        let left = Direction::BOTH.map(|at| until(desc.deadline(at), now));
-        // What is in a slot, and then what waits behind that for the lock, or for a hang-up.
-        let mut holders = [None; 2];
-        desc.parked(|at, parked| {
-            holders[at as usize] = parked.waiter();
-            let wait = |waiter| {
-                let at = at as usize;
-                (waiter, operations[at], index, left[at].clone(), None)
+        entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
+        // What is in each slot, and the time that is left; neither for a hang-up.
+        let (mut parked, mut left) = ([None; 3], [None, None, None]);
+        desc.parked(|at, key| parked[at as usize] = key.waiter());
+        for direction in Direction::BOTH {
+            let at = direction as usize;
+            left[at] = until(desc.deadline(direction), now);
+            let wait = |waiter| (waiter, operations[at], index, left[at].clone(), None);
+            self.waits.extend(parked[at].map(wait));
+            let slot = match parked[at] {
+                Some(_) => "Parked",
+                None if desc.is_ready(direction) => "Ready",
+                None => "Nil",
             };
-            self.waits.extend(parked.waiter().map(wait));
-        });
-        socket.waiting(|at, waiter| {
-            let (on, left, behind) = match at.map(|at| at as usize) {
-                Some(at) => (
-                    ["read-lock", "write-lock"][at],
-                    left[at].clone(),
-                    holders[at],
-                ),
-                None => ("hang-up", None, None),
-            };
-            self.waits.push((waiter, on, index, left, behind));
-        });
-        let slots = Direction::BOTH.map(|at| match holders[at as usize] {
-            Some(_) => "Parked",
-            None if desc.is_ready(at) => "Ready",
-            None => "Nil",
-        });
-        let [read_left, write_left] = left;
-        entry
-            .put("token", Value::shown(format_args!("{:?}", desc.token())))
-            .put("read", Value::text(slots[0]))
-            .put("read_left_seconds", read_left)
-            .put("write", Value::text(slots[1]))
-            .put("write_left_seconds", write_left)
-            .put("timer_seconds", until(desc.due(), now));
+            let left_seconds = ["read_left_seconds", "write_left_seconds"][at];
+            entry
+                .put(["read", "write"][at], Value::text(slot))
+                .put(left_seconds, left[at].clone());
+        }
+        entry.put("timer_seconds", until(desc.due(), now));
         self.dump.sockets.push(entry);
+        // What waits for a lock, behind what is parked, or for a hang-up.
+        socket.waiting(|queue, waiter| {
+            let on = ["read-lock", "write-lock", "hang-up"][queue];
+            let wait = (waiter, on, index, left[queue].clone(), parked[queue]);
+            self.waits.push(wait);
+        });
     }
 
     /// Puts together what the tables said.

@@ -207,7 +207,7 @@ impl Runtime {
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let _entered = self.enter()?;
-        self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
+        self.scheduler.turn(max_wait, BATCH, &mut || false)
     }
 
     /// As [`turn`](Runtime::turn), and waits until `when` at most, by the runtime's clock.
@@ -259,9 +259,7 @@ impl Runtime {
         let mut all = Turn::default();
         let mut wait = budget;
         loop {
-            let turn = self
-                .scheduler
-                .turn(Some(wait), STEP, &mut || Poll::Pending)?;
+            let turn = self.scheduler.turn(Some(wait), STEP, &mut || false)?;
             all.events += turn.events;
             all.machines += turn.machines;
             all.expired += turn.expired;
@@ -363,7 +361,7 @@ impl Runtime {
 
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.scheduler.remote.clone())
+        self.scheduler.handle()
     }
 }
 

@@ -36,6 +36,7 @@ impl Waiter {
     }
 }
 
+#[derive(Default)]
 struct Kept {
     /// Each with its key. Once `count` has wrapped, an old key may wake another waker without cause,
     /// which is legal.
@@ -44,12 +45,7 @@ struct Kept {
 }
 
 thread_local! {
-    static KEPT: RefCell<Kept> = const {
-        RefCell::new(Kept {
-            wakers: Slab::new(),
-            count: 0,
-        })
-    };
+    static KEPT: RefCell<Kept> = RefCell::default();
 }
 
 impl ParkKey {

@@ -27,6 +27,7 @@ use slab::Slab;
 use super::blocking::Lane;
 use super::context;
 use super::current::{self, Entered};
+use super::handle::Handle;
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
 use super::lent::Buffer;
@@ -107,6 +108,11 @@ impl Scheduler {
             host: OnceCell::new(),
             schedule,
         }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        let remote = self.remote.clone();
+        Handle { remote }
     }
 
     fn trace(&self) -> &Recorder<ParkKey> {
@@ -204,12 +210,12 @@ impl Scheduler {
     // ---- one turn, in the order of its steps ----
 
     /// One turn: asks the netpoller, opens the mail, runs `most` machines at most, and publishes the
-    /// figures. `root` polls the future of `block_on`, if there is one.
+    /// figures. `root` polls the future of `block_on`, if there is one, and returns whether it is done.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         most: usize,
-        root: &mut dyn FnMut() -> Poll<()>,
+        root: &mut dyn FnMut() -> bool,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
         let due = OBSERVES.then(|| core.next_entry()).flatten();
@@ -320,7 +326,7 @@ impl Scheduler {
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
-    fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> Poll<()>) -> usize {
+    fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> bool) -> usize {
         let mut batch = self.queue.take();
         // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
@@ -347,7 +353,7 @@ impl Scheduler {
                 self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
                 self.stopwatch.ends(*id, &core.clock, times);
-            } else if *id == MachineId::ROOT && root().is_ready() {
+            } else if *id == MachineId::ROOT && root() {
                 break;
             }
             if is_careful {
@@ -413,7 +419,7 @@ impl Scheduler {
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
         let (running, clock) = (&self.remote.running, &self.reactor.core().clock);
-        let mut output = None;
+        let mut output = Poll::Pending;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             running.begin(MachineId::ROOT.bits().get(), &running.others);
@@ -425,12 +431,11 @@ impl Scheduler {
             let times = Some(&self.figures().root_time);
             self.stopwatch.ends(MachineId::ROOT, clock, times);
             running.end();
-            match polled {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(returned)) => output = Some(Ok(returned)),
-                Err(payload) => output = Some(Err(payload)),
-            }
-            Poll::Ready(())
+            output = match polled {
+                Ok(polled) => polled.map(Ok),
+                Err(payload) => Poll::Ready(Err(payload)),
+            };
+            output.is_ready()
         };
         // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
         // would never open it.
@@ -440,11 +445,11 @@ impl Scheduler {
         self.stopwatch.queued(MachineId::ROOT, || now);
         self.stopwatch.last.set(now);
         // The root is polled once here, and then each time that its id comes up in the queue.
-        let mut polled = poll();
-        while polled.is_pending() {
+        let mut is_done = poll();
+        while !is_done {
             let mut root = || {
-                polled = poll();
-                polled
+                is_done = poll();
+                is_done
             };
             if let Err(error) = self.turn(None, BATCH, &mut root) {
                 self.end_root();
@@ -452,9 +457,10 @@ impl Scheduler {
             }
         }
         self.end_root();
-        match output.expect("it was ready") {
-            Ok(returned) => returned,
-            Err(payload) => resume_unwind(payload.into_inner()),
+        match output {
+            Poll::Ready(Ok(returned)) => returned,
+            Poll::Ready(Err(payload)) => resume_unwind(payload.into_inner()),
+            Poll::Pending => unreachable!("it is done"),
         }
     }
 

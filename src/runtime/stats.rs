@@ -97,13 +97,9 @@ impl Counts {
     }
 
     fn get(&self) -> Histogram {
-        Histogram {
-            counts: self
-                .counts
-                .each_ref()
-                .map(|row| row.each_ref().map(Counter::get)),
-            sum: self.sum.get(),
-        }
+        let row = |row: &[Counter; 8]| row.each_ref().map(Counter::get);
+        let (counts, sum) = (self.counts.each_ref().map(row), self.sum.get());
+        Histogram { counts, sum }
     }
 }
 

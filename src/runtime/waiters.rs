@@ -44,13 +44,6 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    pub(crate) const fn new() -> Self {
-        Waiters {
-            queue: BTreeMap::new(),
-            next: 0,
-        }
-    }
-
     /// Joins the queue, or renews the waker of a ticket that is in it. Ready if the ticket has been
     /// woken; the ticket is then none again.
     ///
@@ -129,7 +122,7 @@ impl Waiters {
 thread_local! {
     /// The table of descriptors belongs to the process, so this serves all runtimes of a thread. What
     /// other threads and other libraries close is not seen, so the waiters also wait for a time.
-    static WAITERS: RefCell<Waiters> = const { RefCell::new(Waiters::new()) };
+    static WAITERS: RefCell<Waiters> = RefCell::default();
 }
 
 /// A descriptor was closed, or will be before anything else runs.
@@ -185,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_first_to_come_is_the_first_to_be_woken_and_a_renewed_waker_keeps_its_turn() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert!(!wait(&mut waiters, &mut first), "renewed");
@@ -198,7 +191,7 @@ mod tests {
 
     #[test]
     fn waiters_that_are_nudged_keep_their_turns_and_are_not_nudged_again_before_they_poll() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert_eq!(waiters.nudge().count(), 2);
@@ -211,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_waiter_that_leaves_learns_whether_it_had_been_woken() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut queued, mut woken, mut idle) = (None, None, None);
         assert!(!wait(&mut waiters, &mut woken) && !wait(&mut waiters, &mut queued));
         assert!(waiters.pop().is_some());

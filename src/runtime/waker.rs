@@ -161,17 +161,18 @@ impl Remote {
         self.pending.swap(NO_BREAK, Ordering::AcqRel);
         let mut mail = self.mail()?;
         let woken = mem::take(&mut mail.woken);
-        if mail.jobs.len() <= JOBS {
-            let jobs = mem::take(&mut mail.jobs);
-            drop(mail);
-            if fault!("lost_break") {
-                self.pending.store(NO_BREAK, Ordering::Release);
-            }
-            return Some((woken, jobs));
-        }
+        let now = mail.jobs.len().min(JOBS);
+        let later = mail.jobs.split_off(now);
+        let jobs = mem::replace(&mut mail.jobs, later);
         // The jobs that are left need no break: while the flag is set, the loop does not sleep.
-        self.pending.store(ON_ITS_WAY, Ordering::Release);
-        Some((woken, mail.jobs.drain(..JOBS).collect()))
+        if !mail.jobs.is_empty() {
+            self.pending.store(ON_ITS_WAY, Ordering::Release);
+        }
+        drop(mail);
+        if fault!("lost_break") {
+            self.pending.store(NO_BREAK, Ordering::Release);
+        }
+        Some((woken, jobs))
     }
 
     /// How many wakes and how many jobs are in the mail.
