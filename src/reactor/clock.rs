@@ -31,7 +31,7 @@ pub(crate) enum TimeSource {
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.
-    base: Instant,
+    pub(crate) base: Instant,
     /// The last reading. It never goes back.
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
@@ -70,15 +70,6 @@ impl Clock {
         self.now.get()
     }
 
-    /// The system's time at the last reading; a fresh one if the loop has another clock.
-    #[inline]
-    pub(crate) fn last_real(&self) -> Instant {
-        match self.is_systems() {
-            true => self.now.get(),
-            false => Instant::now(),
-        }
-    }
-
     /// What a reading would give. It is not stored, so no deadline is compared with it.
     #[inline]
     pub(crate) fn peek(&self) -> Instant {
@@ -105,7 +96,6 @@ impl Clock {
 
     /// Sets `next` for a reading in a later tick. Most readings lie in the same tick as the one before.
     #[cold]
-    #[inline(never)]
     fn set_next(&self, now: Instant) {
         let tick = self.tick_of(now);
         self.next.set((tick, self.instant_of(tick)));
@@ -150,12 +140,14 @@ impl Clock {
     /// The tick of a deadline. `None` if it has passed. Reads the clock, unless the deadline has
     /// passed by the last reading, or is `PLAINLY_AHEAD` of it: then it goes into the memo.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
-            let tick = self.tick_of(when);
-            self.memo.set(Some((when, tick)));
-            return Some(tick);
+        if when <= self.now.get() || when <= self.peek() {
+            return None;
         }
-        (!self.has_passed(when)).then(|| self.tick_of(when))
+        let tick = self.tick_of(when);
+        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
+            self.memo.set(Some((when, tick)));
+        }
+        Some(tick)
     }
 
     /// Whether `when` has passed. Reads the clock, unless `when` has passed by the last reading.
@@ -167,12 +159,6 @@ impl Clock {
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())
-    }
-
-    /// From the clock's beginning to `when`, in nanoseconds.
-    #[inline]
-    pub(crate) fn since_base(&self, when: Instant) -> u64 {
-        (when - self.base).as_nanos() as u64
     }
 
     /// How long from the last reading to the start of `tick`.
@@ -190,5 +176,20 @@ impl Clock {
             }
             self.read();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_of_now_has_passed_however_old_the_last_reading_is() {
+        let clock = Clock::new(TimeSource::System);
+        let old = clock.base - Duration::from_secs(11);
+        clock.now.set(old);
+        assert_eq!(clock.tick_ahead(Instant::now()), None);
+        let far = Instant::now() + Duration::from_secs(60);
+        assert!(clock.tick_ahead(far).is_some() && clock.remembered(far).is_some());
     }
 }
