@@ -280,6 +280,9 @@ impl Server {
         let quiet = Some(self.reactor.now() + QUIET);
         self.deadline = quiet;
         if let Some(mut door) = self.door.take() {
+            // It is parked, or about to run.
+            let _parked = door.descriptor.unpark(Direction::Read);
+            self.again.retain(|&id| id != LISTENER);
             let queue = door.accept(&mut self, QUEUE);
             self.keep_or_close(door, queue);
         }
