@@ -15,7 +15,7 @@ use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Piece, SMALL};
 use super::rate::{NEVER, Progress};
-use super::shared::{Phase, WorkerShared, ticks};
+use super::shared::{Phase, Settings, WorkerShared, ticks};
 use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -142,9 +142,16 @@ impl Conn {
             beat: 0,
         };
         if let Some(filter) = filter {
-            conn.extra().filtering = Some(Filtering::new(filter));
+            conn.extra().filtering = Some(Box::new(Filtering {
+                filter: Some(filter),
+                ..Filtering::default()
+            }));
         }
         conn
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.server.settings
     }
 
     // ---- its status ----
@@ -219,15 +226,6 @@ impl Conn {
     pub(super) fn attend(&self, needed: bool) {
         let note = self.note();
         note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
-    }
-
-    /// Whether a drain begins for this connection now. True once.
-    pub(super) fn begins_to_drain(&mut self) -> bool {
-        let begins = self.is_draining() && self.drains().is_none();
-        if begins {
-            self.extra().drain = Some(Drain::WhenQuiet);
-        }
-        begins
     }
 
     /// How it drains, once its protocol was told.
@@ -331,8 +329,7 @@ impl Conn {
     /// }
     /// ```
     pub fn need(&mut self, bytes: usize) {
-        let most = self.shared.server.settings.limits.most_unused;
-        if bytes > most {
+        if bytes > self.settings().limits.most_unused {
             return self.end_over_limit(UNUSED);
         }
         self.extra().need = bytes;
@@ -654,13 +651,13 @@ impl Conn {
     }
 
     fn own_handle(&mut self) -> &ConnHandle {
-        let (fd, server) = (self.fd.clone(), self.shared.server.clone());
+        let (fd, shared) = (self.fd.clone(), self.shared.clone());
         let mut inbox = Inbox::default();
         inbox.queued = self.queued();
         if !self.may_write() {
             inbox.end();
         }
-        let most = server.settings.limits.most_queued;
+        let (server, most) = (&shared.server, self.settings().limits.most_queued);
         let make = || ConnHandle::new(&fd, most, server.queued.clone(), inbox);
         self.extra().handle.get_or_insert_with(make)
     }

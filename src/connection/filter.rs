@@ -157,7 +157,7 @@ pub struct FilterIo {
     pub(super) to_peer: Vec<u8>,
     /// How many bytes each of the two may hold. More are dropped, and the connection ends: a peer that
     /// sends a little which becomes much gets no memory for it.
-    room: [usize; 2],
+    pub(super) room: [usize; 2],
     /// The limit that one of the two has met.
     pub(super) over: Option<Limit>,
     pub(super) closes: bool,
@@ -188,6 +188,7 @@ impl FilterIo {
 }
 
 /// A connection's filter, and what it has left.
+#[derive(Default)]
 pub(super) struct Filtering {
     /// `None` once it has failed, and while it runs: a panic drops it. Then nothing passes.
     pub(super) filter: Option<Box<dyn Filter>>,
@@ -197,34 +198,4 @@ pub(super) struct Filtering {
     pub(super) held: Vec<u8>,
     /// Whether `end` was called; whether `closing` was called.
     pub(super) told: [bool; 2],
-}
-
-impl Filtering {
-    pub(super) fn new(filter: Box<dyn Filter>) -> Box<Self> {
-        Box::new(Filtering {
-            filter: Some(filter),
-            raw: Vec::new(),
-            held: Vec::new(),
-            told: [false; 2],
-        })
-    }
-
-    /// Calls the filter, with `room` for what it passes on; `None` if it has failed.
-    pub(super) fn call(
-        &mut self,
-        room: [usize; 2],
-        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
-    ) -> Option<(FilterIo, io::Result<()>)> {
-        let mut filter = self.filter.take()?;
-        let mut io = FilterIo {
-            to_protocol: Vec::new(),
-            to_peer: Vec::new(),
-            room,
-            over: None,
-            closes: false,
-        };
-        let called = call(&mut *filter, &mut io);
-        self.filter = called.is_ok().then_some(filter);
-        Some((io, called))
-    }
 }

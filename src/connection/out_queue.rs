@@ -100,9 +100,10 @@ impl OutQueue {
         self.pieces.push_back(piece);
     }
 
-    /// The pieces of a queue of which nothing has gone.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.pieces.iter().map(Piece::bytes)
+    /// The bytes of a queue of which nothing has gone.
+    pub(super) fn concat(&self) -> Vec<u8> {
+        let pieces: Vec<&[u8]> = self.pieces.iter().map(Piece::bytes).collect();
+        pieces.concat()
     }
 
     /// What one write may take.

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::mem;
 
 use super::conn::Conn;
-use super::error::{CloseReason, UNUSED};
+use super::error::{CloseReason, UNUSED, UNUSED_IN_ALL, checked};
 use super::filter::Filtering;
 use super::protocol::Protocol;
 use super::run::Connection;
@@ -63,7 +63,7 @@ impl<P: Protocol> Connection<P> {
                 return;
             }
         } else if conn.unused() == 0 && !conn.needs_more_than(bytes.len()) {
-            self.offer(bytes);
+            self.offer(Cow::Borrowed(bytes));
         } else {
             conn.keep_more(bytes);
             if conn.has_enough() {
@@ -110,18 +110,16 @@ impl<P: Protocol> Connection<P> {
     }
 
     pub(super) fn offer_unused(&mut self) {
-        self.conn.need_no_more();
         let extra = self.conn.extra();
         extra.seen = 0;
         let unused = mem::take(&mut extra.unused);
-        let used = self.protocol.data(&mut self.conn, &unused);
-        self.delivered(used, Cow::Owned(unused));
+        self.offer(Cow::Owned(unused));
     }
 
-    fn offer(&mut self, bytes: &[u8]) {
+    fn offer(&mut self, bytes: Cow<'_, [u8]>) {
         self.conn.need_no_more();
-        let used = self.protocol.data(&mut self.conn, bytes);
-        self.delivered(used, Cow::Borrowed(bytes));
+        let used = self.protocol.data(&mut self.conn, &bytes);
+        self.delivered(used, bytes);
     }
 
     /// The protocol was offered all of the input, and used some. As long as it does, it is offered
@@ -130,37 +128,30 @@ impl<P: Protocol> Connection<P> {
     #[inline(never)]
     pub(super) fn delivered(&mut self, mut used: io::Result<usize>, all: Cow<'_, [u8]>) {
         let mut at = 0;
-        let (result, seen) = loop {
+        // How many bytes of what is left it has seen.
+        let seen = loop {
+            let taken = match used.and_then(|used| checked(used, &all[at..])) {
+                Ok(taken) => taken,
+                failed => break failed,
+            };
+            at += taken;
             let rest = all.len() - at;
-            match used {
-                Ok(used) if used <= rest => {
-                    at += used;
-                    // Nothing is left, or what is left waits for new bytes.
-                    if used == rest || used == 0 || self.conn.peek(|extra| extra.waits) {
-                        break (Ok(()), all.len() - at);
-                    }
-                    // The rest waits for more. It is offered at the peer's end, too.
-                    if self.conn.needs_more_than(rest - used) {
-                        break (Ok(()), 0);
-                    }
-                }
-                Ok(used) => {
-                    let text = format!("{used} bytes used of {rest}");
-                    break (Err(io::Error::new(ErrorKind::InvalidInput, text)), 0);
-                }
-                Err(error) => break (Err(error), 0),
+            // All is used, or nothing more, or the protocol called `wait`.
+            if rest == 0 || taken == 0 || self.conn.peek(|extra| extra.waits) {
+                break Ok(rest);
             }
-            // Stop if the protocol asked for something, or the peer does not take the answers: that
-            // comes first.
-            if self.conn.is_asked() || self.conn.holds_input() {
-                break (Ok(()), 0);
+            // The protocol called `need`: the rest is offered with more, or at the peer's end. Or it asked
+            // to close, or too much output waits, which comes first.
+            let conn = &self.conn;
+            if conn.needs_more_than(rest) || conn.is_asked() || conn.holds_input() {
+                break Ok(0);
             }
             self.conn.need_no_more();
             used = self.protocol.data(&mut self.conn, &all[at..]);
         };
-        self.conn.keep(all, at, seen);
+        self.conn.keep(all, at, *seen.as_ref().unwrap_or(&0));
         self.conn.end_callback();
-        self.heed(result);
+        self.heed(seen.map(drop));
     }
 }
 
@@ -208,7 +199,6 @@ impl Conn {
     pub(super) fn keep_more(&mut self, bytes: &[u8]) {
         if let Some(extra) = &mut self.extra {
             extra.unused.extend_from_slice(bytes);
-            self.account_for_unused();
         }
     }
 
@@ -224,15 +214,16 @@ impl Conn {
         // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
-        self.account_for_unused();
         // The protocol answers only for what it was offered.
-        if seen > self.shared.server.settings.limits.most_unused {
+        if seen > self.settings().limits.most_unused {
             self.end_over_limit(UNUSED);
         }
     }
 
-    /// What is kept unused has changed: it counts under the limit over all.
-    pub(super) fn account_for_unused(&self) {
-        self.shared.keep(self.fd.desc.token(), self.unused());
+    /// What is kept unused counts under the limit over all.
+    pub(super) fn account_for_unused(&mut self) {
+        if !self.shared.keeps(self.fd.desc.token(), self.unused()) {
+            self.end_over_limit(UNUSED_IN_ALL);
+        }
     }
 }

@@ -21,11 +21,11 @@ use std::ptr;
 use std::task::Poll;
 
 use super::conn::Conn;
-use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
+use super::error::{CloseReason, stopped};
 use super::handle::ConnHandle;
 use super::protocol::Protocol;
 use super::shared::Phase;
-use super::state::{Event, State};
+use super::state::{Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
@@ -49,12 +49,6 @@ const _: () = assert!(size_of::<Conn>() <= 6 * size_of::<u64>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
-
-/// What a step leaves to do.
-enum Step {
-    Again,
-    Wait,
-}
 
 impl<P: Protocol> Machine for Connection<P> {
     fn look(&self, entry: &mut Entry) -> [Option<Waiter>; 2] {
@@ -137,33 +131,35 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
+            // At once: nothing else runs before what was left unused is charged.
+            self.conn.account_for_unused();
             if !context::has_budget() {
                 self.conn.shared.wake(context::running_machine());
                 return Poll::Pending;
             }
-            if let Step::Wait = self.step()
-                && let Step::Wait = self.come_to_rest(&mut tried)
-            {
+            if !self.step() && !self.come_to_rest(&mut tried) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// One thing at a time, the most urgent first.
-    fn step(&mut self) -> Step {
+    /// Does one thing, the most urgent. False if there is nothing to do.
+    fn step(&mut self) -> bool {
         if let Some(event) = self.requested() {
             self.on(event);
-            return Step::Again;
+            return true;
         }
         let conn = &mut self.conn;
         if conn.state() == State::Opening {
             if log::log_enabled!(log::Level::Debug) {
                 conn.extra().received = Some(0);
             }
-            conn.call_filter(|filter, io| filter.open(io));
+            conn.call_filter(|filter, _, io| filter.open(io));
             self.tell(P::open);
             self.on(Event::Opened);
-        } else if conn.begins_to_drain() {
+        } else if conn.is_draining() && conn.drains().is_none() {
+            // Once, also if the callback fails.
+            conn.extra().drain = Some(Drain::WhenQuiet);
             self.tell(|protocol, conn| {
                 let drain = protocol.draining(conn)?;
                 conn.extra().drain = Some(drain);
@@ -179,7 +175,7 @@ impl<P: Protocol> Connection<P> {
             self.flushed();
         } else if self.conn.holds_input() {
             // Nothing is offered or read before the peer has taken its answers.
-            return Step::Wait;
+            return false;
         } else if self.can_offer() {
             // What the protocol answers may come back as input, from a filter, without end.
             context::charge(0);
@@ -187,9 +183,9 @@ impl<P: Protocol> Connection<P> {
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
         } else {
-            return Step::Wait;
+            return false;
         }
-        Step::Again
+        true
     }
 
     /// What the server, the protocol, a handle or another thread asks for; what went wrong.
@@ -200,60 +196,43 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
-        } else if conn.unused() > 0 && !conn.shared.may_keep(conn.fd.desc.token()) {
-            conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = conn.take_asked()?;
         conn.blame(CloseReason::Asked);
         Some(event)
     }
 
-    /// Nothing is to be done at once. Judges what is due, then parks.
-    fn come_to_rest(&mut self, tried: &mut bool) -> Step {
+    /// No step is possible now. Judges what is due, then parks. False if it has parked.
+    fn come_to_rest(&mut self, tried: &mut bool) -> bool {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
         let drained = conn.drains().is_some() && !conn.in_flight();
-        if (due || drained) && !*tried {
-            // Try before judging. The selector tells that a peer has taken something only when a
-            // third of the system's buffer is free, and may not have told of all that has come.
-            *tried = true;
-            self.try_both();
-            return Step::Again;
+        let slow = conn.judge_rates().err();
+        if (due || drained || slow.is_some()) && !mem::replace(tried, true) {
+            // Try before judging. The selector reports room only when a third of the system's buffer is
+            // free, and may not have reported all that has come.
+            conn.write_some();
+            if conn.reads() && !conn.holds_input() {
+                self.read();
+            }
+            return true;
         }
         if due && self.judge() {
-            return Step::Again;
+            return true;
         }
         let conn = &mut self.conn;
         if drained {
             conn.blame(CloseReason::Drained);
             self.on(Event::CloseAsked);
-            return Step::Again;
+            return true;
         }
-        if let Err(error) = conn.judge_rates() {
+        if let Some(error) = slow {
             conn.end_by(CloseReason::TooSlow(error));
-            return Step::Again;
+            return true;
         }
         conn.let_go();
         conn.plan();
-        match conn.park() {
-            true => Step::Wait,
-            false => Step::Again,
-        }
-    }
-
-    /// Reads, and writes where that is judged, whatever the selector has said.
-    #[cold]
-    fn try_both(&mut self) {
-        // While a connection is open, only the minimum rate judges what its peer takes.
-        let closing = self.conn.state() == State::Closing;
-        let judged =
-            closing || self.conn.shared.server.settings.rates[Direction::Write as usize].is_some();
-        if judged {
-            self.conn.write_some();
-        }
-        if self.conn.reads() && !self.conn.holds_input() {
-            self.read();
-        }
+        !conn.park()
     }
 
     /// Nothing is left to write, and the connection waited for that.
@@ -441,7 +420,7 @@ impl Conn {
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
         }
-        self.shared.keep(self.fd.desc.token(), 0);
+        self.shared.keeps(self.fd.desc.token(), 0);
         if let Some(id) = extra.id {
             self.shared.server.remotes.leave(id);
         }

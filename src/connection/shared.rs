@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::mem;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -106,8 +107,8 @@ pub(crate) struct WorkerShared {
     waiter: Cell<Option<Waker>>,
     /// Counts the connections opened, to spread their heartbeats and ages.
     pub(super) opened: Cell<u32>,
-    /// How many unused bytes each connection keeps, if there is a limit over all. A connection that has
-    /// to make room for others is taken out, and ends when it runs.
+    /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made
+    /// room for others: it ends when it runs.
     kept: RefCell<HashMap<Token, (MachineId, usize)>>,
     pub(crate) tally: Arc<Tally>,
 }
@@ -185,37 +186,34 @@ impl WorkerShared {
 
     // ---- unused bytes, where they have a limit over all ----
 
-    /// Notes that a connection keeps so many bytes now. Without room, the connections of this thread
-    /// that keep most have to end.
-    pub(super) fn keep(&self, token: Token, bytes: usize) {
+    /// The connection that runs keeps so many bytes now. Without room, the connections of this thread that
+    /// keep most have to end. False if this one has to.
+    pub(super) fn keeps(&self, token: Token, bytes: usize) -> bool {
         let quota = &self.server.unused;
         if !quota.is_limited() {
-            return;
+            return true;
         }
         let mut kept = self.kept.borrow_mut();
-        quota.give_back(kept.remove(&token).map_or(0, |(_, bytes)| bytes));
-        if bytes == 0 {
-            return;
+        let before = kept.remove(&token).map(|(_, bytes)| bytes);
+        quota.give_back(before.unwrap_or(0));
+        if bytes == 0 || before == Some(0) {
+            return bytes == 0;
         }
         kept.insert(token, (context::running_machine(), bytes));
         while !quota.charge(bytes) {
-            let largest = kept
-                .iter()
-                .max_by_key(|&(&other, &(_, bytes))| (bytes, other == token));
-            let (&largest, &(machine, freed)) = largest.expect("it is one of them");
-            // It frees its memory when it runs, in this turn or the next.
-            kept.remove(&largest);
-            self.wake(machine);
-            if largest == token {
-                return;
+            let most = kept
+                .iter_mut()
+                .max_by_key(|(other, (_, bytes))| (*bytes, **other == token));
+            let (&most, (machine, bytes)) = most.expect("it is one of them");
+            let freed = mem::take(bytes);
+            if most == token {
+                return false;
             }
+            // It frees its memory when it runs, in this turn or the next.
             quota.give_back(freed);
+            self.wake(*machine);
         }
-    }
-
-    /// Whether a connection may go on keeping what it keeps. Else it has to end.
-    pub(super) fn may_keep(&self, token: Token) -> bool {
-        !self.server.unused.is_limited() || self.kept.borrow().contains_key(&token)
+        true
     }
 
     /// A part of `time` for the connection that was opened last, so that connections that were opened

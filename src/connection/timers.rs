@@ -60,7 +60,7 @@ impl<P: Protocol> Connection<P> {
             conn.beat = now;
             conn.shared.tally.heartbeats.add(1);
             self.tell(
-                |protocol, conn| match conn.shared.server.settings.heartbeat_bytes.clone() {
+                |protocol, conn| match conn.settings().heartbeat_bytes.clone() {
                     Some(bytes) => conn.write(&bytes),
                     None => protocol.heartbeat(conn),
                 },
@@ -154,8 +154,7 @@ impl Conn {
 
     pub(super) fn idle_ticks(&self) -> u64 {
         let own = self.peek(|extra| extra.idle);
-        own.or(self.shared.server.settings.idle_timeout)
-            .unwrap_or(NEVER)
+        own.or(self.settings().idle_timeout).unwrap_or(NEVER)
     }
 
     /// Adds what a dump says of the connection.
@@ -181,7 +180,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.beat);
-        let interval = self.shared.server.settings.heartbeat.unwrap_or(NEVER);
+        let interval = self.settings().heartbeat.unwrap_or(NEVER);
         last.saturating_add(interval)
     }
 
@@ -201,7 +200,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.peek(|extra| extra.sent));
-        last.saturating_add(self.shared.server.settings.drain_grace)
+        last.saturating_add(self.settings().drain_grace)
     }
 
     /// When the connection has reached its greatest age.
@@ -250,7 +249,7 @@ impl Conn {
 
     /// Judges the rates of a peer of which bytes are expected, and plans the next check.
     pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let rates = self.shared.server.settings.rates;
+        let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
         let Some(extra) = &mut self.extra else {
