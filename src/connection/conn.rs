@@ -93,8 +93,6 @@ pub(super) struct Extra {
     pub(super) id: Option<ConnId>,
     /// Whether the peer meets the minimum rates, by direction.
     pub(super) progress: [Progress; 2],
-    /// The next check of the rates, if there is one.
-    pub(super) rate_at: Option<u64>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent: u64,

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::mem;
 
+use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, UNUSED, UNUSED_IN_ALL, checked};
 use super::filter::Filtering;
-use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::{Event, State};
 use crate::net::fd::Failure;
@@ -66,7 +66,7 @@ impl<P: Protocol> Connection<P> {
             self.offer(Cow::Borrowed(bytes));
         } else {
             conn.keep_more(bytes);
-            if conn.has_enough() {
+            if conn.can_offer() {
                 self.offer_unused();
             }
         }
@@ -100,13 +100,6 @@ impl<P: Protocol> Connection<P> {
             let error = self.conn.fd.error("read", Failure::System(error), 0);
             self.conn.broken(error);
         }
-    }
-
-    /// Whether there are kept bytes to offer now.
-    pub(super) fn can_offer(&self) -> bool {
-        let conn = &self.conn;
-        debug_assert!(conn.peek(|extra| extra.seen) <= conn.peek(|extra| extra.unused.len()));
-        conn.state().delivers() && conn.has_unseen() && conn.has_enough()
     }
 
     pub(super) fn offer_unused(&mut self) {
@@ -180,9 +173,14 @@ impl Conn {
         self.peek(|extra| extra.unused.len() > extra.seen)
     }
 
-    /// Whether as many bytes are there as the protocol needs.
-    fn has_enough(&self) -> bool {
-        !self.peek(|extra| extra.unused.len() < extra.need)
+    /// Whether there are kept bytes to offer now: some that were not, and as many as the protocol needs.
+    pub(super) fn can_offer(&self) -> bool {
+        let kept = self.peek(|extra| extra.unused.len());
+        debug_assert!(
+            self.peek(|extra| extra.seen) <= kept,
+            "only what is kept was seen"
+        );
+        self.state().delivers() && self.has_unseen() && !self.needs_more_than(kept)
     }
 
     fn needs_more_than(&self, bytes: usize) -> bool {

@@ -20,22 +20,20 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::Poll;
 
+use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
 use super::handle::ConnHandle;
-use super::protocol::Protocol;
 use super::shared::Phase;
 use super::state::{Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
-use crate::runtime::context;
 use crate::runtime::dump::Entry;
-use crate::runtime::lent;
 use crate::runtime::machine::{Machine, MachineId};
-use crate::runtime::panics;
 use crate::runtime::park_key::{ParkKey, Waiter};
 use crate::runtime::stats::{Counts, Figures};
+use crate::runtime::{context, lent, panics};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -176,7 +174,7 @@ impl<P: Protocol> Connection<P> {
         } else if self.conn.holds_input() {
             // Nothing is offered or read before the peer has taken its answers.
             return false;
-        } else if self.can_offer() {
+        } else if self.conn.can_offer() {
             // What the protocol answers may come back as input, from a filter, without end.
             context::charge(0);
             self.offer_unused();
@@ -207,8 +205,8 @@ impl<P: Protocol> Connection<P> {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
         let drained = conn.drains().is_some() && !conn.in_flight();
-        let slow = conn.judge_rates().err();
-        if (due || drained || slow.is_some()) && !mem::replace(tried, true) {
+        let rated = conn.judge_rates();
+        if (due || drained || rated.is_err()) && !mem::replace(tried, true) {
             // Try before judging. The selector reports room only when a third of the system's buffer is
             // free, and may not have reported all that has come.
             conn.write_some();
@@ -226,13 +224,17 @@ impl<P: Protocol> Connection<P> {
             self.on(Event::CloseAsked);
             return true;
         }
-        if let Some(error) = slow {
-            conn.end_by(CloseReason::TooSlow(error));
-            return true;
+        match rated {
+            Ok(next) => {
+                conn.free_extra();
+                conn.plan(next);
+                !conn.park()
+            }
+            Err(error) => {
+                conn.end_by(CloseReason::TooSlow(error));
+                true
+            }
         }
-        conn.let_go();
-        conn.plan();
-        !conn.park()
     }
 
     /// Nothing is left to write, and the connection waited for that.
@@ -326,7 +328,7 @@ impl<P: Protocol> Connection<P> {
 impl Conn {
     /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
     /// an idle connection keeps none.
-    fn let_go(&mut self) {
+    fn free_extra(&mut self) {
         let Some(extra) = &mut self.extra else {
             return self.attend(false);
         };

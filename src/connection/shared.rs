@@ -13,7 +13,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::mem;
-use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
@@ -25,10 +24,9 @@ use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::reactor::Token;
-use crate::runtime::context;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
-use crate::runtime::scheduler::Scheduler;
+use crate::runtime::{context, current};
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -42,6 +40,7 @@ pub(crate) const GATHER: usize = 256 << 10;
 /// What a server asks of its connections. Times are in ticks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
+    pub(crate) max_connections: usize,
     pub(crate) idle_timeout: Option<u64>,
     pub(crate) heartbeat: Option<u64>,
     /// Written when a heartbeat is due, in place of asking the protocol.
@@ -80,13 +79,13 @@ pub(crate) struct ServerShared {
 }
 
 impl ServerShared {
-    pub(crate) fn new(settings: Settings, max_connections: usize) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         ServerShared {
             has_warned: AtomicBool::new(false),
             queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),
             unused: Quota::new(settings.limits.most_unused_in_all),
-            permits: Arc::new(Permits::new(max_connections)),
-            remotes: Remotes::new(),
+            permits: Arc::new(Permits::new(settings.max_connections)),
+            remotes: Remotes::default(),
             settings,
         }
     }
@@ -95,7 +94,6 @@ impl ServerShared {
 /// What the connections of one thread share.
 pub(crate) struct WorkerShared {
     pub(super) server: Arc<ServerShared>,
-    scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
     /// A write is gathered without asking the quota, up to this many bytes in all.
@@ -114,14 +112,9 @@ pub(crate) struct WorkerShared {
 }
 
 impl WorkerShared {
-    pub(crate) fn new(
-        scheduler: &Rc<Scheduler>,
-        server: Arc<ServerShared>,
-        tally: Arc<Tally>,
-    ) -> Self {
+    pub(crate) fn new(server: Arc<ServerShared>, tally: Arc<Tally>) -> Self {
         let settings = &server.settings;
         WorkerShared {
-            scheduler: Rc::downgrade(scheduler),
             out: RefCell::default(),
             // With a limit over all, each write asks for room.
             gathers: match server.queued.is_limited() {
@@ -141,9 +134,7 @@ impl WorkerShared {
     }
 
     pub(super) fn wake(&self, id: MachineId) {
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.wake(id);
-        }
+        current::try_with(|scheduler| scheduler.wake(id));
     }
 
     // ---- connections come and go ----
@@ -152,19 +143,17 @@ impl WorkerShared {
         permit.hand_over();
         self.tally.accepted.add(1);
         self.tally.live.add(1);
-        if let Some(scheduler) = self.scheduler.upgrade() {
+        current::try_with(|scheduler| {
             scheduler.figures().connections.add(1);
             scheduler.spawn_machine(place, connection);
-        }
+        });
     }
 
     /// A connection has gone.
     pub(super) fn gone(&self) {
         self.server.permits.give_back();
         self.tally.live.sub(1);
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.figures().connections.sub(1);
-        }
+        current::try_with(|scheduler| scheduler.figures().connections.sub(1));
         if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()
         {
@@ -236,9 +225,7 @@ impl WorkerShared {
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         // Each looks at the phase when it runs. To a task this is a spurious wake.
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.wake_all();
-        }
+        current::try_with(|scheduler| scheduler.wake_all());
     }
 }
 

@@ -11,9 +11,9 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
-use super::protocol::Protocol;
 use super::rate::{NEVER, Progress};
 use super::run::Connection;
 use super::state::{Drain, Event, State};
@@ -184,14 +184,12 @@ impl Conn {
         last.saturating_add(interval)
     }
 
-    /// The next check of the acknowledgements, or of the rate.
+    /// The next check of the acknowledgements.
     fn check_at(&self) -> u64 {
-        let rate = self.peek(|extra| extra.rate_at).unwrap_or(NEVER);
-        if !self.state().closes() {
-            return rate;
+        match self.state().closes() {
+            true => self.beat + (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE),
+            false => NEVER,
         }
-        let check = (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE);
-        rate.min(self.beat + check)
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -247,15 +245,15 @@ impl Conn {
         self.state() == State::Lingering && left == 0 && is_quiet
     }
 
-    /// Judges the rates of a peer of which bytes are expected, and plans the next check.
-    pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
+    /// Judges the rates of a peer of which bytes are expected. Returns when to check again.
+    pub(super) fn judge_rates(&mut self) -> io::Result<u64> {
         let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
+        let mut soonest = NEVER;
         let Some(extra) = &mut self.extra else {
-            return Ok(());
+            return Ok(soonest);
         };
-        extra.rate_at = None;
         for direction in Direction::BOTH {
             let progress = &mut extra.progress[direction as usize];
             let Some(rate) = rates[direction as usize].filter(|_| expected[direction as usize])
@@ -266,15 +264,16 @@ impl Conn {
             let is_held = direction == Direction::Read && extra.is_full;
             let next = progress.check(rate, is_held, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
-            extra.rate_at = Some(extra.rate_at.map_or(next, |soonest| soonest.min(next)));
+            soonest = soonest.min(next);
         }
-        Ok(())
+        Ok(soonest)
     }
 
     // ---- the timer ----
 
-    /// Sets the timer to the earliest of the times. If that is later than it was, it costs a store.
-    pub(super) fn plan(&mut self) {
+    /// Sets the timer to the earliest of the times, of which `rate_at` is the next check of the rates. Moving
+    /// it later only stores the time.
+    pub(super) fn plan(&mut self, rate_at: u64) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
         let placed = self.judge.and_then(|key| timers.when(key));
@@ -287,6 +286,7 @@ impl Conn {
             self.idle_at().max(now + 1),
             self.heartbeat_at(),
             self.check_at(),
+            rate_at,
             self.grace_at(),
             self.old_at(),
         ];
@@ -318,10 +318,7 @@ impl Conn {
     pub(super) fn take_due_timer(&mut self) -> bool {
         let timers = self.fd.desc.core().timers.borrow();
         let fired = |key: &mut TimerKey| timers.get(*key).is_none();
-        let timer = self
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.timer.take_if(fired));
-        timer.is_some()
+        let extra = self.extra.as_mut();
+        extra.is_some_and(|extra| extra.timer.take_if(fired).is_some())
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::dispatch::WorkerInbox;
-use super::settings::{Common, Factory, Port, Settings};
+use super::settings::{Common, Factory, Port};
 use super::worker_loop::WorkerLoop;
 use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
@@ -64,11 +64,10 @@ pub struct Bound<F> {
 type Start = (WorkerInbox, Vec<Port>);
 
 impl<F> Bound<F> {
-    pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
-        let addr = |ports: &Vec<Port>| ports[0].addr.clone();
+    pub(super) fn new(factory: Arc<F>, common: Common, listeners: Vec<Vec<Port>>) -> Self {
         Bound {
             factory,
-            common: Arc::new(Common::new(settings, listeners.iter().map(addr).collect())),
+            common: Arc::new(common),
             ports: Mutex::new(listeners.into_iter().flatten().collect()),
         }
     }

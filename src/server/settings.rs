@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
+use crate::connection::Protocol;
 use crate::connection::filter::Filter;
-use crate::connection::protocol::Protocol;
 use crate::connection::shared::{self, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
@@ -27,10 +27,8 @@ type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 /// What a server is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) connection: shared::Settings,
     /// Where the server was made.
     pub(crate) place: Place,
-    pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) dispatch: Dispatch,
     /// Each worker calls it before the first connection is accepted.
@@ -57,13 +55,16 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(settings: Settings, addrs: Vec<Addr>) -> Self {
-        let shared = ServerShared::new(settings.connection.clone(), settings.max_connections);
+    pub(super) fn new(
+        settings: Settings,
+        connections: shared::Settings,
+        listeners: &[Vec<Port>],
+    ) -> Self {
         Common {
-            addrs,
+            addrs: listeners.iter().map(|of| of[0].addr.clone()).collect(),
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             runtimes: (0..settings.workers).map(|_| OnceLock::new()).collect(),
-            shared: Arc::new(shared),
+            shared: Arc::new(ServerShared::new(connections)),
             settings,
             #[cfg(feature = "signal")]
             watches: Default::default(),

@@ -66,14 +66,11 @@ impl<F: Factory> WorkerLoop<F> {
         inbox: WorkerInbox,
         ports: Vec<Port>,
     ) -> io::Result<()> {
-        let make = |scheduler: &_| {
-            let tally = common.dispatcher.tallies[inbox.worker].clone();
-            WorkerShared::new(scheduler, common.shared.clone(), tally)
-        };
+        let tally = common.dispatcher.tallies[inbox.worker].clone();
         // A server runs once.
         let _ = common.runtimes[inbox.worker].set(Handle::current());
         let this = WorkerLoop {
-            shared: Rc::new(current::with("a server", make)),
+            shared: Rc::new(WorkerShared::new(common.shared.clone(), tally)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
             factory,
             common,
@@ -184,6 +181,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
+        let permits = &self.common.shared.permits;
         let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
             let arrival = Arrival {
@@ -197,14 +195,7 @@ impl<F: Factory> WorkerLoop<F> {
             }
             self.begin(arrival)
         };
-        accept_each(
-            &listener.fd,
-            &self.common.shared.permits,
-            tries,
-            failed,
-            take,
-        )
-        .await
+        accept_each(&listener.fd, permits, tries, failed, take).await
     }
 
     /// Counts an accept that failed.
