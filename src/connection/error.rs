@@ -98,7 +98,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What a write meets after our direction has ended.
+/// The error of a write after our direction has ended.
 pub(super) fn direction_ended() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
 }

@@ -1,8 +1,8 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What others leave is kept under one lock. The first of them wakes the connection, whose next run
-//! takes it in.
+//! What others leave is kept under one lock. The first from another thread, and each from this one,
+//! wakes the connection, whose next run takes it in.
 
 // Mirrors a Go channel to the goroutine that writes.
 
@@ -119,7 +119,7 @@ impl Mailbox {
         error.into()
     }
 
-    /// Wakes the connection: at once, or in the next turn of its thread.
+    /// Wakes the connection: at once on its own thread, else in its thread's next turn.
     fn wake(&self, asked: u8) {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
@@ -160,8 +160,8 @@ impl Mailbox {
         let is_empty = inbox.is_empty();
         // A selector's break may run any code.
         drop(inbox);
-        // The wake of what another thread left first may be on its way yet. In a callback of the
-        // connection, what is written directly from here on has to come after this.
+        // Another thread's wake may not have arrived. On the connection's own thread it is woken now:
+        // what a callback then writes directly must come after this.
         if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
@@ -183,9 +183,8 @@ impl Mailbox {
 /// Writes to a connection from other connections and tasks of its thread: to fan out, to answer
 /// later.
 ///
-/// Clones are the same connection. It only queues: what is written goes out when the loop comes to
-/// that connection, and no callback runs before. It stays on its thread, as its queue does: it is
-/// not `Send`.
+/// Clones are the same connection. A write only queues, and calls no callback: the bytes go out when
+/// the loop next runs that connection. It stays on its thread, as its queue does: it is not `Send`.
 ///
 /// A peer that does not take what it is sent holds up nothing else: when more waits than
 /// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.
@@ -322,6 +321,7 @@ impl ConnHandle {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
+        debug_assert_eq!(queue.len(), inbox.bytes, "all that was left is charged");
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
@@ -340,7 +340,7 @@ impl ConnHandle {
 
 impl Drop for ConnHandle {
     fn drop(&mut self) {
-        // The last handle but the connection's own. The connection runs, and drops its own.
+        // Only the connection's own handle is left. It is woken, and drops that.
         if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
             self.mailbox.wake(0);
         }

@@ -76,10 +76,10 @@ pub use state::Drain;
 /// What a connection does. The server's factory makes one for each connection, in the thread that
 /// will serve it.
 ///
-/// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. What a
-/// callback writes goes out in one write at its end. An error that it returns closes the connection
-/// once what was written before has been sent. A panic closes it at once; the other connections
-/// go on.
+/// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. Up to 256
+/// KiB that a callback writes go out in one write at its end. An error that it returns closes the
+/// connection once what was written before has been sent. A panic closes it at once; the other
+/// connections go on.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -179,10 +179,9 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// The peer has shown no sign of life for the
-    /// [idle timeout](crate::Server::idle_timeout), and the connection is about to be closed. What
-    /// is written now is the last. A close by a drain calls [`draining`](Protocol::draining) in place
-    /// of this. The idle timeout holds during a drain too, and then calls this.
+    /// The peer has shown no sign of life for the [idle timeout](crate::Server::idle_timeout), and the
+    /// connection is about to be closed. What is written now is the last. A drain calls
+    /// [`draining`](Protocol::draining). If the idle timeout passes during a drain, this is called too.
     ///
     /// # Errors
     ///
@@ -192,10 +191,10 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// The connection is to end: the server is being drained, or the connection has reached its
-    /// greatest age. Called once, so that a protocol can say good-bye: what it writes is sent at
-    /// once. The answer says when the connection closes, once nothing is in flight; the drain's
-    /// limit holds whatever the answer is. It is not called while the connection closes already.
+    /// Called once, when the server drains or the connection has reached its greatest age, so that a
+    /// protocol can say good-bye: what it writes is sent at once. The returned `Drain` says when the
+    /// connection closes, once nothing is in flight; the drain's limit still holds. It is not called
+    /// while the connection closes already.
     ///
     /// A connection that has sent half a message waits for the rest, as long as the limit and the idle
     /// timeout let it. [`Conn::close`] in this callback ends it as soon as the good-bye is sent.

@@ -46,7 +46,7 @@ impl Rate {
 pub(super) struct Progress {
     /// The last check, while in Judged.
     checked: Option<u64>,
-    /// Attentive time in this window: never more than a window and a slice.
+    /// Time charged in this window: never more than a window and a slice.
     charged: u64,
     /// Bytes in this window.
     moved: u64,

@@ -73,7 +73,7 @@ impl<P: Protocol> Connection<P> {
         self.conn.heard();
     }
 
-    /// End of file. After it a read never tells of a reset: the system must be asked.
+    /// End of file. After it a read does not report a reset; SO_ERROR does.
     fn end_of_file(&mut self) {
         if self.conn.state() == State::Closing {
             // Nothing will release what the filter holds back.
@@ -115,8 +115,8 @@ impl<P: Protocol> Connection<P> {
         self.delivered(used, bytes);
     }
 
-    /// The protocol was offered all of the input, and used some. As long as it does, it is offered
-    /// the rest. All that it writes meanwhile goes out in one write.
+    /// Called after `data` was offered all of the input. While `data` uses bytes, offers it the rest.
+    /// All that it writes meanwhile goes out in one write.
     #[cold]
     #[inline(never)]
     pub(super) fn delivered(&mut self, mut used: io::Result<usize>, all: Cow<'_, [u8]>) {
@@ -148,8 +148,7 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// The bytes behind the first `used`. An idle connection holds no memory, and one that keeps a byte
-/// does not hold the memory of a long message.
+/// Removes the first `used` bytes, and frees memory that the rest does not need.
 pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
     if used == bytes.len() {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! A connection as the loop runs it: no future and no waker. Its id is parked, and this runs when it
-//! comes up.
+//! A connection as the loop runs it: no future and no waker. Its id is parked; when a turn hands it
+//! out, `run` is called.
 //!
 //! ```text
 //!   run ──► read ──► data ──► send_reply ──► park
@@ -63,6 +63,7 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin(id, ptr::null());
         let conn = &this.conn;
+        debug_assert!(conn.shared.out.borrow().is_empty(), "each callback's reply was sent or queued");
         // There is more to do than to read: a request, a queue, a drain, a time that has come, a
         // hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
@@ -116,12 +117,12 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    /// The general loop: goes on until the connection has to wait, or others have their turn first.
+    /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
     #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
-        // The mail is opened once in a run. Otherwise a thread that writes without a pause could keep this
-        // loop from ever judging the times. If the thread leaves more, that wakes the connection again.
+        // The mail is opened once in a run. A thread that always writes would otherwise keep the times
+        // from being judged. Later mail wakes the connection again.
         self.conn.open_mail();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
@@ -186,7 +187,7 @@ impl<P: Protocol> Connection<P> {
         true
     }
 
-    /// What the server, the protocol, a handle or another thread asks for; what went wrong.
+    /// The next event that was asked for, or that a failure caused.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
         if conn.shared.phase.get() == Phase::Stopped {
@@ -237,7 +238,7 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// Nothing is left to write, and the connection waited for that.
+    /// The queue is empty, in a state that waits for this.
     fn flushed(&mut self) {
         if self.conn.tell_filter(1, |filter, io| filter.closing(io)) {
             return;
@@ -375,8 +376,8 @@ impl Conn {
         true
     }
 
-    /// Whether a close now would be a RST, which may overtake what was written. What is read to find
-    /// out is discarded.
+    /// Whether input is unread, so that a close would send a RST, which may overtake what was written.
+    /// Reads once, and discards the bytes.
     fn has_unread_input(&mut self) -> bool {
         let mut buffer = lent::take();
         let read = self.fd.receive(&mut buffer[..]);
@@ -446,7 +447,7 @@ impl<P: Protocol> Drop for Connection<P> {
         }
         self.conn.enter(State::Closed);
         let text = "a callback panicked, or the runtime ended";
-        // In place of the reason by which it was about to end.
+        // Replaces the earlier reason.
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();

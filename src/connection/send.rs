@@ -1,7 +1,7 @@
 //! What goes out: a callback's reply in one write, and what the peer does not take at once from a
 //! queue.
 //!
-//! Each byte that is not sent at once passes [`Conn::put`], from callbacks and from handles.
+//! Bytes that are not sent at once are queued by [`Conn::put`], from callbacks and from handles.
 
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
@@ -54,8 +54,8 @@ impl Conn {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
-        // A little waits for the end of the callback, so that all goes out in one write. Before more is
-        // queued, the system takes what it will: then there is more room.
+        // A small amount is queued until the callback ends, so that all goes out in one write. Before a
+        // larger amount is queued, the queue is flushed, to make room.
         let little = GATHER.min(self.settings().limits.high_water);
         let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
         if !is_charged {
@@ -81,7 +81,7 @@ impl Conn {
         Err(self.refuse(QUEUED_IN_ALL))
     }
 
-    /// The error for a write that is refused: a callback that fails then has met a limit.
+    /// The error of a refused write. If the callback then fails, the reason is `Limit`.
     fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
         self.fd.op_error(limit.0, over_limit(limit), 0)
@@ -167,7 +167,7 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent. Returns whether it had written.
+    /// The callback panicked: discards what it wrote. Returns whether there was any.
     pub(super) fn forget_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         let is_cut = !out.is_empty();

@@ -205,8 +205,8 @@ impl WorkerShared {
         true
     }
 
-    /// A part of `time` for the connection that was opened last, so that connections that were opened
-    /// together do not act together. Zero for a worker's only connection.
+    /// A part of `time`, another for each connection that is opened, so that connections that were
+    /// opened together do not act together. Zero for a worker's only connection.
     pub(super) fn spread(&self, time: u64) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;

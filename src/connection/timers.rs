@@ -1,8 +1,8 @@
 //! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
 //! close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
 //!
-//! When a connection hears from its peer, it notes the time, and no more. The timer stands at the
-//! earliest of its times, as they were when the timer was set. When it fires, the connection tries its
+//! When a connection hears from its peer, it reads and stores the time, and touches no timer. The timer
+//! is set to the earliest of its times, as they are then. When it fires, the connection tries its
 //! socket, judges what is due, and sets the timer anew: a time that moved later costs one such run.
 
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
@@ -30,8 +30,8 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a closing connection asks for them: this many times
-/// before it gives the peer up, and at least once in [`RST_AVOIDANCE`].
+/// No event tells of acknowledgements, so a closing connection asks for them: this many times within
+/// the peer's time, and at least once in [`RST_AVOIDANCE`].
 const CHECKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
@@ -39,7 +39,7 @@ impl<P: Protocol> Connection<P> {
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();
-        if conn.is_acknowledged(now) {
+        if conn.check_acknowledged(now) {
             self.on(Event::Acknowledged);
             return true;
         }
@@ -139,7 +139,7 @@ impl Conn {
 
     // ---- what is due, and when the next is ----
 
-    /// When a peer without a sign of life is given up.
+    /// When the idle timeout passes.
     fn idle_at(&self) -> u64 {
         self.heard.saturating_add(self.patience())
     }
@@ -227,15 +227,15 @@ impl Conn {
         self.peek(|extra| extra.inbox().is_some_and(|inbox| inbox.is_busy))
     }
 
-    /// Whether a lingering connection may close: the peer has acknowledged all, and is quiet. Input
+    /// Asks what the peer has not acknowledged: less than at the last check is a sign of life. Returns
+    /// whether a lingering connection may close: all is acknowledged, and the peer is quiet. Input
     /// after the close would be answered with a RST, which the peer would read as an error.
-    fn is_acknowledged(&mut self, now: u64) -> bool {
+    fn check_acknowledged(&mut self, now: u64) -> bool {
         if !self.state().closes() {
             return false;
         }
         self.beat = now;
-        // Less than at the last check is a sign of life. If the system can't tell, none counts as
-        // left.
+        // If the system can't tell, none counts as left.
         let left = self.fd.unacknowledged().unwrap_or(0);
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
             self.heard = now;

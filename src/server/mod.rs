@@ -30,9 +30,8 @@
 //! client.read_exact(&mut answer)?;
 //! assert_eq!(&answer, b"hello");
 //!
-//! // Connections in flight have ten seconds; this one is quiet, and is closed at once.
-//! handle.drain(Duration::from_secs(10));
-//! assert_eq!(serving.join().unwrap()?.accepted(), 1);
+//! // Connections in flight have ten seconds. This one is closed a second after its last byte.
+//! handle.drain(Duration::from_secs(10)); assert_eq!(serving.join().unwrap()?.accepted(), 1);
 //! # Ok(())
 //! # }
 //! ```
@@ -50,7 +49,7 @@
 // | this one, `settings.rs` | the settings of a server; what its threads share |
 // | `bound.rs` | a server that listens, and the handle to it |
 // | `worker_loop.rs` | one worker's life: serve, drain, stop |
-// | `dispatch.rs` | between threads: orders to every worker, connections to the worker that has fewest |
+// | `dispatch.rs` | between threads: orders to every worker, connections to the worker that has the fewest |
 // | `signals.rs` | signals that drain or stop it (feature `signal`) |
 
 mod bound;
@@ -212,10 +211,10 @@ impl<F> Server<F> {
         }
     }
 
-    /// Closes a connection, after a call of [`Protocol::idle`], when nothing has come for this
-    /// long, unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes do not count,
-    /// except while [reading has stopped](crate::Limits::high_water): a peer that only listens has
-    /// to answer a [heartbeat](Server::heartbeat).
+    /// Closes a connection, after a call of [`Protocol::idle`], when nothing has come for this long,
+    /// unless it is [busy](crate::Conn::set_busy). Bytes that the peer takes count only while nothing
+    /// is read from it: [reading has stopped](crate::Limits::high_water), or the peer has ended. A peer
+    /// that only listens has to answer a [heartbeat](Server::heartbeat).
     ///
     /// `None`, the default, and zero mean never, as in Go.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -232,7 +231,7 @@ impl<F> Server<F> {
     /// comes up to an eighth of the interval later, so that connections that were opened together
     /// do not all send at the same time.
     ///
-    /// Before version 0.2, zero means 30 s.
+    /// Until version 0.2, zero means 30 s.
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into().map(|interval| match interval {
             Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
@@ -282,17 +281,16 @@ impl<F> Server<F> {
         server
     }
 
-    /// Drops a peer that sends fewer than `bytes_per_second`, on the average of a `window`, while
-    /// it is in the middle of a message. A peer that sends a byte now and then is never idle, and
-    /// this drops it. Zero, the default, asks for nothing.
+    /// Drops a peer that sends fewer than `bytes_per_second`, on the average of a `window`, while it is
+    /// in the middle of a message. A peer that sends a byte now and then is never idle; a minimum rate
+    /// drops it. Zero, the default, asks for nothing.
     ///
     /// A peer is in the middle of a message while [`Protocol::data`] leaves bytes unused. Between
     /// messages, and for a protocol that uses all bytes as they come, only the [idle
     /// timeout](Server::idle_timeout) holds. Time does not count while [reading has
-    /// stopped](crate::Limits::high_water). While the loop is held up, an eighth of the window counts
-    /// at most. The connection ends with a RST, and [`Protocol::closed`] is told:
-    /// `minimum rate not met: 12 bytes in 10 s, 1000 asked`, which is a
-    /// [timeout](crate::NetError::is_timeout).
+    /// stopped](crate::Limits::high_water). If the loop was held up, an eighth of the window counts at
+    /// most. The connection ends with a RST, and [`Protocol::closed`] is told: `minimum rate not met:
+    /// 12 bytes in 10 s, 1000 asked`, which is a [timeout](crate::NetError::is_timeout).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -335,8 +333,8 @@ impl<F> Server<F> {
     /// Drops a peer that takes fewer than `bytes_per_second`, on the average of a `window`, while
     /// more waits for it. Otherwise as [`minimum_read_rate`](Server::minimum_read_rate).
     ///
-    /// A byte is taken when the system's buffer takes it from us. Systems make room in steps, of
-    /// 64 KiB and more, as the peer reads: let the window be long enough for some.
+    /// A byte counts when our system's send buffer takes it. Systems make room in steps, of 64 KiB and
+    /// more, as the peer reads: let the window be long enough for some.
     pub fn minimum_write_rate(mut self, bytes_per_second: u64, window: Duration) -> Self {
         self.connections.rates[Direction::Write as usize] =
             Rate::new(bytes_per_second, ticks(window));
@@ -358,7 +356,7 @@ impl<F> Server<F> {
     /// Threads, each with a loop of its own: one by default. `None` is as many as there are CPUs.
     /// [`dispatch`](Server::dispatch) says how connections come to them.
     ///
-    /// Before version 0.2, zero also means as many as there are CPUs.
+    /// Until version 0.2, zero also means as many as there are CPUs.
     pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.settings.workers = match workers.into() {
             None | Some(0) => thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -426,8 +424,8 @@ impl<F> Server<F> {
         self
     }
 
-    /// Puts a [`Filter`](crate::Filter) between the socket and the protocol of each connection. It is made from the
-    /// peer, in the thread of the worker, beside the protocol.
+    /// Puts a [`Filter`](crate::Filter) between the socket and the protocol of each connection. `make`
+    /// is called with the peer, in the thread of the worker, beside the factory.
     ///
     /// An `Option` of a filter leaves some connections without one: here, those of the first listener.
     ///
@@ -527,8 +525,9 @@ impl<F> Server<F> {
         self
     }
 
-    /// While the server is drained, traffic either way within this time keeps a connection open, in
-    /// case more follows: 1 s by default. See [`ServerHandle::drain`](crate::ServerHandle::drain).
+    /// During a drain, a connection stays open until there was no traffic on it, either way, for this
+    /// time, in case more follows: 1 s by default. See
+    /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.connections.drain_grace = ticks(grace);
         self
@@ -615,13 +614,12 @@ impl<F> Server<F> {
         self.bind_to((ListenConfig::new(), addr))
     }
 
-    /// As [`bind`](Server::bind), on listeners of any kind, which peers then share: a TCP or Unix
-    /// listener of std's (a service manager's socket, say), a [`ListenConfig`] with an address, or
-    /// several of them: see [`Listeners`]. [`with_peer`](Server::with_peer) makes a protocol for
-    /// each listener.
+    /// As [`bind`](Server::bind), on one or more listeners of any kind: a TCP or Unix listener of std's
+    /// (a service manager's socket, say), a [`ListenConfig`] with an address, or several of them: see
+    /// [`Listeners`]. [`with_peer`](Server::with_peer) makes a protocol for each listener.
     ///
     /// With several workers, the first one accepts from a listener that was given, and hands each
-    /// connection over to the worker that has fewest.
+    /// connection over to the worker that has the fewest.
     ///
     /// A TCP listener that was given is set to send without delay, as Go does with each connection,
     /// and else is left as it is. A Unix listener's path stays when the server ends.

@@ -1,4 +1,4 @@
-//! One worker's life: it takes connections as they come, and sees them to their end.
+//! One worker: it accepts connections, serves them, and waits until they end.
 //!
 //! ```text
 //!   take connections: from its own listeners, or from its inbox
@@ -37,7 +37,7 @@ use crate::time;
 struct Listener {
     fd: Fd,
     number: usize,
-    /// Whether what it accepts goes to the worker that has fewest connections.
+    /// Whether what it accepts goes to the worker that has the fewest connections.
     is_for_all: bool,
 }
 
@@ -99,7 +99,7 @@ impl<F: Factory> WorkerLoop<F> {
         loop {
             let follow = async {
                 match order.phase {
-                    // The next order is to serve, once the other workers have started too; or to end.
+                    // Waits for an order: to serve, when all workers have started, or to end.
                     Phase::Starting => pending().await,
                     Phase::Serving => {
                         self.take(&listeners, ALL).await?;
@@ -148,8 +148,8 @@ impl<F: Factory> WorkerLoop<F> {
         Ok(())
     }
 
-    /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
-    /// goes on where it was.
+    /// Takes what is queued, and waits until no connection is left. If the future is dropped, call it
+    /// again: it continues.
     async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
         self.shared.enter(Phase::Draining);
@@ -259,7 +259,8 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However the worker's future ends, also by an abort, its connections end: nothing else ends them.
+/// When the worker's future is dropped, also by an abort, its connections are stopped. Nothing else
+/// would stop them.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);
