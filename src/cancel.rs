@@ -37,16 +37,16 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::iter;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::runtime::context;
 use crate::runtime::look::Note;
 use crate::runtime::panics::wake_quietly;
-use crate::runtime::select::{Either, select};
-use crate::runtime::sync;
+use crate::runtime::sync::lock;
 use crate::runtime::waiters::{Ticket, Waiters};
+use crate::runtime::{Either, select};
 use crate::time::{self, Sleep};
 
 /// Why a scope ended.
@@ -214,7 +214,7 @@ impl CancelToken {
             return;
         }
         let _ = self.scope.ended.set(time::clock());
-        let waiters = self.scope.waiters().take_all();
+        let waiters = lock(&self.scope.waiters).take_all();
         // Under no lock: waking may run any code.
         waiters.for_each(wake_quietly);
     }
@@ -293,7 +293,7 @@ impl CancelToken {
 
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiters = self.scope.waiters().len();
+        let waiters = lock(&self.scope.waiters).len();
         f.debug_struct("CancelToken")
             .field("ended", &self.scope.ended())
             .field("deadline", &self.scope.deadline)
@@ -303,10 +303,6 @@ impl fmt::Debug for CancelToken {
 }
 
 impl Scope {
-    fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        sync::lock(&self.waiters)
-    }
-
     /// This scope, the one above it, and so on.
     fn and_above(&self) -> impl Iterator<Item = &Scope> {
         iter::successors(Some(self), |scope| scope.above.as_deref())
@@ -318,17 +314,10 @@ impl Scope {
 
     /// Why it ended, if that is known without a look at the clock: see the table above.
     fn ended(&self) -> Option<CancelError> {
+        let ends = self.and_above().filter_map(|scope| scope.ended.get());
+        let first = ends.min()?;
         // What was found first stays, whatever another clock says later.
-        let first = match self.ended.get() {
-            Some(first) => first,
-            None => {
-                let first = self
-                    .and_above()
-                    .filter_map(|scope| scope.ended.get())
-                    .min()?;
-                self.ended.get_or_init(|| *first)
-            }
-        };
+        let first = self.ended.get_or_init(|| *first);
         Some(match self.is_late(|| *first) {
             true => CancelError::DeadlineExceeded,
             false => CancelError::Canceled,
@@ -382,7 +371,7 @@ impl Canceled {
         for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
             // Cloned before the lock and dropped after it: both may run any code.
             let waker = cx.waker().clone();
-            let (_woken, left_over) = scope.waiters().poll(ticket, waker);
+            let (_woken, left_over) = lock(&scope.waiters).poll(ticket, waker);
             drop(left_over);
         }
         if let Some(ended) = self.scope.ended() {
@@ -408,7 +397,7 @@ impl Future for Canceled {
 impl Drop for Canceled {
     fn drop(&mut self) {
         for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
-            let left = scope.waiters().leave(ticket);
+            let left = lock(&scope.waiters).leave(ticket);
             // After the lock, since it may hold a waker.
             drop(left);
         }

@@ -26,14 +26,14 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, ready};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::runtime::park_key::ParkKey;
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::select::{Either, select};
+use crate::runtime::{Either, select};
 use crate::runtime::{Handle, context, current, wake_quietly};
 use crate::wheel::{TimerKey, Timers};
 
@@ -234,7 +234,7 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(current::with("polling a sleep", |scheduler| {
+        task::ready!(current::with("polling a sleep", |scheduler| {
             let core = scheduler.reactor.core();
             let when = core.clock.tick_of(self.deadline);
             let has_passed = match self.judges_a_peer {
@@ -256,7 +256,7 @@ impl Future for Sleep {
             self.take_timer(false);
             let key = timers.borrow_mut().insert(when, parked);
             core.wake_host();
-            self.timer = Some((Handle::new(scheduler.remote.clone()), key));
+            self.timer = Some((scheduler.handle(), key));
             Poll::Pending
         }));
         context::poll_yield(&mut self.yielded, cx.waker())
@@ -328,16 +328,13 @@ impl From<Elapsed> for std::io::Error {
 /// Outside a runtime.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
-    match select(future.as_mut(), sleep(limit)).await {
+    if let Either::First(output) = select(future.as_mut(), sleep(limit)).await {
+        return Ok(output);
+    }
+    // What it waits for may have come since it was polled.
+    match select(future, ready(())).await {
         Either::First(output) => Ok(output),
-        // What it waits for may have come since it was polled.
-        Either::Second(()) => {
-            poll_fn(|cx| match future.as_mut().poll(cx) {
-                Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending => Poll::Ready(Err(Elapsed(()))),
-            })
-            .await
-        }
+        Either::Second(()) => Err(Elapsed(())),
     }
 }
 

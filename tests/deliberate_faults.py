@@ -4,7 +4,7 @@
     python3 tests/deliberate_faults.py [FAULT ...]     all of them, or those
     python3 tests/deliberate_faults.py --list
 
-A fault is one line that `fault!("NAME")` guards (src/fault.rs). One build has all of them, and breaks the one
+A fault is one line that `fault!("NAME")` guards (src/lib.rs). One build has all of them, and breaks the one
 that the environment names. The proofs run in the order of their cost until one fails. Without a fault, every
 proof must pass first; or, where faults are named, each test that found one. Exits with 1 if a fault is not
 found.

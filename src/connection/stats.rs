@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::runtime::counter::Counter;
+use crate::runtime::sync::Counter;
 
 /// Declares the counters once: a worker's fields and accessors, and the sums over all workers.
 macro_rules! counters {

@@ -27,8 +27,8 @@ use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::runtime::dump::{Entry, Value};
 use crate::runtime::look::{Note, Noted, noted, until};
-use crate::runtime::select::{Either, select};
-use crate::runtime::shortage::UntilClosed;
+use crate::runtime::waiters::UntilClosed;
+use crate::runtime::{Either, select};
 use crate::time;
 
 /// The first and the longest wait after an accept that found the system short: net/http's.

@@ -29,7 +29,7 @@ use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::Direction;
 use crate::runtime::context;
-use crate::runtime::select::{Either, select};
+use crate::runtime::{Either, select};
 use crate::{sys, time};
 
 /// How to dial TCP: Go's `net.Dialer`.

@@ -29,7 +29,7 @@ impl Permits {
     pub(crate) fn new(max: usize) -> Self {
         Permits(Mutex::new(State {
             free: max,
-            waiters: Waiters::new(),
+            waiters: Waiters::default(),
         }))
     }
 

@@ -11,8 +11,8 @@ use super::addr::Kind;
 use super::listener::Listener;
 use super::permits::Permits;
 use super::stream::Stream;
-use crate::runtime::counter::Counter;
 use crate::runtime::spawn;
+use crate::runtime::sync::Counter;
 
 impl<K: Kind> Listener<K> {
     /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of

@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::current;
 use super::join::{JoinError, Receiver, channel};
 use super::panics::catch;
-use super::sync;
+use super::sync::lock;
 use crate::sys::{PerProcess, Process};
 
 /// Threads of a lane at most, unless the user says otherwise. Go allows 500 for cgo look-ups.
@@ -85,16 +85,12 @@ impl Lane {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.state)
-    }
-
     /// Runs `work` on a thread of the lane. Work begins in the order in which it was given.
     ///
     /// If the system can't start a thread and the lane has none, the work runs on the calling thread,
     /// which blocks.
     pub(crate) fn run(self: &Arc<Self>, work: Work) -> WorkId {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.given += 1;
         let id = state.given;
         state.queue.insert(id, work);
@@ -119,7 +115,7 @@ impl Lane {
     /// A thread could not be started. The lane's other threads do the work, or this thread if there are
     /// none.
     fn thread_failed(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.threads -= 1;
         while state.threads == 0
             && let Some((_, work)) = state.queue.pop_first()
@@ -134,7 +130,7 @@ impl Lane {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         debug_assert!(state.unfinished > 0, "it was counted when it came");
         state.unfinished -= 1;
         if state.unfinished == 0 {
@@ -145,7 +141,7 @@ impl Lane {
 
     /// A thread of the lane.
     fn serve(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         loop {
             if let Some((_, work)) = state.queue.pop_first() {
                 drop(state);
@@ -168,14 +164,14 @@ impl Lane {
 
     /// Its threads, and the pieces of work that are queued or under way.
     pub(crate) fn figures(&self) -> [usize; 2] {
-        let state = self.state();
+        let state = lock(&self.state);
         [state.threads, state.unfinished]
     }
 
     /// Blocks this thread until all work is done or `limit` has passed. Returns whether all of it is
     /// done.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let state = self.state();
+        let state = lock(&self.state);
         let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -191,7 +187,7 @@ impl Drop for CancelOnDrop<'_> {
         if !lane.process.is_current() {
             return;
         }
-        let work = lane.state().queue.remove(id);
+        let work = lock(&lane.state).queue.remove(id);
         if let Some(work) = work {
             drop(lane.perform(Box::new(|| drop(work))));
         }

@@ -74,11 +74,8 @@ impl fmt::Debug for MachineId {
     }
 }
 
-thread_local! {
-    static RUN: Run = const { Run::idle() };
-}
-
-struct Run {
+#[derive(Clone)]
+pub(super) struct Run {
     /// The address of the reactor whose runtime is in a turn; null outside.
     home: Cell<*const ()>,
     /// The machine that runs, or ran last.
@@ -100,40 +97,34 @@ const OPERATION: i64 = 1024;
 /// The budget while no machine runs: a future that another executor polls is not limited by ours.
 const NO_LIMIT: i64 = i64::MAX;
 
-impl Run {
-    const fn idle() -> Self {
+thread_local! {
+    static RUN: Run = const {
         Run {
             home: Cell::new(ptr::null()),
             id: Cell::new(MachineId::ROOT),
             waker: Cell::new(ptr::null()),
             budget: Cell::new(NO_LIMIT),
         }
-    }
+    };
 }
 
 // ---- entering a runtime: for current.rs alone ----
 
-/// What ran before a runtime was entered.
-pub(super) struct Before {
-    home: *const (),
-    waker: *const Waker,
-    budget: i64,
+/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet. Returns what ran
+/// before.
+pub(super) fn enter(home: *const ()) -> Run {
+    let before = RUN.with(|run| run.clone());
+    RUN.with(|run| run.home.set(home));
+    end();
+    before
 }
 
-/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet.
-pub(super) fn enter(home: *const ()) -> Before {
-    RUN.with(|run| Before {
-        home: run.home.replace(home),
-        waker: run.waker.replace(ptr::null()),
-        budget: run.budget.replace(NO_LIMIT),
-    })
-}
-
-pub(super) fn leave(before: &Before) {
+pub(super) fn leave(before: &Run) {
     RUN.with(|run| {
-        run.home.set(before.home);
-        run.waker.set(before.waker);
-        run.budget.set(before.budget);
+        run.home.swap(&before.home);
+        run.id.swap(&before.id);
+        run.waker.swap(&before.waker);
+        run.budget.swap(&before.budget);
     });
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::{self, Before};
+use super::context::{self, Run};
 use super::lent;
 use super::scheduler::Scheduler;
 use super::waker::{INHERITED, Remote};
@@ -21,7 +21,8 @@ thread_local! {
 pub(crate) struct Entered {
     /// The runtime that was in a turn before, and is again afterwards.
     outer: Option<Rc<Scheduler>>,
-    before: Before,
+    /// What ran before.
+    before: Run,
     /// It is entered for a turn, and not only to drop something.
     is_turn: bool,
 }
@@ -34,13 +35,9 @@ impl Entered {
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
         assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
         // The process may have forked inside a turn. That turn is the parent's.
-        let inside = CURRENT.with_borrow(|current| {
-            current
-                .as_ref()
-                .is_some_and(|current| !current.remote.is_inherited())
-        });
+        let inside = try_with(|current| !current.remote.is_inherited());
         assert!(
-            !inside,
+            inside != Some(true),
             "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
              (await the future, or spawn it)"
         );
@@ -118,7 +115,11 @@ pub(crate) fn last_reading() -> Option<Instant> {
 /// Outside a runtime, saying that `what` was called.
 #[track_caller]
 pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Rc<Scheduler>) -> R) -> R {
-    try_with(f).unwrap_or_else(|| outside_a_runtime(what))
+    // Not in a closure: the panic names the caller's line.
+    let Some(done) = try_with(f) else {
+        outside_a_runtime(what)
+    };
+    done
 }
 
 #[cold]

@@ -51,11 +51,6 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn tasks(&self) -> usize {
-        // The root is no task.
-        (self.machines.borrow().slots_used() - 1).saturating_sub(self.connections())
-    }
-
     /// Ends all machines and all waiters. It does so several times: a destructor may spawn another task,
     /// and an executor that polls inside `wake` may wait again.
     ///

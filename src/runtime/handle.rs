@@ -13,9 +13,8 @@ use std::thread;
 
 use super::look::noted;
 use super::scheduler::Scheduler;
-use super::select::{Either, select};
 use super::waker::Remote;
-use super::{JoinError, JoinHandle, LoopStats, blocking, current, join, spawn_at};
+use super::{Either, JoinError, JoinHandle, LoopStats, blocking, current, join, select, spawn_at};
 
 /// Reaches a runtime from any thread. It does not keep the runtime alive: once the runtime is gone,
 /// nothing that is sent runs, but [`stats`](Handle::stats) still answers. The pipe that wakes the loop
@@ -40,10 +39,6 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(remote: Arc<Remote>) -> Self {
-        Handle { remote }
-    }
-
     /// Sends a closure that makes a future. The runtime calls it in its next turn and spawns the
     /// future, which need not be `Send`. The sender does not learn how it ends.
     ///
@@ -68,9 +63,7 @@ impl Handle {
     /// Outside a runtime.
     #[track_caller]
     pub fn current() -> Handle {
-        current::with("Handle::current", |scheduler| {
-            Handle::new(scheduler.remote.clone())
-        })
+        current::with("Handle::current", |scheduler| scheduler.handle())
     }
 
     /// Runs a future on the runtime, and returns a future of its result, for any thread and any executor.

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use super::Runtime;
 use super::current;
 use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
-use super::sync;
+use super::sync::lock;
 use super::waker::INHERITED;
 
 /// How long the thread sleeps if only readiness can come.
@@ -57,15 +57,11 @@ enum State {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.state)
-    }
-
     /// The thread: calls the host when a turn is due, until the runtime is gone.
     fn watch(&self, mut poll: Poll, runtime: &OwnedFd, call: &mut dyn FnMut()) {
         let mut events = Events::with_capacity(2);
         loop {
-            let seen = *self.state();
+            let seen = *lock(&self.state);
             let until = match seen {
                 State::Gone => return,
                 State::Turning => {
@@ -89,7 +85,7 @@ impl Shared {
                 log::error!("can't watch the runtime for its host: {error}");
                 is_due = true;
             }
-            let mut state = self.state();
+            let mut state = lock(&self.state);
             // If a turn has come in between, it has dealt with what was seen.
             if *state == seen && (is_due || until <= Instant::now()) {
                 *state = State::Turning;
@@ -185,7 +181,7 @@ impl Scheduler {
     pub(super) fn turn_began(&self) {
         if let Some(host) = self.host.get() {
             self.reactor.core().host_sleeps.set(false);
-            *host.shared.state() = State::Turning;
+            *lock(&host.shared.state) = State::Turning;
         }
     }
 
@@ -204,7 +200,7 @@ impl Scheduler {
         if let Some(host) = self.host.get()
             && !self.remote.is_inherited()
         {
-            *host.shared.state() = state;
+            *lock(&host.shared.state) = state;
             host.thread.unpark();
             if let Err(error) = host.shared.waker.wake() {
                 log::error!("can't tell the thread that calls the host: {error}");

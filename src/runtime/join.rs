@@ -325,15 +325,13 @@ impl JoinError {
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = match &self.0 {
-            Why::Panicked(payload) => payload,
-            Why::Aborted => return f.write_str("task aborted"),
-            Why::OwnThread => return f.write_str("a runtime's thread can't wait for its own task"),
-        };
-        let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
-        match payload.message() {
-            Some(message) => write!(f, "task panicked: {message}"),
-            None => f.write_str("task panicked"),
+        match &self.0 {
+            Why::Panicked(payload) => match lock(payload).message() {
+                Some(message) => write!(f, "task panicked: {message}"),
+                None => f.write_str("task panicked"),
+            },
+            Why::Aborted => f.write_str("task aborted"),
+            Why::OwnThread => f.write_str("a runtime's thread can't wait for its own task"),
         }
     }
 }

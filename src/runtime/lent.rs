@@ -29,18 +29,13 @@ thread_local! {
 /// Takes the buffer out, so that a closure which reads again gets another.
 #[inline]
 pub(crate) fn take() -> Buffer {
-    match LENT.take() {
-        Some(buffer) => ManuallyDrop::into_inner(buffer),
-        None => make(),
-    }
+    LENT.take().map_or_else(make, ManuallyDrop::into_inner)
 }
 
 #[cold]
 fn make() -> Buffer {
-    match vec![0; LENGTH].into_boxed_slice().try_into() {
-        Ok(buffer) => buffer,
-        Err(_) => unreachable!("it is of that length"),
-    }
+    let buffer = vec![0; LENGTH].into_boxed_slice();
+    buffer.try_into().expect("it is of that length")
 }
 
 /// Gives it back, for the next read.

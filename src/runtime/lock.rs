@@ -42,24 +42,21 @@ use super::waiters::Ticket;
 use crate::reactor::Direction;
 
 /// ```text
-///   | 6        | 5 4          | 3 2               | 1 0            |
-///   | disabled | poller waits | operations queued | direction held |   write, read
+///   | 4        | 3 2                                 | 1 0            |
+///   | disabled | an operation queues, a poller waits | direction held |   write, read
 /// ```
 #[derive(Default)]
 pub(super) struct Locks(Cell<u8>);
 
-const DISABLED: u8 = 1 << 6;
+const DISABLED: u8 = 1 << 4;
 
 const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8
 }
 
-const fn queue_bit(direction: Direction) -> u8 {
+/// Stays raised when the last operation leaves the queue, until the direction is unlocked.
+const fn waits_bit(direction: Direction) -> u8 {
     1 << (2 + direction as u8)
-}
-
-const fn poller_bit(direction: Direction) -> u8 {
-    1 << (4 + direction as u8)
 }
 
 impl Locks {
@@ -111,10 +108,10 @@ impl Socket {
         }
     }
 
-    /// Whether no operation holds the lock, and no poller waits for the direction.
+    /// Whether no operation holds the lock, and nothing waits for the direction.
     #[inline]
     pub(crate) fn is_uncontended(&self, direction: Direction) -> bool {
-        !self.locks.has(held_bit(direction) | poller_bit(direction))
+        !self.locks.has(held_bit(direction) | waits_bit(direction))
     }
 
     /// Locks a direction that [is uncontended](Socket::is_uncontended).
@@ -154,14 +151,9 @@ impl Socket {
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
         drop(extra);
-        *state = match ticket {
-            Some(ticket) => {
-                self.locks.raise(queue_bit(direction));
-                LockState::Queued(ticket)
-            }
-            // `unlock` took the ticket out of the queue: this operation holds the lock.
-            None => LockState::Holder,
-        };
+        self.locks.raise(waits_bit(direction));
+        // If `unlock` took the ticket out of the queue, this operation holds the lock.
+        *state = ticket.map_or(LockState::Holder, LockState::Queued);
         drop(left_over);
         polled.is_ready()
     }
@@ -171,7 +163,7 @@ impl Socket {
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
         debug_assert!(state.is_holder(), "not held: {state:?}");
         *state = LockState::Idle;
-        if self.locks.has(queue_bit(direction) | poller_bit(direction)) {
+        if self.locks.has(waits_bit(direction)) {
             self.pass_on(direction);
         } else {
             self.locks.lower(held_bit(direction));
@@ -183,15 +175,9 @@ impl Socket {
     #[cold]
     #[inline(never)]
     fn pass_on(&self, direction: Direction) {
-        let mut extra = self.extra().borrow_mut();
-        let queue = &mut extra.queues[direction as usize];
-        let next = queue.pop();
-        if queue.is_empty() {
-            self.locks.lower(queue_bit(direction));
-        }
-        drop(extra);
+        let next = self.extra().borrow_mut().queues[direction as usize].pop();
         if let Some(waker) = next {
-            // The bit stays raised: that operation holds the lock.
+            // The bits stay raised: that operation holds the lock.
             return wake_quietly(waker);
         }
         self.locks.lower(held_bit(direction));
@@ -207,11 +193,7 @@ impl Socket {
         };
         *state = LockState::Idle;
         let mut extra = self.extra().borrow_mut();
-        let queue = &mut extra.queues[direction as usize];
-        let (was_woken, left_over) = queue.leave(&mut Some(ticket));
-        if queue.is_empty() {
-            self.locks.lower(queue_bit(direction));
-        }
+        let (was_woken, left_over) = extra.queues[direction as usize].leave(&mut Some(ticket));
         drop(extra);
         drop(left_over);
         if was_woken && !self.locks.has(DISABLED) {
@@ -227,7 +209,6 @@ impl Socket {
             return;
         };
         for direction in Direction::BOTH {
-            self.locks.lower(queue_bit(direction));
             out.extend(self.take_poller(direction).and_then(ParkKey::take_waker));
         }
         for queue in &mut extra.borrow_mut().queues {
@@ -241,23 +222,21 @@ impl Socket {
     pub(crate) fn keep_poller(&self, direction: Direction, poller: ParkKey) {
         debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
-        self.locks.raise(poller_bit(direction));
+        self.locks.raise(waits_bit(direction));
     }
 
     /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
     /// nothing.
     #[inline]
     pub(crate) fn take_poller(&self, direction: Direction) -> Option<ParkKey> {
-        if !self.locks.has(poller_bit(direction)) {
+        if !self.locks.has(waits_bit(direction)) {
             return None;
         }
-        self.locks.lower(poller_bit(direction));
-        self.extra().borrow_mut().pollers[direction as usize].take()
-    }
-
-    /// Drops the waker of the poller that waits, if one does: the last poller wins.
-    pub(crate) fn drop_poller(&self, direction: Direction) {
-        drop(self.take_poller(direction).and_then(ParkKey::take_waker));
+        let mut extra = self.extra().borrow_mut();
+        if extra.queues[direction as usize].is_empty() {
+            self.locks.lower(waits_bit(direction));
+        }
+        extra.pollers[direction as usize].take()
     }
 
     /// Returns whether the direction's poller has yielded since its last operation ended, and resets that.

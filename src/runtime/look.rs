@@ -82,31 +82,28 @@ pub(crate) enum Noted {
 
 /// An entry in the current runtime's table of notes. Dropping it removes the entry.
 #[derive(Default)]
-pub(crate) struct Note {
-    place: Option<(Handle, usize)>,
-    /// What waits, as the entry says.
-    waiter: Option<Waiter>,
-}
+pub(crate) struct Note(Option<(Handle, usize)>);
 
 impl Note {
     pub(crate) fn new(noted: Noted) -> Self {
-        let place = current::try_with(|scheduler| {
+        Note(current::try_with(|scheduler| {
             let key = scheduler.notes.borrow_mut().insert(noted);
-            (Handle::new(scheduler.remote.clone()), key)
-        });
-        let waiter = None;
-        Note { place, waiter }
+            (scheduler.handle(), key)
+        }))
     }
 
     /// Notes that a future waits with this waker.
     pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
-        let waiter = Some(Waiter::waker(waker));
-        let home = self.place.as_ref().map(|(home, _)| home);
-        let is_home = home.is_some_and(|home| home.if_here(|_| ()).is_some());
+        let waiter = Waiter::waker(waker);
+        let stands = |(home, key): &(Handle, usize)| {
+            home.if_here(|scheduler| {
+                let noted = &scheduler.notes.borrow()[*key];
+                matches!(noted, Noted::Wait(known, _) if *known == waiter)
+            }) == Some(true)
+        };
         // Many futures are polled for each message: an entry that stands is not written again.
-        if self.waiter != waiter || !is_home {
-            *self = Note::new(Noted::Wait(Waiter::waker(waker), on));
-            self.waiter = waiter;
+        if !self.0.as_ref().is_some_and(stands) {
+            *self = Note::new(Noted::Wait(waiter, on));
         }
     }
 }
@@ -126,7 +123,7 @@ pub(crate) async fn noted<F: Future>(on: &'static str, future: F) -> F::Output {
 
 impl Drop for Note {
     fn drop(&mut self) {
-        if let Some((home, key)) = self.place.take() {
+        if let Some((home, key)) = self.0.take() {
             home.tell(move |scheduler| {
                 scheduler.notes.borrow_mut().try_remove(key);
             });
@@ -234,42 +231,33 @@ impl Look {
             true => ["accept", "connect"],
             false => ["read", "write"],
         };
-        let left = Direction::BOTH.map(|at| until(desc.deadline(at), now));
-        // What is in a slot, and then what waits behind that for the lock, or for a hang-up.
-        let mut holders = [None; 2];
-        desc.parked(|at, parked| {
-            holders[at as usize] = parked.waiter();
-            let wait = |waiter| {
-                let at = at as usize;
-                (waiter, operations[at], index, left[at].clone(), None)
+        entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
+        // What is in each slot, and the time that is left; neither for a hang-up.
+        let (mut parked, mut left) = ([None; 3], [None, None, None]);
+        desc.parked(|at, key| parked[at as usize] = key.waiter());
+        for direction in Direction::BOTH {
+            let at = direction as usize;
+            left[at] = until(desc.deadline(direction), now);
+            let wait = |waiter| (waiter, operations[at], index, left[at].clone(), None);
+            self.waits.extend(parked[at].map(wait));
+            let slot = match parked[at] {
+                Some(_) => "Parked",
+                None if desc.is_ready(direction) => "Ready",
+                None => "Nil",
             };
-            self.waits.extend(parked.waiter().map(wait));
-        });
-        socket.waiting(|at, waiter| {
-            let (on, left, behind) = match at.map(|at| at as usize) {
-                Some(at) => (
-                    ["read-lock", "write-lock"][at],
-                    left[at].clone(),
-                    holders[at],
-                ),
-                None => ("hang-up", None, None),
-            };
-            self.waits.push((waiter, on, index, left, behind));
-        });
-        let slots = Direction::BOTH.map(|at| match holders[at as usize] {
-            Some(_) => "Parked",
-            None if desc.is_ready(at) => "Ready",
-            None => "Nil",
-        });
-        let [read_left, write_left] = left;
-        entry
-            .put("token", Value::shown(format_args!("{:?}", desc.token())))
-            .put("read", Value::text(slots[0]))
-            .put("read_left_seconds", read_left)
-            .put("write", Value::text(slots[1]))
-            .put("write_left_seconds", write_left)
-            .put("timer_seconds", until(desc.due(), now));
+            let left_seconds = ["read_left_seconds", "write_left_seconds"][at];
+            entry
+                .put(["read", "write"][at], Value::text(slot))
+                .put(left_seconds, left[at].clone());
+        }
+        entry.put("timer_seconds", until(desc.due(), now));
         self.dump.sockets.push(entry);
+        // What waits for a lock, behind what is parked, or for a hang-up.
+        socket.waiting(|queue, waiter| {
+            let on = ["read-lock", "write-lock", "hang-up"][queue];
+            let wait = (waiter, on, index, left[queue].clone(), parked[queue]);
+            self.waits.push(wait);
+        });
     }
 
     /// Puts together what the tables said.
@@ -315,11 +303,6 @@ impl Look {
                 ["status", "for_seconds", "quiet_seconds"].map(|name| machine.get(name).cloned()),
             )
         });
-        // Gives back the room that was not needed.
-        for entries in [&mut dump.machines, &mut dump.sockets] {
-            entries.iter_mut().for_each(|entry| entry.0.shrink_to_fit());
-            entries.shrink_to_fit();
-        }
         dump
     }
 

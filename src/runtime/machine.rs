@@ -68,9 +68,7 @@ impl<F: Future<Output: 'static>> Machine for Task<F> {
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
-        if join.as_ref().is_some_and(|join| !has_handle(join)) {
-            *join = None;
-        }
+        drop(join.take_if(|join| !has_handle(join)));
         context::begin(id, self.waker());
         let output = ready!(self.as_mut().poll());
         match self.data() {
@@ -87,10 +85,8 @@ impl<F: Future<Output: 'static>> Machine for Task<F> {
     }
 
     fn joined(self: Pin<&mut Self>) -> Option<Arc<dyn Joined>> {
-        match self.data() {
-            Some(join) if has_handle(join) => Some(join.clone()),
-            _ => None,
-        }
+        let join = self.data().as_ref().filter(|join| has_handle(join))?;
+        Some(join.clone())
     }
 }
 
@@ -165,6 +161,7 @@ impl Machines {
         (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
     }
 
+    /// Whether it is alive. The root always is.
     pub(crate) fn is_alive(&mut self, id: MachineId) -> bool {
         self.find(id).is_some()
     }

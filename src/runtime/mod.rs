@@ -11,18 +11,17 @@
 // | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
 // | `park_key.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
-// | `waiters.rs`, `select.rs` | the one queue of waiters; two futures at once |
-// | `running.rs`, `watchdog.rs` | what other threads see of the loop; a thread that watches it |
+// | `waiters.rs` | the one queue of waiters; waiting for a descriptor to become free |
+// | `running.rs` | what other threads see of the loop; a thread that watches it |
 // | `stats.rs` | figures of the loop, and taking the times for them |
 // | `dump.rs`, `look.rs` | a dump: its names and values; how it is made |
-// | `shortage.rs` | waiting for a descriptor to become free |
 // | `lent.rs` | the buffer that is lent to reads |
 // | `blocking.rs` | threads for work that blocks, and how its value comes back |
-// | `panics.rs`, `counter.rs` | panics caught where they happen; a counter with one writer |
+// | `panics.rs` | panics caught where they happen |
+// | `sync.rs` | what threads share: the types, a lock, a counter |
 
 pub(crate) mod blocking;
 pub(crate) mod context;
-pub(crate) mod counter;
 pub(crate) mod current;
 pub(crate) mod dump;
 mod ending;
@@ -37,14 +36,11 @@ pub(crate) mod panics;
 pub(crate) mod park_key;
 pub(crate) mod running;
 pub(crate) mod scheduler;
-pub(crate) mod select;
-pub(crate) mod shortage;
 pub(crate) mod socket;
 pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
-mod watchdog;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -53,7 +49,10 @@ use std::os::fd::OwnedFd;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
+use std::pin::pin;
 use std::rc::Rc;
+// The types of `sync.rs`. The models of tests/loom put others in their place.
+use std::sync as shared_types;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -70,7 +69,6 @@ pub(crate) use panics::wake_quietly;
 use running::Place;
 use scheduler::{BATCH, Schedule, Scheduler};
 pub use stats::{Histogram, LoopStats, Stats};
-use watchdog::Watchdog;
 
 /// After this many machines `turn_for` reads the clock.
 const STEP: usize = 16;
@@ -110,7 +108,8 @@ pub struct Runtime {
     /// A copy of the descriptor of a selector of the user's: see `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     copy: Option<OwnedFd>,
-    _watchdog: Option<Watchdog>,
+    /// Ends the watchdog, when it is dropped.
+    _watchdog: Option<Arc<()>>,
 }
 
 impl Runtime {
@@ -208,7 +207,7 @@ impl Runtime {
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let _entered = self.enter()?;
-        self.scheduler.turn(max_wait, BATCH, &mut || Poll::Pending)
+        self.scheduler.turn(max_wait, BATCH, &mut || false)
     }
 
     /// As [`turn`](Runtime::turn), and waits until `when` at most, by the runtime's clock.
@@ -260,9 +259,7 @@ impl Runtime {
         let mut all = Turn::default();
         let mut wait = budget;
         loop {
-            let turn = self
-                .scheduler
-                .turn(Some(wait), STEP, &mut || Poll::Pending)?;
+            let turn = self.scheduler.turn(Some(wait), STEP, &mut || false)?;
             all.events += turn.events;
             all.machines += turn.machines;
             all.expired += turn.expired;
@@ -313,14 +310,15 @@ impl Runtime {
             let has_deadline = directions.any(|at| desc.deadline(at).is_some());
             deadlines += usize::from(has_deadline);
         });
+        scheduler.publish_counts();
         let of_loop = scheduler.figures().read();
         Stats {
-            tasks: scheduler.tasks(),
-            connections: scheduler.connections(),
-            descriptors: scheduler.reactor.descriptors(),
+            tasks: of_loop.tasks() as usize,
+            connections: of_loop.connections() as usize,
+            descriptors: of_loop.descriptors() as usize,
             timers: deadlines + sleepers,
             waiters: sleepers + waiting,
-            places: core.entries(),
+            places: of_loop.entries() as usize,
             turns: of_loop.turns(),
             events: of_loop.events(),
             machines: of_loop.machines(),
@@ -363,7 +361,7 @@ impl Runtime {
 
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.scheduler.remote.clone())
+        self.scheduler.handle()
     }
 }
 
@@ -572,7 +570,7 @@ impl Builder {
             false => scheduler.reactor.with_fd(|fd| fd.try_clone_to_owned()),
         };
         let copy = copy.transpose()?;
-        let watch = |threshold| watchdog::start(&scheduler.remote.running, threshold);
+        let watch = |threshold| scheduler.remote.running.watch(threshold);
         let watchdog = self.watchdog.map(watch).transpose()?;
         Ok(Runtime {
             scheduler,
@@ -666,4 +664,27 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// Which of two futures was ready, and what it returned.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+/// Polls both futures, `first` before `second`, until one is ready. The other one is dropped.
+///
+/// If both are ready in the same poll, `first` wins and `second` is not polled: Go's `select`, with an
+/// order where Go chooses at random.
+pub(crate) async fn select<A: Future, B: Future>(
+    first: A,
+    second: B,
+) -> Either<A::Output, B::Output> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|cx| match first.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Either::First(output)),
+        Poll::Pending => second.as_mut().poll(cx).map(Either::Second),
+    })
+    .await
 }

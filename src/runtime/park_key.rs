@@ -36,6 +36,7 @@ impl Waiter {
     }
 }
 
+#[derive(Default)]
 struct Kept {
     /// Each with its key. Once `count` has wrapped, an old key may wake another waker without cause,
     /// which is legal.
@@ -44,12 +45,7 @@ struct Kept {
 }
 
 thread_local! {
-    static KEPT: RefCell<Kept> = const {
-        RefCell::new(Kept {
-            wakers: Slab::new(),
-            count: 0,
-        })
-    };
+    static KEPT: RefCell<Kept> = RefCell::default();
 }
 
 impl ParkKey {
@@ -88,31 +84,29 @@ impl ParkKey {
         ParkKey(NonZeroU64::new(FOREIGN | bits).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// The waker that this stands for, if it is still kept: to be woken or dropped after any borrow.
-    pub(crate) fn take_waker(self) -> Option<Waker> {
-        if !self.is_foreign() {
-            return None;
-        }
-        let taken = KEPT.try_with(|kept| {
+    /// Calls `f` with the kept wakers and the index of the one that this stands for, if it is still kept.
+    /// No key in the table is a machine's id.
+    fn kept<R>(self, f: impl FnOnce(&mut Slab<(ParkKey, Waker)>, usize) -> R) -> Option<R> {
+        let found = KEPT.try_with(|kept| {
             let wakers = &mut kept.borrow_mut().wakers;
             let index = self.as_machine().slot() as usize;
             let is_kept = wakers.get(index).is_some_and(|(key, _)| *key == self);
-            is_kept.then(|| wakers.remove(index).1)
+            is_kept.then(|| f(wakers, index))
         });
-        taken.ok().flatten()
+        found.ok().flatten()
+    }
+
+    /// The waker that this stands for, if it is still kept: to be woken or dropped after any borrow.
+    pub(crate) fn take_waker(self) -> Option<Waker> {
+        self.kept(|wakers, index| wakers.remove(index).1)
     }
 
     /// The machine or the waker that this stands for; `None` if the waker is no longer kept.
     pub(super) fn waiter(self) -> Option<Waiter> {
-        if !self.is_foreign() {
-            return Some(Waiter::Machine(self.as_machine()));
+        match self.is_foreign() {
+            true => self.kept(|wakers, index| Waiter::waker(&wakers[index].1)),
+            false => Some(Waiter::Machine(self.as_machine())),
         }
-        let waiter = KEPT.try_with(|kept| {
-            let kept = kept.borrow();
-            let (key, waker) = kept.wakers.get(self.as_machine().slot() as usize)?;
-            (*key == self).then(|| Waiter::waker(waker))
-        });
-        waiter.ok().flatten()
     }
 
     #[inline]

@@ -1,23 +1,26 @@
-//! What other threads see of a loop: which machine runs, since when, and where it was spawned.
+//! What other threads see of a loop: which machine runs, since when, and where it was spawned. And a
+//! thread that watches it.
 //!
 //! The loop publishes by plain stores. If another thread takes two equal samples, one run has
 //! lasted from the first to the second: each run of a machine, of the root and of a job has a number of
 //! its own.
 
-// Mirrors what `sysmon` reads of a `p` in Go's `runtime/proc.go`: `schedtick` and `schedwhen`.
+// Mirrors `sysmon` in Go's `runtime/proc.go`, which reads `schedtick` and `schedwhen` of a `p`, and
+// preempts where this can only tell.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context::MachineId;
-use super::counter::Counter;
 use super::dump::{Entry, Value};
 use super::stats::Figures;
-use super::sync;
+use super::sync::{Counter, lock};
 use crate::reactor::Clock;
 
 /// A run that lasts this long is logged once it has ended.
@@ -25,6 +28,9 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// At most this many machines are named if it is not known which took long.
 const FEW: usize = 16;
+
+/// The least time between two lines of a watchdog about the same run.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
@@ -66,12 +72,8 @@ struct Origins {
     names: BTreeMap<u32, Arc<str>>,
 }
 
-/// A look from another thread.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
-    id: u64,
-    runs: u64,
-}
+/// A look from another thread: the id of what runs, and how many runs have begun.
+pub(super) type Sample = (u64, u64);
 
 impl Default for Running {
     fn default() -> Self {
@@ -144,7 +146,7 @@ impl Running {
         place: Place,
         name: Option<Arc<str>>,
     ) {
-        let mut origins = self.origins();
+        let mut origins = lock(&self.origins);
         let same = |&(known, at): &(&str, Place)| known == kind && std::ptr::eq(at, place);
         let index = origins.places.iter().position(same).unwrap_or_else(|| {
             origins.places.push((kind, place));
@@ -156,20 +158,13 @@ impl Running {
         }
         // No program spawns at 65,536 places.
         origins.by_slot[slot] = (index as u16, id.generation() as u16);
-        let old = match name {
-            Some(name) => origins.names.insert(id.slot(), name),
-            None => origins.names.remove(&id.slot()),
-        };
-        drop(old);
+        origins.names.remove(&id.slot());
+        origins.names.extend(name.map(|name| (id.slot(), name)));
     }
 }
 
 /// For any thread.
 impl Running {
-    fn origins(&self) -> MutexGuard<'_, Origins> {
-        sync::lock(&self.origins)
-    }
-
     /// What the machine of this id is, if its slot has no other by now.
     #[cfg(feature = "trace")]
     pub(super) fn known(&self, id: u64) -> Option<String> {
@@ -190,7 +185,7 @@ impl Running {
     /// Adds the kind, the id, the name, and the place of the spawn (for a connection: of the server).
     pub(super) fn put_origin(&self, entry: &mut Entry, bits: NonZeroU64) {
         let id = MachineId::from_bits(bits);
-        let origins = self.origins();
+        let origins = lock(&self.origins);
         let of_slot = || {
             let &(index, end) = origins.by_slot.get(id.slot() as usize)?;
             let place = origins.places.get(usize::from(index)).copied();
@@ -215,16 +210,14 @@ impl Running {
     }
 
     pub(super) fn sample(&self) -> Sample {
-        Sample {
-            id: self.id.load(Ordering::Acquire),
-            runs: self.figures.machines.get() + self.others.get(),
-        }
+        let id = self.id.load(Ordering::Acquire);
+        (id, self.figures.machines.get() + self.others.get())
     }
 
     /// What runs, if it is still the run of the `earlier` sample, which was taken at `first`; and when
     /// its batch began.
     pub(super) fn holder(&self, earlier: Sample, first: Instant) -> Option<(Entry, Instant)> {
-        let id = NonZeroU64::new(earlier.id)?;
+        let id = NonZeroU64::new(earlier.0)?;
         if self.sample() != earlier {
             return None;
         }
@@ -232,5 +225,49 @@ impl Running {
         let began = self.base.checked_add(batch);
         let began = began.map_or(first, |began| began.min(first));
         Some((self.origin(id), began))
+    }
+    // ---- the watchdog ----
+
+    /// Starts a thread that names the machine which holds the loop, while it holds it. The thread ends
+    /// within a second after what this returns is dropped. It is not joined: a child of fork(2) has no such
+    /// thread.
+    pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<Arc<()>> {
+        let alive = Arc::new(());
+        let (running, while_alive) = (self.clone(), Arc::downgrade(&alive));
+        let thread = thread::Builder::new().name("netpoller-watchdog".into());
+        thread.spawn(move || running.name_holders(threshold, &while_alive))?;
+        self.is_watched.store(true, Ordering::Relaxed);
+        Ok(alive)
+    }
+
+    fn name_holders(&self, threshold: Duration, while_alive: &Weak<()>) {
+        let step = (threshold / 4).clamp(Duration::from_millis(1), QUIET);
+        let mut first = (self.sample(), Instant::now());
+        // What was named, when it began, and when that was logged last.
+        let mut named: Option<(Entry, Instant, Instant)> = None;
+        loop {
+            // Nothing wakes it: the loop must not pay for being watched.
+            thread::sleep(step);
+            if while_alive.strong_count() == 0 {
+                return;
+            }
+            let Some((origin, began)) = self.holder(first.0, first.1) else {
+                if let Some((origin, began, _)) = named.take() {
+                    let held = began.elapsed();
+                    log::warn!("{origin} has let the loop go on after {held:.1?}");
+                }
+                first = (self.sample(), Instant::now());
+                continue;
+            };
+            // The run may have begun up to a step before it was first seen. `began` may include earlier
+            // machines of the batch, so `first` must be long ago as well.
+            let held = began.elapsed();
+            let is_long = first.1.elapsed() + step >= threshold && held >= threshold;
+            let last = named.as_ref().map(|(_, _, last)| last.elapsed());
+            if is_long && last.is_none_or(|last| last >= QUIET) {
+                log::warn!("{origin} holds the loop, for {held:.1?} so far");
+                named = Some((origin, began, Instant::now()));
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ use slab::Slab;
 use super::blocking::Lane;
 use super::context;
 use super::current::{self, Entered};
+use super::handle::Handle;
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
 use super::lent::Buffer;
@@ -109,6 +110,11 @@ impl Scheduler {
         }
     }
 
+    pub(crate) fn handle(&self) -> Handle {
+        let remote = self.remote.clone();
+        Handle { remote }
+    }
+
     fn trace(&self) -> &Recorder<ParkKey> {
         &self.reactor.core().trace
     }
@@ -122,11 +128,6 @@ impl Scheduler {
     #[inline]
     pub(crate) fn figures(&self) -> &Figures {
         &self.remote.running.figures
-    }
-
-    /// Machines that are a server's connections.
-    pub(crate) fn connections(&self) -> usize {
-        self.figures().connections.get() as usize
     }
 
     /// The reactor's identity, as its descriptors know it.
@@ -198,7 +199,7 @@ impl Scheduler {
     pub(super) fn sweep(&self) {
         let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
         if woken.len() > 2 * machines.slots_used() + SWEEP {
-            woken.retain(|&id| id == MachineId::ROOT || machines.is_alive(id));
+            woken.retain(|&id| machines.is_alive(id));
         }
     }
 
@@ -209,17 +210,18 @@ impl Scheduler {
     // ---- one turn, in the order of its steps ----
 
     /// One turn: asks the netpoller, opens the mail, runs `most` machines at most, and publishes the
-    /// figures. `root` polls the future of `block_on`, if there is one.
+    /// figures. `root` polls the future of `block_on`, if there is one, and returns whether it is done.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
         most: usize,
-        root: &mut dyn FnMut() -> Poll<()>,
+        root: &mut dyn FnMut() -> bool,
     ) -> io::Result<Turn> {
         let (core, figures) = (self.reactor.core(), self.figures());
         let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
-        self.stopwatch.wait_ended(core, figures, due);
+        let due = due.filter(|_| turn.expired > 0);
+        self.stopwatch.wait_ended(&core.clock, figures, due);
         self.remote.running.begin_batch(&core.clock);
         self.open_mail();
         // A machine that yielded, to let others go first, comes after what was just handed out.
@@ -246,7 +248,10 @@ impl Scheduler {
     #[inline]
     pub(super) fn publish_counts(&self) {
         let (core, figures) = (self.reactor.core(), self.figures());
-        figures.tasks.set(self.tasks() as u64);
+        // The root is no task.
+        let machines = self.machines.borrow().slots_used() as u64 - 1;
+        let connections = figures.connections.get();
+        figures.tasks.set(machines.saturating_sub(connections));
         figures.descriptors.set(self.reactor.descriptors() as u64);
         figures.entries.set(core.entries() as u64);
     }
@@ -321,7 +326,7 @@ impl Scheduler {
     /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
-    fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> Poll<()>) -> usize {
+    fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> bool) -> usize {
         let mut batch = self.queue.take();
         // A round begins with everything that is runnable now.
         if self.left_in_round.get() == 0 {
@@ -348,7 +353,7 @@ impl Scheduler {
                 self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
                 self.stopwatch.ends(*id, &core.clock, times);
-            } else if *id == MachineId::ROOT && root().is_ready() {
+            } else if *id == MachineId::ROOT && root() {
                 break;
             }
             if is_careful {
@@ -414,7 +419,7 @@ impl Scheduler {
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
         let (running, clock) = (&self.remote.running, &self.reactor.core().clock);
-        let mut output = None;
+        let mut output = Poll::Pending;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             running.begin(MachineId::ROOT.bits().get(), &running.others);
@@ -426,12 +431,11 @@ impl Scheduler {
             let times = Some(&self.figures().root_time);
             self.stopwatch.ends(MachineId::ROOT, clock, times);
             running.end();
-            match polled {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(returned)) => output = Some(Ok(returned)),
-                Err(payload) => output = Some(Err(payload)),
-            }
-            Poll::Ready(())
+            output = match polled {
+                Ok(polled) => polled.map(Ok),
+                Err(payload) => Poll::Ready(Err(payload)),
+            };
+            output.is_ready()
         };
         // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
         // would never open it.
@@ -441,11 +445,11 @@ impl Scheduler {
         self.stopwatch.queued(MachineId::ROOT, || now);
         self.stopwatch.last.set(now);
         // The root is polled once here, and then each time that its id comes up in the queue.
-        let mut polled = poll();
-        while polled.is_pending() {
+        let mut is_done = poll();
+        while !is_done {
             let mut root = || {
-                polled = poll();
-                polled
+                is_done = poll();
+                is_done
             };
             if let Err(error) = self.turn(None, BATCH, &mut root) {
                 self.end_root();
@@ -453,9 +457,10 @@ impl Scheduler {
             }
         }
         self.end_root();
-        match output.expect("it was ready") {
-            Ok(returned) => returned,
-            Err(payload) => resume_unwind(payload.into_inner()),
+        match output {
+            Poll::Ready(Ok(returned)) => returned,
+            Poll::Ready(Err(payload)) => resume_unwind(payload.into_inner()),
+            Poll::Pending => unreachable!("it is done"),
         }
     }
 

@@ -158,23 +158,21 @@ impl Socket {
         drop(left);
     }
 
-    /// Calls `look` with each waiter that is not parked: for a lock, or for the peer to hang up.
-    pub(super) fn waiting(&self, mut look: impl FnMut(Option<Direction>, Waiter)) {
+    /// Calls `look` with the number of the queue and the waiter, for each that is not parked.
+    pub(super) fn waiting(&self, mut look: impl FnMut(usize, Waiter)) {
         let Some(extra) = self.extra.get() else {
             return;
         };
         let extra = extra.borrow();
-        let waits_for = [Some(Direction::Read), Some(Direction::Write), None];
-        for (direction, queue) in waits_for.into_iter().zip(&extra.queues) {
-            queue.each(|waker| look(direction, Waiter::waker(waker)));
+        for (number, queue) in extra.queues.iter().enumerate() {
+            queue.each(|waker| look(number, Waiter::waker(waker)));
         }
         // If no operation holds the lock, the poller is in the descriptor's slot, and is shown there.
         for direction in Direction::BOTH {
             let poller = extra.pollers[direction as usize].filter(|_| self.is_locked(direction));
-            let poller = poller.and_then(ParkKey::waiter);
-            poller
-                .into_iter()
-                .for_each(|poller| look(Some(direction), poller));
+            if let Some(poller) = poller.and_then(ParkKey::waiter) {
+                look(direction as usize, poller);
+            }
         }
     }
 }

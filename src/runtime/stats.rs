@@ -12,8 +12,8 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use super::context::MachineId;
-use super::counter::Counter;
-use crate::reactor::{Clock, Core};
+use super::sync::Counter;
+use crate::reactor::Clock;
 use crate::wheel::Tick;
 
 /// Whether times are taken.
@@ -97,13 +97,9 @@ impl Counts {
     }
 
     fn get(&self) -> Histogram {
-        Histogram {
-            counts: self
-                .counts
-                .each_ref()
-                .map(|row| row.each_ref().map(Counter::get)),
-            sum: self.sum.get(),
-        }
+        let row = |row: &[Counter; 8]| row.each_ref().map(Counter::get);
+        let (counts, sum) = (self.counts.each_ref().map(row), self.sum.get());
+        Histogram { counts, sum }
     }
 }
 
@@ -255,18 +251,14 @@ impl Stopwatch {
         }
     }
 
-    /// The wait of this turn has ended, and what is due has expired. `due` is what was the next tick with an
-    /// entry before the turn. If another is next by now, `due` has come up.
+    /// The wait of this turn has ended. If a timer has fired or a deadline has expired, `due` is what was
+    /// the next tick with an entry before the turn.
     #[inline]
-    pub(super) fn wait_ended<W, T>(&self, core: &Core<W, T>, figures: &Figures, due: Option<Tick>) {
-        if !OBSERVES {
-            return;
+    pub(super) fn wait_ended(&self, clock: &Clock, figures: &Figures, due: Option<Tick>) {
+        if OBSERVES {
+            self.awake.set(clock.now());
         }
-        let clock = &core.clock;
-        self.awake.set(clock.now());
-        if let Some(due) = due
-            && core.next_entry() != Some(due)
-        {
+        if let Some(due) = due {
             figures.lag.add_time(clock.instant_of(due), clock.now());
         }
     }

@@ -21,8 +21,13 @@
 
 // Mirrors the semaphore queue of `runtime/sema.go`, as used by `fdMutex`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::task::{Poll, Waker};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::wake_quietly;
 
 /// A waiter's number. Numbers only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,13 +44,6 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    pub(crate) const fn new() -> Self {
-        Waiters {
-            queue: BTreeMap::new(),
-            next: 0,
-        }
-    }
-
     /// Joins the queue, or renews the waker of a ticket that is in it. Ready if the ticket has been
     /// woken; the ticket is then none again.
     ///
@@ -117,6 +115,48 @@ impl Waiters {
     }
 }
 
+// ---- the waiters for a descriptor that becomes free ----
+//
+// Go has no counterpart: its accept loops sleep out their back-off.
+
+thread_local! {
+    /// The table of descriptors belongs to the process, so this serves all runtimes of a thread. What
+    /// other threads and other libraries close is not seen, so the waiters also wait for a time.
+    static WAITERS: RefCell<Waiters> = RefCell::default();
+}
+
+/// A descriptor was closed, or will be before anything else runs.
+pub(crate) fn descriptor_closed() {
+    // The waiters are taken out first: waking may run any code.
+    let waiters = WAITERS.try_with(|waiters| waiters.borrow_mut().take_all());
+    waiters.into_iter().flatten().for_each(wake_quietly);
+}
+
+/// Waits until a descriptor is closed on this thread, counted from the first poll.
+#[derive(Default)]
+pub(crate) struct UntilClosed {
+    ticket: Option<Ticket>,
+}
+
+impl Future for UntilClosed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let (poll, left_over) =
+            WAITERS.with_borrow_mut(|waiters| waiters.poll(&mut self.ticket, waker));
+        drop(left_over);
+        poll
+    }
+}
+
+impl Drop for UntilClosed {
+    fn drop(&mut self) {
+        let left = WAITERS.try_with(|waiters| waiters.borrow_mut().leave(&mut self.ticket));
+        drop(left);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -138,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_first_to_come_is_the_first_to_be_woken_and_a_renewed_waker_keeps_its_turn() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert!(!wait(&mut waiters, &mut first), "renewed");
@@ -151,7 +191,7 @@ mod tests {
 
     #[test]
     fn waiters_that_are_nudged_keep_their_turns_and_are_not_nudged_again_before_they_poll() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
         assert!(!wait(&mut waiters, &mut first) && !wait(&mut waiters, &mut second));
         assert_eq!(waiters.nudge().count(), 2);
@@ -164,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_waiter_that_leaves_learns_whether_it_had_been_woken() {
-        let mut waiters = Waiters::new();
+        let mut waiters = Waiters::default();
         let (mut queued, mut woken, mut idle) = (None, None, None);
         assert!(!wait(&mut waiters, &mut woken) && !wait(&mut waiters, &mut queued));
         assert!(waiters.pop().is_some());

@@ -19,7 +19,7 @@ use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
 use super::running::Running;
-use super::sync::{self, AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard};
+use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard, lock};
 use crate::reactor::Breaker;
 use crate::sys::Process;
 use crate::trace::Tape;
@@ -100,14 +100,14 @@ impl Remote {
         !self.process.is_current()
     }
 
-    fn mail(&self) -> MutexGuard<'_, Mail> {
-        sync::lock(&self.mail)
+    /// The mail. `None` if the runtime is gone, or of another process: in a child of fork the mutex may
+    /// be locked for ever.
+    fn mail(&self) -> Option<MutexGuard<'_, Mail>> {
+        let mail = (!self.is_inherited()).then(|| lock(&self.mail));
+        mail.filter(|mail| !mail.closed)
     }
 
     fn wake_machine(&self, waker: &Arc<MachineWaker>) {
-        if self.is_inherited() {
-            return;
-        }
         // It is in the mail already. If the last break failed, the loop may be asleep: break again.
         if waker.is_mailed.swap(true, Ordering::AcqRel) {
             if self.pending.load(Ordering::Acquire) == FAILED {
@@ -115,10 +115,9 @@ impl Remote {
             }
             return;
         }
-        let mut mail = self.mail();
-        if mail.closed {
+        let Some(mut mail) = self.mail() else {
             return;
-        }
+        };
         mail.woken.push(waker.clone());
         drop(mail);
         self.interrupt();
@@ -126,13 +125,9 @@ impl Remote {
 
     /// Sends a job. It is handed back if the runtime is gone, or of another process.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
-        if self.is_inherited() {
+        let Some(mut mail) = self.mail() else {
             return Err(job);
-        }
-        let mut mail = self.mail();
-        if mail.closed {
-            return Err(job);
-        }
+        };
         mail.jobs.push_back(job);
         drop(mail);
         self.interrupt();
@@ -164,25 +159,26 @@ impl Remote {
         // A swap, since a store acquires nothing. If `interrupt` found the flag set, it made no break:
         // this swap makes visible what its thread wrote before, such as the end of a blocking job.
         self.pending.swap(NO_BREAK, Ordering::AcqRel);
-        let mut mail = self.mail();
+        let mut mail = self.mail()?;
         let woken = mem::take(&mut mail.woken);
-        if mail.jobs.len() <= JOBS {
-            let jobs = mem::take(&mut mail.jobs);
-            drop(mail);
-            if fault!("lost_break") {
-                self.pending.store(NO_BREAK, Ordering::Release);
-            }
-            return Some((woken, jobs));
-        }
+        let now = mail.jobs.len().min(JOBS);
+        let later = mail.jobs.split_off(now);
+        let jobs = mem::replace(&mut mail.jobs, later);
         // The jobs that are left need no break: while the flag is set, the loop does not sleep.
-        self.pending.store(ON_ITS_WAY, Ordering::Release);
-        Some((woken, mail.jobs.drain(..JOBS).collect()))
+        if !mail.jobs.is_empty() {
+            self.pending.store(ON_ITS_WAY, Ordering::Release);
+        }
+        drop(mail);
+        if fault!("lost_break") {
+            self.pending.store(NO_BREAK, Ordering::Release);
+        }
+        Some((woken, jobs))
     }
 
     /// How many wakes and how many jobs are in the mail.
     pub(crate) fn mail_waiting(&self) -> [usize; 2] {
         let mail = self.mail();
-        [mail.woken.len(), mail.jobs.len()]
+        mail.map_or([0, 0], |mail| [mail.woken.len(), mail.jobs.len()])
     }
 
     #[inline]
@@ -198,16 +194,13 @@ impl Remote {
 
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.
     pub(crate) fn close(&self) -> VecDeque<Job> {
-        // In a child of fork the mutex may be locked for ever.
-        if self.is_inherited() {
+        let Some(mut mail) = self.mail() else {
             return VecDeque::new();
-        }
-        let closed = Mail {
-            closed: true,
-            ..Mail::default()
         };
-        // The wakers are dropped here, under the lock: no code of the user's runs.
-        mem::replace(&mut *self.mail(), closed).jobs
+        mail.closed = true;
+        // Dropped under the lock: no code of the user's runs.
+        mail.woken.clear();
+        mem::take(&mut mail.jobs)
     }
 }
 

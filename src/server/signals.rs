@@ -19,8 +19,8 @@ use mio::unix::SourceFd;
 
 use crate::net::Source;
 use crate::reactor::Direction;
-use crate::runtime::select::{Either, select};
 use crate::runtime::sync::lock;
+use crate::runtime::{Either, select};
 use crate::sys::{SignalNotes, note_signals};
 
 /// One call of [`ServerHandle::drain_on`](super::ServerHandle::drain_on).

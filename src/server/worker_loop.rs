@@ -29,8 +29,8 @@ use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::select::{Either, select};
 use crate::runtime::{self, Handle, context, current, panics};
+use crate::runtime::{Either, select};
 use crate::time;
 
 /// A listener in the worker's runtime.

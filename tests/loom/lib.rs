@@ -1,7 +1,7 @@
 //! What threads share, run through every order of events that the memory model allows.
 //!
 //! The files of `src/` that hold it are compiled here as they are, with loom's types in place of
-//! `src/runtime/sync.rs`; what they need of other files is made up below. loom can't run a selector:
+//! std's; what they need of other files is made up below. loom can't run a selector:
 //! the break is a channel, in `reactor`. A thread that waits in vain is a deadlock, which loom reports.
 //!
 //! `cargo test -p netpoller-loom`
@@ -13,24 +13,23 @@
     reason = "the library's files, of which the models use a part"
 )]
 
-#[macro_use]
-#[path = "../../src/fault.rs"]
-mod fault;
+/// As in `src/lib.rs`.
+macro_rules! fault {
+    ($name:literal) => {
+        cfg!(netpoller_fault = $name)
+            || cfg!(netpoller_fault = "any")
+                && std::env::var_os("NETPOLLER_FAULT").is_some_and(|name| name == $name)
+    };
+}
 
 pub mod models;
 
 #[path = "."]
 mod runtime {
-    pub(crate) mod sync {
-        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-        pub(crate) use loom::sync::{Mutex, MutexGuard};
+    use loom::sync as shared_types;
 
-        pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-            mutex.lock().unwrap()
-        }
-    }
-    #[path = "../../src/runtime/counter.rs"]
-    pub(crate) mod counter;
+    #[path = "../../src/runtime/sync.rs"]
+    pub(crate) mod sync;
     #[path = "../../src/runtime/waiters.rs"]
     pub(crate) mod waiters;
     #[path = "../../src/runtime/waker.rs"]

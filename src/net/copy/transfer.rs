@@ -36,7 +36,7 @@ use crate::net::error::OpError;
 use crate::net::fd::Fd;
 use crate::net::stream::Stream;
 use crate::reactor::Direction;
-use crate::runtime::{context, lent, shortage};
+use crate::runtime::{context, lent, waiters};
 use crate::sys;
 
 /// What [`copy`](super::copy()) can read from: `&TcpStream`, `&UnixStream`, or `&mut` anything that
@@ -211,7 +211,7 @@ struct Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        shortage::descriptor_closed();
+        waiters::descriptor_closed();
     }
 }
 

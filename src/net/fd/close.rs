@@ -17,8 +17,7 @@ use socket2::SockRef;
 
 use super::{Failure, Fd, Name};
 use crate::reactor::{Direction, Refusal};
-use crate::runtime::shortage;
-use crate::runtime::waiters::Ticket;
+use crate::runtime::waiters::{self, Ticket};
 use crate::runtime::{blocking, context, wake_quietly};
 use crate::sys;
 
@@ -83,7 +82,7 @@ impl Fd {
         self.unlink();
         self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
-        shortage::descriptor_closed();
+        waiters::descriptor_closed();
     }
 
     /// Deregisters, and wakes what is parked.

@@ -232,7 +232,8 @@ impl Fd {
         // Cloned first: cloning may run any code.
         let waker = cx.waker().clone();
         // If another task's poller waits here, the last wins.
-        socket.drop_poller(direction);
+        let other = socket.take_poller(direction);
+        drop(other.and_then(ParkKey::take_waker));
         let mut claim = Claim::new();
         claim.yielded = socket.take_poller_yielded(direction);
         let polled = match needs {
