@@ -63,7 +63,10 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin(id, ptr::null());
         let conn = &this.conn;
-        debug_assert!(conn.shared.out.borrow().is_empty(), "each callback's reply was sent or queued");
+        debug_assert!(
+            conn.shared.out.borrow().is_empty(),
+            "each callback's reply was sent or queued"
+        );
         // There is more to do than to read: a request, a queue, a drain, a time that has come, a
         // hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
