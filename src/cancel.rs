@@ -396,11 +396,11 @@ impl Future for Canceled {
 
 impl Drop for Canceled {
     fn drop(&mut self) {
-        for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
-            let left = lock(&scope.waiters).leave(ticket);
-            // After the lock, since it may hold a waker.
-            drop(left);
-        }
+        let scopes = self.scope.and_above().zip(&mut self.tickets);
+        // Wakers. Each is dropped after the lock, and after all queues were left: a drop may panic.
+        let _left: Vec<_> = scopes
+            .map(|(scope, ticket)| lock(&scope.waiters).leave(ticket))
+            .collect();
     }
 }
 

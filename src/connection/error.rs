@@ -5,7 +5,7 @@ use std::io;
 
 use super::rate::Rate;
 use crate::net::Cause;
-use crate::net::fd::{Fd, Name};
+use crate::net::fd::{Fd, verb};
 use crate::reactor::Direction;
 
 /// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
@@ -98,9 +98,18 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What a write meets after our direction has ended.
+/// The error of a write after our direction has ended.
 pub(super) fn direction_ended() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
+}
+
+/// How many bytes of `offered` a protocol or a filter has used.
+pub(super) fn checked(used: usize, offered: &[u8]) -> io::Result<usize> {
+    let text = || format!("{used} bytes used of {}", offered.len());
+    let too_many = || io::Error::new(io::ErrorKind::InvalidInput, text());
+    Some(used)
+        .filter(|&used| used <= offered.len())
+        .ok_or_else(too_many)
 }
 
 pub(super) fn stopped() -> CloseReason {
@@ -129,5 +138,5 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) ->
     let asked = rate.min_bytes;
     let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
-    fd.op_error(Name::of(direction).text(), Cause::Other(error), 0)
+    fd.op_error(verb(direction), Cause::Other(error), 0)
 }

@@ -156,16 +156,8 @@ impl Pipe {
     ///
     /// As [`read`](Pipe::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let read = self.fd.op(Read, |fd| {
-            let mut buffer = lent::take();
-            match fd.read_file(&mut buffer[..]) {
-                Ok(got) => Ok((buffer, got)),
-                Err(error) => {
-                    lent::give_back(buffer);
-                    Err(error)
-                }
-            }
-        });
+        let read = |fd: &Fd| lent::fill(|buffer| fd.read_file(buffer));
+        let read = self.fd.op(Read, read);
         async {
             let (buffer, got) = read.await?;
             // The lock is free by now, because `f` may read from the same pipe.
@@ -228,7 +220,7 @@ fn open(file: File) -> Result<Pipe, Cause> {
         return Err(Cause::Other(error));
     }
     let fd = Fd::adopt("Pipe::new", file, Network::File).map_err(Cause::by("epoll_ctl"))?;
-    // Not before it is registered: a descriptor that is refused stays as it was, for others share it.
+    // After it is registered: a refused descriptor must not change, since others may share it.
     let set = fd.socket().owned.socket().set_nonblocking(true);
     set.map_err(Cause::by("fcntl"))?;
     Ok(Pipe::of(fd))

@@ -8,7 +8,7 @@
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
 //! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
-//! and `recv` of glibc slower. A thread ends after ten idle seconds. It holds up neither a loop nor the
+//! and `recv` of glibc slower. A thread ends after ten idle seconds, or once its runtime is gone. It holds up neither a loop nor the
 //! exit of the process. A child of fork(2) has none of its parent's threads, so it begins with new lanes.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
@@ -59,6 +59,8 @@ struct State {
     idle: usize,
     /// Pieces of work that are queued or under way.
     unfinished: usize,
+    /// A thread ends once there is no work: the runtime is gone.
+    is_closed: bool,
 }
 
 /// The lane of name look-ups.
@@ -148,6 +150,9 @@ impl Lane {
                 state = self.perform(work);
                 continue;
             }
+            if state.is_closed {
+                break;
+            }
             state.idle += 1;
             let waited = self.work.wait_timeout(state, IDLE);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -156,9 +161,18 @@ impl Lane {
             state.idle -= 1;
             // Work that came together with the end of the wait is done first.
             if waited.timed_out() && state.queue.is_empty() {
-                state.threads -= 1;
-                return;
+                break;
             }
+        }
+        state.threads -= 1;
+    }
+
+    /// Ends its threads, each once there is no work for it.
+    pub(crate) fn close(&self) {
+        // In a child of fork the mutex may be locked for ever.
+        if self.process.is_current() {
+            lock(&self.state).is_closed = true;
+            self.work.notify_all();
         }
     }
 

@@ -26,9 +26,15 @@ impl Scheduler {
         let join = body.as_mut().joined();
         // The body is dropped first, with no borrow held: that closes its sockets. Until then the
         // machine counts as alive.
-        let panicked = drop_quietly(body);
+        let panicked = drop_quietly(body).map(JoinError::panicked);
         self.machines.borrow_mut().free(id);
-        let error = error.or_else(|| panicked.map(JoinError::panicked));
+        if let (Some(_), Some(panicked)) = (&error, &panicked) {
+            log::error!("a destructor of machine {id} panicked: {panicked}");
+        }
+        let error = error.or(panicked);
+        if error.as_ref().is_some_and(JoinError::is_panic) {
+            self.figures().panicked.add(1);
+        }
         match join {
             Some(join) if Arc::strong_count(&join) > 1 => join.end(error),
             // There is no handle, or it was dropped with the body. Dropping the cell drops the output.

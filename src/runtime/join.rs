@@ -68,9 +68,10 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
     let mut shared = lock(cell);
     shared.is_open = false;
-    let wakers = mem::take(&mut shared.wakers);
+    let mut wakers = mem::take(&mut shared.wakers);
     drop(shared);
-    let woken = wakers.into_iter().nth(other).flatten();
+    // Before this side's own waker is dropped, which may panic.
+    let woken = wakers[other].take();
     woken.into_iter().for_each(wake_quietly);
 }
 

@@ -105,7 +105,10 @@ const STEP: usize = 16;
 /// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
-    /// A copy of the descriptor of a selector of the user's: see `as_fd`.
+    /// The selector is not one of the user's.
+    #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+    owns_selector: bool,
+    /// A copy of the descriptor of a selector of the user's, if that had one: see `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     copy: Option<OwnedFd>,
     /// Ends the watchdog, when it is dropped.
@@ -373,6 +376,7 @@ impl Drop for Runtime {
         self.scheduler.shut_down();
         drop(entered);
         self.scheduler.wake_foreign_waiters();
+        self.scheduler.remote.jobs.close();
         self.scheduler.end_host();
         self.scheduler.publish_counts();
     }
@@ -385,21 +389,24 @@ impl Drop for Runtime {
 ///
 /// # Panics
 ///
-/// If the runtime was built on a selector of your own that has no descriptor.
+/// If the runtime was built on a selector of your own that had no descriptor then.
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl AsFd for Runtime {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let fd = self.scheduler.reactor.with_fd(|own| {
-            let Some(copy) = &self.copy else {
-                return own.as_raw_fd();
-            };
+            if self.owns_selector {
+                return Some(own.as_raw_fd());
+            }
+            let copy = self.copy.as_ref()?;
             // A selector of the user's may replace its descriptor while ours is borrowed.
             if let Err(error) = crate::sys::duplicate_onto(own, copy) {
                 log::error!("the descriptor lent for nesting is out of date: {error}");
             }
-            copy.as_raw_fd()
+            Some(copy.as_raw_fd())
         });
-        let fd = fd.expect("netpoller: this runtime's selector has no descriptor to nest");
+        let fd = fd
+            .flatten()
+            .expect("netpoller: this runtime's selector has no descriptor to nest");
         crate::sys::borrow(fd, &self.scheduler)
     }
 }
@@ -555,7 +562,7 @@ impl Builder {
     /// The system's, when it has no descriptor to spare. `InvalidInput` for a trace ring of less than
     /// 4,096 bytes, and `OutOfMemory` for one that does not fit.
     pub fn build(self) -> io::Result<Runtime> {
-        let is_ours = self.selector.is_none();
+        let owns_selector = self.selector.is_none();
         let selector = match self.selector {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
@@ -565,7 +572,7 @@ impl Builder {
         let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
-        let copy = match is_ours {
+        let copy = match owns_selector {
             true => None,
             false => scheduler.reactor.with_fd(|fd| fd.try_clone_to_owned()),
         };
@@ -574,6 +581,7 @@ impl Builder {
         let watchdog = self.watchdog.map(watch).transpose()?;
         Ok(Runtime {
             scheduler,
+            owns_selector,
             copy,
             _watchdog: watchdog,
         })

@@ -389,10 +389,7 @@ impl Scheduler {
                 (body, Some(JoinError::aborted()))
             }
             Ok(Poll::Ready(())) => (body, None),
-            Err(payload) => {
-                self.figures().panicked.add(1);
-                (body, Some(JoinError::panicked(payload)))
-            }
+            Err(payload) => (body, Some(JoinError::panicked(payload))),
         };
         context::end();
         self.end_machine(id, ended.0, ended.1);

@@ -12,7 +12,16 @@ use netpoller::Runtime;
 use netpoller::reactor::{MioSelector, Selector};
 
 use crate::child::in_child;
-use crate::support::hooked::hooked;
+use crate::support::hooked::{Hook, hooked, hooked_by};
+
+/// Lends its descriptor only if told so.
+struct Lends(Rc<Cell<bool>>);
+
+impl Hook for Lends {
+    fn lends(&self) -> bool {
+        self.0.get()
+    }
+}
 
 /// What a descriptor is of, in the system's words.
 fn what(number: i32) -> PathBuf {
@@ -38,4 +47,15 @@ fn a_runtime_lends_a_selector_also_after_its_selector_opened_another() {
         let _files = [(); 8].map(|()| File::open("/dev/null").unwrap());
         assert_eq!(what(runtime.as_fd().as_raw_fd()), before);
     });
+}
+
+#[test]
+#[should_panic(expected = "has no descriptor to nest")]
+fn a_selector_whose_descriptor_came_after_the_runtime_is_not_lent() {
+    let lends = Rc::new(Cell::new(false));
+    let selector = hooked_by(Lends(lends.clone()));
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    lends.set(true);
+    // What is lent must stay open as long as it is borrowed, and this one is the selector's own.
+    let _lent = runtime.as_fd();
 }

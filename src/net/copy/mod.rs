@@ -7,6 +7,7 @@ mod transfer;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -46,8 +47,8 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Others may read and write between two steps, never within one: a
-/// step is a read, and the writing of all that it brought.
+/// Each end's deadline holds. Others may read the source between two reads, and write to the sink before
+/// and after all that one read brought.
 ///
 /// # Errors
 ///
@@ -69,7 +70,7 @@ pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<
 /// Copies both ways between `a` and `b` until both have ended, and says how much went from `a` to
 /// `b`, and how much from `b` to `a`.
 ///
-/// When one side ends, the other's writing side is closed (half-close is carried across), and the other
+/// When one side ends, the other's writing side is closed (a half-close is passed on), and the other
 /// direction goes on; [`Relay::linger`] limits that. If one direction fails, the other goes on, except
 /// if the connection that it writes to is gone. So an answer that came before a reset is passed on.
 /// Neither stream is closed altogether: dropping the last handle does, or `close`.
@@ -194,9 +195,10 @@ impl Relay {
             let written = || (forth.borrow().written, back.borrow().written);
             // The first error.
             let mut failed = None;
-            // They share a budget, which the first may use up. So they take turns in being first.
+            // The first may use up the budget, so each poll starts with the other.
             let mut first = 1;
-            // The sleep, and what both directions had written when it began.
+            // The sleep; what both directions had written when it began, and what of it the sink's peer
+            // had not acknowledged.
             let mut lingering = None;
             let both = poll_fn(|cx| {
                 first = 1 - first;
@@ -216,19 +218,30 @@ impl Relay {
                         }
                     }
                 }
-                let linger = match (&directions, linger) {
+                let (sink, linger) = match (&directions, linger) {
                     ([None, None], _) => return Poll::Ready(()),
                     ([Some(_), Some(_)], _) | (_, None) => return Poll::Pending,
-                    (_, Some(linger)) => linger,
+                    ([forth, _], Some(linger)) => (&fds[usize::from(forth.is_some())], linger),
                 };
                 // One direction has ended: the other ends too once it has been quiet for long enough.
                 let now = written();
-                let (sleep, before) = lingering.get_or_insert_with(|| (time::sleep(linger), now));
+                let unsent = || sink.as_ref().and_then(Fd::unacknowledged);
+                let (sleep, before, left) =
+                    lingering.get_or_insert_with(|| (time::sleep(linger), now, unsent()));
                 if *before != now {
-                    *before = now;
+                    (*before, *left) = (now, unsent());
                     sleep.reset(time::after(time::now(), linger));
                 }
-                Pin::new(sleep).poll(cx)
+                while Pin::new(&mut *sleep).poll(cx).is_ready() {
+                    // A sink is ready only when much of its buffer is free: its peer may have taken
+                    // some of it, although nothing more was written.
+                    let before = mem::replace(left, unsent());
+                    if before <= *left {
+                        return Poll::Ready(());
+                    }
+                    sleep.reset(time::after(time::now(), linger));
+                }
+                Poll::Pending
             });
             both.await;
             for (conduit, sink) in [(&forth, &fds[1]), (&back, &fds[0])] {

@@ -51,7 +51,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
-pub(crate) use name::{Failure, Name};
+pub(crate) use name::{Failure, verb};
 pub(crate) use op::Needs;
 
 /// The netpoller of a runtime.
@@ -79,10 +79,6 @@ impl Claim {
             lock: LockState::Idle,
             yielded: false,
         }
-    }
-
-    pub(crate) fn is_holder(&self) -> bool {
-        self.lock.is_holder()
     }
 
     /// Whether it neither holds the lock nor queues for it.
@@ -137,8 +133,8 @@ impl Fd {
     // ---- the loop ----
 
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
-    /// or fails, or the operation must wait. When this returns Ready, the lock is still held, or a refused
-    /// operation still queues for it: call `release`.
+    /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
+    /// queued for.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -152,7 +148,7 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_refused(direction, claim, cx);
         }
-        debug_assert!(claim.is_holder());
+        debug_assert!(claim.lock.is_holder());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
@@ -178,8 +174,8 @@ impl Fd {
         }
     }
 
-    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending,
-    /// for the operation queues for the lock. A queued operation checks this itself, because the holder
+    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
+    /// the operation is in the lock's queue. A queued operation checks this itself, because the holder
     /// may not be polled.
     ///
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
@@ -199,7 +195,7 @@ impl Fd {
         Poll::Ready(Err(Failure::Refused(refusal)))
     }
 
-    /// Gives the direction back, or leaves the queue: at the end of an operation.
+    /// Unlocks the direction, or leaves its queue, when an operation ends.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
@@ -213,7 +209,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_holder() && !fault!("dropped_read_stays_parked") {
+        if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
         }
         self.release(direction, claim);
@@ -257,17 +253,8 @@ impl Fd {
 
     #[inline]
     fn trace(&self, what: &str, direction: Direction) {
-        if log::log_enabled!(log::Level::Trace) {
-            self.write_trace(what, direction);
-        }
-    }
-
-    // In a function of its own, so that the fast path does not compute the arguments.
-    #[cold]
-    #[inline(never)]
-    fn write_trace(&self, what: &str, direction: Direction) {
-        let id = context::running_machine();
-        log::trace!("{what} {direction:?}: {self:?}, machine {id}");
+        let machine = context::running_machine;
+        log::trace!("{what} {direction:?}: {self:?}, machine {}", machine());
     }
 
     // ---- deadlines ----
@@ -315,7 +302,7 @@ impl Fd {
         }
     }
 
-    /// Calls on the open socket: options and the like.
+    /// Calls `f` with the socket, if it is open.
     pub(crate) fn with_socket<R>(
         &self,
         f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,
