@@ -14,9 +14,8 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline at least this far after the last reading counts as ahead, and the clock is not read again.
-/// If the last reading is more than ten seconds old, the deadline may have passed already. Then it expires
-/// in the next turn, and not at once. This holds for the system's clock alone.
+/// Only a deadline at least this far after the last reading goes into the memo. If it is set once more, and
+/// was reached since without a reading, it expires in the next turn, and not at once.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// What the clock reads.
@@ -70,7 +69,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// What a reading would give. It is not stored, so no deadline is compared with it.
+    /// What a reading would give. It is not stored, so `now` and the ticks stay.
     #[inline]
     pub(crate) fn peek(&self) -> Instant {
         let now = match &self.source {
@@ -137,8 +136,9 @@ impl Clock {
         (known == when).then_some(tick)
     }
 
-    /// The tick of a deadline. `None` if it has passed. Reads the clock, unless the deadline has
-    /// passed by the last reading, or is `PLAINLY_AHEAD` of it: then it goes into the memo.
+    /// The tick of a deadline. `None` if it has passed, by the last reading or a fresh one. The fresh one is
+    /// not stored, since a store would clear the memo. If the deadline is `PLAINLY_AHEAD`, it goes into the
+    /// memo; only on the system's clock, since others may jump between two readings.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         if when <= self.now.get() || when <= self.peek() {
             return None;

@@ -282,7 +282,7 @@ mod invariant_3 {
     }
 
     #[test]
-    fn clearing_one_direction_leaves_theothers_deadline_standing() {
+    fn clearing_one_direction_leaves_the_others_deadline_standing() {
         let bench = bench();
         let later = Instant::now() + 2 * STALL;
         bench.descriptor.set_deadline(ForWrite, Some(later));
