@@ -1,6 +1,6 @@
 //! The loop's time: where it is read, and how an instant becomes a tick.
-// Mirrors the one `nanotime()` of each round of Go's scheduler, and testing/synctest's clock,
-// which jumps when nothing else can happen.
+// Mirrors the one `nanotime()` of each pass of Go's scheduler, and testing/synctest's clock, which jumps when
+// nothing else can happen.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -35,8 +35,8 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The deadline converted last since the last reading, if it was `PLAINLY_AHEAD`: descriptors of one
-    /// batch are often given the same.
+    /// The last deadline converted since the last reading, and its tick, if it was `PLAINLY_AHEAD`.
+    /// Descriptors of one batch often get the same deadline.
     memo: Cell<Option<(Instant, Tick)>>,
 }
 
@@ -110,7 +110,7 @@ impl Clock {
         }
     }
 
-    /// The last reading in ticks, rounded up: a time that counts from here is never early.
+    /// The last reading in ticks, rounded up: a deadline computed from this tick is never early.
     #[inline]
     pub(crate) fn tick_ceiling(&self) -> Tick {
         self.next.get().0

@@ -160,11 +160,11 @@ pub struct Entries {
 ///
 /// # Contract
 ///
-/// **Try first.** At first the reactor does not know whether a source is ready. What it knows later may
-/// be out of date. So try the operation. If it fails with `WouldBlock`, call
-/// [`drained`](PollDesc::drained) and [`park`](PollDesc::park). When a turn hands your `W` back, try
-/// again. If the source became ready after the attempt, `park` returns [`Ready`](Park::Ready) in place
-/// of `Parked`: then no turn will hand the `W` back, and you must try at once.
+/// **Try first.** At first the reactor does not know whether a source is ready. What it knows later may be
+/// out of date. So try the operation. If it fails with `WouldBlock`, call [`drained`](PollDesc::drained) and
+/// [`park`](PollDesc::park). When a turn hands your `W` back, try again. If a turn has reported the source
+/// ready since `drained`, `park` returns [`Ready`](Park::Ready) in place of `Parked`: then no turn will hand
+/// the `W` back, and you must try at once.
 ///
 /// **Edges.** A source is registered once, for both directions, edge-triggered. A direction stays ready
 /// until you call `drained`, or until `park` returns `Ready`. The selector reports no second edge for
@@ -212,9 +212,9 @@ pub struct Entries {
 /// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
-/// **Time.** Deadlines, timers and `max_wait` are rounded up to a whole millisecond. For exact frames, let
-/// `max_wait` end two milliseconds early, and then call `turn` with a `max_wait` of zero until it is
-/// time.
+/// **Time.** Deadlines and timers are rounded up to a whole millisecond; `max_wait` too, except with kqueue.
+/// For exact frames, let `max_wait` end two milliseconds early, and then call `turn` with a `max_wait` of
+/// zero until it is time.
 pub struct Reactor<W, T = ()> {
     core: Rc<Core<W, T>>,
 }
@@ -239,9 +239,9 @@ impl<W> Reactor<W> {
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
-    /// does: see [`trace`](crate::trace). `name` returns the number of a `W` for the records: none of the
-    /// largest four, which mean other things, such as another thread. It must not use the reactor, and
-    /// must not panic: what the turn had yet to hand out would be lost. Only with the feature `trace`.
+    /// does: see [`trace`](crate::trace). `name` returns the number of a `W` in the records, below
+    /// `u64::MAX - 3`. It must not use the reactor. It must not panic, or the turn loses what it has not
+    /// handed out yet. Only with the feature `trace`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -331,9 +331,9 @@ impl<W, T> Reactor<W, T> {
         crate::trace::Trace::of(&self.core.trace.tape, last)
     }
 
-    /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which
-    /// may be a [stale](Entries::stale) one. Zero if something can be handed back now. `None` if there
-    /// is no entry. Reads the clock, unless anything is pending.
+    /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
+    /// a [stale](Entries::stale) one. Zero if anything is pending, or an entry is due. `None` if there is no
+    /// entry. Reads the clock, unless anything is pending.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() {
@@ -380,8 +380,8 @@ impl<W, T> Reactor<W, T> {
         self.core.timers.borrow_mut().cancel(key)
     }
 
-    /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner,
-    /// and the loop keeps a CPU busy for as long. Zero, the default, sleeps at once.
+    /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner, and the
+    /// loop keeps a CPU busy for as long. With zero, the default, the loop sleeps at once.
     pub fn set_spin(&self, spin: Duration) {
         self.core.spin.set(spin);
     }

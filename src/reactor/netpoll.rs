@@ -1,4 +1,4 @@
-//! The reactor's inside, and its turn: a function for each box of the diagram in mod.rs.
+//! The reactor's inside, and its turn: a function for each line of the diagram in mod.rs.
 // Mirrors `netpoll` in Go's runtime/netpoll_epoll.go; `poll_runtime_pollOpen`, and the timers that call
 // `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
 // asks how long it may sleep.
@@ -14,7 +14,7 @@
 // | T is | what holds for the events before T | set by |
 // |---|---|---|
 // | proven | the selector has returned all of them | `poll`: the clock showed T, and then the selector returned all that it had |
-// | settled | and all Ws that they handed out have run, with all that these woke | `settle`: T is proven, the run queue is empty, and nothing is pending |
+// | settled | the same, and all Ws handed out for them have run, with all that those Ws woke | `settle`: T is proven, the run queue is empty, and nothing is pending |
 //
 // T is settled in two more cases. If nothing is runnable and the selector returns nothing, there is nothing
 // to run (`turn`, `poll_again`). If the run queue is never empty, T is settled after `SETTLING_TURNS` and
@@ -38,8 +38,8 @@ use crate::sys::Process;
 use crate::trace::{Kind, NOTHING, Recorder};
 use crate::wheel::{Tick, Timers};
 
-/// The budget of each wheel in one turn: see `Wheel::advance`. It keeps a crowd of
-/// deadlines from delaying everything else.
+/// The budget of each wheel in one turn: see `Wheel::advance`. It bounds how long many deadlines delay
+/// everything else.
 const EXPIRY_BUDGET: usize = 4096;
 
 /// Before a virtual clock jumps, the selector is polled twice. The second poll waits this long: loopback
@@ -61,7 +61,7 @@ const INHERITED: &str = "netpoller: this reactor belongs to the parent process: 
 /// The run queue of a reactor's caller, at the beginning of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunQueue {
-    /// All that was handed out has run, and all that it woke.
+    /// All Ws that were handed out have run, and all that they woke.
     Empty,
     /// As `Empty`, with blocking jobs under way. A virtual clock does not jump before they have
     /// ended.
@@ -70,10 +70,9 @@ pub(crate) enum RunQueue {
     Busy,
 }
 
-/// The reactor calls this with a descriptor's user data when a deadline of it expires or its peer hangs
-/// up. It hands out the Ws that are in no slot: of operations and pollers that queue behind the one that is
-/// parked, and of what waits for a hang-up.
-/// It must not use the reactor.
+/// The reactor calls this with a descriptor's user data when a deadline of the descriptor expires, or the
+/// peer hangs up. It hands out the Ws that are in no slot: those of queued operations and pollers, and of all
+/// that wait for a hang-up. It must not use the reactor.
 pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven tick that will be settled later.
@@ -228,15 +227,15 @@ impl<W, T> Core<W, T> {
             false => max_wait,
         };
 
-        // The selector before the deadlines: when a waiter gets its bytes, it may move its deadline.
+        // Ask the selector before expiring deadlines: a waiter that gets its bytes may move its deadline.
         self.read_clock();
         let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
         self.trace.put(Kind::Wait, NOTHING, at_most);
         let mut turn = Turn::default();
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
-        // If the selector fails, the events that it returned before are handed out all the same. If it
-        // panics, what is pending stays for the next turn: so this comes after the wait.
+        // If the selector fails, the events that it returned before are handed out all the same. This comes
+        // after the wait, so that, if the selector panics, what is pending stays for the next turn.
         turn.events = self.unpark_ready(&mut out);
         let found_nothing = waited?;
         self.read_clock();
@@ -244,8 +243,8 @@ impl<W, T> Core<W, T> {
         // Nothing was runnable and no event came, so nothing has to run: the proven tick is settled.
         if found_nothing && !released && run_queue != RunQueue::Busy {
             self.settled.set(self.proven.get());
-            // But that tick is from before the wait. A deadline that became due in the wait needs a later
-            // one.
+            // That tick is from before the wait. To expire a deadline that became due during the wait, poll
+            // again.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
                 turn.events += self.poll_again(&mut out)?;
             }
@@ -482,8 +481,8 @@ impl<W, T> Core<W, T> {
         self.next_entry().map(|next| self.clock.until(next))
     }
 
-    /// The next turn may be due sooner than before. If a host sleeps, wakes it: it turns, and asks for
-    /// `next_timeout` again.
+    /// The next turn may be due sooner than before. If a host sleeps, ends its sleep, so that it takes a turn
+    /// and asks for `next_timeout` again.
     // Go: wakeNetPoller.
     #[inline]
     pub(crate) fn wake_host(&self) {
@@ -494,7 +493,7 @@ impl<W, T> Core<W, T> {
         }
     }
 
-    // Go: netpollBreak, which any thread may call.
+    // `Breaker::break_netpoll` is Go's netpollBreak.
     pub(super) fn breaker(&self) -> Breaker {
         Breaker {
             inner: self.selector.borrow().breaker(),
@@ -504,9 +503,9 @@ impl<W, T> Core<W, T> {
 
     // ---- the rest ----
 
-    /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
-    /// Returns what was parked. The caller drops it after all borrows have ended, since the drop of a W
-    /// may run any code.
+    /// Evicts everything, when the reactor or its runtime ends: I/O on a descriptor that outlives it is an
+    /// error. Returns what was parked, and the Ws of timers. The caller drops or wakes them with no borrow
+    /// held, since that may run any code.
     // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn evict_all(&self) -> Vec<W> {
         self.is_shut.set(true);

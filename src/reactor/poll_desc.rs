@@ -7,12 +7,13 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | Nil | no waiter, and not ready as far as is known | `drained`; `park` from Ready; `unpark`, a deadline, `evict` | Parked, Ready |
-// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start; `park_short`, if inconclusive | Nil by `drained` or `park` |
-// | Parked(W) | W waits | `park` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
+// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
+// | Parked(W) | W waits | `park`, `park_waiting` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot
-// (`park` panics); Parked and Ready at once. `evict` empties the slots, and on a closed descriptor
-// `park` fills none. The ready bits of a closed descriptor may still change, and have no effect.
+// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot (`park`
+// panics; `park_waiting` replaces the first); Parked and Ready at once. `evict` empties the slots, and on a
+// closed descriptor `park` fills none. The ready bits of a closed descriptor may still change, and have no
+// effect.
 //
 // # The flags
 //
@@ -34,7 +35,7 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | none (NEVER) | no timer | `new`; the timer fires and no deadline is set; `evict` | due |
-// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it fires |
+// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it fires; none by `evict` |
 //
 // If a deadline moves later, or is cleared, it is only stored: the timer is not touched. When the timer
 // fires, it is set to the next deadline, if there is one. (On a virtual clock the timer is always set to
@@ -199,8 +200,8 @@ impl<W, T> PollDesc<W, T> {
     /// Parks `w` until the direction is ready, its deadline expires or the descriptor is evicted. A turn
     /// then hands it back.
     ///
-    /// Call it after an attempt failed with `WouldBlock` and you have called
-    /// [`drained`](PollDesc::drained), with no turn between the attempt and `drained`.
+    /// If an attempt fails with `WouldBlock`, call [`drained`](PollDesc::drained), then this. Take no turn
+    /// between the attempt and `drained`.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Park, Reactor};
@@ -224,7 +225,7 @@ impl<W, T> PollDesc<W, T> {
         match self.may_by_flags(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
             May::Refused(Refusal::Closed) => Park::Closed(w),
-            // The source became ready after the attempt.
+            // A turn has reported readiness since `drained`, or `drained` was not called.
             May::Try => {
                 self.lower(ready_bit(direction));
                 Park::Ready(w)
@@ -251,7 +252,8 @@ impl<W, T> PollDesc<W, T> {
 
     /// Parks after a short read or write of a byte stream, which moved less than was asked for. If it was
     /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained) and
-    /// [`park`](PollDesc::park). Otherwise it returns [`Park::Ready`]: try again until `WouldBlock`.
+    /// [`park`](PollDesc::park). Otherwise the direction counts as ready, and `park` returns [`Park::Ready`],
+    /// unless it is refused: try again until `WouldBlock`.
     ///
     /// # Panics
     ///
@@ -312,7 +314,7 @@ impl<W, T> PollDesc<W, T> {
                 result => return TryIo::Done(result, w),
             }
             self.drained(direction);
-            // If `f` closed the descriptor or set a deadline in the past, the next round refuses.
+            // If `f` closed the descriptor or set a deadline in the past, the next pass refuses.
             w = match self.park(direction, w) {
                 Park::Parked => return TryIo::Parked,
                 Park::Ready(w) | Park::TimedOut(w) | Park::Closed(w) => w,
@@ -488,8 +490,8 @@ impl<W, T> PollDesc<W, T> {
         (due != NEVER).then(|| self.core.clock.instant_of(due))
     }
 
-    /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and the
-    /// operations that queue behind it. They learn of the timeout from `may_try`.
+    /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and all that waits
+    /// in no slot: see `Behind`. They learn of the timeout from `may_try`.
     fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
@@ -552,7 +554,7 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Asks the selector again for the directions that are not ready. Call it after `WouldBlock` and
-    /// [`drained`](PollDesc::drained), if the source does not arm itself, as those of mio do. Where the
+    /// [`drained`](PollDesc::drained), if the source does not arm itself (mio's sources do). Where the
     /// selector reports edges, and on a closed descriptor, it does nothing.
     ///
     /// ```
@@ -582,7 +584,7 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// # Errors
     ///
-    /// The selector's. It then reports no more readiness of the source.
+    /// The selector's. After one, no readiness of the source is reported.
     #[inline]
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
@@ -593,8 +595,8 @@ impl<W, T> PollDesc<W, T> {
         selector.rearm(source, self.token, wanted)
     }
 
-    /// Evicts, and takes the source out of the registry and the selector. To close the file descriptor is
-    /// not enough: if it has a duplicate, it stays registered in epoll, and events go on to come.
+    /// Evicts, and takes the source out of the registry and the selector. It is not enough to close the file
+    /// descriptor: if it has a duplicate, epoll keeps the registration and reports further events.
     pub(crate) fn close(&self, source: &mut dyn Source) -> io::Result<()> {
         // In a child of fork the registration is its parent's.
         match self.unregister() && !self.core.is_inherited() {
@@ -619,7 +621,7 @@ impl<W, T> PollDesc<W, T> {
     }
 }
 
-/// A W that is lent to a closure. When this is dropped, also by a panic, it goes back into its slot.
+/// A W that is lent to a closure. Its drop, also by a panic, puts the W back into the slot.
 struct Shown<'a, W>(&'a Cell<Option<W>>, Option<W>);
 
 impl<W> Drop for Shown<'_, W> {
@@ -631,9 +633,10 @@ impl<W> Drop for Shown<'_, W> {
 /// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
 /// [`Reactor`](super::Reactor).
 ///
-/// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. When the last
-/// clone is dropped, the reactor forgets the descriptor and drops its events. The selector forgets the
-/// source only when the source is closed, or at [`Reactor::close`](super::Reactor::close).
+/// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. When the last clone
+/// is dropped, the reactor forgets the descriptor and drops its events. Close the source by
+/// [`Reactor::close`](super::Reactor::close): otherwise the selector forgets it only when its last duplicate
+/// is closed.
 ///
 /// ```
 /// use netpoller::reactor::{Direction, Park, Reactor, Refusal};

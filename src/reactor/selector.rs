@@ -217,8 +217,8 @@ pub struct MioSelector {
     breaker: Arc<Pipe>,
 }
 
-/// How many events a call returns at most, to begin with. Go takes 128. With more, there are fewer calls
-/// for each message, and the runtime asks again after a bounded number of machines anyway.
+/// How many events a call returns at most, to begin with. Go takes 128. A larger buffer needs fewer calls. It
+/// delays nothing: the runtime polls again after a bounded number of machines.
 const CAPACITY: usize = 1024;
 
 /// If the buffer is full, the harvest is partial, and proves no tick: so the buffer grows, up to this size.
@@ -361,8 +361,8 @@ impl Selector for MioSelector {
 }
 
 /// Ends a wait from another thread: a pipe; its read end is registered like a source. mio's own waker loses
-/// wakes under poll(2) (1.2.5, `modify_fds`): when a source is registered, mio reads the waker's bytes, also
-/// that of a wake which came just before, and the wait that follows does not end.
+/// wakes under poll(2) (1.2.4, `modify_fds`): to register a source, mio reads the waker's bytes. If a wake
+/// came just before, its byte is lost, and the next wait does not end.
 ///
 /// Both ends live as long as a breaker does, since a write to a pipe without a reader raises SIGPIPE.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ impl Direction {
 
 /// What became of an attempt to park.
 ///
-/// Except for `Parked`, the `W` comes back, and no turn will hand it back: run it yourself, now. If you
+/// Except for `Parked`, this contains the `W`, and no turn will hand it out: run it yourself, now. If you
 /// drop it, nothing will run it.
 ///
 /// ```
@@ -57,7 +57,7 @@ impl Direction {
 pub enum Park<W> {
     /// It waits. A turn will hand it back.
     Parked,
-    /// The direction is ready already: try again. The next `park` will wait.
+    /// The direction is ready already: try again. This used the readiness up.
     Ready(W),
     /// The direction's deadline has passed.
     TimedOut(W),
@@ -137,7 +137,7 @@ impl Readiness {
     pub const READ: Readiness = Readiness(1);
     /// An attempt to write may succeed.
     pub const WRITE: Readiness = Readiness(2);
-    /// The peer sent FIN or RST.
+    /// The peer sent FIN or RST, or reading was shut here: see `PollDesc::is_hung_up`.
     pub const HUNG_UP: Readiness = Readiness(4);
     /// Urgent data is in the stream. A read may stop before it, though more is there.
     pub const URGENT: Readiness = Readiness(8);
@@ -171,8 +171,8 @@ impl std::ops::BitOr for Readiness {
 /// Names a registered source to the selector: a key and a generation.
 ///
 /// Half the bits are the key. The other half are the generation, which counts all registrations of the
-/// reactor and wraps. Only an event that is 2^32 registrations old (2^16 on a 32-bit machine) could reach
-/// a source that it does not name. There is none: each turn drops the events of the one before.
+/// reactor and wraps. Only an event that is 2^32 registrations old (2^16 on a 32-bit machine) could reach a
+/// source that it does not name.
 ///
 /// A selector hands it on unchanged. It converts to and from `mio::Token`.
 ///

@@ -6,11 +6,11 @@
 //!
 //! # Time
 //!
-//! A record carries the last reading of the loop's clock. The loop does not read the clock for a
-//! record: it reads it before and after a wait, after closures that other threads have sent, and after
-//! a batch of machines. A [`Trace`] gives the time between two readings to the wait, if one lies between,
-//! and else in equal parts to the runs between; all other records take no time. So the times never go
-//! back, a wait is exact, and one run among many is an estimate.
+//! A record carries the last reading of the loop's clock. The loop does not read the clock for a record: it
+//! reads it before and after a wait, after closures that other threads have sent, and, on the system's clock
+//! and unless a watchdog logs, after a batch of machines. A [`Trace`] gives the time between two readings to
+//! the wait, if one lies between, and else in equal parts to the runs between; all other records take no
+//! time. So the times never go back, a wait is exact, and one run among many is an estimate.
 //!
 //! The clock of the records runs for 416 days from the loop's beginning. All later records carry its
 //! last time.
@@ -53,7 +53,7 @@ pub(crate) const THREAD: u64 = u64::MAX - 1;
 pub enum Kind {
     /// A turn begins.
     Turn,
-    /// A turn has ended. A bare reactor's has handed out, and what it handed out runs after it.
+    /// A turn has ended. After a bare reactor's turn, what it handed out runs.
     TurnEnd,
     /// The selector is asked. `detail`: the nanoseconds that it may wait, unless a timer is due before;
     /// `u64::MAX` is without end.
@@ -61,8 +61,8 @@ pub enum Kind {
     /// The selector has answered.
     WaitEnd,
     /// The selector says that the descriptor `id` is ready. `detail`: the bits of a
-    /// [`Readiness`](crate::reactor::Readiness). What waited for that follows, as [`Unpark`](Kind::Unpark);
-    /// an event for which two waited stands there twice.
+    /// [`Readiness`](crate::reactor::Readiness). An [`Unpark`](Kind::Unpark) follows for what waited. If two
+    /// waited, the event has two records.
     Event,
     /// As `Event`, of a break or of an earlier owner of the descriptor's key: it reaches nothing.
     Stale,
@@ -78,18 +78,18 @@ pub enum Kind {
     Foreign,
     /// What other threads have woken follows.
     Mail,
-    /// The machine `id` becomes runnable. `detail`: by what, a machine's id or a foreign waker's key; or
-    /// one of the largest numbers, which print in words.
+    /// The machine `id` becomes runnable. `detail`: what woke it: the id of a machine, the key of a foreign
+    /// waker, or one of the numbers from `u64::MAX - 3`, which print as words.
     Wake,
     /// As `Wake`, of a new machine.
     Spawn,
-    /// The machine `id` runs, until the next `Run` or `TurnEnd`. Unless it is `Done` within that, it parks
-    /// then, or was woken meanwhile.
+    /// The machine `id` runs, until the next `Run` or `TurnEnd`. If no `Done` comes before, the machine then
+    /// parks, unless it was woken during the run.
     Run,
     /// The machine `id` has ended.
     Done,
-    /// The deadline for reading of the descriptor `id` moves. `detail`: to so many milliseconds after the
-    /// loop's beginning; `u64::MAX` is none.
+    /// The deadline for reading of the descriptor `id` moves. `detail`: the new deadline, in milliseconds
+    /// since the loop's beginning; `u64::MAX`: none.
     ReadUntil,
     /// As `ReadUntil`, for writing.
     WriteUntil,

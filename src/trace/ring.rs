@@ -1,9 +1,9 @@
 //! The ring: one thread writes, any thread reads, without a lock.
 //!
-//! The loop writes a record's words into the oldest place, and then publishes how many records there
-//! have been. All stores are releases. So a reader that sees a word of the record after `n` others also
-//! sees that those were published. After it has copied the ring, it looks how many there are by now,
-//! and drops what may have been overwritten meanwhile.
+//! The loop writes a record's words into the oldest place, and then publishes how many records there have
+//! been. All stores are releases. So a reader that sees a word of a record also sees that all earlier records
+//! were published. After the copy the reader loads the count again, and drops the records that may have been
+//! overwritten.
 
 use std::cell::Cell;
 use std::io;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 
-/// A record: its head, the id, the detail. Where something is handed out, the detail is that; what hands
-/// out two has two records.
+/// A record: its head, the id, the detail. If a record hands something out, its detail is the number of that.
+/// A cause that hands out two has two records.
 ///
 /// ```text
 /// | 63 .. 9                                   | 8 .. 5       | 4 .. 0 |
@@ -97,11 +97,11 @@ impl Tape {
 /// What the loop calls.
 pub(crate) struct Recorder<W> {
     pub(crate) tape: Tape,
-    /// What is parked has this number in a record.
+    /// Returns the number of a W in the records.
     name: fn(&W) -> u64,
     /// The last reading of the clock, as in a head.
     now: Cell<u64>,
-    /// What wakes: the machine that runs, and the like.
+    /// The machine, foreign waker or job that runs now, and so is the cause of wakes.
     by: Cell<u64>,
 }
 
@@ -116,7 +116,7 @@ impl<W> Recorder<W> {
         }
     }
 
-    /// None in a build without the feature, and then all that follows is left out.
+    /// Always `None` without the feature, so the compiler removes the callers' code.
     #[inline(always)]
     fn ring(&self) -> Option<&Ring> {
         self.tape.0.as_deref().filter(|_| ON)
@@ -140,7 +140,7 @@ impl<W> Recorder<W> {
         ring.push(self.now.get() | kind as u64, id, detail);
     }
 
-    /// As `put`, and that it hands out what has this number, if that is not `NOTHING`.
+    /// As `put`, for a record that hands out the W with this number (`NOTHING`: none).
     #[inline(always)]
     pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
         let Some(ring) = self.ring() else { return };
@@ -148,13 +148,13 @@ impl<W> Recorder<W> {
         ring.push(head, id, number);
     }
 
-    /// What is handed out has this number.
+    /// Returns the number of a W in the records.
     #[inline]
     pub(crate) fn number(&self, w: &W) -> u64 {
         self.ring().map_or(NOTHING, |_| (self.name)(w))
     }
 
-    /// By what a machine is woken or spawned now.
+    /// The cause of the wakes and spawns that come now.
     #[inline]
     pub(crate) fn by(&self) -> u64 {
         self.by.get()

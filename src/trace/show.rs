@@ -33,9 +33,9 @@ pub struct Record {
     pub at: Duration,
     /// It says what `id` and `detail` are.
     pub kind: Kind,
-    /// Of a machine or a descriptor.
+    /// The id of the machine or descriptor.
     pub id: u64,
-    /// More of it.
+    /// What `kind` says of it.
     pub detail: u64,
 }
 
@@ -48,7 +48,7 @@ const KINDS: [Kind; 18] = {
 };
 
 impl Trace {
-    /// The records of the `last` time, if there is a ring.
+    /// The records that are at most `last` older than the newest, if there is a ring.
     pub(crate) fn of(tape: &Tape, last: Duration) -> Option<Self> {
         let (words, lost) = tape.copy()?;
         let mut number = lost;
@@ -56,12 +56,12 @@ impl Trace {
         let is = |words: &Words, kind: Kind| parts(words[0]).2 == kind as usize;
         let mut records = Vec::with_capacity(2 * words.len());
         let mut rest = &words[..];
-        // Those of one reading share the time until the next.
+        // Records with the same reading share the time until the next reading.
         for same in words.chunk_by(|one, next| time_of(one) == time_of(next)) {
             let now = time_of(&same[0]);
             rest = &rest[same.len()..];
             let time = rest.first().map_or(0, |next| time_of(next) - now);
-            // A clock that stands still in a turn does so until the last wait.
+            // If the clock stood still over several waits, the last wait takes the time.
             let wait = same.iter().rposition(|words| is(words, Kind::Wait));
             let since = &same[wait.unwrap_or(0)..];
             let runs = since.iter().filter(|words| is(words, Kind::Run)).count() as u64;
@@ -116,7 +116,7 @@ impl Trace {
                 "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},"
             );
         };
-        // How deep the open slices lie; the arrows to each machine that is to run.
+        // The depth of each open slice; by machine, the arrows that its next run ends.
         let (mut open, mut arrows) = (Vec::new(), HashMap::<u64, Vec<usize>>::new());
         for (number, record) in self.records.iter().enumerate() {
             let Record { at, kind, id, .. } = *record;
@@ -166,7 +166,7 @@ impl Trace {
     }
 }
 
-/// As the log has it.
+/// An id, printed as in the log.
 struct Id(u64);
 
 impl Display for Id {

@@ -172,10 +172,10 @@ impl<K: Copy> Level<K> {
 
 /// Holds entries, each a tick and a key, and hands each out when its tick is reached.
 ///
-/// The wheel holds entries; its owner knows when each timer is due. If a timer moves *later*, leave the
-/// entry where it is: when it comes out, return the new tick. If a timer moves *earlier*, place a second
-/// entry: the first is then *stale*. If a timer is canceled, its entry is stale too. When a stale entry
-/// comes out, drop it. An owner of many stale entries [compacts](Wheel::compact) the wheel now and then.
+/// The owner stores when each timer is due. If a timer moves *later*, leave the entry where it is: when it
+/// comes out, return the new tick. If a timer moves *earlier*, place a second entry: the first is then
+/// *stale*. If a timer is canceled, its entry is stale too. When a stale entry comes out, return `None`. An
+/// owner of many stale entries [compacts](Wheel::compact) the wheel now and then.
 ///
 /// By the key the owner must tell whether an entry is stale. The tick is not enough, since a timer may get
 /// the same tick twice. So put a number into the key that is new for each [`place`](Wheel::place).
@@ -333,9 +333,9 @@ impl<K: Copy> Wheel<K> {
     /// tick is due too, the entry comes out again in the same call. If `check` returns `None`, since the
     /// timer has fired or the entry is stale, the entry is removed.
     ///
-    /// An entry handed out costs one of the budget, and so do 16 that cascade (a rest of fewer costs nothing):
-    /// the budget bounds the work of
-    /// a call, however full a slot is. A `now` before [`elapsed`](Wheel::elapsed) counts as `elapsed`.
+    /// The budget is one for each entry handed out, and one for each 16 entries that cascade (fewer than 16
+    /// cost nothing). It bounds the work of a call, however full a slot is. A `now` before
+    /// [`elapsed`](Wheel::elapsed) counts as `elapsed`.
     ///
     /// O(1) when nothing is due; an entry costs O(1) for each level that it comes down.
     ///
@@ -382,8 +382,8 @@ impl<K: Copy> Wheel<K> {
                 self.cascade(level, slot, &mut budget);
                 continue;
             }
-            // A slot of level 0 is one tick: all of it is due. Take an entry out before `check` is called:
-            // if that panics, the entry does not come out twice.
+            // A slot of level 0 is one tick: all of it is due. Take an entry out before `check` is called: if
+            // `check` panics, the entry does not come out twice.
             while budget > 0
                 && let Some((when, key)) = self.levels[0].slots[slot].entries.pop()
             {

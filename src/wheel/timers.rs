@@ -13,7 +13,7 @@
 // | number      | kept in                  | tells apart                                         |
 // |-------------|--------------------------|-----------------------------------------------------|
 // | `index`     | a `TimerKey`, an `Entry` | the slots of the slab                               |
-// | `insertion` | a `TimerKey`, a `Timer`  | the timers that have had the same slot, one by one  |
+// | `insertion` | a `TimerKey`, a `Timer`  | the successive timers of one slot                   |
 // | `number`    | an `Entry`, a `Timer`    | a timer's entry from the stale entries of its slot  |
 
 use std::num::NonZeroU32;
@@ -23,7 +23,7 @@ use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// The wheel is not swept for fewer stale entries than this: it is not worth it.
+/// The wheel is not swept before there are this many stale entries more than timers.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
@@ -93,8 +93,8 @@ pub struct Timers<V> {
     slots: Slab<Timer<V>>,
     /// The last insertion. See [`TimerKey`].
     inserted: NonZeroU32,
-    /// How many entries were placed. It wraps: at worst a stale entry then counts as the timer's own, and
-    /// is placed again where the timer is due.
+    /// How many entries were placed. It wraps: after that a stale entry may be taken for the timer's own. It
+    /// is then placed again at the timer's tick.
     placed: u32,
 }
 
@@ -148,7 +148,7 @@ impl<V> Timers<V> {
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
     ///
-    /// If `when` is later than it was, this only stores it. If earlier: O(1), amortised over compaction.
+    /// A later tick is only stored. An earlier one is O(1), amortised over compaction.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Timers};
@@ -287,7 +287,7 @@ impl<V> Timers<V> {
             fire(slots.remove(entry.index as usize).value);
             None
         });
-        // Fewer timers are left, so that the stale entries may be too many.
+        // Timers have fired, so there may now be too many stale entries.
         self.compact();
         more
     }
