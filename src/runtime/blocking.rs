@@ -59,6 +59,8 @@ struct State {
     idle: usize,
     /// Pieces of work that are queued or under way.
     unfinished: usize,
+    /// No more work will come: idle threads end.
+    is_closed: bool,
 }
 
 /// The lane of name look-ups.
@@ -106,7 +108,7 @@ impl Lane {
             .name("netpoller-blocking".into())
             .spawn(move || lane.serve());
         if let Err(error) = started {
-            log::warn!("no thread for blocking work: {error}");
+            log::warn!("can't start a thread for blocking work: {error}");
             self.thread_failed();
         }
         id
@@ -148,17 +150,30 @@ impl Lane {
                 state = self.perform(work);
                 continue;
             }
+            if state.is_closed {
+                state.threads -= 1;
+                return;
+            }
             state.idle += 1;
             let waited = self.work.wait_timeout(state, IDLE);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
             debug_assert!((1..=state.threads).contains(&state.idle));
             state.idle -= 1;
-            // Work that came together with the end of the wait is done first.
+            // If work came as the wait timed out, it is done before the thread ends.
             if waited.timed_out() && state.queue.is_empty() {
                 state.threads -= 1;
                 return;
             }
+        }
+    }
+
+    /// Ends the idle threads now, and the others when the work is done. Called when the last work has come.
+    pub(crate) fn close(&self) {
+        // In a child of fork the mutex may be locked for ever.
+        if self.process.is_current() {
+            lock(&self.state).is_closed = true;
+            self.work.notify_all();
         }
     }
 

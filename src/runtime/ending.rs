@@ -15,6 +15,9 @@ use crate::trace::Kind;
 /// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
 
+/// `abort` sweeps the list of the woken if it is longer than twice the slots in use, plus this.
+const SWEEP: usize = 64;
+
 impl Scheduler {
     /// Ends a machine that has run for the last time, or was aborted. `error` says how it ended, if it
     /// is not done.
@@ -28,7 +31,14 @@ impl Scheduler {
         // machine counts as alive.
         let panicked = drop_quietly(body);
         self.machines.borrow_mut().free(id);
-        let error = error.or_else(|| panicked.map(JoinError::panicked));
+        let panicked = panicked.map(JoinError::panicked);
+        if let (Some(first), Some(lost)) = (&error, &panicked) {
+            log::error!("machine {id}: {first}, and its destructor panicked: {lost}");
+        }
+        let error = error.or(panicked);
+        if error.as_ref().is_some_and(JoinError::is_panic) {
+            self.figures().panicked.add(1);
+        }
         match join {
             Some(join) if Arc::strong_count(&join) > 1 => join.end(error),
             // There is no handle, or it was dropped with the body. Dropping the cell drops the output.
@@ -37,7 +47,7 @@ impl Scheduler {
                 if let Some(error) = error
                     && error.is_panic()
                 {
-                    log::error!("a detached task panicked: {error}, machine {id}");
+                    log::error!("machine {id} panicked, and nothing joins it: {error}");
                 }
             }
         }
@@ -45,17 +55,21 @@ impl Scheduler {
 
     pub(crate) fn abort(&self, id: MachineId) {
         let body = self.machines.borrow_mut().abort(id);
-        if let Some(body) = body {
-            self.end_machine(id, body, Some(JoinError::aborted()));
-            self.sweep();
+        let Some(body) = body else { return };
+        self.end_machine(id, body, Some(JoinError::aborted()));
+        // A turn skips the ids of machines that have ended. But calls that spawn and abort without a turn
+        // would make the list grow.
+        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
+        if woken.len() > 2 * machines.slots_used() + SWEEP {
+            woken.retain(|&id| machines.is_alive(id));
         }
     }
 
     /// Ends all machines and all waiters. It does so several times: a destructor may spawn another task,
     /// and an executor that polls inside `wake` may wait again.
     ///
-    /// Afterwards leave the runtime, and call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters)
-    /// again. There a poll finds no runtime, so that it can't wait again.
+    /// Then leave the runtime, and call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once
+    /// more: outside, a poll finds no runtime and can't wait.
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ATTEMPTS {
@@ -95,7 +109,7 @@ impl Scheduler {
             }
         }
         drop(machines);
-        // All have ended before any is dropped: a destructor may ask for another task.
+        // All are marked as ended before any is dropped, since a destructor may poll another task's handle.
         for body in &mut bodies {
             if let Some(join) = body.as_mut().joined() {
                 join.end(Some(JoinError::aborted()));

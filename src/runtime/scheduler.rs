@@ -4,16 +4,18 @@
 // # One turn
 //
 //   1. ask the netpoller: what it hands out goes into `queue` (no wait while anything is runnable)
-//   2. open the mail: what other threads woke goes into `woken`, and the jobs that they sent run
-//   3. move `woken` to the end of `queue`
+//   2. open the mail: what other threads woke goes into `queue`, and the jobs that they sent run
+//   3. move `woken` to the end of `queue`: a machine that yielded comes after what it yielded to
 //   4. run a batch from the front of `queue`
 //
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
 // turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::iter;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -47,9 +49,6 @@ use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 /// deadlines do not wait for all of a long queue.
 pub(super) const BATCH: usize = 1024;
 
-/// `woken` is swept once it is longer than twice the machines' slots in use, plus this.
-const SWEEP: usize = 64;
-
 /// See [`Builder::schedule`](super::Builder::schedule).
 pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
 
@@ -59,17 +58,19 @@ pub(crate) struct Scheduler {
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// Runnable, in the order in which they run. Empty while a batch of it runs.
-    queue: RefCell<Vec<MachineId>>,
+    queue: RefCell<VecDeque<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
-    woken: RefCell<Vec<MachineId>>,
+    pub(super) woken: RefCell<VecDeque<MachineId>>,
     /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    /// The waker of the root, while there is one.
+    /// The root's waker, as a dump knows it, while there is a root.
     pub(super) root_waker: Cell<Option<Waiter>>,
     /// The loop's buffer (`lent.rs`), while this runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
+    /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
+    pub(super) is_gone: Cell<bool>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
@@ -103,6 +104,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             buffer: Cell::new(None),
+            is_gone: Cell::new(false),
             notes: RefCell::default(),
             stopwatch,
             host: OnceCell::new(),
@@ -146,13 +148,13 @@ impl Scheduler {
         }
     }
 
-    /// Queues a machine that is marked as queued.
+    /// Puts a machine into `woken`. The caller has marked its slot as queued.
     #[inline]
     fn make_runnable(&self, id: MachineId, kind: Kind) {
         let core = self.reactor.core();
         self.stopwatch.queued(id, || core.clock.peek());
         self.record(kind, id, self.trace().by());
-        self.woken.borrow_mut().push(id);
+        self.woken.borrow_mut().push_back(id);
         core.wake_host();
     }
 
@@ -187,20 +189,11 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable, after a change that concerns some machines, if the runtime does not
-    /// know which. A task gets a spurious wake.
+    /// Makes every machine runnable. For a change that concerns machines which the runtime does not know. A
+    /// task gets a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
-    }
-
-    /// Removes the ids of aborted machines from `woken`, once there are many. A turn skips such ids, but
-    /// calls that spawn and abort without a turn would make the list grow.
-    pub(super) fn sweep(&self) {
-        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
-        if woken.len() > 2 * machines.slots_used() + SWEEP {
-            woken.retain(|&id| machines.is_alive(id));
-        }
     }
 
     fn has_runnable(&self) -> bool {
@@ -223,14 +216,19 @@ impl Scheduler {
         let due = due.filter(|_| turn.expired > 0);
         self.stopwatch.wait_ended(&core.clock, figures, due);
         self.remote.running.begin_batch(&core.clock);
+        // A machine that yielded, to let others go first, comes after what was just handed out and after
+        // what other threads woke.
+        let mut woken = self.woken.take();
         self.open_mail();
-        // A machine that yielded, to let others go first, comes after what was just handed out.
-        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        let mut queue = self.queue.borrow_mut();
+        queue.append(&mut self.woken.borrow_mut());
         if fault!("starved_machine") {
-            std::mem::swap(&mut *queue, &mut *woken);
+            std::mem::swap(&mut *queue, &mut woken);
         }
         queue.append(&mut woken);
-        drop((queue, woken));
+        drop(queue);
+        // It keeps its room.
+        self.woken.replace(woken);
         turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
@@ -273,7 +271,7 @@ impl Scheduler {
         let hand_out = |parked: ParkKey| {
             let id = parked.as_machine();
             if self.machines.borrow_mut().wake(id) {
-                queue.push(id);
+                queue.push_back(id);
             } else if parked.is_foreign() {
                 foreign.push(parked);
             }
@@ -282,7 +280,7 @@ impl Scheduler {
         // A clock of the user's may panic: what was handed out is woken all the same.
         let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
         // The clock was read after the wait.
-        for &id in &queue[before..] {
+        for &id in queue.range(before..) {
             self.stopwatch.queued(id, || core.clock.now());
         }
         drop(queue);
@@ -306,9 +304,6 @@ impl Scheduler {
         for waker in woken {
             self.wake(waker.unmail());
         }
-        if jobs.is_empty() {
-            return;
-        }
         let running = &self.remote.running;
         for job in jobs {
             running.begin(running::JOB, &running.others);
@@ -323,7 +318,7 @@ impl Scheduler {
         self.reactor.core().read_clock();
     }
 
-    /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
+    /// Runs at most `most` of the runnable machines. Returns how many ran, without the root.
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
     fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> bool) -> usize {
@@ -334,7 +329,7 @@ impl Scheduler {
         }
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule(&mut batch, round, most, now.get());
+            most = schedule(batch.make_contiguous(), round, most, now.get());
         }
         let running: &Running = &self.remote.running;
         let (core, figures) = (self.reactor.core(), self.figures());
@@ -342,27 +337,34 @@ impl Scheduler {
         self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
-        for id in &batch[..most.min(batch.len())] {
+        for id in &batch {
+            if most == 0 {
+                break;
+            }
             begun += 1;
-            // The root is no machine. A machine that was aborted while it was queued is gone.
+            // The root is no machine. A machine that was aborted while it was queued is gone, and its id
+            // does not count.
             let body = self.machines.borrow_mut().take_body(*id);
             if let Some(body) = body {
+                most -= 1;
                 running.begin(id.bits().get(), &figures.machines);
                 let times = OBSERVES.then(|| body.times(figures));
                 self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
                 self.stopwatch.ends(*id, &core.clock, times);
-            } else if *id == MachineId::ROOT && root() {
-                break;
+            } else if *id == MachineId::ROOT {
+                most -= 1;
+                if root() {
+                    break;
+                }
             }
             if is_careful {
-                since = running.lap(std::slice::from_ref(id), since);
+                since = running.lap(iter::once(id), since);
             }
         }
         running.end();
-        debug_assert!(begun <= batch.len() && begun <= most.max(1));
-        let end = running.lap(&batch[..begun], since);
+        let end = running.lap(batch.range(..begun), since);
         if core.clock.is_systems() {
             core.trace.read(|| core.clock.since_base(end));
         }
@@ -389,10 +391,7 @@ impl Scheduler {
                 (body, Some(JoinError::aborted()))
             }
             Ok(Poll::Ready(())) => (body, None),
-            Err(payload) => {
-                self.figures().panicked.add(1);
-                (body, Some(JoinError::panicked(payload)))
-            }
+            Err(payload) => (body, Some(JoinError::panicked(payload))),
         };
         context::end();
         self.end_machine(id, ended.0, ended.1);
@@ -453,7 +452,7 @@ impl Scheduler {
             };
             if let Err(error) = self.turn(None, BATCH, &mut root) {
                 self.end_root();
-                panic!("netpoller: the selector failed, and nothing can go on: {error}");
+                panic!("netpoller: the selector failed: {error}");
             }
         }
         self.end_root();
@@ -465,7 +464,7 @@ impl Scheduler {
     }
 
     /// Marks the root as queued, so that no waker queues it any more, and removes its id from the queues:
-    /// calls that never turn would else leave one id each behind.
+    /// otherwise each call that takes no turn would leave an id behind.
     fn end_root(&self) {
         self.root_waker.set(None);
         if !self.machines.borrow_mut().wake(MachineId::ROOT) {
