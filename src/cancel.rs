@@ -397,11 +397,10 @@ impl Future for Canceled {
 impl Drop for Canceled {
     fn drop(&mut self) {
         let scopes = self.scope.and_above().zip(&mut self.tickets);
-        let left: Vec<_> = scopes
+        // Wakers. Each is dropped after the lock, and after all queues were left: a drop may panic.
+        let _left: Vec<_> = scopes
             .map(|(scope, ticket)| lock(&scope.waiters).leave(ticket))
             .collect();
-        // After the locks, and once all have left: dropping a waker may run any code, and panic.
-        drop(left);
     }
 }
 

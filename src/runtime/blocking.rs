@@ -8,7 +8,7 @@
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
 //! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
-//! and `recv` of glibc slower. A thread ends after ten idle seconds. It holds up neither a loop nor the
+//! and `recv` of glibc slower. A thread ends after ten idle seconds, or once its runtime is gone. It holds up neither a loop nor the
 //! exit of the process. A child of fork(2) has none of its parent's threads, so it begins with new lanes.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
@@ -59,7 +59,7 @@ struct State {
     idle: usize,
     /// Pieces of work that are queued or under way.
     unfinished: usize,
-    /// No more work will come: idle threads end.
+    /// A thread ends once there is no work: the runtime is gone.
     is_closed: bool,
 }
 
@@ -151,8 +151,7 @@ impl Lane {
                 continue;
             }
             if state.is_closed {
-                state.threads -= 1;
-                return;
+                break;
             }
             state.idle += 1;
             let waited = self.work.wait_timeout(state, IDLE);
@@ -162,13 +161,13 @@ impl Lane {
             state.idle -= 1;
             // If work came as the wait timed out, it is done before the thread ends.
             if waited.timed_out() && state.queue.is_empty() {
-                state.threads -= 1;
-                return;
+                break;
             }
         }
+        state.threads -= 1;
     }
 
-    /// Ends the idle threads now, and the others when the work is done. Called when the last work has come.
+    /// Ends its threads, each once there is no work for it.
     pub(crate) fn close(&self) {
         // In a child of fork the mutex may be locked for ever.
         if self.process.is_current() {

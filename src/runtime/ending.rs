@@ -29,11 +29,10 @@ impl Scheduler {
         let join = body.as_mut().joined();
         // The body is dropped first, with no borrow held: that closes its sockets. Until then the
         // machine counts as alive.
-        let panicked = drop_quietly(body);
+        let panicked = drop_quietly(body).map(JoinError::panicked);
         self.machines.borrow_mut().free(id);
-        let panicked = panicked.map(JoinError::panicked);
-        if let (Some(first), Some(lost)) = (&error, &panicked) {
-            log::error!("machine {id}: {first}, and its destructor panicked: {lost}");
+        if let (Some(_), Some(panicked)) = (&error, &panicked) {
+            log::error!("a destructor of machine {id} panicked: {panicked}");
         }
         let error = error.or(panicked);
         if error.as_ref().is_some_and(JoinError::is_panic) {

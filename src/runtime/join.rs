@@ -70,7 +70,7 @@ fn close<T>(cell: &Mutex<Shared<T>>, other: usize) {
     shared.is_open = false;
     let mut wakers = mem::take(&mut shared.wakers);
     drop(shared);
-    // Woken first: the drop of its own waker may panic.
+    // Before this side's own waker is dropped, which may panic.
     let woken = wakers[other].take();
     woken.into_iter().for_each(wake_quietly);
 }

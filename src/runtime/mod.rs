@@ -380,8 +380,8 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.is_gone.set(true);
         self.scheduler.wake_foreign_waiters();
-        self.scheduler.end_host();
         self.scheduler.remote.jobs.close();
+        self.scheduler.end_host();
         self.scheduler.publish_counts();
     }
 }

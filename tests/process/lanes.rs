@@ -153,3 +153,24 @@ fn a_runtime_that_only_reads_and_writes_starts_no_thread() {
         });
     });
 }
+
+#[test]
+fn the_blocking_threads_of_a_runtime_that_is_gone_end() {
+    in_child(|| {
+        let before = threads();
+        for _ in 0..50 {
+            let runtime = Runtime::new().unwrap();
+            runtime.block_on(async { spawn_blocking(|| ()).await.unwrap() });
+        }
+        // Sooner than by ten idle seconds: the watchdog of the child is not what ends this.
+        let start = std::time::Instant::now();
+        while threads() > before {
+            assert!(
+                start.elapsed() < Duration::from_secs(9),
+                "{} threads",
+                threads()
+            );
+            std::thread::yield_now();
+        }
+    });
+}

@@ -11,8 +11,17 @@ use std::time::Duration;
 use netpoller::Runtime;
 use netpoller::reactor::{MioSelector, Selector};
 
-use crate::child::in_child;
-use crate::support::hooked::hooked;
+use crate::child::{in_child, open_files};
+use crate::support::hooked::{Hook, hooked, hooked_by};
+
+/// Lends its descriptor only if told so.
+struct Lends(Rc<Cell<bool>>);
+
+impl Hook for Lends {
+    fn lends(&self) -> bool {
+        self.0.get()
+    }
+}
 
 /// What a descriptor is of, in the system's words.
 fn what(number: i32) -> PathBuf {
@@ -37,5 +46,19 @@ fn a_runtime_lends_a_selector_also_after_its_selector_opened_another() {
         // What is opened next has the numbers that have become free.
         let _files = [(); 8].map(|()| File::open("/dev/null").unwrap());
         assert_eq!(what(runtime.as_fd().as_raw_fd()), before);
+    });
+}
+
+#[test]
+fn a_descriptor_that_the_selector_got_after_the_runtime_is_lent_as_a_copy() {
+    in_child(|| {
+        let lends = Rc::new(Cell::new(false));
+        let selector = hooked_by(Lends(lends.clone()));
+        let runtime = Runtime::builder().selector(selector).build().unwrap();
+        lends.set(true);
+        // What is lent must stay open as long as it is borrowed, and the selector may close its own.
+        let before = open_files();
+        let lent = runtime.as_fd();
+        assert_eq!(open_files(), before + 1, "{lent:?} is a copy");
     });
 }

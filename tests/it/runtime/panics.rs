@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,41 @@ struct ThrowsOnWake;
 impl Wake for ThrowsOnWake {
     fn wake(self: Arc<Self>) {
         panic_any(Bomb);
+    }
+}
+
+thread_local! {
+    /// Whether a waker of `VTABLE` throws when it is dropped.
+    static ARMED: Cell<bool> = const { Cell::new(false) };
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |_| RawWaker::new(std::ptr::null(), &VTABLE),
+    |_| {},
+    |_| {},
+    |_| {
+        if ARMED.get() && !thread::panicking() {
+            panic_any(Bomb);
+        }
+    },
+);
+
+/// Polls a future once, and drops it when each clone of its waker throws as it is dropped.
+fn drop_rudely(mut future: Pin<Box<impl Future>>, between: impl FnOnce()) {
+    // SAFETY: there is no data, and the functions of the vtable look at none.
+    let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };
+    assert!(
+        future
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    between();
+    ARMED.set(true);
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    ARMED.set(false);
+    if let Err(payload) = dropped {
+        std::mem::forget(payload);
     }
 }
 
@@ -107,6 +142,46 @@ fn a_task_that_is_aborted_from_inside_and_from_outside() {
     outside.abort();
     assert!(runtime.block_on(aborting).is_ok());
     assert!(runtime.block_on(outside).unwrap_err().is_canceled());
+}
+
+#[test]
+fn a_run_that_is_given_up_with_a_waker_that_throws_when_dropped() {
+    let all = Neighbourhood::new();
+    let handle = all.runtime.handle();
+    let running = handle.run(|| async { pending::<()>().await });
+    drop_rudely(Box::pin(running), || {
+        all.goes_on();
+        assert_eq!(
+            all.runtime.stats().tasks,
+            3,
+            "the neighbour, the task and what watches it"
+        );
+    });
+    all.goes_on();
+    assert_eq!(all.runtime.stats().tasks, 1, "the task was aborted");
+}
+
+#[test]
+fn a_wait_for_a_scope_that_is_given_up_with_a_waker_that_throws_when_dropped() {
+    let top = CancelToken::new();
+    let below = top.child().child();
+    drop_rudely(Box::pin(below.canceled()), || ());
+    for scope in [&top, &below] {
+        assert!(format!("{scope:?}").contains("waiters: 0"), "{scope:?}");
+    }
+}
+
+#[test]
+fn a_destructor_that_panics_ends_its_task_by_a_panic() {
+    let runtime = Runtime::new().unwrap();
+    let mut holds = Some(ThrowsOnDrop);
+    let task = runtime.spawn(poll_fn(move |_| {
+        // Kept until the future is dropped, which is after it has returned.
+        assert!(holds.as_mut().is_some());
+        Poll::Ready(())
+    }));
+    assert!(runtime.block_on(task).unwrap_err().is_panic());
+    assert_eq!(runtime.stats().panicked(), 1);
 }
 
 #[test]
@@ -264,4 +339,19 @@ fn a_clock_that_panics_takes_no_waiter_along() {
         }
         assert!(task.is_finished(), "reading {readings}");
     }
+}
+
+#[test]
+fn a_clock_that_panics_in_a_turn_and_in_the_drop_of_the_runtime_aborts_nothing() {
+    let (panics, base) = (Rc::new(Cell::new(false)), Instant::now());
+    let told = panics.clone();
+    let clock = move || {
+        assert!(!told.get(), "as it was told to");
+        base
+    };
+    let runtime = Runtime::builder().clock(clock).build().unwrap();
+    panics.set(true);
+    // The runtime is dropped while the panic unwinds: another panic would abort the process.
+    let turned = catch_unwind(AssertUnwindSafe(move || runtime.turn(NOW).is_ok()));
+    assert!(turned.is_err());
 }

@@ -26,6 +26,11 @@ pub trait Hook {
     fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
         system
     }
+
+    /// Whether it has a descriptor to lend.
+    fn lends(&self) -> bool {
+        true
+    }
 }
 
 impl<F> Hook for F
@@ -91,6 +96,6 @@ impl<H: Hook> Selector for Hooked<H> {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.descriptor()
+        self.inner.descriptor().filter(|_| self.hook.lends())
     }
 }
