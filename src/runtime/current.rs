@@ -1,6 +1,6 @@
 //! Which runtime is entered on this thread: for a turn, for a `block_on`, or to drop something.
 //!
-//! This file and `scheduler.rs` import each other: the scheduler enters the context to run a machine,
+//! This file and `scheduler.rs` import each other (a circle): the scheduler enters the context to run a machine,
 //! and code in the machine finds the scheduler here. In Go `getg()` does the same.
 
 use std::cell::RefCell;
