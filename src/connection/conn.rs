@@ -1,4 +1,4 @@
-//! What a protocol's callbacks are given: writing, ending, and the peer's address.
+//! `Conn`, which the callbacks are given, and its state.
 
 // Mirrors what a Go handler does with its `net.Conn`.
 
@@ -15,7 +15,7 @@ use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Piece, SMALL};
 use super::rate::{NEVER, Progress};
-use super::shared::{Phase, WorkerShared, ticks};
+use super::shared::{Phase, Settings, WorkerShared, ticks};
 use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -25,8 +25,8 @@ use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
 ///
-/// It is lent to one callback at a time and does not leave its thread: what writes later, from a
-/// task or another connection, takes a [handle](Conn::handle).
+/// It is lent to one callback at a time and does not leave its thread. To write later, from a task or
+/// another connection, take a [handle](Conn::handle).
 ///
 /// ```
 /// use std::io;
@@ -45,7 +45,8 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. [`Conn::extra`] makes it, and leaves the fast path.
+    /// State that an idle connection does not need. [`Conn::extra`] makes it; then the fast path is not
+    /// taken.
     pub(super) extra: Option<Box<Extra>>,
     /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
     pub(super) judge: Option<TimerKey>,
@@ -81,7 +82,7 @@ pub(super) struct Extra {
     pub(super) filtering: Option<Box<Filtering>>,
     /// When the connection has reached its greatest age, if it has one.
     pub(super) old_at: Option<u64>,
-    /// How it drains, once its protocol was told: the protocol's answer.
+    /// How it drains, once its protocol was told: what `draining` returned.
     pub(super) drain: Option<Drain>,
     /// Why the connection is ending: the first failure, or else the first request.
     pub(super) why: Option<CloseReason>,
@@ -93,8 +94,6 @@ pub(super) struct Extra {
     pub(super) id: Option<ConnId>,
     /// Whether the peer meets the minimum rates, by direction.
     pub(super) progress: [Progress; 2],
-    /// The next check of the rates, if there is one.
-    pub(super) rate_at: Option<u64>,
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent: u64,
@@ -142,9 +141,16 @@ impl Conn {
             beat: 0,
         };
         if let Some(filter) = filter {
-            conn.extra().filtering = Some(Filtering::new(filter));
+            conn.extra().filtering = Some(Box::new(Filtering {
+                filter: Some(filter),
+                ..Filtering::default()
+            }));
         }
         conn
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.server.settings
     }
 
     // ---- its status ----
@@ -166,8 +172,8 @@ impl Conn {
     pub(super) fn enter(&mut self, state: State) {
         if !state.takes_writes() {
             self.end_mail();
-            // What was left until now goes out. At the end it is thrown away: no filter runs for a
-            // connection that is gone.
+            // Takes in the mail that was left so far, unless the connection is closed: then it is
+            // dropped, and no filter runs.
             if state != State::Closed {
                 self.open_mail();
             }
@@ -190,7 +196,7 @@ impl Conn {
         self.note().get() & ASKED != 0
     }
 
-    /// Takes what was asked for: the most of it counts.
+    /// Takes the strongest of the requests: abort, close, end.
     pub(super) fn take_asked(&mut self) -> Option<Event> {
         let note = self.note();
         let asked = note.get() & ASKED;
@@ -221,15 +227,6 @@ impl Conn {
         note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
     }
 
-    /// Whether a drain begins for this connection now. True once.
-    pub(super) fn begins_to_drain(&mut self) -> bool {
-        let begins = self.is_draining() && self.drains().is_none();
-        if begins {
-            self.extra().drain = Some(Drain::WhenQuiet);
-        }
-        begins
-    }
-
     /// How it drains, once its protocol was told.
     pub(super) fn drains(&self) -> Option<Drain> {
         self.peek(|extra| extra.drain)
@@ -242,7 +239,7 @@ impl Conn {
         }
     }
 
-    /// Notes why the connection ends. A failure outdoes a request; what came first stays.
+    /// Notes why the connection ends. The first failure is kept; without one, the first request.
     pub(super) fn blame(&mut self, why: CloseReason) {
         let kept = &mut self.extra().why;
         let outdone = |kept: &CloseReason| kept.error().is_none() && why.error().is_some();
@@ -271,8 +268,8 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// Too much waits already, see [`Limits`](crate::Limits): nothing of this was taken, unless the
-    /// connection is about to end for it. Our direction has ended.
+    /// `QuotaExceeded`: too much would wait, see [`Limits`](crate::Limits). Nothing of this was taken,
+    /// unless the connection is about to end for it. `BrokenPipe`: our direction has ended, or is to.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
@@ -286,7 +283,7 @@ impl Conn {
     }
 
     /// As [`write`](Conn::write), of bytes that are shared with other connections and not copied,
-    /// unless they are few.
+    /// unless they are few or there is a filter.
     ///
     /// # Errors
     ///
@@ -331,16 +328,15 @@ impl Conn {
     /// }
     /// ```
     pub fn need(&mut self, bytes: usize) {
-        let most = self.shared.server.settings.limits.most_unused;
-        if bytes > most {
+        if bytes > self.settings().limits.most_unused {
             return self.end_over_limit(UNUSED);
         }
         self.extra().need = bytes;
     }
 
-    /// Offers the rest that this call of [`data`](crate::Protocol::data) leaves only together with
-    /// new bytes: the protocol has seen that no whole message is left. Without it, the rest is
-    /// offered again at once.
+    /// What this call of [`data`](crate::Protocol::data) leaves is offered again only with new bytes:
+    /// the protocol has seen that no whole message is left. Without `wait`, it is offered again at
+    /// once, if some was used.
     ///
     /// ```
     /// use std::io;
@@ -452,8 +448,8 @@ impl Conn {
         self.peek(|extra| extra.is_full)
     }
 
-    /// Whether input waits until the peer has taken its answers. Once our direction is to end there
-    /// are no more answers, and the peer's end must be seen.
+    /// Whether input waits until the peer has taken its answers. In Finishing there are no more
+    /// answers, and input is read, to see the peer's end.
     pub(super) fn holds_input(&self) -> bool {
         self.is_full() && self.state() != State::Finishing
     }
@@ -654,13 +650,13 @@ impl Conn {
     }
 
     fn own_handle(&mut self) -> &ConnHandle {
-        let (fd, server) = (self.fd.clone(), self.shared.server.clone());
+        let (fd, shared) = (self.fd.clone(), self.shared.clone());
         let mut inbox = Inbox::default();
         inbox.queued = self.queued();
         if !self.may_write() {
             inbox.end();
         }
-        let most = server.settings.limits.most_queued;
+        let (server, most) = (&shared.server, self.settings().limits.most_queued);
         let make = || ConnHandle::new(&fd, most, server.queued.clone(), inbox);
         self.extra().handle.get_or_insert_with(make)
     }

@@ -98,9 +98,18 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What a write meets after our direction has ended.
+/// The error of a write after our direction has ended.
 pub(super) fn direction_ended() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
+}
+
+/// How many bytes of `offered` a protocol or a filter has used.
+pub(super) fn checked(used: usize, offered: &[u8]) -> io::Result<usize> {
+    let text = || format!("{used} bytes used of {}", offered.len());
+    let too_many = || io::Error::new(io::ErrorKind::InvalidInput, text());
+    Some(used)
+        .filter(|&used| used <= offered.len())
+        .ok_or_else(too_many)
 }
 
 pub(super) fn stopped() -> CloseReason {

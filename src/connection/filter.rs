@@ -19,8 +19,8 @@ use super::error::{Limit, QUEUED, UNUSED};
 /// yet, and is offered that again. An error that it returns closes the connection once what it has
 /// passed to the peer is sent; a panic ends it at once. The other connections go on.
 ///
-/// What a filter leaves counts under the connection's [`Limits`](crate::Limits), as what it passes on
-/// does: input as unused, output as queued. Output may exceed `most_queued` by an eighth, for framing.
+/// Bytes that a filter leaves or passes on count under the connection's [`Limits`](crate::Limits):
+/// input as unused, output as queued. Output may exceed `most_queued` by an eighth, for framing.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -101,9 +101,8 @@ pub trait Filter: 'static {
         Ok(())
     }
 
-    /// Our direction ends, and all that was written has gone out: these are the last bytes to the
-    /// peer. What is passed on to it once the direction has ended is dropped. It is not called when
-    /// the connection is aborted or broken.
+    /// Our direction ends, and all that was written has gone out: write the last bytes to the peer
+    /// here. Later output is dropped. It is not called when the connection is aborted or broken.
     ///
     /// # Errors
     ///
@@ -155,9 +154,9 @@ impl<F: Filter> IntoFilter for Option<F> {
 pub struct FilterIo {
     pub(super) to_protocol: Vec<u8>,
     pub(super) to_peer: Vec<u8>,
-    /// How many bytes each of the two may hold. More are dropped, and the connection ends: a peer that
-    /// sends a little which becomes much gets no memory for it.
-    room: [usize; 2],
+    /// How many bytes each of the two may hold. More are dropped, and the connection ends, so that
+    /// input that expands can't exhaust memory.
+    pub(super) room: [usize; 2],
     /// The limit that one of the two has met.
     pub(super) over: Option<Limit>,
     pub(super) closes: bool,
@@ -188,6 +187,7 @@ impl FilterIo {
 }
 
 /// A connection's filter, and what it has left.
+#[derive(Default)]
 pub(super) struct Filtering {
     /// `None` once it has failed, and while it runs: a panic drops it. Then nothing passes.
     pub(super) filter: Option<Box<dyn Filter>>,
@@ -197,34 +197,4 @@ pub(super) struct Filtering {
     pub(super) held: Vec<u8>,
     /// Whether `end` was called; whether `closing` was called.
     pub(super) told: [bool; 2],
-}
-
-impl Filtering {
-    pub(super) fn new(filter: Box<dyn Filter>) -> Box<Self> {
-        Box::new(Filtering {
-            filter: Some(filter),
-            raw: Vec::new(),
-            held: Vec::new(),
-            told: [false; 2],
-        })
-    }
-
-    /// Calls the filter, with `room` for what it passes on; `None` if it has failed.
-    pub(super) fn call(
-        &mut self,
-        room: [usize; 2],
-        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
-    ) -> Option<(FilterIo, io::Result<()>)> {
-        let mut filter = self.filter.take()?;
-        let mut io = FilterIo {
-            to_protocol: Vec::new(),
-            to_peer: Vec::new(),
-            room,
-            over: None,
-            closes: false,
-        };
-        let called = call(&mut *filter, &mut io);
-        self.filter = called.is_ok().then_some(filter);
-        Some((io, called))
-    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 
 use super::conn::Conn;
-use super::error::{CloseReason, QUEUED, UNUSED};
+use super::error::{CloseReason, QUEUED, UNUSED, checked};
 use super::filter::{Filter, FilterIo, Filtering};
 use super::receive::without;
 use super::state::State;
@@ -15,6 +15,20 @@ use crate::runtime::lent;
 /// How many bytes a filter may make of `limit`: framing adds some.
 fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
+}
+
+/// Offers bytes as long as some are used. What is left stays.
+fn offer(bytes: &mut Vec<u8>, mut offer: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        match checked(offer(rest)?, rest)? {
+            0 => break,
+            used => at += used,
+        }
+    }
+    *bytes = without(mem::take(bytes), at);
+    Ok(())
 }
 
 impl Conn {
@@ -28,78 +42,43 @@ impl Conn {
 
     /// Input goes through the filter. Then what the filter had held back may go out.
     pub(super) fn filter_input(&mut self, bytes: &[u8]) {
-        let Some(filtering) = self.filtering() else {
-            return;
-        };
-        let mut raw = mem::take(&mut filtering.raw);
-        raw.extend_from_slice(bytes);
-        let used = self.offer_to_filter(&raw, |filter, bytes, io| filter.incoming(bytes, io));
-        debug_assert!(used <= raw.len(), "a filter is not believed");
-        let raw = without(raw, used);
-        if raw.len() > self.shared.server.settings.limits.most_unused {
+        let most = self.settings().limits.most_unused;
+        let mut left = 0;
+        self.call_filter(|filter, Filtering { raw, .. }, io| {
+            raw.extend_from_slice(bytes);
+            offer(raw, |bytes| filter.incoming(bytes, io))?;
+            left = raw.len();
+            Ok(())
+        });
+        if left > most {
             self.end_over_limit(UNUSED);
         }
-        if let Some(filtering) = self.filtering() {
-            filtering.raw = raw;
-        }
-        self.account_for_unused();
         self.filter_output(&[]);
     }
 
     /// Output goes through the filter, and is charged anew for what comes of it.
     pub(super) fn filter_output(&mut self, bytes: &[u8]) {
-        let Some(filtering) = self.filtering() else {
-            return;
-        };
-        let mut held = mem::take(&mut filtering.held);
-        held.extend_from_slice(bytes);
-        // Given back before the filter runs, which may panic. What the filter leaves is charged again.
-        self.shared.server.queued.give_back(held.len());
-        let used = match held.is_empty() {
-            true => 0,
-            false => self.offer_to_filter(&held, |filter, bytes, io| filter.outgoing(bytes, io)),
-        };
-        let held = without(held, used);
-        let Some(filtering) = self.filtering() else {
-            return;
-        };
+        let quota = self.shared.server.queued.clone();
+        if let Some(filtering) = self.filtering() {
+            filtering.held.extend_from_slice(bytes);
+        }
+        self.call_filter(|filter, Filtering { held, .. }, io| {
+            let before = held.len();
+            offer(held, |bytes| filter.outgoing(bytes, io))?;
+            quota.give_back(before - held.len());
+            Ok(())
+        });
         // Once it has failed nothing passes any more.
-        if filtering.filter.is_some() {
-            let left = held.len();
-            filtering.held = held;
-            self.shared.server.queued.charge_beyond(left);
+        if let Some(Filtering {
+            filter: None, held, ..
+        }) = self.filtering()
+        {
+            quota.give_back(mem::take(held).len());
         }
         self.note_queued();
-        if self.queued() > with_framing(self.shared.server.settings.limits.most_queued) {
+        if self.queued() > with_framing(self.settings().limits.most_queued) {
             self.end_over_limit(QUEUED);
         }
-    }
-
-    /// Offers bytes as long as some are used. Returns how many were.
-    fn offer_to_filter(
-        &mut self,
-        bytes: &[u8],
-        offer: impl Fn(&mut dyn Filter, &[u8], &mut FilterIo) -> io::Result<usize>,
-    ) -> usize {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let mut used = 0;
-            self.call_filter(|filter, io| {
-                used = offer(filter, rest, io)?;
-                if used <= rest.len() {
-                    return Ok(());
-                }
-                let text = format!("a filter used {used} bytes of {}", rest.len());
-                used = 0;
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-            });
-            if used == 0 {
-                break;
-            }
-            at += used;
-        }
-        at
     }
 
     /// Tells the filter of an end, once: of the peer's direction, or of ours. False if it was told.
@@ -111,7 +90,7 @@ impl Conn {
         let told = |filtering: &mut Filtering| mem::replace(&mut filtering.told[end], true);
         let tells = !self.filtering().is_none_or(told);
         if tells {
-            self.call_filter(call);
+            self.call_filter(|filter, _, io| call(filter, io));
         }
         tells
     }
@@ -119,18 +98,30 @@ impl Conn {
     /// Calls the filter, if there is one, and passes on what comes of it.
     pub(super) fn call_filter(
         &mut self,
-        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
+        call: impl FnOnce(&mut dyn Filter, &mut Filtering, &mut FilterIo) -> io::Result<()>,
     ) {
-        let limits = self.shared.server.settings.limits;
-        let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.queued());
+        let limits = self.settings().limits;
+        let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.to_send());
         // What one read brings is taken in any case.
         let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
         let unused = room(limits.most_unused, kept);
         let output = room(with_framing(limits.most_queued), queued);
-        let filtering = self.filtering();
-        let Some((io, called)) = filtering.and_then(|of| of.call([unused, output], call)) else {
+        let Some(filtering) = self.filtering() else {
             return;
         };
+        // A panic drops it.
+        let Some(mut filter) = filtering.filter.take() else {
+            return;
+        };
+        let mut io = FilterIo {
+            to_protocol: Vec::new(),
+            to_peer: Vec::new(),
+            room: [unused, output],
+            over: None,
+            closes: false,
+        };
+        let called = call(&mut *filter, filtering, &mut io);
+        filtering.filter = called.is_ok().then_some(filter);
         if let Some(limit) = io.over {
             return self.end_over_limit(limit);
         }

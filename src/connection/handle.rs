@@ -1,8 +1,8 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What others leave is kept under one lock. The first of them wakes the connection, whose next run
-//! takes it in.
+//! What others leave is kept under one lock. The first from another thread, and each from this one,
+//! wakes the connection, whose next run takes it in.
 
 // Mirrors a Go channel to the goroutine that writes.
 
@@ -46,8 +46,9 @@ enum Takes {
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// What was written by id, behind what handles have queued.
+    /// What was written by id, behind what handles have queued; then what was written in small pieces.
     written: Vec<Arc<[u8]>>,
+    small: Vec<u8>,
     /// How many bytes were left by handles and by id. They are charged to the limit over all.
     bytes: usize,
     /// How many bytes wait in the connection's own queue, as it was noted last.
@@ -68,18 +69,20 @@ impl Inbox {
 
     /// Takes in what was written by id. Small pieces are put together.
     fn push(&mut self, bytes: &Arc<[u8]>) {
-        match self.written.last_mut() {
-            Some(last) if last.len() + bytes.len() <= SMALL => {
-                *last = [last, &**bytes].concat().into()
-            }
-            _ => self.written.push(bytes.clone()),
+        if bytes.len() < SMALL {
+            return self.small.extend_from_slice(bytes);
         }
+        if !self.small.is_empty() {
+            self.written.push(mem::take(&mut self.small).into());
+        }
+        self.written.push(bytes.clone());
     }
 
     /// Moves what was written by id behind what handles have queued.
     fn move_to(&mut self, queue: &mut OutQueue) {
         let written = mem::take(&mut self.written).into_iter();
         written.for_each(|bytes| queue.push_piece(Piece::Sent(bytes)));
+        queue.push(&mem::take(&mut self.small));
     }
 
     /// The connection takes nothing more.
@@ -116,7 +119,7 @@ impl Mailbox {
         error.into()
     }
 
-    /// Wakes the connection: at once, or in the next turn of its thread.
+    /// Wakes the connection: at once on its own thread, else in its thread's next turn.
     fn wake(&self, asked: u8) {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
@@ -157,37 +160,31 @@ impl Mailbox {
         let is_empty = inbox.is_empty();
         // A selector's break may run any code.
         drop(inbox);
-        // The wake of what another thread left first may be on its way yet. In a callback of the
-        // connection, what is written directly from here on has to come after this.
+        // Another thread's wake may not have arrived. On the connection's own thread it is woken now:
+        // what a callback then writes directly must come after this.
         if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
         left
     }
 
-    /// Ends the connection. False if it is closed.
-    fn ask(&self, asked: u8) -> bool {
+    /// Ends the connection, unless it is closed.
+    fn ask(&self, asked: u8) {
         let mut inbox = self.inbox();
-        let is_open = inbox.takes != Takes::Closed;
-        let is_first = is_open && inbox.asked & asked == 0;
-        if is_first {
+        if inbox.takes != Takes::Closed && inbox.asked & asked == 0 {
             inbox.asked |= asked;
             inbox.end();
-        }
-        drop(inbox);
-        if is_first {
+            drop(inbox);
             self.wake(asked);
         }
-        is_open
     }
 }
 
 /// Writes to a connection from other connections and tasks of its thread: to fan out, to answer
 /// later.
 ///
-/// Clones are the same connection. It only queues: what is written goes out when the loop comes to
-/// that connection, and no callback runs before. It stays on its thread, as its queue does: it is
-/// not `Send`.
+/// Clones are the same connection. A write only queues, and calls no callback: the bytes go out when
+/// the loop next runs that connection. It stays on its thread, as its queue does: it is not `Send`.
 ///
 /// A peer that does not take what it is sent holds up nothing else: when more waits than
 /// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.
@@ -324,6 +321,7 @@ impl ConnHandle {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
+        debug_assert_eq!(queue.len(), inbox.bytes, "all that was left is charged");
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
@@ -342,7 +340,7 @@ impl ConnHandle {
 
 impl Drop for ConnHandle {
     fn drop(&mut self) {
-        // The last handle but the connection's own. The connection runs, and drops its own.
+        // Only the connection's own handle is left. It is woken, and drops that.
         if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
             self.mailbox.wake(0);
         }
@@ -380,33 +378,13 @@ impl fmt::Debug for ConnHandle {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId {
-    /// Counts the servers of this process.
-    server: u64,
-    /// Counts the connections that were asked for their id.
-    connection: u64,
-}
-
-const _: () = assert!(size_of::<ConnId>() == 16);
+pub struct ConnId(u64);
 
 /// The connections of a server that were asked for their id, on all its workers.
-#[derive(Debug)]
-pub(crate) struct Remotes {
-    server: u64,
-    asked: AtomicU64,
-    live: Mutex<HashMap<ConnId, Arc<Mailbox>>>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Remotes(Mutex<HashMap<ConnId, Arc<Mailbox>>>);
 
 impl Remotes {
-    pub(crate) fn new() -> Self {
-        static SERVERS: AtomicU64 = AtomicU64::new(0);
-        Remotes {
-            server: SERVERS.fetch_add(1, Ordering::Relaxed),
-            asked: AtomicU64::new(0),
-            live: Mutex::default(),
-        }
-    }
-
     /// Queues bytes for a connection, from any thread.
     ///
     /// # Errors
@@ -423,29 +401,25 @@ impl Remotes {
     ///
     /// No connection that lives has this id.
     pub(crate) fn close(&self, id: ConnId) -> io::Result<()> {
-        let mailbox = self.find(id, "close")?;
-        match mailbox.ask(CLOSE) {
-            true => Ok(()),
-            false => Err(mailbox.error("close", Cause::Closed)),
-        }
+        self.find(id, "close")?.ask(CLOSE);
+        Ok(())
     }
 
     fn find(&self, id: ConnId, op: &'static str) -> io::Result<Arc<Mailbox>> {
-        let found = lock(&self.live).get(&id).cloned();
+        let found = lock(&self.0).get(&id).cloned();
         found.ok_or_else(|| OpError::new(op, "tcp", None, Cause::Closed).into())
     }
 
     pub(super) fn enter(&self, mailbox: Arc<Mailbox>) -> ConnId {
-        let id = ConnId {
-            server: self.server,
-            connection: self.asked.fetch_add(1, Ordering::Relaxed),
-        };
-        lock(&self.live).insert(id, mailbox);
+        /// Counts the connections of this process that were asked for their id.
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let id = ConnId(ASKED.fetch_add(1, Ordering::Relaxed));
+        lock(&self.0).insert(id, mailbox);
         id
     }
 
     /// The connection is closed.
     pub(super) fn leave(&self, id: ConnId) {
-        lock(&self.live).remove(&id);
+        lock(&self.0).remove(&id);
     }
 }

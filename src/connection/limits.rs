@@ -19,7 +19,8 @@ use crate::runtime::sync::AtomicUsize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// While more than this waits to be written, nothing is read from that peer: 256 KiB.
+    /// Once more than this waits to be written, reading from that peer stops until `low_water`: 256
+    /// KiB.
     pub high_water: usize,
     /// Reading goes on when no more than this waits, and
     /// [`Protocol::writable`](crate::Protocol::writable) is called: 64 KiB.

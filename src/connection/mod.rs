@@ -37,7 +37,7 @@
 // | file | what it is |
 // |---|---|
 // | `state.rs` | the machine as a pure table; its state and requests in a byte |
-// | `protocol.rs` | what one writes: the callbacks |
+// | this one | what one writes: the callbacks |
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
@@ -54,7 +54,6 @@ mod filtering;
 pub(crate) mod handle;
 pub(crate) mod limits;
 mod out_queue;
-pub(crate) mod protocol;
 pub(crate) mod rate;
 mod receive;
 pub(crate) mod run;
@@ -64,10 +63,212 @@ mod state;
 pub(crate) mod stats;
 mod timers;
 
+use std::io;
+use std::sync::atomic::Ordering;
+
 pub use conn::Conn;
 pub use error::CloseReason;
 pub use filter::{Filter, FilterIo, IntoFilter};
 pub use handle::{ConnHandle, ConnId};
 pub use limits::Limits;
-pub use protocol::Protocol;
 pub use state::Drain;
+
+/// What a connection does. The server's factory makes one for each connection, in the thread that
+/// will serve it.
+///
+/// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. Up to 256
+/// KiB that a callback writes go out in one write at its end. An error that it returns closes the
+/// connection once what was written before has been sent. A panic closes it at once; the other
+/// connections go on.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io::{self, Read, Write};
+/// use netpoller::{Conn, Protocol, Server};
+///
+/// /// Answers each line with its length.
+/// struct Lengths;
+///
+/// impl Protocol for Lengths {
+///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+///         let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+///             return Ok(0); // Half a line: it comes again, with more.
+///         };
+///         conn.write(format!("{end}\n").as_bytes())?;
+///         Ok(end + 1)
+///     }
+/// }
+///
+/// let bound = Server::new(|_peer| Lengths).bind("127.0.0.1:0")?;
+/// let (addr, handle) = (bound.local_addr(), bound.handle());
+/// let server = std::thread::spawn(move || bound.run());
+///
+/// let mut client = std::net::TcpStream::connect(addr)?;
+/// client.write_all(b"hello\nworl")?;
+/// client.write_all(b"d!\n")?;
+/// let mut answer = [0; 4];
+/// client.read_exact(&mut answer)?;
+/// assert_eq!(&answer, b"5\n6\n");
+///
+/// drop(client);
+/// handle.stop();
+/// assert_eq!(server.join().unwrap()?.accepted(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Protocol: 'static {
+    /// The connection begins.
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The peer sent something. Returns how many of the bytes are used. The others are kept and
+    /// offered again: at once, if some were used and the protocol does not [wait](Conn::wait);
+    /// otherwise with new bytes, or when as many are there as the protocol [needs](Conn::need).
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The peer will send no more. The default closes the connection once all is written. An
+    /// implementation that does not close leaves it open for writing.
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn end(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.close();
+        Ok(())
+    }
+
+    /// Nothing has come for the interval of [`Server::heartbeat`](crate::Server::heartbeat). The
+    /// default writes nothing, and the first such call in a server logs a warning.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Protocol};
+    ///
+    /// struct Events;
+    /// impl Protocol for Events {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b": still here\n\n") // A comment of server-sent events.
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+        // Noted before it is logged: a logger may panic.
+        if !conn.shared.server.has_warned.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "a heartbeat is set, and writes nothing: the protocol does not override \
+                 Protocol::heartbeat (see Server::heartbeat_with)"
+            );
+        }
+        Ok(())
+    }
+
+    /// The peer has shown no sign of life for the [idle timeout](crate::Server::idle_timeout), and the
+    /// connection is about to be closed. What is written now is the last. A drain calls
+    /// [`draining`](Protocol::draining). If the idle timeout passes during a drain, this is called too.
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection too.
+    fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// Called once, when the server drains or the connection has reached its greatest age, so that a
+    /// protocol can say good-bye: what it writes is sent at once. The returned `Drain` says when the
+    /// connection closes, once nothing is in flight; the drain's limit still holds. It is not called
+    /// while the connection closes already.
+    ///
+    /// A connection that has sent half a message waits for the rest, as long as the limit and the idle
+    /// timeout let it. [`Conn::close`] in this callback ends it as soon as the good-bye is sent.
+    ///
+    /// ```
+    /// use std::io;
+    /// use netpoller::{Conn, Drain, Protocol};
+    ///
+    /// /// A line is a request, and its length the answer.
+    /// struct Lengths;
+    /// impl Protocol for Lengths {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+    ///             return Ok(0);
+    ///         };
+    ///         conn.write(format!("{end}\n").as_bytes())?;
+    ///         Ok(end + 1)
+    ///     }
+    ///     fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+    ///         conn.write(b"-SHUTDOWN\n")?;
+    ///         Ok(Drain::AtBoundary)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn draining(&mut self, conn: &mut Conn) -> io::Result<Drain> {
+        let _ = conn;
+        Ok(Drain::WhenQuiet)
+    }
+
+    /// The time that was given to [`Conn::set_timer`] has come.
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn timer(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The peer has taken so much of what waited for it that there is room again: see
+    /// [`Limits::low_water`](crate::Limits::low_water).
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    fn writable(&mut self, conn: &mut Conn) -> io::Result<()> {
+        #[expect(deprecated, reason = "the old name works on until 0.2")]
+        self.drained(conn)
+    }
+
+    /// The old name of [`writable`](Protocol::writable), which calls it by default.
+    ///
+    /// # Errors
+    ///
+    /// An error closes the connection.
+    #[deprecated(note = "implement `writable`")]
+    fn drained(&mut self, conn: &mut Conn) -> io::Result<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The connection has ended; `why` says why. It is the last call, and always made once, after a panic
+    /// in another callback and at the runtime's end too. The default calls
+    /// [`closed`](Protocol::closed).
+    fn ended(&mut self, why: CloseReason) {
+        self.closed(why.into_result());
+    }
+
+    /// As [`ended`](Protocol::ended), for protocols that only tell good order from failure.
+    fn closed(&mut self, why: io::Result<()>) {
+        let _ = why;
+    }
+}

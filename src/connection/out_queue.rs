@@ -16,8 +16,8 @@ pub(super) const SMALL: usize = 1 << 10;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Bytes that one write takes, so that a long answer holds up no other connection: as many as one read
-/// takes, and as a run's budget allows.
+/// Bytes that one write takes, as one read and the budget of a run, so that a long answer delays no
+/// other connection.
 const MAX_BYTES: usize = 64 << 10;
 
 /// A piece of what waits.
@@ -100,9 +100,10 @@ impl OutQueue {
         self.pieces.push_back(piece);
     }
 
-    /// The pieces of a queue of which nothing has gone.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.pieces.iter().map(Piece::bytes)
+    /// The bytes of a queue of which nothing has gone.
+    pub(super) fn concat(&self) -> Vec<u8> {
+        let pieces: Vec<&[u8]> = self.pieces.iter().map(Piece::bytes).collect();
+        pieces.concat()
     }
 
     /// What one write may take.

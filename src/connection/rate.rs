@@ -46,7 +46,7 @@ impl Rate {
 pub(super) struct Progress {
     /// The last check, while in Judged.
     checked: Option<u64>,
-    /// Attentive time in this window: never more than a window and a slice.
+    /// Time charged in this window: never more than a window and a slice.
     charged: u64,
     /// Bytes in this window.
     moved: u64,
@@ -61,7 +61,8 @@ impl Progress {
     }
 
     /// Checks at tick `now`, Judged or Held. Returns when to check again. The error says how many bytes
-    /// moved in a full window, fewer than were asked.
+    /// moved in a full window, fewer than were asked; the window goes on, so that a try and another
+    /// check may follow.
     pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
         if let Some(checked) = self.checked {
             self.charged += (now - checked).min(rate.slice());
@@ -69,11 +70,10 @@ impl Progress {
         debug_assert!(self.charged <= rate.window + rate.slice());
         self.checked = (!is_held).then_some(now);
         if self.charged >= rate.window {
-            let moved = self.moved;
-            (self.charged, self.moved) = (0, 0);
-            if moved < rate.min_bytes {
-                return Err(moved);
+            if self.moved < rate.min_bytes {
+                return Err(self.moved);
             }
+            (self.charged, self.moved) = (0, 0);
         }
         let next = rate.slice().min(rate.window - self.charged);
         Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
@@ -147,6 +147,17 @@ mod tests {
         assert_eq!(peer.now, 50_000);
         let ended = (0..8).find_map(|_| peer.check(0).err());
         assert_eq!(ended, Some(0), "windows are apart");
+    }
+
+    #[test]
+    fn a_window_that_was_not_met_is_judged_again_after_a_try_finds_more() {
+        let mut progress = Progress::default();
+        let slices = (0..=8).map(|slice| progress.check(RATE, false, slice * 1250));
+        assert_eq!(slices.last(), Some(Err(0)));
+        progress.count(999);
+        assert_eq!(progress.check(RATE, false, 10_000), Err(999));
+        progress.count(1);
+        assert_eq!(progress.check(RATE, false, 10_000), Ok(11_250));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::mem;
 
+use super::Protocol;
 use super::conn::Conn;
-use super::error::{CloseReason, UNUSED};
+use super::error::{CloseReason, UNUSED, UNUSED_IN_ALL, checked};
 use super::filter::Filtering;
-use super::protocol::Protocol;
 use super::run::Connection;
 use super::state::{Event, State};
 use crate::net::fd::Failure;
@@ -63,17 +63,17 @@ impl<P: Protocol> Connection<P> {
                 return;
             }
         } else if conn.unused() == 0 && !conn.needs_more_than(bytes.len()) {
-            self.offer(bytes);
+            self.offer(Cow::Borrowed(bytes));
         } else {
             conn.keep_more(bytes);
-            if conn.has_enough() {
+            if conn.can_offer() {
                 self.offer_unused();
             }
         }
         self.conn.heard();
     }
 
-    /// End of file. After it a read never tells of a reset: the system must be asked.
+    /// End of file. After it a read does not report a reset; SO_ERROR does.
     fn end_of_file(&mut self) {
         if self.conn.state() == State::Closing {
             // Nothing will release what the filter holds back.
@@ -102,70 +102,53 @@ impl<P: Protocol> Connection<P> {
         }
     }
 
-    /// Whether there are kept bytes to offer now.
-    pub(super) fn can_offer(&self) -> bool {
-        let conn = &self.conn;
-        debug_assert!(conn.peek(|extra| extra.seen) <= conn.peek(|extra| extra.unused.len()));
-        conn.state().delivers() && conn.has_unseen() && conn.has_enough()
-    }
-
     pub(super) fn offer_unused(&mut self) {
-        self.conn.need_no_more();
         let extra = self.conn.extra();
         extra.seen = 0;
         let unused = mem::take(&mut extra.unused);
-        let used = self.protocol.data(&mut self.conn, &unused);
-        self.delivered(used, Cow::Owned(unused));
+        self.offer(Cow::Owned(unused));
     }
 
-    fn offer(&mut self, bytes: &[u8]) {
+    fn offer(&mut self, bytes: Cow<'_, [u8]>) {
         self.conn.need_no_more();
-        let used = self.protocol.data(&mut self.conn, bytes);
-        self.delivered(used, Cow::Borrowed(bytes));
+        let used = self.protocol.data(&mut self.conn, &bytes);
+        self.delivered(used, bytes);
     }
 
-    /// The protocol was offered all of the input, and used some. As long as it does, it is offered
-    /// the rest. All that it writes meanwhile goes out in one write.
+    /// Called after `data` was offered all of the input. While `data` uses bytes, offers it the rest.
+    /// All that it writes meanwhile goes out in one write.
     #[cold]
     #[inline(never)]
     pub(super) fn delivered(&mut self, mut used: io::Result<usize>, all: Cow<'_, [u8]>) {
         let mut at = 0;
-        let (result, seen) = loop {
+        // How many bytes of what is left it has seen.
+        let seen = loop {
+            let taken = match used.and_then(|used| checked(used, &all[at..])) {
+                Ok(taken) => taken,
+                failed => break failed,
+            };
+            at += taken;
             let rest = all.len() - at;
-            match used {
-                Ok(used) if used <= rest => {
-                    at += used;
-                    // Nothing is left, or what is left waits for new bytes.
-                    if used == rest || used == 0 || self.conn.peek(|extra| extra.waits) {
-                        break (Ok(()), all.len() - at);
-                    }
-                    // The rest waits for more. It is offered at the peer's end, too.
-                    if self.conn.needs_more_than(rest - used) {
-                        break (Ok(()), 0);
-                    }
-                }
-                Ok(used) => {
-                    let text = format!("{used} bytes used of {rest}");
-                    break (Err(io::Error::new(ErrorKind::InvalidInput, text)), 0);
-                }
-                Err(error) => break (Err(error), 0),
+            // All is used, or nothing more, or the protocol called `wait`.
+            if rest == 0 || taken == 0 || self.conn.peek(|extra| extra.waits) {
+                break Ok(rest);
             }
-            // Stop if the protocol asked for something, or the peer does not take the answers: that
-            // comes first.
-            if self.conn.is_asked() || self.conn.holds_input() {
-                break (Ok(()), 0);
+            // The protocol called `need`: the rest is offered with more, or at the peer's end. Or it asked
+            // to close, or too much output waits, which comes first.
+            let conn = &self.conn;
+            if conn.needs_more_than(rest) || conn.is_asked() || conn.holds_input() {
+                break Ok(0);
             }
             self.conn.need_no_more();
             used = self.protocol.data(&mut self.conn, &all[at..]);
         };
-        self.conn.keep(all, at, seen);
+        self.conn.keep(all, at, *seen.as_ref().unwrap_or(&0));
         self.conn.end_callback();
-        self.heed(result);
+        self.heed(seen.map(drop));
     }
 }
 
-/// The bytes behind the first `used`. An idle connection holds no memory, and one that keeps a byte
-/// does not hold the memory of a long message.
+/// Removes the first `used` bytes, and frees memory that the rest does not need.
 pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
     if used == bytes.len() {
         return Vec::new();
@@ -189,9 +172,14 @@ impl Conn {
         self.peek(|extra| extra.unused.len() > extra.seen)
     }
 
-    /// Whether as many bytes are there as the protocol needs.
-    fn has_enough(&self) -> bool {
-        !self.peek(|extra| extra.unused.len() < extra.need)
+    /// Whether there are kept bytes to offer now: some that were not, and as many as the protocol needs.
+    pub(super) fn can_offer(&self) -> bool {
+        let kept = self.peek(|extra| extra.unused.len());
+        debug_assert!(
+            self.peek(|extra| extra.seen) <= kept,
+            "only what is kept was seen"
+        );
+        self.state().delivers() && self.has_unseen() && !self.needs_more_than(kept)
     }
 
     fn needs_more_than(&self, bytes: usize) -> bool {
@@ -208,7 +196,6 @@ impl Conn {
     pub(super) fn keep_more(&mut self, bytes: &[u8]) {
         if let Some(extra) = &mut self.extra {
             extra.unused.extend_from_slice(bytes);
-            self.account_for_unused();
         }
     }
 
@@ -224,15 +211,16 @@ impl Conn {
         // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
-        self.account_for_unused();
         // The protocol answers only for what it was offered.
-        if seen > self.shared.server.settings.limits.most_unused {
+        if seen > self.settings().limits.most_unused {
             self.end_over_limit(UNUSED);
         }
     }
 
-    /// What is kept unused has changed: it counts under the limit over all.
-    pub(super) fn account_for_unused(&self) {
-        self.shared.keep(self.fd.desc.token(), self.unused());
+    /// What is kept unused counts under the limit over all.
+    pub(super) fn account_for_unused(&mut self) {
+        if !self.shared.keeps(self.fd.desc.token(), self.unused()) {
+            self.end_over_limit(UNUSED_IN_ALL);
+        }
     }
 }

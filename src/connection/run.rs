@@ -1,5 +1,5 @@
-//! A connection as the loop runs it: no future and no waker. Its id is parked, and this runs when it
-//! comes up.
+//! A connection as the loop runs it: no future and no waker. Its id is parked; when a turn hands it
+//! out, `run` is called.
 //!
 //! ```text
 //!   run ──► read ──► data ──► send_reply ──► park
@@ -20,22 +20,20 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::Poll;
 
+use super::Protocol;
 use super::conn::Conn;
-use super::error::{CloseReason, UNUSED_IN_ALL, stopped};
+use super::error::{CloseReason, stopped};
 use super::handle::ConnHandle;
-use super::protocol::Protocol;
 use super::shared::Phase;
-use super::state::{Event, State};
+use super::state::{Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
-use crate::runtime::context;
 use crate::runtime::dump::Entry;
-use crate::runtime::lent;
 use crate::runtime::machine::{Machine, MachineId};
-use crate::runtime::panics;
 use crate::runtime::park_key::{ParkKey, Waiter};
 use crate::runtime::stats::{Counts, Figures};
+use crate::runtime::{context, lent, panics};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {
@@ -49,12 +47,6 @@ const _: () = assert!(size_of::<Conn>() <= 6 * size_of::<u64>());
 
 // Nothing in it is ever pinned: it is no future.
 impl<P: Protocol> Unpin for Connection<P> {}
-
-/// What a step leaves to do.
-enum Step {
-    Again,
-    Wait,
-}
 
 impl<P: Protocol> Machine for Connection<P> {
     fn look(&self, entry: &mut Entry) -> [Option<Waiter>; 2] {
@@ -71,6 +63,10 @@ impl<P: Protocol> Machine for Connection<P> {
         let this = self.get_mut();
         context::begin(id, ptr::null());
         let conn = &this.conn;
+        debug_assert!(
+            conn.shared.out.borrow().is_empty(),
+            "each callback's reply was sent or queued"
+        );
         // There is more to do than to read: a request, a queue, a drain, a time that has come, a
         // hang-up.
         if !conn.only_reads() || !conn.fd.desc.is_plainly_ready(Direction::Read) {
@@ -124,12 +120,12 @@ impl Conn {
 }
 
 impl<P: Protocol> Connection<P> {
-    /// The general loop: goes on until the connection has to wait, or others have their turn first.
+    /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
     #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
-        // The mail is opened once in a run. Otherwise a thread that writes without a pause could keep this
-        // loop from ever judging the times. If the thread leaves more, that wakes the connection again.
+        // The mail is opened once in a run. A thread that always writes would otherwise keep the times
+        // from being judged. Later mail wakes the connection again.
         self.conn.open_mail();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
@@ -137,33 +133,35 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
+            // At once: nothing else runs before what was left unused is charged.
+            self.conn.account_for_unused();
             if !context::has_budget() {
                 self.conn.shared.wake(context::running_machine());
                 return Poll::Pending;
             }
-            if let Step::Wait = self.step()
-                && let Step::Wait = self.come_to_rest(&mut tried)
-            {
+            if !self.step() && !self.come_to_rest(&mut tried) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// One thing at a time, the most urgent first.
-    fn step(&mut self) -> Step {
+    /// Does one thing, the most urgent. False if there is nothing to do.
+    fn step(&mut self) -> bool {
         if let Some(event) = self.requested() {
             self.on(event);
-            return Step::Again;
+            return true;
         }
         let conn = &mut self.conn;
         if conn.state() == State::Opening {
             if log::log_enabled!(log::Level::Debug) {
                 conn.extra().received = Some(0);
             }
-            conn.call_filter(|filter, io| filter.open(io));
+            conn.call_filter(|filter, _, io| filter.open(io));
             self.tell(P::open);
             self.on(Event::Opened);
-        } else if conn.begins_to_drain() {
+        } else if conn.is_draining() && conn.drains().is_none() {
+            // Once, also if the callback fails.
+            conn.extra().drain = Some(Drain::WhenQuiet);
             self.tell(|protocol, conn| {
                 let drain = protocol.draining(conn)?;
                 conn.extra().drain = Some(drain);
@@ -179,20 +177,20 @@ impl<P: Protocol> Connection<P> {
             self.flushed();
         } else if self.conn.holds_input() {
             // Nothing is offered or read before the peer has taken its answers.
-            return Step::Wait;
-        } else if self.can_offer() {
+            return false;
+        } else if self.conn.can_offer() {
             // What the protocol answers may come back as input, from a filter, without end.
             context::charge(0);
             self.offer_unused();
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
         } else {
-            return Step::Wait;
+            return false;
         }
-        Step::Again
+        true
     }
 
-    /// What the server, the protocol, a handle or another thread asks for; what went wrong.
+    /// The next event that was asked for, or that a failure caused.
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
         if conn.shared.phase.get() == Phase::Stopped {
@@ -200,63 +198,50 @@ impl<P: Protocol> Connection<P> {
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
-        } else if conn.unused() > 0 && !conn.shared.may_keep(conn.fd.desc.token()) {
-            conn.end_over_limit(UNUSED_IN_ALL);
         }
         let event = conn.take_asked()?;
         conn.blame(CloseReason::Asked);
         Some(event)
     }
 
-    /// Nothing is to be done at once. Judges what is due, then parks.
-    fn come_to_rest(&mut self, tried: &mut bool) -> Step {
+    /// No step is possible now. Judges what is due, then parks. False if it has parked.
+    fn come_to_rest(&mut self, tried: &mut bool) -> bool {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
         let drained = conn.drains().is_some() && !conn.in_flight();
-        if (due || drained) && !*tried {
-            // Try before judging. The selector tells that a peer has taken something only when a
-            // third of the system's buffer is free, and may not have told of all that has come.
-            *tried = true;
-            self.try_both();
-            return Step::Again;
+        let rated = conn.judge_rates();
+        if (due || drained || rated.is_err()) && !mem::replace(tried, true) {
+            // Try before judging. The selector reports room only when a third of the system's buffer is
+            // free, and may not have reported all that has come.
+            conn.write_some();
+            if conn.reads() && !conn.holds_input() {
+                self.read();
+            }
+            return true;
         }
         if due && self.judge() {
-            return Step::Again;
+            return true;
         }
         let conn = &mut self.conn;
         if drained {
             conn.blame(CloseReason::Drained);
             self.on(Event::CloseAsked);
-            return Step::Again;
+            return true;
         }
-        if let Err(error) = conn.judge_rates() {
-            conn.end_by(CloseReason::TooSlow(error));
-            return Step::Again;
-        }
-        conn.let_go();
-        conn.plan();
-        match conn.park() {
-            true => Step::Wait,
-            false => Step::Again,
-        }
-    }
-
-    /// Reads, and writes where that is judged, whatever the selector has said.
-    #[cold]
-    fn try_both(&mut self) {
-        // While a connection is open, only the minimum rate judges what its peer takes.
-        let closing = self.conn.state() == State::Closing;
-        let judged =
-            closing || self.conn.shared.server.settings.rates[Direction::Write as usize].is_some();
-        if judged {
-            self.conn.write_some();
-        }
-        if self.conn.reads() && !self.conn.holds_input() {
-            self.read();
+        match rated {
+            Ok(next) => {
+                conn.free_extra();
+                conn.plan(next);
+                !conn.park()
+            }
+            Err(error) => {
+                conn.end_by(CloseReason::TooSlow(error));
+                true
+            }
         }
     }
 
-    /// Nothing is left to write, and the connection waited for that.
+    /// The queue is empty, in a state that waits for this.
     fn flushed(&mut self) {
         if self.conn.tell_filter(1, |filter, io| filter.closing(io)) {
             return;
@@ -347,7 +332,7 @@ impl<P: Protocol> Connection<P> {
 impl Conn {
     /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
     /// an idle connection keeps none.
-    fn let_go(&mut self) {
+    fn free_extra(&mut self) {
         let Some(extra) = &mut self.extra else {
             return self.attend(false);
         };
@@ -394,8 +379,8 @@ impl Conn {
         true
     }
 
-    /// Whether a close now would be a RST, which may overtake what was written. What is read to find
-    /// out is discarded.
+    /// Whether input is unread, so that a close would send a RST, which may overtake what was written.
+    /// Reads once, and discards the bytes.
     fn has_unread_input(&mut self) -> bool {
         let mut buffer = lent::take();
         let read = self.fd.receive(&mut buffer[..]);
@@ -441,7 +426,7 @@ impl Conn {
         if panics::drop_quietly(extra.filtering.take()).is_some() {
             log::error!("a filter's destructor panicked");
         }
-        self.shared.keep(self.fd.desc.token(), 0);
+        self.shared.keeps(self.fd.desc.token(), 0);
         if let Some(id) = extra.id {
             self.shared.server.remotes.leave(id);
         }
@@ -465,7 +450,7 @@ impl<P: Protocol> Drop for Connection<P> {
         }
         self.conn.enter(State::Closed);
         let text = "a callback panicked, or the runtime ended";
-        // In place of the reason by which it was about to end.
+        // Replaces the earlier reason.
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();

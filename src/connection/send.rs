@@ -1,7 +1,7 @@
 //! What goes out: a callback's reply in one write, and what the peer does not take at once from a
 //! queue.
 //!
-//! Each byte that is not sent at once passes [`Conn::put`], from callbacks and from handles.
+//! Bytes that are not sent at once are queued by [`Conn::put`], from callbacks and from handles.
 
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
@@ -39,7 +39,7 @@ impl Conn {
             return Err(direction_ended());
         }
         let waiting = self.queued() + self.shared.out.borrow().len();
-        if waiting.saturating_add(more) <= self.shared.server.settings.limits.most_queued {
+        if waiting.saturating_add(more) <= self.settings().limits.most_queued {
             return Ok(());
         }
         Err(self.refuse(QUEUED))
@@ -54,16 +54,16 @@ impl Conn {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
-        // A little waits for the end of the callback, so that all goes out in one write. Before more is
-        // queued, the system takes what it will: then there is more room.
-        let little = GATHER.min(self.shared.server.settings.limits.high_water);
+        // A small amount is queued until the callback ends, so that all goes out in one write. Before a
+        // larger amount is queued, the queue is flushed, to make room.
+        let little = GATHER.min(self.settings().limits.high_water);
         let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
         if !is_charged {
             while self.flush() {}
             is_charged = charge(self);
         }
         if is_charged {
-            self.put(push);
+            self.put(bytes, push);
             return Ok(());
         }
         // Without room, the peer has to take the bytes at once. If it takes none, the write is refused.
@@ -81,7 +81,7 @@ impl Conn {
         Err(self.refuse(QUEUED_IN_ALL))
     }
 
-    /// The error for a write that is refused: a callback that fails then has met a limit.
+    /// The error of a refused write. If the callback then fails, the reason is `Limit`.
     fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
         self.fd.op_error(limit.0, over_limit(limit), 0)
@@ -160,14 +160,14 @@ impl Conn {
     fn put_gathered(&mut self) {
         let mut out = self.shared.out.take();
         if !out.is_empty() {
-            self.put(|queue| queue.push(&out));
+            self.put(&out, |queue| queue.push(&out));
             out.clear();
             out.shrink_to(GATHER);
         }
         self.shared.out.replace(out);
     }
 
-    /// The callback did not come to its end: nothing of it is sent. Returns whether it had written.
+    /// The callback panicked: discards what it wrote. Returns whether there was any.
     pub(super) fn forget_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         let is_cut = !out.is_empty();
@@ -177,13 +177,11 @@ impl Conn {
 
     // ---- the queue ----
 
-    /// All bytes that are not sent at once pass here. They are charged already.
-    fn put(&mut self, push: impl FnOnce(&mut OutQueue)) {
+    /// Queues bytes that are not sent at once, by `push`; a filter gets them in place of the queue. They
+    /// are charged already.
+    fn put(&mut self, bytes: &[u8], push: impl FnOnce(&mut OutQueue)) {
         if self.is_filtered() {
-            let mut queue = OutQueue::default();
-            push(&mut queue);
-            // At once: a panic would lose what is charged for the rest.
-            return self.filter_output(&queue.pieces().collect::<Vec<_>>().concat());
+            return self.filter_output(bytes);
         }
         push(&mut self.extra().queue);
         self.note_queued();
@@ -191,7 +189,7 @@ impl Conn {
 
     /// What waits has changed: reading may have to stop, and handles and other threads are told.
     pub(super) fn note_queued(&mut self) {
-        let high = self.shared.server.settings.limits.high_water;
+        let high = self.settings().limits.high_water;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
         extra.is_full |= extra.queue.len() > high;
@@ -233,7 +231,9 @@ impl Conn {
             self.end_over_limit(QUEUED);
         }
         if !queue.is_empty() && !is_over && self.state().takes_writes() {
-            self.put(|own| own.append(queue));
+            // At once: a panic of a filter would lose what is charged for the rest.
+            let filtered = self.is_filtered().then(|| queue.concat());
+            self.put(&filtered.unwrap_or_default(), |own| own.append(queue));
             self.sent(0);
         } else {
             self.shared.server.queued.give_back(queue.len());
@@ -242,7 +242,7 @@ impl Conn {
 
     /// Whether `writable` is owed and can be called now.
     pub(super) fn take_writable(&mut self) -> bool {
-        let low = self.shared.server.settings.limits.low_water;
+        let low = self.settings().limits.low_water;
         let is_low = self.peek(|extra| extra.is_full && extra.queue.len() <= low);
         if is_low {
             self.extra().is_full = false;

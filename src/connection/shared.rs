@@ -12,7 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
@@ -24,10 +24,9 @@ use super::rate::Rate;
 use super::stats::Tally;
 use crate::net::permits::{Permit, Permits};
 use crate::reactor::Token;
-use crate::runtime::context;
 use crate::runtime::machine::{Machine, MachineId};
 use crate::runtime::running::Place;
-use crate::runtime::scheduler::Scheduler;
+use crate::runtime::{context, current};
 
 /// A duration in the loop's ticks, rounded up.
 pub(crate) fn ticks(wait: Duration) -> u64 {
@@ -41,6 +40,7 @@ pub(crate) const GATHER: usize = 256 << 10;
 /// What a server asks of its connections. Times are in ticks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
+    pub(crate) max_connections: usize,
     pub(crate) idle_timeout: Option<u64>,
     pub(crate) heartbeat: Option<u64>,
     /// Written when a heartbeat is due, in place of asking the protocol.
@@ -79,13 +79,13 @@ pub(crate) struct ServerShared {
 }
 
 impl ServerShared {
-    pub(crate) fn new(settings: Settings, max_connections: usize) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         ServerShared {
             has_warned: AtomicBool::new(false),
             queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),
             unused: Quota::new(settings.limits.most_unused_in_all),
-            permits: Arc::new(Permits::new(max_connections)),
-            remotes: Remotes::new(),
+            permits: Arc::new(Permits::new(settings.max_connections)),
+            remotes: Remotes::default(),
             settings,
         }
     }
@@ -94,7 +94,6 @@ impl ServerShared {
 /// What the connections of one thread share.
 pub(crate) struct WorkerShared {
     pub(super) server: Arc<ServerShared>,
-    scheduler: Weak<Scheduler>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
     /// A write is gathered without asking the quota, up to this many bytes in all.
@@ -106,21 +105,16 @@ pub(crate) struct WorkerShared {
     waiter: Cell<Option<Waker>>,
     /// Counts the connections opened, to spread their heartbeats and ages.
     pub(super) opened: Cell<u32>,
-    /// How many unused bytes each connection keeps, if there is a limit over all. A connection that has
-    /// to make room for others is taken out, and ends when it runs.
+    /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made
+    /// room for others: it ends when it runs.
     kept: RefCell<HashMap<Token, (MachineId, usize)>>,
     pub(crate) tally: Arc<Tally>,
 }
 
 impl WorkerShared {
-    pub(crate) fn new(
-        scheduler: &Rc<Scheduler>,
-        server: Arc<ServerShared>,
-        tally: Arc<Tally>,
-    ) -> Self {
+    pub(crate) fn new(server: Arc<ServerShared>, tally: Arc<Tally>) -> Self {
         let settings = &server.settings;
         WorkerShared {
-            scheduler: Rc::downgrade(scheduler),
             out: RefCell::default(),
             // With a limit over all, each write asks for room.
             gathers: match server.queued.is_limited() {
@@ -140,9 +134,7 @@ impl WorkerShared {
     }
 
     pub(super) fn wake(&self, id: MachineId) {
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.wake(id);
-        }
+        current::try_with(|scheduler| scheduler.wake(id));
     }
 
     // ---- connections come and go ----
@@ -151,19 +143,17 @@ impl WorkerShared {
         permit.hand_over();
         self.tally.accepted.add(1);
         self.tally.live.add(1);
-        if let Some(scheduler) = self.scheduler.upgrade() {
+        current::try_with(|scheduler| {
             scheduler.figures().connections.add(1);
             scheduler.spawn_machine(place, connection);
-        }
+        });
     }
 
     /// A connection has gone.
     pub(super) fn gone(&self) {
         self.server.permits.give_back();
         self.tally.live.sub(1);
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.figures().connections.sub(1);
-        }
+        current::try_with(|scheduler| scheduler.figures().connections.sub(1));
         if self.tally.live.get() == 0
             && let Some(waiter) = self.waiter.take()
         {
@@ -185,41 +175,38 @@ impl WorkerShared {
 
     // ---- unused bytes, where they have a limit over all ----
 
-    /// Notes that a connection keeps so many bytes now. Without room, the connections of this thread
-    /// that keep most have to end.
-    pub(super) fn keep(&self, token: Token, bytes: usize) {
+    /// The connection that runs keeps so many bytes now. Without room, the connections of this thread that
+    /// keep most have to end. False if this one has to.
+    pub(super) fn keeps(&self, token: Token, bytes: usize) -> bool {
         let quota = &self.server.unused;
         if !quota.is_limited() {
-            return;
+            return true;
         }
         let mut kept = self.kept.borrow_mut();
-        quota.give_back(kept.remove(&token).map_or(0, |(_, bytes)| bytes));
-        if bytes == 0 {
-            return;
+        let before = kept.remove(&token).map(|(_, bytes)| bytes);
+        quota.give_back(before.unwrap_or(0));
+        if bytes == 0 || before == Some(0) {
+            return bytes == 0;
         }
         kept.insert(token, (context::running_machine(), bytes));
         while !quota.charge(bytes) {
-            let largest = kept
-                .iter()
-                .max_by_key(|&(&other, &(_, bytes))| (bytes, other == token));
-            let (&largest, &(machine, freed)) = largest.expect("it is one of them");
-            // It frees its memory when it runs, in this turn or the next.
-            kept.remove(&largest);
-            self.wake(machine);
-            if largest == token {
-                return;
+            let most = kept
+                .iter_mut()
+                .max_by_key(|(other, (_, bytes))| (*bytes, **other == token));
+            let (&most, (machine, bytes)) = most.expect("it is one of them");
+            let freed = mem::take(bytes);
+            if most == token {
+                return false;
             }
+            // It frees its memory when it runs, in this turn or the next.
             quota.give_back(freed);
+            self.wake(*machine);
         }
+        true
     }
 
-    /// Whether a connection may go on keeping what it keeps. Else it has to end.
-    pub(super) fn may_keep(&self, token: Token) -> bool {
-        !self.server.unused.is_limited() || self.kept.borrow().contains_key(&token)
-    }
-
-    /// A part of `time` for the connection that was opened last, so that connections that were opened
-    /// together do not act together. Zero for a worker's only connection.
+    /// A part of `time`, another for each connection that is opened, so that connections that were
+    /// opened together do not act together. Zero for a worker's only connection.
     pub(super) fn spread(&self, time: u64) -> u64 {
         /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
         const GOLDEN: u32 = 0x9e37_79b9;
@@ -238,9 +225,7 @@ impl WorkerShared {
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         // Each looks at the phase when it runs. To a task this is a spurious wake.
-        if let Some(scheduler) = self.scheduler.upgrade() {
-            scheduler.wake_all();
-        }
+        current::try_with(|scheduler| scheduler.wake_all());
     }
 }
 

@@ -16,9 +16,9 @@
 //!
 //! A dash changes nothing. An empty field is illegal, as is every event in Closed.
 //!
-//! What is to be done belongs to the state that is reached (`Connection::on`): in Open, Closing and
-//! Lingering the peer's time begins anew, so that it has its whole time to take the last bytes;
-//! Finished and Lingering send a FIN; Closed closes the socket and tells the protocol why.
+//! What is to be done belongs to the state that is reached (`Connection::on`): on entering Open,
+//! Closing and Lingering the idle time starts again; Finished and Lingering send a FIN; Closed closes
+//! the socket and tells the protocol why.
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,7 +72,7 @@ counters! {
     received,
     /// Bytes that the system took to be sent.
     sent,
-    /// Heartbeats: how often the interval passed.
+    /// Heartbeats that were due.
     heartbeats,
     /// Connections that the peer ended, in good order.
     left,
@@ -150,12 +150,12 @@ impl WorkerStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One for each worker that was asked for. Under `run_in` the first alone counts.
+    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay zero.
     pub workers: Vec<WorkerStats>,
 }
 
 impl Stats {
-    /// One for each worker that was asked for. Under `run_in` the first alone counts.
+    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay zero.
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }

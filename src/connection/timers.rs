@@ -1,8 +1,8 @@
 //! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
 //! close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
 //!
-//! When a connection hears from its peer, it notes the time, and no more. The timer stands at the
-//! earliest of its times, as they were when the timer was set. When it fires, the connection tries its
+//! When a connection hears from its peer, it reads and stores the time, and touches no timer. The timer
+//! is set to the earliest of its times, as they are then. When it fires, the connection tries its
 //! socket, judges what is due, and sets the timer anew: a time that moved later costs one such run.
 
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
@@ -11,9 +11,9 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
-use super::protocol::Protocol;
 use super::rate::{NEVER, Progress};
 use super::run::Connection;
 use super::state::{Drain, Event, State};
@@ -30,8 +30,8 @@ const LAST_BYTES: u64 = 30_000;
 /// How long the input of a lingering connection has to be quiet. Go's `rstAvoidanceDelay`.
 const RST_AVOIDANCE: u64 = 500;
 
-/// No event tells of acknowledgements, so a closing connection asks for them: this many times
-/// before it gives the peer up, and at least once in [`RST_AVOIDANCE`].
+/// No event tells of acknowledgements, so a closing connection asks for them: this many times within
+/// the peer's time, and at least once in [`RST_AVOIDANCE`].
 const CHECKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
@@ -39,7 +39,7 @@ impl<P: Protocol> Connection<P> {
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();
-        if conn.is_acknowledged(now) {
+        if conn.check_acknowledged(now) {
             self.on(Event::Acknowledged);
             return true;
         }
@@ -60,7 +60,7 @@ impl<P: Protocol> Connection<P> {
             conn.beat = now;
             conn.shared.tally.heartbeats.add(1);
             self.tell(
-                |protocol, conn| match conn.shared.server.settings.heartbeat_bytes.clone() {
+                |protocol, conn| match conn.settings().heartbeat_bytes.clone() {
                     Some(bytes) => conn.write(&bytes),
                     None => protocol.heartbeat(conn),
                 },
@@ -139,7 +139,7 @@ impl Conn {
 
     // ---- what is due, and when the next is ----
 
-    /// When a peer without a sign of life is given up.
+    /// When the idle timeout passes.
     fn idle_at(&self) -> u64 {
         self.heard.saturating_add(self.patience())
     }
@@ -154,8 +154,7 @@ impl Conn {
 
     pub(super) fn idle_ticks(&self) -> u64 {
         let own = self.peek(|extra| extra.idle);
-        own.or(self.shared.server.settings.idle_timeout)
-            .unwrap_or(NEVER)
+        own.or(self.settings().idle_timeout).unwrap_or(NEVER)
     }
 
     /// Adds what a dump says of the connection.
@@ -181,18 +180,16 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.beat);
-        let interval = self.shared.server.settings.heartbeat.unwrap_or(NEVER);
+        let interval = self.settings().heartbeat.unwrap_or(NEVER);
         last.saturating_add(interval)
     }
 
-    /// The next check of the acknowledgements, or of the rate.
+    /// The next check of the acknowledgements.
     fn check_at(&self) -> u64 {
-        let rate = self.peek(|extra| extra.rate_at).unwrap_or(NEVER);
-        if !self.state().closes() {
-            return rate;
+        match self.state().closes() {
+            true => self.beat + (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE),
+            false => NEVER,
         }
-        let check = (self.patience() / CHECKS).clamp(1, RST_AVOIDANCE);
-        rate.min(self.beat + check)
     }
 
     /// When traffic no longer keeps a drained connection open.
@@ -201,7 +198,7 @@ impl Conn {
             return NEVER;
         }
         let last = self.heard.max(self.peek(|extra| extra.sent));
-        last.saturating_add(self.shared.server.settings.drain_grace)
+        last.saturating_add(self.settings().drain_grace)
     }
 
     /// When the connection has reached its greatest age.
@@ -230,15 +227,15 @@ impl Conn {
         self.peek(|extra| extra.inbox().is_some_and(|inbox| inbox.is_busy))
     }
 
-    /// Whether a lingering connection may close: the peer has acknowledged all, and is quiet. Input
+    /// Asks what the peer has not acknowledged: less than at the last check is a sign of life. Returns
+    /// whether a lingering connection may close: all is acknowledged, and the peer is quiet. Input
     /// after the close would be answered with a RST, which the peer would read as an error.
-    fn is_acknowledged(&mut self, now: u64) -> bool {
+    fn check_acknowledged(&mut self, now: u64) -> bool {
         if !self.state().closes() {
             return false;
         }
         self.beat = now;
-        // Less than at the last check is a sign of life. If the system can't tell, none counts as
-        // left.
+        // If the system can't tell, none counts as left.
         let left = self.fd.unacknowledged().unwrap_or(0);
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
             self.heard = now;
@@ -248,15 +245,15 @@ impl Conn {
         self.state() == State::Lingering && left == 0 && is_quiet
     }
 
-    /// Judges the rates of a peer of which bytes are expected, and plans the next check.
-    pub(super) fn judge_rates(&mut self) -> Result<(), io::Error> {
-        let rates = self.shared.server.settings.rates;
+    /// Judges the rates of a peer of which bytes are expected. Returns when to check again.
+    pub(super) fn judge_rates(&mut self) -> io::Result<u64> {
+        let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
+        let mut soonest = NEVER;
         let Some(extra) = &mut self.extra else {
-            return Ok(());
+            return Ok(soonest);
         };
-        extra.rate_at = None;
         for direction in Direction::BOTH {
             let progress = &mut extra.progress[direction as usize];
             let Some(rate) = rates[direction as usize].filter(|_| expected[direction as usize])
@@ -267,15 +264,16 @@ impl Conn {
             let is_held = direction == Direction::Read && extra.is_full;
             let next = progress.check(rate, is_held, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
-            extra.rate_at = Some(extra.rate_at.map_or(next, |soonest| soonest.min(next)));
+            soonest = soonest.min(next);
         }
-        Ok(())
+        Ok(soonest)
     }
 
     // ---- the timer ----
 
-    /// Sets the timer to the earliest of the times. If that is later than it was, it costs a store.
-    pub(super) fn plan(&mut self) {
+    /// Sets the timer to the earliest of the times, of which `rate_at` is the next check of the rates. Moving
+    /// it later only stores the time.
+    pub(super) fn plan(&mut self, rate_at: u64) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
         let placed = self.judge.and_then(|key| timers.when(key));
@@ -288,6 +286,7 @@ impl Conn {
             self.idle_at().max(now + 1),
             self.heartbeat_at(),
             self.check_at(),
+            rate_at,
             self.grace_at(),
             self.old_at(),
         ];
@@ -319,10 +318,7 @@ impl Conn {
     pub(super) fn take_due_timer(&mut self) -> bool {
         let timers = self.fd.desc.core().timers.borrow();
         let fired = |key: &mut TimerKey| timers.get(*key).is_none();
-        let timer = self
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.timer.take_if(fired));
-        timer.is_some()
+        let extra = self.extra.as_mut();
+        extra.is_some_and(|extra| extra.timer.take_if(fired).is_some())
     }
 }

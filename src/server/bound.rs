@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::dispatch::WorkerInbox;
-use super::settings::{Common, Factory, Port, Settings};
+use super::settings::{Common, Factory, Port};
 use super::worker_loop::WorkerLoop;
 use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
@@ -64,11 +64,10 @@ pub struct Bound<F> {
 type Start = (WorkerInbox, Vec<Port>);
 
 impl<F> Bound<F> {
-    pub(super) fn new(factory: Arc<F>, settings: Settings, listeners: Vec<Vec<Port>>) -> Self {
-        let addr = |ports: &Vec<Port>| ports[0].addr.clone();
+    pub(super) fn new(factory: Arc<F>, common: Common, listeners: Vec<Vec<Port>>) -> Self {
         Bound {
             factory,
-            common: Arc::new(Common::new(settings, listeners.iter().map(addr).collect())),
+            common: Arc::new(common),
             ports: Mutex::new(listeners.into_iter().flatten().collect()),
         }
     }
@@ -112,13 +111,15 @@ impl<F> Bound<F> {
             let its = ports.extract_if(.., is_its).collect();
             (inbox, its)
         };
-        Ok(inboxes.into_iter().map(start).collect())
+        let starts = inboxes.into_iter().map(start).collect();
+        debug_assert!(ports.is_empty(), "each port goes to one worker");
+        Ok(starts)
     }
 }
 
 impl<F: Factory> Bound<F> {
     /// Serves on this thread and, with more [`workers`](crate::Server::workers), on others, until a
-    /// [`ServerHandle`] ends it. Returns what it has done.
+    /// [`ServerHandle`] ends it. Returns its counters.
     ///
     /// See [`server`](crate::server) for an example.
     ///
@@ -127,7 +128,8 @@ impl<F: Factory> Bound<F> {
     /// - A worker cannot accept, and trying again does not help; or its thread or its runtime cannot
     ///   be made. The other workers are stopped then.
     /// - A worker [does not start](crate::Server::on_worker). Then nothing was accepted.
-    /// - A worker panicked. The others have gone on.
+    /// - A worker on another thread panicked; the others went on. If the first worker panics, so does
+    ///   this function, and the others are stopped.
     /// - The server ran before, by [`run_in`](Bound::run_in).
     ///
     /// # Panics
@@ -142,7 +144,7 @@ impl<F: Factory> Bound<F> {
         let ours = starts.next().expect("no worker");
         let this = &self;
         let result = thread::scope(|scope| {
-            // However this thread's work ends, also by a panic, the other workers end too.
+            // If this thread panics, or a thread can't be started, the workers that run are stopped.
             let _stop_all = StopOnDrop(&this.common);
             let spawn = |theirs: Start| {
                 let name = format!("netpoller-worker-{}", theirs.0.worker);
@@ -280,10 +282,8 @@ impl<F> fmt::Debug for Bound<F> {
 /// let handle = bound.handle();
 /// let serving = std::thread::spawn(move || bound.run());
 ///
-/// // A service manager asks for the end, and later loses its patience.
-/// handle.drain(Duration::from_secs(30));
-/// handle.drain(Duration::from_secs(1));
-/// handle.stop();
+/// // A service manager drains the server, and later shortens the limit.
+/// handle.drain(Duration::from_secs(30)); handle.drain(Duration::from_secs(1)); handle.stop();
 /// assert_eq!(serving.join().unwrap()?.live(), 0);
 /// # Ok(())
 /// # }
@@ -298,14 +298,15 @@ impl ServerHandle {
     ///
     /// 1. Connections that are not in flight are closed. A connection is in flight if bytes wait to be
     ///    sent, if its protocol has not used or not seen some of its input, if it is
-    ///    [busy](crate::Conn::set_busy), or if bytes went over it within the
+    ///    [busy](crate::Conn::set_busy), if a call of `writable` is owed, or, with
+    ///    [`Drain::WhenQuiet`](crate::Drain::WhenQuiet), if bytes went over it within the
     ///    [grace](crate::Server::drain_grace).
-    /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. As
-    ///    many as the queue can hold are accepted: clients that keep arriving do not hold it up.
+    /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. 65,536
+    ///    are accepted at most, so that clients that keep arriving do not delay the end.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.
-    /// 4. After `limit` the rest is cut off, whatever it does. The limit counts from when a worker
-    ///    learns of the drain, which is at once unless a callback blocks it, or not all workers have
-    ///    started. `Duration::MAX` is no limit.
+    /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from when
+    ///    it gets the order: at once, unless a callback blocks it or a worker has not started.
+    ///    `Duration::MAX` is no limit.
     ///
     /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
@@ -382,8 +383,8 @@ impl ServerHandle {
 
     /// Queues bytes for the connection of this [id](crate::Conn::id), from any thread or worker. They
     /// go out when its worker comes to it, in the order of the calls, and count under its
-    /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless
-    /// they are few.
+    /// [limits](crate::Limits). Many connections may share the bytes: they are not copied, unless they
+    /// are few or there is a filter.
     ///
     /// It only queues: no callback runs within it, so you may hold a lock while you call it. In a
     /// callback of the connection itself, these bytes and those of
@@ -449,7 +450,7 @@ impl ServerHandle {
             .collect()
     }
 
-    /// What the server has done so far.
+    /// The server's counters so far.
     pub fn stats(&self) -> Stats {
         self.common.stats()
     }

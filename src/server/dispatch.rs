@@ -1,12 +1,12 @@
 //! What passes between the threads of a server: orders, which a handle gives on any thread to every
-//! worker, and accepted connections, which go to the worker that has fewest.
+//! worker, and accepted connections, which go to the worker that has the fewest.
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
-//! | Starting | shown to the workers in place of Serving and Draining, until all have started | - |
+//! | Starting | until all workers have started, they see it in place of Serving and Draining | - |
 //! | Serving | `Dispatcher::new` | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
-//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; the end of the first worker under `Bound::run` | - |
+//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; under `Bound::run`, a panic of the first worker, or a thread that could not be started | - |
 //!
 //! Where connections are handed over, the first worker accepts for all. A worker that drops its
 //! inbox, also when it dies, leaves what waits there to the others: only the clients that it has begun
@@ -32,9 +32,9 @@ use crate::runtime::wake_quietly;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) phase: Phase,
-    /// How long a drain may take, from when a worker learns of it: not before all have started.
+    /// How long a drain may take, from when a worker gets the order, after all have started.
     pub(crate) limit: Duration,
-    /// How many watches for signals there are: no order, but what a worker is to look at.
+    /// The number of watches for signals. When it rises, each worker listens to the new ones.
     pub(crate) watches: usize,
 }
 
@@ -127,11 +127,12 @@ impl Dispatcher {
         self.change(|state| state.order.watches += 1);
     }
 
-    /// Sends a connection to the worker that has fewest, with those that wait for it. If all workers have
+    /// Sends a connection to the worker that has the fewest, with those that wait for it. If all workers have
     /// left, it is closed.
     pub(crate) fn send(&self, arrival: Arrival) {
         let mut state = lock(&self.state);
         let (count, first) = (state.inboxes.len(), state.next);
+        debug_assert!(count > 0, "connections are sent after `open`");
         state.next = (first + 1) % count;
         let load = |worker: usize| {
             let waiting = state.inboxes[worker].as_ref()?.arrivals.len();

@@ -1,5 +1,5 @@
-//! What a server is asked for: its settings, what it listens on, and what makes the protocol of a peer;
-//! and what its workers and handles share.
+//! The settings of a server, what it listens on, and what makes the protocol of a peer; and what its
+//! workers and handles share.
 
 // Mirrors the fields of `Server` in Go's `net/http/server.go`, whose `Serve` takes any `net.Listener`.
 
@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::dispatch::Dispatcher;
+use crate::connection::Protocol;
 use crate::connection::filter::Filter;
-use crate::connection::protocol::Protocol;
 use crate::connection::shared::{self, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
@@ -24,13 +24,11 @@ use crate::sys;
 
 type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
-/// What a server is asked for.
+/// The settings of a server, without those of its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) connection: shared::Settings,
     /// Where the server was made.
     pub(crate) place: Place,
-    pub(crate) max_connections: usize,
     pub(crate) workers: usize,
     pub(crate) dispatch: Dispatch,
     /// Each worker calls it before the first connection is accepted.
@@ -57,13 +55,16 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(settings: Settings, addrs: Vec<Addr>) -> Self {
-        let shared = ServerShared::new(settings.connection.clone(), settings.max_connections);
+    pub(super) fn new(
+        settings: Settings,
+        connections: shared::Settings,
+        listeners: &[Vec<Port>],
+    ) -> Self {
         Common {
-            addrs,
+            addrs: listeners.iter().map(|of| of[0].addr.clone()).collect(),
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             runtimes: (0..settings.workers).map(|_| OnceLock::new()).collect(),
-            shared: Arc::new(shared),
+            shared: Arc::new(ServerShared::new(connections)),
             settings,
             #[cfg(feature = "signal")]
             watches: Default::default(),
@@ -130,7 +131,7 @@ pub enum Dispatch {
     /// Each worker has a listener of its own on the one port, with a queue of its own; the system
     /// chooses by a hash of the addresses.
     ReusePort,
-    /// One worker accepts for all, and hands each connection over to the worker that has fewest:
+    /// One worker accepts for all, and hands each connection over to the worker that has the fewest:
     /// an even spread, at the price of a passage between threads.
     HandOver,
 }
@@ -189,8 +190,8 @@ impl Listeners {
         self
     }
 
-    /// Opens them. By listener: one socket for each of `sharing` workers if they can share the port, else
-    /// one for all.
+    /// Opens them. Returns the sockets of each listener: one for each of `sharing` workers if the port
+    /// can be shared, else one.
     pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
         let port = |socket: OwnedFd, network, number, worker| {
             let addr = listener::prepare(&socket, network)?;

@@ -1,8 +1,8 @@
 //! Signals that end a server: the first drains it, the second stops it.
 //!
-//! A signal's handler puts a byte into a socket. Every worker waits for it beside its work, so
-//! that the last worker that lives still hears of a signal; the one that gets the byte gives the
-//! order to all.
+//! A signal's handler puts a byte into a socket. Every worker waits for this byte beside its work, so
+//! that the last worker that lives still hears of a signal; the one that gets the byte gives the order
+//! to all.
 
 // Mirrors `signal.NotifyContext` with `Server.Shutdown` in a Go program.
 
@@ -34,7 +34,7 @@ struct Watch {
     _notes: SignalNotes,
 }
 
-/// All of a server.
+/// All watches of a server.
 #[derive(Default)]
 pub(crate) struct Watches(Mutex<Vec<Arc<Watch>>>);
 

@@ -1,4 +1,4 @@
-//! One worker's life: it takes connections as they come, and sees them to their end.
+//! One worker: it accepts connections, serves them, and waits until they end.
 //!
 //! ```text
 //!   take connections: from its own listeners, or from its inbox
@@ -37,7 +37,7 @@ use crate::time;
 struct Listener {
     fd: Fd,
     number: usize,
-    /// Whether what it accepts goes to the worker that has fewest connections.
+    /// Whether what it accepts goes to the worker that has the fewest connections.
     is_for_all: bool,
 }
 
@@ -66,14 +66,11 @@ impl<F: Factory> WorkerLoop<F> {
         inbox: WorkerInbox,
         ports: Vec<Port>,
     ) -> io::Result<()> {
-        let make = |scheduler: &_| {
-            let tally = common.dispatcher.tallies[inbox.worker].clone();
-            WorkerShared::new(scheduler, common.shared.clone(), tally)
-        };
+        let tally = common.dispatcher.tallies[inbox.worker].clone();
         // A server runs once.
         let _ = common.runtimes[inbox.worker].set(Handle::current());
         let this = WorkerLoop {
-            shared: Rc::new(current::with("a server", make)),
+            shared: Rc::new(WorkerShared::new(common.shared.clone(), tally)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
             factory,
             common,
@@ -102,7 +99,7 @@ impl<F: Factory> WorkerLoop<F> {
         loop {
             let follow = async {
                 match order.phase {
-                    // The next order is to serve, once the other workers have started too; or to end.
+                    // Waits for an order: to serve, when all workers have started, or to end.
                     Phase::Starting => pending().await,
                     Phase::Serving => {
                         self.take(&listeners, ALL).await?;
@@ -151,8 +148,8 @@ impl<F: Factory> WorkerLoop<F> {
         Ok(())
     }
 
-    /// Takes what is queued, and waits until no connection is left. Dropped and called again, it
-    /// goes on where it was.
+    /// Takes what is queued, and waits until no connection is left. If the future is dropped, call it
+    /// again: it continues.
     async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that is queued.
         self.shared.enter(Phase::Draining);
@@ -184,6 +181,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
+        let permits = &self.common.shared.permits;
         let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
             let arrival = Arrival {
@@ -197,14 +195,7 @@ impl<F: Factory> WorkerLoop<F> {
             }
             self.begin(arrival)
         };
-        accept_each(
-            &listener.fd,
-            &self.common.shared.permits,
-            tries,
-            failed,
-            take,
-        )
-        .await
+        accept_each(&listener.fd, permits, tries, failed, take).await
     }
 
     /// Counts an accept that failed.
@@ -268,7 +259,8 @@ impl<F: Factory> WorkerLoop<F> {
     }
 }
 
-/// However the worker's future ends, also by an abort, its connections end: nothing else ends them.
+/// When the worker's future is dropped, also by an abort, its connections are stopped. Nothing else
+/// would stop them.
 impl<F> Drop for WorkerLoop<F> {
     fn drop(&mut self) {
         self.shared.enter(Phase::Stopped);

@@ -305,10 +305,11 @@ fn an_idle_connection_is_ended_in_every_state() {
             while !script.last().starts_with("closed") {
                 time::sleep(100 * MILLISECOND).await;
             }
-            // Once to say goodbye, and once more where the goodbye does not leave. The peer's system
-            // acknowledges by its own clock: what it does late is a sign of life, and a third.
+            // One idle timeout to say goodbye, and a second if the goodbye is not taken. The systems of both
+            // ends have clocks of their own: what they take late is a sign of life, and costs a third, or
+            // a fourth.
             let took = time::now() - start;
-            assert!(took > 4 * SECOND && took < 16 * SECOND, "{name}: {took:?}");
+            assert!(took > 4 * SECOND && took < 21 * SECOND, "{name}: {took:?}");
             drop((client, HANDLE.take()));
         });
         assert_eq!(script.last(), "closed: timeout", "{name}");

@@ -236,7 +236,7 @@ fn what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends(
 fn an_id_is_small_and_the_same_each_time_and_each_connection_has_its_own() {
     fn sent<T: Send + Sync + Copy + 'static>() {}
     sent::<ConnId>();
-    assert_eq!(size_of::<ConnId>(), 16);
+    assert_eq!(size_of::<ConnId>(), 8);
     let script = Script {
         open: |conn| {
             assert_eq!(conn.id(), conn.id());

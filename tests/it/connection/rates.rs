@@ -244,28 +244,41 @@ fn a_peer_that_takes_what_waits_above_the_rate_gets_it_all() {
     });
 }
 
-#[test]
-fn a_steady_trickle_counts_before_the_system_says_that_there_is_room() {
-    // A buffer of a third of which the system would speak only after many windows.
-    let script = Script {
+/// Writes much into a send buffer of which a third is free only after many windows: until then the
+/// system reports no room.
+fn floods() -> Script {
+    Script {
         open: |conn| {
             conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(4 << 20))??;
             conn.write(&[0; 12 << 20])
         },
         ..Script::new()
-    };
-    let server = script.server().minimum_write_rate(1000, 10 * SECOND);
-    serving(server, async |bound: Rc<Bound<_>>| {
-        let client = dial(&bound).await;
-        client.set_read_buffer(64 << 10).unwrap();
-        time::sleep(SECOND).await;
-        let mut got = vec![0; 64 << 10];
-        for _ in 0..40 {
-            client.read_exact(&mut got).await.unwrap();
-            time::sleep(4 * SECOND).await;
-        }
-        assert_eq!(script.said(), ["open"]);
-    });
+    }
+}
+
+/// Takes 64 KiB every four seconds.
+async fn trickles(client: &TcpStream) {
+    client.set_read_buffer(64 << 10).unwrap();
+    time::sleep(SECOND).await;
+    let mut got = vec![0; 64 << 10];
+    for _ in 0..40 {
+        client.read_exact(&mut got).await.unwrap();
+        time::sleep(4 * SECOND).await;
+    }
+}
+
+#[test]
+fn a_steady_trickle_counts_before_the_system_says_that_there_is_room() {
+    let script = floods();
+    // While reading has stopped, what the peer takes is its sign of life, too.
+    let rated = script.server().minimum_write_rate(1000, 10 * SECOND);
+    let idles = script.server().idle_timeout(10 * SECOND);
+    for server in [rated, idles] {
+        serving(server, async |bound: Rc<Bound<_>>| {
+            trickles(&dial(&bound).await).await;
+            assert_eq!(script.said().pop().unwrap(), "open");
+        });
+    }
 }
 
 #[test]

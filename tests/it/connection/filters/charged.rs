@@ -171,3 +171,42 @@ fn input_that_a_filter_leaves_counts_under_the_limit_over_all() {
         assert_eq!(bound.handle().stats().live(), 1);
     });
 }
+
+/// Of more than 30,000 bytes it leaves the last 40,000.
+struct Behind;
+
+impl Filter for Behind {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        let left = if bytes.len() > 30_000 { 40_000 } else { 0 };
+        let used = bytes.len().saturating_sub(left);
+        io.to_protocol(&bytes[..used]);
+        Ok(used)
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn what_a_filter_leaves_and_what_it_passed_on_count_together_when_room_is_made() {
+    let script = Script {
+        data: |_, _| Ok(0),
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_unused_in_all(75_000);
+    let server = script.server().limits(limits).filter(|_| Behind);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let mut clients = Vec::new();
+        for (bytes, all) in [(30_000, 30_000), (30_000, 60_000), (60_000, 120_000)] {
+            let client = dial(&bound).await;
+            client.write_all(&vec![b'n'; bytes]).await.unwrap();
+            clients.push(client);
+            until(|| bound.handle().stats().received() == all).await;
+        }
+        time::sleep(MILLISECOND).await;
+        // The last one keeps most: 20,000 bytes for its protocol, and 40,000 in its filter.
+        let stats = bound.handle().stats();
+        assert_eq!((stats.limited(), stats.live()), (1, 2));
+    });
+}
