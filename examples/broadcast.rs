@@ -6,10 +6,9 @@
 //! nc 127.0.0.1 41273                           # as often as you like, and talk
 //! ```
 //!
-//! One payload, many connections: each delivery is a task of its own, so that no client waits for
-//! another. The writes to one connection queue up and never mix, so that all clients read all lines
-//! in the order in which they were sent. A client that takes nothing for ten seconds, or that is
-//! too far behind, is dropped.
+//! One payload, many connections: each client has a queue, and a task writes what is in it, so that no
+//! client waits for another. All clients read all lines in the order in which they were sent. A client
+//! that takes nothing for ten seconds, or that is too far behind, is dropped.
 
 mod common;
 #[path = "lines/splitter.rs"]
@@ -18,6 +17,7 @@ mod splitter;
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{NetError, TcpListener, TcpStream, spawn, time};
+use netpoller::{NetError, TcpListener, TcpStream, spawn};
 use slab::Slab;
 use splitter::{Splitter, line};
 
@@ -52,8 +52,8 @@ pub struct Room(Rc<RefCell<Slab<Rc<Member>>>>);
 
 struct Member {
     stream: TcpStream,
-    /// Deliveries that have begun and not ended.
-    waiting: Cell<usize>,
+    /// What is still to be delivered; a task is at the first of them.
+    queue: RefCell<VecDeque<Rc<[u8]>>>,
     /// Why the room has closed the stream, if it has.
     dropped: Cell<Option<io::Error>>,
 }
@@ -89,7 +89,7 @@ impl Room {
     pub fn enter(&self, stream: TcpStream) -> usize {
         self.0.borrow_mut().insert(Rc::new(Member {
             stream,
-            waiting: Cell::new(0),
+            queue: RefCell::default(),
             dropped: Cell::new(None),
         }))
     }
@@ -109,41 +109,45 @@ impl Room {
         let payload: Rc<[u8]> = payload.into();
         for (key, member) in self.0.borrow().iter() {
             if Some(key) != from {
-                spawn(deliver(member.clone(), payload.clone()));
+                member.queue(payload.clone());
             }
         }
     }
-}
-
-async fn deliver(member: Rc<Member>, payload: Rc<[u8]>) {
-    member.waiting.set(member.waiting.get() + 1);
-    if let Err(error) = member.write(&payload).await
-        && !error.is_closed()
-    {
-        member.dropped.set(Some(error));
-        // Ends the client's own task, which reads. A second abort changes nothing.
-        let _ = member.stream.abort();
-    }
-    member.waiting.set(member.waiting.get() - 1);
 }
 
 impl Member {
-    async fn write(&self, payload: &[u8]) -> io::Result<()> {
-        if self.waiting.get() > BACKLOG {
-            return Err(io::Error::other("dropped: it is too far behind"));
+    fn queue(self: &Rc<Self>, payload: Rc<[u8]>) {
+        let mut queue = self.queue.borrow_mut();
+        match queue.len() {
+            0 => drop(spawn(self.clone().deliver())),
+            BACKLOG => return self.drop_for(io::Error::other("dropped: it is too far behind")),
+            _ => {}
         }
-        if self.waiting.get() == 1 {
-            self.stream
-                .set_write_deadline(Some(time::now() + PATIENCE))?;
-        }
-        match self.stream.write_all(payload).await {
-            // It takes what it is sent: the deliveries that wait behind have their time again.
-            Ok(()) => self.stream.set_write_deadline(Some(time::now() + PATIENCE)),
-            Err(error) if error.is_timeout() => {
-                let text = format!("dropped: it took nothing for {PATIENCE:?}");
-                Err(io::Error::new(error.kind(), text))
+        queue.push_back(payload);
+    }
+
+    /// Delivers until the queue is empty.
+    async fn deliver(self: Rc<Self>) {
+        loop {
+            let Some(payload) = self.queue.borrow().front().cloned() else {
+                return;
+            };
+            match common::write_patiently(&self.stream, &payload, Some(PATIENCE)).await {
+                Ok(()) => drop(self.queue.borrow_mut().pop_front()),
+                Err(error) if error.is_timeout() => {
+                    let text = format!("dropped: it took nothing for {PATIENCE:?}");
+                    return self.drop_for(io::Error::new(error.kind(), text));
+                }
+                Err(error) if error.is_closed() => return,
+                Err(error) => return self.drop_for(error),
             }
-            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the client's own task, which reads.
+    fn drop_for(&self, why: io::Error) {
+        if self.stream.abort().is_ok() {
+            self.dropped.set(Some(why));
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Parser;
 use futures_lite::io::{AssertAsync, Cursor};
 use netpoller::net::{self, CopySink, CopySource, Relay, Serve};
-use netpoller::{TcpListener, TcpStream, spawn, time};
+use netpoller::{NetError, TcpListener, TcpStream, spawn, time};
 
 /// Passes on what clients send, and what the target answers
 #[derive(Parser)]
@@ -81,7 +81,13 @@ pub async fn proxy(
 
 async fn between(client: &TcpStream, target: &str, linger: Duration) -> io::Result<(u64, u64)> {
     let server = time::timeout(Duration::from_secs(10), TcpStream::connect(target)).await??;
-    Relay::new().linger(linger).run(client, &server).await
+    let relayed = Relay::new().linger(linger).run(client, &server).await;
+    // What was read before a reset is incomplete: a FIN would look like a clean end to the other side.
+    let is_cut = |error: &io::Error| error.op_error().is_some_and(|error| error.op == "read");
+    if relayed.as_ref().is_err_and(is_cut) {
+        let _closed_already = (client.abort(), server.abort());
+    }
+    relayed
 }
 
 /// Row F5: one function for all kinds of ends.

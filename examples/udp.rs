@@ -56,15 +56,18 @@ fn main() -> ExitCode {
     })
 }
 
-/// The longest payload of a datagram.
-const LONGEST: usize = 65_507;
+/// The longest payload of a datagram over IPv6; over IPv4 it is 65,507.
+const LONGEST: usize = 65_527;
 
 pub async fn echo(socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST];
     loop {
         let (length, sender) = socket.recv_from(&mut buffer).await?;
         log::info!("{length} bytes from {sender}");
-        socket.send_to(&buffer[..length], sender).await?;
+        // The others are served although this one can't be answered.
+        if let Err(error) = socket.send_to(&buffer[..length], sender).await {
+            log::warn!("{error}");
+        }
     }
 }
 

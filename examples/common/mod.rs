@@ -16,7 +16,9 @@ use clap::{CommandFactory, Parser};
 use env_logger::Env;
 use futures_lite::future;
 use netpoller::reactor::Breaker;
-use netpoller::{Dump, Handle, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream};
+use netpoller::{
+    Dump, Handle, NetError, Runtime, ServerHandle, TcpListener, TcpStream, UnixStream, time,
+};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
@@ -121,12 +123,12 @@ fn signals(all: &[i32]) -> io::Result<std::os::unix::net::UnixStream> {
 /// nothing to finish.
 pub fn exit_on_signals() -> io::Result<()> {
     let mut signals = stop_signals()?;
-    thread::spawn(move || {
+    let exit = move || {
         if signals.read_exact(&mut [0]).is_ok() {
             process::exit(0);
         }
-    });
-    Ok(())
+    };
+    thread::Builder::new().spawn(exit).map(drop)
 }
 
 /// Prints what a runtime waits for to standard error at each SIGQUIT (`kill -QUIT`, or Ctrl and backslash),
@@ -146,13 +148,13 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Prints what `dump` says, in a thread of its own, at each SIGQUIT.
 pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()> {
     let mut quits = signals(&[SIGQUIT])?;
-    thread::spawn(move || {
+    let dump_each = move || {
         while quits.read_exact(&mut [0]).is_ok() {
             // A server outlives the reader of its log.
             let _ = io::stderr().write_all(dump().as_bytes());
         }
-    });
-    Ok(())
+    };
+    thread::Builder::new().spawn(dump_each).map(drop)
 }
 
 /// What a loop on a bare reactor and the thread that hears SIGQUIT for it share. The loop looks after
@@ -223,7 +225,7 @@ impl Watched {
 pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()> {
     let mut signals = stop_signals()?;
     dump_server_on_quit(server.clone())?;
-    thread::spawn(move || {
+    let end = move || {
         let mut byte = [0];
         if signals.read_exact(&mut byte).is_ok() {
             server.drain(limit);
@@ -231,7 +233,28 @@ pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()>
         if signals.read_exact(&mut byte).is_ok() {
             server.stop();
         }
-    });
+    };
+    thread::Builder::new().spawn(end).map(drop)
+}
+
+/// Writes all of it, however slowly the peer takes it; a timeout if the peer takes nothing for `patience`.
+pub async fn write_patiently(
+    stream: &TcpStream,
+    mut bytes: &[u8],
+    patience: Option<Duration>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.set_write_deadline(patience.map(|patience| time::now() + patience))?;
+        let written = match stream.write(bytes).await {
+            // A socket is ready for writing only when a third of its buffer is free: try once more.
+            Err(error) if error.is_timeout() => {
+                stream.set_write_deadline(None)?;
+                stream.try_write(bytes).map_err(|_full| error)?
+            }
+            written => written?,
+        };
+        bytes = &bytes[written..];
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::or;
-use netpoller::{TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{NetError, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
 use slab::Slab;
 
 use crate::common;
@@ -22,6 +22,8 @@ use super::{
 struct Server {
     /// How long a connection may be quiet.
     limit: Cell<Option<Duration>>,
+    /// How long a peer may take nothing, in a drain too.
+    patience: Option<Duration>,
     accepted: Cell<u64>,
     bytes: Cell<u64>,
     /// Every open connection, so that a drain can move its deadline.
@@ -43,6 +45,7 @@ pub fn serve(
     announce();
     let server = Rc::new(Server {
         limit: Cell::new(options.idle_timeout),
+        patience: options.idle_timeout,
         accepted: Cell::new(0),
         bytes: Cell::new(0),
         open: RefCell::new(Slab::new()),
@@ -61,7 +64,6 @@ pub fn serve(
         or(serving, first_signal).await?;
         log_drain(addr, server.open());
         server.accept_queued(&listener).await;
-        listener.close()?;
         let second_signal = async {
             match stop.read_exact(&mut [0]).await {
                 Ok(()) => End::Stopped,
@@ -69,7 +71,7 @@ pub fn serve(
             }
         };
         log_waits(addr, server.open());
-        let end = or(server.drain(), second_signal).await;
+        let end = or(server.drain(&listener), second_signal).await;
         log_end(addr, end, server.open());
         io::Result::Ok(())
     })?;
@@ -96,21 +98,26 @@ impl Server {
         spawn(Session::new(stream, self.clone()).run());
     }
 
-    /// Accepts what waits in the queue, so that no client that has connected is reset.
-    async fn accept_queued(self: &Rc<Self>, listener: &TcpListener) {
+    /// Accepts what waits in the queue, so that no client that has connected is reset. Returns whether the
+    /// listener can be closed: false in a shortage of descriptors.
+    async fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
         // The signal may have been read before the selector told of the queue. So one turn comes first.
         yield_now().await;
         for _ in 0..QUEUE {
             match time::timeout(Duration::ZERO, listener.accept()).await {
                 Ok(Ok((stream, _))) => self.accept(stream),
-                Ok(Err(error)) => return log::warn!("{error}"),
-                Err(_empty) => return,
+                Ok(Err(error)) => {
+                    log::debug!("{error}");
+                    return !error.is_temporary();
+                }
+                Err(_empty) => return true,
             }
         }
+        true
     }
 
     /// Waits until every connection has ended or has been quiet for [`QUIET`], [`DRAIN`] at most.
-    async fn drain(&self) -> End {
+    async fn drain(self: &Rc<Self>, listener: &TcpListener) -> End {
         self.limit.set(Some(QUIET));
         let quiet = time::now() + QUIET;
         for (_, stream) in self.open.borrow().iter() {
@@ -118,6 +125,11 @@ impl Server {
         }
         let all_ended = async {
             let mut tick = time::interval(Duration::from_millis(10));
+            // As connections end, descriptors for those that still wait come free.
+            while !self.accept_queued(listener).await {
+                tick.tick().await;
+            }
+            let _ = listener.close();
             while !self.open.borrow().is_empty() {
                 tick.tick().await;
             }
@@ -194,9 +206,7 @@ impl Session {
     /// A peer that takes nothing is given as much time as one that sends nothing.
     async fn write_rest(&self) -> io::Result<()> {
         let rest = self.rest.take().unwrap_or_default();
-        let deadline = self.server.limit.get().map(|limit| time::now() + limit);
-        self.stream.set_write_deadline(deadline)?;
-        self.stream.write_all(&rest).await
+        common::write_patiently(&self.stream, &rest, self.server.patience).await
     }
 
     /// The loop has read the clock before it ran this task. So its last reading is as good as a fresh

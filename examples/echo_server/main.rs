@@ -43,8 +43,8 @@ struct Flags {
     /// ui.perfetto.dev and chrome://tracing; needs the feature `trace`
     #[arg(long, value_name = "PATH")]
     trace: Option<PathBuf>,
-    /// Do not hear SIGQUIT: without that thread the process has one, and a system call that may block
-    /// costs less in glibc
+    /// Start no thread that hears SIGQUIT. With one worker and no --trace the process then has one thread,
+    /// and glibc's system calls cost less
     #[arg(long)]
     no_dumps: bool,
 }

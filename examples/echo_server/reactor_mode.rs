@@ -158,9 +158,18 @@ impl Server {
     fn accept(&mut self) {
         if let Some(mut door) = self.door.take() {
             let queue = door.accept(self, BATCH);
-            self.again.extend(door.park(queue));
-            self.door = Some(door);
+            self.keep_or_close(door, queue);
         }
+    }
+
+    /// Keeps the listener. In a drain, closes it once what waited in its queue has been accepted.
+    fn keep_or_close(&mut self, mut door: Door, queue: Queue) {
+        if self.signals > 0 && !matches!(queue, Queue::Short(_)) {
+            let closed = self.reactor.close(door.descriptor, &mut door.listener);
+            return closed.unwrap_or_else(|error| log::debug!("{}: {error}", self.addr));
+        }
+        self.again.extend(door.park(queue));
+        self.door = Some(door);
     }
 
     fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
@@ -271,8 +280,11 @@ impl Server {
         let quiet = Some(self.reactor.now() + QUIET);
         self.deadline = quiet;
         if let Some(mut door) = self.door.take() {
-            door.accept(&mut self, QUEUE);
-            self.reactor.close(door.descriptor, &mut door.listener)?;
+            // It is parked, or about to run.
+            let _parked = door.descriptor.unpark(Direction::Read);
+            self.again.retain(|&id| id != LISTENER);
+            let queue = door.accept(&mut self, QUEUE);
+            self.keep_or_close(door, queue);
         }
         for (_, connection) in &self.connections {
             let descriptor = &connection.descriptor;
@@ -280,7 +292,8 @@ impl Server {
         }
         log_waits(self.addr, self.connections.len() as u64);
         let end = Instant::now() + DRAIN;
-        while !self.connections.is_empty() && self.signals < 2 && Instant::now() < end {
+        let is_over = |server: &Server| server.connections.is_empty() && server.door.is_none();
+        while !is_over(&self) && self.signals < 2 && Instant::now() < end {
             self.turn(Some(end - Instant::now()))?;
         }
         self.counts.open = self.connections.len() as u64;

@@ -104,7 +104,7 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
                 let of = format!("{kind} {hands_out}");
                 add(of, hands_out, format!("{who} {goes}"));
             }
-            Kind::Mail => add(kind, "mail", "other threads have left news".to_owned()),
+            Kind::Mail => add(kind, "mail", "other threads have left messages".to_owned()),
             Kind::Wake | Kind::Spawn => {
                 let what = match record.kind {
                     Kind::Wake => "is woken",

@@ -42,15 +42,7 @@ macro_rules! common_settings {
             /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
             /// operation.
             pub fn network(mut self, network: &str) -> Self {
-                let (known, unknown) = match network {
-                    "tcp" => (Network::Tcp, None),
-                    "tcp4" => (Network::Tcp4, None),
-                    "tcp6" => (Network::Tcp6, None),
-                    _ => (Network::Tcp, Some(network.to_owned())),
-                };
-                self.resolution.network = known;
-                self.resolution.asked = if unknown.is_none() { known.name() } else { "" };
-                self.resolution.unknown = unknown;
+                self.resolution.set_tcp(network);
                 self
             }
 

@@ -14,7 +14,7 @@ use socket2::{SockAddr, Type};
 use super::addr::{self, Kind, ToAddr, Udp, unmapped};
 use super::error::{Cause, OpError};
 use super::fd::Fd;
-use super::resolve::{self, Purpose, Resolution};
+use super::resolve::{self, LISTEN, Resolution};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
 use crate::reactor::Direction::{Read, Write};
@@ -91,9 +91,8 @@ impl<K> Datagram<K> {
     /// The system's; a timeout once the read deadline has passed; closed. A connected UDP socket
     /// whose peer's port is closed says `connection refused`, once, and lives on.
     pub fn recv(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> {
-        self.fd.op_on(Read, buffer.is_empty(), move |fd| {
-            fd.receive_message(buffer)
-        })
+        self.fd
+            .op_on(Read, buffer.is_empty(), move |fd| fd.read(buffer))
     }
 
     /// Receives what is there without waiting.
@@ -102,7 +101,7 @@ impl<K> Datagram<K> {
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fd.try_now(Read, |fd| fd.receive_message(buffer))
+        self.fd.try_now(Read, |fd| fd.read(buffer))
     }
 
     /// Receives a message without taking it out: the next receive gets it again. With an empty
@@ -228,10 +227,10 @@ impl Datagram<Udp> {
     /// Outside a runtime.
     pub async fn bind(addr: impl ToAddr) -> io::Result<UdpSocket> {
         let target = addr.to_addr();
-        let resolution = Resolution::new(Network::Udp, Purpose::Listen);
+        let resolution = Resolution::new(LISTEN, Network::Udp);
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
         let address = resolve::first_v4(&found);
-        let bound = open(address);
+        let bound = open(&resolution, address);
         bound.map(Datagram::of).map_err(|cause| {
             let asked = resolve::asked_for(&target, address);
             resolution.error(Some(asked), cause).into()
@@ -245,7 +244,7 @@ impl Datagram<Udp> {
     ///
     /// An [`OpError`] with `dial` as its operation.
     pub async fn connect(&self, addr: impl ToAddr) -> io::Result<()> {
-        let resolution = Resolution::new(Network::Udp, Purpose::Dial);
+        let resolution = Resolution::new("dial", Network::Udp);
         let (target, scope) = (addr.to_addr(), CancelToken::new());
         let mut connected = Ok(());
         for address in resolution.addresses(&target, &scope).await? {
@@ -279,7 +278,7 @@ impl Datagram<Udp> {
         let address = match addr.to_addr() {
             Addr::Socket(address) => unmapped(address),
             target => {
-                let resolution = Resolution::new(Network::Udp, Purpose::Message);
+                let resolution = Resolution::new("write", Network::Udp);
                 let found = resolution.addresses(&target, &CancelToken::new()).await?;
                 // The first of the socket's own family.
                 let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
@@ -310,8 +309,8 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
 
 /// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
 /// address in particular is asked for.
-fn open(address: SocketAddr) -> Result<Fd, Cause> {
-    let (socket, address) = resolve::to_bind(Network::Udp, address, None, Type::DGRAM)?;
+fn open(resolution: &Resolution, address: SocketAddr) -> Result<Fd, Cause> {
+    let (socket, address) = resolution.to_bind(address, Type::DGRAM)?;
     let set = socket.set_broadcast(true);
     set.map_err(Cause::by("setsockopt"))?;
     socket.bind(&address.into()).map_err(Cause::by("bind"))?;

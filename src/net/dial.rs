@@ -21,9 +21,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::addr::{Tcp, ToAddr, unmapped};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::{Fd, Name};
+use super::fd::Fd;
 use super::options::{self, KeepAlive};
-use super::resolve::{self, Purpose, Resolution};
+use super::resolve::{self, Resolution};
 use super::stream::{Stream, TcpStream};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
@@ -115,7 +115,7 @@ impl Dialer {
     /// every 15 s.
     pub fn new() -> Self {
         Dialer {
-            resolution: Resolution::new(Network::Tcp, Purpose::Dial),
+            resolution: Resolution::new("dial", Network::Tcp),
             timeout: None,
             deadline: None,
             cancel: None,
@@ -190,11 +190,7 @@ impl Dialer {
         let addresses = self.reachable(found);
         let addresses = addresses.map_err(|cause| self.resolution.error(Some(target), cause))?;
         debug_assert!(!addresses.is_empty(), "a resolution without an address");
-        let dial = Dial {
-            dialer: self,
-            scope,
-        };
-        let fd = dial.race(&addresses).await;
+        let fd = self.race(&addresses, &scope).await;
         fd.map(Stream::of)
             .map_err(|failed| self.all_failed(failed).into())
     }
@@ -230,31 +226,24 @@ impl Dialer {
         found.retain(|to| any(&local) || any(to) || to.is_ipv4() == local.is_ipv4());
         resolve::some_of(found, &local.to_string())
     }
-}
 
-/// How often a dial is repeated that failed by the system's own choice of a port.
-const MORE_TRIES: usize = 2;
-
-/// One dial under way. When all attempts fail, the first error is the one to show.
-struct Dial<'a> {
-    dialer: &'a Dialer,
-    /// What ends it.
-    scope: CancelToken,
-}
-
-impl Dial<'_> {
-    /// One family against the other. Every attempt but the one that connects is closed on return.
-    async fn race(&self, addresses: &[SocketAddr]) -> Result<Fd, Vec<OpError>> {
+    /// One family against the other. Every attempt but the one that connects is closed on return. When
+    /// all fail, the first error is the one to show.
+    async fn race(
+        &self,
+        addresses: &[SocketAddr],
+        scope: &CancelToken,
+    ) -> Result<Fd, Vec<OpError>> {
         let (primaries, fallbacks): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
             .iter()
             .partition(|address| address.is_ipv4() == addresses[0].is_ipv4());
-        let mut primary = pin!(self.one_by_one(&primaries));
+        let mut primary = pin!(self.one_by_one(&primaries, scope));
         if fallbacks.is_empty() {
             return primary.await;
         }
-        let mut fallback = pin!(self.one_by_one(&fallbacks));
+        let mut fallback = pin!(self.one_by_one(&fallbacks, scope));
         // The first family has a head start, and loses it when all its addresses have failed.
-        let head_start = time::sleep(self.dialer.fallback_delay);
+        let head_start = time::sleep(self.fallback_delay);
         let ended = match select(primary.as_mut(), head_start).await {
             Either::First(ended) => Either::First(ended),
             Either::Second(()) => {
@@ -276,17 +265,21 @@ impl Dial<'_> {
 
     /// Within a family one address after the other, each in its share of the time. The first error is
     /// the one that counts, unless the scope ends: then nothing else is tried, and that is the error.
-    async fn one_by_one(&self, addresses: &[SocketAddr]) -> Result<Fd, Vec<OpError>> {
+    async fn one_by_one(
+        &self,
+        addresses: &[SocketAddr],
+        all: &CancelToken,
+    ) -> Result<Fd, Vec<OpError>> {
         let mut failed = Vec::new();
         for (done, &address) in addresses.iter().enumerate() {
-            let has_ended = self.scope.err().is_some();
+            let has_ended = all.err().is_some();
             let remaining = addresses.len() - done;
-            let scope = match self.scope.deadline() {
+            let scope = match all.deadline() {
                 Some(deadline) if remaining > 1 => {
                     let share = share(time::clock(), deadline, remaining);
-                    self.scope.with_deadline(share)
+                    all.with_deadline(share)
                 }
-                _ => self.scope.clone(),
+                _ => all.clone(),
             };
             let cause = match scope.run(self.connect(address)).await {
                 Ok(Ok(fd)) => return Ok(fd),
@@ -295,8 +288,8 @@ impl Dial<'_> {
             };
             let ends = has_ended || matches!(cause, Cause::Canceled);
             let error = OpError {
-                source: self.dialer.local.map(Addr::Socket),
-                ..self.dialer.resolution.error(Some(address.into()), cause)
+                source: self.local.map(Addr::Socket),
+                ..self.resolution.error(Some(address.into()), cause)
             };
             log::debug!("{error}");
             failed.insert(if ends { 0 } else { failed.len() }, error);
@@ -311,8 +304,10 @@ impl Dial<'_> {
     /// without a listener there, the socket then connects to itself, which is legal TCP, and never
     /// meant. Or it may choose one that is taken. In both cases it is asked again.
     async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
+        /// How often a connect is repeated that failed by the system's own choice of a port.
+        const MORE_TRIES: usize = 2;
         let address = resolve::to_dial(address);
-        let port_is_given = self.dialer.local.is_some_and(|local| local.port() != 0);
+        let port_is_given = self.local.is_some_and(|local| local.port() != 0);
         for _ in 0..MORE_TRIES {
             let connected = self.connect_once(address).await;
             let again = match &connected {
@@ -339,16 +334,16 @@ impl Dial<'_> {
             Err(error) if is_under_way(&error) => true,
             Err(error) => return Err(Cause::by("connect")(error)),
         };
-        let network = self.dialer.resolution.network;
+        let network = self.resolution.network;
         let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("netpoll"))?;
-        if self.dialer.control.is_some() {
+        if self.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();
         }
         // If it has connected at once, a reset since then is for the first read to find, as in Go.
         if under_way {
             let connected = fd.op(Direction::Write, is_connected);
-            let connected = connected.named(Name::Connect).await;
+            let connected = connected.named("connect").await;
             // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,
@@ -363,11 +358,11 @@ impl Dial<'_> {
     fn prepare(&self, address: SocketAddr) -> Result<Socket, Cause> {
         let socket = sys::socket(Domain::for_address(address), Type::STREAM);
         let socket = socket.map_err(Cause::by("socket"))?;
-        options::set_on_all(&SockRef::from(&socket), self.dialer.keepalive);
-        if let Some(Hook(control)) = &self.dialer.control {
+        options::set_on_all(&SockRef::from(&socket), self.keepalive);
+        if let Some(Hook(control)) = &self.control {
             control(socket.as_fd(), address).map_err(Cause::Other)?;
         }
-        if let Some(mut local) = self.dialer.local {
+        if let Some(mut local) = self.local {
             // "Any address" is written differently in each family.
             if local.ip().is_unspecified() {
                 local.set_ip(match address {

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::fd::{Fd, Name, Needs};
+use super::fd::{Fd, Needs};
 use super::source::Pipe;
 use super::stream::Stream;
 use crate::reactor::Direction;
@@ -29,7 +29,7 @@ macro_rules! futures_io {
             ) -> Poll<io::Result<usize>> {
                 let needs = Needs::of(buffer.is_empty());
                 self.fd
-                    .poll_unheld(Direction::Read, Name::Read, needs, cx, |fd| $read(fd, buffer))
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read(fd, buffer))
             }
 
             $(fn poll_read_vectored(
@@ -39,7 +39,7 @@ macro_rules! futures_io {
             ) -> Poll<io::Result<usize>> {
                 let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
                 self.fd
-                    .poll_unheld(Direction::Read, Name::Read, needs, cx, |fd| $read_vectored(fd, buffers))
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read_vectored(fd, buffers))
             })?
         }
 
@@ -54,7 +54,7 @@ macro_rules! futures_io {
             ) -> Poll<io::Result<usize>> {
                 let needs = Needs::of(bytes.is_empty());
                 self.fd
-                    .poll_unheld(Direction::Write, Name::Write, needs, cx, |fd| $write(fd, bytes))
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write(fd, bytes))
             }
 
             $(fn poll_write_vectored(
@@ -64,7 +64,7 @@ macro_rules! futures_io {
             ) -> Poll<io::Result<usize>> {
                 let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
                 self.fd
-                    .poll_unheld(Direction::Write, Name::Write, needs, cx, |fd| $write_vectored(fd, buffers))
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write_vectored(fd, buffers))
             })?
 
             fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -86,13 +86,7 @@ futures_io! {
 }
 
 fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    fd.poll_unheld(
-        Direction::Write,
-        Name::Close,
-        Needs::Turn,
-        cx,
-        Fd::half_close,
-    )
+    fd.poll_unheld(Direction::Write, "close", Needs::Lock, cx, Fd::half_close)
 }
 
 fn poll_close(fd: &Fd, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,9 +13,9 @@ use socket2::{SockRef, Socket, Type};
 use super::addr::{self, Kind, Tcp, ToAddr};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::{Failure, Fd, Name, RuntimeCore};
+use super::fd::{Failure, Fd, RuntimeCore};
 use super::options::{self, KeepAlive};
-use super::resolve::{self, Purpose, Resolution};
+use super::resolve::{self, LISTEN, Resolution};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
@@ -47,7 +47,6 @@ pub struct ListenConfig {
     resolution: Resolution,
     backlog: Option<u32>,
     reuse_port: bool,
-    only_v6: Option<bool>,
     control: Option<Control>,
 }
 
@@ -58,10 +57,9 @@ impl ListenConfig {
     /// every address of both families.
     pub fn new() -> Self {
         ListenConfig {
-            resolution: Resolution::new(Network::Tcp, Purpose::Listen),
+            resolution: Resolution::new(LISTEN, Network::Tcp),
             backlog: None,
             reuse_port: false,
-            only_v6: None,
             control: None,
         }
     }
@@ -84,7 +82,7 @@ impl ListenConfig {
     /// Whether an IPv6 socket takes IPv6 connections alone (IPV6_V6ONLY). By default it does so on
     /// `tcp6` and not on `tcp`, where "every address" means both families, if the system can.
     pub fn only_v6(mut self, only: bool) -> Self {
-        self.only_v6 = Some(only);
+        self.resolution.only_v6 = Some(only);
         self
     }
 
@@ -99,9 +97,9 @@ impl ListenConfig {
     /// Outside a runtime.
     pub async fn bind(&self, addr: impl ToAddr) -> io::Result<Listener<Tcp>> {
         let target = addr.to_addr();
-        let resolution = self.resolution();
+        let resolution = &self.resolution;
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
-        let socket = self.listen(&resolution, &target, found)?;
+        let socket = self.listen(&target, found)?;
         let fd = Fd::adopt("listening", socket, resolution.network);
         let fd = fd.map_err(Cause::by("epoll_ctl"));
         let fd = fd.map_err(|cause| resolution.error(Some(target), cause))?;
@@ -129,37 +127,21 @@ impl ListenConfig {
     /// As [`bind`](ListenConfig::bind).
     pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
         let target = addr.to_addr();
-        let resolution = self.resolution();
-        let found = resolution.look_up(&target)?;
-        self.listen(&resolution, &target, found).map(Into::into)
-    }
-
-    fn resolution(&self) -> Resolution {
-        let mut resolution = self.resolution.clone();
-        // IPv6 alone has no use for other addresses.
-        if resolution.network == Network::Tcp && self.only_v6 == Some(true) {
-            resolution.network = Network::Tcp6;
-        }
-        resolution
+        let found = self.resolution.look_up(&target)?;
+        self.listen(&target, found).map(Into::into)
     }
 
     /// Listens on the first address that was found.
-    fn listen(
-        &self,
-        resolution: &Resolution,
-        target: &Addr,
-        found: Vec<SocketAddr>,
-    ) -> io::Result<Socket> {
+    fn listen(&self, target: &Addr, found: Vec<SocketAddr>) -> io::Result<Socket> {
         let address = resolve::first_v4(&found);
-        let listens = self.listen_on(resolution.network, address);
-        listens.map_err(|cause| {
+        self.listen_on(address).map_err(|cause| {
             let asked = resolve::asked_for(target, address);
-            resolution.error(Some(asked), cause).into()
+            self.resolution.error(Some(asked), cause).into()
         })
     }
 
-    fn listen_on(&self, network: Network, address: SocketAddr) -> Result<Socket, Cause> {
-        let (socket, address) = resolve::to_bind(network, address, self.only_v6, Type::STREAM)?;
+    fn listen_on(&self, address: SocketAddr) -> Result<Socket, Cause> {
+        let (socket, address) = self.resolution.to_bind(address, Type::STREAM)?;
         let set = Cause::by("setsockopt");
         socket.set_reuse_address(true).map_err(&set)?;
         if self.reuse_port {
@@ -261,7 +243,7 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let accepting = self.fd.op(Direction::Read, accept_once).named(Name::Accept);
+            let accepting = self.fd.op(Direction::Read, accept_once).named("accept");
             if let Some(accepted) = accepting.await? {
                 return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }

@@ -26,48 +26,47 @@ use crate::runtime::look::noted;
 use crate::runtime::{blocking, context};
 use crate::sys::{self, NotFound};
 
-/// What the addresses are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Dial,
-    /// An empty host is every address.
-    Listen,
-    /// To send one to.
-    Message,
-}
+/// The operation for which an empty host is every address.
+pub(super) const LISTEN: &str = "listen";
 
 /// How to resolve, and for what.
 #[derive(Clone, Debug)]
 pub(super) struct Resolution {
+    /// The operation that it is for, as errors name it.
+    op: &'static str,
     pub(super) network: Network,
-    /// The network that was asked for, as errors name it. Empty if it is none.
-    pub(super) asked: &'static str,
     /// A network that was asked for by name, and is none.
     pub(super) unknown: Option<String>,
-    purpose: Purpose,
+    /// Whether IPv4 stays out of an IPv6 socket to listen on; as the network says, if it is not set.
+    pub(super) only_v6: Option<bool>,
     /// The system's, if there is none.
     pub(super) resolver: Option<Resolver>,
 }
 
 impl Resolution {
-    pub(super) const fn new(network: Network, purpose: Purpose) -> Self {
+    pub(super) const fn new(op: &'static str, network: Network) -> Self {
         Resolution {
+            op,
             network,
-            asked: network.name(),
             unknown: None,
-            purpose,
+            only_v6: None,
             resolver: None,
         }
     }
 
+    /// Takes `tcp`, `tcp4` or `tcp6`. Any other is an error of the operation.
+    pub(super) fn set_tcp(&mut self, name: &str) {
+        let names = [Network::Tcp, Network::Tcp4, Network::Tcp6];
+        let known = names.into_iter().find(|network| network.name() == name);
+        self.unknown = known.is_none().then(|| name.to_owned());
+        self.network = known.unwrap_or(self.network);
+    }
+
     /// The error of the operation that it is for.
     pub(super) fn error(&self, addr: Option<Addr>, cause: Cause) -> OpError {
-        let op = match self.purpose {
-            Purpose::Dial => "dial",
-            Purpose::Listen => "listen",
-            Purpose::Message => "write",
-        };
-        OpError::new(op, self.asked, addr, cause)
+        let known = self.unknown.is_none();
+        let net = if known { self.network.name() } else { "" };
+        OpError::new(self.op, net, addr, cause)
     }
 
     /// At least one address, and only addresses of the network. What needs no look-up never leaves
@@ -136,10 +135,10 @@ impl Resolution {
             }
             name => name.to_string(),
         };
-        let text = match self.purpose {
-            Purpose::Listen if text.is_empty() => ":",
-            _ if text.is_empty() => return Err(wrong("", "missing address")),
-            _ => &text,
+        let text = match &*text {
+            "" if self.op == LISTEN => ":",
+            "" => return Err(wrong("", "missing address")),
+            text => text,
         };
         let (host, port) = split(text)?;
         let port = match number(port)? {
@@ -165,13 +164,50 @@ impl Resolution {
     /// What an empty host stands for: this machine to dial it, or every address of it to listen on. Of
     /// IPv4, where the network and the system have it.
     fn own_address(&self) -> IpAddr {
-        let (v4, v6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
-        let is_v4 = fits(self.network, v4.into()) && (has_v4() || !fits(self.network, v6.into()));
-        let every: IpAddr = if is_v4 { v4.into() } else { v6.into() };
-        match self.purpose {
-            Purpose::Listen => every,
+        let every: IpAddr = match self.takes_v4() && (has_v4() || !self.takes_v6()) {
+            true => Ipv4Addr::UNSPECIFIED.into(),
+            false => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        match self.op {
+            LISTEN => every,
             _ => to_dial((every, 0).into()).ip(),
         }
+    }
+
+    /// A socket to listen on `address`, and what to bind it to.
+    ///
+    /// "Every address" of a network without a family means both families on one IPv6 socket, where the
+    /// system can do that. `tcp6` is for IPv6 alone.
+    pub(super) fn to_bind(
+        &self,
+        address: SocketAddr,
+        kind: Type,
+    ) -> Result<(Socket, SocketAddr), Cause> {
+        let takes_both = self.takes_v4() && self.takes_v6();
+        let every = address.ip().is_unspecified();
+        let address = match every && takes_both && (has_mapped() || !has_v4()) {
+            true => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
+            false => address,
+        };
+        let socket = sys::socket(Domain::for_address(address), kind);
+        let socket = socket.map_err(Cause::by("socket"))?;
+        if address.is_ipv6() {
+            let set = socket.set_only_v6(self.only_v6.unwrap_or(!takes_both));
+            set.map_err(Cause::by("setsockopt"))?;
+        }
+        Ok((socket, address))
+    }
+
+    fn takes_v4(&self) -> bool {
+        match self.network {
+            Network::Tcp4 => true,
+            Network::Tcp6 => false,
+            _ => self.only_v6 != Some(true),
+        }
+    }
+
+    fn takes_v6(&self) -> bool {
+        self.network != Network::Tcp4
     }
 
     /// Keeps the addresses of the network, and gives a lone `::` an IPv4 sibling.
@@ -185,7 +221,10 @@ impl Resolution {
             // Where IPv6 is set up in part, a machine can't reach itself by `::`.
             found.push((Ipv4Addr::UNSPECIFIED, only.port()).into());
         }
-        found.retain(|address| fits(self.network, address.ip()));
+        found.retain(|address| match address {
+            SocketAddr::V4(_) => self.takes_v4(),
+            SocketAddr::V6(_) => self.takes_v6(),
+        });
         some_of(found, host)
     }
 
@@ -402,15 +441,6 @@ fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
 
 // ---- families ----
 
-/// Whether addresses of this kind belong to the network: `tcp4` takes only IPv4.
-fn fits(network: Network, ip: IpAddr) -> bool {
-    match network.name().as_bytes().last() {
-        Some(b'4') => ip.is_ipv4(),
-        Some(b'6') => ip.is_ipv6(),
-        _ => true,
-    }
-}
-
 /// Dialling "every address" dials this machine. Linux does so by itself, others do not.
 pub(super) fn to_dial(address: SocketAddr) -> SocketAddr {
     match address {
@@ -418,31 +448,6 @@ pub(super) fn to_dial(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
         _ => address,
     }
-}
-
-/// A socket to listen on `address`, and what to bind it to. `only_v6`: whether IPv4 stays out of an IPv6
-/// socket.
-///
-/// "Every address" of a network without a family means both families on one IPv6 socket, where the
-/// system can do that. `tcp6` is for IPv6 alone.
-pub(super) fn to_bind(
-    network: Network,
-    address: SocketAddr,
-    only_v6: Option<bool>,
-    kind: Type,
-) -> Result<(Socket, SocketAddr), Cause> {
-    let any = !network.name().ends_with(['4', '6']);
-    let both = any && only_v6 != Some(true) && (has_mapped() || !has_v4());
-    let address = match address.ip().is_unspecified() && both {
-        true => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
-        false => address,
-    };
-    let socket = sys::socket(Domain::for_address(address), kind).map_err(Cause::by("socket"))?;
-    if address.is_ipv6() {
-        let set = socket.set_only_v6(only_v6.unwrap_or(!any));
-        set.map_err(Cause::by("setsockopt"))?;
-    }
-    Ok((socket, address))
 }
 
 fn has_v4() -> bool {

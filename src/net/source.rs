@@ -156,16 +156,8 @@ impl Pipe {
     ///
     /// As [`read`](Pipe::read).
     pub fn read_with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> impl Future<Output = io::Result<R>> {
-        let read = self.fd.op(Read, |fd| {
-            let mut buffer = lent::take();
-            match fd.read_file(&mut buffer[..]) {
-                Ok(got) => Ok((buffer, got)),
-                Err(error) => {
-                    lent::give_back(buffer);
-                    Err(error)
-                }
-            }
-        });
+        let read = |fd: &Fd| lent::fill(|buffer| fd.read_file(buffer));
+        let read = self.fd.op(Read, read);
         async {
             let (buffer, got) = read.await?;
             // The lock is free by now, because `f` may read from the same pipe.

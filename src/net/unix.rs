@@ -157,7 +157,9 @@ impl Listener<Unix> {
             _ => None,
         };
         let is_file = |path: &Path| !path.as_os_str().is_empty() && !is_abstract(path);
-        self.fd.unlink_on_close(path.filter(|path| is_file(path)));
+        self.fd
+            .socket()
+            .set_unlink(path.filter(|path| is_file(path)));
     }
 }
 

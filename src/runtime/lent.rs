@@ -48,6 +48,21 @@ pub(crate) fn give_back(buffer: Buffer) {
     }
 }
 
+/// Reads into the buffer. After an error the buffer is given back; otherwise the caller gives it back.
+#[inline]
+pub(crate) fn fill<E>(
+    read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<(Buffer, usize), E> {
+    let mut buffer = take();
+    match read(&mut buffer[..]) {
+        Ok(got) => Ok((buffer, got)),
+        Err(error) => {
+            give_back(buffer);
+            Err(error)
+        }
+    }
+}
+
 /// A runtime is entered, with the buffer that it took out when it was left.
 pub(super) fn open(buffer: Option<Buffer>) {
     debug_assert!(!IS_OPEN.get(), "the outermost turn opens it");

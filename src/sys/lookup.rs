@@ -2,6 +2,7 @@
 // Mirrors Go's `net/cgo_unix.go`.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -70,7 +71,9 @@ fn shortage() -> Option<io::Error> {
     const DESCRIPTORS: usize = 3;
     let open = |_| Socket::new(Domain::UNIX, Type::DGRAM, None);
     let probe: io::Result<Vec<_>> = (0..DESCRIPTORS).map(open).collect();
-    probe.err().filter(is_shortage)
+    // A limit on files alone does not show in sockets.
+    let failed = probe.err().or_else(|| File::open("/dev/null").err());
+    failed.filter(is_shortage)
 }
 
 /// Whether an error says that the process or the system is short of something, and nothing else.

@@ -6,7 +6,6 @@
 
 #![allow(unsafe_code)]
 
-mod file;
 mod fork;
 mod lookup;
 #[cfg(feature = "signal")]
@@ -19,14 +18,13 @@ use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-pub(crate) use file::{read, splice, splice_to_socket, write};
 pub(crate) use fork::{PerProcess, Process};
 pub(crate) use lookup::{NotFound, address_info, interface_index, is_shortage};
 #[cfg(feature = "signal")]
 pub(crate) use signal::{SignalNotes, note_signals};
 pub(crate) use socket::{
-    ACCEPTS_BY, Filling, OwnedSocket, SPREADS_CONNECTIONS, accept, share_port, socket,
-    unacknowledged,
+    ACCEPTS_BY, Filling, OwnedSocket, SPREADS_CONNECTIONS, accept, read, share_port, socket,
+    splice, splice_to_socket, unacknowledged, write,
 };
 pub(crate) use with_waker::WithWaker;
 

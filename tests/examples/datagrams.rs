@@ -40,3 +40,23 @@ fn a_client_without_an_answer_asks_three_times_and_says_timeout() {
         assert!(silent.try_recv(&mut [0; 9]).is_err());
     });
 }
+
+#[test]
+fn a_sender_that_cannot_be_answered_ends_nothing() {
+    run(async {
+        let server = UdpSocket::bind("[::1]:0").await.unwrap();
+        let addr = server.local_addr().unwrap();
+        let same = server.clone();
+        spawn(async move { udp::echo(&same).await });
+        let client = UdpSocket::bind("[::1]:0").await.unwrap();
+        client.connect(addr).await.unwrap();
+        server.set_write_deadline(Some(time::now())).unwrap();
+        client.send(b"lost").await.unwrap();
+        time::sleep(SECOND / 50).await;
+        server.set_write_deadline(None).unwrap();
+        // The longest message that there is.
+        let longest = vec![7; 65_527];
+        let answer = udp::ask(&client, &longest, 10 * SECOND).await;
+        assert_eq!(answer.unwrap(), longest);
+    });
+}

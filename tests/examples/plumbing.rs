@@ -147,3 +147,39 @@ fn a_slow_peer_and_a_dead_one_do_not_hold_up_the_others() {
         assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "{ended}");
     });
 }
+
+#[test]
+fn a_client_that_takes_a_little_all_the_time_is_not_dropped() {
+    run_virtual(async {
+        let room = Room::default();
+        let (ours, client) = pair().await;
+        client.set_read_buffer(64 << 10).unwrap();
+        let key = room.enter(ours);
+        room.send(None, &vec![7; 8 << 20]);
+        let mut buffer = vec![0; 32 << 10];
+        for _ in 0..(8 << 20) / buffer.len() {
+            // Less in ten seconds than the socket has to have free before it is ready for writing.
+            client.read_exact(&mut buffer).await.unwrap();
+            time::sleep(SECOND).await;
+        }
+        assert!(room.leave(key).is_none());
+    });
+}
+
+#[test]
+fn an_answer_that_a_reset_cut_off_does_not_end_as_a_whole_one_does() {
+    run(async {
+        let (servers, target) = listener().await;
+        let (proxies, addr) = listener().await;
+        spawn(proxy::proxy(proxies, target, 10, 60 * SECOND));
+        let client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        client.close_write().unwrap();
+        let (server, _) = servers.accept().await.unwrap();
+        server.write_all(b"half of it").await.unwrap();
+        client.read_exact(&mut [0; 10]).await.unwrap();
+        server.abort().unwrap();
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    });
+}

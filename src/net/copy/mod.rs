@@ -7,6 +7,7 @@ mod transfer;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -196,7 +197,8 @@ impl Relay {
             let mut failed = None;
             // They share a budget, which the first may use up. So they take turns in being first.
             let mut first = 1;
-            // The sleep, and what both directions had written when it began.
+            // The sleep; what both directions had written when it began, and what of it the sink's peer
+            // had not acknowledged.
             let mut lingering = None;
             let both = poll_fn(|cx| {
                 first = 1 - first;
@@ -216,19 +218,30 @@ impl Relay {
                         }
                     }
                 }
-                let linger = match (&directions, linger) {
+                let (sink, linger) = match (&directions, linger) {
                     ([None, None], _) => return Poll::Ready(()),
                     ([Some(_), Some(_)], _) | (_, None) => return Poll::Pending,
-                    (_, Some(linger)) => linger,
+                    ([forth, _], Some(linger)) => (&fds[usize::from(forth.is_some())], linger),
                 };
                 // One direction has ended: the other ends too once it has been quiet for long enough.
                 let now = written();
-                let (sleep, before) = lingering.get_or_insert_with(|| (time::sleep(linger), now));
+                let unsent = || sink.as_ref().and_then(Fd::unacknowledged);
+                let (sleep, before, left) =
+                    lingering.get_or_insert_with(|| (time::sleep(linger), now, unsent()));
                 if *before != now {
-                    *before = now;
+                    (*before, *left) = (now, unsent());
                     sleep.reset(time::after(time::now(), linger));
                 }
-                Pin::new(sleep).poll(cx)
+                while Pin::new(&mut *sleep).poll(cx).is_ready() {
+                    // A sink is ready only when much of its buffer is free: its peer may have taken
+                    // some of it, although nothing more was written.
+                    let before = mem::replace(left, unsent());
+                    if before <= *left {
+                        return Poll::Ready(());
+                    }
+                    sleep.reset(time::after(time::now(), linger));
+                }
+                Poll::Pending
             });
             both.await;
             for (conduit, sink) in [(&forth, &fds[1]), (&back, &fds[0])] {

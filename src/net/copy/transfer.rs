@@ -22,6 +22,7 @@
 // can do it. Go keeps idle pipes for the collector to close.
 
 use std::cell::RefCell;
+use std::convert::identity;
 use std::future::{Future, poll_fn};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::mem;
@@ -160,7 +161,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
 pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
     let to = sink.borrow().fd().cloned();
     match to {
-        Some(fd) => fd.end_writing_in_turn().await,
+        Some(fd) => fd.end_writing_in_queue().await,
         None => poll_fn(|cx| Pin::new(&mut *sink.borrow_mut()).poll_close(cx)).await,
     }
 }
@@ -238,12 +239,12 @@ impl Conduit {
                 return Ok(());
             }
         }
-        let read = self.fill(|room| fd.read(room), |read| *read.as_ref().unwrap_or(&0));
+        let read = self.fill(|room| fd.read(room));
         match self.held.len() {
             0 => self.pipe = None,
             bytes => self.floods = floods(false, bytes),
         }
-        read.map(|_| ())
+        read
     }
 
     /// Zero if nothing can be spliced, also without a descriptor to spare: then a buffer is used.
@@ -275,30 +276,26 @@ impl Conduit {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(context::poll_yield(yielded, cx.waker()));
-        let read = self.fill(
-            |room| source.poll_read(cx, room),
-            |read| match read {
-                Poll::Ready(Ok(bytes)) => *bytes,
-                _ => 0,
-            },
-        );
+        let filled = self.fill(|room| match source.poll_read(cx, room) {
+            Poll::Ready(Ok(bytes)) => Ok(bytes),
+            unfilled => Err(unfilled.map_ok(drop)),
+        });
         context::charge(self.held.len());
-        read.map_ok(|_| ())
+        filled.map_or_else(identity, |()| Poll::Ready(Ok(())))
     }
 
-    /// One read by way of the loop's buffer, of as many bytes as `got` says.
-    fn fill<R>(&mut self, read: impl FnOnce(&mut [u8]) -> R, got: impl FnOnce(&R) -> usize) -> R {
+    /// One read by way of the loop's buffer.
+    fn fill<E>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<(), E> {
         debug_assert!(
             self.is_empty(),
             "bytes in hand would be mixed with later ones"
         );
-        let mut buffer = lent::take();
-        let read = read(&mut buffer[..]);
+        let (buffer, got) = lent::fill(read)?;
         // A reader may claim more than it was given room for: it is not believed.
-        let bytes = got(&read).min(lent::LENGTH);
-        self.held.extend_from_slice(&buffer[..bytes]);
+        self.held
+            .extend_from_slice(&buffer[..got.min(lent::LENGTH)]);
         lent::give_back(buffer);
-        read
+        Ok(())
     }
 
     // ---- emptying ----
@@ -406,8 +403,11 @@ mod tests {
     fn what_waits_in_memory_is_what_the_sink_has_not_taken() {
         let mut conduit = Conduit::default();
         for round in 1..=2 {
-            let read = |room: &mut [u8]| room[..10].copy_from_slice(b"0123456789");
-            conduit.fill(read, |_| 10);
+            let read = |room: &mut [u8]| {
+                room[..10].copy_from_slice(b"0123456789");
+                io::Result::Ok(10)
+            };
+            conduit.fill(read).unwrap();
             let begin = conduit.held.as_ptr();
             conduit.taken(3).unwrap();
             assert_eq!(&conduit.held[conduit.at..], b"3456789");

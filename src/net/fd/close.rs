@@ -7,7 +7,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd, Name};
+use super::{Failure, Fd};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::waiters::{self, Ticket};
 use crate::runtime::{blocking, context, wake_quietly};
@@ -70,9 +69,9 @@ impl Fd {
 
     /// [`Fd::half_close`], behind the writes that are under way or queued: it queues for the write lock
     /// like a write. As a poller it could be displaced by another poller, such as a heartbeat.
-    pub(crate) fn end_writing_in_turn(&self) -> impl Future<Output = io::Result<()>> {
+    pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
-        closing.named(Name::Close).in_turn()
+        closing.named("close").in_queue()
     }
 
     fn shut(&self) {
@@ -97,12 +96,6 @@ impl Fd {
             log::debug!("can't deregister a descriptor: {error}");
         }
         wakers.into_iter().for_each(wake_quietly);
-    }
-
-    /// Sets the path that is removed when the socket is closed, as Go's listener does. With `None`
-    /// the path stays.
-    pub(crate) fn unlink_on_close(&self, path: Option<PathBuf>) {
-        self.socket().set_unlink(path);
     }
 
     fn unlink(&self) {
@@ -147,7 +140,7 @@ impl Fd {
             return Err(closed());
         }
         self.learn_endpoints();
-        self.unlink_on_close(None);
+        self.socket().set_unlink(None);
         self.leave(&mut SourceFd(&self.socket().owned.raw()));
         self.socket().owned.take().ok_or_else(closed)
     }

@@ -51,7 +51,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
-pub(crate) use name::{Failure, Name};
+pub(crate) use name::{Failure, verb};
 pub(crate) use op::Needs;
 
 /// The netpoller of a runtime.
@@ -79,10 +79,6 @@ impl Claim {
             lock: LockState::Idle,
             yielded: false,
         }
-    }
-
-    pub(crate) fn is_holder(&self) -> bool {
-        self.lock.is_holder()
     }
 
     /// Whether it neither holds the lock nor queues for it.
@@ -152,7 +148,7 @@ impl Fd {
         if !socket.lock(direction, &mut claim.lock, cx.waker()) {
             return self.poll_refused(direction, claim, cx);
         }
-        debug_assert!(claim.is_holder());
+        debug_assert!(claim.lock.is_holder());
         loop {
             match self.desc.may_try(direction) {
                 // Closed, or the deadline has passed.
@@ -213,7 +209,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.is_holder() && !fault!("dropped_read_stays_parked") {
+        if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
         }
         self.release(direction, claim);
@@ -257,17 +253,8 @@ impl Fd {
 
     #[inline]
     fn trace(&self, what: &str, direction: Direction) {
-        if log::log_enabled!(log::Level::Trace) {
-            self.write_trace(what, direction);
-        }
-    }
-
-    // In a function of its own, so that the fast path does not compute the arguments.
-    #[cold]
-    #[inline(never)]
-    fn write_trace(&self, what: &str, direction: Direction) {
-        let id = context::running_machine();
-        log::trace!("{what} {direction:?}: {self:?}, machine {id}");
+        let machine = context::running_machine;
+        log::trace!("{what} {direction:?}: {self:?}, machine {}", machine());
     }
 
     // ---- deadlines ----

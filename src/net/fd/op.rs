@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Claim, Failure, Fd, Name, poll_yield};
+use super::{Claim, Failure, Fd, poll_yield, verb};
 use crate::reactor::{Direction, May};
 use crate::runtime::context;
 use crate::runtime::park_key::ParkKey;
@@ -19,7 +19,7 @@ pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
     /// As its errors name it.
-    name: Name,
+    name: &'static str,
     needs: Needs,
     claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
@@ -33,7 +33,7 @@ pub(crate) enum Needs {
     /// For the lock of its direction, and for readiness.
     Readiness,
     /// For the lock alone.
-    Turn,
+    Lock,
     /// For nothing: it moves no bytes.
     Nothing,
 }
@@ -118,7 +118,7 @@ impl Fd {
         Op {
             fd: self,
             direction,
-            name: Name::of(direction),
+            name: verb(direction),
             needs: Needs::Readiness,
             claim: Claim::new(),
             moved: 0,
@@ -129,14 +129,14 @@ impl Fd {
 
 impl<F> Op<'_, F> {
     /// Gives it a name that is not its direction's.
-    pub(crate) fn named(mut self, name: Name) -> Self {
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
     }
 
     /// Makes it wait for the lock, and not for readiness.
-    pub(crate) fn in_turn(mut self) -> Self {
-        self.needs = Needs::Turn;
+    pub(crate) fn in_queue(mut self) -> Self {
+        self.needs = Needs::Lock;
         self
     }
 }
@@ -158,13 +158,6 @@ where
             let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
             let step = match this.needs {
                 Needs::Readiness => fd.poll_step(direction, &mut this.claim, cx, attempt),
-                Needs::Turn
-                    if !fd
-                        .socket()
-                        .lock(direction, &mut this.claim.lock, cx.waker()) =>
-                {
-                    fd.poll_refused(direction, &mut this.claim, cx)
-                }
                 needs => fd.poll_at_once(direction, needs, &mut this.claim, cx, attempt),
             };
             match ready!(step) {
@@ -179,12 +172,8 @@ where
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let written = if this.name == Name::Write {
-                this.moved
-            } else {
-                0
-            };
-            fd.error(this.name.text(), failure, written)
+            let written = if this.name == "write" { this.moved } else { 0 };
+            fd.error(this.name, failure, written)
         }))
     }
 }
@@ -208,11 +197,13 @@ impl Fd {
         cx: &Context<'_>,
         attempt: impl FnOnce(&Fd) -> io::Result<R>,
     ) -> Poll<Result<R, Failure>> {
+        let needs_lock = matches!(needs, Needs::Lock);
+        if needs_lock && !self.socket().lock(direction, &mut claim.lock, cx.waker()) {
+            return self.poll_refused(direction, claim, cx);
+        }
         ready!(poll_yield(claim, cx));
-        let checked = match (direction, needs) {
-            (Direction::Write, Needs::Nothing) => {
-                self.desc.check(direction).map_err(Failure::Refused)
-            }
+        let checked = match direction {
+            Direction::Write if !needs_lock => self.desc.check(direction).map_err(Failure::Refused),
             _ => self.check_open(),
         };
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
@@ -223,7 +214,7 @@ impl Fd {
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,
-        name: Name,
+        name: &'static str,
         needs: Needs,
         cx: &Context<'_>,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
@@ -243,10 +234,10 @@ impl Fd {
             Needs::Readiness if fault!("heartbeat_inside_message") => {
                 attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
             }
-            Needs::Readiness | Needs::Turn if socket.is_locked(direction) => {
+            Needs::Readiness | Needs::Lock if socket.is_locked(direction) => {
                 self.poll_refused(direction, &mut claim, cx)
             }
-            _ => self.poll_at_once(direction, needs, &mut claim, cx, attempt),
+            needs => self.poll_at_once(direction, needs, &mut claim, cx, attempt),
         };
         // It holds the lock only while it is polled.
         self.release(direction, &mut claim);
@@ -256,7 +247,7 @@ impl Fd {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(name.text(), failure, 0))
+        polled.map_err(|failure| self.error(name, failure, 0))
     }
 
     /// Stores the key of a poller's waker in `Extra::pollers`, and also in the slot if the direction is

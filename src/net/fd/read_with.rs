@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::{Claim, Fd, LockState, ParkKey};
 use crate::reactor::{Direction, May};
@@ -39,32 +39,22 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let fd = this.fd;
-        let (buffer, got) = 'got: {
-            let mut met = None;
-            match this.claim.lock {
-                // It holds the lock, the socket counts as ready, and there is budget.
-                LockState::Holder
-                    if fd.desc.may_try(Direction::Read) == May::Try && context::has_budget() =>
-                {
-                    let mut buffer = lent::take();
-                    match fd.receive(&mut buffer[..]) {
-                        Ok(got) => break 'got (buffer, got),
-                        Err(error) => met = Some(error),
-                    }
-                    lent::give_back(buffer);
+        let (buffer, got) = match this.claim.lock {
+            // It holds the lock, the socket counts as ready, and there is budget.
+            LockState::Holder
+                if fd.desc.may_try(Direction::Read) == May::Try && context::has_budget() =>
+            {
+                match lent::fill(|buffer| fd.receive(buffer)) {
+                    Ok(filled) => filled,
+                    Err(error) => ready!(fd.poll_read_slow(&mut this.claim, cx, Some(error)))?,
                 }
-                // It has just begun, and nothing is there.
-                LockState::Idle if fd.park_at_once(Direction::Read, cx.waker()) => {
-                    this.claim.lock = LockState::Holder;
-                    return Poll::Pending;
-                }
-                _ => {}
             }
-            match fd.poll_read_slow(&mut this.claim, cx, met) {
-                Poll::Ready(Ok(got)) => got,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+            // It has just begun, and nothing is there.
+            LockState::Idle if fd.park_at_once(Direction::Read, cx.waker()) => {
+                this.claim.lock = LockState::Holder;
+                return Poll::Pending;
             }
+            _ => ready!(fd.poll_read_slow(&mut this.claim, cx, None))?,
         };
         fd.transferred(Direction::Read, got, lent::LENGTH);
         // Unlock before calling `f`, because `f` may read from the same socket.
@@ -106,22 +96,15 @@ impl Fd {
         cx: &mut Context<'_>,
         mut met: Option<io::Error>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
-        let mut buffer = lent::take();
         let read = |fd: &Fd| match met.take() {
             Some(error) => Err(error),
-            None => fd.receive(&mut buffer[..]),
+            None => lent::fill(|buffer| fd.receive(buffer)),
         };
-        let failure = match self.poll_step(Direction::Read, claim, cx, read) {
-            Poll::Ready(Ok(got)) => return Poll::Ready(Ok((buffer, got))),
-            Poll::Ready(Err(failure)) => Some(failure),
-            Poll::Pending => None,
-        };
-        lent::give_back(buffer);
-        let Some(failure) = failure else {
-            return Poll::Pending;
-        };
-        self.release(Direction::Read, claim);
-        Poll::Ready(Err(self.error("read", failure, 0)))
+        let polled = self.poll_step(Direction::Read, claim, cx, read);
+        polled.map_err(|failure| {
+            self.release(Direction::Read, claim);
+            self.error("read", failure, 0)
+        })
     }
 }
 

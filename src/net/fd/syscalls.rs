@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
 
-use super::{Failure, Fd, Name};
+use super::{Failure, Fd, verb};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling, SEND_FLAGS};
@@ -27,27 +27,17 @@ impl Fd {
     }
 
     // ---- streams ----
-    //
-    // Without bytes to move no call is made: the answer could be EAGAIN, and the operation would wait.
 
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let got = self.receive(buffer)?;
-        self.transferred(Direction::Read, got, buffer.len());
-        Ok(got)
+        let asked = buffer.len();
+        self.transfer(Direction::Read, asked, || self.receive(buffer))
     }
 
     pub(crate) fn read_uninit(&self, buffer: &mut Filling<'_>) -> io::Result<usize> {
         let asked = buffer.room();
-        if asked == 0 {
-            return Ok(0);
-        }
-        let got = buffer.receive(&self.socket().owned)?;
-        self.transferred(Direction::Read, got, asked);
-        Ok(got)
+        let file = &self.socket().owned;
+        self.transfer(Direction::Read, asked, || buffer.receive(file))
     }
 
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -58,22 +48,14 @@ impl Fd {
             offered => offered,
         };
         let asked = offered.iter().map(|buffer| buffer.len()).sum();
-        if asked == 0 {
-            return Ok(0);
-        }
-        let got = Read::read_vectored(&mut &*self.sock_ref(), offered)?;
-        self.transferred(Direction::Read, got, asked);
-        Ok(got)
+        self.transfer(Direction::Read, asked, || {
+            Read::read_vectored(&mut &*self.sock_ref(), offered)
+        })
     }
 
     #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let sent = self.send(bytes)?;
-        self.transferred(Direction::Write, sent, bytes.len());
-        Ok(sent)
+        self.transfer(Direction::Write, bytes.len(), || self.send(bytes))
     }
 
     pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -82,19 +64,27 @@ impl Fd {
             offered => offered,
         };
         let asked = offered.iter().map(|buffer| buffer.len()).sum();
+        self.transfer(Direction::Write, asked, || {
+            self.sock_ref()
+                .send_vectored_with_flags(offered, SEND_FLAGS)
+        })
+    }
+
+    /// One call that moves up to `asked` bytes. Without bytes to move no call is made: it could say
+    /// EAGAIN, and the operation would wait.
+    #[inline]
+    fn transfer(
+        &self,
+        direction: Direction,
+        asked: usize,
+        call: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize> {
         if asked == 0 {
             return Ok(0);
         }
-        let sent = self
-            .sock_ref()
-            .send_vectored_with_flags(offered, SEND_FLAGS)?;
-        self.transferred(Direction::Write, sent, asked);
-        Ok(sent)
-    }
-
-    /// Takes nothing out, so it proves nothing.
-    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        charged(buffer.len(), || self.sock_ref().peek(sys::uninit(buffer)))
+        let moved = call()?;
+        self.transferred(direction, moved, asked);
+        Ok(moved)
     }
 
     /// Charges a read or write, and notes what it proves.
@@ -114,13 +104,17 @@ impl Fd {
         }
     }
 
-    // ---- datagrams ----
-
-    /// A whole message, or as much of it as there is room for. With an empty buffer no message is
-    /// received, as in Go.
-    pub(crate) fn receive_message(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        charged(buffer.len(), || self.receive(buffer))
+    /// Takes nothing out, so it proves nothing.
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let seen = self.sock_ref().peek(sys::uninit(buffer))?;
+        context::charge(seen);
+        Ok(seen)
     }
+
+    // ---- datagrams: a whole message, or as much of it as there is room for ----
 
     pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SockAddr)> {
         let (got, from) = self.sock_ref().recv_from(sys::uninit(buffer))?;
@@ -145,13 +139,13 @@ impl Fd {
     // ---- what is no socket ----
 
     pub(crate) fn read_file(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = &self.socket().owned;
-        charged(buffer.len(), || sys::read(file, buffer))
+        let (file, asked) = (&self.socket().owned, buffer.len());
+        self.transfer(Direction::Read, asked, || sys::read(file, buffer))
     }
 
     pub(crate) fn write_file(&self, bytes: &[u8]) -> io::Result<usize> {
         let file = &self.socket().owned;
-        charged(bytes.len(), || sys::write(file, bytes))
+        self.transfer(Direction::Write, bytes.len(), || sys::write(file, bytes))
     }
 
     // ---- of the user's own ----
@@ -193,7 +187,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> io::Result<R> {
         let tried = self.try_once(direction, attempt);
-        tried.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
+        tried.map_err(|failure| self.error(verb(direction), failure, 0))
     }
 
     /// A system call of the user's own without waiting, made once, whatever it says.
@@ -207,7 +201,7 @@ impl Fd {
             let called = self.call(call);
             called.map_err(|error| Failure::System(self.after_error(direction, error)))
         });
-        called.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
+        called.map_err(|failure| self.error(verb(direction), failure, 0))
     }
 
     /// One write without waiting, of a server's connection. It is not charged: a
@@ -219,15 +213,4 @@ impl Fd {
             Ok(sent)
         })
     }
-}
-
-/// Makes a call that proves nothing of the readiness, and charges it. If `asked` is 0, returns 0
-/// without the call.
-fn charged(asked: usize, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
-    if asked == 0 {
-        return Ok(0);
-    }
-    let moved = call()?;
-    context::charge(moved);
-    Ok(moved)
 }

@@ -216,6 +216,28 @@ fn a_relay_without_linger_waits_for_both_ends() {
 }
 
 #[test]
+fn a_relay_lingers_for_a_sink_that_takes_little_at_a_time() {
+    run_virtual(async {
+        let (a, client) = pair().await;
+        let (server, b) = pair().await;
+        client.close_write().unwrap();
+        client.set_read_buffer(64 << 10).unwrap();
+        let answering = spawn(async move { server.write_all(&vec![7; 4 << 20]).await });
+        let relay = spawn(async move { Relay::new().linger(SECOND).run(&a, &b).await });
+        // Less in a second than the sink's buffer has to have free before it is ready.
+        let mut buffer = vec![0; 32 << 10];
+        let mut read = 0;
+        while let Ok(got @ 1..) = client.read(&mut buffer).await {
+            read += got;
+            time::sleep(SECOND / 4).await;
+        }
+        assert_eq!(read, 4 << 20);
+        answering.await.unwrap().unwrap();
+        assert_eq!(relay.await.unwrap().unwrap(), (0, 4 << 20));
+    });
+}
+
+#[test]
 fn a_relay_that_lingers_in_vain_for_its_sink_says_so() {
     run_virtual(async {
         let (a, client) = pair().await;
