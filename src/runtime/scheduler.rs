@@ -12,7 +12,6 @@
 // turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::iter;
@@ -58,9 +57,9 @@ pub(crate) struct Scheduler {
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// Runnable, in the order in which they run. Empty while a batch of it runs.
-    queue: RefCell<VecDeque<MachineId>>,
+    queue: RefCell<Vec<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
-    pub(super) woken: RefCell<VecDeque<MachineId>>,
+    pub(super) woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
     rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
@@ -154,7 +153,7 @@ impl Scheduler {
         let core = self.reactor.core();
         self.stopwatch.queued(id, || core.clock.peek());
         self.record(kind, id, self.trace().by());
-        self.woken.borrow_mut().push_back(id);
+        self.woken.borrow_mut().push(id);
         core.wake_host();
     }
 
@@ -271,7 +270,7 @@ impl Scheduler {
         let hand_out = |parked: ParkKey| {
             let id = parked.as_machine();
             if self.machines.borrow_mut().wake(id) {
-                queue.push_back(id);
+                queue.push(id);
             } else if parked.is_foreign() {
                 foreign.push(parked);
             }
@@ -280,7 +279,7 @@ impl Scheduler {
         // A clock of the user's may panic: what was handed out is woken all the same.
         let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
         // The clock was read after the wait.
-        for &id in queue.range(before..) {
+        for &id in &queue[before..] {
             self.stopwatch.queued(id, || core.clock.now());
         }
         drop(queue);
@@ -329,7 +328,7 @@ impl Scheduler {
         }
         if let Some(schedule) = &self.schedule {
             let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
-            most = schedule(batch.make_contiguous(), round, most, now.get());
+            most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
         let (core, figures) = (self.reactor.core(), self.figures());
@@ -364,7 +363,7 @@ impl Scheduler {
             }
         }
         running.end();
-        let end = running.lap(batch.range(..begun), since);
+        let end = running.lap(batch[..begun].iter(), since);
         if core.clock.is_systems() {
             core.trace.read(|| core.clock.since_base(end));
         }
