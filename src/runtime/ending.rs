@@ -15,7 +15,7 @@ use crate::trace::Kind;
 /// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
 
-/// `abort` sweeps the list of the woken if it is longer than twice the slots in use, plus this.
+/// `abort` sweeps the queues if they are longer than twice the slots in use, plus this.
 const SWEEP: usize = 64;
 
 impl Scheduler {
@@ -56,10 +56,15 @@ impl Scheduler {
         let body = self.machines.borrow_mut().abort(id);
         let Some(body) = body else { return };
         self.end_machine(id, body, Some(JoinError::aborted()));
-        // A turn skips the ids of machines that have ended. But calls that spawn and abort without a turn
-        // would make the list grow.
+        // A turn skips the ids of machines that have ended. But calls that spawn and abort faster than the
+        // turns run would make the queues grow, and what is queued behind such ids wait.
+        // A clock of the user's may abort while the netpoller is asked.
+        let Ok(mut queue) = self.queue.try_borrow_mut() else {
+            return;
+        };
         let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
-        if woken.len() > 2 * machines.slots_used() + SWEEP {
+        if queue.len() + woken.len() > 2 * machines.slots_used() + SWEEP {
+            queue.retain(|&id| machines.is_alive(id));
             woken.retain(|&id| machines.is_alive(id));
         }
     }

@@ -116,25 +116,20 @@ impl Running {
     /// Logs a warning if these machines, which began at `since`, have taken `LONG`. Which of several took
     /// long is not known, so from then on each run is timed (careful mode). Returns the time now, or `since`
     /// if the clock was not read.
-    pub(super) fn lap<'a>(
-        &self,
-        ran: impl ExactSizeIterator<Item = &'a MachineId>,
-        since: Instant,
-    ) -> Instant {
+    pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
         // If nothing ran, or a watchdog logs, the clock is not read.
-        if ran.len() == 0 || self.is_watched.load(Ordering::Relaxed) {
+        if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
             return since;
         }
         let now = Instant::now();
         let held = now.saturating_duration_since(since);
         if held >= LONG {
-            let many = ran.len();
-            let first = ran.take(FEW);
+            let first = ran.iter().take(FEW);
             let names: Vec<_> = first.map(|id| self.origin(id.bits()).to_string()).collect();
             let names = names.join("; ");
-            match many {
+            match ran.len() {
                 1 => log::warn!("the loop was held for {held:.1?} by {names}"),
-                _ => log::warn!(
+                many => log::warn!(
                     "the loop was held for {held:.1?} by a batch of {many} machines (from here on each \
                      is timed); the first: {names}"
                 ),

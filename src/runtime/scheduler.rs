@@ -4,8 +4,8 @@
 // # One turn
 //
 //   1. ask the netpoller: what it hands out goes into `queue` (no wait while anything is runnable)
-//   2. open the mail: what other threads woke goes into `queue`, and the jobs that they sent run
-//   3. move `woken` to the end of `queue`: a machine that yielded comes after what it yielded to
+//   2. open the mail: what other threads woke goes to the front of `woken`, and the jobs that they sent run
+//   3. move `woken` to the end of `queue`
 //   4. run a batch from the front of `queue`
 //
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
@@ -14,7 +14,6 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
-use std::iter;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -57,7 +56,7 @@ pub(crate) struct Scheduler {
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// Runnable, in the order in which they run. Empty while a batch of it runs.
-    queue: RefCell<Vec<MachineId>>,
+    pub(super) queue: RefCell<Vec<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
     pub(super) woken: RefCell<Vec<MachineId>>,
     /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
@@ -215,19 +214,14 @@ impl Scheduler {
         let due = due.filter(|_| turn.expired > 0);
         self.stopwatch.wait_ended(&core.clock, figures, due);
         self.remote.running.begin_batch(&core.clock);
-        // A machine that yielded, to let others go first, comes after what was just handed out and after
-        // what other threads woke.
-        let mut woken = self.woken.take();
         self.open_mail();
-        let mut queue = self.queue.borrow_mut();
-        queue.append(&mut self.woken.borrow_mut());
+        // A machine that yielded, to let others go first, comes after what was just handed out.
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
         if fault!("starved_machine") {
-            std::mem::swap(&mut *queue, &mut woken);
+            std::mem::swap(&mut *queue, &mut *woken);
         }
         queue.append(&mut woken);
-        drop(queue);
-        // It keeps its room.
-        self.woken.replace(woken);
+        drop((queue, woken));
         turn.machines = self.run_batch(most, root);
 
         // A machine that ran last may have closed a socket, or set a deadline in the past.
@@ -300,6 +294,8 @@ impl Scheduler {
             return;
         };
         self.trace().put(Kind::Mail, THREAD, 0);
+        // A machine that yielded comes after what other threads woke.
+        let mut before = self.woken.take();
         for waker in woken {
             self.wake(waker.unmail());
         }
@@ -313,6 +309,7 @@ impl Scheduler {
             }
         }
         running.end();
+        self.woken.borrow_mut().append(&mut before);
         // So that the time of the jobs is not counted as that of the machines.
         self.reactor.core().read_clock();
     }
@@ -336,34 +333,27 @@ impl Scheduler {
         self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
-        for id in &batch {
-            if most == 0 {
-                break;
-            }
+        for id in &batch[..most.min(batch.len())] {
             begun += 1;
-            // The root is no machine. A machine that was aborted while it was queued is gone, and its id
-            // does not count.
+            // The root is no machine. A machine that was aborted while it was queued is gone.
             let body = self.machines.borrow_mut().take_body(*id);
             if let Some(body) = body {
-                most -= 1;
                 running.begin(id.bits().get(), &figures.machines);
                 let times = OBSERVES.then(|| body.times(figures));
                 self.stopwatch.begins(*id, figures);
                 self.record(Kind::Run, *id, 0);
                 self.run(*id, body);
                 self.stopwatch.ends(*id, &core.clock, times);
-            } else if *id == MachineId::ROOT {
-                most -= 1;
-                if root() {
-                    break;
-                }
+            } else if *id == MachineId::ROOT && root() {
+                break;
             }
             if is_careful {
-                since = running.lap(iter::once(id), since);
+                since = running.lap(std::slice::from_ref(id), since);
             }
         }
         running.end();
-        let end = running.lap(batch[..begun].iter(), since);
+        debug_assert!(begun <= batch.len() && begun <= most.max(1));
+        let end = running.lap(&batch[..begun], since);
         if core.clock.is_systems() {
             core.trace.read(|| core.clock.since_base(end));
         }
