@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A close sends FIN, and what was written still arrives. A close with a linger of zero sends RST and
-//! discards what is underway. A close with a longer linger waits that long for the written bytes to
-//! arrive: on the blocking pool, while the loop continues.
+//! discards what is underway. A close with a longer linger waits up to that long for the written bytes
+//! to arrive: on a thread for such closes, while the loop continues.
 
 mod common;
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The game is the host: one thread, and frame after frame its own work, the state to all, the network,
-//! sleep. `Runtime::turn_for` bounds the network's part, so a flood of input costs sleep and not the next
-//! frame. At the end the same frames are played without a network, to compare.
+//! sleep. `Runtime::turn_for` bounds the network's part, so much input shortens the sleep and does not
+//! delay the next frame. At the end the same frames are played without a network, to compare.
 //!
 //! All numbers on the wire are little-endian. An input is two bytes: steps right, steps down. A state is
 //! the frame (4 bytes), the number of players (2), and the place of each (2 and 2).

@@ -6,8 +6,9 @@
 //! cargo run --example proxy -- --addr 127.0.0.1:8080 --to example.com:80
 //! ```
 //!
-//! Half-close is carried across, and both sides are closed in the end. On Linux a flood of bytes
-//! never enters this process: see `net::copy`.
+//! A half-close is passed on, and both sides are closed in the end. If a side resets its connection, the
+//! other side is reset too, and what the system has not sent it yet is lost. On Linux the kernel splices
+//! large amounts: see `net::copy`.
 
 mod common;
 

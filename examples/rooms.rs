@@ -6,9 +6,9 @@
 //! nc 127.0.0.1 41273                           # as often as you like; /help lists the commands
 //! ```
 //!
-//! A connection stays on its worker and has no lock. What the workers share is the list of rooms:
+//! A connection stays on its worker. What the workers share is the list of rooms:
 //! names, and the ids of the connections in each. `ServerHandle::write` takes an id and bytes from
-//! any thread; the bytes are shared by all receivers and not copied.
+//! any thread; long ones are shared by all receivers and not copied.
 //!
 //! The rest is settings of the `Server`: a heartbeat, an idle timeout, a longest line
 //! (`most_unused`), and a limit to what waits for a slow reader (`most_queued`). SIGTERM and SIGINT

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `serve` accepts until the end and runs a task for each connection. Port 0 takes a free port. A
-//! connection closes with a FIN when its last handle is dropped.
+//! connection closes when its last handle is dropped: with a FIN, if all input was read.
 
 mod common;
 

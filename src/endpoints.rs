@@ -1,4 +1,4 @@
-//! Which network a socket is of, and the addresses of its two ends, in fourteen bytes.
+//! The network of a socket, and its two addresses if they are of IPv4, in fourteen bytes.
 
 // Mirrors `net`, `laddr` and `raddr` of Go's `netFD`, which take a few hundred.
 
@@ -36,7 +36,7 @@ pub enum Addr {
     Socket(SocketAddr),
     /// A path of a Unix socket; empty for one that has none.
     Path(PathBuf),
-    /// What was asked for and did not resolve, or does not parse.
+    /// A name that is not resolved, or text that is no address.
     Name(String),
 }
 
@@ -105,8 +105,7 @@ pub(crate) fn from_system(address: &SockAddr) -> Addr {
     })
 }
 
-/// Makes IPv4 of an IPv4 address that is written as IPv6 (`::ffff:a.b.c.d`): of the peers of a socket of
-/// both families, and of what the user gives.
+/// Turns `::ffff:a.b.c.d` into IPv4.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => (v4, address.port()).into(),
@@ -114,7 +113,7 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The network's name, as Go has it.
+/// A network, by Go's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Network {

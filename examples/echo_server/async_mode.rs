@@ -170,8 +170,8 @@ impl Session {
         }
     }
 
-    /// Echoes until the end of file, which closing passes on. A block and not an `async fn`, which
-    /// would hold `self` twice: as its argument, and as what that is bound to.
+    /// Echoes until the end of file, which closing passes on. An async block, because an
+    /// `async fn` would store `self` twice.
     #[allow(clippy::manual_async_fn)]
     fn run(self) -> impl Future<Output = ()> {
         async move {

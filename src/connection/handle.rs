@@ -124,7 +124,9 @@ impl Mailbox {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
         self.thread.tell(move |scheduler| {
-            if let Some(desc) = scheduler.reactor.core().by_key(token.key())
+            let registry = &scheduler.reactor.core().registry;
+            let desc = registry.borrow().get(token.key()).cloned();
+            if let Some(desc) = desc
                 && desc.token() == token
             {
                 let note = &desc.user_data.note;

@@ -8,8 +8,8 @@
 //!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
 //! ```
 //!
-//! Dropping the loop's future loses no connection and no permit. So whatever ends it, such as an
-//! order to a server, is waited for beside it by `select`.
+//! Dropping the loop's future loses no connection and no permit. To end the loop, drop it: a server
+//! uses `select`.
 // Mirrors the loop of `Server.Serve` in Go's `net/http/server.go`.
 
 use std::cell::RefCell;
@@ -43,7 +43,7 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(crate) const ALL: Option<u32> = None;
 
 /// Only connections that wait in the queue: new ones could keep the loop busy for ever. The number is
-/// an upper bound of a queue's length (Linux allows more if `somaxconn` is raised).
+/// above the default limit of a queue.
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -140,8 +140,8 @@ pub(crate) async fn accept_each(
     }
 }
 
-/// The next connection, with its permit. With `tries`, only what is queued, by at most so many tries.
-/// `None` when no more is queued, or the listener is closed.
+/// The next connection, with its permit. With `tries`, accepts only queued connections, in at most that many
+/// calls. `None` when no more is queued, or the listener is closed.
 async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,
@@ -204,9 +204,8 @@ fn look(
 
 // ---- shortages ----
 
-/// The errors of a descriptor that is no listener, or is broken. Any other number is a shortage, or
-/// concerns one connection alone: Linux hands a connection's network error to the accept that takes it,
-/// and asks to try again (accept(2)); EPERM is a firewall's answer.
+/// The errors of a descriptor that is no listener, or is broken. Any other is a shortage, or an error of
+/// one connection, which Linux returns from accept(2); EPERM is a firewall's answer.
 const FATAL: [i32; 5] = [
     libc::EBADF,
     libc::EFAULT,

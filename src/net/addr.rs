@@ -68,7 +68,7 @@ impl ToAddr for SocketAddr {
     }
 }
 
-/// A path of a Unix socket names no host.
+/// A path of a Unix socket becomes a name that does not resolve.
 impl ToAddr for Addr {
     fn to_addr(&self) -> Addr {
         match self {
@@ -134,8 +134,8 @@ pub(super) fn system_addr(path: &Path) -> Result<SockAddr, Cause> {
     made.map_err(|_too_long| invalid("path too long for a Unix socket"))
 }
 
-/// The name as std's type. std refuses a name that fills the address to the last byte, and a peer
-/// may have chosen one: that counts as no name, so that it fails no accept.
+/// The name as std's type. std refuses a name of maximal length. Such a peer counts as unnamed, so
+/// that accept succeeds.
 pub(crate) fn std_name(path: &Path) -> io::Result<net::SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let [b'@' | 0, name @ ..] = path.as_os_str().as_bytes() {

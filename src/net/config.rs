@@ -39,8 +39,8 @@ macro_rules! common_settings {
         }
 
         impl $Settings {
-            /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other is an error of the
-            /// operation.
+            /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other name is an error when
+            /// you dial or bind.
             pub fn network(mut self, network: &str) -> Self {
                 self.resolution.set_tcp(network);
                 self

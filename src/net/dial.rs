@@ -38,7 +38,7 @@ use crate::{sys, time};
 /// other; after 300 ms, or as soon as they have all failed, those of the other family are tried
 /// beside them. The first connection is kept, and every other socket is closed before `dial`
 /// returns. A limit in time is shared: each address gets an equal part of the time that is left,
-/// and at least two seconds of it.
+/// but at least two seconds, so that the last may get none.
 ///
 /// An IPv4 address written as IPv6 (`::ffff:127.0.0.1`) is taken for IPv4 wherever one is given.
 ///
@@ -134,7 +134,7 @@ impl Dialer {
         self
     }
 
-    /// When a dial fails at the latest. One that has passed fails every dial at once.
+    /// The latest time for a dial. A deadline in the past fails each dial at once.
     pub fn deadline(mut self, when: Instant) -> Self {
         self.deadline = Some(when);
         self
@@ -182,7 +182,7 @@ impl Dialer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it closes its sockets and waits for no look-up.
+    /// If it is dropped, it closes its sockets and abandons the look-up.
     pub async fn dial(&self, addr: impl ToAddr) -> io::Result<Stream<Tcp>> {
         let target = addr.to_addr();
         let scope = self.scope();
@@ -242,7 +242,7 @@ impl Dialer {
             return primary.await;
         }
         let mut fallback = pin!(self.one_by_one(&fallbacks, scope));
-        // The first family has a head start, and loses it when all its addresses have failed.
+        // The other family starts after this delay, or when the first has failed.
         let head_start = time::sleep(self.fallback_delay);
         let ended = match select(primary.as_mut(), head_start).await {
             Either::First(ended) => Either::First(ended),
@@ -263,8 +263,8 @@ impl Dialer {
         others.map_err(|others| failed.into_iter().chain(others).collect())
     }
 
-    /// Within a family one address after the other, each in its share of the time. The first error is
-    /// the one that counts, unless the scope ends: then nothing else is tried, and that is the error.
+    /// Within a family one address after the other, each in its share of the time. Returns the
+    /// errors, the first one first; if the scope ends, its error comes first, and nothing else is tried.
     async fn one_by_one(
         &self,
         addresses: &[SocketAddr],
@@ -304,7 +304,7 @@ impl Dialer {
     /// without a listener there, the socket then connects to itself, which is legal TCP, and never
     /// meant. Or it may choose one that is taken. In both cases it is asked again.
     async fn connect(&self, address: SocketAddr) -> Result<Fd, Cause> {
-        /// How often a connect is repeated that failed by the system's own choice of a port.
+        /// How often to connect again after the system chose a bad local port.
         const MORE_TRIES: usize = 2;
         let address = resolve::to_dial(address);
         let port_is_given = self.local.is_some_and(|local| local.port() != 0);
@@ -340,7 +340,7 @@ impl Dialer {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();
         }
-        // If it has connected at once, a reset since then is for the first read to find, as in Go.
+        // If it connected at once, the first read reports a later reset, as in Go.
         if under_way {
             let connected = fd.op(Direction::Write, is_connected);
             let connected = connected.named("connect").await;

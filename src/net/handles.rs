@@ -50,12 +50,12 @@ macro_rules! handles {
 
             /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
             /// options and the like. If a call inside says `WouldBlock`, the runtime does not know, and
-            /// `readable` or `writable` would then return at once: for such calls use [`Stream::io`] or
+            /// `readable` or `writable` would then return at once: for such calls streams have [`Stream::io`] and
             /// [`Stream::try_io`].
             ///
             /// A close that comes while it is lent is put off until it is back. Don't wait inside.
-            /// After a loan a short read no longer proves that the system has no more (the closure may
-            /// have set up kTLS, say), so that reading costs one system call more.
+            /// After that a short read or write proves nothing (the closure may have set up kTLS, say),
+            /// and costs one system call more.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -218,8 +218,8 @@ macro_rules! carriers {
             /// Closes it, for every handle, before it returns. What is parked on it fails
             /// with "use of closed network connection".
             ///
-            /// What was written to a stream is still sent, by the system; with a linger set, on a
-            /// thread for such closes.
+            /// The system still sends what was written to a stream, unless its linger is zero. With a
+            /// longer linger, a thread closes the socket.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

@@ -86,7 +86,7 @@ impl Drop for Permit {
     }
 }
 
-/// Waits for a permit, if it has a ticket.
+/// A place in the queue for a permit, if it has a ticket.
 struct Waiting<'a>(&'a Permits, Option<Ticket>);
 
 impl Drop for Waiting<'_> {

@@ -35,7 +35,7 @@ pub(super) struct Resolution {
     /// The operation that it is for, as errors name it.
     op: &'static str,
     pub(super) network: Network,
-    /// A network that was asked for by name, and is none.
+    /// The unknown name that was given for the network.
     pub(super) unknown: Option<String>,
     /// Whether IPv4 stays out of an IPv6 socket to listen on; as the network says, if it is not set.
     pub(super) only_v6: Option<bool>,
@@ -161,8 +161,7 @@ impl Resolution {
         self.suitable(found, host)
     }
 
-    /// What an empty host stands for: this machine to dial it, or every address of it to listen on. Of
-    /// IPv4, where the network and the system have it.
+    /// The address of an empty host: loopback to dial, any to listen; of IPv4 if possible.
     fn own_address(&self) -> IpAddr {
         let every: IpAddr = match self.takes_v4() && (has_v4() || !self.takes_v6()) {
             true => Ipv4Addr::UNSPECIFIED.into(),
@@ -274,7 +273,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
     }
 }
 
-/// What an error of listening names: an address, or for an empty host what was asked for.
+/// The address in a listen error: for an empty host, the port alone.
 pub(super) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
         Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
@@ -392,7 +391,7 @@ fn is_number(label: &str) -> bool {
     }
 }
 
-/// Services that every system is taken to know, even one without a list: Go's `services`.
+/// Services that work even without /etc/services: Go's `services`.
 const SERVICES: [(&str, u16); 14] = [
     ("ftp", 21),
     ("ftps", 990),

@@ -31,7 +31,7 @@ impl<K: Kind> Listener<K> {
 
 /// Accepts until its listener is closed, and runs a task for each connection.
 ///
-/// When the process is short of descriptors, or the system of memory, accepting neither ends nor
+/// After an error that may pass, such as a shortage of descriptors or memory, accepting neither ends nor
 /// spins: it pauses, 5 ms at first and twice as long each time, up to a second, and goes on early
 /// when a socket of this thread is closed. One warning is logged when accepting pauses, with the
 /// reason, and one when it goes on; at debug each accepted connection has a line with its peer.
@@ -173,12 +173,12 @@ impl ServeCounters {
         Rc::strong_count(&self.0.live) - 1
     }
 
-    /// Accepts that were put off because the process or the system was short of something.
+    /// Accepts that failed, those of connections that their peers aborted not counted.
     pub fn refused(&self) -> u64 {
         self.0.refused.get()
     }
 
-    /// Shortages: however many accepts failed one soon after the other.
+    /// Pauses of accepting, each however many accepts failed soon after each other.
     pub fn episodes(&self) -> u64 {
         self.0.episodes.get()
     }

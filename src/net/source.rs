@@ -220,7 +220,7 @@ fn open(file: File) -> Result<Pipe, Cause> {
         return Err(Cause::Other(error));
     }
     let fd = Fd::adopt("Pipe::new", file, Network::File).map_err(Cause::by("epoll_ctl"))?;
-    // Not before it is registered: a descriptor that is refused stays as it was, for others share it.
+    // After it is registered: a refused descriptor must not change, since others may share it.
     let set = fd.socket().owned.socket().set_nonblocking(true);
     set.map_err(Cause::by("fcntl"))?;
     Ok(Pipe::of(fd))

@@ -14,9 +14,8 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// A deadline at least this far after the last reading counts as ahead, and the clock is not read again.
-/// If the last reading is more than ten seconds old, the deadline may have passed already. Then it expires
-/// in the next turn, and not at once. This holds for the system's clock alone.
+/// Only a deadline at least this far after the last reading goes into the memo. If it is set once more, and
+/// was reached since without a reading, it expires in the next turn, and not at once.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// What the clock reads.
@@ -31,7 +30,7 @@ pub(crate) enum TimeSource {
 pub(crate) struct Clock {
     source: TimeSource,
     /// Tick zero.
-    base: Instant,
+    pub(crate) base: Instant,
     /// The last reading. It never goes back.
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
@@ -70,16 +69,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// The system's time at the last reading; a fresh one if the loop has another clock.
-    #[inline]
-    pub(crate) fn last_real(&self) -> Instant {
-        match self.is_systems() {
-            true => self.now.get(),
-            false => Instant::now(),
-        }
-    }
-
-    /// What a reading would give. It is not stored, so no deadline is compared with it.
+    /// What a reading would give. It is not stored, so `now` and the ticks stay.
     #[inline]
     pub(crate) fn peek(&self) -> Instant {
         let now = match &self.source {
@@ -105,7 +95,6 @@ impl Clock {
 
     /// Sets `next` for a reading in a later tick. Most readings lie in the same tick as the one before.
     #[cold]
-    #[inline(never)]
     fn set_next(&self, now: Instant) {
         let tick = self.tick_of(now);
         self.next.set((tick, self.instant_of(tick)));
@@ -147,15 +136,18 @@ impl Clock {
         (known == when).then_some(tick)
     }
 
-    /// The tick of a deadline. `None` if it has passed. Reads the clock, unless the deadline has
-    /// passed by the last reading, or is `PLAINLY_AHEAD` of it: then it goes into the memo.
+    /// The tick of a deadline. `None` if it has passed, by the last reading or a fresh one. The fresh one is
+    /// not stored, since a store would clear the memo. If the deadline is `PLAINLY_AHEAD`, it goes into the
+    /// memo; only on the system's clock, since others may jump between two readings.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
-        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
-            let tick = self.tick_of(when);
-            self.memo.set(Some((when, tick)));
-            return Some(tick);
+        if when <= self.now.get() || when <= self.peek() {
+            return None;
         }
-        (!self.has_passed(when)).then(|| self.tick_of(when))
+        let tick = self.tick_of(when);
+        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
+            self.memo.set(Some((when, tick)));
+        }
+        Some(tick)
     }
 
     /// Whether `when` has passed. Reads the clock, unless `when` has passed by the last reading.
@@ -167,12 +159,6 @@ impl Clock {
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())
-    }
-
-    /// From the clock's beginning to `when`, in nanoseconds.
-    #[inline]
-    pub(crate) fn since_base(&self, when: Instant) -> u64 {
-        (when - self.base).as_nanos() as u64
     }
 
     /// How long from the last reading to the start of `tick`.
@@ -190,5 +176,20 @@ impl Clock {
             }
             self.read();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_of_now_has_passed_however_old_the_last_reading_is() {
+        let clock = Clock::new(TimeSource::System);
+        let old = clock.base - Duration::from_secs(11);
+        clock.now.set(old);
+        assert_eq!(clock.tick_ahead(Instant::now()), None);
+        let far = Instant::now() + Duration::from_secs(60);
+        assert!(clock.tick_ahead(far).is_some() && clock.remembered(far).is_some());
     }
 }

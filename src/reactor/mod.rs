@@ -64,7 +64,7 @@ use crate::sys::Process;
 use crate::trace::{Kind, NOTHING, Recorder, Tape};
 use crate::wheel::TimerKey;
 pub(crate) use clock::{Clock, TimeSource};
-pub(crate) use netpoll::{Behind, Core, RunQueue};
+pub(crate) use netpoll::{Core, RunQueue};
 pub use poll_desc::{Descriptor, PollDesc};
 pub use selector::{Break, Event, Harvest, MioSelector, Selector, Traits};
 pub(crate) use types::May;
@@ -235,7 +235,7 @@ impl<W> Reactor<W> {
     }
 
     fn bare(selector: Box<dyn Selector>, trace: Recorder<W>) -> Self {
-        Reactor::with_clock(selector, TimeSource::System, |(), _| {}, trace)
+        Reactor::over(Core::new(selector, TimeSource::System, |(), _| {}, trace))
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
@@ -286,14 +286,7 @@ impl<W> Reactor<W> {
 }
 
 impl<W, T> Reactor<W, T> {
-    /// A reactor with a `T` in each descriptor, on a given clock.
-    pub(crate) fn with_clock(
-        selector: Box<dyn Selector>,
-        time: TimeSource,
-        behind: Behind<W, T>,
-        trace: Recorder<W>,
-    ) -> Self {
-        let core = Rc::new(Core::new(selector, time, behind, trace));
+    pub(crate) fn over(core: Rc<Core<W, T>>) -> Self {
         Reactor { core }
     }
 
@@ -321,6 +314,7 @@ impl<W, T> Reactor<W, T> {
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
         let trace = &self.core.trace;
+        self.core.rounds.update(|rounds| rounds + 1);
         let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
             let number = trace.number(&w);
             out.push(w);
@@ -371,13 +365,13 @@ impl<W, T> Reactor<W, T> {
     /// # }
     /// ```
     pub fn timer(&self, when: Instant, w: W) -> TimerKey {
-        let tick = self.core.clock.tick_of(when);
+        let tick = self.core.clock.tick_ahead(when).unwrap_or_default();
         self.core.timers.borrow_mut().insert(tick, w)
     }
 
     /// Moves a timer. `false` if it has fired or was canceled.
     pub fn move_timer(&self, key: TimerKey, when: Instant) -> bool {
-        let tick = self.core.clock.tick_of(when);
+        let tick = self.core.clock.tick_ahead(when).unwrap_or_default();
         self.core.timers.borrow_mut().move_to(key, tick)
     }
 

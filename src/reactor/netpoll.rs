@@ -22,7 +22,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -67,9 +66,8 @@ pub(crate) enum RunQueue {
     /// As `Empty`, with blocking jobs under way. A virtual clock does not jump before they have
     /// ended.
     JobsOut,
-    /// Something is still to run. `rounds` counts the rounds that have ended: a round ends when everything
-    /// that was runnable at its beginning has run.
-    Busy { rounds: u64 },
+    /// Something is still to run.
+    Busy,
 }
 
 /// The reactor calls this with a descriptor's user data when a deadline of it expires or its peer hangs
@@ -98,7 +96,7 @@ pub(crate) struct Core<W, T> {
     events: RefCell<Vec<Event>>,
     pub(super) traits: Traits,
     /// All open descriptors, by the keys of their tokens: Go's `pollCache`.
-    pub(super) registry: RefCell<Slab<Rc<PollDesc<W, T>>>>,
+    pub(crate) registry: RefCell<Slab<Rc<PollDesc<W, T>>>>,
     /// How many tokens were made. It wraps: see [`Token`].
     pub(super) generation: Cell<usize>,
     /// What a close, or a deadline set in the past, has released. The next turn hands it out.
@@ -115,6 +113,8 @@ pub(crate) struct Core<W, T> {
     pub(crate) settled: Cell<Tick>,
     /// The tick to be settled next, while the run queue is never empty.
     settling: Cell<Option<Settling>>,
+    /// How many rounds have ended. A round ends when everything that was runnable at its beginning has run.
+    pub(crate) rounds: Cell<u64>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
     /// The process that made it. A child of fork shares the selector's registrations with its parent, so
@@ -129,13 +129,13 @@ pub(crate) struct Core<W, T> {
 
 impl<W, T> Core<W, T> {
     // Go: netpollGenericInit.
-    pub(super) fn new(
+    pub(crate) fn new(
         selector: Box<dyn Selector>,
         time: TimeSource,
         behind: Behind<W, T>,
         trace: Recorder<W>,
-    ) -> Self {
-        Core {
+    ) -> Rc<Self> {
+        Rc::new(Core {
             clock: Clock::new(time),
             traits: selector.traits(),
             selector: RefCell::new(selector),
@@ -149,13 +149,14 @@ impl<W, T> Core<W, T> {
             proven: Cell::default(),
             settled: Cell::default(),
             settling: Cell::default(),
+            rounds: Cell::default(),
             spin: Cell::default(),
             is_shut: Cell::default(),
             process: Process::current(),
             behind,
             trace,
             host_sleeps: Cell::default(),
-        }
+        })
     }
 
     // Go has no counterpart to these two: there, a child of fork(2) executes another program.
@@ -206,19 +207,6 @@ impl<W, T> Core<W, T> {
         Ok(Descriptor(desc))
     }
 
-    /// Calls `look` with each descriptor that has one of these keys. `look` must not use the reactor.
-    /// Returns whether there are more keys.
-    pub(crate) fn for_each_in(
-        &self,
-        keys: Range<usize>,
-        mut look: impl FnMut(&PollDesc<W, T>),
-    ) -> bool {
-        let by_key = self.registry.borrow();
-        let descs = keys.clone().filter_map(|key| by_key.get(key));
-        descs.for_each(|desc| look(desc));
-        keys.end < by_key.capacity()
-    }
-
     // ---- the turn ----
 
     /// One turn: waits for the selector, hands out what is ready, and expires what is due. Calls `out` with
@@ -244,20 +232,17 @@ impl<W, T> Core<W, T> {
         self.read_clock();
         let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
         self.trace.put(Kind::Wait, NOTHING, at_most);
+        let mut turn = Turn::default();
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // If the selector fails, the events that it returned before are handed out all the same. If it
         // panics, what is pending stays for the next turn: so this comes after the wait.
-        let mut turn = Turn {
-            events: self.unpark_ready(&mut out),
-            ..Turn::default()
-        };
+        turn.events = self.unpark_ready(&mut out);
         let found_nothing = waited?;
         self.read_clock();
 
         // Nothing was runnable and no event came, so nothing has to run: the proven tick is settled.
-        let is_busy = matches!(run_queue, RunQueue::Busy { .. });
-        if found_nothing && !released && !is_busy {
+        if found_nothing && !released && run_queue != RunQueue::Busy {
             self.settled.set(self.proven.get());
             // But that tick is from before the wait. A deadline that became due in the wait needs a later
             // one.
@@ -281,34 +266,31 @@ impl<W, T> Core<W, T> {
     #[inline]
     pub(crate) fn read_clock(&self) {
         let now = self.clock.read();
-        self.trace.read(|| self.clock.since_base(now));
+        self.trace.read(|| now - self.clock.base);
     }
 
     // ---- settle ----
     //
     // Go has no counterpart to these two: its timers fire by the clock, before the network is polled.
 
-    /// Advances `settled`. If the run queue is empty, everything handed out before this turn has run, and
-    /// the proven tick is settled. Otherwise notes a proven tick, and settles it `SETTLING_TURNS` and
-    /// `SETTLING_ROUNDS` later.
+    /// Advances `settled`. If the run queue is empty and nothing is pending, everything handed out before
+    /// this turn has run, and the proven tick is settled. Otherwise notes a proven tick, and settles it
+    /// `SETTLING_TURNS` and `SETTLING_ROUNDS` later.
     fn settle(&self, run_queue: RunQueue) {
-        let RunQueue::Busy { rounds } = run_queue else {
+        if run_queue != RunQueue::Busy && !self.has_pending() {
             self.settling.set(None);
-            // What is pending has not run yet.
-            if !self.has_pending() {
-                self.settled.set(self.proven.get());
-            }
+            self.settled.set(self.proven.get());
             return;
-        };
+        }
         let mut next = Settling {
             tick: self.proven.get(),
-            rounds,
+            rounds: self.rounds.get(),
             turns: 0,
         };
         if let Some(noted) = self.settling.get() {
-            debug_assert!(noted.tick <= next.tick && noted.rounds <= rounds);
+            debug_assert!(noted.tick <= next.tick && noted.rounds <= next.rounds);
             let turns = noted.turns + 1;
-            match turns < SETTLING_TURNS || rounds - noted.rounds < SETTLING_ROUNDS {
+            match turns < SETTLING_TURNS || next.rounds - noted.rounds < SETTLING_ROUNDS {
                 true => next = Settling { turns, ..noted },
                 false => self.settled.set(noted.tick),
             }
@@ -366,11 +348,11 @@ impl<W, T> Core<W, T> {
         if self.clock.is_virtual() {
             return self.wait_virtually(max_wait, run_queue);
         }
-        let mut wait = soonest(max_wait, self.until_next());
+        let mut wait = max_wait.into_iter().chain(self.until_next()).min();
         let spin = self.spin.get();
         if spin > Duration::ZERO {
-            let end = Instant::now() + wait.map_or(spin, |wait| wait.min(spin));
-            while Instant::now() < end {
+            let start = Instant::now();
+            while start.elapsed() < wait.map_or(spin, |wait| wait.min(spin)) {
                 if !self.poll(Some(Duration::ZERO))? {
                     return Ok(false);
                 }
@@ -393,7 +375,7 @@ impl<W, T> Core<W, T> {
             }
         }
         let next = self.next_live().map(|next| self.clock.until(next));
-        match soonest(max_wait, next) {
+        match max_wait.into_iter().chain(next).min() {
             Some(ahead) if run_queue == RunQueue::Empty => {
                 self.clock.jump(ahead);
                 Ok(true)
@@ -482,11 +464,9 @@ impl<W, T> Core<W, T> {
     /// The tick of the next entry of a wheel. It may be stale.
     // Go: timers.wakeTime.
     pub(crate) fn next_entry(&self) -> Option<Tick> {
-        let timers = soonest(
-            self.timers.borrow().next(),
-            self.peer_timers.borrow().next(),
-        );
-        soonest(timers, self.deadlines.borrow().next())
+        let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next());
+        let next = timers.into_iter().flatten();
+        next.chain(self.deadlines.borrow().next()).min()
     }
 
     /// The tick at which the next timer fires: exact, and O(timers).
@@ -494,12 +474,6 @@ impl<W, T> Core<W, T> {
         let timers = [&self.timers, &self.peer_timers].map(|timers| timers.borrow().next_live());
         let next = timers.into_iter().flatten();
         next.chain(self.deadlines.borrow().next_live()).min()
-    }
-
-    /// Entries of the wheels, stale ones too.
-    pub(crate) fn entries(&self) -> usize {
-        let timers = self.timers.borrow().entries() + self.peer_timers.borrow().entries();
-        timers + self.deadlines.borrow().entries()
     }
 
     /// How long from the last reading of the clock to `next_entry`.
@@ -530,35 +504,18 @@ impl<W, T> Core<W, T> {
 
     // ---- the rest ----
 
-    /// The descriptor that has this key: for a handle that keeps only the key.
-    // Go has no counterpart.
-    pub(crate) fn by_key(&self, key: usize) -> Option<Rc<PollDesc<W, T>>> {
-        self.registry.borrow().get(key).cloned()
-    }
-
     /// Evicts everything, when the reactor is dropped: I/O on a descriptor that outlives it is an error.
     /// Returns what was parked. The caller drops it after all borrows have ended, since the drop of a W
     /// may run any code.
     // Go has no counterpart: its poller lives as long as the process.
     pub(crate) fn evict_all(&self) -> Vec<W> {
         self.is_shut.set(true);
-        let all: Vec<_> = self.registry.borrow_mut().drain().collect();
-        for desc in &all {
-            desc.evict();
-        }
+        let all = self.registry.take();
+        all.iter().for_each(|(_, desc)| desc.evict());
         let mut released = self.pending.take();
-        for timers in [&self.timers, &self.peer_timers] {
-            let mut timers = timers.take();
+        for mut timers in [self.timers.take(), self.peer_timers.take()] {
             timers.advance(Tick::MAX, usize::MAX, |w| released.push(w));
         }
         released
-    }
-}
-
-/// The smaller of two. `None` counts as later than anything.
-fn soonest<V: Ord>(one: Option<V>, other: Option<V>) -> Option<V> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
     }
 }

@@ -169,7 +169,7 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Whether an attempt may be made, and a short one would be conclusive: see `short_means_drained`.
+    /// Whether an attempt may be made and a short transfer would be conclusive (`short_means_drained`).
     #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
@@ -234,9 +234,7 @@ impl<W, T> PollDesc<W, T> {
                 if first.is_some() {
                     // Put back before the panic, so that the first waiter is not lost with it.
                     self.slots[direction as usize].set(first);
-                    panic!(
-                        "netpoller: a W is parked already for {direction:?}: one waiter a direction"
-                    );
+                    panic!("netpoller: a W is parked already for {direction:?}");
                 }
                 Park::Parked
             }
@@ -514,18 +512,13 @@ impl<W, T> PollDesc<W, T> {
     /// Sets the timer to the sooner deadline. If there is none, there is no timer.
     fn set_timer(&self) {
         let next = self.next_deadline();
-        let had_timer = self.due.replace(next) != NEVER;
         let mut timers = self.core.deadlines.borrow_mut();
-        let timer = had_timer.then(|| timers.key_at(self.timer.get()));
-        match timer.flatten() {
-            Some(key) if next == NEVER => drop(timers.cancel(key)),
-            Some(key) => {
-                timers.move_to(key, next);
-            }
-            None if next == NEVER => {}
-            None => self
-                .timer
-                .set(timers.insert(next, self.token.key()).index()),
+        if self.due.replace(next) != NEVER {
+            timers.cancel_at(self.timer.get());
+        }
+        if next != NEVER {
+            let key = timers.insert(next, self.token.key());
+            self.timer.set(key.index());
         }
     }
 
@@ -614,18 +607,15 @@ impl<W, T> PollDesc<W, T> {
     /// registry: it was closed before, or the reactor is gone.
     fn unregister(&self) -> bool {
         let mut registry = self.core.registry.borrow_mut();
-        let key = self.token.key();
-        let is_ours = registry
-            .get(key)
-            .is_some_and(|desc| desc.token == self.token);
-        let ours = is_ours.then(|| registry.remove(key));
-        drop(registry);
-        if ours.is_some() {
-            self.evict();
-            log::trace!("close {:?}", self.token);
+        match registry.get(self.token.key()) {
+            // Not the last reference: `self` is that of a handle.
+            Some(desc) if desc.token == self.token => drop(registry.remove(self.token.key())),
+            _ => return false,
         }
-        // `ours` is dropped here, after the borrow: dropping the user's data may run any code.
-        ours.is_some()
+        drop(registry);
+        self.evict();
+        log::trace!("close {:?}", self.token);
+        true
     }
 }
 

@@ -201,8 +201,10 @@ pub trait Selector {
     fn traits(&self) -> Traits;
 
     /// A file descriptor that is readable when `netpoll` would return events, so that another loop can wait
-    /// for this one. `None` where there is none (poll(2)).
-    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    /// for this one. `None`, as by default, where there is none (poll(2)).
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// The system's selector (epoll, kqueue), through mio.
@@ -311,10 +313,8 @@ impl Selector for MioSelector {
         max_wait: Option<Duration>,
         events: &mut Vec<Event>,
     ) -> io::Result<Harvest> {
-        match self
-            .poll
-            .poll(&mut self.events, max_wait.map(|wait| wait.min(LONGEST)))
-        {
+        let at_most = max_wait.map(|wait| wait.min(LONGEST));
+        match self.poll.poll(&mut self.events, at_most) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 return Ok(Harvest::Partial);
             }
@@ -357,11 +357,6 @@ impl Selector for MioSelector {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         use std::os::fd::AsRawFd;
         Some(crate::sys::borrow(self.poll.as_raw_fd(), &self.poll))
-    }
-
-    #[cfg(mio_unsupported_force_poll_poll)]
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 

@@ -158,7 +158,10 @@ impl Look {
         let core = scheduler.reactor.core();
         let now = core.clock.read();
         let mut more = self.machines(scheduler, keys.clone());
-        more |= core.for_each_in(keys.clone(), |desc| self.socket(desc, now));
+        let registry = core.registry.borrow();
+        more |= keys.end < registry.capacity();
+        let sockets = keys.clone().filter_map(|key| registry.get(key));
+        sockets.for_each(|desc| self.socket(desc, now));
         let mut count = 0;
         for (timers, on) in [(&core.timers, "sleep"), (&core.peer_timers, "timer")] {
             let timers = timers.borrow();

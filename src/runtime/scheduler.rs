@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -39,7 +39,7 @@ use super::running::{self, Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
-use crate::reactor::{Reactor, RunQueue, Selector, TimeSource, Turn};
+use crate::reactor::{Core, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
@@ -59,8 +59,6 @@ pub(crate) struct Scheduler {
     pub(super) queue: RefCell<Vec<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
     pub(super) woken: RefCell<Vec<MachineId>>,
-    /// How many rounds have ended. A round ends when all that was runnable at its beginning has run.
-    rounds: Cell<u64>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     /// The root's waker, as a dump knows it, while there is a root.
@@ -89,7 +87,7 @@ impl Scheduler {
         let trace = Recorder::new(tape.clone(), |parked: &ParkKey| {
             parked.as_machine().bits().get()
         });
-        let reactor = Reactor::with_clock(selector, time, Socket::unpark_beside, trace);
+        let reactor = Reactor::over(Core::new(selector, time, Socket::unpark_beside, trace));
         let stopwatch = Stopwatch::new(reactor.core().clock.now());
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
@@ -98,7 +96,6 @@ impl Scheduler {
             machines: RefCell::new(Machines::new()),
             queue: RefCell::default(),
             woken: RefCell::default(),
-            rounds: Cell::new(0),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             buffer: Cell::new(None),
@@ -244,17 +241,16 @@ impl Scheduler {
         let connections = figures.connections.get();
         figures.tasks.set(machines.saturating_sub(connections));
         figures.descriptors.set(self.reactor.descriptors() as u64);
-        figures.entries.set(core.entries() as u64);
+        let timers = core.timers.borrow().entries() + core.peer_timers.borrow().entries();
+        let entries = timers + self.reactor.entries().held;
+        figures.entries.set(entries as u64);
     }
 
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
     fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let jobs_out = self.remote.jobs_out.load(Ordering::Acquire);
         let (max_wait, run_queue) = match self.has_runnable() {
-            true => {
-                let rounds = self.rounds.get();
-                (Some(Duration::ZERO), RunQueue::Busy { rounds })
-            }
+            true => (Some(Duration::ZERO), RunQueue::Busy),
             false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
             false => (max_wait, RunQueue::Empty),
         };
@@ -329,7 +325,11 @@ impl Scheduler {
         }
         let running: &Running = &self.remote.running;
         let (core, figures) = (self.reactor.core(), self.figures());
-        let (mut since, runs) = (core.clock.last_real(), figures.machines.get());
+        let mut since = match core.clock.is_systems() {
+            true => core.clock.now(),
+            false => Instant::now(),
+        };
+        let runs = figures.machines.get();
         self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
@@ -355,7 +355,7 @@ impl Scheduler {
         debug_assert!(begun <= batch.len() && begun <= most.max(1));
         let end = running.lap(&batch[..begun], since);
         if core.clock.is_systems() {
-            core.trace.read(|| core.clock.since_base(end));
+            core.trace.read(|| end - core.clock.base);
         }
         context::end();
         batch.drain(..begun);
@@ -365,7 +365,7 @@ impl Scheduler {
         let left = self.left_in_round.get().saturating_sub(begun);
         self.left_in_round.set(left);
         if left == 0 {
-            self.rounds.set(self.rounds.get() + 1);
+            core.rounds.update(|rounds| rounds + 1);
         }
         (figures.machines.get() - runs) as usize
     }

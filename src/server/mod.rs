@@ -1,4 +1,4 @@
-//! Servers: a [`Protocol`](crate::Protocol) for each connection, on one thread or on several.
+//! Servers: a [`Protocol`] for each connection, on one thread or on several.
 //!
 //! [`Server`] holds the settings, [`Bound`] is a server that listens, and a [`ServerHandle`] ends it
 //! from any thread. Each worker is a thread with a loop of its own, and a connection stays with its

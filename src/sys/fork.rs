@@ -9,10 +9,10 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// How often this process and its ancestors were made by a fork, since the first of them asked.
+/// Counts forks, from the first call of `current` in this process or an ancestor.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether forks are noticed. Plain, and no `Once`: a child could inherit one half done.
+/// Whether forks are noticed. Not a `Once`: a child could inherit one in progress.
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
 /// A process: the one that made something, or this one.
@@ -25,7 +25,7 @@ impl Process {
         if !IS_WATCHED.load(Ordering::Acquire) {
             // SAFETY: the handler is a plain function that lives as long as the process. It runs
             // after fork, and does an atomic store alone, which is async-signal-safe. Two threads may
-            // both come here: then a fork counts twice, which is as good.
+            // both come here: then a fork counts twice, which does no harm.
             unsafe { libc::pthread_atfork(None, None, Some(is_forked)) };
             IS_WATCHED.store(true, Ordering::Release);
         }

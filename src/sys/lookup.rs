@@ -38,7 +38,7 @@ pub(crate) fn address_info(
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
     hints.ai_socktype = kind;
     let mut list = ptr::null_mut();
-    // Asked before the call as well: descriptors may be short then, and no longer after it.
+    // Before and after the call: a shortage may end meanwhile.
     let short_before = shortage();
     // SAFETY: the strings end in NUL and outlive the call, as do the hints and the place for the
     // answer, which is ours to free if the call succeeds.

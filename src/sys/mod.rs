@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of the reactor or the runtime.
 //! Mirrors Go's `internal/poll/sock_cloexec.go`, `splice_linux.go`, `fd_unix.go`'s `Sysfd`, and
-//! `net/cgo_unix.go`; here, what they share and the calls that need no more than a flag.
+//! `net/cgo_unix.go`. This file: what they share, and dup2.
 
 #![allow(unsafe_code)]
 

@@ -12,7 +12,7 @@ use std::{process, ptr};
 
 use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
 
-/// Signals are noted while it lives. After it, they are ignored, unless another handler is there.
+/// While it lives, signals are noted. After its drop they are ignored, unless another handler exists.
 #[derive(Debug)]
 pub(crate) struct SignalNotes(Vec<SigId>);
 

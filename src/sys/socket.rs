@@ -52,9 +52,8 @@ impl OwnedSocket {
         SockRef::from(self)
     }
 
-    // On Linux past the C library, whose `recv` and `send` are cancellation points of pthreads: once the
-    // process has had a second thread, glibc switches cancellation on and off around each, for about 110
-    // instructions an echoed message. No thread of ours is canceled that way.
+    // On Linux these call the kernel directly. In a process that has had a second thread, glibc's `recv`
+    // and `send` cost about 110 instructions more for each echoed message, for thread cancellation.
 
     /// Reads what is there, up to [`MAX_AT_ONCE`].
     #[inline]

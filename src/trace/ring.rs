@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 
@@ -121,11 +122,12 @@ impl<W> Recorder<W> {
         self.tape.0.as_deref().filter(|_| ON)
     }
 
-    /// The clock was read: so many nanoseconds after the loop's beginning.
+    /// The clock was read, so long after the loop's beginning.
     #[inline]
-    pub(crate) fn read(&self, now: impl FnOnce() -> u64) {
+    pub(crate) fn read(&self, now: impl FnOnce() -> Duration) {
         if self.ring().is_some() {
-            self.now.set(self.now.get().max(now() << TIME));
+            let now = (now().as_nanos() as u64) << TIME;
+            self.now.set(self.now.get().max(now));
         }
     }
 

@@ -27,15 +27,15 @@
 // that has this bit. The slot is the number in the tick's six bits of that level.
 //
 // How an entry comes out: `advance` sets `elapsed` to the tick of the earliest entry. If this entry is on
-// level 0, its slot is handed out. If not, its slot *cascades*: all entries of the slot move one level
-// down. Then `advance` goes on with the entry that is the earliest now.
+// level 0, its slot is handed out. If not, its slot *cascades*: all entries of the slot are placed anew,
+// on lower levels. Then `advance` goes on with the entry that is the earliest now.
 //
 // So these rules hold:
 //
 // 1. `elapsed` is never after the tick of an entry. (An overdue entry counts as due at `elapsed`.)
 // 2. An entry's tick equals `elapsed` in the bits above its level, and is not smaller in the bits of its
 //    level. So the first slot in use of a level has the earliest entry of that level.
-// 3. The earliest entry of all is in the first slot in use of some level: eleven comparisons find it. It
+// 3. The earliest entry of all is in the first slot in use of some level: at most eleven comparisons find it. It
 //    may be on any level, since an entry does not move down while `elapsed` comes near.
 // 4. Nothing has to be done when `elapsed` reaches the beginning of a slot. So the owner need not wake up
 //    then.
@@ -159,22 +159,6 @@ impl<K: Copy> Level<K> {
         }
     }
 
-    /// The tick of the earliest entry of this level, and its slot.
-    #[inline]
-    fn first(&self) -> Option<(Tick, usize)> {
-        let slot = self.occupied.trailing_zeros() as usize;
-        (self.occupied != 0).then(|| (self.slots[slot].earliest, slot))
-    }
-
-    /// Adds an entry that counts as due at `tick`.
-    #[inline]
-    fn push(&mut self, slot: usize, tick: Tick, entry: Entry<K>) {
-        self.occupied |= 1 << slot;
-        let slot = &mut self.slots[slot];
-        slot.entries.push(entry);
-        slot.earliest = slot.earliest.min(tick);
-    }
-
     /// If `slot` has no entries: marks it empty, and frees its memory but for `KEPT` entries.
     fn trim(&mut self, slot: usize) {
         let Slot { entries, earliest } = &mut self.slots[slot];
@@ -265,7 +249,11 @@ impl<K: Copy> Wheel<K> {
         if level >= self.levels.len() {
             self.levels.resize_with(level + 1, Level::new);
         }
-        self.levels[level].push(slot_of(level, tick), tick, (when, key));
+        let (ring, at) = (&mut self.levels[level], slot_of(level, tick));
+        ring.occupied |= 1 << at;
+        let slot = &mut ring.slots[at];
+        slot.entries.push((when, key));
+        slot.earliest = slot.earliest.min(tick);
         self.len += 1;
         self.earliest = self.earliest.min(tick);
     }
@@ -325,17 +313,14 @@ impl<K: Copy> Wheel<K> {
     /// Finds the slot with the earliest entry of all (ground rule 3). Sets `earliest`, and returns the level
     /// and the slot.
     fn find_front(&mut self) -> Option<(usize, usize)> {
-        let mut front = None;
-        self.earliest = Tick::MAX;
-        for (level, ring) in self.levels.iter().enumerate() {
-            if let Some((tick, slot)) = ring.first()
-                && (tick < self.earliest || front.is_none())
-            {
-                self.earliest = tick;
-                front = Some((level, slot));
-            }
-        }
-        front
+        let firsts = self.levels.iter().enumerate().filter_map(|(level, ring)| {
+            // If no bit is set, this is 64, which is no slot.
+            let slot = ring.occupied.trailing_zeros() as usize;
+            Some((ring.slots.get(slot)?.earliest, level, slot))
+        });
+        let front = firsts.min();
+        self.earliest = front.map_or(Tick::MAX, |(tick, ..)| tick);
+        front.map(|(_, level, slot)| (level, slot))
     }
 
     // ---- advance ----
@@ -392,7 +377,7 @@ impl<K: Copy> Wheel<K> {
             }
             // Rule 1.
             self.elapsed = self.earliest;
-            // The slot has later entries too. Move all of them down a level and look again.
+            // The slot has later entries too. Move all of them down and look again.
             if level > 0 {
                 self.cascade(level, slot, &mut budget);
                 continue;
@@ -414,29 +399,25 @@ impl<K: Copy> Wheel<K> {
         false
     }
 
-    /// Moves the entries of a slot to the level below, as far as the budget allows. None of them is
-    /// before `elapsed`. All of them equal `elapsed` in the bits of this level, which is above their new one: rule 2.
+    /// Places the entries of a slot anew, as far as the budget allows. All of them equal `elapsed` in the
+    /// bits of this level, so each goes to a lower one (rule 2).
     fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
-        let (below, here) = self.levels.split_at_mut(level);
-        let (below, here) = (&mut below[level - 1], &mut here[0]);
-        let entries = &mut here.slots[slot].entries;
+        let entries = &mut self.levels[level].slots[slot].entries;
         let moved = entries.len().min(budget.saturating_mul(CASCADED_FOR_ONE));
-        for entry in entries.drain(entries.len() - moved..) {
-            below.push(slot_of(level - 1, entry.0), entry.0, entry);
+        let entries = entries.split_off(entries.len() - moved);
+        self.levels[level].trim(slot);
+        self.len -= moved;
+        for (when, key) in entries {
+            self.place(when, key);
         }
-        here.trim(slot);
         // Rounded down. The earliest of a rest is handed out next, which costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
 
     /// Removes each entry for which `keep` returns false: the stale ones.
     ///
-    /// O(entries), without a budget. So call it when more than half of the entries are stale: then it costs
-    /// O(1) for each entry that became stale.
-    ///
-    /// # Panics
-    ///
-    /// Only if `keep` does. Then drop the wheel: it has lost count of its entries.
+    /// O(entries + slots), without a budget. So call it when more than half of the entries are stale: then it
+    /// costs O(1) for each entry that became stale. If `keep` panics, entries are lost.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -447,19 +428,14 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
-        self.len = 0;
-        for level in &mut self.levels {
-            for slot in 0..SLOTS {
-                let Slot { entries, earliest } = &mut level.slots[slot];
-                entries.retain(|&(when, key)| keep(when, key));
-                self.len += entries.len();
-                // An overdue entry counts as due at `elapsed`.
-                let first = entries.iter().map(|&(when, _)| when).min();
-                *earliest = first.map_or(Tick::MAX, |first| first.max(self.elapsed));
-                level.trim(slot);
+        let levels = std::mem::take(&mut self.levels).into_iter();
+        (self.len, self.earliest) = (0, Tick::MAX);
+        let slots = levels.flat_map(|level| level.slots);
+        for (when, key) in slots.flat_map(|slot| slot.entries) {
+            if keep(when, key) {
+                self.place(when, key);
             }
         }
-        self.find_front();
     }
 }
 

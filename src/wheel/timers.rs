@@ -167,11 +167,12 @@ impl<V> Timers<V> {
         true
     }
 
-    /// The key of the timer that has this index. For an owner that stores only the index, and does not use
-    /// it after the timer has fired.
-    pub(crate) fn key_at(&self, index: u32) -> Option<TimerKey> {
-        let insertion = self.slots.get(index as usize)?.insertion;
-        Some(TimerKey { index, insertion })
+    /// Cancels the timer that has this index. For an owner that stores only the index, and does not use it
+    /// after the timer has fired.
+    pub(crate) fn cancel_at(&mut self, index: u32) -> Option<V> {
+        let timer = self.slots.try_remove(index as usize)?;
+        self.compact();
+        Some(timer.value)
     }
 
     /// Takes a timer out before it fires; `None` if it has fired or was canceled.
@@ -187,9 +188,7 @@ impl<V> Timers<V> {
     /// ```
     pub fn cancel(&mut self, key: TimerKey) -> Option<V> {
         self.timer(key)?;
-        let timer = self.slots.try_remove(key.index as usize)?;
-        self.compact();
-        Some(timer.value)
+        self.cancel_at(key.index)
     }
 
     /// A timer's value, until it fires or is canceled. O(1).

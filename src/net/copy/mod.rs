@@ -47,8 +47,8 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Others may read and write between two steps, never within one: a
-/// step is a read, and the writing of all that it brought.
+/// Each end's deadline holds. Others may read the source between two reads, and write to the sink before
+/// and after all that one read brought.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<
 /// Copies both ways between `a` and `b` until both have ended, and says how much went from `a` to
 /// `b`, and how much from `b` to `a`.
 ///
-/// When one side ends, the other's writing side is closed (half-close is carried across), and the other
+/// When one side ends, the other's writing side is closed (a half-close is passed on), and the other
 /// direction goes on; [`Relay::linger`] limits that. If one direction fails, the other goes on, except
 /// if the connection that it writes to is gone. So an answer that came before a reset is passed on.
 /// Neither stream is closed altogether: dropping the last handle does, or `close`.
@@ -195,7 +195,7 @@ impl Relay {
             let written = || (forth.borrow().written, back.borrow().written);
             // The first error.
             let mut failed = None;
-            // They share a budget, which the first may use up. So they take turns in being first.
+            // The first may use up the budget, so each poll starts with the other.
             let mut first = 1;
             // The sleep; what both directions had written when it began, and what of it the sink's peer
             // had not acknowledged.

@@ -11,9 +11,8 @@
 //! of all that it brought. Between two steps other operations have their turn, first come first
 //! served, so that a heartbeat on the sink is not shut out for hours.
 //!
-//! It fills only while nothing is in hand. So it is known what the EAGAIN of a splice means: when
-//! filling, the pipe is empty, so it is the source's; when emptying, the pipe is not empty, so it is
-//! the sink's.
+//! It fills only while nothing is in hand. So an EAGAIN of splice comes from the source when filling, and
+//! from the sink when emptying.
 //!
 //! The pipe is made for the first splice and closed as soon as the source has no more, so that a
 //! copy which waits for its source holds no descriptor.
@@ -157,7 +156,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
     poll_fn(flush).await
 }
 
-/// Ends the sink: half-close is carried across.
+/// Ends the sink: a half-close is passed on.
 pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
     let to = sink.borrow().fd().cloned();
     match to {
@@ -191,7 +190,7 @@ const MAX_SPLICE: usize = 1 << 20;
 pub(super) struct Conduit {
     /// Bytes in memory.
     held: Vec<u8>,
-    /// As many of them have been taken: 0 if none is held.
+    /// How many of them are written: 0 if none is held.
     at: usize,
     pipe: Option<Pipe>,
     /// Bytes in the pipe.

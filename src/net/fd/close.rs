@@ -25,7 +25,7 @@ impl Fd {
 
     /// Closes for every handle, at once: what is parked is woken, and never touches the socket again.
     pub(crate) fn close(&self) -> io::Result<()> {
-        // Later errors name both ends: they are asked for while the socket can still tell.
+        // Reads both addresses now: later errors name them.
         self.learn_endpoints();
         // A child of fork gets past this check: it may close its own descriptor.
         if self.is_closed() {
@@ -42,8 +42,7 @@ impl Fd {
         self.close()
     }
 
-    /// Closes at the end of the machine that has the socket to itself. No later error names the ends, so
-    /// they are not asked for.
+    /// Closes a server's connection. Does not read the addresses, because no later error names them.
     pub(crate) fn close_for_good(&self, with_reset: bool) {
         if self.is_closed() {
             return;
@@ -59,7 +58,7 @@ impl Fd {
         self.option("close", |socket| socket.shutdown(how))
     }
 
-    /// shutdown(SHUT_WR). ENOTCONN is no error: the direction has ended before, and the peer is gone.
+    /// shutdown(SHUT_WR). ENOTCONN is no error: the connection has ended already.
     pub(crate) fn half_close(&self) -> io::Result<()> {
         match self.sock_ref().shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -67,8 +66,8 @@ impl Fd {
         }
     }
 
-    /// [`Fd::half_close`], behind the writes that are under way or queued: it queues for the write lock
-    /// like a write. As a poller it could be displaced by another poller, such as a heartbeat.
+    /// [`Fd::half_close`], which queues for the write lock like a write. A poller could be displaced by
+    /// another one, such as a heartbeat.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
         closing.named("close").in_queue()
@@ -110,11 +109,11 @@ impl Fd {
 
     // ---- lent, given out ----
 
-    /// Lends the descriptor: Go's `Control`. A close that comes meanwhile is put off until it is
-    /// back.
+    /// Lends the descriptor: Go's `Control`. A close inside `f` takes effect when `f`
+    /// returns.
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
-            // What the user puts between it and the wire (kTLS, a sockmap) may end a read early.
+            // The user may enable kTLS or a sockmap, which may end a read early.
             self.desc.set_short_io_inconclusive();
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
@@ -145,7 +144,7 @@ impl Fd {
         self.socket().owned.take().ok_or_else(closed)
     }
 
-    // ---- left by its peer ----
+    // ---- hang-up ----
 
     /// Waits until the peer has sent FIN or RST.
     pub(crate) async fn hung_up(&self) -> io::Result<()> {
@@ -194,8 +193,7 @@ impl Drop for Fd {
     }
 }
 
-/// Makes the close that follows a RST. macOS refuses that once both directions have ended: then it is
-/// closed without.
+/// Sets linger zero, so that the close sends a RST. macOS refuses this after both directions have ended.
 fn reset_at_close(socket: &SockRef<'_>) -> io::Result<()> {
     if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
         log::debug!("closed without the reset that was asked for: {error}");
@@ -203,8 +201,8 @@ fn reset_at_close(socket: &SockRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So a thread for
-/// such closes makes it. Any other is made here, by the drop of `fd`.
+/// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So a thread
+/// closes such a descriptor; any other is closed here.
 fn close_fd(fd: OwnedFd) {
     let linger = SockRef::from(&fd).linger();
     if matches!(linger, Ok(Some(wait)) if !wait.is_zero()) {

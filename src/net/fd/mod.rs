@@ -133,8 +133,8 @@ impl Fd {
     // ---- the loop ----
 
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
-    /// or fails, or the operation must wait. When this returns Ready, the lock is still held, or a refused
-    /// operation still queues for it: call `release`.
+    /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
+    /// queued for.
     #[inline]
     pub(crate) fn poll_step<R>(
         &self,
@@ -174,8 +174,8 @@ impl Fd {
         }
     }
 
-    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending,
-    /// for the operation queues for the lock. A queued operation checks this itself, because the holder
+    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
+    /// the operation is in the lock's queue. A queued operation checks this itself, because the holder
     /// may not be polled.
     ///
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
@@ -195,7 +195,7 @@ impl Fd {
         Poll::Ready(Err(Failure::Refused(refusal)))
     }
 
-    /// Gives the direction back, or leaves the queue: at the end of an operation.
+    /// Unlocks the direction, or leaves its queue, when an operation ends.
     #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
@@ -302,7 +302,7 @@ impl Fd {
         }
     }
 
-    /// Calls on the open socket: options and the like.
+    /// Calls `f` with the socket, if it is open.
     pub(crate) fn with_socket<R>(
         &self,
         f: impl FnOnce(&SockRef<'_>) -> io::Result<R>,

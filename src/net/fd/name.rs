@@ -90,7 +90,7 @@ impl Fd {
             Failure::System(error) if matches!(error.kind(), WouldBlock | UnexpectedEof) => {
                 return error;
             }
-            // In a child of fork, a descriptor of the parent's answers as a closed one: say why.
+            // In a child of fork, the parent's descriptor counts as closed: this error says why.
             Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
                 Cause::Inherited
             }

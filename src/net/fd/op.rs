@@ -1,5 +1,5 @@
-//! An operation as a future: one try or several, under one lock. Beside it, the step of a poller
-//! (futures-io), which has no future to keep its place between two polls.
+//! An operation as a future: one try or several, under one lock. Also one poll of futures-io, where no
+//! future lives between two polls.
 
 // Go has a method for each (`FD.Read`, `FD.Accept`, ...). Go has no pollers.
 
@@ -108,7 +108,7 @@ impl Fd {
         steps
     }
 
-    /// An operation of several tries, which keeps the direction from the first to the last.
+    /// An operation of several tries that holds the lock until the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
     #[inline]
     pub(crate) fn steps<'a, R, F>(&'a self, direction: Direction, attempt: F) -> Op<'a, F>
@@ -188,7 +188,7 @@ impl<F> Drop for Op<'_, F> {
 }
 
 impl Fd {
-    /// As [`Fd::poll_step`], of an operation that needs no readiness. It waits for nothing, except to yield.
+    /// As [`Fd::poll_step`], without waiting for readiness. It may yield.
     fn poll_at_once<R>(
         &self,
         direction: Direction,
@@ -209,8 +209,8 @@ impl Fd {
         Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
     }
 
-    /// The step of a poller: it waits while an operation holds the lock, and otherwise parks without
-    /// holding it.
+    /// One poll by a caller of `poll_read` or `poll_write`. If an operation holds the lock, waits for it;
+    /// if not, tries, and parks without the lock.
     pub(crate) fn poll_unheld<R>(
         &self,
         direction: Direction,

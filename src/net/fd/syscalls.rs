@@ -1,5 +1,4 @@
-//! One function for each system call. It also clears the readiness if the result proves that the kernel
-//! has no more.
+//! One function for each system call. Those of streams clear the readiness after a short transfer.
 
 // Mirrors `internal/poll/fd_unix.go` (`FD.Read`, `FD.Write`, `FD.ReadFrom`, `FD.WriteTo`).
 
@@ -94,7 +93,7 @@ impl Fd {
         self.note_short(direction, bytes, asked);
     }
 
-    /// When a read or write moves less than was asked for, the kernel has, or takes, no more: the next
+    /// When a read or write moves less than was asked for, the kernel's buffer is empty, or full: the next
     /// try waits for an edge, which saves a system call. That holds on TCP alone (a Unix stream's read
     /// stops at passed descriptors), and only if `asked` was not reduced to `MAX_AT_ONCE`.
     #[inline]
@@ -148,7 +147,7 @@ impl Fd {
         self.transfer(Direction::Write, bytes.len(), || sys::write(file, bytes))
     }
 
-    // ---- of the user's own ----
+    // ---- the user's calls ----
 
     /// A system call of the user's own, on the lent descriptor.
     pub(crate) fn call<R>(
@@ -204,8 +203,8 @@ impl Fd {
         called.map_err(|failure| self.error(verb(direction), failure, 0))
     }
 
-    /// One write without waiting, of a server's connection. It is not charged: a
-    /// connection writes once in a run, and its general loop charges what it does.
+    /// One write without waiting, of a server's connection. It is not charged: the general loop of a
+    /// connection charges what it does.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         self.try_once(Direction::Write, |fd| {
             let sent = fd.send(bytes)?;

@@ -151,12 +151,12 @@ fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
     let clock = told.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
     (
-        Rc::new(Core::new(
+        Core::new(
             Box::new(Obeying(told)),
             time,
             |(), _| {},
             Recorder::new(Tape::default(), |_| 0),
-        )),
+        ),
         base,
     )
 }
@@ -445,10 +445,7 @@ impl Pair {
         assert!(timers.len() <= usize::from(!self.model.closed));
         let sides = self.model.sides.iter();
         if let Some(deadline) = sides.filter_map(|side| side.deadline).min() {
-            let key = timers.key_at(self.desc.timer.get());
-            let due = timers
-                .when(key.expect("a timer for the deadline"))
-                .expect("it has not come up");
+            let due = timers.next_live().expect("a timer for the deadline");
             assert!(due <= Tick::new(deadline), "it comes up in time");
             assert_eq!(due, self.desc.due.get());
         }

@@ -99,7 +99,7 @@ fn a_server_that_stops_ends_a_connection_that_is_never_quiet() {
     serving(script.server(), async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         until(|| script.last() == "open").await;
-        // A whole buffer, after which it has its turn coming when the order does, and a little.
+        // More than a buffer: the server is stopped while this connection is queued to run.
         client.write_all(&[1; 65_536 + 100]).await.unwrap();
         bound.handle().stop();
         let mut answers = 0;

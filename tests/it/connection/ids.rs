@@ -150,7 +150,7 @@ fn a_close_from_another_thread_comes_after_what_the_running_callback_writes() {
     assert_eq!(server.join().unwrap().unwrap().failed(), 0);
 }
 
-/// Once, while it wakes the loop, it writes to the connection.
+/// Its break writes to the connection once.
 struct Writes(Arc<dyn Break>, Writer);
 
 type Writer = Arc<Mutex<Option<(ServerHandle, ConnId)>>>;

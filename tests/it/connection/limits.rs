@@ -194,7 +194,7 @@ fn the_write_that_meets_the_limit_of_the_server_is_the_one_that_fails() {
 }
 
 #[test]
-fn one_dead_peer_costs_those_that_take_everything_neither_connection_nor_answers() {
+fn a_peer_that_does_not_read_harms_no_peer_that_does() {
     thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
     let script = Script {
         open: |conn| {

@@ -185,7 +185,7 @@ fn what_waits_for_a_slow_peer_is_not_thrown_away_at_the_idle_timeout() {
     serving(server, async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         client.write_all(b"x").await.unwrap();
-        // Not so long a sleep: what the kernel still takes meanwhile puts the timeout off.
+        // A shorter sleep: bytes that the kernel takes extend the timeout.
         until(|| script.last() == "idle").await;
         assert_eq!(read_all(&client).await.unwrap().len(), 8 << 20);
     });

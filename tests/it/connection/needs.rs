@@ -47,7 +47,7 @@ fn a_protocol_is_not_asked_again_before_what_it_needs_is_there() {
 }
 
 #[test]
-fn a_need_holds_for_the_next_message_too_when_all_of_this_one_is_used() {
+fn a_need_is_kept_until_the_next_offer() {
     let script = Script {
         data: |conn, bytes| {
             conn.need(100);

@@ -1,4 +1,4 @@
-//! A panic in a callback: the connection dies, `closed` still tells, the neighbours go on.
+//! A panic in a callback: the connection ends, `closed` is called, and the other connections go on.
 
 use std::cell::Cell;
 use std::io;

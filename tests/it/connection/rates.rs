@@ -252,6 +252,7 @@ fn floods() -> Script {
             conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(4 << 20))??;
             conn.write(&[0; 12 << 20])
         },
+        end: nothing,
         ..Script::new()
     }
 }
@@ -270,13 +271,19 @@ async fn trickles(client: &TcpStream) {
 #[test]
 fn a_steady_trickle_counts_before_the_system_says_that_there_is_room() {
     let script = floods();
-    // While reading has stopped, what the peer takes is its sign of life, too.
     let rated = script.server().minimum_write_rate(1000, 10 * SECOND);
+    // While nothing is read from the peer, what it takes is its sign of life, too: reading has stopped,
+    // or the peer has ended.
     let idles = script.server().idle_timeout(10 * SECOND);
-    for server in [rated, idles] {
+    let ended = Server::clone(&idles).limits(Limits::default().with_high_water(usize::MAX));
+    for (server, last) in [(rated, "open"), (idles, "open"), (ended, "end")] {
         serving(server, async |bound: Rc<Bound<_>>| {
-            trickles(&dial(&bound).await).await;
-            assert_eq!(script.said().pop().unwrap(), "open");
+            let client = dial(&bound).await;
+            if last == "end" {
+                client.close_write().unwrap();
+            }
+            trickles(&client).await;
+            assert_eq!(script.last(), last);
         });
     }
 }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::reactor::{Direction, Reactor};
+use netpoller::reactor::{Direction, Park, Reactor};
 use netpoller::{Runtime, spawn, time};
 
 use crate::support::counting::counting;
@@ -142,6 +142,20 @@ mod invariant_9 {
                 "{wait:?} of {whole:?}"
             );
         }
+    }
+
+    #[test]
+    fn spin_without_end_waits_until_there_is_an_event() {
+        let reactor: Reactor<usize> = Reactor::new().unwrap();
+        reactor.set_spin(Duration::MAX);
+        let (mut ours, theirs) = mio::net::UnixStream::pair().unwrap();
+        let descriptor = reactor.open(&mut ours).unwrap();
+        assert_eq!(descriptor.park(Direction::Read, 1), Park::Parked);
+        drop(theirs);
+        let mut out = Vec::new();
+        reactor.turn(None, &mut out).unwrap();
+        assert_eq!(out, [1]);
+        reactor.close(descriptor, &mut ours).unwrap();
     }
 
     #[test]

@@ -28,7 +28,7 @@ struct Bench {
     token: Token,
     /// Of a descriptor that is not under test.
     other: Token,
-    _others: Descriptor<usize>,
+    others: Descriptor<usize>,
 }
 
 /// Two descriptors, and 1 parked to read from the first with a deadline close by.
@@ -36,7 +36,7 @@ fn bench() -> Bench {
     let (selector, script) = scripted();
     let reactor = Reactor::with(selector);
     let descriptor = reactor.open(&mut Nothing).unwrap();
-    let _others = reactor.open(&mut Nothing).unwrap();
+    let others = reactor.open(&mut Nothing).unwrap();
     reactor.turn(NOW, &mut Vec::new()).unwrap();
     descriptor.set_deadline(ForRead, Some(Instant::now() + SOON));
     assert_eq!(descriptor.park(ForRead, 1), Park::Parked);
@@ -47,7 +47,7 @@ fn bench() -> Bench {
         descriptor,
         token,
         other,
-        _others,
+        others,
     }
 }
 
@@ -262,6 +262,22 @@ mod invariant_3 {
                 }
             }
             stall(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_deadline_passes_though_each_turn_begins_with_something_pending() {
+        let _watchdog = watchdog();
+        let bench = bench();
+        let (other, mut out) = (&bench.others, Vec::new());
+        while !out.contains(&1) {
+            stall(Duration::from_millis(1));
+            out.clear();
+            other.set_deadline(ForRead, None);
+            assert_eq!(other.park(ForRead, 2), Park::Parked);
+            other.set_deadline(ForRead, Some(Instant::now()));
+            bench.reactor.turn(NOW, &mut out).unwrap();
+            assert!(out.contains(&2));
         }
     }
 

@@ -96,6 +96,20 @@ fn a_look_that_panics_loses_no_waiter() {
 }
 
 #[test]
+fn a_timer_of_now_is_handed_back_by_the_next_turn() {
+    let reactor: Reactor<u8> = Reactor::with(scripted().0);
+    for _ in 0..20 {
+        let later = reactor.timer(Instant::now() + SECOND, 1);
+        let mut out = Vec::new();
+        reactor.timer(Instant::now(), 2);
+        assert!(reactor.move_timer(later, Instant::now()));
+        reactor.turn(NOW, &mut out).unwrap();
+        out.sort_unstable();
+        assert_eq!(out, [1, 2]);
+    }
+}
+
+#[test]
 fn timers_are_counted_until_they_fire_or_are_canceled() {
     let (selector, _script) = scripted();
     let reactor: Reactor<u8> = Reactor::with(selector);

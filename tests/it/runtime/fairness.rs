@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{Runtime, TcpStream, spawn, time, yield_now};
+use netpoller::{NetError, Runtime, TcpStream, UnixStream, spawn, time, yield_now};
 
 use crate::support::counting::counting;
 use crate::support::loopback::{pair, plain_pair, virtual_runtime};
@@ -331,6 +331,28 @@ fn outside_any_machine_nothing_has_to_yield() {
 
 mod invariant_3 {
     use super::*;
+
+    #[test]
+    fn deadlines_pass_while_two_tasks_time_each_other_out() {
+        async fn player(mine: UnixStream, other: UnixStream) {
+            loop {
+                assert!(mine.read(&mut [0; 8]).await.unwrap_err().is_timeout());
+                mine.set_read_deadline(None).unwrap();
+                other.set_read_deadline(Some(time::now())).unwrap();
+            }
+        }
+        let _watchdog = watchdog();
+        Runtime::new().unwrap().block_on(async {
+            let [one, two, third] = [(); 3].map(|()| UnixStream::pair().unwrap());
+            spawn(player(one.0.clone(), two.0.clone()));
+            spawn(player(two.0, one.0.clone()));
+            yield_now().await;
+            one.0.set_read_deadline(Some(time::now())).unwrap();
+            let soon = time::now() + Duration::from_millis(5);
+            third.0.set_read_deadline(Some(soon)).unwrap();
+            assert!(third.0.read(&mut [0]).await.unwrap_err().is_timeout());
+        });
+    }
 
     #[test]
     fn deadlines_pass_while_machines_are_always_runnable() {

@@ -1,4 +1,4 @@
-//! A server that is told this and that while clients come and go.
+//! A server that gets random orders while clients connect and leave.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};

@@ -1,4 +1,5 @@
-//! Sockets handed over from the worker that accepts to the one with fewest: spread, limits, the end.
+//! Sockets handed over from the worker that accepts to the one with the fewest connections: spread,
+//! limits, the end.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
@@ -154,7 +155,7 @@ fn a_thousand_short_connections_are_all_served() {
 }
 
 #[test]
-fn with_one_worker_or_in_a_runtime_of_yours_it_changes_nothing() {
+fn hand_over_changes_nothing_with_one_worker_or_in_run_in() {
     let _watchdog = watchdog();
     let server = start(Server::new(|_| Echo).dispatch(Dispatch::HandOver));
     echo(&mut server.dial(), b"alone");

@@ -291,7 +291,7 @@ impl Protocol for Last {
 }
 
 #[test]
-fn a_permit_that_comes_back_as_a_drain_begins_is_the_queued_clients() {
+fn a_permit_freed_as_a_drain_begins_goes_to_the_queued_client() {
     let _watchdog = watchdog();
     let runtime = virtual_runtime();
     let handle = Rc::new(Cell::new(None));
