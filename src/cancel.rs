@@ -1,4 +1,4 @@
-//! Scopes that end, by hand or at a deadline, and what runs in them.
+//! Scopes: they end when they are canceled or at a deadline, and end what runs in them.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -18,13 +18,13 @@
 
 // Mirrors Go's `context`: `WithCancel`, `WithDeadline`, `Done`, `Err`, `propagateCancel`.
 //
-// A scope is two facts that are set once: its deadline, and when it was ended. These, and those of
+// A scope has two values, each set once: its deadline, and when it was ended. These, and those of
 // the scopes above, say whether it ended and why:
 //
-// | the time in `ended`, else the first of those above | its deadline | the scope |
+// | the time in `ended`, or if it is empty the earliest of the scopes above | its deadline | the scope |
 // |---|---|---|
 // | none | none, or ahead | is open |
-// | none | has passed | ended by its deadline; what finds that out sets `ended` to it |
+// | none | has passed | ended by its deadline; the call that notices it stores the deadline in `ended` |
 // | some | before it, or the same | ended by its deadline |
 // | some | after it, or none | is canceled |
 //
@@ -235,11 +235,11 @@ impl CancelToken {
     ///
     /// # Panics
     ///
-    /// If there is a deadline and it is polled outside a runtime: it sleeps on the runtime's timer.
+    /// If the scope has a deadline, and the future is polled outside a runtime, whose timer it needs.
     ///
     /// # Cancel safety
     ///
-    /// A drop leaves nothing behind.
+    /// Dropping the future loses nothing.
     #[doc(alias = "Done")]
     pub fn canceled(&self) -> Canceled {
         Canceled {
@@ -324,7 +324,7 @@ impl Scope {
         })
     }
 
-    /// The deadline has passed. What waits for that sleeps until then.
+    /// Called when the deadline has passed. It wakes nothing: each waiter has a timer of its own.
     fn expire(&self) -> CancelError {
         if let Some(deadline) = self.deadline {
             let _ = self.ended.set(deadline);
@@ -346,7 +346,7 @@ impl Drop for Scope {
 
 /// Waits for the end of a scope: see [`CancelToken::canceled`].
 ///
-/// That has an example.
+/// [`CancelToken`] has an example.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,
@@ -367,7 +367,7 @@ impl Canceled {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
-        // It waits first and looks then, so a cancel on another thread is seen or wakes.
+        // It registers first and checks then: a cancel on another thread is either seen here or wakes this.
         for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
             // Cloned before the lock and dropped after it: both may run any code.
             let waker = cx.waker().clone();

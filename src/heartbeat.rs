@@ -2,9 +2,8 @@
 //!
 //! See [`Heartbeat`] for an example.
 
-// Mirrors the `Pinger` of "Network Programming with Go": there a goroutine with a timer and a channel
-// for its resets, here a task with a sleep that a reset moves. It knows writers by the trait of
-// futures-io alone.
+// Mirrors the `Pinger` of "Network Programming with Go": there a goroutine, a timer and a channel for
+// resets; here a task with a `Sleep`, which a reset moves. It writes only through the trait of futures-io.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -27,8 +26,8 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// Traffic makes pings unnecessary: call [`reset`](Heartbeat::reset) on every message. The heartbeat
 /// keeps a handle of the stream, so the stream stays open until the heartbeat is dropped or another
-/// handle closes it. When a write fails the heartbeat ends; a read or write of yours meets the same
-/// error.
+/// handle closes it. When a write fails the heartbeat ends: see [`is_finished`](Heartbeat::is_finished). If the
+/// peer's reset made it fail, your next read may find a clean end, since the system reports a reset once.
 ///
 /// It is not `Send`: its task runs on this thread.
 ///
@@ -58,10 +57,10 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// # Whole pings
 ///
-/// On streams of this crate a ping waits for a `write_all` that is under way: it goes out between two.
+/// On streams of this crate a ping waits until a `write_all` under way has ended.
 /// There are two limits. A payload that the socket does not take at once is written in parts, and
-/// another write may come between them. And a ping is written through futures-io's `AsyncWrite`, of
-/// which a stream wakes only the last poller: beside a heartbeat, write by the stream's own methods
+/// another write may come between them. And a ping is written through futures-io's `AsyncWrite`; of
+/// its pollers a stream wakes only the last: beside a heartbeat, write by the stream's own methods
 /// and not through that trait.
 #[must_use = "a heartbeat stops when it is dropped"]
 #[doc(alias = "Pinger")]
@@ -185,7 +184,7 @@ impl HeartbeatBuilder {
         self
     }
 
-    /// How long after the start, the last ping or the last [`Heartbeat::reset`] it is sent. Zero, or
+    /// The time from the start, the last ping or the last [`Heartbeat::reset`] to the next ping. Zero, or
     /// `None`, is 30 s.
     #[must_use]
     pub fn interval(mut self, interval: impl Into<Option<Duration>>) -> Self {

@@ -40,9 +40,9 @@
 //! | run something | [`Runtime`], its [`Builder`]; [`spawn`], [`spawn_named`], [`JoinHandle`], [`JoinError`], [`yield_now`] |
 //! | put it under a loop of your own | [`Runtime::turn`], which says in a [`Turn`] what it did; [`Runtime::next_timeout`] |
 //! | reach it from other threads, or block on one | [`Handle`], [`spawn_blocking`] |
-//! | see what a loop has done, and how long that took | [`Runtime::stats`], [`Handle::stats`]; [`RuntimeStats`], [`LoopStats`], [`Histogram`] |
+//! | read a loop's figures | [`Runtime::stats`], [`Handle::stats`]; [`RuntimeStats`], [`LoopStats`], [`Histogram`] |
 //! | see what waits, and for what | [`Runtime::dump`], [`Handle::dump`]; [`Dump`], see [`mod@dump`] |
-//! | see what a loop has done | with the feature `trace`: `Builder::trace`, `Handle::trace_last`, `Reactor::with_trace` |
+//! | read a loop's trace | with the feature `trace`: `Builder::trace`, `Handle::trace_last`, `Reactor::with_trace` |
 //! | sleep, or give something a limit | [`time`]: `now`, `sleep`, `sleep_until`, `timeout`, `interval` |
 //! | end many things at once | [`CancelToken`], [`CancelError`] |
 //! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |
@@ -51,22 +51,22 @@
 //! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
 //! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
-//! | serve without | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; [`Drain`], [`CloseReason`]; see [`connection`] |
+//! | serve without tasks | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; [`Drain`], [`CloseReason`]; see [`connection`] |
 //! | write to such a connection from elsewhere | on its thread by a [`ConnHandle`]; from any thread by its [`ConnId`], with [`ServerHandle::write`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |
 //! | keep a silent peer informed | [`Heartbeat`], [`HeartbeatBuilder`] |
 //! | know what went wrong | [`NetError`] for [`std::io::Error`]; [`OpError`], [`Cause`], [`Addr`] |
-//! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a system of your own: [`Selector`]; see [`reactor`] |
+//! | poll without a runtime | [`Reactor`], [`Park`], [`Turn`]; a selector of your own: [`Selector`]; see [`reactor`] |
 //! | find a recipe, or a crate that fits | [`cookbook`] |
 //! | learn how a netpoller works | [`guide`], an hour's reading |
-//! | keep time without a clock | [`wheel`]: the timer wheel by itself |
+//! | use the timer wheel alone | [`wheel`] |
 //!
 //! # Features
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `signal` | `ServerHandle::drain_on`: a signal ends a server in good order |
-//! | `observe` | the histograms of times in [`Handle::stats`]; about 280 instructions a message, and a reading of the clock for each run |
+//! | `observe` | the histograms of times in [`Handle::stats`]; costs about 280 instructions a message, and a reading of the clock for each run |
 //! | `trace` | `Builder::trace`: a ring of records of what a loop does |
 #![warn(missing_docs)]
 #![deny(unsafe_code)]

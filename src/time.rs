@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! The resolution is a millisecond, rounded up: nothing is early. Sleeps and intervals judge no peer,
-//! and so fire by the clock, however busy the loop is.
+//! The resolution is a millisecond, rounded up: nothing is early. The sleeps and intervals of this module judge no
+//! peer, and so fire by the clock, however busy the loop is.
 // Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`; and the `timer` in a sleeping goroutine.
 //
 // | `Sleep::timer` | in the wheel | moved there by | on to |
@@ -82,8 +82,8 @@ fn read(what: &str) -> Instant {
     current::with(what, |scheduler| scheduler.reactor.core().clock.read())
 }
 
-/// The loop's last reading of its clock: a load, for a deadline that may count from a moment ago.
-/// It lags by the time that the turn has taken since. A deadline counted from it may come sooner than
+/// The loop's last reading of its clock. It costs a load, and is older than now by what the turn has
+/// taken since the reading. A deadline counted from it may come sooner than
 /// was asked for, by that time.
 ///
 /// # Panics
@@ -124,7 +124,7 @@ pub fn sleep(wait: Duration) -> Sleep {
     sleep_until(after(read("time::sleep"), wait))
 }
 
-/// Sleeps until `deadline`. One that has passed is ready at once.
+/// Sleeps until `deadline`. One that has passed is ready at once, though it may yield.
 ///
 /// # Panics
 ///
@@ -163,8 +163,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    /// Then it ends once everything that had arrived by the deadline has had its effect; else by the
-    /// clock.
+    /// If true, it ends when its tick is settled; if false, by the clock.
     judges_a_peer: bool,
     /// The runtime that polled it last, and its timer there.
     timer: Option<(Handle, TimerKey)>,
@@ -203,7 +202,7 @@ impl Sleep {
         }
     }
 
-    /// Takes the timer out, on any thread. `wakes`: then wakes what slept.
+    /// Takes the timer out, on any thread. If `wakes`, wakes the waiter.
     fn take_timer(&mut self, wakes: bool) {
         let Some((home, key)) = self.timer.take() else {
             return;
@@ -400,7 +399,7 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        // Not the last reading: by that, a tick that this turn has missed would still lie ahead.
+        // A fresh reading: by the last one, a tick missed in this turn would seem ahead.
         let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;

@@ -108,7 +108,7 @@ impl Lane {
             .name("netpoller-blocking".into())
             .spawn(move || lane.serve());
         if let Err(error) = started {
-            log::warn!("no thread for blocking work: {error}");
+            log::warn!("can't start a thread for blocking work: {error}");
             self.thread_failed();
         }
         id
@@ -159,7 +159,7 @@ impl Lane {
             state = woken;
             debug_assert!((1..=state.threads).contains(&state.idle));
             state.idle -= 1;
-            // Work that came together with the end of the wait is done first.
+            // If work came as the wait timed out, it is done before the thread ends.
             if waited.timed_out() && state.queue.is_empty() {
                 break;
             }

@@ -146,7 +146,7 @@ pub(crate) fn running_machine() -> MachineId {
     RUN.with(|run| run.id.get())
 }
 
-/// No machine runs: what parks now is foreign.
+/// Called when no machine runs: a waker that is parked from now on counts as foreign.
 #[inline]
 pub(crate) fn end() {
     RUN.with(|run| {
@@ -157,8 +157,8 @@ pub(crate) fn end() {
 
 /// The id to park, if `waker` is the running machine's own and `home` its reactor.
 ///
-/// A waker counts as the machine's own only at the same address: the own one lives as long as the
-/// machine runs, so nothing else has its address. A clone counts as foreign, which is correct but slower.
+/// A waker counts as the machine's own only at the same address: that lives while the machine runs, so no
+/// other waker has its address. A clone counts as foreign, which is correct but slower.
 #[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUN.with(|run| {

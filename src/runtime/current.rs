@@ -1,7 +1,7 @@
-//! Which runtime is in a turn on this thread.
+//! Which runtime is entered on this thread: for a turn, for a `block_on`, or to drop something.
 //!
-//! This file and `scheduler.rs` import each other: the scheduler enters the context to run a machine,
-//! and code in the machine comes back to the scheduler through here. Go's `getg()` closes the same circle.
+//! This file and `scheduler.rs` import each other (a circle): the scheduler enters the context to run a machine,
+//! and code in the machine finds the scheduler here. In Go `getg()` does the same.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::context::{self, Run};
 use super::lent;
+use super::panics::catch;
 use super::scheduler::Scheduler;
 use super::waker::{INHERITED, Remote};
 
@@ -41,6 +42,8 @@ impl Entered {
             "netpoller: a runtime can't be driven from inside a runtime: this thread is in a turn \
              (await the future, or spawn it)"
         );
+        // Much time may have passed outside.
+        scheduler.reactor.core().read_clock();
         let entered = Entered::enter(scheduler, true);
         scheduler.turn_began();
         entered
@@ -50,12 +53,12 @@ impl Entered {
     /// destructors may spawn or ask for the time. `None` where the thread is ending.
     pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
         let there = CURRENT.try_with(|_| ());
+        // If a clock of the user's panics, the last reading counts: this may be called while a panic unwinds.
+        drop(catch(|| scheduler.reactor.core().read_clock()));
         there.is_ok().then(|| Entered::enter(scheduler, false))
     }
 
     fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
-        // Much time may have passed outside.
-        scheduler.reactor.core().read_clock();
         let outer = CURRENT.replace(Some(scheduler.clone()));
         if outer.is_none() {
             lent::open(scheduler.buffer.take());
@@ -91,7 +94,9 @@ impl Drop for Entered {
 pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
     // The clone keeps the borrow short: `f` may run any code, and end the turn.
     let current = CURRENT.try_with(|current| current.borrow().clone());
-    current.ok().flatten().map(|scheduler| f(&scheduler))
+    let current = current.ok().flatten();
+    let current = current.filter(|scheduler| !scheduler.is_gone.get());
+    current.map(|scheduler| f(&scheduler))
 }
 
 /// As [`try_with`], if the runtime is that of `remote`.

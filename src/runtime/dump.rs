@@ -45,7 +45,7 @@ pub struct Dump {
     /// Tasks, connections, the future of `block_on`, and foreign wakers that wait. If the loop has not
     /// answered, only what holds it.
     pub machines: Vec<Entry>,
-    /// All descriptors. The text shows of them what the machines wait for.
+    /// All descriptors. The text shows only those that a machine waits for.
     pub sockets: Vec<Entry>,
 }
 
@@ -207,7 +207,7 @@ impl Dump {
     ///
     /// | name | value |
     /// |---|---|
-    /// | `loop` | `answered`; `held`: it has not answered, and one machine has run all the while; `silent`: it has not answered, since it is in no turn, is gone, or runs many machines |
+    /// | `loop` | `answered`; `held`: it has not answered, and one machine has run all the while; `silent`: it has not answered, since the runtime is in no turn, is gone, or runs many machines |
     /// | `descriptors`, `timers` | how many are registered; how many are to fire, without the deadlines of descriptors |
     /// | `mail_wakes`, `mail_jobs` | from other threads, and not looked at yet |
     /// | `blocking_threads`, `blocking_jobs` | of `spawn_blocking`; a job is queued or under way |
@@ -220,7 +220,7 @@ impl Dump {
     /// | `network`, `local` | where it listens |
     /// | `status` | `accepting`, or `paused` after an accept that failed |
     /// | `for_seconds`, `left_seconds`, `why` | of a pause: since when, until when, and the error |
-    /// | `permits_free`, `permits_awaited` | how many more connections it may have, unless without limit; how many accept loops wait to have one more |
+    /// | `permits_free`, `permits_awaited` | how many more connections it may have (absent without a limit); how many accept loops wait for a permit |
     ///
     /// Of a machine:
     ///
@@ -235,7 +235,7 @@ impl Dump {
     /// | `state` | of a connection: `Opening`, `Open`, `Finishing`, `Finished`, `PeerEnded`, `Closing`, `Lingering` or `Closed` |
     /// | `network`, `local`, `peer` | of a connection |
     /// | `queued_bytes`, `unused_bytes` | of a connection: bytes that wait to be sent; bytes that have come and that its protocol has not used |
-    /// | `quiet_seconds` | of a connection: since its last sign of life |
+    /// | `quiet_seconds` | of a connection: since the peer was last heard from |
     /// | `idle_in_seconds`, `heartbeat_in_seconds` | of a connection: until its idle timeout, until its next heartbeat |
     /// | `waits` | a list. A parked machine without it waits for what the runtime does not see: a channel, another library |
     ///

@@ -15,6 +15,9 @@ use crate::trace::Kind;
 /// How many times a runtime that ends drops its machines: their destructors may spawn others.
 const ATTEMPTS: usize = 4;
 
+/// `abort` sweeps the queues if they are longer than twice the slots in use, plus this.
+const SWEEP: usize = 64;
+
 impl Scheduler {
     /// Ends a machine that has run for the last time, or was aborted. `error` says how it ended, if it
     /// is not done.
@@ -43,7 +46,7 @@ impl Scheduler {
                 if let Some(error) = error
                     && error.is_panic()
                 {
-                    log::error!("a detached task panicked: {error}, machine {id}");
+                    log::error!("machine {id} panicked, and nothing joins it: {error}");
                 }
             }
         }
@@ -51,17 +54,26 @@ impl Scheduler {
 
     pub(crate) fn abort(&self, id: MachineId) {
         let body = self.machines.borrow_mut().abort(id);
-        if let Some(body) = body {
-            self.end_machine(id, body, Some(JoinError::aborted()));
-            self.sweep();
+        let Some(body) = body else { return };
+        self.end_machine(id, body, Some(JoinError::aborted()));
+        // A turn skips the ids of machines that have ended. But calls that spawn and abort faster than the
+        // turns run would make the queues grow, and what is queued behind such ids wait.
+        // A clock of the user's may abort while the netpoller is asked.
+        let Ok(mut queue) = self.queue.try_borrow_mut() else {
+            return;
+        };
+        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
+        if queue.len() + woken.len() > 2 * machines.slots_used() + SWEEP {
+            queue.retain(|&id| machines.is_alive(id));
+            woken.retain(|&id| machines.is_alive(id));
         }
     }
 
     /// Ends all machines and all waiters. It does so several times: a destructor may spawn another task,
     /// and an executor that polls inside `wake` may wait again.
     ///
-    /// Afterwards leave the runtime, and call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters)
-    /// again. There a poll finds no runtime, so that it can't wait again.
+    /// Then leave the runtime, and call [`wake_foreign_waiters`](Scheduler::wake_foreign_waiters) once
+    /// more: outside, a poll finds no runtime and can't wait.
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ATTEMPTS {
@@ -101,7 +113,7 @@ impl Scheduler {
             }
         }
         drop(machines);
-        // All have ended before any is dropped: a destructor may ask for another task.
+        // All are marked as ended before any is dropped, since a destructor may poll another task's handle.
         for body in &mut bodies {
             if let Some(join) = body.as_mut().joined() {
                 join.end(Some(JoinError::aborted()));

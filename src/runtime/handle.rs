@@ -113,8 +113,10 @@ impl Handle {
         let place = Location::caller();
         let (sender, receiver) = join::channel();
         self.spawn(move || {
-            let mut task = spawn_at(place, None, async move { make().await });
+            let is_wanted = sender.is_wanted();
+            let task = is_wanted.then(|| spawn_at(place, None, async move { make().await }));
             async move {
+                let Some(mut task) = task else { return };
                 let given_up = poll_fn(|cx| sender.poll_given_up(cx));
                 match select(&mut task, given_up).await {
                     Either::First(result) => sender.send(result),
@@ -194,7 +196,7 @@ impl Handle {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));
-                let _ = self.remote.send(Box::new(job));
+                let _ = self.remote.tell(Box::new(job));
             }
         }
     }
@@ -212,7 +214,7 @@ impl Handle {
     ///
     /// let trace = runtime.handle().trace_last(Duration::from_secs(10)).unwrap();
     /// for record in &trace.records {
-    ///     println!("{:?} {record}", record.at); // 5.1ms timer
+    ///     println!("{:?} {record}", record.at); // 5.1ms Fired
     /// }
     /// // Open this at ui.perfetto.dev, or at chrome://tracing.
     /// let json = trace.to_json();
@@ -229,7 +231,7 @@ impl Handle {
                 .iter()
                 .filter(|record| record.kind == crate::trace::Kind::Run);
             let ids: BTreeSet<u64> = runs.map(|run| run.id).collect();
-            // A spawn takes the lock that `known` takes: it is given back after each name.
+            // `known` locks for each id, so that a spawn need not wait for all of them.
             let known = |id| Some((id, self.remote.running.known(id)?));
             trace.machines = ids.into_iter().filter_map(known).collect();
         }
@@ -248,7 +250,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Runs a closure that may block on a thread beside the loop.
+/// Runs a closure, which may block, on a thread beside the loop.
 ///
 /// A runtime has 64 such threads at most, or as many as
 /// [`Builder::blocking_threads`](crate::Builder::blocking_threads) allows; further jobs wait for

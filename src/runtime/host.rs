@@ -4,7 +4,7 @@
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | Turning | a turn is under way, or the host was called and has not turned yet: the thread is parked | the start of a turn; the thread, just before it calls | Sleeping, Gone |
+// | Turning | a turn is under way, or the host was called and has not turned yet: the thread does not call | the start of a turn; the thread, just before it calls | Sleeping, Gone |
 // | Sleeping | the host sleeps; it is called when the descriptor is readable, or at the instant in `Sleeping` | the end of a turn | Turning, Gone |
 // | Gone | the runtime ends | its drop | nothing |
 //
@@ -91,7 +91,9 @@ impl Shared {
                 *state = State::Turning;
                 drop(state);
                 if catch(&mut *call).is_err() {
-                    log::error!("the host panicked when called; it is called again after a turn");
+                    log::error!(
+                        "the function of notify_host panicked; it is called again after the next turn"
+                    );
                 }
             }
         }
@@ -131,7 +133,7 @@ impl Runtime {
     /// ```
     ///
     /// `f` may use a [`Handle`](crate::Handle), but must not wait for the runtime nor for the thread
-    /// that drops the runtime. If `f` panics, that is logged, and `f` is called again after the next
+    /// that drops the runtime. A selector of your own must keep the descriptor that it has now. If `f` panics, that is logged, and `f` is called again after the next
     /// turn.
     ///
     /// # Errors
@@ -189,7 +191,9 @@ impl Scheduler {
     #[inline]
     pub(super) fn turn_ended(&self) {
         if self.host.get().is_some() {
-            let wait = self.next_timeout().map_or(LONG, |wait| wait.min(LONG));
+            // A clock of the user's may panic: the host's turn will say so.
+            let wait = catch(|| self.next_timeout()).unwrap_or(Some(Duration::ZERO));
+            let wait = wait.map_or(LONG, |wait| wait.min(LONG));
             self.reactor.core().host_sleeps.set(true);
             self.tell_host(State::Sleeping(Instant::now() + wait));
         }
@@ -213,14 +217,14 @@ impl Scheduler {
         self.tell_host(State::Gone);
     }
 
-    /// Waits for the thread, which drops `f`. The runtime's machines and mail are dropped before: an `f`
-    /// that waits for them returns then.
+    /// Waits for the thread, which drops `f`. The machines and the mail are dropped before this, so an `f`
+    /// that waits for them returns.
     pub(super) fn end_host(&self) {
         if let Some(host) = self.host.get() {
             let handle = host.handle.take();
             match self.remote.is_inherited() {
                 true => mem::forget(handle),
-                // `join` returns an error if a destructor in `f` panicked. To drop that may panic too.
+                // `join` returns an error if a destructor in `f` panicked. Dropping the error may panic too.
                 false => drop(drop_quietly(handle.map(thread::JoinHandle::join))),
             }
         }

@@ -1,15 +1,15 @@
-//! What a task returned, and the value of work on another thread: how it comes back.
+//! How the output of a task, or of work on another thread, comes back.
 //!
 //! Two sides share a cell: the sender, which is a task or work on another thread, and the receiver, which
 //! waits for the value. A task's handle uses the task's id only to abort the task, and only while the cell
-//! is open: so long the id belongs to this task.
+//! is open. Until then the id belongs to this task.
 //!
 //! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|
-//! | none | yes | it is to come | `channel`; the spawn of a task |
+//! | none | yes | the value has not come yet | `channel`; the spawn of a task |
 //! | here | yes | the sender is about to end: the body of the task is being dropped | `Sender::send`; a task that is ready |
 //! | here | no | it waits for the receiver | `end` of the task; the drop of the sender |
-//! | none | no | it was taken, or none will come: a poll says aborted | a poll; the drop of either side |
+//! | none | no | it was taken, or will not come: a poll returns the error "aborted" | a poll; the drop of either side |
 
 // Go has no counterpart: there, a `sync.WaitGroup` and a channel do it.
 
@@ -98,6 +98,11 @@ impl<T> Sender<T> {
         lock(&self.0).value = Some(value);
     }
 
+    /// Whether the receiver is there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        lock(&self.0).is_open
+    }
+
     /// Ready once the receiver is gone.
     pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
         poll(&self.0, SENDER, cx, |_| ())
@@ -161,7 +166,7 @@ pub(crate) fn joiner<T>(join: &Join<T>) -> Option<Waiter> {
 /// It is not `Send`: the task runs on this thread, and what it returns need not be `Send` either.
 ///
 /// What the task returned stays here until it is joined or the handle is dropped, also when the runtime
-/// is gone. A dropped handle drops it too, inside the runtime while that lives.
+/// is gone. Dropping the handle drops the output, inside the runtime if the runtime lives.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -179,7 +184,7 @@ pub(crate) fn joiner<T>(join: &Join<T>) -> Option<Waiter> {
 pub struct JoinHandle<T> {
     /// The handle keeps nothing of the runtime alive.
     scheduler: Weak<Scheduler>,
-    /// The task's until it has ended.
+    /// The task's id. After the task's end it may name another task.
     id: MachineId,
     result: Receiver<T>,
     /// Whether the handle has yielded since the task ended.
@@ -220,7 +225,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Whether the task has ended, one way or another. Then polling the handle does not wait.
+    /// Whether the task has ended, one way or another. Then polling the handle does not wait,
+    /// though it may yield.
     pub fn is_finished(&self) -> bool {
         !lock(&self.result.0).is_open
     }

@@ -6,8 +6,8 @@
 //! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back`; Closed by `close` |
 //! | Full | the buffer is here | `open`; `give_back` | Empty by `take`; Closed by `close` |
 //!
-//! The thread-local has no destructor, since a check for one would cost as much as the rest. So
-//! nothing may stay in it. A runtime puts the buffer in when it is entered, for one turn or for all turns
+//! The thread-local has no destructor, since the check for one doubles the cost of an access. So
+//! its owner must empty it: a runtime puts the buffer in when it is entered, for one turn or for all turns
 //! of a `block_on`, and takes it out when it is left. In Closed, each read makes a buffer of its own and
 //! drops it.
 

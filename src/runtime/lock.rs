@@ -5,7 +5,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock`; Disabled |
-//! | Held | one operation holds the lock; it may not know yet: `unlock` gives the lock, and the operation learns of it at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
+//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
 //! | Disabled | the socket is closed: the lock excludes nothing, and each operation goes on and learns of the close | `disable_locks` | nothing |
 //!
 //! Operations hold the lock in the order in which they come. A close or a deadline also wakes the

@@ -1,5 +1,5 @@
 //! Makes a dump, in the loop's thread and in portions: reads tables, polls nothing, and runs no code of
-//! the user's.
+//! the user's but a clock that was given.
 //!
 //! ```text
 //!   PORTION keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
@@ -57,7 +57,7 @@ pub(super) struct Look {
     blank: Vec<Entry>,
 }
 
-/// What waits; on what; on which of `Dump::sockets`; how long at most; behind what.
+/// The waiter, what it waits for, the index of its socket, the time left, and the waiter before it.
 type Wait = (
     Waiter,
     &'static str,
@@ -76,7 +76,7 @@ pub(crate) fn until(end: Option<Instant>, now: Instant) -> Option<Value> {
 pub(crate) enum Noted {
     /// What waits, and for what.
     Wait(Waiter, &'static str),
-    /// An accept loop. It says how it is when it is asked.
+    /// An accept loop, which describes itself when it is called.
     Listener(Box<dyn Fn(Instant) -> Entry>),
 }
 
@@ -310,7 +310,7 @@ impl Look {
     }
 
     /// A job that looks at one portion, and sends itself again for the next. The last one sends the
-    /// answer. The asking thread keeps the look: once that has given up, the job stops.
+    /// answer. The asking thread owns the `Look`: if it gives up, the job stops.
     fn job(asked: Weak<Mutex<Look>>, answer: Sender<()>) -> Job {
         Box::new(move || {
             current::try_with(|scheduler| {

@@ -42,6 +42,7 @@ pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -105,12 +106,9 @@ const STEP: usize = 16;
 /// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
-    /// The selector is not one of the user's.
+    /// Of a selector of the user's: a copy of its descriptor, made by `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-    owns_selector: bool,
-    /// A copy of the descriptor of a selector of the user's, if that had one: see `as_fd`.
-    #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-    copy: Option<OwnedFd>,
+    copy: Option<OnceCell<OwnedFd>>,
     /// Ends the watchdog, when it is dropped.
     _watchdog: Option<Arc<()>>,
 }
@@ -151,18 +149,23 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// Inside a runtime (await the future instead); if the future panics; if the selector fails.
+    /// Inside a runtime (await the future instead), or in a child of fork(2); if the future panics; if the
+    /// selector fails.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.scheduler.block_on(future)
     }
 
     /// Spawns a task, between turns or inside one. It runs from the next turn on.
+    ///
+    /// # Panics
+    ///
+    /// In a child of fork(2).
     #[track_caller]
     pub fn spawn<F: Future<Output: 'static> + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.scheduler.spawn(Location::caller(), None, future)
     }
 
-    /// As [`spawn`](Runtime::spawn), with a name by which the log knows the task.
+    /// As [`spawn`](Runtime::spawn), with a name for dumps and warnings.
     #[track_caller]
     pub fn spawn_named<F: Future<Output: 'static> + 'static>(
         &self,
@@ -225,7 +228,7 @@ impl Runtime {
 
     /// Turns until there is no more to do, or until `budget` has passed: for a host that has that much
     /// time in each frame. To give the network the rest of a frame, call it until the frame ends: it
-    /// returns early once it has run something and there is no more to do. [`Turn::more`] says whether
+    /// returns early once the loop was woken and there is no more to do. [`Turn::more`] says whether
     /// there is.
     ///
     /// If nothing is runnable, it waits first, within the budget. It reads the clock after every 16
@@ -291,7 +294,7 @@ impl Runtime {
         self.scheduler.next_timeout()
     }
 
-    /// What lives on it, and what it has done.
+    /// The loop's figures: what is alive, and what was done.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -332,7 +335,7 @@ impl Runtime {
     }
 
     /// Drops the runtime, then waits until the jobs of [`spawn_blocking`] have ended, but no longer
-    /// than `limit`. Returns whether they have.
+    /// than `limit`. Returns whether they have; false in a child of fork(2).
     ///
     /// Dropping a runtime does not wait: its jobs go on.
     ///
@@ -375,6 +378,7 @@ impl Drop for Runtime {
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
         drop(entered);
+        self.scheduler.is_gone.set(true);
         self.scheduler.wake_foreign_waiters();
         self.scheduler.remote.jobs.close();
         self.scheduler.end_host();
@@ -389,24 +393,26 @@ impl Drop for Runtime {
 ///
 /// # Panics
 ///
-/// If the runtime was built on a selector of your own that had no descriptor then.
+/// If the runtime was built on a selector of your own that has no descriptor, or if the process has none
+/// to spare for the copy of it that is lent.
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl AsFd for Runtime {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let fd = self.scheduler.reactor.with_fd(|own| {
-            if self.owns_selector {
-                return Some(own.as_raw_fd());
-            }
-            let copy = self.copy.as_ref()?;
+            let Some(copy) = &self.copy else {
+                return own.as_raw_fd();
+            };
+            let copy = copy.get_or_init(|| {
+                let copy = own.try_clone_to_owned();
+                copy.expect("netpoller: no descriptor to spare for as_fd")
+            });
             // A selector of the user's may replace its descriptor while ours is borrowed.
             if let Err(error) = crate::sys::duplicate_onto(own, copy) {
-                log::error!("the descriptor lent for nesting is out of date: {error}");
+                log::error!("can't update the descriptor lent by as_fd: {error}");
             }
-            Some(copy.as_raw_fd())
+            copy.as_raw_fd()
         });
-        let fd = fd
-            .flatten()
-            .expect("netpoller: this runtime's selector has no descriptor to nest");
+        let fd = fd.expect("netpoller: this runtime's selector has no descriptor to nest");
         crate::sys::borrow(fd, &self.scheduler)
     }
 }
@@ -495,7 +501,7 @@ impl Builder {
     /// If `threads` is zero.
     #[must_use]
     pub fn blocking_threads(mut self, threads: usize) -> Self {
-        assert!(threads > 0, "netpoller: a blocking job needs a thread");
+        assert!(threads > 0, "netpoller: blocking_threads can't be zero");
         self.blocking_threads = threads;
         self
     }
@@ -504,7 +510,8 @@ impl Builder {
     /// logs the machine at `warn`, at most once a second, and once more when the run has ended. The time
     /// in these lines counts from the beginning of the batch in which the machine runs.
     ///
-    /// Without the thread, a run that took longer than a second is logged once it has ended. The thread
+    /// Without the thread, a batch that took longer than a second is logged once it has ended, and from then
+    /// on each run is timed. The thread
     /// has a cost: glibc's blocking calls are slower once a second thread has started.
     ///
     /// ```
@@ -513,7 +520,7 @@ impl Builder {
     /// let runtime = netpoller::Runtime::builder()
     ///     .watchdog(Duration::from_millis(250))
     ///     .build()?;
-    /// // task 1.1, spawned at src/main.rs:7 holds the loop, for 250.1ms so far
+    /// // the loop is held for 250.1ms so far by task 1.1, spawned at src/main.rs:7
     /// runtime.spawn(async { std::thread::sleep(Duration::from_millis(300)) });
     /// runtime.turn(None)?;
     /// # Ok(())
@@ -527,7 +534,7 @@ impl Builder {
     pub fn watchdog(mut self, threshold: Duration) -> Self {
         assert!(
             !threshold.is_zero(),
-            "netpoller: every machine takes some time"
+            "netpoller: a watchdog's threshold can't be zero"
         );
         self.watchdog = Some(threshold);
         self
@@ -543,8 +550,8 @@ impl Builder {
         self
     }
 
-    /// For tests: in each turn `schedule` orders the runnable ids, and returns how many of them run. It
-    /// is given the ids, how many of them are left in the round, how many may run, and the tick.
+    /// For tests: in each turn `schedule` orders the runnable ids, and returns how many of them run. Its
+    /// arguments: the ids, how many of them are left in the round, how many may run, the tick.
     #[doc(hidden)]
     #[must_use]
     pub fn schedule(
@@ -562,7 +569,7 @@ impl Builder {
     /// The system's, when it has no descriptor to spare. `InvalidInput` for a trace ring of less than
     /// 4,096 bytes, and `OutOfMemory` for one that does not fit.
     pub fn build(self) -> io::Result<Runtime> {
-        let owns_selector = self.selector.is_none();
+        let is_users = self.selector.is_some();
         let selector = match self.selector {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
@@ -572,17 +579,11 @@ impl Builder {
         let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
-        let copy = match owns_selector {
-            true => None,
-            false => scheduler.reactor.with_fd(|fd| fd.try_clone_to_owned()),
-        };
-        let copy = copy.transpose()?;
         let watch = |threshold| scheduler.remote.running.watch(threshold);
         let watchdog = self.watchdog.map(watch).transpose()?;
         Ok(Runtime {
             scheduler,
-            owns_selector,
-            copy,
+            copy: is_users.then(OnceCell::new),
             _watchdog: watchdog,
         })
     }
@@ -627,7 +628,7 @@ fn spawn_at<F: Future<Output: 'static> + 'static>(
     current::with("spawn", |scheduler| scheduler.spawn(place, name, future))
 }
 
-/// As [`spawn`], with a name by which the log knows the task.
+/// As [`spawn`], with a name for dumps and warnings.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

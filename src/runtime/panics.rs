@@ -1,8 +1,8 @@
 //! Panics of other people's code, caught where they happen.
 //!
 //! A panic stays with the machine whose code it was. So the loop runs and drops each machine and each
-//! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. What a machine
-//! does with its own waker needs no more: a panic there is its own.
+//! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. A machine's
+//! own waker is woken without that: its panic is that machine's.
 
 use std::any::Any;
 use std::mem;

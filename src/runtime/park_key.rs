@@ -96,7 +96,7 @@ impl ParkKey {
         found.ok().flatten()
     }
 
-    /// The waker that this stands for, if it is still kept: to be woken or dropped after any borrow.
+    /// Takes the waker of this key, if it is still kept. Wake or drop it with nothing borrowed.
     pub(crate) fn take_waker(self) -> Option<Waker> {
         self.kept(|wakers, index| wakers.remove(index).1)
     }
@@ -114,7 +114,7 @@ impl ParkKey {
         self.0.get() & FOREIGN != 0
     }
 
-    /// The machine, if it is one. A key matches no live machine, since no machine's generation has the
+    /// The machine's id. For a waker's key it matches no machine, since no machine's generation has the
     /// top bit.
     #[inline]
     pub(crate) fn as_machine(self) -> MachineId {

@@ -23,7 +23,7 @@ use super::stats::Figures;
 use super::sync::{Counter, lock};
 use crate::reactor::Clock;
 
-/// A run that lasts this long is logged once it has ended.
+/// A batch that takes this long is logged once it has ended, and then each such run.
 const LONG: Duration = Duration::from_secs(1);
 
 /// At most this many machines are named if it is not known which took long.
@@ -64,8 +64,8 @@ pub(crate) struct Running {
 #[derive(Default)]
 struct Origins {
     places: Vec<(&'static str, Place)>,
-    /// By slot, of the machine that has it or had it last: the index of its kind and place, and how its
-    /// generation ends.
+    /// By slot, of the machine that has it or had it last: the index of its kind and place, and the low 16
+    /// bits of its generation.
     by_slot: Vec<(u16, u16)>,
     /// By slot, of machines that were given a name. A name stays until another machine has the slot, so
     /// that the log can name one that has just ended.
@@ -113,8 +113,9 @@ impl Running {
         }
     }
 
-    /// Logs if these machines have run for long since that time. Which of several took long is not known,
-    /// so from then on each run is timed (careful mode). Returns the time.
+    /// Logs a warning if these machines, which began at `since`, have taken `LONG`. Which of several took
+    /// long is not known, so from then on each run is timed (careful mode). Returns the time now, or `since`
+    /// if the clock was not read.
     pub(super) fn lap(&self, ran: &[MachineId], since: Instant) -> Instant {
         // If nothing ran, or a watchdog logs, the clock is not read.
         if ran.is_empty() || self.is_watched.load(Ordering::Relaxed) {
@@ -129,8 +130,8 @@ impl Running {
             match ran.len() {
                 1 => log::warn!("the loop was held for {held:.1?} by {names}"),
                 many => log::warn!(
-                    "the loop was held for {held:.1?} by one of {many} machines (from here on each \
-                     is timed): {names}"
+                    "the loop was held for {held:.1?} by a batch of {many} machines (from here on each \
+                     is timed); the first: {names}"
                 ),
             }
             self.is_careful.store(true, Ordering::Relaxed);
@@ -165,7 +166,7 @@ impl Running {
 
 /// For any thread.
 impl Running {
-    /// What the machine of this id is, if its slot has no other by now.
+    /// Describes the machine with this id, unless another machine has its slot.
     #[cfg(feature = "trace")]
     pub(super) fn known(&self, id: u64) -> Option<String> {
         let bits = NonZeroU64::new(id)?;
@@ -254,7 +255,7 @@ impl Running {
             let Some((origin, began)) = self.holder(first.0, first.1) else {
                 if let Some((origin, began, _)) = named.take() {
                     let held = began.elapsed();
-                    log::warn!("{origin} has let the loop go on after {held:.1?}");
+                    log::warn!("the loop was held for {held:.1?} by {origin}");
                 }
                 first = (self.sample(), Instant::now());
                 continue;
@@ -265,7 +266,7 @@ impl Running {
             let is_long = first.1.elapsed() + step >= threshold && held >= threshold;
             let last = named.as_ref().map(|(_, _, last)| last.elapsed());
             if is_long && last.is_none_or(|last| last >= QUIET) {
-                log::warn!("{origin} holds the loop, for {held:.1?} so far");
+                log::warn!("the loop is held for {held:.1?} so far by {origin}");
                 named = Some((origin, began, Instant::now()));
             }
         }

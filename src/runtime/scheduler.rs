@@ -4,7 +4,7 @@
 // # One turn
 //
 //   1. ask the netpoller: what it hands out goes into `queue` (no wait while anything is runnable)
-//   2. open the mail: what other threads woke goes into `woken`, and the jobs that they sent run
+//   2. open the mail: what other threads woke goes to the front of `woken`, and the jobs that they sent run
 //   3. move `woken` to the end of `queue`
 //   4. run a batch from the front of `queue`
 //
@@ -47,9 +47,6 @@ use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 /// deadlines do not wait for all of a long queue.
 pub(super) const BATCH: usize = 1024;
 
-/// `woken` is swept once it is longer than twice the machines' slots in use, plus this.
-const SWEEP: usize = 64;
-
 /// See [`Builder::schedule`](super::Builder::schedule).
 pub(super) type Schedule = Box<dyn Fn(&mut [MachineId], usize, usize, u64) -> usize>;
 
@@ -59,15 +56,17 @@ pub(crate) struct Scheduler {
     pub(crate) remote: Arc<Remote>,
     pub(super) machines: RefCell<Machines>,
     /// Runnable, in the order in which they run. Empty while a batch of it runs.
-    queue: RefCell<Vec<MachineId>>,
+    pub(super) queue: RefCell<Vec<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
-    woken: RefCell<Vec<MachineId>>,
+    pub(super) woken: RefCell<Vec<MachineId>>,
     /// How many ids of `queue` belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
-    /// The waker of the root, while there is one.
+    /// The root's waker, as a dump knows it, while there is a root.
     pub(super) root_waker: Cell<Option<Waiter>>,
     /// The loop's buffer (`lent.rs`), while this runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
+    /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
+    pub(super) is_gone: Cell<bool>,
     /// What its dumps show beside the other tables.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
@@ -100,6 +99,7 @@ impl Scheduler {
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
             buffer: Cell::new(None),
+            is_gone: Cell::new(false),
             notes: RefCell::default(),
             stopwatch,
             host: OnceCell::new(),
@@ -143,7 +143,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues a machine that is marked as queued.
+    /// Puts a machine into `woken`. The caller has marked its slot as queued.
     #[inline]
     fn make_runnable(&self, id: MachineId, kind: Kind) {
         let core = self.reactor.core();
@@ -184,20 +184,11 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable, after a change that concerns some machines, if the runtime does not
-    /// know which. A task gets a spurious wake.
+    /// Makes every machine runnable. For a change that concerns machines which the runtime does not know. A
+    /// task gets a spurious wake.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
-    }
-
-    /// Removes the ids of aborted machines from `woken`, once there are many. A turn skips such ids, but
-    /// calls that spawn and abort without a turn would make the list grow.
-    pub(super) fn sweep(&self) {
-        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
-        if woken.len() > 2 * machines.slots_used() + SWEEP {
-            woken.retain(|&id| machines.is_alive(id));
-        }
     }
 
     fn has_runnable(&self) -> bool {
@@ -299,11 +290,10 @@ impl Scheduler {
             return;
         };
         self.trace().put(Kind::Mail, THREAD, 0);
+        // A machine that yielded comes after what other threads woke.
+        let mut before = self.woken.take();
         for waker in woken {
             self.wake(waker.unmail());
-        }
-        if jobs.is_empty() {
-            return;
         }
         let running = &self.remote.running;
         for job in jobs {
@@ -315,11 +305,12 @@ impl Scheduler {
             }
         }
         running.end();
+        self.woken.borrow_mut().append(&mut before);
         // So that the time of the jobs is not counted as that of the machines.
         self.reactor.core().read_clock();
     }
 
-    /// Runs what is runnable, up to a bound. Returns how many machines that were, the root aside.
+    /// Runs at most `most` of the runnable machines. Returns how many ran, without the root.
     // Kept apart from the rest of the turn, which shares nothing with this loop.
     #[inline(never)]
     fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> bool) -> usize {
@@ -450,7 +441,7 @@ impl Scheduler {
             };
             if let Err(error) = self.turn(None, BATCH, &mut root) {
                 self.end_root();
-                panic!("netpoller: the selector failed, and nothing can go on: {error}");
+                panic!("netpoller: the selector failed: {error}");
             }
         }
         self.end_root();
@@ -462,7 +453,7 @@ impl Scheduler {
     }
 
     /// Marks the root as queued, so that no waker queues it any more, and removes its id from the queues:
-    /// calls that never turn would else leave one id each behind.
+    /// otherwise each call that takes no turn would leave an id behind.
     fn end_root(&self) {
         self.root_waker.set(None);
         if !self.machines.borrow_mut().wake(MachineId::ROOT) {

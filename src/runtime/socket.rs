@@ -14,7 +14,7 @@ use crate::endpoints::{self, Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
 use crate::sys::OwnedSocket;
 
-/// A socket, or another source of readiness, with what belongs to it.
+/// A socket, or another source of readiness, with its addresses, its locks and their queues.
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
 #[repr(C)]
 pub(crate) struct Socket {

@@ -204,12 +204,12 @@ pub struct Stats {
     pub connections: usize,
     /// Sockets and other sources registered.
     pub descriptors: usize,
-    /// Sources that have a deadline, sleeps, and connections with a time to keep.
+    /// Sources that have a deadline, sleeps, and timers of connections.
     pub timers: usize,
-    /// Operations that are parked, queue for a lock, wait for a hang-up, or sleep.
+    /// What is parked, queues for a lock or waits for a hang-up, and all sleeps and timers of connections.
     pub waiters: usize,
-    /// Entries of the timer wheels, stale ones too. A deadline that was cleared leaves its entry until that
-    /// comes up.
+    /// Entries of the timer wheels now, stale ones too: the same as [`LoopStats::entries`]. The entry of a
+    /// cleared deadline stays until its tick.
     pub places: usize,
     /// Turns of the loop.
     pub turns: u64,

@@ -9,6 +9,7 @@
 // | FAILED | the break failed: the next turn takes the mail, and the next wake calls `break_netpoll` again | `interrupt` | ON_ITS_WAY by `interrupt`; NO_BREAK by `take_mail` |
 
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use std::thread::{self, ThreadId};
 use super::blocking::Lane;
 use super::current;
 use super::machine::MachineId;
+use super::panics::catch;
 use super::running::Running;
 use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, MutexGuard, lock};
 use crate::reactor::Breaker;
@@ -75,6 +77,9 @@ impl Drop for JobOut {
 struct Mail {
     /// Each machine's waker once, however often it was woken.
     woken: Vec<Arc<MachineWaker>>,
+    /// Jobs of the runtime's own, which forget what was dropped. They are short.
+    told: VecDeque<Job>,
+    /// Jobs of the user's.
     jobs: VecDeque<Job>,
     closed: bool,
 }
@@ -108,7 +113,7 @@ impl Remote {
     }
 
     fn wake_machine(&self, waker: &Arc<MachineWaker>) {
-        // It is in the mail already. If the last break failed, the loop may be asleep: break again.
+        // If it is in the mail already, there is nothing to do, unless the last break failed: break again.
         if waker.is_mailed.swap(true, Ordering::AcqRel) {
             if self.pending.load(Ordering::Acquire) == FAILED {
                 self.interrupt();
@@ -123,12 +128,21 @@ impl Remote {
         self.interrupt();
     }
 
-    /// Sends a job. It is handed back if the runtime is gone, or of another process.
+    /// Sends a job of the user's. It is handed back if the runtime is gone, or of another process.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
+        self.put(job, |mail| &mut mail.jobs)
+    }
+
+    /// As [`send`](Remote::send), a job of the runtime's own. The next turn runs all of them.
+    pub(crate) fn tell(&self, job: Job) -> Result<(), Job> {
+        self.put(job, |mail| &mut mail.told)
+    }
+
+    fn put(&self, job: Job, jobs: fn(&mut Mail) -> &mut VecDeque<Job>) -> Result<(), Job> {
         let Some(mut mail) = self.mail() else {
             return Err(job);
         };
-        mail.jobs.push_back(job);
+        jobs(&mut mail).push_back(job);
         drop(mail);
         self.interrupt();
         Ok(())
@@ -142,15 +156,18 @@ impl Remote {
         }
         // The loop clears the flag before it takes the mail. So either it finds the mail, or this finds
         // the flag cleared and ends the wait.
-        if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) != ON_ITS_WAY
-            && let Err(error) = self.breaker.break_netpoll()
-        {
+        if self.pending.swap(ON_ITS_WAY, Ordering::AcqRel) == ON_ITS_WAY {
+            return;
+        }
+        // A selector of the user's may have a break that panics.
+        let broken = catch(|| self.breaker.break_netpoll());
+        if let Err(error) = broken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))) {
             self.pending.store(FAILED, Ordering::Release);
             log::error!("can't wake the loop from another thread: {error}");
         }
     }
 
-    /// Takes the mail: all wakes, and [`JOBS`] jobs at most. Costs a load if there is none.
+    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load if there is none.
     #[inline]
     pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
@@ -163,7 +180,9 @@ impl Remote {
         let woken = mem::take(&mut mail.woken);
         let now = mail.jobs.len().min(JOBS);
         let later = mail.jobs.split_off(now);
-        let jobs = mem::replace(&mut mail.jobs, later);
+        let mut jobs = mem::take(&mut mail.told);
+        jobs.append(&mut mail.jobs);
+        mail.jobs = later;
         // The jobs that are left need no break: while the flag is set, the loop does not sleep.
         if !mail.jobs.is_empty() {
             self.pending.store(ON_ITS_WAY, Ordering::Release);
@@ -178,7 +197,9 @@ impl Remote {
     /// How many wakes and how many jobs are in the mail.
     pub(crate) fn mail_waiting(&self) -> [usize; 2] {
         let mail = self.mail();
-        mail.map_or([0, 0], |mail| [mail.woken.len(), mail.jobs.len()])
+        mail.map_or([0, 0], |mail| {
+            [mail.woken.len(), mail.told.len() + mail.jobs.len()]
+        })
     }
 
     #[inline]
@@ -200,7 +221,9 @@ impl Remote {
         mail.closed = true;
         // Dropped under the lock: no code of the user's runs.
         mail.woken.clear();
-        mem::take(&mut mail.jobs)
+        let mut jobs = mem::take(&mut mail.told);
+        jobs.append(&mut mail.jobs);
+        jobs
     }
 }
 

@@ -42,6 +42,12 @@ mod runtime {
     pub(crate) mod blocking {
         pub(crate) struct Lane;
     }
+    /// No model panics.
+    pub(crate) mod panics {
+        pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, ()> {
+            Ok(f())
+        }
+    }
     pub(crate) mod machine {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct MachineId(pub(crate) usize);

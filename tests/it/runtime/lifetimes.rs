@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -415,4 +415,64 @@ fn a_runtime_and_its_stream_may_live_in_thread_locals() {
     let _watchdog = watchdog();
     at_the_threads_end(true);
     at_the_threads_end(false);
+}
+
+/// An executor of one task, which polls the task in `wake`.
+struct PollsAtOnce;
+
+thread_local! {
+    static SLEEPER: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
+}
+
+impl Wake for PollsAtOnce {
+    fn wake(self: Arc<Self>) {
+        let Some(mut task) = SLEEPER.take() else {
+            return;
+        };
+        let waker = Waker::from(self);
+        if task
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            SLEEPER.set(Some(task));
+        }
+    }
+}
+
+/// Sleeps in an executor that polls in `wake`, while `drop_it` drops the runtime that it sleeps in.
+fn a_sleep_ends_when_its_runtime_goes(drop_it: fn(Rc<Runtime>)) {
+    let runtime = Rc::new(Runtime::new().unwrap());
+    runtime.block_on(async {
+        SLEEPER.set(Some(Box::pin(time::sleep(Duration::from_secs(3600)))));
+        Arc::new(PollsAtOnce).wake();
+    });
+    // Outside a runtime the poll of a sleep panics: in `wake`, where it is caught.
+    drop_it(runtime);
+    assert!(SLEEPER.take().is_none(), "it waits for ever");
+}
+
+#[test]
+fn a_sleep_ends_when_an_abort_drops_its_runtime() {
+    a_sleep_ends_when_its_runtime_goes(|runtime| {
+        let held = runtime.clone();
+        let task = runtime.spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        runtime.turn(NOW).unwrap();
+        drop(runtime);
+        task.abort();
+    });
+}
+
+#[test]
+fn a_sleep_ends_when_a_dropped_output_drops_its_runtime() {
+    a_sleep_ends_when_its_runtime_goes(|runtime| {
+        let held = runtime.clone();
+        let task = runtime.spawn(async move { held });
+        runtime.turn(NOW).unwrap();
+        drop(runtime);
+        drop(task);
+    });
 }

@@ -1,14 +1,18 @@
 //! What other threads send: none of it is lost, however it falls together with the loop's looking.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
-use netpoller::{Runtime, spawn};
+use netpoller::reactor::Break;
+use netpoller::{Runtime, spawn, time};
 
+use crate::support::hooked::{Hook, hooked_by};
 use crate::support::watchdog::watchdog;
 
 /// A ball that a thread throws, and a task throws back.
@@ -65,4 +69,73 @@ fn wakes_from_several_threads_are_all_heard_however_they_meet_the_loop() {
             thread.join().unwrap();
         }
     });
+}
+
+#[test]
+fn sleeps_that_are_dropped_between_turns_are_all_gone_after_the_next() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    // More than the jobs that a turn runs.
+    let sleeps = runtime.block_on(poll_fn(|cx| {
+        let mut sleep = || {
+            let mut sleep = Box::pin(time::sleep(Duration::from_secs(3600)));
+            assert!(sleep.as_mut().poll(cx).is_pending());
+            sleep
+        };
+        Poll::Ready((0..3000).map(|_| sleep()).collect::<Vec<_>>())
+    }));
+    assert_eq!(runtime.stats().timers, 3000);
+    drop(sleeps);
+    runtime.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(runtime.stats().timers, 0);
+}
+
+#[test]
+fn what_was_given_up_before_the_runtime_learns_of_it_does_not_begin() {
+    let runtime = Runtime::new().unwrap();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = begun.clone();
+    drop(runtime.handle().run(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async {}
+    }));
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
+    assert_eq!(begun.load(Ordering::SeqCst), 0);
+}
+
+/// A break that panics the first time.
+struct PanicsOnce(AtomicUsize, Arc<dyn Break>);
+
+impl Break for PanicsOnce {
+    fn break_netpoll(&self) -> io::Result<()> {
+        assert_ne!(
+            self.0.fetch_add(1, Ordering::SeqCst),
+            0,
+            "as it was told to"
+        );
+        self.1.break_netpoll()
+    }
+}
+
+struct Breaks;
+
+impl Hook for Breaks {
+    fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
+        Arc::new(PanicsOnce(AtomicUsize::new(0), system))
+    }
+}
+
+#[test]
+fn a_break_that_panics_silences_no_later_wake() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().selector(hooked_by(Breaks)).build();
+    let runtime = runtime.unwrap();
+    let (handle, first) = (runtime.handle(), runtime.handle());
+    let breaks = thread::spawn(move || first.wake());
+    drop(breaks.join());
+    // The panic left the mail to be looked at: this turn does not wait.
+    runtime.turn(None).unwrap();
+    let wakes = thread::spawn(move || handle.wake());
+    runtime.turn(None).unwrap();
+    wakes.join().unwrap();
 }

@@ -340,3 +340,18 @@ fn a_clock_that_panics_takes_no_waiter_along() {
         assert!(task.is_finished(), "reading {readings}");
     }
 }
+
+#[test]
+fn a_clock_that_panics_in_a_turn_and_in_the_drop_of_the_runtime_aborts_nothing() {
+    let (panics, base) = (Rc::new(Cell::new(false)), Instant::now());
+    let told = panics.clone();
+    let clock = move || {
+        assert!(!told.get(), "as it was told to");
+        base
+    };
+    let runtime = Runtime::builder().clock(clock).build().unwrap();
+    panics.set(true);
+    // The runtime is dropped while the panic unwinds: another panic would abort the process.
+    let turned = catch_unwind(AssertUnwindSafe(move || runtime.turn(NOW).is_ok()));
+    assert!(turned.is_err());
+}

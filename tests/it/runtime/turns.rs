@@ -5,7 +5,9 @@ use std::future::{Future, poll_fn};
 use std::os::unix::net::UnixDatagram as PlainDatagram;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use netpoller::{Runtime, TcpListener, UnixDatagram, UnixStream, spawn, time, yield_now};
@@ -133,4 +135,41 @@ fn calls_of_block_on_that_never_turn_leave_nothing_runnable() {
     }
     assert_eq!(runtime.next_timeout(), None);
     assert_eq!(runtime.turn(NOW).unwrap().machines, 0);
+}
+
+#[test]
+fn tasks_that_were_aborted_keep_no_others_waiting() {
+    let runtime = Runtime::new().unwrap();
+    // Each frame aborts more tasks than `turn_for` runs with a budget of zero.
+    for _ in 0..200 {
+        for _ in 0..40 {
+            runtime.spawn(std::future::pending::<()>()).abort();
+        }
+        runtime.turn_for(Duration::ZERO).unwrap();
+    }
+    let task = runtime.spawn(async {});
+    for _ in 0..10 {
+        runtime.turn_for(Duration::ZERO).unwrap();
+    }
+    assert!(task.is_finished(), "it waits behind tasks that are gone");
+}
+
+#[test]
+fn yield_now_lets_go_first_what_another_thread_has_woken() {
+    let _watchdog = watchdog();
+    Runtime::new().unwrap().block_on(async {
+        let (tell, told) = channel();
+        let runs = Rc::new(Cell::new(0));
+        let counted = runs.clone();
+        drop(spawn(poll_fn(move |cx| {
+            counted.set(counted.get() + 1);
+            tell.send(cx.waker().clone()).unwrap();
+            Poll::<()>::Pending
+        })));
+        yield_now().await;
+        let waker = told.recv().unwrap();
+        thread::spawn(move || waker.wake()).join().unwrap();
+        yield_now().await;
+        assert_eq!(runs.get(), 2, "it was woken before the yield");
+    });
 }
