@@ -150,12 +150,6 @@ impl Clock {
         Some(tick)
     }
 
-    /// Whether `when` has passed. Reads the clock, unless `when` has passed by the last reading.
-    #[inline]
-    pub(crate) fn has_passed(&self, when: Instant) -> bool {
-        when <= self.now.get() || when <= self.read()
-    }
-
     /// The instant at which a tick begins.
     pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
         self.base + Duration::from_millis(tick.get())

@@ -657,12 +657,6 @@ impl<W> Drop for Shown<'_, W> {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// The reactor's identity.
-    #[inline]
-    pub(crate) fn home(&self) -> *const () {
-        Rc::as_ptr(&self.core).cast()
-    }
-
     /// How many handles there are, with the registry's.
     pub(crate) fn handles(&self) -> usize {
         Rc::strong_count(&self.0)

@@ -402,14 +402,14 @@ impl<K: Copy> Wheel<K> {
     /// Places the entries of a slot anew, as far as the budget allows. All of them equal `elapsed` in the
     /// bits of this level, so each goes to a lower one (rule 2).
     fn cascade(&mut self, level: usize, slot: usize, budget: &mut usize) {
-        let entries = &mut self.levels[level].slots[slot].entries;
+        let mut entries = std::mem::take(&mut self.levels[level].slots[slot].entries);
         let moved = entries.len().min(budget.saturating_mul(CASCADED_FOR_ONE));
-        let entries = entries.split_off(entries.len() - moved);
-        self.levels[level].trim(slot);
         self.len -= moved;
-        for (when, key) in entries {
+        for (when, key) in entries.drain(entries.len() - moved..) {
             self.place(when, key);
         }
+        self.levels[level].slots[slot].entries = entries;
+        self.levels[level].trim(slot);
         // Rounded down. The earliest of a rest is handed out next, which costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
@@ -417,7 +417,11 @@ impl<K: Copy> Wheel<K> {
     /// Removes each entry for which `keep` returns false: the stale ones.
     ///
     /// O(entries + slots), without a budget. So call it when more than half of the entries are stale: then it
-    /// costs O(1) for each entry that became stale. If `keep` panics, entries are lost.
+    /// costs O(1) for each entry that became stale.
+    ///
+    /// # Panics
+    ///
+    /// Only if `keep` does. Then drop the wheel: it has lost count of its entries.
     ///
     /// ```
     /// # use netpoller::wheel::{Tick, Wheel};
@@ -428,14 +432,19 @@ impl<K: Copy> Wheel<K> {
     /// assert_eq!((wheel.len(), wheel.next()), (1, Some(Tick::new(2))));
     /// ```
     pub fn compact(&mut self, mut keep: impl FnMut(Tick, K) -> bool) {
-        let levels = std::mem::take(&mut self.levels).into_iter();
-        (self.len, self.earliest) = (0, Tick::MAX);
-        let slots = levels.flat_map(|level| level.slots);
-        for (when, key) in slots.flat_map(|slot| slot.entries) {
-            if keep(when, key) {
-                self.place(when, key);
+        self.len = 0;
+        for level in &mut self.levels {
+            for slot in 0..SLOTS {
+                let Slot { entries, earliest } = &mut level.slots[slot];
+                entries.retain(|&(when, key)| keep(when, key));
+                self.len += entries.len();
+                // An overdue entry counts as due at `elapsed`.
+                let first = entries.iter().map(|&(when, _)| when.max(self.elapsed));
+                *earliest = first.min().unwrap_or(Tick::MAX);
+                level.trim(slot);
             }
         }
+        self.find_front();
     }
 }
 

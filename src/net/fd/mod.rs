@@ -88,6 +88,12 @@ impl Claim {
 }
 
 impl Fd {
+    /// The identity of its runtime's reactor.
+    #[inline]
+    fn home(&self) -> *const () {
+        Rc::as_ptr(self.desc.core()).cast()
+    }
+
     /// Registers a non-blocking socket with the runtime that runs this. Outside a runtime it panics,
     /// and says that `what` was called.
     pub(crate) fn adopt(
@@ -239,7 +245,7 @@ impl Fd {
     #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
-        let parked = ParkKey::of(self.desc.home(), waker);
+        let parked = ParkKey::of(self.home(), waker);
         if parked.is_foreign() && self.desc.may_try(direction) != May::Wait {
             drop(parked.take_waker());
             return false;

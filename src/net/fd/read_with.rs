@@ -76,7 +76,7 @@ impl Fd {
         if self.desc.may_try(direction) != May::Wait || !socket.is_uncontended(direction) {
             return false;
         }
-        let Some(id) = context::own(self.desc.home(), waker) else {
+        let Some(id) = context::own(self.home(), waker) else {
             return false;
         };
         socket.lock_uncontended(direction);
