@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         let dump = |runtime: &Handle| runtime.dump(common::PATIENCE).to_string();
         common::at_each_quit(move || {
-            // The loop does not wait for the lock while it is asked.
+            // Cloned, so that the lock is free while the loop is asked.
             let current = CURRENT.lock().unwrap().clone();
             current
                 .as_ref()

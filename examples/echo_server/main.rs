@@ -62,7 +62,7 @@ fn main() -> ExitCode {
                 common::refuse_flags::<Flags>(why);
             }
             if flags.workers > 1 {
-                common::refuse_flags::<Flags>("--trace writes of one loop: --workers 1");
+                common::refuse_flags::<Flags>("--trace records one loop: give --workers 1");
             }
         }
         let options = Options {

@@ -1,5 +1,5 @@
-//! `--trace PATH`: what the loop has done, written to a file at each SIGUSR1 and at the end. All of it asks
-//! for the feature `trace`; without that, `main` refuses the flag.
+//! `--trace PATH`: what the loop has done, written to a file at each SIGUSR1 and at the end. All of it
+//! needs the feature `trace`; without that, `main` refuses the flag.
 #![cfg_attr(not(feature = "trace"), allow(unused_variables))]
 
 use std::io;
@@ -10,7 +10,7 @@ use netpoller::{Builder, Handle, Runtime};
 
 use super::Options;
 
-/// Of the ring: some 130,000 records, two for each message.
+/// The ring's size: some 130,000 records, two for each message.
 #[cfg(feature = "trace")]
 const BYTES: usize = 4 << 20;
 
@@ -28,13 +28,14 @@ pub fn builder(options: &Options) -> Builder {
 pub fn reactor(options: &Options) -> io::Result<Reactor<usize>> {
     #[cfg(feature = "trace")]
     if options.trace.is_some() {
-        // The listener's and the signals' are among the largest, which print in words: half of their bits do.
+        // The trace shows the largest numbers as words. `LISTENER`, `STOP` and `TRACE` are not such:
+        // their lower halves differ.
         return Reactor::with_trace(BYTES, |&id| u64::from(id as u32));
     }
     Reactor::new()
 }
 
-/// Makes the file if it is not there: that it can't be written is said before the server begins.
+/// Opens the file, or makes it, so that an error comes before the server begins.
 pub fn try_path(options: &Options) -> io::Result<()> {
     if let Some(path) = &options.trace {
         let mut file = std::fs::OpenOptions::new();

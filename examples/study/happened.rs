@@ -70,7 +70,7 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
                 add("Ready".to_owned(), "netpollready", say);
             }
             Kind::Stale => {
-                // The key of all bits is the break's.
+                // The break's key has all bits set.
                 let say = match record.id as u32 {
                     u32::MAX => {
                         "a break: another thread, or the stage, has news for the loop".to_owned()

@@ -47,8 +47,8 @@ pub struct Seen {
     held: Vec<Event>,
 }
 
-/// The system's selector, watched. It may keep an event back, as another thread would that has harvested
-/// it and has not handed it out.
+/// The system's selector, watched. It may keep an event back, like a thread that has harvested it and
+/// not handed it out yet.
 struct Watched {
     system: MioSelector,
     seen: Rc<RefCell<Seen>>,

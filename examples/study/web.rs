@@ -25,8 +25,8 @@ const MOST: usize = 64;
 /// How long a client may take over a request, an answer or an event. One that does not read its events has
 /// its connection closed after that, and holds one state until then.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A browser keeps a connection for its next request. Not for long: all that it keeps may be the places of
-/// other readers.
+/// A browser keeps a connection for its next request. Not for long: the connections that it keeps may
+/// take other readers' places.
 const IDLE: Duration = Duration::from_secs(5);
 /// A comment is sent after so long without news, so that a reader that is gone is noticed.
 const QUIET: Duration = Duration::from_secs(15);
@@ -162,8 +162,8 @@ fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// Whether it asks for an address, for `localhost`, or for no host. Another name may be another site's,
-/// which its owner has turned to our address, so that its page counts as ours to a browser.
+/// Whether it asks for an address, for `localhost`, or for no host. Another site may point its name at
+/// our address: to a browser its page would then count as ours.
 fn has_own_host(request: &Request) -> bool {
     let host = header(request, "host").unwrap_or_default();
     let name = host.trim_end_matches(|c: char| c.is_ascii_digit());

@@ -268,8 +268,8 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded`: too much would wait, see [`Limits`](crate::Limits). Nothing of this was taken,
-    /// unless the connection is about to end for it. `BrokenPipe`: our direction has ended, or is to.
+    /// `QuotaExceeded`: too much would wait, see [`Limits`](crate::Limits). Nothing of it was taken; or
+    /// a part was, and the connection ends. `BrokenPipe`: our direction has ended, or is to.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = self.shared.out.borrow_mut();
@@ -406,7 +406,8 @@ impl Conn {
 
     /// Gives this connection an idle timeout of its own, in place of the
     /// [server's](crate::Server::idle_timeout); `None` and zero mean never, as there. The time counts
-    /// from the peer's last sign of life: one that has passed by then ends the connection at once.
+    /// from the peer's last sign of life: a timeout that has passed already ends the connection at
+    /// once.
     ///
     /// ```
     /// use std::io;
@@ -569,7 +570,7 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// The system does not know it: the peer reset the connection before anything asked.
+    /// The system's, if the address was not known at the accept.
     pub fn peer_addr(&self) -> io::Result<Addr> {
         self.fd.socket_addr(End::Peer)
     }

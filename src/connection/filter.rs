@@ -189,7 +189,7 @@ impl FilterIo {
 /// A connection's filter, and what it has left.
 #[derive(Default)]
 pub(super) struct Filtering {
-    /// `None` once it has failed, and while it runs: a panic drops it. Then nothing passes.
+    /// `None` once it has failed, and while it runs, so that a panic drops it. Then nothing passes.
     pub(super) filter: Option<Box<dyn Filter>>,
     /// Input that it has not used.
     pub(super) raw: Vec<u8>,

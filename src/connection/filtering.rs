@@ -12,7 +12,7 @@ use super::receive::without;
 use super::state::State;
 use crate::runtime::lent;
 
-/// How many bytes a filter may make of `limit`: framing adds some.
+/// The limit of a filter's output: an eighth more than `limit`, for framing.
 fn with_framing(limit: usize) -> usize {
     limit.saturating_add(limit / 8)
 }
@@ -56,7 +56,7 @@ impl Conn {
         self.filter_output(&[]);
     }
 
-    /// Output goes through the filter, and is charged anew for what comes of it.
+    /// Passes output through the filter: gives back what it used, and charges what it makes.
     pub(super) fn filter_output(&mut self, bytes: &[u8]) {
         let quota = self.shared.server.queued.clone();
         if let Some(filtering) = self.filtering() {
@@ -81,7 +81,8 @@ impl Conn {
         }
     }
 
-    /// Tells the filter of an end, once: of the peer's direction, or of ours. False if it was told.
+    /// Tells the filter of an end, once: of the peer's direction, or of ours. False if it was told
+    /// before, or there is none.
     pub(super) fn tell_filter(
         &mut self,
         end: usize,

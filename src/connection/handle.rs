@@ -1,8 +1,8 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What others leave is kept under one lock. The first from another thread, and each from this one,
-//! wakes the connection, whose next run takes it in.
+//! What others leave is kept under one lock. The first write from another thread, and each from this
+//! one, wakes the connection. Its next run takes all in.
 
 // Mirrors a Go channel to the goroutine that writes.
 
@@ -46,7 +46,7 @@ enum Takes {
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// What was written by id, behind what handles have queued; then what was written in small pieces.
+    /// What was written by id since a handle last wrote. Its last small pieces are in `small`.
     written: Vec<Arc<[u8]>>,
     small: Vec<u8>,
     /// How many bytes were left by handles and by id. They are charged to the limit over all.
@@ -162,8 +162,8 @@ impl Mailbox {
         let is_empty = inbox.is_empty();
         // A selector's break may run any code.
         drop(inbox);
-        // Another thread's wake may not have arrived. On the connection's own thread it is woken now:
-        // what a callback then writes directly must come after this.
+        // Another thread's wake may be on its way still, so the connection's own thread wakes it again:
+        // what a callback writes next must come after this.
         if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
@@ -342,7 +342,7 @@ impl ConnHandle {
 
 impl Drop for ConnHandle {
     fn drop(&mut self) {
-        // Only the connection's own handle is left. It is woken, and drops that.
+        // Only the connection's own handle is left: the connection is woken, and drops it.
         if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
             self.mailbox.wake(0);
         }

@@ -16,8 +16,8 @@ pub(super) const SMALL: usize = 1 << 10;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Bytes that one write takes, as one read and the budget of a run, so that a long answer delays no
-/// other connection.
+/// Bytes that one write takes: as many as one read, and as the budget of a run, so that a long answer
+/// delays no other connection.
 const MAX_BYTES: usize = 64 << 10;
 
 /// A piece of what waits.
@@ -44,7 +44,7 @@ impl Piece {
 /// chunk.
 #[derive(Debug, Default)]
 pub(super) struct OutQueue {
-    /// None is empty.
+    /// No piece is empty.
     pieces: VecDeque<Piece>,
     /// What has gone of the first piece: less than its length.
     gone: usize,

@@ -133,8 +133,8 @@ impl<P: Protocol> Connection<P> {
             if rest == 0 || taken == 0 || self.conn.peek(|extra| extra.waits) {
                 break Ok(rest);
             }
-            // The protocol called `need`: the rest is offered with more, or at the peer's end. Or it asked
-            // to close, or too much output waits, which comes first.
+            // The protocol called `need`: the rest is offered with more, or at the peer's end. Or it
+            // asked to close. Or too much output waits, which must go first.
             let conn = &self.conn;
             if conn.needs_more_than(rest) || conn.is_asked() || conn.holds_input() {
                 break Ok(0);
@@ -172,7 +172,8 @@ impl Conn {
         self.peek(|extra| extra.unused.len() > extra.seen)
     }
 
-    /// Whether there are kept bytes to offer now: some that were not, and as many as the protocol needs.
+    /// Whether there are kept bytes to offer now: some are unseen, and there are as many as the
+    /// protocol needs.
     pub(super) fn can_offer(&self) -> bool {
         let kept = self.peek(|extra| extra.unused.len());
         debug_assert!(

@@ -296,7 +296,8 @@ impl<P: Protocol> Connection<P> {
             }
             State::Closing => {
                 conn.arm();
-                // At once: bytes that the system takes now are not the peer's progress while it closes.
+                // At once: later, bytes that the system has room for now would count as the peer's
+                // progress.
                 conn.write_some();
             }
             State::Lingering => {
@@ -371,8 +372,8 @@ impl Conn {
         } else if self.reads() && !self.holds_input() {
             return false;
         } else if self.to_send() == 0 {
-            // The socket is readable, but must not be read now. The readiness is cleared, so that the next
-            // `park` parks for reading. Until then only the timer wakes the connection.
+            // The socket is readable, but must not be read now. The readiness is cleared, so that the
+            // next `park`, in this run, parks for reading: else only the timer would wake it.
             self.fd.desc.drained(Direction::Read);
             return false;
         }

@@ -54,7 +54,7 @@ impl Conn {
         // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
-        // A small amount is queued until the callback ends, so that all goes out in one write. Before a
+        // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
         // larger amount is queued, the queue is flushed, to make room.
         let little = GATHER.min(self.settings().limits.high_water);
         let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
@@ -231,7 +231,7 @@ impl Conn {
             self.end_over_limit(QUEUED);
         }
         if !queue.is_empty() && !is_over && self.state().takes_writes() {
-            // At once: a panic of a filter would lose what is charged for the rest.
+            // In one piece: if a filter panicked between two, the charge for the rest would be lost.
             let filtered = self.is_filtered().then(|| queue.concat());
             self.put(&filtered.unwrap_or_default(), |own| own.append(queue));
             self.sent(0);

@@ -39,11 +39,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// if a connection is accepted now and then.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How many accepts are tried: without a limit, until the listener is closed on our side.
+/// No limit of accepts: the loop ends when the listener is closed on our side.
 pub(crate) const ALL: Option<u32> = None;
 
-/// Only connections that wait in the queue: new ones could keep the loop busy for ever. The number is
-/// above the default limit of a queue.
+/// Accepts until the queue is empty, this many calls at most: new connections could keep it busy for
+/// ever. The number is above the default limit of a queue.
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -73,9 +73,9 @@ fn number(error: &io::Error) -> Option<i32> {
     of_operation.or_else(|| error.raw_os_error())
 }
 
-/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` is treated
-/// as one of accepting: after a shortage the loop goes on, after any other it ends. `failed` is called
-/// for each failure after which the loop goes on, and is told whether a shortage begins.
+/// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` counts as
+/// one of accepting: the loop goes on if it `may_pass`, and ends if not. `failed` is called for each
+/// failure after which the loop goes on, and is told whether a shortage begins.
 ///
 /// # Errors
 ///

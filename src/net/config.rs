@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// A function of the user's: cheap to clone, from any thread.
+/// A function of the user's. Cheap to clone; any thread may call it.
 pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
 
 impl<F: ?Sized> Clone for Hook<F> {

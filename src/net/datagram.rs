@@ -147,7 +147,7 @@ impl<K> Datagram<K> {
         sent.map_err(|error| renamed(error, "sendto", Some(name)))
     }
 
-    /// Why a message can't be sent to `name`, before the system is asked: the socket is connected.
+    /// Returns an error if the socket is connected: Go refuses that before the system is asked.
     pub(super) async fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
         if self.fd.socket().endpoint(End::Peer).is_none() {
             return Ok(());
@@ -250,7 +250,8 @@ impl Datagram<Udp> {
         for address in resolution.addresses(&target, &scope).await? {
             let address = resolve::to_dial(address);
             let tried = self.fd.with_socket(|socket| {
-                // Asked anew: connected over IPv4 before, a socket of both shows an IPv4 address.
+                // Asks the system: the noted address is IPv4 if the socket was connected over IPv4
+                // before.
                 let ipv6 = socket.local_addr()?.is_ipv6();
                 socket.connect(&system_addr(address, ipv6))
             });

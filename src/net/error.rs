@@ -149,8 +149,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The system's text as Go writes it: without a capital, unless there are several, and without the
-/// number.
+/// The system's text as Go writes it: with a small first letter, unless the second is a capital too,
+/// and without the number.
 fn system_text(error: &io::Error) -> String {
     let mut text = error.to_string();
     if let Some(number) = error.raw_os_error() {
@@ -166,9 +166,9 @@ fn system_text(error: &io::Error) -> String {
 
 /// A failed operation on the network: Go's `net.OpError`.
 ///
-/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Those that are
-/// no failed operation carry none: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try,
-/// `NotConnected` of an address that does not exist.
+/// The [`io::Error`]s of this crate's sockets carry one: see [`NetError::op_error`]. Those that are no
+/// failed operation carry none: `UnexpectedEof` of a `read_exact`, `WouldBlock` of a try,
+/// `NotConnected` of a `peer_addr` without a peer.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -186,9 +186,9 @@ fn system_text(error: &io::Error) -> String {
 /// ```
 #[derive(Debug)]
 pub struct OpError {
-    /// `dial`, `listen`, `accept`, `read`, `write`, `close`, `set`.
+    /// As Go names it: `dial`, `listen`, `read`, `set`, …
     pub op: &'static str,
-    /// The network: `tcp`, `udp4`, `unix`, …
+    /// The network: `tcp`, `tcp4`, `udp`, `unix`, …
     pub net: &'static str,
     /// Our end, where there are two.
     pub source: Option<Addr>,
@@ -303,9 +303,9 @@ impl From<OpError> for io::Error {
 /// # }
 /// ```
 pub trait NetError {
-    /// A deadline or a time limit passed.
+    /// A deadline or limit passed, or it is `WouldBlock`.
     fn is_timeout(&self) -> bool;
-    /// Trying again may help: timeouts, and the system's being short of something.
+    /// Trying again may help, as after a timeout or a shortage.
     fn is_temporary(&self) -> bool;
     /// The socket was closed on our side.
     fn is_closed(&self) -> bool;

@@ -53,9 +53,9 @@ macro_rules! handles {
             /// `readable` or `writable` would then return at once: for such calls streams have [`Stream::io`] and
             /// [`Stream::try_io`].
             ///
-            /// A close that comes while it is lent is put off until it is back. Don't wait inside.
-            /// After that a short read or write proves nothing (the closure may have set up kTLS, say),
-            /// and costs one system call more.
+            /// A close that comes while it is lent is put off until it is back. Don't wait inside. From
+            /// the first call on a short read or write proves nothing (the closure may have set up
+            /// kTLS, say), and costs one system call more.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -256,7 +256,7 @@ macro_rules! sockets {
             ///
             /// # Errors
             ///
-            /// Closed, if it was not asked for before.
+            /// The system's.
             pub fn local_addr(&self) -> io::Result<K::Addr> {
                 self.fd.addr::<K>(End::Local)
             }
@@ -265,7 +265,7 @@ macro_rules! sockets {
             ///
             /// # Errors
             ///
-            /// Not connected; closed, or no longer connected, if it was not asked for before.
+            /// Not connected; no longer connected, if it was not asked for before.
             pub fn peer_addr(&self) -> io::Result<K::Addr> {
                 self.fd.addr::<K>(End::Peer)
             }

@@ -56,9 +56,9 @@ impl Stream<Tcp> {
         self.fd.option("get", |socket| socket.tcp_nodelay())
     }
 
-    /// What a close does with bytes that were written and not sent yet. `None`, the default: the
-    /// system sends them meanwhile. Zero: they are thrown away, and the peer gets a RST. Else the
-    /// close takes up to so long to send them, on a thread for such closes, and throws away what is left.
+    /// What a close does with bytes that were written and not sent yet. `None`, the default: the system
+    /// sends them after the close. Zero: they are thrown away, and the peer gets a RST. Else the close
+    /// takes up to so long to send them, on a thread for such closes, and throws away what is left.
     ///
     /// Fractions of a second are rounded up.
     ///

@@ -37,7 +37,7 @@ pub(super) struct Resolution {
     pub(super) network: Network,
     /// The unknown name that was given for the network.
     pub(super) unknown: Option<String>,
-    /// Whether IPv4 stays out of an IPv6 socket to listen on; as the network says, if it is not set.
+    /// Whether an IPv6 listener refuses IPv4. If `None`, the network decides.
     pub(super) only_v6: Option<bool>,
     /// The system's, if there is none.
     pub(super) resolver: Option<Resolver>,
@@ -346,7 +346,7 @@ fn literal(host: &str) -> Result<Option<SocketAddr>, Cause> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(Some(SocketAddr::new(ip, 0)));
     }
-    // Only IPv6 addresses have a zone. One that is IPv4 loses it later.
+    // Only IPv6 addresses have a zone. `unmapped` drops the zone of an IPv4-mapped one later.
     let Some((ip, zone)) = host.split_once('%').filter(|(_, zone)| !zone.is_empty()) else {
         return Ok(None);
     };

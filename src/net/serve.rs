@@ -178,7 +178,7 @@ impl ServeCounters {
         self.0.refused.get()
     }
 
-    /// Pauses of accepting, each however many accepts failed soon after each other.
+    /// Shortages: failures within 5 s of each other count as one.
     pub fn episodes(&self) -> u64 {
         self.0.episodes.get()
     }

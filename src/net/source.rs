@@ -120,8 +120,8 @@ impl Pipe {
         self.fd.give_out()
     }
 
-    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero means that no writer
-    /// is left; or that the buffer is empty, for which it waits for nothing.
+    /// Reads what is there, up to the buffer's length; waits while nothing is. Zero means that no
+    /// writer is left; or that the buffer is empty: then it does not wait.
     ///
     /// # Errors
     ///
@@ -276,7 +276,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// # Errors
     ///
-    /// Closed, with its runtime.
+    /// Closed, once its runtime is gone; a timeout, once the deadline has passed.
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
         self.fd.readiness(Read)
     }
@@ -285,7 +285,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// # Errors
     ///
-    /// Closed, with its runtime.
+    /// Closed, once its runtime is gone; a timeout, once the deadline has passed.
     pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
         self.fd.readiness(Write)
     }
@@ -294,7 +294,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// # Errors
     ///
-    /// Closed, with its runtime.
+    /// Closed, once its runtime is gone.
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) -> io::Result<()> {
         self.fd.set_deadline(direction, when)
     }
@@ -304,7 +304,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// # Errors
     ///
-    /// Those of `attempt`; closed, with its runtime.
+    /// Those of `attempt`; closed, once its runtime is gone; a timeout, once the deadline has passed.
     ///
     /// # Panics
     ///

@@ -326,7 +326,7 @@ impl<K> Stream<K> {
 
     // ---- the end: see also `close` ----
 
-    /// Closes with a RST: what was not sent is thrown away, and no TIME_WAIT stays behind.
+    /// Closes with a RST, on TCP: unsent bytes are thrown away, and no TIME_WAIT stays.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

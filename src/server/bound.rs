@@ -94,7 +94,7 @@ impl<F> Bound<F> {
         }
     }
 
-    /// What each of `workers` workers begins with. They share the ports.
+    /// Divides the ports among so many workers.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
         let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {

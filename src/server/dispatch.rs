@@ -127,8 +127,8 @@ impl Dispatcher {
         self.change(|state| state.order.watches += 1);
     }
 
-    /// Sends a connection to the worker that has the fewest, with those that wait for it. If all workers have
-    /// left, it is closed.
+    /// Sends a connection to the worker that has the fewest, counting those that wait for it. If all
+    /// workers have left, it is closed.
     pub(crate) fn send(&self, arrival: Arrival) {
         let mut state = lock(&self.state);
         let (count, first) = (state.inboxes.len(), state.next);

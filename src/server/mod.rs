@@ -589,7 +589,7 @@ impl<F> Server<F> {
 
     /// Listens on `addr`. From here on clients can connect; they are served once the server runs.
     ///
-    /// A name is looked up meanwhile, on this thread.
+    /// A name is looked up on this thread, which blocks.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -616,13 +616,13 @@ impl<F> Server<F> {
 
     /// As [`bind`](Server::bind), on one or more listeners of any kind: a TCP or Unix listener of std's
     /// (a service manager's socket, say), a [`ListenConfig`] with an address, or several of them: see
-    /// [`Listeners`]. [`with_peer`](Server::with_peer) makes a protocol for each listener.
+    /// [`Listeners`]. With [`with_peer`](Server::with_peer) the protocol may depend on the listener.
     ///
     /// With several workers, the first one accepts from a listener that was given, and hands each
     /// connection over to the worker that has the fewest.
     ///
-    /// A TCP listener that was given is set to send without delay, as Go does with each connection,
-    /// and else is left as it is. A Unix listener's path stays when the server ends.
+    /// A given listener becomes non-blocking. A TCP one also sends without delay, as Go's connections
+    /// do. A Unix listener's path stays when the server ends.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -1,8 +1,8 @@
 //! fork(2): which process made something, and values that each process has of its own.
 //!
-//! A child inherits memory and descriptors, and no thread but the one that forked. So what counts
-//! on other threads starts anew in a child, and an inherited runtime, which shares the kernel's
-//! registrations with its parent, is not used there.
+//! A child inherits memory and descriptors, and no thread but the one that forked. So what needs other
+//! threads starts anew in a child, and an inherited runtime, which shares the kernel's registrations
+//! with its parent, is not used there.
 
 // Go has no counterpart: a Go program can't fork without exec.
 

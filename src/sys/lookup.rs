@@ -90,7 +90,7 @@ fn not_found(code: libc::c_int) -> NotFound {
     const NO_DATA: libc::c_int = libc::EAI_NONAME;
     #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
     const NO_DATA: libc::c_int = libc::EAI_NODATA;
-    // Not before errno is read: to find its text, a system may open a file.
+    // A closure: errno must be read first, and `gai_strerror` may open a file.
     let error = || {
         // SAFETY: the system's own text, which ends in NUL and is never freed.
         let words = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };

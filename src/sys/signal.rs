@@ -19,7 +19,7 @@ pub(crate) struct SignalNotes(Vec<SigId>);
 /// From here on each of the `signals` that comes to this process puts a byte into `socket`, which
 /// does not block.
 pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
-    // Before any is touched: a handler that was set stays for good.
+    // Checks all before it sets one: a handler that is set stays for good.
     let is_wrong = |signal: &&i32| {
         // SAFETY: with two null pointers it changes nothing, and says whether there is such a signal.
         let known = unsafe { libc::sigaction(**signal, ptr::null(), ptr::null_mut()) } == 0;

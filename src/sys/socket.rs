@@ -1,5 +1,5 @@
-//! Sockets: the owned descriptor that all handles to one share, and its two hot system calls; made and
-//! accepted non-blocking and close-on-exec; and what socket2 leaves to the caller.
+//! Sockets: the owned descriptor, which all handles of a socket share, and its two hot system calls;
+//! made and accepted non-blocking and close-on-exec; and what socket2 leaves to the caller.
 
 // Mirrors `Sysfd` of Go's `internal/poll/fd_unix.go`, `ignoringEINTRIO(syscall.Read, ...)`,
 // `internal/poll/sock_cloexec.go` and `net/sock_cloexec.go`.

@@ -26,8 +26,8 @@ pub const STEP: Duration = Duration::from_millis(100);
 const STALLED: Duration = Duration::from_secs(4);
 /// How long messages in flight at the end of a phase may take to return.
 const DRAIN: Duration = Duration::from_secs(6);
-/// Connections not yet answered at once: far below any backlog, so that no SYN is dropped and tried again a second
-/// later, however late the server accepts.
+/// How many connections may wait for their first answer: far below any backlog, so that no SYN is
+/// dropped and tried again a second later, however late the server accepts.
 const CONNECTING: usize = 128;
 
 pub struct Load {

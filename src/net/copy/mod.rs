@@ -47,8 +47,8 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Others may read the source between two reads, and write to the sink before
-/// and after all that one read brought.
+/// Each end's deadline holds. Another operation may read between two reads, and write once all that one
+/// read brought is written.
 ///
 /// # Errors
 ///

@@ -7,9 +7,9 @@
 //! | empty | writes until nothing is in hand | fill |
 //! | end | flushes the sink; a relay then closes its writing side | |
 //!
-//! The locks are held for a step, and not for the whole copy as in Go: a read, and then the writes
-//! of all that it brought. Between two steps other operations have their turn, first come first
-//! served, so that a heartbeat on the sink is not shut out for hours.
+//! Each lock is held for a step: one read, or the writes of all that it brought. Go holds both for the
+//! whole copy. Between two steps other operations have their turn, first come first served, so that a
+//! heartbeat on the sink is not shut out for hours.
 //!
 //! It fills only while nothing is in hand. So an EAGAIN of splice comes from the source when filling, and
 //! from the sink when emptying.

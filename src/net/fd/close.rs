@@ -66,8 +66,8 @@ impl Fd {
         }
     }
 
-    /// [`Fd::half_close`], which queues for the write lock like a write. A poller could be displaced by
-    /// another one, such as a heartbeat.
+    /// [`Fd::half_close`], which queues for the write lock like a write. It is no poller, because
+    /// another poller, such as a heartbeat, could displace it.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
         closing.named("close").in_queue()
