@@ -46,7 +46,7 @@ impl Rate {
 pub(super) struct Progress {
     /// The last check, while in Judged.
     checked: Option<u64>,
-    /// Time charged in this window: never more than a window and a slice.
+    /// Time charged in this window: never more than a window.
     charged: u64,
     /// Bytes in this window.
     moved: u64,
@@ -65,11 +65,12 @@ impl Progress {
     /// check may follow.
     pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
         if let Some(checked) = self.checked {
-            self.charged += (now - checked).min(rate.slice());
+            // A full window that waits for another check grows no longer.
+            let charged = self.charged + (now - checked).min(rate.slice());
+            self.charged = charged.min(rate.window);
         }
-        debug_assert!(self.charged <= rate.window + rate.slice());
         self.checked = (!is_held).then_some(now);
-        if self.charged >= rate.window {
+        if self.charged == rate.window {
             if self.moved < rate.min_bytes {
                 return Err(self.moved);
             }
@@ -158,6 +159,22 @@ mod tests {
         assert_eq!(progress.check(RATE, false, 10_000), Err(999));
         progress.count(1);
         assert_eq!(progress.check(RATE, false, 10_000), Ok(11_250));
+    }
+
+    #[test]
+    fn a_full_window_is_judged_as_often_as_tries_need_and_the_next_one_is_whole() {
+        let mut progress = Progress::default();
+        for slice in 0..8 {
+            progress.check(RATE, false, slice * 1250).unwrap();
+        }
+        // Tries that use up the budget of a run, each with a part of the bytes.
+        for slice in 8..12 {
+            let found = progress.moved;
+            assert_eq!(progress.check(RATE, false, slice * 1250), Err(found));
+            progress.count(250);
+        }
+        assert_eq!(progress.check(RATE, false, 15_000), Ok(16_250));
+        assert_eq!((progress.charged, progress.moved), (0, 0));
     }
 
     #[test]
