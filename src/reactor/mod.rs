@@ -332,11 +332,11 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
-    /// a [stale](Entries::stale) one. Zero if anything is pending, or an entry is due. `None` if there is no
+    /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest was partial. `None` if there is no
     /// entry. Reads the clock, unless anything is pending.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
-        if core.has_pending() {
+        if core.has_pending() || core.found_more.get() {
             return Some(Duration::ZERO);
         }
         core.clock.read();

@@ -114,6 +114,8 @@ pub(crate) struct Core<W, T> {
     settling: Cell<Option<Settling>>,
     /// How many rounds have ended. A round ends when everything that was runnable at its beginning has run.
     pub(crate) rounds: Cell<u64>,
+    /// The last poll returned events, and there may be more.
+    pub(super) found_more: Cell<bool>,
     pub(super) spin: Cell<Duration>,
     is_shut: Cell<bool>,
     /// The process that made it. A child of fork shares the selector's registrations with its parent, so
@@ -149,6 +151,7 @@ impl<W, T> Core<W, T> {
             settled: Cell::default(),
             settling: Cell::default(),
             rounds: Cell::default(),
+            found_more: Cell::default(),
             spin: Cell::default(),
             is_shut: Cell::default(),
             process: Process::current(),
@@ -256,7 +259,7 @@ impl<W, T> Core<W, T> {
             turn.more |= self.is_due();
         }
         // A clock of the user's may have closed a descriptor, or set a deadline in the past.
-        turn.more |= self.has_pending();
+        turn.more |= self.has_pending() || self.found_more.get();
         Ok(turn)
     }
 
@@ -319,6 +322,9 @@ impl<W, T> Core<W, T> {
         events.clear();
         let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
         debug_assert!(self.proven.get() <= tick, "the clock goes forward");
+        // A signal brings no event, and is no sign of more.
+        self.found_more
+            .set(harvest == Harvest::Partial && !events.is_empty());
         if harvest == Harvest::Complete {
             self.proven.set(tick);
         }

@@ -30,7 +30,8 @@ pub struct Event {
 pub enum Harvest {
     /// All events that occurred before the call were returned.
     Complete,
-    /// There may be more: the buffer was full, or a signal interrupted the wait.
+    /// There may be more: the buffer was full, or a signal interrupted the wait. While each call says this,
+    /// no deadline expires.
     Partial,
 }
 
@@ -108,13 +109,14 @@ pub trait Break: Send + Sync {
 ///         self.system.close(source)
 ///     }
 ///     fn netpoll(&mut self, wait: Option<Duration>, out: &mut Vec<Event>) -> io::Result<Harvest> {
+///         let mut harvest = Harvest::Partial;
 ///         if self.found.is_empty() {
-///             self.system.netpoll(wait, &mut self.found)?;
+///             harvest = self.system.netpoll(wait, &mut self.found)?;
 ///         }
 ///         out.extend(self.found.pop());
-///         // The events in `found` had occurred before the call.
+///         // Complete only if this call has asked the system, and keeps nothing back.
 ///         Ok(match self.found.is_empty() {
-///             true => Harvest::Complete,
+///             true => harvest,
 ///             false => Harvest::Partial,
 ///         })
 ///     }

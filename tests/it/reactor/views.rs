@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
-use netpoller::reactor::{Descriptor, Direction, Park, Reactor, Readiness, Refusal};
+use netpoller::reactor::{Descriptor, Direction, Harvest, Park, Reactor, Readiness, Refusal};
 
 use crate::support::script::{Nothing, harvest, scripted};
 
@@ -125,4 +125,20 @@ fn timers_are_counted_until_they_fire_or_are_canceled() {
     assert_eq!(reactor.cancel_timer(far), Some(2));
     assert_eq!((reactor.cancel_timer(far), reactor.timers()), (None, 0));
     assert!(!reactor.move_timer(far, now));
+}
+
+#[test]
+fn after_a_full_harvest_there_is_more_and_after_a_signal_there_is_not() {
+    let (selector, script) = scripted();
+    let reactor: Reactor<u8> = Reactor::with(selector);
+    let _descriptor = reactor.open(&mut Nothing).unwrap();
+    let token = script.borrow().tokens[0];
+    let (events, _) = harvest(token, Readiness::READ);
+    for (events, more) in [(events, true), (Vec::new(), false)] {
+        let partial = (events, Harvest::Partial);
+        script.borrow_mut().next.push_back(partial);
+        let turn = reactor.turn(NOW, &mut Vec::new()).unwrap();
+        assert_eq!(turn.more, more);
+        assert_eq!(reactor.next_timeout(), more.then_some(Duration::ZERO));
+    }
 }
