@@ -5,7 +5,7 @@ use std::io;
 
 use super::rate::Rate;
 use crate::net::Cause;
-use crate::net::fd::{Fd, verb};
+use crate::net::fd::{Fd, Name};
 use crate::reactor::Direction;
 
 /// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
@@ -138,5 +138,5 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) ->
     let asked = rate.min_bytes;
     let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
-    fd.op_error(verb(direction), Cause::Other(error), 0)
+    fd.op_error(Name::of(direction).text(), Cause::Other(error), 0)
 }

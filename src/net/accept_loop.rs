@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::{NetError, OpError};
-use super::fd::Fd;
+use super::fd::{Fd, Name};
 use super::listener::{self, Accepted};
 use super::permits::{Permit, Permits};
 use crate::endpoints::End;
@@ -152,7 +152,7 @@ async fn next(
         match tries {
             None => {
                 let ready = listener.op(Direction::Read, |_| Ok(()));
-                ready.named("accept").await?
+                ready.named(Name::Accept).await?
             }
             Some(0) => return Ok(None),
             // It does not ask for readiness: no event may have told of a connection that is queued.

@@ -21,7 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::addr::{Tcp, ToAddr, unmapped};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::Fd;
+use super::fd::{Fd, Name};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, Resolution};
 use super::stream::{Stream, TcpStream};
@@ -343,7 +343,7 @@ impl Dialer {
         // If it connected at once, the first read reports a later reset, as in Go.
         if under_way {
             let connected = fd.op(Direction::Write, is_connected);
-            let connected = connected.named("connect").await;
+            let connected = connected.named(Name::Connect).await;
             // The dial adds the names: only the cause is wanted.
             connected.map_err(|error| match error.downcast::<OpError>() {
                 Ok(error) => error.cause,

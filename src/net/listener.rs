@@ -13,7 +13,7 @@ use socket2::{SockRef, Socket, Type};
 use super::addr::{self, Kind, Tcp, ToAddr};
 use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
-use super::fd::{Failure, Fd, RuntimeCore};
+use super::fd::{Failure, Fd, Name, RuntimeCore};
 use super::options::{self, KeepAlive};
 use super::resolve::{self, LISTEN, Resolution};
 use super::stream::Stream;
@@ -243,7 +243,7 @@ impl<K: Kind> Listener<K> {
     /// Dropping it loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
         loop {
-            let accepting = self.fd.op(Direction::Read, accept_once).named("accept");
+            let accepting = self.fd.op(Direction::Read, accept_once).named(Name::Accept);
             if let Some(accepted) = accepting.await? {
                 return self.open(accepted).map_err(|error| failed(&self.fd, error));
             }

@@ -14,7 +14,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd};
+use super::{Failure, Fd, Name};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::waiters::{self, Ticket};
 use crate::runtime::{blocking, context, wake_quietly};
@@ -70,7 +70,7 @@ impl Fd {
     /// another poller, such as a heartbeat, could displace it.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
-        closing.named("close").in_queue()
+        closing.named(Name::Close).in_queue()
     }
 
     fn shut(&self) {

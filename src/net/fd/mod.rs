@@ -51,7 +51,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
-pub(crate) use name::{Failure, verb};
+pub(crate) use name::{Failure, Name};
 pub(crate) use op::Needs;
 
 /// The netpoller of a runtime.

@@ -28,11 +28,27 @@ impl Failure {
     }
 }
 
-/// The operation of a direction, as errors name it.
-pub(crate) const fn verb(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Read => "read",
-        Direction::Write => "write",
+/// An operation, as its errors name it. A byte, because each operation that waits keeps one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Read,
+    Write,
+    Accept,
+    Connect,
+    Close,
+}
+
+impl Name {
+    /// If it has no other.
+    pub(crate) const fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Read => Name::Read,
+            Direction::Write => Name::Write,
+        }
+    }
+
+    pub(crate) const fn text(self) -> &'static str {
+        ["read", "write", "accept", "connect", "close"][self as usize]
     }
 }
 

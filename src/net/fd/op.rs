@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Claim, Failure, Fd, poll_yield, verb};
+use super::{Claim, Failure, Fd, Name, poll_yield};
 use crate::reactor::{Direction, May};
 use crate::runtime::context;
 use crate::runtime::park_key::ParkKey;
@@ -18,8 +18,7 @@ use crate::runtime::park_key::ParkKey;
 pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
-    /// As its errors name it.
-    name: &'static str,
+    name: Name,
     needs: Needs,
     claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
@@ -118,7 +117,7 @@ impl Fd {
         Op {
             fd: self,
             direction,
-            name: verb(direction),
+            name: Name::of(direction),
             needs: Needs::Readiness,
             claim: Claim::new(),
             moved: 0,
@@ -129,7 +128,7 @@ impl Fd {
 
 impl<F> Op<'_, F> {
     /// Gives it a name that is not its direction's.
-    pub(crate) fn named(mut self, name: &'static str) -> Self {
+    pub(crate) fn named(mut self, name: Name) -> Self {
         self.name = name;
         self
     }
@@ -172,8 +171,12 @@ where
             "an operation that is done holds nothing"
         );
         Poll::Ready(ended.map_err(|failure| {
-            let written = if this.name == "write" { this.moved } else { 0 };
-            fd.error(this.name, failure, written)
+            let written = if this.name == Name::Write {
+                this.moved
+            } else {
+                0
+            };
+            fd.error(this.name.text(), failure, written)
         }))
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use socket2::SockAddr;
 
-use super::{Failure, Fd, verb};
+use super::{Failure, Fd, Name};
 use crate::reactor::Direction;
 use crate::runtime::context;
 use crate::sys::{self, Filling, SEND_FLAGS};
@@ -189,7 +189,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> io::Result<R> {
         let tried = self.try_once(direction, attempt);
-        tried.map_err(|failure| self.error(verb(direction), failure, 0))
+        tried.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
     }
 
     /// A system call of the user's own without waiting, made once, whatever it says.
@@ -203,7 +203,7 @@ impl Fd {
             let called = self.call(call);
             called.map_err(|error| Failure::System(self.after_error(direction, error)))
         });
-        called.map_err(|failure| self.error(verb(direction), failure, 0))
+        called.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
     }
 
     /// One write without waiting, of a server's connection. It is not charged: the general loop of a
