@@ -315,7 +315,7 @@ impl<W, T> Reactor<W, T> {
     pub fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<W>) -> io::Result<Turn> {
         let trace = &self.core.trace;
         self.core.rounds.update(|rounds| rounds + 1);
-        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+        let turn = self.core.turn(max_wait, RunQueue::Empty, &mut |w| {
             let number = trace.number(&w);
             out.push(w);
             number

@@ -218,7 +218,7 @@ impl<W, T> Core<W, T> {
         &self,
         max_wait: Option<Duration>,
         run_queue: RunQueue,
-        mut out: impl FnMut(W) -> u64,
+        out: &mut impl FnMut(W) -> u64,
     ) -> io::Result<Turn> {
         self.check_process()?;
         self.trace.put(Kind::Turn, NOTHING, 0);
@@ -239,7 +239,7 @@ impl<W, T> Core<W, T> {
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
         // If the selector fails, the events that it returned before are handed out all the same. This comes
         // after the wait, so that, if the selector panics, what is pending stays for the next turn.
-        turn.events = self.unpark_ready(&mut out);
+        turn.events = self.unpark_ready(out);
         let found_nothing = waited?;
         self.read_clock();
 
@@ -249,12 +249,12 @@ impl<W, T> Core<W, T> {
             // That tick is from before the wait. To expire a deadline that became due during the wait, poll
             // again.
             if max_wait != Some(Duration::ZERO) && self.is_due() {
-                turn.events += self.poll_again(&mut out)?;
+                turn.events += self.poll_again(out)?;
             }
         }
 
         if self.is_due() {
-            turn.more = self.expire(&mut turn.expired, &mut out);
+            turn.more = self.expire(&mut turn.expired, out);
             // A deadline may be due by the clock, and not settled yet. Then the next turn must not wait.
             turn.more |= self.is_due();
         }
@@ -302,7 +302,7 @@ impl<W, T> Core<W, T> {
 
     /// After a wait that found nothing: asks the selector once more, without waiting. If it returns
     /// nothing, the tick at the end of the wait is settled. Returns how many events named a descriptor.
-    fn poll_again(&self, out: impl FnMut(W) -> u64) -> io::Result<usize> {
+    fn poll_again(&self, out: &mut impl FnMut(W) -> u64) -> io::Result<usize> {
         let polled = self.poll_past_signals(Duration::ZERO);
         let events = self.unpark_ready(out);
         if polled? {
@@ -395,7 +395,7 @@ impl<W, T> Core<W, T> {
     /// Hands out what is pending, and what is parked on the sources that the events name. Returns how many
     /// events named an open descriptor.
     // Go: the loop of netpoll over its events.
-    fn unpark_ready(&self, mut out: impl FnMut(W) -> u64) -> usize {
+    fn unpark_ready(&self, out: &mut impl FnMut(W) -> u64) -> usize {
         for w in self.pending.borrow_mut().drain(..) {
             out(w);
         }
@@ -410,7 +410,7 @@ impl<W, T> Core<W, T> {
         for event in events.iter() {
             match registry.get(event.token.key()) {
                 Some(desc) if desc.token() == event.token || fault!("stale_event") => {
-                    desc.netpollready(event.readiness, &mut out);
+                    desc.netpollready(event.readiness, out);
                 }
                 // The token of a break, or of an earlier owner of the key, names no descriptor.
                 _ => {
@@ -429,7 +429,7 @@ impl<W, T> Core<W, T> {
     /// timers, up to the clock's tick. Returns whether the budget was used up and more is due.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
-    fn expire(&self, expired: &mut usize, mut out: impl FnMut(W) -> u64) -> bool {
+    fn expire(&self, expired: &mut usize, out: &mut impl FnMut(W) -> u64) -> bool {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
@@ -440,7 +440,7 @@ impl<W, T> Core<W, T> {
         drop(deadlines);
         let registry = self.registry.borrow();
         for key in due {
-            *expired += registry[key].netpolldeadlineimpl(limit, &mut out);
+            *expired += registry[key].netpolldeadlineimpl(limit, out);
         }
         let mut hand_out = |w| {
             let number = out(w);

@@ -388,11 +388,11 @@ impl<W, T> PollDesc<W, T> {
 
     /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
     #[inline]
-    pub(super) fn netpollready(&self, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
+    pub(super) fn netpollready(&self, readiness: Readiness, out: &mut impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
         }
-        self.hand_out(Kind::Event, readiness, &mut out);
+        self.hand_out(Kind::Event, readiness, out);
         if readiness.contains(Readiness::HUNG_UP) {
             self.hand_out_behind(out);
         }
@@ -400,7 +400,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// Hands out what is parked for the directions in `readiness`, with a trace record of the cause.
     #[inline(always)]
-    fn hand_out(&self, kind: Kind, readiness: Readiness, mut out: impl FnMut(W) -> u64) {
+    fn hand_out(&self, kind: Kind, readiness: Readiness, out: &mut impl FnMut(W) -> u64) {
         let (trace, token) = (&self.core.trace, self.token.0 as u64);
         let mut handed = false;
         for direction in Direction::BOTH {
@@ -418,7 +418,7 @@ impl<W, T> PollDesc<W, T> {
 
     /// Hands out what waits in no slot: see `Behind`.
     #[cold]
-    fn hand_out_behind(&self, mut out: impl FnMut(W) -> u64) {
+    fn hand_out_behind(&self, out: &mut impl FnMut(W) -> u64) {
         let trace = &self.core.trace;
         (self.core.behind)(&self.user_data, &mut |w| trace.put(Kind::Unpark, out(w), 0));
     }
@@ -469,7 +469,7 @@ impl<W, T> PollDesc<W, T> {
         }
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // `when` has passed: the next turn hands the waiter out, and does not block.
-            Some(None) => self.expire(direction, |w| self.pend(w)),
+            Some(None) => self.expire(direction, &mut |w| self.pend(w)),
             ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
@@ -492,10 +492,10 @@ impl<W, T> PollDesc<W, T> {
 
     /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and all that waits
     /// in no slot: see `Behind`. They learn of the timeout from `may_try`.
-    fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
+    fn expire(&self, direction: Direction, out: &mut impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.hand_out(Kind::Expired, Readiness(1 << direction as u8), &mut out);
+        self.hand_out(Kind::Expired, Readiness(1 << direction as u8), out);
         self.hand_out_behind(out);
     }
 
@@ -526,11 +526,11 @@ impl<W, T> PollDesc<W, T> {
 
     /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
     /// returns how many have expired.
-    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, mut out: impl FnMut(W) -> u64) -> usize {
+    pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut impl FnMut(W) -> u64) -> usize {
         // A cleared deadline is NEVER, which is after each `limit`.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
-        let expired = passed.map(|at| self.expire(at, &mut out)).count();
+        let expired = passed.map(|at| self.expire(at, out)).count();
         debug_assert!(expired == 0 || self.next_deadline() > limit);
         // The wheel has removed the timer, and may have given its index to another descriptor's. So
         // forget it before `set_timer`.
@@ -549,7 +549,7 @@ impl<W, T> PollDesc<W, T> {
         self.raise(CLOSED);
         self.deadlines.iter().for_each(|when| when.set(NEVER));
         self.set_timer();
-        self.hand_out(Kind::Closed, Readiness::BOTH, |w| self.pend(w));
+        self.hand_out(Kind::Closed, Readiness::BOTH, &mut |w| self.pend(w));
         self.core.wake_host();
     }
 

@@ -257,7 +257,7 @@ impl Scheduler {
         let core = self.reactor.core();
         let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
         let before = queue.len();
-        let hand_out = |parked: ParkKey| {
+        let mut hand_out = |parked: ParkKey| {
             let id = parked.as_machine();
             if self.machines.borrow_mut().wake(id) {
                 queue.push(id);
@@ -267,7 +267,7 @@ impl Scheduler {
             id.bits().get()
         };
         // A clock of the user's may panic: what was handed out is woken all the same.
-        let turn = catch(|| core.turn(max_wait, run_queue, hand_out));
+        let turn = catch(|| core.turn(max_wait, run_queue, &mut hand_out));
         // The clock was read after the wait.
         for &id in &queue[before..] {
             self.stopwatch.queued(id, || core.clock.now());
