@@ -80,6 +80,8 @@ pub(super) struct Extra {
     pub(super) idle: Option<u64>,
     /// What stands between the socket and the protocol.
     pub(super) filtering: Option<Box<Filtering>>,
+    /// The filter closes the connection, once the protocol was offered what the filter had passed on.
+    pub(super) closes: bool,
     /// When the connection has reached its greatest age, if it has one.
     pub(super) old_at: Option<u64>,
     /// How it drains, once its protocol was told: what `draining` returned.

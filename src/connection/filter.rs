@@ -64,7 +64,8 @@ use super::error::{Limit, QUEUED, UNUSED};
 /// # }
 /// ```
 pub trait Filter: 'static {
-    /// The connection begins. It is called before [`Protocol::open`](crate::Protocol::open).
+    /// The connection begins. It is called before [`Protocol::open`](crate::Protocol::open), which is not
+    /// called if this closes the connection.
     ///
     /// # Errors
     ///
@@ -180,7 +181,8 @@ impl FilterIo {
         }
     }
 
-    /// Closes the connection, as [`Conn::close`](crate::Conn::close) does.
+    /// Closes the connection, as [`Conn::close`](crate::Conn::close) does, once the protocol was offered
+    /// what was passed on to it.
     pub fn close(&mut self) {
         self.closes = true;
     }

@@ -96,6 +96,12 @@ impl Conn {
         tells
     }
 
+    /// Whether the filter closed the connection, and it is still to be done.
+    pub(super) fn filter_closes(&mut self) -> bool {
+        let extra = self.extra.as_mut();
+        extra.is_some_and(|extra| mem::take(&mut extra.closes))
+    }
+
     /// Calls the filter, if there is one, and passes on what comes of it.
     pub(super) fn call_filter(
         &mut self,
@@ -136,7 +142,9 @@ impl Conn {
             self.extra().queue.push(&io.to_peer);
             self.note_queued();
         }
-        if io.closes {
+        if io.closes && self.can_offer() {
+            self.extra().closes = true;
+        } else if io.closes {
             self.close_for(CloseReason::Asked);
         }
         if let Err(error) = called {

@@ -59,12 +59,22 @@ pub(super) struct Inbox {
     /// What the connection was asked for: it is told each thing once.
     asked: u8,
     pub(super) is_busy: bool,
+    /// It is busy no more, and has not run since.
+    was_busy: bool,
+}
+
+/// What a connection takes from its inbox.
+pub(super) struct Mail {
+    pub(super) queue: OutQueue,
+    /// A write met the limit.
+    pub(super) is_over: bool,
+    pub(super) was_busy: bool,
 }
 
 impl Inbox {
     /// Whether there is nothing for the connection to take.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0 && !self.is_over
+        self.bytes == 0 && !self.is_over && !self.was_busy
     }
 
     /// Takes in what was written by id. Small pieces are put together.
@@ -294,8 +304,9 @@ impl ConnHandle {
     pub fn set_busy(&self, busy: bool) {
         let mut inbox = self.mailbox.inbox();
         if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
+            inbox.was_busy = true;
             drop(inbox);
-            // A drain may have waited for just that.
+            // A drain may have waited for just that, and the peer's time begins anew.
             self.mailbox.wake(0);
         }
     }
@@ -318,8 +329,7 @@ impl ConnHandle {
         Rc::strong_count(&self.queue) == 1 && inbox.is_empty() && !inbox.is_busy
     }
 
-    /// Takes out what was written, and whether a write met the limit.
-    pub(super) fn take(&self) -> (OutQueue, bool) {
+    pub(super) fn take(&self) -> Mail {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
@@ -327,7 +337,11 @@ impl ConnHandle {
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
-        (queue, mem::take(&mut inbox.is_over))
+        Mail {
+            queue,
+            is_over: mem::take(&mut inbox.is_over),
+            was_busy: mem::take(&mut inbox.was_busy),
+        }
     }
 
     /// The connection is closed. Returns how many bytes are left.

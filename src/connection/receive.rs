@@ -51,7 +51,7 @@ impl<P: Protocol> Connection<P> {
         let filters = conn.is_filtered() && conn.state() != State::Lingering;
         if !filters && !conn.state().delivers() {
             // Lingering: input is discarded, and is no sign that the peer takes anything.
-            return conn.discarded();
+            return conn.note_traffic();
         }
         conn.received(bytes.len());
         conn.moved(Direction::Read, bytes.len());

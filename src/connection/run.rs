@@ -157,7 +157,9 @@ impl<P: Protocol> Connection<P> {
                 conn.extra().received = Some(0);
             }
             conn.call_filter(|filter, _, io| filter.open(io));
-            self.tell(P::open);
+            if !conn.is_asked() {
+                self.tell(P::open);
+            }
             self.on(Event::Opened);
         } else if conn.is_draining() && conn.drains().is_none() {
             // Once, also if the callback fails.
@@ -182,6 +184,8 @@ impl<P: Protocol> Connection<P> {
             // What the protocol answers may come back as input, from a filter, without end.
             context::charge(0);
             self.offer_unused();
+        } else if self.conn.filter_closes() {
+            self.conn.close_for(CloseReason::Asked);
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
         } else {
@@ -334,6 +338,7 @@ impl Conn {
     /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
     /// an idle connection keeps none.
     fn free_extra(&mut self) {
+        let (now, grace) = (self.now(), self.settings().drain_grace);
         let Some(extra) = &mut self.extra else {
             return self.attend(false);
         };
@@ -345,9 +350,9 @@ impl Conn {
         let needed = extra.needs_attention();
         // Set for the rest of the connection's life.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
-        if !needed && !set {
-            // The last traffic is remembered: the peer has taken all that waited.
-            self.heard = self.heard.max(extra.sent);
+        // A drain has to know of this traffic.
+        let sent_lately = extra.sent > self.heard && extra.sent.saturating_add(grace) > now;
+        if !needed && !set && !sent_lately {
             self.extra = None;
         }
         self.attend(needed);
@@ -388,7 +393,7 @@ impl Conn {
         lent::give_back(buffer);
         let unread = matches!(read, Ok(1..));
         if unread {
-            self.discarded();
+            self.note_traffic();
         }
         unread
     }

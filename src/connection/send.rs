@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
-use super::handle::ConnHandle;
+use super::handle::{ConnHandle, Mail};
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{ABORT, CLOSE, State};
@@ -224,9 +224,13 @@ impl Conn {
         // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
-        let Some((queue, is_over)) = self.peek(take) else {
+        let Some(mail) = self.peek(take) else {
             return;
         };
+        let Mail { queue, is_over, .. } = mail;
+        if mail.was_busy {
+            self.heard();
+        }
         if is_over {
             self.end_over_limit(QUEUED);
         }
@@ -234,7 +238,7 @@ impl Conn {
             // In one piece: if a filter panicked between two, the charge for the rest would be lost.
             let filtered = self.is_filtered().then(|| queue.concat());
             self.put(&filtered.unwrap_or_default(), |own| own.append(queue));
-            self.sent(0);
+            self.note_traffic();
         } else {
             self.shared.server.queued.give_back(queue.len());
         }

@@ -106,8 +106,9 @@ impl Conn {
         self.moved(Direction::Write, bytes);
     }
 
-    /// Input of a lingering connection was discarded.
-    pub(super) fn discarded(&mut self) {
+    /// Bytes were queued from elsewhere, or input of a lingering connection was discarded: traffic, but no
+    /// sign of life.
+    pub(super) fn note_traffic(&mut self) {
         self.extra().sent = self.tick_ceiling();
     }
 
@@ -250,6 +251,8 @@ impl Conn {
         let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
+        // Then the peer waits for us.
+        let is_held = [self.is_full() || self.is_busy(), false];
         let mut soonest = NEVER;
         let Some(extra) = &mut self.extra else {
             return Ok(soonest);
@@ -261,8 +264,7 @@ impl Conn {
                 *progress = Progress::default();
                 continue;
             };
-            let is_held = direction == Direction::Read && extra.is_full;
-            let next = progress.check(rate, is_held, now);
+            let next = progress.check(rate, is_held[direction as usize], now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
             soonest = soonest.min(next);
         }

@@ -372,7 +372,7 @@ impl Pair {
     }
 
     fn turn(&self, max_wait: Option<Duration>, out: &mut Vec<usize>) {
-        let turn = self.core.turn(max_wait, RunQueue::Empty, |w| {
+        let turn = self.core.turn(max_wait, RunQueue::Empty, &mut |w| {
             out.push(w);
             0
         });

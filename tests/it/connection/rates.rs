@@ -404,3 +404,32 @@ fn a_watch_leaves_no_timer_behind() {
     });
     assert!(runtime.stats().timers <= 2, "{:?}", runtime.stats());
 }
+
+#[test]
+fn no_bytes_are_expected_of_a_peer_while_the_connection_is_busy() {
+    // A message has ten bytes. The next has begun when the first is answered, after three seconds.
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes.len() < 10 {
+                return Ok(0);
+            }
+            conn.set_busy(true);
+            let handle = conn.handle();
+            spawn(async move {
+                time::sleep(3 * SECOND).await;
+                handle.write(b"answer").unwrap();
+                handle.set_busy(false);
+            });
+            Ok(10)
+        },
+        ..Script::new()
+    };
+    let server = script.server().minimum_read_rate(10, SECOND);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"0123456789half").await.unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+    });
+}

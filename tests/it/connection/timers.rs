@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use netpoller::{Bound, Conn, TcpStream, time};
+use netpoller::{Bound, Conn, TcpStream, spawn, time};
 
 use crate::support::scripted::{MILLISECOND, SECOND, Script, close, dial, serving, until};
 
@@ -262,4 +262,61 @@ fn an_idle_timeout_of_zero_is_never_as_on_a_server() {
         assert_eq!(closed_after(&client).await, 100);
         assert_eq!(script.last(), "closed");
     });
+}
+
+/// When the connection is closed as idle, after its client has sent a byte.
+fn idle_after(script: &Script, timeout: Duration) -> Duration {
+    let server = script.server().idle_timeout(timeout);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"x").await.unwrap();
+        let start = time::now();
+        time::timeout(
+            20 * SECOND,
+            until(|| script.said().contains(&"idle".to_owned())),
+        )
+        .await
+        .expect("it is never idle");
+        let took = time::now() - start;
+        // The task that writes sees the end.
+        time::sleep(SECOND).await;
+        took
+    })
+}
+
+#[test]
+fn what_handles_write_is_no_sign_of_life_of_a_peer_that_takes_nothing() {
+    let script = Script {
+        open: |conn| {
+            conn.write(&[7; 8 << 20])?;
+            let handle = conn.handle();
+            spawn(async move {
+                while handle.write(b"x").is_ok() {
+                    time::sleep(300 * MILLISECOND).await;
+                }
+            });
+            Ok(())
+        },
+        ..Script::new()
+    };
+    let took = idle_after(&script, 2 * SECOND);
+    // What the system's buffers still take at the first try counts as taken.
+    assert!(took >= 2 * SECOND && took < 5 * SECOND, "{took:?}");
+}
+
+#[test]
+fn what_a_handle_writes_that_is_then_dropped_is_no_sign_of_life() {
+    let script = Script {
+        data: |conn, bytes| {
+            let handle = conn.handle();
+            spawn(async move {
+                time::sleep(1500 * MILLISECOND).await;
+                handle.write(b"news").unwrap();
+            });
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let took = idle_after(&script, 2 * SECOND);
+    assert!(took >= 2 * SECOND && took < 3 * SECOND, "{took:?}");
 }

@@ -342,3 +342,55 @@ fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
     let wanted = ["open", "data 4", "data 4", "data 4", "end", "closed"];
     assert_eq!(script.said(), wanted);
 }
+
+/// Passes everything on. Closes when it opens, if it is to, and after a zero.
+struct Closes {
+    in_open: bool,
+}
+
+impl Filter for Closes {
+    fn open(&mut self, io: &mut FilterIo) -> io::Result<()> {
+        if self.in_open {
+            io.to_peer(b"no");
+            io.close();
+        }
+        Ok(())
+    }
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        if bytes.ends_with(&[0]) {
+            io.close();
+        }
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn a_filter_that_closes_when_it_opens_ends_the_connection_before_the_protocol_is_told() {
+    let script = Script {
+        open: |conn| conn.write(b"hello"),
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Closes { in_open: true });
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        assert_eq!(read_all(&client).await.unwrap(), b"no");
+    });
+    assert_eq!(script.said(), ["closed"]);
+}
+
+#[test]
+fn what_a_filter_passed_on_before_it_closes_is_offered_and_answered() {
+    let script = Script::new();
+    let server = script.server().filter(|_| Closes { in_open: false });
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"request\0").await.unwrap();
+        assert_eq!(read_all(&client).await.unwrap(), b"request\0");
+    });
+    assert_eq!(script.said(), ["open", "data 8", "closed"]);
+}
