@@ -61,6 +61,8 @@ pub struct Conn {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
+    /// Bytes that are charged to the limit over all: as many as wait, as it was noted last.
+    pub(super) charged: usize,
     /// The queue was above the high mark, and has not been at or below the low one since: a call of
     /// `writable` is owed.
     pub(super) is_full: bool,
@@ -213,6 +215,19 @@ impl Conn {
     /// Reads from `extra`; a default if there is none.
     pub(super) fn peek<T: Default>(&self, read: impl FnOnce(&Extra) -> T) -> T {
         self.extra.as_deref().map_or_else(T::default, read)
+    }
+
+    pub(super) fn filtering(&mut self) -> Option<&mut Filtering> {
+        self.extra.as_mut()?.filtering.as_deref_mut()
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        self.peek(|extra| extra.filtering.is_some())
+    }
+
+    /// Counts bytes that the filter has left.
+    pub(super) fn peek_filter(&self, count: impl FnOnce(&Filtering) -> usize) -> usize {
+        self.peek(|extra| extra.filtering.as_deref().map_or(0, count))
     }
 
     /// `extra`, made if there is none.
@@ -434,8 +449,7 @@ impl Conn {
 
     /// Bytes that wait to be written, without those of this callback.
     pub fn queued(&self) -> usize {
-        let held = |filtering: &Filtering| filtering.held.len();
-        self.to_send() + self.peek(|extra| extra.filtering.as_deref().map_or(0, held))
+        self.to_send() + self.peek_filter(|filtering| filtering.held.len())
     }
 
     /// Bytes that wait for the system to take them: those that a filter has let through.
