@@ -157,23 +157,13 @@ pub struct FilterIo {
     pub(super) to_peer: Vec<u8>,
     /// How many bytes each of the two may hold. More are dropped, and the connection ends, so that
     /// input that expands can't exhaust memory.
-    room: [usize; 2],
+    pub(super) room: [usize; 2],
     /// The limit that one of the two has met.
     pub(super) over: Option<Limit>,
     pub(super) closes: bool,
 }
 
 impl FilterIo {
-    pub(super) fn new(room: [usize; 2]) -> Self {
-        FilterIo {
-            to_protocol: Vec::new(),
-            to_peer: Vec::new(),
-            room,
-            over: None,
-            closes: false,
-        }
-    }
-
     /// Passes bytes on to the protocol. Without room for them under the [limits](crate::Limits) they are
     /// dropped, and the connection ends.
     pub fn to_protocol(&mut self, bytes: &[u8]) {

@@ -35,14 +35,15 @@ impl<P: Protocol> Connection<P> {
                 self.conn.fd.note_short(Direction::Read, got, lent::LENGTH);
                 self.came(&buffer[..got]);
             }
-            // A signal came first: the socket is as ready as it was, and the next step reads.
-            Err(error) => match self.conn.fd.after_error(Direction::Read, error) {
-                error if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+            Err(error) => {
+                let fd = &self.conn.fd;
+                let error = fd.after_error(Direction::Read, error);
+                // If a signal came first, the socket is as ready as it was, and the next step reads.
+                if !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) {
+                    self.conn
+                        .broken(fd.error("read", Failure::System(error), 0));
                 }
-                error => self
-                    .conn
-                    .broken(self.conn.fd.error("read", Failure::System(error), 0)),
-            },
+            }
         }
     }
 

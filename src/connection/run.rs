@@ -351,9 +351,8 @@ impl Conn {
         };
         // A call of `Conn::wait` counts for the last offer alone. The fast path does not look at this.
         extra.waits = false;
-        // Without a handle there is nothing that could leave more mail.
-        let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
-        drop(extra.handle.take_if(idle));
+        // If no other handle is left, nothing can leave more mail.
+        drop(extra.handle.take_if(|handle| handle.is_idle()));
         let needed = extra.needs_attention();
         // Set for the rest of the connection's life.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
@@ -440,8 +439,8 @@ impl Conn {
             log::error!("a filter's destructor panicked");
         }
         self.shared.keeps(self.fd.desc.token(), 0);
-        if let Some(id) = extra.id {
-            self.shared.server.remotes.leave(id);
+        if let Some(handle) = &extra.handle {
+            self.shared.server.remotes.leave(handle);
         }
         let why = extra.why.unwrap_or(CloseReason::Asked);
         self.count(&why);

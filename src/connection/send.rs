@@ -235,8 +235,10 @@ impl Conn {
             self.end_over_limit(QUEUED);
         }
         if !queue.is_empty() && !is_over && self.state().takes_writes() {
-            let filtered = self.is_filtered().then(|| queue.concat());
-            self.put(&filtered.unwrap_or_default(), |own| own.append(queue));
+            match self.is_filtered() {
+                true => self.filter_output(&queue.concat()),
+                false => self.extra().queue.append(queue),
+            }
             self.sent(0);
         }
         self.note_queued();
@@ -291,7 +293,13 @@ impl Conn {
         let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
         let unused = room(limits.most_unused, kept);
         let output = room(with_framing(limits.most_queued), queued);
-        let mut io = FilterIo::new([unused, output]);
+        let mut io = FilterIo {
+            to_protocol: Vec::new(),
+            to_peer: Vec::new(),
+            room: [unused, output],
+            over: None,
+            closes: false,
+        };
         let Some(filtering) = self.filtering() else {
             return;
         };
