@@ -45,9 +45,8 @@ use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
-use crate::runtime::lock::LockState;
 use crate::runtime::park_key::ParkKey;
-use crate::runtime::socket::Socket;
+use crate::runtime::socket::{LockState, Socket};
 use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
