@@ -213,7 +213,7 @@ impl CancelToken {
         if self.err().is_some() {
             return;
         }
-        let _ = self.scope.ended.set(time::clock());
+        self.scope.end(time::clock());
         let waiters = lock(&self.scope.waiters).take_all();
         // Under no lock: waking may run any code.
         waiters.for_each(wake_quietly);
@@ -224,11 +224,11 @@ impl CancelToken {
     #[must_use]
     #[doc(alias = "Err")]
     pub fn err(&self) -> Option<CancelError> {
-        let ended = self.scope.ended();
-        if ended.is_some() || !self.scope.is_late(time::clock) {
-            return ended;
-        }
-        Some(self.scope.expire())
+        let scope = &self.scope;
+        scope.ended().or_else(|| {
+            let passed = scope.deadline.filter(|&deadline| deadline <= time::clock());
+            passed.map(|deadline| scope.end(deadline))
+        })
     }
 
     /// Waits until the scope has ended, one way or the other: Go's `<-ctx.Done()`.
@@ -308,29 +308,20 @@ impl Scope {
         iter::successors(Some(self), |scope| scope.above.as_deref())
     }
 
-    fn is_late(&self, clock: impl FnOnce() -> Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= clock())
-    }
-
     /// Why it ended, if that is known without a look at the clock: see the table above.
     fn ended(&self) -> Option<CancelError> {
         let ends = self.and_above().filter_map(|scope| scope.ended.get());
-        let first = ends.min()?;
-        // What was found first stays, whatever another clock says later.
-        let first = self.ended.get_or_init(|| *first);
-        Some(match self.is_late(|| *first) {
-            true => CancelError::DeadlineExceeded,
-            false => CancelError::Canceled,
-        })
+        Some(self.end(*ends.min()?))
     }
 
-    /// Called when the deadline has passed. It wakes nothing: each waiter has a timer of its own.
-    fn expire(&self) -> CancelError {
-        if let Some(deadline) = self.deadline {
-            let _ = self.ended.set(deadline);
+    /// It ended at `when`, unless an end was found before: that stays, whatever another clock says later.
+    /// Returns why it ended. Wakes nothing: at a deadline, each waiter has a timer of its own.
+    fn end(&self, when: Instant) -> CancelError {
+        let ended = self.ended.get_or_init(|| when);
+        match self.deadline.is_some_and(|deadline| deadline <= *ended) {
+            true => CancelError::DeadlineExceeded,
+            false => CancelError::Canceled,
         }
-        // A cancel may have come first.
-        self.ended().unwrap_or(CancelError::DeadlineExceeded)
     }
 }
 
@@ -381,8 +372,8 @@ impl Canceled {
         let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
         };
-        ready!(Pin::new(sleep).poll(cx));
-        Poll::Ready(self.scope.expire())
+        ready!(Pin::new(&mut *sleep).poll(cx));
+        Poll::Ready(self.scope.end(sleep.deadline()))
     }
 }
 

@@ -19,11 +19,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{Tcp, ToAddr, unmapped};
-use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Fd, Name};
 use super::options::{self, KeepAlive};
-use super::resolve::{self, Resolution};
+use super::resolve::{self, Control, Hook, Resolution, common_settings};
 use super::stream::{Stream, TcpStream};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
@@ -197,6 +196,7 @@ impl Dialer {
 
     /// The error of a dial of which every attempt has failed: the first one's, with the others.
     fn all_failed(&self, mut failed: Vec<OpError>) -> OpError {
+        debug_assert!(!failed.is_empty(), "each address that failed has an error");
         if failed.len() == 1 {
             return failed.remove(0);
         }

@@ -109,22 +109,16 @@ impl Lane {
             .spawn(move || lane.serve());
         if let Err(error) = started {
             log::warn!("can't start a thread for blocking work: {error}");
-            self.thread_failed();
+            let mut state = lock(&self.state);
+            state.threads -= 1;
+            while state.threads == 0
+                && let Some((_, work)) = state.queue.pop_first()
+            {
+                drop(state);
+                state = self.perform(work);
+            }
         }
         id
-    }
-
-    /// A thread could not be started. The lane's other threads do the work, or this thread if there are
-    /// none.
-    fn thread_failed(&self) {
-        let mut state = lock(&self.state);
-        state.threads -= 1;
-        while state.threads == 0
-            && let Some((_, work)) = state.queue.pop_first()
-        {
-            drop(state);
-            state = self.perform(work);
-        }
     }
 
     /// Does one piece of work, and locks the lane again.

@@ -128,6 +128,12 @@ pub(super) fn leave(before: &Run) {
     });
 }
 
+/// Whether a runtime is in a turn on this thread.
+#[inline]
+pub(super) fn is_inside() -> bool {
+    RUN.with(|run| !run.home.get().is_null())
+}
+
 // ---- what runs ----
 
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.

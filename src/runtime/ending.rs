@@ -59,13 +59,12 @@ impl Scheduler {
         // A turn skips the ids of machines that have ended. But calls that spawn and abort faster than the
         // turns run would make the queues grow, and what is queued behind such ids wait.
         // A clock of the user's may abort while the netpoller is asked.
-        let Ok(mut queue) = self.queue.try_borrow_mut() else {
+        let Ok(queued) = self.queue.try_borrow().map(|queue| queue.len()) else {
             return;
         };
-        let (mut woken, mut machines) = (self.woken.borrow_mut(), self.machines.borrow_mut());
-        if queue.len() + woken.len() > 2 * machines.slots_used() + SWEEP {
-            queue.retain(|&id| machines.is_alive(id));
-            woken.retain(|&id| machines.is_alive(id));
+        let mut machines = self.machines.borrow_mut();
+        if queued + self.woken.borrow().len() > 2 * machines.slots_used() + SWEEP {
+            self.retain_queued(|id| machines.is_alive(id));
         }
     }
 

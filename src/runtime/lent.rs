@@ -14,6 +14,8 @@
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 
+use super::context;
+
 /// What one read takes at most: half of what a socket's receive buffer holds by default, and small
 /// enough for the caches.
 pub(crate) const LENGTH: usize = 64 * 1024;
@@ -23,7 +25,6 @@ pub(crate) type Buffer = Box<[u8; LENGTH]>;
 thread_local! {
     /// `None` when Empty or Closed.
     static LENT: Cell<Option<ManuallyDrop<Buffer>>> = const { Cell::new(None) };
-    static IS_OPEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Takes the buffer out, so that a closure which reads again gets another.
@@ -41,7 +42,7 @@ fn make() -> Buffer {
 /// Gives it back, for the next read.
 #[inline]
 pub(crate) fn give_back(buffer: Buffer) {
-    if IS_OPEN.get()
+    if context::is_inside()
         && let Some(other) = LENT.replace(Some(ManuallyDrop::new(buffer)))
     {
         drop(ManuallyDrop::into_inner(other));
@@ -65,14 +66,12 @@ pub(crate) fn fill<E>(
 
 /// A runtime is entered, with the buffer that it took out when it was left.
 pub(super) fn open(buffer: Option<Buffer>) {
-    debug_assert!(!IS_OPEN.get(), "the outermost turn opens it");
-    IS_OPEN.set(true);
+    debug_assert!(!context::is_inside(), "the outermost turn opens it");
     LENT.set(buffer.map(ManuallyDrop::new));
 }
 
 /// A runtime is left, and nothing stays in the thread.
 pub(super) fn close() -> Option<Buffer> {
-    debug_assert!(IS_OPEN.get(), "a turn ends once");
-    IS_OPEN.set(false);
+    debug_assert!(!context::is_inside(), "the outermost turn has ended");
     LENT.take().map(ManuallyDrop::into_inner)
 }

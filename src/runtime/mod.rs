@@ -8,7 +8,7 @@
 // | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
 // | `context.rs`, `current.rs` | what runs on this thread now; which runtime is in a turn on it |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
-// | `socket.rs`, `lock.rs` | what a descriptor carries: Go's `poll.FD`; its locks: `fdMutex` |
+// | `socket.rs` | what a descriptor carries: Go's `poll.FD`, with its locks: `fdMutex` |
 // | `park_key.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `waiters.rs` | the one queue of waiters; waiting for a descriptor to become free |
@@ -29,7 +29,6 @@ mod handle;
 mod host;
 mod join;
 pub(crate) mod lent;
-pub(crate) mod lock;
 pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod panics;

@@ -362,12 +362,33 @@ impl Scheduler {
         let meanwhile = self.queue.replace(batch);
         debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
 
-        let left = self.left_in_round.get().saturating_sub(begun);
+        self.shorten_round(begun);
+        (figures.machines.get() - runs) as usize
+    }
+
+    /// `gone` ids have left the queue, those of this round before others.
+    fn shorten_round(&self, gone: usize) {
+        let left = self.left_in_round.get().saturating_sub(gone);
+        debug_assert!(left <= self.queue.borrow().len());
         self.left_in_round.set(left);
         if left == 0 {
+            let core = self.reactor.core();
             core.rounds.update(|rounds| rounds + 1);
         }
-        (figures.machines.get() - runs) as usize
+    }
+
+    /// Removes all ids from the queues but those to `keep`.
+    pub(super) fn retain_queued(&self, mut keep: impl FnMut(MachineId) -> bool) {
+        let (mut queue, mut woken) = (self.queue.borrow_mut(), self.woken.borrow_mut());
+        let of_round = queue.iter().take(self.left_in_round.get());
+        let gone = of_round.filter(|&&id| !keep(id)).count();
+        queue.retain(|&id| keep(id));
+        woken.retain(|&id| keep(id));
+        drop((queue, woken));
+        // A batch that runs is not in the queue: its round stays as it is.
+        if gone > 0 {
+            self.shorten_round(gone);
+        }
     }
 
     #[inline]
@@ -407,7 +428,7 @@ impl Scheduler {
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
         let (running, clock) = (&self.remote.running, &self.reactor.core().clock);
-        let mut output = Poll::Pending;
+        let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {
             running.begin(MachineId::ROOT.bits().get(), &running.others);
@@ -420,10 +441,11 @@ impl Scheduler {
             self.stopwatch.ends(MachineId::ROOT, clock, times);
             running.end();
             output = match polled {
-                Ok(polled) => polled.map(Ok),
-                Err(payload) => Poll::Ready(Err(payload)),
+                Ok(Poll::Pending) => None,
+                Ok(Poll::Ready(output)) => Some(Ok(output)),
+                Err(payload) => Some(Err(payload)),
             };
-            output.is_ready()
+            output.is_some()
         };
         // The mail is opened before the first poll. Otherwise repeated calls with futures that are ready
         // would never open it.
@@ -445,11 +467,8 @@ impl Scheduler {
             }
         }
         self.end_root();
-        match output {
-            Poll::Ready(Ok(returned)) => returned,
-            Poll::Ready(Err(payload)) => resume_unwind(payload.into_inner()),
-            Poll::Pending => unreachable!("it is done"),
-        }
+        let output = output.expect("it is done");
+        output.unwrap_or_else(|payload| resume_unwind(payload.into_inner()))
     }
 
     /// Marks the root as queued, so that no waker queues it any more, and removes its id from the queues:
@@ -457,9 +476,7 @@ impl Scheduler {
     fn end_root(&self) {
         self.root_waker.set(None);
         if !self.machines.borrow_mut().wake(MachineId::ROOT) {
-            for queue in [&self.queue, &self.woken] {
-                queue.borrow_mut().retain(|&id| id != MachineId::ROOT);
-            }
+            self.retain_queued(|id| id != MachineId::ROOT);
         }
     }
 }

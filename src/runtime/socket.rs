@@ -1,13 +1,41 @@
 //! What a descriptor of the runtime carries: the open socket, the addresses of its ends, the locks of its
-//! two directions (`lock.rs`), and what waits beside its slots.
+//! two directions, and what waits beside its slots.
+//!
+//! # The lock, one for each direction
+//!
+//! | state | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock`; Disabled |
+//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
+//! | Disabled | the socket is closed: the lock excludes nothing, and each operation goes on and learns of the close | `disable_locks` | nothing |
+//!
+//! Operations hold the lock in the order in which they come. A close or a deadline also wakes the
+//! operations that queue, so that they leave the queue even if the holder is not polled. Illegal:
+//! unlocking a lock that the operation does not hold.
+//!
+//! # The poller, one for each direction
+//!
+//! A caller of `poll_read` or `poll_write` has no future of ours, so nothing keeps the lock between
+//! two calls, and nothing releases it when the caller gives up. Therefore a poller holds no lock while
+//! it waits: it leaves its waker.
+//!
+//! | state | meaning | moved there by | on to |
+//! |---|---|---|---|
+//! | none | no poller waits | `take_poller`, also at a close | Waiting by `keep_poller` |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue, at a close, or when the poller is done |
+//!
+//! Readiness and deadlines find a poller in the descriptor's slot, if no operation holds the lock. An
+//! operation that locks the direction wakes the poller. The poller is polled, finds the lock held, and
+//! registers again.
 
-// Mirrors `poll.FD` in Go's `internal/poll`.
+// Mirrors `poll.FD` and `fdMutex` in Go's `internal/poll` (`fd_unix.go`, `fd_mutex.go`).
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::mem;
 use std::path::PathBuf;
 use std::task::Waker;
 
-use super::lock::Locks;
+use super::panics::wake_quietly;
 use super::park_key::{ParkKey, Waiter};
 use super::waiters::{Ticket, Waiters};
 use crate::endpoints::{self, Addr, End, Endpoints, Network};
@@ -18,11 +46,11 @@ use crate::sys::OwnedSocket;
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
 #[repr(C)]
 pub(crate) struct Socket {
-    pub(super) extra: OnceCell<Box<RefCell<Extra>>>,
+    extra: OnceCell<Box<RefCell<Extra>>>,
     endpoints: Endpoints,
     /// A byte for a server's connection, which is the only user of its socket: it stores its status here.
     pub(crate) note: Cell<u8>,
-    pub(super) locks: Locks,
+    locks: Locks,
     pub(crate) owned: OwnedSocket,
 }
 
@@ -31,13 +59,11 @@ const _: () = assert!(size_of::<Socket>() <= 32);
 
 /// What most sockets do without. It is made when it is first needed.
 #[derive(Default)]
-pub(super) struct Extra {
+struct Extra {
     /// The operations that queue for a lock, by direction; and what waits for the peer to hang up.
-    pub(super) queues: [Waiters; 3],
-    /// The pollers that wait, by direction: see `lock.rs`.
-    pub(super) pollers: [Option<ParkKey>; 2],
-    /// Whether that poller has yielded: see `Claim` in net/fd.
-    pub(super) poller_yielded: [bool; 2],
+    queues: [Waiters; 3],
+    /// The pollers that wait, by direction.
+    pollers: [Option<ParkKey>; 2],
     /// The addresses that do not fit into [`Endpoints`].
     ends: [Option<Addr>; 2],
     /// The path that is removed when the socket is closed: a Unix listener's.
@@ -55,6 +81,62 @@ impl Drop for Extra {
 /// The queue of what waits for the peer to hang up.
 const HANG_UP: usize = 2;
 
+/// ```text
+///   | 6 5                  | 4        | 3 2                                 | 1 0            |
+///   | a poller has yielded | disabled | an operation queues, a poller waits | direction held |   write, read
+/// ```
+#[derive(Default)]
+struct Locks(Cell<u8>);
+
+const DISABLED: u8 = 1 << 4;
+
+const fn held_bit(direction: Direction) -> u8 {
+    1 << direction as u8
+}
+
+/// Stays raised when the last operation leaves the queue, until the direction is unlocked.
+const fn waits_bit(direction: Direction) -> u8 {
+    1 << (2 + direction as u8)
+}
+
+/// Raised when the direction's poller yields, until its next poll.
+const fn yielded_bit(direction: Direction) -> u8 {
+    1 << (5 + direction as u8)
+}
+
+impl Locks {
+    #[inline]
+    fn has(&self, bits: u8) -> bool {
+        self.0.get() & bits != 0
+    }
+
+    #[inline]
+    fn raise(&self, bits: u8) {
+        self.0.set(self.0.get() | bits);
+    }
+
+    #[inline]
+    fn lower(&self, bits: u8) {
+        self.0.set(self.0.get() & !bits);
+    }
+}
+
+/// How an operation stands to its direction's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockState {
+    /// It neither holds the lock nor queues for it.
+    Idle,
+    Queued(Ticket),
+    Holder,
+}
+
+impl LockState {
+    #[inline]
+    pub(crate) fn is_holder(self) -> bool {
+        self == LockState::Holder
+    }
+}
+
 impl Socket {
     pub(crate) fn new(owned: OwnedSocket, endpoints: Endpoints) -> Self {
         Socket {
@@ -66,7 +148,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn extra(&self) -> &RefCell<Extra> {
+    fn extra(&self) -> &RefCell<Extra> {
         self.extra.get_or_init(Box::default)
     }
 
@@ -83,12 +165,11 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// Returns an end's known address, or asks the system. Stores the answer if it fits into [`Endpoints`].
+    /// Asks the system for an end's address, which is kept if it fits into [`Endpoints`].
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
-        let known = self.endpoint(end);
         // A file, and a source that its user owns, need not be a socket.
-        if known.is_some() || self.owned.raw() < 0 || self.network() == Network::File {
-            return known;
+        if self.owned.raw() < 0 || self.network() == Network::File {
+            return None;
         }
         let system = self.owned.socket();
         let address = match end {
@@ -100,21 +181,10 @@ impl Socket {
         Some(address)
     }
 
-    /// Sets an end's address. A second address for an end that is known is dropped.
+    /// Keeps an end's address, in place of the one that was known.
     pub(crate) fn set_endpoint(&self, end: End, address: Addr) {
-        if self.endpoint(end).is_some() {
-            return;
-        }
         if let Some(address) = self.endpoints.set(end, address) {
             self.extra().borrow_mut().ends[end as usize] = Some(address);
-        }
-    }
-
-    /// Forgets both addresses, when a socket was connected: a datagram socket's own may change with the peer's.
-    pub(crate) fn forget_endpoints(&self) {
-        self.endpoints.forget();
-        if let Some(extra) = self.extra.get() {
-            extra.borrow_mut().ends = [None, None];
         }
     }
 
@@ -123,7 +193,167 @@ impl Socket {
         if unlink.is_none() && self.extra.get().is_none() {
             return None;
         }
-        std::mem::replace(&mut self.extra().borrow_mut().unlink, unlink)
+        mem::replace(&mut self.extra().borrow_mut().unlink, unlink)
+    }
+
+    // ---- the locks ----
+
+    /// Locks the direction, or queues for it. Returns whether the operation holds the lock now: Go's
+    /// `rwlock`.
+    #[inline]
+    pub(crate) fn lock(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
+        match state {
+            LockState::Holder => true,
+            LockState::Idle if self.is_uncontended(direction) => {
+                self.lock_uncontended(direction);
+                *state = LockState::Holder;
+                true
+            }
+            _ => self.lock_slow(direction, state, waker),
+        }
+    }
+
+    /// Whether no operation holds the lock, and nothing waits for the direction.
+    #[inline]
+    pub(crate) fn is_uncontended(&self, direction: Direction) -> bool {
+        !self.locks.has(held_bit(direction) | waits_bit(direction))
+    }
+
+    /// Locks a direction that [is uncontended](Socket::is_uncontended).
+    #[inline]
+    pub(crate) fn lock_uncontended(&self, direction: Direction) {
+        debug_assert!(self.is_uncontended(direction) || self.locks.has(DISABLED));
+        self.locks.raise(held_bit(direction));
+    }
+
+    /// Whether an operation holds the lock of this direction.
+    #[inline]
+    pub(crate) fn is_locked(&self, direction: Direction) -> bool {
+        self.locks.has(held_bit(direction))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_slow(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
+        // First, since cloning may run any code, which may close the socket or unlock the direction.
+        let waker = waker.clone();
+        if self.locks.has(DISABLED) {
+            *state = LockState::Holder;
+            return true;
+        }
+        if *state == LockState::Idle && !self.is_locked(direction) {
+            // Only a poller waits. It is woken, and finds the lock held.
+            let poller = self.take_poller(direction);
+            self.locks.raise(held_bit(direction));
+            *state = LockState::Holder;
+            wake(poller);
+            return true;
+        }
+        let mut ticket = match *state {
+            LockState::Queued(ticket) => Some(ticket),
+            _ => None,
+        };
+        let mut extra = self.extra().borrow_mut();
+        let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
+        drop(extra);
+        self.locks.raise(waits_bit(direction));
+        // If `unlock` took the ticket out of the queue, this operation holds the lock.
+        *state = ticket.map_or(LockState::Holder, LockState::Queued);
+        drop(left_over);
+        polled.is_ready()
+    }
+
+    /// Unlocks the direction. If operations queue, the first of them holds the lock now: Go's `rwunlock`.
+    #[inline]
+    pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
+        debug_assert!(state.is_holder(), "not held: {state:?}");
+        *state = LockState::Idle;
+        if self.locks.has(waits_bit(direction)) {
+            self.pass_on(direction);
+        } else {
+            self.locks.lower(held_bit(direction));
+        }
+    }
+
+    /// Gives the lock to the first operation in the queue. If the queue is empty, unlocks the direction
+    /// and wakes the poller.
+    #[cold]
+    #[inline(never)]
+    fn pass_on(&self, direction: Direction) {
+        let next = self.extra().borrow_mut().queues[direction as usize].pop();
+        if let Some(waker) = next {
+            // The bits stay raised: that operation holds the lock.
+            return wake_quietly(waker);
+        }
+        self.locks.lower(held_bit(direction));
+        wake(self.take_poller(direction));
+    }
+
+    /// Leaves the queue, for an operation that was given up. If `unlock` has already given it the lock,
+    /// passes the lock on.
+    #[cold]
+    pub(crate) fn leave_queue(&self, direction: Direction, state: &mut LockState) {
+        let LockState::Queued(ticket) = *state else {
+            return;
+        };
+        *state = LockState::Idle;
+        let mut extra = self.extra().borrow_mut();
+        let (was_woken, left_over) = extra.queues[direction as usize].leave(&mut Some(ticket));
+        drop(extra);
+        drop(left_over);
+        if was_woken && !self.locks.has(DISABLED) {
+            self.pass_on(direction);
+        }
+    }
+
+    /// At a close: disables the locks, and takes out the wakers of all operations that queue, of the
+    /// pollers, and of all that wait for the peer to hang up.
+    pub(crate) fn disable_locks(&self, out: &mut Vec<Waker>) {
+        self.locks.raise(DISABLED);
+        let Some(extra) = self.extra.get() else {
+            return;
+        };
+        for direction in Direction::BOTH {
+            out.extend(self.take_poller(direction).and_then(ParkKey::take_waker));
+        }
+        for queue in &mut extra.borrow_mut().queues {
+            out.extend(queue.take_all());
+        }
+    }
+
+    // ---- the poller ----
+
+    /// Keeps the key of a poller's waker until its direction can be tried again.
+    pub(crate) fn keep_poller(&self, direction: Direction, poller: ParkKey) {
+        debug_assert!(poller.is_foreign(), "its waker is kept");
+        self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
+        self.locks.raise(waits_bit(direction));
+    }
+
+    /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
+    /// nothing.
+    #[inline]
+    pub(crate) fn take_poller(&self, direction: Direction) -> Option<ParkKey> {
+        if !self.locks.has(waits_bit(direction)) {
+            return None;
+        }
+        let mut extra = self.extra().borrow_mut();
+        if extra.queues[direction as usize].is_empty() {
+            self.locks.lower(waits_bit(direction));
+        }
+        extra.pollers[direction as usize].take()
+    }
+
+    /// Returns whether the direction's poller yielded in its last poll, and forgets it.
+    pub(crate) fn take_poller_yielded(&self, direction: Direction) -> bool {
+        let yielded = self.locks.has(yielded_bit(direction));
+        self.locks.lower(yielded_bit(direction));
+        yielded
+    }
+
+    /// The direction's poller has yielded: it proceeds when it is polled again.
+    pub(crate) fn note_poller_yielded(&self, direction: Direction) {
+        self.locks.raise(yielded_bit(direction));
     }
 
     // ---- what waits beside the slots ----
@@ -175,4 +405,9 @@ impl Socket {
             }
         }
     }
+}
+
+fn wake(poller: Option<ParkKey>) {
+    let waker = poller.and_then(ParkKey::take_waker);
+    waker.into_iter().for_each(wake_quietly);
 }

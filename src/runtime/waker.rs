@@ -84,6 +84,16 @@ struct Mail {
     closed: bool,
 }
 
+impl Mail {
+    /// Takes all jobs of the runtime's own, and then `max` of the user's at most.
+    fn take_jobs(&mut self, max: usize) -> VecDeque<Job> {
+        let mut jobs = mem::take(&mut self.told);
+        let max = max.min(self.jobs.len());
+        jobs.extend(self.jobs.drain(..max));
+        jobs
+    }
+}
+
 impl Remote {
     pub(crate) fn new(breaker: Breaker, jobs: Arc<Lane>, trace: Tape) -> Self {
         Remote {
@@ -178,11 +188,7 @@ impl Remote {
         self.pending.swap(NO_BREAK, Ordering::AcqRel);
         let mut mail = self.mail()?;
         let woken = mem::take(&mut mail.woken);
-        let now = mail.jobs.len().min(JOBS);
-        let later = mail.jobs.split_off(now);
-        let mut jobs = mem::take(&mut mail.told);
-        jobs.append(&mut mail.jobs);
-        mail.jobs = later;
+        let jobs = mail.take_jobs(JOBS);
         // The jobs that are left need no break: while the flag is set, the loop does not sleep.
         if !mail.jobs.is_empty() {
             self.pending.store(ON_ITS_WAY, Ordering::Release);
@@ -221,9 +227,7 @@ impl Remote {
         mail.closed = true;
         // Dropped under the lock: no code of the user's runs.
         mail.woken.clear();
-        let mut jobs = mem::take(&mut mail.told);
-        jobs.append(&mut mail.jobs);
-        jobs
+        mail.take_jobs(usize::MAX)
     }
 }
 

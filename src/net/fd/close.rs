@@ -80,6 +80,7 @@ impl Fd {
         self.unlink();
         self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
+        debug_assert!(socket.owned.raw() < 0 || socket.owned.is_lent());
         waiters::descriptor_closed();
     }
 
@@ -94,6 +95,7 @@ impl Fd {
         if let Err(error) = self.desc.close(source) {
             log::debug!("can't deregister a descriptor: {error}");
         }
+        debug_assert!(self.is_closed(), "what parks now is never woken");
         wakers.into_iter().for_each(wake_quietly);
     }
 
@@ -173,10 +175,11 @@ impl Fd {
         hung_up.map_err(|failure| self.error("read", failure, 0))
     }
 
-    /// How many written bytes the peer has not acknowledged; `None` where the system can't tell.
-    pub(crate) fn unacknowledged(&self) -> Option<usize> {
+    /// How many written bytes the peer has not acknowledged. Zero where the system can't tell, and on a
+    /// closed socket.
+    pub(crate) fn unacknowledged(&self) -> usize {
         let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
-        left.ok().flatten()
+        left.unwrap_or(0)
     }
 }
 

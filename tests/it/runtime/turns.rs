@@ -1,6 +1,6 @@
 //! What one turn runs, and what it says of the next.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::os::unix::net::UnixDatagram as PlainDatagram;
 use std::pin::Pin;
@@ -152,6 +152,39 @@ fn tasks_that_were_aborted_keep_no_others_waiting() {
         runtime.turn_for(Duration::ZERO).unwrap();
     }
     assert!(task.is_finished(), "it waits behind tasks that are gone");
+}
+
+#[test]
+fn a_round_ends_without_the_tasks_that_were_aborted_in_it() {
+    let lefts = Rc::new(RefCell::new(Vec::new()));
+    let noted = lefts.clone();
+    let one_each_turn = move |ids: &mut [_], left: usize, _: usize, _: u64| {
+        noted.borrow_mut().push((left, ids.len()));
+        1
+    };
+    let runtime = Runtime::builder().schedule(one_each_turn).build().unwrap();
+    let tasks: Vec<_> = (0..MANY)
+        .map(|_| runtime.spawn(std::future::pending::<()>()))
+        .collect();
+    runtime.turn(NOW).unwrap();
+    // All but the last two of the round end, and others come.
+    tasks[..MANY - 2].iter().for_each(|task| task.abort());
+    for _ in 0..100 {
+        drop(runtime.spawn(async {}));
+    }
+    for _ in 0..MANY {
+        runtime.turn(NOW).unwrap();
+    }
+    let lefts = lefts.borrow();
+    assert!(
+        lefts.iter().all(|&(left, queued)| left <= queued),
+        "{lefts:?}"
+    );
+    let second_round = lefts
+        .iter()
+        .skip(1)
+        .position(|&(left, queued)| left == queued);
+    assert!(second_round.unwrap() < 100, "{lefts:?}");
 }
 
 #[test]
