@@ -171,6 +171,8 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
+        debug_assert_ne!(self.state(), State::Closed);
+        debug_assert_eq!(State::ALL[state as usize], state, "they are in order");
         if !state.takes_writes() {
             self.end_mail();
             // Takes in the mail that was left so far, unless the connection is closed: then it is

@@ -76,6 +76,7 @@ impl Progress {
             }
             (self.charged, self.moved) = (0, 0);
         }
+        debug_assert!(self.charged < rate.window, "a full window was judged");
         let next = rate.slice().min(rate.window - self.charged);
         Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
     }

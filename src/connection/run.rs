@@ -371,6 +371,8 @@ impl Conn {
 
     /// Parks in each slot that may wake the connection, unless there is something to do at once.
     fn park(&mut self) -> Step {
+        debug_assert!(!self.is_asked() && self.shared.out.borrow().is_empty());
+        debug_assert_eq!(self.queued(), self.peek(|extra| extra.charged));
         let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {

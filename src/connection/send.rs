@@ -54,6 +54,7 @@ impl Conn {
         bytes: &[u8],
         push: impl FnOnce(&mut OutQueue),
     ) -> io::Result<()> {
+        debug_assert!(self.may_write(), "`check_write` was asked");
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
@@ -128,6 +129,7 @@ impl Conn {
     #[cold]
     #[inline(never)]
     fn send_rest(&mut self, sent: io::Result<usize>) {
+        debug_assert!(self.queued() == 0 && !self.is_filtered());
         let asked = self.shared.out.borrow().len();
         if let Ok(gone) = sent {
             self.fd.note_short(Direction::Write, gone, asked);
@@ -163,6 +165,7 @@ impl Conn {
     fn put_gathered(&mut self) {
         let mut out = self.shared.out.take();
         if !out.is_empty() {
+            debug_assert!(!self.shared.server.queued.is_limited());
             self.put(&out, |queue| queue.push(&out));
             out.clear();
             out.shrink_to(GATHER);
