@@ -306,7 +306,7 @@ impl ConnHandle {
 
     // ---- the connection's own ----
 
-    /// Whether nothing could leave more mail, and none is there.
+    /// Whether nothing is left to take, and no other handle or id can leave anything.
     pub(super) fn is_idle(&self) -> bool {
         let inbox = self.mailbox.inbox();
         Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy

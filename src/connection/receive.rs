@@ -216,7 +216,7 @@ impl Conn {
         // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
-        // The protocol answers only for what it was offered.
+        // Bytes that the protocol was not offered do not count.
         if seen > self.settings().limits.most_unused {
             self.end_over_limit(UNUSED);
         }

@@ -37,7 +37,7 @@ impl Conn {
 
     /// Whether `more` bytes may be written, behind all that was written before.
     pub(super) fn check_write(&mut self, more: usize) -> io::Result<()> {
-        self.open_mail();
+        self.take_others_writes();
         if !self.may_write() {
             return Err(direction_ended());
         }
@@ -122,7 +122,7 @@ impl Conn {
         } else {
             self.send_reply();
         }
-        self.open_mail();
+        self.take_others_writes();
     }
 
     /// Queues what the system did not take of a reply at the first try.
@@ -146,7 +146,7 @@ impl Conn {
         self.put_gathered();
     }
 
-    /// Notes what became of a write behind `before` bytes. Returns how much has gone.
+    /// Notes the result of a write, before which `before` bytes had gone. Returns how many have gone now.
     fn went(&mut self, sent: Result<usize, Failure>, before: usize) -> usize {
         match sent {
             Ok(gone) => {
@@ -224,8 +224,8 @@ impl Conn {
     }
 
     /// Takes in what handles and other threads have left, behind what was written before.
-    pub(super) fn open_mail(&mut self) {
-        if !self.peek(Extra::has_mail) {
+    pub(super) fn take_others_writes(&mut self) {
+        if !self.peek(Extra::has_others_writes) {
             return;
         }
         self.put_gathered();

@@ -96,7 +96,7 @@ pub(crate) struct WorkerShared {
     pub(super) server: Arc<ServerShared>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// A write is gathered without asking the quota, up to this many bytes in all.
+    /// What a callback writes is gathered up to this many bytes, without asking the quota.
     pub(super) gathers: usize,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
