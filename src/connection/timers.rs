@@ -246,8 +246,7 @@ impl Conn {
             return false;
         }
         self.beat = now;
-        // If the system can't tell, none counts as left.
-        let left = self.fd.unacknowledged().unwrap_or(0);
+        let left = self.fd.unacknowledged();
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
             self.heard = now;
         }

@@ -76,7 +76,7 @@ use crate::connection::rate::Rate;
 use crate::connection::shared::{self, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
-use crate::net::config::Hook;
+use crate::net::Hook;
 use crate::net::{ListenConfig, ToAddr};
 use crate::reactor::Direction;
 

@@ -16,7 +16,7 @@ use crate::connection::filter::Filter;
 use crate::connection::shared::{self, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
-use crate::net::config::Hook;
+use crate::net::Hook;
 use crate::net::{ListenConfig, ToAddr, listener};
 use crate::runtime::Handle;
 use crate::runtime::running::Place;
