@@ -31,10 +31,10 @@ use std::pin::{Pin, pin};
 use std::task::{self, Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::{Either, select};
-use crate::runtime::{Handle, context, current, wake_quietly};
+use crate::runtime::{Handle, current, wake_quietly};
 use crate::wheel::{TimerKey, Timers};
 
 /// Thirty years: for durations that overflow.

@@ -5,10 +5,10 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::context::ParkKey;
 use super::join::JoinError;
 use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
-use super::park_key::ParkKey;
 use super::scheduler::Scheduler;
 use crate::trace::Kind;
 
@@ -94,7 +94,7 @@ impl Scheduler {
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
-            .for_each(|desc| desc.user_data.disable_locks(&mut foreign));
+            .for_each(|desc| desc.user_data.evict_beside(&mut foreign));
         let parked = self.reactor.core().evict_all().into_iter();
         foreign.extend(parked.filter_map(ParkKey::take_waker));
         foreign.into_iter().for_each(wake_quietly);

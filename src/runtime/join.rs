@@ -22,10 +22,9 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::context::{self, MachineId};
+use super::context::{self, MachineId, Waiter};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
-use super::park_key::Waiter;
 use super::scheduler::Scheduler;
 use super::sync::lock;
 
@@ -96,11 +95,6 @@ fn poll<T, R>(
 impl<T> Sender<T> {
     pub(crate) fn send(self, value: Result<T, JoinError>) {
         lock(&self.0).value = Some(value);
-    }
-
-    /// Whether the receiver is there.
-    pub(crate) fn is_wanted(&self) -> bool {
-        lock(&self.0).is_open
     }
 
     /// Ready once the receiver is gone.

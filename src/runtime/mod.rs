@@ -6,10 +6,10 @@
 // |---|---|
 // | `scheduler.rs`, `ending.rs` | the loop: one turn, a batch, `block_on`; how machines end |
 // | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
-// | `context.rs`, `current.rs` | what runs on this thread now; which runtime is in a turn on it |
+// | `context.rs` | what runs on this thread now, and what is parked for it |
+// | `current.rs` | which runtime is in a turn on this thread |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs` | what a descriptor carries: Go's `poll.FD`, with its locks: `fdMutex` |
-// | `park_key.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `waiters.rs` | the one queue of waiters; waiting for a descriptor to become free |
 // | `running.rs` | what other threads see of the loop; a thread that watches it |
@@ -32,7 +32,6 @@ pub(crate) mod lent;
 pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod panics;
-pub(crate) mod park_key;
 pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod socket;

@@ -22,6 +22,7 @@ use super::dump::{Entry, Value};
 use super::stats::Figures;
 use super::sync::{Counter, lock};
 use crate::reactor::Clock;
+use crate::trace::JOB;
 
 /// A batch that takes this long is logged once it has ended, and then each such run.
 const LONG: Duration = Duration::from_secs(1);
@@ -34,10 +35,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
-
-/// In place of an id: a closure that another thread has sent. No id has these bits: no
-/// generation is 0.
-pub(super) const JOB: u64 = 2;
 
 /// A place in a program.
 pub(crate) type Place = &'static Location<'static>;

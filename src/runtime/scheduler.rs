@@ -11,7 +11,7 @@
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
 // turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::resume_unwind;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::blocking::Lane;
-use super::context;
+use super::context::{self, ParkKey, Waiter};
 use super::current::{self, Entered};
 use super::handle::Handle;
 use super::host::Host;
@@ -34,8 +34,7 @@ use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::park_key::{ParkKey, Waiter};
-use super::running::{self, Place, Running};
+use super::running::{Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -71,7 +70,7 @@ pub(crate) struct Scheduler {
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
-    pub(super) host: OnceCell<Host>,
+    pub(super) host: RefCell<Option<Host>>,
     /// For tests: orders the runnable machines, and says how many of them run.
     schedule: Option<Schedule>,
 }
@@ -102,7 +101,7 @@ impl Scheduler {
             is_gone: Cell::new(false),
             notes: RefCell::default(),
             stopwatch,
-            host: OnceCell::new(),
+            host: RefCell::default(),
             schedule,
         }
     }
@@ -297,7 +296,7 @@ impl Scheduler {
         }
         let running = &self.remote.running;
         for job in jobs {
-            running.begin(running::JOB, &running.others);
+            running.begin(JOB, &running.others);
             self.trace().put(Kind::Run, JOB, 0);
             // A job has no `JoinHandle`, so its panic is only logged.
             if catch(job).is_err() {
