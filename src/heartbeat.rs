@@ -128,7 +128,7 @@ impl Heartbeat {
         if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             self.beat.interval.set(interval);
         }
-        self.beat.put_off(time::now());
+        self.beat.put_off();
     }
 
     /// Whether it has ended, because a write failed.
@@ -199,6 +199,7 @@ impl HeartbeatBuilder {
     ///
     /// Outside a runtime.
     pub fn start(self, stream: &(impl AsyncWrite + Clone + Unpin + 'static)) -> Heartbeat {
+        debug_assert!(!self.interval.is_zero(), "it would ping without a pause");
         let due = time::after(time::now(), self.interval);
         let beat = Rc::new(Beat {
             interval: Cell::new(self.interval),
@@ -215,8 +216,8 @@ impl HeartbeatBuilder {
 }
 
 impl Beat {
-    fn put_off(&self, now: std::time::Instant) {
-        let due = time::after(now, self.interval.get());
+    fn put_off(&self) {
+        let due = time::after(time::now(), self.interval.get());
         self.sleep.borrow_mut().reset(due);
     }
 
@@ -225,7 +226,7 @@ impl Beat {
         loop {
             poll_fn(|cx| Pin::new(&mut *self.sleep.borrow_mut()).poll(cx)).await;
             write_all(&mut writer, payload).await?;
-            self.put_off(time::clock());
+            self.put_off();
         }
     }
 }

@@ -403,6 +403,7 @@ impl Interval {
         let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;
+        debug_assert!(next > late, "the next tick lies ahead");
         let next = u64::try_from(next).unwrap_or(u64::MAX);
         self.sleep.reset(after(due, Duration::from_nanos(next)));
         due

@@ -102,6 +102,7 @@ impl Lane {
             return id;
         }
         state.threads += 1;
+        debug_assert!(state.idle < state.threads);
         drop(state);
         let lane = self.clone();
         let started = thread::Builder::new()
@@ -129,6 +130,7 @@ impl Lane {
         let mut state = lock(&self.state);
         debug_assert!(state.unfinished > 0, "it was counted when it came");
         state.unfinished -= 1;
+        debug_assert!(state.unfinished >= state.queue.len());
         if state.unfinished == 0 {
             self.finished.notify_all();
         }
@@ -158,28 +160,35 @@ impl Lane {
                 break;
             }
         }
+        debug_assert!(state.idle < state.threads, "this one is not idle");
         state.threads -= 1;
+    }
+
+    /// `None` in a child of fork, which has no such threads, and where the mutex may be locked for ever.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        self.process.is_current().then(|| lock(&self.state))
     }
 
     /// Ends its threads, each once there is no work for it.
     pub(crate) fn close(&self) {
-        // In a child of fork the mutex may be locked for ever.
-        if self.process.is_current() {
-            lock(&self.state).is_closed = true;
+        if let Some(mut state) = self.state() {
+            state.is_closed = true;
             self.work.notify_all();
         }
     }
 
     /// Its threads, and the pieces of work that are queued or under way.
     pub(crate) fn figures(&self) -> [usize; 2] {
-        let state = lock(&self.state);
-        [state.threads, state.unfinished]
+        let state = self.state();
+        state.map_or([0, 0], |state| [state.threads, state.unfinished])
     }
 
     /// Blocks this thread until all work is done or `limit` has passed. Returns whether all of it is
-    /// done.
+    /// done; false in a child of fork.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let state = lock(&self.state);
+        let Some(state) = self.state() else {
+            return false;
+        };
         let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -191,11 +200,7 @@ pub(crate) struct CancelOnDrop<'a>(pub(crate) &'a Lane, pub(crate) WorkId);
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         let CancelOnDrop(lane, id) = self;
-        // In a child of fork the mutex may be locked for ever.
-        if !lane.process.is_current() {
-            return;
-        }
-        let work = lock(&lane.state).queue.remove(id);
+        let work = lane.state().and_then(|mut state| state.queue.remove(id));
         if let Some(work) = work {
             drop(lane.perform(Box::new(|| drop(work))));
         }

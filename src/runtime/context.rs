@@ -123,6 +123,7 @@ thread_local! {
 /// The runtime of reactor `home` is in a turn from here on, and no machine runs yet. Returns what ran
 /// before.
 pub(super) fn enter(home: *const ()) -> Run {
+    debug_assert!(!home.is_null());
     let before = RUN.with(|run| run.clone());
     RUN.with(|run| run.home.set(home));
     end();
@@ -149,6 +150,7 @@ pub(super) fn is_inside() -> bool {
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
+    debug_assert!(is_inside());
     RUN.with(|run| {
         run.id.set(id);
         run.waker.set(waker);
@@ -244,6 +246,7 @@ impl ParkKey {
             let kept = &mut *kept.borrow_mut();
             kept.count += 1;
             let entry = kept.wakers.vacant_entry();
+            debug_assert!(u32::try_from(entry.key()).is_ok(), "it has half of the key");
             let key = ParkKey::foreign(kept.count << 32 | entry.key() as u64);
             entry.insert((key, waker));
             key

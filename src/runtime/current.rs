@@ -77,6 +77,7 @@ impl Drop for Entered {
         let outer = self.outer.take();
         let outside = outer.is_none();
         let left = CURRENT.replace(outer);
+        debug_assert!(left.is_some(), "only this leaves what was entered");
         if let Some(scheduler) = &left {
             if outside {
                 scheduler.buffer.set(lent::close());

@@ -65,6 +65,8 @@ impl Scheduler {
         let mut machines = self.machines.borrow_mut();
         if queued + self.woken.borrow().len() > 2 * machines.slots_used() + SWEEP {
             self.retain_queued(|id| machines.is_alive(id));
+            let queued = self.queue.borrow().len() + self.woken.borrow().len();
+            debug_assert!(queued <= machines.slots_used(), "each once");
         }
     }
 

@@ -112,13 +112,16 @@ impl Handle {
     ) -> impl Future<Output = Result<T::Output, JoinError>> + Send + use<F, T> {
         let place = Location::caller();
         let (sender, receiver) = join::channel();
-        self.spawn(move || async move {
-            let mut task = spawn_at(place, None, async move { make().await });
-            let given_up = poll_fn(|cx| sender.poll_given_up(cx));
-            // If it is given up by now, the task is never polled.
-            match select(given_up, &mut task).await {
-                Either::First(()) => task.abort(),
-                Either::Second(result) => sender.send(result),
+        self.spawn(move || {
+            let is_wanted = sender.is_wanted();
+            let task = is_wanted.then(|| spawn_at(place, None, async move { make().await }));
+            async move {
+                let Some(mut task) = task else { return };
+                let given_up = poll_fn(|cx| sender.poll_given_up(cx));
+                match select(&mut task, given_up).await {
+                    Either::First(result) => sender.send(result),
+                    Either::Second(()) => task.abort(),
+                }
             }
         });
         // Nothing is sent if the runtime ends, or has ended: then the result is an error: aborted.
@@ -154,8 +157,9 @@ impl Handle {
         }
         let place = Location::caller();
         let (tell, told) = mpsc::channel();
-        self.spawn(move || async move {
-            tell.send(spawn_at(place, None, async move { make().await }).await)
+        self.spawn(move || {
+            let task = spawn_at(place, None, async move { make().await });
+            async move { tell.send(task.await) }
         });
         told.recv().unwrap_or_else(|_| Err(JoinError::aborted()))
     }

@@ -174,7 +174,8 @@ impl Scheduler {
     pub(super) fn turn_began(&self) {
         if let Some(host) = &*self.host.borrow() {
             self.reactor.core().host_sleeps.set(false);
-            *lock(&host.shared.state) = State::Turning;
+            let before = mem::replace(&mut *lock(&host.shared.state), State::Turning);
+            debug_assert!(before != State::Gone, "no turn comes after the end");
         }
     }
 

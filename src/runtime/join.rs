@@ -97,6 +97,11 @@ impl<T> Sender<T> {
         lock(&self.0).value = Some(value);
     }
 
+    /// Whether the receiver is there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        lock(&self.0).is_open
+    }
+
     /// Ready once the receiver is gone.
     pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
         poll(&self.0, SENDER, cx, |_| ())

@@ -211,6 +211,7 @@ impl Look {
                 false => "parked",
             };
             entry.put("status", Value::text(status));
+            debug_assert!(entry.0.len() < PAIRS, "the loop makes no room");
             if status != "running"
                 && let Some(since) = scheduler.stopwatch.since(id)
             {
@@ -253,6 +254,7 @@ impl Look {
                 .put(left_seconds, left[at].clone());
         }
         entry.put("timer_seconds", until(desc.due(), now));
+        debug_assert!(entry.0.len() <= PAIRS, "the loop makes no room");
         self.dump.sockets.push(entry);
         // What waits for a lock, behind what is parked, or for a hang-up.
         socket.waiting(|queue, waiter| {

@@ -53,6 +53,7 @@ use std::rc::Rc;
 // The types of `sync.rs`. The models of tests/loom put others in their place.
 use std::sync as shared_types;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -107,8 +108,6 @@ pub struct Runtime {
     /// Of a selector of the user's: a copy of its descriptor, made by `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     copy: Option<OnceCell<OwnedFd>>,
-    /// Ends the watchdog, when it is dropped.
-    _watchdog: Option<Arc<()>>,
 }
 
 impl Runtime {
@@ -350,10 +349,8 @@ impl Runtime {
     /// ```
     pub fn shutdown(self, limit: Duration) -> bool {
         let jobs = self.scheduler.remote.jobs.clone();
-        // In a child of fork the threads are not there, and their lock may be locked for ever.
-        let inherited = self.scheduler.remote.is_inherited();
         drop(self);
-        !inherited && jobs.wait(limit)
+        jobs.wait(limit)
     }
 
     /// Lists the tasks, connections and sockets of the runtime, with what they wait for. Nothing is
@@ -381,6 +378,8 @@ impl Drop for Runtime {
         self.scheduler.remote.jobs.close();
         self.scheduler.end_host();
         self.scheduler.publish_counts();
+        let running = &self.scheduler.remote.running;
+        running.is_watched.store(false, Ordering::Relaxed);
     }
 }
 
@@ -577,12 +576,12 @@ impl Builder {
         let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
-        let watch = |threshold| scheduler.remote.running.watch(threshold);
-        let watchdog = self.watchdog.map(watch).transpose()?;
+        if let Some(threshold) = self.watchdog {
+            scheduler.remote.running.watch(threshold)?;
+        }
         Ok(Runtime {
             scheduler,
             copy: is_users.then(OnceCell::new),
-            _watchdog: watchdog,
         })
     }
 }

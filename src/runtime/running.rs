@@ -13,7 +13,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ pub(crate) struct Running {
     base: Instant,
     /// A long run has been logged: from then on each run is timed.
     pub(super) is_careful: AtomicBool,
-    /// A watchdog logs in place of the loop.
+    /// A watchdog logs in place of the loop. It ends once this is false.
     pub(super) is_watched: AtomicBool,
     origins: Mutex<Origins>,
 }
@@ -92,6 +92,7 @@ impl Running {
     /// Something begins to run, and is counted: a machine, the root, or a [`JOB`].
     #[inline]
     pub(super) fn begin(&self, id: u64, runs: &Counter) {
+        debug_assert_ne!(id, NONE);
         runs.add(1);
         self.id.store(id, Ordering::Release);
     }
@@ -154,7 +155,10 @@ impl Running {
         if slot >= origins.by_slot.len() {
             origins.by_slot.resize(slot + 1, (0, 0));
         }
-        // No program spawns at 65,536 places.
+        debug_assert!(
+            index <= usize::from(u16::MAX),
+            "no program spawns at so many places"
+        );
         origins.by_slot[slot] = (index as u16, id.generation() as u16);
         origins.names.remove(&id.slot());
         origins.names.extend(name.map(|name| (id.slot(), name)));
@@ -227,18 +231,17 @@ impl Running {
     // ---- the watchdog ----
 
     /// Starts a thread that names the machine which holds the loop, while it holds it. The thread ends
-    /// within a second after what this returns is dropped. It is not joined: a child of fork(2) has no such
+    /// within a second after `is_watched` was lowered. It is not joined: a child of fork(2) has no such
     /// thread.
-    pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<Arc<()>> {
-        let alive = Arc::new(());
-        let (running, while_alive) = (self.clone(), Arc::downgrade(&alive));
-        let thread = thread::Builder::new().name("netpoller-watchdog".into());
-        thread.spawn(move || running.name_holders(threshold, &while_alive))?;
+    pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<()> {
         self.is_watched.store(true, Ordering::Relaxed);
-        Ok(alive)
+        let running = self.clone();
+        let thread = thread::Builder::new().name("netpoller-watchdog".into());
+        thread.spawn(move || running.name_holders(threshold))?;
+        Ok(())
     }
 
-    fn name_holders(&self, threshold: Duration, while_alive: &Weak<()>) {
+    fn name_holders(&self, threshold: Duration) {
         let step = (threshold / 4).clamp(Duration::from_millis(1), QUIET);
         let mut first = (self.sample(), Instant::now());
         // What was named, when it began, and when that was logged last.
@@ -246,7 +249,7 @@ impl Running {
         loop {
             // Nothing wakes it: the loop must not pay for being watched.
             thread::sleep(step);
-            if while_alive.strong_count() == 0 {
+            if !self.is_watched.load(Ordering::Relaxed) {
                 return;
             }
             let Some((origin, began)) = self.holder(first.0, first.1) else {

@@ -422,7 +422,8 @@ impl Scheduler {
         let _entered = Entered::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        self.root_waker.set(Some(Waiter::waker(&waker)));
+        let other = self.root_waker.replace(Some(Waiter::waker(&waker)));
+        debug_assert!(other.is_none(), "one root at a time");
         // Marks the root as not queued, so that its waker queues it.
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");

@@ -265,6 +265,7 @@ impl Socket {
         self.locks.raise(waits_bit(direction));
         // If the ticket was taken out of the queue, by `unlock` or a close, this operation holds the lock.
         *state = ticket.map_or(LockState::Holder, LockState::Queued);
+        debug_assert_eq!(polled.is_ready(), state.is_holder());
         drop(left_over);
         polled.is_ready()
     }
@@ -342,6 +343,7 @@ impl Socket {
         if !self.locks.has(waits_bit(direction)) {
             return None;
         }
+        debug_assert!(self.extra.get().is_some(), "what waits is there");
         let mut extra = self.extra().borrow_mut();
         if extra.queues[direction as usize].is_empty() {
             self.locks.lower(waits_bit(direction));

@@ -67,7 +67,8 @@ pub(crate) struct JobOut(Arc<Remote>);
 
 impl Drop for JobOut {
     fn drop(&mut self) {
-        self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        let out = self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(out > 0);
         // A virtual clock that waits for this job checks again.
         self.0.interrupt();
     }
@@ -251,7 +252,8 @@ impl MachineWaker {
     /// Called when the loop has taken this out of the mail: the next wake mails it again. A swap, as in
     /// `take_mail`: what a thread wrote before an earlier wake is visible to the machine.
     pub(crate) fn unmail(&self) -> MachineId {
-        self.is_mailed.swap(false, Ordering::AcqRel);
+        let was_mailed = self.is_mailed.swap(false, Ordering::AcqRel);
+        debug_assert!(was_mailed, "only the loop takes it out");
         self.id
     }
 }

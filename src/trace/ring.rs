@@ -144,6 +144,7 @@ impl<W> Recorder<W> {
     #[inline(always)]
     pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
         let Some(ring) = self.ring() else { return };
+        debug_assert!(readiness < 1 << (TIME - READINESS));
         let head = self.now.get() | readiness << READINESS | kind as u64;
         ring.push(head, id, number);
     }
