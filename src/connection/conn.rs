@@ -60,6 +60,8 @@ pub struct Conn {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
+    /// Bytes that are charged to the limit over all: as many as wait, as it was noted last.
+    pub(super) charged: usize,
     /// The queue was above the high mark, and has not been at or below the low one since: a call of
     /// `writable` is owed.
     pub(super) is_full: bool,
@@ -90,7 +92,6 @@ pub(super) struct Extra {
     pub(super) is_refused: bool,
     /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
-    pub(super) id: Option<ConnId>,
     /// Whether the peer meets the minimum rates, by direction.
     pub(super) progress: [Progress; 2],
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
@@ -212,6 +213,19 @@ impl Conn {
     /// Reads from `extra`; a default if there is none.
     pub(super) fn peek<T: Default>(&self, read: impl FnOnce(&Extra) -> T) -> T {
         self.extra.as_deref().map_or_else(T::default, read)
+    }
+
+    pub(super) fn filtering(&mut self) -> Option<&mut Filtering> {
+        self.extra.as_mut()?.filtering.as_deref_mut()
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        self.peek(|extra| extra.filtering.is_some())
+    }
+
+    /// Counts bytes that the filter has left.
+    pub(super) fn peek_filter(&self, count: impl FnOnce(&Filtering) -> usize) -> usize {
+        self.peek(|extra| extra.filtering.as_deref().map_or(0, count))
     }
 
     /// `extra`, made if there is none.
@@ -433,8 +447,7 @@ impl Conn {
 
     /// Bytes that wait to be written, without those of this callback.
     pub fn queued(&self) -> usize {
-        let held = |filtering: &Filtering| filtering.held.len();
-        self.to_send() + self.peek(|extra| extra.filtering.as_deref().map_or(0, held))
+        self.to_send() + self.peek_filter(|filtering| filtering.held.len())
     }
 
     /// Bytes that wait for the system to take them: those that a filter has let through.
@@ -454,11 +467,10 @@ impl Conn {
         self.is_full() && self.state() != State::Finishing
     }
 
-    /// Whether the socket is read. While the connection closes, it is read if a filter holds output
-    /// back, which input may release.
+    /// Whether the socket is read: to deliver, to learn of a reset, to discard. While the connection
+    /// closes, only if a filter holds output back, which input may release.
     pub(super) fn reads(&self) -> bool {
-        let closes = self.state() == State::Closing;
-        self.state().reads() || (closes && self.queued() > self.to_send())
+        self.state() != State::Closing || self.queued() > self.to_send()
     }
 
     /// Marks the connection as busy, or no longer. A drain waits for a busy connection, and it is
@@ -644,21 +656,22 @@ impl Conn {
     /// # }
     /// ```
     pub fn id(&mut self) -> ConnId {
-        let (mailbox, shared) = (self.own_handle().mailbox.clone(), self.shared.clone());
-        let enter = || shared.server.remotes.enter(mailbox);
-        *self.extra().id.get_or_insert_with(enter)
+        let shared = self.shared.clone();
+        shared.server.remotes.enter(self.own_handle())
     }
 
     fn own_handle(&mut self) -> &ConnHandle {
-        let (fd, shared) = (self.fd.clone(), self.shared.clone());
-        let mut inbox = Inbox::default();
-        inbox.queued = self.queued();
-        if !self.may_write() {
-            inbox.end();
-        }
-        let (server, most) = (&shared.server, self.settings().limits.most_queued);
-        let make = || ConnHandle::new(&fd, most, server.queued.clone(), inbox);
-        self.extra().handle.get_or_insert_with(make)
+        let own = self.extra().handle.take();
+        let own = own.unwrap_or_else(|| {
+            let mut inbox = Inbox::default();
+            inbox.queued = self.queued();
+            if !self.may_write() {
+                inbox.end();
+            }
+            let quota = self.shared.server.queued.clone();
+            ConnHandle::new(&self.fd, self.settings().limits.most_queued, quota, inbox)
+        });
+        self.extra().handle.insert(own)
     }
 }
 

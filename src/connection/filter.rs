@@ -8,8 +8,9 @@
 // Mirrors Go's `tls.Conn`, which is a `net.Conn` over a `net.Conn`.
 
 use std::io;
+use std::mem;
 
-use super::error::{Limit, QUEUED, UNUSED};
+use super::error::{Limit, QUEUED, UNUSED, checked};
 
 /// Bytes between the socket and a [`Protocol`](crate::Protocol): encryption, compression, a header
 /// before the first message. A server makes one for each connection: see
@@ -193,8 +194,60 @@ pub(super) struct Filtering {
     pub(super) filter: Option<Box<dyn Filter>>,
     /// Input that it has not used.
     pub(super) raw: Vec<u8>,
-    /// Output that it has not used. It stays charged to the limit over all.
+    /// Output that it has not used.
     pub(super) held: Vec<u8>,
-    /// Whether `end` was called; whether `closing` was called.
+    /// By direction, whether the filter was told of its end.
     pub(super) told: [bool; 2],
+}
+
+impl Filtering {
+    /// Calls the filter, unless it has failed.
+    pub(super) fn run(
+        &mut self,
+        call: impl FnOnce(&mut dyn Filter, &mut Filtering) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(mut filter) = self.filter.take() else {
+            return Ok(());
+        };
+        let called = call(&mut *filter, self);
+        match called {
+            Ok(()) => self.filter = Some(filter),
+            Err(_) => (self.raw, self.held) = (Vec::new(), Vec::new()),
+        }
+        called
+    }
+}
+
+/// The limit of a filter's output: an eighth more than `limit`, for framing.
+pub(super) fn with_framing(limit: usize) -> usize {
+    limit.saturating_add(limit / 8)
+}
+
+/// Offers bytes to a filter as long as it uses some. What is left stays.
+pub(super) fn offer(
+    bytes: &mut Vec<u8>,
+    mut offer: impl FnMut(&[u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        match checked(offer(rest)?, rest)? {
+            0 => break,
+            used => at += used,
+        }
+    }
+    *bytes = without(mem::take(bytes), at);
+    Ok(())
+}
+
+/// Removes the first `used` bytes, and frees memory that the rest does not need.
+pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
+    if used == bytes.len() {
+        return Vec::new();
+    }
+    bytes.drain(..used);
+    if bytes.capacity() / 4 > bytes.len() {
+        bytes.shrink_to_fit();
+    }
+    bytes
 }

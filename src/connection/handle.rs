@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::limits::Quota;
 use super::out_queue::{OutQueue, Piece, SMALL};
-use super::state::{ABORT, ATTEND, CLOSE};
+use super::state::{ABORT, ATTEND, CLOSE, END};
 use crate::endpoints::{Addr, End};
 use crate::net::Cause;
 use crate::net::OpError;
@@ -27,21 +27,6 @@ use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::{Handle, context};
-
-/// Whether a connection takes what its handles and other threads write.
-///
-/// | state | moved there by | on to |
-/// |---|---|---|
-/// | Open | the connection's first handle or id | Ended, Closed |
-/// | Ended | `Inbox::end`: our direction ends, a handle or an id closes it, or a write met the limit | Closed |
-/// | Closed | `ConnHandle::end`: its socket is closed | |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Takes {
-    #[default]
-    Open,
-    Ended,
-    Closed,
-}
 
 /// What others have left for a connection, until it runs.
 #[derive(Debug, Default)]
@@ -53,11 +38,13 @@ pub(super) struct Inbox {
     bytes: usize,
     /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    takes: Takes,
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
-    /// What the connection was asked for: it is told each thing once.
+    /// What handles and ids have asked for, [`CLOSE`] and [`ABORT`]: the connection is told each once.
+    /// [`END`] if our direction ends otherwise. Unless it is zero, nothing more is taken.
     asked: u8,
+    /// The socket is closed.
+    is_closed: bool,
     pub(super) is_busy: bool,
 }
 
@@ -87,13 +74,14 @@ impl Inbox {
 
     /// The connection takes nothing more.
     pub(super) fn end(&mut self) {
-        self.takes = self.takes.max(Takes::Ended);
+        self.asked |= END;
     }
 }
 
 /// What a connection shares with all that write to it.
 #[derive(Debug)]
 pub(super) struct Mailbox {
+    id: ConnId,
     /// The runtime of its worker.
     thread: Handle,
     machine: MachineId,
@@ -139,11 +127,14 @@ impl Mailbox {
     /// Leaves `more` bytes: `push` puts them into a queue.
     fn leave(&self, more: usize, push: impl FnOnce(&mut Inbox)) -> io::Result<()> {
         let mut inbox = self.inbox();
-        match inbox.takes {
-            Takes::Open if more == 0 => return Ok(()),
-            Takes::Open => {}
-            Takes::Ended => return Err(direction_ended()),
-            Takes::Closed => return Err(self.error("write", Cause::Closed)),
+        if inbox.is_closed {
+            return Err(self.error("write", Cause::Closed));
+        }
+        if inbox.asked != 0 {
+            return Err(direction_ended());
+        }
+        if more == 0 {
+            return Ok(());
         }
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
@@ -173,9 +164,8 @@ impl Mailbox {
     /// Ends the connection, unless it is closed.
     fn ask(&self, asked: u8) {
         let mut inbox = self.inbox();
-        if inbox.takes != Takes::Closed && inbox.asked & asked == 0 {
+        if !inbox.is_closed && inbox.asked & asked == 0 {
             inbox.asked |= asked;
-            inbox.end();
             drop(inbox);
             self.wake(asked);
         }
@@ -219,7 +209,10 @@ pub struct ConnHandle {
 impl ConnHandle {
     /// For the connection whose callback runs.
     pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
+        /// Counts the connections of this process that had a handle.
+        static HANDLES: AtomicU64 = AtomicU64::new(0);
         let mailbox = Mailbox {
+            id: ConnId(HANDLES.fetch_add(1, Ordering::Relaxed)),
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
@@ -287,13 +280,13 @@ impl ConnHandle {
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.mailbox.inbox().takes == Takes::Closed
+        self.mailbox.inbox().is_closed
     }
 
     /// As [`Conn::set_busy`](crate::Conn::set_busy).
     pub fn set_busy(&self, busy: bool) {
         let mut inbox = self.mailbox.inbox();
-        if inbox.takes != Takes::Closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
+        if !inbox.is_closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
             drop(inbox);
             // A drain may have waited for just that.
             self.mailbox.wake(0);
@@ -315,7 +308,7 @@ impl ConnHandle {
     /// Whether nothing could leave more mail, and none is there.
     pub(super) fn is_idle(&self) -> bool {
         let inbox = self.mailbox.inbox();
-        Rc::strong_count(&self.queue) == 1 && inbox.is_empty() && !inbox.is_busy
+        Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy
     }
 
     /// Takes out what was written, and whether a write met the limit.
@@ -335,7 +328,7 @@ impl ConnHandle {
         drop(self.queue.take());
         let mut inbox = self.mailbox.inbox();
         let left = mem::take(&mut *inbox);
-        inbox.takes = Takes::Closed;
+        inbox.is_closed = true;
         left.bytes
     }
 }
@@ -343,7 +336,7 @@ impl ConnHandle {
 impl Drop for ConnHandle {
     fn drop(&mut self) {
         // Only the connection's own handle is left: the connection is woken, and drops it.
-        if Rc::strong_count(&self.queue) == 2 && !self.is_closed() {
+        if Arc::strong_count(&self.mailbox) == 2 && !self.is_closed() {
             self.mailbox.wake(0);
         }
     }
@@ -412,16 +405,15 @@ impl Remotes {
         found.ok_or_else(|| OpError::new(op, "tcp", None, Cause::Closed).into())
     }
 
-    pub(super) fn enter(&self, mailbox: Arc<Mailbox>) -> ConnId {
-        /// Counts the connections of this process that were asked for their id.
-        static ASKED: AtomicU64 = AtomicU64::new(0);
-        let id = ConnId(ASKED.fetch_add(1, Ordering::Relaxed));
-        lock(&self.0).insert(id, mailbox);
-        id
+    /// The connection was asked for its id.
+    pub(super) fn enter(&self, handle: &ConnHandle) -> ConnId {
+        let mailbox = &handle.mailbox;
+        lock(&self.0).insert(mailbox.id, mailbox.clone());
+        mailbox.id
     }
 
     /// The connection is closed.
-    pub(super) fn leave(&self, id: ConnId) {
-        lock(&self.0).remove(&id);
+    pub(super) fn leave(&self, handle: &ConnHandle) {
+        lock(&self.0).remove(&handle.mailbox.id);
     }
 }

@@ -90,7 +90,7 @@ setters! {
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: usize,
-    /// More than `limit` only through `charge_beyond`. Zero where the limit is `usize::MAX`: then
+    /// More than `limit` only through `recharge`. Zero where the limit is `usize::MAX`: then
     /// nothing is counted.
     used: AtomicUsize,
 }
@@ -117,11 +117,13 @@ impl Quota {
                 .is_ok()
     }
 
-    /// Charges the bytes, beyond the limit if need be.
-    pub(super) fn charge_beyond(&self, bytes: usize) {
+    /// Charges `now` bytes in place of `before`, beyond the limit if need be.
+    pub(super) fn recharge(&self, before: usize, now: usize) {
         if self.is_limited() {
-            self.used.fetch_add(bytes, Ordering::Relaxed);
+            let more = now.saturating_sub(before);
+            self.used.fetch_add(more, Ordering::Relaxed);
         }
+        self.give_back(before.saturating_sub(now));
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {

@@ -41,7 +41,7 @@
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
-// | `filter.rs`, `filtering.rs` | what stands between the socket and the protocol |
+// | `filter.rs` | what stands between the socket and the protocol |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
 // | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
 // | `limits.rs` | how much memory they may take |
@@ -50,7 +50,6 @@
 pub(crate) mod conn;
 pub(crate) mod error;
 pub(crate) mod filter;
-mod filtering;
 pub(crate) mod handle;
 pub(crate) mod limits;
 mod out_queue;

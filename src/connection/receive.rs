@@ -9,7 +9,7 @@ use std::mem;
 use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, UNUSED, UNUSED_IN_ALL, checked};
-use super::filter::Filtering;
+use super::filter::{Filtering, offer, without};
 use super::run::Connection;
 use super::state::{Event, State};
 use crate::net::fd::Failure;
@@ -35,14 +35,15 @@ impl<P: Protocol> Connection<P> {
                 self.conn.fd.note_short(Direction::Read, got, lent::LENGTH);
                 self.came(&buffer[..got]);
             }
-            // A signal came first: the socket is as ready as it was, and the next step reads.
-            Err(error) => match self.conn.fd.after_error(Direction::Read, error) {
-                error if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+            Err(error) => {
+                let fd = &self.conn.fd;
+                let error = fd.after_error(Direction::Read, error);
+                // If a signal came first, the socket is as ready as it was, and the next step reads.
+                if !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) {
+                    self.conn
+                        .broken(fd.error("read", Failure::System(error), 0));
                 }
-                error => self
-                    .conn
-                    .broken(self.conn.fd.error("read", Failure::System(error), 0)),
-            },
+            }
         }
     }
 
@@ -80,7 +81,8 @@ impl<P: Protocol> Connection<P> {
             return self.conn.broken(ErrorKind::UnexpectedEof.into());
         }
         if self.conn.state().delivers() {
-            self.conn.tell_filter(0, |filter, io| filter.end(io));
+            self.conn
+                .tell_filter(Direction::Read, |filter, io| filter.end(io));
         }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
@@ -148,23 +150,10 @@ impl<P: Protocol> Connection<P> {
     }
 }
 
-/// Removes the first `used` bytes, and frees memory that the rest does not need.
-pub(super) fn without(mut bytes: Vec<u8>, used: usize) -> Vec<u8> {
-    if used == bytes.len() {
-        return Vec::new();
-    }
-    bytes.drain(..used);
-    if bytes.capacity() / 4 > bytes.len() {
-        bytes.shrink_to_fit();
-    }
-    bytes
-}
-
 impl Conn {
     /// How many bytes the protocol has not used, or its filter.
     pub(super) fn unused(&self) -> usize {
-        let raw = |filtering: &Filtering| filtering.raw.len();
-        self.peek(|extra| extra.unused.len() + extra.filtering.as_deref().map_or(0, raw))
+        self.peek(|extra| extra.unused.len()) + self.peek_filter(|filtering| filtering.raw.len())
     }
 
     /// Whether there are bytes that the protocol has not been offered.
@@ -191,6 +180,19 @@ impl Conn {
         if let Some(extra) = &mut self.extra {
             (extra.need, extra.waits) = (0, false);
         }
+    }
+
+    /// Input goes through the filter. Then what the filter had held back may go out.
+    fn filter_input(&mut self, bytes: &[u8]) {
+        self.call_filter(|filter, Filtering { raw, .. }, io| {
+            raw.extend_from_slice(bytes);
+            offer(raw, |bytes| filter.incoming(bytes, io))
+        });
+        let left = self.peek_filter(|filtering| filtering.raw.len());
+        if left > self.settings().limits.most_unused {
+            self.end_over_limit(UNUSED);
+        }
+        self.filter_output(&[]);
     }
 
     /// Keeps some more, behind what is kept already.

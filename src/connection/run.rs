@@ -42,6 +42,14 @@ pub(crate) struct Connection<P: Protocol> {
     pub(crate) conn: Conn,
 }
 
+/// What a step of the general loop came to.
+enum Step {
+    /// Something was done. There may be more to do.
+    Again,
+    /// There is nothing to do. The connection has parked.
+    Parked,
+}
+
 /// Three pointers, a timer's key and two times.
 const _: () = assert!(size_of::<Conn>() <= 6 * size_of::<u64>());
 
@@ -139,17 +147,18 @@ impl<P: Protocol> Connection<P> {
                 self.conn.shared.wake(context::running_machine());
                 return Poll::Pending;
             }
-            if !self.step() && !self.come_to_rest(&mut tried) {
-                return Poll::Pending;
+            match self.step(&mut tried) {
+                Step::Again => {}
+                Step::Parked => return Poll::Pending,
             }
         }
     }
 
-    /// Does one thing, the most urgent. False if there is nothing to do.
-    fn step(&mut self) -> bool {
+    /// Does one thing, the most urgent. If there is nothing to do, comes to rest.
+    fn step(&mut self, tried: &mut bool) -> Step {
         if let Some(event) = self.requested() {
             self.on(event);
-            return true;
+            return Step::Again;
         }
         let conn = &mut self.conn;
         if conn.state() == State::Opening {
@@ -177,7 +186,7 @@ impl<P: Protocol> Connection<P> {
             self.flushed();
         } else if self.conn.holds_input() {
             // Nothing is offered or read before the peer has taken its answers.
-            return false;
+            return self.come_to_rest(tried);
         } else if self.conn.can_offer() {
             // What the protocol answers may come back as input, from a filter, without end.
             context::charge(0);
@@ -185,9 +194,9 @@ impl<P: Protocol> Connection<P> {
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
         } else {
-            return false;
+            return self.come_to_rest(tried);
         }
-        true
+        Step::Again
     }
 
     /// The next event that was asked for, or that a failure caused.
@@ -204,8 +213,8 @@ impl<P: Protocol> Connection<P> {
         Some(event)
     }
 
-    /// No step is possible now. Judges what is due, then parks. False if it has parked.
-    fn come_to_rest(&mut self, tried: &mut bool) -> bool {
+    /// There is nothing to do: judges what is due, then parks.
+    fn come_to_rest(&mut self, tried: &mut bool) -> Step {
         let conn = &mut self.conn;
         let due = conn.timer_has_fired();
         let drained = conn.drains().is_some() && !conn.in_flight();
@@ -217,33 +226,36 @@ impl<P: Protocol> Connection<P> {
             if conn.reads() && !conn.holds_input() {
                 self.read();
             }
-            return true;
+            return Step::Again;
         }
         if due && self.judge() {
-            return true;
+            return Step::Again;
         }
         let conn = &mut self.conn;
         if drained {
             conn.blame(CloseReason::Drained);
             self.on(Event::CloseAsked);
-            return true;
+            return Step::Again;
         }
         match rated {
             Ok(next) => {
                 conn.free_extra();
                 conn.plan(next);
-                !conn.park()
+                conn.park()
             }
             Err(error) => {
                 conn.end_by(CloseReason::TooSlow(error));
-                true
+                Step::Again
             }
         }
     }
 
     /// The queue is empty, in a state that waits for this.
     fn flushed(&mut self) {
-        if self.conn.tell_filter(1, |filter, io| filter.closing(io)) {
+        if self
+            .conn
+            .tell_filter(Direction::Write, |filter, io| filter.closing(io))
+        {
             return;
         }
         let closing = self.conn.state() == State::Closing;
@@ -339,9 +351,8 @@ impl Conn {
         };
         // A call of `Conn::wait` counts for the last offer alone. The fast path does not look at this.
         extra.waits = false;
-        // Without a handle there is nothing that could leave more mail.
-        let idle = |handle: &mut ConnHandle| extra.id.is_none() && handle.is_idle();
-        drop(extra.handle.take_if(idle));
+        // If no other handle is left, nothing can leave more mail.
+        drop(extra.handle.take_if(|handle| handle.is_idle()));
         let needed = extra.needs_attention();
         // Set for the rest of the connection's life.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
@@ -358,26 +369,26 @@ impl Conn {
         while self.flush() && context::has_budget() {}
     }
 
-    /// Parks in each slot that may wake the connection. False if there is something to do at once.
-    fn park(&mut self) -> bool {
+    /// Parks in each slot that may wake the connection, unless there is something to do at once.
+    fn park(&mut self) -> Step {
         let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
-                return false;
+                return Step::Again;
             }
             self.fd.desc.park_waiting(Direction::Write, machine);
         }
         if self.fd.desc.may_try(Direction::Read) == May::Wait {
             self.fd.desc.park_waiting(Direction::Read, machine);
         } else if self.reads() && !self.holds_input() {
-            return false;
+            return Step::Again;
         } else if self.to_send() == 0 {
             // The socket is readable, but must not be read now. The readiness is cleared, so that the
             // next `park`, in this run, parks for reading: else only the timer would wake it.
             self.fd.desc.drained(Direction::Read);
-            return false;
+            return Step::Again;
         }
-        true
+        Step::Parked
     }
 
     /// Whether input is unread, so that a close would send a RST, which may overtake what was written.
@@ -413,14 +424,14 @@ impl Conn {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         let aborts = self.take_asked() == Some(Event::Aborted);
         let mailed = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
-        let left = self.queued() + mailed;
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-        let is_cut = self.forget_reply() || left > 0;
+        let is_cut = self.forget_reply() || self.queued() + mailed > 0;
         self.fd.close_for_good(resets || aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
-            self.shared.server.queued.give_back(left);
+            let charged = self.peek(|extra| extra.charged);
+            self.shared.server.queued.give_back(charged + mailed);
         }
         let mut extra = self.extra.take().unwrap_or_default();
         // The protocol is told of the end whatever a filter's destructor does.
@@ -428,8 +439,8 @@ impl Conn {
             log::error!("a filter's destructor panicked");
         }
         self.shared.keeps(self.fd.desc.token(), 0);
-        if let Some(id) = extra.id {
-            self.shared.server.remotes.leave(id);
+        if let Some(handle) = &extra.handle {
+            self.shared.server.remotes.leave(handle);
         }
         let why = extra.why.unwrap_or(CloseReason::Asked);
         self.count(&why);

@@ -6,15 +6,18 @@
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
+use super::filter::{Filter, FilterIo, Filtering, offer, with_framing};
 use super::handle::ConnHandle;
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{ABORT, CLOSE, State};
 use crate::net::fd::{Failure, Fd};
 use crate::reactor::Direction;
+use crate::runtime::lent;
 
 impl Conn {
     // ---- a callback writes ----
@@ -51,7 +54,6 @@ impl Conn {
         bytes: &[u8],
         push: impl FnOnce(&mut OutQueue),
     ) -> io::Result<()> {
-        // Before anything is charged: a filter may panic.
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
@@ -63,6 +65,7 @@ impl Conn {
             is_charged = charge(self);
         }
         if is_charged {
+            self.extra().charged += bytes.len();
             self.put(bytes, push);
             return Ok(());
         }
@@ -177,8 +180,7 @@ impl Conn {
 
     // ---- the queue ----
 
-    /// Queues bytes that are not sent at once, by `push`; a filter gets them in place of the queue. They
-    /// are charged already.
+    /// Queues bytes that are not sent at once, by `push`; a filter gets them in place of the queue.
     fn put(&mut self, bytes: &[u8], push: impl FnOnce(&mut OutQueue)) {
         if self.is_filtered() {
             return self.filter_output(bytes);
@@ -187,11 +189,14 @@ impl Conn {
         self.note_queued();
     }
 
-    /// What waits has changed: reading may have to stop, and handles and other threads are told.
-    pub(super) fn note_queued(&mut self) {
+    /// What waits has changed: it is charged to the limit over all, reading may have to stop, and handles
+    /// and other threads are told.
+    fn note_queued(&mut self) {
         let high = self.settings().limits.high_water;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
+        let charged = mem::replace(&mut extra.charged, queued);
+        self.shared.server.queued.recharge(charged, queued);
         extra.is_full |= extra.queue.len() > high;
         if let Some(mut inbox) = extra.inbox() {
             inbox.queued = queued;
@@ -211,7 +216,6 @@ impl Conn {
         let before = extra.queue.written();
         let gone = self.went(sent, before);
         self.extra().queue.advance(gone);
-        self.shared.server.queued.give_back(gone);
         self.note_queued();
         gone > 0 && self.to_send() > 0
     }
@@ -221,23 +225,23 @@ impl Conn {
         if !self.peek(Extra::has_mail) {
             return;
         }
-        // Before the mail is taken: a filter may panic, and what is left there is given back.
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
         let Some((queue, is_over)) = self.peek(take) else {
             return;
         };
+        self.extra().charged += queue.len();
         if is_over {
             self.end_over_limit(QUEUED);
         }
         if !queue.is_empty() && !is_over && self.state().takes_writes() {
-            // In one piece: if a filter panicked between two, the charge for the rest would be lost.
-            let filtered = self.is_filtered().then(|| queue.concat());
-            self.put(&filtered.unwrap_or_default(), |own| own.append(queue));
+            match self.is_filtered() {
+                true => self.filter_output(&queue.concat()),
+                false => self.extra().queue.append(queue),
+            }
             self.sent(0);
-        } else {
-            self.shared.server.queued.give_back(queue.len());
         }
+        self.note_queued();
     }
 
     /// Whether `writable` is owed and can be called now.
@@ -248,6 +252,76 @@ impl Conn {
             self.extra().is_full = false;
         }
         is_low && self.state().takes_writes()
+    }
+
+    // ---- the filter ----
+
+    /// Passes output through the filter.
+    pub(super) fn filter_output(&mut self, bytes: &[u8]) {
+        self.call_filter(|filter, Filtering { held, .. }, io| {
+            held.extend_from_slice(bytes);
+            offer(held, |bytes| filter.outgoing(bytes, io))
+        });
+        if self.queued() > with_framing(self.settings().limits.most_queued) {
+            self.end_over_limit(QUEUED);
+        }
+    }
+
+    /// Tells the filter of the end of a direction, once. False if it was told before, or there is none.
+    pub(super) fn tell_filter(
+        &mut self,
+        ended: Direction,
+        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
+    ) -> bool {
+        let told =
+            |filtering: &mut Filtering| mem::replace(&mut filtering.told[ended as usize], true);
+        let tells = !self.filtering().is_none_or(told);
+        if tells {
+            self.call_filter(|filter, _, io| call(filter, io));
+        }
+        tells
+    }
+
+    /// Calls the filter, if there is one, and passes on what comes of it.
+    pub(super) fn call_filter(
+        &mut self,
+        call: impl FnOnce(&mut dyn Filter, &mut Filtering, &mut FilterIo) -> io::Result<()>,
+    ) {
+        let limits = self.settings().limits;
+        let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.to_send());
+        // What one read brings is taken in any case.
+        let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
+        let unused = room(limits.most_unused, kept);
+        let output = room(with_framing(limits.most_queued), queued);
+        let mut io = FilterIo {
+            to_protocol: Vec::new(),
+            to_peer: Vec::new(),
+            room: [unused, output],
+            over: None,
+            closes: false,
+        };
+        let Some(filtering) = self.filtering() else {
+            return;
+        };
+        let called = filtering.run(|filter, left| call(filter, left, &mut io));
+        if let Some(limit) = io.over {
+            return self.end_over_limit(limit);
+        }
+        // After a close nothing is offered.
+        if self.state() == State::Opening || self.state().delivers() {
+            self.keep_more(&io.to_protocol);
+        }
+        // Once our direction has ended, nothing goes out.
+        if self.state() != State::Finished {
+            self.extra().queue.push(&io.to_peer);
+        }
+        self.note_queued();
+        if io.closes {
+            self.close_for(CloseReason::Asked);
+        }
+        if let Err(error) = called {
+            self.close_for(CloseReason::Error(error));
+        }
     }
 
     // ---- why it ends ----

@@ -103,8 +103,6 @@ pub(crate) struct WorkerShared {
     pub(super) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// Counts the connections opened, to spread their heartbeats and ages.
-    pub(super) opened: Cell<u32>,
     /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made
     /// room for others: it ends when it runs.
     kept: RefCell<HashMap<Token, (MachineId, usize)>>,
@@ -126,7 +124,6 @@ impl WorkerShared {
             ),
             phase: Cell::new(Phase::Serving),
             waiter: Cell::new(None),
-            opened: Cell::new(0),
             kept: RefCell::default(),
             tally,
             server,
@@ -203,18 +200,6 @@ impl WorkerShared {
             self.wake(*machine);
         }
         true
-    }
-
-    /// A part of `time`, another for each connection that is opened, so that connections that were
-    /// opened together do not act together. Zero for a worker's only connection.
-    pub(super) fn spread(&self, time: u64) -> u64 {
-        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
-        const GOLDEN: u32 = 0x9e37_79b9;
-        if self.tally.live.get() == 1 {
-            return 0;
-        }
-        let part = self.opened.get().wrapping_mul(GOLDEN);
-        ((u128::from(time) * u128::from(part)) >> 32) as u64
     }
 
     // ---- the end ----

@@ -125,11 +125,6 @@ impl State {
         matches!(self, State::Closing | State::Lingering)
     }
 
-    /// Whether the socket is read: to deliver, to learn of a reset, to discard.
-    pub(crate) const fn reads(self) -> bool {
-        self.delivers() || matches!(self, State::PeerEnded | State::Lingering)
-    }
-
     /// Whether the end of the queue is waited for.
     pub(crate) const fn flushes(self) -> bool {
         matches!(self, State::Finishing | State::Closing)

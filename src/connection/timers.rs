@@ -125,15 +125,25 @@ impl Conn {
 
     pub(super) fn opened(&mut self) {
         self.arm();
-        let shared = &self.shared;
-        shared.opened.set(shared.opened.get().wrapping_add(1));
-        if let Some(interval) = shared.server.settings.heartbeat {
-            self.beat += shared.spread(interval) / 8;
+        if let Some(interval) = self.settings().heartbeat {
+            self.beat += self.spread(interval) / 8;
         }
-        if let Some((age, jitter)) = shared.server.settings.max_age {
-            let age = age.saturating_add(shared.spread(jitter));
+        if let Some((age, jitter)) = self.settings().max_age {
+            let age = age.saturating_add(self.spread(jitter));
             self.extra().old_at = Some(self.heard.saturating_add(age));
         }
+    }
+
+    /// A part of `time`, another for each connection of a worker, so that connections that were opened
+    /// together do not act together. Zero for a worker's only connection.
+    fn spread(&self, time: u64) -> u64 {
+        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
+        const GOLDEN: u32 = 0x9e37_79b9;
+        if self.shared.tally.live.get() == 1 {
+            return 0;
+        }
+        let part = GOLDEN.wrapping_mul(self.fd.desc.token().key() as u32);
+        ((u128::from(time) * u128::from(part)) >> 32) as u64
     }
 
     // ---- what is due, and when the next is ----
@@ -234,8 +244,7 @@ impl Conn {
             return false;
         }
         self.beat = now;
-        // If the system can't tell, none counts as left.
-        let left = self.fd.unacknowledged().unwrap_or(0);
+        let left = self.fd.unacknowledged();
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
             self.heard = now;
         }

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net;
 use std::path::Path;
@@ -78,9 +78,10 @@ impl ToAddr for Addr {
     }
 }
 
-impl ToAddr for (&str, u16) {
+/// A pair of a host, by its text, and a port.
+impl<H: fmt::Display> ToAddr for (H, u16) {
     fn to_addr(&self) -> Addr {
-        let (host, port) = *self;
+        let (host, port) = (self.0.to_string(), self.1);
         match host.parse::<IpAddr>() {
             Ok(ip) => Addr::Socket((ip, port).into()),
             // Go's JoinHostPort: what has a colon goes into brackets.
@@ -88,25 +89,6 @@ impl ToAddr for (&str, u16) {
             Err(_) => Addr::Name(format!("{host}:{port}")),
         }
     }
-}
-
-/// Pairs of a host and a port, by the host's type.
-macro_rules! pairs {
-    ($($host:ty: $self:ident => $address:expr;)*) => {$(
-        impl ToAddr for ($host, u16) {
-            fn to_addr(&$self) -> Addr {
-                $address
-            }
-        }
-    )*};
-}
-
-pairs! {
-    IpAddr: self => Addr::Socket((*self).into());
-    Ipv4Addr: self => Addr::Socket((*self).into());
-    Ipv6Addr: self => Addr::Socket((*self).into());
-    String: self => (self.0.as_str(), self.1).to_addr();
-    &String: self => (self.0.as_str(), self.1).to_addr();
 }
 
 // ---- the names of Unix sockets ----

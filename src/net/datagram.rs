@@ -12,7 +12,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 use socket2::{SockAddr, Type};
 
 use super::addr::{self, Kind, ToAddr, Udp, unmapped};
-use super::error::{Cause, OpError};
+use super::error::{Cause, amended};
 use super::fd::Fd;
 use super::resolve::{self, LISTEN, Resolution};
 use crate::cancel::CancelToken;
@@ -163,16 +163,12 @@ impl<K> Datagram<K> {
 /// Names the system call, and the address that was sent to.
 #[cold]
 fn renamed(error: io::Error, call: &'static str, to: Option<Addr>) -> io::Error {
-    match error.downcast::<OpError>() {
-        Ok(mut error) => {
-            if let Cause::System { call: called, .. } = &mut error.cause {
-                *called = call;
-            }
-            error.addr = to.or(error.addr);
-            error.into()
+    amended(error, |failed| {
+        if let Cause::System { call: called, .. } = &mut failed.cause {
+            *called = call;
         }
-        Err(bare) => bare,
-    }
+        failed.addr = to.or(failed.addr.take());
+    })
 }
 
 // ---- UDP ----
@@ -220,7 +216,7 @@ impl Datagram<Udp> {
     ///
     /// # Errors
     ///
-    /// An [`OpError`] with `listen` as its operation.
+    /// An [`OpError`](crate::OpError) with `listen` as its operation.
     ///
     /// # Panics
     ///
@@ -242,7 +238,7 @@ impl Datagram<Udp> {
     ///
     /// # Errors
     ///
-    /// An [`OpError`] with `dial` as its operation.
+    /// An [`OpError`](crate::OpError) with `dial` as its operation.
     pub async fn connect(&self, addr: impl ToAddr) -> io::Result<()> {
         let resolution = Resolution::new("dial", Network::Udp);
         let (target, scope) = (addr.to_addr(), CancelToken::new());

@@ -19,11 +19,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addr::{Tcp, ToAddr, unmapped};
-use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Fd, Name};
 use super::options::{self, KeepAlive};
-use super::resolve::{self, Resolution};
+use super::resolve::{self, Control, Hook, Resolution, common_settings};
 use super::stream::{Stream, TcpStream};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};

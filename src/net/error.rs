@@ -348,6 +348,14 @@ impl NetError for io::Error {
     }
 }
 
+/// Changes the failed operation that an error carries, if it carries one.
+pub(super) fn amended(mut error: io::Error, change: impl FnOnce(&mut OpError)) -> io::Error {
+    if let Some(failed) = error.get_mut().and_then(|inner| inner.downcast_mut()) {
+        change(failed);
+    }
+    error
+}
+
 /// The innermost cause of a failed operation.
 fn cause(error: &io::Error) -> Option<&Cause> {
     Some(error.op_error()?.cause.root())

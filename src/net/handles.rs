@@ -1,20 +1,24 @@
 //! What the handles share: [`Stream`], [`Datagram`], [`Listener`] and [`Pipe`].
 //!
 //! They are different types, so that a listener can't be read from. `handles!` writes what all have,
-//! `carriers!` what those have that carry data, `sockets!` the addresses, and `from_std!` how std's
-//! sockets are taken over and given back.
+//! `carriers!` what those have that carry data, `sockets!` the addresses, `from_std!` how std's sockets are
+//! taken over and given back, and `futures_io!` the traits of futures-io.
 
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
+
+use futures_io::{AsyncRead, AsyncWrite};
 
 use super::addr::{Kind, Tcp, Udp, Unix};
 use super::datagram::Datagram;
-use super::fd::Fd;
+use super::fd::{Fd, Needs};
 use super::listener::Listener;
 use super::source::Pipe;
 use super::stream::Stream;
@@ -332,4 +336,91 @@ from_std! {
     Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix;
     Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp;
     Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram;
+}
+
+// ---- futures-io ----
+//
+// The traits that helpers of other crates know. In Go, `net.Conn` is an `io.Reader` and an `io.Writer`.
+//
+// One waker a direction, and the last poller wins: the traits have no place for a queue. A poller
+// holds no lock between two polls, so it waits while one of our own operations holds its direction
+// (`poll_write` never comes between the pieces of a `write_all`), and gives way to those that come
+// while it waits for the system.
+
+macro_rules! futures_io {
+    ($($Handle:ty $(, $K:ident)?: $read:path, $write:path, $close:path
+        $(, vectored $read_vectored:path, $write_vectored:path)?;)*) => { $(
+        impl$(<$K>)? AsyncRead for $Handle {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffer: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                let needs = Needs::of(buffer.is_empty());
+                self.fd
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read(fd, buffer))
+            }
+
+            $(fn poll_read_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffers: &mut [IoSliceMut<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
+                self.fd
+                    .poll_unheld(Direction::Read, "read", needs, cx, |fd| $read_vectored(fd, buffers))
+            })?
+        }
+
+        /// Closing shuts down a stream's writing: the peer reads end of file, and can still answer.
+        /// The socket is closed by `close`, or with its last handle. A pipe, which has no half-close,
+        /// is closed.
+        impl$(<$K>)? AsyncWrite for $Handle {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                let needs = Needs::of(bytes.is_empty());
+                self.fd
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write(fd, bytes))
+            }
+
+            $(fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffers: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let needs = Needs::of(buffers.iter().all(|buffer| buffer.is_empty()));
+                self.fd
+                    .poll_unheld(Direction::Write, "write", needs, cx, |fd| $write_vectored(fd, buffers))
+            })?
+
+            fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                $close(&self.fd, cx)
+            }
+        }
+    )* };
+}
+
+futures_io! {
+    Stream<K>, K: Fd::read, Fd::write, poll_close_write, vectored Fd::read_vectored, Fd::write_vectored;
+    &Stream<K>, K: Fd::read, Fd::write, poll_close_write, vectored Fd::read_vectored, Fd::write_vectored;
+    Pipe: Fd::read_file, Fd::write_file, poll_close;
+    &Pipe: Fd::read_file, Fd::write_file, poll_close;
+}
+
+fn poll_close_write(fd: &Fd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fd.poll_unheld(Direction::Write, "close", Needs::Lock, cx, Fd::half_close)
+}
+
+fn poll_close(fd: &Fd, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    match fd.is_closed() {
+        true => Poll::Ready(Ok(())),
+        false => Poll::Ready(fd.close()),
+    }
 }

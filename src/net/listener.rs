@@ -11,11 +11,10 @@ use std::time::Instant;
 use socket2::{SockRef, Socket, Type};
 
 use super::addr::{self, Kind, Tcp, ToAddr};
-use super::config::{Control, Hook, common_settings};
 use super::error::{Cause, OpError};
 use super::fd::{Failure, Fd, Name, RuntimeCore};
 use super::options::{self, KeepAlive};
-use super::resolve::{self, LISTEN, Resolution};
+use super::resolve::{self, Control, Hook, LISTEN, Resolution, common_settings};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};

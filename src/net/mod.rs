@@ -21,23 +21,21 @@
 
 pub(crate) mod accept_loop;
 pub(crate) mod addr;
-pub(crate) mod config;
 mod copy;
 mod datagram;
 mod dial;
 mod error;
 pub(crate) mod fd;
-mod futures_io;
 mod handles;
 pub(crate) mod listener;
 mod options;
 pub(crate) mod permits;
 mod resolve;
-mod serve;
 mod source;
 mod stream;
 mod unix;
 
+pub use accept_loop::{Serve, ServeCounters};
 pub use addr::{Kind, Tcp, ToAddr, Udp, Unix};
 pub use copy::{CopySink, CopySource, Relay, copy, copy_bidirectional};
 pub use datagram::{Datagram, UdpSocket};
@@ -45,7 +43,7 @@ pub use dial::Dialer;
 pub use error::{Cause, NetError, OpError};
 pub use listener::{ListenConfig, Listener, TcpListener};
 pub use options::KeepAlive;
-pub use serve::{Serve, ServeCounters};
+pub(crate) use resolve::Hook;
 pub use source::{Pipe, Source};
 pub use stream::{Stream, TcpStream};
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

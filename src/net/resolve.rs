@@ -11,14 +11,15 @@
 // `lookupPortMap`, `isDomainName`, and `net/ipsock_posix.go` (`ipStackCapabilities`,
 // `favoriteAddrFamily`).
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::sync::OnceLock;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
 use super::addr::unmapped;
-use super::config::{Hook, Resolver};
 use super::error::{Cause, OpError};
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, Network};
@@ -183,18 +184,23 @@ impl Resolution {
         kind: Type,
     ) -> Result<(Socket, SocketAddr), Cause> {
         let takes_both = self.takes_v4() && self.takes_v6();
-        let every = address.ip().is_unspecified();
-        let address = match every && takes_both && (has_mapped() || !has_v4()) {
-            true => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
-            false => address,
+        let open = |address: SocketAddr, only_v6| {
+            let socket = sys::socket(Domain::for_address(address), kind);
+            let socket = socket.map_err(Cause::by("socket"))?;
+            if address.is_ipv6() {
+                let set = socket.set_only_v6(only_v6);
+                set.map_err(Cause::by("setsockopt"))?;
+            }
+            Ok((socket, address))
         };
-        let socket = sys::socket(Domain::for_address(address), kind);
-        let socket = socket.map_err(Cause::by("socket"))?;
-        if address.is_ipv6() {
-            let set = socket.set_only_v6(self.only_v6.unwrap_or(!takes_both));
-            set.map_err(Cause::by("setsockopt"))?;
+        if takes_both && address.ip().is_unspecified() {
+            match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), false) {
+                // There is no IPv6, or no IPv4 on its sockets.
+                Err(Cause::System { error, .. }) if !sys::is_shortage(&error) => {}
+                opened => return opened,
+            }
         }
-        Ok((socket, address))
+        open(address, self.only_v6.unwrap_or(!takes_both))
     }
 
     fn takes_v4(&self) -> bool {
@@ -449,32 +455,113 @@ pub(super) fn to_dial(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Whether the system has IPv4. A shortage tells nothing, and most systems have it.
 fn has_v4() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    is_possible(&KNOWN, || {
-        Socket::new(Domain::IPV4, Type::STREAM, None).map(drop)
-    })
+    let tried = Socket::new(Domain::IPV4, Type::STREAM, None);
+    tried.map_or_else(|error| sys::is_shortage(&error), |_| true)
 }
 
-/// Whether an IPv6 socket can have IPv4 peers.
-fn has_mapped() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    is_possible(&KNOWN, || {
-        let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-        socket.set_only_v6(false)?;
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0));
-        socket.bind(&loopback.into())
-    })
+// ---- the settings that a `Dialer` and a `ListenConfig` share ----
+//
+// Mirrors the fields `Control` and `Resolver` of Go's `net.Dialer` and `net.ListenConfig`.
+
+/// A function of the user's. Cheap to clone; any thread may call it.
+pub(crate) struct Hook<F: ?Sized>(pub(crate) Arc<F>);
+
+impl<F: ?Sized> Clone for Hook<F> {
+    fn clone(&self) -> Self {
+        Hook(self.0.clone())
+    }
 }
 
-/// Whether the system can do what `attempt` tries with a socket. The answer is kept.
-fn is_possible(known: &OnceLock<bool>, attempt: impl Fn() -> io::Result<()>) -> bool {
-    known.get().copied().unwrap_or_else(|| match attempt() {
-        // A shortage tells nothing, so nothing is kept. Most systems can do it.
-        Err(error) if sys::is_shortage(&error) => true,
-        tried => *known.get_or_init(|| tried.is_ok()),
-    })
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
+
+/// A hook that is given a socket before it is bound or connected, to set options.
+pub(super) type Control = Hook<dyn Fn(BorrowedFd<'_>, SocketAddr) -> io::Result<()> + Send + Sync>;
+
+/// Finds a host's addresses in place of the system. It may block: it runs on a thread for look-ups.
+pub(super) type Resolver = Hook<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+/// The settings that both have, as setters.
+macro_rules! common_settings {
+    ($Settings:ident) => {
+        impl Default for $Settings {
+            fn default() -> Self {
+                $Settings::new()
+            }
+        }
+
+        impl $Settings {
+            /// `tcp`, or `tcp4` or `tcp6` for one family alone. Any other name is an error when
+            /// you dial or bind.
+            pub fn network(mut self, network: &str) -> Self {
+                self.resolution.set_tcp(network);
+                self
+            }
+
+            /// A hook that is given every socket before it is bound and connected, with the address
+            /// that it is for, in order to set options. Its error fails that address.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// use netpoller::{Dialer, ListenConfig};
+            /// use socket2::SockRef;
+            /// netpoller::Runtime::new()?.block_on(async {
+            ///     let config = ListenConfig::new()
+            ///         .control(|fd, _address| SockRef::from(&fd).set_recv_buffer_size(64 << 10));
+            ///     let listener = config.bind("127.0.0.1:0").await?;
+            ///     let dialer = Dialer::new()
+            ///         .control(|_fd, address| Err(std::io::Error::other(format!("not {address}"))));
+            ///     let refused = dialer.dial(listener.local_addr()?).await.unwrap_err();
+            ///     assert!(refused.to_string().contains("not 127.0.0.1:"));
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            pub fn control(
+                mut self,
+                hook: impl Fn(std::os::fd::BorrowedFd<'_>, std::net::SocketAddr) -> std::io::Result<()> + Send + Sync + 'static,
+            ) -> Self {
+                self.control = Some($crate::net::Hook(std::sync::Arc::new(hook)));
+                self
+            }
+
+            /// Looks names up in place of the system: given a host, finds its addresses, the
+            /// preferred first. It may block: it runs on a thread for look-ups. When the time is up,
+            /// its answer is no longer waited for.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// use netpoller::{Dialer, TcpListener};
+            /// netpoller::Runtime::new()?.block_on(async {
+            ///     let listener = TcpListener::bind("127.0.0.1:0").await?;
+            ///     let dialer = Dialer::new().resolver(|host: &str| match host {
+            ///         "db.test" => Ok(vec![[127, 0, 0, 1].into()]),
+            ///         _ => Err(std::io::Error::other("not one of ours")),
+            ///     });
+            ///     dialer.dial(("db.test", listener.local_addr()?.port())).await?;
+            ///     let error = dialer.dial("elsewhere.test:1").await.unwrap_err();
+            ///     assert_eq!(error.to_string(), "dial tcp: lookup elsewhere.test: not one of ours");
+            ///     Ok(())
+            /// })
+            /// # }
+            /// ```
+            pub fn resolver(
+                mut self,
+                look_up: impl Fn(&str) -> std::io::Result<Vec<std::net::IpAddr>> + Send + Sync + 'static,
+            ) -> Self {
+                self.resolution.resolver = Some($crate::net::Hook(std::sync::Arc::new(look_up)));
+                self
+            }
+        }
+    };
+}
+
+pub(super) use common_settings;
 
 #[cfg(test)]
 mod tests {

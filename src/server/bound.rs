@@ -64,11 +64,11 @@ pub struct Bound<F> {
 type Start = (WorkerInbox, Vec<Port>);
 
 impl<F> Bound<F> {
-    pub(super) fn new(factory: Arc<F>, common: Common, listeners: Vec<Vec<Port>>) -> Self {
+    pub(super) fn new(factory: Arc<F>, common: Common, ports: Vec<Port>) -> Self {
         Bound {
             factory,
             common: Arc::new(common),
-            ports: Mutex::new(listeners.into_iter().flatten().collect()),
+            ports: Mutex::new(ports),
         }
     }
 
@@ -167,16 +167,12 @@ impl<F: Factory> Bound<F> {
     /// One thread's work.
     fn work(&self, start: Start) -> io::Result<()> {
         let number = start.0.worker;
-        let serve = || {
-            let runtime = Runtime::builder().spin(self.common.settings.spin).build()?;
-            runtime.block_on(self.worker_loop(start))
-        };
-        let ended = serve();
-        if let Err(error) = &ended {
+        let runtime = Runtime::builder().spin(self.common.settings.spin).build();
+        let ended = runtime.and_then(|runtime| runtime.block_on(self.worker_loop(start)));
+        ended.inspect_err(|error| {
             log::error!("{}: worker {number} fails: {error}", self.common.name());
             self.common.end(None);
-        }
-        ended
+        })
     }
 
     fn worker_loop(&self, (inbox, ports): Start) -> impl Future<Output = io::Result<()>> + use<F> {

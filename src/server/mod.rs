@@ -75,7 +75,7 @@ use crate::connection::rate::Rate;
 use crate::connection::shared::{self, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
-use crate::net::config::Hook;
+use crate::net::Hook;
 use crate::net::{ListenConfig, ToAddr};
 use crate::reactor::Direction;
 
@@ -671,9 +671,13 @@ impl<F> Server<F> {
             true => self.settings.workers,
             false => 1,
         };
-        let listeners = listeners.into().open(sharing)?;
-        let common = Common::new(self.settings, self.connections, &listeners);
-        Ok(Bound::new(self.factory, common, listeners))
+        let (addrs, ports) = listeners.into().open(sharing)?;
+        if ports.is_empty() {
+            let text = "netpoller: a server needs a listener";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let common = Common::new(self.settings, self.connections, addrs);
+        Ok(Bound::new(self.factory, common, ports))
     }
 }
 

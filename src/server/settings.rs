@@ -16,7 +16,7 @@ use crate::connection::filter::Filter;
 use crate::connection::shared::{self, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
-use crate::net::config::Hook;
+use crate::net::Hook;
 use crate::net::{ListenConfig, ToAddr, listener};
 use crate::runtime::Handle;
 use crate::runtime::running::Place;
@@ -55,13 +55,9 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(
-        settings: Settings,
-        connections: shared::Settings,
-        listeners: &[Vec<Port>],
-    ) -> Self {
+    pub(super) fn new(settings: Settings, connections: shared::Settings, addrs: Vec<Addr>) -> Self {
         Common {
-            addrs: listeners.iter().map(|of| of[0].addr.clone()).collect(),
+            addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),
             runtimes: (0..settings.workers).map(|_| OnceLock::new()).collect(),
             shared: Arc::new(ServerShared::new(connections)),
@@ -190,42 +186,38 @@ impl Listeners {
         self
     }
 
-    /// Opens them. Returns the sockets of each listener: one for each of `sharing` workers if the port
-    /// can be shared, else one.
-    pub(super) fn open(self, sharing: usize) -> io::Result<Vec<Vec<Port>>> {
-        let port = |socket: OwnedFd, network, number, worker| {
-            let addr = listener::prepare(&socket, network)?;
-            io::Result::Ok(Port {
-                socket,
-                network,
-                addr,
-                number,
-                worker,
-            })
-        };
-        let open = |(number, listen): (usize, Listen)| match listen {
-            Listen::Given(socket, network) => Ok(vec![port(socket, network, number, None)?]),
-            Listen::On(config, mut target) => {
-                let config = match sharing {
-                    1 => config,
-                    _ => config.reuse_port(true),
-                };
-                let each = (0..sharing).map(|worker| {
-                    let socket = config.bind_std(&target)?;
-                    target = socket.local_addr()?.to_addr(); // The port that the first was given.
-                    let worker = (sharing > 1).then_some(worker);
-                    port(socket.into(), Network::Tcp, number, worker)
+    /// Opens them: where the port can be shared, one socket for each of `sharing` workers. Returns the
+    /// address of each listener, and all sockets.
+    pub(super) fn open(self, sharing: usize) -> io::Result<(Vec<Addr>, Vec<Port>)> {
+        let (mut addrs, mut ports) = (Vec::new(), Vec::new());
+        for (listener, listen) in self.0.into_iter().enumerate() {
+            let mut open = |socket, network, worker| {
+                let addr = listener::prepare(&socket, network)?;
+                ports.push(Port {
+                    socket,
+                    network,
+                    listener,
+                    worker,
                 });
-                each.collect()
-            }
-        };
-        match self.0.is_empty() {
-            false => self.0.into_iter().enumerate().map(open).collect(),
-            true => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "netpoller: a server needs a listener",
-            )),
+                io::Result::Ok(addr)
+            };
+            addrs.push(match listen {
+                Listen::Given(socket, network) => open(socket, network, None)?,
+                Listen::On(config, addr) if sharing == 1 => {
+                    open(config.bind_std(&addr)?.into(), Network::Tcp, None)?
+                }
+                Listen::On(config, mut addr) => {
+                    let config = config.reuse_port(true);
+                    for worker in 0..sharing {
+                        // From the second on, the port that the first was given.
+                        let socket = config.bind_std(&addr)?.into();
+                        addr = open(socket, Network::Tcp, Some(worker))?;
+                    }
+                    addr
+                }
+            });
         }
+        Ok((addrs, ports))
     }
 }
 
@@ -265,9 +257,8 @@ impl<L: Into<Listeners>, const N: usize> From<[L; N]> for Listeners {
 pub(super) struct Port {
     pub(super) socket: OwnedFd,
     pub(super) network: Network,
-    pub(super) addr: Addr,
     /// The listener's number.
-    pub(super) number: usize,
+    pub(super) listener: usize,
     /// The worker that accepts from it for itself. `None`: the first accepts, for all.
     pub(super) worker: Option<usize>,
 }

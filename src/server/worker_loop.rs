@@ -13,6 +13,7 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
+use crate::net::Hook;
 use crate::net::accept_loop::{ALL, Failed, QUEUED, accept_each};
-use crate::net::config::Hook;
 use crate::net::fd::Fd;
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
@@ -88,7 +89,7 @@ impl<F: Factory> WorkerLoop<F> {
         let open = |port: Port| {
             Ok(Listener {
                 fd: Fd::adopt("a server", port.socket, port.network)?,
-                number: port.number,
+                number: port.listener,
                 is_for_all: port.worker.is_none(),
             })
         };
@@ -270,18 +271,17 @@ impl<F> Drop for WorkerLoop<F> {
 /// Waits until all are done, or the first of them fails.
 async fn all(mut futures: Vec<Boxed<'_>>) -> io::Result<()> {
     poll_fn(|cx| {
-        let mut failed = None;
+        let mut result = Ok(());
         futures.retain_mut(|future| match future.as_mut().poll(cx) {
             Poll::Pending => true,
             Poll::Ready(ended) => {
-                failed = failed.take().or(ended.err());
+                result = mem::replace(&mut result, Ok(())).and(ended);
                 false
             }
         });
-        match failed {
-            Some(error) => Poll::Ready(Err(error)),
-            None if futures.is_empty() => Poll::Ready(Ok(())),
-            None => Poll::Pending,
+        match result {
+            Ok(()) if !futures.is_empty() => Poll::Pending,
+            ended => Poll::Ready(ended),
         }
     })
     .await

@@ -228,22 +228,14 @@ pub(crate) fn share_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
-/// Bytes in the system's send buffer that the peer has not acknowledged, a FIN among them. `None`
-/// where the system can't tell.
-pub(crate) fn unacknowledged(socket: &SockRef<'_>) -> Option<usize> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let mut bytes: libc::c_int = 0;
-        // TIOCOUTQ is SIOCOUTQ by its older name.
-        // SAFETY: the call stores one int, which lives as long.
-        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        (done == 0).then_some(usize::try_from(bytes).unwrap_or(0))
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let _ = socket;
-        None
-    }
+/// Bytes in the system's send buffer that the peer has not acknowledged, a FIN among them. Zero where
+/// the system can't tell: then the call fails.
+pub(crate) fn unacknowledged(socket: &SockRef<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // TIOCOUTQ is Linux's SIOCOUTQ by its older name.
+    // SAFETY: the call stores one int, which lives as long.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 // ---- what is no socket, a pipe above all ----

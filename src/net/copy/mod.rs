@@ -7,15 +7,14 @@ mod transfer;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::fd::{Failure, Fd};
 use crate::reactor::Refusal;
 use crate::time;
-use transfer::{Conduit, end, transfer, with_count};
+use transfer::{Conduit, transfer, transfer_to_the_end, with_count};
 
 pub use transfer::{CopySink, CopySource};
 
@@ -179,91 +178,87 @@ impl Relay {
     {
         let linger = self.linger;
         async move {
-            let fds = [a.fd().cloned(), b.fd().cloned()];
+            let [a_fd, b_fd] = [a.fd().cloned(), b.fd().cloned()];
             let (a, b) = (RefCell::new(a), RefCell::new(b));
             let [forth, back]: [RefCell<Conduit>; 2] = Default::default();
-            let mut directions: [Option<Pin<&mut dyn Future<Output = io::Result<()>>>>; 2] = [
-                Some(pin!(async {
-                    transfer(&a, &b, &forth).await?;
-                    end(&b).await
-                })),
-                Some(pin!(async {
-                    transfer(&b, &a, &back).await?;
-                    end(&a).await
-                })),
+            let mut directions = [
+                OneWay {
+                    copying: pin!(transfer_to_the_end(&a, &b, &forth)),
+                    conduit: &forth,
+                    sink: &b_fd,
+                },
+                OneWay {
+                    copying: pin!(transfer_to_the_end(&b, &a, &back)),
+                    conduit: &back,
+                    sink: &a_fd,
+                },
             ];
-            let written = || (forth.borrow().written, back.borrow().written);
-            // The first error.
-            let mut failed = None;
-            // The first may use up the budget, so each poll starts with the other.
-            let mut first = 1;
-            // The sleep; what both directions had written when it began, and what of it the sink's peer
-            // had not acknowledged.
-            let mut lingering = None;
-            let both = poll_fn(|cx| {
-                first = 1 - first;
-                for at in [first, 1 - first] {
-                    let Some(direction) = &mut directions[at] else {
-                        continue;
-                    };
-                    let Poll::Ready(ended) = direction.as_mut().poll(cx) else {
-                        continue;
-                    };
-                    directions[at] = None;
-                    if let Err(error) = ended {
-                        failed.get_or_insert(with_count(error, [&forth, &back][at]));
-                        // The other direction writes to this one's source.
-                        if is_gone(&fds[at]) {
-                            return Poll::Ready(());
-                        }
+            let (at, ended) = poll_fn(|cx| {
+                // The first may use up the budget, so each poll starts with the other.
+                directions.reverse();
+                for (at, direction) in directions.iter_mut().enumerate() {
+                    if let Poll::Ready(ended) = direction.copying.as_mut().poll(cx) {
+                        return Poll::Ready((at, ended));
                     }
-                }
-                let (sink, linger) = match (&directions, linger) {
-                    ([None, None], _) => return Poll::Ready(()),
-                    ([Some(_), Some(_)], _) | (_, None) => return Poll::Pending,
-                    ([forth, _], Some(linger)) => (&fds[usize::from(forth.is_some())], linger),
-                };
-                // One direction has ended: the other ends too once it has been quiet for long enough.
-                let now = written();
-                let unsent = || sink.as_ref().and_then(Fd::unacknowledged);
-                let (sleep, before, left) =
-                    lingering.get_or_insert_with(|| (time::sleep(linger), now, unsent()));
-                if *before != now {
-                    (*before, *left) = (now, unsent());
-                    sleep.reset(time::after(time::now(), linger));
-                }
-                while Pin::new(&mut *sleep).poll(cx).is_ready() {
-                    // A sink is ready only when much of its buffer is free: its peer may have taken
-                    // some of it, although nothing more was written.
-                    let before = mem::replace(left, unsent());
-                    if before <= *left {
-                        return Poll::Ready(());
-                    }
-                    sleep.reset(time::after(time::now(), linger));
                 }
                 Poll::Pending
-            });
-            both.await;
-            for (conduit, sink) in [(&forth, &fds[1]), (&back, &fds[0])] {
-                if failed.is_none() && !conduit.borrow().is_empty() {
-                    failed = Some(with_count(timed_out(sink), conduit));
-                }
+            })
+            .await;
+            directions.swap(0, at);
+            let [first, mut second] = directions;
+            let mut failed = ended.err().map(|error| with_count(error, first.conduit));
+            // If the first one's source is gone, nothing that the second writes to it arrives.
+            if failed.is_none() || !second.sink_is_gone() {
+                let ended = match linger {
+                    Some(linger) => second.linger(linger).await,
+                    None => second.copying.await,
+                };
+                let error = ended.err().map(|error| with_count(error, second.conduit));
+                failed = failed.or(error);
             }
-            failed.map_or(Ok(written()), Err)
+            let written = (forth.borrow().written, back.borrow().written);
+            failed.map_or(Ok(written), Err)
         }
     }
 }
 
-/// Whether the connection is closed or reset, so that nothing written to it arrives.
-fn is_gone(end: &Option<Fd>) -> bool {
-    let end = end.as_ref();
-    end.is_some_and(|fd| fd.with_socket(|socket| socket.peer_addr()).is_err())
+/// One direction of a relay.
+struct OneWay<'a> {
+    copying: Pin<&'a mut dyn Future<Output = io::Result<()>>>,
+    conduit: &'a RefCell<Conduit>,
+    sink: &'a Option<Fd>,
 }
 
-/// The error of a write that was given up for want of time.
-fn timed_out(sink: &Option<Fd>) -> io::Error {
-    match sink {
-        Some(fd) => fd.error("write", Failure::Refused(Refusal::TimedOut), 0),
-        None => io::ErrorKind::TimedOut.into(),
+impl OneWay<'_> {
+    /// Goes on to its end, or until nothing has moved for `linger`. Bytes in hand are then an error.
+    async fn linger(&mut self, linger: Duration) -> io::Result<()> {
+        // A sink is ready only when much of its buffer is free. So its peer may have taken bytes although
+        // nothing more was written.
+        let moved = || {
+            let unacknowledged = self.sink.as_ref().map_or(0, Fd::unacknowledged);
+            (self.conduit.borrow().written, unacknowledged)
+        };
+        let (mut quiet, mut before) = (time::sleep(linger), moved());
+        poll_fn(|cx| {
+            if let Poll::Ready(ended) = self.copying.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if before != moved() {
+                before = moved();
+                quiet.reset(time::after(time::now(), linger));
+            }
+            ready!(Pin::new(&mut quiet).poll(cx));
+            Poll::Ready(match self.sink {
+                _ if self.conduit.borrow().is_empty() => Ok(()),
+                Some(fd) => Err(fd.error("write", Failure::Refused(Refusal::TimedOut), 0)),
+                None => Err(io::ErrorKind::TimedOut.into()),
+            })
+        })
+        .await
+    }
+    /// Whether the connection is closed or reset that it writes to.
+    fn sink_is_gone(&self) -> bool {
+        let sink = self.sink.as_ref();
+        sink.is_some_and(|fd| fd.with_socket(|socket| socket.peer_addr()).is_err())
     }
 }

@@ -32,7 +32,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::net::error::OpError;
+use crate::net::error::amended;
 use crate::net::fd::Fd;
 use crate::net::stream::Stream;
 use crate::reactor::Direction;
@@ -140,24 +140,29 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
                 false => Ok(ControlFlow::Continue(())),
             }
         };
-        let mut writing = to.as_ref().map(|fd| fd.steps(Direction::Write, write));
-        let empty = poll_fn(|cx| match &mut writing {
-            Some(writing) => Pin::new(writing).poll(cx),
+        match &to {
+            Some(fd) => fd.steps(Direction::Write, write).await?,
             None => {
-                let mut sink = sink.borrow_mut();
-                conduit
-                    .borrow_mut()
-                    .poll_write(Pin::new(&mut *sink), &mut yielded, cx)
+                let write = |cx: &mut Context<'_>| {
+                    let mut sink = sink.borrow_mut();
+                    let mut conduit = conduit.borrow_mut();
+                    conduit.poll_write(Pin::new(&mut *sink), &mut yielded, cx)
+                };
+                poll_fn(write).await?;
             }
-        });
-        empty.await?;
+        }
         unflushed = true;
     }
     poll_fn(flush).await
 }
 
-/// Ends the sink: a half-close is passed on.
-pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
+/// As [`transfer`], and then ends the sink: a half-close is passed on.
+pub(super) async fn transfer_to_the_end<R: CopySource, W: CopySink>(
+    source: &RefCell<R>,
+    sink: &RefCell<W>,
+    conduit: &RefCell<Conduit>,
+) -> io::Result<()> {
+    transfer(source, sink, conduit).await?;
     let to = sink.borrow().fd().cloned();
     match to {
         Some(fd) => fd.end_writing_in_queue().await,
@@ -166,13 +171,11 @@ pub(super) async fn end<W: CopySink>(sink: &RefCell<W>) -> io::Result<()> {
 }
 
 /// A stream's error says how much had gone to the sink before.
-pub(super) fn with_count(mut error: io::Error, conduit: &RefCell<Conduit>) -> io::Error {
-    if let Some(inner) = error.get_mut()
-        && let Some(named) = inner.downcast_mut::<OpError>()
-    {
-        named.written = usize::try_from(conduit.borrow().written).unwrap_or(usize::MAX);
-    }
-    error
+pub(super) fn with_count(error: io::Error, conduit: &RefCell<Conduit>) -> io::Error {
+    let written = usize::try_from(conduit.borrow().written);
+    amended(error, |failed| {
+        failed.written = written.unwrap_or(usize::MAX);
+    })
 }
 
 /// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.

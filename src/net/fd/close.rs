@@ -173,10 +173,11 @@ impl Fd {
         hung_up.map_err(|failure| self.error("read", failure, 0))
     }
 
-    /// How many written bytes the peer has not acknowledged; `None` where the system can't tell.
-    pub(crate) fn unacknowledged(&self) -> Option<usize> {
+    /// How many written bytes the peer has not acknowledged. Zero where the system can't tell, and on a
+    /// closed socket.
+    pub(crate) fn unacknowledged(&self) -> usize {
         let left = self.with_socket(|socket| Ok(sys::unacknowledged(socket)));
-        left.ok().flatten()
+        left.unwrap_or(0)
     }
 }
 

@@ -81,9 +81,7 @@ impl Fd {
         if asked == 0 {
             return Ok(0);
         }
-        let moved = call()?;
-        self.transferred(direction, moved, asked);
-        Ok(moved)
+        call().inspect(|&moved| self.transferred(direction, moved, asked))
     }
 
     /// Charges a read or write, and notes what it proves.
@@ -108,31 +106,24 @@ impl Fd {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let seen = self.sock_ref().peek(sys::uninit(buffer))?;
-        context::charge(seen);
-        Ok(seen)
+        let seen = self.sock_ref().peek(sys::uninit(buffer));
+        seen.inspect(|&seen| context::charge(seen))
     }
 
     // ---- datagrams: a whole message, or as much of it as there is room for ----
 
     pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SockAddr)> {
-        let (got, from) = self.sock_ref().recv_from(sys::uninit(buffer))?;
-        context::charge(got);
-        Ok((got, from))
+        let received = self.sock_ref().recv_from(sys::uninit(buffer));
+        received.inspect(|&(got, _)| context::charge(got))
     }
 
     pub(crate) fn send_message(&self, message: &[u8]) -> io::Result<usize> {
-        let sent = self.send(message)?;
-        context::charge(sent);
-        Ok(sent)
+        self.send(message).inspect(|&sent| context::charge(sent))
     }
 
     pub(crate) fn send_to(&self, message: &[u8], to: &SockAddr) -> io::Result<usize> {
-        let sent = self
-            .sock_ref()
-            .send_to_with_flags(message, to, SEND_FLAGS)?;
-        context::charge(sent);
-        Ok(sent)
+        let sent = self.sock_ref().send_to_with_flags(message, to, SEND_FLAGS);
+        sent.inspect(|&sent| context::charge(sent))
     }
 
     // ---- what is no socket ----
@@ -210,9 +201,8 @@ impl Fd {
     /// connection charges what it does.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
         self.try_once(Direction::Write, |fd| {
-            let sent = fd.send(bytes)?;
-            fd.note_short(Direction::Write, sent, bytes.len());
-            Ok(sent)
+            fd.send(bytes)
+                .inspect(|&sent| fd.note_short(Direction::Write, sent, bytes.len()))
         })
     }
 }
