@@ -26,8 +26,9 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// Traffic makes pings unnecessary: call [`reset`](Heartbeat::reset) on every message. The heartbeat
 /// keeps a handle of the stream, so the stream stays open until the heartbeat is dropped or another
-/// handle closes it. When a write fails the heartbeat ends: see [`is_finished`](Heartbeat::is_finished). If the
-/// peer's reset made it fail, your next read may find a clean end, since the system reports a reset once.
+/// handle closes it. When a write fails the heartbeat ends: see
+/// [`is_finished`](Heartbeat::is_finished). If a RST of the peer made it fail, your next read may find a
+/// clean end, since the system reports a RST once.
 ///
 /// It is not `Send`: its task runs on this thread.
 ///

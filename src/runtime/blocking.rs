@@ -8,8 +8,9 @@
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
 //! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
-//! and `recv` of glibc slower. A thread ends after ten idle seconds, or once its runtime is gone. It holds up neither a loop nor the
-//! exit of the process. A child of fork(2) has none of its parent's threads, so it begins with new lanes.
+//! and `recv` of glibc slower. A thread ends after ten idle seconds, a runtime's also once the runtime is
+//! gone and no work is left. No thread holds up a loop or the exit of the process. A child of fork(2) has
+//! none of its parent's threads, so it begins with new lanes.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
@@ -59,7 +60,7 @@ struct State {
     idle: usize,
     /// Pieces of work that are queued or under way.
     unfinished: usize,
-    /// A thread ends once there is no work: the runtime is gone.
+    /// Each thread ends once there is no work for it: the runtime is gone.
     is_closed: bool,
 }
 
@@ -207,7 +208,7 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-/// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
+/// Runs `work` on a lane, for a future of the runtime that is entered on this thread.
 ///
 /// A virtual clock of that runtime does not jump before the work has ended. Dropping the receiver
 /// lets the work run on: see [`CancelOnDrop`].

@@ -86,7 +86,7 @@ impl fmt::Debug for MachineId {
 
 #[derive(Clone)]
 pub(super) struct Run {
-    /// The address of the reactor whose runtime is in a turn; null outside.
+    /// The address of the reactor whose runtime is entered; null if none is.
     home: Cell<*const ()>,
     /// The machine that runs, or ran last.
     id: Cell<MachineId>,
@@ -120,7 +120,7 @@ thread_local! {
 
 // ---- entering a runtime: for current.rs alone ----
 
-/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet. Returns what ran
+/// The runtime of reactor `home` is entered, and no machine runs yet. Returns what ran
 /// before.
 pub(super) fn enter(home: *const ()) -> Run {
     debug_assert!(!home.is_null());
@@ -139,7 +139,7 @@ pub(super) fn leave(before: &Run) {
     });
 }
 
-/// Whether a runtime is in a turn on this thread.
+/// Whether a runtime is entered on this thread.
 #[inline]
 pub(super) fn is_inside() -> bool {
     RUN.with(|run| !run.home.get().is_null())

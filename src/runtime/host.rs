@@ -130,8 +130,8 @@ impl Runtime {
     /// ```
     ///
     /// `f` may use a [`Handle`](crate::Handle), but must not wait for the runtime nor for the thread
-    /// that drops the runtime. A selector of your own must keep the descriptor that it has now. If `f` panics, that is logged, and `f` is called again after the next
-    /// turn.
+    /// that drops the runtime. A selector of your own must keep the descriptor that it has now. If `f`
+    /// panics, that is logged, and `f` is called again after the next turn.
     ///
     /// # Errors
     ///

@@ -235,7 +235,8 @@ impl Look {
             false => ["read", "write"],
         };
         entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
-        // What is in each slot, and the time that is left; neither for a hang-up.
+        // What is in each slot, and the time that is left. The third of each stays empty: what waits for a
+        // hang-up is in no slot, and has no deadline.
         let (mut parked, mut left) = ([None; 3], [None, None, None]);
         desc.parked(|at, key| parked[at as usize] = key.waiter());
         for direction in Direction::BOTH {

@@ -7,7 +7,7 @@
 // | `scheduler.rs`, `ending.rs` | the loop: one turn, a batch, `block_on`; how machines end |
 // | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
 // | `context.rs` | what runs on this thread now, and what is parked for it |
-// | `current.rs` | which runtime is in a turn on this thread |
+// | `current.rs` | which runtime is entered on this thread |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs` | what a descriptor carries: Go's `poll.FD`, with its locks: `fdMutex` |
 // | `host.rs` | calling a host that can't watch a descriptor |
@@ -181,8 +181,8 @@ impl Runtime {
     /// once, as far as the host has time.
     ///
     /// The system counts `max_wait` in milliseconds, rounded up, so a turn may end more than a
-    /// millisecond late. For a frame that has to begin on time, wait until two milliseconds before it, then call
-    /// `turn(Some(Duration::ZERO))` until it begins.
+    /// millisecond late. For a frame that has to begin on time, wait until two milliseconds before it,
+    /// then call `turn(Some(Duration::ZERO))` until it begins.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -507,9 +507,9 @@ impl Builder {
     /// logs the machine at `warn`, at most once a second, and once more when the run has ended. The time
     /// in these lines counts from the beginning of the batch in which the machine runs.
     ///
-    /// Without the thread, a batch that took longer than a second is logged once it has ended, and from then
-    /// on each run is timed. The thread
-    /// has a cost: glibc's blocking calls are slower once a second thread has started.
+    /// Without the thread, a batch that took longer than a second is logged once it has ended, and from
+    /// then on each run is timed. The thread has a cost: glibc's blocking calls are slower once a second
+    /// thread has started.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

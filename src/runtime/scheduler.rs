@@ -9,7 +9,8 @@
 //   4. run a batch from the front of `queue`
 //
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
-// turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
+// turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and
+// only once: its slot's `is_queued` ensures it.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -66,7 +67,7 @@ pub(crate) struct Scheduler {
     pub(crate) buffer: Cell<Option<Buffer>>,
     /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
     pub(super) is_gone: Cell<bool>,
-    /// What its dumps show beside the other tables.
+    /// What a dump shows that is in no other table.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
@@ -120,13 +121,13 @@ impl Scheduler {
         self.trace().put(kind, id.bits().get(), detail);
     }
 
-    /// What any thread may read of it.
+    /// Figures that any thread may read.
     #[inline]
     pub(crate) fn figures(&self) -> &Figures {
         &self.remote.running.figures
     }
 
-    /// The reactor's identity, as its descriptors know it.
+    /// The reactor's address, by which a descriptor or a parked waker is known as this runtime's.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
     }
@@ -183,8 +184,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable. For a change that concerns machines which the runtime does not know. A
-    /// task gets a spurious wake.
+    /// Makes every machine runnable: for a change that concerns some of them, where it is not known which.
+    /// The others wake without cause, which is legal.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));

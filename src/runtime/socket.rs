@@ -190,7 +190,8 @@ impl Socket {
         }
     }
 
-    /// Forgets both addresses, when a socket was connected: a datagram socket's own may change with the peer's.
+    /// Forgets both addresses, when a socket was connected: a datagram socket's own may change with the
+    /// peer's.
     pub(crate) fn forget_endpoints(&self) {
         self.endpoints.forget();
         if let Some(extra) = self.extra.get() {

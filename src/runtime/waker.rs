@@ -78,7 +78,7 @@ impl Drop for JobOut {
 struct Mail {
     /// Each machine's waker once, however often it was woken.
     woken: Vec<Arc<MachineWaker>>,
-    /// Jobs of the runtime's own, which forget what was dropped. They are short.
+    /// Jobs of the runtime's own. Each is short: it removes what another thread has dropped from a table.
     told: VecDeque<Job>,
     /// Jobs of the user's.
     jobs: VecDeque<Job>,
@@ -178,7 +178,8 @@ impl Remote {
         }
     }
 
-    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load if there is none.
+    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load
+    /// if there is none.
     #[inline]
     pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
@@ -226,7 +227,7 @@ impl Remote {
             return VecDeque::new();
         };
         mail.closed = true;
-        // Dropped under the lock: no code of the user's runs.
+        // The wakers are dropped under the lock, which runs no code of the user's.
         mail.woken.clear();
         mail.take_jobs(usize::MAX)
     }
