@@ -169,16 +169,13 @@ impl Endpoints {
         (known != UNKNOWN).then(|| Addr::Socket(known.into()))
     }
 
-    /// Notes an end. An address that is not of IPv4 comes back.
+    /// Notes an end, and forgets what was noted. An address that is not of IPv4 comes back.
     pub(crate) fn set(&self, end: End, address: Addr) -> Option<Addr> {
-        let Addr::Socket(SocketAddr::V4(v4)) = address else {
-            return Some(address);
+        let (v4, back) = match address {
+            Addr::Socket(SocketAddr::V4(v4)) => (v4, None),
+            other => (UNKNOWN, Some(other)),
         };
         self.v4[end as usize].set(v4);
-        None
-    }
-
-    pub(crate) fn forget(&self) {
-        self.v4.iter().for_each(|end| end.set(UNKNOWN));
+        back
     }
 }

@@ -127,7 +127,8 @@ pub(crate) async fn accept_each(
         };
         let now = time::now();
         let (wait, begins) = backoff.failed(now);
-        *pause.borrow_mut() = Some((now, now + wait, error.to_string()));
+        let before = pause.replace(Some((now, now + wait, error.to_string())));
+        debug_assert!(before.is_none(), "a pause within a pause");
         match begins {
             true => log::warn!("{error}; accepting pauses"),
             false => log::debug!("{error}; trying again after {wait:?}"),
@@ -253,6 +254,7 @@ impl Backoff {
     fn accepted(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         self.wait = Duration::ZERO;
         let paused = self.announced.take()?;
+        debug_assert!(self.failed >= Some(paused), "a pause begins with a failure");
         Some(now().saturating_duration_since(paused))
     }
 }

@@ -196,6 +196,7 @@ impl Dialer {
 
     /// The error of a dial of which every attempt has failed: the first one's, with the others.
     fn all_failed(&self, mut failed: Vec<OpError>) -> OpError {
+        debug_assert!(!failed.is_empty(), "each address that failed has an error");
         if failed.len() == 1 {
             return failed.remove(0);
         }

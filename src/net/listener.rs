@@ -14,7 +14,7 @@ use super::addr::{self, Kind, Tcp, ToAddr};
 use super::error::{Cause, OpError};
 use super::fd::{Failure, Fd, Name, RuntimeCore};
 use super::options::{self, KeepAlive};
-use super::resolve::{self, Control, Hook, LISTEN, Resolution, common_settings};
+use super::resolve::{Control, Hook, LISTEN, Resolution, common_settings};
 use super::stream::Stream;
 use crate::cancel::CancelToken;
 use crate::endpoints::{Addr, End, Network};
@@ -98,7 +98,7 @@ impl ListenConfig {
         let target = addr.to_addr();
         let resolution = &self.resolution;
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
-        let socket = self.listen(&target, found)?;
+        let socket = self.listen(&target, &found)?;
         let fd = Fd::adopt("listening", socket, resolution.network);
         let fd = fd.map_err(Cause::by("epoll_ctl"));
         let fd = fd.map_err(|cause| resolution.error(Some(target), cause))?;
@@ -127,20 +127,17 @@ impl ListenConfig {
     pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
         let target = addr.to_addr();
         let found = self.resolution.look_up(&target)?;
-        self.listen(&target, found).map(Into::into)
+        self.listen(&target, &found).map(Into::into)
     }
 
-    /// Listens on the first address that was found.
-    fn listen(&self, target: &Addr, found: Vec<SocketAddr>) -> io::Result<Socket> {
-        let address = resolve::first_v4(&found);
-        self.listen_on(address).map_err(|cause| {
-            let asked = resolve::asked_for(target, address);
-            self.resolution.error(Some(asked), cause).into()
-        })
+    /// Listens on one of the addresses that were found.
+    fn listen(&self, target: &Addr, found: &[SocketAddr]) -> io::Result<Socket> {
+        let listen = |socket, address| self.listen_on(socket, address);
+        self.resolution
+            .bind_first(target, found, Type::STREAM, listen)
     }
 
-    fn listen_on(&self, address: SocketAddr) -> Result<Socket, Cause> {
-        let (socket, address) = self.resolution.to_bind(address, Type::STREAM)?;
+    fn listen_on(&self, socket: Socket, address: SocketAddr) -> Result<Socket, Cause> {
         let set = Cause::by("setsockopt");
         socket.set_reuse_address(true).map_err(&set)?;
         if self.reuse_port {
@@ -301,6 +298,7 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// Takes the connection into the runtime of `core`.
     pub(crate) fn open(self, core: &RuntimeCore) -> io::Result<Fd> {
+        debug_assert!(self.peer.socket().is_some() == self.network.is_tcp());
         let fd = Fd::register(core, self.socket, self.network)?;
         fd.socket().set_endpoint(End::Peer, self.peer);
         Ok(fd)

@@ -102,6 +102,7 @@ impl Resolution {
     /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
     pub(super) fn look_up(&self, target: &Addr) -> io::Result<Vec<SocketAddr>> {
         let found = self.find(target);
+        debug_assert!(found.iter().all(|found| !found.is_empty()));
         found.map_err(|cause| self.error(Some(target.clone()), cause).into())
     }
 
@@ -174,15 +175,31 @@ impl Resolution {
         }
     }
 
+    /// A socket for the address to bind of those found, which is the first of IPv4 if there is one, as in
+    /// Go; set up and bound by `bind`.
+    pub(super) fn bind_first<T>(
+        &self,
+        target: &Addr,
+        found: &[SocketAddr],
+        kind: Type,
+        bind: impl FnOnce(Socket, SocketAddr) -> Result<T, Cause>,
+    ) -> io::Result<T> {
+        let first = found.iter().find(|address| address.is_ipv4());
+        let address = *first.unwrap_or(&found[0]);
+        let opened = self.to_bind(address, kind);
+        let bound = opened.and_then(|(socket, address)| bind(socket, address));
+        bound.map_err(|cause| {
+            let asked = asked_for(target, address);
+            self.error(Some(asked), cause).into()
+        })
+    }
+
     /// A socket to listen on `address`, and what to bind it to.
     ///
     /// "Every address" of a network without a family means both families on one IPv6 socket, where the
     /// system can do that. `tcp6` is for IPv6 alone.
-    pub(super) fn to_bind(
-        &self,
-        address: SocketAddr,
-        kind: Type,
-    ) -> Result<(Socket, SocketAddr), Cause> {
+    fn to_bind(&self, address: SocketAddr, kind: Type) -> Result<(Socket, SocketAddr), Cause> {
+        debug_assert!(self.takes_v4() || self.takes_v6());
         let takes_both = self.takes_v4() && self.takes_v6();
         let open = |address: SocketAddr, only_v6| {
             let socket = sys::socket(Domain::for_address(address), kind);
@@ -260,12 +277,6 @@ pub(super) fn some_of(found: Vec<SocketAddr>, host: &str) -> Result<Vec<SocketAd
     }
 }
 
-/// The address to bind of those found: the first of IPv4 if there is one, as in Go.
-pub(super) fn first_v4(found: &[SocketAddr]) -> SocketAddr {
-    let first = found.iter().find(|address| address.is_ipv4());
-    *first.unwrap_or(&found[0])
-}
-
 fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
     let temporary = matches!(failed, NotFound::Again(_));
     let error = match failed {
@@ -280,7 +291,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 }
 
 /// The address in a listen error: for an empty host, the port alone.
-pub(super) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
+fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
         Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
         _ => false,

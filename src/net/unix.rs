@@ -238,7 +238,6 @@ impl Datagram<Unix> {
     pub async fn send_to(&self, message: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
         let path = path.as_ref();
         let name = Addr::Path(path.to_owned());
-        self.check_unconnected(&name).await?;
         let to = match system_addr(path) {
             Ok(to) => to,
             Err(cause) => {

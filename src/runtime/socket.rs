@@ -163,12 +163,11 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// Returns an end's known address, or asks the system. Stores the answer if it fits into [`Endpoints`].
+    /// Asks the system for an end's address, which is kept if it fits into [`Endpoints`].
     pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
-        let known = self.endpoint(end);
         // A file, and a source that its user owns, need not be a socket.
-        if known.is_some() || self.owned.raw() < 0 || self.network() == Network::File {
-            return known;
+        if self.owned.raw() < 0 || self.network() == Network::File {
+            return None;
         }
         let system = self.owned.socket();
         let address = match end {
@@ -180,22 +179,10 @@ impl Socket {
         Some(address)
     }
 
-    /// Sets an end's address. A second address for an end that is known is dropped.
+    /// Keeps an end's address, in place of the one that was known.
     pub(crate) fn set_endpoint(&self, end: End, address: Addr) {
-        if self.endpoint(end).is_some() {
-            return;
-        }
         if let Some(address) = self.endpoints.set(end, address) {
             self.extra().borrow_mut().ends[end as usize] = Some(address);
-        }
-    }
-
-    /// Forgets both addresses, when a socket was connected: a datagram socket's own may change with the
-    /// peer's.
-    pub(crate) fn forget_endpoints(&self) {
-        self.endpoints.forget();
-        if let Some(extra) = self.extra.get() {
-            extra.borrow_mut().ends = [None, None];
         }
     }
 

@@ -216,6 +216,8 @@ impl Relay {
                 let error = ended.err().map(|error| with_count(error, second.conduit));
                 failed = failed.or(error);
             }
+            let is_empty = [&forth, &back].map(|conduit| conduit.borrow().is_empty());
+            debug_assert!(failed.is_some() || is_empty == [true; 2], "bytes are lost");
             let written = (forth.borrow().written, back.borrow().written);
             failed.map_or(Ok(written), Err)
         }

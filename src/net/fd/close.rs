@@ -80,6 +80,7 @@ impl Fd {
         self.unlink();
         self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
+        debug_assert!(socket.owned.raw() < 0 || socket.owned.is_lent());
         waiters::descriptor_closed();
     }
 
@@ -94,6 +95,7 @@ impl Fd {
         if let Err(error) = self.desc.close(source) {
             log::debug!("can't deregister a descriptor: {error}");
         }
+        debug_assert!(self.is_closed(), "what parks now is never woken");
         wakers.into_iter().for_each(wake_quietly);
     }
 

@@ -93,15 +93,13 @@ impl Fd {
         Rc::as_ptr(self.desc.core()).cast()
     }
 
-    /// Registers a non-blocking socket with the runtime that runs this. Outside a runtime it panics,
-    /// and says that `what` was called.
+    /// Registers a non-blocking socket with the runtime that runs this: see [`Fd::core`].
     pub(crate) fn adopt(
         what: &str,
         socket: impl Into<OwnedFd>,
         network: Network,
     ) -> io::Result<Fd> {
-        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        Fd::register(&core, socket.into(), network)
+        Fd::register(&Fd::core(what), socket.into(), network)
     }
 
     /// As [`Fd::adopt`], with the runtime of `core`.
@@ -110,13 +108,14 @@ impl Fd {
         Fd::open(core, &mut SourceFd(&raw), Some(fd), network)
     }
 
-    /// Registers a source that the user owns.
-    pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
-        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        Fd::open(&core, source, None, Network::File)
+    /// The netpoller of the runtime that runs this. Outside a runtime it panics, and says that `what` was
+    /// called.
+    pub(crate) fn core(what: &str) -> RuntimeCore {
+        current::with(what, |scheduler| scheduler.reactor.core().clone())
     }
 
-    fn open(
+    /// Registers a source: `fd`, or one that the user owns.
+    pub(crate) fn open(
         core: &RuntimeCore,
         source: &mut dyn Source,
         fd: Option<OwnedFd>,
@@ -194,6 +193,7 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         let Err(refusal) = self.desc.check(direction) else {
+            debug_assert!(!claim.lock.is_holder(), "a holder is refused for a reason");
             return Poll::Pending;
         };
         ready!(poll_yield(claim, cx));
@@ -218,6 +218,7 @@ impl Fd {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
         }
         self.release(direction, claim);
+        debug_assert!(claim.is_idle(), "what is given up holds nothing");
     }
 
     /// Handles the error of a try, and returns it. After EAGAIN, clears the readiness and arms the
