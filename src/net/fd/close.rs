@@ -87,7 +87,7 @@ impl Fd {
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().disable_locks(&mut wakers);
+        self.socket().evict_beside(&mut wakers);
         // The next turn hands out what is parked. Foreign wakers are woken here: their executor may
         // never run a turn of this runtime.
         self.desc

@@ -45,9 +45,9 @@ use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
+use crate::runtime::current;
 use crate::runtime::socket::{LockState, Socket};
-use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::{Failure, Name};
