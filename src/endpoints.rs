@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io, vec};
 
-use socket2::SockAddr;
+use socket2::{SockAddr, Type};
 
 /// One end of a socket or of an operation, as errors name it. It can be given where an address is
 /// asked for, here and in std, and compared with a [`SocketAddr`].
@@ -132,6 +132,14 @@ impl Network {
         matches!(self, Network::Tcp | Network::Tcp4 | Network::Tcp6)
     }
 
+    /// The type of its sockets.
+    pub(crate) const fn kind(self) -> Type {
+        match self {
+            Network::Udp | Network::Unixgram => Type::DGRAM,
+            _ => Type::STREAM,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         ["tcp", "tcp4", "tcp6", "udp", "unix", "unixgram", "file"][self as usize]
     }
@@ -169,16 +177,13 @@ impl Endpoints {
         (known != UNKNOWN).then(|| Addr::Socket(known.into()))
     }
 
-    /// Notes an end. An address that is not of IPv4 comes back.
+    /// Notes an end, and forgets what was noted. An address that is not of IPv4 comes back.
     pub(crate) fn set(&self, end: End, address: Addr) -> Option<Addr> {
-        let Addr::Socket(SocketAddr::V4(v4)) = address else {
-            return Some(address);
+        let (v4, back) = match address {
+            Addr::Socket(SocketAddr::V4(v4)) => (v4, None),
+            other => (UNKNOWN, Some(other)),
         };
         self.v4[end as usize].set(v4);
-        None
-    }
-
-    pub(crate) fn forget(&self) {
-        self.v4.iter().for_each(|end| end.set(UNKNOWN));
+        back
     }
 }

@@ -19,8 +19,7 @@ use super::shared::{Phase, Settings, WorkerShared, ticks};
 use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
-use crate::runtime::context;
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
 use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.

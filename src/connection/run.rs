@@ -29,11 +29,11 @@ use super::state::{Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
+use crate::runtime::context::{self, ParkKey, Waiter};
 use crate::runtime::dump::Entry;
 use crate::runtime::machine::{Machine, MachineId};
-use crate::runtime::park_key::{ParkKey, Waiter};
 use crate::runtime::stats::{Counts, Figures};
-use crate::runtime::{context, lent, panics};
+use crate::runtime::{lent, panics};
 
 /// A connection and its protocol.
 pub(crate) struct Connection<P: Protocol> {

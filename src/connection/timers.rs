@@ -19,9 +19,8 @@ use super::run::Connection;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
 use crate::reactor::{Direction, Refusal};
-use crate::runtime::context;
+use crate::runtime::context::{self, ParkKey};
 use crate::runtime::dump::{Entry, Value};
-use crate::runtime::park_key::ParkKey;
 use crate::wheel::{Tick, TimerKey};
 
 /// How long a closing connection without an idle timeout waits for a peer that takes nothing.

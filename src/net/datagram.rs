@@ -9,7 +9,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, SocketAddrV6};
 
-use socket2::{SockAddr, Type};
+use socket2::{SockAddr, Socket};
 
 use super::addr::{self, Kind, ToAddr, Udp, unmapped};
 use super::error::{Cause, amended};
@@ -137,26 +137,23 @@ impl<K> Datagram<K> {
         self.fd.try_now(Write, |fd| fd.send_message(message))
     }
 
+    /// Sends to an address in the system's form. A connected socket refuses that, as in Go, before the
+    /// system is asked.
     pub(super) async fn send_to_system(
         &self,
         message: &[u8],
         to: &SockAddr,
         name: Addr,
     ) -> io::Result<usize> {
-        let sent = self.fd.op(Write, |fd| fd.send_to(message, to)).await;
+        let sent = if self.fd.socket().endpoint(End::Peer).is_none() {
+            self.fd.op(Write, |fd| fd.send_to(message, to)).await
+        } else {
+            context::yield_once().await;
+            let text = "use of send_to with a connected socket";
+            let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+            Err(self.fd.op_error("write", Cause::Other(error), 0))
+        };
         sent.map_err(|error| renamed(error, "sendto", Some(name)))
-    }
-
-    /// Returns an error if the socket is connected: Go refuses that before the system is asked.
-    pub(super) async fn check_unconnected(&self, name: &Addr) -> io::Result<()> {
-        if self.fd.socket().endpoint(End::Peer).is_none() {
-            return Ok(());
-        }
-        context::yield_once().await;
-        let text = "use of send_to with a connected socket";
-        let error = io::Error::new(io::ErrorKind::InvalidInput, text);
-        let error = self.fd.op_error("write", Cause::Other(error), 0);
-        Err(renamed(error, "sendto", Some(name.clone())))
     }
 }
 
@@ -225,12 +222,8 @@ impl Datagram<Udp> {
         let target = addr.to_addr();
         let resolution = Resolution::new(LISTEN, Network::Udp);
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
-        let address = resolve::first_v4(&found);
-        let bound = open(&resolution, address);
-        bound.map(Datagram::of).map_err(|cause| {
-            let asked = resolve::asked_for(&target, address);
-            resolution.error(Some(asked), cause).into()
-        })
+        let bound = resolution.bind_first(&target, &found, bind);
+        bound.map(Datagram::of)
     }
 
     /// Connects: from now on the socket sends to `addr`, and receives from there only. Connecting
@@ -282,7 +275,6 @@ impl Datagram<Udp> {
                 *found.iter().find(fits).unwrap_or(&found[0])
             }
         };
-        self.check_unconnected(&address.into()).await?;
         let to = system_addr(address, ipv6);
         self.send_to_system(message, &to, address.into()).await
     }
@@ -304,14 +296,10 @@ fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
     }
 }
 
-/// A socket bound to `address`, with Go's defaults: broadcast allowed, and both families where no
-/// address in particular is asked for.
-fn open(resolution: &Resolution, address: SocketAddr) -> Result<Fd, Cause> {
-    let (socket, address) = resolution.to_bind(address, Type::DGRAM)?;
+/// Binds a socket, with Go's default: broadcast allowed.
+fn bind(socket: Socket, address: SocketAddr) -> Result<Fd, Cause> {
     let set = socket.set_broadcast(true);
     set.map_err(Cause::by("setsockopt"))?;
     socket.bind(&address.into()).map_err(Cause::by("bind"))?;
-    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))?;
-    fd.endpoint(End::Local);
-    Ok(fd)
+    Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))
 }

@@ -57,6 +57,7 @@ impl Permits {
     pub(crate) fn give_back(&self) {
         let mut state = lock(&self.0);
         let next = state.waiters.pop();
+        debug_assert!(next.is_none() || state.free == 0);
         if next.is_none() {
             state.free += 1;
         }

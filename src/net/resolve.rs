@@ -1,5 +1,5 @@
-//! Resolving: from `host:port`, as it is written, to addresses; and which family they are of, IPv4, IPv6
-//! or both on one socket.
+//! Resolving: from `host:port`, as it is written, to addresses; which family they are of, IPv4, IPv6 or
+//! both on one socket; and the settings that a `Dialer` and a `ListenConfig` share.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐
@@ -102,6 +102,7 @@ impl Resolution {
     /// As [`Resolution::addresses`], on this thread: it blocks in a look-up.
     pub(super) fn look_up(&self, target: &Addr) -> io::Result<Vec<SocketAddr>> {
         let found = self.find(target);
+        debug_assert!(found.iter().all(|found| !found.is_empty()));
         found.map_err(|cause| self.error(Some(target.clone()), cause).into())
     }
 
@@ -174,18 +175,33 @@ impl Resolution {
         }
     }
 
+    /// Makes a socket for one of the addresses found, and hands both to `bind`. The address is the first
+    /// of IPv4, or the first if none is, as in Go.
+    pub(super) fn bind_first<T>(
+        &self,
+        target: &Addr,
+        found: &[SocketAddr],
+        bind: impl FnOnce(Socket, SocketAddr) -> Result<T, Cause>,
+    ) -> io::Result<T> {
+        let first = found.iter().find(|address| address.is_ipv4());
+        let address = *first.unwrap_or(&found[0]);
+        let opened = self.to_bind(address);
+        let bound = opened.and_then(|(socket, address)| bind(socket, address));
+        bound.map_err(|cause| {
+            let asked = asked_for(target, address);
+            self.error(Some(asked), cause).into()
+        })
+    }
+
     /// A socket to listen on `address`, and what to bind it to.
     ///
     /// "Every address" of a network without a family means both families on one IPv6 socket, where the
     /// system can do that. `tcp6` is for IPv6 alone.
-    pub(super) fn to_bind(
-        &self,
-        address: SocketAddr,
-        kind: Type,
-    ) -> Result<(Socket, SocketAddr), Cause> {
+    fn to_bind(&self, address: SocketAddr) -> Result<(Socket, SocketAddr), Cause> {
+        debug_assert!(self.takes_v4() || self.takes_v6());
         let takes_both = self.takes_v4() && self.takes_v6();
         let open = |address: SocketAddr, only_v6| {
-            let socket = sys::socket(Domain::for_address(address), kind);
+            let socket = sys::socket(Domain::for_address(address), self.network.kind());
             let socket = socket.map_err(Cause::by("socket"))?;
             if address.is_ipv6() {
                 let set = socket.set_only_v6(only_v6);
@@ -243,7 +259,7 @@ impl Resolution {
             }
             // RFC 6761: there are no names below it.
             None if bare.ends_with(".invalid") || bare == "invalid" => vec![],
-            None => sys::address_info(Some(host), None, libc::SOCK_STREAM)?,
+            None => sys::address_info(Some(host), None, Type::STREAM)?,
         };
         match found.is_empty() {
             true => Err(NotFound::NoSuch),
@@ -260,12 +276,6 @@ pub(super) fn some_of(found: Vec<SocketAddr>, host: &str) -> Result<Vec<SocketAd
     }
 }
 
-/// The address to bind of those found: the first of IPv4 if there is one, as in Go.
-pub(super) fn first_v4(found: &[SocketAddr]) -> SocketAddr {
-    let first = found.iter().find(|address| address.is_ipv4());
-    *first.unwrap_or(&found[0])
-}
-
 fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
     let temporary = matches!(failed, NotFound::Again(_));
     let error = match failed {
@@ -280,7 +290,7 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 }
 
 /// The address in a listen error: for an empty host, the port alone.
-pub(super) fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
+fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
     let host_is_empty = match target {
         Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
         _ => false,
@@ -425,11 +435,7 @@ fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
         return Err(NotFound::NoSuch);
     }
     let service = service.to_ascii_lowercase();
-    let kind = match network.is_tcp() {
-        true => libc::SOCK_STREAM,
-        false => libc::SOCK_DGRAM,
-    };
-    let found = sys::address_info(None, Some(&service), kind);
+    let found = sys::address_info(None, Some(&service), network.kind());
     match found.map(|all| all.first().map(SocketAddr::port)) {
         Ok(Some(port)) => Ok(port),
         Ok(None) => Err(NotFound::NoSuch),

@@ -264,7 +264,7 @@ impl<S: mio::event::Source> Source<S> {
     ///
     /// Outside a runtime.
     pub fn new(mut source: S) -> io::Result<Self> {
-        let fd = Fd::open_source("Source::new", &mut source)?;
+        let fd = Fd::open(&Fd::core("Source::new"), &mut source, None, Network::File)?;
         Ok(Source {
             fd,
             source: RefCell::new(source),

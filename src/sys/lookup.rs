@@ -8,7 +8,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::ptr;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Why getaddrinfo gave no address or port.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) enum NotFound {
 pub(crate) fn address_info(
     host: Option<&str>,
     service: Option<&str>,
-    kind: libc::c_int,
+    kind: Type,
 ) -> Result<Vec<SocketAddr>, NotFound> {
     let text = |text: Option<&str>| text.map(CString::new).transpose();
     // No name has a NUL in it.
@@ -36,7 +36,7 @@ pub(crate) fn address_info(
     let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
     // SAFETY: plain integers and pointers, for which zero means "anything".
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_socktype = kind;
+    hints.ai_socktype = kind.into();
     let mut list = ptr::null_mut();
     // Before and after the call: a shortage may end meanwhile.
     let short_before = shortage();
@@ -108,20 +108,17 @@ fn not_found(code: libc::c_int) -> NotFound {
 
 /// The address of an entry, if it is of IP.
 fn socket_addr(entry: &libc::addrinfo) -> Option<SocketAddr> {
-    let length = entry.ai_addrlen as usize;
-    // SAFETY: getaddrinfo says how many bytes the address has; they are checked to fit, and copied
-    // over zeroes.
-    let copied = unsafe {
-        SockAddr::try_init(|storage, room| {
-            if entry.ai_addr.is_null() || length > *room as usize {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            ptr::copy_nonoverlapping(entry.ai_addr.cast::<u8>(), storage.cast::<u8>(), length);
-            *room = entry.ai_addrlen;
-            Ok(())
-        })
+    let (mut storage, length) = (SockAddrStorage::zeroed(), entry.ai_addrlen);
+    if entry.ai_addr.is_null() || length > storage.size_of() {
+        return None;
+    }
+    // SAFETY: getaddrinfo says how many bytes the address has; they fit, and are copied over zeroes.
+    let address = unsafe {
+        let from = entry.ai_addr.cast::<u8>();
+        ptr::copy_nonoverlapping(from, (&raw mut storage).cast(), length as usize);
+        SockAddr::new(storage, length)
     };
-    copied.ok()?.1.as_socket()
+    address.as_socket()
 }
 
 /// The number of a network interface, by its name. `None` if there is none of that name.

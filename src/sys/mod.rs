@@ -73,10 +73,11 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Makes `copy` a duplicate of `fd`, in place of what it was. It stays open meanwhile.
+/// Makes `copy` a duplicate of `fd`, in place of what it was. `copy` stays open meanwhile.
 #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
 pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
     let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
+    debug_assert_ne!(fd, copy, "dup2 would leave its flags as they are");
     // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.
     let done = unsafe {
         libc::dup2(fd, copy) >= 0 && libc::fcntl(copy, libc::F_SETFD, libc::FD_CLOEXEC) >= 0

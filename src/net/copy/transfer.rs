@@ -153,6 +153,7 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
         }
         unflushed = true;
     }
+    debug_assert!(conduit.borrow().pipe.is_none(), "a pipe is left over");
     poll_fn(flush).await
 }
 
@@ -288,10 +289,7 @@ impl Conduit {
 
     /// One read by way of the loop's buffer.
     fn fill<E>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<(), E> {
-        debug_assert!(
-            self.is_empty(),
-            "bytes in hand would be mixed with later ones"
-        );
+        debug_assert!(self.is_empty(), "bytes in hand come before later ones");
         let (buffer, got) = lent::fill(read)?;
         // A reader may claim more than it was given room for: it is not believed.
         self.held
@@ -304,6 +302,7 @@ impl Conduit {
 
     /// One write to a socket.
     fn write_to(&mut self, fd: &Fd) -> io::Result<()> {
+        debug_assert!(self.held.is_empty() || self.piped == 0);
         if let Some(pipe) = &mut self.pipe
             && self.piped > 0
         {
@@ -361,6 +360,7 @@ impl Conduit {
 
     /// Out of the pipe into memory, since the sink can't be spliced to.
     fn spill(&mut self) -> io::Result<()> {
+        debug_assert!(self.held.is_empty(), "bytes in memory would be overwritten");
         self.splices = false;
         if let Some(mut pipe) = self.pipe.take() {
             self.held.resize(mem::take(&mut self.piped), 0);

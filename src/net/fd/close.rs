@@ -66,8 +66,8 @@ impl Fd {
         }
     }
 
-    /// [`Fd::half_close`], which queues for the write lock like a write. It is no poller, because
-    /// another poller, such as a heartbeat, could displace it.
+    /// [`Fd::half_close`], which queues for the write lock like a write. It does not wait as a poller,
+    /// because another poller, such as a heartbeat, could displace it.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
         closing.named(Name::Close).in_queue()
@@ -80,13 +80,14 @@ impl Fd {
         self.unlink();
         self.leave(&mut SourceFd(&socket.owned.raw()));
         socket.owned.take().into_iter().for_each(close_fd);
+        debug_assert!(socket.owned.raw() < 0 || socket.owned.is_lent());
         waiters::descriptor_closed();
     }
 
     /// Deregisters, and wakes what is parked.
     pub(crate) fn leave(&self, source: &mut dyn Source) {
         let mut wakers = Vec::new();
-        self.socket().disable_locks(&mut wakers);
+        self.socket().evict_beside(&mut wakers);
         // The next turn hands out what is parked. Foreign wakers are woken here: their executor may
         // never run a turn of this runtime.
         self.desc
@@ -94,6 +95,7 @@ impl Fd {
         if let Err(error) = self.desc.close(source) {
             log::debug!("can't deregister a descriptor: {error}");
         }
+        debug_assert!(self.is_closed(), "what parks now is never woken");
         wakers.into_iter().for_each(wake_quietly);
     }
 
@@ -185,7 +187,7 @@ impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
         // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
-        // has a handle too. After the runtime's end the descriptor has the flag CLOSED, but the file
+        // has a handle too. After the runtime's end the `PollDesc` has the flag CLOSED, but the file
         // descriptor is still open, and the registry has no handle.
         let last = if self.is_closed() { 1 } else { 2 };
         if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {

@@ -45,9 +45,9 @@ use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
 use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
+use crate::runtime::current;
 use crate::runtime::socket::{LockState, Socket};
-use crate::runtime::{context, current};
 use crate::sys::OwnedSocket;
 
 pub(crate) use name::{Failure, Name};
@@ -93,15 +93,13 @@ impl Fd {
         Rc::as_ptr(self.desc.core()).cast()
     }
 
-    /// Registers a non-blocking socket with the runtime that runs this. Outside a runtime it panics,
-    /// and says that `what` was called.
+    /// Registers a non-blocking socket with the runtime that runs this: see [`Fd::core`].
     pub(crate) fn adopt(
         what: &str,
         socket: impl Into<OwnedFd>,
         network: Network,
     ) -> io::Result<Fd> {
-        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        Fd::register(&core, socket.into(), network)
+        Fd::register(&Fd::core(what), socket.into(), network)
     }
 
     /// As [`Fd::adopt`], with the runtime of `core`.
@@ -110,13 +108,14 @@ impl Fd {
         Fd::open(core, &mut SourceFd(&raw), Some(fd), network)
     }
 
-    /// Registers a source that the user owns.
-    pub(crate) fn open_source(what: &str, source: &mut dyn Source) -> io::Result<Fd> {
-        let core = current::with(what, |scheduler| scheduler.reactor.core().clone());
-        Fd::open(&core, source, None, Network::File)
+    /// The netpoller of the runtime that runs this. Outside a runtime it panics, and says that `what` was
+    /// called.
+    pub(crate) fn core(what: &str) -> RuntimeCore {
+        current::with(what, |scheduler| scheduler.reactor.core().clone())
     }
 
-    fn open(
+    /// Registers a source: `fd`, or one that the user owns.
+    pub(crate) fn open(
         core: &RuntimeCore,
         source: &mut dyn Source,
         fd: Option<OwnedFd>,
@@ -125,8 +124,8 @@ impl Fd {
         let raw = fd.as_ref().map(AsRawFd::as_raw_fd);
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let desc = core.open(source, raw, socket)?;
-        // A short read proves nothing on a Unix stream, where a read stops before passed descriptors,
-        // and on datagrams.
+        // A short read proves nothing on datagrams, nor on a Unix stream, where a read stops before
+        // passed descriptors.
         if !network.is_tcp() {
             desc.set_short_io_inconclusive();
         }
@@ -194,6 +193,7 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         let Err(refusal) = self.desc.check(direction) else {
+            debug_assert!(!claim.lock.is_holder(), "a holder is refused for a reason");
             return Poll::Pending;
         };
         ready!(poll_yield(claim, cx));
@@ -218,6 +218,7 @@ impl Fd {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
         }
         self.release(direction, claim);
+        debug_assert!(claim.is_idle(), "what is given up holds nothing");
     }
 
     /// Handles the error of a try, and returns it. After EAGAIN, clears the readiness and arms the
@@ -316,7 +317,7 @@ impl Fd {
         f(&self.sock_ref()).map_err(Failure::System)
     }
 
-    /// As [`Fd::with_socket`], to `set` or to `get` an option.
+    /// As [`Fd::with_socket`], to `set` or `get` an option, or to `close` a direction.
     pub(crate) fn option<T>(
         &self,
         op: &'static str,

@@ -55,9 +55,14 @@ impl Name {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let address = self.socket().ask_endpoint(end)?;
-        self.socket().set_endpoint(end, address.clone());
-        Some(address)
+        let known = self.socket().endpoint(end);
+        known.or_else(|| self.ask_endpoint(end))
+    }
+
+    /// Asks the system for an end's address, and keeps it.
+    fn ask_endpoint(&self, end: End) -> Option<Addr> {
+        let address = self.socket().ask_endpoint(end);
+        address.inspect(|address| self.socket().set_endpoint(end, address.clone()))
     }
 
     /// As [`Fd::endpoint`], with the reason if there is none.
@@ -80,11 +85,12 @@ impl Fd {
     }
 
     /// Asks for both ends anew, of a socket that was connected: a datagram socket's own may change with
-    /// the peer's. `to` is noted if the system no longer tells the peer.
+    /// the peer's. If the system no longer tells the peer, it is `to`.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
-        self.socket().forget_endpoints();
-        self.learn_endpoints();
-        self.socket().set_endpoint(End::Peer, to);
+        self.ask_endpoint(End::Local);
+        if self.ask_endpoint(End::Peer).is_none() {
+            self.socket().set_endpoint(End::Peer, to);
+        }
     }
 
     /// The error for a failed operation, with both ends.
@@ -94,6 +100,7 @@ impl Fd {
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
+        debug_assert!(written == 0 || op == "write", "a {op} that has written");
         let call = match op {
             "set" => "setsockopt",
             "get" => "getsockopt",

@@ -96,6 +96,7 @@ impl Fd {
     /// stops at passed descriptors), and only if `asked` was not reduced to `MAX_AT_ONCE`.
     #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
+        debug_assert!(bytes <= asked, "more than there is room for");
         if asked <= sys::MAX_AT_ONCE {
             self.desc.transferred(direction, bytes, asked);
         }
@@ -118,11 +119,14 @@ impl Fd {
     }
 
     pub(crate) fn send_message(&self, message: &[u8]) -> io::Result<usize> {
-        self.send(message).inspect(|&sent| context::charge(sent))
+        let sent = self.send(message).inspect(|&sent| context::charge(sent));
+        debug_assert!(sent.iter().all(|&sent| sent == message.len()));
+        sent
     }
 
     pub(crate) fn send_to(&self, message: &[u8], to: &SockAddr) -> io::Result<usize> {
         let sent = self.sock_ref().send_to_with_flags(message, to, SEND_FLAGS);
+        debug_assert!(sent.iter().all(|&sent| sent == message.len()));
         sent.inspect(|&sent| context::charge(sent))
     }
 
