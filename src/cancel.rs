@@ -358,6 +358,7 @@ impl Canceled {
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
+        debug_assert_eq!(self.tickets.len(), self.scope.and_above().count());
         // It registers first and checks then: a cancel on another thread is either seen here or wakes this.
         for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
             // Cloned before the lock and dropped after it: both may run any code.

@@ -26,8 +26,9 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// Traffic makes pings unnecessary: call [`reset`](Heartbeat::reset) on every message. The heartbeat
 /// keeps a handle of the stream, so the stream stays open until the heartbeat is dropped or another
-/// handle closes it. When a write fails the heartbeat ends: see [`is_finished`](Heartbeat::is_finished). If the
-/// peer's reset made it fail, your next read may find a clean end, since the system reports a reset once.
+/// handle closes it. When a write fails the heartbeat ends: see
+/// [`is_finished`](Heartbeat::is_finished). If a RST of the peer made it fail, your next read may find a
+/// clean end, since the system reports a RST once.
 ///
 /// It is not `Send`: its task runs on this thread.
 ///
@@ -128,7 +129,7 @@ impl Heartbeat {
         if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             self.beat.interval.set(interval);
         }
-        self.beat.put_off(time::now());
+        self.beat.put_off();
     }
 
     /// Whether it has ended, because a write failed.
@@ -199,6 +200,7 @@ impl HeartbeatBuilder {
     ///
     /// Outside a runtime.
     pub fn start(self, stream: &(impl AsyncWrite + Clone + Unpin + 'static)) -> Heartbeat {
+        debug_assert!(!self.interval.is_zero(), "it would ping without a pause");
         let due = time::after(time::now(), self.interval);
         let beat = Rc::new(Beat {
             interval: Cell::new(self.interval),
@@ -215,8 +217,8 @@ impl HeartbeatBuilder {
 }
 
 impl Beat {
-    fn put_off(&self, now: std::time::Instant) {
-        let due = time::after(now, self.interval.get());
+    fn put_off(&self) {
+        let due = time::after(time::now(), self.interval.get());
         self.sleep.borrow_mut().reset(due);
     }
 
@@ -225,7 +227,7 @@ impl Beat {
         loop {
             poll_fn(|cx| Pin::new(&mut *self.sleep.borrow_mut()).poll(cx)).await;
             write_all(&mut writer, payload).await?;
-            self.put_off(time::clock());
+            self.put_off();
         }
     }
 }

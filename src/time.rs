@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! The resolution is a millisecond, rounded up: nothing is early. The sleeps and intervals of this module judge no
-//! peer, and so fire by the clock, however busy the loop is.
+//! The resolution is a millisecond, rounded up: nothing is early. The sleeps and intervals of this module
+//! judge no peer, and so fire by the clock, however busy the loop is.
 // Mirrors Go's `time.Sleep`, `time.After` and `time.Ticker`; and the `timer` in a sleeping goroutine.
 //
 // | `Sleep::timer` | in the wheel | moved there by | on to |
@@ -31,10 +31,10 @@ use std::pin::{Pin, pin};
 use std::task::{self, Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::{Either, select};
-use crate::runtime::{Handle, context, current, wake_quietly};
+use crate::runtime::{Handle, current, wake_quietly};
 use crate::wheel::{TimerKey, Timers};
 
 /// Thirty years: for durations that overflow.
@@ -44,7 +44,7 @@ pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait).unwrap_or_else(|| start + FAR)
 }
 
-/// A fresh reading: of the runtime's clock if this thread is in a turn of one, else of the system's.
+/// A fresh reading: of the clock of the runtime that is entered on this thread, else of the system's.
 pub(crate) fn clock() -> Instant {
     let fresh = current::try_with(|scheduler| scheduler.reactor.core().clock.read());
     fresh.unwrap_or_else(Instant::now)
@@ -83,8 +83,7 @@ fn read(what: &str) -> Instant {
 }
 
 /// The loop's last reading of its clock. It costs a load, and is older than now by what the turn has
-/// taken since the reading. A deadline counted from it may come sooner than
-/// was asked for, by that time.
+/// taken since the reading. A deadline counted from it may come sooner than was asked for, by that time.
 ///
 /// # Panics
 ///
@@ -403,6 +402,7 @@ impl Interval {
         let late = clock().saturating_duration_since(due).as_nanos();
         let period = self.period.as_nanos();
         let next = late - late % period + period;
+        debug_assert!(next > late, "the next tick lies ahead");
         let next = u64::try_from(next).unwrap_or(u64::MAX);
         self.sleep.reset(after(due, Duration::from_nanos(next)));
         due

@@ -19,8 +19,7 @@ use super::shared::{Phase, Settings, WorkerShared, ticks};
 use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
-use crate::runtime::context;
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
 use crate::wheel::TimerKey;
 
 /// A connection, as the callbacks of its [`Protocol`](crate::Protocol) see it.
@@ -119,7 +118,7 @@ impl Extra {
             || self.filtering.is_some()
             || self.progress != [Progress::default(); 2]
             || self.received.is_some()
-            || self.has_mail()
+            || self.has_others_writes()
     }
 
     /// What handles and other threads have left.
@@ -127,7 +126,7 @@ impl Extra {
         Some(self.handle.as_ref()?.mailbox.inbox())
     }
 
-    pub(super) fn has_mail(&self) -> bool {
+    pub(super) fn has_others_writes(&self) -> bool {
         self.inbox().is_some_and(|inbox| !inbox.is_empty())
     }
 }
@@ -173,12 +172,14 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
+        debug_assert_ne!(self.state(), State::Closed);
+        debug_assert_eq!(State::ALL[state as usize], state, "they are in order");
         if !state.takes_writes() {
-            self.end_mail();
-            // Takes in the mail that was left so far, unless the connection is closed: then it is
-            // dropped, and no filter runs.
+            self.end_others_writes();
+            // What was left so far is taken in, unless the connection is closed: then it is dropped, and
+            // no filter runs.
             if state != State::Closed {
-                self.open_mail();
+                self.take_others_writes();
             }
         }
         self.note().set(self.note().get() & !STATE | state as u8);
@@ -192,7 +193,7 @@ impl Conn {
     /// The connection is to end: `asked` is [`END`], [`CLOSE`] or [`ABORT`].
     pub(super) fn ask(&mut self, asked: u8) {
         self.note().set(self.note().get() | asked);
-        self.end_mail();
+        self.end_others_writes();
     }
 
     pub(super) fn is_asked(&self) -> bool {
@@ -249,7 +250,7 @@ impl Conn {
     }
 
     /// From here on what handles and other threads write is refused at once: later it would be dropped.
-    fn end_mail(&self) {
+    fn end_others_writes(&self) {
         if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
             inbox.end();
         }

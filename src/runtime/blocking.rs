@@ -8,8 +8,9 @@
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
 //! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
-//! and `recv` of glibc slower. A thread ends after ten idle seconds, or once its runtime is gone. It holds up neither a loop nor the
-//! exit of the process. A child of fork(2) has none of its parent's threads, so it begins with new lanes.
+//! and `recv` of glibc slower. A thread ends after ten idle seconds, a runtime's also once the runtime is
+//! gone and no work is left. No thread holds up a loop or the exit of the process. A child of fork(2) has
+//! none of its parent's threads, so it begins with new lanes.
 
 // Mirrors Go's `acquireThread` (`net/net.go`), which bounds look-ups alone.
 
@@ -59,7 +60,7 @@ struct State {
     idle: usize,
     /// Pieces of work that are queued or under way.
     unfinished: usize,
-    /// A thread ends once there is no work: the runtime is gone.
+    /// Each thread ends once there is no work for it: the runtime is gone.
     is_closed: bool,
 }
 
@@ -102,6 +103,7 @@ impl Lane {
             return id;
         }
         state.threads += 1;
+        debug_assert!(state.idle < state.threads);
         drop(state);
         let lane = self.clone();
         let started = thread::Builder::new()
@@ -129,6 +131,7 @@ impl Lane {
         let mut state = lock(&self.state);
         debug_assert!(state.unfinished > 0, "it was counted when it came");
         state.unfinished -= 1;
+        debug_assert!(state.unfinished >= state.queue.len());
         if state.unfinished == 0 {
             self.finished.notify_all();
         }
@@ -158,28 +161,35 @@ impl Lane {
                 break;
             }
         }
+        debug_assert!(state.idle < state.threads, "this one is not idle");
         state.threads -= 1;
+    }
+
+    /// `None` in a child of fork, which has no such threads, and where the mutex may be locked for ever.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        self.process.is_current().then(|| lock(&self.state))
     }
 
     /// Ends its threads, each once there is no work for it.
     pub(crate) fn close(&self) {
-        // In a child of fork the mutex may be locked for ever.
-        if self.process.is_current() {
-            lock(&self.state).is_closed = true;
+        if let Some(mut state) = self.state() {
+            state.is_closed = true;
             self.work.notify_all();
         }
     }
 
     /// Its threads, and the pieces of work that are queued or under way.
     pub(crate) fn figures(&self) -> [usize; 2] {
-        let state = lock(&self.state);
-        [state.threads, state.unfinished]
+        let state = self.state();
+        state.map_or([0, 0], |state| [state.threads, state.unfinished])
     }
 
     /// Blocks this thread until all work is done or `limit` has passed. Returns whether all of it is
-    /// done.
+    /// done; false in a child of fork.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
-        let state = lock(&self.state);
+        let Some(state) = self.state() else {
+            return false;
+        };
         let waited = (self.finished).wait_timeout_while(state, limit, |state| state.unfinished > 0);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -191,18 +201,14 @@ pub(crate) struct CancelOnDrop<'a>(pub(crate) &'a Lane, pub(crate) WorkId);
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         let CancelOnDrop(lane, id) = self;
-        // In a child of fork the mutex may be locked for ever.
-        if !lane.process.is_current() {
-            return;
-        }
-        let work = lock(&lane.state).queue.remove(id);
+        let work = lane.state().and_then(|mut state| state.queue.remove(id));
         if let Some(work) = work {
             drop(lane.perform(Box::new(|| drop(work))));
         }
     }
 }
 
-/// Runs `work` on a lane, for a future of the runtime that is in a turn on this thread.
+/// Runs `work` on a lane, for a future of the runtime that is entered on this thread.
 ///
 /// A virtual clock of that runtime does not jump before the work has ended. Dropping the receiver
 /// lets the work run on: see [`CancelOnDrop`].

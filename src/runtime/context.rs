@@ -1,8 +1,12 @@
-//! What runs on this thread now, in thread-local `Cell`s: which machine, with which waker, on how much
-//! budget.
+//! What runs on this thread now, and what is parked for it.
 //!
-//! The hot path reads these without a borrow, a reference count, or a check for destruction.
-//! `current.rs` has the runtime itself.
+//! What runs is in thread-local `Cell`s: which machine, with which waker, on how much budget. The hot path
+//! reads these without a borrow, a reference count, or a check for destruction. `current.rs` has the
+//! runtime itself.
+//!
+//! What is parked is a [`ParkKey`]: the id of the running machine, or the key of a foreign waker. A foreign
+//! waker is kept on this thread until its key is handed out, or until the operation that parked the key
+//! removes the waker. A key that is still in a slot then finds nothing.
 //!
 //! # The budget
 //!
@@ -14,14 +18,18 @@
 //! yielded. Otherwise it would never be ready in a task whose other futures use up the budget in
 //! every run.
 
-// Mirrors Go's `getg()`: the goroutine that runs.
+// Mirrors Go's `getg()`: the goroutine that runs. Go parks a `g` in all cases: it has one scheduler.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::ptr;
 use std::task::{Poll, Waker};
+
+use slab::Slab;
+
+// ---- machines ----
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
@@ -74,9 +82,11 @@ impl fmt::Debug for MachineId {
     }
 }
 
+// ---- what runs ----
+
 #[derive(Clone)]
 pub(super) struct Run {
-    /// The address of the reactor whose runtime is in a turn; null outside.
+    /// The address of the reactor whose runtime is entered; null if none is.
     home: Cell<*const ()>,
     /// The machine that runs, or ran last.
     id: Cell<MachineId>,
@@ -110,9 +120,10 @@ thread_local! {
 
 // ---- entering a runtime: for current.rs alone ----
 
-/// The runtime of reactor `home` is in a turn from here on, and no machine runs yet. Returns what ran
+/// The runtime of reactor `home` is entered, and no machine runs yet. Returns what ran
 /// before.
 pub(super) fn enter(home: *const ()) -> Run {
+    debug_assert!(!home.is_null());
     let before = RUN.with(|run| run.clone());
     RUN.with(|run| run.home.set(home));
     end();
@@ -128,17 +139,18 @@ pub(super) fn leave(before: &Run) {
     });
 }
 
-/// Whether a runtime is in a turn on this thread.
+/// Whether a runtime is entered on this thread.
 #[inline]
 pub(super) fn is_inside() -> bool {
     RUN.with(|run| !run.home.get().is_null())
 }
 
-// ---- what runs ----
+// ---- a run ----
 
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
+    debug_assert!(is_inside());
     RUN.with(|run| {
         run.id.set(id);
         run.waker.set(waker);
@@ -171,6 +183,118 @@ pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
         let own = ptr::eq(run.waker.get(), waker) && ptr::eq(run.home.get(), home);
         own.then(|| run.id.get())
     })
+}
+
+// ---- what is parked ----
+
+/// ```text
+///   | 63      | 62 ... 32                 | 31 ... 0            |
+///   | foreign | how many were kept so far | its key in `wakers` |   a waker's key
+///   | 0       | generation of the machine | its slot            |   a machine's id
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParkKey(NonZeroU64);
+
+const FOREIGN: u64 = 1 << 63;
+
+/// What waits, as a dump knows it: a machine, or the address that a waker shares with its clones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Waiter {
+    Machine(MachineId),
+    Address(usize),
+}
+
+impl Waiter {
+    pub(crate) fn waker(waker: &Waker) -> Self {
+        Waiter::Address(waker.data() as usize)
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Each with its key. Once `count` has wrapped, an old key may wake another waker without cause,
+    /// which is legal.
+    wakers: Slab<(ParkKey, Waker)>,
+    count: u64,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+impl ParkKey {
+    #[inline]
+    pub(crate) fn machine(id: MachineId) -> Self {
+        ParkKey(id.bits())
+    }
+
+    /// What to park for `waker` on the reactor `home`. If `waker` is the running machine's own, that is
+    /// the machine's id. Otherwise keeps a clone, and returns its key.
+    #[inline]
+    pub(crate) fn of(home: *const (), waker: &Waker) -> Self {
+        match own(home, waker) {
+            Some(id) => ParkKey::machine(id),
+            None => ParkKey::keep(waker.clone()),
+        }
+    }
+
+    /// Keeps a foreign waker.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep(waker: Waker) -> Self {
+        let kept = KEPT.try_with(|kept| {
+            let kept = &mut *kept.borrow_mut();
+            kept.count += 1;
+            let entry = kept.wakers.vacant_entry();
+            debug_assert!(u32::try_from(entry.key()).is_ok(), "it has half of the key");
+            let key = ParkKey::foreign(kept.count << 32 | entry.key() as u64);
+            entry.insert((key, waker));
+            key
+        });
+        // The thread is ending: no turn will hand this key out.
+        kept.unwrap_or(ParkKey::foreign(0))
+    }
+
+    fn foreign(bits: u64) -> Self {
+        ParkKey(NonZeroU64::new(FOREIGN | bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Calls `f` with the kept wakers and the index of the one that this stands for, if it is still kept.
+    /// No key in the table is a machine's id.
+    fn kept<R>(self, f: impl FnOnce(&mut Slab<(ParkKey, Waker)>, usize) -> R) -> Option<R> {
+        let found = KEPT.try_with(|kept| {
+            let wakers = &mut kept.borrow_mut().wakers;
+            let index = self.as_machine().slot() as usize;
+            let is_kept = wakers.get(index).is_some_and(|(key, _)| *key == self);
+            is_kept.then(|| f(wakers, index))
+        });
+        found.ok().flatten()
+    }
+
+    /// Takes the waker of this key, if it is still kept. Wake or drop it with nothing borrowed.
+    pub(crate) fn take_waker(self) -> Option<Waker> {
+        self.kept(|wakers, index| wakers.remove(index).1)
+    }
+
+    /// The machine or the waker that this stands for; `None` if the waker is no longer kept.
+    pub(super) fn waiter(self) -> Option<Waiter> {
+        match self.is_foreign() {
+            true => self.kept(|wakers, index| Waiter::waker(&wakers[index].1)),
+            false => Some(Waiter::Machine(self.as_machine())),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_foreign(self) -> bool {
+        self.0.get() & FOREIGN != 0
+    }
+
+    /// The machine's id. For a waker's key it matches no machine, since no machine's generation has the
+    /// top bit.
+    #[inline]
+    pub(crate) fn as_machine(self) -> MachineId {
+        MachineId::from_bits(self.0)
+    }
 }
 
 // ---- the budget ----

@@ -1,7 +1,7 @@
 //! Which runtime is entered on this thread: for a turn, for a `block_on`, or to drop something.
 //!
-//! This file and `scheduler.rs` import each other (a circle): the scheduler enters the context to run a machine,
-//! and code in the machine finds the scheduler here. In Go `getg()` does the same.
+//! This file and `scheduler.rs` import each other (a circle): `block_on` enters the scheduler here, and code
+//! in a machine finds it here. In Go `getg()` does the same.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,9 +18,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
 }
 
-/// A runtime is in a turn on this thread while this lives.
+/// While this lives, a runtime is entered on this thread.
 pub(crate) struct Entered {
-    /// The runtime that was in a turn before, and is again afterwards.
+    /// The runtime that was entered before, and is again afterwards.
     outer: Option<Rc<Scheduler>>,
     /// What ran before.
     before: Run,
@@ -31,7 +31,7 @@ pub(crate) struct Entered {
 impl Entered {
     /// # Panics
     ///
-    /// If a runtime is in a turn on this thread already, or if this runtime belongs to an ancestor of
+    /// If a runtime is entered on this thread already, or if this runtime belongs to an ancestor of
     /// this process.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
         assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
@@ -77,6 +77,7 @@ impl Drop for Entered {
         let outer = self.outer.take();
         let outside = outer.is_none();
         let left = CURRENT.replace(outer);
+        debug_assert!(left.is_some(), "only this leaves what was entered");
         if let Some(scheduler) = &left {
             if outside {
                 scheduler.buffer.set(lent::close());
@@ -90,7 +91,7 @@ impl Drop for Entered {
     }
 }
 
-/// Runs `f` on the runtime that is in a turn on this thread, if one is.
+/// Runs `f` on the runtime that is entered on this thread, if one is and was not dropped.
 pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
     // The clone keeps the borrow short: `f` may run any code, and end the turn.
     let current = CURRENT.try_with(|current| current.borrow().clone());
@@ -104,7 +105,7 @@ pub(crate) fn at_home<R>(remote: &Arc<Remote>, f: impl FnOnce(&Rc<Scheduler>) ->
     try_with(|scheduler| Arc::ptr_eq(&scheduler.remote, remote).then(|| f(scheduler))).flatten()
 }
 
-/// The last reading of the clock of the runtime that is in a turn on this thread. Called for each
+/// The last reading of the clock of the runtime that is entered on this thread. Called for each
 /// message. It calls no other code, so it borrows without the clone of [`try_with`].
 #[inline]
 pub(crate) fn last_reading() -> Option<Instant> {

@@ -5,10 +5,10 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::context::ParkKey;
 use super::join::JoinError;
 use super::machine::{Body, MachineId};
 use super::panics::{drop_quietly, wake_quietly};
-use super::park_key::ParkKey;
 use super::scheduler::Scheduler;
 use crate::trace::Kind;
 
@@ -65,6 +65,8 @@ impl Scheduler {
         let mut machines = self.machines.borrow_mut();
         if queued + self.woken.borrow().len() > 2 * machines.slots_used() + SWEEP {
             self.retain_queued(|id| machines.is_alive(id));
+            let queued = self.queue.borrow().len() + self.woken.borrow().len();
+            debug_assert!(queued <= machines.slots_used(), "each once");
         }
     }
 
@@ -94,7 +96,7 @@ impl Scheduler {
     pub(crate) fn wake_foreign_waiters(&self) {
         let mut foreign = Vec::new();
         self.reactor
-            .for_each(|desc| desc.user_data.disable_locks(&mut foreign));
+            .for_each(|desc| desc.user_data.evict_beside(&mut foreign));
         let parked = self.reactor.core().evict_all().into_iter();
         foreign.extend(parked.filter_map(ParkKey::take_waker));
         foreign.into_iter().for_each(wake_quietly);

@@ -184,13 +184,13 @@ impl Handle {
         self.remote.running.figures.read()
     }
 
-    /// Calls a closure with the runtime, if it is in a turn on this thread.
+    /// Calls a closure with the runtime, if it is entered on this thread.
     pub(crate) fn if_here<R>(&self, f: impl FnOnce(&Rc<Scheduler>) -> R) -> Option<R> {
         current::at_home(&self.remote, f)
     }
 
-    /// Calls a closure with the runtime: at once inside a turn of it, and else in its next turn.
-    /// Dropped if the runtime is gone.
+    /// Calls a closure with the runtime: at once if it is entered on this thread, and else in its next
+    /// turn. Drops the closure if the runtime is gone.
     pub(crate) fn tell(&self, job: impl FnOnce(&Scheduler) + Send + 'static) {
         match self.if_here(Rc::clone) {
             Some(scheduler) => job(&scheduler),
@@ -203,8 +203,8 @@ impl Handle {
 
     /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
     /// has no ring: see [`Builder::trace`](crate::Builder::trace). It does not hold the loop up, and works
-    /// from any thread at any time: while the loop is blocked, and after the runtime has ended. Only with the feature
-    /// `trace`.
+    /// from any thread at any time: while the loop is blocked, and after the runtime has ended. Only with
+    /// the feature `trace`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

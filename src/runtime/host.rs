@@ -11,12 +11,11 @@
 // If the host does something between two turns that makes a turn due sooner, a break makes the
 // descriptor readable: see `Core::wake_host`.
 
-use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -38,9 +37,7 @@ const CHANGED: mio::Token = mio::Token(1);
 /// The runtime's side.
 pub(super) struct Host {
     shared: Arc<Shared>,
-    thread: Thread,
-    /// Taken out at the runtime's end, to wait for the thread.
-    handle: Cell<Option<thread::JoinHandle<()>>>,
+    thread: thread::JoinHandle<()>,
 }
 
 struct Shared {
@@ -133,8 +130,8 @@ impl Runtime {
     /// ```
     ///
     /// `f` may use a [`Handle`](crate::Handle), but must not wait for the runtime nor for the thread
-    /// that drops the runtime. A selector of your own must keep the descriptor that it has now. If `f` panics, that is logged, and `f` is called again after the next
-    /// turn.
+    /// that drops the runtime. A selector of your own must keep the descriptor that it has now. If `f`
+    /// panics, that is logged, and `f` is called again after the next turn.
     ///
     /// # Errors
     ///
@@ -145,7 +142,7 @@ impl Runtime {
         if scheduler.remote.is_inherited() {
             return Err(io::Error::other(INHERITED));
         }
-        if scheduler.host.get().is_some() {
+        if scheduler.host.borrow().is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let fd = scheduler.reactor.with_fd(|fd| fd.try_clone_to_owned());
@@ -160,14 +157,8 @@ impl Runtime {
         });
         let watched = shared.clone();
         let builder = thread::Builder::new().name("netpoller host".into());
-        let handle = builder.spawn(move || watched.watch(poll, &fd, &mut f))?;
-        let host = Host {
-            shared,
-            thread: handle.thread().clone(),
-            handle: Cell::new(Some(handle)),
-        };
-        // `host` was empty above, so this can't fail.
-        let _ = scheduler.host.set(host);
+        let thread = builder.spawn(move || watched.watch(poll, &fd, &mut f))?;
+        scheduler.host.replace(Some(Host { shared, thread }));
         // Inside a turn, the end of that turn says how long the host may sleep.
         if current::at_home(&scheduler.remote, |_| ()).is_none() {
             scheduler.reactor.core().clock.read();
@@ -181,16 +172,17 @@ impl Scheduler {
     /// A turn begins. The host is not called for what comes during it.
     #[inline]
     pub(super) fn turn_began(&self) {
-        if let Some(host) = self.host.get() {
+        if let Some(host) = &*self.host.borrow() {
             self.reactor.core().host_sleeps.set(false);
-            *lock(&host.shared.state) = State::Turning;
+            let before = mem::replace(&mut *lock(&host.shared.state), State::Turning);
+            debug_assert!(before != State::Gone, "no turn comes after the end");
         }
     }
 
     /// A turn has ended.
     #[inline]
     pub(super) fn turn_ended(&self) {
-        if self.host.get().is_some() {
+        if self.host.borrow().is_some() {
             // A clock of the user's may panic: the host's turn will say so.
             let wait = catch(|| self.next_timeout()).unwrap_or(Some(Duration::ZERO));
             let wait = wait.map_or(LONG, |wait| wait.min(LONG));
@@ -201,11 +193,11 @@ impl Scheduler {
 
     fn tell_host(&self, state: State) {
         // A child of fork has no such thread, and the lock may be held for ever.
-        if let Some(host) = self.host.get()
+        if let Some(host) = &*self.host.borrow()
             && !self.remote.is_inherited()
         {
             *lock(&host.shared.state) = state;
-            host.thread.unpark();
+            host.thread.thread().unpark();
             if let Err(error) = host.shared.waker.wake() {
                 log::error!("can't tell the thread that calls the host: {error}");
             }
@@ -220,12 +212,11 @@ impl Scheduler {
     /// Waits for the thread, which drops `f`. The machines and the mail are dropped before this, so an `f`
     /// that waits for them returns.
     pub(super) fn end_host(&self) {
-        if let Some(host) = self.host.get() {
-            let handle = host.handle.take();
+        if let Some(host) = self.host.take() {
             match self.remote.is_inherited() {
-                true => mem::forget(handle),
+                true => mem::forget(host),
                 // `join` returns an error if a destructor in `f` panicked. Dropping the error may panic too.
-                false => drop(drop_quietly(handle.map(thread::JoinHandle::join))),
+                false => drop(drop_quietly(host.thread.join())),
             }
         }
     }

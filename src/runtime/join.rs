@@ -22,10 +22,9 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use super::context::{self, MachineId};
+use super::context::{self, MachineId, Waiter};
 use super::current::Entered;
 use super::panics::{Payload, drop_quietly, wake_quietly};
-use super::park_key::Waiter;
 use super::scheduler::Scheduler;
 use super::sync::lock;
 

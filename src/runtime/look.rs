@@ -22,11 +22,10 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::context::MachineId;
+use super::context::{MachineId, ParkKey, Waiter};
 use super::current;
 use super::dump::{Dump, Entry, Value};
 use super::handle::Handle;
-use super::park_key::{ParkKey, Waiter};
 use super::scheduler::Scheduler;
 use super::socket::Socket;
 use super::stats::Figures;
@@ -212,6 +211,7 @@ impl Look {
                 false => "parked",
             };
             entry.put("status", Value::text(status));
+            debug_assert!(entry.0.len() < PAIRS, "the loop makes no room");
             if status != "running"
                 && let Some(since) = scheduler.stopwatch.since(id)
             {
@@ -235,7 +235,8 @@ impl Look {
             false => ["read", "write"],
         };
         entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
-        // What is in each slot, and the time that is left; neither for a hang-up.
+        // What is in each slot, and the time that is left. The third of each stays empty: what waits for a
+        // hang-up is in no slot, and has no deadline.
         let (mut parked, mut left) = ([None; 3], [None, None, None]);
         desc.parked(|at, key| parked[at as usize] = key.waiter());
         for direction in Direction::BOTH {
@@ -254,6 +255,7 @@ impl Look {
                 .put(left_seconds, left[at].clone());
         }
         entry.put("timer_seconds", until(desc.due(), now));
+        debug_assert!(entry.0.len() <= PAIRS, "the loop makes no room");
         self.dump.sockets.push(entry);
         // What waits for a lock, behind what is parked, or for a hang-up.
         socket.waiting(|queue, waiter| {
@@ -268,13 +270,14 @@ impl Look {
         drop(self.blank);
         let mut dump = self.dump;
         let machines = &mut dump.machines;
-        let names = self.known_as.into_iter().enumerate();
-        let names = names.flat_map(|(index, names)| names.map(|name| (name, index)));
-        let mut known: HashMap<Option<Waiter>, usize> = names.collect();
+        let mut known = HashMap::new();
+        for (index, names) in self.known_as.into_iter().enumerate() {
+            known.extend(names.into_iter().flatten().map(|name| (name, index)));
+        }
         let mut waits: HashMap<usize, Vec<Entry>> = HashMap::new();
         for (waiter, on, socket, left, behind) in self.waits {
             // A machine that came after its slot was looked at: the next dump shows it.
-            if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&Some(waiter)) {
+            if matches!(waiter, Waiter::Machine(_)) && !known.contains_key(&waiter) {
                 continue;
             }
             let mut wait = Entry(vec![("on", Value::text(on))]);
@@ -282,10 +285,10 @@ impl Look {
                 let socket = socket.map(|index| &dump.sockets[index]);
                 wait.put(name, socket.and_then(|socket| socket.get(name).cloned()));
             }
-            let behind = behind.and_then(|behind| known.get(&Some(behind)));
+            let behind = behind.and_then(|behind| known.get(&behind));
             let behind = behind.and_then(|&index| machines[index].get("id").cloned());
             wait.put("left_seconds", left).put("behind", behind);
-            let index = *known.entry(Some(waiter)).or_insert_with(|| {
+            let index = *known.entry(waiter).or_insert_with(|| {
                 let (kind, status) = (Value::text("foreign"), Value::text("parked"));
                 machines.push(Entry(vec![("kind", kind), ("status", status)]));
                 machines.len() - 1

@@ -28,11 +28,10 @@ use std::task::{Poll, ready};
 
 use slab::Slab;
 
-use super::context;
 pub(crate) use super::context::MachineId;
+use super::context::{self, Waiter};
 use super::dump::Entry;
 use super::join::{Join, Joined, joiner, set_output};
-use super::park_key::Waiter;
 use super::stats::{Counts, Figures};
 use crate::sys::WithWaker;
 

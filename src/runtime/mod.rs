@@ -6,10 +6,10 @@
 // |---|---|
 // | `scheduler.rs`, `ending.rs` | the loop: one turn, a batch, `block_on`; how machines end |
 // | `machine.rs`, `join.rs` | the slab of machines and their states; what a task shares with its handle |
-// | `context.rs`, `current.rs` | what runs on this thread now; which runtime is in a turn on it |
+// | `context.rs` | what runs on this thread now, and what is parked for it |
+// | `current.rs` | which runtime is entered on this thread |
 // | `waker.rs`, `handle.rs` | waking and sending, from here and from other threads |
 // | `socket.rs` | what a descriptor carries: Go's `poll.FD`, with its locks: `fdMutex` |
-// | `park_key.rs` | what the reactor parks: a machine's id, or the key of a foreign waker |
 // | `host.rs` | calling a host that can't watch a descriptor |
 // | `waiters.rs` | the one queue of waiters; waiting for a descriptor to become free |
 // | `running.rs` | what other threads see of the loop; a thread that watches it |
@@ -32,7 +32,6 @@ pub(crate) mod lent;
 pub(crate) mod look;
 pub(crate) mod machine;
 pub(crate) mod panics;
-pub(crate) mod park_key;
 pub(crate) mod running;
 pub(crate) mod scheduler;
 pub(crate) mod socket;
@@ -54,6 +53,7 @@ use std::rc::Rc;
 // The types of `sync.rs`. The models of tests/loom put others in their place.
 use std::sync as shared_types;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -108,8 +108,6 @@ pub struct Runtime {
     /// Of a selector of the user's: a copy of its descriptor, made by `as_fd`.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     copy: Option<OnceCell<OwnedFd>>,
-    /// Ends the watchdog, when it is dropped.
-    _watchdog: Option<Arc<()>>,
 }
 
 impl Runtime {
@@ -183,8 +181,8 @@ impl Runtime {
     /// once, as far as the host has time.
     ///
     /// The system counts `max_wait` in milliseconds, rounded up, so a turn may end more than a
-    /// millisecond late. For a frame that has to begin on time, wait until two milliseconds before it, then call
-    /// `turn(Some(Duration::ZERO))` until it begins.
+    /// millisecond late. For a frame that has to begin on time, wait until two milliseconds before it,
+    /// then call `turn(Some(Duration::ZERO))` until it begins.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -351,10 +349,8 @@ impl Runtime {
     /// ```
     pub fn shutdown(self, limit: Duration) -> bool {
         let jobs = self.scheduler.remote.jobs.clone();
-        // In a child of fork the threads are not there, and their lock may be locked for ever.
-        let inherited = self.scheduler.remote.is_inherited();
         drop(self);
-        !inherited && jobs.wait(limit)
+        jobs.wait(limit)
     }
 
     /// Lists the tasks, connections and sockets of the runtime, with what they wait for. Nothing is
@@ -382,6 +378,8 @@ impl Drop for Runtime {
         self.scheduler.remote.jobs.close();
         self.scheduler.end_host();
         self.scheduler.publish_counts();
+        let running = &self.scheduler.remote.running;
+        running.is_watched.store(false, Ordering::Relaxed);
     }
 }
 
@@ -509,9 +507,9 @@ impl Builder {
     /// logs the machine at `warn`, at most once a second, and once more when the run has ended. The time
     /// in these lines counts from the beginning of the batch in which the machine runs.
     ///
-    /// Without the thread, a batch that took longer than a second is logged once it has ended, and from then
-    /// on each run is timed. The thread
-    /// has a cost: glibc's blocking calls are slower once a second thread has started.
+    /// Without the thread, a batch that took longer than a second is logged once it has ended, and from
+    /// then on each run is timed. The thread has a cost: glibc's blocking calls are slower once a second
+    /// thread has started.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -578,12 +576,12 @@ impl Builder {
         let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
-        let watch = |threshold| scheduler.remote.running.watch(threshold);
-        let watchdog = self.watchdog.map(watch).transpose()?;
+        if let Some(threshold) = self.watchdog {
+            scheduler.remote.running.watch(threshold)?;
+        }
         Ok(Runtime {
             scheduler,
             copy: is_users.then(OnceCell::new),
-            _watchdog: watchdog,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Panics of other people's code, caught where they happen.
+//! Panics of the user's code, caught where they happen.
 //!
 //! A panic stays with the machine whose code it was. So the loop runs and drops each machine and each
 //! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. A machine's

@@ -13,7 +13,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ use super::dump::{Entry, Value};
 use super::stats::Figures;
 use super::sync::{Counter, lock};
 use crate::reactor::Clock;
+use crate::trace::JOB;
 
-/// A batch that takes this long is logged once it has ended, and then each such run.
+/// A batch that takes this long is logged once it has ended. From then on each run that does is logged.
 const LONG: Duration = Duration::from_secs(1);
 
 /// At most this many machines are named if it is not known which took long.
@@ -35,27 +36,22 @@ const QUIET: Duration = Duration::from_secs(1);
 /// In place of an id: no machine runs.
 const NONE: u64 = 0;
 
-/// In place of an id: a closure that another thread has sent. No id has these bits: no
-/// generation is 0.
-pub(super) const JOB: u64 = 2;
-
 /// A place in a program.
 pub(crate) type Place = &'static Location<'static>;
 
 /// What the loop publishes.
+#[derive(Default)]
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
     /// Runs of the root and of jobs that have begun. Those of machines are in `figures`.
     pub(super) others: Counter,
     pub(crate) figures: Figures,
-    /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
-    /// clock is not the system's.
-    batch: AtomicU64,
-    base: Instant,
-    /// A long run has been logged: from then on each run is timed.
+    /// When the last batch began. It stays `None` if the loop's clock is not the system's.
+    batch: Mutex<Option<Instant>>,
+    /// A long batch has been logged: from then on each run is timed.
     pub(super) is_careful: AtomicBool,
-    /// A watchdog logs in place of the loop.
+    /// A watchdog logs in place of the loop. It ends once this is lowered.
     pub(super) is_watched: AtomicBool,
     origins: Mutex<Origins>,
 }
@@ -75,26 +71,12 @@ struct Origins {
 /// A look from another thread: the id of what runs, and how many runs have begun.
 pub(super) type Sample = (u64, u64);
 
-impl Default for Running {
-    fn default() -> Self {
-        Running {
-            id: AtomicU64::new(NONE),
-            others: Counter::default(),
-            figures: Figures::default(),
-            batch: AtomicU64::new(u64::MAX),
-            base: Instant::now(),
-            is_careful: AtomicBool::new(false),
-            is_watched: AtomicBool::new(false),
-            origins: Mutex::default(),
-        }
-    }
-}
-
 /// For the loop.
 impl Running {
     /// Something begins to run, and is counted: a machine, the root, or a [`JOB`].
     #[inline]
     pub(super) fn begin(&self, id: u64, runs: &Counter) {
+        debug_assert_ne!(id, NONE);
         runs.add(1);
         self.id.store(id, Ordering::Release);
     }
@@ -105,11 +87,11 @@ impl Running {
         self.id.store(NONE, Ordering::Release);
     }
 
-    /// A batch begins: see `holder`. Only by the system's clock.
+    /// Notes that a batch begins, if the loop's clock is the system's: see `holder`.
     #[inline]
     pub(super) fn begin_batch(&self, clock: &Clock) {
         if clock.is_systems() {
-            self.batch.store(clock.tick().get(), Ordering::Relaxed);
+            *lock(&self.batch) = Some(clock.now());
         }
     }
 
@@ -157,7 +139,10 @@ impl Running {
         if slot >= origins.by_slot.len() {
             origins.by_slot.resize(slot + 1, (0, 0));
         }
-        // No program spawns at 65,536 places.
+        debug_assert!(
+            index <= usize::from(u16::MAX),
+            "no program spawns at so many places"
+        );
         origins.by_slot[slot] = (index as u16, id.generation() as u16);
         origins.names.remove(&id.slot());
         origins.names.extend(name.map(|name| (id.slot(), name)));
@@ -222,26 +207,24 @@ impl Running {
         if self.sample() != earlier {
             return None;
         }
-        let batch = Duration::from_millis(self.batch.load(Ordering::Relaxed));
-        let began = self.base.checked_add(batch);
-        let began = began.map_or(first, |began| began.min(first));
+        let began = lock(&self.batch).map_or(first, |began| began.min(first));
         Some((self.origin(id), began))
     }
+
     // ---- the watchdog ----
 
     /// Starts a thread that names the machine which holds the loop, while it holds it. The thread ends
-    /// within a second after what this returns is dropped. It is not joined: a child of fork(2) has no such
+    /// within a second after `is_watched` was lowered. It is not joined: a child of fork(2) has no such
     /// thread.
-    pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<Arc<()>> {
-        let alive = Arc::new(());
-        let (running, while_alive) = (self.clone(), Arc::downgrade(&alive));
-        let thread = thread::Builder::new().name("netpoller-watchdog".into());
-        thread.spawn(move || running.name_holders(threshold, &while_alive))?;
+    pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<()> {
         self.is_watched.store(true, Ordering::Relaxed);
-        Ok(alive)
+        let running = self.clone();
+        let thread = thread::Builder::new().name("netpoller-watchdog".into());
+        thread.spawn(move || running.name_holders(threshold))?;
+        Ok(())
     }
 
-    fn name_holders(&self, threshold: Duration, while_alive: &Weak<()>) {
+    fn name_holders(&self, threshold: Duration) {
         let step = (threshold / 4).clamp(Duration::from_millis(1), QUIET);
         let mut first = (self.sample(), Instant::now());
         // What was named, when it began, and when that was logged last.
@@ -249,7 +232,7 @@ impl Running {
         loop {
             // Nothing wakes it: the loop must not pay for being watched.
             thread::sleep(step);
-            if while_alive.strong_count() == 0 {
+            if !self.is_watched.load(Ordering::Relaxed) {
                 return;
             }
             let Some((origin, began)) = self.holder(first.0, first.1) else {

@@ -9,9 +9,10 @@
 //   4. run a batch from the front of `queue`
 //
 // A wake or a spawn puts the machine's id into `woken`, also during a batch: then it runs in the next
-// turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and only once: its slot's `is_queued` ensures it.
+// turn, or later if more than a batch is queued before it. An id is in at most one of the two queues, and
+// only once: its slot's `is_queued` ensures it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::resume_unwind;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::blocking::Lane;
-use super::context;
+use super::context::{self, ParkKey, Waiter};
 use super::current::{self, Entered};
 use super::handle::Handle;
 use super::host::Host;
@@ -34,8 +35,7 @@ use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
-use super::park_key::{ParkKey, Waiter};
-use super::running::{self, Place, Running};
+use super::running::{Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{INHERITED, MachineWaker, Remote};
@@ -67,11 +67,11 @@ pub(crate) struct Scheduler {
     pub(crate) buffer: Cell<Option<Buffer>>,
     /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
     pub(super) is_gone: Cell<bool>,
-    /// What its dumps show beside the other tables.
+    /// What a dump shows that is in no other table.
     pub(super) notes: RefCell<Slab<Noted>>,
     pub(super) stopwatch: Stopwatch,
     /// The host that is called when a turn is due, if there is one.
-    pub(super) host: OnceCell<Host>,
+    pub(super) host: RefCell<Option<Host>>,
     /// For tests: orders the runnable machines, and says how many of them run.
     schedule: Option<Schedule>,
 }
@@ -102,7 +102,7 @@ impl Scheduler {
             is_gone: Cell::new(false),
             notes: RefCell::default(),
             stopwatch,
-            host: OnceCell::new(),
+            host: RefCell::default(),
             schedule,
         }
     }
@@ -121,13 +121,13 @@ impl Scheduler {
         self.trace().put(kind, id.bits().get(), detail);
     }
 
-    /// What any thread may read of it.
+    /// Figures that any thread may read.
     #[inline]
     pub(crate) fn figures(&self) -> &Figures {
         &self.remote.running.figures
     }
 
-    /// The reactor's identity, as its descriptors know it.
+    /// The reactor's address, by which a descriptor or a parked waker is known as this runtime's.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
     }
@@ -184,8 +184,8 @@ impl Scheduler {
         id
     }
 
-    /// Makes every machine runnable. For a change that concerns machines which the runtime does not know. A
-    /// task gets a spurious wake.
+    /// Makes every machine runnable: for a change that concerns some of them, where it is not known which.
+    /// The others wake without cause, which is legal.
     pub(crate) fn wake_all(&self) {
         let all = self.machines.borrow().ids();
         all.into_iter().for_each(|id| self.wake(id));
@@ -297,7 +297,7 @@ impl Scheduler {
         }
         let running = &self.remote.running;
         for job in jobs {
-            running.begin(running::JOB, &running.others);
+            running.begin(JOB, &running.others);
             self.trace().put(Kind::Run, JOB, 0);
             // A job has no `JoinHandle`, so its panic is only logged.
             if catch(job).is_err() {
@@ -423,7 +423,8 @@ impl Scheduler {
         let _entered = Entered::new(self);
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
-        self.root_waker.set(Some(Waiter::waker(&waker)));
+        let other = self.root_waker.replace(Some(Waiter::waker(&waker)));
+        debug_assert!(other.is_none(), "one root at a time");
         // Marks the root as not queued, so that its waker queues it.
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");

@@ -5,13 +5,13 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock`; Disabled |
-//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue; Disabled |
-//! | Disabled | the socket is closed: the lock excludes nothing, and each operation goes on and learns of the close | `disable_locks` | nothing |
+//! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock` |
+//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue |
 //!
 //! Operations hold the lock in the order in which they come. A close or a deadline also wakes the
-//! operations that queue, so that they leave the queue even if the holder is not polled. Illegal:
-//! unlocking a lock that the operation does not hold.
+//! operations that queue, so that they leave the queue even if the holder is not polled. After a close
+//! several may hold the lock: they only learn of the close. Illegal: unlocking a lock that the operation
+//! does not hold.
 //!
 //! # The poller, one for each direction
 //!
@@ -35,8 +35,8 @@ use std::mem;
 use std::path::PathBuf;
 use std::task::Waker;
 
+use super::context::{ParkKey, Waiter};
 use super::panics::wake_quietly;
-use super::park_key::{ParkKey, Waiter};
 use super::waiters::{Ticket, Waiters};
 use crate::endpoints::{self, Addr, End, Endpoints, Network};
 use crate::reactor::Direction;
@@ -82,13 +82,11 @@ impl Drop for Extra {
 const HANG_UP: usize = 2;
 
 /// ```text
-///   | 6 5                  | 4        | 3 2                                 | 1 0            |
-///   | a poller has yielded | disabled | an operation queues, a poller waits | direction held |   write, read
+///   | 5 4                  | 3 2                                 | 1 0            |
+///   | a poller has yielded | an operation queues, a poller waits | direction held |   write, read
 /// ```
 #[derive(Default)]
 struct Locks(Cell<u8>);
-
-const DISABLED: u8 = 1 << 4;
 
 const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8
@@ -101,7 +99,7 @@ const fn waits_bit(direction: Direction) -> u8 {
 
 /// Raised when the direction's poller yields, until its next poll.
 const fn yielded_bit(direction: Direction) -> u8 {
-    1 << (5 + direction as u8)
+    1 << (4 + direction as u8)
 }
 
 impl Locks {
@@ -222,7 +220,7 @@ impl Socket {
     /// Locks a direction that [is uncontended](Socket::is_uncontended).
     #[inline]
     pub(crate) fn lock_uncontended(&self, direction: Direction) {
-        debug_assert!(self.is_uncontended(direction) || self.locks.has(DISABLED));
+        debug_assert!(self.is_uncontended(direction));
         self.locks.raise(held_bit(direction));
     }
 
@@ -237,10 +235,6 @@ impl Socket {
     fn lock_slow(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
         // First, since cloning may run any code, which may close the socket or unlock the direction.
         let waker = waker.clone();
-        if self.locks.has(DISABLED) {
-            *state = LockState::Holder;
-            return true;
-        }
         if *state == LockState::Idle && !self.is_locked(direction) {
             // Only a poller waits. It is woken, and finds the lock held.
             let poller = self.take_poller(direction);
@@ -257,8 +251,9 @@ impl Socket {
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
         drop(extra);
         self.locks.raise(waits_bit(direction));
-        // If `unlock` took the ticket out of the queue, this operation holds the lock.
+        // If the ticket was taken out of the queue, by `unlock` or a close, this operation holds the lock.
         *state = ticket.map_or(LockState::Holder, LockState::Queued);
+        debug_assert_eq!(polled.is_ready(), state.is_holder());
         drop(left_over);
         polled.is_ready()
     }
@@ -301,15 +296,14 @@ impl Socket {
         let (was_woken, left_over) = extra.queues[direction as usize].leave(&mut Some(ticket));
         drop(extra);
         drop(left_over);
-        if was_woken && !self.locks.has(DISABLED) {
+        if was_woken {
             self.pass_on(direction);
         }
     }
 
-    /// At a close: disables the locks, and takes out the wakers of all operations that queue, of the
-    /// pollers, and of all that wait for the peer to hang up.
-    pub(crate) fn disable_locks(&self, out: &mut Vec<Waker>) {
-        self.locks.raise(DISABLED);
+    /// At a close: takes out the wakers of all operations that queue, of the pollers, and of all that wait
+    /// for the peer to hang up.
+    pub(crate) fn evict_beside(&self, out: &mut Vec<Waker>) {
         let Some(extra) = self.extra.get() else {
             return;
         };
@@ -337,6 +331,7 @@ impl Socket {
         if !self.locks.has(waits_bit(direction)) {
             return None;
         }
+        debug_assert!(self.extra.get().is_some(), "what waits is there");
         let mut extra = self.extra().borrow_mut();
         if extra.queues[direction as usize].is_empty() {
             self.locks.lower(waits_bit(direction));

@@ -57,7 +57,8 @@ impl Waiters {
         let Some(known) = *ticket else {
             let new = Ticket(self.next);
             self.next += 1;
-            self.queue.insert(new, Some(waker));
+            let other = self.queue.insert(new, Some(waker));
+            debug_assert!(other.is_none());
             *ticket = Some(new);
             return (Poll::Pending, None);
         };

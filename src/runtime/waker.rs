@@ -67,7 +67,8 @@ pub(crate) struct JobOut(Arc<Remote>);
 
 impl Drop for JobOut {
     fn drop(&mut self) {
-        self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        let out = self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(out > 0);
         // A virtual clock that waits for this job checks again.
         self.0.interrupt();
     }
@@ -77,7 +78,7 @@ impl Drop for JobOut {
 struct Mail {
     /// Each machine's waker once, however often it was woken.
     woken: Vec<Arc<MachineWaker>>,
-    /// Jobs of the runtime's own, which forget what was dropped. They are short.
+    /// Jobs of the runtime's own. Each is short: it removes what another thread has dropped from a table.
     told: VecDeque<Job>,
     /// Jobs of the user's.
     jobs: VecDeque<Job>,
@@ -177,7 +178,8 @@ impl Remote {
         }
     }
 
-    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load if there is none.
+    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load
+    /// if there is none.
     #[inline]
     pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
@@ -225,7 +227,7 @@ impl Remote {
             return VecDeque::new();
         };
         mail.closed = true;
-        // Dropped under the lock: no code of the user's runs.
+        // The wakers are dropped under the lock, which runs no code of the user's.
         mail.woken.clear();
         mail.take_jobs(usize::MAX)
     }
@@ -251,7 +253,8 @@ impl MachineWaker {
     /// Called when the loop has taken this out of the mail: the next wake mails it again. A swap, as in
     /// `take_mail`: what a thread wrote before an earlier wake is visible to the machine.
     pub(crate) fn unmail(&self) -> MachineId {
-        self.is_mailed.swap(false, Ordering::AcqRel);
+        let was_mailed = self.is_mailed.swap(false, Ordering::AcqRel);
+        debug_assert!(was_mailed, "only the loop takes it out");
         self.id
     }
 }

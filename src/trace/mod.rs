@@ -37,7 +37,8 @@ const LEAST: usize = 4096;
 /// In place of an id: nothing.
 pub(crate) const NOTHING: u64 = u64::MAX - 3;
 
-/// In place of a machine's id: a closure that another thread has sent.
+/// In place of a machine's id: a job, which is a closure that another thread has sent. No machine has
+/// these ids: the generation of each is below 2^31.
 pub(crate) const JOB: u64 = u64::MAX - 2;
 
 /// In place of a machine's id: another thread.

@@ -1,6 +1,6 @@
 //! The ring: one thread writes, any thread reads, without a lock.
 //!
-//! The loop writes a record's words into the oldest place, and then publishes how many records there have
+//! The loop writes a record's words over the oldest record, and then publishes how many records there have
 //! been. All stores are releases. So a reader that sees a word of a record also sees that all earlier records
 //! were published. After the copy the reader loads the count again, and drops the records that may have been
 //! overwritten.
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{AtomicU64, Kind, LEAST, NOTHING, ON};
 
-/// A record: its head, the id, the detail. If a record hands something out, its detail is the number of that.
+/// A record: its head, the id, the detail. If a record hands something out, its detail is the id of that.
 /// A cause that hands out two has two records.
 ///
 /// ```text
@@ -34,22 +34,22 @@ pub(super) fn parts(head: u64) -> (u64, u64, usize) {
 
 pub(crate) struct Ring {
     /// A power of two of them.
-    places: Box<[[AtomicU64; 3]]>,
+    records: Box<[[AtomicU64; 3]]>,
     /// How many records have been published.
     count: AtomicU64,
 }
 
 impl Ring {
     #[inline]
-    fn place(&self, number: u64) -> &[AtomicU64; 3] {
-        &self.places[number as usize & (self.places.len() - 1)]
+    fn record(&self, number: u64) -> &[AtomicU64; 3] {
+        &self.records[number as usize & (self.records.len() - 1)]
     }
 
     /// Writes a record, and publishes it.
     #[inline(always)]
     fn push(&self, head: u64, id: u64, detail: u64) {
         let count = self.count.load(Ordering::Relaxed);
-        for (word, value) in self.place(count).iter().zip([head, id, detail]) {
+        for (word, value) in self.record(count).iter().zip([head, id, detail]) {
             word.store(value, Ordering::Release);
         }
         self.count.store(count + 1, Ordering::Release);
@@ -70,21 +70,21 @@ impl Tape {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let length = 1 << (bytes / size_of::<Words>()).ilog2();
-        let mut places = Vec::new();
-        places.try_reserve_exact(length)?;
-        places.resize_with(length, Default::default);
-        let (places, count) = (places.into(), AtomicU64::new(0));
-        Ok(Tape(Some(Arc::new(Ring { places, count }))))
+        let mut records = Vec::new();
+        records.try_reserve_exact(length)?;
+        records.resize_with(length, Default::default);
+        let (records, count) = (records.into(), AtomicU64::new(0));
+        Ok(Tape(Some(Arc::new(Ring { records, count }))))
     }
 
     /// The records that are there, and how many have been overwritten.
     pub(super) fn copy(&self) -> Option<(Vec<Words>, u64)> {
         let ring = self.0.as_ref()?;
-        let held = ring.places.len() as u64;
+        let held = ring.records.len() as u64;
         let end = ring.count.load(Ordering::Acquire);
         let numbers = end.saturating_sub(held)..end;
         let load = |word: &AtomicU64| word.load(Ordering::Acquire);
-        let copy = |number| ring.place(number).each_ref().map(load);
+        let copy = |number| ring.record(number).each_ref().map(load);
         let mut copied: Vec<Words> = numbers.clone().map(copy).collect();
         // The loop may be in the midst of one that is not published.
         let begun = ring.count.load(Ordering::Acquire) + 1;
@@ -97,7 +97,7 @@ impl Tape {
 /// What the loop calls.
 pub(crate) struct Recorder<W> {
     pub(crate) tape: Tape,
-    /// Returns the number of a W in the records.
+    /// Returns the id of a W in the records.
     name: fn(&W) -> u64,
     /// The last reading of the clock, as in a head.
     now: Cell<u64>,
@@ -140,15 +140,16 @@ impl<W> Recorder<W> {
         ring.push(self.now.get() | kind as u64, id, detail);
     }
 
-    /// As `put`, for a record that hands out the W with this number (`NOTHING`: none).
+    /// As `put`, for a record that hands out the W with the id `number` (`NOTHING`: none).
     #[inline(always)]
     pub(crate) fn handed(&self, kind: Kind, id: u64, readiness: u64, number: u64) {
         let Some(ring) = self.ring() else { return };
+        debug_assert!(readiness < 1 << (TIME - READINESS));
         let head = self.now.get() | readiness << READINESS | kind as u64;
         ring.push(head, id, number);
     }
 
-    /// Returns the number of a W in the records.
+    /// Returns the id of a W in the records.
     #[inline]
     pub(crate) fn number(&self, w: &W) -> u64 {
         self.ring().map_or(NOTHING, |_| (self.name)(w))

@@ -93,6 +93,7 @@ impl Trace {
                 number += 1;
             }
         }
+        debug_assert!(records.is_sorted_by_key(|record| record.at));
         let end = records.last().map_or(Duration::ZERO, |last| last.at);
         records.retain(|record| record.at.saturating_add(last) >= end);
         let machines = BTreeMap::new();

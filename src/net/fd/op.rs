@@ -11,8 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::{Claim, Failure, Fd, Name, poll_yield};
 use crate::reactor::{Direction, May};
-use crate::runtime::context;
-use crate::runtime::park_key::ParkKey;
+use crate::runtime::context::{self, ParkKey};
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
